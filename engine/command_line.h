@@ -1,0 +1,42 @@
+/* The options that every tool with an engine shares, and opening what they name: backend, model, tokenizer, documents. */
+#ifndef FKV_ENGINE_COMMAND_LINE_H
+#define FKV_ENGINE_COMMAND_LINE_H
+
+#include <argp.h>
+#include <stdbool.h>
+
+#include "engine/documents.h"
+#include "engine/model.h"
+#include "engine/policy.h"
+
+struct fkv_engine_options {
+    const char *model, *backend; /* backend: "auto" */
+    int device, threads;         /* threads 0: all cores */
+    enum fkv_dtype cache_dtype;
+    const char *texts[1024], *token_ids[1024];
+    int text_count, token_ids_count;
+    const char *token_dtype;
+    int64_t max_documents; /* 0: all */
+    bool quiet, json;
+};
+void fkv_engine_options_default(struct fkv_engine_options *o);
+
+/* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct fkv_policy_options *. Give them in your own parser's
+ * ARGP_KEY_INIT through state->child_inputs. A bad value ends the program with status 2 and a message, as argp does. */
+extern const struct argp fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --quiet --json */
+extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale */
+
+struct fkv_engine {
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    struct fkv_model *model;
+    struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none */
+};
+int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err);
+void fkv_engine_close(struct fkv_engine *engine);
+int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine, struct fkv_documents **out, struct fkv_error *err);
+
+/* Prints "freqkv-TOOL: message" to stderr and returns 1, main's exit status. */
+int fkv_tool_failed(const char *tool, const struct fkv_error *err);
+
+#endif

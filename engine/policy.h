@@ -1,0 +1,102 @@
+/* Cache policies: what a (layer, KV head) keeps of its past and how queries see it.
+ *
+ * A policy is one file and one row of fkv_policies[]. It never touches memory: it answers questions about one head's schedule, and the session
+ * turns the answers into kernel calls for all heads at once. Answers depend only on the setup and on the head's counters, so the host knows
+ * the whole schedule beforehand and nothing waits for the device.
+ *
+ *   room      how many tokens may be appended before the policy must act (0: act first). The lazy trigger of FreqKV is `room == 0`.
+ *   act       what happens then: keep, a linear map along tokens, a gather by index, or a map and then a gather.
+ *   position  the rotation that the next appended key is stored with.
+ *   view      which slots the newest rows see: spans with causal limits and query positions, under one joint softmax (kernels.h, struct fkv_span).
+ *
+ * How policies that are not here yet fit, without a special case in attention:
+ *   LM-Infinite   keys stored at their token index. view: two spans, the first S slots with the query at a fixed position (distance clamped), the
+ *                 recent window with the query at its token index; rows on both sides of the clamp are split by `room`. act: gather, as `streaming`.
+ *   SnapKV        needs_recent_queries > 0: the session keeps the last w query rows and, at the end of a prefill block (acts_at_block_end), hands act the
+ *                 attention that they paid to each slot (evidence->scores). act: gather with the chosen indices, shift 0; position: the token index.
+ *   PyramidKV     SnapKV with a budget that depends on head->layer; setup->retained already stands per (layer, KV head).
+ *   LongHeads     per_query_head: view is asked once per query head and picks the chunks whose representative keys score best against the
+ *                 query (evidence->scores per chunk); spans carry the positions that squeeze the chosen chunks together. act: keep.
+ * `evidence` is NULL for policies that asked for none; the session that produces it comes with the first of them. */
+#ifndef FKV_ENGINE_POLICY_H
+#define FKV_ENGINE_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/config.h"
+#include "kernels/kernels.h"
+
+enum { FKV_MAX_SPANS = 16 };
+
+/* What the user asked for. Zero or negative where a default is wanted. */
+struct fkv_policy_options {
+    const char *name;
+    int32_t window;       /* N; 0: the trained context */
+    int32_t sinks;        /* S; -1: 4 */
+    int32_t recent;       /* R: newest slots that stay uncompressed */
+    bool rescale;         /* the sqrt(L/n) gain; true unless the ablation is asked for */
+    const char *gamma;    /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
+};
+
+/* The options worked out for one model: what every answer is computed from. */
+struct fkv_policy_setup {
+    const struct fkv_policy *policy;
+    int32_t layers, kv_heads;
+    int32_t window, sinks, recent;
+    int32_t compressible;  /* n = N - S - R */
+    int32_t capacity;      /* slots of storage per head */
+    bool rescale;
+    double gamma;          /* mean over heads; NaN where the policy has none */
+    int32_t *retained;     /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
+};
+
+/* Where one (layer, KV head) stands. */
+struct fkv_head {
+    int32_t layer, kv_head;
+    int32_t slots;    /* in use, of setup->capacity */
+    int32_t rounds;   /* actions so far */
+    int64_t tokens;   /* appended so far */
+    int32_t since;    /* tokens appended since the last action */
+};
+
+struct fkv_evidence {
+    const float *scores; /* see SnapKV and LongHeads above */
+    int32_t count;
+};
+
+struct fkv_action {
+    int32_t map_slot, map_n, map_retained; /* map_n slots from map_slot on become map_retained; map_n == 0: no map */
+    double map_gain;
+    int32_t gather_slot, gather_count;     /* after the map: slots gather_from[j] move to gather_slot + j; 0: no gather */
+    int32_t *gather_from;                  /* [capacity], provided by the session */
+    double gather_shift;                   /* positions added to the moved keys' rotation */
+    int32_t slots;                         /* in use afterwards */
+};
+
+struct fkv_policy {
+    const char *name, *summary;
+    bool has_window, has_gamma;
+    bool acts_at_block_end, per_query_head;
+    int32_t needs_recent_queries;
+    /* Checks the options further and sets capacity. `block`: most rows appended at once; `max_tokens`: most tokens a session will see. */
+    int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
+    int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
+    void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence, struct fkv_action *action);
+    double (*position)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
+    /* Spans for `rows` queries whose own keys lie in slots [head->slots - rows, head->slots), already counted in `head`. `query_head` is -1 unless per_query_head.
+     * Returns the number of spans. */
+    int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head, int32_t rows, const struct fkv_evidence *evidence,
+                    struct fkv_span spans[FKV_MAX_SPANS]);
+};
+
+extern const struct fkv_policy *const fkv_policies[]; /* NULL ends it */
+
+/* Finds the policy, applies defaults, checks: window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block, int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
+void fkv_policy_setup_free(struct fkv_policy_setup *setup);
+
+/* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */
+int32_t fkv_retained_slots(double gamma, int32_t n);
+
+#endif

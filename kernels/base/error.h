@@ -1,0 +1,22 @@
+/* Errors as values. A function that can fail returns 0 or FKV_FAILED and takes a `struct fkv_error *` last; whoever first
+ * notices the failure writes the one message a user can act on (file, field, expected, found) and everyone above passes the
+ * value on, adding context with fkv_error_prefix where they know more ("document 3: ..."). Only main() turns it into an exit status. */
+#ifndef FKV_BASE_ERROR_H
+#define FKV_BASE_ERROR_H
+
+enum { FKV_OK = 0, FKV_FAILED = -1 };
+
+struct fkv_error {
+    char message[1024]; /* no trailing newline; "" when nothing failed */
+};
+
+/* Writes the message (truncated to fit) and returns FKV_FAILED, so that `return fkv_fail(err, ...)` reads well. `err` may be NULL. */
+int fkv_fail(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* As fkv_fail, with ": " and strerror(errno) appended. */
+int fkv_fail_errno(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts "context: " before a message that is already there; returns FKV_FAILED. */
+int fkv_error_prefix(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,27 @@
+/* DCT along tokens on the CPU, for data laid out [token][channel]: the transform everything else here rests on.
+ *
+ *   forward   y_t = c_t sqrt(2/n) sum_j x_j cos(pi t (j + 1/2) / n),  c_0 = 1/sqrt(2), c_t = 1     (orthonormal DCT-II)
+ *   inverse   its transpose                                                                       (orthonormal DCT-III)
+ *
+ * Both are isometries: sums of squares over tokens are kept (Parseval). Any n >= 1, primes included. */
+#ifndef FKV_KERNELS_DCT_H
+#define FKV_KERNELS_DCT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/error.h"
+
+struct fkv_dct; /* a plan for one n: immutable after creation, shared by any number of threads */
+
+int fkv_dct_create(int32_t n, struct fkv_dct **out, struct fkv_error *err);
+void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
+
+/* Floats of scratch that one call needs, whatever the number of channels; each thread brings its own. */
+size_t fkv_dct_scratch(const struct fkv_dct *plan);
+
+/* x [n, channels], rows x_stride floats apart -> y likewise. In place when x == y and the strides agree. Runs on the calling thread. */
+void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, float *y, size_t y_stride, float *scratch);
+void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels, float *x, size_t x_stride, float *scratch);
+
+#endif

@@ -1,0 +1,108 @@
+/* What unit tests share: fresh random input with a printed seed, comparisons that fail with numbers, a scratch folder. */
+#ifndef FKV_TESTS_SUPPORT_H
+#define FKV_TESTS_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "kernels/base/error.h"
+
+/* splitmix64; seeded from FKV_TEST_SEED or the clock, and printed, so that a failure can be repeated. */
+static uint64_t test_state;
+
+static inline void test_seed(void) {
+    const char *text = getenv("FKV_TEST_SEED");
+    test_state = text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
+    printf("FKV_TEST_SEED=%llu\n", (unsigned long long)test_state);
+}
+
+static inline uint64_t test_random(void) {
+    uint64_t z = (test_state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static inline int test_between(int low, int high) { return low + (int)(test_random() % (uint64_t)(high - low + 1)); }
+
+static inline double test_uniform(void) { return (double)(test_random() >> 11) * 0x1p-53; }
+
+static inline double test_normal(void) { return sqrt(-2 * log(1 - test_uniform())) * cos(6.283185307179586 * test_uniform()); }
+
+static inline void test_fill(float *x, size_t n, double mean, double deviation) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)(mean + deviation * test_normal());
+}
+
+/* Asserts that a call returned FKV_OK, and shows its message when not. */
+#define assert_ok(call, err)                                           \
+    do {                                                               \
+        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message); \
+    } while (0)
+
+/* Asserts that a call failed and that its message contains `text`. */
+#define assert_refused(call, err, text)                                                                           \
+    do {                                                                                                          \
+        (err).message[0] = 0;                                                                                     \
+        if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                                              \
+        if (!strstr((err).message, text)) fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text); \
+    } while (0)
+
+static inline void assert_close(double found, double expected, double absolute, double relative) {
+    if (!(fabs(found - expected) <= absolute + relative * fabs(expected))) fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
+}
+
+/* Largest |found - expected| and where; fails beyond absolute + relative * max|expected|. */
+static inline void assert_arrays_close(const float *found, const float *expected, size_t n, double absolute, double relative) {
+    double worst = 0, largest = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)found[i] - expected[i]);
+        if (!(d <= worst)) worst = d, at = i;
+        if (fabs(expected[i]) > largest) largest = fabs(expected[i]);
+    }
+    if (n && !(worst <= absolute + relative * largest)) fail_msg("element %zu of %zu: found %.9g, expected %.9g (difference %.3g, largest %.3g)", at, n, found[at], expected[at], worst, largest);
+}
+
+/* 10 log10(|expected|^2 / |found - expected|^2) */
+static inline double test_snr_db(const float *found, const double *expected, size_t n) {
+    double signal = 0, noise = 0;
+    for (size_t i = 0; i < n; i++) signal += expected[i] * expected[i], noise += (found[i] - expected[i]) * (found[i] - expected[i]);
+    return 10 * log10(signal / noise);
+}
+
+/* A fresh folder under $TMPDIR or /tmp; remove it with test_remove_folder. */
+static inline char *test_make_folder(char path[256]) {
+    const char *base = getenv("TMPDIR");
+    snprintf(path, 256, "%s/fkv-test-XXXXXX", base ? base : "/tmp");
+    assert_non_null(mkdtemp(path));
+    return path;
+}
+
+static inline void test_remove_folder(const char *path) {
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    assert_int_equal(system(command), 0);
+}
+
+/* $FKV_SHARED/rest or ../shared/rest; skips the test, saying so, when it is not there. */
+static inline char *test_shared(char path[512], const char *rest) {
+    const char *base = getenv("FKV_SHARED");
+    snprintf(path, 512, "%s/%s", base ? base : "../shared", rest);
+    if (access(path, R_OK)) {
+        printf("skipped: %s is absent (set FKV_SHARED)\n", path);
+        skip();
+    }
+    return path;
+}
+
+#endif
