@@ -23,7 +23,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
 
 /* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct fkv_policy_options *. Give them in your own parser's
  * ARGP_KEY_INIT through state->child_inputs. A bad value ends the program with status 2 and a message, as argp does. */
-extern const struct argp fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --quiet --json */
+extern const struct argp
+    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --quiet --json */
 extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale */
 
 struct fkv_engine {
@@ -34,7 +35,8 @@ struct fkv_engine {
 };
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err);
 void fkv_engine_close(struct fkv_engine *engine);
-int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine, struct fkv_documents **out, struct fkv_error *err);
+int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
+                         struct fkv_documents **out, struct fkv_error *err);
 
 /* Prints "freqkv-TOOL: message" to stderr and returns 1, main's exit status. */
 int fkv_tool_failed(const char *tool, const struct fkv_error *err);

@@ -9,31 +9,32 @@
 
 struct fkv_layer_weights {
     struct fkv_qkv_weights qkv;
-    struct fkv_weight wo;          /* (dim, heads * head_dim) */
-    struct fkv_weight mlp_norm;    /* (1, dim) */
-    struct fkv_weight gate, up;    /* (hidden, dim) */
-    struct fkv_weight down;        /* (dim, hidden) */
+    struct fkv_weight wo;       /* (dim, heads * head_dim) */
+    struct fkv_weight mlp_norm; /* (1, dim) */
+    struct fkv_weight gate, up; /* (hidden, dim) */
+    struct fkv_weight down;     /* (dim, hidden) */
 };
 
 struct fkv_model {
     struct fkv_config config;
     struct fkv_attention_shape attention;
-    char name[256]; /* last part of the folder's path */
-    struct fkv_weight embedding;   /* (vocab, dim) */
+    char name[256];              /* last part of the folder's path */
+    struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;
-    struct fkv_weight final_norm;  /* (1, dim) */
-    struct fkv_weight head;        /* (vocab, dim); the embedding when tied */
+    struct fkv_weight final_norm; /* (1, dim) */
+    struct fkv_weight head;       /* (vocab, dim); the embedding when tied */
     int64_t weight_bytes;
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
     struct fkv_safetensors *files;
-    struct fkv_buffer **buffers;       /* one per shard */
+    struct fkv_buffer **buffers; /* one per shard */
 };
 
 /* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights with a NaN or an infinity are refused, with tensor and
  * index, when `check_values` is set (it reads every weight once). */
-int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, struct fkv_backend *backend, bool check_values, struct fkv_model **out, struct fkv_error *err);
+int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, struct fkv_backend *backend,
+                   bool check_values, struct fkv_model **out, struct fkv_error *err);
 void fkv_model_close(struct fkv_model *model); /* NULL is fine */
 
 #endif

@@ -32,11 +32,11 @@ enum { FKV_MAX_SPANS = 16 };
 /* What the user asked for. Zero or negative where a default is wanted. */
 struct fkv_policy_options {
     const char *name;
-    int32_t window;       /* N; 0: the trained context */
-    int32_t sinks;        /* S; -1: 4 */
-    int32_t recent;       /* R: newest slots that stay uncompressed */
-    bool rescale;         /* the sqrt(L/n) gain; true unless the ablation is asked for */
-    const char *gamma;    /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
+    int32_t window;    /* N; 0: the trained context */
+    int32_t sinks;     /* S; -1: 4 */
+    int32_t recent;    /* R: newest slots that stay uncompressed */
+    bool rescale;      /* the sqrt(L/n) gain; true unless the ablation is asked for */
+    const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
 };
 
 /* The options worked out for one model: what every answer is computed from. */
@@ -44,20 +44,20 @@ struct fkv_policy_setup {
     const struct fkv_policy *policy;
     int32_t layers, kv_heads;
     int32_t window, sinks, recent;
-    int32_t compressible;  /* n = N - S - R */
-    int32_t capacity;      /* slots of storage per head */
+    int32_t compressible; /* n = N - S - R */
+    int32_t capacity;     /* slots of storage per head */
     bool rescale;
-    double gamma;          /* mean over heads; NaN where the policy has none */
-    int32_t *retained;     /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
+    double gamma;      /* mean over heads; NaN where the policy has none */
+    int32_t *retained; /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
 };
 
 /* Where one (layer, KV head) stands. */
 struct fkv_head {
     int32_t layer, kv_head;
-    int32_t slots;    /* in use, of setup->capacity */
-    int32_t rounds;   /* actions so far */
-    int64_t tokens;   /* appended so far */
-    int32_t since;    /* tokens appended since the last action */
+    int32_t slots;  /* in use, of setup->capacity */
+    int32_t rounds; /* actions so far */
+    int64_t tokens; /* appended so far */
+    int32_t since;  /* tokens appended since the last action */
 };
 
 struct fkv_evidence {
@@ -68,10 +68,10 @@ struct fkv_evidence {
 struct fkv_action {
     int32_t map_slot, map_n, map_retained; /* map_n slots from map_slot on become map_retained; map_n == 0: no map */
     double map_gain;
-    int32_t gather_slot, gather_count;     /* after the map: slots gather_from[j] move to gather_slot + j; 0: no gather */
-    int32_t *gather_from;                  /* [capacity], provided by the session */
-    double gather_shift;                   /* positions added to the moved keys' rotation */
-    int32_t slots;                         /* in use afterwards */
+    int32_t gather_slot, gather_count; /* after the map: slots gather_from[j] move to gather_slot + j; 0: no gather */
+    int32_t *gather_from;              /* [capacity], provided by the session */
+    double gather_shift;               /* positions added to the moved keys' rotation */
+    int32_t slots;                     /* in use afterwards */
 };
 
 struct fkv_policy {
@@ -82,18 +82,20 @@ struct fkv_policy {
     /* Checks the options further and sets capacity. `block`: most rows appended at once; `max_tokens`: most tokens a session will see. */
     int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
     int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
-    void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence, struct fkv_action *action);
+    void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
+                struct fkv_action *action);
     double (*position)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
     /* Spans for `rows` queries whose own keys lie in slots [head->slots - rows, head->slots), already counted in `head`. `query_head` is -1 unless per_query_head.
      * Returns the number of spans. */
-    int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head, int32_t rows, const struct fkv_evidence *evidence,
-                    struct fkv_span spans[FKV_MAX_SPANS]);
+    int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head, int32_t rows,
+                    const struct fkv_evidence *evidence, struct fkv_span spans[FKV_MAX_SPANS]);
 };
 
 extern const struct fkv_policy *const fkv_policies[]; /* NULL ends it */
 
 /* Finds the policy, applies defaults, checks: window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
-int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block, int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
+                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);
 
 /* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */

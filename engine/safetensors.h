@@ -18,8 +18,8 @@ struct fkv_tensor {
     enum fkv_dtype dtype;
     int32_t dims;
     int64_t shape[4];
-    int32_t file;       /* index of the shard */
-    size_t offset;      /* of data in that file */
+    int32_t file;  /* index of the shard */
+    size_t offset; /* of data in that file */
 };
 
 /* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */

@@ -15,18 +15,20 @@ struct fkv_session;
 struct fkv_snapshot;
 
 struct fkv_session_options {
-    int32_t block;              /* most tokens per feed; 0: 512 */
-    int64_t max_tokens;         /* most tokens in one timeline (sizes the cache of `full`); 0: the trained context */
+    int32_t block;      /* most tokens per feed; 0: 512 */
+    int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained context */
     enum fkv_dtype cache_dtype;
-    bool measure_energy;        /* fill the energies of compression events */
+    bool measure_energy; /* fill the energies of compression events */
 };
 
-int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy, const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err);
+int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                     const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
 void fkv_session_reset(struct fkv_session *s); /* an empty cache, token 0; statistics are kept */
 
 /* Bytes the cache and scratch of such a session take, without opening one. */
-int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy, const struct fkv_session_options *options, int64_t *cache_bytes, int64_t *scratch_bytes,
+int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
+                      const struct fkv_session_options *options, int64_t *cache_bytes, int64_t *scratch_bytes,
                       struct fkv_error *err);
 
 /* Runs `count` tokens (1 .. block) through all layers. Their final hidden states stay until the next feed. */
@@ -38,7 +40,8 @@ int fkv_session_end_block(struct fkv_session *s, struct fkv_error *err);
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits, struct fkv_error *err);
 /* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the argmax. With `reference` (another session over the same model that was fed
  * the same tokens): kl[i] = KL(reference || this session) and agree[i] = same argmax. The last three may be NULL. */
-int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row, int32_t rows, const int32_t *targets, double *nll, int32_t *top1, double *kl, struct fkv_error *err);
+int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row, int32_t rows,
+                      const int32_t *targets, double *nll, int32_t *top1, double *kl, struct fkv_error *err);
 
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err);
@@ -46,34 +49,35 @@ void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before i
 
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
-int64_t fkv_session_tokens(const struct fkv_session *s); /* in the current timeline */
+int64_t fkv_session_tokens(const struct fkv_session *s);               /* in the current timeline */
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s); /* [layers, kv_heads] */
 /* Rows [row, row+rows) of the last feed: slots each could attend to, compressions before it and tokens since the last one, means over (layer, KV head). Any may be NULL. */
-void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round, double *since);
+void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
+                           double *since);
 
 struct fkv_session_statistics {
-    int64_t tokens;                /* fed, all timelines */
-    int64_t actions;               /* compressions or evictions, all heads */
-    int64_t cache_bytes_peak;      /* most that keys and values in use held, all heads together */
-    double slots_sum;              /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
+    int64_t tokens;           /* fed, all timelines */
+    int64_t actions;          /* compressions or evictions, all heads */
+    int64_t cache_bytes_peak; /* most that keys and values in use held, all heads together */
+    double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
     double seconds, seconds_acting; /* wall time of feed, and of compress and gather in it */
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
 
 /* ---- taps: how states leave the engine ---- */
 enum fkv_site {
-    FKV_SITE_KEY,          /* [rows, kv_heads, head_dim] before RoPE */
-    FKV_SITE_VALUE,        /* [rows, kv_heads, head_dim] */
-    FKV_SITE_QUERY,        /* [rows, heads, head_dim] before RoPE */
-    FKV_SITE_KEY_ROTATED,  /* [rows, kv_heads, head_dim], at the token's index in the timeline */
-    FKV_SITE_ACTION,       /* one event per action: `energy` and `head` are set, no data */
+    FKV_SITE_KEY,         /* [rows, kv_heads, head_dim] before RoPE */
+    FKV_SITE_VALUE,       /* [rows, kv_heads, head_dim] */
+    FKV_SITE_QUERY,       /* [rows, heads, head_dim] before RoPE */
+    FKV_SITE_KEY_ROTATED, /* [rows, kv_heads, head_dim], at the token's index in the timeline */
+    FKV_SITE_ACTION,      /* one event per action: `energy` and `head` are set, no data */
     FKV_SITES
 };
 
 struct fkv_tap_event {
     enum fkv_site site;
     int32_t layer;
-    int64_t token;               /* index of row 0 in the timeline (FKV_SITE_ACTION: of the token that triggered it) */
+    int64_t token; /* index of row 0 in the timeline (FKV_SITE_ACTION: of the token that triggered it) */
     int32_t rows, heads, head_dim;
     const void *data;            /* float32, contiguous, valid during the call */
     enum fkv_space space;        /* where data lies */

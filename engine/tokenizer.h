@@ -12,19 +12,23 @@
 
 struct fkv_tokenizer; /* immutable */
 
-int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err); /* DIR/tokenizer.json */
-int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where, struct fkv_tokenizer **out, struct fkv_error *err);
+int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out,
+                       struct fkv_error *err); /* DIR/tokenizer.json */
+int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where, struct fkv_tokenizer **out,
+                        struct fkv_error *err);
 void fkv_tokenizer_close(struct fkv_tokenizer *t); /* NULL is fine */
 
 /* UTF-8 text of any length -> ids (malloc'd, the caller frees). Added tokens in the text are recognised. With `special`, what the
  * post-processor adds (BOS) is added. Invalid UTF-8 is an error that names the byte. */
-int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids, size_t *count, struct fkv_error *err);
+int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
+                         size_t *count, struct fkv_error *err);
 
 /* Ids -> bytes (malloc'd, NUL added, the caller frees). Special tokens are left out. An id outside the vocabulary is an error. */
-int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text, size_t *bytes, struct fkv_error *err);
+int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text, size_t *bytes,
+                         struct fkv_error *err);
 
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
-int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t);       /* the id it adds in front, -1 if none */
+int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t);        /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
 const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t); /* of tokenizer.json, 64 hex digits */
 

@@ -21,7 +21,9 @@ void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
 size_t fkv_dct_scratch(const struct fkv_dct *plan);
 
 /* x [n, channels], rows x_stride floats apart -> y likewise. In place when x == y and the strides agree. Runs on the calling thread. */
-void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, float *y, size_t y_stride, float *scratch);
-void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels, float *x, size_t x_stride, float *scratch);
+void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, float *y,
+                     size_t y_stride, float *scratch);
+void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels, float *x,
+                     size_t x_stride, float *scratch);
 
 #endif

@@ -9,7 +9,7 @@
 enum fkv_dtype { FKV_F32, FKV_F16, FKV_BF16 };
 
 static inline size_t fkv_dtype_bytes(enum fkv_dtype t) { return t == FKV_F32 ? 4 : 2; }
-const char *fkv_dtype_name(enum fkv_dtype t); /* "f32", "f16", "bf16" */
+const char *fkv_dtype_name(enum fkv_dtype t);             /* "f32", "f16", "bf16" */
 int fkv_dtype_parse(const char *name, enum fkv_dtype *t); /* FKV_OK or FKV_FAILED */
 
 static inline float fkv_bf16_to_f32(uint16_t x) {

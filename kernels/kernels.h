@@ -48,7 +48,8 @@ struct fkv_weight {
 struct fkv_attention_shape {
     int32_t dim, heads, kv_heads, head_dim; /* heads is a multiple of kv_heads; head_dim is even */
     float scale;                            /* on the scores, 1/sqrt(head_dim) as a rule */
-    const double *inv_freq;                 /* [head_dim/2] rotation per position, radians; rotate-half convention: channel i turns with i + head_dim/2 */
+    const double *
+        inv_freq; /* [head_dim/2] rotation per position, radians; rotate-half convention: channel i turns with i + head_dim/2 */
 };
 
 /* x [rows, dim] -> n = rmsnorm(x) * norm; q = Wq n + bq, k = Wk n + bk, v = Wv n + bv; then, where q_norm/k_norm are present (Qwen3),
@@ -116,8 +117,8 @@ struct fkv_limits {
     int32_t rows;        /* most rows of a block */
     int32_t dim, hidden; /* model and MLP width */
     int32_t vocab;
-    int32_t slots;       /* most slots of a head */
-    int32_t items;       /* most items or spans of a call */
+    int32_t slots; /* most slots of a head */
+    int32_t items; /* most items or spans of a call */
     struct fkv_attention_shape attention;
 };
 
@@ -141,61 +142,79 @@ struct fkv_backend_ops {
     int (*synchronize)(struct fkv_backend *b, struct fkv_error *err);
 
     /* ---- memory ---- */
-    int (*buffer_create)(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err); /* contents undefined; 64-byte aligned */
+    int (*buffer_create)(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
+                         struct fkv_error *err); /* contents undefined; 64-byte aligned */
     /* Makes host memory readable by operations. The CPU wraps it (the caller keeps it alive and unchanged); a device copies it. */
-    int (*buffer_adopt)(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
+    int (*buffer_adopt)(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
+                        struct fkv_error *err);
     void (*buffer_release)(struct fkv_backend *b, struct fkv_buffer *buffer); /* NULL is fine */
-    int (*write)(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes, struct fkv_error *err);
-    int (*read)(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes, struct fkv_error *err);
-    int (*copy)(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from, size_t from_offset, size_t bytes, struct fkv_error *err);
+    int (*write)(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
+                 struct fkv_error *err);
+    int (*read)(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
+                struct fkv_error *err);
+    int (*copy)(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
+                size_t from_offset, size_t bytes, struct fkv_error *err);
     /* Where the contents lie: a host pointer on the CPU, a device pointer elsewhere (for taps, with `info`'s space). */
     const void *(*address)(const struct fkv_buffer *buffer);
 
     /* ---- the steps of a layer; float32 activations ---- */
     /* table (vocab, dim), tokens [rows] on the host -> x [rows, dim] */
-    int (*embed)(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+    int (*embed)(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
+                 struct fkv_buffer *x, struct fkv_error *err);
     /* x [rows, dim] -> q [rows, heads, head_dim], k and v [rows, kv_heads, head_dim] */
-    int (*norm_qkv)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q,
-                    struct fkv_buffer *k, struct fkv_buffer *v, struct fkv_error *err);
+    int (*norm_qkv)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
+                    const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
+                    struct fkv_buffer *v, struct fkv_error *err);
     /* k, v [.., kv_heads, head_dim] -> cache slots */
-    int (*append)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k, const struct fkv_buffer *v, const struct fkv_cache_layer *cache,
-                  const struct fkv_append_item *items, int32_t count, struct fkv_error *err);
+    int (*append)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
+                  const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
+                  int32_t count, struct fkv_error *err);
     /* x [rows, heads, head_dim] -> out, rotated: row i to position + i. May be in place. */
-    int (*rotate)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x, int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+    int (*rotate)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
+                  int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
     /* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k) v over the item's spans */
-    int (*attend)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q, const struct fkv_cache_layer *cache, const struct fkv_span *spans,
+    int (*attend)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
+                  const struct fkv_cache_layer *cache, const struct fkv_span *spans,
                   const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err);
     /* x += W in, where in [rows, W.cols] and x [rows, W.rows], in place: the output projection and the down projection */
-    int (*project_residual)(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+    int (*project_residual)(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
+                            int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
     /* x [rows, dim] -> out [rows, hidden] = silu(Wg n) * (Wu n), n = rmsnorm(x) * norm, silu(z) = z / (1 + exp(-z)) */
-    int (*norm_gate_up)(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows,
-                        struct fkv_buffer *out, struct fkv_error *err);
+    int (*norm_gate_up)(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate,
+                        const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                        struct fkv_error *err);
     /* rows [row, row+rows) of x [.., dim] -> logits [rows, vocab] = W (rmsnorm(x) * norm) */
-    int (*norm_logits)(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
+    int (*norm_logits)(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
+                       const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
                        struct fkv_error *err);
 
     /* ---- what experiments read ---- */
     /* logits [rows, vocab], targets [rows] -> nll[i] = logsumexp(logits_i) - logits_i[targets_i] in nats, accumulated in float64; top1[i] = the first argmax (top1 may be NULL). Host outputs.
      * A logit that is NaN, or a row without a finite one, gives NaN. */
-    int (*score)(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows, int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
+    int (*score)(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
+                 int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
     /* p, q [rows, vocab] logits -> kl[i] = KL(softmax(p_i) || softmax(q_i)) in nats, float64 throughout. Host output. */
-    int (*divergence)(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl, struct fkv_error *err);
+    int (*divergence)(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
+                      int32_t vocab, double *kl, struct fkv_error *err);
 
     /* ---- compression ---- */
     /* FreqKV's operator: orthonormal DCT-II of n, coefficients 0..L-1, orthonormal inverse of length L, times `gain` (sqrt(L/n), or 1 for the ablation). 1 <= L <= n. */
-    int (*map_dct)(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out, struct fkv_error *err);
+    int (*map_dct)(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
+                   struct fkv_error *err);
     void (*map_release)(struct fkv_backend *b, struct fkv_map *map); /* NULL is fine */
     /* energy [count] on the host, or NULL */
-    int (*compress)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map, const struct fkv_cache_layer *cache, const struct fkv_compress_item *items,
-                    int32_t count, struct fkv_energy *energy, struct fkv_error *err);
-    int (*gather)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache, const struct fkv_gather_item *items, int32_t count,
-                  struct fkv_energy *energy, struct fkv_error *err);
+    int (*compress)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
+                    const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                    struct fkv_energy *energy, struct fkv_error *err);
+    int (*gather)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+                  const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy, struct fkv_error *err);
 
     /* ---- spectra ---- */
     /* x: n rows of [heads, head_dim] float32, rows `stride` floats apart, from byte `offset` on -> power [heads, n] float64: the square of the orthonormal
      * DCT-II coefficient along rows, mean over head_dim. `normalised` (same shape, or NULL): each channel first divided by its variance over the n rows
      * (mean removed; a constant channel counts as 0 in every coefficient but t = 0, where it is left out too). Outputs on the host. */
-    int (*power)(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n, int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+    int (*power)(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                 int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
 };
 
 /* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". */

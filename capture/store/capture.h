@@ -30,22 +30,24 @@ extern const char *const fkv_state_names[FKV_STATES]; /* "key", "value", "key_ro
 
 /* The root attributes: the same in the face and in every document file. Pointers are owned by the struct (fkv_capture_info_free). */
 struct fkv_capture_info {
-    char *model_name, *rope_scaling, *backend, *options; /* options: the command's settings that decide the contents, as JSON; rope_scaling: JSON */
-    fkv_sha256_hex model_sha256, tokenizer_sha256;       /* "" when unknown */
-    int32_t n_layers, n_heads, n_kv_heads, head_dim;     /* of the model */
-    int32_t layer_count, *layer_index;                   /* captured layers, ascending: axis 0 of the states */
-    int32_t head_count, *head_index;                     /* captured KV heads, ascending: axis 1 of key and value */
-    double rope_theta, *inv_freq;                        /* [head_dim/2]; NULL when unknown */
+    char *model_name, *rope_scaling, *backend,
+        *options; /* options: the command's settings that decide the contents, as JSON; rope_scaling: JSON */
+    fkv_sha256_hex model_sha256, tokenizer_sha256;   /* "" when unknown */
+    int32_t n_layers, n_heads, n_kv_heads, head_dim; /* of the model */
+    int32_t layer_count, *layer_index;               /* captured layers, ascending: axis 0 of the states */
+    int32_t head_count, *head_index;                 /* captured KV heads, ascending: axis 1 of key and value */
+    double rope_theta, *inv_freq;                    /* [head_dim/2]; NULL when unknown */
     double attention_scale;
     int32_t trained_context;
     bool adds_bos;
     enum fkv_dtype dtype;
     bool spectra_only;
-    uint32_t states;                                     /* bit i: state i is there */
+    uint32_t states; /* bit i: state i is there */
 };
 void fkv_capture_info_free(struct fkv_capture_info *info);
 /* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype, options); else a message naming the first difference, expected and found. */
-int fkv_capture_info_compare(const struct fkv_capture_info *expected, const struct fkv_capture_info *found, const char *where, struct fkv_error *err);
+int fkv_capture_info_compare(const struct fkv_capture_info *expected, const struct fkv_capture_info *found,
+                             const char *where, struct fkv_error *err);
 
 struct fkv_recording {
     char name[256];
@@ -62,7 +64,8 @@ struct fkv_spectra_sums {
     double *channel_mean_sum;                                  /* [layers, heads, head_dim] */
     double *energy_sum;                                        /* [layers, heads] */
 };
-int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads, int32_t n, int32_t head_dim, struct fkv_error *err);
+int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads, int32_t n, int32_t head_dim,
+                              struct fkv_error *err);
 void fkv_spectra_sums_free(struct fkv_spectra_sums *sums);
 
 /* ---- writing ---- */
@@ -70,19 +73,25 @@ struct fkv_capture_writer; /* one folder being written */
 
 /* Creates FOLDER (and parents), or with `resume` goes on in one made with the same info. A folder that holds anything else is refused. Removes temporaries of a killed run.
  * `info` must outlive the writer. */
-int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, bool resume, struct fkv_capture_writer **out, struct fkv_error *err);
+int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, bool resume,
+                       struct fkv_capture_writer **out, struct fkv_error *err);
 /* Is recording `index` (0, 1, ...) already there, whole? */
 bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index);
 /* Starts recording `index`: its T is known from the start. */
-int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording, const int32_t *tokens, struct fkv_error *err);
+int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
+                      const int32_t *tokens, struct fkv_error *err);
 /* Tokens [t, t+rows) of one captured layer (its index on axis 0) of one state: x [rows, heads of that state on axis 1, head_dim] float32, contiguous. In any order; every element once. Converts to
  * the capture's dtype; a value that float16 cannot hold is an error that names layer, head and token and advises --dtype f32|bf16. Not finite: an error that names the place. */
-int fkv_capture_write_state(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows, const float *x, struct fkv_error *err);
+int fkv_capture_write_state(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
+                            const float *x, struct fkv_error *err);
 int fkv_capture_write_nll(struct fkv_capture_writer *w, const float *nll, struct fkv_error *err); /* [T] */
-int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state, const struct fkv_spectra_sums *sums, struct fkv_error *err);
-int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err);  /* the recording has its name now */
-int fkv_capture_finish(struct fkv_capture_writer *w, struct fkv_error *err);  /* (re)writes the face over all recordings */
-void fkv_capture_abandon(struct fkv_capture_writer *w);                       /* closes; an uncommitted recording leaves nothing. NULL is fine */
+int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state, const struct fkv_spectra_sums *sums,
+                           struct fkv_error *err);
+int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err); /* the recording has its name now */
+int fkv_capture_finish(struct fkv_capture_writer *w,
+                       struct fkv_error *err); /* (re)writes the face over all recordings */
+void fkv_capture_abandon(
+    struct fkv_capture_writer *w); /* closes; an uncommitted recording leaves nothing. NULL is fine */
 /* Bytes on disk of a recording of T tokens (states as `info` says). */
 int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length);
 
@@ -102,8 +111,10 @@ const char *fkv_capture_sha256(const struct fkv_capture *c);
 int fkv_capture_read_tokens(struct fkv_capture *c, int32_t index, int32_t *tokens, bool *found, struct fkv_error *err);
 int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool *found, struct fkv_error *err);
 /* x [heads, rows, head_dim] float32 <- tokens [t, t+rows) of heads [head, head+heads) of one layer (axis 0). Not finite: an error that names the place. */
-int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows, float *x, struct fkv_error *err);
-int fkv_capture_read_sums(struct fkv_capture *c, int32_t index, enum fkv_state state, struct fkv_spectra_sums *sums, struct fkv_error *err);
+int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer, int32_t head,
+                           int32_t heads, int64_t t, int64_t rows, float *x, struct fkv_error *err);
+int fkv_capture_read_sums(struct fkv_capture *c, int32_t index, enum fkv_state state, struct fkv_spectra_sums *sums,
+                          struct fkv_error *err);
 
 /* Merges captures with equal info (shards, machines) into a new folder: recordings are copied whole, in the order given, renumbered; a text and offset that occurs twice is refused. */
 int fkv_capture_merge(const char *const *paths, int count, const char *folder, struct fkv_error *err);

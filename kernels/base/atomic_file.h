@@ -12,8 +12,10 @@ struct fkv_atomic_file {
 };
 
 int fkv_atomic_open(struct fkv_atomic_file *f, const char *path, struct fkv_error *err);
-int fkv_atomic_commit(struct fkv_atomic_file *f, struct fkv_error *err); /* flush, fsync, rename, fsync the folder; on failure nothing is left */
-void fkv_atomic_abandon(struct fkv_atomic_file *f);                     /* removes the temporary; harmless after commit or on a zeroed struct */
+int fkv_atomic_commit(struct fkv_atomic_file *f,
+                      struct fkv_error *err); /* flush, fsync, rename, fsync the folder; on failure nothing is left */
+void fkv_atomic_abandon(
+    struct fkv_atomic_file *f); /* removes the temporary; harmless after commit or on a zeroed struct */
 
 /* For files another library writes by name: fsyncs `temporary`, renames it to `path`, syncs the folder. */
 int fkv_atomic_rename(const char *temporary, const char *path, struct fkv_error *err);

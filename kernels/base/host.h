@@ -6,9 +6,10 @@
 
 #include "kernels/base/error.h"
 
-int64_t fkv_host_memory_available(void);                                                   /* bytes, MemAvailable; -1 if unknown */
-int fkv_host_disk_free(const char *path, int64_t *bytes, struct fkv_error *err);           /* of the nearest existing parent of path */
-void fkv_format_bytes(char out[16], int64_t bytes);                                        /* "1.5 GiB" */
-int fkv_make_directories(const char *path, struct fkv_error *err);                         /* mkdir -p */
+int64_t fkv_host_memory_available(void); /* bytes, MemAvailable; -1 if unknown */
+int fkv_host_disk_free(const char *path, int64_t *bytes,
+                       struct fkv_error *err);                     /* of the nearest existing parent of path */
+void fkv_format_bytes(char out[16], int64_t bytes);                /* "1.5 GiB" */
+int fkv_make_directories(const char *path, struct fkv_error *err); /* mkdir -p */
 
 #endif

@@ -17,11 +17,15 @@ json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct
 json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err);
 
 /* Fields of an object. `required` false: a missing or null field leaves *value as it is. Out of range or of another type: an error. */
-int fkv_json_get_int(const json_t *object, const char *where, const char *field, bool required, int64_t low, int64_t high, int64_t *value, struct fkv_error *err);
-int fkv_json_get_double(const json_t *object, const char *where, const char *field, bool required, double low, double high, double *value, struct fkv_error *err);
-int fkv_json_get_bool(const json_t *object, const char *where, const char *field, bool required, bool *value, struct fkv_error *err);
+int fkv_json_get_int(const json_t *object, const char *where, const char *field, bool required, int64_t low,
+                     int64_t high, int64_t *value, struct fkv_error *err);
+int fkv_json_get_double(const json_t *object, const char *where, const char *field, bool required, double low,
+                        double high, double *value, struct fkv_error *err);
+int fkv_json_get_bool(const json_t *object, const char *where, const char *field, bool required, bool *value,
+                      struct fkv_error *err);
 /* A borrowed string that lives as long as the object; NULL stays NULL when missing and not required. */
-int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required, const char **value, struct fkv_error *err);
+int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required, const char **value,
+                        struct fkv_error *err);
 
 /* One object to stdout, numbers with 17 significant digits, and a newline. Consumes the reference. */
 int fkv_json_print(json_t *object, struct fkv_error *err);

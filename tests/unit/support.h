@@ -37,32 +37,36 @@ static inline int test_between(int low, int high) { return low + (int)(test_rand
 
 static inline double test_uniform(void) { return (double)(test_random() >> 11) * 0x1p-53; }
 
-static inline double test_normal(void) { return sqrt(-2 * log(1 - test_uniform())) * cos(6.283185307179586 * test_uniform()); }
+static inline double test_normal(void) {
+    return sqrt(-2 * log(1 - test_uniform())) * cos(6.283185307179586 * test_uniform());
+}
 
 static inline void test_fill(float *x, size_t n, double mean, double deviation) {
     for (size_t i = 0; i < n; i++) x[i] = (float)(mean + deviation * test_normal());
 }
 
 /* Asserts that a call returned FKV_OK, and shows its message when not. */
-#define assert_ok(call, err)                                           \
-    do {                                                               \
-        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message); \
+#define assert_ok(call, err)                                                                                           \
+    do {                                                                                                               \
+        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message);                                                \
     } while (0)
 
 /* Asserts that a call failed and that its message contains `text`. */
-#define assert_refused(call, err, text)                                                                           \
-    do {                                                                                                          \
-        (err).message[0] = 0;                                                                                     \
-        if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                                              \
-        if (!strstr((err).message, text)) fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text); \
+#define assert_refused(call, err, text)                                                                                \
+    do {                                                                                                               \
+        (err).message[0] = 0;                                                                                          \
+        if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                                                  \
+        if (!strstr((err).message, text)) fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text);     \
     } while (0)
 
 static inline void assert_close(double found, double expected, double absolute, double relative) {
-    if (!(fabs(found - expected) <= absolute + relative * fabs(expected))) fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
+    if (!(fabs(found - expected) <= absolute + relative * fabs(expected)))
+        fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
 }
 
 /* Largest |found - expected| and where; fails beyond absolute + relative * max|expected|. */
-static inline void assert_arrays_close(const float *found, const float *expected, size_t n, double absolute, double relative) {
+static inline void assert_arrays_close(const float *found, const float *expected, size_t n, double absolute,
+                                       double relative) {
     double worst = 0, largest = 0;
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -70,13 +74,16 @@ static inline void assert_arrays_close(const float *found, const float *expected
         if (!(d <= worst)) worst = d, at = i;
         if (fabs(expected[i]) > largest) largest = fabs(expected[i]);
     }
-    if (n && !(worst <= absolute + relative * largest)) fail_msg("element %zu of %zu: found %.9g, expected %.9g (difference %.3g, largest %.3g)", at, n, found[at], expected[at], worst, largest);
+    if (n && !(worst <= absolute + relative * largest))
+        fail_msg("element %zu of %zu: found %.9g, expected %.9g (difference %.3g, largest %.3g)", at, n, found[at],
+                 expected[at], worst, largest);
 }
 
 /* 10 log10(|expected|^2 / |found - expected|^2) */
 static inline double test_snr_db(const float *found, const double *expected, size_t n) {
     double signal = 0, noise = 0;
-    for (size_t i = 0; i < n; i++) signal += expected[i] * expected[i], noise += (found[i] - expected[i]) * (found[i] - expected[i]);
+    for (size_t i = 0; i < n; i++)
+        signal += expected[i] * expected[i], noise += (found[i] - expected[i]) * (found[i] - expected[i]);
     return 10 * log10(signal / noise);
 }
 
