@@ -1,0 +1,113 @@
+/* Jansson with our conventions. Integers beyond 64 bits occur in real files (a tokenizer's model_max_length of 10^30) and jansson refuses
+ * them; such a file is read once more with integers as reals, and fields that must be integers then accept reals of integral value. */
+#include "kernels/base/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/atomic_file.h"
+
+json_t *fkv_json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err) {
+    json_error_t why;
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
+    if (!root && json_error_code(&why) == json_error_numeric_overflow)
+        root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
+    if (!root) fkv_fail(err, "%s: not valid JSON: line %d, column %d: %s", where, why.line, why.column, why.text);
+    return root;
+}
+
+json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err) {
+    char *text;
+    size_t bytes;
+    if (fkv_read_file(path, limit, &text, &bytes, err)) return NULL;
+    json_t *root = fkv_json_parse(text, bytes, path, err);
+    free(text);
+    return root;
+}
+
+/* "where: field "f": expected E, found V", V cut short */
+static int refuse(const char *where, const char *field, const char *expected, const json_t *found,
+                  struct fkv_error *err) {
+    char *text = found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    fkv_fail(err, "%s: field \"%s\": expected %s, found %.80s", where, field, expected,
+             !found ? "nothing"
+             : text ? text
+                    : "something unprintable");
+    free(text);
+    return FKV_FAILED;
+}
+
+/* FKV_OK with *found NULL where an optional field is missing or null. */
+static int find(const json_t *object, const char *where, const char *field, bool required, const char *expected,
+                const json_t **found, struct fkv_error *err) {
+    if (!json_is_object(object)) return fkv_fail(err, "%s: expected a JSON object around \"%s\"", where, field);
+    *found = json_object_get(object, field);
+    if (*found && !json_is_null(*found)) return FKV_OK;
+    if (required) return refuse(where, field, expected, *found, err);
+    *found = NULL;
+    return FKV_OK;
+}
+
+int fkv_json_get_int(const json_t *object, const char *where, const char *field, bool required, int64_t low,
+                     int64_t high, int64_t *value, struct fkv_error *err) {
+    char expected[96];
+    snprintf(expected, sizeof expected, "an integer in [%lld, %lld]", (long long)low, (long long)high);
+    const json_t *found;
+    if (find(object, where, field, required, expected, &found, err)) return FKV_FAILED;
+    if (!found) return FKV_OK;
+    double real = json_real_value(found);
+    int64_t x;
+    if (json_is_integer(found))
+        x = json_integer_value(found);
+    else if (json_is_real(found) && real == floor(real) && fabs(real) <= 0x1p53)
+        x = (int64_t)real;
+    else
+        return refuse(where, field, expected, found, err);
+    if (x < low || x > high) return refuse(where, field, expected, found, err);
+    *value = x;
+    return FKV_OK;
+}
+
+int fkv_json_get_double(const json_t *object, const char *where, const char *field, bool required, double low,
+                        double high, double *value, struct fkv_error *err) {
+    char expected[96];
+    snprintf(expected, sizeof expected, "a number in [%g, %g]", low, high);
+    const json_t *found;
+    if (find(object, where, field, required, expected, &found, err)) return FKV_FAILED;
+    if (!found) return FKV_OK;
+    double x = json_number_value(found);
+    if (!json_is_number(found) || x < low || x > high) return refuse(where, field, expected, found, err);
+    *value = x;
+    return FKV_OK;
+}
+
+int fkv_json_get_bool(const json_t *object, const char *where, const char *field, bool required, bool *value,
+                      struct fkv_error *err) {
+    const json_t *found;
+    if (find(object, where, field, required, "true or false", &found, err)) return FKV_FAILED;
+    if (!found) return FKV_OK;
+    if (!json_is_boolean(found)) return refuse(where, field, "true or false", found, err);
+    *value = json_is_true(found);
+    return FKV_OK;
+}
+
+int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required, const char **value,
+                        struct fkv_error *err) {
+    const json_t *found;
+    if (find(object, where, field, required, "a string", &found, err)) return FKV_FAILED;
+    if (!found) return FKV_OK;
+    if (!json_is_string(found)) return refuse(where, field, "a string", found, err);
+    *value = json_string_value(found);
+    return FKV_OK;
+}
+
+int fkv_json_print(json_t *object, struct fkv_error *err) {
+    bool written = json_dumpf(object, stdout, JSON_REAL_PRECISION(17)) == 0 && putchar('\n') != EOF;
+    json_decref(object);
+    if (!written || fflush(stdout)) return fkv_fail_errno(err, "standard output: cannot write");
+    return FKV_OK;
+}
