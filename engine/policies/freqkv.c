@@ -1,0 +1,34 @@
+/* FreqKV (arXiv 2505.00570, section 3): when a head's cache holds N slots and another token arrives, the n = N - S - R slots between the
+ * sinks and the most recent R become L: orthonormal DCT-II along tokens, the L lowest coefficients, orthonormal inverse of length L, times
+ * sqrt(L/n), so that a constant stays that constant. What was compressed is compressed again with what came since. Keys are compressed before
+ * RoPE and then stand at their new slot index. R = 0 and the gain are the paper's setting; R > 0 and gain 1 are options of the official code. */
+#include <math.h>
+
+#include "engine/policies/policies.h"
+
+static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
+                struct fkv_action *action) {
+    (void)evidence;
+    int32_t n = setup->compressible, kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
+    action->map_slot = setup->sinks;
+    action->map_n = n;
+    action->map_retained = kept;
+    action->map_gain = setup->rescale ? sqrt((double)kept / n) : 1;
+    action->gather_slot = setup->sinks + kept;
+    action->gather_count = setup->recent;
+    action->gather_shift = kept - n;
+    for (int32_t j = 0; j < setup->recent; j++) action->gather_from[j] = setup->sinks + n + j;
+    action->slots = setup->sinks + kept + setup->recent;
+}
+
+const struct fkv_policy fkv_policy_freqkv = {
+    .name = "freqkv",
+    .summary = "compress to the lowest DCT frequencies whenever the window is full",
+    .has_window = true,
+    .has_gamma = true,
+    .prepare = fkv_schedule_prepare,
+    .room = fkv_schedule_room,
+    .act = act,
+    .position = fkv_slot_position,
+    .view = fkv_causal_view,
+};

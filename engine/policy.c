@@ -1,0 +1,83 @@
+/* The policy table, and turning what the user asked for into a setup. Owns every check of window, sinks and ratios, so that policies and session can
+ * take them for granted. */
+#include "engine/policy.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/policies/policies.h"
+#include "engine/ratios.h"
+
+const struct fkv_policy *const fkv_policies[] = {
+    &fkv_policy_full, &fkv_policy_freqkv, &fkv_policy_local, &fkv_policy_streaming, NULL,
+};
+
+static const struct fkv_policy *find_policy(const char *name, struct fkv_error *err) {
+    char known[256] = "";
+    for (int i = 0; fkv_policies[i]; i++) {
+        if (!strcmp(name, fkv_policies[i]->name)) return fkv_policies[i];
+        size_t at = strlen(known);
+        snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", fkv_policies[i]->name);
+    }
+    fkv_fail(err, "--policy: expected one of %s, found \"%s\"", known, name);
+    return NULL;
+}
+
+int32_t fkv_retained_slots(double gamma, int32_t n) { return (int32_t)floor(gamma * n + 1e-9); }
+
+static int check_window(struct fkv_policy_setup *setup, struct fkv_error *err) {
+    if (setup->window <= setup->sinks + setup->recent)
+        return fkv_fail(err, "--window: expected more than the %d sinks%s, found %d", setup->sinks,
+                        setup->recent ? " and the --recent slots together" : "", setup->window);
+    if (setup->recent && strcmp(setup->policy->name, "freqkv"))
+        return fkv_fail(err, "--recent belongs to policy freqkv, found policy %s", setup->policy->name);
+    return FKV_OK;
+}
+
+/* Ratios with their n: the table may bring window and sinks of its own, so it is read before they are final. */
+static int resolve_ratios(const struct fkv_policy_options *options, const struct fkv_config *config,
+                          struct fkv_policy_setup *setup, struct fkv_error *err) {
+    struct fkv_ratios ratios;
+    if (fkv_ratios_read(options->gamma ? options->gamma : "0.5", config->layers, config->kv_heads, &ratios, err))
+        return FKV_FAILED;
+    int status = FKV_FAILED;
+    if (!options->window && ratios.window) setup->window = ratios.window;
+    if (options->sinks < 0 && ratios.sinks >= 0) setup->sinks = ratios.sinks;
+    setup->compressible = setup->window - setup->sinks - setup->recent;
+    if (ratios.window && ratios.window != setup->window)
+        fkv_fail(err, "%s: window: expected %d as in --window, found %d", ratios.where, setup->window, ratios.window);
+    else if (ratios.sinks >= 0 && ratios.sinks != setup->sinks)
+        fkv_fail(err, "%s: sinks: expected %d as in --sinks, found %d", ratios.where, setup->sinks, ratios.sinks);
+    else if (!check_window(setup, err))
+        status = fkv_ratios_retained(&ratios, setup->compressible, &setup->retained, &setup->gamma, err);
+    fkv_ratios_free(&ratios);
+    return status;
+}
+
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
+                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err) {
+    *setup = (struct fkv_policy_setup){.layers = config->layers,
+                                       .kv_heads = config->kv_heads,
+                                       .window = options->window ? options->window : config->trained_context,
+                                       .sinks = options->sinks < 0 ? 4 : options->sinks,
+                                       .recent = options->recent,
+                                       .rescale = options->rescale,
+                                       .gamma = NAN};
+    setup->policy = find_policy(options->name ? options->name : "full", err);
+    if (!setup->policy) return FKV_FAILED;
+    if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) return FKV_FAILED;
+    if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err)) return FKV_FAILED;
+    setup->compressible = setup->window - setup->sinks - setup->recent;
+    if (setup->policy->prepare(setup, block, max_tokens, err)) {
+        fkv_policy_setup_free(setup);
+        return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
+    free(setup->retained);
+    setup->retained = NULL;
+}
