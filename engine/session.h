@@ -39,10 +39,15 @@ int fkv_session_end_block(struct fkv_session *s, struct fkv_error *err);
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits, struct fkv_error *err);
 /* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the argmax. With `reference` (another session over the same model that was fed
- * the same tokens): kl[i] = KL(reference || this session) and agree[i] = same argmax. The last three may be NULL. */
+ * the same tokens): kl[i] = KL(reference || this session). top1 and kl may be NULL. Logits of the rows asked for last are kept, so scoring the
+ * reference first and then this session costs two products and not three, as long as rows <= fkv_session_logit_rows. */
 int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row, int32_t rows,
                       const int32_t *targets, double *nll, int32_t *top1, double *kl, struct fkv_error *err);
 
+/* How many rows' logits fit scratch at once (64 MiB of them, at least one row); more rows are done in several rounds. */
+int32_t fkv_session_logit_rows(const struct fkv_session *s);
+
+/* Snapshots hold the cache and the schedule, not the last feed's hidden states: feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err);
 void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before its session closes */

@@ -1,0 +1,188 @@
+/* Parsing the options that every tool with an engine shares, and opening what they name; see command_line.h. */
+#include "engine/command_line.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/base/parse.h"
+
+void fkv_engine_options_default(struct fkv_engine_options *o) {
+    *o = (struct fkv_engine_options){.backend = "auto", .cache_dtype = FKV_F32};
+}
+
+/* Ends the program with status 2 and the parser's message, as argp does for options it does not know. */
+static void refuse(struct argp_state *state, const struct fkv_error *err) { argp_error(state, "%s", err->message); }
+
+static int64_t int_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high) {
+    struct fkv_error err;
+    int64_t value = low;
+    if (fkv_parse_int(text, what, low, high, &value, &err)) refuse(state, &err);
+    return value;
+}
+
+enum {
+    OPT_MODEL = 0x100,
+    OPT_TEXT,
+    OPT_TOKEN_IDS,
+    OPT_TOKEN_DTYPE,
+    OPT_MAX_DOCUMENTS,
+    OPT_BACKEND,
+    OPT_DEVICE,
+    OPT_THREADS,
+    OPT_COMPUTE,
+    OPT_CACHE_DTYPE,
+    OPT_QUIET,
+    OPT_JSON,
+    OPT_POLICY,
+    OPT_WINDOW,
+    OPT_SINKS,
+    OPT_GAMMA,
+    OPT_RECENT,
+    OPT_RESCALE
+};
+
+static const struct argp_option engine_options[] = {
+    {0, 0, 0, 0, "Model and text:", 1},
+    {"model", OPT_MODEL, "DIR", 0, "Hugging Face folder: config.json, *.safetensors, tokenizer.json", 1},
+    {"text", OPT_TEXT, "PATH", 0,
+     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; may be repeated", 1},
+    {"token-ids", OPT_TOKEN_IDS, "PATH", 0, "token ids as .npy (1-D integers) or raw little-endian; may be repeated",
+     1},
+    {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw token ids: uint16 (default) or uint32", 1},
+    {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
+    {0, 0, 0, 0, "Machine:", 2},
+    {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
+    {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default 0)", 2},
+    {"threads", OPT_THREADS, "K", 0, "processor threads (default: all cores)", 2},
+    {"compute", OPT_COMPUTE, "TYPE", 0, "arithmetic: f32 (what the CPU does) or bf16 (accelerators)", 2},
+    {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0, "keys and values in the cache: f32 (default), f16 or bf16", 2},
+    {0, 0, 0, 0, "Output:", 3},
+    {"quiet", OPT_QUIET, 0, 0, "no progress and no notes on stderr", 3},
+    {"json", OPT_JSON, 0, 0, "print one JSON object instead of a table", 3},
+    {0},
+};
+
+static error_t parse_engine(int key, char *arg, struct argp_state *state) {
+    struct fkv_engine_options *o = state->input;
+    const int most = (int)(sizeof o->texts / sizeof *o->texts);
+    switch (key) {
+    case OPT_MODEL: o->model = arg; return 0;
+    case OPT_TEXT:
+        if (o->text_count == most) argp_error(state, "--text: at most %d paths; give a folder", most);
+        o->texts[o->text_count++] = arg;
+        return 0;
+    case OPT_TOKEN_IDS:
+        if (o->token_ids_count == most) argp_error(state, "--token-ids: at most %d paths", most);
+        o->token_ids[o->token_ids_count++] = arg;
+        return 0;
+    case OPT_TOKEN_DTYPE:
+        if (strcmp(arg, "uint16") && strcmp(arg, "uint32"))
+            argp_error(state, "--token-dtype: expected uint16 or uint32, found \"%s\"", arg);
+        o->token_dtype = arg;
+        return 0;
+    case OPT_MAX_DOCUMENTS: o->max_documents = int_option(state, arg, "--max-documents", 1, INT64_MAX); return 0;
+    case OPT_BACKEND: o->backend = arg; return 0;
+    case OPT_DEVICE: o->device = (int)int_option(state, arg, "--device", 0, 1023); return 0;
+    case OPT_THREADS: o->threads = (int)int_option(state, arg, "--threads", 1, 4096); return 0;
+    case OPT_COMPUTE:
+        if (strcmp(arg, "f32")) argp_error(state, "--compute: the CPU computes in f32, found \"%s\"", arg);
+        return 0;
+    case OPT_CACHE_DTYPE:
+        if (fkv_dtype_parse(arg, &o->cache_dtype))
+            argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", arg);
+        return 0;
+    case OPT_QUIET: o->quiet = true; return 0;
+    case OPT_JSON: o->json = true; return 0;
+    case ARGP_KEY_END:
+        if (!o->model) argp_error(state, "--model is missing: a Hugging Face folder");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_engine};
+
+static const struct argp_option policy_options[] = {
+    {0, 0, 0, 0, "Cache policy:", 4},
+    {"policy", OPT_POLICY, "NAME", 0, "full (default), freqkv, local or streaming", 4},
+    {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", 4},
+    {"sinks", OPT_SINKS, "S", 0, "first tokens that are never compressed (default 4)", 4},
+    {"gamma", OPT_GAMMA, "G", 0,
+     "retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
+    {"recent", OPT_RECENT, "R", 0, "freqkv: the latest R slots stay uncompressed too (default 0)", 4},
+    {"rescale", OPT_RESCALE, "on|off", 0, "freqkv: the factor sqrt(L/n) (default on)", 4},
+    {0},
+};
+
+static error_t parse_policy(int key, char *arg, struct argp_state *state) {
+    struct fkv_policy_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: *o = (struct fkv_policy_options){.name = "full", .sinks = -1, .rescale = true}; return 0;
+    case OPT_POLICY: o->name = arg; return 0;
+    case OPT_WINDOW: o->window = (int32_t)int_option(state, arg, "--window", 1, 1 << 28); return 0;
+    case OPT_SINKS: o->sinks = (int32_t)int_option(state, arg, "--sinks", 0, 1 << 28); return 0;
+    case OPT_GAMMA: o->gamma = arg; return 0;
+    case OPT_RECENT: o->recent = (int32_t)int_option(state, arg, "--recent", 0, 1 << 28); return 0;
+    case OPT_RESCALE:
+        if (strcmp(arg, "on") && strcmp(arg, "off"))
+            argp_error(state, "--rescale: expected on or off, found \"%s\"", arg);
+        o->rescale = !strcmp(arg, "on");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp fkv_policy_argp = {.options = policy_options, .parser = parse_policy};
+
+static bool has_tokenizer(const char *directory) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tokenizer.json", directory);
+    return access(path, F_OK) == 0;
+}
+
+int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err) {
+    *engine = (struct fkv_engine){0};
+    if (fkv_backend_find(o->backend, &engine->ops, err) ||
+        engine->ops->open(o->device, o->threads, &engine->backend, err))
+        return FKV_FAILED;
+    if (fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err)) goto failed;
+    if ((o->text_count || !o->token_ids_count || has_tokenizer(o->model)) &&
+        fkv_tokenizer_open(o->model, &engine->tokenizer, err))
+        goto failed;
+    if (engine->tokenizer && fkv_tokenizer_vocabulary(engine->tokenizer) > engine->model->config.vocab) {
+        fkv_fail(err, "%s/tokenizer.json: expected at most the model's %d ids, found %d", o->model,
+                 engine->model->config.vocab, fkv_tokenizer_vocabulary(engine->tokenizer));
+        goto failed;
+    }
+    return FKV_OK;
+failed:
+    fkv_engine_close(engine);
+    return FKV_FAILED;
+}
+
+void fkv_engine_close(struct fkv_engine *engine) {
+    fkv_tokenizer_close(engine->tokenizer);
+    fkv_model_close(engine->model);
+    if (engine->ops) engine->ops->close(engine->backend);
+    *engine = (struct fkv_engine){0};
+}
+
+int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
+                         struct fkv_documents **out, struct fkv_error *err) {
+    struct fkv_documents_options options = {.texts = o->texts,
+                                            .text_count = o->text_count,
+                                            .token_ids = o->token_ids,
+                                            .token_ids_count = o->token_ids_count,
+                                            .token_dtype = o->token_dtype,
+                                            .max_documents = o->max_documents,
+                                            .vocab = engine->model->config.vocab,
+                                            .special = true};
+    return fkv_documents_open(&options, engine->tokenizer, out, err);
+}
+
+int fkv_tool_failed(const char *tool, const struct fkv_error *err) {
+    fprintf(stderr, "%s: %s\n", tool, err->message);
+    return 1;
+}

@@ -1,0 +1,75 @@
+/* Snapshots of a session: what lies in the slots in use, and where every head stands. Only the slots in use are copied. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/session_internal.h"
+
+struct fkv_snapshot {
+    struct fkv_session *session;
+    struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
+    struct fkv_head *heads;         /* [layers, kv_heads] */
+    int64_t tokens, live_slots;
+};
+
+static int32_t head_count(const struct fkv_session *s) { return s->setup.layers * s->setup.kv_heads; }
+
+/* Copies every head's used slots (as `heads` says) between the session's cache and the packed buffers. */
+static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struct fkv_buffer *cache,
+                      struct fkv_buffer *packed, bool restore, struct fkv_error *err) {
+    size_t slot = session_slot_bytes(s), at = 0;
+    for (int32_t i = 0; i < head_count(s); i++) {
+        size_t bytes = (size_t)heads[i].slots * slot, place = (size_t)i * (size_t)s->setup.capacity * slot;
+        struct fkv_buffer *to = restore ? cache : packed, *from = restore ? packed : cache;
+        if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place, bytes, err))
+            return FKV_FAILED;
+        at += bytes;
+    }
+    return FKV_OK;
+}
+
+int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err) {
+    *out = NULL;
+    size_t slots = 0, heads = (size_t)head_count(s);
+    for (size_t i = 0; i < heads; i++) slots += (size_t)s->heads[i].slots;
+    size_t bytes = slots * session_slot_bytes(s);
+    struct fkv_snapshot *snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
+    snapshot->session = s;
+    snapshot->tokens = s->tokens;
+    snapshot->live_slots = s->live_slots;
+    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads))) {
+        fkv_snapshot_free(snapshot);
+        return fkv_fail(err, "snapshot: out of memory");
+    }
+    memcpy(snapshot->heads, s->heads, heads * sizeof *s->heads);
+    if (s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->key, err) ||
+        s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->value, err) ||
+        copy_slots(s, s->heads, s->key, snapshot->key, false, err) ||
+        copy_slots(s, s->heads, s->value, snapshot->value, false, err)) {
+        fkv_snapshot_free(snapshot);
+        return fkv_error_prefix(err, "snapshot");
+    }
+    *out = snapshot;
+    return FKV_OK;
+}
+
+int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err) {
+    if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
+    memcpy(s->heads, snapshot->heads, (size_t)head_count(s) * sizeof *s->heads);
+    s->tokens = snapshot->tokens;
+    s->live_slots = snapshot->live_slots;
+    s->last_rows = s->logits_count = 0;
+    if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
+        copy_slots(s, s->heads, s->value, snapshot->value, true, err))
+        return fkv_error_prefix(err, "restore");
+    return FKV_OK;
+}
+
+void fkv_snapshot_free(struct fkv_snapshot *snapshot) {
+    if (!snapshot) return;
+    const struct fkv_session *s = snapshot->session;
+    s->ops->buffer_release(s->backend, snapshot->key);
+    s->ops->buffer_release(s->backend, snapshot->value);
+    free(snapshot->heads);
+    free(snapshot);
+}
