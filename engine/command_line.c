@@ -151,11 +151,6 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if ((o->text_count || !o->token_ids_count || has_tokenizer(o->model)) &&
         fkv_tokenizer_open(o->model, &engine->tokenizer, err))
         goto failed;
-    if (engine->tokenizer && fkv_tokenizer_vocabulary(engine->tokenizer) > engine->model->config.vocab) {
-        fkv_fail(err, "%s/tokenizer.json: expected at most the model's %d ids, found %d", o->model,
-                 engine->model->config.vocab, fkv_tokenizer_vocabulary(engine->tokenizer));
-        goto failed;
-    }
     return FKV_OK;
 failed:
     fkv_engine_close(engine);
