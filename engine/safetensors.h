@@ -1,8 +1,9 @@
 /* Safetensors files, one or sharded with model.safetensors.index.json, mapped read-only from disk. The header is checked as a whole
- * before any tensor is handed out: size cap, JSON without duplicates, known dtypes, shape x dtype = bytes, offsets inside the file, no overlaps. */
+ * before any tensor is handed out: size cap, JSON without duplicates, known dtypes, shape x dtype = bytes, offsets inside the file, no overlaps, no holes. */
 #ifndef FKV_ENGINE_SAFETENSORS_H
 #define FKV_ENGINE_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,11 +16,13 @@ struct fkv_safetensors; /* owns the mappings */
 struct fkv_tensor {
     const void *data; /* inside the mapping */
     size_t bytes;
+    const char *format; /* the dtype as the file names it: "F32", "BF16", "I64", ... */
+    bool computable;    /* it is one of ours; only then is `dtype` set */
     enum fkv_dtype dtype;
     int32_t dims;
-    int64_t shape[4];
-    int32_t file;  /* index of the shard */
-    size_t offset; /* of data in that file */
+    int64_t shape[4]; /* the first four */
+    int32_t file;     /* index of the shard */
+    size_t offset;    /* of data in that file */
 };
 
 /* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */
