@@ -18,11 +18,11 @@ struct fkv_layer_weights {
 struct fkv_model {
     struct fkv_config config;
     struct fkv_attention_shape attention;
-    char name[256];              /* last part of the folder's path */
+    char name[256];              /* last part of the folder's path; of a hub cache's snapshot, the model's name */
     struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;
     struct fkv_weight final_norm; /* (1, dim) */
-    struct fkv_weight head;       /* (vocab, dim); the embedding when tied */
+    struct fkv_weight head;       /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
