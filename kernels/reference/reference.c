@@ -1,0 +1,160 @@
+/* The reference backend: every operation of kernels.h as its equation, in double precision, rounded once to the output. It is what the fast
+ * backends are tested against, so nothing here is clever; one thread, no blocking, no vector code. This file owns its memory and its table. */
+#include "kernels/reference/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/base/host.h"
+
+double *fkv_reference_scratch(struct fkv_backend *b, size_t count, struct fkv_error *err) {
+    if (count > b->scratch_count) {
+        free(b->scratch);
+        b->scratch = malloc(count * sizeof *b->scratch);
+        b->scratch_count = b->scratch ? count : 0;
+    }
+    if (!b->scratch) fkv_fail(err, "reference backend: no memory for %zu doubles", count);
+    return b->scratch;
+}
+
+double fkv_reference_load(const void *data, enum fkv_dtype t, size_t i) {
+    float x;
+    fkv_to_f32((const char *)data + i * fkv_dtype_bytes(t), t, 1, &x);
+    return x;
+}
+
+/* Going to 16 bits through a float32 rounded to nearest would round twice; rounded to odd (inexact: the neighbour whose last bit is 1) it
+ * rounds once, since float32 carries more than two bits beyond either format (Boldo and Melquiond 2008). */
+void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x) {
+    float y = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &y, 4);
+    if (t != FKV_F32 && y != x && !isnan(x) && !(bits & 1)) y = nextafterf(y, y < x ? INFINITY : -INFINITY);
+    fkv_from_f32(&y, t, 1, (char *)data + i * fkv_dtype_bytes(t));
+}
+
+static int reference_open(int device, int threads, struct fkv_backend **out, struct fkv_error *err) {
+    (void)device, (void)threads;
+    *out = calloc(1, sizeof **out);
+    return *out ? FKV_OK : fkv_fail(err, "reference backend: out of memory");
+}
+
+static void reference_close(struct fkv_backend *b) {
+    if (!b) return;
+    free(b->scratch);
+    free(b);
+}
+
+static int reference_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
+    (void)b, (void)err;
+    *out = (struct fkv_device_info){.space = FKV_HOST, .memory_free = fkv_host_memory_available()};
+    out->memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    snprintf(out->name, sizeof out->name, "reference (double precision)");
+    return FKV_OK;
+}
+
+static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+    (void)b, (void)limits, (void)err; /* scratch grows on demand */
+    return FKV_OK;
+}
+
+static int reference_synchronize(struct fkv_backend *b, struct fkv_error *err) {
+    (void)b, (void)err; /* everything runs at once */
+    return FKV_OK;
+}
+
+static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
+    *out = data ? malloc(sizeof **out) : NULL;
+    if (!*out) {
+        if (owned) free(data);
+        return fkv_fail(err, "reference backend: no memory for a buffer of %zu bytes", bytes);
+    }
+    **out = (struct fkv_buffer){.data = data, .bytes = bytes, .owned = owned};
+    return FKV_OK;
+}
+
+static int buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
+    (void)b;
+    size_t room = (bytes + 63) / 64 * 64;
+    return make_buffer(aligned_alloc(64, room ? room : 64), bytes, true, out, err);
+}
+
+static int buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
+                        struct fkv_error *err) {
+    (void)b;
+    return make_buffer((char *)(uintptr_t)host, bytes, false, out, err); /* operations only read what was adopted */
+}
+
+static void buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
+    (void)b;
+    if (!buffer) return;
+    if (buffer->owned) free(buffer->data);
+    free(buffer);
+}
+
+static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, struct fkv_error *err) {
+    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
+    return fkv_fail(err, "reference backend: bytes %zu to %zu lie outside a buffer of %zu", offset, offset + bytes,
+                    buffer->bytes);
+}
+
+static int reference_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
+                           struct fkv_error *err) {
+    (void)b;
+    if (check_range(to, offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memcpy(to->data + offset, from, bytes);
+    return FKV_OK;
+}
+
+static int reference_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
+                          struct fkv_error *err) {
+    (void)b;
+    if (check_range(from, offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memcpy(to, from->data + offset, bytes);
+    return FKV_OK;
+}
+
+static int reference_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
+                          size_t from_offset, size_t bytes, struct fkv_error *err) {
+    (void)b;
+    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memmove(to->data + to_offset, from->data + from_offset, bytes);
+    return FKV_OK;
+}
+
+static const void *reference_address(const struct fkv_buffer *buffer) { return buffer->data; }
+
+const struct fkv_backend_ops fkv_reference_backend = {
+    .abi = FKV_BACKEND_ABI,
+    .name = "reference",
+    .open = reference_open,
+    .close = reference_close,
+    .info = reference_info,
+    .reserve = reference_reserve,
+    .synchronize = reference_synchronize,
+    .buffer_create = buffer_create,
+    .buffer_adopt = buffer_adopt,
+    .buffer_release = buffer_release,
+    .write = reference_write,
+    .read = reference_read,
+    .copy = reference_copy,
+    .address = reference_address,
+    .embed = fkv_reference_embed,
+    .norm_qkv = fkv_reference_norm_qkv,
+    .append = fkv_reference_append,
+    .rotate = fkv_reference_rotate,
+    .attend = fkv_reference_attend,
+    .project_residual = fkv_reference_project_residual,
+    .norm_gate_up = fkv_reference_norm_gate_up,
+    .norm_logits = fkv_reference_norm_logits,
+    .score = fkv_reference_score,
+    .divergence = fkv_reference_divergence,
+    .map_dct = fkv_reference_map_dct,
+    .map_release = fkv_reference_map_release,
+    .compress = fkv_reference_compress,
+    .gather = fkv_reference_gather,
+    .power = fkv_reference_power,
+};
