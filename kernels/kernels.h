@@ -211,8 +211,8 @@ struct fkv_backend_ops {
 
     /* ---- spectra ---- */
     /* x: n rows of [heads, head_dim] float32, rows `stride` floats apart, from byte `offset` on -> power [heads, n] float64: the square of the orthonormal
-     * DCT-II coefficient along rows, mean over head_dim. `normalised` (same shape, or NULL): each channel first divided by its variance over the n rows
-     * (mean removed; a constant channel counts as 0 in every coefficient but t = 0, where it is left out too). Outputs on the host. */
+     * DCT-II coefficient along rows, mean over head_dim. `normalised` (same shape, or NULL): each channel's power divided by its variance over the n rows before the mean over channels
+     * (about its mean, divided by n; a constant channel adds 0). Outputs on the host. */
     int (*power)(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                  int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
 };
