@@ -147,7 +147,7 @@ def repeat_passages(row, rng):
     """Copies one to four passages of 24 to 200 tokens to a later place in the window, in place."""
     T = len(row) - 1
     for _ in range(rng.integers(1, 5)):
-        n = int(rng.integers(24, 200))
+        n = int(rng.integers(24, min(200, T // 2)))
         source = int(rng.integers(0, T - 2 * n))
         target = int(rng.integers(source + n, T - n))
         row[target:target + n] = row[source:source + n].copy()
