@@ -1,0 +1,193 @@
+/* The CPU backend's table, its memory and its scratch.
+ *
+ * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it); an operation that is asked for more rows
+ * than were reserved refuses. Buffers are plain memory, adopted ones the caller's, so `address` is a host pointer and `synchronize` has nothing to
+ * wait for. Threads: `threads` OpenMP threads per region, and results do not depend on which thread did what. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/base/host.h"
+#include "kernels/dct.h"
+
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+
+static int cpu_open(int device, int threads, struct fkv_backend **out, struct fkv_error *err) {
+    (void)device;
+    if (threads < 0) return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", threads);
+    struct fkv_backend *b = calloc(1, sizeof *b);
+    if (!b) return fkv_fail(err, "out of memory");
+    b->threads = threads ? threads : omp_get_num_procs();
+    b->simd = fkv_simd_choose();
+    *out = b;
+    return FKV_OK;
+}
+
+static void cpu_close(struct fkv_backend *b) {
+    if (!b) return;
+    free(b->normed);
+    free(b->up);
+    free(b->norm);
+    free(b->work);
+    free(b->rotation.table);
+    free(b->rotation.inv_freq);
+    fkv_dct_destroy(b->power_plan);
+    free(b);
+}
+
+static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
+    (void)err;
+    *out = (struct fkv_device_info){.memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
+                                    .memory_free = fkv_host_memory_available(),
+                                    .space = FKV_HOST};
+    snprintf(out->name, sizeof out->name, "CPU, %d threads, %s", b->threads, b->simd->name);
+    return FKV_OK;
+}
+
+/* 64-byte aligned, at least one line. */
+static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
+
+static int grow(float **p, size_t floats, struct fkv_error *err) {
+    float *larger = allocate(floats * sizeof **p);
+    if (!larger) return fkv_fail(err, "out of memory: %zu bytes of scratch", floats * sizeof **p);
+    free(*p);
+    *p = larger;
+    return FKV_OK;
+}
+
+int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err) {
+    floats = (floats + 31) / 16 * 16; /* neighbours share no cache line */
+    if (floats <= b->work_each) return FKV_OK;
+    if (grow(&b->work, (size_t)b->threads * floats, err)) return FKV_FAILED;
+    b->work_each = floats;
+    return FKV_OK;
+}
+
+static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limits *b) {
+    struct fkv_limits l = *b;
+    l.rows = LARGER(a->rows, b->rows);
+    l.dim = LARGER(a->dim, b->dim);
+    l.hidden = LARGER(a->hidden, b->hidden);
+    l.vocab = LARGER(a->vocab, b->vocab);
+    l.slots = LARGER(a->slots, b->slots);
+    l.items = LARGER(a->items, b->items);
+    l.attention.dim = LARGER(a->attention.dim, b->attention.dim);
+    l.attention.heads = LARGER(a->attention.heads, b->attention.heads);
+    l.attention.kv_heads = LARGER(a->attention.kv_heads, b->attention.kv_heads);
+    l.attention.head_dim = LARGER(a->attention.head_dim, b->attention.head_dim);
+    l.attention.inv_freq = NULL; /* the caller's; the rotation table keeps a copy */
+    return l;
+}
+
+static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+    struct fkv_limits l = join(&b->limits, limits);
+    size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
+    if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
+        grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err))
+        return FKV_FAILED;
+    size_t work = fkv_cpu_multiply_work(&l);
+    work = LARGER(work, fkv_cpu_attend_work(&l));
+    work = LARGER(work, fkv_cpu_cache_work(&l));
+    work = LARGER(work, fkv_cpu_compress_work(b, &l));
+    if (fkv_cpu_grow_work(b, work, err)) return FKV_FAILED;
+    b->limits = l;
+    return FKV_OK;
+}
+
+static int cpu_synchronize(struct fkv_backend *b, struct fkv_error *err) {
+    (void)b, (void)err;
+    return FKV_OK;
+}
+
+static int make_buffer(void *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
+    struct fkv_buffer *buffer = data ? malloc(sizeof *buffer) : NULL;
+    if (!buffer) {
+        if (owned) free(data);
+        return fkv_fail(err, "out of memory: a buffer of %zu bytes", bytes);
+    }
+    *buffer = (struct fkv_buffer){data, bytes, owned};
+    *out = buffer;
+    return FKV_OK;
+}
+
+static int cpu_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
+    (void)b;
+    return make_buffer(allocate(bytes), bytes, true, out, err);
+}
+
+static int cpu_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
+                            struct fkv_error *err) {
+    (void)b;
+    return make_buffer((void *)host, bytes, false, out, err);
+}
+
+static void cpu_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
+    (void)b;
+    if (!buffer) return;
+    if (buffer->owned) free(buffer->data);
+    free(buffer);
+}
+
+static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, struct fkv_error *err) {
+    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
+    return fkv_fail(err, "%zu bytes at %zu do not lie in a buffer of %zu", bytes, offset, buffer->bytes);
+}
+
+static int cpu_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
+                     struct fkv_error *err) {
+    (void)b;
+    if (check_range(to, offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memcpy(to->data + offset, from, bytes);
+    return FKV_OK;
+}
+
+static int cpu_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
+                    struct fkv_error *err) {
+    (void)b;
+    if (check_range(from, offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memcpy(to, from->data + offset, bytes);
+    return FKV_OK;
+}
+
+static int cpu_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
+                    size_t from_offset, size_t bytes, struct fkv_error *err) {
+    (void)b;
+    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err)) return FKV_FAILED;
+    if (bytes) memmove(to->data + to_offset, from->data + from_offset, bytes);
+    return FKV_OK;
+}
+
+static const void *cpu_address(const struct fkv_buffer *buffer) { return buffer->data; }
+
+const struct fkv_backend_ops fkv_cpu_backend = {
+    .abi = FKV_BACKEND_ABI,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .info = cpu_info,
+    .reserve = cpu_reserve,
+    .synchronize = cpu_synchronize,
+    .buffer_create = cpu_buffer_create,
+    .buffer_adopt = cpu_buffer_adopt,
+    .buffer_release = cpu_buffer_release,
+    .write = cpu_write,
+    .read = cpu_read,
+    .copy = cpu_copy,
+    .address = cpu_address,
+    .embed = fkv_cpu_embed,
+    .norm_qkv = fkv_cpu_norm_qkv,
+    .append = fkv_cpu_append,
+    .rotate = fkv_cpu_rotate,
+    .attend = fkv_cpu_attend,
+    .project_residual = fkv_cpu_project_residual,
+    .norm_gate_up = fkv_cpu_norm_gate_up,
+    .norm_logits = fkv_cpu_norm_logits,
+    .score = fkv_cpu_score,
+    .divergence = fkv_cpu_divergence,
+    .map_dct = fkv_cpu_map_dct,
+    .map_release = fkv_cpu_map_release,
+    .compress = fkv_cpu_compress,
+    .gather = fkv_cpu_gather,
+    .power = fkv_cpu_power,
+};

@@ -1,0 +1,147 @@
+/* What the files of the CPU backend share. Nothing here is seen outside kernels/cpu.
+ *
+ * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block of scratch per thread (`work`). Its size is
+ * settled in `reserve` and `map_dct`; every operation states its need as a function of the limits and only takes the pointer. */
+#ifndef FKV_KERNELS_CPU_CPU_H
+#define FKV_KERNELS_CPU_CPU_H
+
+#include <omp.h>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/kernels.h"
+
+struct fkv_buffer {
+    char *data;
+    size_t bytes;
+    bool owned;
+};
+
+struct fkv_dct;
+struct fkv_map {
+    int32_t n, retained;
+    float gain;
+    struct fkv_dct *forward, *inverse; /* of n and of retained */
+};
+
+/* cos and sin of whole positions, computed once: [positions, cos: half, sin: half]. */
+struct fkv_rotation {
+    float *table;
+    int32_t positions, half;
+    double *inv_freq; /* [half] that the table was made for; owned in the backend, borrowed in a view */
+};
+
+struct fkv_backend {
+    int threads;
+    const struct fkv_simd *simd;
+    struct fkv_limits limits; /* reserved so far: the largest of each field */
+    float *normed;            /* [rows, dim] */
+    float *up;                /* [rows, hidden] */
+    float *norm;              /* [max(dim, 2 head_dim)] norm weights as float32 */
+    float *work;              /* [threads, work_each] */
+    size_t work_each;
+    struct fkv_rotation rotation;
+    int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
+    size_t map_scratch;
+    struct fkv_dct *power_plan; /* of the segment length seen last */
+    int32_t power_n;
+};
+
+static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
+static inline float *fkv_cpu_work(const struct fkv_backend *b) {
+    return b->work + (size_t)omp_get_thread_num() * b->work_each;
+}
+static inline const void *fkv_cpu_weight(const struct fkv_weight *w) { return w->data->data + w->offset; }
+static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct fkv_cache_layer *cache, int32_t head_dim,
+                                 int32_t kv_head, int32_t slot) {
+    return states->data + cache->offset +
+           ((size_t)kv_head * (size_t)cache->capacity + (size_t)slot) * (size_t)head_dim *
+               fkv_dtype_bytes(cache->dtype);
+}
+
+/* backend.c: makes every thread's scratch at least `floats` long. */
+int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err);
+
+/* rotate.c */
+int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+/* The backend's table where it was made for this shape's frequencies, else one without positions. */
+struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b, const struct fkv_attention_shape *shape);
+/* [cos: half, sin: half] at a position: a row of the table, or computed into `room` [2 half]. */
+const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *room);
+/* x [2 half] turned by the angle (or back by it) -> y, in place if x == y. */
+static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t half, float *y) {
+    for (int32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
+        y[i] = a * c - b * s;
+        y[i + half] = b * c + a * s;
+    }
+}
+static inline void fkv_cpu_turn_back(const float *x, const float *turn, int32_t half, float *y) {
+    for (int32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
+        y[i] = a * c + b * s;
+        y[i + half] = b * c - a * s;
+    }
+}
+
+/* matmul.c: out [rows, w.rows] = in [rows, w.cols] W^T + bias, or out += that. `bias` may be NULL or absent. */
+struct fkv_cpu_product {
+    const struct fkv_weight *w, *bias;
+    float *out;
+    bool add;
+};
+enum { FKV_CPU_MOST_PRODUCTS = 3 };
+/* Products that share their input, in one parallel region. */
+void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count, const float *in,
+                      int32_t rows);
+
+/* Floats of scratch per thread. */
+size_t fkv_cpu_multiply_work(const struct fkv_limits *limits);
+size_t fkv_cpu_attend_work(const struct fkv_limits *limits);
+size_t fkv_cpu_cache_work(const struct fkv_limits *limits);
+size_t fkv_cpu_compress_work(const struct fkv_backend *b, const struct fkv_limits *limits);
+
+/* The operations, in the order of struct fkv_backend_ops. norm.c: */
+int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
+                  struct fkv_buffer *x, struct fkv_error *err);
+int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
+                     const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
+                     struct fkv_buffer *v, struct fkv_error *err);
+int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
+                             int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate,
+                         const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                         struct fkv_error *err);
+int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
+                        const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
+                        struct fkv_error *err);
+/* rotate.c: */
+int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
+                   int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+/* cache.c: */
+int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
+                   const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
+                   int32_t count, struct fkv_error *err);
+int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+                   const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
+                   struct fkv_error *err);
+/* attend.c: */
+int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
+                   const struct fkv_cache_layer *cache, const struct fkv_span *spans,
+                   const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+/* score.c: */
+int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
+                  int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
+int fkv_cpu_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
+                       int32_t vocab, double *kl, struct fkv_error *err);
+/* compress.c: */
+int fkv_cpu_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
+                    struct fkv_error *err);
+void fkv_cpu_map_release(struct fkv_backend *b, struct fkv_map *map);
+int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
+                     const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                     struct fkv_energy *energy, struct fkv_error *err);
+/* power.c: */
+int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                  int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+
+#endif

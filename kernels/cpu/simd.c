@@ -1,0 +1,58 @@
+/* The choice of an instruction set, and the set that every processor has: four floats in the vector extension of gcc and clang,
+ * which they turn into SSE2, NEON or scalar code. See simd.h. */
+#include <math.h>
+
+#include "kernels/cpu/simd.h"
+
+typedef float vec __attribute__((vector_size(16)));
+typedef uint32_t bits __attribute__((vector_size(16)));
+typedef uint16_t halves __attribute__((vector_size(8)));
+enum { LANES = 4, MIX_VECS = 2 };
+
+static inline vec vec_set(float a) { return (vec){a, a, a, a}; }
+static inline vec vec_zero(void) { return vec_set(0); }
+static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+static inline vec vec_from_halves(halves h, enum fkv_dtype t) {
+    if (t == FKV_F16)
+        return (vec){fkv_f16_to_f32(h[0]), fkv_f16_to_f32(h[1]), fkv_f16_to_f32(h[2]), fkv_f16_to_f32(h[3])};
+    bits wide = __builtin_convertvector(h, bits) << 16;
+    return (vec)wide;
+}
+
+static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
+    if (t == FKV_F32) {
+        vec v = vec_zero();
+        memcpy(&v, p, (size_t)n * 4);
+        return v;
+    }
+    halves h = {0, 0, 0, 0};
+    memcpy(&h, p, (size_t)n * 2);
+    return vec_from_halves(h, t);
+}
+
+static inline vec vec_load(const void *p, enum fkv_dtype t) { return vec_part(p, t, LANES); }
+static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * 4); }
+static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
+
+#define SIMD_TABLE fkv_simd_plain
+#define SIMD_NAME "plain"
+#include "kernels/cpu/simd_loops.h"
+
+int fkv_simd_available(const struct fkv_simd *sets[3]) {
+    int n = 0;
+    sets[n++] = &fkv_simd_plain;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[n++] = &fkv_simd_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        sets[n++] = &fkv_simd_avx512;
+#endif
+    return n;
+}
+
+const struct fkv_simd *fkv_simd_choose(void) {
+    const struct fkv_simd *sets[3];
+    return sets[fkv_simd_available(sets) - 1];
+}

@@ -1,0 +1,42 @@
+/* Sixteen floats: AVX-512 F, BW, VL and DQ, with masked loads for the ends of rows. See simd.h. */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+
+#include "kernels/cpu/simd.h"
+
+typedef __m512 vec;
+enum { LANES = 16, MIX_VECS = 4 };
+
+static inline vec vec_set(float a) { return _mm512_set1_ps(a); }
+static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
+
+static inline vec vec_from_halves(__m256i h, enum fkv_dtype t) {
+    if (t == FKV_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+static inline vec vec_load(const void *p, enum fkv_dtype t) {
+    if (t == FKV_F32) return _mm512_loadu_ps(p);
+    return vec_from_halves(_mm256_loadu_si256(p), t);
+}
+
+static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
+    __mmask16 first = (__mmask16)((1u << n) - 1);
+    if (t == FKV_F32) return _mm512_maskz_loadu_ps(first, p);
+    return vec_from_halves(_mm256_maskz_loadu_epi16(first, p), t);
+}
+
+static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
+static inline void vec_store_part(float *p, vec v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+
+#define SIMD_TABLE fkv_simd_avx512
+#define SIMD_NAME "avx512"
+#include "kernels/cpu/simd_loops.h"
+
+#else
+typedef int fkv_simd_avx512_is_for_x86;
+#endif

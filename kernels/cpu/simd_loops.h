@@ -1,0 +1,221 @@
+/* The loops of struct fkv_simd, once for every instruction set: included by simd.c, simd_avx2.c and simd_avx512.c, which first define
+ *
+ *   vec, LANES                      a vector of LANES floats
+ *   vec_zero(), vec_set(a)          all lanes 0, all lanes a
+ *   vec_load(p, t), vec_part(p, t, n)   LANES (n < LANES, the rest 0) elements of dtype t at any address, as float32
+ *   vec_store(p, v), vec_store_part(p, v, n)
+ *   vec_fma(a, b, c)                a b + c
+ *   vec_sum(v)                      the sum of the lanes
+ *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of four rows
+ *   SIMD_TABLE, SIMD_NAME           the table to define
+ *
+ * dot: a tile of 4 weight rows x 4 input rows has 16 sums in registers, so that a loaded (and converted) vector of weights serves four inputs and a loaded
+ * input four weight rows; with one input row it is four streams of weights, which is what the prefetchers follow best. dtype and tile sizes
+ * are constants in every inlined copy.
+ *
+ * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial (Cephes' expf; the Taylor sum of degree 13 in double,
+ * remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa, whose low bits then hold k. Below the normal range the result is 0, so that
+ * a masked score (-inf) gets no weight at all; NaN stays NaN. */
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride, const float *x, size_t x_stride,
+                     int32_t cols, float *y, size_t y_stride) {
+    size_t bytes = t == FKV_F32 ? 4 : 2, step = w_stride * bytes;
+    vec sum[4][4];
+    for (int i = 0; i < wn; i++)
+        for (int j = 0; j < xn; j++) sum[i][j] = vec_zero();
+    int32_t c = 0;
+    for (; c + LANES <= cols; c += LANES) {
+        vec in[4];
+        for (int j = 0; j < xn; j++) in[j] = vec_load(x + (size_t)j * x_stride + c, FKV_F32);
+        for (int i = 0; i < wn; i++) {
+            vec weight = vec_load(w + (size_t)i * step + (size_t)c * bytes, t);
+            for (int j = 0; j < xn; j++) sum[i][j] = vec_fma(weight, in[j], sum[i][j]);
+        }
+    }
+    if (c < cols)
+        for (int i = 0; i < wn; i++) {
+            vec weight = vec_part(w + (size_t)i * step + (size_t)c * bytes, t, cols - c);
+            for (int j = 0; j < xn; j++)
+                sum[i][j] = vec_fma(weight, vec_part(x + (size_t)j * x_stride + c, FKV_F32, cols - c), sum[i][j]);
+        }
+    for (int i = 0; i < wn; i++)
+        for (int j = 0; j < xn; j++) y[(size_t)j * y_stride + (size_t)i] = vec_sum(sum[i][j]);
+}
+
+/* wn weight rows (a constant) against all inputs, four at a time. */
+INLINE void dot_rows(enum fkv_dtype t, int wn, const char *w, size_t w_stride, const float *x, size_t x_stride,
+                     int32_t xn, int32_t cols, float *y, size_t y_stride) {
+    int32_t j = 0;
+    for (; j + 4 <= xn; j += 4)
+        dot_tile(t, wn, 4, w, w_stride, x + (size_t)j * x_stride, x_stride, cols, y + (size_t)j * y_stride, y_stride);
+    x += (size_t)j * x_stride, y += (size_t)j * y_stride;
+    if (xn - j == 1) dot_tile(t, wn, 1, w, w_stride, x, x_stride, cols, y, y_stride);
+    if (xn - j == 2) dot_tile(t, wn, 2, w, w_stride, x, x_stride, cols, y, y_stride);
+    if (xn - j == 3) dot_tile(t, wn, 3, w, w_stride, x, x_stride, cols, y, y_stride);
+}
+
+INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, const float *x, size_t x_stride,
+                int32_t xn, int32_t cols, float *y, size_t y_stride) {
+    size_t row = w_stride * fkv_dtype_bytes(t);
+    int32_t i = 0;
+    for (; i + 4 <= wn; i += 4) dot_rows(t, 4, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+    for (; i < wn; i++) dot_rows(t, 1, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+}
+
+/* y (pn, `vecs` vectors at column c) += p w, pn and vecs constant. */
+INLINE void mix_tile(enum fkv_dtype t, int pn, int vecs, const float *p, size_t p_stride, const char *w, size_t row,
+                     int32_t wn, float *y, size_t y_stride) {
+    size_t bytes = t == FKV_F32 ? 4 : 2;
+    vec sum[4][MIX_VECS];
+    for (int j = 0; j < pn; j++)
+        for (int v = 0; v < vecs; v++) sum[j][v] = vec_load(y + (size_t)j * y_stride + v * LANES, FKV_F32);
+    for (int32_t i = 0; i < wn; i++) {
+        vec in[MIX_VECS];
+        for (int v = 0; v < vecs; v++) in[v] = vec_load(w + (size_t)i * row + (size_t)v * LANES * bytes, t);
+        for (int j = 0; j < pn; j++) {
+            vec factor = vec_set(p[(size_t)j * p_stride + (size_t)i]);
+            for (int v = 0; v < vecs; v++) sum[j][v] = vec_fma(factor, in[v], sum[j][v]);
+        }
+    }
+    for (int j = 0; j < pn; j++)
+        for (int v = 0; v < vecs; v++) vec_store(y + (size_t)j * y_stride + v * LANES, sum[j][v]);
+}
+
+/* The last n < LANES columns. */
+INLINE void mix_rest(enum fkv_dtype t, int pn, int32_t n, const float *p, size_t p_stride, const char *w, size_t row,
+                     int32_t wn, float *y, size_t y_stride) {
+    for (int j = 0; j < pn; j++) {
+        vec sum = vec_part(y + (size_t)j * y_stride, FKV_F32, n);
+        for (int32_t i = 0; i < wn; i++)
+            sum = vec_fma(vec_set(p[(size_t)j * p_stride + (size_t)i]), vec_part(w + (size_t)i * row, t, n), sum);
+        vec_store_part(y + (size_t)j * y_stride, sum, n);
+    }
+}
+
+INLINE void mix_rows(enum fkv_dtype t, int pn, const float *p, size_t p_stride, const char *w, size_t row, int32_t wn,
+                     int32_t cols, float *y, size_t y_stride) {
+    size_t bytes = t == FKV_F32 ? 4 : 2;
+    int32_t c = 0;
+    for (; c + MIX_VECS * LANES <= cols; c += MIX_VECS * LANES)
+        mix_tile(t, pn, MIX_VECS, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
+    for (; c + LANES <= cols; c += LANES)
+        mix_tile(t, pn, 1, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
+    if (c < cols) mix_rest(t, pn, cols - c, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
+}
+
+INLINE void mix(enum fkv_dtype t, const float *p, size_t p_stride, int32_t pn, const char *w, size_t w_stride,
+                int32_t wn, int32_t cols, float *y, size_t y_stride) {
+    size_t row = w_stride * fkv_dtype_bytes(t);
+    int32_t j = 0;
+    for (; j + 4 <= pn; j += 4)
+        mix_rows(t, 4, p + (size_t)j * p_stride, p_stride, w, row, wn, cols, y + (size_t)j * y_stride, y_stride);
+    for (; j < pn; j++)
+        mix_rows(t, 1, p + (size_t)j * p_stride, p_stride, w, row, wn, cols, y + (size_t)j * y_stride, y_stride);
+}
+
+#define DOT_AND_MIX(suffix, t)                                                                                         \
+    static void dot_##suffix(const void *w, size_t w_stride, int32_t wn, const float *x, size_t x_stride, int32_t xn,  \
+                             int32_t cols, float *y, size_t y_stride) {                                                \
+        dot(t, w, w_stride, wn, x, x_stride, xn, cols, y, y_stride);                                                   \
+    }                                                                                                                  \
+    static void mix_##suffix(const float *p, size_t p_stride, int32_t pn, const void *w, size_t w_stride, int32_t wn,  \
+                             int32_t cols, float *y, size_t y_stride) {                                                \
+        mix(t, p, p_stride, pn, w, w_stride, wn, cols, y, y_stride);                                                   \
+    }
+DOT_AND_MIX(f32, FKV_F32)
+DOT_AND_MIX(f16, FKV_F16)
+DOT_AND_MIX(bf16, FKV_BF16)
+
+INLINE float exp_float(float x) {
+    x = x < -88.0f ? -88.0f : x;
+    x = x > 88.3f ? 88.3f : x;
+    const float magic = 0x1.8p23f;
+    float shifted = x * 1.44269504f + magic, k = shifted - magic;
+    float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    float e = 1.9875691500e-4f;
+    e = e * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * (r * r) + r + 1;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return e * power;
+}
+
+INLINE double exp_double(double x) {
+    x = x < -709.0 ? -709.0 : x;
+    x = x > 709.0 ? 709.0 : x;
+    const double magic = 0x1.8p52;
+    double shifted = x * 1.4426950408889634 + magic, k = shifted - magic;
+    double r = (x - k * 0x1.62e42fefa3800p-1) - k * 0x1.ef35793c76730p-45;
+    double e = 1.0 / 6227020800;
+    e = e * r + 1.0 / 479001600;
+    e = e * r + 1.0 / 39916800;
+    e = e * r + 1.0 / 3628800;
+    e = e * r + 1.0 / 362880;
+    e = e * r + 1.0 / 40320;
+    e = e * r + 1.0 / 5040;
+    e = e * r + 1.0 / 720;
+    e = e * r + 1.0 / 120;
+    e = e * r + 1.0 / 24;
+    e = e * r + 1.0 / 6;
+    e = e * r + 0.5;
+    e = e * (r * r) + r + 1;
+    uint64_t bits;
+    memcpy(&bits, &shifted, 8);
+    bits = (bits + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, 8);
+    return e * power;
+}
+
+/* Sixteen running maxima, which compilers turn into vectors where they leave a reduction to scalars. */
+static float largest(const float *x, int32_t n) {
+    float top[16];
+    for (int l = 0; l < 16; l++) top[l] = -INFINITY;
+    int32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
+    for (; i < n; i++) top[0] = x[i] > top[0] ? x[i] : top[0];
+    for (int l = 1; l < 16; l++) top[0] = top[l] > top[0] ? top[l] : top[0];
+    return top[0];
+}
+
+static float exp_sum(float *x, int32_t n, float shift) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int32_t i = 0; i < n; i++) {
+        x[i] = exp_float(x[i] - shift);
+        sum += x[i];
+    }
+    return sum;
+}
+
+static void swish(float *gate, const float *up, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_float(-gate[i])) * up[i];
+}
+
+static double sum_exp(const float *x, int32_t n, double shift) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int32_t i = 0; i < n; i++) sum += exp_double((double)x[i] - shift);
+    return sum;
+}
+
+const struct fkv_simd SIMD_TABLE = {
+    .name = SIMD_NAME,
+    .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
+    .mix = {[FKV_F32] = mix_f32, [FKV_F16] = mix_f16, [FKV_BF16] = mix_bf16},
+    .largest = largest,
+    .exp_sum = exp_sum,
+    .swish = swish,
+    .sum_exp = sum_exp,
+};
