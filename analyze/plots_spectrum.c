@@ -1,0 +1,243 @@
+/* Power over frequency, per layer and per head. Both axes are logarithmic: the states' power falls like a power law over three to four decades of frequency, which
+ * is a straight line here, while on a linear axis everything of interest stands within a hair of the left edge. t = 0 has no place on such an axis and most of the
+ * power, so it gets a strip of its own. A single coefficient scatters as a squared Gaussian does; lines therefore show means over bands that are even in log t,
+ * which leaves the low coefficients single and averages the high ones. The mean is taken of power, not of its logarithm, which would lie 2.5 dB low. */
+#include "analyze/plots_parts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_BANDS = 128, PANEL_BANDS = 64, MOST_PANELS = 36, SUBSET = 24 };
+
+static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, null_shade = {0.45, 0.45, 0.45, 0.22},
+                              floor_color = {0.6, 0.4, 0.4, 1};
+
+/* Bands of coefficients 1 .. n-1 with t = 0 in front: edge [bands + 1], band i is edge[i] <= t < edge[i + 1]. Returns their number. */
+static int log_bands(int n, int most, int edge[MOST_BANDS + 2]) {
+    int bands = 0;
+    edge[bands++] = 0;
+    for (int i = 0; i < most && edge[bands - 1] < n - 1; i++) {
+        int t = (int)ceil(exp(log(n) * i / most) - 1e-9);
+        if (t > edge[bands - 1]) edge[bands++] = t;
+    }
+    edge[bands] = n;
+    return bands;
+}
+
+struct bands {
+    int count, edge[MOST_BANDS + 2];
+    double frequency[MOST_BANDS + 1]; /* cycles per token at the geometric middle; 0 for the first */
+};
+
+static void make_bands(struct bands *b, int n, int most) {
+    b->count = log_bands(n, most, b->edge);
+    b->frequency[0] = 0;
+    for (int i = 1; i < b->count; i++) b->frequency[i] = sqrt((double)b->edge[i] * (b->edge[i + 1] - 1)) / (2.0 * n);
+}
+
+static double band_mean(const double *values, const struct bands *b, int i) {
+    double sum = 0;
+    for (int t = b->edge[i]; t < b->edge[i + 1]; t++) sum += values[t];
+    return sum / (b->edge[i + 1] - b->edge[i]);
+}
+
+static const double *curve(const struct fkv_spectrum *s, const double *values, int layer, int head) {
+    return values + ((size_t)layer * (size_t)s->heads + (size_t)head) * (size_t)s->n;
+}
+
+/* Mean over heads, per band: out [bands]. */
+static void layer_mean(const struct fkv_spectrum *s, const double *values, int layer, const struct bands *b,
+                       double *out) {
+    for (int i = 0; i < b->count; i++) {
+        out[i] = 0;
+        for (int h = 0; h < s->heads; h++) out[i] += band_mean(curve(s, values, layer, h), b, i) / s->heads;
+    }
+}
+
+static bool any_finite(const double *values, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(values[i])) return true;
+    return false;
+}
+
+/* One standard error around each layer's line, where there are few enough layers to tell. The mean of the single coefficients' errors: what full correlation
+ * between heads and within a band gives, an upper bound. */
+static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                      struct fkv_error *err) {
+    double mean[MOST_BANDS + 1], se[MOST_BANDS + 1], low[MOST_BANDS + 1], high[MOST_BANDS + 1];
+    for (int l = 0; l < s->layers; l++) {
+        layer_mean(s, s->power, l, b, mean);
+        layer_mean(s, s->power_se, l, b, se);
+        for (int i = 0; i < b->count; i++) low[i] = fmax(mean[i] - se[i], mean[i] / 10), high[i] = mean[i] + se[i];
+        struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
+        color.a = 0.25;
+        if (fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* The permuted null is flat; over layers it is shown as a band with its geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
+static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, struct fkv_error *err) {
+    double low[MOST_BANDS + 1], high[MOST_BANDS + 1], middle[MOST_BANDS + 1] = {0}, mean[MOST_BANDS + 1];
+    for (int l = 0; l < s->layers; l++) {
+        layer_mean(s, s->null, l, b, mean);
+        for (int i = 0; i < b->count; i++) {
+            low[i] = l ? fmin(low[i], mean[i]) : mean[i];
+            high[i] = l ? fmax(high[i], mean[i]) : mean[i];
+            middle[i] += log(mean[i]) / s->layers;
+        }
+    }
+    for (int i = 0; i < b->count; i++) middle[i] = exp(middle[i]);
+    int n = b->count - 1;
+    if (n < 1) return FKV_OK;
+    if (s->layers > 1 &&
+        fkv_figure_band(f, 0, "range of the null over layers", null_shade, n, b->frequency + 1, low + 1, high + 1, err))
+        return FKV_FAILED;
+    const struct fkv_line line = {.label = "permuted null", .color = null_color, .width = 1.0, .dashed = true};
+    return fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err);
+}
+
+/* What storage rounding adds, where it is near enough to the curves to matter: within a factor of ten below the lowest. */
+static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, double lowest, struct fkv_error *err) {
+    double floor = 0;
+    for (int i = 0; s->rounding_floor && i < s->layers * s->heads; i++) floor = fmax(floor, s->rounding_floor[i]);
+    if (!(floor > lowest / 10) || s->n < 2) return FKV_OK;
+    const double x[2] = {0.5 / s->n, 0.5}, y[2] = {floor, floor};
+    const struct fkv_line line = {
+        .label = "storage rounding (largest)", .color = floor_color, .width = 0.9, .dashed = true};
+    return fkv_figure_line(f, 0, &line, 2, x, y, err);
+}
+
+static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, double *lowest,
+                      struct fkv_error *err) {
+    double mean[MOST_BANDS + 1];
+    *lowest = INFINITY;
+    for (int l = 0; l < s->layers; l++) {
+        char label[32];
+        snprintf(label, sizeof label, "layer %d", s->layer_index[l]);
+        const struct fkv_line line = {.label = s->layers == 1 ? label : NULL,
+                                      .color = fkv_plot_color(s->layers, s->layer_index, l),
+                                      .width = s->layers <= FKV_PLOT_FEW ? 1.2
+                                               : s->layers <= 40         ? 0.9
+                                                                         : 0.7,
+                                      .markers = s->n <= 32};
+        layer_mean(s, s->power, l, b, mean);
+        for (int i = 0; i < b->count; i++)
+            if (mean[i] > 0) *lowest = fmin(*lowest, mean[i]);
+        if (fkv_figure_line(f, 0, &line, b->count, b->frequency, mean, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+static void describe(const struct fkv_spectrum *s, const struct bands *b, int most, char note[FKV_PLOT_NOTE]) {
+    int used =
+        snprintf(note, FKV_PLOT_NOTE, "n = %d tokens, %lld segment%s of %d document%s. ", s->n, (long long)s->segments,
+                 s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
+    if (b->count < s->n)
+        used += snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
+                         "Lines: means over at most %d log-spaced bands of t. ", most);
+    snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, "t = 0 (DC) stands left of the axis break.");
+}
+
+static void append(char note[FKV_PLOT_NOTE], const char *text) {
+    size_t used = strlen(note);
+    snprintf(note + used, FKV_PLOT_NOTE - used, "%s", text);
+}
+
+int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const struct fkv_provenance *p,
+                      struct fkv_error *err) {
+    struct fkv_figure *f;
+    struct bands b;
+    char title[128], note[FKV_PLOT_NOTE];
+    snprintf(title, sizeof title, "Power spectrum of %s, mean over heads", fkv_plot_state[s->state]);
+    if (fkv_figure_create(5.6, 4.0, 1, 1, title, &f, err)) return FKV_FAILED;
+    make_bands(&b, s->n, MOST_BANDS);
+    describe(s, &b, MOST_BANDS, note);
+    bool errors = s->layers <= FKV_PLOT_FEW && s->power_se &&
+                  any_finite(s->power_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->n);
+    if (errors) append(note, " Shading: \u00b1 1 standard error (upper bound).");
+    fkv_plot_note_model(note, p);
+    const struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = true};
+    double lowest;
+    if (fkv_figure_axes(f, 0, NULL, &x, &y, "DCT coefficient t", 2.0 * s->n, err) ||
+        (errors && add_errors(f, s, &b, err)) || add_layers(f, s, &b, &lowest, err) ||
+        (s->null && add_null(f, s, &b, err)) || add_floor(f, s, lowest, err) ||
+        fkv_plot_color_bar(f, "layer", s->layers, s->layer_index, err)) {
+        fkv_figure_destroy(f);
+        return FKV_FAILED;
+    }
+    return fkv_plot_finish(f, note, folder, "spectrum", s->state, p, err);
+}
+
+/* ------------------------------------------------------------------ per head */
+
+/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the sequential map. */
+static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, const struct bands *b,
+                     struct fkv_error *err) {
+    double power[MOST_BANDS + 1], null[MOST_BANDS + 1];
+    bool few = s->heads <= FKV_PLOT_FEW;
+    for (int h = 0; h < s->heads; h++) {
+        char label[32];
+        snprintf(label, sizeof label, "%s %d", fkv_plot_heads(s->state), s->head_index[h]);
+        const struct fkv_line line = {.label = few ? label : NULL,
+                                      .color = few ? fkv_color_cycle(h) : fkv_plot_color(s->heads, s->head_index, h),
+                                      .width = few ? 0.9 : 0.6,
+                                      .dashed = few && h >= 4,
+                                      .markers = s->n <= 16};
+        for (int i = 0; i < b->count; i++) power[i] = band_mean(curve(s, s->power, l, h), b, i);
+        if (fkv_figure_line(f, panel, &line, b->count, b->frequency, power, err)) return FKV_FAILED;
+    }
+    if (!s->null || b->count < 2) return FKV_OK;
+    layer_mean(s, s->null, l, b, null);
+    const struct fkv_line line = {
+        .label = "permuted null (mean over heads)", .color = null_color, .width = 0.9, .dashed = true};
+    return fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, null + 1, err);
+}
+
+static int grid_columns(int panels) {
+    static const int columns[] = {0, 1, 2, 3, 2, 3, 3, 4, 4, 3};
+    return panels <= 9 ? columns[panels] : 4;
+}
+
+int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder, const struct fkv_provenance *p,
+                            struct fkv_error *err) {
+    int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET, columns = grid_columns(panels);
+    int rows = (panels + columns - 1) / columns;
+    struct fkv_figure *f;
+    struct bands b;
+    char title[160], note[FKV_PLOT_NOTE];
+    int used = snprintf(title, sizeof title, "Power spectrum of %s, per %s", fkv_plot_state[s->state],
+                        fkv_plot_heads(s->state));
+    if (panels < s->layers)
+        snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)", panels, s->layers);
+    double width = columns == 1   ? 4.6
+                   : columns == 2 ? 5.6
+                                  : 7.2,
+           height = rows == 1 ? (columns == 1 ? 3.4 : 2.9)
+                              : 1.0 + rows * (columns == 2 ? 2.0
+                                              : rows <= 3  ? 1.65
+                                                           : 1.15);
+    if (fkv_figure_create(width, height, rows, columns, title, &f, err)) return FKV_FAILED;
+    fkv_figure_share_axes(f);
+    make_bands(&b, s->n, PANEL_BANDS);
+    describe(s, &b, PANEL_BANDS, note);
+    fkv_plot_note_model(note, p);
+    const struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = true};
+    int rc = FKV_OK;
+    for (int i = 0; !rc && i < panels; i++) {
+        int l = panels == 1 ? 0 : (int)lround((double)i * (s->layers - 1) / (panels - 1));
+        char name[32];
+        snprintf(name, sizeof name, "layer %d", s->layer_index[l]);
+        rc = fkv_figure_axes(f, i, name, &x, &y, NULL, 1, err);
+        if (!rc) rc = add_heads(f, s, i, l, &b, err);
+    }
+    if (!rc && s->heads > FKV_PLOT_FEW)
+        rc = fkv_plot_color_bar(f, fkv_plot_heads(s->state), s->heads, s->head_index, err);
+    if (rc) {
+        fkv_figure_destroy(f);
+        return rc;
+    }
+    return fkv_plot_finish(f, note, folder, "spectrum_heads", s->state, p, err);
+}
