@@ -81,6 +81,7 @@ static void load_queries(const struct attention *a, const struct fkv_span *span,
     }
 }
 
+#ifndef FKV_PLAIN
 /* The tile of keys or values at `from` as float32. */
 static const float *expand_tile(const struct attention *a, const struct unit *u, const char *from, int32_t keys) {
     if (a->cache->dtype == FKV_F32) return (const float *)(const void *)from;
@@ -88,28 +89,41 @@ static const float *expand_tile(const struct attention *a, const struct unit *u,
     return u->tile;
 }
 
-static void score_tile(const struct attention *a, const struct unit *u, const char *key, int32_t keys) {
+static void score_many(const struct attention *a, const struct unit *u, const char *key, int32_t keys) {
     int32_t d = a->shape->head_dim;
-#ifndef FKV_PLAIN
-    if (u->m > FEW_STACKED) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, u->m, keys, d, 1, u->q, d, expand_tile(a, u, key, keys), d,
-                    0, u->score, KEYS);
-        return;
-    }
-#endif
-    a->b->simd->dot[a->cache->dtype](key, (size_t)d, keys, u->q, (size_t)d, u->m, d, u->score, KEYS);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, u->m, keys, d, 1, u->q, d, expand_tile(a, u, key, keys), d, 0,
+                u->score, KEYS);
 }
 
-static void add_values(const struct attention *a, const struct unit *u, const char *value, int32_t keys) {
+static void add_many(const struct attention *a, const struct unit *u, const char *value, int32_t keys) {
     int32_t d = a->shape->head_dim;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, u->m, d, keys, 1, u->score, KEYS,
+                expand_tile(a, u, value, keys), d, 1, u->out, d);
+}
+#endif
+
+/* score [m, keys] = Q K^T */
+static void score_tile(const struct attention *a, const struct unit *u, const char *key, int32_t keys) {
 #ifndef FKV_PLAIN
     if (u->m > FEW_STACKED) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, u->m, d, keys, 1, u->score, KEYS,
-                    expand_tile(a, u, value, keys), d, 1, u->out, d);
+        score_many(a, u, key, keys);
         return;
     }
 #endif
-    a->b->simd->mix[a->cache->dtype](u->score, KEYS, u->m, value, (size_t)d, keys, d, u->out, (size_t)d);
+    size_t d = (size_t)a->shape->head_dim;
+    a->b->simd->dot[a->cache->dtype](key, d, keys, u->q, d, u->m, a->shape->head_dim, u->score, KEYS);
+}
+
+/* out [m, head_dim] += P V */
+static void add_values(const struct attention *a, const struct unit *u, const char *value, int32_t keys) {
+#ifndef FKV_PLAIN
+    if (u->m > FEW_STACKED) {
+        add_many(a, u, value, keys);
+        return;
+    }
+#endif
+    size_t d = (size_t)a->shape->head_dim;
+    a->b->simd->mix[a->cache->dtype](u->score, KEYS, u->m, value, d, keys, a->shape->head_dim, u->out, d);
 }
 
 /* Row r (of the item) sees slots [*low, *high) of the span. */

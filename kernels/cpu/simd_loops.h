@@ -17,6 +17,10 @@
  * remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa, whose low bits then hold k. Below the normal range the result is 0, so that
  * a masked score (-inf) gets no weight at all; NaN stays NaN. */
 
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* unoptimised builds leave `omp simd` loops scalar, as they should */
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride, const float *x, size_t x_stride,
