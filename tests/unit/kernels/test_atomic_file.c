@@ -1,0 +1,167 @@
+/* A file is there whole or not at all: after commit, after abandon, after a full disk. */
+#include "kernels/base/atomic_file.h"
+
+#include <dirent.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "tests/unit/support.h"
+
+static int entries(const char *folder) {
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    int count = 0;
+    for (struct dirent *e; (e = readdir(d));) count += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    closedir(d);
+    return count;
+}
+
+static void a_committed_file_has_its_name_and_its_contents(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_atomic_file f;
+    char folder[256], path[300], *data;
+    snprintf(path, sizeof path, "%s/x.json", test_make_folder(folder));
+    for (int round = 0; round < 2; round++) { /* the second replaces the first */
+        assert_ok(fkv_atomic_open(&f, path, &err), err);
+        fprintf(f.stream, "round %d", round);
+        assert_int_equal(access(path, F_OK), round ? 0 : -1);
+        assert_ok(fkv_atomic_commit(&f, &err), err);
+        fkv_atomic_abandon(&f); /* harmless after commit */
+        assert_int_equal(entries(folder), 1);
+    }
+    size_t bytes;
+    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err), err);
+    assert_int_equal(bytes, 7);
+    assert_string_equal(data, "round 1");
+    free(data);
+    struct stat found;
+    assert_int_equal(stat(path, &found), 0);
+    mode_t mask = umask(0);
+    umask(mask);
+    assert_int_equal(found.st_mode & 0777, 0666 & ~mask);
+    test_remove_folder(folder);
+}
+
+static void an_abandoned_file_leaves_nothing(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_atomic_file f, zero = {0};
+    char folder[256], path[300];
+    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    assert_ok(fkv_atomic_open(&f, path, &err), err);
+    fputs("half", f.stream);
+    fkv_atomic_abandon(&f);
+    fkv_atomic_abandon(&f);
+    fkv_atomic_abandon(&zero);
+    assert_int_equal(entries(folder), 0);
+    test_remove_folder(folder);
+}
+
+static void two_writers_of_one_file_do_not_mix(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_atomic_file a, b;
+    char folder[256], path[300], *data;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    assert_ok(fkv_atomic_open(&a, path, &err), err);
+    assert_ok(fkv_atomic_open(&b, path, &err), err);
+    fputs("first", a.stream);
+    fputs("second", b.stream);
+    assert_ok(fkv_atomic_commit(&b, &err), err);
+    assert_ok(fkv_atomic_commit(&a, &err), err);
+    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err), err);
+    assert_string_equal(data, "first");
+    free(data);
+    test_remove_folder(folder);
+}
+
+static void a_folder_that_is_missing_is_named(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_atomic_file f;
+    assert_refused(fkv_atomic_open(&f, "/no/such/folder/x.json", &err), err,
+                   "/no/such/folder/x.json: cannot write: No such file");
+    assert_refused(fkv_atomic_open(&f, "folder/", &err), err, "does not name a file");
+    fkv_atomic_abandon(&f);
+}
+
+/* A tmpfs of 64 KiB in a mount namespace of our own, so that nothing outlives the test. */
+static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_atomic_file f;
+    char folder[256], path[300];
+    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+        mount("tmpfs", folder, "tmpfs", 0, "size=64k")) {
+        printf("skipped: mounting a small tmpfs is not permitted here\n");
+        test_remove_folder(folder);
+        skip();
+    }
+    static char block[1 << 17];
+    for (size_t piece = 1000; piece <= sizeof block; piece *= 131) { /* through stdio's buffer, and past it */
+        assert_ok(fkv_atomic_open(&f, path, &err), err);
+        for (size_t done = 0; done < sizeof block; done += piece) fwrite(block, 1, piece, f.stream);
+        assert_refused(fkv_atomic_commit(&f, &err), err, "/x: cannot write: No space left on device");
+        assert_int_equal(entries(folder), 0);
+    }
+    assert_int_equal(umount(folder), 0);
+    test_remove_folder(folder);
+}
+
+static void files_another_library_wrote_are_renamed_whole(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[256], from[300], to[300];
+    test_make_folder(folder);
+    snprintf(from, sizeof from, "%s/.x.tmp", folder);
+    snprintf(to, sizeof to, "%s/x", folder);
+    assert_refused(fkv_atomic_rename(from, to, &err), err, ".x.tmp: cannot open");
+    FILE *out = fopen(from, "w");
+    assert_non_null(out);
+    fputs("data", out);
+    fclose(out);
+    assert_ok(fkv_atomic_rename(from, to, &err), err);
+    assert_int_equal(access(to, F_OK), 0);
+    assert_int_equal(access(from, F_OK), -1);
+    test_remove_folder(folder);
+}
+
+static void reading_stops_at_its_limit(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[256], path[300], *data = NULL;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fwrite("a\0bc", 1, 4, out);
+    fclose(out);
+    assert_ok(fkv_read_file(path, 4, &data, &bytes, &err), err);
+    assert_int_equal(bytes, 4);
+    assert_memory_equal(data, "a\0bc", 5);
+    free(data);
+    assert_refused(fkv_read_file(path, 3, &data, &bytes, &err), err, "at most 3 bytes");
+    assert_null(data);
+    assert_refused(fkv_read_file(folder, 100, &data, &bytes, &err), err, "Is a directory");
+    assert_ok(fkv_read_file("/proc/self/status", 1 << 20, &data, &bytes, &err), err); /* a file without a size */
+    assert_true(bytes > 100);
+    free(data);
+    test_remove_folder(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_committed_file_has_its_name_and_its_contents),
+        cmocka_unit_test(an_abandoned_file_leaves_nothing),
+        cmocka_unit_test(two_writers_of_one_file_do_not_mix),
+        cmocka_unit_test(a_folder_that_is_missing_is_named),
+        cmocka_unit_test(files_another_library_wrote_are_renamed_whole),
+        cmocka_unit_test(reading_stops_at_its_limit),
+        cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,134 @@
+/* Errors, hashes and what the machine has. */
+#include <errno.h>
+
+#include "kernels/base/hash.h"
+#include "kernels/base/host.h"
+#include "kernels/base/progress.h"
+#include "tests/unit/support.h"
+
+static void messages_are_built_from_the_inside_out(void **state) {
+    (void)state;
+    struct fkv_error err;
+    errno = ENOENT;
+    assert_int_equal(fkv_fail_errno(&err, "%s: cannot open", "x"), FKV_FAILED);
+    assert_int_equal(fkv_error_prefix(&err, "document %d", 3), FKV_FAILED);
+    assert_string_equal(err.message, "document 3: x: cannot open: No such file or directory");
+    assert_int_equal(fkv_fail(&err, "again: %s", err.message), FKV_FAILED); /* may quote what it replaces */
+    assert_string_equal(err.message, "again: document 3: x: cannot open: No such file or directory");
+    assert_int_equal(fkv_fail(NULL, "nobody listens"), FKV_FAILED);
+    assert_int_equal(fkv_error_prefix(NULL, "nobody listens"), FKV_FAILED);
+    char text[5000];
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 0;
+    fkv_fail(&err, "%s", text);
+    fkv_error_prefix(&err, "%s", text);
+    assert_int_equal(strlen(err.message), sizeof err.message - 1);
+}
+
+static void sha256_gives_the_published_digests(void **state) {
+    (void)state;
+    struct fkv_error err;
+    fkv_sha256_hex hex;
+    assert_ok(fkv_sha256_memory("", 0, hex, &err), err);
+    assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    assert_ok(fkv_sha256_memory("abc", 3, hex, &err), err);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    char *million = malloc(1000000);
+    memset(million, 'a', 1000000);
+    assert_ok(fkv_sha256_memory(million, 1000000, hex, &err), err);
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    free(million);
+}
+
+static void files_hash_as_their_contents_one_after_the_other(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[256], a[300], b[300];
+    fkv_sha256_hex whole, parts;
+    test_make_folder(folder);
+    snprintf(a, sizeof a, "%s/a", folder);
+    snprintf(b, sizeof b, "%s/b", folder);
+    size_t bytes = (size_t)test_between(1 << 20, 3 << 20), cut = (size_t)test_between(0, 1 << 20);
+    char *data = malloc(bytes);
+    for (size_t i = 0; i < bytes; i++) data[i] = (char)test_random();
+    FILE *first = fopen(a, "wb"), *second = fopen(b, "wb");
+    assert_true(first && second);
+    fwrite(data, 1, cut, first);
+    fwrite(data + cut, 1, bytes - cut, second);
+    fclose(first);
+    fclose(second);
+    assert_ok(fkv_sha256_memory(data, bytes, whole, &err), err);
+    assert_ok(fkv_sha256_files((const char *[]){a, b}, 2, parts, &err), err);
+    assert_string_equal(parts, whole);
+    test_remove_folder(folder);
+    assert_refused(fkv_sha256_files((const char *[]){a}, 1, parts, &err), err, "/a: cannot open");
+    free(data);
+}
+
+static void bytes_read_well(void **state) {
+    (void)state;
+    char text[16];
+    static const struct {
+        int64_t bytes;
+        const char *text;
+    } cases[] = {{0, "0 B"},      {1023, "1023 B"},      {1536, "1.5 KiB"}, {3LL << 29, "1.5 GiB"},
+                 {-1, "unknown"}, {INT64_MAX, "8.0 EiB"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fkv_format_bytes(text, cases[i].bytes);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void the_machine_is_asked_before_a_run(void **state) {
+    (void)state;
+    struct fkv_error err;
+    int64_t here, there;
+    assert_true(fkv_host_memory_available() > 1 << 20);
+    assert_ok(fkv_host_disk_free("/tmp", &here, &err), err);
+    assert_ok(fkv_host_disk_free("/tmp/not/made/yet", &there, &err), err);
+    assert_close((double)there, (double)here, 1e9, 0.01); /* others write meanwhile */
+    assert_ok(fkv_host_disk_free("not-made-yet", &there, &err), err);
+    assert_ok(fkv_host_disk_free("/", &there, &err), err);
+}
+
+static void folders_are_made_with_their_parents(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[256], path[300];
+    snprintf(path, sizeof path, "%s/a/b//c/", test_make_folder(folder));
+    assert_ok(fkv_make_directories(path, &err), err);
+    assert_ok(fkv_make_directories(path, &err), err);
+    assert_int_equal(access(path, X_OK), 0);
+    snprintf(path, sizeof path, "%s/a/file", folder);
+    fclose(fopen(path, "w"));
+    assert_refused(fkv_make_directories(path, &err), err, "expected a folder, found a file");
+    strcat(path, "/below");
+    assert_refused(fkv_make_directories(path, &err), err, "/file/below");
+    assert_refused(fkv_make_directories("", &err), err, "cannot make the folder");
+    test_remove_folder(folder);
+}
+
+static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(void **state) {
+    (void)state;
+    struct fkv_progress p;
+    fkv_progress_start(&p, "tokens", 10, true);
+    assert_false(p.visible);
+    fkv_progress_update(&p, 5, "half");
+    fkv_progress_finish(&p);
+    double before = fkv_seconds();
+    assert_true(fkv_seconds() >= before);
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(messages_are_built_from_the_inside_out),
+        cmocka_unit_test(sha256_gives_the_published_digests),
+        cmocka_unit_test(files_hash_as_their_contents_one_after_the_other),
+        cmocka_unit_test(bytes_read_well),
+        cmocka_unit_test(the_machine_is_asked_before_a_run),
+        cmocka_unit_test(folders_are_made_with_their_parents),
+        cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
