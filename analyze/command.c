@@ -1,0 +1,197 @@
+/* Owns what the sub-commands share (command.h). Everything that can be refused is refused before the first byte of states is read. */
+#include "analyze/command.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/host.h"
+#include "kernels/base/parse.h"
+
+/* ---- options ---- */
+
+static int parse_integer(const char *text, const char *option, int64_t low, int64_t high, struct argp_state *state) {
+    struct fkv_error err;
+    int64_t value = 0;
+    if (fkv_parse_int(text, option, low, high, &value, &err)) argp_error(state, "%s", err.message);
+    return (int)value;
+}
+
+static error_t parse_common(int key, char *arg, struct argp_state *state) {
+    struct fkv_common_options *o = state->input;
+    switch (key) {
+    case 'o': o->out = arg; break;
+    case 'b':
+        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
+            argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
+        o->backend = arg;
+        break;
+    case 'd': o->device = parse_integer(arg, "--device", 0, 1023, state); break;
+    case 't': o->threads = parse_integer(arg, "--threads", 1, 1024, state); break;
+    case 'q': o->quiet = true; break;
+    case 'j': o->json = true; break;
+    case ARGP_KEY_END:
+        if (!o->out) argp_error(state, "--out is missing");
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp_option common_options[] = {
+    {"out", 'o', "PATH", 0, "where results go", 0},
+    {"backend", 'b', "NAME", 0, "auto (default), cpu or cuda", 1},
+    {"device", 'd', "K", 0, "index of the accelerator (default 0)", 1},
+    {"threads", 't', "K", 0, "CPU threads (default: all cores)", 1},
+    {"quiet", 'q', NULL, 0, "no progress, no notes on stderr", 1},
+    {"json", 'j', NULL, 0, "one JSON object on stdout instead of the table", 1},
+    {0}};
+const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, NULL, NULL, NULL};
+
+static error_t parse_cut(int key, char *arg, struct argp_state *state) {
+    struct fkv_cut_options *o = state->input;
+    switch (key) {
+    case 'l': o->length = parse_integer(arg, "--length", 2, 1 << 24, state); break;
+    case 's': o->skip_sinks = parse_integer(arg, "--skip-sinks", 0, 1 << 24, state); break;
+    case 'n': o->dry_run = true; break;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case ARGP_KEY_ARG:
+        if (o->capture) argp_error(state, "expected one CAPTURE, found \"%s\" as well", arg);
+        o->capture = arg;
+        break;
+    case ARGP_KEY_END:
+        if (!o->capture) argp_error(state, "CAPTURE is missing");
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp_option cut_options[] = {
+    {"length", 'l', "N", 0, "tokens per segment (default: the model's trained context - S)", 0},
+    {"skip-sinks", 's', "S", 0, "tokens skipped at the start of every recording (default 4)", 0},
+    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
+    {0}};
+static const struct argp_child cut_children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
+const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
+
+void fkv_cut_options_default(struct fkv_cut_options *o) {
+    *o = (struct fkv_cut_options){.common = {.backend = "auto"}, .skip_sinks = -1};
+}
+
+int fkv_command_failed(const char *name, const struct fkv_error *err) {
+    fprintf(stderr, "freqkv-analyze %s: %s\n", name, err->message);
+    return 1;
+}
+
+/* ---- an analysis ---- */
+
+/* The command line as a shell would take it back. */
+static char *command_line(int argc, char **argv) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
+    fputs(argv[0], f);
+    for (int i = 1; i < argc; i++) {
+        bool plain = *argv[i] && !argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                                          "0123456789_-+=.,:/@%")];
+        fputs(plain ? " " : " '", f);
+        for (const char *c = argv[i]; *c; c++) {
+            if (*c == '\'')
+                fputs("'\\''", f);
+            else
+                fputc(*c, f);
+        }
+        if (!plain) fputc('\'', f);
+    }
+    fclose(f);
+    return text;
+}
+
+/* What the run needs against what there is; on stderr unless quiet. */
+static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                       struct fkv_error *err) {
+    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
+    int64_t memory = 0, results = 0, available = fkv_host_memory_available(), disk = 0;
+    for (int state = 0; state < FKV_STATES; state++) {
+        if (!(info->states >> state & 1)) continue;
+        int64_t bytes = fkv_spectrum_bytes(a->capture, &a->plan, (enum fkv_state)state, null);
+        int64_t rows = (int64_t)info->layer_count * fkv_capture_heads(a->capture, (enum fkv_state)state);
+        results += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
+        if (bytes > memory) memory = bytes;
+    }
+    memory += results;
+    if (fkv_host_disk_free(o->common.out, &disk, err)) return FKV_FAILED;
+    char needed[16], present[16], written[16], free_disk[16];
+    fkv_format_bytes(needed, memory);
+    fkv_format_bytes(present, available);
+    fkv_format_bytes(written, results);
+    fkv_format_bytes(free_disk, disk);
+    if (!o->common.quiet)
+        fprintf(
+            stderr,
+            "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); needs %s of %s of memory, about %s of "
+            "%s on disk\n",
+            o->capture, info->layer_count, (long long)a->plan.segments, a->plan.n, a->plan.documents,
+            a->plan.documents == 1 ? "" : "s", (long long)a->plan.tokens_left_out, needed, present, written, free_disk);
+    if (available >= 0 && memory > available)
+        return fkv_fail(err,
+                        "segments of %d tokens need %s of memory, and %s are available; a shorter --length needs less",
+                        a->plan.n, needed, present);
+    if (results > disk) return fkv_fail(err, "%s: results need %s, and %s are free", o->common.out, written, free_disk);
+    return FKV_OK;
+}
+
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, int argc, char **argv,
+                      struct fkv_error *err) {
+    *a = (struct fkv_analysis){0};
+    if (o->common.threads) omp_set_num_threads(o->common.threads);
+    if (!(a->command = command_line(argc, argv))) return fkv_fail(err, "out of memory");
+    if (fkv_capture_open(o->capture, &a->capture, err) ||
+        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || check_needs(a, o, null, err))
+        return FKV_FAILED;
+    const char *model = fkv_capture_info(a->capture)->model_name;
+    a->provenance =
+        (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command, model ? model : ""};
+    return FKV_OK;
+}
+
+int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
+                       struct fkv_error *err) {
+    const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256, a->plan.n,
+                                              a->plan.skip_sinks};
+    if (fkv_results_check(&intent, err) || fkv_backend_find(o->common.backend, &a->ops, err)) return FKV_FAILED;
+    return a->ops->open(o->common.device, o->common.threads, &a->backend, err);
+}
+
+int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {
+    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
+    struct fkv_progress progress;
+    struct fkv_measurement m = {.capture = a->capture,
+                                .plan = &a->plan,
+                                .ops = a->ops,
+                                .backend = a->backend,
+                                .null = null,
+                                .progress = &progress};
+    int states = 0, status = FKV_OK;
+    for (int state = 0; state < FKV_STATES; state++) states += info->states >> state & 1;
+    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states, o->common.quiet);
+    for (int state = 0; !status && state < FKV_STATES; state++) {
+        if (!(info->states >> state & 1)) continue;
+        status = fkv_spectrum_measure(&m, (enum fkv_state)state, &a->spectra[a->states], err);
+        if (!status) a->states++;
+    }
+    fkv_progress_finish(&progress);
+    return status;
+}
+
+void fkv_analysis_close(struct fkv_analysis *a) {
+    for (int32_t i = 0; i < a->states; i++) fkv_spectrum_free(&a->spectra[i]);
+    if (a->backend) a->ops->close(a->backend);
+    fkv_segment_plan_free(&a->plan);
+    fkv_capture_close(a->capture);
+    free(a->command);
+    *a = (struct fkv_analysis){0};
+}

@@ -1,0 +1,58 @@
+/* The sub-commands of freqkv-analyze and what they share: options, opening a capture for work, provenance. */
+#ifndef FKV_ANALYZE_COMMAND_H
+#define FKV_ANALYZE_COMMAND_H
+
+#include <argp.h>
+#include <stdbool.h>
+
+#include "analyze/results.h"
+#include "analyze/spectrum.h"
+
+/* Each parses argv (argv[0] "freqkv-analyze NAME"), works, and returns main's exit status. */
+int fkv_command_spectrum(int argc, char **argv);
+int fkv_command_error(int argc, char **argv);
+int fkv_command_merge(int argc, char **argv);
+
+struct fkv_common_options {
+    const char *out, *backend;
+    int device, threads; /* threads 0: all cores */
+    bool quiet, json;
+};
+/* --out --backend --device --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */
+extern const struct argp fkv_common_argp;
+
+struct fkv_cut_options {
+    struct fkv_common_options common;
+    const char *capture;
+    int32_t length, skip_sinks; /* 0 and -1: the defaults */
+    bool dry_run;
+};
+/* CAPTURE --length --skip-sinks --dry-run, and the common ones. */
+extern const struct argp fkv_cut_argp;
+void fkv_cut_options_default(struct fkv_cut_options *o);
+
+/* One run of `spectrum` or `error`: the capture, its cut, a backend, and what is found. */
+struct fkv_analysis {
+    struct fkv_capture *capture;
+    struct fkv_segment_plan plan;
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    char *command;
+    struct fkv_provenance provenance;
+    struct fkv_spectrum spectra[FKV_STATES];
+    int32_t states;
+};
+/* Opens the capture, cuts it, says on stderr what the run needs and refuses what memory or disk cannot hold. */
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, int argc, char **argv,
+                      struct fkv_error *err);
+/* Makes the output folder, refuses one with files that are not ours, opens the backend. `group`: "spectrum" or "error". */
+int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
+                       struct fkv_error *err);
+/* Fills spectra, one per state of the capture. */
+int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err);
+void fkv_analysis_close(struct fkv_analysis *a);
+
+/* Prints "freqkv-analyze NAME: message" to stderr; returns 1. */
+int fkv_command_failed(const char *name, const struct fkv_error *err);
+
+#endif

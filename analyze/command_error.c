@@ -1,0 +1,91 @@
+/* freqkv-analyze error: what a retaining ratio throws away. */
+#include <stdlib.h>
+
+#include "analyze/command.h"
+#include "analyze/error.h"
+#include "analyze/plots.h"
+#include "analyze/summary.h"
+#include "analyze/tables.h"
+#include "kernels/base/parse.h"
+
+struct options {
+    struct fkv_cut_options cut;
+    double *gamma; /* [gammas]; owned */
+    int gammas;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct options *o = state->input;
+    struct fkv_error err;
+    switch (key) {
+    case 'g':
+        free(o->gamma);
+        o->gamma = NULL;
+        if (fkv_parse_range(arg, "--gamma", &o->gamma, &o->gammas, &err)) argp_error(state, "%s", err.message);
+        break;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const char doc[] =
+    "Reconstruction error of a capture's states from their lowest frequencies, per layer and KV head.\n\n"
+    "Segments of N tokens as in `spectrum`. At retaining ratio gamma the L = floor(gamma N) lowest DCT coefficients are kept: "
+    "retained energy, relative error ||x - x_L|| / ||x||, SNR in dB and cosine, energies pooled over segments and documents "
+    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is left out of both sides."
+    "\v"
+    "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, head, gamma), error_STATE and "
+    "error_heatmap_STATE as PNG and SVG. Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
+    "stay. Files that freqkv-analyze did not make are never replaced.\n\n"
+    "Example:\n"
+    "  freqkv-analyze error my-capture --out findings\n"
+    "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n\n"
+    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, gamma: [..], "
+    "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, retained_energy_no_dc}]}], "
+    "each a list over gamma, mean over heads. What does not exist is null.";
+
+static const struct argp_option options_list[] = {
+    {"gamma", 'g', "A:B:C", 0, "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
+    {0}};
+static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
+static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children, NULL, NULL};
+
+static int write_all(const struct fkv_analysis *a, const struct options *o, const struct fkv_error_curves *curves,
+                     struct fkv_error *err) {
+    const char *folder = o->cut.common.out;
+    const struct fkv_findings findings = {&a->provenance, a->states, a->spectra, curves};
+    if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err)) return FKV_FAILED;
+    for (int32_t i = 0; i < a->states; i++)
+        if (fkv_plot_error(&curves[i], folder, &a->provenance, err) ||
+            fkv_plot_error_heatmap(&curves[i], folder, &a->provenance, err))
+            return FKV_FAILED;
+    return fkv_summary_error(&findings, o->cut.capture, o->cut.common.json, err);
+}
+
+static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
+    struct fkv_error_curves curves[FKV_STATES] = {0};
+    int status = fkv_analysis_start(a, &o->cut, "error", err);
+    if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
+    for (int32_t i = 0; !status && i < a->states; i++)
+        status = fkv_error_curves_make(&a->spectra[i], o->gamma, o->gammas, &curves[i], err);
+    if (!status) status = write_all(a, o, curves, err);
+    for (int32_t i = 0; i < FKV_STATES; i++) fkv_error_curves_free(&curves[i]);
+    return status;
+}
+
+int fkv_command_error(int argc, char **argv) {
+    struct options o = {0};
+    struct fkv_analysis a;
+    struct fkv_error err = {0};
+    fkv_cut_options_default(&o.cut);
+    argp_parse(&parser, argc, argv, 0, NULL, &o);
+    int status = o.gamma ? FKV_OK : fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err);
+    if (status) return fkv_command_failed("error", &err);
+    status = fkv_analysis_open(&a, &o.cut, false, argc, argv, &err);
+    if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
+    if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
+    fkv_analysis_close(&a);
+    free(o.gamma);
+    return status ? fkv_command_failed("error", &err) : 0;
+}

@@ -1,0 +1,72 @@
+/* freqkv-analyze merge: captures of one model, made in shards or on several machines, into one. The store does the work. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "analyze/command.h"
+#include "kernels/base/json.h"
+
+struct options {
+    struct fkv_common_options common;
+    const char **captures; /* [count]; owned */
+    int count;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case ARGP_KEY_ARG: o->captures[o->count++] = arg; break;
+    case ARGP_KEY_END:
+        if (!o->count) argp_error(state, "CAPTURE is missing");
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const char doc[] =
+    "One capture out of several: shards, or machines that captured different texts.\n\n"
+    "All must be of one model and tokenizer, with equal layers, heads, states, dtype and options; stored states or sums of "
+    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs twice is refused."
+    "\v"
+    "--out is a new folder.\n\n"
+    "Example:\n"
+    "  freqkv-analyze merge shard-0 shard-1 --out whole\n\n"
+    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens.";
+
+static const struct argp_child children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}};
+static const struct argp parser = {NULL, parse, "CAPTURE... --out CAPTURE", doc, children, NULL, NULL};
+
+static int report(const struct options *o, struct fkv_error *err) {
+    struct fkv_capture *merged;
+    if (fkv_capture_open(o->common.out, &merged, err)) return FKV_FAILED;
+    int32_t recordings = fkv_capture_count(merged);
+    int64_t tokens = 0;
+    int status = FKV_OK;
+    for (int32_t i = 0; i < recordings; i++) tokens += fkv_capture_recording(merged, i)->n_tokens;
+    if (o->common.json) {
+        json_t *object =
+            json_pack("{s:s, s:s, s:i, s:i, s:I}", "out", o->common.out, "capture_sha256", fkv_capture_sha256(merged),
+                      "captures", o->count, "recordings", recordings, "tokens", (json_int_t)tokens);
+        status = object ? fkv_json_print(object, err)
+                        : fkv_fail(err, "%s: the path is not UTF-8, which JSON needs", o->common.out);
+    } else {
+        printf("%s: %d recordings, %lld tokens from %d captures\n", o->common.out, recordings, (long long)tokens,
+               o->count);
+    }
+    fkv_capture_close(merged);
+    return status;
+}
+
+int fkv_command_merge(int argc, char **argv) {
+    struct options o = {.captures = calloc((size_t)argc, sizeof *o.captures)};
+    struct fkv_error err = {0};
+    int status = o.captures ? FKV_OK : fkv_fail(&err, "out of memory");
+    if (!status) {
+        argp_parse(&parser, argc, argv, 0, NULL, &o);
+        status = fkv_capture_merge(o.captures, o.count, o.common.out, &err);
+    }
+    if (!status) status = report(&o, &err);
+    free(o.captures);
+    return status ? fkv_command_failed("merge", &err) : 0;
+}

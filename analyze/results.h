@@ -1,0 +1,39 @@
+/* DIR/results.h5: the findings of `spectrum` and of `error` over one capture, at full resolution, float64.
+ *
+ *   /                       attrs: format "freqkv-results", format_version, version, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out
+ *   /spectrum               attrs: command, version, standard_error ("documents", "bootstrap", "segments"), null ("permute", "expected", "none")
+ *   /spectrum/STATE/        power, power_se, power_null, excess [layers, kv_heads, n]; power_normalised [layers, n]; rounding_floor, total, total_no_dc [layers, kv_heads];
+ *                           layer_index [layers], head_index [kv_heads]
+ *   /error                  attrs: command, version
+ *   /error/STATE/           gamma [G]; retained_energy, relative_error, snr_db, cosine and the same with suffix _no_dc [layers, kv_heads, G];
+ *                           rounding_floor [layers, kv_heads]: relative error that storage rounding makes; layer_index, head_index
+ *
+ * Both commands may write into one DIR: the one that runs second rewrites the file and carries the other's group over, provided that capture, segment length and
+ * sinks agree. A command replaces its own group and files when it runs again. What freqkv-analyze did not make is never touched: a DIR that holds such a file under a name
+ * that would be written is refused before any work starts. */
+#ifndef FKV_ANALYZE_RESULTS_H
+#define FKV_ANALYZE_RESULTS_H
+
+#include "analyze/findings.h"
+
+/* What one command found: a spectrum per state; `curves` for the error command (one per state), else NULL. */
+struct fkv_findings {
+    const struct fkv_provenance *provenance;
+    int32_t states;
+    const struct fkv_spectrum *spectra;
+    const struct fkv_error_curves *curves;
+};
+
+/* What a command intends to write. */
+struct fkv_results_intent {
+    const char *folder, *group; /* group: "spectrum" or "error", also the prefix of its files */
+    const char *capture_sha256;
+    int32_t n, skip_sinks;
+};
+/* Makes the folder and refuses one that cannot be written to under the rules above. */
+int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error *err);
+
+/* Writes FOLDER/results.h5. */
+int fkv_results_write(const char *folder, const struct fkv_findings *findings, struct fkv_error *err);
+
+#endif
