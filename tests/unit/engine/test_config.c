@@ -1,0 +1,379 @@
+/* config.json: every family's defaults, both spellings of the rotation, and a refusal by name for whatever we do not compute. */
+#include <jansson.h>
+
+#include "engine/config.h"
+#include "engine/safetensors.h"
+#include "tests/unit/support.h"
+
+/* A complete llama config with the fields of `changes` on top of it; a field set to "absent" is taken out. The caller frees. */
+static char *config_text(const char *changes) {
+    json_t *config =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b}", "model_type", "llama", "hidden_size", 64,
+                  "intermediate_size", 96, "num_hidden_layers", 3, "num_attention_heads", 8, "vocab_size", 100,
+                  "max_position_embeddings", 512, "rms_norm_eps", 1e-5, "tie_word_embeddings", 1);
+    json_t *overlay = json_loads(changes, 0, NULL);
+    if (!overlay) fail_msg("the test's own JSON is wrong: %s", changes);
+    const char *field;
+    json_t *value;
+    json_object_foreach(overlay, field, value) {
+        const char *text = json_string_value(value);
+        if (text && !strcmp(text, "absent"))
+            json_object_del(config, field);
+        else
+            json_object_set(config, field, value);
+    }
+    json_decref(overlay);
+    char *text = json_dumps(config, JSON_REAL_PRECISION(17));
+    json_decref(config);
+    return text;
+}
+
+static struct fkv_config parsed(const char *changes) {
+    struct fkv_error err = {0};
+    struct fkv_config c;
+    char *text = config_text(changes);
+    assert_ok(fkv_config_parse(text, strlen(text), "config.json", &c, &err), err);
+    free(text);
+    return c;
+}
+
+static void refused(const char *changes, const char *expected) {
+    struct fkv_error err;
+    struct fkv_config c;
+    char *text = config_text(changes);
+    assert_refused(fkv_config_parse(text, strlen(text), "config.json", &c, &err), err, expected);
+    if (strncmp(err.message, "config.json: ", 13)) fail_msg("message \"%s\" does not open with the file", err.message);
+    free(text);
+}
+
+/* ---- what is read ---- */
+
+static void fields_arrive_as_written(void **state) {
+    (void)state;
+    struct fkv_config c = parsed("{\"num_key_value_heads\": 2, \"bos_token_id\": 5, \"eos_token_id\": 6}");
+    assert_string_equal(c.model_type, "llama");
+    assert_int_equal(c.layers, 3);
+    assert_int_equal(c.dim, 64);
+    assert_int_equal(c.hidden, 96);
+    assert_int_equal(c.heads, 8);
+    assert_int_equal(c.kv_heads, 2);
+    assert_int_equal(c.head_dim, 8);
+    assert_int_equal(c.vocab, 100);
+    assert_int_equal(c.trained_context, 512);
+    assert_int_equal(c.bos, 5);
+    assert_int_equal(c.eos, 6);
+    assert_true(c.tied && !c.qkv_bias && !c.qk_norm);
+    assert_close(c.rms_eps, 1e-5, 0, 1e-6);
+    assert_close(c.attention_scale, 1 / sqrt(8), 0, 1e-6);
+}
+
+static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) {
+    (void)state;
+    const char *rest =
+        "\"rms_norm_eps\": \"absent\", \"tie_word_embeddings\": \"absent\", \"max_position_embeddings\": "
+        "\"absent\", \"num_attention_heads\": 32, \"hidden_size\": 256, \"sliding_window\": null";
+    static const struct {
+        const char *model_type;
+        int kv_heads, head_dim, context;
+        bool qkv_bias, qk_norm;
+    } families[] = {{"llama", 32, 8, 2048, false, false},
+                    {"mistral", 8, 8, 131072, false, false},
+                    {"qwen2", 32, 8, 32768, true, false},
+                    {"qwen3", 32, 128, 32768, false, true}};
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        char changes[512];
+        snprintf(changes, sizeof changes, "{\"model_type\": \"%s\", %s}", families[i].model_type, rest);
+        struct fkv_config c = parsed(changes);
+        assert_int_equal(c.kv_heads, families[i].kv_heads);
+        assert_int_equal(c.head_dim, families[i].head_dim);
+        assert_int_equal(c.trained_context, families[i].context);
+        assert_int_equal(c.qkv_bias, families[i].qkv_bias);
+        assert_int_equal(c.qk_norm, families[i].qk_norm);
+        assert_false(c.tied);
+        assert_close(c.rope_theta, 10000, 0, 0);
+        assert_close(c.rms_eps, 1e-6, 0, 1e-6);
+        assert_int_equal(c.bos, -1);
+        assert_int_equal(c.eos, -1);
+        assert_string_equal(c.rope_scaling, "null");
+    }
+    struct fkv_config c = parsed("{\"model_type\": \"mistral\", \"num_attention_heads\": 4, "
+                                 "\"num_key_value_heads\": null, \"sliding_window\": null}");
+    assert_int_equal(c.kv_heads, 4);
+}
+
+static void of_several_end_tokens_the_first_counts(void **state) {
+    (void)state;
+    assert_int_equal(parsed("{\"eos_token_id\": [7, 8]}").eos, 7);
+    assert_int_equal(parsed("{\"eos_token_id\": []}").eos, -1);
+    assert_int_equal(parsed("{\"eos_token_id\": null}").eos, -1);
+}
+
+static void a_token_outside_the_vocabulary_counts_as_none(void **state) {
+    (void)state;
+    struct fkv_config c = parsed("{\"eos_token_id\": 100, \"bos_token_id\": -1}");
+    assert_int_equal(c.eos, -1);
+    assert_int_equal(c.bos, -1);
+}
+
+static void explicit_head_dim_needs_no_multiple(void **state) {
+    (void)state;
+    assert_int_equal(parsed("{\"head_dim\": 20, \"hidden_size\": 66}").head_dim, 20);
+    refused("{\"hidden_size\": 66}", "field \"hidden_size\": expected a multiple of num_attention_heads 8");
+}
+
+/* ---- the rotation ---- */
+
+static void frequencies_fall_geometrically(void **state) {
+    (void)state;
+    test_seed();
+    double theta = 1000 * (1 + 1000 * test_uniform());
+    char changes[96];
+    snprintf(changes, sizeof changes, "{\"rope_theta\": %.17g, \"head_dim\": 64}", theta);
+    struct fkv_config c = parsed(changes);
+    assert_close(c.rope_theta, theta, 0, 0);
+    for (int i = 0; i < 32; i++) assert_close(c.inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
+}
+
+static void linear_scaling_divides_every_frequency(void **state) {
+    (void)state;
+    struct fkv_config plain = parsed("{\"head_dim\": 32}");
+    struct fkv_config scaled = parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
+    for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
+    assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
+}
+
+static void both_spellings_of_the_rotation_agree(void **state) {
+    (void)state;
+    struct fkv_config classic = parsed(
+        "{\"head_dim\": 32, \"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, "
+        "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 128}}");
+    struct fkv_config current = parsed(
+        "{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"llama3\", \"factor\": "
+        "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 128}}");
+    assert_close(current.rope_theta, 500000, 0, 0);
+    assert_memory_equal(classic.inv_freq, current.inv_freq, sizeof classic.inv_freq);
+    struct fkv_config plain =
+        parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"default\"}}");
+    assert_string_equal(plain.rope_scaling, "null");
+    assert_close(plain.inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
+}
+
+/* Random parameters: short wavelengths as they are, long ones divided, between them in order. */
+static void llama3_scaling_touches_only_long_wavelengths(void **state) {
+    (void)state;
+    test_seed();
+    for (int round = 0; round < 50; round++) {
+        double factor = 1 + 31 * test_uniform(), low = 0.5 + test_uniform(), high = low + 0.1 + 4 * test_uniform();
+        int context = test_between(16, 8192);
+        char changes[512];
+        snprintf(
+            changes, sizeof changes,
+            "{\"head_dim\": 128, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": %.17g, \"low_freq_factor\": "
+            "%.17g, \"high_freq_factor\": %.17g, \"original_max_position_embeddings\": %d}}",
+            factor, low, high, context);
+        struct fkv_config plain = parsed("{\"head_dim\": 128}"), c = parsed(changes);
+        for (int i = 0; i < 64; i++) {
+            double f = plain.inv_freq[i], wavelength = 2 * acos(-1) / f;
+            if (wavelength < context / high) assert_close(c.inv_freq[i], f, 0, 1e-14);
+            if (wavelength > context / low) assert_close(c.inv_freq[i], f / factor, 0, 1e-14);
+            assert_in_range(c.inv_freq[i] <= f * (1 + 1e-14) && c.inv_freq[i] >= f / factor * (1 - 1e-14), 1, 1);
+            if (i) assert_true(c.inv_freq[i] < c.inv_freq[i - 1]);
+        }
+    }
+}
+
+static void frequencies_equal_those_of_transformers(void **state) {
+    (void)state;
+    static const char *const models[] = {"llama-mha", "llama3-rope", "linear-rope", "mistral",
+                                         "qwen2",     "qwen3",       "wide-heads"};
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        char folder[128], path[160];
+        snprintf(folder, sizeof folder, "tests/golden/%s", models[i]);
+        snprintf(path, sizeof path, "%s/expected", folder);
+        struct fkv_error err = {0};
+        struct fkv_config c;
+        assert_ok(fkv_config_load(folder, &c, &err), err);
+        struct fkv_safetensors *golden;
+        assert_ok(fkv_safetensors_open(path, &golden, &err), err);
+        const struct fkv_tensor *t = fkv_safetensors_find(golden, "inv_freq");
+        assert_non_null(t);
+        assert_int_equal(t->shape[0], c.head_dim / 2);
+        for (int k = 0; k < c.head_dim / 2; k++) assert_close(c.inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
+        fkv_safetensors_close(golden);
+    }
+}
+
+static void other_rotations_are_refused_by_name(void **state) {
+    (void)state;
+    refused("{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
+            "rope_scaling: field \"rope_type\": expected default, linear or llama3, found dynamic");
+    refused(
+        "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 32768}}",
+        "rope_parameters: field \"rope_type\": expected default, linear or llama3, found yarn");
+    refused("{\"rope_scaling\": {\"type\": \"longrope\"}}", "found longrope");
+    refused("{\"partial_rotary_factor\": 0.5}", "field \"partial_rotary_factor\": expected 1, found 0.5");
+    refused("{\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.25}}",
+            "expected 1, found 0.25");
+    refused("{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}",
+            "found one of its own for full_attention");
+    refused("{\"rope_scaling\": \"linear\"}", "field \"rope_scaling\": expected an object or null");
+}
+
+static void a_rotation_with_missing_or_senseless_numbers_is_refused(void **state) {
+    (void)state;
+    refused("{\"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling: field \"factor\"");
+    refused("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", "field \"factor\"");
+    refused(
+        "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}",
+        "field \"high_freq_factor\": expected more than low_freq_factor 4, found 4");
+    refused("{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1}}",
+            "field \"high_freq_factor\"");
+    refused("{\"rope_theta\": 0}", "field \"rope_theta\"");
+    refused("{\"rope_theta\": \"many\"}", "field \"rope_theta\"");
+}
+
+/* ---- refusals ---- */
+
+static void an_unknown_architecture_is_refused_by_name(void **state) {
+    (void)state;
+    refused("{\"model_type\": \"mamba\"}",
+            "field \"model_type\": expected llama, mistral, qwen2 or qwen3, found mamba");
+    refused("{\"model_type\": \"absent\"}", "expected llama, mistral, qwen2 or qwen3, found nothing");
+    refused("{\"model_type\": 7}", "field \"model_type\"");
+}
+
+static void zero_negative_and_absurd_sizes_are_refused(void **state) {
+    (void)state;
+    static const char *const fields[] = {
+        "hidden_size",         "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "vocab_size",        "head_dim",          "max_position_embeddings"};
+    static const char *const values[] = {"0", "-1", "2147483648", "1e300", "\"8\"", "2.5"};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        for (size_t k = 0; k < sizeof values / sizeof values[0]; k++) {
+            char changes[64], expected[96];
+            snprintf(changes, sizeof changes, "{\"%s\": %s}", fields[i], values[k]);
+            snprintf(expected, sizeof expected, "field \"%s\": expected an integer in [1, ", fields[i]);
+            refused(changes, expected);
+        }
+    refused("{\"num_hidden_layers\": 1025}", "expected an integer in [1, 1024], found 1025");
+    refused("{\"num_attention_heads\": 16384, \"head_dim\": 128}", "found 16384 x 128");
+}
+
+static void a_missing_size_is_named(void **state) {
+    (void)state;
+    static const char *const fields[] = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                                         "vocab_size"};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        char changes[64], expected[64];
+        snprintf(changes, sizeof changes, "{\"%s\": \"absent\"}", fields[i]);
+        snprintf(expected, sizeof expected, "field \"%s\"", fields[i]);
+        refused(changes, expected);
+    }
+}
+
+static void heads_that_do_not_divide_are_refused(void **state) {
+    (void)state;
+    refused("{\"num_key_value_heads\": 3}",
+            "field \"num_key_value_heads\": expected a divisor of num_attention_heads 8, found 3");
+    refused("{\"num_key_value_heads\": 16}", "field \"num_key_value_heads\"");
+}
+
+static void odd_or_too_wide_heads_are_refused(void **state) {
+    (void)state;
+    refused("{\"head_dim\": 7}", "field \"head_dim\": expected an even number up to 512, found 7");
+    refused("{\"hidden_size\": 8192}", "field \"head_dim\": expected an even number up to 512, found 1024");
+}
+
+static void a_sliding_window_that_matters_is_refused(void **state) {
+    (void)state;
+    const char *found = "field \"sliding_window\": expected null or at least max_position_embeddings 512";
+    refused("{\"model_type\": \"mistral\", \"num_key_value_heads\": 8, \"sliding_window\": 256}", found);
+    refused("{\"model_type\": \"mistral\", \"max_position_embeddings\": 32768}", "max_position_embeddings 32768");
+    refused(
+        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
+        "\"max_window_layers\": 2}",
+        found);
+    refused(
+        "{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
+        "\"layer_types\": [\"full_attention\", \"sliding_attention\"]}",
+        found);
+}
+
+static void a_sliding_window_that_never_matters_is_accepted(void **state) {
+    (void)state;
+    parsed("{\"model_type\": \"mistral\", \"sliding_window\": null}");
+    parsed("{\"model_type\": \"mistral\", \"sliding_window\": 512}");
+    parsed("{\"sliding_window\": 16}"); /* llama has none */
+    parsed(
+        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": false, \"sliding_window\": 256}");
+    parsed(
+        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
+        "\"max_window_layers\": 3}");
+    parsed(
+        "{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
+        "\"layer_types\": [\"full_attention\"]}");
+}
+
+static void what_we_do_not_compute_is_refused_by_name(void **state) {
+    (void)state;
+    refused("{\"hidden_act\": \"gelu\"}", "field \"hidden_act\": expected silu, found gelu");
+    refused("{\"attention_bias\": true}", "field \"attention_bias\"");
+    refused("{\"model_type\": \"qwen3\", \"attention_bias\": true}", "field \"attention_bias\"");
+    refused("{\"mlp_bias\": true}", "field \"mlp_bias\"");
+    refused("{\"quantization_config\": {\"quant_method\": \"gptq\"}}", "field \"quantization_config\"");
+    refused("{\"tie_word_embeddings\": \"yes\"}", "field \"tie_word_embeddings\"");
+    refused("{\"rms_norm_eps\": -1}", "field \"rms_norm_eps\"");
+    refused("{\"eos_token_id\": \"</s>\"}", "field \"eos_token_id\"");
+}
+
+static void text_that_is_no_config_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *expected;
+    } cases[] = {{"", "not valid JSON"},
+                 {"[]", "expected a JSON object"},
+                 {"{\"model_type\": \"llama\"", "not valid JSON"},
+                 {"{\"hidden_size\": 8, \"hidden_size\": 8}", "duplicate object key"},
+                 {"{\"hidden_size\": NaN}", "not valid JSON"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fkv_error err;
+        struct fkv_config c;
+        assert_refused(fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", &c, &err), err,
+                       cases[i].expected);
+    }
+}
+
+static void a_folder_without_config_is_named(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_config c;
+    assert_refused(fkv_config_load("/nonexistent/model", &c, &err), err, "/nonexistent/model/config.json: cannot open");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fields_arrive_as_written),
+        cmocka_unit_test(what_a_config_leaves_out_is_what_transformers_assumes),
+        cmocka_unit_test(of_several_end_tokens_the_first_counts),
+        cmocka_unit_test(a_token_outside_the_vocabulary_counts_as_none),
+        cmocka_unit_test(explicit_head_dim_needs_no_multiple),
+        cmocka_unit_test(frequencies_fall_geometrically),
+        cmocka_unit_test(linear_scaling_divides_every_frequency),
+        cmocka_unit_test(both_spellings_of_the_rotation_agree),
+        cmocka_unit_test(llama3_scaling_touches_only_long_wavelengths),
+        cmocka_unit_test(frequencies_equal_those_of_transformers),
+        cmocka_unit_test(other_rotations_are_refused_by_name),
+        cmocka_unit_test(a_rotation_with_missing_or_senseless_numbers_is_refused),
+        cmocka_unit_test(an_unknown_architecture_is_refused_by_name),
+        cmocka_unit_test(zero_negative_and_absurd_sizes_are_refused),
+        cmocka_unit_test(a_missing_size_is_named),
+        cmocka_unit_test(heads_that_do_not_divide_are_refused),
+        cmocka_unit_test(odd_or_too_wide_heads_are_refused),
+        cmocka_unit_test(a_sliding_window_that_matters_is_refused),
+        cmocka_unit_test(a_sliding_window_that_never_matters_is_accepted),
+        cmocka_unit_test(what_we_do_not_compute_is_refused_by_name),
+        cmocka_unit_test(text_that_is_no_config_is_refused),
+        cmocka_unit_test(a_folder_without_config_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,396 @@
+/* Binding: every tensor by name, dtype, shape and values, on a backend that only counts what it is given. */
+#include <sys/stat.h>
+
+#include "engine/model.h"
+#include "tests/unit/engine/weights_file.h"
+
+static char folder[256];
+
+static int make_folder(void **state) {
+    (void)state;
+    test_make_folder(folder);
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+/* ---- a backend that holds buffers and nothing else ---- */
+
+struct fkv_buffer {
+    const void *host;
+};
+
+static int buffers_held;
+static bool adopting_fails;
+
+static int adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
+                 struct fkv_error *err) {
+    (void)b, (void)bytes;
+    if (adopting_fails) return fkv_fail(err, "no room");
+    *out = malloc(sizeof **out);
+    assert_non_null(*out);
+    (*out)->host = host;
+    buffers_held++;
+    return FKV_OK;
+}
+
+static void release(struct fkv_backend *b, struct fkv_buffer *buffer) {
+    (void)b;
+    if (buffer) buffers_held--;
+    free(buffer);
+}
+
+static const struct fkv_backend_ops ops = {.buffer_adopt = adopt, .buffer_release = release};
+
+/* ---- a tiny checkpoint, complete or changed in one place ---- */
+
+enum { DIM = 8, HIDDEN = 12, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 6, VOCAB = 10, LAYERS = 2 };
+
+struct change {
+    const char *tensor, *shape, *format; /* of this tensor: another shape or dtype; both NULL: left out */
+    int element;                         /* with a value: this element is set to it */
+    float value;
+};
+
+static void add(struct weights_file *w, const struct change *change, const char *name, int rows, int cols) {
+    bool changed = change && !strcmp(change->tensor, name);
+    float values[HEADS * HEAD_DIM * HIDDEN];
+    char shape[32];
+    int n = (rows ? rows : 1) * cols;
+    assert_in_range(n, 1, sizeof values / sizeof *values);
+    test_fill(values, (size_t)n, 0, 1);
+    if (rows)
+        snprintf(shape, sizeof shape, "[%d,%d]", rows, cols);
+    else
+        snprintf(shape, sizeof shape, "[%d]", cols);
+    if (!changed)
+        weights_add(w, name, "F32", shape, values, (size_t)n * 4);
+    else if (change->value != 0) {
+        values[change->element] = change->value;
+        weights_add(w, name, "F32", shape, values, (size_t)n * 4);
+    } else if (change->shape)
+        weights_add(w, name, "F32", change->shape, values, (size_t)n * 4);
+    else if (change->format)
+        weights_add(w, name, change->format, shape, NULL, (size_t)n);
+}
+
+static void write_config(const char *model_type, bool tied) {
+    char text[512];
+    snprintf(text, sizeof text,
+             "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+             "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
+             "\"sliding_window\": null, \"tie_word_embeddings\": %s}",
+             model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB, tied ? "true" : "false");
+    write_text(folder, "config.json", text);
+}
+
+static void write_checkpoint(const char *model_type, bool tied, bool head, const struct change *change) {
+    const struct {
+        const char *name, *only; /* only: the family that has it */
+        int rows, cols;
+    } tensors[] = {{"input_layernorm.weight", NULL, 0, DIM},
+                   {"self_attn.q_proj.weight", NULL, HEADS * HEAD_DIM, DIM},
+                   {"self_attn.k_proj.weight", NULL, KV_HEADS * HEAD_DIM, DIM},
+                   {"self_attn.v_proj.weight", NULL, KV_HEADS * HEAD_DIM, DIM},
+                   {"self_attn.q_proj.bias", "qwen2", 0, HEADS * HEAD_DIM},
+                   {"self_attn.k_proj.bias", "qwen2", 0, KV_HEADS * HEAD_DIM},
+                   {"self_attn.v_proj.bias", "qwen2", 0, KV_HEADS * HEAD_DIM},
+                   {"self_attn.q_norm.weight", "qwen3", 0, HEAD_DIM},
+                   {"self_attn.k_norm.weight", "qwen3", 0, HEAD_DIM},
+                   {"self_attn.o_proj.weight", NULL, DIM, HEADS * HEAD_DIM},
+                   {"post_attention_layernorm.weight", NULL, 0, DIM},
+                   {"mlp.gate_proj.weight", NULL, HIDDEN, DIM},
+                   {"mlp.up_proj.weight", NULL, HIDDEN, DIM},
+                   {"mlp.down_proj.weight", NULL, DIM, HIDDEN}};
+    struct weights_file w = {0};
+    write_config(model_type, tied);
+    add(&w, change, "model.embed_tokens.weight", VOCAB, DIM);
+    for (int layer = 0; layer < LAYERS; layer++)
+        for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+            char name[96];
+            snprintf(name, sizeof name, "model.layers.%d.%s", layer, tensors[i].name);
+            if (!tensors[i].only || !strcmp(tensors[i].only, model_type))
+                add(&w, change, name, tensors[i].rows, tensors[i].cols);
+        }
+    add(&w, change, "model.norm.weight", 0, DIM);
+    if (head) add(&w, change, "lm_head.weight", VOCAB, DIM);
+    weights_write(&w, folder, "model.safetensors");
+}
+
+static struct fkv_model *opened(void) {
+    struct fkv_error err;
+    struct fkv_model *model;
+    assert_ok(fkv_model_open(folder, &ops, NULL, true, &model, &err), err);
+    return model;
+}
+
+static void open_refused(bool check_values, const char *text) {
+    struct fkv_error err;
+    struct fkv_model *model = (void *)1;
+    assert_refused(fkv_model_open(folder, &ops, NULL, check_values, &model, &err), err, text);
+    if (!strstr(err.message, folder)) fail_msg("message \"%s\" names no file", err.message);
+    assert_null(model);
+    assert_int_equal(buffers_held, 0);
+}
+
+/* ---- what is bound ---- */
+
+static void assert_is(const struct fkv_model *m, const struct fkv_weight *w, const char *name, int rows, int cols) {
+    const struct fkv_tensor *t = fkv_safetensors_find(m->files, name);
+    assert_non_null(t);
+    assert_non_null(w->data);
+    assert_ptr_equal((const char *)w->data->host + w->offset, t->data);
+    assert_int_equal(w->rows, rows);
+    assert_int_equal(w->cols, cols);
+}
+
+static void every_tensor_lies_where_its_layer_looks(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("qwen2", false, true, NULL);
+    struct fkv_model *m = opened();
+    const struct fkv_layer_weights *w = &m->layers[1];
+    assert_is(m, &m->embedding, "model.embed_tokens.weight", VOCAB, DIM);
+    assert_is(m, &w->qkv.norm, "model.layers.1.input_layernorm.weight", 1, DIM);
+    assert_is(m, &w->qkv.wq, "model.layers.1.self_attn.q_proj.weight", HEADS * HEAD_DIM, DIM);
+    assert_is(m, &w->qkv.wk, "model.layers.1.self_attn.k_proj.weight", KV_HEADS * HEAD_DIM, DIM);
+    assert_is(m, &w->qkv.wv, "model.layers.1.self_attn.v_proj.weight", KV_HEADS * HEAD_DIM, DIM);
+    assert_is(m, &w->qkv.bq, "model.layers.1.self_attn.q_proj.bias", 1, HEADS * HEAD_DIM);
+    assert_is(m, &w->qkv.bk, "model.layers.1.self_attn.k_proj.bias", 1, KV_HEADS * HEAD_DIM);
+    assert_is(m, &w->qkv.bv, "model.layers.1.self_attn.v_proj.bias", 1, KV_HEADS * HEAD_DIM);
+    assert_null(w->qkv.q_norm.data);
+    assert_null(w->qkv.k_norm.data);
+    assert_is(m, &w->wo, "model.layers.1.self_attn.o_proj.weight", DIM, HEADS * HEAD_DIM);
+    assert_is(m, &w->mlp_norm, "model.layers.1.post_attention_layernorm.weight", 1, DIM);
+    assert_is(m, &w->gate, "model.layers.1.mlp.gate_proj.weight", HIDDEN, DIM);
+    assert_is(m, &w->up, "model.layers.1.mlp.up_proj.weight", HIDDEN, DIM);
+    assert_is(m, &w->down, "model.layers.1.mlp.down_proj.weight", DIM, HIDDEN);
+    assert_is(m, &m->final_norm, "model.norm.weight", 1, DIM);
+    assert_is(m, &m->head, "lm_head.weight", VOCAB, DIM);
+    assert_close(w->qkv.eps, m->config.rms_eps, 0, 0);
+    assert_ptr_equal(m->attention.inv_freq, m->config.inv_freq);
+    fkv_model_close(m);
+    assert_int_equal(buffers_held, 0);
+}
+
+static void query_and_key_norms_are_bound_where_the_family_has_them(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("qwen3", true, false, NULL);
+    struct fkv_model *m = opened();
+    assert_is(m, &m->layers[0].qkv.q_norm, "model.layers.0.self_attn.q_norm.weight", 1, HEAD_DIM);
+    assert_is(m, &m->layers[0].qkv.k_norm, "model.layers.0.self_attn.k_norm.weight", 1, HEAD_DIM);
+    assert_null(m->layers[0].qkv.bq.data);
+    fkv_model_close(m);
+}
+
+static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false, NULL);
+    struct fkv_model *m = opened();
+    assert_true(m->config.tied);
+    assert_memory_equal(&m->head, &m->embedding, sizeof m->head);
+    int64_t layer = 2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
+    assert_int_equal(m->weight_bytes, 4 * (VOCAB * DIM + DIM + LAYERS * layer));
+    fkv_model_close(m);
+}
+
+static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, true, NULL);
+    struct fkv_model *m = opened();
+    assert_false(m->config.tied);
+    assert_is(m, &m->head, "lm_head.weight", VOCAB, DIM);
+    fkv_model_close(m);
+}
+
+static void the_name_is_the_last_part_of_the_path(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false, NULL);
+    struct fkv_error err;
+    struct fkv_model *m;
+    char path[600], hub[512], target[600];
+    snprintf(path, sizeof path, "%s///", folder);
+    assert_ok(fkv_model_open(path, &ops, NULL, false, &m, &err), err);
+    assert_string_equal(m->name, strrchr(folder, '/') + 1);
+    fkv_model_close(m);
+    snprintf(path, sizeof path, "%s/.", folder);
+    assert_ok(fkv_model_open(path, &ops, NULL, false, &m, &err), err);
+    assert_string_equal(m->name, strrchr(folder, '/') + 1);
+    fkv_model_close(m);
+
+    snprintf(hub, sizeof hub, "%s/models--some-org--Tiny--1B", folder);
+    assert_int_equal(mkdir(hub, 0700), 0);
+    snprintf(path, sizeof path, "%s/snapshots", hub);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/snapshots/0123abcd", hub);
+    snprintf(target, sizeof target, "%s", folder);
+    assert_int_equal(symlink(target, path), 0);
+    assert_ok(fkv_model_open(path, &ops, NULL, false, &m, &err), err);
+    assert_string_equal(m->name, "Tiny--1B");
+    fkv_model_close(m);
+}
+
+static void tensors_nobody_asks_for_are_ignored(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("qwen2", true, false, NULL);
+    write_config("llama", true); /* llama has no biases, the file has */
+    struct fkv_model *m = opened();
+    assert_null(m->layers[0].qkv.bq.data);
+    fkv_model_close(m);
+}
+
+/* ---- refusals ---- */
+
+static void a_missing_tensor_is_named(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false, &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
+    open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors files, found nothing");
+    write_checkpoint("qwen2", true, false, &(struct change){.tensor = "model.layers.0.self_attn.k_proj.bias"});
+    open_refused(true, "tensor model.layers.0.self_attn.k_proj.bias");
+}
+
+static void an_untied_checkpoint_needs_its_head(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", false, false, NULL);
+    open_refused(true, "tensor lm_head.weight: expected in the safetensors files");
+}
+
+static void a_wrong_shape_is_refused(void **state) {
+    (void)state;
+    test_seed();
+    struct change change = {.tensor = "model.layers.0.mlp.down_proj.weight", .shape = "[12,8]"};
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "tensor model.layers.0.mlp.down_proj.weight: shape: expected [8, 12], found [12, 8]");
+    change.shape = "[96]";
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "shape: expected [8, 12], found [96]");
+    change.shape = "[2,2,2,3,2,2]";
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "shape: expected [8, 12], found [2, 2, 2, 3, ...]");
+    change = (struct change){.tensor = "model.norm.weight", .shape = "[1,8]"};
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "tensor model.norm.weight: shape: expected [8], found [1, 8]");
+}
+
+static void a_config_of_another_model_is_refused(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false, NULL);
+    write_text(folder, "config.json",
+               "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, \"num_hidden_layers\": 2, "
+               "\"num_attention_heads\": 4, \"vocab_size\": 10}");
+    open_refused(true, "tensor model.embed_tokens.weight: shape: expected [10, 16], found [10, 8]");
+}
+
+static void a_wrong_dtype_is_refused(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false,
+                     &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
+    open_refused(true,
+                 "tensor model.layers.0.self_attn.q_proj.weight: dtype: expected F32, F16 or BF16, found F8_E4M3");
+}
+
+static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
+    (void)state;
+    test_seed();
+    struct change change = {"model.layers.1.self_attn.o_proj.weight", .element = 2 * HEADS * HEAD_DIM + 5,
+                            .value = NAN};
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "tensor model.layers.1.self_attn.o_proj.weight: expected finite values, found NaN at [2, 5]");
+    struct fkv_error err;
+    struct fkv_model *m;
+    assert_ok(fkv_model_open(folder, &ops, NULL, false, &m, &err), err); /* only looked for when asked */
+    fkv_model_close(m);
+    change = (struct change){"model.norm.weight", .element = 7, .value = -INFINITY};
+    write_checkpoint("llama", true, false, &change);
+    open_refused(true, "tensor model.norm.weight: expected finite values, found infinity at [7]");
+}
+
+/* A matrix of many chunks with a few bad values at random places, in every dtype: the first is reported, whichever thread meets it. */
+static void of_several_bad_values_the_first_is_reported(void **state) {
+    (void)state;
+    test_seed();
+    static const struct {
+        const char *format;
+        size_t size;
+        uint32_t nan;
+    } formats[] = {{"F32", 4, 0x7fc00001u}, {"F16", 2, 0x7e01u}, {"BF16", 2, 0xffc1u}};
+    enum { ROWS = 1000, COLS = 400 };
+    for (size_t f = 0; f < 3; f++) {
+        unsigned char *values = calloc(ROWS * COLS, formats[f].size);
+        assert_non_null(values);
+        int first = ROWS * COLS;
+        for (int i = 0; i < 4; i++) {
+            int at = test_between(0, ROWS * COLS - 1);
+            if (at < first) first = at;
+            memcpy(values + (size_t)at * formats[f].size, &formats[f].nan, formats[f].size); /* little-endian */
+        }
+        struct weights_file w = {0};
+        weights_add(&w, "model.embed_tokens.weight", formats[f].format, "[1000,400]", values,
+                    ROWS * COLS * formats[f].size);
+        weights_write(&w, folder, "model.safetensors");
+        free(values);
+        write_text(
+            folder, "config.json",
+            "{\"model_type\": \"llama\", \"hidden_size\": 400, \"intermediate_size\": 12, \"num_hidden_layers\": 2, "
+            "\"num_attention_heads\": 4, \"vocab_size\": 1000}");
+        char expected[96];
+        snprintf(expected, sizeof expected, "found NaN at [%d, %d]", first / COLS, first % COLS);
+        open_refused(true, expected);
+    }
+}
+
+static void a_misaligned_tensor_is_refused(void **state) {
+    (void)state;
+    test_seed();
+    struct weights_file w = {0};
+    weights_add(&w, "odd", "U8", "[3]", NULL, 3);
+    weights_add(&w, "model.embed_tokens.weight", "F32", "[10,8]", NULL, 320);
+    weights_write(&w, folder, "model.safetensors");
+    write_config("llama", true);
+    open_refused(true, "tensor model.embed_tokens.weight: data offset: expected a multiple of 4");
+}
+
+static void a_backend_without_room_fails_the_load(void **state) {
+    (void)state;
+    test_seed();
+    write_checkpoint("llama", true, false, NULL);
+    adopting_fails = true;
+    open_refused(true, "model.safetensors: no room");
+    adopting_fails = false;
+    fkv_model_close(NULL);
+}
+
+int main(void) {
+#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        WITH_FOLDER(every_tensor_lies_where_its_layer_looks),
+        WITH_FOLDER(query_and_key_norms_are_bound_where_the_family_has_them),
+        WITH_FOLDER(a_tied_head_is_the_embedding_and_counted_once),
+        WITH_FOLDER(a_tied_checkpoint_that_brings_a_head_has_it_used),
+        WITH_FOLDER(the_name_is_the_last_part_of_the_path),
+        WITH_FOLDER(tensors_nobody_asks_for_are_ignored),
+        WITH_FOLDER(a_missing_tensor_is_named),
+        WITH_FOLDER(an_untied_checkpoint_needs_its_head),
+        WITH_FOLDER(a_wrong_shape_is_refused),
+        WITH_FOLDER(a_config_of_another_model_is_refused),
+        WITH_FOLDER(a_wrong_dtype_is_refused),
+        WITH_FOLDER(a_weight_that_is_not_finite_is_named_with_its_place),
+        WITH_FOLDER(of_several_bad_values_the_first_is_reported),
+        WITH_FOLDER(a_misaligned_tensor_is_refused),
+        WITH_FOLDER(a_backend_without_room_fails_the_load),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

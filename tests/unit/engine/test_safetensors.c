@@ -1,0 +1,382 @@
+/* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with a message that says what and where. */
+#include "engine/safetensors.h"
+#include "tests/unit/engine/weights_file.h"
+
+static char folder[256];
+
+static int make_folder(void **state) {
+    (void)state;
+    test_make_folder(folder);
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+/* ---- one file ---- */
+
+static void check_refused(const char *header, size_t data_bytes, const char *text) {
+    struct fkv_error err;
+    size_t total;
+    unsigned char *file = weights_assemble(header, NULL, data_bytes, &total);
+    assert_refused(fkv_safetensors_check(file, total, "w.safetensors", &err), err, text);
+    if (!strstr(err.message, "w.safetensors")) fail_msg("message \"%s\" names no file", err.message);
+    free(file);
+}
+
+static void check_accepted(const char *header, size_t data_bytes) {
+    struct fkv_error err;
+    size_t total;
+    unsigned char *file = weights_assemble(header, NULL, data_bytes, &total);
+    assert_ok(fkv_safetensors_check(file, total, "w.safetensors", &err), err);
+    free(file);
+}
+
+static void tensors_are_handed_out_as_they_lie_in_the_file(void **state) {
+    (void)state;
+    test_seed();
+    static const struct {
+        const char *name;
+        size_t bytes;
+        enum fkv_dtype dtype;
+    } formats[] = {{"F32", 4, FKV_F32}, {"F16", 2, FKV_F16}, {"BF16", 2, FKV_BF16}};
+    struct weights_file w = {0};
+    int rows[20], columns[20], format[20];
+    for (int i = 0; i < 20; i++) {
+        char name[16], shape[32];
+        rows[i] = test_between(0, 5), columns[i] = test_between(1, 9), format[i] = test_between(0, 2);
+        size_t bytes = (size_t)(rows[i] * columns[i]) * formats[format[i]].bytes;
+        unsigned char data[256];
+        for (size_t j = 0; j < bytes; j++) data[j] = (unsigned char)(i + 7 * j);
+        snprintf(name, sizeof name, "t%d", (i * 7) % 20);
+        snprintf(shape, sizeof shape, "[%d,%d]", rows[i], columns[i]);
+        weights_add(&w, name, formats[format[i]].name, shape, data, bytes);
+    }
+    weights_write(&w, folder, "model.safetensors");
+
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_int_equal(fkv_safetensors_count(files), 1);
+    size_t mapped;
+    const unsigned char *mapping = fkv_safetensors_mapping(files, 0, &mapped);
+    for (int i = 0; i < 20; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t%d", (i * 7) % 20);
+        const struct fkv_tensor *t = fkv_safetensors_find(files, name);
+        assert_non_null(t);
+        assert_int_equal(t->dtype, formats[format[i]].dtype);
+        assert_string_equal(t->format, formats[format[i]].name);
+        assert_int_equal(t->dims, 2);
+        assert_int_equal(t->shape[0], rows[i]);
+        assert_int_equal(t->shape[1], columns[i]);
+        assert_int_equal(t->bytes, (size_t)(rows[i] * columns[i]) * formats[format[i]].bytes);
+        assert_ptr_equal(t->data, mapping + t->offset);
+        for (size_t j = 0; j < t->bytes; j++)
+            assert_int_equal(((const unsigned char *)t->data)[j], (unsigned char)(i + 7 * j));
+    }
+    assert_null(fkv_safetensors_find(files, "t20"));
+    fkv_safetensors_close(files);
+}
+
+static void a_file_cut_short_anywhere_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    size_t total;
+    unsigned char *file =
+        weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", NULL, 16, &total);
+    assert_ok(fkv_safetensors_check(file, total, "w", &err), err);
+    for (size_t n = 0; n < total; n++) {
+        unsigned char *cut = malloc(n + 1); /* its own block, so that reading past the end is seen by the sanitizer */
+        memcpy(cut, file, n);
+        assert_int_equal(fkv_safetensors_check(cut, n, "w", &err), FKV_FAILED);
+        free(cut);
+    }
+    assert_refused(fkv_safetensors_check(file, 0, "w", &err), err,
+                   "expected 8 bytes of header length, found a file of 0");
+    assert_refused(fkv_safetensors_check(file, 20, "w", &err), err, "found 12 (a truncated file)");
+    free(file);
+}
+
+static void an_oversized_header_is_refused_before_it_is_parsed(void **state) {
+    (void)state;
+    struct fkv_error err;
+    unsigned char file[64] = {0};
+    uint64_t lengths[] = {100000001, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        for (int b = 0; b < 8; b++) file[b] = (unsigned char)(lengths[i] >> (8 * b));
+        assert_refused(fkv_safetensors_check(file, sizeof file, "w", &err), err, "expected at most 100000000 bytes");
+    }
+}
+
+static void a_header_that_is_no_json_object_is_refused(void **state) {
+    (void)state;
+    check_refused("", 0, "expected a JSON object, found nothing");
+    check_refused("[1,2]", 0, "expected a JSON object");
+    check_refused("{\"a\":", 0, "not valid JSON");
+    check_refused("{\"a\":7}", 0, "tensor a: expected an object");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}} {}", 0, "not valid JSON");
+}
+
+static void a_repeated_name_is_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+                  "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+                  2, "duplicate object key");
+}
+
+static void overlapping_tensors_are_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                  "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+                  12, "tensor b: field \"data_offsets\": expected begin 8, found 4 (tensors overlap)");
+}
+
+static void a_hole_in_the_data_is_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                  "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
+                  16, "tensor b: field \"data_offsets\": expected begin 8, found 12 (a hole in the data)");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a hole in the data");
+}
+
+static void offsets_outside_the_file_are_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 12, "end <= 12");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[-16,0]}}", 16, "found [-16, 0]");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", 16, "found [16, 0]");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,9223372036854775807]}}", 16,
+                  "end <= 16");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,18446744073709551616]}}", 16,
+                  "tensor a: field"); /* beyond 64 bits the parser reads every number as a real */
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}", 16, "expected two integers");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}", 16, "expected two integers");
+}
+
+static void bytes_after_the_last_tensor_are_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 17, "expected 16 bytes of data");
+    check_refused("{}", 1, "expected 0 bytes of data");
+}
+
+static void a_shape_that_does_not_fit_its_bytes_is_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,16]}}", 16,
+                  "expected 20 bytes (shape times dtype F32), found 16");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+                  "field \"shape\": expected a tensor that fits in memory");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", 16, "at place 0");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2.5],\"data_offsets\":[0,16]}}", 16, "at place 1");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}", 16, "expected a list of sizes");
+    check_refused("{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "expected whole bytes of F4");
+}
+
+static void an_unknown_dtype_is_refused(void **state) {
+    (void)state;
+    check_refused("{\"a\":{\"dtype\":\"Q4_K\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16,
+                  "tensor a: field \"dtype\": expected a safetensors dtype (F32, F16, BF16, ...), found Q4_K");
+    check_refused("{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}", 16, "field \"dtype\"");
+}
+
+static void metadata_other_than_strings_is_refused(void **state) {
+    (void)state;
+    check_accepted("{\"__metadata__\":{\"format\":\"pt\"}}", 0);
+    check_refused("{\"__metadata__\":{\"format\":{}}}", 0, "field \"__metadata__\": expected strings");
+    check_refused("{\"__metadata__\":\"pt\"}", 0, "field \"__metadata__\"");
+}
+
+static void dtypes_nobody_computes_with_are_tolerated(void **state) {
+    (void)state;
+    struct weights_file w = {0};
+    weights_add(&w, "ids", "I64", "[2]", NULL, 16);
+    weights_add(&w, "scale", "F8_E4M3", "[]", NULL, 1);
+    weights_add(&w, "mask", "BOOL", "[1,1,1,1,3]", NULL, 3);
+    weights_add(&w, "packed", "F4", "[6]", NULL, 3);
+    weights_add(&w, "empty", "F32", "[0,7]", NULL, 0);
+    weights_write(&w, folder, "model.safetensors");
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_false(fkv_safetensors_find(files, "ids")->computable);
+    assert_string_equal(fkv_safetensors_find(files, "scale")->format, "F8_E4M3");
+    assert_int_equal(fkv_safetensors_find(files, "mask")->dims, 5);
+    assert_true(fkv_safetensors_find(files, "empty")->computable);
+    fkv_safetensors_close(files);
+}
+
+static void a_changed_byte_never_makes_the_check_misbehave(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_error err;
+    size_t total;
+    unsigned char *file = weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
+                                           "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[16,24]}}",
+                                           NULL, 24, &total);
+    unsigned char *changed = malloc(total);
+    for (int i = 0; i < 20000; i++) {
+        memcpy(changed, file, total);
+        for (int k = test_between(1, 3); k > 0; k--)
+            changed[test_between(0, (int)total - 1)] = (unsigned char)test_random();
+        fkv_safetensors_check(changed, total, "w", &err);
+    }
+    free(changed);
+    free(file);
+}
+
+/* ---- folders ---- */
+
+static void open_refused(const char *text) {
+    struct fkv_error err;
+    struct fkv_safetensors *files = (void *)1;
+    assert_refused(fkv_safetensors_open(folder, &files, &err), err, text);
+    assert_null(files);
+}
+
+static void write_shard(const char *name, const char *tensor, float value) {
+    struct weights_file w = {0};
+    weights_add(&w, tensor, "F32", "[1]", &value, 4);
+    weights_write(&w, folder, name);
+}
+
+static void write_index(const char *weight_map) {
+    char text[512];
+    snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":8},\"weight_map\":%s}", weight_map);
+    write_text(folder, "model.safetensors.index.json", text);
+}
+
+static void shards_are_joined_and_hashed_in_name_order(void **state) {
+    (void)state;
+    write_shard("b.safetensors", "x", 1);
+    write_shard("a.safetensors", "y", 2);
+    write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_int_equal(fkv_safetensors_count(files), 2);
+    const struct fkv_tensor *x = fkv_safetensors_find(files, "x"), *y = fkv_safetensors_find(files, "y");
+    assert_int_equal(x->file, 1);
+    assert_int_equal(y->file, 0);
+    assert_true(*(const float *)x->data == 1 && *(const float *)y->data == 2);
+
+    char first[300], second[300];
+    snprintf(first, sizeof first, "%s/a.safetensors", folder);
+    snprintf(second, sizeof second, "%s/b.safetensors", folder);
+    assert_string_equal(fkv_safetensors_path(files, 0), first);
+    const char *paths[] = {first, second};
+    fkv_sha256_hex expected, found;
+    assert_ok(fkv_sha256_files(paths, 2, expected, &err), err);
+    assert_ok(fkv_safetensors_sha256(files, found, &err), err);
+    assert_string_equal(found, expected);
+    fkv_safetensors_close(files);
+}
+
+static void a_missing_shard_is_named(void **state) {
+    (void)state;
+    write_shard("a.safetensors", "y", 2);
+    write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
+    open_refused("b.safetensors: cannot open: No such file");
+}
+
+static void a_tensor_missing_from_its_shard_is_named(void **state) {
+    (void)state;
+    write_shard("a.safetensors", "y", 2);
+    write_index("{\"x\":\"a.safetensors\",\"y\":\"a.safetensors\"}");
+    open_refused("tensor x: expected in a.safetensors, found nowhere");
+    write_shard("b.safetensors", "x", 1);
+    write_index("{\"x\":\"b.safetensors\",\"y\":\"b.safetensors\"}");
+    open_refused("tensor y: expected in b.safetensors, found nowhere");
+    write_index("{\"x\":\"a.safetensors\",\"y\":\"b.safetensors\"}");
+    open_refused("found ");
+}
+
+static void a_tensor_in_two_shards_is_refused(void **state) {
+    (void)state;
+    write_shard("a.safetensors", "x", 1);
+    write_shard("b.safetensors", "x", 1);
+    write_index("{\"x\":\"a.safetensors\",\"y\":\"b.safetensors\"}");
+    open_refused("tensor x: expected it in one shard");
+}
+
+static void a_damaged_shard_is_named(void **state) {
+    (void)state;
+    write_shard("a.safetensors", "y", 2);
+    write_text(folder, "b.safetensors", "abc");
+    write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
+    open_refused("b.safetensors: expected 8 bytes of header length, found a file of 3");
+    write_bytes(folder, "b.safetensors", "", 0);
+    open_refused("b.safetensors: expected 8 bytes of header length, found a file of 0");
+}
+
+static void shard_names_that_leave_the_folder_are_refused(void **state) {
+    (void)state;
+    static const char *const names[] = {"\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7", "null"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char map[64];
+        snprintf(map, sizeof map, "{\"x\":%s}", names[i]);
+        write_index(map);
+        open_refused("field \"weight_map\": tensor x: expected a plain file name");
+    }
+    write_index("{}");
+    open_refused("field \"weight_map\": expected an object of tensor names and files, found none");
+}
+
+static void a_folder_without_weights_says_what_lies_there(void **state) {
+    (void)state;
+    open_refused("expected model.safetensors or model.safetensors.index.json, found no weights");
+    write_text(folder, "pytorch_model.bin", "x");
+    write_text(folder, "notes.txt", "x");
+    open_refused("found pytorch_model.bin (convert with transformers");
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_refused(fkv_safetensors_open("/nonexistent/model", &files, &err), err,
+                   "/nonexistent/model: cannot read the folder: No such file");
+}
+
+static void links_are_followed_and_broken_ones_named(void **state) {
+    (void)state;
+    char target[300], link[300];
+    write_shard("blob", "x", 3);
+    snprintf(target, sizeof target, "%s/blob", folder);
+    snprintf(link, sizeof link, "%s/model.safetensors", folder);
+    assert_int_equal(symlink(target, link), 0);
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_non_null(fkv_safetensors_find(files, "x"));
+    fkv_safetensors_close(files);
+    assert_int_equal(unlink(target), 0);
+    open_refused("model.safetensors: cannot open: No such file");
+    fkv_safetensors_close(NULL);
+}
+
+int main(void) {
+#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        WITH_FOLDER(tensors_are_handed_out_as_they_lie_in_the_file),
+        cmocka_unit_test(a_file_cut_short_anywhere_is_refused),
+        cmocka_unit_test(an_oversized_header_is_refused_before_it_is_parsed),
+        cmocka_unit_test(a_header_that_is_no_json_object_is_refused),
+        cmocka_unit_test(a_repeated_name_is_refused),
+        cmocka_unit_test(overlapping_tensors_are_refused),
+        cmocka_unit_test(a_hole_in_the_data_is_refused),
+        cmocka_unit_test(offsets_outside_the_file_are_refused),
+        cmocka_unit_test(bytes_after_the_last_tensor_are_refused),
+        cmocka_unit_test(a_shape_that_does_not_fit_its_bytes_is_refused),
+        cmocka_unit_test(an_unknown_dtype_is_refused),
+        cmocka_unit_test(metadata_other_than_strings_is_refused),
+        WITH_FOLDER(dtypes_nobody_computes_with_are_tolerated),
+        cmocka_unit_test(a_changed_byte_never_makes_the_check_misbehave),
+        WITH_FOLDER(shards_are_joined_and_hashed_in_name_order),
+        WITH_FOLDER(a_missing_shard_is_named),
+        WITH_FOLDER(a_tensor_missing_from_its_shard_is_named),
+        WITH_FOLDER(a_tensor_in_two_shards_is_refused),
+        WITH_FOLDER(a_damaged_shard_is_named),
+        WITH_FOLDER(shard_names_that_leave_the_folder_are_refused),
+        WITH_FOLDER(a_folder_without_weights_says_what_lies_there),
+        WITH_FOLDER(links_are_followed_and_broken_ones_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
