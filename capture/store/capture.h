@@ -77,6 +77,9 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
                        struct fkv_capture_writer **out, struct fkv_error *err);
 /* Is recording `index` (0, 1, ...) already there, whole? */
 bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index);
+/* FKV_OK when recording `index` is of this text, offset and length; else a message (a resumed run over other texts). */
+int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
+                      struct fkv_error *err);
 /* Starts recording `index`: its T is known from the start. */
 int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
                       const int32_t *tokens, struct fkv_error *err);
@@ -113,6 +116,7 @@ int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool 
 /* x [heads, rows, head_dim] float32 <- tokens [t, t+rows) of heads [head, head+heads) of one layer (axis 0). Not finite: an error that names the place. */
 int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer, int32_t head,
                            int32_t heads, int64_t t, int64_t rows, float *x, struct fkv_error *err);
+/* Allocates `sums`; the caller frees them (fkv_spectra_sums_free). */
 int fkv_capture_read_sums(struct fkv_capture *c, int32_t index, enum fkv_state state, struct fkv_spectra_sums *sums,
                           struct fkv_error *err);
 

@@ -1,0 +1,114 @@
+/* Merging captures: shards and machines add up because a recording is a file. Files are copied byte for byte and only their numbers change. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "capture/store/folder.h"
+#include "capture/store/schema.h"
+#include "kernels/base/atomic_file.h"
+
+/* One recording of one of the captures, in the order of its text and place. */
+struct source {
+    const struct fkv_recording *recording;
+    const char *file;
+};
+
+static int by_text(const void *a, const void *b) {
+    const struct fkv_recording *x = ((const struct source *)a)->recording, *y = ((const struct source *)b)->recording;
+    int order = strcmp(x->text_sha256, y->text_sha256);
+    return order ? order : (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static int copy_file(const char *from, const char *to, struct fkv_error *err) {
+    FILE *in = fopen(from, "rb");
+    if (!in) return fkv_fail_errno(err, "%s: cannot open", from);
+    struct fkv_atomic_file out;
+    char *buffer = malloc(1 << 20);
+    int status = buffer ? fkv_atomic_open(&out, to, err) : fkv_fail(err, "%s: out of memory", to);
+    if (status == FKV_OK) {
+        for (size_t got; (got = fread(buffer, 1, 1 << 20, in)) > 0 && !ferror(out.stream);)
+            fwrite(buffer, 1, got, out.stream);
+        if (ferror(in)) {
+            status = fkv_fail_errno(err, "%s: cannot read", from);
+            fkv_atomic_abandon(&out);
+        } else {
+            status = fkv_atomic_commit(&out, err);
+        }
+    }
+    free(buffer);
+    fclose(in);
+    return status;
+}
+
+/* The captures' recordings in the order given; every one must have a file of its own and a text of its own. */
+static int gather(struct fkv_capture *const *captures, int count, struct source **out, int64_t *total,
+                  struct fkv_error *err) {
+    *total = 0;
+    for (int i = 0; i < count; i++) *total += fkv_capture_count(captures[i]);
+    struct source *all = calloc((size_t)*total, sizeof *all), *sorted = calloc((size_t)*total, sizeof *sorted);
+    int status = all && sorted ? FKV_OK : fkv_fail(err, "out of memory");
+    for (int64_t i = 0, at = 0; i < count && status == FKV_OK; i++)
+        for (int32_t k = 0; k < fkv_capture_count(captures[i]) && status == FKV_OK; k++, at++) {
+            all[at] = (struct source){fkv_capture_recording(captures[i], k), fkv_capture_own_file(captures[i], k)};
+            if (!all[at].file)
+                status = fkv_fail(err, "%s: expected a folder made by freqkv-capture", fkv_capture_path(captures[i]));
+        }
+    if (status == FKV_OK) {
+        memcpy(sorted, all, (size_t)*total * sizeof *all);
+        qsort(sorted, (size_t)*total, sizeof *sorted, by_text);
+        for (int64_t i = 1; i < *total && status == FKV_OK; i++)
+            if (by_text(&sorted[i - 1], &sorted[i]) == 0)
+                status =
+                    fkv_fail(err, "%s: the same text and offset as %s (\"%s\", token %lld)", sorted[i].file,
+                             sorted[i - 1].file, sorted[i].recording->name, (long long)sorted[i].recording->offset);
+    }
+    free(sorted);
+    if (status) {
+        free(all);
+        all = NULL;
+    }
+    *out = all;
+    return status;
+}
+
+static int write_merged(const struct source *sources, int64_t total, const struct fkv_capture_info *info,
+                        const char *folder, struct fkv_error *err) {
+    struct fkv_capture_writer *w;
+    if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    int64_t done = 0;
+    for (; done < total && status == FKV_OK; done++) {
+        char *to = fkv_folder_document(folder, done, false);
+        status = to ? copy_file(sources[done].file, to, err) : fkv_fail(err, "%s: out of memory", folder);
+        free(to);
+    }
+    if (status == FKV_OK) status = fkv_capture_finish(w, err);
+    for (int64_t i = 0; i < done && status; i++) { /* half a merge is no capture */
+        char *path = fkv_folder_document(folder, i, false);
+        if (path) remove(path);
+        free(path);
+    }
+    fkv_capture_abandon(w);
+    return status;
+}
+
+int fkv_capture_merge(const char *const *paths, int count, const char *folder, struct fkv_error *err) {
+    if (count < 1) return fkv_fail(err, "%s: nothing to merge", folder);
+    struct fkv_capture **captures = calloc((size_t)count, sizeof *captures);
+    if (!captures) return fkv_fail(err, "out of memory");
+    int status = FKV_OK;
+    for (int i = 0; i < count && status == FKV_OK; i++) {
+        status = fkv_capture_open(paths[i], &captures[i], err);
+        if (status == FKV_OK)
+            status =
+                fkv_capture_info_compare(fkv_capture_info(captures[0]), fkv_capture_info(captures[i]), paths[i], err);
+    }
+    struct source *sources = NULL;
+    int64_t total = 0;
+    if (status == FKV_OK) status = gather(captures, count, &sources, &total, err);
+    if (status == FKV_OK) status = write_merged(sources, total, fkv_capture_info(captures[0]), folder, err);
+    free(sources);
+    for (int i = 0; i < count; i++) fkv_capture_close(captures[i]);
+    free(captures);
+    return status;
+}

@@ -1,0 +1,159 @@
+/* The folder of a capture. Its recordings are those that have a name in documents/; the face links to them and can be made again at any time. */
+#include "capture/store/folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "capture/store/schema.h"
+#include "kernels/base/atomic_file.h"
+#include "kernels/base/host.h"
+
+char *fkv_folder_document(const char *folder, int64_t number, bool temporary) {
+    char *path = NULL;
+    if (asprintf(&path, "%s/" FKV_CAPTURE_DOCUMENTS "/%s%06lld.h5%s", folder, temporary ? "." : "", (long long)number,
+                 temporary ? ".tmp" : "") < 0)
+        return NULL;
+    return path;
+}
+
+static bool is_temporary(const char *name) { return name[0] == '.' && strstr(name, ".h5.tmp"); }
+
+static bool is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
+
+static int ascending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err) {
+    char path[4096];
+    *numbers = NULL;
+    *count = 0;
+    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_DOCUMENTS, folder);
+    DIR *dir = opendir(path);
+    if (!dir) return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
+    int64_t room = 0;
+    int status = FKV_OK;
+    for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
+        int64_t number = fkv_schema_document_number(e->d_name);
+        if (number < 0) continue;
+        if (*count == room) {
+            room = 2 * room + 64;
+            int64_t *larger = realloc(*numbers, (size_t)room * sizeof **numbers);
+            if (!larger) status = fkv_fail(err, "%s: out of memory", path);
+            if (larger) *numbers = larger;
+        }
+        if (status == FKV_OK) (*numbers)[(*count)++] = number;
+    }
+    closedir(dir);
+    if (status) {
+        free(*numbers);
+        *numbers = NULL;
+        return status;
+    }
+    if (*count) qsort(*numbers, (size_t)*count, sizeof **numbers, ascending);
+    return FKV_OK;
+}
+
+/* With `resume`: removes temporaries and refuses strangers. Without: refuses everything. A folder that is not there holds nothing. */
+static int clear_entries(const char *path, bool resume, bool documents, struct fkv_error *err) {
+    DIR *dir = opendir(path);
+    if (!dir) return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
+    int status = FKV_OK;
+    for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
+        bool ours = documents ? fkv_schema_document_number(e->d_name) >= 0
+                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) || !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS);
+        if (is_dots(e->d_name) || (resume && ours)) continue;
+        if (!resume)
+            status = fkv_fail(err, "%s: exists and is not empty: choose another folder%s", path,
+                              ours || is_temporary(e->d_name) ? ", or go on in it with --resume" : "");
+        else if (!is_temporary(e->d_name))
+            status = fkv_fail(err, "%s: holds %s, which is no part of a capture", path, e->d_name);
+        else if (unlinkat(dirfd(dir), e->d_name, 0))
+            status = fkv_fail_errno(err, "%s/%s: cannot remove", path, e->d_name);
+    }
+    closedir(dir);
+    return status;
+}
+
+int fkv_folder_prepare(const char *folder, bool resume, bool *fresh, int *lock, struct fkv_error *err) {
+    char documents[4096];
+    *fresh = false;
+    *lock = -1;
+    if ((size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >= sizeof documents)
+        return fkv_fail(err, "%s: the path is too long", folder);
+    if (!resume && clear_entries(folder, false, false, err)) return FKV_FAILED;
+    if (fkv_make_directories(documents, err)) return FKV_FAILED;
+    *lock = open(documents, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return fkv_fail_errno(err, "%s: cannot open", documents);
+    if (flock(*lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return fkv_fail(err, "%s: another run is writing here", folder);
+    if (clear_entries(folder, true, false, err) || clear_entries(documents, true, true, err)) return FKV_FAILED;
+    if (access(documents, W_OK)) return fkv_fail_errno(err, "%s: cannot write", documents);
+    int64_t *numbers, count;
+    if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
+    free(numbers);
+    *fresh = count == 0;
+    return FKV_OK;
+}
+
+int fkv_folder_check(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
+    struct fkv_capture *c = NULL;
+    if (fkv_capture_open(folder, &c, err)) return FKV_FAILED;
+    int status = fkv_capture_info_compare(info, fkv_capture_info(c), folder, err);
+    fkv_capture_close(c);
+    return status;
+}
+
+static int link_documents(hid_t file, const char *folder, struct fkv_error *err) {
+    int64_t *numbers, count;
+    if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
+    hid_t group = fkv_hdf_group(file, FKV_CAPTURE_DOCUMENTS, err);
+    int status = group < 0 ? FKV_FAILED : FKV_OK;
+    for (int64_t i = 0; i < count && status == FKV_OK; i++) {
+        char target[64], name[32];
+        snprintf(target, sizeof target, FKV_CAPTURE_DOCUMENTS "/%06lld.h5", (long long)numbers[i]);
+        snprintf(name, sizeof name, "%06lld", (long long)numbers[i]);
+        if (H5Lcreate_external(target, "/document", group, name, H5P_DEFAULT, H5P_DEFAULT) < 0)
+            status = fkv_hdf_fail(err, "cannot link to %s", target);
+    }
+    if (group >= 0) H5Gclose(group);
+    free(numbers);
+    return status;
+}
+
+int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
+    char path[4096], temporary[4096], created[32];
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s/." FKV_CAPTURE_FACE ".tmp", folder) >= sizeof temporary)
+        return fkv_fail(err, "%s: the path is too long", folder);
+    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_FACE, folder);
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    hid_t file = fkv_hdf_create(temporary, false, err);
+    if (file < 0) return FKV_FAILED;
+    int status = fkv_schema_write_info(file, info, err) || fkv_hdf_put_string(file, "created", created, err) ||
+                         link_documents(file, folder, err)
+                     ? fkv_error_prefix(err, "%s", path)
+                     : FKV_OK;
+    if (status == FKV_OK)
+        status = fkv_hdf_close(file, path, err);
+    else
+        H5Fclose(file);
+    if (status == FKV_OK) status = fkv_atomic_rename(temporary, path, err);
+    if (status) unlink(temporary);
+    return status;
+}
+
+void fkv_folder_remove_if_empty(const char *folder) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_DOCUMENTS, folder);
+    if (rmdir(path) == 0) rmdir(folder);
+}

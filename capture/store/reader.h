@@ -1,0 +1,31 @@
+/* An opened capture, as opening (capture_open.c) leaves it to reading (capture_read.c). */
+#ifndef FKV_STORE_READER_H
+#define FKV_STORE_READER_H
+
+#include "capture/store/schema.h"
+
+struct entry {
+    struct fkv_recording recording;
+    char *file, *group;
+    bool whole_file; /* of ours, with one recording */
+};
+
+struct fkv_capture {
+    char *path;
+    struct fkv_capture_info info;
+    fkv_sha256_hex sha256;
+    struct entry *entries;
+    int32_t count, room;
+
+    int32_t current; /* whose file is open; -1: none */
+    hid_t file, group, states[FKV_STATES];
+    uint16_t *scratch; /* [scratch_count] 16-bit numbers on their way to float32 */
+    size_t scratch_count;
+};
+
+/* The format of a dataset of states; float64 counts as float32, which is what it is read as. */
+int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, struct fkv_error *err);
+int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found, struct fkv_error *err);
+void fkv_reader_close_current(struct fkv_capture *c);
+
+#endif

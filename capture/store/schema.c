@@ -1,0 +1,313 @@
+/* The root attributes and shapes of captures.
+ *
+ * Chunks are [1, heads, tokens, head_dim]. Tokens are cut into equal chunks of at most 512, the block a model runs in, or of more where 512 tokens of all
+ * heads stay under 256 KiB; heads are joined until a chunk has 256 KiB. So a block is written once, in large pieces, and whoever reads one head of a large model reads little else. */
+#include "capture/store/schema.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_TOKENS = 512, CHUNK_BYTES = 256 << 10, MOST = 1 << 16, MOST_CONTEXT = 1 << 30 };
+#define MOST_SUMS 1e11 /* numbers; far beyond memory, far below what overflows */
+
+const char *const fkv_state_names[FKV_STATES] = {"key", "value", "key_rotated", "query"};
+
+/* ---- memory ---- */
+
+void fkv_capture_info_free(struct fkv_capture_info *info) {
+    free(info->model_name);
+    free(info->rope_scaling);
+    free(info->backend);
+    free(info->options);
+    free(info->layer_index);
+    free(info->head_index);
+    free(info->inv_freq);
+    *info = (struct fkv_capture_info){0};
+}
+
+int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads, int32_t n, int32_t head_dim,
+                              struct fkv_error *err) {
+    size_t rows = (size_t)layers * (size_t)heads;
+    *sums = (struct fkv_spectra_sums){.layers = layers, .heads = heads, .n = n, .head_dim = head_dim};
+    if ((double)rows * n > MOST_SUMS || (double)rows * head_dim > MOST_SUMS)
+        return fkv_fail(err, "spectra of %d layers, %d heads, %d frequencies are too large", layers, heads, n);
+    sums->power_sum = calloc(rows * (size_t)n, sizeof(double));
+    sums->power_sum_of_squares = calloc(rows * (size_t)n, sizeof(double));
+    sums->normalised_sum = calloc(rows * (size_t)n, sizeof(double));
+    sums->channel_mean_sum = calloc(rows * (size_t)head_dim, sizeof(double));
+    sums->energy_sum = calloc(rows, sizeof(double));
+    if (sums->power_sum && sums->power_sum_of_squares && sums->normalised_sum && sums->channel_mean_sum &&
+        sums->energy_sum)
+        return FKV_OK;
+    fkv_spectra_sums_free(sums);
+    return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies", layers, heads, n);
+}
+
+void fkv_spectra_sums_free(struct fkv_spectra_sums *sums) {
+    free(sums->power_sum);
+    free(sums->power_sum_of_squares);
+    free(sums->normalised_sum);
+    free(sums->channel_mean_sum);
+    free(sums->energy_sum);
+    *sums = (struct fkv_spectra_sums){0};
+}
+
+void fkv_sums_arrays(const struct fkv_spectra_sums *s, struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]) {
+    const hsize_t layers = (hsize_t)s->layers, heads = (hsize_t)s->heads, n = (hsize_t)s->n, d = (hsize_t)s->head_dim;
+    const struct fkv_sums_array all[FKV_SUMS_ARRAYS] = {
+        {"power_sum", 3, {layers, heads, n}, s->power_sum},
+        {"power_sum_of_squares", 3, {layers, heads, n}, s->power_sum_of_squares},
+        {"normalised_sum", 3, {layers, heads, n}, s->normalised_sum},
+        {"channel_mean_sum", 3, {layers, heads, d}, s->channel_mean_sum},
+        {"energy_sum", 2, {layers, heads, 0}, s->energy_sum},
+    };
+    memcpy(arrays, all, sizeof all);
+}
+
+/* ---- root attributes ---- */
+
+static int put_int(hid_t file, const char *name, int64_t value, struct fkv_error *err) {
+    return fkv_hdf_put_numbers(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
+}
+
+static int put_double(hid_t file, const char *name, double value, struct fkv_error *err) {
+    return fkv_hdf_put_numbers(file, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
+}
+
+static int put_text(hid_t file, const char *name, const char *value, struct fkv_error *err) {
+    return fkv_hdf_put_string(file, name, value ? value : "", err);
+}
+
+int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err) {
+    bool failed =
+        put_text(file, "format", FKV_CAPTURE_FORMAT, err) ||
+        put_int(file, "format_version", FKV_CAPTURE_FORMAT_VERSION, err) ||
+        put_text(file, "software_version", FKV_VERSION, err) || put_text(file, "model_name", info->model_name, err) ||
+        put_text(file, "model_sha256", info->model_sha256, err) ||
+        put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
+        put_int(file, "n_layers", info->n_layers, err) || put_int(file, "n_heads", info->n_heads, err) ||
+        put_int(file, "n_kv_heads", info->n_kv_heads, err) || put_int(file, "head_dim", info->head_dim, err) ||
+        fkv_hdf_put_numbers(file, "layer_index", H5T_STD_I32LE, H5T_NATIVE_INT32, info->layer_count, info->layer_index,
+                            err) ||
+        fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32, info->head_count, info->head_index,
+                            err) ||
+        put_double(file, "rope_theta", info->rope_theta, err) ||
+        put_text(file, "rope_scaling", info->rope_scaling, err) ||
+        (info->inv_freq && fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, info->head_dim / 2,
+                                               info->inv_freq, err)) ||
+        put_double(file, "attention_scale", info->attention_scale, err) ||
+        put_int(file, "trained_context", info->trained_context, err) ||
+        fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
+        put_text(file, "dtype", fkv_dtype_name(info->dtype), err) || put_text(file, "backend", info->backend, err) ||
+        put_text(file, "options", info->options, err);
+    return failed ? FKV_FAILED : FKV_OK;
+}
+
+static int get_count(hid_t file, const char *name, int64_t low, int64_t high, bool required, int32_t *value,
+                     struct fkv_error *err) {
+    int64_t number = *value;
+    bool found;
+    if (fkv_hdf_get_int(file, name, low, high, &number, &found, err)) return FKV_FAILED;
+    if (required && !found) return fkv_fail(err, "attribute %s: expected %s, found none", name, "a number at the root");
+    *value = (int32_t)number;
+    return FKV_OK;
+}
+
+static int get_hash(hid_t file, const char *name, fkv_sha256_hex out, struct fkv_error *err) {
+    char *text = NULL;
+    if (fkv_hdf_get_string(file, name, &text, NULL, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    if (text && *text && strspn(text, "0123456789abcdef") != strlen(text))
+        status = fkv_fail(err, "attribute %s: expected 64 hex digits, found \"%.80s\"", name, text);
+    else if (text && *text && strlen(text) != 64)
+        status = fkv_fail(err, "attribute %s: expected 64 hex digits, found %zu", name, strlen(text));
+    else
+        snprintf(out, sizeof(fkv_sha256_hex), "%s", text ? text : "");
+    free(text);
+    return status;
+}
+
+/* Ascending indices below `limit`; where the file has none: all of them. */
+static int get_indices(hid_t file, const char *name, int32_t limit, int32_t **index, int32_t *count,
+                       struct fkv_error *err) {
+    void *numbers = NULL;
+    int64_t n = limit;
+    if (fkv_hdf_get_numbers(file, name, H5T_NATIVE_INT32, limit, &numbers, &n, NULL, err)) return FKV_FAILED;
+    int32_t *values = numbers ? numbers : calloc((size_t)limit, sizeof *values);
+    if (!values) return fkv_fail(err, "attribute %s: out of memory", name);
+    for (int32_t i = 0; !numbers && i < limit; i++) values[i] = i;
+    *index = values;
+    *count = (int32_t)n;
+    for (int32_t i = 0; i < n; i++)
+        if (values[i] < 0 || values[i] >= limit || (i && values[i] <= values[i - 1]))
+            return fkv_fail(err, "attribute %s: expected ascending numbers below %d, found %d at place %d", name, limit,
+                            values[i], i);
+    return FKV_OK;
+}
+
+static int get_format(hid_t file, struct fkv_error *err) {
+    char *format = NULL;
+    int64_t version = FKV_CAPTURE_FORMAT_VERSION;
+    if (fkv_hdf_get_string(file, "format", &format, NULL, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    if (format && strcmp(format, FKV_CAPTURE_FORMAT))
+        status = fkv_fail(err, "attribute format: expected \"%s\", found \"%.80s\"", FKV_CAPTURE_FORMAT, format);
+    else if (format)
+        status = fkv_hdf_get_int(file, "format_version", 1, FKV_CAPTURE_FORMAT_VERSION, &version, NULL, err);
+    free(format);
+    return status;
+}
+
+static int get_dtype(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
+    char *name = NULL;
+    if (fkv_hdf_get_string(file, "dtype", &name, NULL, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    if (name && fkv_dtype_parse(name, &info->dtype))
+        status = fkv_fail(err, "attribute dtype: expected f16, f32 or bf16, found \"%.80s\"", name);
+    free(name);
+    return status;
+}
+
+static int get_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
+    void *numbers = NULL;
+    int64_t count = 0;
+    if (fkv_hdf_get_double(file, "rope_theta", &info->rope_theta, NULL, err) ||
+        fkv_hdf_get_double(file, "attention_scale", &info->attention_scale, NULL, err) ||
+        fkv_hdf_get_string(file, "rope_scaling", &info->rope_scaling, NULL, err) ||
+        fkv_hdf_get_numbers(file, "inv_freq", H5T_NATIVE_DOUBLE, MOST, &numbers, &count, NULL, err))
+        return FKV_FAILED;
+    info->inv_freq = numbers;
+    if (numbers && count != info->head_dim / 2)
+        return fkv_fail(err, "attribute inv_freq: expected %d numbers (head_dim/2), found %lld", info->head_dim / 2,
+                        (long long)count);
+    return FKV_OK;
+}
+
+int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
+    *info = (struct fkv_capture_info){0};
+    int64_t adds_bos = 0;
+    bool failed = get_format(file, err) || get_count(file, "n_layers", 1, MOST, true, &info->n_layers, err) ||
+                  get_count(file, "n_kv_heads", 1, MOST, true, &info->n_kv_heads, err) ||
+                  get_count(file, "head_dim", 1, MOST, true, &info->head_dim, err) ||
+                  get_count(file, "n_heads", 0, MOST, false, &info->n_heads, err) ||
+                  get_count(file, "trained_context", 0, MOST_CONTEXT, false, &info->trained_context, err) ||
+                  fkv_hdf_get_int(file, "adds_bos", 0, 1, &adds_bos, NULL, err) ||
+                  get_indices(file, "layer_index", info->n_layers, &info->layer_index, &info->layer_count, err) ||
+                  get_indices(file, "head_index", info->n_kv_heads, &info->head_index, &info->head_count, err) ||
+                  get_hash(file, "model_sha256", info->model_sha256, err) ||
+                  get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
+                  fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
+                  fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
+                  fkv_hdf_get_string(file, "options", &info->options, NULL, err) || get_dtype(file, info, err) ||
+                  get_rotation(file, info, err);
+    info->adds_bos = adds_bos != 0;
+    if (!failed && info->attention_scale == 0) info->attention_scale = 1 / sqrt(info->head_dim);
+    if (!failed && info->n_heads && info->n_heads % info->n_kv_heads)
+        failed = fkv_fail(err, "attribute n_heads: expected a multiple of n_kv_heads = %d, found %d", info->n_kv_heads,
+                          info->n_heads);
+    if (!failed) return FKV_OK;
+    fkv_capture_info_free(info);
+    return FKV_FAILED;
+}
+
+/* ---- comparing ---- */
+
+static int differ_text(const char *field, const char *expected, const char *found, struct fkv_error *err) {
+    if (!strcmp(expected ? expected : "", found ? found : "")) return FKV_OK;
+    return fkv_fail(err, "%s: expected \"%.300s\", found \"%.300s\"", field, expected ? expected : "",
+                    found ? found : "");
+}
+
+static int differ_number(const char *field, double expected, double found, struct fkv_error *err) {
+    if (expected == found) return FKV_OK;
+    return fkv_fail(err, "%s: expected %.17g, found %.17g", field, expected, found);
+}
+
+static int differ_indices(const char *field, int32_t count, const int32_t *expected, int32_t found_count,
+                          const int32_t *found, struct fkv_error *err) {
+    if (count != found_count) return fkv_fail(err, "%s: expected %d of them, found %d", field, count, found_count);
+    for (int32_t i = 0; i < count; i++)
+        if (expected[i] != found[i])
+            return fkv_fail(err, "%s: expected %d at place %d, found %d", field, expected[i], i, found[i]);
+    return FKV_OK;
+}
+
+static int differ_states(uint32_t expected, uint32_t found, struct fkv_error *err) {
+    for (int i = 0; i < FKV_STATES; i++)
+        if (((expected ^ found) >> i) & 1)
+            return fkv_fail(err, "%s: expected %s, found %s", fkv_state_names[i], (expected >> i) & 1 ? "it" : "none",
+                            (found >> i) & 1 ? "it" : "none");
+    return FKV_OK;
+}
+
+int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_capture_info *b, const char *where,
+                             struct fkv_error *err) {
+    bool same =
+        differ_text("model_name", a->model_name, b->model_name, err) == FKV_OK &&
+        differ_text("model_sha256", a->model_sha256, b->model_sha256, err) == FKV_OK &&
+        differ_text("tokenizer_sha256", a->tokenizer_sha256, b->tokenizer_sha256, err) == FKV_OK &&
+        differ_number("n_layers", a->n_layers, b->n_layers, err) == FKV_OK &&
+        differ_number("n_heads", a->n_heads, b->n_heads, err) == FKV_OK &&
+        differ_number("n_kv_heads", a->n_kv_heads, b->n_kv_heads, err) == FKV_OK &&
+        differ_number("head_dim", a->head_dim, b->head_dim, err) == FKV_OK &&
+        differ_number("rope_theta", a->rope_theta, b->rope_theta, err) == FKV_OK &&
+        differ_text("rope_scaling", a->rope_scaling, b->rope_scaling, err) == FKV_OK &&
+        differ_number("trained_context", a->trained_context, b->trained_context, err) == FKV_OK &&
+        differ_indices("layer_index", a->layer_count, a->layer_index, b->layer_count, b->layer_index, err) == FKV_OK &&
+        differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index, err) == FKV_OK &&
+        differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
+        differ_states(a->states, b->states, err) == FKV_OK &&
+        differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&
+        differ_text("options", a->options, b->options, err) == FKV_OK;
+    return same ? FKV_OK : fkv_error_prefix(err, "%s: made with another model, tokenizer or options", where);
+}
+
+/* ---- shapes ---- */
+
+int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state) {
+    return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads) : info->head_count;
+}
+
+int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head) {
+    if (state != FKV_STATE_QUERY) return info->head_index[head];
+    int32_t group = info->n_heads / info->n_kv_heads;
+    return info->head_index[head / group] * group + head % group;
+}
+
+void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens, int64_t *tokens,
+                      int32_t *heads) {
+    int32_t all = fkv_schema_heads(info, state);
+    int64_t row = (int64_t)info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype), most = CHUNK_BYTES / (row * all);
+    if (most < CHUNK_TOKENS) most = CHUNK_TOKENS;
+    int64_t pieces = (n_tokens + most - 1) / most;
+    *tokens = (n_tokens + pieces - 1) / pieces;
+    *heads = 1;
+    while (*heads < all && (*tokens * row * *heads < CHUNK_BYTES || all % *heads)) ++*heads;
+}
+
+int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length) {
+    enum { FILE_OVERHEAD = 16 << 10, CHUNK_OVERHEAD = 32 };
+    int64_t bytes = FILE_OVERHEAD + 8 * n_tokens;
+    for (enum fkv_state state = 0; state < FKV_STATES; state++) {
+        if (!((info->states >> state) & 1)) continue;
+        int64_t rows = (int64_t)info->layer_count * fkv_schema_heads(info, state);
+        if (info->spectra_only) {
+            bytes += rows * (3 * (int64_t)segment_length + info->head_dim + 1) * (int64_t)sizeof(double);
+            continue;
+        }
+        int64_t tokens;
+        int32_t heads;
+        fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
+        int64_t chunks = rows / heads * ((n_tokens + tokens - 1) / tokens);
+        bytes += chunks * (tokens * heads * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype) + CHUNK_OVERHEAD);
+    }
+    return bytes;
+}
+
+int64_t fkv_schema_document_number(const char *file_name) {
+    size_t digits = strspn(file_name, "0123456789");
+    if (digits < 6 || digits > 9 || strcmp(file_name + digits, ".h5")) return -1;
+    return strtoll(file_name, NULL, 10);
+}

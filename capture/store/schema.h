@@ -1,0 +1,41 @@
+/* What the writer, the reader and the merger of captures agree on: names, root attributes, chunk shapes. Inside the store only. */
+#ifndef FKV_STORE_SCHEMA_H
+#define FKV_STORE_SCHEMA_H
+
+#include "capture/store/capture.h"
+#include "capture/store/hdf.h"
+
+#define FKV_CAPTURE_FACE "capture.h5"
+#define FKV_CAPTURE_DOCUMENTS "documents"
+#define FKV_CAPTURE_FORMAT "freqkv-capture"
+
+/* Names of the arrays of /document/spectra/STATE, in the order of struct fkv_spectra_sums. */
+enum { FKV_SUMS_ARRAYS = 5 };
+struct fkv_sums_array {
+    const char *name;
+    int rank;
+    hsize_t dims[3];
+    double *data;
+};
+void fkv_sums_arrays(const struct fkv_spectra_sums *sums, struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]);
+
+int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err);
+/* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's own needs n_layers, n_kv_heads, head_dim. */
+int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
+
+/* Heads on axis 1: the captured KV heads, or the query heads that share them. */
+int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state);
+/* The model's number of head `head` of axis 1. */
+int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head);
+
+/* Tokens and heads per chunk of a state of T tokens. */
+void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens, int64_t *tokens,
+                      int32_t *heads);
+
+/* "NNNNNN.h5" -> its number, or -1. */
+int64_t fkv_schema_document_number(const char *file_name);
+
+/* The file of a recording that has one for itself, made by us; else NULL. */
+const char *fkv_capture_own_file(const struct fkv_capture *c, int32_t index);
+
+#endif
