@@ -1,7 +1,7 @@
 /* A small figure toolkit over cairo: axes, lines, bands, heat maps, a colour bar and legends, at print quality, the same to the byte on every run.
  * One picture is drawn twice from the same description: PNG (through libpng: pHYs 300 dpi, provenance as text chunks) and SVG (provenance as metadata).
  * A figure is a grid of panels. It is filled first and laid out when it is written, because margins depend on what the ticks say; the caller places nothing.
- * Text is UTF-8 in DejaVu Sans, found by path (FKV_FONT overrides); "10^{-2}" raises what stands in the braces. All sizes but the figure's own are points (1/72 inch). */
+ * Text is UTF-8 in DejaVu Sans, found by path (FKV_FONT overrides); "10^{2}" raises and "x_{L}" lowers what stands in the braces. All sizes but the figure's own are points (1/72 inch). */
 #ifndef FKV_ANALYZE_FIGURE_H
 #define FKV_ANALYZE_FIGURE_H
 

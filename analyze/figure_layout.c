@@ -116,7 +116,7 @@ static void number_ticks(const struct fkv_scale *s, double factor, int most, str
 /* As many labels as stand apart; where even two do not, the later gives way. */
 static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright, struct fkv_ticks *t) {
     double length = fabs(s->to - s->from);
-    int most = (int)fmax(2, length / (upright ? 22 : s->logarithmic ? 24 : 38)), hit;
+    int most = (int)fmax(2, length / (upright ? (s->logarithmic ? 14 : 18) : 26)), hit;
     for (;; most--) {
         number_ticks(s, factor, most, t);
         hit = colliding(cr, t, s, factor, upright);
@@ -171,8 +171,8 @@ static void overhang(cairo_t *cr, const struct fkv_panel *p, const struct fkv_ti
 
 static struct margins find_margins(const struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
     struct margins m = {gap, gap / 2, gap, gap / 2};
-    if (p->show_y) m.left = tick_length + 2 + widest(cr, &p->ty) + (f->share ? 0 : label_room);
-    if (p->show_x) m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share ? 0 : label_room);
+    if (p->show_y) m.left = tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_room);
+    if (p->show_x) m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_room);
     if (p->show_x) overhang(cr, p, &p->tx, 1, &m);
     if (p->top_label) {
         m.top = tick_length + 4 + FKV_SIZE_TICK + label_room;
@@ -231,7 +231,7 @@ static void bar_ticks(struct fkv_figure *f, cairo_t *cr) {
     if (bar->steps)
         name_ticks(cr, &s, true, bar->steps, bar->names, 0.5, &f->bar_ticks);
     else
-        fkv_ticks_linear(s.low, s.high, (int)fmax(2, f->bar_box.height / 24), bar->integers, &f->bar_ticks);
+        fkv_ticks_linear(s.low, s.high, (int)fmax(2, f->bar_box.height / 18), bar->integers, &f->bar_ticks);
 }
 
 /* Beside the panels, as high as they are up to four inches. */
@@ -256,7 +256,7 @@ static void find_area(struct fkv_figure *f, cairo_t *cr) {
             fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_TITLE, FKV_CENTER, none, f->title) * FKV_SIZE_TITLE * 1.3;
     if (f->note)
         bottom -=
-            fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, none, f->note) * FKV_SIZE_NOTE * 1.3 + 3;
+            fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, none, f->note) * FKV_SIZE_NOTE * 1.3 + 5;
     if (f->legend.outside) {
         double height = fkv_legend_rows_height(f, cr, width);
         bottom -= height;

@@ -39,23 +39,26 @@ static void paint_grid(const struct fkv_panel *p, cairo_t *cr) {
     }
 }
 
-/* The polygon of a band, from break to break. */
+static bool in_band(const struct fkv_panel *p, const struct fkv_item *item, int k) {
+    return !(p->sx.zero && item->x[k] == 0) && !isnan(fkv_scale_at(&p->sx, item->x[k])) &&
+           !isnan(fkv_scale_at(&p->sy, item->y[k])) && !isnan(fkv_scale_at(&p->sy, item->high[k]));
+}
+
+/* One polygon from break to break: along the low side, back along the high one. At x = 0 of a logarithmic axis, an upright bar. */
 static void paint_band(const struct fkv_panel *p, cairo_t *cr, const struct fkv_item *item) {
     fkv_paint_color(cr, item->style.color);
-    for (int k = 0; k < item->n;) {
-        int first = k;
-        for (; k < item->n; k++) {
-            double x = fkv_scale_at(&p->sx, item->x[k]), y = fkv_scale_at(&p->sy, item->y[k]);
-            if (isnan(x) || isnan(y) || isnan(fkv_scale_at(&p->sy, item->high[k])) || item->x[k] == 0) break;
-            cairo_line_to(cr, x, y);
+    for (int k = 0, first; k < item->n; k++) {
+        double y = fkv_scale_at(&p->sy, item->y[k]), high = fkv_scale_at(&p->sy, item->high[k]);
+        if (p->sx.zero && item->x[k] == 0 && !isnan(y) && !isnan(high)) {
+            double half = (strip_box(p).width - 3) / 2;
+            cairo_rectangle(cr, p->sx.zero_at - half, high, 2 * half, y - high);
         }
+        for (first = k; k < item->n && in_band(p, item, k); k++)
+            cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[k]), fkv_scale_at(&p->sy, item->y[k]));
         for (int back = k - 1; back >= first; back--)
             cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[back]), fkv_scale_at(&p->sy, item->high[back]));
-        if (k > first) {
-            cairo_close_path(cr);
-            cairo_fill(cr);
-        }
-        while (k < item->n && k == first) k++, first = k; /* past the break */
+        if (k > first) cairo_close_path(cr), k--; /* what ended it is looked at anew */
+        cairo_fill(cr);
     }
 }
 
@@ -125,7 +128,8 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
             double v = m->values[r * m->columns + c], x = p->box.x + c * w, y = p->box.y + r * h;
             struct fkv_color color = isfinite(v) ? fkv_color_map((v - m->low) / (m->high - m->low)) : missing;
             fkv_paint_color(cr, color);
-            cairo_rectangle(cr, x, y, p->box.x + p->box.width - x, fmin(h + 0.5, p->box.y + p->box.height - y));
+            cairo_rectangle(cr, x, y, fmin(w + 0.5, p->box.x + p->box.width - x),
+                            fmin(h + 0.5, p->box.y + p->box.height - y));
             cairo_fill(cr);
         }
     for (int i = 0; numbers && i < m->rows * m->columns; i++) {
@@ -187,8 +191,8 @@ static void paint_labels(struct fkv_figure *f, const struct fkv_panel *p, cairo_
     double widest = 0, middle = p->box.x + p->box.width / 2;
     for (int i = 0; i < p->ty.count; i++) widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, p->ty.label[i]));
     double room = p->box.width * 1.15;
-    label(f, cr, middle, p->box.y + p->box.height + tick_length + 5 + 2 * FKV_SIZE_LABEL, room, FKV_SIZE_LABEL, false,
-          p->x.label);
+    label(f, cr, middle, p->box.y + p->box.height + tick_length + 3 + FKV_SIZE_TICK + FKV_SIZE_LABEL, room,
+          FKV_SIZE_LABEL, false, p->x.label);
     label(f, cr, p->box.x - tick_length - 6 - widest, p->box.y + p->box.height / 2, p->box.height * 1.15,
           FKV_SIZE_LABEL, true, p->y.label);
     if (p->top_label)

@@ -1,5 +1,5 @@
 /* Text: one font, opened by path through FreeType, so that neither fontconfig's configuration nor the installed fonts change a picture. Hinting is off, so that
- * widths are the same in PNG and SVG. Superscripts are the only markup. Pango was dropped: it needs fontconfig and crashes where no font is installed. */
+ * widths are the same in PNG and SVG. Superscripts and subscripts are the only markup. Pango was dropped: it needs fontconfig and crashes where no font is installed. */
 #include "analyze/figure_parts.h"
 
 #include <cairo-ft.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const double raised_size = 0.7, raised_by = 0.42, ascent = 0.76, descent = 0.24; /* of the size */
+static const double small = 0.7, raised_by = 0.42, lowered_by = 0.16, ascent = 0.76, descent = 0.24; /* of the size */
 
 static const char *const font_paths[] = {
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
@@ -70,19 +70,22 @@ void fkv_text_begin(const struct fkv_figure *f, cairo_t *cr) {
     cairo_set_font_face(cr, f->font);
 }
 
+/* +1 where a superscript begins, -1 where a subscript does. */
+static int mark(const char *p) { return !strncmp(p, "^{", 2) - !strncmp(p, "_{", 2); }
+
 /* Takes the next stretch of one height off *text. */
-static bool next_run(const char **text, char run[256], bool *raised) {
+static bool next_run(const char **text, char run[256], int *level) {
     const char *p = *text;
     if (!*p) return false;
-    *raised = !strncmp(p, "^{", 2);
-    if (*raised) p += 2;
+    *level = mark(p);
+    if (*level) p += 2;
     size_t n = 0;
-    while (*p && (*raised ? *p != '}' : strncmp(p, "^{", 2) != 0)) {
+    while (*p && (*level ? *p != '}' : !mark(p))) {
         if (n >= 250 && ((unsigned char)*p & 0xc0) != 0x80) break; /* never in the middle of a character */
         run[n++] = *p++;
     }
     run[n] = 0;
-    *text = *raised && *p == '}' ? p + 1 : p;
+    *text = *level && *p == '}' ? p + 1 : p;
     return true;
 }
 
@@ -95,9 +98,9 @@ static double run_advance(cairo_t *cr, double size, const char *run) {
 
 double fkv_text_width(cairo_t *cr, double size, const char *text) {
     char run[256];
-    bool raised;
+    int level;
     double width = 0;
-    while (next_run(&text, run, &raised)) width += run_advance(cr, raised ? size * raised_size : size, run);
+    while (next_run(&text, run, &level)) width += run_advance(cr, level ? size * small : size, run);
     return width;
 }
 
@@ -117,23 +120,23 @@ void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size
               struct fkv_color color, const char *text) {
     if (!*text) return;
     double width = fkv_text_width(cr, size, text);
-    double top = strstr(text, "^{") ? raised_by + raised_size * ascent : ascent;
+    double top = strstr(text, "^{") ? raised_by + small * ascent : ascent;
     double shift = anchor == FKV_LEFT ? 0 : anchor == FKV_CENTER ? width / 2 : width;
     struct fkv_box flat = {x - shift, y - top * size, width, (top + descent) * size};
     struct fkv_box stood = {x - top * size, y - width + shift, (top + descent) * size, width};
     remember(f, upright ? stood : flat, text);
 
     char run[256];
-    bool raised;
+    int level;
     fkv_paint_color(cr, color);
     cairo_save(cr);
     cairo_translate(cr, x, y);
     if (upright) cairo_rotate(cr, -M_PI / 2);
     double at = -shift;
-    for (const char *rest = text; next_run(&rest, run, &raised);) {
-        double run_size = raised ? size * raised_size : size;
+    for (const char *rest = text; next_run(&rest, run, &level);) {
+        double run_size = level ? size * small : size;
         double advance = run_advance(cr, run_size, run);
-        cairo_move_to(cr, at, raised ? -raised_by * size : 0);
+        cairo_move_to(cr, at, level > 0 ? -raised_by * size : level < 0 ? lowered_by * size : 0);
         cairo_show_text(cr, run);
         at += advance;
     }

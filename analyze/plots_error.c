@@ -72,7 +72,7 @@ static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, st
                                e->relative_error[1]};
     for (int i = 0; i < 4; i++) {
         const struct fkv_axis x = {i >= 2 ? "retaining ratio \u03b3" : NULL, FKV_FIT, FKV_FIT, .logarithmic = false};
-        const struct fkv_axis y = {i % 2 ? "\u2016x \u2212 x_L\u2016 / \u2016x\u2016" : "retained energy / total",
+        const struct fkv_axis y = {i % 2 ? "\u2016x \u2212 x_{L}\u2016 / \u2016x\u2016" : "retained energy (fraction)",
                                    FKV_FIT, FKV_FIT, .logarithmic = false};
         if (fkv_figure_axes(f, i, titles[i], &x, &y, NULL, 1, err) || add_layers(f, i, e, values[i], c, err) ||
             (i % 2 && add_floor(f, i, e, err)))
@@ -87,7 +87,7 @@ int fkv_plot_error(const struct fkv_error_curves *e, const char *folder, const s
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
              fkv_plot_state[e->state]);
-    snprintf(note, sizeof note, "n = %d tokens. Lines: mean over heads.%s", e->n,
+    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens. Lines: mean over heads.%s", e->n,
              e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads." : "");
     fkv_plot_note_model(note, p);
     if (fkv_figure_create(6.6, 5.2, 2, 2, title, &f, err)) return FKV_FAILED;
@@ -120,13 +120,13 @@ int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
     char title[160], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "Relative error of %s at \u03b3 = %.4g, without DC", fkv_plot_state[e->state],
              e->gamma[g]);
-    snprintf(note, sizeof note, "n = %d tokens, \u230a\u03b3n\u230b lowest DCT coefficients kept.", e->n);
+    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens, \u230a\u03b3n\u230b lowest DCT coefficients kept.", e->n);
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {fkv_plot_heads(e->state), FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_color_bar bar = {.label = "relative error", .low = low, .high = high, .top = 1};
     struct fkv_figure *f = NULL;
-    double width = fmin(7.2, fmax(3.6, 1.5 + 0.33 * e->heads)), height = fmin(9, fmax(2.6, 1.1 + 0.17 * e->layers));
+    double width = fmin(7.2, fmax(4.3, 1.5 + 0.33 * e->heads)), height = fmin(9, fmax(2.6, 1.1 + 0.17 * e->layers));
     int rc = fkv_figure_create(width, height, 1, 1, title, &f, err);
     if (!rc) rc = fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err);
     if (!rc) rc = fkv_figure_heatmap(f, 0, e->layers, e->heads, values, e->layer_index, e->head_index, low, high, err);

@@ -90,11 +90,10 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
     for (int i = 0; i < b->count; i++) middle[i] = exp(middle[i]);
     int n = b->count - 1;
     if (n < 1) return FKV_OK;
-    if (s->layers > 1 &&
-        fkv_figure_band(f, 0, "range of the null over layers", null_shade, n, b->frequency + 1, low + 1, high + 1, err))
-        return FKV_FAILED;
     const struct fkv_line line = {.label = "permuted null", .color = null_color, .width = 1.0, .dashed = true};
-    return fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err);
+    if (fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err)) return FKV_FAILED;
+    if (s->layers == 1) return FKV_OK;
+    return fkv_figure_band(f, 0, "its range over layers", null_shade, n, b->frequency + 1, low + 1, high + 1, err);
 }
 
 /* What storage rounding adds, where it is near enough to the curves to matter: within a factor of ten below the lowest. */
@@ -131,12 +130,12 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
 
 static void describe(const struct fkv_spectrum *s, const struct bands *b, int most, char note[FKV_PLOT_NOTE]) {
     int used =
-        snprintf(note, FKV_PLOT_NOTE, "n = %d tokens, %lld segment%s of %d document%s. ", s->n, (long long)s->segments,
-                 s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
+        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s. ", s->n,
+                 (long long)s->segments, s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
     if (b->count < s->n)
         used += snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
                          "Lines: means over at most %d log-spaced bands of t. ", most);
-    snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, "t = 0 (DC) stands left of the axis break.");
+    snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, "DC (t\u00a0=\u00a00) stands left of the axis break.");
 }
 
 static void append(char note[FKV_PLOT_NOTE], const char *text) {
@@ -156,6 +155,7 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
     bool errors = s->layers <= FKV_PLOT_FEW && s->power_se &&
                   any_finite(s->power_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->n);
     if (errors) append(note, " Shading: \u00b1 1 standard error (upper bound).");
+    if (s->null && s->layers > 1) append(note, " Null: geometric mean and range over layers.");
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
     const struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = true};
