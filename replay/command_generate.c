@@ -1,0 +1,316 @@
+/* freqkv-replay generate: one prompt to the terminal as it comes, or a file of prompts to a file of continuations, which appears whole or not at all.
+ * A prompt's text is decoded together with its continuation and only what comes after is shown, because sentencepiece tokenizers treat the first word of a
+ * text differently. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/atomic_file.h"
+#include "kernels/base/json.h"
+#include "kernels/base/parse.h"
+#include "replay/commands.h"
+#include "replay/generate.h"
+#include "replay/needs.h"
+
+enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
+
+struct settings {
+    struct fkv_engine_options engine;
+    struct fkv_policy_options policy;
+    const char *prompt, *prompts, *out;
+    int64_t tokens, seed;
+    double temperature;
+};
+
+struct prompt {
+    json_t *id; /* as the file has it; NULL without one */
+    char *text;
+    int32_t *tokens;
+    size_t count;
+};
+
+struct prompts {
+    struct prompt *all;
+    size_t count;
+    size_t longest; /* in tokens */
+};
+
+static const char doc[] =
+    "Continues prompts under a cache policy."
+    "\v"
+    "Prompts are fed in blocks, then tokens are decoded one by one until --tokens or EOS. A seed gives the same continuation every time, whatever other "
+    "prompts stand in the file: the generator (splitmix64) starts at the seed for each.\n"
+    "\n"
+    "Examples:\n"
+    "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' --tokens 100 --policy freqkv --window 64\n"
+    "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl --out out.jsonl --temperature 0.8 --seed 1\n"
+    "\n"
+    "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of OUT.jsonl, and the object that --json prints, has: id (where "
+    "there was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens, stopped (\"eos\" or \"length\"), policy, window, "
+    "gamma, seed, temperature.";
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "Generation:", 5},
+    {"prompt", OPT_PROMPT, "TEXT", 0, "continue this text and print what comes", 5},
+    {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's field \"prompt\"", 5},
+    {"out", OPT_OUT, "OUT.jsonl", 0, "write one line per prompt; must not exist", 5},
+    {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
+    {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
+    {"seed", OPT_SEED, "s", 0, "of the sampling (default 0)", 5},
+    {0},
+};
+
+static void check_options(const struct settings *s, struct argp_state *state) {
+    if (s->engine.text_count || s->engine.token_ids_count)
+        argp_error(state, "generate reads --prompt or --prompts, not --text or --token-ids");
+    if (!s->prompt == !s->prompts) argp_error(state, "give --prompt or --prompts");
+    if (s->prompts && !s->out) argp_error(state, "--prompts needs --out");
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct settings *s = state->input;
+    struct fkv_error err = {0};
+    int status = FKV_OK;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &s->engine;
+        state->child_inputs[1] = &s->policy;
+        return 0;
+    case OPT_PROMPT: s->prompt = arg; return 0;
+    case OPT_PROMPTS: s->prompts = arg; return 0;
+    case OPT_OUT: s->out = arg; return 0;
+    case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
+    case OPT_TEMPERATURE: status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err); break;
+    case OPT_SEED: status = fkv_parse_int(arg, "--seed", 0, INT64_MAX, &s->seed, &err); break;
+    case ARGP_KEY_END: check_options(s, state); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    if (status) argp_error(state, "%s", err.message);
+    return 0;
+}
+
+static const struct argp_child children[] = {
+    {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
+
+/* ---- prompts ---- */
+
+static void free_prompts(struct prompts *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        json_decref(p->all[i].id);
+        free(p->all[i].text);
+        free(p->all[i].tokens);
+    }
+    free(p->all);
+}
+
+static int add_prompt(struct prompts *p, const struct fkv_engine *engine, const char *text, json_t *id,
+                      const char *where, struct fkv_error *err) {
+    struct prompt *larger = realloc(p->all, (p->count + 1) * sizeof *larger);
+    if (!larger) return fkv_fail(err, "%s: out of memory", where);
+    p->all = larger;
+    struct prompt *prompt = &p->all[p->count++];
+    *prompt = (struct prompt){.id = json_incref(id), .text = strdup(text)};
+    if (!prompt->text) return fkv_fail(err, "%s: out of memory", where);
+    if (fkv_tokenizer_encode(engine->tokenizer, text, strlen(text), true, &prompt->tokens, &prompt->count, err))
+        return fkv_error_prefix(err, "%s", where);
+    if (!prompt->count) return fkv_fail(err, "%s: the prompt has no tokens", where);
+    for (size_t i = 0; i < prompt->count; i++)
+        if (prompt->tokens[i] >= engine->model->config.vocab)
+            return fkv_fail(err, "%s: token %zu: expected an id below the model's %d, found %d", where, i,
+                            engine->model->config.vocab, prompt->tokens[i]);
+    if (prompt->count > p->longest) p->longest = prompt->count;
+    return FKV_OK;
+}
+
+static int add_line(struct prompts *p, const struct fkv_engine *engine, const char *line, size_t bytes,
+                    const char *where, struct fkv_error *err) {
+    const char *text;
+    json_t *row = fkv_json_parse(line, bytes, where, err);
+    if (!row) return FKV_FAILED;
+    int status = json_is_object(row) ? fkv_json_get_string(row, where, "prompt", true, &text, err)
+                                     : fkv_fail(err, "%s: expected an object with a field \"prompt\"", where);
+    if (!status) status = add_prompt(p, engine, text, json_object_get(row, "id"), where, err);
+    json_decref(row);
+    return status;
+}
+
+static int read_prompts(const struct settings *s, const struct fkv_engine *engine, struct prompts *p,
+                        struct fkv_error *err) {
+    if (s->prompt) return add_prompt(p, engine, s->prompt, NULL, "--prompt", err);
+    char *data, where[512];
+    size_t bytes;
+    if (fkv_read_file(s->prompts, (size_t)1 << 32, &data, &bytes, err)) return FKV_FAILED;
+    int status = FKV_OK, line = 0;
+    for (char *at = data, *end = data + bytes, *next; at < end && !status; at = next) {
+        char *newline = memchr(at, '\n', (size_t)(end - at));
+        size_t length = (size_t)((newline ? newline : end) - at);
+        next = newline ? newline + 1 : end;
+        snprintf(where, sizeof where, "%s:%d", s->prompts, ++line);
+        if (strspn(at, " \t\r") < length) status = add_line(p, engine, at, length, where, err);
+    }
+    free(data);
+    if (!status && !p->count) status = fkv_fail(err, "%s: no prompts", s->prompts);
+    return status;
+}
+
+/* ---- what comes out ---- */
+
+struct console {
+    const struct fkv_tokenizer *tokenizer;
+    const struct prompt *prompt;
+    size_t shown; /* bytes of the continuation already printed */
+};
+
+/* Bytes of a UTF-8 text without a last character that is not complete yet. */
+static size_t complete_bytes(const char *text, size_t bytes) {
+    for (size_t back = 1; back <= 4 && back <= bytes; back++) {
+        unsigned char c = (unsigned char)text[bytes - back];
+        if ((c & 0xc0) == 0x80) continue;
+        size_t length = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+        return length > back ? bytes - back : bytes;
+    }
+    return bytes;
+}
+
+/* The text that follows the prompt's, malloc'd. */
+static int continuation(const struct fkv_tokenizer *tokenizer, const struct prompt *prompt,
+                        const struct fkv_generation *g, char **text, size_t *bytes, struct fkv_error *err) {
+    size_t count = prompt->count + (size_t)g->count, before;
+    int32_t *ids = malloc(count * sizeof *ids);
+    if (!ids) return fkv_fail(err, "out of memory for %zu tokens", count);
+    memcpy(ids, prompt->tokens, prompt->count * sizeof *ids);
+    if (g->count) memcpy(ids + prompt->count, g->ids, (size_t)g->count * sizeof *ids);
+    int status = fkv_tokenizer_decode(tokenizer, ids, prompt->count, text, &before, err);
+    if (!status) {
+        free(*text);
+        status = fkv_tokenizer_decode(tokenizer, ids, count, text, bytes, err);
+    }
+    free(ids);
+    if (status) return FKV_FAILED;
+    if (before > *bytes) before = *bytes;
+    *bytes -= before;
+    memmove(*text, *text + before, *bytes + 1);
+    return FKV_OK;
+}
+
+static int show(void *context, const struct fkv_generation *g, struct fkv_error *err) {
+    struct console *c = context;
+    char *text;
+    size_t bytes;
+    if (continuation(c->tokenizer, c->prompt, g, &text, &bytes, err)) return FKV_FAILED;
+    size_t complete = complete_bytes(text, bytes);
+    if (complete > c->shown) {
+        fwrite(text + c->shown, 1, complete - c->shown, stdout);
+        fflush(stdout);
+        c->shown = complete;
+    }
+    free(text);
+    return ferror(stdout) ? fkv_fail_errno(err, "standard output") : FKV_OK;
+}
+
+/* A new reference; NULL and a message. */
+static json_t *result_json(const struct settings *s, const struct fkv_engine *engine,
+                           const struct fkv_policy_setup *setup, const struct prompt *prompt,
+                           const struct fkv_generation *g, struct fkv_error *err) {
+    char *text;
+    size_t bytes;
+    if (continuation(engine->tokenizer, prompt, g, &text, &bytes, err)) return NULL;
+    bytes = complete_bytes(text, bytes);
+    json_t *o = json_object(), *ids = json_array(), *string = json_stringn(text, bytes);
+    free(text);
+    for (int64_t i = 0; i < g->count; i++) json_array_append_new(ids, json_integer(g->ids[i]));
+    if (prompt->id) json_object_set(o, "id", prompt->id);
+    json_object_set_new(o, "prompt", json_string(prompt->text));
+    json_object_set_new(o, "text", string ? string : json_null()); /* bytes that are no UTF-8: token_ids has them */
+    json_object_set_new(o, "token_ids", ids);
+    json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)prompt->count));
+    json_object_set_new(o, "tokens", json_integer(g->count));
+    json_object_set_new(o, "stopped", json_string(g->ended ? "eos" : "length"));
+    json_object_set_new(o, "policy", json_string(setup->policy->name));
+    json_object_set_new(o, "window", setup->policy->has_window ? json_integer(setup->window) : json_null());
+    json_object_set_new(o, "gamma", fkv_json_number(setup->gamma));
+    json_object_set_new(o, "seed", json_integer(s->seed));
+    json_object_set_new(o, "temperature", fkv_json_number(s->temperature));
+    return o;
+}
+
+/* ---- running ---- */
+
+static int run_prompt(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
+                      const struct prompt *prompt, FILE *out, struct fkv_error *err) {
+    struct console console = {.tokenizer = engine->tokenizer, .prompt = prompt};
+    bool live = !out && !s->engine.json;
+    struct fkv_generation g;
+    if (fkv_generate(session, prompt->tokens, (int64_t)prompt->count, s->tokens, s->temperature, (uint64_t)s->seed,
+                     live ? show : NULL, &console, &g, err))
+        return FKV_FAILED;
+    int status = FKV_OK;
+    if (live) {
+        putchar('\n');
+    } else {
+        json_t *o = result_json(s, engine, fkv_session_setup(session), prompt, &g, err);
+        if (!o)
+            status = FKV_FAILED;
+        else if (!out)
+            status = fkv_json_print(o, err);
+        else {
+            if (json_dumpf(o, out, JSON_COMPACT | JSON_REAL_PRECISION(17)) || putc('\n', out) == EOF)
+                status = fkv_fail_errno(err, "%s", s->out);
+            json_decref(o);
+        }
+    }
+    if (!status && !s->engine.quiet)
+        fprintf(stderr, "prefill %zu tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n",
+                prompt->count, (double)prompt->count / g.prefill_seconds, g.count, (double)g.count / g.decode_seconds);
+    fkv_generation_free(&g);
+    return status;
+}
+
+static int run_prompts(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
+                       const struct prompts *p, struct fkv_error *err) {
+    struct fkv_atomic_file file = {0};
+    int status = s->out ? fkv_atomic_open(&file, s->out, err) : FKV_OK;
+    for (size_t i = 0; i < p->count && !status; i++) {
+        status = run_prompt(s, engine, session, &p->all[i], file.stream, err);
+        if (status && s->prompts) fkv_error_prefix(err, "%s: prompt %zu", s->prompts, i + 1);
+    }
+    if (!status && s->out) return fkv_atomic_commit(&file, err);
+    if (s->out) fkv_atomic_abandon(&file);
+    return status;
+}
+
+static int run(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
+               struct fkv_error *err) {
+    struct fkv_session_options options = {.max_tokens = (int64_t)p->longest + s->tokens,
+                                          .cache_dtype = s->engine.cache_dtype};
+    struct fkv_needs needs = {.weights = engine->model->weight_bytes};
+    struct fkv_session *session;
+    if (fkv_needs_session(&needs, engine, &s->policy, &options, err) || fkv_needs_check(&needs, engine, false, err) ||
+        fkv_session_open(engine->model, &s->policy, &options, &session, err))
+        return FKV_FAILED;
+    const struct fkv_policy_setup *setup = fkv_session_setup(session);
+    int32_t context = engine->model->config.trained_context;
+    if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options.max_tokens > context))
+        fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
+    int status = run_prompts(s, engine, session, p, err);
+    fkv_session_close(session);
+    return status;
+}
+
+int fkv_command_generate(int argc, char **argv) {
+    static struct settings s = {.tokens = 128}; /* thousands of paths: too much for a stack */
+    struct fkv_error err = {0};
+    struct fkv_engine engine = {0};
+    struct prompts p = {0};
+    fkv_engine_options_default(&s.engine);
+    argp_parse(&parser, argc, argv, 0, NULL, &s);
+    int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
+    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
+    if (!status) status = read_prompts(&s, &engine, &p, &err);
+    if (!status) status = run(&s, &engine, &p, &err);
+    free_prompts(&p);
+    fkv_engine_close(&engine);
+    return status ? fkv_tool_failed("freqkv-replay generate", &err) : 0;
+}
