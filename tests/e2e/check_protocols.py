@@ -262,7 +262,7 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
     # Documents are the unit; with fewer than 20, blocks of 256 scored tokens, unless windows overlap and share tokens.
     units = [t for t in tables if len(t)]
     window = limit or model.context
-    if len(units) < 20 and not (name == "stride" and parameter < window - 1):
+    if len(units) < 20 and not (name == "stride" and parameter < window - max(1, score_from)):
         units = [t[i : i + 256] for t in units for i in range(0, len(t), 256)]
     counts = [len(u) for u in units]
     heads = model.layers * model.kv_heads
