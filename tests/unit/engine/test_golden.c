@@ -1,0 +1,132 @@
+/* The engine against Hugging Face transformers: tiny random checkpoints of every kind we load (tests/golden, made by make_golden.py there), on the
+ * backend under test ($FKV_TEST_BACKEND, default cpu) and on the reference, in blocks of several sizes. Logits and every tapped state agree
+ * to 1e-4 absolute. Both sides compute in float32, where logits of up to 12 carry rounding of about 1e-5. */
+#include "engine/session.h"
+#include "tests/unit/support.h"
+
+enum { MAX_TOKENS = 64, MAX_LAYERS = 4 };
+
+static const char *const state_names[] = {[FKV_SITE_KEY] = "key",
+                                          [FKV_SITE_VALUE] = "value",
+                                          [FKV_SITE_QUERY] = "query",
+                                          [FKV_SITE_KEY_ROTATED] = "key_rotated"};
+enum { STATES = sizeof state_names / sizeof state_names[0] };
+
+/* What the taps saw: [site][layer] -> [tokens, heads * head_dim] */
+struct recording {
+    float *states[STATES][MAX_LAYERS];
+    int64_t seen[STATES][MAX_LAYERS]; /* tokens */
+};
+
+static int record(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
+    struct recording *r = context;
+    size_t row = (size_t)event->heads * (size_t)event->head_dim;
+    int64_t *seen = &r->seen[event->site][event->layer];
+    if (event->space != FKV_HOST) return fkv_fail(err, "this test reads states on the host");
+    if (event->token != *seen) return fkv_fail(err, "token %lld after %lld", (long long)event->token, (long long)*seen);
+    float **states = &r->states[event->site][event->layer];
+    if (!*states) *states = malloc(MAX_TOKENS * row * sizeof **states);
+    memcpy(*states + (size_t)event->token * row, event->data, (size_t)event->rows * row * sizeof(float));
+    *seen += event->rows;
+    return FKV_OK;
+}
+
+static const struct fkv_tensor *expected_tensor(const struct fkv_safetensors *expected, const char *name) {
+    const struct fkv_tensor *t = fkv_safetensors_find(expected, name);
+    if (!t) fail_msg("expected/model.safetensors has no %s", name);
+    return t;
+}
+
+static void compare(const char *model, const char *backend, int block, const char *what, const float *found,
+                    const struct fkv_tensor *expected) {
+    size_t n = expected->bytes / sizeof(float);
+    const float *want = expected->data;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs((double)found[i] - want[i]) < 1e-4))
+            fail_msg("%s on %s in blocks of %d: %s: element %zu of %zu: found %.9g, expected %.9g", model, backend,
+                     block, what, i, n, found[i], want[i]);
+}
+
+static void feed_all(struct fkv_session *s, const int32_t *tokens, int count, int block, int vocab, float *logits) {
+    struct fkv_error err;
+    for (int at = 0; at < count; at += block) {
+        int rows = count - at < block ? count - at : block;
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
+        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * (size_t)vocab, &err), err);
+    }
+}
+
+static void check_run(const struct fkv_model *model, const char *name, const char *backend,
+                      const struct fkv_safetensors *expected, int block) {
+    struct fkv_error err;
+    struct fkv_session *session;
+    struct recording seen = {0};
+    const struct fkv_tensor *tokens = expected_tensor(expected, "tokens"),
+                            *logits = expected_tensor(expected, "logits");
+    int count = (int)tokens->shape[0], vocab = model->config.vocab;
+    assert_in_range(count, 1, MAX_TOKENS);
+    assert_in_range(model->config.layers, 1, MAX_LAYERS);
+    struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
+    struct fkv_session_options options = {.block = block, .cache_dtype = FKV_F32};
+    assert_ok(fkv_session_open(model, &policy, &options, &session, &err), err);
+    for (int site = 0; site < STATES; site++) fkv_session_tap(session, (enum fkv_site)site, record, &seen);
+
+    float *found = malloc((size_t)count * (size_t)vocab * sizeof *found);
+    feed_all(session, tokens->data, count, block, vocab, found);
+    compare(name, backend, block, "logits", found, logits);
+    for (int site = 0; site < STATES; site++)
+        for (int layer = 0; layer < model->config.layers; layer++) {
+            char what[32];
+            snprintf(what, sizeof what, "%s.%d", state_names[site], layer);
+            assert_int_equal(seen.seen[site][layer], count);
+            compare(name, backend, block, what, seen.states[site][layer], expected_tensor(expected, what));
+            free(seen.states[site][layer]);
+        }
+    free(found);
+    fkv_session_close(session);
+}
+
+static void check_model(const char *name, const char *backend) {
+    struct fkv_error err = {0};
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *processor;
+    struct fkv_model *model;
+    struct fkv_safetensors *expected;
+    char folder[128], results[160];
+    snprintf(folder, sizeof folder, "tests/golden/%s", name);
+    snprintf(results, sizeof results, "%s/expected", folder);
+    assert_ok(fkv_backend_find(backend, &ops, &err), err);
+    assert_ok(ops->open(0, 2, &processor, &err), err);
+    assert_ok(fkv_model_open(folder, ops, processor, true, &model, &err), err);
+    assert_ok(fkv_safetensors_open(results, &expected, &err), err);
+    static const int blocks[] = {1, 7, MAX_TOKENS};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) check_run(model, name, backend, expected, blocks[i]);
+    fkv_safetensors_close(expected);
+    fkv_model_close(model);
+    ops->close(processor);
+}
+
+static void equals_transformers(void **state) {
+    const char *backend = getenv("FKV_TEST_BACKEND");
+    check_model(*state, backend ? backend : "cpu");
+    check_model(*state, "reference");
+}
+
+int main(void) {
+#define MODEL(test, folder)                                                                                            \
+    { test, equals_transformers, NULL, NULL, folder }
+    const struct CMUnitTest tests[] = {
+        MODEL("llama_multi_head_untied_equals_transformers", "llama-mha"),
+        MODEL("llama_grouped_query_tied_equals_transformers", "llama-gqa-tied"),
+        MODEL("llama3_rope_equals_transformers", "llama3-rope"),
+        MODEL("linear_rope_equals_transformers", "linear-rope"),
+        MODEL("mistral_equals_transformers", "mistral"),
+        MODEL("qwen2_equals_transformers", "qwen2"),
+        MODEL("qwen3_equals_transformers", "qwen3"),
+        MODEL("heads_wider_than_the_model_equal_transformers", "wide-heads"),
+        MODEL("f16_checkpoint_equals_transformers_in_float32", "llama-f16"),
+        MODEL("bf16_checkpoint_equals_transformers_in_float32", "llama-bf16"),
+        MODEL("sharded_checkpoint_equals_transformers", "sharded"),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
