@@ -1,0 +1,213 @@
+/* The DCT by its properties, and against the O(n^2) sum in double precision. */
+#include "kernels/dct.h"
+
+#include "tests/unit/support.h"
+
+static const int sizes[] = {1, 2, 3, 31, 409, 1020, 1024, 2046, 4092, 4093};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+static double basis(int t, int j, int n) {
+    return sqrt((t ? 2.0 : 1.0) / n) *
+           cos(acos(-1) * (double)((int64_t)t * (2 * j + 1) % (4 * (int64_t)n)) / (2.0 * n));
+}
+
+/* A plan with its scratch. */
+struct transform {
+    struct fkv_dct *plan;
+    float *scratch;
+};
+
+static struct transform make(int n) {
+    struct fkv_error err;
+    struct transform t;
+    assert_ok(fkv_dct_create(n, &t.plan, &err), err);
+    t.scratch = malloc(sizeof(float) * fkv_dct_scratch(t.plan));
+    assert_non_null(t.scratch);
+    return t;
+}
+
+static void drop(struct transform t) {
+    fkv_dct_destroy(t.plan);
+    free(t.scratch);
+}
+
+static float *numbers(size_t count) {
+    float *x = malloc(sizeof *x * (count ? count : 1));
+    assert_non_null(x);
+    return x;
+}
+
+static float *random_numbers(size_t count, double mean) {
+    float *x = numbers(count);
+    test_fill(x, count, mean, 1);
+    return x;
+}
+
+static void both_directions_match_the_double_sum_to_120_db(void **state) {
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        int n = sizes[s], channels = n > 2000 ? 2 : test_between(1, 40);
+        size_t count = (size_t)n * (size_t)channels;
+        struct transform d = make(n);
+        float *x = random_numbers(count, 0), *y = numbers(count), *z = numbers(count);
+        double *forward = calloc(count, sizeof *forward), *inverse = calloc(count, sizeof *inverse);
+        for (int t = 0; t < n; t++)
+            for (int j = 0; j < n; j++) {
+                double weight = basis(t, j, n);
+                for (int c = 0; c < channels; c++) {
+                    forward[t * channels + c] += weight * x[j * channels + c];
+                    inverse[j * channels + c] += weight * x[t * channels + c];
+                }
+            }
+        fkv_dct_forward(d.plan, x, (size_t)channels, channels, y, (size_t)channels, d.scratch);
+        fkv_dct_inverse(d.plan, x, (size_t)channels, channels, z, (size_t)channels, d.scratch);
+        double there = test_snr_db(y, forward, count), back = test_snr_db(z, inverse, count);
+        printf("n %4d: %.1f and %.1f dB\n", n, there, back);
+        if (!(there > 120 && back > 120)) fail_msg("n = %d: SNR %.1f dB forward, %.1f dB inverse", n, there, back);
+        free(x), free(y), free(z), free(forward), free(inverse);
+        drop(d);
+    }
+}
+
+static void sums_of_squares_are_kept(void **state) {
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        int n = sizes[s], channels = test_between(1, 20);
+        size_t count = (size_t)n * (size_t)channels;
+        struct transform d = make(n);
+        float *x = random_numbers(count, 1), *y = numbers(count);
+        fkv_dct_forward(d.plan, x, (size_t)channels, channels, y, (size_t)channels, d.scratch);
+        double before = 0, after = 0;
+        for (size_t i = 0; i < count; i++) before += (double)x[i] * x[i], after += (double)y[i] * y[i];
+        assert_close(after, before, 0, 1e-6);
+        free(x), free(y);
+        drop(d);
+    }
+}
+
+static void transforming_is_linear(void **state) {
+    (void)state;
+    int n = test_between(2, 600), channels = test_between(1, 33);
+    size_t count = (size_t)n * (size_t)channels;
+    struct transform d = make(n);
+    float *x = random_numbers(count, 0), *y = random_numbers(count, 0), *z = numbers(count);
+    float a = (float)test_normal(), b = (float)test_normal();
+    for (size_t i = 0; i < count; i++) z[i] = a * x[i] + b * y[i];
+    fkv_dct_forward(d.plan, x, (size_t)channels, channels, x, (size_t)channels, d.scratch);
+    fkv_dct_forward(d.plan, y, (size_t)channels, channels, y, (size_t)channels, d.scratch);
+    fkv_dct_forward(d.plan, z, (size_t)channels, channels, z, (size_t)channels, d.scratch);
+    for (size_t i = 0; i < count; i++) x[i] = a * x[i] + b * y[i];
+    assert_arrays_close(z, x, count, 0, 2e-6);
+    free(x), free(y), free(z);
+    drop(d);
+}
+
+static void an_impulse_gives_the_basis(void **state) {
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        int n = sizes[s], at = test_between(0, n - 1);
+        struct transform d = make(n);
+        float *x = numbers((size_t)n), *expected = numbers((size_t)n);
+        for (int i = 0; i < n; i++) x[i] = i == at, expected[i] = (float)basis(i, at, n);
+        fkv_dct_forward(d.plan, x, 1, 1, x, 1, d.scratch);
+        assert_arrays_close(x, expected, (size_t)n, 0, 1e-6);
+        free(x), free(expected);
+        drop(d);
+    }
+}
+
+static void a_cosine_puts_its_energy_at_its_frequency(void **state) {
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        int n = sizes[s], t = test_between(0, n - 1);
+        struct transform d = make(n);
+        float *x = numbers((size_t)n), *expected = calloc((size_t)n, sizeof *expected);
+        for (int j = 0; j < n; j++) x[j] = (float)basis(t, j, n);
+        expected[t] = 1;
+        fkv_dct_forward(d.plan, x, 1, 1, x, 1, d.scratch);
+        assert_arrays_close(x, expected, (size_t)n, 0, 1e-6);
+        free(x), free(expected);
+        drop(d);
+    }
+}
+
+static void there_and_back_is_the_identity(void **state) {
+    (void)state;
+    for (int s = 0; s < SIZES + 40; s++) {
+        int n = s < SIZES ? sizes[s] : test_between(1, 700), channels = test_between(1, 35);
+        size_t count = (size_t)n * (size_t)channels;
+        struct transform d = make(n);
+        float *x = random_numbers(count, 0.5), *y = numbers(count);
+        fkv_dct_forward(d.plan, x, (size_t)channels, channels, y, (size_t)channels, d.scratch);
+        fkv_dct_inverse(d.plan, y, (size_t)channels, channels, y, (size_t)channels, d.scratch);
+        assert_arrays_close(y, x, count, 0, 2e-6);
+        free(x), free(y);
+        drop(d);
+    }
+}
+
+static void reversing_time_flips_odd_coefficients(void **state) {
+    (void)state;
+    int n = test_between(2, 900);
+    struct transform d = make(n);
+    float *x = random_numbers((size_t)n, 0), *reversed = numbers((size_t)n);
+    for (int j = 0; j < n; j++) reversed[j] = x[n - 1 - j];
+    fkv_dct_forward(d.plan, x, 1, 1, x, 1, d.scratch);
+    fkv_dct_forward(d.plan, reversed, 1, 1, reversed, 1, d.scratch);
+    for (int t = 1; t < n; t += 2) reversed[t] = -reversed[t];
+    assert_arrays_close(reversed, x, (size_t)n, 0, 2e-6);
+    free(x), free(reversed);
+    drop(d);
+}
+
+/* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what lies between rows is left alone. */
+static void each_channel_is_on_its_own_whatever_the_layout(void **state) {
+    (void)state;
+    for (int round = 0; round < 30; round++) {
+        int n = test_between(1, 200), channels = test_between(1, 70), wide = channels + test_between(0, 9),
+            more = channels + test_between(0, 9);
+        struct transform d = make(n);
+        float *x = random_numbers((size_t)(n * wide), 0), *y = numbers((size_t)(n * more)), *one = numbers((size_t)n);
+        for (int i = 0; i < n * more; i++) y[i] = 1234;
+        fkv_dct_forward(d.plan, x, (size_t)wide, channels, y, (size_t)more, d.scratch);
+        for (int i = 0; i < n * more; i++)
+            if (i % more >= channels) assert_true(y[i] == 1234);
+        int c = test_between(0, channels - 1);
+        fkv_dct_forward(d.plan, x + c, (size_t)wide, 1, one, 1, d.scratch);
+        for (int t = 0; t < n; t++) assert_close(one[t], y[t * more + c], 1e-5, 0);
+        float *beside = numbers((size_t)(n * wide));
+        memcpy(beside, x, sizeof *x * (size_t)(n * wide));
+        fkv_dct_forward(d.plan, x, (size_t)wide, channels, x, (size_t)wide, d.scratch);
+        for (int i = 0; i < n * wide; i++) {
+            float expected = i % wide < channels ? y[i / wide * more + i % wide] : beside[i];
+            assert_memory_equal(&x[i], &expected, 4);
+        }
+        free(x), free(y), free(one), free(beside);
+        drop(d);
+    }
+}
+
+static void plans_without_tokens_are_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_dct *plan = (struct fkv_dct *)1;
+    assert_refused(fkv_dct_create(0, &plan, &err), err, "at least one token");
+    assert_null(plan);
+    fkv_dct_destroy(NULL);
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_directions_match_the_double_sum_to_120_db),
+        cmocka_unit_test(sums_of_squares_are_kept),
+        cmocka_unit_test(transforming_is_linear),
+        cmocka_unit_test(an_impulse_gives_the_basis),
+        cmocka_unit_test(a_cosine_puts_its_energy_at_its_frequency),
+        cmocka_unit_test(there_and_back_is_the_identity),
+        cmocka_unit_test(reversing_time_flips_odd_coefficients),
+        cmocka_unit_test(each_channel_is_on_its_own_whatever_the_layout),
+        cmocka_unit_test(plans_without_tokens_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
