@@ -7,16 +7,16 @@
 #include "engine/session_internal.h"
 #include "kernels/base/progress.h"
 
-/* Slots that count as held: those beyond the window wait to be dropped in bulk and no query sees them. */
-static int32_t live_slots(const struct fkv_session *s, int32_t slots) {
-    return s->setup.policy->has_window && slots > s->setup.window ? s->setup.window : slots;
-}
-
+/* The peak is each head's own, summed: within a block the layers do not fill at the same moment, and the block size must not show. Slots
+ * beyond the window wait to be dropped in bulk and no query sees them, so they do not count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
-    s->live_slots += live_slots(s, slots) - live_slots(s, head->slots);
+    int32_t held = s->setup.policy->has_window && slots > s->setup.window ? s->setup.window : slots;
+    int32_t *peak = &s->peak_slots[head - s->heads];
+    if (held > *peak) {
+        s->statistics.cache_bytes_peak += (held - *peak) * 2 * (int64_t)session_slot_bytes(s);
+        *peak = held;
+    }
     head->slots = slots;
-    int64_t bytes = s->live_slots * 2 * (int64_t)session_slot_bytes(s);
-    if (bytes > s->statistics.cache_bytes_peak) s->statistics.cache_bytes_peak = bytes;
 }
 
 /* ---- acting ---- */

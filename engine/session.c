@@ -103,10 +103,12 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     it->next_row = calloc(kv_heads, sizeof *it->next_row);
     it->of = calloc(kv_heads, sizeof *it->of);
     s->heads = calloc((size_t)c->layers * kv_heads, sizeof *s->heads);
+    s->peak_slots = calloc((size_t)c->layers * kv_heads, sizeof *s->peak_slots);
     s->row_slots = calloc(3 * block, sizeof *s->row_slots);
     int32_t *from = calloc(kv_heads * (size_t)s->setup.capacity, sizeof *from);
     if (!it->append || !it->attend || !it->spans || !it->actions || !it->acting || !it->compress || !it->gather ||
-        !it->energy || !it->measured || !it->next_row || !it->of || !s->heads || !s->row_slots || !from) {
+        !it->energy || !it->measured || !it->next_row || !it->of || !s->heads || !s->peak_slots || !s->row_slots ||
+        !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
@@ -175,8 +177,9 @@ void fkv_session_close(struct fkv_session *s) {
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append, it->attend,   it->spans,    it->actions, it->acting, it->compress, it->gather,
-                     it->energy, it->measured, it->next_row, it->of,      s->heads,   s->row_slots, s->maps};
+    void *owned[] = {it->append,   it->attend, it->spans,     it->actions,  it->acting,
+                     it->compress, it->gather, it->energy,    it->measured, it->next_row,
+                     it->of,       s->heads,   s->peak_slots, s->row_slots, s->maps};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -186,7 +189,7 @@ void fkv_session_reset(struct fkv_session *s) {
     for (int32_t l = 0; l < s->setup.layers; l++)
         for (int32_t h = 0; h < s->setup.kv_heads; h++)
             *session_head(s, l, h) = (struct fkv_head){.layer = l, .kv_head = h};
-    s->tokens = s->live_slots = 0;
+    s->tokens = 0;
     s->last_rows = s->logits_count = 0;
 }
 

@@ -63,7 +63,7 @@ void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t row
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t actions;          /* compressions or evictions, all heads */
-    int64_t cache_bytes_peak; /* most that keys and values in use held, all heads together */
+    int64_t cache_bytes_peak; /* most that keys and values in use held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
     double seconds, seconds_acting; /* wall time of feed, and of compress and gather in it */
 };

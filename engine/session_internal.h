@@ -44,9 +44,9 @@ struct fkv_session {
     int32_t logit_rows;
     int32_t logits_row, logits_count; /* rows of the last feed that `logits` holds; count 0: none */
 
+    int32_t *peak_slots;                       /* [layers, kv_heads], most slots each head held */
     struct fkv_head *heads;                    /* [layers, kv_heads] */
     int64_t tokens;                            /* in this timeline */
-    int64_t live_slots;                        /* of all heads together, at most window each where the policy has one */
     int32_t last_rows;                         /* of the last feed */
     double *row_slots, *row_round, *row_since; /* [block], means over (layer, KV head) */
 

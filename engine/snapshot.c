@@ -8,7 +8,7 @@ struct fkv_snapshot {
     struct fkv_session *session;
     struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
     struct fkv_head *heads;         /* [layers, kv_heads] */
-    int64_t tokens, live_slots;
+    int64_t tokens;
 };
 
 static int32_t head_count(const struct fkv_session *s) { return s->setup.layers * s->setup.kv_heads; }
@@ -36,7 +36,6 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
     snapshot->session = s;
     snapshot->tokens = s->tokens;
-    snapshot->live_slots = s->live_slots;
     if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads))) {
         fkv_snapshot_free(snapshot);
         return fkv_fail(err, "snapshot: out of memory");
@@ -57,7 +56,6 @@ int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapsh
     if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
     memcpy(s->heads, snapshot->heads, (size_t)head_count(s) * sizeof *s->heads);
     s->tokens = snapshot->tokens;
-    s->live_slots = snapshot->live_slots;
     s->last_rows = s->logits_count = 0;
     if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
         copy_slots(s, s->heads, s->value, snapshot->value, true, err))

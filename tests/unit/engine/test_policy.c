@@ -1,0 +1,124 @@
+/* Working out a policy's options: every refusal by name, and what tables turn into. */
+#include "tests/unit/support.h"
+
+#include "engine/policy.h"
+#include "engine/ratios.h"
+
+static struct fkv_error err;
+static const struct fkv_config config = {.layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};
+
+static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t recent, const char *gamma,
+                    struct fkv_policy_setup *setup) {
+    struct fkv_policy_options o = {
+        .name = name, .window = window, .sinks = sinks, .recent = recent, .rescale = true, .gamma = gamma};
+    return fkv_policy_setup(&o, &config, 64, 1000, setup, &err);
+}
+
+static void defaults_are_the_trained_context_four_sinks_and_one_half(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    assert_ok(setup_of("freqkv", 0, -1, 0, NULL, &s), err);
+    assert_int_equal(s.window, 512);
+    assert_int_equal(s.sinks, 4);
+    assert_int_equal(s.compressible, 508);
+    for (int i = 0; i < 6; i++) assert_int_equal(s.retained[i], 254);
+    assert_close(s.gamma, 0.5, 1e-12, 0);
+    fkv_policy_setup_free(&s);
+    fkv_policy_setup_free(&s);
+}
+
+static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
+    (void)state;
+    assert_int_equal(fkv_retained_slots(0.5, 4092), 2046);
+    assert_int_equal(fkv_retained_slots(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
+    assert_int_equal(fkv_retained_slots(0.1, 4092), 409);
+    assert_int_equal(fkv_retained_slots(0.999, 100), 99);
+}
+
+static void bad_options_are_refused_by_name(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
+                   "expected one of full, freqkv, local, streaming, found \"best\"");
+    assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err, "--window: expected more than the 4 sinks, found 4");
+    assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
+    assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), err, "--recent slots together, found 20");
+    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err, "--recent belongs to policy freqkv");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s), err, "--gamma: expected a ratio in (0, 1], found 0");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "1.5", &s), err, "found 1.5");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s), err, "expected 1 to 59 retained slots of 60, found 60");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0.01", &s), err, "found 0 (ratio 0.01)");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "abc", &s), err, "--gamma");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), err, "one per layer (2), found 3");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), err, "/nowhere/gamma.json");
+}
+
+static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    assert_ok(setup_of("freqkv", 132, 4, 0, "0.26,0.75", &s), err);
+    assert_int_equal(s.retained[2], 34); /* 0.26 * 64 = 16.64 -> 17 of 64 parts of 128 */
+    assert_int_equal(s.retained[3], 96);
+    fkv_policy_setup_free(&s);
+}
+
+static int setup_of_table(const char *json, int32_t window, int32_t sinks, struct fkv_policy_setup *s) {
+    char folder[256], path[300], gamma[310];
+    snprintf(path, sizeof path, "%s/gamma.json", test_make_folder(folder));
+    FILE *f = fopen(path, "w");
+    fputs(json, f);
+    fclose(f);
+    snprintf(gamma, sizeof gamma, "@%s", path);
+    int status = setup_of("freqkv", window, sinks, 0, gamma, s);
+    test_remove_folder(folder);
+    return status;
+}
+
+static void tables_are_honoured_exactly(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    const char *table = "{\"n_layers\":2,\"n_kv_heads\":3,\"window\":68,\"sinks\":4,"
+                        "\"gamma\":[[0.25,0.5,0.75],[0.5,0.5,0.125]],\"retained\":[[16,32,48],[32,32,8]]}";
+    const int32_t expected[6] = {16, 32, 48, 32, 32, 8};
+    assert_ok(setup_of_table(table, 0, -1, &s), err);
+    assert_int_equal(s.window, 68);
+    assert_memory_equal(s.retained, expected, sizeof expected);
+    assert_close(s.gamma, 2.625 / 6, 1e-12, 0);
+    fkv_policy_setup_free(&s);
+    assert_refused(setup_of_table(table, 100, -1, &s), err, "window: expected 100 as in --window, found 68");
+    assert_refused(setup_of_table(table, 68, 2, &s), err, "sinks: expected 2 as in --sinks, found 4");
+}
+
+static void malformed_tables_are_refused_by_field(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    assert_refused(setup_of_table("{\"n_layers\":3,\"gamma\":0.5}", 64, 4, &s), err,
+                   "n_layers: expected the model's 2, found 3");
+    assert_refused(setup_of_table("{\"n_kv_heads\":8,\"gamma\":0.5}", 64, 4, &s), err,
+                   "n_kv_heads: expected the model's 3, found 8");
+    assert_refused(setup_of_table("{}", 64, 4, &s), err, "gamma: expected a table");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,0.5]]}", 64, 4, &s), err, "gamma: expected 2 layers, found 1");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, &s), err,
+                   "gamma[0]: expected 3 KV heads, found 2");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, &s), err, "gamma[0][2]");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, &s), err,
+                   "gamma[0][2]: expected a number");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, &s), err, "retained[0][0]");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, &s), err,
+                   "expected 1 to 59 retained slots of 60");
+    assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, &s), err, "gamma.json");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, &s), err,
+                   "text_sha256[0]: expected 64 hex digits");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
+        cmocka_unit_test(retained_slots_are_floored_with_a_hair_of_tolerance),
+        cmocka_unit_test(bad_options_are_refused_by_name),
+        cmocka_unit_test(one_ratio_per_layer_rounds_to_sixty_fourths),
+        cmocka_unit_test(tables_are_honoured_exactly),
+        cmocka_unit_test(malformed_tables_are_refused_by_field),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,372 @@
+/* The properties of the method (each a test by name) on the embedded model, with windows small enough to compress many times. */
+#include "tests/unit/support.h"
+
+#include <malloc.h>
+
+#include "engine/session.h"
+
+enum { TOKENS = 300, VOCAB = 2048 };
+
+struct fixture {
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    struct fkv_model *model;
+    int32_t tokens[TOKENS];
+};
+
+static struct fkv_error err;
+
+static int set_up(void **state) {
+    struct fixture *f = calloc(1, sizeof *f);
+    const char *name = getenv("FKV_TEST_BACKEND");
+    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, &err), err);
+    assert_ok(f->ops->open(0, 0, &f->backend, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    test_seed();
+    for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    fkv_model_close(f->model);
+    f->ops->close(f->backend);
+    free(f);
+    return 0;
+}
+
+static struct fkv_policy_options policy(const char *name, int32_t window, const char *gamma) {
+    return (struct fkv_policy_options){.name = name, .window = window, .sinks = 4, .rescale = true, .gamma = gamma};
+}
+
+static struct fkv_session *open_session(struct fixture *f, struct fkv_policy_options p) {
+    struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS};
+    struct fkv_session *s;
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    return s;
+}
+
+/* Feeds tokens in blocks of `block`; logits [count, VOCAB] of all of them. */
+static void feed(struct fkv_session *s, const int32_t *tokens, int32_t count, int32_t block, float *logits) {
+    for (int32_t at = 0; at < count; at += block) {
+        int32_t rows = count - at < block ? count - at : block;
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
+        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * VOCAB, &err), err);
+    }
+}
+
+/* Logits [TOKENS, VOCAB] of a fresh session; the caller frees. */
+static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t *tokens, int32_t block) {
+    float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
+    struct fkv_session *s = open_session(f, p);
+    feed(s, tokens, TOKENS, block, logits);
+    fkv_session_close(s);
+    return logits;
+}
+
+static const char *const windowed[] = {"freqkv", "local", "streaming"};
+
+static void up_to_the_window_every_policy_equals_full_attention_exactly(void **state) {
+    struct fixture *f = *state;
+    float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
+    for (int i = 0; i < 3; i++) {
+        float *other = run(f, policy(windowed[i], TOKENS, "0.5"), f->tokens, 100);
+        assert_memory_equal(full, other, sizeof(float) * TOKENS * VOCAB);
+        free(other);
+    }
+    free(full);
+}
+
+static void past_the_window_every_policy_differs_from_full_attention(void **state) {
+    struct fixture *f = *state;
+    float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
+    for (int i = 0; i < 3; i++) {
+        float *other = run(f, policy(windowed[i], 64, "0.5"), f->tokens, 100);
+        assert_memory_equal(full, other, sizeof(float) * 50 * VOCAB);
+        double worst = 0;
+        for (size_t j = 100 * VOCAB; j < (size_t)TOKENS * VOCAB; j++) worst = fmax(worst, fabs(full[j] - other[j]));
+        assert_true(worst > 0.1);
+        free(other);
+    }
+    free(full);
+}
+
+static void decoding_equals_prefill_and_the_block_size_changes_nothing(void **state) {
+    struct fixture *f = *state;
+    for (int i = 0; i < 3; i++)
+        for (int window = 33; window <= 80; window += 47) {
+            struct fkv_policy_options p = policy(windowed[i], window, "0.4");
+            float *prefill = run(f, p, f->tokens, 128), *decode = run(f, p, f->tokens, 1);
+            float *odd = run(f, p, f->tokens, test_between(2, 61));
+            assert_arrays_close(decode, prefill, (size_t)TOKENS * VOCAB, 0, 2e-5);
+            assert_arrays_close(odd, prefill, (size_t)TOKENS * VOCAB, 0, 2e-5);
+            free(prefill), free(decode), free(odd);
+        }
+}
+
+static void the_future_never_changes_the_past(void **state) {
+    struct fixture *f = *state;
+    int32_t other[TOKENS], change = test_between(70, 250);
+    memcpy(other, f->tokens, sizeof other);
+    for (int i = change; i < TOKENS; i++) other[i] = test_between(0, VOCAB - 1);
+    for (int i = 0; i < 3; i++) {
+        struct fkv_policy_options p = policy(windowed[i], 64, "0.5");
+        float *a = run(f, p, f->tokens, 128), *b = run(f, p, other, 128);
+        assert_arrays_close(b, a, (size_t)change * VOCAB, 0, 1e-6);
+        free(a), free(b);
+    }
+}
+
+static void the_number_of_compressions_follows_the_formula(void **state) {
+    struct fixture *f = *state;
+    static const char *const gammas[] = {"0.25", "0.5", "0.75"};
+    float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
+    for (int i = 0; i < 3; i++) {
+        int32_t window = test_between(20, 120), n = window - 4;
+        int32_t chunk = n - fkv_retained_slots(atof(gammas[i]), n);
+        struct fkv_session *s = open_session(f, policy("freqkv", window, gammas[i]));
+        feed(s, f->tokens, TOKENS, 100, logits);
+        const struct fkv_head *heads = fkv_session_heads(s);
+        for (int h = 0; h < 12; h++) {
+            assert_int_equal(heads[h].rounds, (TOKENS - window + chunk - 1) / chunk);
+            assert_int_equal(heads[h].tokens, TOKENS);
+            assert_true(heads[h].slots <= window);
+        }
+        struct fkv_session_statistics stats;
+        fkv_session_statistics(s, &stats);
+        assert_int_equal(stats.cache_bytes_peak, (int64_t)window * 6 * 2 * 2 * 32 * 4);
+        fkv_session_close(s);
+    }
+    free(logits);
+}
+
+static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) {
+    struct fixture *f = *state;
+    float *first = malloc(sizeof(float) * TOKENS * VOCAB), *again = malloc(sizeof(float) * TOKENS * VOCAB);
+    for (int i = 0; i < 3; i++) {
+        int32_t at = test_between(1, 200), rest = TOKENS - at;
+        struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
+        struct fkv_snapshot *snapshot;
+        feed(s, f->tokens, at, 50, first);
+        assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+        feed(s, f->tokens + at, rest, 50, first);
+        assert_ok(fkv_session_restore(s, snapshot, &err), err);
+        assert_int_equal(fkv_session_tokens(s), at);
+        feed(s, f->tokens + at, rest, 50, again);
+        assert_memory_equal(first, again, sizeof(float) * (size_t)rest * VOCAB);
+        fkv_snapshot_free(snapshot);
+        fkv_session_close(s);
+    }
+    free(first), free(again);
+}
+
+static void reset_starts_from_an_empty_cache(void **state) {
+    struct fixture *f = *state;
+    float *first = malloc(sizeof(float) * TOKENS * VOCAB), *again = malloc(sizeof(float) * TOKENS * VOCAB);
+    struct fkv_session *s = open_session(f, policy("freqkv", 48, "0.5"));
+    feed(s, f->tokens, TOKENS, 100, first);
+    fkv_session_reset(s);
+    feed(s, f->tokens, TOKENS, 100, again);
+    assert_memory_equal(first, again, sizeof(float) * TOKENS * VOCAB);
+    fkv_session_close(s);
+    free(first), free(again);
+}
+
+static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state) {
+    struct fixture *f = *state;
+    char folder[256], path[300], gamma[310];
+    test_make_folder(folder);
+    snprintf(path, sizeof path, "%s/gamma.json", folder);
+    FILE *file = fopen(path, "w");
+    fprintf(file, "{\"format_version\":1,\"n_layers\":6,\"n_kv_heads\":2,\"window\":68,\"sinks\":4,\"gamma\":[");
+    for (int l = 0; l < 6; l++) fprintf(file, "%s[0.25,%g]", l ? "," : "", l == 3 ? 0.75 : 0.5);
+    fprintf(file, "]}");
+    fclose(file);
+    snprintf(gamma, sizeof gamma, "@%s", path);
+    struct fkv_policy_options p = policy("freqkv", 0, gamma);
+    p.sinks = -1;
+    struct fkv_session *s = open_session(f, p);
+    const struct fkv_policy_setup *setup = fkv_session_setup(s);
+    assert_int_equal(setup->window, 68);
+    assert_int_equal(setup->retained[0], 16);
+    assert_int_equal(setup->retained[7], 48);
+    float *blocks = malloc(sizeof(float) * TOKENS * VOCAB);
+    feed(s, f->tokens, TOKENS, 100, blocks);
+    const struct fkv_head *heads = fkv_session_heads(s);
+    assert_int_equal(heads[0].rounds, (TOKENS - 68 + 47) / 48);
+    assert_int_equal(heads[1].rounds, (TOKENS - 68 + 31) / 32);
+    assert_int_equal(heads[7].rounds, (TOKENS - 68 + 15) / 16);
+    fkv_session_close(s);
+    float *decode = run(f, p, f->tokens, 1);
+    assert_arrays_close(decode, blocks, (size_t)TOKENS * VOCAB, 0, 2e-5);
+    free(blocks), free(decode);
+    test_remove_folder(folder);
+}
+
+static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(void **state) {
+    struct fixture *f = *state;
+    struct fkv_policy_options plain = policy("freqkv", 64, "0.5"), recent = plain, flat = plain;
+    recent.recent = 16;
+    flat.rescale = false;
+    float *a = run(f, plain, f->tokens, 100), *b = run(f, recent, f->tokens, 100), *c = run(f, flat, f->tokens, 100);
+    float *decode = run(f, recent, f->tokens, 1);
+    assert_arrays_close(decode, b, (size_t)TOKENS * VOCAB, 0, 2e-5);
+    assert_memory_equal(a, c, sizeof(float) * 64 * VOCAB);
+    double recent_differs = 0, flat_differs = 0;
+    for (size_t i = 64 * VOCAB; i < (size_t)TOKENS * VOCAB; i++) {
+        recent_differs = fmax(recent_differs, fabs(a[i] - b[i]));
+        flat_differs = fmax(flat_differs, fabs(a[i] - c[i]));
+    }
+    assert_true(recent_differs > 0.05 && flat_differs > 0.05);
+    free(a), free(b), free(c), free(decode);
+}
+
+static void a_decode_step_allocates_nothing(void **state) {
+    struct fixture *f = *state;
+    for (int i = 0; i < 3; i++) {
+        struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
+        float *logits = malloc(sizeof(float) * VOCAB);
+        assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
+        assert_ok(fkv_session_feed(s, f->tokens + 100, 1, &err), err);
+        struct mallinfo2 before = mallinfo2();
+        for (int t = 101; t < 200; t++) {
+            assert_ok(fkv_session_feed(s, f->tokens + t, 1, &err), err);
+            assert_ok(fkv_session_logits(s, 0, 1, logits, &err), err);
+        }
+        struct mallinfo2 after = mallinfo2();
+        assert_int_equal(after.uordblks, before.uordblks);
+        assert_int_equal(after.hblks, before.hblks);
+        free(logits);
+        fkv_session_close(s);
+    }
+}
+
+static void a_sixteen_bit_cache_stays_close_to_float32(void **state) {
+    struct fixture *f = *state;
+    struct fkv_policy_options p = policy("freqkv", 64, "0.5");
+    float *exact = run(f, p, f->tokens, 100), *logits = malloc(sizeof(float) * TOKENS * VOCAB);
+    for (int d = FKV_F16; d <= FKV_BF16; d++) {
+        struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS, .cache_dtype = (enum fkv_dtype)d};
+        struct fkv_session *s;
+        assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+        feed(s, f->tokens, TOKENS, 100, logits);
+        assert_arrays_close(logits, exact, (size_t)TOKENS * VOCAB, 0, d == FKV_F16 ? 0.02 : 0.15);
+        fkv_session_close(s);
+    }
+    free(exact), free(logits);
+}
+
+struct counted {
+    int events[FKV_SITES];
+    int64_t rows[FKV_SITES];
+    double kept, before;
+};
+
+static int count_event(void *context, const struct fkv_tap_event *event, struct fkv_error *e) {
+    (void)e;
+    struct counted *c = context;
+    c->events[event->site]++;
+    c->rows[event->site] += event->rows;
+    if (event->site == FKV_SITE_ACTION) {
+        c->before += event->energy->key_before + event->energy->value_before;
+        c->kept += event->energy->key_kept + event->energy->value_kept;
+    }
+    return FKV_OK;
+}
+
+static void taps_see_every_token_of_every_layer_once_and_every_compression(void **state) {
+    struct fixture *f = *state;
+    struct fkv_policy_options p = policy("freqkv", 64, "0.5");
+    struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS, .measure_energy = true};
+    struct fkv_session *s;
+    struct counted c = {0};
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    for (int site = 0; site < FKV_SITES; site++) fkv_session_tap(s, (enum fkv_site)site, count_event, &c);
+    float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
+    feed(s, f->tokens, TOKENS, 70, logits);
+    for (int site = 0; site < FKV_SITE_ACTION; site++) assert_int_equal(c.rows[site], 6 * TOKENS);
+    assert_int_equal(c.events[FKV_SITE_ACTION], 12 * ((TOKENS - 64 + 29) / 30));
+    assert_true(c.kept > 0 && c.kept < c.before);
+    free(logits);
+    fkv_session_close(s);
+}
+
+static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *a = open_session(f, policy("full", 0, NULL)), *b = open_session(f, policy("local", 40, "0.5"));
+    float *logits = malloc(sizeof(float) * 128 * VOCAB);
+    double nll[128], kl[128];
+    int32_t top1[128];
+    assert_ok(fkv_session_feed(a, f->tokens, 128, &err), err);
+    assert_ok(fkv_session_feed(b, f->tokens, 128, &err), err);
+    assert_ok(fkv_session_logits(a, 0, 128, logits, &err), err);
+    assert_ok(fkv_session_score(a, a, 3, 100, f->tokens + 4, nll, top1, kl, &err), err);
+    for (int i = 0; i < 100; i++) {
+        const float *row = logits + (size_t)(3 + i) * VOCAB;
+        double sum = 0;
+        int best = 0;
+        for (int v = 0; v < VOCAB; v++) sum += exp(row[v]), best = row[v] > row[best] ? v : best;
+        assert_close(nll[i], log(sum) - row[f->tokens[4 + i]], 1e-9, 1e-9);
+        assert_int_equal(top1[i], best);
+        assert_close(kl[i], 0, 1e-12, 0);
+    }
+    assert_ok(fkv_session_score(b, a, 0, 127, f->tokens + 1, nll, NULL, kl, &err), err);
+    assert_close(kl[30], 0, 1e-9, 0);
+    assert_true(kl[120] > 1e-4);
+    free(logits);
+    fkv_session_close(a), fkv_session_close(b);
+}
+
+static void row_state_tells_slots_rounds_and_age(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_session(f, policy("freqkv", 64, "0.5"));
+    double slots[128], round[128], since[128];
+    assert_ok(fkv_session_feed(s, f->tokens, 128, &err), err);
+    fkv_session_row_state(s, 0, 128, slots, round, since);
+    assert_close(slots[0], 1, 1e-9, 0);
+    assert_close(slots[63], 64, 1e-9, 0);
+    assert_close(round[63], 0, 1e-9, 0);
+    assert_close(slots[64], 35, 1e-9, 0); /* 4 sinks, 30 retained, its own */
+    assert_close(round[64], 1, 1e-9, 0);
+    assert_close(since[64], 1, 1e-9, 0);
+    assert_close(since[93], 30, 1e-9, 0);
+    assert_close(round[94], 2, 1e-9, 0);
+    fkv_session_close(s);
+}
+
+static void misuse_is_refused(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_session(f, policy("full", 0, NULL));
+    int32_t bad = VOCAB;
+    float logits[VOCAB];
+    assert_refused(fkv_session_feed(s, &bad, 1, &err), err, "expected an id below 2048, found 2048");
+    assert_refused(fkv_session_feed(s, f->tokens, 129, &err), err, "1 to 128 tokens, found 129");
+    assert_refused(fkv_session_logits(s, 0, 1, logits, &err), err, "rows within the 0 of the last feed");
+    for (int at = 0; at < TOKENS; at += 100) assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
+    assert_refused(fkv_session_feed(s, f->tokens, 1, &err), err, "the cache of 300 slots is full");
+    fkv_session_close(s);
+    fkv_session_close(NULL);
+    fkv_snapshot_free(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(up_to_the_window_every_policy_equals_full_attention_exactly),
+        cmocka_unit_test(past_the_window_every_policy_differs_from_full_attention),
+        cmocka_unit_test(decoding_equals_prefill_and_the_block_size_changes_nothing),
+        cmocka_unit_test(the_future_never_changes_the_past),
+        cmocka_unit_test(the_number_of_compressions_follows_the_formula),
+        cmocka_unit_test(a_restored_session_goes_on_as_if_nothing_had_happened),
+        cmocka_unit_test(reset_starts_from_an_empty_cache),
+        cmocka_unit_test(heads_with_ratios_of_their_own_keep_their_own_schedule),
+        cmocka_unit_test(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off),
+        cmocka_unit_test(a_decode_step_allocates_nothing),
+        cmocka_unit_test(a_sixteen_bit_cache_stays_close_to_float32),
+        cmocka_unit_test(taps_see_every_token_of_every_layer_once_and_every_compression),
+        cmocka_unit_test(score_is_the_log_softmax_and_kl_to_itself_is_zero),
+        cmocka_unit_test(row_state_tells_slots_rounds_and_age),
+        cmocka_unit_test(misuse_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
