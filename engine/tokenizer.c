@@ -46,7 +46,7 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
     for (int i = 0; i < t->normalized.count; i++) free((char *)t->normalized.tokens[i].content.at);
     free(t->normalized.tokens);
     free(t->plain.tokens);
-    free(t->special);
+    free(t->kind);
     free(t->merges.slots);
     fkv_tok_strings_free(&t->strings);
     pcre2_code_free(t->pattern);

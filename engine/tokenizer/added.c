@@ -75,8 +75,9 @@ bool fkv_tok_cut_next(struct fkv_tok_cut *cut, struct fkv_tok_text *section, int
     *id = cut->pending;
     cut->pending = -1;
     if (*id >= 0) return true;
-    size_t start = cut->text.bytes, stop = start;
+    size_t start, stop;
     const struct fkv_tok_added *token = find(cut, &start, &stop);
+    if (!token) start = stop = cut->text.bytes;
     size_t from = cut->done;
     cut->done = stop;
     if (from < start) {

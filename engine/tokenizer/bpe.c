@@ -140,7 +140,7 @@ static int tokenize(struct fkv_tok_work *w, const char *at, size_t bytes) {
         for (size_t i = 0; i < bytes; i++) add_symbol(w, t->first[(uint8_t)at[i]]);
     else
         add_characters(w, at, bytes);
-    return merge_symbols(w);
+    return w->symbol_count ? merge_symbols(w) : FKV_OK; /* all unknown, and no unknown token */
 }
 
 int fkv_tok_word(struct fkv_tok_work *w, const char *at, size_t bytes) {

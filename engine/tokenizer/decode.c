@@ -121,13 +121,22 @@ static int apply(const struct fkv_tok_decoder *d, const struct pieces *in, struc
     return metaspace(d, in, out, err);
 }
 
-/* The tokens' strings; without decoder steps Hugging Face puts spaces between them. */
+/* What a token is spelt as: for a normalized added token its normalized text, "<x>" as U+2581 "<x>". */
+static struct fkv_tok_text spelling(const struct fkv_tokenizer *t, int32_t id) {
+    struct fkv_tok_text text = fkv_tok_string(&t->strings, id);
+    if (text.at && t->kind[id] & FKV_TOK_NORMALIZED)
+        for (int i = 0; i < t->normalized.count; i++)
+            if (t->normalized.tokens[i].id == id) return t->normalized.tokens[i].content;
+    return text;
+}
+
+/* The tokens' spellings; without decoder steps Hugging Face puts spaces between them. */
 static int gather(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, struct pieces *out,
                   struct fkv_error *err) {
     for (size_t i = 0; i < count; i++) {
-        struct fkv_tok_text s = fkv_tok_string(&t->strings, ids[i]);
+        struct fkv_tok_text s = spelling(t, ids[i]);
         if (!s.at) return fkv_fail(err, "token %zu: id %d is not in the vocabulary", i, (int)ids[i]);
-        if (t->special[ids[i]]) continue;
+        if (t->kind[ids[i]] & FKV_TOK_SPECIAL) continue;
         if (!t->decoder_count && out->count && fkv_tok_append(&out->bytes, " ", 1, err)) return FKV_FAILED;
         if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err)) return FKV_FAILED;
     }

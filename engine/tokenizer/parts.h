@@ -164,7 +164,7 @@ int fkv_tok_word(struct fkv_tok_work *w, const char *at, size_t bytes);
 
 /* ---- words.c ---- */
 
-extern const char fkv_tok_gpt2_pattern[];
+/* The compiled form of a pattern written in the file; NULL: GPT-2's. */
 int fkv_tok_pattern(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
 int fkv_tok_section(struct fkv_tok_work *w, struct fkv_tok_text section, bool at_start);
 
@@ -186,13 +186,14 @@ struct fkv_tok_decoder {
 
 /* ---- the tokenizer ---- */
 
+enum fkv_tok_kind { FKV_TOK_SPECIAL = 1, FKV_TOK_NORMALIZED = 2 };
 enum { FKV_TOK_MAX_STEPS = 8, FKV_TOK_MAX_TEMPLATE = 16 };
 
 struct fkv_tokenizer {
     json_t *document; /* without the model: small strings below point into it */
     struct fkv_tok_strings strings;
     struct fkv_tok_merges merges;
-    bool *special; /* [strings.ids] */
+    uint8_t *kind; /* [strings.ids] bits of enum fkv_tok_kind */
 
     struct fkv_tok_added_set plain, normalized; /* found before and after normalization */
     struct fkv_tok_normalizer normalizers[FKV_TOK_MAX_STEPS];

@@ -115,7 +115,7 @@ static int read_byte_level(struct fkv_tokenizer *t, const json_t *step, const ch
     if (t->pattern && t->prefix_space)
         return fkv_fail(err, "%s.add_prefix_space: expected false after a Split, found true", where);
     t->splitting = FKV_TOK_BYTE_LEVEL;
-    return use_regex ? fkv_tok_pattern(fkv_tok_gpt2_pattern, where, &t->pattern, err) : FKV_OK;
+    return use_regex ? fkv_tok_pattern(NULL, where, &t->pattern, err) : FKV_OK;
 }
 
 static int read_pre_tokenizer(struct fkv_tokenizer *t, const json_t *step, const char *type, const char *where,
@@ -164,8 +164,8 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
     size_t count = json_array_size(list);
     t->plain.tokens = calloc(count + 1, sizeof *t->plain.tokens);
     t->normalized.tokens = calloc(count + 1, sizeof *t->normalized.tokens);
-    t->special = calloc((size_t)t->strings.ids, sizeof *t->special);
-    if (!t->plain.tokens || !t->normalized.tokens || !t->special) return fkv_fail(err, "%s: out of memory", where);
+    t->kind = calloc((size_t)t->strings.ids, 1);
+    if (!t->plain.tokens || !t->normalized.tokens || !t->kind) return fkv_fail(err, "%s: out of memory", where);
     int32_t next = (int32_t)vocabulary;
     bool *seen = calloc((size_t)t->strings.ids, sizeof *seen);
     int status = seen ? FKV_OK : fkv_fail(err, "%s: out of memory", where);
@@ -183,7 +183,7 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
         }
         seen[id] = true;
         if (id >= next) next = id + 1;
-        t->special[id] = token.special;
+        t->kind[id] = (uint8_t)((token.special ? FKV_TOK_SPECIAL : 0) | (token.normalized ? FKV_TOK_NORMALIZED : 0));
         if (known < 0) status = fkv_tok_strings_set(&t->strings, id, token.content, err);
         struct fkv_tok_added_set *set = token.normalized ? &t->normalized : &t->plain;
         if (!status && token.normalized) status = normalize_content(t, &token, err);

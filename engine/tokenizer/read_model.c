@@ -135,7 +135,9 @@ int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, size_t adde
     if (read_options(t, model, where, err) || read_vocabulary(t, json_object_get(model, "vocab"), added, where, err) ||
         read_symbols(t, where, err) || read_unknown(t, model, where, err))
         return FKV_FAILED;
-    t->words_start_at_spaces = !t->ignore_merges && fkv_tok_find(&t->strings, "\xe2\x96\x81", 3) >= 0 &&
-                               (t->unknown < 0 || !ends_with_space(fkv_tok_string(&t->strings, t->unknown)));
+    /* Cutting must not part what could meet later: neither an unknown token spelt like a space, nor spaces with a vanished character between. */
+    t->words_start_at_spaces = !t->ignore_merges && t->unknown >= 0 &&
+                               fkv_tok_find(&t->strings, "\xe2\x96\x81", 3) >= 0 &&
+                               !ends_with_space(fkv_tok_string(&t->strings, t->unknown));
     return read_merges(t, json_object_get(model, "merges"), where, err);
 }

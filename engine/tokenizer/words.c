@@ -1,6 +1,6 @@
 /* A section between added tokens -> words for BPE: not at all (sentencepiece), at spaces (Metaspace) or by a splitting pattern (byte level).
  *
- * Patterns are run by PCRE2 as they stand in the file. Only those we have compared with Hugging Face's engine are accepted, as strings:
+ * Patterns are run by PCRE2. Only those we have compared with Hugging Face's engine are accepted, as strings:
  * two regex engines agree on a pattern one has tested, not on patterns in general.
  *
  * A sentencepiece model takes the whole text as one word. But almost every such model was trained so that no token continues past a space
@@ -9,26 +9,36 @@
 
 #include "engine/tokenizer/parts.h"
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+/* Patterns with `s` for whitespace, `cs` the same inside a class, `ns` for its opposite. PCRE2's own \s has U+180E, which Unicode took out of
+ * White_Space in 2013 and the Hugging Face engine does not match; so it is spelt out in what is compiled. */
+#define GPT2(s, cs, ns) "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" cs "\\p{L}\\p{N}]+|" s "+(?!" ns ")|" s "+"
+#define LATER(digits, s, cs, ns)                                                                                       \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" cs "\\p{L}\\p{N}]+[\\r\\n]*|" s       \
+    "*[\\r\\n]+|" s "+(?!" ns ")|" s "+"
+#define AS_WRITTEN "\\s", "\\s", "\\S"
+#define SPACES "\\t-\\r \\x{85}\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPELT_OUT "[" SPACES "]", SPACES, "[^" SPACES "]"
+#define FILL(pattern, ...) pattern(__VA_ARGS__)
 
-const char fkv_tok_gpt2_pattern[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-static const char *const known_patterns[] = {
-    fkv_tok_gpt2_pattern, CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" REST, /* Llama-3 */
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" REST,                            /* Qwen2 */
+static const struct {
+    const char *written, *compiled;
+} patterns[] = {
+    {FILL(GPT2, AS_WRITTEN), FILL(GPT2, SPELT_OUT)},
+    {FILL(LATER, "\\p{N}{1,3}", AS_WRITTEN), FILL(LATER, "\\p{N}{1,3}", SPELT_OUT)}, /* Llama-3 */
+    {FILL(LATER, "\\p{N}", AS_WRITTEN), FILL(LATER, "\\p{N}", SPELT_OUT)},           /* Qwen2 */
 };
+enum { PATTERNS = sizeof patterns / sizeof *patterns };
 
 int fkv_tok_pattern(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err) {
-    bool known = false;
-    for (size_t i = 0; i < sizeof known_patterns / sizeof *known_patterns; i++)
-        if (!strcmp(regex, known_patterns[i])) known = true;
-    if (!known)
+    int i = 0;
+    while (i < PATTERNS && regex && strcmp(regex, patterns[i].written)) i++;
+    if (i == PATTERNS)
         return fkv_fail(err, "%s: expected the splitting pattern of GPT-2, Llama-3 or Qwen2, found %.300s", where,
                         regex);
     int code;
     PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+    *out =
+        pcre2_compile((PCRE2_SPTR)patterns[i].compiled, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
     if (!*out) return fkv_fail(err, "%s: PCRE2 refuses the pattern (error %d at %zu)", where, code, at);
     pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* where there is no JIT, matching interprets */
     return FKV_OK;
