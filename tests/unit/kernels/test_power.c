@@ -1,0 +1,153 @@
+/* Power spectra of the backend under test: known signals, Parseval, and the reference. */
+#include "tests/unit/kernels/backend_support.h"
+
+/* Rows of [heads, head_dim] with room around them, on both sides. */
+struct states {
+    struct both x;
+    size_t offset, stride; /* bytes, floats */
+    int n, heads, head_dim;
+};
+
+static struct states random_states(int n, double mean) {
+    struct states s = {.n = n, .heads = test_between(1, 4), .head_dim = test_between(1, 40)};
+    s.stride = (size_t)(s.heads * s.head_dim + test_between(0, 9));
+    s.offset = 4 * (size_t)test_between(0, 9);
+    s.x = random_both(s.offset / 4 + (size_t)n * s.stride, mean, 1);
+    struct fkv_attention_shape shape = random_shape();
+    reserve_both(shape, 1, 1, 1, n);
+    return s;
+}
+
+/* Overwrites channel c of every row on both sides. */
+static void set_channel(struct states *s, int c, const float *values) {
+    for (int j = 0; j < s->n; j++) {
+        size_t at = s->offset + 4 * ((size_t)j * s->stride + (size_t)c);
+        assert_ok(tested.ops->write(tested.b, s->x.tested, at, &values[j], 4, &err), err);
+        assert_ok(reference.ops->write(reference.b, s->x.reference, at, &values[j], 4, &err), err);
+    }
+}
+
+static double *doubles(size_t count) {
+    double *x = malloc(sizeof *x * count);
+    assert_non_null(x);
+    return x;
+}
+
+static void measure(struct side side, const struct fkv_buffer *x, const struct states *s, double *power,
+                    double *normalised) {
+    assert_ok(side.ops->power(side.b, x, s->offset, s->stride, s->n, s->heads, s->head_dim, power, normalised, &err),
+              err);
+}
+
+/* Against the largest value of its row: a float32 transform spreads its rounding over all coefficients. */
+static void assert_spectra_close(const double *found, const double *expected, int heads, int n, double relative) {
+    for (int h = 0; h < heads; h++) {
+        double largest = 0;
+        for (int t = 0; t < n; t++) largest = fmax(largest, expected[h * n + t]);
+        for (int t = 0; t < n; t++)
+            if (!(fabs(found[h * n + t] - expected[h * n + t]) <= relative * largest + 1e-300))
+                fail_msg("head %d, t %d of %d: found %.9g, expected %.9g (largest %.3g)", h, t, n, found[h * n + t],
+                         expected[h * n + t], largest);
+    }
+}
+
+static const int sizes[] = {1, 2, 3, 31, 60, 409, 508, 1020};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+static void power_and_normalised_power_equal_the_reference(void **state) {
+    (void)state;
+    for (int i = 0; i < SIZES; i++) {
+        struct states s = random_states(sizes[i], test_normal());
+        size_t count = (size_t)(s.heads * s.n);
+        float *level = numbers((size_t)s.n); /* a constant channel has no variance to divide by */
+        for (int j = 0; j < s.n; j++) level[j] = 0.1f;
+        set_channel(&s, test_between(0, s.heads * s.head_dim - 1), level);
+        double *power = doubles(count), *normalised = doubles(count), *expected = doubles(count),
+               *expected_normalised = doubles(count);
+        measure(tested, s.x.tested, &s, power, normalised);
+        measure(reference, s.x.reference, &s, expected, expected_normalised);
+        assert_spectra_close(power, expected, s.heads, s.n, 1e-5);
+        assert_spectra_close(normalised, expected_normalised, s.heads, s.n, 1e-5);
+        measure(tested, s.x.tested, &s, normalised, NULL);
+        assert_memory_equal(normalised, power, sizeof *power * count);
+        free(level), free(power), free(normalised), free(expected), free(expected_normalised);
+        release(s.x);
+    }
+}
+
+static void a_cosine_puts_its_power_at_its_frequency(void **state) {
+    (void)state;
+    for (int i = 0; i < SIZES; i++) {
+        int n = sizes[i], t = test_between(0, n - 1);
+        struct states s = random_states(n, 0);
+        float *wave = numbers((size_t)n);
+        for (int j = 0; j < n; j++)
+            wave[j] = (float)(3 * sqrt((t ? 2.0 : 1.0) / n) * cos(acos(-1) * t * (j + 0.5) / n));
+        for (int c = 0; c < s.heads * s.head_dim; c++) set_channel(&s, c, wave);
+        double *power = doubles((size_t)(s.heads * n)), *expected = calloc((size_t)(s.heads * n), sizeof *expected);
+        measure(tested, s.x.tested, &s, power, NULL);
+        for (int h = 0; h < s.heads; h++) expected[h * n + t] = 9;
+        assert_spectra_close(power, expected, s.heads, n, 1e-5);
+        free(wave), free(power), free(expected);
+        release(s.x);
+    }
+}
+
+static void power_over_all_frequencies_is_the_energy_of_the_states(void **state) {
+    (void)state;
+    for (int i = 0; i < SIZES; i++) {
+        struct states s = random_states(sizes[i], 0.5);
+        double *power = doubles((size_t)(s.heads * s.n));
+        float *x = download(tested, s.x.tested, s.x.count);
+        measure(tested, s.x.tested, &s, power, NULL);
+        for (int h = 0; h < s.heads; h++) {
+            double sum = 0, energy = 0;
+            for (int t = 0; t < s.n; t++) sum += power[h * s.n + t];
+            for (int j = 0; j < s.n; j++)
+                for (int c = 0; c < s.head_dim; c++)
+                    energy +=
+                        pow(x[s.offset / 4 + (size_t)j * s.stride + (size_t)(h * s.head_dim + c)], 2) / s.head_dim;
+            assert_close(sum, energy, 0, 1e-5);
+        }
+        free(power), free(x);
+        release(s.x);
+    }
+}
+
+/* Mean power of unit white noise is 1 at every t: averaged over a band of m coefficients and d channels, within 6 standard errors sqrt(2 / (m d)). */
+static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state) {
+    (void)state;
+    int n = test_between(400, 700), bands = 8;
+    struct states s = random_states(n, 0);
+    size_t count = (size_t)(s.heads * n);
+    double *power = doubles(count), *normalised = doubles(count), *scaled = doubles(count);
+    measure(tested, s.x.tested, &s, power, normalised);
+    for (int h = 0; h < s.heads; h++)
+        for (int band = 0; band < bands; band++) {
+            int first = band * n / bands, end = (band + 1) * n / bands;
+            double mean = 0, allowed = 6 * sqrt(2.0 / ((end - first) * s.head_dim));
+            for (int t = first; t < end; t++) mean += power[h * n + t] / (end - first);
+            if (!(fabs(mean - 1) < allowed))
+                fail_msg("band %d of head %d: mean power %.4f, allowed 1 +- %.4f", band, h, mean, allowed);
+        }
+    float *x = download(tested, s.x.tested, s.x.count), *channel = numbers((size_t)n);
+    for (int c = 0; c < s.heads * s.head_dim; c++) { /* each channel times its own power of two */
+        for (int j = 0; j < n; j++) channel[j] = ldexpf(x[s.offset / 4 + (size_t)j * s.stride + (size_t)c], c % 13 - 6);
+        set_channel(&s, c, channel);
+    }
+    measure(tested, s.x.tested, &s, power, scaled);
+    assert_spectra_close(scaled, normalised, s.heads, n, 1e-5);
+    free(power), free(normalised), free(scaled), free(x), free(channel);
+    release(s.x);
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(power_and_normalised_power_equal_the_reference),
+        cmocka_unit_test(a_cosine_puts_its_power_at_its_frequency),
+        cmocka_unit_test(power_over_all_frequencies_is_the_energy_of_the_states),
+        cmocka_unit_test(white_noise_is_flat_and_normalised_power_ignores_scale),
+    };
+    return cmocka_run_group_tests(tests, open_both, close_both);
+}
