@@ -1,0 +1,95 @@
+"""Writes a random bf16 LLaMA checkpoint of a given shape, for benchmarks that need weights larger than any cache. numpy only.
+
+    python tests/bench/make_checkpoint.py OUT                       about 500M parameters, 1.0 GB, some seconds
+    python tests/bench/make_checkpoint.py OUT --layers 4 --dim 512 --hidden 1408 --heads 8 --kv-heads 4 --vocab 2048
+    freqkv-replay ppl --model OUT --token-ids OUT/tokens.npy --policy full
+
+OUT gets config.json, model.safetensors and tokens.npy (random ids: there is no tokenizer, and none is needed with --token-ids).
+Matrices are normal with deviation 1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean nothing.
+Weights are drawn and written a piece at a time: memory stays below 100 MB whatever the size. The same arguments give the same file.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+PIECE = 1 << 22  # elements drawn at once
+
+
+def tensor_shapes(a):
+    """Name -> shape, in the order of the file."""
+    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    shapes = {"model.embed_tokens.weight": (a.vocab, a.dim)}
+    for i in range(a.layers):
+        layer = f"model.layers.{i}."
+        shapes |= {
+            layer + "input_layernorm.weight": (a.dim,),
+            layer + "self_attn.q_proj.weight": (q, a.dim),
+            layer + "self_attn.k_proj.weight": (kv, a.dim),
+            layer + "self_attn.v_proj.weight": (kv, a.dim),
+            layer + "self_attn.o_proj.weight": (a.dim, q),
+            layer + "post_attention_layernorm.weight": (a.dim,),
+            layer + "mlp.gate_proj.weight": (a.hidden, a.dim),
+            layer + "mlp.up_proj.weight": (a.hidden, a.dim),
+            layer + "mlp.down_proj.weight": (a.dim, a.hidden),
+        }
+    shapes["model.norm.weight"] = (a.dim,)
+    if not a.tied:
+        shapes["lm_head.weight"] = (a.vocab, a.dim)
+    return shapes
+
+
+def to_bf16(x):
+    """float32 -> the upper 16 bits, rounded to nearest even."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def write_weights(path, shapes, rng):
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        bytes_ = 2 * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + bytes_]}
+        offset += bytes_
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for shape in shapes.values():
+            n = int(np.prod(shape, dtype=np.int64))
+            for at in range(0, n, PIECE):
+                count = min(PIECE, n - at)
+                if len(shape) == 1:
+                    x = np.ones(count, np.float32)
+                else:
+                    x = rng.standard_normal(count, np.float32) * np.float32(shape[1] ** -0.5)
+                f.write(to_bf16(x).tobytes())
+    return offset
+
+
+def main():
+    parser = argparse.ArgumentParser(description="random bf16 LLaMA checkpoint for benchmarks")
+    parser.add_argument("out", type=pathlib.Path, help="folder to write")
+    for name, default in dict(layers=16, dim=1536, hidden=4096, heads=12, kv_heads=4, head_dim=128, vocab=32000,
+                              context=4096, tokens=16384, seed=0).items():
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=default, help=f"default {default}")
+    parser.add_argument("--tied", action="store_true", help="no lm_head of its own")
+    a = parser.parse_args()
+
+    a.out.mkdir(parents=True, exist_ok=True)
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=a.dim, intermediate_size=a.hidden,
+                  num_hidden_layers=a.layers, num_attention_heads=a.heads, num_key_value_heads=a.kv_heads,
+                  head_dim=a.head_dim, vocab_size=a.vocab, max_position_embeddings=a.context, rms_norm_eps=1e-5,
+                  rope_theta=10000.0, rope_scaling=None, hidden_act="silu", tie_word_embeddings=a.tied,
+                  bos_token_id=1, eos_token_id=2, torch_dtype="bfloat16")
+    (a.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    rng = np.random.default_rng(a.seed)
+    np.save(a.out / "tokens.npy", rng.integers(0, a.vocab, a.tokens, dtype=np.int32))
+    written = write_weights(a.out / "model.safetensors", tensor_shapes(a), rng)
+    print(f"{a.out}: {written // 2 / 1e6:.0f}M parameters, {written / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
