@@ -46,8 +46,8 @@ static void settle(const struct fkv_axis *axis, struct range r, double air, stru
     if (logarithmic) {
         if (!(high > low * (1 + 1e-9))) low /= 2, high = fmax(high, low) * 2;
         double ratio = pow(high / low, air);
-        if (isnan(axis->low)) low = fmax(low / ratio, 1e-300);
-        if (isnan(axis->high)) high = fmin(high * ratio, 1e300);
+        if (isnan(axis->low)) low = fmax(low / ratio, 1e-305);
+        if (isnan(axis->high)) high = fmin(high * ratio, 1e305);
     } else {
         double size = fmax(fabs(low), fabs(high));
         if (!(high - low > 1e-9 * size)) low -= size ? size * 0.05 : 1, high = low + (size ? size * 0.1 : 2);

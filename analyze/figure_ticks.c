@@ -29,21 +29,26 @@ static void format_power(double mantissa, int decimals, int exponent, char out[4
     snprintf(out, 48, "%.20s%s10^{%s%d}", m, *m ? "\u00d7" : "", exponent < 0 ? "\u2212" : "", abs(exponent));
 }
 
+static int steps_inside(double low, double high, double step) {
+    return (int)(floor(high / step + slack) - ceil(low / step - slack)) + 1;
+}
+
 void fkv_ticks_linear(double low, double high, int most, double least_step, struct fkv_ticks *t) {
-    static const double nice[] = {1, 2, 5, 10};
+    static const int nice[] = {1, 2, 5};
     double raw = fmax((high - low) / most, least_step);
     int e = (int)floor(log10(raw) + slack), i = 0;
     while (i < 3 && nice[i] * pow(10, e) < raw * (1 - slack)) i++;
+    if (i == 3) i = 0, e++;
+    /* One tick alone gives no scale: then rather one more than asked for. */
+    while (steps_inside(low, high, nice[i] * pow(10, e)) < 2 && nice[i] * pow(10, e) > least_step * (1 + slack))
+        if (--i < 0) i = 2, e--;
     double step = nice[i] * pow(10, e);
-    if (i == 3) e++;
 
     t->count = 0;
-    double largest = fmax(fabs(low), fabs(high));
-    int top = (int)floor(log10(largest) + slack);
+    int top = (int)floor(log10(fmax(fabs(low), fabs(high))) + slack);
     bool power = top >= 5 || e < -5;
-    double mantissa = step / pow(10, e); /* 1, 2 or 5 */
     for (double k = ceil(low / step - slack); k <= floor(high / step + slack) && t->count < FKV_TICKS; k++) {
-        double units = k * round(mantissa), v = e < 0 ? units / pow(10, -e) : units * pow(10, e);
+        double units = k * nice[i], v = e < 0 ? units / pow(10, -e) : units * pow(10, e);
         char label[48];
         if (power && units != 0)
             format_power(v / pow(10, top), top > e ? (top - e < 15 ? top - e : 15) : 0, top, label);
@@ -93,7 +98,7 @@ void fkv_ticks_log(double low, double high, int most, struct fkv_ticks *t) {
             double v = d < 0 ? m / pow(10, -d) : m * pow(10, d);
             if (v < low * (1 - slack) || v > high * (1 + slack)) continue;
             char label[48] = "";
-            if (m == 1 && ((d % stride) + stride) % stride == 0) {
+            if (m == 1 && (d - first) % stride == 0) {
                 if (plain)
                     format_fixed(v, 0, label);
                 else

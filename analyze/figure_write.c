@@ -145,6 +145,27 @@ static int put_metadata(const struct fkv_figure *f, FILE *stream, const struct f
     return FKV_OK;
 }
 
+/* cairo's text with the metadata behind the opening tag, and without the page group's id: a number counted through the whole process. */
+static int put_svg(const struct fkv_figure *f, FILE *stream, const struct buffer *b, const struct fkv_provenance *p,
+                   struct fkv_error *err) {
+    static const char group[] = "<g id=\"surface";
+    const char *end = b->data + b->bytes, *tag = memmem(b->data, b->bytes, "<svg", 4);
+    const char *body = tag ? memchr(tag, '>', (size_t)(end - tag)) : NULL;
+    if (!body) return fkv_fail(err, "SVG: cairo wrote no <svg> tag");
+    body++;
+    fprintf(stream, "%.*s\n", (int)(body - b->data), b->data);
+    if (put_metadata(f, stream, p, err)) return FKV_FAILED;
+    const char *page = memmem(body, (size_t)(end - body), group, sizeof group - 1);
+    if (page) {
+        fwrite(body, 1, (size_t)(page - body), stream);
+        fputs("<g", stream);
+        body = page + sizeof group - 1;
+        while (body < end && *body != '>') body++;
+    }
+    fwrite(body, 1, (size_t)(end - body), stream);
+    return FKV_OK;
+}
+
 static int write_svg(struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p, struct fkv_error *err) {
     struct buffer buffer = {0};
     cairo_surface_t *surface = cairo_svg_surface_create_for_stream(collect, &buffer, f->width, f->height);
@@ -155,16 +176,7 @@ static int write_svg(struct fkv_figure *f, FILE *stream, const struct fkv_proven
     if (!rc && cairo_surface_status(surface))
         rc = fkv_fail(err, "SVG: cairo: %s", cairo_status_to_string(cairo_surface_status(surface)));
     cairo_surface_destroy(surface);
-    if (!rc) {
-        /* Behind the opening tag: "<?xml ...?>\n<svg ...>\n". */
-        const char *tag = memmem(buffer.data, buffer.bytes, "<svg", 4);
-        const char *end = tag ? memchr(tag, '>', buffer.bytes - (size_t)(tag - buffer.data)) : NULL;
-        size_t head = end ? (size_t)(end + 1 - buffer.data) : 0;
-        fwrite(buffer.data, 1, head, stream);
-        fputc('\n', stream);
-        rc = end ? put_metadata(f, stream, p, err) : fkv_fail(err, "SVG: cairo wrote no <svg> tag");
-        fwrite(buffer.data + head, 1, buffer.bytes - head, stream);
-    }
+    if (!rc) rc = put_svg(f, stream, &buffer, p, err);
     free(buffer.data);
     return rc;
 }

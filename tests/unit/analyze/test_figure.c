@@ -1,0 +1,413 @@
+/* The figure toolkit: bytes that repeat, provenance that reads back, and a layout that keeps every text on the canvas and off the others, whatever the data. */
+#include "../support.h"
+
+#include <png.h>
+
+#include "analyze/figure_parts.h"
+#include "kernels/base/atomic_file.h"
+
+enum { POINTS = 200 };
+
+static const struct fkv_provenance provenance = {
+    "0.0-test", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    "freqkv-analyze spectrum \"a & b\" <c> --out d\u00e9", "models/some model"};
+
+static const struct fkv_axis plain = {"x", FKV_FIT, FKV_FIT, .logarithmic = false};
+
+static struct fkv_figure *make(double width, double height, int rows, int columns, const char *title) {
+    struct fkv_error err = {""};
+    struct fkv_figure *f;
+    assert_ok(fkv_figure_create(width, height, rows, columns, title, &f, &err), err);
+    return f;
+}
+
+/* Lays out and paints without writing. */
+static void paint(struct fkv_figure *f) {
+    struct fkv_error err = {""};
+    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)f->width, (int)f->height);
+    cairo_t *cr = cairo_create(surface);
+    int rc = fkv_figure_paint(f, cr, &err);
+    cairo_destroy(cr);
+    cairo_surface_destroy(surface);
+    assert_ok(rc, err);
+}
+
+static void check_texts(const struct fkv_figure *f) {
+    assert_true(f->text_count > 0);
+    for (int i = 0; i < f->text_count; i++) {
+        const struct fkv_text_box *t = &f->texts[i];
+        if (t->box.x < 0 || t->box.y < 0 || t->box.x + t->box.width > f->width || t->box.y + t->box.height > f->height)
+            fail_msg("\"%s\" at (%.1f, %.1f) of size %.1f x %.1f leaves the canvas of %g x %g", t->text, t->box.x,
+                     t->box.y, t->box.width, t->box.height, f->width, f->height);
+        for (int k = 0; k < i; k++) {
+            const struct fkv_text_box *u = &f->texts[k];
+            double x = fmin(t->box.x + t->box.width, u->box.x + u->box.width) - fmax(t->box.x, u->box.x);
+            double y = fmin(t->box.y + t->box.height, u->box.y + u->box.height) - fmax(t->box.y, u->box.y);
+            if (x > 0 && y > 1) fail_msg("\"%s\" and \"%s\" overlap by %.1f x %.1f points", t->text, u->text, x, y);
+        }
+    }
+}
+
+/* A random line over [panel]: falling power, a walk, constant, zeros and negatives, NaN. */
+static void add_random_line(struct fkv_figure *f, int panel, int index) {
+    struct fkv_error err = {""};
+    double x[POINTS], y[POINTS], high[POINTS], walk = 0, size = pow(10, test_between(-8, 8));
+    int kind = test_between(0, 4), n = test_between(1, POINTS);
+    for (int i = 0; i < n; i++) {
+        x[i] = i / (2.0 * POINTS);
+        walk += test_normal();
+        y[i] = size * (kind == 0   ? pow(i + 1, -1.2) * (0.5 + test_uniform())
+                       : kind == 1 ? walk
+                       : kind == 2 ? 1
+                       : kind == 3 ? test_between(-1, 1)
+                                   : NAN);
+        if (test_between(0, 19) == 0) y[i] = NAN;
+        high[i] = y[i] + fabs(y[i]) * 0.1;
+    }
+    char label[32];
+    snprintf(label, sizeof label, "line %d of a kind", index);
+    struct fkv_line style = {.label = label, .color = fkv_color_cycle(index), .width = 1, .dashed = index % 2};
+    assert_ok(fkv_figure_line(f, panel, &style, n, x, y, &err), err);
+    assert_ok(fkv_figure_band(f, panel, NULL, (struct fkv_color){0, 0, 1, 0.2}, n, x, y, high, &err), err);
+}
+
+static struct fkv_figure *make_random(void) {
+    struct fkv_error err = {""};
+    int rows = test_between(1, 4), columns = test_between(1, 4);
+    struct fkv_figure *f = make(2.2 * columns + 1.5, 1.6 * rows + 2, rows, columns, "A title of several words");
+    bool share = test_between(0, 1), log_x = test_between(0, 1), log_y = test_between(0, 1), top = test_between(0, 1);
+    if (share) fkv_figure_share_axes(f);
+    struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = log_x, .zero = log_x};
+    struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = log_y};
+    for (int p = 0; p < rows * columns - test_between(0, columns - 1); p++) {
+        assert_ok(fkv_figure_axes(f, p, "panel", &x, &y, top && !share ? "t" : NULL, 2.0 * POINTS, &err), err);
+        for (int i = test_between(0, 4); i > 0; i--) add_random_line(f, p, i);
+    }
+    if (test_between(0, 1)) {
+        struct fkv_color_bar bar = {
+            .label = "layer", .low = 0, .high = test_between(1, 80), .top = 0.9, .integers = true};
+        assert_ok(fkv_figure_color_bar(f, &bar, &err), err);
+    }
+    if (test_between(0, 1))
+        assert_ok(
+            fkv_figure_note(f, "A note that is long enough to be wrapped in narrow figures, if they are narrow.", &err),
+            err);
+    return f;
+}
+
+static void every_text_stays_on_the_canvas_and_off_the_others(void **state) {
+    (void)state;
+    for (int trial = 0; trial < 200; trial++) {
+        struct fkv_figure *f = make_random();
+        paint(f);
+        check_texts(f);
+        fkv_figure_destroy(f);
+    }
+}
+
+static void read_file(const char *folder, const char *name, char **data, size_t *bytes) {
+    struct fkv_error err = {""};
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_ok(fkv_read_file(path, 64 << 20, data, bytes, &err), err);
+}
+
+static void the_same_figure_has_the_same_bytes(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    char folder[256], base[300];
+    test_make_folder(folder);
+    struct fkv_figure *f = make_random();
+    for (int i = 0; i < 2; i++) {
+        snprintf(base, sizeof base, "%s/%d", folder, i);
+        assert_ok(fkv_figure_write(f, base, &provenance, &err), err);
+        struct fkv_figure *other = make_random(); /* what is drawn in between leaves no trace */
+        paint(other);
+        fkv_figure_destroy(other);
+    }
+    fkv_figure_destroy(f);
+    static const char *const names[2][2] = {{"0.png", "1.png"}, {"0.svg", "1.svg"}};
+    for (int i = 0; i < 2; i++) {
+        char *a, *b;
+        size_t na, nb;
+        read_file(folder, names[i][0], &a, &na);
+        read_file(folder, names[i][1], &b, &nb);
+        assert_int_equal(na, nb);
+        assert_memory_equal(a, b, na);
+        free(a), free(b);
+    }
+    test_remove_folder(folder);
+}
+
+static const char *chunk(const png_text *text, int count, const char *key) {
+    for (int i = 0; i < count; i++)
+        if (!strcmp(text[i].key, key)) return text[i].text;
+    return "(absent)";
+}
+
+static void a_png_says_where_it_came_from(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    char folder[256], path[300];
+    test_make_folder(folder);
+    struct fkv_figure *f = make(3, 2, 1, 1, "Title");
+    assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
+    snprintf(path, sizeof path, "%s/a", folder);
+    assert_ok(fkv_figure_write(f, path, &provenance, &err), err);
+    fkv_figure_destroy(f);
+
+    snprintf(path, sizeof path, "%s/a.png", folder);
+    FILE *stream = fopen(path, "rb");
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    assert_non_null(stream);
+    assert_int_equal(setjmp(png_jmpbuf(png)), 0);
+    png_init_io(png, stream);
+    png_read_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
+    assert_int_equal(png_get_image_width(png, info), 900);
+    assert_int_equal(png_get_image_height(png, info), 600);
+    assert_int_equal(png_get_pixels_per_inch(png, info), 300);
+    png_textp text;
+    int count = png_get_text(png, info, &text, NULL);
+    png_timep time;
+    assert_false(png_get_tIME(png, info, &time));
+    assert_string_equal(chunk(text, count, "Title"), "Title");
+    assert_string_equal(chunk(text, count, "Software"), "FreqKV toolkit 0.0-test");
+    assert_string_equal(chunk(text, count, "Source"), provenance.capture_sha256);
+    assert_string_equal(chunk(text, count, "Command"), provenance.command);
+    assert_string_equal(chunk(text, count, "Model"), provenance.model);
+    png_destroy_read_struct(&png, &info, NULL);
+    fclose(stream);
+
+    char *svg;
+    size_t bytes;
+    read_file(folder, "a.svg", &svg, &bytes);
+    assert_non_null(strstr(svg, provenance.capture_sha256));
+    assert_non_null(strstr(svg, "freqkv-analyze spectrum \"a &amp; b\" &lt;c&gt; --out d\u00e9</dc:description>"));
+    assert_non_null(strstr(svg, "<title>Title</title>"));
+    free(svg);
+    test_remove_folder(folder);
+}
+
+static void a_log_axis_skips_zeros_and_negatives_and_strips_x_zero(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    const struct fkv_axis x = {"x", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis y = {"y", FKV_FIT, FKV_FIT, .logarithmic = true};
+    const double xs[] = {0, 0.01, 0.1, -1, 1}, ys[] = {1e4, 100, 0, 5, 1};
+    struct fkv_figure *f = make(4, 3, 1, 1, NULL);
+    assert_ok(fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, &err), err);
+    struct fkv_line style = {.color = fkv_color_cycle(0), .width = 1, .markers = true};
+    assert_ok(fkv_figure_line(f, 0, &style, 5, xs, ys, &err), err);
+    paint(f);
+    const struct fkv_panel *p = &f->panels[0];
+    assert_true(p->sx.zero && p->sx.low > 0.005 && p->sx.low < 0.01 && p->sx.high > 1 && p->sx.high < 2);
+    assert_true(p->sy.low > 0.1 && p->sy.low < 1 && p->sy.high > 1e4);
+    assert_true(fkv_scale_at(&p->sx, 0) > p->box.x && fkv_scale_at(&p->sx, 0) < p->sx.from);
+    assert_true(fkv_scale_at(&p->sx, 0.01) > p->sx.from);
+    assert_true(isnan(fkv_scale_at(&p->sx, -1)) && isnan(fkv_scale_at(&p->sy, 0)));
+    assert_string_equal(p->tx.label[0], "0");
+    check_texts(f);
+    fkv_figure_destroy(f);
+}
+
+/* Pixels that are neither white nor grey in the middle of a painted panel. */
+static int colored_pixels(struct fkv_figure *f) {
+    struct fkv_error err = {""};
+    int width = (int)f->width, height = (int)f->height, count = 0;
+    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
+    cairo_t *cr = cairo_create(surface);
+    assert_ok(fkv_figure_paint(f, cr, &err), err);
+    cairo_surface_flush(surface);
+    const unsigned char *data = cairo_image_surface_get_data(surface);
+    for (int i = 0; i < width * height; i++) {
+        const unsigned char *q =
+            data + (size_t)(i / width) * (size_t)cairo_image_surface_get_stride(surface) + 4 * (i % width);
+        count += abs(q[0] - q[1]) > 60 || abs(q[1] - q[2]) > 60;
+    }
+    cairo_destroy(cr);
+    cairo_surface_destroy(surface);
+    return count;
+}
+
+static void nan_breaks_a_line_and_nothing_but_nan_draws_nothing(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    int found[3];
+    for (int kind = 0; kind < 3; kind++) { /* whole, the middle half missing, all missing */
+        double x[100], y[100];
+        for (int i = 0; i < 100; i++) x[i] = i, y[i] = kind == 2 || (kind == 1 && i >= 25 && i < 75) ? NAN : 5;
+        struct fkv_figure *f = make(4, 3, 1, 1, NULL);
+        assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
+        struct fkv_line style = {.color = {1, 0, 0, 1}, .width = 2};
+        assert_ok(fkv_figure_line(f, 0, &style, 100, x, y, &err), err);
+        found[kind] = colored_pixels(f);
+        check_texts(f);
+        fkv_figure_destroy(f);
+    }
+    assert_int_equal(found[2], 0);
+    if (!(found[1] > 0.4 * found[0] && found[1] < 0.6 * found[0]))
+        fail_msg("half a line has %d pixels, the whole %d", found[1], found[0]);
+}
+
+static void constant_data_get_an_axis_around_them(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    static const double values[] = {0, 1, -3, 1e-12, 1e9, 1e300};
+    for (size_t i = 0; i < 6; i++)
+        for (int logarithmic = 0; logarithmic < 2; logarithmic++) {
+            const double x[2] = {1, 1}, y[2] = {values[i], values[i]};
+            const struct fkv_axis axis = {"v", FKV_FIT, FKV_FIT, .logarithmic = logarithmic};
+            struct fkv_figure *f = make(3, 2.5, 1, 1, NULL);
+            assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err), err);
+            struct fkv_line style = {.color = fkv_color_cycle(0), .width = 1};
+            assert_ok(fkv_figure_line(f, 0, &style, 2, x, y, &err), err);
+            paint(f);
+            const struct fkv_scale *s = &f->panels[0].sy;
+            if (values[i] > 0 || !logarithmic) assert_true(s->low < values[i] && s->high > values[i]);
+            check_texts(f);
+            fkv_figure_destroy(f);
+        }
+}
+
+static void a_legend_covers_no_data(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    for (int trial = 0; trial < 50; trial++) {
+        struct fkv_figure *f = make(3.5, 3, 1, 1, NULL);
+        double x[POINTS], y[POINTS];
+        assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
+        for (int i = 0; i < POINTS; i++) x[i] = test_uniform(), y[i] = trial % 2 ? x[i] * x[i] : test_uniform();
+        struct fkv_line style = {.label = "some data", .color = fkv_color_cycle(0), .width = 1};
+        assert_ok(fkv_figure_line(f, 0, &style, POINTS, x, y, &err), err);
+        paint(f);
+        const struct fkv_box *b = &f->legend.box, *p = &f->panels[0].box;
+        assert_int_equal(f->legend.outside, trial % 2 == 0); /* a parabola leaves corners free, a cloud does not */
+        for (int i = 0; i < POINTS; i++) {
+            double u = fkv_scale_at(&f->panels[0].sx, x[i]), v = fkv_scale_at(&f->panels[0].sy, y[i]);
+            if (u > b->x && u < b->x + b->width && v > b->y && v < b->y + b->height)
+                fail_msg("point %d at (%g, %g) lies under the legend", i, u, v);
+        }
+        if (f->legend.outside) assert_true(b->y > p->y + p->height);
+        check_texts(f);
+        fkv_figure_destroy(f);
+    }
+}
+
+static void what_cannot_be_drawn_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    struct fkv_figure *f = NULL;
+    const double one = 1;
+    struct fkv_line style = {.width = 1};
+    assert_refused(fkv_figure_create(0.5, 3, 1, 1, NULL, &f, &err), err, "expected sides of 1 to 50 inches");
+    assert_refused(fkv_figure_create(NAN, 3, 1, 1, NULL, &f, &err), err, "expected sides");
+    assert_refused(fkv_figure_create(3, 3, 0, 1, NULL, &f, &err), err, "rows and columns");
+    assert_null(f);
+    f = make(3, 3, 1, 2, NULL);
+    assert_refused(fkv_figure_axes(f, 2, NULL, &plain, &plain, NULL, 1, &err), err,
+                   "expected a panel in [0, 2), found 2");
+    assert_refused(fkv_figure_line(f, -1, &style, 1, &one, &one, &err), err, "found -1");
+    assert_refused(fkv_figure_line(f, 0, &style, 0, &one, &one, &err), err, "at least one point");
+    const struct fkv_axis bad = {"x", 0, 1, .logarithmic = true};
+    assert_refused(fkv_figure_axes(f, 0, NULL, &bad, &plain, NULL, 1, &err), err, "logarithmic axis above 0");
+    assert_refused(fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = 1, .high = 1}, &err), err, "rises");
+    fkv_figure_destroy(f);
+    fkv_figure_destroy(NULL);
+}
+
+static void a_folder_that_is_not_there_leaves_nothing(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    char folder[256], base[300];
+    test_make_folder(folder);
+    struct fkv_figure *f = make(3, 3, 1, 1, NULL);
+    snprintf(base, sizeof base, "%s/absent/figure", folder);
+    assert_refused(fkv_figure_write(f, base, &provenance, &err), err, "absent/figure.png");
+    /* A folder stands where the SVG should go: said by name, and no temporary stays behind. */
+    char blocker[640];
+    snprintf(blocker, sizeof blocker, "mkdir '%s/figure.svg' && touch '%s/figure.svg/x'", folder, folder);
+    assert_int_equal(system(blocker), 0);
+    snprintf(base, sizeof base, "%s/figure", folder);
+    assert_refused(fkv_figure_write(f, base, &provenance, &err), err, "figure.svg");
+    snprintf(blocker, sizeof blocker, "test -z \"$(find '%s' -name '*tmp*')\"", folder);
+    assert_int_equal(system(blocker), 0);
+    fkv_figure_destroy(f);
+    test_remove_folder(folder);
+}
+
+static void a_missing_font_says_what_to_install(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    struct fkv_figure *f = NULL;
+    setenv("FKV_FONT", "/nonexistent/font.ttf", 1);
+    int rc = fkv_figure_create(3, 3, 1, 1, NULL, &f, &err);
+    setenv("FKV_FONT", "/dev/null", 1);
+    struct fkv_error second = {""};
+    int rc2 = fkv_figure_create(3, 3, 1, 1, NULL, &f, &second);
+    unsetenv("FKV_FONT");
+    assert_int_equal(rc, FKV_FAILED);
+    assert_int_equal(rc2, FKV_FAILED);
+    assert_null(f);
+    assert_non_null(strstr(err.message, "/nonexistent/font.ttf (from FKV_FONT)"));
+    assert_non_null(strstr(err.message, "fonts-dejavu-core"));
+}
+
+static void text_of_any_bytes_becomes_valid(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {{"a\xff"
+                                            "b",
+                                            "a?b"},
+                                           {"\xc0\xaf", "??"},
+                                           {"\xe2\x88", "??"},
+                                           {"x\n\ty\x01", "x  y?"},
+                                           {"\u03b3\u2212", "\u03b3\u2212"},
+                                           {"\xed\xa0\x80", "???"},
+                                           {"\xf4\x90\x80\x80", "????"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *clean = fkv_text_clean(cases[i][0]);
+        assert_string_equal(clean, cases[i][1]);
+        free(clean);
+    }
+    for (int trial = 0; trial < 50; trial++) { /* and cairo takes it as a title */
+        char bytes[64];
+        for (int i = 0; i < 63; i++) bytes[i] = (char)test_between(1, 255);
+        bytes[63] = 0;
+        struct fkv_figure *f = make(3, 3, 1, 1, bytes);
+        paint(f);
+        fkv_figure_destroy(f);
+    }
+}
+
+static void viridis_only_gets_lighter(void **state) {
+    (void)state;
+    double last = -1;
+    for (int i = 0; i <= 1000; i++) {
+        struct fkv_color c = fkv_color_map(i / 1000.0);
+        double luminance = 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b;
+        if (!(luminance > last)) fail_msg("at %d/1000 luminance %.6f follows %.6f", i, luminance, last);
+        last = luminance;
+    }
+    struct fkv_color end = fkv_color_map(7), start = fkv_color_map(NAN);
+    assert_close(end.r, 0xfd / 255.0, 1e-12, 0);
+    assert_close(start.b, 0x54 / 255.0, 1e-12, 0);
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_text_stays_on_the_canvas_and_off_the_others),
+        cmocka_unit_test(the_same_figure_has_the_same_bytes),
+        cmocka_unit_test(a_png_says_where_it_came_from),
+        cmocka_unit_test(a_log_axis_skips_zeros_and_negatives_and_strips_x_zero),
+        cmocka_unit_test(nan_breaks_a_line_and_nothing_but_nan_draws_nothing),
+        cmocka_unit_test(constant_data_get_an_axis_around_them),
+        cmocka_unit_test(a_legend_covers_no_data),
+        cmocka_unit_test(what_cannot_be_drawn_is_refused),
+        cmocka_unit_test(a_folder_that_is_not_there_leaves_nothing),
+        cmocka_unit_test(a_missing_font_says_what_to_install),
+        cmocka_unit_test(text_of_any_bytes_becomes_valid),
+        cmocka_unit_test(viridis_only_gets_lighter),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
