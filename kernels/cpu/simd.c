@@ -11,6 +11,7 @@ enum { LANES = 4, MIX_VECS = 2 };
 
 static inline vec vec_set(float a) { return (vec){a, a, a, a}; }
 static inline vec vec_zero(void) { return vec_set(0); }
+static inline vec vec_add(vec a, vec b) { return a + b; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 

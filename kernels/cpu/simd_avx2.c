@@ -11,6 +11,7 @@ enum { LANES = 8, MIX_VECS = 2 };
 
 static inline vec vec_set(float a) { return _mm256_set1_ps(a); }
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
+static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 
 static inline float vec_sum(vec v) {

@@ -4,7 +4,7 @@
  *   vec_zero(), vec_set(a)          all lanes 0, all lanes a
  *   vec_load(p, t), vec_part(p, t, n)   LANES (n < LANES, the rest 0) elements of dtype t at any address, as float32
  *   vec_store(p, v), vec_store_part(p, v, n)
- *   vec_fma(a, b, c)                a b + c
+ *   vec_add(a, b), vec_fma(a, b, c) a + b, a b + c
  *   vec_sum(v)                      the sum of the lanes
  *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of four rows
  *   SIMD_TABLE, SIMD_NAME           the table to define
@@ -46,6 +46,23 @@ INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_s
         }
     for (int i = 0; i < wn; i++)
         for (int j = 0; j < xn; j++) y[(size_t)j * y_stride + (size_t)i] = vec_sum(sum[i][j]);
+}
+
+/* One weight row with one input: a single stream, four sums along it to hide the latency of adding. */
+INLINE float dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols) {
+    size_t bytes = t == FKV_F32 ? 4 : 2;
+    vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+    int32_t c = 0;
+    for (; c + 4 * LANES <= cols; c += 4 * LANES)
+        for (int l = 0; l < 4; l++) {
+            int32_t at = c + l * LANES;
+            sum[l] = vec_fma(vec_load(w + (size_t)at * bytes, t), vec_load(x + at, FKV_F32), sum[l]);
+        }
+    for (; c + LANES <= cols; c += LANES)
+        sum[0] = vec_fma(vec_load(w + (size_t)c * bytes, t), vec_load(x + c, FKV_F32), sum[0]);
+    if (c < cols)
+        sum[1] = vec_fma(vec_part(w + (size_t)c * bytes, t, cols - c), vec_part(x + c, FKV_F32, cols - c), sum[1]);
+    return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
 }
 
 /* wn weight rows (a constant) against all inputs, four at a time. */
