@@ -66,10 +66,10 @@ static hid_t state_dataset(struct fkv_capture *c, enum fkv_state state, struct f
     return c->states[state] = dataset;
 }
 
-/* x <- the selection, as float32 */
-static int read_selection(struct fkv_capture *c, hid_t dataset, hid_t space, size_t n, const char *name, float *x,
-                          struct fkv_error *err) {
-    const hsize_t count = n;
+/* x <- the selection of `count` elements per axis, as float32. The space in memory has the selection's shape: for another one HDF5 walks element by element. */
+static int read_selection(struct fkv_capture *c, hid_t dataset, hid_t space, const hsize_t count[4], const char *name,
+                          float *x, struct fkv_error *err) {
+    const size_t n = (size_t)(count[1] * count[2] * count[3]);
     enum fkv_dtype dtype;
     if (fkv_reader_dtype(dataset, name, &dtype, err)) return FKV_FAILED;
     void *to = x;
@@ -82,7 +82,7 @@ static int read_selection(struct fkv_capture *c, hid_t dataset, hid_t space, siz
         }
         if (!(to = c->scratch)) return fkv_fail(err, "%s: out of memory", name);
     }
-    hid_t memory = H5Screate_simple(1, &count, NULL);
+    hid_t memory = H5Screate_simple(4, count, NULL);
     int status = H5Dread(dataset, type, memory, space, H5P_DEFAULT, to) < 0 ? fkv_hdf_fail(err, "%s: cannot read", name)
                                                                             : FKV_OK;
     H5Sclose(memory);
@@ -121,7 +121,7 @@ int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state 
     const size_t n = (size_t)heads * (size_t)rows * (size_t)c->info.head_dim;
     hid_t space = H5Dget_space(dataset);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, count, NULL);
-    int status = read_selection(c, dataset, space, n, fkv_state_names[state], x, err);
+    int status = read_selection(c, dataset, space, count, fkv_state_names[state], x, err);
     H5Sclose(space);
     if (status == FKV_OK) status = check_finite(c, state, layer, head, t, rows, x, n, err);
     return status ? fkv_error_prefix(err, "%s", e->file) : FKV_OK;

@@ -39,14 +39,13 @@ static hid_t access_list(bool image) {
     H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
     /* An image is taken of an open file. Newer superblocks mark it as open, and H5Fget_file_image takes the mark out without renewing the checksum over it;
      * the first version has neither. */
-    if (image)
+    if (image) {
         H5Pset_libver_bounds(list, H5F_LIBVER_EARLIEST, H5F_LIBVER_V18);
-    else
-        H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    if (image)
         H5Pset_fapl_core(list, 16 << 20, false);
-    else
+    } else {
+        H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110);
         H5Pset_file_locking(list, false, true);
+    }
     return list;
 }
 

@@ -1,0 +1,360 @@
+/* What the store refuses, with which words; and that nothing is left behind. */
+#include <errno.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "capture/store/h5.h"
+#include "tests/unit/store/captures.h"
+
+/* HDF5 1.10 itself loses memory when a file is damaged. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
+
+static char base[256];
+static struct sample s;
+
+static int make(void **state) {
+    (void)state;
+    test_seed();
+    test_make_folder(base);
+    sample_make(&s, FKV_F16, 1, 100, '1');
+    return 0;
+}
+
+static int clean(void **state) {
+    (void)state;
+    sample_free(&s);
+    test_remove_folder(base);
+    return 0;
+}
+
+static const char *in_base(const char *name) {
+    static char path[4][400];
+    static int at;
+    at = (at + 1) % 4;
+    snprintf(path[at], sizeof path[at], "%s/%s", base, name);
+    return path[at];
+}
+
+/* Writes the sample with one value changed and expects the refusal. */
+static void refuse_value(float value, enum fkv_dtype dtype, const char *words) {
+    struct fkv_error err;
+    struct fkv_capture_writer *w;
+    char expected[200];
+    s.info.dtype = dtype;
+    int layer = test_between(0, s.info.layer_count - 1), head = test_between(0, s.info.head_count - 1);
+    int token = test_between(0, 99), channel = test_between(0, s.info.head_dim - 1);
+    float *at = (float *)sample_rows(&s, 0, layer, token) + head * s.info.head_dim + channel;
+    float was = *at;
+    *at = value;
+    snprintf(expected, sizeof expected, "key of layer %d, head %d, token %d%s", s.info.layer_index[layer],
+             s.info.head_index[head], token, words);
+    assert_ok(fkv_capture_create(in_base("c"), &s.info, false, &w, &err), err);
+    assert_refused(sample_write(&s, w, 0, test_between(1, 100), &err), err, expected);
+    fkv_capture_abandon(w);
+    assert_int_equal(access(in_base("c"), F_OK), -1);
+    *at = was;
+}
+
+static void values_the_dtype_cannot_hold_are_named(void **state) {
+    (void)state;
+    refuse_value(65520, FKV_F16, ": 65520 is beyond float16's 65504: use --dtype f32 or bf16");
+    refuse_value(-1e6f, FKV_F16, ": -1e+06 is beyond float16");
+    refuse_value(3.4e38f, FKV_BF16, ": 3.4e+38 is beyond bfloat16's range: use --dtype f32");
+    refuse_value(NAN, FKV_F32, ": expected a finite number, found nan");
+    refuse_value(-INFINITY, FKV_F16, ": expected a finite number, found -inf");
+}
+
+static void the_largest_values_that_fit_are_stored_finite(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    float x[2];
+    s.states[0][0] = 65519.996f;
+    sample_save(&s, in_base("c"), 100);
+    assert_ok(fkv_capture_open(in_base("c"), &c, &err), err);
+    assert_int_equal(s.info.head_dim % 2, 0);
+    float *rows = malloc((size_t)s.info.head_dim * sizeof *rows);
+    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 0, 1, rows, &err), err);
+    memcpy(x, rows, sizeof x);
+    free(rows);
+    assert_close(x[0], 65504, 0, 0);
+    fkv_capture_close(c);
+}
+
+static void another_model_is_refused_on_resume_and_merge(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture_writer *w;
+    sample_save(&s, in_base("a"), 512);
+    s.info.model_sha256[3] = 'b';
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err, "model_sha256: expected \"aaab");
+    sample_save(&s, in_base("b"), 512);
+    const char *const parts[] = {in_base("a"), in_base("b")};
+    assert_refused(fkv_capture_merge(parts, 2, in_base("m"), &err), err, "model_sha256");
+    assert_int_equal(access(in_base("m"), F_OK), -1);
+    s.info.model_sha256[3] = 'a';
+    s.info.options[2] = 'S';
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err, "options: expected");
+    char command[1000];
+    snprintf(command, sizeof command, "cp '%s/documents/000000.h5' '%s/documents/000001.h5'", in_base("b"),
+             in_base("a"));
+    assert_int_equal(system(command), 0);
+    struct fkv_capture *c;
+    assert_refused(fkv_capture_open(in_base("a"), &c, &err), err, "000001.h5: made with another model");
+}
+
+static void output_that_exists_or_cannot_be_written_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture_writer *w, *second;
+    sample_save(&s, in_base("a"), 512);
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, false, &w, &err), err, "exists and is not empty");
+    assert_int_equal(mkdir(in_base("d"), 0777), 0);
+    FILE *f = fopen(in_base("d/thesis.tex"), "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_refused(fkv_capture_create(in_base("d"), &s.info, false, &w, &err), err, "choose another folder");
+    assert_refused(fkv_capture_create(in_base("d"), &s.info, true, &w, &err), err, "thesis.tex, which is no part");
+    assert_refused(fkv_capture_create(in_base("d/thesis.tex/c"), &s.info, false, &w, &err), err, "thesis.tex");
+    assert_refused(fkv_capture_create("/proc/nowhere", &s.info, false, &w, &err), err, "/proc/nowhere");
+    assert_ok(fkv_capture_create(in_base("e"), &s.info, false, &w, &err), err);
+    assert_refused(fkv_capture_create(in_base("e"), &s.info, true, &second, &err), err, "another run is writing here");
+    assert_ok(sample_write(&s, w, 0, 512, &err), err);
+    assert_refused(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err, "000000.h5: exists already");
+    fkv_capture_abandon(w);
+}
+
+static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture_writer *w;
+    assert_int_equal(mkdir(in_base("small"), 0777), 0);
+    if (mount("tmpfs", in_base("small"), "tmpfs", 0, "size=1m")) {
+        printf("skipped: cannot mount a small tmpfs (%s)\n", strerror(errno));
+        skip();
+    }
+    struct sample large = s;
+    sample_fill(&large, 1 << 20, '2');
+    int status = fkv_capture_create(in_base("small/c"), &s.info, false, &w, &err);
+    int first = status ? status : sample_write(&s, w, 0, 512, &err);
+    int second = first ? first : sample_write(&large, w, 1, 512, &err);
+    bool has[2] = {!status && fkv_capture_has(w, 0), !status && fkv_capture_has(w, 1)};
+    if (!status) fkv_capture_abandon(w);
+    char message[sizeof err.message];
+    strcpy(message, err.message);
+    struct fkv_h5_writer *h5;
+    const int64_t n = 1 << 20;
+    int created = fkv_h5_create(in_base("small/run.h5"), &h5, &err);
+    int put = created ? created : fkv_h5_put(h5, "x", FKV_H5_F32, 1, &n, large.states[0], &err);
+    int committed = put ? put : fkv_h5_commit(h5, &err);
+    bool left = access(in_base("small/run.h5"), F_OK) == 0;
+    char listing[700];
+    snprintf(listing, sizeof listing, "test -z \"$(find '%s' -name '.*')\"", in_base("small"));
+    int hidden = system(listing);
+    sample_free_states(&large);
+    umount(in_base("small"));
+    assert_int_equal(first, FKV_OK);
+    assert_int_equal(second, FKV_FAILED);
+    assert_non_null(strstr(message, "No space left on device"));
+    assert_true(has[0] && !has[1]);
+    assert_int_equal(created, FKV_OK);
+    assert_int_equal(committed, FKV_FAILED);
+    assert_non_null(strstr(err.message, "No space left on device"));
+    assert_false(left);
+    assert_int_equal(hidden, 0);
+}
+
+static void flip(const char *path, long at, int mask) {
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, at, SEEK_SET);
+    int byte = fgetc(f);
+    fseek(f, at, SEEK_SET);
+    fputc(byte ^ mask, f);
+    fclose(f);
+}
+
+static void truncated_and_foreign_files_are_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    sample_save(&s, in_base("a"), 512);
+    char path[400];
+    strcpy(path, in_base("a/documents/000000.h5"));
+    struct stat found;
+    assert_int_equal(stat(path, &found), 0);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(truncate(path, (off_t)(test_uniform() * (double)found.st_size)), 0);
+        assert_refused(fkv_capture_open(in_base("a"), &c, &err), err, "000000.h5: cannot open as HDF5");
+    }
+    assert_refused(fkv_capture_open(in_base("none"), &c, &err), err, "No such file");
+    assert_refused(fkv_capture_open("/proc/self/maps", &c, &err), err, "cannot open as HDF5");
+    assert_refused(fkv_capture_open(base, &c, &err), err, "expected recordings");
+}
+
+/* Where the strings of attributes lie: the one structure that HDF5 has no checksum for. */
+static long string_heap(const char *path, long *end) {
+    char head[65536];
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t bytes = fread(head, 1, sizeof head, f);
+    fclose(f);
+    const char *at = memmem(head, bytes, "GCOL", 4);
+    assert_non_null(at);
+    uint64_t size;
+    memcpy(&size, at + 8, sizeof size);
+    *end = (long)(at - head) + (long)size;
+    return (long)(at - head);
+}
+
+/* Every other byte of a file is covered by a checksum or means nothing: a flipped bit is an error or changes no state. */
+static void a_flipped_bit_never_changes_a_state(void **state) {
+    (void)state;
+    struct fkv_error err;
+    sample_save(&s, in_base("a"), 512);
+    char path[400];
+    strcpy(path, in_base("a/documents/000000.h5"));
+    const size_t d = (size_t)s.info.head_dim, n = (size_t)s.info.head_count * 100 * d;
+    float *expected = malloc(n * sizeof *expected), *x = malloc(n * sizeof *x);
+    struct stat found;
+    assert_int_equal(stat(path, &found), 0);
+    struct fkv_capture *c;
+    assert_ok(fkv_capture_open(in_base("a"), &c, &err), err);
+    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, expected, &err), err);
+    fkv_capture_close(c);
+    int refused = 0;
+    long heap_end, heap = string_heap(path, &heap_end);
+    for (int i = 0; i < 300; i++) {
+        long at = (long)(test_uniform() * (double)found.st_size);
+        if (at >= heap && at < heap_end) continue;
+        int mask = 1 << test_between(0, 7);
+        flip(path, at, mask);
+        if (fkv_capture_open(in_base("a"), &c, &err) == FKV_OK) {
+            if (fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, x, &err) == FKV_OK)
+                assert_memory_equal(x, expected, n * sizeof *x);
+            else
+                refused++;
+            fkv_capture_close(c);
+        } else {
+            refused++;
+        }
+        flip(path, at, mask);
+    }
+    printf("%d of 300 flipped bits refused\n", refused);
+    assert_true(refused > 0);
+    free(expected);
+    free(x);
+}
+
+/* A user's own file: attributes and a key of any rank and dims, in float64. */
+static void own_file(const char *path, const char *key, int layers, int heads, int head_dim, int rank,
+                     const int64_t *dims, const double *data) {
+    struct fkv_error err;
+    struct fkv_h5_writer *w;
+    remove(path);
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    if (layers) assert_ok(fkv_h5_put_int(w, "/", "n_layers", layers, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "n_kv_heads", heads, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "head_dim", head_dim, &err), err);
+    assert_ok(fkv_h5_put(w, key, FKV_H5_F64, rank, dims, data, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+}
+
+static void a_users_own_file_needs_little(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    const char *const places[] = {"/document/key", "/documents/first/key", "/key"};
+    const int64_t dims[4] = {2, 3, 50, 8};
+    double data[2 * 3 * 50 * 8];
+    for (size_t i = 0; i < sizeof data / sizeof *data; i++) data[i] = test_normal();
+    for (int i = 0; i < 3; i++) {
+        const char *path = in_base("own.h5");
+        own_file(path, places[i], 2, 3, 8, 4, dims, data);
+        assert_ok(fkv_capture_open(path, &c, &err), err);
+        assert_int_equal(fkv_capture_count(c), 1);
+        assert_int_equal(fkv_capture_recording(c, 0)->n_tokens, 50);
+        assert_int_equal(fkv_capture_info(c)->states, 1);
+        assert_int_equal(fkv_capture_info(c)->trained_context, 0);
+        float x[2 * 10 * 8];
+        assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 1, 1, 2, 30, 10, x, &err), err);
+        for (int h = 0; h < 2; h++)
+            for (int r = 0; r < 10 * 8; r++)
+                assert_close(x[h * 80 + r], (float)data[((3 + 1 + h) * 50 + 30) * 8 + r], 0, 0);
+        int32_t tokens[50];
+        bool found;
+        assert_ok(fkv_capture_read_tokens(c, 0, tokens, &found, &err), err);
+        assert_false(found);
+        fkv_capture_close(c);
+    }
+}
+
+static void shapes_that_disagree_are_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    const int64_t dims[5] = {2, 3, 50, 8, 1}, empty[4] = {2, 3, 0, 8};
+    double data[2 * 3 * 50 * 8] = {0};
+    char path[400];
+    strcpy(path, in_base("own.h5"));
+    own_file(path, "/document/key", 0, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "own.h5: attribute n_layers: expected a number");
+    own_file(path, "/document/key", 4, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 4 layers");
+    own_file(path, "/document/key", 2, 2, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 2 heads");
+    own_file(path, "/document/key", 2, 3, 16, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 16 channels (head_dim), found 8");
+    own_file(path, "/document/key", 2, 3, 8, 5, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 4 axes");
+    own_file(path, "/document/key", 2, 3, 8, 4, empty, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 1 to");
+    own_file(path, "/document/states", 2, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "expected key, value");
+    own_file(path, "/document", 2, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "document: cannot open the group");
+    own_file(path, "/document/key/deeper/key", 2, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected a dataset");
+    own_file(path, "/document/key", -5, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "attribute n_layers: expected 1 to");
+    const char *const parts[] = {path};
+    own_file(path, "/document/key", 2, 3, 8, 4, dims, data);
+    assert_refused(fkv_capture_merge(parts, 1, in_base("m"), &err), err, "expected a folder made by freqkv-capture");
+}
+
+static void reads_outside_a_recording_are_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    float x[4096];
+    sample_save(&s, in_base("a"), 512);
+    assert_ok(fkv_capture_open(in_base("a"), &c, &err), err);
+    const int32_t heads = s.info.head_count;
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, s.info.layer_count, 0, 1, 0, 1, x, &err), err,
+                   "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, heads, 1, 0, 1, x, &err), err, "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, heads + 1, 0, 1, x, &err), err, "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 100, 1, x, &err), err, "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 0, 0, 1, 0, 1, x, &err), err, "expected value");
+    assert_refused(fkv_capture_read_state(c, 1, FKV_STATE_KEY, 0, 0, 1, 0, 1, x, &err), err, "recording below 1");
+    fkv_capture_close(c);
+    fkv_capture_close(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(values_the_dtype_cannot_hold_are_named, make, clean),
+        cmocka_unit_test_setup_teardown(the_largest_values_that_fit_are_stored_finite, make, clean),
+        cmocka_unit_test_setup_teardown(another_model_is_refused_on_resume_and_merge, make, clean),
+        cmocka_unit_test_setup_teardown(output_that_exists_or_cannot_be_written_is_refused, make, clean),
+        cmocka_unit_test_setup_teardown(a_full_disk_is_an_error_and_leaves_nothing, make, clean),
+        cmocka_unit_test_setup_teardown(truncated_and_foreign_files_are_refused, make, clean),
+        cmocka_unit_test_setup_teardown(a_flipped_bit_never_changes_a_state, make, clean),
+        cmocka_unit_test_setup_teardown(a_users_own_file_needs_little, make, clean),
+        cmocka_unit_test_setup_teardown(shapes_that_disagree_are_refused, make, clean),
+        cmocka_unit_test_setup_teardown(reads_outside_a_recording_are_refused, make, clean),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
