@@ -26,7 +26,8 @@ static const json_t *table_entry(const json_t *table, int32_t layer, int32_t hea
 static int check_shape(const struct fkv_ratios *r, const json_t *table, const char *field, struct fkv_error *err) {
     if (!json_is_array(table)) return FKV_OK;
     if (json_array_size(table) != (size_t)r->layers)
-        return fkv_fail(err, "%s: %s: expected %d layers, found %zu", r->where, field, r->layers, json_array_size(table));
+        return fkv_fail(err, "%s: %s: expected %d layers, found %zu", r->where, field, r->layers,
+                        json_array_size(table));
     for (int32_t l = 0; l < r->layers; l++) {
         const json_t *row = json_array_get(table, (size_t)l);
         if (json_is_array(row) && json_array_size(row) != (size_t)r->kv_heads)
@@ -113,7 +114,8 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     return status;
 }
 
-int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios, struct fkv_error *err) {
+int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
+                    struct fkv_error *err) {
     *ratios = (struct fkv_ratios){.layers = layers, .kv_heads = kv_heads, .sinks = -1};
     snprintf(ratios->where, sizeof ratios->where, "%s", text[0] == '@' ? text + 1 : "--gamma");
     ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
@@ -130,7 +132,8 @@ void fkv_ratios_free(struct fkv_ratios *ratios) {
     *ratios = (struct fkv_ratios){0};
 }
 
-int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retained, double *mean, struct fkv_error *err) {
+int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retained, double *mean,
+                        struct fkv_error *err) {
     int32_t count = r->layers * r->kv_heads;
     int32_t *kept = calloc((size_t)count, sizeof *kept);
     if (!kept) return fkv_fail(err, "%s: out of memory", r->where);

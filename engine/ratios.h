@@ -10,22 +10,24 @@
 #include "kernels/base/hash.h"
 
 struct fkv_ratios {
-    char where[512];            /* "--gamma" or the file's path, for messages */
+    char where[512]; /* "--gamma" or the file's path, for messages */
     int32_t layers, kv_heads;
     bool uniform;
-    int32_t window, sinks;      /* of the table; 0 and -1 when there is none */
-    double *gamma;              /* [layers, kv_heads]; owned */
-    int32_t *retained;          /* [layers, kv_heads] as the table says, or NULL; owned */
-    fkv_sha256_hex *texts;      /* the texts the table was chosen on; owned */
+    int32_t window, sinks; /* of the table; 0 and -1 when there is none */
+    double *gamma;         /* [layers, kv_heads]; owned */
+    int32_t *retained;     /* [layers, kv_heads] as the table says, or NULL; owned */
+    fkv_sha256_hex *texts; /* the texts the table was chosen on; owned */
     int32_t text_count;
 };
 
 /* text: "0.5", "0.5,0.4,..." or "@gamma.json". */
-int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios, struct fkv_error *err);
+int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
+                    struct fkv_error *err);
 void fkv_ratios_free(struct fkv_ratios *ratios); /* safe on a zeroed struct and twice */
 
 /* L of every head for n compressible slots (malloc'd, the caller frees) and their mean ratio. One number: L = floor(gamma n + 1e-9). Tables: as
  * `retained` says, else gamma to the nearest 64th, L = floor(k n / 64), so that few distinct sizes occur. 1 <= L < n or an error that names the head. */
-int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained, double *mean, struct fkv_error *err);
+int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained, double *mean,
+                        struct fkv_error *err);
 
 #endif
