@@ -87,8 +87,7 @@ int fkv_command_failed(const char *name, const struct fkv_error *err) {
 
 /* ---- an analysis ---- */
 
-/* The command line as a shell would take it back. */
-static char *command_line(int argc, char **argv) {
+char *fkv_command_line(int argc, char **argv) {
     char *text = NULL;
     size_t bytes;
     FILE *f = open_memstream(&text, &bytes);
@@ -144,11 +143,11 @@ static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_option
     return FKV_OK;
 }
 
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, int argc, char **argv,
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
                       struct fkv_error *err) {
-    *a = (struct fkv_analysis){0};
+    *a = (struct fkv_analysis){.command = command};
+    if (!command) return fkv_fail(err, "out of memory");
     if (o->common.threads) omp_set_num_threads(o->common.threads);
-    if (!(a->command = command_line(argc, argv))) return fkv_fail(err, "out of memory");
     if (fkv_capture_open(o->capture, &a->capture, err) ||
         fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || check_needs(a, o, null, err))
         return FKV_FAILED;

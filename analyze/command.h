@@ -31,19 +31,23 @@ struct fkv_cut_options {
 extern const struct argp fkv_cut_argp;
 void fkv_cut_options_default(struct fkv_cut_options *o);
 
+/* The command line as a shell would take it back: malloc'd, NULL when there is no memory. */
+char *fkv_command_line(int argc, char **argv);
+
 /* One run of `spectrum` or `error`: the capture, its cut, a backend, and what is found. */
 struct fkv_analysis {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
-    char *command;
+    char *command; /* owned */
     struct fkv_provenance provenance;
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
-/* Opens the capture, cuts it, says on stderr what the run needs and refuses what memory or disk cannot hold. */
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, int argc, char **argv,
+/* Opens the capture, cuts it, says on stderr what the run needs and refuses what memory or disk cannot hold. `command` (of
+ * fkv_command_line) becomes its own, whatever happens. */
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
                       struct fkv_error *err);
 /* Makes the output folder, refuses one with files that are not ours, opens the backend. `group`: "spectrum" or "error". */
 int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,

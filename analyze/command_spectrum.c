@@ -69,8 +69,9 @@ int fkv_command_spectrum(int argc, char **argv) {
     struct fkv_analysis a;
     struct fkv_error err = {0};
     fkv_cut_options_default(&o.cut);
+    char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
-    int status = fkv_analysis_open(&a, &o.cut, o.null, argc, argv, &err);
+    int status = fkv_analysis_open(&a, &o.cut, o.null, command, &err);
     if (!status && !o.cut.dry_run) {
         status = fkv_analysis_start(&a, &o.cut, "spectrum", &err);
         if (!status) status = fkv_analysis_measure(&a, &o.cut, o.null, &err);
