@@ -12,7 +12,9 @@
 
 /* ---- values ---- */
 
-enum { CHECK_CHUNK = 1 << 16 }; /* elements a thread looks at before it asks whether somebody found something */
+/* Elements looked at between two questions whether something was found, and chunks from which on a second thread is worth waking: a small model
+ * has hundreds of small tensors, and on a busy machine each parallel region costs milliseconds. */
+enum { CHECK_CHUNK = 1 << 16, PARALLEL_CHUNKS = 64 };
 
 /* Exponent bits all set: an infinity or a NaN. Without an early way out, so that it vectorises. */
 static bool any_not_finite(const void *data, enum fkv_dtype dtype, size_t n) {
@@ -31,7 +33,7 @@ static bool any_not_finite(const void *data, enum fkv_dtype dtype, size_t n) {
 static size_t first_not_finite(const void *data, enum fkv_dtype dtype, size_t n) {
     size_t size = fkv_dtype_bytes(dtype), first = n;
     int64_t chunks = (int64_t)((n + CHECK_CHUNK - 1) / CHECK_CHUNK);
-#pragma omp parallel for schedule(static) reduction(min : first)
+#pragma omp parallel for schedule(dynamic, 8) reduction(min : first) if (chunks >= PARALLEL_CHUNKS)
     for (int64_t c = 0; c < chunks; c++) {
         size_t from = (size_t)c * CHECK_CHUNK, count = n - from < CHECK_CHUNK ? n - from : CHECK_CHUNK;
         const char *chunk = (const char *)data + from * size;
