@@ -29,7 +29,7 @@ enum { FKV_COLORS = 8 };
 struct fkv_color fkv_color_map(double t);
 struct fkv_color fkv_color_cycle(int i);
 
-/* Lines and bands with a label enter the legend, once per label. */
+/* Lines and bands with a label enter the legend, once per label, up to 32. */
 struct fkv_line {
     const char *label;
     struct fkv_color color;
