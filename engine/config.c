@@ -166,9 +166,10 @@ static int check_window(const json_t *root, const char *where, const struct fami
     if (used && window < c->trained_context)
         return fkv_fail(
             err,
-            "%s: field \"sliding_window\": expected null or at least max_position_embeddings %d (sliding-window "
-            "attention is not supported), found %lld",
-            where, c->trained_context, (long long)window);
+            "%s: field \"sliding_window\": expected null or at least max_position_embeddings %d, found %lld "
+            "(sliding-window attention is not supported; a copy of the config with max_position_embeddings "
+            "%lld loads, and up to there the window never matters)",
+            where, c->trained_context, (long long)window, (long long)window);
     return FKV_OK;
 }
 

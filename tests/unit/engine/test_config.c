@@ -121,6 +121,58 @@ static void explicit_head_dim_needs_no_multiple(void **state) {
     refused("{\"hidden_size\": 66}", "field \"hidden_size\": expected a multiple of num_attention_heads 8");
 }
 
+/* Configs as they lie on the hub, shortened to the fields that could matter. */
+static void configs_of_published_models_load(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        int kv_heads, head_dim, context, eos;
+        bool tied;
+        double theta, slowest; /* slowest: the last frequency over what it were without scaling */
+    } models[] = {
+        {"{\"model_type\": \"llama\", \"hidden_size\": 4096, \"intermediate_size\": 11008, \"num_hidden_layers\": 32, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 32, \"vocab_size\": 32000, \"rope_scaling\": null, "
+         "\"max_position_embeddings\": 4096, \"rms_norm_eps\": 1e-05, \"hidden_act\": \"silu\", \"pretraining_tp\": 1, "
+         "\"tie_word_embeddings\": false, \"torch_dtype\": \"float16\", \"bos_token_id\": 1, \"eos_token_id\": 2}",
+         32, 128, 4096, 2, false, 1e4, 1},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 2048, \"intermediate_size\": 8192, \"num_hidden_layers\": 16, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"head_dim\": 64, \"vocab_size\": 128256, "
+         "\"rope_scaling\": {\"factor\": 32.0, \"high_freq_factor\": 4.0, \"low_freq_factor\": 1.0, "
+         "\"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, \"rope_theta\": 500000.0, "
+         "\"max_position_embeddings\": 131072, \"attention_bias\": false, \"mlp_bias\": false, "
+         "\"tie_word_embeddings\": true, \"eos_token_id\": [128001, 128008, 128009]}",
+         8, 64, 131072, 128001, true, 5e5, 1 / 32.0},
+        {"{\"model_type\": \"mistral\", \"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": 32, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"vocab_size\": 32768, \"rope_theta\": 1000000.0, "
+         "\"max_position_embeddings\": 32768, \"sliding_window\": null, \"eos_token_id\": 2}",
+         8, 128, 32768, 2, false, 1e6, 1},
+        {"{\"model_type\": \"qwen2\", \"hidden_size\": 896, \"intermediate_size\": 4864, \"num_hidden_layers\": 24, "
+         "\"num_attention_heads\": 14, \"num_key_value_heads\": 2, \"vocab_size\": 151936, \"rope_theta\": 1000000.0, "
+         "\"max_position_embeddings\": 32768, \"max_window_layers\": 24, \"sliding_window\": 32768, "
+         "\"use_sliding_window\": false, \"tie_word_embeddings\": true, \"eos_token_id\": 151643}",
+         2, 64, 32768, 151643, true, 1e6, 1},
+        {"{\"model_type\": \"qwen3\", \"hidden_size\": 1024, \"intermediate_size\": 3072, \"num_hidden_layers\": 28, "
+         "\"num_attention_heads\": 16, \"num_key_value_heads\": 8, \"head_dim\": 128, \"vocab_size\": 151936, "
+         "\"rope_scaling\": null, \"rope_theta\": 1000000, \"max_position_embeddings\": 40960, \"max_window_layers\": 28, "
+         "\"sliding_window\": null, \"use_sliding_window\": false, \"attention_bias\": false, "
+         "\"tie_word_embeddings\": true, \"eos_token_id\": 151645}",
+         8, 128, 40960, 151645, true, 1e6, 1},
+    };
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        struct fkv_error err = {0};
+        struct fkv_config c;
+        assert_ok(fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", &c, &err), err);
+        assert_int_equal(c.kv_heads, models[i].kv_heads);
+        assert_int_equal(c.head_dim, models[i].head_dim);
+        assert_int_equal(c.trained_context, models[i].context);
+        assert_int_equal(c.eos, models[i].eos);
+        assert_int_equal(c.tied, models[i].tied);
+        assert_close(c.rope_theta, models[i].theta, 0, 0);
+        double unscaled = pow(c.rope_theta, -(c.head_dim - 2.0) / c.head_dim);
+        assert_close(c.inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0, 1e-13);
+    }
+}
+
 /* ---- the rotation ---- */
 
 static void frequencies_fall_geometrically(void **state) {
@@ -357,6 +409,7 @@ int main(void) {
         cmocka_unit_test(of_several_end_tokens_the_first_counts),
         cmocka_unit_test(a_token_outside_the_vocabulary_counts_as_none),
         cmocka_unit_test(explicit_head_dim_needs_no_multiple),
+        cmocka_unit_test(configs_of_published_models_load),
         cmocka_unit_test(frequencies_fall_geometrically),
         cmocka_unit_test(linear_scaling_divides_every_frequency),
         cmocka_unit_test(both_spellings_of_the_rotation_agree),
