@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Bad input through the tools themselves: every case must end with exit status 1, a message that names file, field, expected and found, and
+nothing half-written. (Single parsers are tested closer to home, in tests/unit and tests/fuzz.)
+
+    bad_input.py --bin build/bin [--data data]
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+failures = checks = 0
+
+
+def run(command):
+    return subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def expect(name, command, *words, gone=(), status=1):
+    """The command fails with `status`, says every word on stderr, and leaves none of the paths in `gone`."""
+    global failures, checks
+    checks += 1
+    done = run(command)
+    problems = [f'exit status {done.returncode}, expected {status}'] if done.returncode != status else []
+    problems += [f'message lacks "{word}"' for word in words if word not in done.stderr]
+    for path in gone:
+        if os.path.isdir(path):
+            problems += [f'left {os.path.join(folder, f)}' for folder, _, files in os.walk(path) for f in files]
+        elif os.path.exists(path):
+            problems.append(f'left {path}')
+    print(('ok      ' if not problems else 'FAILED  ') + name)
+    if problems:
+        failures += 1
+        print('        ' + '; '.join(problems) + '\n        ' + done.stderr.strip().replace('\n', '\n        '))
+
+
+class Checkpoint:
+    """A copy of the embedded model with something wrong in it."""
+
+    def __init__(self, work, source, name):
+        self.path = os.path.join(work, name)
+        shutil.copytree(source, self.path)
+        self.weights = os.path.join(self.path, 'model.safetensors')
+
+    def config(self, **changes):
+        path = os.path.join(self.path, 'config.json')
+        with open(path) as f:
+            config = json.load(f)
+        with open(path, 'w') as f:
+            json.dump(config | changes, f)
+        return self
+
+    def read(self):
+        with open(self.weights, 'rb') as f:
+            data = f.read()
+        size, = struct.unpack('<Q', data[:8])
+        return json.loads(data[8:8 + size]), bytearray(data[8 + size:])
+
+    def write(self, header, blob):
+        text = json.dumps(header).encode()
+        return self.raw(struct.pack('<Q', len(text)) + text + blob)
+
+    def header(self, change):
+        header, blob = self.read()
+        change(header)
+        return self.write(header, blob)
+
+    def raw(self, data):
+        with open(self.weights, 'wb') as f:
+            f.write(data)
+        return self
+
+    def bf16(self, tensor, index, value):
+        """Overwrites one element."""
+        header, blob = self.read()
+        at = header[tensor]['data_offsets'][0] + 2 * index
+        blob[at:at + 2] = (np.array([value], dtype=np.float32).view(np.uint32) >> 16).astype('<u2').tobytes()
+        return self.write(header, blob)
+
+
+def checkpoints(tools, work, model, text):
+    """Everything that can be wrong with a Hugging Face folder, through `ppl`."""
+    down = 'model.layers.3.mlp.down_proj.weight'
+
+    def case(name, change, *words):
+        broken = Checkpoint(work, model, 'model-' + name.replace(' ', '-').replace('/', '-'))
+        change(broken)
+        expect('checkpoint: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', broken.path, '--text', text], *words)
+        shutil.rmtree(broken.path)
+
+    def shift(tensor, by):
+        def change(header):
+            header[tensor]['data_offsets'] = [offset + by for offset in header[tensor]['data_offsets']]
+        return lambda c: c.header(change)
+
+    def field(tensor, key, value):
+        return lambda c: c.header(lambda header: header[tensor].update({key: value}))
+
+    case('missing weights', lambda c: os.remove(c.weights), 'model.safetensors')
+    case('empty weights', lambda c: c.raw(b''), 'model.safetensors', '8')
+    case('truncated header', lambda c: c.raw(struct.pack('<Q', 5000) + b'{"a":'), 'model.safetensors', '5000')
+    case('oversized header', lambda c: c.raw(struct.pack('<Q', 1 << 40) + b'{}'), 'model.safetensors', str(1 << 40))
+    case('header not JSON', lambda c: c.raw(struct.pack('<Q', 8) + b'{"a": 1,'), 'model.safetensors')
+    case('offsets outside the file', shift(down, 1 << 24), 'model.safetensors', down)
+    case('overlapping offsets', shift(down, -64), 'model.safetensors', 'model.layers.')
+    case('wrong shape', field(down, 'shape', [384, 128]), 'model.safetensors', down, '384')
+    case('wrong dtype', field(down, 'dtype', 'I16'), 'model.safetensors', down, 'I16')
+    case('missing tensor', lambda c: c.header(lambda h: h.update({'other': h.pop(down)})), down)
+    case('NaN in the weights', lambda c: c.bf16(down, 1234, np.nan), down, '1234')
+    case('unknown architecture', lambda c: c.config(model_type='gpt_bigcode'), 'config.json', 'model_type', 'gpt_bigcode')
+    case('no layers', lambda c: c.config(num_hidden_layers=0), 'config.json', 'num_hidden_layers', '0')
+    case('absurd size', lambda c: c.config(hidden_size=1 << 40), 'config.json', 'hidden_size')
+    case('heads that do not divide', lambda c: c.config(num_key_value_heads=3), 'config.json', 'num_key_value_heads', '3')
+    case('unknown rope', lambda c: c.config(rope_scaling={'rope_type': 'yarn', 'factor': 4.0}), 'config.json', 'yarn')
+    case('sliding window that matters', lambda c: c.config(model_type='mistral', sliding_window=256), 'config.json',
+         'sliding_window', '256')
+    case('missing config', lambda c: os.remove(os.path.join(c.path, 'config.json')), 'config.json')
+    case('config not JSON', lambda c: shutil.copy(text, os.path.join(c.path, 'config.json')), 'config.json')
+    case('missing tokenizer', lambda c: os.remove(os.path.join(c.path, 'tokenizer.json')), 'tokenizer.json')
+    case('tokenizer not JSON', lambda c: shutil.copy(text, os.path.join(c.path, 'tokenizer.json')), 'tokenizer.json')
+
+
+def texts(tools, work, model):
+    def case(name, data, *words, file='bad.txt', option='--text'):
+        path = os.path.join(work, file)
+        with open(path, 'wb') as f:
+            f.write(data)
+        expect('text: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', model, option, path], file, *words)
+        out = os.path.join(work, 'capture-of-bad-text')
+        expect('text, captured: ' + name, [tools / 'freqkv-capture', '--model', model, option, path, '--out', out], file,
+               gone=[os.path.join(out, 'documents')])
+        shutil.rmtree(out, ignore_errors=True)
+        os.remove(path)
+
+    case('empty', b'')
+    case('invalid UTF-8', b'Good so far \xff\xfe no longer.', '12')
+    case('malformed jsonl', b'{"text": "fine, this is a text"}\n{"text": \n', ':2', file='bad.jsonl')
+    case('jsonl without text', b'{"body": "x"}\n', 'text', file='bad.jsonl')
+    case('one token', np.array([5], '<u2').tobytes(), file='ids.bin', option='--token-ids')
+    case('id outside the vocabulary', np.array([5, 6, 4000], '<u2').tobytes(), '4000', '2048', file='ids.bin', option='--token-ids')
+    case('odd number of bytes', b'\x05\x00\x06', file='ids.bin', option='--token-ids')
+    expect('text: missing', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', work + '/none.txt'], 'none.txt')
+
+
+def settings(tools, work, model, text):
+    def case(name, *arguments, words=(), status=1):
+        out = os.path.join(work, 'run.h5')
+        expect('setting: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--policy', 'freqkv',
+                                    *arguments, '--out', out], *words, gone=[out], status=status)
+
+    case('gamma 0', '--gamma', '0', words=['--gamma', '(0, 1]'])
+    case('gamma above 1', '--gamma', '1.2', words=['--gamma', '1.2'])
+    case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'])
+    case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'])
+    case('window of the sinks', '--window', '4', words=['--window', '4 sinks'])
+    case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'])
+    case('a protocol that does not exist', '--protocol', 'backwards', words=['protocol'], status=2)
+    case('no such option', '--windoww', '3', words=['windoww'], status=2)
+    existing = os.path.join(work, 'existing.h5')
+    with open(existing, 'w') as f:
+        f.write('mine')
+    expect('output that exists', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--out', existing], existing)
+    with open(existing) as f:
+        assert f.read() == 'mine'
+    expect('unwritable output', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--out', '/proc/run.h5'], '/proc')
+    expect('cuda without a module', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--backend', 'cuda'], 'cuda')
+
+
+def captures(tools, work, model, text):
+    capture, out = [tools / 'freqkv-capture', '--quiet', '--text', text], os.path.join(work, 'capture')
+    analyze = tools / 'freqkv-analyze'
+    analysis = os.path.join(work, 'analysis')
+    assert run(capture + ['--model', model, '--out', out]).returncode == 0
+    expect('capture: output that exists', capture + ['--model', model, '--out', out], out)
+    other = Checkpoint(work, model, 'other').bf16('model.norm.weight', 0, 0.5)
+    expect('capture: resumed with another model', capture + ['--model', other.path, '--out', out, '--resume'], 'model')
+    expect('capture: resumed with other options', capture + ['--model', model, '--out', out, '--resume', '--dtype', 'bf16'], 'dtype')
+    loud, overflow = Checkpoint(work, model, 'loud'), os.path.join(work, 'overflow')
+    loud.bf16('model.layers.2.input_layernorm.weight', 7, 1e7)
+    expect('capture: float16 overflow', capture + ['--model', loud.path, '--out', overflow, '--dtype', 'f16'], 'layer 2', 'token',
+           '--dtype f32|bf16', gone=[os.path.join(overflow, 'documents')])
+    expect('capture: unwritable output', capture + ['--model', model, '--out', '/proc/capture'], '/proc')
+    expect('analyze: no segment of that length', [analyze, 'spectrum', out, '--out', analysis, '--length', '5000'], '5000',
+           '1024', gone=[analysis])
+    expect('analyze: no capture', [analyze, 'spectrum', text, '--out', analysis], text, gone=[analysis])
+    expect('analyze: missing', [analyze, 'error', work + '/none', '--out', analysis], 'none', gone=[analysis])
+    empty = os.path.join(work, 'empty')
+    os.mkdir(empty)
+    expect('analyze: empty folder', [analyze, 'spectrum', empty, '--out', analysis], empty, gone=[analysis])
+    expect('analyze: gamma keeps nothing', [analyze, 'error', out, '--out', analysis, '--gamma', '0.0001'], 'gamma', gone=[analysis])
+    expect('analyze: merge of a capture with itself', [analyze, 'merge', out, out, '--out', os.path.join(work, 'merged')], 'merge')
+    truncated = os.path.join(work, 'truncated.h5')
+    with open(os.path.join(out, 'documents/000000.h5'), 'rb') as f, open(truncated, 'wb') as g:
+        g.write(f.read()[:100000])
+    expect('analyze: truncated file', [analyze, 'spectrum', truncated, '--out', analysis], 'truncated.h5', gone=[analysis])
+
+
+def full_disk(tools, work, model, text):
+    """A file system of 1 MiB; needs the right to mount one."""
+    disk = os.path.join(work, 'disk')
+    os.mkdir(disk)
+    if run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]).returncode:
+        print('skipped full disk: mounting a tmpfs is not permitted here')
+        return
+    try:
+        out = os.path.join(disk, 'capture')
+        expect('full disk: capture refuses beforehand', [tools / 'freqkv-capture', '--model', model, '--text', text, '--out', out],
+               'MiB', gone=[out])
+        run_file = os.path.join(disk, 'run.h5')
+        filler = os.path.join(disk, 'filler')
+        with open(filler, 'wb') as f:
+            f.write(b'x' * (1020 << 10))
+        expect('full disk: run file', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--window', '64', '--policy',
+                                       'freqkv', '--out', run_file], 'run.h5', gone=[run_file])
+    finally:
+        run(['umount', disk])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--bin', default='build/bin')
+    p.add_argument('--data', default='data')
+    args = p.parse_args()
+    tools, work = pathlib.Path(os.path.abspath(args.bin)), tempfile.mkdtemp(prefix='fkv-bad-')
+    model, text = os.path.abspath(args.data + '/litbank-1m'), os.path.abspath(args.data + '/the_tide_mill.txt')
+    try:
+        checkpoints(tools, work, model, text)
+        texts(tools, work, model)
+        settings(tools, work, model, text)
+        captures(tools, work, model, text)
+        full_disk(tools, work, model, text)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f'bad input: {checks - failures} passed, {failures} failed')
+    sys.exit(failures > 0)
+
+
+if __name__ == '__main__':
+    main()
