@@ -36,7 +36,7 @@ void fkv_progress_update(struct fkv_progress *p, int64_t done, const char *label
         int filled = (int)(20 * done / p->total);
         for (int i = 0; i < filled && i < 20; i++) bar[i] = '#';
         if (rate > 0) format_duration(left, (double)(p->total - done) / rate);
-        snprintf(line, sizeof line, "[%s] %3d%%  %.4g %s/s  %s left  %s", bar, (int)(100 * done / p->total), rate,
+        snprintf(line, sizeof line, "[%s] %3d%%  %.4g %s/s  %.8s left  %s", bar, (int)(100 * done / p->total), rate,
                  p->unit, left, label ? label : "");
     } else {
         snprintf(line, sizeof line, "%lld %s  %.4g %s/s  %s", (long long)done, p->unit, rate, p->unit,
