@@ -123,8 +123,8 @@ static int find_data(const char *file, size_t bytes, const char *where, struct h
 int fkv_npy_parse(const void *file, size_t bytes, const char *where, int32_t **ids, size_t *count,
                   struct fkv_error *err) {
     struct header h = {0};
-    const uint8_t *data;
-    size_t width;
+    const uint8_t *data = NULL;
+    size_t width = 0;
     *ids = NULL;
     *count = 0;
     if (find_data(file, bytes, where, &h, &data, &width, err)) return FKV_FAILED;

@@ -36,7 +36,7 @@ struct fkv_tok_ids {
 
 /* ---- tables.c ---- */
 
-enum { FKV_TOK_MAX_IDS = 1 << 24 };
+enum { FKV_TOK_MAX_IDS = 1 << 22 };
 
 /* Every id's string, model vocabulary and added tokens; only the model's are found by fkv_tok_find, as BPE must not produce the others. */
 struct fkv_tok_strings {
