@@ -1,0 +1,114 @@
+/* What the analyzer's tests share: captures made of given states, the O(n^2) DCT in double, and one measurement. */
+#ifndef FKV_TESTS_MADE_CAPTURES_H
+#define FKV_TESTS_MADE_CAPTURES_H
+
+#include "analyze/segments.h"
+#include "analyze/spectrum.h"
+#include "tests/unit/support.h"
+
+/* Value of one element of a recording. */
+typedef double (*made_value)(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel);
+
+struct made {
+    int layers, heads, query_group, head_dim, recordings;
+    int64_t tokens[32], offset[32];
+    int document[32]; /* recordings with the same number are of one text */
+    enum fkv_dtype dtype;
+    uint32_t states;
+    int trained_context;
+    made_value value;
+};
+
+static inline int made_heads(const struct made *m, int state) {
+    return state == FKV_STATE_QUERY ? m->heads * m->query_group : m->heads;
+}
+
+static inline void made_info(const struct made *m, struct fkv_capture_info *info) {
+    *info = (struct fkv_capture_info){.n_layers = m->layers,
+                                      .n_heads = m->heads * m->query_group,
+                                      .n_kv_heads = m->heads,
+                                      .head_dim = m->head_dim,
+                                      .layer_count = m->layers,
+                                      .head_count = m->heads,
+                                      .rope_theta = 10000,
+                                      .attention_scale = 0.5,
+                                      .trained_context = m->trained_context,
+                                      .dtype = m->dtype,
+                                      .states = m->states};
+    info->model_name = strdup("made");
+    info->rope_scaling = strdup("null");
+    info->backend = strdup("cpu");
+    info->options = strdup("{}");
+    info->layer_index = calloc((size_t)m->layers, sizeof(int32_t));
+    info->head_index = calloc((size_t)m->heads, sizeof(int32_t));
+    for (int i = 0; i < m->layers; i++) info->layer_index[i] = i;
+    for (int i = 0; i < m->heads; i++) info->head_index[i] = i;
+}
+
+static inline void made_write_recording(const struct made *m, struct fkv_capture_writer *w, int r) {
+    struct fkv_error err;
+    struct fkv_recording recording = {.n_tokens = m->tokens[r], .offset = m->offset[r]};
+    snprintf(recording.name, sizeof recording.name, "text %d", m->document[r]);
+    memset(recording.text_sha256, 'a' + m->document[r] % 6, 64);
+    int32_t *tokens = calloc((size_t)m->tokens[r], sizeof *tokens);
+    assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err), err);
+    for (int state = 0; state < FKV_STATES; state++) {
+        if (!(m->states >> state & 1)) continue;
+        int heads = made_heads(m, state);
+        float *x = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) * sizeof *x), *to;
+        for (int layer = 0; layer < m->layers; layer++) {
+            to = x;
+            for (int64_t t = 0; t < m->tokens[r]; t++)
+                for (int h = 0; h < heads; h++)
+                    for (int c = 0; c < m->head_dim; c++)
+                        *to++ = (float)m->value(r, (enum fkv_state)state, layer, t, h, c);
+            assert_ok(fkv_capture_write_state(w, (enum fkv_state)state, layer, 0, (int32_t)m->tokens[r], x, &err), err);
+        }
+        free(x);
+    }
+    assert_ok(fkv_capture_commit(w, &err), err);
+    free(tokens);
+}
+
+static inline void made_write(const struct made *m, const char *folder) {
+    struct fkv_error err;
+    struct fkv_capture_info info;
+    struct fkv_capture_writer *w;
+    made_info(m, &info);
+    assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
+    for (int r = 0; r < m->recordings; r++) made_write_recording(m, w, r);
+    assert_ok(fkv_capture_finish(w, &err), err);
+    fkv_capture_abandon(w);
+    fkv_capture_info_free(&info);
+}
+
+/* Spectrum of one state of the capture at `path`. */
+static inline int made_measure(const char *path, enum fkv_state state, int length, int skip, bool null,
+                               struct fkv_spectrum *out, struct fkv_error *err) {
+    struct fkv_capture *capture = NULL;
+    struct fkv_segment_plan plan = {0};
+    struct fkv_measurement m = {.null = null};
+    *out = (struct fkv_spectrum){0};
+    int status = fkv_capture_open(path, &capture, err);
+    if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
+    if (!status) status = fkv_backend_find("cpu", &m.ops, err);
+    if (!status) status = m.ops->open(0, 2, &m.backend, err);
+    if (!status) {
+        m.capture = capture;
+        m.plan = &plan;
+        status = fkv_spectrum_measure(&m, state, out, err);
+        m.ops->close(m.backend);
+    }
+    fkv_segment_plan_free(&plan);
+    fkv_capture_close(capture);
+    return status;
+}
+
+/* Orthonormal DCT-II coefficient t of x [n] */
+static inline double dct_coefficient(const double *x, int n, int t) {
+    double sum = 0;
+    for (int j = 0; j < n; j++) sum += x[j] * cos(acos(-1) * t * (j + 0.5) / n);
+    return sum * sqrt((t ? 2.0 : 1.0) / n);
+}
+
+#endif

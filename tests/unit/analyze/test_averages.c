@@ -1,0 +1,204 @@
+/* Estimators on plain arrays. */
+#include "analyze/statistics.h"
+#include "tests/unit/support.h"
+
+/* Documents with the given numbers of segments. */
+static void make_plan(const int *segments, int documents, struct fkv_segment_plan *plan) {
+    struct fkv_recording *r = calloc((size_t)documents, sizeof *r);
+    const struct fkv_recording **all = calloc((size_t)documents, sizeof *all);
+    struct fkv_error err;
+    for (int d = 0; d < documents; d++) {
+        r[d].n_tokens = 10 * segments[d];
+        snprintf(r[d].name, sizeof r[d].name, "%d", d);
+        all[d] = &r[d];
+    }
+    assert_ok(fkv_segment_plan_make(all, documents, 10, 0, plan, &err), err);
+    free(r);
+    free(all);
+}
+
+/* Mean and standard error of values [segments, columns] under the plan. */
+static void estimate(const struct fkv_segment_plan *plan, int columns, const double *values, double *mean, double *se) {
+    struct fkv_error err;
+    struct fkv_error_model model;
+    struct fkv_average a;
+    assert_ok(fkv_error_model_make(plan, &model, &err), err);
+    assert_ok(fkv_average_begin(&a, columns, plan->documents, &model, &err), err);
+    for (int i = 0; i < plan->recordings; i++)
+        for (int64_t s = 0; s < plan->recording[i].segments; s++) {
+            int64_t number = plan->recording[i].first + s;
+            fkv_average_add(&a, plan->recording[i].document, plan->recording[i].share, number,
+                            values + number * columns);
+        }
+    memcpy(mean, a.mean, (size_t)columns * sizeof *mean);
+    fkv_average_error(&a, se);
+    fkv_average_free(&a);
+    fkv_average_free(&a);
+    fkv_error_model_free(&model);
+    fkv_error_model_free(&model);
+}
+
+static void documents_weigh_equally_whatever_their_length(void **state) {
+    (void)state;
+    const int segments[] = {3, 1};
+    const double values[] = {1, 2, 6, 11}; /* document means 3 and 11 */
+    struct fkv_segment_plan plan;
+    double mean, se;
+    make_plan(segments, 2, &plan);
+    estimate(&plan, 1, values, &mean, &se);
+    assert_close(mean, 7, 1e-14, 0);
+    fkv_segment_plan_free(&plan);
+}
+
+static void from_twenty_documents_on_the_error_is_over_document_means(void **state) {
+    (void)state;
+    int segments[24], total = 0;
+    double values[24 * 3], means[24] = {0}, mean, se, average = 0, squares = 0;
+    struct fkv_segment_plan plan;
+    for (int d = 0; d < 24; d++) {
+        segments[d] = test_between(1, 3);
+        for (int s = 0; s < segments[d]; s++) means[d] += values[total++] = 1e6 + test_normal();
+        means[d] /= segments[d];
+        average += means[d] / 24;
+    }
+    for (int d = 0; d < 24; d++) squares += (means[d] - average) * (means[d] - average);
+    make_plan(segments, 24, &plan);
+    estimate(&plan, 1, values, &mean, &se);
+    assert_close(mean, average, 0, 1e-14);
+    assert_close(se, sqrt(squares / (24 * 23)), 0, 1e-6);
+    fkv_segment_plan_free(&plan);
+}
+
+/* The bootstrap's standard error of a plain mean tends to sqrt(sum (x - mean)^2) / S. With 1,000 resamples its own relative spread is 1/sqrt(2000) = 2.2%. */
+static void bootstrap_error_of_one_document_is_the_analytic_one(void **state) {
+    (void)state;
+    enum { COLUMNS = 300 };
+    int segments = test_between(10, 60);
+    double *values = malloc((size_t)segments * COLUMNS * sizeof *values), mean[COLUMNS], se[COLUMNS], ratio = 0;
+    struct fkv_segment_plan plan;
+    for (int i = 0; i < segments * COLUMNS; i++) values[i] = 100 + test_normal();
+    make_plan(&segments, 1, &plan);
+    estimate(&plan, COLUMNS, values, mean, se);
+    for (int c = 0; c < COLUMNS; c++) {
+        double squares = 0;
+        for (int s = 0; s < segments; s++) squares += pow(values[s * COLUMNS + c] - mean[c], 2);
+        double analytic = sqrt(squares) / segments;
+        assert_close(se[c], analytic, 0, 0.15);
+        ratio += se[c] / analytic / COLUMNS;
+    }
+    assert_close(ratio, 1, 0.03, 0);
+    free(values);
+    fkv_segment_plan_free(&plan);
+}
+
+/* Between documents that differ by far more than their segments do, the error must be of the order of that difference. */
+static void bootstrap_error_sees_the_spread_between_documents(void **state) {
+    (void)state;
+    const int segments[] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
+    double values[20], mean, se;
+    struct fkv_segment_plan plan;
+    for (int s = 0; s < 20; s++) values[s] = s / 2 % 2;
+    make_plan(segments, 10, &plan);
+    estimate(&plan, 1, values, &mean, &se);
+    assert_close(mean, 0.5, 1e-14, 0);
+    assert_close(se, 0.5 / sqrt(20), 0, 0.1);
+    fkv_segment_plan_free(&plan);
+}
+
+static void many_segments_are_joined_into_blocks_without_changing_mean_or_error(void **state) {
+    (void)state;
+    int segments = 2500;
+    double *values = malloc(2500 * sizeof *values), mean, se, expected = 0;
+    struct fkv_segment_plan plan;
+    for (int s = 0; s < segments; s++) expected += (values[s] = test_normal()) / segments;
+    make_plan(&segments, 1, &plan);
+    estimate(&plan, 1, values, &mean, &se);
+    assert_close(mean, expected, 1e-12, 0);
+    assert_close(se, 1 / sqrt(2500), 0, 0.2);
+    free(values);
+    fkv_segment_plan_free(&plan);
+}
+
+static void a_single_segment_has_no_error_and_a_constant_has_none_at_all(void **state) {
+    (void)state;
+    struct fkv_segment_plan plan;
+    double one = 5, mean, se, same[7];
+    int segments = 1;
+    make_plan(&segments, 1, &plan);
+    estimate(&plan, 1, &one, &mean, &se);
+    assert_close(mean, 5, 0, 0);
+    assert_true(isnan(se));
+    fkv_segment_plan_free(&plan);
+    segments = 7;
+    for (int i = 0; i < 7; i++) same[i] = 1e9 / 3;
+    make_plan(&segments, 1, &plan);
+    estimate(&plan, 1, same, &mean, &se);
+    assert_close(se, 0, 1e-6, 0);
+    fkv_segment_plan_free(&plan);
+}
+
+static void a_permutation_holds_every_index_and_depends_on_its_key_alone(void **state) {
+    (void)state;
+    int32_t n = test_between(2, 500), *a = malloc((size_t)n * sizeof *a), *b = malloc((size_t)n * sizeof *b);
+    struct fkv_recording r = {.name = "x", .offset = 7};
+    uint64_t key = fkv_permutation_key(&r, 4, 0);
+    fkv_permutation(key, n, a);
+    fkv_permutation(key, n, b);
+    assert_memory_equal(a, b, (size_t)n * sizeof *a);
+    char *seen = calloc((size_t)n, 1);
+    for (int i = 0; i < n; i++) seen[a[i]]++;
+    for (int i = 0; i < n; i++) assert_int_equal(seen[i], 1);
+    struct fkv_recording other = {.name = "y", .offset = 7};
+    assert_true(key != fkv_permutation_key(&r, 4, 1));
+    assert_true(key != fkv_permutation_key(&r, 5, 0));
+    assert_true(key != fkv_permutation_key(&other, 4, 0));
+    free(seen);
+    free(a);
+    free(b);
+}
+
+/* Over many draws every place holds every index equally often (chi-square, 24 degrees of freedom per place; 5.5 deviations). */
+static void permutations_are_uniform(void **state) {
+    (void)state;
+    enum { N = 5, DRAWS = 20000 };
+    int count[N][N] = {{0}};
+    int32_t order[N];
+    for (int d = 0; d < DRAWS; d++) {
+        fkv_permutation(test_random(), N, order);
+        for (int i = 0; i < N; i++) count[i][order[i]]++;
+    }
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) assert_close(count[i][j], DRAWS / N, 5.5 * sqrt(DRAWS * 0.2 * 0.8), 0);
+}
+
+static void bands_cover_every_coefficient_but_dc_once(void **state) {
+    (void)state;
+    const int sizes[] = {2, 3, 17, 64, 65, 66, 100, 508, 1020, 4092, 100000};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int32_t n = sizes[i], edge[FKV_BANDS + 1], bands = fkv_band_edges(n, edge);
+        assert_int_equal(bands, n - 1 < FKV_BANDS ? n - 1 : FKV_BANDS);
+        assert_int_equal(edge[0], 1);
+        assert_int_equal(edge[bands], n);
+        for (int32_t b = 0; b < bands; b++) assert_true(edge[b] < edge[b + 1]);
+    }
+    int32_t edge[FKV_BANDS + 1];
+    fkv_band_edges(4092, edge);
+    assert_close((double)edge[64] / edge[63], (double)edge[50] / edge[49], 0,
+                 0.05); /* log-spaced where there is room */
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(documents_weigh_equally_whatever_their_length),
+        cmocka_unit_test(from_twenty_documents_on_the_error_is_over_document_means),
+        cmocka_unit_test(bootstrap_error_of_one_document_is_the_analytic_one),
+        cmocka_unit_test(bootstrap_error_sees_the_spread_between_documents),
+        cmocka_unit_test(many_segments_are_joined_into_blocks_without_changing_mean_or_error),
+        cmocka_unit_test(a_single_segment_has_no_error_and_a_constant_has_none_at_all),
+        cmocka_unit_test(a_permutation_holds_every_index_and_depends_on_its_key_alone),
+        cmocka_unit_test(permutations_are_uniform),
+        cmocka_unit_test(bands_cover_every_coefficient_but_dc_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
