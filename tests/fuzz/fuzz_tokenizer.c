@@ -1,0 +1,29 @@
+/* Any bytes as tokenizer.json: refused, or a tokenizer that encodes a tricky text and decodes what it made. */
+#include <stdlib.h>
+
+#include "engine/tokenizer.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    static const char text[] =
+        "ab <s> abba  \xe2\x96\x81\xe2\x96\x81 it's 1234\r\n\n\tb\xcc\x81 e\xcc\x81\xcc\xa3 \xf0\x9f\xa6\x99"
+        "<s><x> a<x>\0b \xe4\xb8\xad\xc2\xa0\xe1\xa0\x8e aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ";
+    struct fkv_error err;
+    struct fkv_tokenizer *t;
+    if (fkv_tokenizer_parse((const char *)data, bytes, "fuzz.json", &t, &err)) return 0;
+    for (size_t skip = 0; skip < 2; skip++) {
+        int32_t *ids;
+        size_t count, decoded_bytes;
+        if (fkv_tokenizer_encode(t, text + skip, sizeof text - 1 - skip, skip, &ids, &count, &err)) abort();
+        char *decoded;
+        if (fkv_tokenizer_decode(t, ids, count, &decoded, &decoded_bytes, &err)) abort();
+        if (decoded[decoded_bytes]) abort();
+        for (size_t i = 0; i < count; i++)
+            if (ids[i] < 0 || ids[i] >= fkv_tokenizer_vocabulary(t)) abort();
+        free(decoded);
+        free(ids);
+    }
+    fkv_tokenizer_close(t);
+    return 0;
+}
