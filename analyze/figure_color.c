@@ -8,8 +8,8 @@ static const unsigned viridis[33] = {
     0x3ebc73, 0x4dc26b, 0x5ec961, 0x70ce56, 0x83d34b, 0x97d83e, 0xaddc30, 0xc2df22, 0xd7e219, 0xece41a, 0xfde724};
 
 /* M. Okabe and K. Ito, "Color Universal Design", 2008; their yellow, too faint for a line on white, is replaced by a dark brown. */
-static const unsigned qualitative[FKV_COLORS] = {0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7,
-                                                 0x000000, 0xe69f00, 0x56b4e9, 0x7a4b00};
+static const unsigned qualitative[FKV_COLORS] = {0x0072b2, 0xd55e00, 0x000000, 0x009e73,
+                                                 0xcc79a7, 0xe69f00, 0x56b4e9, 0x7a4b00};
 
 static struct fkv_color unpack(unsigned rgb) {
     return (struct fkv_color){(rgb >> 16) / 255.0, (rgb >> 8 & 255) / 255.0, (rgb & 255) / 255.0, 1};

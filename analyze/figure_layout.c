@@ -100,12 +100,8 @@ static int colliding(cairo_t *cr, const struct fkv_ticks *t, const struct fkv_sc
     return -1;
 }
 
-static void number_ticks(const struct fkv_scale *s, double factor, int most, struct fkv_ticks *t) {
-    if (s->logarithmic)
-        fkv_ticks_log(s->low * factor, s->high * factor, most, t);
-    else
-        fkv_ticks_linear(s->low * factor, s->high * factor, most, 0, t);
-    if (!s->zero || t->count == FKV_TICKS) return;
+static void add_zero(struct fkv_ticks *t) {
+    if (t->count == FKV_TICKS) return;
     memmove(t->at + 1, t->at, (size_t)t->count * sizeof t->at[0]);
     memmove(t->label + 1, t->label, (size_t)t->count * sizeof t->label[0]);
     t->at[0] = 0;
@@ -113,16 +109,19 @@ static void number_ticks(const struct fkv_scale *s, double factor, int most, str
     t->count++;
 }
 
-/* As many labels as stand apart; where even two do not, the later gives way. */
+/* As many labels as stand apart. Where even two do not, or the strip's 0 is in the way, the later gives way. */
 static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright, struct fkv_ticks *t) {
     double length = fabs(s->to - s->from);
     int most = (int)fmax(2, length / (upright ? (s->logarithmic ? 14 : 18) : 26)), hit;
     for (;; most--) {
-        number_ticks(s, factor, most, t);
-        hit = colliding(cr, t, s, factor, upright);
-        if (hit < 0 || most <= 2) break;
+        if (s->logarithmic)
+            fkv_ticks_log(s->low * factor, s->high * factor, most, t);
+        else
+            fkv_ticks_linear(s->low * factor, s->high * factor, most, 0, t);
+        if (most <= 2 || colliding(cr, t, s, factor, upright) < 0) break;
     }
-    for (; hit >= 0; hit = colliding(cr, t, s, factor, upright)) t->label[hit][0] = 0;
+    if (s->zero) add_zero(t);
+    while ((hit = colliding(cr, t, s, factor, upright)) >= 0) t->label[hit][0] = 0;
 }
 
 static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int count, const int *names, double offset,

@@ -1,7 +1,7 @@
 /* Power over frequency, per layer and per head. Both axes are logarithmic: the states' power falls like a power law over three to four decades of frequency, which
  * is a straight line here, while on a linear axis everything of interest stands within a hair of the left edge. t = 0 has no place on such an axis and most of the
  * power, so it gets a strip of its own. A single coefficient scatters as a squared Gaussian does; lines therefore show means over bands that are even in log t,
- * which leaves the low coefficients single and averages the high ones. The mean is taken of power, not of its logarithm, which would lie 2.5 dB low. */
+ * which leaves the low coefficients single and averages the high ones. The mean is taken of power, not of its logarithm, which lies up to 5.5 dB lower (one degree of freedom). */
 #include "analyze/plots_parts.h"
 
 #include <stdio.h>
@@ -211,14 +211,11 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder, co
                         fkv_plot_heads(s->state));
     if (panels < s->layers)
         snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)", panels, s->layers);
-    double width = columns == 1   ? 4.6
-                   : columns == 2 ? 5.6
-                                  : 7.2,
-           height = rows == 1 ? (columns == 1 ? 3.4 : 2.9)
-                              : 1.0 + rows * (columns == 2 ? 2.0
-                                              : rows <= 3  ? 1.65
-                                                           : 1.15);
-    if (fkv_figure_create(width, height, rows, columns, title, &f, err)) return FKV_FAILED;
+    /* Inches, by columns: as wide as a page from three on; panels of many rows are lower, so that 36 layers stay on one page. */
+    static const double widths[] = {0, 4.6, 5.6, 7.2, 7.2}, single[] = {0, 2.8, 2.4, 2.4, 2.4},
+                        stacked[] = {0, 2.0, 2.0, 1.65, 1.65};
+    double panel_height = rows == 1 ? single[columns] : rows <= 3 ? stacked[columns] : 1.15;
+    if (fkv_figure_create(widths[columns], 1 + rows * panel_height, rows, columns, title, &f, err)) return FKV_FAILED;
     fkv_figure_share_axes(f);
     make_bands(&b, s->n, PANEL_BANDS);
     describe(s, &b, PANEL_BANDS, note);
