@@ -1,0 +1,77 @@
+/* Recording: texts through a model into a capture. A text is cut into recordings of at most max_tokens tokens, each with an empty cache, so that states are in the regime the
+ * model was trained for; full attention, blocks of FKV_RECORDER_BLOCK tokens. What is already in the folder and whole is skipped on `resume`, after a check that it is of the same text. */
+#ifndef FKV_CAPTURE_RECORDER_H
+#define FKV_CAPTURE_RECORDER_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "capture/store/capture.h"
+#include "engine/command_line.h"
+#include "engine/session.h"
+
+enum { FKV_RECORDER_BLOCK = 512 };
+
+struct fkv_recorder_options {
+    const char *out;
+    uint32_t states;
+    const int *layers, *heads; /* ascending; NULL: all */
+    int layer_count, head_count;
+    enum fkv_dtype dtype;
+    int64_t max_tokens; /* per recording; 0: the trained context */
+    bool resume, spectra_only;
+    int32_t length, skip_sinks;        /* of segments; length 0: the trained context without the sinks */
+    int32_t shard, shards;             /* documents with index mod shards == shard */
+    const volatile sig_atomic_t *stop; /* set by a signal: stop cleanly */
+};
+
+/* What a run will take, worked out before it starts. Exact when all texts fit in the sample that was read, else extrapolated from it. */
+struct fkv_recorder_needs {
+    bool exact;
+    int64_t documents, recordings, tokens;
+    int64_t recordings_there; /* of those, in the folder already */
+    int64_t longest;          /* tokens of the longest recording */
+    int64_t disk_bytes, disk_free;
+    int64_t memory_bytes, memory_available; /* without the weights, which are mapped */
+    int64_t weight_bytes;
+    double seconds;
+};
+
+struct fkv_recorder_summary {
+    int64_t documents, recordings, recordings_there;
+    int64_t tokens, tokens_left_out; /* left out: the last token of a text whose last piece is a single one */
+    int64_t segments, segment_tokens_left_out;
+    int64_t beyond_trained_context; /* recordings */
+    double nll_sum;                 /* over tokens_scored */
+    int64_t tokens_scored;
+    double seconds;
+};
+
+struct fkv_recorder; /* borrows engine and options */
+
+int fkv_recorder_open(const struct fkv_engine *engine, const struct fkv_engine_options *engine_options,
+                      const struct fkv_recorder_options *options, struct fkv_recorder **out, struct fkv_error *err);
+void fkv_recorder_close(struct fkv_recorder *r); /* NULL is fine */
+const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r);
+
+/* Reads a sample of the texts and times a block; FKV_FAILED when that fails. */
+int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err);
+/* Refuses, naming the need, what cannot fit or cannot give what was asked for. */
+int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err);
+int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
+                     struct fkv_recorder_summary *summary, struct fkv_error *err);
+
+/* Shared by the files of this room. */
+struct fkv_recorder {
+    const struct fkv_engine *engine;
+    const struct fkv_engine_options *engine_options;
+    struct fkv_recorder_options options; /* defaults resolved */
+    struct fkv_capture_info info;
+};
+int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
+/* A session for recordings of up to n_tokens. */
+int fkv_recorder_session(const struct fkv_recorder *r, int64_t n_tokens, struct fkv_session **out,
+                         struct fkv_error *err);
+
+#endif

@@ -1,0 +1,65 @@
+/* What a capture says about itself: model, tokenizer, layers, heads, and the options that decide its contents. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "capture/recorder.h"
+#include "kernels/base/json.h"
+
+/* As JSON with sorted keys, so that equal options are equal text. Left out on purpose: what does not change the contents (threads) or is told apart by
+ * the recordings themselves (texts, shard). */
+static char *describe_options(const struct fkv_recorder *r) {
+    const struct fkv_recorder_options *o = &r->options;
+    json_t *states = json_array();
+    for (int i = 0; i < FKV_STATES; i++)
+        if ((o->states >> i) & 1) json_array_append_new(states, json_string(fkv_state_names[i]));
+    json_t *all =
+        json_pack("{s:o, s:I, s:s, s:b}", "states", states, "max_tokens", (json_int_t)o->max_tokens, "cache_dtype",
+                  fkv_dtype_name(r->engine_options->cache_dtype), "spectra_only", (int)o->spectra_only);
+    if (o->spectra_only) {
+        json_object_set_new(all, "length", json_integer(o->length));
+        json_object_set_new(all, "skip_sinks", json_integer(o->skip_sinks));
+    }
+    char *text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(all);
+    return text;
+}
+
+static int32_t *indices(const int *chosen, int count, int32_t all, int32_t *out_count) {
+    *out_count = chosen ? count : all;
+    int32_t *index = malloc((size_t)*out_count * sizeof *index);
+    for (int32_t i = 0; index && i < *out_count; i++) index[i] = chosen ? chosen[i] : i;
+    return index;
+}
+
+int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
+    const struct fkv_model *model = r->engine->model;
+    const struct fkv_config *c = &model->config;
+    const struct fkv_tokenizer *tokenizer = r->engine->tokenizer;
+    const struct fkv_recorder_options *o = &r->options;
+    struct fkv_capture_info *info = &r->info;
+    *info = (struct fkv_capture_info){.n_layers = c->layers,
+                                      .n_heads = c->heads,
+                                      .n_kv_heads = c->kv_heads,
+                                      .head_dim = c->head_dim,
+                                      .rope_theta = c->rope_theta,
+                                      .attention_scale = (double)c->attention_scale,
+                                      .trained_context = c->trained_context,
+                                      .adds_bos = tokenizer && fkv_tokenizer_adds_bos(tokenizer),
+                                      .dtype = o->dtype,
+                                      .spectra_only = o->spectra_only,
+                                      .states = o->states};
+    const size_t angles = (size_t)c->head_dim / 2 * sizeof(double);
+    info->model_name = strdup(model->name);
+    info->rope_scaling = strdup(c->rope_scaling);
+    info->backend = strdup(model->ops->name);
+    info->options = describe_options(r);
+    info->layer_index = indices(o->layers, o->layer_count, c->layers, &info->layer_count);
+    info->head_index = indices(o->heads, o->head_count, c->kv_heads, &info->head_count);
+    info->inv_freq = malloc(angles);
+    if (!info->model_name || !info->rope_scaling || !info->backend || !info->options || !info->layer_index ||
+        !info->head_index || !info->inv_freq)
+        return fkv_fail(err, "out of memory");
+    memcpy(info->inv_freq, c->inv_freq, angles);
+    if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));
+    return fkv_safetensors_sha256(model->files, info->model_sha256, err);
+}

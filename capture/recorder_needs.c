@@ -1,0 +1,123 @@
+/* What a run will take, worked out before it starts: texts are read until SAMPLE_BYTES have gone by (often all of them), a block is timed, and what cannot fit is refused at
+ * once and not hours later. Weights are mapped from disk and shared with other programs, so they are named but not counted as memory. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "capture/collector.h"
+#include "capture/recorder.h"
+#include "kernels/base/host.h"
+#include "kernels/base/progress.h"
+
+enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64 };
+
+/* Counts one document's recordings. */
+static void count_document(const struct fkv_recorder *r, int64_t tokens, struct fkv_recorder_needs *needs) {
+    needs->documents++;
+    for (int64_t left = tokens; left >= 2; left -= r->options.max_tokens) {
+        int64_t n = left < r->options.max_tokens ? left : r->options.max_tokens;
+        needs->recordings++;
+        needs->tokens += n;
+        needs->disk_bytes += fkv_capture_bytes(&r->info, n, r->options.length);
+        if (n > needs->longest) needs->longest = n;
+    }
+}
+
+static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    struct fkv_documents *documents;
+    if (fkv_engine_documents(r->engine_options, r->engine, &documents, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    bool more = true;
+    int64_t seen = 0;
+    while (status == FKV_OK && more && fkv_documents_bytes_read(documents) < SAMPLE_BYTES) {
+        struct fkv_document document;
+        status = fkv_documents_next(documents, &document, &more, err);
+        if (status || !more) break;
+        if (seen++ % r->options.shards == r->options.shard) count_document(r, (int64_t)document.count, needs);
+        fkv_document_free(&document);
+    }
+    needs->exact = !more;
+    double rest = 1, bytes = (double)fkv_documents_bytes_read(documents);
+    if (more && bytes > 0) rest = (double)fkv_documents_bytes(documents) / bytes;
+    const int64_t most = r->engine_options->max_documents;
+    if (more && most > 0 && seen > 0 && rest > (double)most / (double)seen) rest = (double)most / (double)seen;
+    needs->documents = (int64_t)((double)needs->documents * rest);
+    needs->recordings = (int64_t)((double)needs->recordings * rest);
+    needs->tokens = (int64_t)((double)needs->tokens * rest);
+    needs->disk_bytes = (int64_t)((double)needs->disk_bytes * rest);
+    if (more) needs->longest = r->options.max_tokens;
+    fkv_documents_close(documents);
+    return status;
+}
+
+/* Recordings that are there already need no space and no time. */
+static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
+    char path[4096];
+    for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
+        snprintf(path, sizeof path, "%s/documents/%06lld.h5", r->options.out, (long long)i);
+        if (access(path, F_OK)) break;
+        needs->recordings_there++;
+    }
+    if (needs->recordings == 0) return;
+    double left = (double)(needs->recordings - needs->recordings_there) / (double)needs->recordings;
+    needs->disk_bytes = (int64_t)((double)needs->disk_bytes * left);
+    needs->seconds *= left;
+}
+
+static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    struct fkv_session *session;
+    const int32_t tokens[TIMED_TOKENS] = {0};
+    int64_t longest = needs->longest < TIMED_TOKENS + WARM_TOKENS ? TIMED_TOKENS + WARM_TOKENS : needs->longest;
+    if (fkv_recorder_session(r, longest, &session, err)) return FKV_FAILED;
+    int status = fkv_session_feed(session, tokens, WARM_TOKENS, err);
+    double started = fkv_seconds();
+    if (status == FKV_OK) status = fkv_session_feed(session, tokens, TIMED_TOKENS, err);
+    needs->seconds = (fkv_seconds() - started) / TIMED_TOKENS * (double)needs->tokens;
+    fkv_session_close(session);
+    return status;
+}
+
+int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    const struct fkv_model *model = r->engine->model;
+    *needs = (struct fkv_recorder_needs){.weight_bytes = model->weight_bytes};
+    if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
+    const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_session_options session = {
+        .block = FKV_RECORDER_BLOCK, .max_tokens = needs->longest, .cache_dtype = r->engine_options->cache_dtype};
+    int64_t cache, scratch;
+    if (needs->recordings == 0) return FKV_OK;
+    if (fkv_session_bytes(&model->config, &policy, &session, &cache, &scratch, err)) return FKV_FAILED;
+    needs->memory_bytes =
+        cache + scratch + fkv_collector_bytes(&r->info, needs->longest, r->options.length, FKV_RECORDER_BLOCK);
+    needs->memory_available = fkv_host_memory_available();
+    if (needs->memory_available >= 0 && needs->memory_bytes > needs->memory_available) return FKV_OK;
+    if (time_a_block(r, needs, err)) return FKV_FAILED;
+    count_what_is_there(r, needs);
+    return FKV_OK;
+}
+
+int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    const struct fkv_recorder_options *o = &r->options;
+    char need[16], have[16];
+    if (needs->recordings == 0) {
+        if (o->shards > 1) return fkv_fail(err, "--shard %d/%d: expected documents, found none", o->shard, o->shards);
+        return fkv_fail(err, "expected documents, found none");
+    }
+    if (o->spectra_only && needs->exact && needs->longest < (int64_t)o->skip_sinks + o->length)
+        return fkv_fail(err,
+                        "no segment: --length %d after the first %d tokens, but the longest recording has %lld tokens",
+                        o->length, o->skip_sinks, (long long)needs->longest);
+    if (needs->disk_bytes > needs->disk_free) {
+        fkv_format_bytes(need, needs->disk_bytes);
+        fkv_format_bytes(have, needs->disk_free);
+        return fkv_fail(err, "%s: the capture needs %s on disk, %s are free%s", o->out, need, have,
+                        o->spectra_only ? "" : ": fewer --layers, --heads or --max-documents, or --spectra-only");
+    }
+    if (needs->memory_available >= 0 && needs->memory_bytes > needs->memory_available) {
+        fkv_format_bytes(need, needs->memory_bytes);
+        fkv_format_bytes(have, needs->memory_available);
+        return fkv_fail(err,
+                        "the run needs %s of memory, %s are available: a smaller --max-tokens, or --cache-dtype f16",
+                        need, have);
+    }
+    return FKV_OK;
+}
