@@ -9,6 +9,29 @@
 /* Value of one element of a recording. */
 typedef double (*made_value)(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel);
 
+/* A number in (0, 1) for each element: independent noise without storing it. */
+static uint64_t made_seed;
+
+static inline double made_uniform(int recording, int state, int layer, int64_t t, int head, int channel, int which) {
+    uint64_t z = made_seed +
+                 (uint64_t)(((((recording * 5 + state) * 7 + layer) * 11 + head) * 300 + channel) * 2 + which) *
+                     0x9e3779b97f4a7c15u +
+                 (uint64_t)t * 0xd1b54a32d192ed03u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return ((double)((z ^ (z >> 31)) >> 11) + 0.5) * 0x1p-53;
+}
+
+static inline double made_white(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+    return sqrt(-2 * log(made_uniform(recording, state, layer, t, head, channel, 0))) *
+           cos(6.283185307179586 * made_uniform(recording, state, layer, t, head, channel, 1));
+}
+
+/* Slow drift and a mean, with a little noise. */
+static inline double made_drift(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+    return 3 + 0.02 * (double)t * (channel % 3 - 1) + 0.1 * made_white(recording, state, layer, t, head, channel);
+}
+
 struct made {
     int layers, heads, query_group, head_dim, recordings;
     int64_t tokens[32], offset[32];

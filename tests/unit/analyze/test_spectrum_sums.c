@@ -1,0 +1,145 @@
+/* Captures of sums (--spectra-only) against the stored states they stand for. */
+#include "analyze/spectrum.h"
+#include "tests/unit/analyze/made_captures.h"
+
+static char base[256], path[300];
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_remove_folder(base);
+    return 0;
+}
+
+/* Sums over the segments of each recording of `m`, written as freqkv-capture --spectra-only does. */
+static void write_sums(const struct made *m, const char *folder, int length, int skip) {
+    struct fkv_error err;
+    struct fkv_capture_info info;
+    struct fkv_capture_writer *w;
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    assert_ok(fkv_backend_find("cpu", &ops, &err), err);
+    assert_ok(ops->open(0, 1, &backend, &err), err);
+    made_info(m, &info);
+    info.spectra_only = true;
+    assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
+    float *x = malloc((size_t)(length * m->head_dim) * sizeof *x);
+    double *power = malloc((size_t)length * sizeof *power), *scaled = malloc((size_t)length * sizeof *scaled);
+    for (int r = 0; r < m->recordings; r++) {
+        struct fkv_recording recording = {.n_tokens = m->tokens[r], .offset = m->offset[r]};
+        snprintf(recording.name, sizeof recording.name, "text %d", m->document[r]);
+        memset(recording.text_sha256, 'a' + m->document[r] % 6, 64);
+        struct fkv_spectra_sums sums;
+        assert_ok(fkv_spectra_sums_allocate(&sums, m->layers, m->heads, length, m->head_dim, &err), err);
+        sums.skip_sinks = skip;
+        sums.segments = (m->tokens[r] - skip) / length;
+        for (int row = 0; row < m->layers * m->heads; row++)
+            for (int64_t segment = 0; segment < sums.segments; segment++) {
+                for (int i = 0; i < length * m->head_dim; i++)
+                    x[i] = (float)m->value(r, FKV_STATE_KEY, row / m->heads, skip + segment * length + i / m->head_dim,
+                                           row % m->heads, i % m->head_dim);
+                struct fkv_buffer *buffer;
+                assert_ok(ops->buffer_adopt(backend, x, (size_t)(length * m->head_dim) * 4, &buffer, &err), err);
+                assert_ok(
+                    ops->power(backend, buffer, 0, (size_t)m->head_dim, length, 1, m->head_dim, power, scaled, &err),
+                    err);
+                ops->buffer_release(backend, buffer);
+                for (int t = 0; t < length; t++) {
+                    sums.power_sum[row * length + t] += power[t];
+                    sums.power_sum_of_squares[row * length + t] += power[t] * power[t];
+                    sums.normalised_sum[row * length + t] += scaled[t];
+                }
+            }
+        int32_t *tokens = calloc((size_t)m->tokens[r], sizeof *tokens);
+        assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err), err);
+        assert_ok(fkv_capture_write_sums(w, FKV_STATE_KEY, &sums, &err), err);
+        assert_ok(fkv_capture_commit(w, &err), err);
+        free(tokens);
+        fkv_spectra_sums_free(&sums);
+    }
+    assert_ok(fkv_capture_finish(w, &err), err);
+    fkv_capture_abandon(w);
+    fkv_capture_info_free(&info);
+    ops->close(backend);
+    free(x), free(power), free(scaled);
+}
+
+static void sums_give_the_spectrum_of_the_stored_states(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum stored, summed;
+    char sums[300];
+    struct made m = {.layers = 2,
+                     .heads = 2,
+                     .query_group = 1,
+                     .head_dim = 6,
+                     .recordings = 3,
+                     .tokens = {100, 70, 41},
+                     .document = {0, 0, 1},
+                     .offset = {0, 100, 0},
+                     .states = 1,
+                     .value = made_drift};
+    made_seed = test_random();
+    snprintf(sums, sizeof sums, "%s/sums", base);
+    made_write(&m, path);
+    write_sums(&m, sums, 32, 4);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 32, 4, true, &stored, &err), err);
+    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err), err);
+    assert_int_equal(summed.n, 32);
+    assert_int_equal(summed.segments, stored.segments);
+    assert_int_equal(summed.tokens_left_out, stored.tokens_left_out);
+    assert_string_equal(summed.null_kind, "expected");
+    assert_string_equal(summed.se_kind, "segments");
+    double energy[2] = {0};
+    for (int i = 0; i < 4 * 32; i++) {
+        assert_close(summed.power[i], stored.power[i], 1e-9, 1e-5);
+        energy[0] += stored.null[i], energy[1] += summed.null[i];
+    }
+    assert_close(energy[1], energy[0], 0, 1e-5);
+    for (int i = 0; i < 2 * 32; i++) assert_close(summed.normalised[i], stored.normalised[i], 1e-9, 1e-5);
+    fkv_spectrum_free(&stored);
+    fkv_spectrum_free(&summed);
+    assert_refused(made_measure(sums, FKV_STATE_KEY, 30, -1, false, &summed, &err), err, "segments of 32 tokens");
+    assert_refused(made_measure(sums, FKV_STATE_KEY, 32, 3, false, &summed, &err), err, "4 sinks");
+}
+
+/* Many draws of one segment's permutation tend to the null that sums use. */
+static void the_expected_null_is_the_mean_of_permutation_nulls(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum stored, summed;
+    char sums[300];
+    struct made m = {.layers = 1,
+                     .heads = 1,
+                     .query_group = 1,
+                     .head_dim = 12,
+                     .recordings = 1,
+                     .tokens = {16 * 250},
+                     .states = 1,
+                     .value = made_drift};
+    made_seed = test_random();
+    snprintf(sums, sizeof sums, "%s/sums", base);
+    made_write(&m, path);
+    write_sums(&m, sums, 16, 0);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &stored, &err), err);
+    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err), err);
+    for (int t = 0; t < 16; t++) assert_close(stored.null[t], summed.null[t], 0, t ? 0.12 : 1e-6);
+    fkv_spectrum_free(&stored);
+    fkv_spectrum_free(&summed);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        TEST(sums_give_the_spectrum_of_the_stored_states),
+        TEST(the_expected_null_is_the_mean_of_permutation_nulls),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
