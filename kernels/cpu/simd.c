@@ -7,7 +7,7 @@
 typedef float vec __attribute__((vector_size(16)));
 typedef uint32_t bits __attribute__((vector_size(16)));
 typedef uint16_t halves __attribute__((vector_size(8)));
-enum { LANES = 4, MIX_VECS = 2 };
+enum { LANES = 4, DOT_ROWS = 2, MIX_VECS = 2 };
 
 static inline vec vec_set(float a) { return (vec){a, a, a, a}; }
 static inline vec vec_zero(void) { return vec_set(0); }
@@ -39,6 +39,8 @@ static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
 
 #define SIMD_TABLE fkv_simd_plain
 #define SIMD_NAME "plain"
+#define DOT_PAYS                                                                                                       \
+    { 4, 4, 4 }
 #include "kernels/cpu/simd_loops.h"
 
 int fkv_simd_available(const struct fkv_simd *sets[3]) {

@@ -22,6 +22,7 @@ struct fkv_simd {
     const char *name;
     fkv_dot_function *dot[3]; /* by enum fkv_dtype of w */
     fkv_mix_function *mix[3];
+    int32_t dot_rows[3]; /* most input rows for which dot beats expanding the weights and sgemm; by dtype (matmul.c) */
     float (*largest)(const float *x, int32_t n);
     float (*exp_sum)(float *x, int32_t n, float shift);    /* x[i] = exp(x[i] - shift), in place; returns their sum */
     void (*swish)(float *gate, const float *up, size_t n); /* gate[i] = silu(gate[i]) * up[i], in place */

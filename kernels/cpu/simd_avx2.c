@@ -7,7 +7,7 @@
 #include "kernels/cpu/simd.h"
 
 typedef __m256 vec;
-enum { LANES = 8, MIX_VECS = 2 };
+enum { LANES = 8, DOT_ROWS = 2, MIX_VECS = 2 };
 
 static inline vec vec_set(float a) { return _mm256_set1_ps(a); }
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
@@ -41,6 +41,8 @@ static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_
 
 #define SIMD_TABLE fkv_simd_avx2
 #define SIMD_NAME "avx2"
+#define DOT_PAYS                                                                                                       \
+    { 8, 12, 12 }
 #include "kernels/cpu/simd_loops.h"
 
 #else

@@ -7,7 +7,7 @@
 #include "kernels/cpu/simd.h"
 
 typedef __m512 vec;
-enum { LANES = 16, MIX_VECS = 4 };
+enum { LANES = 16, DOT_ROWS = 4, MIX_VECS = 4 };
 
 static inline vec vec_set(float a) { return _mm512_set1_ps(a); }
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
@@ -36,6 +36,8 @@ static inline void vec_store_part(float *p, vec v, int n) { _mm512_mask_storeu_p
 
 #define SIMD_TABLE fkv_simd_avx512
 #define SIMD_NAME "avx512"
+#define DOT_PAYS                                                                                                       \
+    { 96, 1024, 1024 }
 #include "kernels/cpu/simd_loops.h"
 
 #else

@@ -6,12 +6,15 @@
  *   vec_store(p, v), vec_store_part(p, v, n)
  *   vec_add(a, b), vec_fma(a, b, c) a + b, a b + c
  *   vec_sum(v)                      the sum of the lanes
+ *   DOT_ROWS                        weight rows of a dot tile: DOT_ROWS x 4 sums must fit the registers
  *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of four rows
  *   SIMD_TABLE, SIMD_NAME           the table to define
+ *   DOT_PAYS                        its dot_rows
  *
- * dot: a tile of 4 weight rows x 4 input rows has 16 sums in registers, so that a loaded (and converted) vector of weights serves four inputs and a loaded
- * input four weight rows; with one input row it is four streams of weights, which is what the prefetchers follow best. dtype and tile sizes
- * are constants in every inlined copy.
+ * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded (and converted) vector of weights serves four
+ * inputs and a loaded input all its weight rows. One input row alone is bound by reading: there one weight row at a time is streamed, which reads
+ * at 85% of what a bare sum of the memory does, and four at once at 74%; prefetching by instruction made both slower. dtype and tile sizes are
+ * constants in every inlined copy.
  *
  * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial (Cephes' expf; the Taylor sum of degree 13 in double,
  * remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa, whose low bits then hold k. Below the normal range the result is 0, so that
@@ -26,7 +29,7 @@
 INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride, const float *x, size_t x_stride,
                      int32_t cols, float *y, size_t y_stride) {
     size_t bytes = t == FKV_F32 ? 4 : 2, step = w_stride * bytes;
-    vec sum[4][4];
+    vec sum[DOT_ROWS][4];
     for (int i = 0; i < wn; i++)
         for (int j = 0; j < xn; j++) sum[i][j] = vec_zero();
     int32_t c = 0;
@@ -81,7 +84,8 @@ INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, co
                 int32_t xn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t i = 0;
-    for (; i + 4 <= wn; i += 4) dot_rows(t, 4, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+    for (; i + DOT_ROWS <= wn; i += DOT_ROWS)
+        dot_rows(t, DOT_ROWS, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
     for (; i < wn; i++) dot_rows(t, 1, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
 }
 
@@ -235,6 +239,7 @@ const struct fkv_simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
     .mix = {[FKV_F32] = mix_f32, [FKV_F16] = mix_f16, [FKV_BF16] = mix_bf16},
+    .dot_rows = DOT_PAYS,
     .largest = largest,
     .exp_sum = exp_sum,
     .swish = swish,

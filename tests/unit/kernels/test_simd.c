@@ -1,0 +1,175 @@
+/* Every instruction set that this processor has against sums in double: odd sizes, all dtypes, matrices at odd addresses with gaps between rows. */
+#include "kernels/cpu/simd.h"
+#include "tests/unit/support.h"
+
+enum { ROUNDS = 300 };
+
+/* A matrix of some dtype, two bytes off any alignment, with NaN in the gaps that nobody may read. */
+struct matrix {
+    char *memory;
+    const void *at;
+    float *values; /* [rows, cols], as rounded to the dtype */
+    enum fkv_dtype dtype;
+    int32_t rows, cols;
+    size_t stride;
+};
+
+static struct matrix random_matrix(int32_t rows, int32_t cols) {
+    struct matrix m = {.dtype = (enum fkv_dtype)test_between(FKV_F32, FKV_BF16), .rows = rows, .cols = cols};
+    m.stride = (size_t)cols + (size_t)test_between(0, 5);
+    size_t bytes = fkv_dtype_bytes(m.dtype), used = ((size_t)(rows - 1) * m.stride + (size_t)cols) * bytes;
+    m.memory = malloc(used + 2);
+    memset(m.memory, 0xff, used + 2); /* NaN in all three */
+    m.values = malloc(sizeof *m.values * (size_t)rows * (size_t)cols);
+    m.at = m.memory + 2;
+    for (int32_t i = 0; i < rows; i++) {
+        float *row = m.values + (size_t)i * (size_t)cols;
+        char *to = m.memory + 2 + (size_t)i * m.stride * bytes;
+        test_fill(row, (size_t)cols, 0.1, 1);
+        fkv_from_f32(row, m.dtype, (size_t)cols, to);
+        fkv_to_f32(to, m.dtype, (size_t)cols, row);
+    }
+    return m;
+}
+
+static void free_matrix(struct matrix *m) {
+    free(m->memory);
+    free(m->values);
+}
+
+static float *random_floats(size_t n, double deviation) {
+    float *x = malloc(sizeof *x * n);
+    test_fill(x, n, 0, deviation);
+    return x;
+}
+
+/* |found - expected| <= 4e-7 of the sum of absolute terms */
+static void assert_sum(float found, double expected, double size, const struct fkv_simd *set) {
+    if (!(fabs(found - expected) <= 4e-7 * size))
+        fail_msg("%s: found %.9g, expected %.9g, sum of absolute terms %.3g", set->name, found, expected, size);
+}
+
+static void dots_equal_sums_in_double(void **state) {
+    (void)state;
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct matrix w = random_matrix(test_between(1, 11), test_between(1, 150));
+        int32_t xn = test_between(1, 9), cols = w.cols;
+        size_t x_stride = (size_t)cols + (size_t)test_between(0, 3), y_stride = (size_t)w.rows + 2;
+        float *x = random_floats((size_t)xn * x_stride, 1), *y = random_floats((size_t)xn * y_stride, 1);
+        for (int s = 0; s < count; s++) {
+            sets[s]->dot[w.dtype](w.at, w.stride, w.rows, x, x_stride, xn, cols, y, y_stride);
+            for (int32_t j = 0; j < xn; j++)
+                for (int32_t i = 0; i < w.rows; i++) {
+                    double sum = 0, size = 0;
+                    for (int32_t c = 0; c < cols; c++) {
+                        double term = (double)w.values[i * cols + c] * x[(size_t)j * x_stride + (size_t)c];
+                        sum += term, size += fabs(term);
+                    }
+                    assert_sum(y[(size_t)j * y_stride + (size_t)i], sum, size, sets[s]);
+                }
+        }
+        free_matrix(&w);
+        free(x), free(y);
+    }
+}
+
+static void mixes_equal_sums_in_double(void **state) {
+    (void)state;
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct matrix w = random_matrix(test_between(1, 40), test_between(1, 150));
+        int32_t pn = test_between(1, 9), cols = w.cols;
+        size_t p_stride = (size_t)w.rows + (size_t)test_between(0, 3), y_stride = (size_t)cols;
+        float *p = random_floats((size_t)pn * p_stride, 1), *before = random_floats((size_t)pn * y_stride, 1);
+        float *y = malloc(sizeof *y * (size_t)pn * y_stride);
+        for (int s = 0; s < count; s++) {
+            memcpy(y, before, sizeof *y * (size_t)pn * y_stride);
+            sets[s]->mix[w.dtype](p, p_stride, pn, w.at, w.stride, w.rows, cols, y, y_stride);
+            for (int32_t j = 0; j < pn; j++)
+                for (int32_t c = 0; c < cols; c++) {
+                    double sum = before[(size_t)j * y_stride + (size_t)c], size = fabs(sum);
+                    for (int32_t i = 0; i < w.rows; i++) {
+                        double term = (double)p[(size_t)j * p_stride + (size_t)i] * w.values[i * cols + c];
+                        sum += term, size += fabs(term);
+                    }
+                    assert_sum(y[(size_t)j * y_stride + (size_t)c], sum, size, sets[s]);
+                }
+        }
+        free_matrix(&w);
+        free(p), free(before), free(y);
+    }
+}
+
+static void exponentials_are_exact_to_float(void **state) {
+    (void)state;
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        int32_t n = test_between(1, 100);
+        float *x = random_floats((size_t)n, 20), *e = malloc(sizeof *e * (size_t)n);
+        x[test_between(0, n - 1)] = -INFINITY;
+        for (int s = 0; s < count; s++) {
+            float top = sets[s]->largest(x, n);
+            double sum = 0, exact = 0;
+            for (int32_t i = 0; i < n; i++) assert_true(x[i] <= top);
+            if (top == -INFINITY) continue;
+            memcpy(e, x, sizeof *e * (size_t)n);
+            float found = sets[s]->exp_sum(e, n, top);
+            for (int32_t i = 0; i < n; i++) {
+                double expected = exp((double)(x[i] - top));
+                assert_close(e[i], expected, 1e-37, 2e-7);
+                if (x[i] == -INFINITY) assert_true(e[i] == 0);
+                sum += expected, exact += exp((double)x[i] - top);
+            }
+            assert_close(found, sum, 0, 1e-6);
+            assert_close(sets[s]->sum_exp(x, n, top), exact, 0, 1e-14);
+        }
+        free(x), free(e);
+    }
+}
+
+static void nan_stays_nan(void **state) {
+    (void)state;
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int s = 0; s < count; s++)
+        for (int32_t n = 1; n < 70; n++) {
+            float x[70] = {0}, up[70] = {0};
+            x[n - 1] = NAN;
+            assert_true(isnan(sets[s]->sum_exp(x, n, 0)));
+            sets[s]->swish(x, up, (size_t)n);
+            assert_true(isnan(x[n - 1]));
+            assert_true(isnan(sets[s]->exp_sum(x, n, 0)) && isnan(x[n - 1]));
+        }
+}
+
+static void swish_is_z_over_one_plus_exp(void **state) {
+    (void)state;
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        size_t n = (size_t)test_between(1, 100);
+        float *z = random_floats(n, round % 2 ? 3 : 60), *up = random_floats(n, 1), *found = malloc(sizeof *found * n);
+        for (int s = 0; s < count; s++) {
+            memcpy(found, z, sizeof *found * n);
+            sets[s]->swish(found, up, n);
+            for (size_t i = 0; i < n; i++) assert_close(found[i], z[i] / (1 + exp(-(double)z[i])) * up[i], 1e-35, 5e-7);
+        }
+        free(z), free(up), free(found);
+    }
+}
+
+int main(void) {
+    const struct fkv_simd *sets[3];
+    test_seed();
+    for (int i = fkv_simd_available(sets); i-- > 0;) printf("testing %s\n", sets[i]->name);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dots_equal_sums_in_double),       cmocka_unit_test(mixes_equal_sums_in_double),
+        cmocka_unit_test(exponentials_are_exact_to_float), cmocka_unit_test(nan_stays_nan),
+        cmocka_unit_test(swish_is_z_over_one_plus_exp),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
