@@ -8,6 +8,7 @@ definition (compress when the cache is full and another token arrives, rotate at
 theirs. Only the tokens come from the tool itself (`freqkv-replay tokens`): its tokenizer has its own vectors.
 Prints one line per check and exits 1 if any differs.
 """
+import functools
 import json
 import os
 import subprocess
@@ -71,6 +72,7 @@ def rotate(x, positions, theta):
 # --------------------------------------------------------------------------------------------------------------- policy
 
 
+@functools.cache
 def dct_matrix(n):
     """Orthonormal DCT-II, rows = coefficients."""
     k, t = np.arange(n)[:, None], np.arange(n)[None, :]
@@ -126,10 +128,10 @@ def attend_head(q, k, v, policy, retained, theta):
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
         query = rotate(q[t : t + room], slots[before:], theta)
-        score = np.einsum("rgd,sd->rgs", query, turned) / np.sqrt(k.shape[1])
+        score = query @ turned.T / np.sqrt(k.shape[1])  # [room, group, slots]
         score = np.where(slots[None, None, :] <= slots[before:, None, None], score, -np.inf)
         weight = np.exp(score - score.max(-1, keepdims=True))
-        out[t : t + room] = np.einsum("rgs,sd->rgd", weight / weight.sum(-1, keepdims=True), values)
+        out[t : t + room] = weight / weight.sum(-1, keepdims=True) @ values
         seen += int(np.sum(slots[before:] + 1))
         t += room
     return out, actions, seen
@@ -276,6 +278,8 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         sizes = [min(limit, n) for n in sizes]
     peak = longest if policy.kind == "full" else min(longest, policy.window)
     windowed = policy.kind != "full"
+    if policy.kind == "streaming":
+        actions = 0  # it evicts a token at a time, which is no compression
     return {
         "policy": policy.kind,
         "window": policy.window if windowed else None,
@@ -433,7 +437,7 @@ def main():
         for corpus, protocol, policy, limit, score_from in settings(model):
             want = expected(model, ids[corpus], protocol, policy, limit, score_from)
             command = [tool, "ppl", "--model", folder, *texts(corpora[corpus]), *policy_arguments(policy, work, model)]
-            command += ["--protocol", protocol, "--baseline", "full", "--json", "--quiet", "--backend", "cpu"]
+            command += ["--protocol", protocol, "--baseline", "full", "--json", "--quiet", "--backend", "cpu", "--threads", "1"]
             command += ["--tokens", str(limit)] if limit else []
             command += ["--score-from", str(score_from)] if score_from else []
             result = subprocess.run(command, capture_output=True, text=True)
