@@ -33,6 +33,7 @@ static void extend_panel(struct range *x, struct range *y, const struct fkv_pane
         for (int k = 0; k < p->items[i].n; k++) {
             const struct fkv_item *item = &p->items[i];
             extend(x, &p->x, item->x[k]);
+            if (p->x.logarithmic && !(item->x[k] > 0 || (p->x.zero && item->x[k] == 0))) continue; /* has no place */
             extend(y, &p->y, item->y[k]);
             if (item->high) extend(y, &p->y, item->high[k]);
         }

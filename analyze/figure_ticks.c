@@ -1,5 +1,5 @@
 /* Ticks at round numbers. Linear: steps of 1, 2 or 5 times a power of ten. Logarithmic: decades with their 2..9 as minor ticks; every second, third, ...
- * decade where all do not fit; 1-2-5 where the axis spans too little for decades, and linear steps where it spans less still.
+ * decade where all do not fit; 1-2-5 where the axis holds fewer than three decades, and linear steps where it spans less still.
  * Tick i is computed as (integer) * 10^e, never by adding steps, so that a label cannot read 0.30000000000000004.
  * Heckbert's "Nice numbers for graph labels" (Graphics Gems, 1990) is the linear rule; Talbot's extended search was dropped: a page of code for ticks nobody tells apart. */
 #include "analyze/figure_ticks.h"
@@ -84,10 +84,13 @@ static int labelled(const struct fkv_ticks *t) {
 void fkv_ticks_log(double low, double high, int most, struct fkv_ticks *t) {
     t->count = 0;
     int first = (int)ceil(log10(low) - slack), last = (int)floor(log10(high) + slack);
-    if (last - first < 1) {
+    if (last - first < 2) {
         ticks_125(low, high, t);
         int n = labelled(t);
         if (n >= 2 && n <= most) return;
+        t->count = 0;
+    }
+    if (last - first < 1) {
         fkv_ticks_linear(low, high, most, 0, t);
         return;
     }

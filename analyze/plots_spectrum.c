@@ -1,6 +1,6 @@
 /* Power over frequency, per layer and per head. Both axes are logarithmic: the states' power falls like a power law over three to four decades of frequency, which
  * is a straight line here, while on a linear axis everything of interest stands within a hair of the left edge. t = 0 has no place on such an axis and most of the
- * power, so it gets a strip of its own. A single coefficient scatters as a squared Gaussian does; lines therefore show means over bands that are even in log t,
+ * power, so it gets a strip of its own in the figure per layer, and a second panel shows power over null. A single coefficient scatters as a squared Gaussian does; lines therefore show means over bands that are even in log t,
  * which leaves the low coefficients single and averages the high ones. The mean is taken of power, not of its logarithm, which lies up to 5.5 dB lower (one degree of freedom). */
 #include "analyze/plots_parts.h"
 
@@ -9,6 +9,8 @@
 
 enum { MOST_BANDS = 128, PANEL_BANDS = 64, MOST_PANELS = 36, SUBSET = 24 };
 
+static const char frequency_label[] = "frequency (cycles per token)";
+static const char power_label[] = "power per channel (DCT-II, orthonormal)";
 static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, null_shade = {0.45, 0.45, 0.45, 0.22},
                               floor_color = {0.6, 0.4, 0.4, 1};
 
@@ -60,6 +62,14 @@ static bool any_finite(const double *values, size_t n) {
     return false;
 }
 
+static struct fkv_line layer_line(const struct fkv_spectrum *s, int l) {
+    return (struct fkv_line){.color = fkv_plot_color(s->layers, s->layer_index, l),
+                             .width = s->layers <= FKV_PLOT_FEW ? 1.2
+                                      : s->layers <= 40         ? 0.9
+                                                                : 0.7,
+                             .markers = s->n <= 32};
+}
+
 /* One standard error around each layer's line, where there are few enough layers to tell. The mean of the single coefficients' errors: what full correlation
  * between heads and within a band gives, an upper bound. */
 static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
@@ -76,9 +86,13 @@ static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     return FKV_OK;
 }
 
-/* The permuted null is flat; over layers it is shown as a band with its geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
+/* The permuted null is flat at the layer's variance without DC, and layers differ by orders of magnitude: few layers show each its own, dashed in its colour; many
+ * show the range and the geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
 static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, struct fkv_error *err) {
     double low[MOST_BANDS + 1], high[MOST_BANDS + 1], middle[MOST_BANDS + 1] = {0}, mean[MOST_BANDS + 1];
+    int n = b->count - 1;
+    if (n < 1) return FKV_OK;
+    bool few = s->layers > 1 && s->layers <= FKV_PLOT_FEW;
     for (int l = 0; l < s->layers; l++) {
         layer_mean(s, s->null, l, b, mean);
         for (int i = 0; i < b->count; i++) {
@@ -86,22 +100,48 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
             high[i] = l ? fmax(high[i], mean[i]) : mean[i];
             middle[i] += log(mean[i]) / s->layers;
         }
+        const struct fkv_line own = {
+            .color = fkv_plot_color(s->layers, s->layer_index, l), .width = 0.8, .dashed = true};
+        if (few && fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err)) return FKV_FAILED;
     }
-    for (int i = 0; i < b->count; i++) middle[i] = exp(middle[i]);
-    int n = b->count - 1;
-    if (n < 1) return FKV_OK;
-    const struct fkv_line line = {.label = "permuted null", .color = null_color, .width = 1.0, .dashed = true};
+    for (int i = 0; i < b->count; i++) middle[i] = few ? NAN : exp(middle[i]); /* few: the legend's entry only */
+    const struct fkv_line line = {.label = few              ? "permuted null, each layer's own"
+                                           : s->layers == 1 ? "permuted null"
+                                                            : "permuted null, geometric mean",
+                                  .color = null_color,
+                                  .width = 1.0,
+                                  .dashed = true};
     if (fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err)) return FKV_FAILED;
-    if (s->layers == 1) return FKV_OK;
+    if (few || s->layers == 1) return FKV_OK;
     return fkv_figure_band(f, 0, "its range over layers", null_shade, n, b->frequency + 1, low + 1, high + 1, err);
 }
 
+/* Power over null, layer by layer: the shape beside the levels, which DC and the differences between layers press together in the panel above. */
+static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                      struct fkv_error *err) {
+    double power[MOST_BANDS + 1], null[MOST_BANDS + 1];
+    if (b->count < 2) return FKV_OK;
+    const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
+    const struct fkv_line level = {.color = null_color, .width = 1.0, .dashed = true};
+    if (fkv_figure_line(f, 1, &level, 2, x, one, err)) return FKV_FAILED;
+    for (int l = 0; l < s->layers; l++) {
+        layer_mean(s, s->power, l, b, power);
+        layer_mean(s, s->null, l, b, null);
+        for (int i = 0; i < b->count; i++) power[i] /= null[i];
+        power[0] = NAN; /* DC is its own null; the strip stays, so that the panels line up */
+        const struct fkv_line line = layer_line(s, l);
+        if (fkv_figure_line(f, 1, &line, b->count, b->frequency, power, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
 /* What storage rounding adds, where it is near enough to the curves to matter: within a factor of ten below the lowest. */
-static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, double lowest, struct fkv_error *err) {
+static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, double lowest,
+                     struct fkv_error *err) {
     double floor = 0;
     for (int i = 0; s->rounding_floor && i < s->layers * s->heads; i++) floor = fmax(floor, s->rounding_floor[i]);
-    if (!(floor > lowest / 10) || s->n < 2) return FKV_OK;
-    const double x[2] = {0.5 / s->n, 0.5}, y[2] = {floor, floor};
+    if (!(floor > lowest / 10) || b->count < 2) return FKV_OK;
+    const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, y[2] = {floor, floor};
     const struct fkv_line line = {
         .label = "storage rounding (largest)", .color = floor_color, .width = 0.9, .dashed = true};
     return fkv_figure_line(f, 0, &line, 2, x, y, err);
@@ -114,12 +154,8 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     for (int l = 0; l < s->layers; l++) {
         char label[32];
         snprintf(label, sizeof label, "layer %d", s->layer_index[l]);
-        const struct fkv_line line = {.label = s->layers == 1 ? label : NULL,
-                                      .color = fkv_plot_color(s->layers, s->layer_index, l),
-                                      .width = s->layers <= FKV_PLOT_FEW ? 1.2
-                                               : s->layers <= 40         ? 0.9
-                                                                         : 0.7,
-                                      .markers = s->n <= 32};
+        struct fkv_line line = layer_line(s, l);
+        if (s->layers == 1) line.label = label;
         layer_mean(s, s->power, l, b, mean);
         for (int i = 0; i < b->count; i++)
             if (mean[i] > 0) *lowest = fmin(*lowest, mean[i]);
@@ -130,12 +166,11 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
 
 static void describe(const struct fkv_spectrum *s, const struct bands *b, int most, char note[FKV_PLOT_NOTE]) {
     int used =
-        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s. ", s->n,
+        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.", s->n,
                  (long long)s->segments, s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
     if (b->count < s->n)
-        used += snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
-                         "Lines: means over at most %d log-spaced bands of t. ", most);
-    snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, "DC (t\u00a0=\u00a00) stands left of the axis break.");
+        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, " Lines: means over at most %d log-spaced bands of t.",
+                 most);
 }
 
 static void append(char note[FKV_PLOT_NOTE], const char *text) {
@@ -149,30 +184,38 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
     struct bands b;
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "Power spectrum of %s, mean over heads", fkv_plot_state[s->state]);
-    if (fkv_figure_create(5.6, 4.0, 1, 1, title, &f, err)) return FKV_FAILED;
+    if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err)) return FKV_FAILED;
     make_bands(&b, s->n, MOST_BANDS);
     describe(s, &b, MOST_BANDS, note);
+    append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
     bool errors = s->layers <= FKV_PLOT_FEW && s->power_se &&
                   any_finite(s->power_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->n);
     if (errors) append(note, " Shading: \u00b1 1 standard error (upper bound).");
-    if (s->null && s->layers > 1) append(note, " Null: geometric mean and range over layers.");
     fkv_plot_note_model(note, p);
-    const struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
-    const struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = true};
+    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
+    const struct fkv_axis ratio = {"power / permuted null", FKV_FIT, FKV_FIT, .logarithmic = true};
     double lowest;
-    if (fkv_figure_axes(f, 0, NULL, &x, &y, "DCT coefficient t", 2.0 * s->n, err) ||
-        (errors && add_errors(f, s, &b, err)) || add_layers(f, s, &b, &lowest, err) ||
-        (s->null && add_null(f, s, &b, err)) || add_floor(f, s, lowest, err) ||
-        fkv_plot_color_bar(f, "layer", s->layers, s->layer_index, err)) {
+    int rc = fkv_figure_axes(f, 0, NULL, s->null ? &bare : &x, &y, "DCT coefficient t", 2.0 * s->n, err);
+    if (!rc && errors) rc = add_errors(f, s, &b, err);
+    if (!rc) rc = add_layers(f, s, &b, &lowest, err);
+    if (!rc && s->null) rc = add_null(f, s, &b, err);
+    if (!rc) rc = add_floor(f, s, &b, lowest, err);
+    if (!rc && s->null) rc = fkv_figure_axes(f, 1, NULL, &x, &ratio, NULL, 1, err);
+    if (!rc && s->null) rc = add_excess(f, s, &b, err);
+    if (!rc) rc = fkv_plot_color_bar(f, "layer", s->layers, s->layer_index, err);
+    if (rc) {
         fkv_figure_destroy(f);
-        return FKV_FAILED;
+        return rc;
     }
     return fkv_plot_finish(f, note, folder, "spectrum", s->state, p, err);
 }
 
 /* ------------------------------------------------------------------ per head */
 
-/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the sequential map. */
+/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the sequential map. Without DC (x = 0 on an axis that has no place for
+ * it): it lies up to four decades above the rest and would leave the small panels nothing but that. */
 static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, const struct bands *b,
                      struct fkv_error *err) {
     double power[MOST_BANDS + 1], null[MOST_BANDS + 1];
@@ -219,9 +262,10 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder, co
     fkv_figure_share_axes(f);
     make_bands(&b, s->n, PANEL_BANDS);
     describe(s, &b, PANEL_BANDS, note);
+    append(note, " DC (t\u00a0=\u00a00) is left out.");
     fkv_plot_note_model(note, p);
-    const struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
-    const struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = true};
+    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true};
+    const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
     int rc = FKV_OK;
     for (int i = 0; !rc && i < panels; i++) {
         int l = panels == 1 ? 0 : (int)lround((double)i * (s->layers - 1) / (panels - 1));
