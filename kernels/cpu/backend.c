@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#ifndef FKV_PLAIN
+#include <cblas.h>
+#endif
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/base/host.h"
@@ -20,6 +23,9 @@ static int cpu_open(int device, int threads, struct fkv_backend **out, struct fk
     if (!b) return fkv_fail(err, "out of memory");
     b->threads = threads ? threads : omp_get_num_procs();
     b->simd = fkv_simd_choose();
+#ifndef FKV_PLAIN
+    openblas_set_num_threads(1); /* every sgemm is one unit of our own regions, even where those run on one thread */
+#endif
     *out = b;
     return FKV_OK;
 }

@@ -46,6 +46,9 @@ struct fkv_backend {
     int32_t power_n;
 };
 
+/* Multiplications below which waking other threads costs more than they save. */
+enum { FKV_CPU_WORTH_THREADS = 1 << 17 };
+
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
 static inline float *fkv_cpu_work(const struct fkv_backend *b) {
     return b->work + (size_t)omp_get_thread_num() * b->work_each;

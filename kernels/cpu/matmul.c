@@ -20,12 +20,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum {
-    ROWS_AT_ONCE = 16,
-    SLICE = 64,
-    PANEL = 256,
-    WORTH_THREADS = 1 << 17 /* multiplications below which waking other threads costs more than they save */
-};
+enum { ROWS_AT_ONCE = 16, SLICE = 64, PANEL = 256 };
 
 size_t fkv_cpu_multiply_work(const struct fkv_limits *l) {
     size_t widest = (size_t)l->attention.heads * (size_t)l->attention.head_dim;
@@ -102,7 +97,7 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
         begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
         work += (int64_t)rows * products[i].w->rows * products[i].w->cols;
     }
-#pragma omp parallel for schedule(dynamic) num_threads(b->threads) if (work > WORTH_THREADS)
+#pragma omp parallel for schedule(dynamic) num_threads(b->threads) if (work > FKV_CPU_WORTH_THREADS)
     for (int32_t unit = 0; unit < begin[count]; unit++) {
         int i = 0;
         while (unit >= begin[i + 1]) i++;

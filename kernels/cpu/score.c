@@ -1,24 +1,22 @@
 /* Likelihoods and divergences from logits, in double.
  *
- *   nll = log sum_v exp(z_v) - z_target                       KL(P || Q) = sum_v p_v (log p_v - log q_v)
- *       = largest + log Z - z_target                                     = (1/Z_p) sum_v e^(a_v - A) (a_v - b_v) - (A + log Z_p) + (B + log Z_q)
+ *   nll = log sum_v exp(z_v) - z_target = A + log Z - z_target,   A the largest logit, Z = sum_v e^(z_v - A)
+ *   KL(P || Q) = sum_v p_v (log p_v - log q_v) = (1/Z_p) sum_v e^(z_v - A) (z_v - y_v) - (A + log Z_p) + (B + log Z_q)
  *
- * with the largest logit taken out of every exponential (A, B those of the two rows), so that nothing overflows. */
+ * so that nothing overflows and each row is read once for its largest logit and once for its sums. A NaN reaches the result through the sums; +inf does
+ * too, as inf - inf. Only a row of nothing but -inf (and NaN) has to be seen beforehand. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
 
-/* NaN where a logit is NaN or none is finite: such a row has no distribution. Else its largest logit. */
-static float check_row(const float *z, int32_t vocab, int32_t *at) {
-    float top = -INFINITY;
-    bool finite = false, nan = false;
-    *at = 0;
-    for (int32_t v = 0; v < vocab; v++) {
-        if (z[v] > top) top = z[v], *at = v;
-        finite |= isfinite(z[v]) != 0;
-        nan |= isnan(z[v]) != 0;
-    }
-    return nan || !finite ? NAN : top;
+static const float *row_of(const struct fkv_buffer *logits, int32_t row, int32_t vocab) {
+    return fkv_cpu_floats(logits) + (size_t)row * (size_t)vocab;
+}
+
+static int32_t first_equal(const float *z, int32_t vocab, float top) {
+    for (int32_t v = 0; v < vocab; v++)
+        if (z[v] == top) return v;
+    return 0; /* a row of NaN */
 }
 
 int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
@@ -28,11 +26,10 @@ int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const 
             return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab, targets[r]);
 #pragma omp parallel for schedule(static) num_threads(b->threads)
     for (int32_t r = 0; r < rows; r++) {
-        const float *z = fkv_cpu_floats(logits) + (size_t)r * (size_t)vocab;
-        int32_t at;
-        float top = check_row(z, vocab, &at);
-        nll[r] = isnan(top) ? NAN : top + log(b->simd->sum_exp(z, vocab, top)) - z[targets[r]];
-        if (top1) top1[r] = at;
+        const float *z = row_of(logits, r, vocab);
+        double top = b->simd->largest(z, vocab);
+        nll[r] = top == -INFINITY ? NAN : top + log(b->simd->sum_exp(z, vocab, top)) - z[targets[r]];
+        if (top1) top1[r] = first_equal(z, vocab, (float)top);
     }
     return FKV_OK;
 }
@@ -42,21 +39,10 @@ int fkv_cpu_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const 
     (void)err;
 #pragma omp parallel for schedule(static) num_threads(b->threads)
     for (int32_t r = 0; r < rows; r++) {
-        const float *z = fkv_cpu_floats(p) + (size_t)r * (size_t)vocab;
-        const float *y = fkv_cpu_floats(q) + (size_t)r * (size_t)vocab;
-        int32_t at;
-        double zt = check_row(z, vocab, &at), yt = check_row(y, vocab, &at);
-        if (isnan(zt) || isnan(yt)) {
-            kl[r] = NAN;
-            continue;
-        }
-        double zsum = 0, gap = 0;
-        for (int32_t v = 0; v < vocab; v++) {
-            double e = exp(z[v] - zt);
-            zsum += e;
-            if (e > 0) gap += e * ((double)z[v] - y[v]);
-        }
-        kl[r] = gap / zsum - (zt + log(zsum)) + (yt + log(b->simd->sum_exp(y, vocab, yt)));
+        const float *z = row_of(p, r, vocab), *y = row_of(q, r, vocab);
+        double zt = b->simd->largest(z, vocab), yt = b->simd->largest(y, vocab), gap;
+        double zs = b->simd->sum_gap(z, y, vocab, zt, &gap), ys = b->simd->sum_exp(y, vocab, yt);
+        kl[r] = zt == -INFINITY || yt == -INFINITY ? NAN : gap / zs - (zt + log(zs)) + (yt + log(ys));
     }
     return FKV_OK;
 }

@@ -27,6 +27,8 @@ struct fkv_simd {
     float (*exp_sum)(float *x, int32_t n, float shift);    /* x[i] = exp(x[i] - shift), in place; returns their sum */
     void (*swish)(float *gate, const float *up, size_t n); /* gate[i] = silu(gate[i]) * up[i], in place */
     double (*sum_exp)(const float *x, int32_t n, double shift); /* sum of exp(x[i] - shift), all in double */
+    /* the same of p, and *gap = sum of exp(p[i] - shift) (p[i] - q[i]) over p[i] > -inf */
+    double (*sum_gap)(const float *p, const float *q, int32_t n, double shift, double *gap);
 };
 
 extern const struct fkv_simd fkv_simd_plain, fkv_simd_avx2, fkv_simd_avx512;

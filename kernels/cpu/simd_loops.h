@@ -136,8 +136,10 @@ INLINE void mix(enum fkv_dtype t, const float *p, size_t p_stride, int32_t pn, c
     int32_t j = 0;
     for (; j + 4 <= pn; j += 4)
         mix_rows(t, 4, p + (size_t)j * p_stride, p_stride, w, row, wn, cols, y + (size_t)j * y_stride, y_stride);
-    for (; j < pn; j++)
-        mix_rows(t, 1, p + (size_t)j * p_stride, p_stride, w, row, wn, cols, y + (size_t)j * y_stride, y_stride);
+    p += (size_t)j * p_stride, y += (size_t)j * y_stride;
+    if (pn - j == 1) mix_rows(t, 1, p, p_stride, w, row, wn, cols, y, y_stride);
+    if (pn - j == 2) mix_rows(t, 2, p, p_stride, w, row, wn, cols, y, y_stride);
+    if (pn - j == 3) mix_rows(t, 3, p, p_stride, w, row, wn, cols, y, y_stride);
 }
 
 #define DOT_AND_MIX(suffix, t)                                                                                         \
@@ -235,6 +237,18 @@ static double sum_exp(const float *x, int32_t n, double shift) {
     return sum;
 }
 
+static double sum_gap(const float *p, const float *q, int32_t n, double shift, double *gap) {
+    double sum = 0, weighted = 0;
+#pragma omp simd reduction(+ : sum, weighted)
+    for (int32_t i = 0; i < n; i++) {
+        double e = exp_double((double)p[i] - shift);
+        sum += e;
+        weighted += p[i] > -INFINITY ? e * ((double)p[i] - q[i]) : 0;
+    }
+    *gap = weighted;
+    return sum;
+}
+
 const struct fkv_simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
@@ -244,4 +258,5 @@ const struct fkv_simd SIMD_TABLE = {
     .exp_sum = exp_sum,
     .swish = swish,
     .sum_exp = sum_exp,
+    .sum_gap = sum_gap,
 };
