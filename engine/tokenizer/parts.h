@@ -85,7 +85,6 @@ size_t fkv_tok_before(struct fkv_tok_text text, size_t at);                /* st
 
 /* GPT-2's printable stand-ins for bytes: byte b is written as the character fkv_tok_byte_char(b), all below U+0144. */
 uint32_t fkv_tok_byte_char(uint8_t byte);
-int fkv_tok_char_byte(uint32_t c); /* the reverse, -1 if none */
 bool fkv_tok_to_raw(struct fkv_tok_text text, char *out,
                     size_t *bytes); /* stand-ins -> bytes; out: text.bytes; false if a character is no stand-in */
 int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct fkv_tok_text to,

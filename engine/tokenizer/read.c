@@ -146,15 +146,17 @@ static int read_added_token(const json_t *object, const char *where, struct fkv_
 }
 
 /* The text that normalized tokens are found by: their own, normalized like any other. */
-static int normalize_content(struct fkv_tokenizer *t, struct fkv_tok_added *token, struct fkv_error *err) {
+static int normalize_content(struct fkv_tokenizer *t, struct fkv_tok_added *token, const char *where,
+                             struct fkv_error *err) {
     struct fkv_tok_bytes buffer[2] = {0};
     int status = fkv_tok_normalize(t->normalizers, t->normalizer_count, &token->content, buffer, err);
-    char *copy = status ? NULL : malloc(token->content.bytes + 1);
+    if (!status && !token->content.bytes) status = fkv_fail(err, "%s.content: normalizes to nothing", where);
+    char *copy = status ? NULL : malloc(token->content.bytes);
     if (copy) memcpy(copy, token->content.at, token->content.bytes);
     token->content.at = copy;
     free(buffer[0].at);
     free(buffer[1].at);
-    return status || copy ? status : fkv_fail(err, "out of memory for added tokens");
+    return status || copy ? status : fkv_fail(err, "%s: out of memory", where);
 }
 
 /* Hugging Face tokenizers pay no heed to "id": a token of the vocabulary has its id there, others are numbered on. Files agree with
@@ -186,7 +188,7 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
         t->kind[id] = (uint8_t)((token.special ? FKV_TOK_SPECIAL : 0) | (token.normalized ? FKV_TOK_NORMALIZED : 0));
         if (known < 0) status = fkv_tok_strings_set(&t->strings, id, token.content, err);
         struct fkv_tok_added_set *set = token.normalized ? &t->normalized : &t->plain;
-        if (!status && token.normalized) status = normalize_content(t, &token, err);
+        if (!status && token.normalized) status = normalize_content(t, &token, place, err);
         if (!status) set->tokens[set->count++] = token;
     }
     free(seen);

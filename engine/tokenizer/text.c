@@ -82,7 +82,7 @@ bool fkv_tok_space_at(struct fkv_tok_text text, size_t at, size_t *bytes) {
 }
 
 /* Alphabetic, marks, decimal digits, connector punctuation, join controls (UTS 18, annex C). Alphabetic reaches beyond letters
- * and marks by letter numbers and by the circled and squared letters. */
+ * and marks by letter numbers and by the circled and squared letters. utf8proc's Unicode decides: letters of later versions are none. */
 bool fkv_tok_word_at(struct fkv_tok_text text, size_t at) {
     utf8proc_int32_t c = char_at(text, at);
     if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) ||
@@ -102,7 +102,7 @@ uint32_t fkv_tok_byte_char(uint8_t byte) {
     return 0x100 + (byte <= ' ' ? byte : byte <= 0xa0 ? byte - 0x7fu + 33 : 67);
 }
 
-int fkv_tok_char_byte(uint32_t c) {
+static int char_byte(uint32_t c) {
     if (c < 0x100) return printable(c) ? (int)c : -1;
     uint32_t n = c - 0x100;
     return n <= 32 ? (int)n : n <= 66 ? (int)(n - 33 + 0x7f) : n == 67 ? 0xad : -1;
@@ -111,7 +111,7 @@ int fkv_tok_char_byte(uint32_t c) {
 bool fkv_tok_to_raw(struct fkv_tok_text text, char *out, size_t *bytes) {
     *bytes = 0;
     for (size_t i = 0; i < text.bytes; i += fkv_tok_char_bytes(text.at[i])) {
-        int byte = fkv_tok_char_byte((uint32_t)char_at(text, i));
+        int byte = char_byte((uint32_t)char_at(text, i));
         if (byte < 0) return false;
         out[(*bytes)++] = (char)byte;
     }

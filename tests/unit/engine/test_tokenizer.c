@@ -152,6 +152,24 @@ static void decoding_gives_back_what_was_encoded(void **state) {
     }
 }
 
+static void no_text_is_no_tokens_and_back(void **state) {
+    (void)state;
+    for (int f = 0; f < FAMILIES; f++) {
+        struct fkv_tokenizer *t = open_family(families[f]);
+        struct fkv_error err = {""};
+        size_t count, bytes;
+        int32_t *ids = encode(t, "", 0, false, &count);
+        assert_int_equal(count, 0);
+        char *text;
+        assert_ok(fkv_tokenizer_decode(t, ids, 0, &text, &bytes, &err), err);
+        assert_int_equal(bytes, 0);
+        assert_string_equal(text, "");
+        free(text);
+        free(ids);
+        fkv_tokenizer_close(t);
+    }
+}
+
 static void set(json_t *object, const char *key, json_t *value) {
     assert_int_equal(json_object_set_new(object, key, value), 0);
 }
@@ -357,6 +375,8 @@ static const char *const malformed[][4] = {
     {"mistral", "added_tokens/1/content", "\"\"", "added_tokens[1]"},
     {"mistral", "added_tokens/1/content", "\"<unk>\"", "added_tokens[1]"},
     {"mistral", "added_tokens/1/lstrip", "", "lstrip"},
+    {"llama2", "normalizer", "{\"type\": \"Replace\", \"pattern\": {\"String\": \"<norm>\"}, \"content\": \"\"}",
+     "normalizes to nothing"},
     {"llama3", "model/vocab/\xc4\xa0", "", "byte 0x20"},
     {"llama3", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", "found \\w+"},
     {"llama3", "pre_tokenizer/pretokenizers/0/behavior", "\"Removed\"", "found Removed"},
@@ -416,6 +436,7 @@ int main(void) {
         cmocka_unit_test(encodes_and_decodes_as_hugging_face_does),
         cmocka_unit_test(encodes_gpt2_as_llama_cpp_does),
         cmocka_unit_test(decoding_gives_back_what_was_encoded),
+        cmocka_unit_test(no_text_is_no_tokens_and_back),
         cmocka_unit_test(merging_equals_the_naive_search),
         cmocka_unit_test(cutting_at_spaces_changes_no_id),
         cmocka_unit_test(special_tokens_are_added_only_when_asked_for),
