@@ -126,6 +126,13 @@ static void exponentials_are_exact_to_float(void **state) {
             }
             assert_close(found, sum, 0, 1e-6);
             assert_close(sets[s]->sum_exp(x, n, top), exact, 0, 1e-14);
+            double gap, expected_gap = 0, size = 0;
+            for (int32_t i = 0; i < n; i++) {
+                double term = x[i] == -INFINITY ? 0 : exp((double)x[i] - top) * ((double)x[i] - e[i]);
+                expected_gap += term, size += fabs(term);
+            }
+            assert_close(sets[s]->sum_gap(x, e, n, top, &gap), exact, 0, 1e-14);
+            assert_close(gap, expected_gap, 1e-14 * size, 0);
         }
         free(x), free(e);
     }
