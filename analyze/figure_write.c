@@ -18,7 +18,7 @@ struct chunks {
 };
 
 static int add_chunk(struct chunks *c, const char *key, const char *value, struct fkv_error *err) {
-    if (!value) return FKV_OK;
+    if (!value || !*value) return FKV_OK;
     char *copy = fkv_text_clean(value);
     if (!copy) return fkv_fail(err, "figure: out of memory");
     bool ascii = true;
@@ -117,7 +117,7 @@ static cairo_status_t collect(void *closure, const unsigned char *data, unsigned
 }
 
 static int put_element(FILE *stream, const char *name, const char *label, const char *text, struct fkv_error *err) {
-    if (!text) return FKV_OK;
+    if (!text || !*text) return FKV_OK;
     char *clean = fkv_text_clean(text);
     if (!clean) return fkv_fail(err, "figure: out of memory");
     fprintf(stream, "<%s>%s", name, label);

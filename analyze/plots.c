@@ -32,7 +32,7 @@ int fkv_plot_color_bar(struct fkv_figure *f, const char *label, int count, const
 }
 
 void fkv_plot_note_model(char note[FKV_PLOT_NOTE], const struct fkv_provenance *p) {
-    if (!p->model) return;
+    if (!p->model || !*p->model) return;
     size_t end = strlen(p->model);
     while (end > 1 && p->model[end - 1] == '/') end--;
     size_t start = end;
