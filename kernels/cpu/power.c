@@ -6,24 +6,38 @@
  *
  * Normalised, a channel's power is divided by its variance, so that every channel that varies has power n in t > 0.
  *
+ * Lengths whose prime factors are small, as nearly all are, go through lanes.h, which does all of this for a block of channels without leaving the
+ * second-level cache; the code below is for the others.
+ *
  * The analyzer calls this outside any decode loop with a length of its own, so plan and scratch are made here, for the length seen last. A
  * unit of work is one head, in blocks of CHANNELS so that the transform's input stays in the second-level cache. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/dct.h"
 
 enum { CHANNELS = 32 };
 
+/* Plans for n: of lanes.h, or where that declines of dct.h. */
+static int make_plans(struct fkv_backend *b, int32_t n, struct fkv_error *err) {
+    struct fkv_lane_plan *lanes;
+    struct fkv_dct *plan = NULL;
+    if (fkv_lane_plan_create(n, &lanes, err) || (!lanes && fkv_dct_create(n, &plan, err))) return FKV_FAILED;
+    fkv_lane_plan_destroy(b->power_lanes);
+    fkv_dct_destroy(b->power_plan);
+    b->power_lanes = lanes;
+    b->power_plan = plan;
+    b->power_n = n;
+    return FKV_OK;
+}
+
 static int prepare(struct fkv_backend *b, int32_t n, struct fkv_error *err) {
-    if (b->power_n != n) {
-        struct fkv_dct *plan;
-        if (fkv_dct_create(n, &plan, err)) return FKV_FAILED;
-        fkv_dct_destroy(b->power_plan);
-        b->power_plan = plan;
-        b->power_n = n;
-    }
-    return fkv_cpu_grow_work(b, (size_t)n * CHANNELS + fkv_dct_scratch(b->power_plan), err);
+    if (b->power_n != n && make_plans(b, n, err)) return FKV_FAILED;
+    return fkv_cpu_grow_work(b,
+                             b->power_lanes ? fkv_lane_scratch(b->power_lanes, fkv_lanes_choose())
+                                            : (size_t)n * CHANNELS + fkv_dct_scratch(b->power_plan),
+                             err);
 }
 
 /* Channels [0, width) of n rows -> y without their means; mean and variance [width]. */
@@ -72,18 +86,29 @@ static void add_block(const struct fkv_dct *plan, const float *x, size_t stride,
     }
 }
 
+/* All channels of a head */
+static void add_head(const struct fkv_backend *b, const struct fkv_lanes *lanes, const float *x, size_t stride,
+                     int32_t n, int32_t head_dim, double *power, double *normalised) {
+    if (b->power_lanes) {
+        lanes->power(b->power_lanes, x, stride, head_dim, fkv_cpu_work(b), power, normalised);
+        return;
+    }
+    for (int32_t c = 0; c < head_dim; c += CHANNELS)
+        add_block(b->power_plan, x + c, stride, n, head_dim - c < CHANNELS ? head_dim - c : CHANNELS, fkv_cpu_work(b),
+                  power, normalised);
+}
+
 int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                   int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err) {
     if (prepare(b, n, err)) return FKV_FAILED;
     const float *rows = (const float *)(const void *)(x->data + offset);
+    const struct fkv_lanes *lanes = fkv_lanes_choose();
 #pragma omp parallel for schedule(dynamic) num_threads(b->threads)
     for (int32_t h = 0; h < heads; h++) {
         double *to = power + (size_t)h * (size_t)n, *scaled = normalised ? normalised + (size_t)h * (size_t)n : NULL;
         for (int32_t t = 0; t < n; t++) to[t] = 0;
         for (int32_t t = 0; scaled && t < n; t++) scaled[t] = 0;
-        for (int32_t c = 0; c < head_dim; c += CHANNELS)
-            add_block(b->power_plan, rows + (size_t)h * (size_t)head_dim + (size_t)c, stride, n,
-                      head_dim - c < CHANNELS ? head_dim - c : CHANNELS, fkv_cpu_work(b), to, scaled);
+        add_head(b, lanes, rows + (size_t)h * (size_t)head_dim, stride, n, head_dim, to, scaled);
         for (int32_t t = 0; t < n; t++) to[t] /= head_dim;
         for (int32_t t = 0; scaled && t < n; t++) scaled[t] /= head_dim;
     }

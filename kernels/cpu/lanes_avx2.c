@@ -1,0 +1,29 @@
+/* Eight channels a vector: AVX2 with FMA. See lanes.h. */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "kernels/cpu/lanes.h"
+
+typedef __m256 vec;
+enum { LANES = 8, AT_ONCE = 2 };
+
+static inline vec vec_set(float a) { return _mm256_set1_ps(a); }
+static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); }
+static inline float vec_sum(vec v) {
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vec_store(float *p, vec v) { _mm256_storeu_ps(p, v); }
+
+#define LANES_TABLE fkv_lanes_avx2
+#define LANES_NAME "avx2"
+#include "kernels/cpu/lanes_loops.h"
+
+#else
+typedef int fkv_lanes_avx2_is_for_x86;
+#endif

@@ -1,0 +1,25 @@
+/* Sixteen channels a vector: AVX-512 F. See lanes.h. */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "kernels/cpu/lanes.h"
+
+typedef __m512 vec;
+enum { LANES = 16, AT_ONCE = 5 };
+
+static inline vec vec_set(float a) { return _mm512_set1_ps(a); }
+static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
+static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
+static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
+
+#define LANES_TABLE fkv_lanes_avx512
+#define LANES_NAME "avx512"
+#include "kernels/cpu/lanes_loops.h"
+
+#else
+typedef int fkv_lanes_avx512_is_for_x86;
+#endif

@@ -1,0 +1,212 @@
+/* The transform of lanes.h, included once per instruction set, which supplies: vec of LANES floats; vec_set, vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b),
+ * vec_sum; AT_ONCE, how many outputs of an odd butterfly are formed from one reading of its inputs (as many as have room in registers); LANES_TABLE and LANES_NAME. */
+#include <stdbool.h>
+#include <string.h>
+
+enum { WIDTH = 2 * LANES };
+
+struct pair { /* two channels per lane, one the real part, one the imaginary */
+    vec re, im;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE struct pair pair_add(struct pair a, struct pair b) { return (struct pair){a.re + b.re, a.im + b.im}; }
+INLINE struct pair pair_sub(struct pair a, struct pair b) { return (struct pair){a.re - b.re, a.im - b.im}; }
+/* a - i b, a + i b */
+INLINE struct pair pair_minus_i(struct pair a, struct pair b) { return (struct pair){a.re + b.im, a.im - b.re}; }
+INLINE struct pair pair_plus_i(struct pair a, struct pair b) { return (struct pair){a.re - b.im, a.im + b.re}; }
+
+INLINE void put(struct pair *to, struct pair a, const float *turn, bool turned) {
+    if (!turned) {
+        *to = a;
+        return;
+    }
+    vec c = vec_set(turn[0]), s = vec_set(turn[1]);
+    to->re = vec_fnma(a.im, s, a.re * c);
+    to->im = vec_fma(a.im, c, a.re * s);
+}
+
+/* Butterflies: inputs x[r * in], outputs y[k * out] turned by turn[k-1]. */
+INLINE void butterfly_2(const struct pair *x, size_t in, struct pair *y, size_t out, const float *turn, bool turned) {
+    struct pair a = x[0], b = x[in];
+    y[0] = pair_add(a, b);
+    put(y + out, pair_sub(a, b), turn, turned);
+}
+
+INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t out, const float *turn, bool turned) {
+    struct pair a = x[0], b = x[in], c = x[2 * in], d = x[3 * in];
+    struct pair even = pair_add(a, c), odd = pair_add(b, d), u = pair_sub(a, c), v = pair_sub(b, d);
+    y[0] = pair_add(even, odd);
+    put(y + out, pair_minus_i(u, v), turn, turned);
+    put(y + 2 * out, pair_sub(even, odd), turn + 2, turned);
+    put(y + 3 * out, pair_plus_i(u, v), turn + 4, turned);
+}
+
+/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i S_k, X_(p-k) = C_k + i S_k */
+INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, const struct pair *u, const struct pair *v,
+                        const float *root, struct pair *y, size_t out, const float *turn, bool turned) {
+    int32_t h = (p - 1) / 2;
+    struct pair c[AT_ONCE], s[AT_ONCE];
+    for (int j = 0; j < count; j++) c[j] = first, s[j] = (struct pair){vec_zero(), vec_zero()};
+    for (int32_t r = 0; r < h; r++)
+        for (int j = 0; j < count; j++) {
+            const float *angle = root + 2 * ((size_t)(k - 1 + j) * (size_t)h + (size_t)r);
+            vec cosine = vec_set(angle[0]), sine = vec_set(angle[1]);
+            c[j].re = vec_fma(u[r].re, cosine, c[j].re);
+            c[j].im = vec_fma(u[r].im, cosine, c[j].im);
+            s[j].re = vec_fma(v[r].re, sine, s[j].re);
+            s[j].im = vec_fma(v[r].im, sine, s[j].im);
+        }
+    for (int j = 0; j < count; j++) {
+        size_t low = (size_t)(k + j), high = (size_t)(p - k - j);
+        put(y + low * out, pair_minus_i(c[j], s[j]), turn + 2 * (low - 1), turned);
+        put(y + high * out, pair_plus_i(c[j], s[j]), turn + 2 * (high - 1), turned);
+    }
+}
+
+INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, size_t in, struct pair *y, size_t out,
+                          const float *turn, bool turned) {
+    int32_t h = (p - 1) / 2, k = 1;
+    struct pair u[FKV_LANE_PRIME / 2], v[FKV_LANE_PRIME / 2], first = x[0], sum = first;
+    for (int32_t r = 1; r <= h; r++) {
+        struct pair a = x[(size_t)r * in], b = x[(size_t)(p - r) * in];
+        u[r - 1] = pair_add(a, b);
+        v[r - 1] = pair_sub(a, b);
+        sum = pair_add(sum, u[r - 1]);
+    }
+    y[0] = sum;
+    for (; k + AT_ONCE - 1 <= h; k += AT_ONCE) odd_outputs(p, k, AT_ONCE, first, u, v, root, y, out, turn, turned);
+    for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
+}
+
+INLINE void run_q(const struct fkv_lane_stage *g, const struct pair *x, struct pair *y, int32_t q, bool turned) {
+    size_t s = (size_t)g->s, in = (size_t)g->m * s;
+    const float *turn = g->turn + 2 * (size_t)q * (size_t)(g->p - 1);
+    x += (size_t)q * s;
+    y += (size_t)q * (size_t)g->p * s;
+    if (g->p == 4)
+        for (size_t i = 0; i < s; i++) butterfly_4(x + i, in, y + i, s, turn, turned);
+    else if (g->p == 2)
+        for (size_t i = 0; i < s; i++) butterfly_2(x + i, in, y + i, s, turn, turned);
+    else if (g->p == 3)
+        for (size_t i = 0; i < s; i++) butterfly_odd(3, g->root, x + i, in, y + i, s, turn, turned);
+    else if (g->p == 5)
+        for (size_t i = 0; i < s; i++) butterfly_odd(5, g->root, x + i, in, y + i, s, turn, turned);
+    else
+        for (size_t i = 0; i < s; i++) butterfly_odd(g->p, g->root, x + i, in, y + i, s, turn, turned);
+}
+
+/* a [n] -> its DFT, in a or b (returned); the other one is overwritten. */
+static struct pair *transform(const struct fkv_lane_plan *plan, struct pair *a, struct pair *b) {
+    for (int32_t i = 0; i < plan->stages; i++) {
+        const struct fkv_lane_stage *g = &plan->stage[i];
+        run_q(g, a, b, 0, false);
+        for (int32_t q = 1; q < g->m; q++) run_q(g, a, b, q, true);
+        struct pair *swap = a;
+        a = b;
+        b = swap;
+    }
+    return a;
+}
+
+INLINE struct pair load_row(const float *x, int32_t width) {
+    if (width == WIDTH) return (struct pair){vec_load(x), vec_load(x + LANES)};
+    float row[WIDTH] = {0};
+    memcpy(row, x, (size_t)width * sizeof *row);
+    return (struct pair){vec_load(row), vec_load(row + LANES)};
+}
+
+enum { RUN = 64 }; /* rows summed in float before they go to the sum in double */
+
+static void take_means(const float *x, size_t stride, int32_t n, int32_t width, double mean[WIDTH]) {
+    float part[WIDTH];
+    memset(mean, 0, WIDTH * sizeof *mean);
+    for (int32_t first = 0; first < n; first += RUN) {
+        int32_t end = n - first < RUN ? n : first + RUN;
+        struct pair sum = load_row(x + (size_t)first * stride, width);
+        for (int32_t j = first + 1; j < end; j++) sum = pair_add(sum, load_row(x + (size_t)j * stride, width));
+        vec_store(part, sum.re);
+        vec_store(part + LANES, sum.im);
+        for (int i = 0; i < WIDTH; i++) mean[i] += part[i];
+    }
+    for (int i = 0; i < WIDTH; i++) mean[i] /= n;
+}
+
+/* Rows of the spectrum t and n - t -> coefficients t and n - t of both channels */
+struct four {
+    struct pair t, u;
+};
+
+INLINE struct four coefficients(struct pair vt, struct pair vu, const float *last) {
+    vec c = vec_set(last[0]), s = vec_set(last[1]);
+    vec ar = vt.re + vu.re, ai = vt.im - vu.im, br = vt.im + vu.im, bi = vu.re - vt.re;
+    return (struct four){{vec_fma(s, ai, c * ar), vec_fma(s, bi, c * br)},
+                         {vec_fnma(c, ai, s * ar), vec_fnma(c, bi, s * br)}};
+}
+
+/* factor: per channel, NULL for 1 */
+INLINE float sum_of_squares(struct pair y, const struct pair *factor) {
+    if (factor) return vec_sum(vec_fma(y.re * y.re, factor->re, y.im * y.im * factor->im));
+    return vec_sum(vec_fma(y.re, y.re, y.im * y.im));
+}
+
+static void add_squares(const struct fkv_lane_plan *plan, const struct pair *v, const struct pair *factor,
+                        double *power) {
+    int32_t n = plan->n, t = 1, u = n - 1;
+    for (; t < u; t++, u--) {
+        struct four y = coefficients(v[t], v[u], plan->last + 2 * (size_t)t);
+        power[t] += (double)sum_of_squares(y.t, factor);
+        power[u] += (double)sum_of_squares(y.u, factor);
+    }
+    if (t == u) power[t] += (double)sum_of_squares(coefficients(v[t], v[t], plan->last + 2 * (size_t)t).t, factor);
+}
+
+/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0 where it is constant. */
+static struct pair variance_factors(const struct fkv_lane_plan *plan, const struct pair *v, const float *x,
+                                    size_t stride, int32_t width, float factor[WIDTH]) {
+    int32_t n = plan->n, t = 1, u = n - 1;
+    struct pair sum = {vec_zero(), vec_zero()};
+    for (; t <= u; t++, u--) {
+        struct four y = coefficients(v[t], v[u], plan->last + 2 * (size_t)t);
+        sum = (struct pair){vec_fma(y.t.re, y.t.re, sum.re), vec_fma(y.t.im, y.t.im, sum.im)};
+        if (t < u) sum = (struct pair){vec_fma(y.u.re, y.u.re, sum.re), vec_fma(y.u.im, y.u.im, sum.im)};
+    }
+    vec_store(factor, sum.re);
+    vec_store(factor + LANES, sum.im);
+    for (int32_t c = 0; c < WIDTH; c++) {
+        int32_t same = 1;
+        while (c < width && same < n && x[(size_t)same * stride + (size_t)c] == x[c]) same++;
+        factor[c] = c < width && same < n && factor[c] > 0 ? (float)n / factor[c] : 0;
+    }
+    return (struct pair){vec_load(factor), vec_load(factor + LANES)};
+}
+
+static void add_block(const struct fkv_lane_plan *plan, const float *x, size_t stride, int32_t width, float *scratch,
+                      double *power, double *normalised) {
+    int32_t n = plan->n;
+    double mean[WIDTH];
+    float rounded[WIDTH], factor[WIDTH];
+    struct pair *a = (struct pair *)(void *)scratch, *b = a + n;
+    take_means(x, stride, n, width, mean);
+    for (int i = 0; i < WIDTH; i++) rounded[i] = (float)mean[i];
+    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient comes from the mean in double. */
+    struct pair level = {vec_load(rounded), vec_load(rounded + LANES)};
+    for (int32_t j = 0; j < n; j += 2) a[j / 2] = pair_sub(load_row(x + (size_t)j * stride, width), level);
+    for (int32_t j = 1; j < n; j += 2) a[n - 1 - j / 2] = pair_sub(load_row(x + (size_t)j * stride, width), level);
+    const struct pair *v = transform(plan, a, b);
+    add_squares(plan, v, NULL, power);
+    for (int32_t c = 0; c < width; c++) power[0] += n * mean[c] * mean[c];
+    if (!normalised) return;
+    struct pair factors = variance_factors(plan, v, x, stride, width, factor);
+    add_squares(plan, v, &factors, normalised);
+    for (int32_t c = 0; c < width; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
+}
+
+static void lane_power(const struct fkv_lane_plan *plan, const float *x, size_t stride, int32_t channels,
+                       float *scratch, double *power, double *normalised) {
+    for (int32_t c = 0; c < channels; c += WIDTH)
+        add_block(plan, x + c, stride, channels - c < WIDTH ? channels - c : WIDTH, scratch, power, normalised);
+}
+
+const struct fkv_lanes LANES_TABLE = {LANES_NAME, WIDTH, lane_power};
