@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Kills freqkv-capture at random moments and looks at what is left.
+
+    kill_capture.py freqkv-capture MODEL TEXT [--kills 10] [--seed S]
+
+After every kill -9 each recording that has its name must equal, byte for byte, that of an uninterrupted run; --resume (killed once
+more in every second round) must complete the folder to the same bytes and leave no temporary file. Prints one line with counts;
+exit status 1 at the first difference. Needs nothing but Python.
+"""
+import argparse
+import filecmp
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def recordings(folder):
+    return sorted(p.name for p in (folder / "documents").glob("[0-9]*.h5"))
+
+
+def differing(folder, reference):
+    """Names of recordings that are not what an uninterrupted run made."""
+    return [n for n in recordings(folder)
+            if not (reference / "documents" / n).exists()
+            or not filecmp.cmp(folder / "documents" / n, reference / "documents" / n, shallow=False)]
+
+
+def temporaries(folder):
+    return [str(p) for p in folder.rglob(".*")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("model")
+    parser.add_argument("text")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000)
+    parser.add_argument("--max-tokens", default="64", help="small, so that many recordings are made (default 64)")
+    args = parser.parse_args()
+    chance = random.Random(args.seed)
+    base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-kill-"))
+    command = [args.program, "--model", args.model, "--text", args.text, "--max-tokens", args.max_tokens, "--quiet"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def start(folder, *more):
+        return subprocess.Popen(command + ["--out", str(folder), *more], **quiet)
+
+    reference = base / "reference"
+    started = time.monotonic()
+    if start(reference).wait():
+        sys.exit(f"{' '.join(command)} --out {reference} failed")
+    duration = time.monotonic() - started
+    expected = recordings(reference)
+    kills = late = named = torn = 0
+
+    def kill_at_random(folder, *more):
+        nonlocal kills, late, named, torn
+        process = start(folder, *more)
+        time.sleep(chance.uniform(0, duration))
+        late += process.poll() is not None
+        process.kill()
+        process.wait()
+        kills += 1
+        named += len(recordings(folder))
+        torn += bool(temporaries(folder))
+        bad = differing(folder, reference)
+        if bad:
+            sys.exit(f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an uninterrupted run")
+
+    rounds = 0
+    while kills < args.kills:
+        folder = base / f"killed{rounds}"
+        kill_at_random(folder)
+        if rounds % 2 and kills < args.kills:
+            kill_at_random(folder, "--resume")
+        if start(folder, "--resume").wait():
+            sys.exit(f"seed {args.seed}, kill {kills}: {folder}: --resume failed")
+        if recordings(folder) != expected or differing(folder, reference) or temporaries(folder):
+            sys.exit(f"seed {args.seed}, kill {kills}: {folder}: --resume did not complete it")
+        if not (folder / "capture.h5").exists():
+            sys.exit(f"seed {args.seed}, kill {kills}: {folder}: --resume made no capture.h5")
+        shutil.rmtree(folder)
+        rounds += 1
+    shutil.rmtree(base)
+    print(f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named} named recordings "
+          f"found, all intact; {rounds} folders resumed to the bytes of an uninterrupted run "
+          f"({len(expected)} recordings, {duration:.1f} s)")
+
+
+if __name__ == "__main__":
+    main()
