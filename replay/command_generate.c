@@ -36,19 +36,23 @@ struct prompts {
     size_t longest; /* in tokens */
 };
 
-static const char doc[] =
-    "Continues prompts under a cache policy."
-    "\v"
-    "Prompts are fed in blocks, then tokens are decoded one by one until --tokens or EOS. A seed gives the same continuation every time, whatever other "
-    "prompts stand in the file: the generator (splitmix64) starts at the seed for each.\n"
-    "\n"
-    "Examples:\n"
-    "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' --tokens 100 --policy freqkv --window 64\n"
-    "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl --out out.jsonl --temperature 0.8 --seed 1\n"
-    "\n"
-    "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of OUT.jsonl, and the object that --json prints, has: id (where "
-    "there was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens, stopped (\"eos\" or \"length\"), policy, window, "
-    "gamma, seed, temperature.";
+static const char doc[] = "Continues prompts under a cache policy."
+                          "\v"
+                          "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
+                          "or EOS. A seed gives a prompt the same continuation every time, whatever\n"
+                          "other prompts stand in the file: the generator (splitmix64) starts anew for\n"
+                          "each.\n"
+                          "\n"
+                          "Examples:\n"
+                          "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
+                          "      --policy freqkv --window 64 --tokens 100\n"
+                          "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
+                          "      --out out.jsonl --temperature 0.8 --seed 1\n"
+                          "\n"
+                          "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
+                          "OUT.jsonl, and the object that --json prints, has: id (where there was one),\n"
+                          "prompt, text (the continuation), token_ids, prompt_tokens, tokens (generated),\n"
+                          "stopped (\"eos\" or \"length\"), policy, window, gamma, seed, temperature.";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Generation:", 5},

@@ -23,30 +23,39 @@ struct settings {
     char command[4096];
 };
 
-static const char doc[] =
-    "Perplexity of texts under a cache policy."
-    "\v"
-    "Protocols (a pass starts from an empty cache; targets are counted within it):\n"
-    "  whole      one pass per document, at most T of its tokens\n"
-    "  stride:s   windows of T tokens (default: the trained context) every s tokens of the joined texts, without BOS; every target of every window "
-    "is scored (LongLoRA's and FreqKV's eval.py)\n"
-    "  chunks:c   disjoint chunks of c tokens per document, BOS over the first if the tokenizer adds one; the second half is scored "
-    "(llama.cpp)\n"
-    "  rolling    disjoint windows of the trained context with one token of context, the first from BOS (else EOS), the last right-aligned "
-    "(lm-eval)\n"
-    "  blocks:b   as whole, and the policy may act after every b tokens\n"
-    "\n"
-    "Standard errors: bootstrap over documents, or over blocks of 256 scored tokens when there are fewer than 20 documents and windows do not overlap; "
-    "1,000 resamples, seed 0. Differences to the baseline are paired per token; past the trained context full attention is broken and no "
-    "reference, and the output says so.\n"
-    "\n"
-    "Example, in the range where full attention is a reference:\n"
-    "  freqkv-replay ppl --model data/litbank-1m --text book.txt --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
-    "\n"
-    "With --json: policy, window, sinks, gamma, protocol, documents (how many), tokens, tokens_scored, mean_nll (nats), perplexity, "
-    "perplexity_se, compressions (mean per head and pass), cache_bytes_peak, cache_slots_mean (slots a query could attend to), "
-    "prefill_tokens_per_s, compression_share (of the time), per_document [name, tokens, mean_nll, perplexity]; with a baseline "
-    "baseline {policy, valid, mean_nll, perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}. What does not exist is null.";
+static const char doc[] = "Perplexity of texts under a cache policy."
+                          "\v"
+                          "Protocols. A pass starts from an empty cache; targets count within it.\n"
+                          "  whole     one pass per document, at most T of its tokens\n"
+                          "  stride:s  windows of T tokens (default: the trained context) every s\n"
+                          "            tokens of the joined texts, no BOS; every target of every\n"
+                          "            window is scored (LongLoRA's and FreqKV's eval.py)\n"
+                          "  chunks:c  disjoint chunks of c tokens per document, BOS over the first\n"
+                          "            token if the tokenizer adds one; targets c/2+1 .. c-1 are\n"
+                          "            scored (llama.cpp)\n"
+                          "  rolling   disjoint windows of the trained context with one token of\n"
+                          "            context, the first from BOS (else EOS), the last right-aligned\n"
+                          "            (lm-eval)\n"
+                          "  blocks:b  as whole, and the policy may act after every b tokens\n"
+                          "\n"
+                          "Standard errors: bootstrap over documents, or over blocks of 256 scored\n"
+                          "tokens when documents are fewer than 20 and windows do not overlap; 1,000\n"
+                          "resamples, seed 0. Differences to the baseline are paired per token; past\n"
+                          "the trained context full attention is broken and no reference, and the\n"
+                          "output says so.\n"
+                          "\n"
+                          "Example, where full attention is a reference:\n"
+                          "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+                          "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
+                          "\n"
+                          "--json prints one object; what does not exist is null:\n"
+                          "  policy, window, sinks, gamma (mean), protocol, documents (how many),\n"
+                          "  tokens (of the documents), tokens_scored, mean_nll (nats), perplexity,\n"
+                          "  perplexity_se, compressions (mean per head and pass), cache_bytes_peak,\n"
+                          "  cache_slots_mean (slots a query could attend to), prefill_tokens_per_s,\n"
+                          "  compression_share (of the time), per_document [{name, tokens, mean_nll,\n"
+                          "  perplexity}], and with a baseline: baseline {policy, valid, mean_nll,\n"
+                          "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
@@ -170,15 +179,18 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     return fkv_needs_check(&needs, engine, print, err);
 }
 
-/* Times the first tokens of the first document and says what all of them will take. */
+/* Times the first tokens of the first document, once they have warmed everything up, and says what all of them will take. */
 static int estimate_time(const struct settings *s, const struct fkv_corpus *corpus, struct fkv_session *session,
                          struct fkv_error *err) {
-    struct fkv_session_statistics spent;
+    struct fkv_session_statistics warm, spent;
     int32_t count = s->plan.longest < 64 ? s->plan.longest : 64;
     if (count > corpus->token_count) count = (int32_t)corpus->token_count;
     if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
+    fkv_session_statistics(session, &warm);
+    fkv_session_reset(session);
+    if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
     fkv_session_statistics(session, &spent);
-    double seconds = spent.seconds / count * (double)s->plan.rows * (s->baseline ? 2 : 1);
+    double seconds = (spent.seconds - warm.seconds) / count * (double)s->plan.rows * (s->baseline ? 2 : 1);
     fprintf(stderr, "time: about %.*f s\n", seconds < 10, seconds);
     return FKV_OK;
 }

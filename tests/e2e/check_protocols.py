@@ -414,7 +414,7 @@ def settings(model):
     yield "one", "chunks:200", Policy("freqkv", 50), None, 120
     for policy in (full, freqkv, local):
         yield "three", "rolling", policy, None, 0
-    yield "one", f"rolling", freqkv, c + 40, 0
+    yield "one", "rolling", freqkv, c + 40, 0
     yield "three", "blocks:100", freqkv, None, 0
     yield "one", "blocks:1000", local, c, 0
 
@@ -436,7 +436,8 @@ def main():
             ids[name] = [list(map(int, line.split())) for line in lines.splitlines()]
         for corpus, protocol, policy, limit, score_from in settings(model):
             want = expected(model, ids[corpus], protocol, policy, limit, score_from)
-            command = [tool, "ppl", "--model", folder, *texts(corpora[corpus]), *policy_arguments(policy, work, model)]
+            arguments = policy_arguments(policy, work, model)
+            command = [tool, "ppl", "--model", folder, *texts(corpora[corpus]), *arguments]
             command += ["--protocol", protocol, "--baseline", "full", "--json", "--quiet", "--backend", "cpu", "--threads", "1"]
             command += ["--tokens", str(limit)] if limit else []
             command += ["--score-from", str(score_from)] if score_from else []
@@ -445,8 +446,8 @@ def main():
                 problems = [f"exit status {result.returncode}: {result.stderr.strip()}"]
             else:
                 problems = list(differences(json.loads(result.stdout), want, want["tokens_scored"]))
-            label = f"{corpus:5s} {protocol:12s} " + " ".join(policy_arguments(policy, "", model)[1:]) + f" tokens {limit} score-from {score_from}"
-            print("ok  " if not problems else "FAIL", label, f"nll {want['mean_nll']:.6f}", flush=True)
+            label = " ".join([f"{corpus:5s} {protocol:12s}", *arguments[1:], f"tokens {limit} score-from {score_from}"])
+            print("ok  " if not problems else "FAIL", label.replace(work, ""), f"nll {want['mean_nll']:.6f}", flush=True)
             for problem in problems:
                 print("     ", problem)
             failures += bool(problems)
@@ -459,8 +460,8 @@ def texts(paths):
 
 
 def write_corpora(work, content, context):
-    """One long document, three of different lengths, and many short ones (enough for the bootstrap over documents)."""
-    corpora = {"one": [len(content)], "three": [context * 4, context * 3, context * 2 + 100], "many": [160 + 17 * i for i in range(24)]}
+    """One document, three of different lengths, and many short ones (enough for the bootstrap over documents)."""
+    corpora = {"one": [6 * context], "three": [context * 4, context * 3, context * 2 + 100], "many": [160 + 17 * i for i in range(24)]}
     paths = {}
     for name, sizes in corpora.items():
         paths[name], start = [], 0
