@@ -206,7 +206,7 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
                           .q = fkv_cpu_floats(q),
                           .out = fkv_cpu_floats(out),
                           .rotation = fkv_cpu_rotation(b, shape)};
-#pragma omp parallel num_threads(b->threads) if (work_of(&a, items, count) > FKV_CPU_WORTH_THREADS)
+#pragma omp parallel num_threads(fkv_cpu_threads(b, work_of(&a, items, count)))
     for (int32_t n = 0; n < count; n++) {
         int32_t units = (items[n].rows + unit_rows(items[n].heads) - 1) / unit_rows(items[n].heads);
         /* Later rows of a causal block see more: a dynamic schedule evens that out. */

@@ -12,7 +12,9 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
     (void)err;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim, stride = d * (size_t)shape->kv_heads, bytes = d * fkv_dtype_bytes(cache->dtype);
-#pragma omp parallel for schedule(static) num_threads(b->threads) if (count > 1 && items[0].rows > 8)
+    int64_t work = 0;
+    for (int32_t n = 0; n < count; n++) work += 16 * (int64_t)items[n].rows * shape->head_dim;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_append_item *item = &items[n];
         size_t at = (size_t)item->row * stride + (size_t)item->kv_head * d;
@@ -72,7 +74,9 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
     (void)err;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim;
-#pragma omp parallel for schedule(static) num_threads(b->threads)
+    int64_t work = 0;
+    for (int32_t n = 0; n < count; n++) work += 4 * (int64_t)items[n].count * shape->head_dim;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_gather_item *item = &items[n];
         char *key = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->kv_head, 0);

@@ -83,7 +83,7 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
     if (d > b->limits.attention.head_dim)
         return fkv_fail(err, "heads of %d, but %d were reserved", d, b->limits.attention.head_dim);
     struct fkv_rotation rotation = fkv_cpu_rotation(b, shape);
-#pragma omp parallel for schedule(dynamic) num_threads(b->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, 64 * (int64_t)count * map->n * d))
     for (int32_t unit = 0; unit < 2 * count; unit++) {
         const struct fkv_compress_item *item = &items[unit / 2];
         struct fkv_energy *e = energy ? &energy[unit / 2] : NULL;

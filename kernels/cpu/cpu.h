@@ -47,8 +47,9 @@ struct fkv_backend {
     int32_t power_n;
 };
 
-/* Multiplications below which waking other threads costs more than they save. */
-enum { FKV_CPU_WORTH_THREADS = 1 << 17 };
+/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20 us, where waking the others saves little and, on a
+ * machine that others use too, waiting for one that has lost its core costs a thousand times more. */
+static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) { return work < 1 << 19 ? 1 : b->threads; }
 
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
 static inline float *fkv_cpu_work(const struct fkv_backend *b) {

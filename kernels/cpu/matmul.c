@@ -4,7 +4,7 @@
  * in the second-level cache. For one row the time is that of reading the weights from memory once.
  *
  * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS' sgemm. The panels are spread over our
- * own threads and each sgemm runs on its thread alone (the OpenMP flavour does so inside a parallel region). float32 weights on a 4-byte boundary need
+ * own threads and each sgemm runs on its thread alone (`open` tells OpenBLAS so). float32 weights on a 4-byte boundary need
  * no panel.
  *
  * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096, GFLOP/s of the dots / of panel and
@@ -97,7 +97,7 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
         begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
         work += (int64_t)rows * products[i].w->rows * products[i].w->cols;
     }
-#pragma omp parallel for schedule(dynamic) num_threads(b->threads) if (work > FKV_CPU_WORTH_THREADS)
+#pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, work))
     for (int32_t unit = 0; unit < begin[count]; unit++) {
         int i = 0;
         while (unit >= begin[i + 1]) i++;

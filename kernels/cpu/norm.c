@@ -34,7 +34,7 @@ static void normalise_rows(struct fkv_backend *b, const float *x, const struct f
                            int32_t rows) {
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static) num_threads(b->threads) if (rows > 8)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++)
         normalise(x + (size_t)r * (size_t)n, factors, n, eps, b->normed + (size_t)r * (size_t)n);
 }
@@ -44,7 +44,7 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
                             int32_t heads) {
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static) num_threads(b->threads) if (rows > 8)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * heads * n))
     for (int32_t i = 0; i < rows * heads; i++) {
         float *head = x + (size_t)i * (size_t)n;
         normalise(head, factors, n, eps, head);
@@ -96,7 +96,7 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, f
     struct fkv_cpu_product products[] = {{gate, NULL, gated, false}, {up, NULL, b->up, false}};
     fkv_cpu_multiply(b, products, 2, b->normed, rows);
     size_t hidden = (size_t)gate->rows;
-#pragma omp parallel for schedule(static) num_threads(b->threads) if (rows > 8)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * gate->rows))
     for (int32_t r = 0; r < rows; r++) b->simd->swish(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
     return FKV_OK;
 }

@@ -103,7 +103,7 @@ int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offs
     if (prepare(b, n, err)) return FKV_FAILED;
     const float *rows = (const float *)(const void *)(x->data + offset);
     const struct fkv_lanes *lanes = fkv_lanes_choose();
-#pragma omp parallel for schedule(dynamic) num_threads(b->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, 32 * (int64_t)n * heads * head_dim))
     for (int32_t h = 0; h < heads; h++) {
         double *to = power + (size_t)h * (size_t)n, *scaled = normalised ? normalised + (size_t)h * (size_t)n : NULL;
         for (int32_t t = 0; t < n; t++) to[t] = 0;

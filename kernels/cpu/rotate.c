@@ -64,7 +64,7 @@ int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shap
     size_t d = (size_t)shape->head_dim, row = d * (size_t)heads;
     const float *from = fkv_cpu_floats(x);
     float *to = fkv_cpu_floats(out);
-#pragma omp parallel for schedule(static) num_threads(b->threads)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)row))
     for (int32_t i = 0; i < rows; i++) {
         const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_work(b));
         for (int32_t h = 0; h < heads; h++) {

@@ -24,7 +24,7 @@ int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const 
     for (int32_t r = 0; r < rows; r++)
         if (targets[r] < 0 || targets[r] >= vocab)
             return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab, targets[r]);
-#pragma omp parallel for schedule(static) num_threads(b->threads)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * vocab))
     for (int32_t r = 0; r < rows; r++) {
         const float *z = row_of(logits, r, vocab);
         double top = b->simd->largest(z, vocab);
@@ -37,7 +37,7 @@ int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const 
 int fkv_cpu_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
                        int32_t vocab, double *kl, struct fkv_error *err) {
     (void)err;
-#pragma omp parallel for schedule(static) num_threads(b->threads)
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * vocab))
     for (int32_t r = 0; r < rows; r++) {
         const float *z = row_of(p, r, vocab), *y = row_of(q, r, vocab);
         double zt = b->simd->largest(z, vocab), yt = b->simd->largest(y, vocab), gap;
