@@ -119,7 +119,31 @@ static void a_file_is_loaded_within_its_limit(void **state) {
     test_remove_folder(folder);
 }
 
+static void printing_gives_one_line_that_parses_back_exactly(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[256], path[300];
+    double x = test_normal(), found = 0;
+    snprintf(path, sizeof path, "%s/out", test_make_folder(folder));
+    fflush(stdout);
+    int terminal = dup(STDOUT_FILENO);
+    assert_non_null(freopen(path, "w", stdout));
+    int status = fkv_json_print(json_pack("{s:o, s:o}", "x", fkv_json_number(x), "none", fkv_json_number(NAN)), &err);
+    fflush(stdout);
+    dup2(terminal, STDOUT_FILENO);
+    close(terminal);
+    assert_ok(status, err);
+    json_t *root = fkv_json_load(path, 1000, &err);
+    assert_non_null(root);
+    assert_ok(fkv_json_get_double(root, path, "x", true, -100, 100, &found, &err), err);
+    assert_true(found == x);
+    assert_true(json_is_null(json_object_get(root, "none")));
+    json_decref(root);
+    test_remove_folder(folder);
+}
+
 int main(void) {
+    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_that_do_not_exist_are_null),
         cmocka_unit_test(malformed_text_is_refused_with_its_place),
@@ -127,6 +151,7 @@ int main(void) {
         cmocka_unit_test(fields_are_fetched_with_type_and_range),
         cmocka_unit_test(optional_fields_keep_what_was_there),
         cmocka_unit_test(a_file_is_loaded_within_its_limit),
+        cmocka_unit_test(printing_gives_one_line_that_parses_back_exactly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
