@@ -79,11 +79,10 @@ int fkv_command_error(int argc, char **argv) {
     struct fkv_analysis a;
     struct fkv_error err = {0};
     fkv_cut_options_default(&o.cut);
+    if (fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err)) return fkv_command_failed("error", &err);
     char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
-    int status = o.gamma ? FKV_OK : fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err);
-    if (status) return fkv_command_failed("error", &err);
-    status = fkv_analysis_open(&a, &o.cut, false, command, &err);
+    int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);

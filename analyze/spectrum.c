@@ -67,24 +67,31 @@ int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
 
 /* ---- small pieces ---- */
 
+/* Square of the power of two at or below |x|, at least that of the smallest normal number: below it the spacing stays. */
+static double squared_scale(float x, float smallest) {
+    uint32_t bits;
+    float scale;
+    memcpy(&bits, &x, 4);
+    bits &= 0x7f800000u;
+    memcpy(&scale, &bits, 4);
+    double larger = scale > smallest ? scale : smallest;
+    return larger * larger;
+}
+
 double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype) {
     /* per dtype: significand bits after the leading one, and the smallest normal number */
     static const struct {
         int bits;
         float smallest;
     } formats[] = {[FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
+    enum { SUMS = 8 }; /* side by side, so that additions do not wait for each other */
     float smallest = formats[dtype].smallest;
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        float power_of_two;
-        memcpy(&bits, &x[i], 4);
-        bits &= 0x7f800000u;
-        memcpy(&power_of_two, &bits, 4);
-        double scale = power_of_two > smallest ? power_of_two : smallest; /* below it, the spacing stays */
-        sum += scale * scale;
-    }
+    double part[SUMS] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+        for (int k = 0; k < SUMS; k++) part[k] += squared_scale(x[i + k], smallest);
+    for (; i < n; i++) sum += squared_scale(x[i], smallest);
+    for (int k = 0; k < SUMS; k++) sum += part[k];
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 
