@@ -196,9 +196,7 @@ static int64_t work_of(const struct attention *a, const struct fkv_attend_item *
 int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
                    const struct fkv_cache_layer *cache, const struct fkv_span *spans,
                    const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
-    if (shape->head_dim > b->limits.attention.head_dim || shape->heads > b->limits.attention.heads)
-        return fkv_fail(err, "attention of %d heads of %d, but %d of %d were reserved", shape->heads, shape->head_dim,
-                        b->limits.attention.heads, b->limits.attention.head_dim);
+    if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct attention a = {.b = b,
                           .shape = shape,
                           .cache = cache,

@@ -22,7 +22,7 @@ static int cpu_open(int device, int threads, struct fkv_backend **out, struct fk
     if (threads < 0) return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", threads);
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
-    b->threads = threads ? threads : omp_get_num_procs();
+    b->threads = threads ? threads : omp_get_max_threads();
     b->simd = fkv_simd_choose();
 #ifndef FKV_PLAIN
     openblas_set_num_threads(1); /* every sgemm is one unit of our own regions, even where those run on one thread */

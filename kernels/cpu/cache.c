@@ -9,7 +9,7 @@ size_t fkv_cpu_cache_work(const struct fkv_limits *l) { return 2 * (size_t)l->at
 int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
                    const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
                    int32_t count, struct fkv_error *err) {
-    (void)err;
+    if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim, stride = d * (size_t)shape->kv_heads, bytes = d * fkv_dtype_bytes(cache->dtype);
     int64_t work = 0;
@@ -71,7 +71,7 @@ static void measure(const struct fkv_gather_item *item, const char *head, size_t
 int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
                    const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
                    struct fkv_error *err) {
-    (void)err;
+    if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim;
     int64_t work = 0;

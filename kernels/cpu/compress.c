@@ -80,8 +80,7 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
                      const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
                      struct fkv_energy *energy, struct fkv_error *err) {
     int32_t d = shape->head_dim;
-    if (d > b->limits.attention.head_dim)
-        return fkv_fail(err, "heads of %d, but %d were reserved", d, b->limits.attention.head_dim);
+    if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation rotation = fkv_cpu_rotation(b, shape);
 #pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, 64 * (int64_t)count * map->n * d))
     for (int32_t unit = 0; unit < 2 * count; unit++) {

@@ -63,6 +63,15 @@ static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct f
                fkv_dtype_bytes(cache->dtype);
 }
 
+/* Scratch for this shape was reserved. */
+static inline int fkv_cpu_check_shape(const struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                                      struct fkv_error *err) {
+    const struct fkv_attention_shape *most = &b->limits.attention;
+    if (shape->head_dim <= most->head_dim && shape->heads <= most->heads) return FKV_OK;
+    return fkv_fail(err, "attention of %d heads of %d, but %d of %d were reserved", shape->heads, shape->head_dim,
+                    most->heads, most->head_dim);
+}
+
 /* backend.c: makes every thread's scratch at least `floats` long. */
 int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
@@ -98,6 +107,9 @@ enum { FKV_CPU_MOST_PRODUCTS = 3 };
 /* Products that share their input, in one parallel region. */
 void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count, const float *in,
                       int32_t rows);
+
+/* The most columns of a weight. */
+int32_t fkv_cpu_widest(const struct fkv_limits *limits);
 
 /* Floats of scratch per thread. */
 size_t fkv_cpu_multiply_work(const struct fkv_limits *limits);

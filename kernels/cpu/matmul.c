@@ -22,11 +22,14 @@
 
 enum { ROWS_AT_ONCE = 16, SLICE = 64, PANEL = 256 };
 
+int32_t fkv_cpu_widest(const struct fkv_limits *l) {
+    int32_t widest = l->attention.heads * l->attention.head_dim;
+    if (widest < l->dim) widest = l->dim;
+    return widest < l->hidden ? l->hidden : widest;
+}
+
 size_t fkv_cpu_multiply_work(const struct fkv_limits *l) {
-    size_t widest = (size_t)l->attention.heads * (size_t)l->attention.head_dim;
-    if (widest < (size_t)l->dim) widest = (size_t)l->dim;
-    if (widest < (size_t)l->hidden) widest = (size_t)l->hidden;
-    size_t panel = PANEL * widest, tile = (size_t)ROWS_AT_ONCE * SLICE;
+    size_t panel = PANEL * (size_t)fkv_cpu_widest(l), tile = (size_t)ROWS_AT_ONCE * SLICE;
     return panel > tile ? panel : tile;
 }
 

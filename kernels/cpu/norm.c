@@ -7,9 +7,11 @@
 
 #include "kernels/cpu/cpu.h"
 
-static int check_rows(const struct fkv_backend *b, int32_t rows, struct fkv_error *err) {
-    if (rows <= b->limits.rows) return FKV_OK;
-    return fkv_fail(err, "a block of %d rows, but %d were reserved", rows, b->limits.rows);
+/* Scratch for a block of rows of this width was reserved. */
+static int check_block(const struct fkv_backend *b, int32_t rows, int32_t width, int32_t reserved,
+                       struct fkv_error *err) {
+    if (rows <= b->limits.rows && width <= reserved) return FKV_OK;
+    return fkv_fail(err, "a block of %d rows of %d, but %d of %d were reserved", rows, width, b->limits.rows, reserved);
 }
 
 /* A norm's weight as float32 at `to`. */
@@ -68,7 +70,7 @@ int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const i
 int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
                      const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
                      struct fkv_buffer *v, struct fkv_error *err) {
-    if (check_rows(b, rows, err)) return FKV_FAILED;
+    if (check_block(b, rows, w->norm.cols, b->limits.dim, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
     struct fkv_cpu_product products[] = {{&w->wq, &w->bq, fkv_cpu_floats(q), false},
                                          {&w->wk, &w->bk, fkv_cpu_floats(k), false},
@@ -81,7 +83,7 @@ int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *sh
 
 int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
                              int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
-    if (check_rows(b, rows, err)) return FKV_FAILED;
+    if (check_block(b, rows, w->cols, fkv_cpu_widest(&b->limits), err)) return FKV_FAILED;
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(x), true};
     fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows);
     return FKV_OK;
@@ -90,7 +92,8 @@ int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w, 
 int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate,
                          const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                          struct fkv_error *err) {
-    if (check_rows(b, rows, err)) return FKV_FAILED;
+    if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
+    if (check_block(b, rows, gate->rows, b->limits.hidden, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x), norm, eps, rows);
     float *gated = fkv_cpu_floats(out);
     struct fkv_cpu_product products[] = {{gate, NULL, gated, false}, {up, NULL, b->up, false}};
@@ -104,7 +107,7 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, f
 int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
                         const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
                         struct fkv_error *err) {
-    if (check_rows(b, rows, err)) return FKV_FAILED;
+    if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)norm->cols, norm, eps, rows);
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(logits), false};
     fkv_cpu_multiply(b, &product, 1, b->normed, rows);

@@ -59,7 +59,7 @@ const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *
 
 int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
                    int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err) {
-    (void)err;
+    if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim, row = d * (size_t)heads;
     const float *from = fkv_cpu_floats(x);

@@ -62,7 +62,7 @@ int main(void) {
                                         .capacity = N};
         for (int round = 0; round < ROUNDS; round++) {
             ours[round] = seconds_ours(ops, b, &shape, map, &cache);
-            rival[round] = seconds_fftw(forward, inverse, states, omp_get_num_procs());
+            rival[round] = seconds_fftw(forward, inverse, states, omp_get_max_threads());
         }
         double a = bench_median(ours, ROUNDS), c = bench_median(rival, ROUNDS);
         printf("%-5s  %8.1f  %14.1f  %5.2f\n", fkv_dtype_name((enum fkv_dtype)t), a * 1e3, c * 1e3, c / a);

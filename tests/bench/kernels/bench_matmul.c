@@ -24,7 +24,7 @@ static void compare(const struct fkv_backend_ops *ops, struct fkv_backend *b, in
         double start = fkv_seconds();
         MUST(ops->project_residual(b, &w, x, ROWS, y, &bench_error));
         double between = fkv_seconds();
-        openblas_set_num_threads(omp_get_num_procs()); /* the backend has set it to 1: its threads are its own */
+        openblas_set_num_threads(omp_get_max_threads()); /* the backend has set it to 1: its threads are its own */
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, ROWS, out, in, 1, ops->address(x), in, ops->address(plain),
                     in, 1, (float *)ops->address(y), out);
         openblas_set_num_threads(1);
