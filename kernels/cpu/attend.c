@@ -1,16 +1,19 @@
-/* Attention over the cache: softmax(scale q.k) v, by tiles, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867; the
- * tiling is FlashAttention's, arXiv 2205.14135).
+/* Attention over the cache: softmax(scale q.k) v, by tiles, with a running softmax (Milakov and Gimelshein, arXiv
+ * 1805.02867; the tiling is FlashAttention's, arXiv 2205.14135).
  *
- * A unit of work is a tile of query rows of one item, and one thread's from start to end, so the result does not depend on the number of threads. The query
- * heads of an item share a KV head, so their rows are stacked, head by head, into one matrix Q of m rows: a tile of keys is then loaded (and, from a 16-bit
- * cache, converted) once for the group. For every tile of keys: S = Q K^T; a row that gets a new largest score scales down what it has; P = exp(S - largest);
- * O += P V. Slots that a row does not see get the score -inf, which is weight 0; a tile that no row sees is not visited.
+ * A unit of work is a tile of query rows of one item, and one thread's from start to end, so the result does not
+ * depend on the number of threads. The query heads of an item share a KV head, so their rows are stacked, head by
+ * head, into one matrix Q of m rows: a tile of keys is then loaded (and, from a 16-bit cache, converted) once for the
+ * group. For every tile of keys: S = Q K^T; a row that gets a new largest score scales down what it has;
+ * P = exp(S - largest); O += P V. Slots that a row does not see get the score -inf, which is weight 0; a tile that no
+ * row sees is not visited.
  *
- * Each span asks for its own rotation of the queries, so Q is made anew per span. The scale is put on Q, where it costs least.
+ * Each span asks for its own rotation of the queries, so Q is made anew per span. The scale is put on Q, where it
+ * costs least.
  *
- * Up to FEW_STACKED stacked rows (decoding) use the dot and mix kernels of simd.h straight on the cache; more use sgemm on tiles converted
- * to float32. One core of an EPYC 9004, head_dim 128, 2048 slots, bf16 cache, GFLOP/s of the kernels / of sgemm: 1 row 46/17, 16 rows 77/60, 512 rows
- * 85/87; the narrower sets lose their lead at 8 to 16 rows. */
+ * Up to FEW_STACKED stacked rows (decoding) use the dot and mix kernels of simd.h straight on the cache; more use
+ * sgemm on tiles converted to float32. One core of an EPYC 9004, head_dim 128, 2048 slots, bf16 cache, GFLOP/s of the
+ * kernels / of sgemm: 1 row 46/17, 16 rows 77/60, 512 rows 85/87; the narrower sets lose their lead at 8 to 16. */
 #ifndef FKV_PLAIN
 #include <cblas.h>
 #endif

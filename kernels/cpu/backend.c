@@ -1,8 +1,9 @@
 /* The CPU backend's table, its memory and its scratch.
  *
- * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it); an operation that is asked for more rows
- * than were reserved refuses. Buffers are plain memory, adopted ones the caller's, so `address` is a host pointer and `synchronize` has nothing to
- * wait for. Threads: `threads` OpenMP threads per region, and results do not depend on which thread did what. */
+ * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it);
+ * an operation that is asked for more rows than were reserved refuses. Buffers are plain memory, adopted ones the
+ * caller's, so `address` is a host pointer and `synchronize` has nothing to wait for. Threads: `threads` OpenMP
+ * threads per region, and results do not depend on which thread did what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,7 +1,8 @@
 /* FreqKV's operator on the cache (kernels.h, map_dct and compress).
  *
- * A unit of work is the keys, or the values, of one head: n slots are converted to float32 in the thread's scratch (keys un-rotated), transformed in place,
- * the first L rows scaled and transformed back, rotated to their new positions and stored, so that a 16-bit cache is rounded once. */
+ * A unit of work is the keys, or the values, of one head: n slots are converted to float32 in the thread's scratch
+ * (keys un-rotated), transformed in place, the first L rows scaled and transformed back, rotated to their new
+ * positions and stored, so that a 16-bit cache is rounded once. */
 #include <stdlib.h>
 
 #include "kernels/cpu/cpu.h"

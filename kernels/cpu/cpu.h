@@ -1,7 +1,8 @@
 /* What the files of the CPU backend share. Nothing here is seen outside kernels/cpu.
  *
- * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block of scratch per thread (`work`). Its size is
- * settled in `reserve` and `map_dct`; every operation states its need as a function of the limits and only takes the pointer. */
+ * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block of scratch per
+ * thread (`work`). Its size is settled in `reserve` and `map_dct`; every operation states its need as a function of
+ * the limits and only takes the pointer. */
 #ifndef FKV_KERNELS_CPU_CPU_H
 #define FKV_KERNELS_CPU_CPU_H
 
@@ -47,8 +48,9 @@ struct fkv_backend {
     int32_t power_n;
 };
 
-/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20 us, where waking the others saves little and, on a
- * machine that others use too, waiting for one that has lost its core costs a thousand times more. */
+/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20 us, where waking the
+ * others saves little and, on a machine that others use too, waiting for one that has lost its core costs a thousand
+ * times more. */
 static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) { return work < 1 << 19 ? 1 : b->threads; }
 
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }

@@ -1,17 +1,21 @@
-/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y = W x for a block of rows x.
+/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y = W x for a block
+ * of rows x.
  *
- * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work and ROWS_AT_ONCE inputs at a time, which stay
- * in the second-level cache. For one row the time is that of reading the weights from memory once.
+ * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work and ROWS_AT_ONCE
+ * inputs at a time, which stay in the second-level cache. For one row the time is that of reading the weights from
+ * memory once.
  *
- * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS' sgemm. The panels are spread over our
- * own threads and each sgemm runs on its thread alone (`open` tells OpenBLAS so). float32 weights on a 4-byte boundary need
- * no panel.
+ * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS'
+ * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone (`open` tells OpenBLAS
+ * so). float32 weights on a 4-byte boundary need no panel.
  *
- * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096, GFLOP/s of the dots / of panel and
- * sgemm: AVX-512 (against OpenBLAS' own choice, Cooperlake) bf16 16 rows 86/25, 64 rows 99/58, 512 rows 91/78; f32 16 rows 52/28, 96 rows 67/65, 512
- * rows 75/82. AVX2 (against its Haswell kernels) bf16 8 rows 40/32, 16 rows 48/51, 64 rows 55/80; f32 8 rows 34/35.
+ * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096,
+ * GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own choice, Cooperlake) bf16 16 rows 86/25, 64
+ * rows 99/58, 512 rows 91/78; f32 16 rows 52/28, 96 rows 67/65, 512 rows 75/82. AVX2 (against its Haswell kernels)
+ * bf16 8 rows 40/32, 16 rows 48/51, 64 rows 55/80; f32 8 rows 34/35.
  *
- * Units are handed out dynamically: no output depends on which thread made it, and a thread that loses its core for a while holds nobody up.
+ * Units are handed out dynamically: no output depends on which thread made it, and a thread that loses its core for a
+ * while leaves its share to the others.
  *
  * Without OpenBLAS (FKV_PLAIN, a machine with nothing but a compiler) every product goes the first way. */
 #ifndef FKV_PLAIN

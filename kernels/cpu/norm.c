@@ -2,7 +2,8 @@
  *
  *   rmsnorm(x)_i = x_i / sqrt(mean(x^2) + eps) * norm_i
  *
- * The mean of squares is summed in double: a hidden state has a few channels a thousand times larger than the rest, and this sum costs nothing beside a product. */
+ * The mean of squares is summed in double: a hidden state has a few channels a thousand times larger than the rest,
+ * and this sum costs nothing beside a product. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"

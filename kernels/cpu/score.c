@@ -3,8 +3,9 @@
  *   nll = log sum_v exp(z_v) - z_target = A + log Z - z_target,   A the largest logit, Z = sum_v e^(z_v - A)
  *   KL(P || Q) = sum_v p_v (log p_v - log q_v) = (1/Z_p) sum_v e^(z_v - A) (z_v - y_v) - (A + log Z_p) + (B + log Z_q)
  *
- * so that nothing overflows and each row is read once for its largest logit and once for its sums. A NaN reaches the result through the sums; +inf does
- * too, as inf - inf. Only a row of nothing but -inf (and NaN) has to be seen beforehand. */
+ * so that nothing overflows and each row is read once for its largest logit and once for its sums. A NaN reaches the
+ * result through the sums; +inf does too, as inf - inf. Only a row of nothing but -inf (and NaN) has to be seen
+ * beforehand. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"

@@ -1,5 +1,5 @@
-/* The choice of an instruction set, and the set that every processor has: four floats in the vector extension of gcc and clang,
- * which they turn into SSE2, NEON or scalar code. See simd.h. */
+/* The choice of an instruction set, and the set that every processor has: four floats in the vector extension of gcc
+ * and clang, which they turn into SSE2, NEON or scalar code. See simd.h. */
 #include <math.h>
 
 #include "kernels/cpu/simd.h"

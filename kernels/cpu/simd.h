@@ -1,9 +1,10 @@
-/* The inner loops that are written for an instruction set, as a const table per set (after Opus' way of choosing implementations).
+/* The inner loops that are written for an instruction set, as a const table per set (after Opus' way of choosing
+ * implementations).
  *
- * Every set runs the same loops (simd_loops.h) over its own vector type: simd.c over four floats in the compiler's vector extension, which
- * any processor has, simd_avx2.c over eight and simd_avx512.c over sixteen. So there is one algorithm to read and to test, and the sets
- * differ in the last bits only, through the number of partial sums. Matrices may lie at any byte address and are read in their own dtype;
- * strides are in elements. */
+ * Every set runs the same loops (simd_loops.h) over its own vector type: simd.c over four floats in the compiler's
+ * vector extension, which any processor has, simd_avx2.c over eight and simd_avx512.c over sixteen. So there is one
+ * algorithm to read and to test, and the sets differ in the last bits only, through the number of partial sums.
+ * Matrices may lie at any byte address and are read in their own dtype; strides are in elements. */
 #ifndef FKV_KERNELS_CPU_SIMD_H
 #define FKV_KERNELS_CPU_SIMD_H
 

@@ -1,4 +1,5 @@
-/* The loops of struct fkv_simd, once for every instruction set: included by simd.c, simd_avx2.c and simd_avx512.c, which first define
+/* The loops of struct fkv_simd, once for every instruction set: included by simd.c, simd_avx2.c and simd_avx512.c,
+ * which first define
  *
  *   vec, LANES                      a vector of LANES floats
  *   vec_zero(), vec_set(a)          all lanes 0, all lanes a
@@ -11,14 +12,16 @@
  *   SIMD_TABLE, SIMD_NAME           the table to define
  *   DOT_PAYS                        its dot_rows
  *
- * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded (and converted) vector of weights serves four
- * inputs and a loaded input all its weight rows. One input row alone is bound by reading: there one weight row at a time is streamed, which reads
- * at 85% of what a bare sum of the memory does, and four at once at 74%; prefetching by instruction made both slower. dtype and tile sizes are
- * constants in every inlined copy.
+ * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded (and converted)
+ * vector of weights serves four inputs and a loaded input all its weight rows. One input row alone is bound by
+ * reading: there one weight row at a time is streamed, which reads at 85% of what a bare sum of the memory does, and
+ * four at once at 74%; prefetching by instruction made both slower. dtype and tile sizes are constants in every
+ * inlined copy.
  *
- * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial (Cephes' expf; the Taylor sum of degree 13 in double,
- * remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa, whose low bits then hold k. Below the normal range the result is 0, so that
- * a masked score (-inf) gets no weight at all; NaN stays NaN. */
+ * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial (Cephes' expf; the
+ * Taylor sum of degree 13 in double, remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa,
+ * whose low bits then hold k. Below the normal range the result is 0, so that a masked score (-inf) gets no weight at
+ * all; NaN stays NaN. */
 
 #ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed" /* unoptimised builds leave `omp simd` loops scalar, as they should */
