@@ -121,7 +121,7 @@ static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_option
         results += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
         if (bytes > memory) memory = bytes;
     }
-    memory += results;
+    memory += 3 * results; /* all findings, and the file's image twice */
     if (fkv_host_disk_free(o->common.out, &disk, err)) return FKV_FAILED;
     char needed[16], present[16], written[16], free_disk[16];
     fkv_format_bytes(needed, memory);
@@ -161,19 +161,15 @@ int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, 
                        struct fkv_error *err) {
     const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256, a->plan.n,
                                               a->plan.skip_sinks};
-    if (fkv_results_check(&intent, err) || fkv_backend_find(o->common.backend, &a->ops, err)) return FKV_FAILED;
-    return a->ops->open(o->common.device, o->common.threads, &a->backend, err);
+    if (fkv_results_check(&intent, err)) return FKV_FAILED;
+    return fkv_workers_open(&a->workers, o->common.backend, o->common.device, o->common.threads, err);
 }
 
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     struct fkv_progress progress;
-    struct fkv_measurement m = {.capture = a->capture,
-                                .plan = &a->plan,
-                                .ops = a->ops,
-                                .backend = a->backend,
-                                .null = null,
-                                .progress = &progress};
+    struct fkv_measurement m = {
+        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null, .progress = &progress};
     int states = 0, status = FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) states += info->states >> state & 1;
     fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states, o->common.quiet);
@@ -188,7 +184,7 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
 
 void fkv_analysis_close(struct fkv_analysis *a) {
     for (int32_t i = 0; i < a->states; i++) fkv_spectrum_free(&a->spectra[i]);
-    if (a->backend) a->ops->close(a->backend);
+    fkv_workers_close(&a->workers);
     fkv_segment_plan_free(&a->plan);
     fkv_capture_close(a->capture);
     free(a->command);

@@ -34,12 +34,11 @@ void fkv_cut_options_default(struct fkv_cut_options *o);
 /* The command line as a shell would take it back: malloc'd, NULL when there is no memory. */
 char *fkv_command_line(int argc, char **argv);
 
-/* One run of `spectrum` or `error`: the capture, its cut, a backend, and what is found. */
+/* One run of `spectrum` or `error`: the capture, its cut, workers, and what is found. */
 struct fkv_analysis {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
-    const struct fkv_backend_ops *ops;
-    struct fkv_backend *backend;
+    struct fkv_workers workers;
     char *command; /* owned */
     struct fkv_provenance provenance;
     struct fkv_spectrum spectra[FKV_STATES];
@@ -49,7 +48,7 @@ struct fkv_analysis {
  * fkv_command_line) becomes its own, whatever happens. */
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
                       struct fkv_error *err);
-/* Makes the output folder, refuses one with files that are not ours, opens the backend. `group`: "spectrum" or "error". */
+/* Makes the output folder, refuses one with files that are not ours, opens the workers. `group`: "spectrum" or "error". */
 int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
                        struct fkv_error *err);
 /* Fills spectra, one per state of the capture. */

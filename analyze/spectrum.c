@@ -1,12 +1,13 @@
 /* Owns the way from a capture to power spectra (definitions.md, "Power").
  *
- * One layer is worked on at a time: a few segments of all its heads are read at once, packed token by token as the power operation wants them,
- * and transformed; the null permutes while packing, so a draw costs one pass over the segment and one transform. All channels and heads of a segment share a
+ * One layer is worked on at a time: a few segments of all its heads are read at once, then draws and heads of a segment are packed, token by token as the power operation
+ * wants them, and transformed, side by side; the null permutes while packing, so a draw costs one pass and one transform. All channels and heads of a segment share a
  * permutation: the null keeps every relation between channels and destroys only the order of tokens.
  * Captures of sums (--spectra-only) take the other way, in spectrum_sums.c. */
 #include "analyze/spectrum.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,19 +96,6 @@ double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype) {
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 
-/* x [heads, rows, head_dim], tokens [first, first+n) in `order` (NULL: as they are) -> packed [n, heads, head_dim] */
-static void pack(const float *x, int64_t rows, int64_t first, int32_t n, int32_t heads, int32_t head_dim,
-                 const int32_t *order, float *packed) {
-#pragma omp parallel for schedule(static)
-    for (int32_t j = 0; j < n; j++) {
-        int64_t from = first + (order ? order[j] : j);
-        float *row = packed + (size_t)j * (size_t)heads * (size_t)head_dim;
-        for (int32_t h = 0; h < heads; h++)
-            memcpy(row + (size_t)h * (size_t)head_dim, x + (size_t)(h * rows + from) * (size_t)head_dim,
-                   (size_t)head_dim * sizeof(float));
-    }
-}
-
 static bool allocate(struct fkv_spectrum *s, bool null) {
     size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
     s->layer_index = calloc((size_t)s->layers, sizeof(int32_t));
@@ -152,15 +140,16 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
 
 /* ---- stored states ---- */
 
-/* What one layer needs, made once and used for all layers. */
+/* What one layer needs, made once and used for all layers. Transforms run in units of one draw of `group` heads (one head on the CPU, all on a device), a thread each. */
 struct scratch {
-    int32_t heads, head_dim, n;
+    int32_t heads, head_dim, n, group;
     int64_t batch;             /* segments read at once */
     float *x;                  /* [heads, batch * n, head_dim] */
-    float *packed;             /* [n, heads, head_dim] */
+    float *packed;             /* [workers, n, group, head_dim] */
     double *columns;           /* [heads * (n + bands)]: power and its bands */
+    double *draws;             /* [draws, heads, n] */
     double *normalised, *mean; /* [heads, n]; [n] */
-    int32_t *order;            /* [n] */
+    int32_t *orders;           /* [draws, n] */
     struct fkv_error_model model;
 };
 
@@ -175,9 +164,10 @@ static void scratch_free(struct scratch *w) {
     free(w->x);
     free(w->packed);
     free(w->columns);
+    free(w->draws);
     free(w->normalised);
     free(w->mean);
-    free(w->order);
+    free(w->orders);
     fkv_error_model_free(&w->model);
 }
 
@@ -186,14 +176,17 @@ static int scratch_make(const struct fkv_measurement *m, const struct fkv_spectr
     int32_t head_dim = fkv_capture_info(m->capture)->head_dim;
     size_t n = (size_t)s->n, heads = (size_t)s->heads, segment = n * heads * (size_t)head_dim;
     *w = (struct scratch){.heads = s->heads, .head_dim = head_dim, .n = s->n};
+    w->group = m->workers->device ? s->heads : 1;
     w->batch = batch_segments((int64_t)(segment * sizeof(float)), m->plan);
+    size_t packed = (size_t)m->workers->count * n * (size_t)(w->group * head_dim), draws = m->null ? FKV_NULL_DRAWS : 0;
     w->x = malloc((size_t)w->batch * segment * sizeof(float));
-    w->packed = aligned_alloc(64, (segment * sizeof(float) + 63) / 64 * 64);
+    w->packed = malloc(packed * sizeof(float));
     w->columns = malloc(heads * (n + FKV_BANDS) * sizeof(double));
+    w->draws = malloc((draws * heads * n + 1) * sizeof(double));
     w->normalised = malloc(heads * n * sizeof(double));
     w->mean = malloc(n * sizeof(double));
-    w->order = malloc(n * sizeof(int32_t));
-    if (!w->x || !w->packed || !w->columns || !w->normalised || !w->mean || !w->order) {
+    w->orders = malloc((draws * n + 1) * sizeof(int32_t));
+    if (!w->x || !w->packed || !w->columns || !w->draws || !w->normalised || !w->mean || !w->orders) {
         scratch_free(w);
         return fkv_fail(err, "out of memory for segments of %d tokens, %d heads of %d channels", s->n, s->heads,
                         head_dim);
@@ -216,40 +209,80 @@ static void layer_averages_free(struct layer_averages *a) {
     fkv_average_free(&a->normalised);
 }
 
-/* The power of w->packed. A device copies what it adopts, so the buffer is adopted anew for each content; the CPU only wraps it. */
-static int transform(const struct fkv_measurement *m, const struct scratch *w, double *power, double *normalised,
-                     struct fkv_error *err) {
-    size_t stride = (size_t)w->heads * (size_t)w->head_dim;
+/* Tokens [first, first+n) of a recording, of which w->x holds `rows`. */
+struct span {
+    int64_t rows, first;
+};
+
+/* Heads [head, head+group) of w->x, tokens in `order` (NULL: as they are) -> packed [n, group, head_dim] */
+static void pack(const struct scratch *w, struct span span, int32_t head, const int32_t *order, float *packed) {
+    size_t dim = (size_t)w->head_dim;
+    for (int32_t j = 0; j < w->n; j++)
+        for (int32_t h = 0; h < w->group; h++, packed += dim) {
+            int64_t from = (head + h) * span.rows + span.first + (order ? order[j] : j);
+            memcpy(packed, w->x + (size_t)from * dim, dim * sizeof(float));
+        }
+}
+
+/* Unit `unit` of a segment: draw unit / groups (0: tokens in order), a group of heads. A device copies what it adopts, so the buffer is adopted anew for each content; the
+ * CPU only wraps it. */
+static int transform(const struct fkv_measurement *m, const struct scratch *w, struct span span, int32_t unit,
+                     int32_t worker, struct fkv_error *err) {
+    const struct fkv_backend_ops *ops = m->workers->ops;
+    struct fkv_backend *b = m->workers->backend[worker];
+    int32_t groups = w->heads / w->group, draw = unit / groups - 1, head = unit % groups * w->group;
+    size_t stride = (size_t)w->group * (size_t)w->head_dim, size = (size_t)w->n * stride, n = (size_t)w->n;
+    size_t at = (size_t)head * n;
+    float *packed = w->packed + (size_t)worker * size;
+    double *power = draw < 0 ? w->columns + at : w->draws + (size_t)draw * (size_t)w->heads * n + at;
     struct fkv_buffer *buffer = NULL;
-    int status = m->ops->buffer_adopt(m->backend, w->packed, (size_t)w->n * stride * sizeof(float), &buffer, err);
+    pack(w, span, head, draw < 0 ? NULL : w->orders + (size_t)draw * n, packed);
+    int status = ops->buffer_adopt(b, packed, size * sizeof(float), &buffer, err);
     if (!status)
-        status = m->ops->power(m->backend, buffer, 0, stride, w->n, w->heads, w->head_dim, power, normalised, err);
-    m->ops->buffer_release(m->backend, buffer);
+        status = ops->power(b, buffer, 0, stride, w->n, w->group, w->head_dim, power,
+                            draw < 0 ? w->normalised + at : NULL, err);
+    ops->buffer_release(b, buffer);
     return status;
 }
 
-/* One segment: tokens [first, first+n) of w->x, which holds `rows` tokens. `number` counts over the plan, `start` is its token in the recording. */
+/* All units of a segment -> w->columns, w->normalised, w->draws */
+static int transform_all(const struct fkv_measurement *m, const struct scratch *w, struct span span,
+                         struct fkv_error *err) {
+    int32_t units = (1 + (m->null ? FKV_NULL_DRAWS : 0)) * (w->heads / w->group);
+    int status = FKV_OK;
+#pragma omp parallel for schedule(dynamic) num_threads(m->workers->count)
+    for (int32_t unit = 0; unit < units; unit++) {
+        struct fkv_error own;
+        if (!transform(m, w, span, unit, omp_get_thread_num(), &own)) continue;
+#pragma omp critical
+        {
+            status = FKV_FAILED;
+            *err = own;
+        }
+    }
+    return status;
+}
+
+/* One segment; `number` counts over the plan, `start` is its first token in the recording. */
 static int add_segment(const struct fkv_measurement *m, struct scratch *w, const struct fkv_spectrum *s,
-                       const struct fkv_planned_recording *r, int64_t number, int64_t start, int64_t rows,
-                       int64_t first, struct layer_averages *a, struct fkv_error *err) {
+                       const struct fkv_planned_recording *r, int64_t number, int64_t start, struct span span,
+                       struct layer_averages *a, struct fkv_error *err) {
     const struct fkv_recording *recording = fkv_capture_recording(m->capture, r->recording);
-    pack(w->x, rows, first, w->n, w->heads, w->head_dim, NULL, w->packed);
-    if (transform(m, w, w->columns, w->normalised, err)) return FKV_FAILED;
+    size_t n = (size_t)w->n, size = (size_t)w->heads * n;
+    int32_t draws = m->null ? FKV_NULL_DRAWS : 0;
+    for (int32_t draw = 0; draw < draws; draw++)
+        fkv_permutation(fkv_permutation_key(recording, start, draw), w->n, w->orders + (size_t)draw * n);
+    if (transform_all(m, w, span, err)) return FKV_FAILED;
     /* Bands are columns of their own, so that they get standard errors of their own. */
-    fkv_band_means(w->columns, w->heads, s->n, s->bands, s->band_edge, w->columns + (size_t)w->heads * (size_t)w->n);
+    fkv_band_means(w->columns, w->heads, s->n, s->bands, s->band_edge, w->columns + size);
     fkv_average_add(&a->power, r->document, r->share, number, w->columns);
-    for (int32_t t = 0; t < w->n; t++) {
+    for (size_t t = 0; t < n; t++) {
         w->mean[t] = 0;
-        for (int32_t h = 0; h < w->heads; h++) w->mean[t] += w->normalised[(size_t)h * (size_t)w->n + (size_t)t];
-        w->mean[t] /= w->heads;
+        for (size_t i = t; i < size; i += n) w->mean[t] += w->normalised[i] / w->heads;
     }
     fkv_average_add(&a->normalised, r->document, r->share, number, w->mean);
-    for (int32_t draw = 0; m->null && draw < FKV_NULL_DRAWS; draw++) {
-        fkv_permutation(fkv_permutation_key(recording, start, draw), w->n, w->order);
-        pack(w->x, rows, first, w->n, w->heads, w->head_dim, w->order, w->packed);
-        if (transform(m, w, w->columns, NULL, err)) return FKV_FAILED;
-        fkv_average_add(&a->null, r->document, r->share / FKV_NULL_DRAWS, number, w->columns);
-    }
+    for (int32_t draw = 0; draw < draws; draw++)
+        fkv_average_add(&a->null, r->document, r->share / draws, number, w->draws + (size_t)draw * size);
     return FKV_OK;
 }
 
@@ -273,7 +306,7 @@ static int add_recording(struct fkv_measurement *m, struct scratch *w, struct fk
         add_floor(w, dtype, r->share * (double)count / s->documents, rows,
                   s->rounding_floor + (size_t)layer * (size_t)s->heads);
         for (int64_t i = 0; i < count; i++) {
-            if (add_segment(m, w, s, r, r->first + first + i, start + i * w->n, rows, i * w->n, a, err))
+            if (add_segment(m, w, s, r, r->first + first + i, start + i * w->n, (struct span){rows, i * w->n}, a, err))
                 return FKV_FAILED;
             if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
         }
@@ -331,5 +364,8 @@ int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan 
     int64_t blocks = plan->documents >= FKV_DOCUMENTS_FOR_SE ? 3
                      : plan->segments < FKV_BOOTSTRAP_BLOCKS ? plan->segments
                                                              : FKV_BOOTSTRAP_BLOCKS;
-    return findings + (batch_segments(segment, plan) + 1) * segment + heads * row * (blocks + 5);
+    /* per thread: a packed head and the transform's two blocks of 32 channels */
+    int64_t packed = omp_get_max_threads() * (int64_t)plan->n * (info->head_dim + 64) * (int64_t)sizeof(float);
+    return findings + batch_segments(segment, plan) * segment + packed +
+           heads * row * (blocks + 5 + (null ? FKV_NULL_DRAWS : 0));
 }

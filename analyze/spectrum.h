@@ -4,8 +4,8 @@
 
 #include "analyze/findings.h"
 #include "analyze/segments.h"
+#include "analyze/workers.h"
 #include "kernels/base/progress.h"
-#include "kernels/kernels.h"
 
 enum { FKV_NULL_DRAWS = 8, FKV_DEFAULT_SINKS = 4 };
 
@@ -16,8 +16,7 @@ int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
 struct fkv_measurement {
     struct fkv_capture *capture;
     const struct fkv_segment_plan *plan;
-    const struct fkv_backend_ops *ops;
-    struct fkv_backend *backend;
+    const struct fkv_workers *workers;
     bool null;                     /* also measure permuted segments */
     struct fkv_progress *progress; /* in segments times layers, over all states; may be NULL */
     int64_t done;                  /* of it */

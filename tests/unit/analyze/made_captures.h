@@ -110,18 +110,16 @@ static inline int made_measure(const char *path, enum fkv_state state, int lengt
                                struct fkv_spectrum *out, struct fkv_error *err) {
     struct fkv_capture *capture = NULL;
     struct fkv_segment_plan plan = {0};
-    struct fkv_measurement m = {.null = null};
+    struct fkv_workers workers = {0};
     *out = (struct fkv_spectrum){0};
     int status = fkv_capture_open(path, &capture, err);
     if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
-    if (!status) status = fkv_backend_find("cpu", &m.ops, err);
-    if (!status) status = m.ops->open(0, 2, &m.backend, err);
+    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), err);
     if (!status) {
-        m.capture = capture;
-        m.plan = &plan;
+        struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers, .null = null};
         status = fkv_spectrum_measure(&m, state, out, err);
-        m.ops->close(m.backend);
     }
+    fkv_workers_close(&workers);
     fkv_segment_plan_free(&plan);
     fkv_capture_close(capture);
     return status;
