@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills freqkv-capture at random moments and looks at what is left.
 
-    kill_capture.py freqkv-capture MODEL TEXT [--kills 10] [--seed S]
+    kill_capture.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
 After every kill -9 each recording that has its name must equal, byte for byte, that of an uninterrupted run; --resume (killed once
 more in every second round) must complete the folder to the same bytes and leave no temporary file. Prints one line with counts;
@@ -35,16 +35,18 @@ def temporaries(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program")
-    parser.add_argument("model")
-    parser.add_argument("text")
-    parser.add_argument("--kills", type=int, default=10)
+    data = pathlib.Path(__file__).resolve().parents[2] / "data"
+    parser.add_argument("--bin", type=pathlib.Path, default="build/bin")
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--model", default=data / "litbank-1m")
+    parser.add_argument("--text", default=data / "the_tide_mill.txt")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000)
-    parser.add_argument("--max-tokens", default="64", help="small, so that many recordings are made (default 64)")
+    parser.add_argument("--max-tokens", default="128", help="small, so that many recordings are made (default 128)")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-kill-"))
-    command = [args.program, "--model", args.model, "--text", args.text, "--max-tokens", args.max_tokens, "--quiet"]
+    command = [str(args.bin / "freqkv-capture"), "--model", str(args.model), "--text", str(args.text), "--max-tokens",
+               args.max_tokens, "--threads", "1", "--quiet"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def start(folder, *more):
@@ -73,10 +75,10 @@ def main():
             sys.exit(f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an uninterrupted run")
 
     rounds = 0
-    while kills < args.kills:
+    while kills < args.times:
         folder = base / f"killed{rounds}"
         kill_at_random(folder)
-        if rounds % 2 and kills < args.kills:
+        if rounds % 2 and kills < args.times:
             kill_at_random(folder, "--resume")
         if start(folder, "--resume").wait():
             sys.exit(f"seed {args.seed}, kill {kills}: {folder}: --resume failed")
