@@ -1,0 +1,138 @@
+"""What the definitions say, in numpy: states of a model, spectra, nulls, standard errors, reconstruction errors. Written from the equations
+for check_analysis.py, in float64 and without any of the C code's shortcuts (a DCT is a matrix, an error is x - x_L)."""
+import os
+
+import h5py
+import numpy as np
+
+from check_protocols import dct_matrix, rmsnorm, rotate
+
+STATES = ("key", "value", "key_rotated", "query")
+NULL_DRAWS = 8  # permutations per segment that the null averages
+
+
+def floats(dataset):
+    if dataset.attrs.get("dtype") == "bf16":
+        return (dataset[()].astype(np.uint32) << 16).view(np.float32).astype(float)
+    return dataset[()].astype(float)
+
+
+class Capture:
+    """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook does."""
+
+    def __init__(self, path):
+        with h5py.File(path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r") as face:
+            self.attributes = dict(face.attrs)
+            self.recordings = []
+            for name in sorted(face["documents"]):
+                group = face["documents"][name]
+                data = {k: floats(v) for k, v in group.items() if isinstance(v, h5py.Dataset)}
+                document = (group.attrs.get("name", name), group.attrs.get("text_sha256", ""))
+                self.recordings.append((document, dict(group.attrs), data))
+
+
+def to_bf16(x):
+    """Round to nearest even, as bits."""
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+
+
+def forward(model, tokens):
+    """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax attention written out."""
+    rows, group = len(tokens), model.heads // model.kv_heads
+    found = {state: [] for state in STATES}
+    x = model.weights["model.embed_tokens.weight"][tokens]
+    hidden = np.triu(np.full((rows, rows), -np.inf), 1)
+    for layer in range(model.layers):
+        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
+        q, k, v = ((n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim) for p in "qkv")
+        turned, rotated = rotate(q, np.arange(rows), model.theta), rotate(k, np.arange(rows), model.theta)
+        for state, y in zip(STATES, (k, v, rotated, q)):
+            found[state].append(y.transpose(1, 0, 2))
+        out = np.empty_like(q)
+        for head in range(model.heads):
+            score = turned[:, head] @ rotated[:, head // group].T / np.sqrt(model.head_dim) + hidden
+            weight = np.exp(score - score.max(-1, keepdims=True))
+            out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, head // group]
+        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
+        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
+        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
+    logits = rmsnorm(x, model.weights["model.norm.weight"], model.eps)
+    logits = logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    top = logits.max(-1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(-1))
+    nll = np.append(np.nan, (total[:-1] - logits[np.arange(rows - 1), tokens[1:]]))
+    return {state: np.array(y) for state, y in found.items()}, nll
+
+
+class Cut:
+    """Segments of one state: x [segments, layers, heads, n, head_dim], weight [segments] (documents equal, segments within one equal)."""
+
+    def __init__(self, recordings, state, n, skip):
+        documents, self.left_out = {}, 0
+        for document, _, data in recordings:
+            x = data[state][:, :, skip:]
+            count = x.shape[2] // n
+            self.left_out += x.shape[2] - count * n
+            if count:
+                parts = x[:, :, : count * n].reshape(*x.shape[:2], count, n, -1)
+                documents.setdefault(document, []).append(parts.transpose(2, 0, 1, 3, 4))
+        parts = [np.concatenate(p) for p in documents.values()]
+        self.n, self.documents, self.x = n, len(parts), np.concatenate(parts)
+        self.document = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+        self.weight = np.repeat([1 / len(p) / len(parts) for p in parts], [len(p) for p in parts])
+        self.coefficients = dct_matrix(n) @ self.x
+        self.power = np.mean(self.coefficients**2, -1)
+
+        variance = np.var(self.x, axis=-2, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.normalised = np.where(variance > 0, self.coefficients**2 / variance, 0).mean(-1)
+
+    def mean(self, y):
+        return np.tensordot(self.weight, y, 1)
+
+    def sums(self):
+        """What --spectra-only stores of a recording."""
+        squares = {"power_sum_of_squares": self.power**2, "energy_sum": np.sum(self.x**2, (-1, -2))}
+        plain = {"power_sum": self.power, "normalised_sum": self.normalised, "channel_mean_sum": self.x.mean(-2)}
+        return {name: y.sum(0) for name, y in {**plain, **squares}.items()}
+
+    def rounding(self, dtype):
+        """Mean ulp^2 / 12 per element [layers, heads]."""
+        digits, least = {"f32": (23, -126), "f16": (10, -14), "bf16": (7, -126)}[dtype]
+        exponent = np.maximum(np.frexp(self.x)[1] - 1.0, least)
+        exponent[self.x == 0] = least
+        return self.mean(np.mean(4.0 ** (exponent - digits) / 12, (-1, -2)))
+
+    def error_of_mean(self, values, resamples=2000):
+        """Of values [segments, ...]: over documents from 20 on, else a bootstrap over segments, each with its weight in the mean."""
+        if self.documents >= 20:
+            means = np.array([values[self.document == d].mean(0) for d in range(self.documents)])
+            return means.std(0, ddof=1) / np.sqrt(self.documents)
+        if len(self.x) < 2:
+            return np.full(values.shape[1:], np.nan)
+        count = len(values)
+        drawn = np.random.default_rng(5).multinomial(count, np.full(count, 1 / count), resamples) * self.weight
+        return np.tensordot(drawn / drawn.sum(1, keepdims=True), values, 1).std(0, ddof=1)
+
+    def null(self):
+        """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard deviation over permutations."""
+        centred = self.x - self.x.mean(-2, keepdims=True)
+        covariance = np.swapaxes(centred, -1, -2) @ centred / (self.n - 1)
+        mean = self.mean(np.trace(covariance, axis1=-2, axis2=-1)) / self.x.shape[-1]
+        squares = np.sum(covariance**2, (-1, -2)) * 2 / self.x.shape[-1] ** 2 / NULL_DRAWS
+        return mean, np.sqrt(np.tensordot(self.weight**2, squares, 1))
+
+    def errors(self, retained, no_dc):
+        """Of the reconstruction from the lowest coefficients, as its four measures [layers, heads]."""
+        basis = dct_matrix(self.n)[:retained]
+        x, kept = self.x, basis.T @ self.coefficients[..., :retained, :]
+        if no_dc:
+            x, kept = x - x.mean(-2, keepdims=True), kept - kept.mean(-2, keepdims=True)
+        energy, rest, norm, inner = (self.mean(np.sum(y, (-1, -2))) for y in (x * x, (x - kept) ** 2, kept * kept, x * kept))
+        if retained == self.n:
+            rest = np.zeros_like(rest)  # what is left of it is the rounding of this reconstruction
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = 10 * np.log10(energy / rest)
+            return norm / energy, np.sqrt(rest / energy), snr, inner / np.sqrt(energy * norm)
