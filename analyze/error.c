@@ -67,7 +67,8 @@ int fkv_error_curves_make(const struct fkv_spectrum *s, const double *gamma, int
     memcpy(out->gamma, gamma, (size_t)count * sizeof(double));
     for (int32_t row = 0; row < s->layers * s->heads; row++) {
         const double *power = s->power + (size_t)row * (size_t)s->n;
-        out->floor[row] = sqrt(s->rounding_floor[row] * s->n / sum_of(power, 0, s->n));
+        double total = sum_of(power, 0, s->n);
+        out->floor[row] = total > 0 ? sqrt(s->rounding_floor[row] * s->n / total) : NAN;
         for (int32_t g = 0; g < count; g++) {
             int32_t retained = fkv_retained(gamma[g], s->n);
             size_t at = (size_t)row * (size_t)count + (size_t)g;
