@@ -248,7 +248,7 @@ int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count
     memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
     if (s->ops->embed(s->backend, &s->model->embedding, tokens, count, s->x, err)) return FKV_FAILED;
     for (int32_t l = 0; l < s->setup.layers; l++)
-        if (feed_layer(s, l, count, err)) return fkv_error_prefix(err, "layer %d", l);
+        if (feed_layer(s, l, count, err)) return FKV_FAILED;
     s->tokens += count;
     s->last_rows = count;
     s->statistics.tokens += count;
@@ -260,7 +260,7 @@ int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count
 int fkv_session_end_block(struct fkv_session *s, struct fkv_error *err) {
     if (!s->setup.policy->acts_at_block_end) return FKV_OK;
     for (int32_t l = 0; l < s->setup.layers; l++)
-        if (session_act_now(s, l, err)) return fkv_error_prefix(err, "layer %d", l);
+        if (session_act_now(s, l, err)) return FKV_FAILED;
     return FKV_OK;
 }
 

@@ -65,6 +65,7 @@ class Checkpoint:
 
     def write(self, header, blob):
         text = json.dumps(header).encode()
+        text += b' ' * (-len(text) % 8)
         return self.raw(struct.pack('<Q', len(text)) + text + blob)
 
     def header(self, change):
@@ -113,7 +114,7 @@ def checkpoints(tools, work, model, text):
     case('wrong shape', field(down, 'shape', [384, 128]), 'model.safetensors', down, '384')
     case('wrong dtype', field(down, 'dtype', 'I16'), 'model.safetensors', down, 'I16')
     case('missing tensor', lambda c: c.header(lambda h: h.update({'other': h.pop(down)})), down)
-    case('NaN in the weights', lambda c: c.bf16(down, 1234, np.nan), down, '1234')
+    case('NaN in the weights', lambda c: c.bf16(down, 1234, np.nan), down, '[3, 82]')
     case('unknown architecture', lambda c: c.config(model_type='gpt_bigcode'), 'config.json', 'model_type', 'gpt_bigcode')
     case('no layers', lambda c: c.config(num_hidden_layers=0), 'config.json', 'num_hidden_layers', '0')
     case('absurd size', lambda c: c.config(hidden_size=1 << 40), 'config.json', 'hidden_size')
@@ -185,7 +186,7 @@ def captures(tools, work, model, text):
     loud, overflow = Checkpoint(work, model, 'loud'), os.path.join(work, 'overflow')
     loud.bf16('model.layers.2.input_layernorm.weight', 7, 1e7)
     expect('capture: float16 overflow', capture + ['--model', loud.path, '--out', overflow, '--dtype', 'f16'], 'layer 2', 'token',
-           '--dtype f32|bf16', gone=[os.path.join(overflow, 'documents')])
+           '--dtype f32 or bf16', gone=[os.path.join(overflow, 'documents')])
     expect('capture: unwritable output', capture + ['--model', model, '--out', '/proc/capture'], '/proc')
     expect('analyze: no segment of that length', [analyze, 'spectrum', out, '--out', analysis, '--length', '5000'], '5000',
            '1024', gone=[analysis])
