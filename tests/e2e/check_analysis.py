@@ -271,17 +271,17 @@ def check_states(checks, capture, model, ids):
         tokens = data["tokens"].astype(int)
         tokens_equal &= list(tokens) == ids[name][start : start + count]
         want, nll = forward(model, tokens)
-        nll_off = max(nll_off, np.abs(nll - data["nll"])[1:].max(initial=0) if np.isnan(data["nll"][0]) else np.inf)
+        nll_off = np.maximum(nll_off, np.abs(nll - data["nll"])[1:].max(initial=0) if np.isnan(data["nll"][0]) else np.inf)
         for state in STATES:
             if state in data:
                 heads = c["head_index"] if state != "query" else [h * group + g for h in c["head_index"] for g in range(group)]
                 exact = want[state][c["layer_index"]][:, heads]
                 off = np.abs(data[state] - exact) - half_ulp * np.abs(exact)
-                worst[state] = max(worst.get(state, 0), off.max() / np.sqrt(np.mean(exact**2)))
+                worst[state] = np.maximum(worst.get(state, 0), off.max() / np.sqrt(np.mean(exact**2)))
     checks.that("tokens", tokens_equal, f"{len(capture.recordings)} recordings")
-    checks.that("nll", nll_off < 1e-4, f"largest difference {nll_off:.1e} nats")
+    checks.that("nll", bool(nll_off < 1e-4), f"largest difference {nll_off:.1e} nats")
     for state, off in worst.items():
-        checks.that(state, off < 2e-5, f"off by {off:.1e} of the root mean square beyond rounding to {c['dtype']}")
+        checks.that(state, bool(off < 2e-5), f"off by {off:.1e} of the root mean square beyond rounding to {c['dtype']}")
 
 
 def check_rounded(checks, capture, exact, rounding):
