@@ -59,7 +59,47 @@ hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err) {
     return file;
 }
 
+/* Strings lie in "global heaps", the one structure of HDF5 without a checksum, and 1.10 copies as many bytes as a damaged object there claims to have. So the chain of
+ * objects in every heap near the start, where files with string attributes have theirs, must fill its heap exactly: index (2 bytes), references (2), 4
+ * reserved, size (8), data to a multiple of 8; index 0 is the free rest, whose size counts its header. */
+static bool heap_is_sound(const uint8_t *heap, size_t room) {
+    uint64_t size, object;
+    if (room < 16) return false;
+    memcpy(&size, heap + 8, sizeof size);
+    if (size > room) return false;
+    for (uint64_t at = 16; at + 16 <= size;) {
+        memcpy(&object, heap + at + 8, sizeof object);
+        if (object > size - at) return false;
+        bool rest = !heap[at] && !heap[at + 1];
+        at += rest ? object : 16 + (object + 7) / 8 * 8;
+        if (at > size || (rest && (object < 16 || at != size))) return false;
+    }
+    return true;
+}
+
+static int check_heaps(const char *path, struct fkv_error *err) {
+    enum { LOOK = 64 << 10 };
+    uint8_t *head = malloc(LOOK);
+    FILE *f = head ? fopen(path, "rb") : NULL;
+    size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
+    int status = FKV_OK;
+    for (const uint8_t *at = head; bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
+        size_t room = bytes - (size_t)(at - head);
+        uint64_t size = 0;
+        if (room >= 16) memcpy(&size, at + 8, sizeof size);
+        if (bytes == LOOK && size > room && size <= LOOK) break; /* the last heap goes on beyond what was read */
+        if (heap_is_sound(at, room)) continue;
+        status = fkv_fail(err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged", path,
+                          (size_t)(at - head));
+        break;
+    }
+    if (f) fclose(f);
+    free(head);
+    return status;
+}
+
 hid_t fkv_hdf_open(const char *path, struct fkv_error *err) {
+    if (check_heaps(path, err)) return H5I_INVALID_HID;
     hid_t access = access_list(false);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, access);
     if (file < 0) fkv_hdf_fail(err, "%s: cannot open as HDF5", path);
