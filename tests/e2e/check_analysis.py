@@ -397,6 +397,7 @@ def check_everything(checks, tools, model, model_path, texts, work):
         return path, tools.run("freqkv-capture", *common, *arguments)
 
     everything, group = ("--states", ",".join(STATES)), model.heads // model.kv_heads
+    some = f"1,{model.layers - 2}-{model.layers - 1}"
     ids = token_ids(tools, model_path, texts["three"])
     path, shown = capture("f32", "three", "--dtype", "f32", *everything)
     whole = Capture(path)
@@ -409,7 +410,7 @@ def check_everything(checks, tools, model, model_path, texts, work):
     check_rounded(checks, Capture(f16), whole, lambda x: x.astype(np.float16))
     bf16, _ = capture("bf16", "three", "--dtype", "bf16", *everything)
     check_rounded(checks, Capture(bf16), whole, to_bf16)
-    part, _ = capture("part", "three", "--dtype", "f32", "--layers", "1,4-5", "--heads", "1", *everything)
+    part, _ = capture("part", "three", "--dtype", "f32", "--layers", some, "--heads", "1", *everything)
     check_subset(checks, Capture(part), whole, group)
     short, _ = capture("short", "three", "--dtype", "bf16", "--layers", "0,3", "--max-tokens", "300", *everything)
     check_states(checks, Capture(short), model, ids)
@@ -436,7 +437,7 @@ def check_everything(checks, tools, model, model_path, texts, work):
     check_spectrum(checks, tools, many, 64)
     check_spectrum(checks, tools, added, 64, sums_of=many)
     cut_at = ("--length", "100", "--skip-sinks", "9")
-    few, _ = capture("few", "three", "--layers", "1,4-5", "--heads", "1", "--spectra-only", *cut_at, *everything)
+    few, _ = capture("few", "three", "--layers", some, "--heads", "1", "--spectra-only", *cut_at, *everything)
     check_spectrum(checks, tools, few, 100, 9, sums_of=part)
     for single, arguments in ((many, states), (added, sums)):
         shards = [capture(f"{os.path.basename(single)}-{i}", "many", *arguments, "--shard", f"{i}/2")[0] for i in range(2)]
