@@ -176,9 +176,11 @@ int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *ne
         status = record_all(&run, err);
         fkv_progress_finish(&run.progress);
         if (status == FKV_OK) status = fkv_capture_finish(run.writer, err);
-        if (status && run.index > 0)
-            fkv_error_prefix(err, "%lld recordings are whole, the same command with --resume goes on",
-                             (long long)run.index);
+        if (status && run.index > 0 && err) {
+            const struct fkv_error why = *err;
+            fkv_fail(err, "%.800s (%lld recordings are whole; the same command with --resume goes on)", why.message,
+                     (long long)run.index);
+        }
     }
     summary->seconds = fkv_seconds() - started;
     fkv_session_close(run.session);
