@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "analyze/command.h"
+#include "kernels/base/start.h"
 
 const char *argp_program_version = "freqkv-analyze " FKV_VERSION;
 
@@ -45,6 +46,7 @@ static const struct argp parser = {NULL, parse, "COMMAND ...", doc, NULL, NULL, 
 
 int main(int argc, char **argv) {
     struct choice choice = {0};
+    fkv_start(argv);
     argp_err_exit_status = 2;
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &choice);
     char name[64];

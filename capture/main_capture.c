@@ -10,6 +10,7 @@
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/start.h"
 
 const char *argp_program_version = "freqkv-capture " FKV_VERSION;
 
@@ -262,6 +263,7 @@ int main(int argc, char **argv) {
     struct fkv_error err;
     const struct argp_child children[] = {{&fkv_engine_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {.options = options, .parser = parse, .doc = before, .children = children};
+    fkv_start(argv);
     fkv_engine_options_default(&c.engine);
     c.recorder = (struct fkv_recorder_options){.states = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE,
                                                .dtype = FKV_F16,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "replay/commands.h"
+#include "kernels/base/start.h"
 
 const char *argp_program_version = "freqkv-replay " FKV_VERSION;
 
@@ -28,6 +29,7 @@ static void print_help(FILE *to) {
 }
 
 int main(int argc, char **argv) {
+    fkv_start(argv);
     argp_err_exit_status = 2;
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))) {
         print_help(stdout);

@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-#ifndef FKV_PLAIN
-#include <cblas.h>
-#endif
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/lanes.h"
@@ -23,14 +20,10 @@ static int cpu_open(int device, int threads, struct fkv_backend **out, struct fk
     if (threads < 0) return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", threads);
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
-    /* asked once: openblas_set_num_threads changes OpenMP's answer too, and a second backend must not end up with one thread */
-    static int default_threads;
-    if (!default_threads) default_threads = omp_get_max_threads();
-    b->threads = threads ? threads : default_threads;
+    b->threads = threads ? threads : omp_get_max_threads();
     b->simd = fkv_simd_choose();
-#ifndef FKV_PLAIN
-    openblas_set_num_threads(1); /* every sgemm is one unit of our own regions, even where those run on one thread */
-#endif
+    /* For the whole process: OpenBLAS (one thread inside our regions, OpenMP's number outside) and every other loop obey --threads too. */
+    omp_set_num_threads(b->threads);
     *out = b;
     return FKV_OK;
 }

@@ -11,7 +11,7 @@ head -c 4000 data/the_tide_mill.txt >"$work/text.txt"
 
 check() {
     echo "valgrind: $*" | sed "s|$bin/||; s|$work/||g"
-    OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=Haswell valgrind --quiet --error-exitcode=99 --leak-check=full \
+    OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=Haswell valgrind --quiet --error-exitcode=99 --leak-check=full \
         --errors-for-leak-kinds=definite --suppressions=tests/e2e/valgrind.supp "$@" >"$work/out" 2>"$work/log" || {
         cat "$work/log"
         exit 1
