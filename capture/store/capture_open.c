@@ -204,16 +204,31 @@ static char *folder_of_face(const char *path) {
     return NULL;
 }
 
+static void describe_info(const struct fkv_capture_info *info, FILE *f) {
+    fprintf(f, "%s %s %s states %x sums %d\nlayers", info->model_sha256, info->options ? info->options : "",
+            fkv_dtype_name(info->dtype), info->states, info->spectra_only);
+    for (int32_t i = 0; i < info->layer_count; i++) fprintf(f, " %d", info->layer_index[i]);
+    fprintf(f, "\nheads");
+    for (int32_t i = 0; i < info->head_count; i++) fprintf(f, " %d", info->head_index[i]);
+    fprintf(f, "\n");
+}
+
+/* Model, options and texts decide what our captures hold. A user's own file says nothing of the kind: its size and time of change stand in for its contents. */
 static int identify(struct fkv_capture *c, struct fkv_error *err) {
     char *text = NULL;
     size_t bytes = 0;
     FILE *f = open_memstream(&text, &bytes);
     if (!f) return fkv_fail(err, "%s: out of memory", c->path);
-    fprintf(f, "%s\n", c->info.model_sha256);
+    describe_info(&c->info, f);
     for (int32_t i = 0; i < c->count; i++) {
-        const struct fkv_recording *r = &c->entries[i].recording;
+        const struct entry *e = &c->entries[i];
+        const struct fkv_recording *r = &e->recording;
+        struct stat file;
         fprintf(f, "%s %lld %lld\n", *r->text_sha256 ? r->text_sha256 : r->name, (long long)r->offset,
                 (long long)r->n_tokens);
+        if (!*r->text_sha256 && !stat(e->file, &file))
+            fprintf(f, "%lld %lld.%09ld\n", (long long)file.st_size, (long long)file.st_mtim.tv_sec,
+                    file.st_mtim.tv_nsec);
     }
     int status =
         fclose(f) ? fkv_fail(err, "%s: out of memory", c->path) : fkv_sha256_memory(text, bytes, c->sha256, err);

@@ -319,6 +319,37 @@ static void sums_come_back(void **state) {
     test_remove_folder(folder);
 }
 
+static void identity(const char *path, char out[65]) {
+    struct fkv_error err;
+    struct fkv_capture *c;
+    assert_ok(fkv_capture_open(path, &c, &err), err);
+    snprintf(out, 65, "%s", fkv_capture_sha256(c));
+    fkv_capture_close(c);
+}
+
+static void captures_of_one_text_differ_in_identity_when_their_contents_do(void **state) {
+    (void)state;
+    test_seed();
+    struct sample s;
+    char base[256], path[4][300], sha[4][65];
+    test_make_folder(base);
+    for (int i = 0; i < 4; i++) snprintf(path[i], sizeof path[i], "%s/%d", base, i);
+    sample_make(&s, FKV_F16, 3, 60, '1');
+    sample_save(&s, path[0], 512);
+    sample_save(&s, path[1], 512);
+    s.info.dtype = FKV_F32;
+    sample_save(&s, path[2], 512);
+    s.info.n_layers = 7;
+    s.info.layer_index[s.info.layer_count - 1] = 6; /* as many layers, another one */
+    sample_save(&s, path[3], 512);
+    for (int i = 0; i < 4; i++) identity(path[i], sha[i]);
+    assert_string_equal(sha[0], sha[1]);
+    assert_string_not_equal(sha[0], sha[2]);
+    assert_string_not_equal(sha[2], sha[3]);
+    sample_free(&s);
+    test_remove_folder(base);
+}
+
 static void merging_copies_recordings_in_order(void **state) {
     (void)state;
     test_seed();
@@ -376,6 +407,7 @@ int main(void) {
         cmocka_unit_test(a_recording_without_all_its_rows_is_not_committed),
         cmocka_unit_test(a_killed_run_resumes_to_the_same_bytes),
         cmocka_unit_test(sums_come_back),
+        cmocka_unit_test(captures_of_one_text_differ_in_identity_when_their_contents_do),
         cmocka_unit_test(merging_copies_recordings_in_order),
         cmocka_unit_test(bytes_on_disk_are_foreseen),
     };
