@@ -7,34 +7,27 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_BANDS = 128, PANEL_BANDS = 64, MOST_PANELS = 36, SUBSET = 24 };
+#include "analyze/statistics.h"
+
+enum { MOST_PANELS = 36, SUBSET = 24 };
 
 static const char frequency_label[] = "frequency (cycles per token)";
 static const char power_label[] = "power per channel (DCT-II, orthonormal)";
 static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, null_shade = {0.45, 0.45, 0.45, 0.22},
                               floor_color = {0.6, 0.4, 0.4, 1};
 
-/* Bands of coefficients 1 .. n-1 with t = 0 in front: edge [bands + 1], band i is edge[i] <= t < edge[i + 1]. Returns their number. */
-static int log_bands(int n, int most, int edge[MOST_BANDS + 2]) {
-    int bands = 0;
-    edge[bands++] = 0;
-    for (int i = 0; i < most && edge[bands - 1] < n - 1; i++) {
-        int t = (int)ceil(exp(log(n) * i / most) - 1e-9);
-        if (t > edge[bands - 1]) edge[bands++] = t;
-    }
-    edge[bands] = n;
-    return bands;
-}
-
+/* The spectrum's own bands (those of the CSV) with t = 0 in front: band i is edge[i] <= t < edge[i + 1]. */
 struct bands {
-    int count, edge[MOST_BANDS + 2];
-    double frequency[MOST_BANDS + 1]; /* cycles per token at the geometric middle; 0 for the first */
+    int count, edge[FKV_BANDS + 2];
+    double frequency[FKV_BANDS + 1]; /* cycles per token at the geometric middle; 0 for the first */
 };
 
-static void make_bands(struct bands *b, int n, int most) {
-    b->count = log_bands(n, most, b->edge);
+static void make_bands(struct bands *b, const struct fkv_spectrum *s) {
+    b->count = s->bands + 1;
+    b->edge[0] = 0;
+    for (int i = 0; i <= s->bands; i++) b->edge[i + 1] = s->band_edge[i];
     b->frequency[0] = 0;
-    for (int i = 1; i < b->count; i++) b->frequency[i] = sqrt((double)b->edge[i] * (b->edge[i + 1] - 1)) / (2.0 * n);
+    for (int i = 1; i < b->count; i++) b->frequency[i] = sqrt((double)b->edge[i] * (b->edge[i + 1] - 1)) / (2.0 * s->n);
 }
 
 static double band_mean(const double *values, const struct bands *b, int i) {
@@ -70,15 +63,31 @@ static struct fkv_line layer_line(const struct fkv_spectrum *s, int l) {
                              .markers = s->n <= 32};
 }
 
-/* One standard error around each layer's line, where there are few enough layers to tell. The mean of the single coefficients' errors: what full correlation
- * between heads and within a band gives, an upper bound. */
+/* The standard error of a layer's band, mean over heads: what full correlation between heads gives, an upper bound. */
+static double layer_error(const struct fkv_spectrum *s, int layer, int band) {
+    double sum = 0;
+    for (int h = 0; h < s->heads; h++) {
+        size_t row = (size_t)layer * (size_t)s->heads + (size_t)h;
+        sum += band ? s->band_se[row * (size_t)s->bands + (size_t)band - 1] : s->power_se[row * (size_t)s->n];
+    }
+    return sum / s->heads;
+}
+
+static bool has_errors(const struct fkv_spectrum *s) {
+    return s->layers <= FKV_PLOT_FEW && s->bands &&
+           any_finite(s->band_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->bands);
+}
+
+/* One standard error around each layer's line, where there are few enough layers to tell. */
 static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
                       struct fkv_error *err) {
-    double mean[MOST_BANDS + 1], se[MOST_BANDS + 1], low[MOST_BANDS + 1], high[MOST_BANDS + 1];
+    double mean[FKV_BANDS + 1], low[FKV_BANDS + 1], high[FKV_BANDS + 1];
     for (int l = 0; l < s->layers; l++) {
         layer_mean(s, s->power, l, b, mean);
-        layer_mean(s, s->power_se, l, b, se);
-        for (int i = 0; i < b->count; i++) low[i] = fmax(mean[i] - se[i], mean[i] / 10), high[i] = mean[i] + se[i];
+        for (int i = 0; i < b->count; i++) {
+            double se = layer_error(s, l, i);
+            low[i] = fmax(mean[i] - se, mean[i] / 10), high[i] = mean[i] + se;
+        }
         struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
         color.a = 0.25;
         if (fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high, err)) return FKV_FAILED;
@@ -89,7 +98,7 @@ static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const 
 /* The permuted null is flat at the layer's variance without DC, and layers differ by orders of magnitude: few layers show each its own, dashed in its colour; many
  * show the range and the geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
 static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, struct fkv_error *err) {
-    double low[MOST_BANDS + 1], high[MOST_BANDS + 1], middle[MOST_BANDS + 1] = {0}, mean[MOST_BANDS + 1];
+    double low[FKV_BANDS + 1], high[FKV_BANDS + 1], middle[FKV_BANDS + 1] = {0}, mean[FKV_BANDS + 1];
     int n = b->count - 1;
     if (n < 1) return FKV_OK;
     bool few = s->layers > 1 && s->layers <= FKV_PLOT_FEW;
@@ -119,7 +128,7 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
 /* Power over null, layer by layer: the shape beside the levels, which DC and the differences between layers press together in the panel above. */
 static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
                       struct fkv_error *err) {
-    double power[MOST_BANDS + 1], null[MOST_BANDS + 1];
+    double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
     if (b->count < 2) return FKV_OK;
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
     const struct fkv_line level = {.color = null_color, .width = 1.0, .dashed = true};
@@ -149,7 +158,7 @@ static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const s
 
 static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, double *lowest,
                       struct fkv_error *err) {
-    double mean[MOST_BANDS + 1];
+    double mean[FKV_BANDS + 1];
     *lowest = INFINITY;
     for (int l = 0; l < s->layers; l++) {
         char label[32];
@@ -164,13 +173,12 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     return FKV_OK;
 }
 
-static void describe(const struct fkv_spectrum *s, const struct bands *b, int most, char note[FKV_PLOT_NOTE]) {
+static void describe(const struct fkv_spectrum *s, const struct bands *b, char note[FKV_PLOT_NOTE]) {
     int used =
         snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.", s->n,
                  (long long)s->segments, s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
     if (b->count < s->n)
-        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, " Lines: means over at most %d log-spaced bands of t.",
-                 most);
+        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, " Lines: means over %d log-spaced bands of t.", s->bands);
 }
 
 static void append(char note[FKV_PLOT_NOTE], const char *text) {
@@ -185,11 +193,10 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "Power spectrum of %s, mean over heads", fkv_plot_state[s->state]);
     if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err)) return FKV_FAILED;
-    make_bands(&b, s->n, MOST_BANDS);
-    describe(s, &b, MOST_BANDS, note);
+    make_bands(&b, s);
+    describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
-    bool errors = s->layers <= FKV_PLOT_FEW && s->power_se &&
-                  any_finite(s->power_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->n);
+    bool errors = has_errors(s);
     if (errors) append(note, " Shading: \u00b1 1 standard error (upper bound).");
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
@@ -218,7 +225,7 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
  * it): it lies up to four decades above the rest and would leave the small panels nothing but that. */
 static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, const struct bands *b,
                      struct fkv_error *err) {
-    double power[MOST_BANDS + 1], null[MOST_BANDS + 1];
+    double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
     bool few = s->heads <= FKV_PLOT_FEW;
     for (int h = 0; h < s->heads; h++) {
         char label[32];
@@ -260,8 +267,8 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder, co
     double panel_height = rows == 1 ? single[columns] : rows <= 3 ? stacked[columns] : 1.15;
     if (fkv_figure_create(widths[columns], 1 + rows * panel_height, rows, columns, title, &f, err)) return FKV_FAILED;
     fkv_figure_share_axes(f);
-    make_bands(&b, s->n, PANEL_BANDS);
-    describe(s, &b, PANEL_BANDS, note);
+    make_bands(&b, s);
+    describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) is left out.");
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true};

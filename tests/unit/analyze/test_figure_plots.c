@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "analyze/plots.h"
+#include "analyze/statistics.h"
 #include "kernels/base/atomic_file.h"
 
 static const struct fkv_provenance provenance = {"0.0-test", "00ff", "freqkv-analyze", "a/model/folder/"};
@@ -36,7 +37,11 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
     s->documents = test_between(1, 30), s->segments = test_between(1, 1000);
     s->layer_index = ascending(layers), s->head_index = ascending(heads);
     s->power = doubles(values), s->power_se = doubles(values), s->null = null ? doubles(values) : NULL;
-    s->rounding_floor = doubles(curves);
+    s->rounding_floor = doubles(curves), s->band_se = doubles(curves * FKV_BANDS);
+    s->band_edge = calloc(FKV_BANDS + 1, sizeof *s->band_edge);
+    assert_non_null(s->band_edge);
+    s->bands = fkv_band_edges(n, s->band_edge);
+    for (size_t i = 0; i < curves * FKV_BANDS; i++) s->band_se[i] = broken ? NAN : test_uniform();
     for (size_t i = 0; i < curves; i++) {
         double amplitude = pow(10, 2 * test_uniform()), slope = 0.8 + 0.8 * test_uniform();
         s->rounding_floor[i] = amplitude * 1e-5;
@@ -67,7 +72,7 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
 static void free_findings(struct findings *f) {
     struct fkv_spectrum *s = &f->spectrum;
     free(s->layer_index), free(s->head_index), free(s->power), free(s->power_se), free(s->null),
-        free(s->rounding_floor);
+        free(s->rounding_floor), free(s->band_se), free(s->band_edge);
     free(f->error.gamma), free(f->error.floor);
     for (int d = 0; d < 2; d++) free(f->error.retained_energy[d]), free(f->error.relative_error[d]);
 }
