@@ -25,8 +25,6 @@ static const struct fkv_policy *find_policy(const char *name, struct fkv_error *
     return NULL;
 }
 
-int32_t fkv_retained_slots(double gamma, int32_t n) { return (int32_t)floor(gamma * n + 1e-9); }
-
 static int check_window(struct fkv_policy_setup *setup, struct fkv_error *err) {
     if (setup->window <= setup->sinks + setup->recent)
         return fkv_fail(err, "--window: expected more than the %d sinks%s, found %d", setup->sinks,

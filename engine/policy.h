@@ -98,7 +98,4 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                      int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);
 
-/* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */
-int32_t fkv_retained_slots(double gamma, int32_t n);
-
 #endif

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/policy.h"
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"
 
@@ -131,6 +130,8 @@ void fkv_ratios_free(struct fkv_ratios *ratios) {
     free(ratios->texts);
     *ratios = (struct fkv_ratios){0};
 }
+
+int32_t fkv_retained_slots(double gamma, int32_t n) { return (int32_t)floor(gamma * n + 1e-9); }
 
 int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retained, double *mean,
                         struct fkv_error *err) {

@@ -3,6 +3,7 @@
 
 #include <malloc.h>
 
+#include "engine/ratios.h"
 #include "engine/session.h"
 
 enum { TOKENS = 300, VOCAB = 2048 };
