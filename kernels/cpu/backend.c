@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/lanes.h"
 #include "kernels/base/host.h"
 #include "kernels/dct.h"
 
@@ -36,7 +35,6 @@ static void cpu_close(struct fkv_backend *b) {
     free(b->work);
     free(b->rotation.table);
     free(b->rotation.inv_freq);
-    fkv_lane_plan_destroy(b->power_lanes);
     fkv_dct_destroy(b->power_plan);
     free(b);
 }

@@ -43,8 +43,7 @@ struct fkv_backend {
     struct fkv_rotation rotation;
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
     size_t map_scratch;
-    struct fkv_lane_plan *power_lanes; /* one of the two, of the segment length seen last */
-    struct fkv_dct *power_plan;
+    struct fkv_dct *power_plan; /* of the segment length seen last */
     int32_t power_n;
 };
 

@@ -1,9 +1,9 @@
-/* Sixteen channels a vector: AVX-512 F. See lanes.h. */
+/* Sixteen channels a vector: AVX-512 F. See core.h. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/dct/core.h"
 
 typedef __m512 vec;
 enum { LANES = 16, AT_ONCE = 5 };
@@ -16,10 +16,10 @@ static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
 
-#define LANES_TABLE fkv_lanes_avx512
-#define LANES_NAME "avx512"
-#include "kernels/cpu/lanes_loops.h"
+#define DCT_TABLE fkv_dct_avx512
+#define DCT_NAME "avx512"
+#include "kernels/dct/loops.h"
 
 #else
-typedef int fkv_lanes_avx512_is_for_x86;
+typedef int fkv_dct_avx512_is_for_x86;
 #endif

@@ -1,5 +1,6 @@
-/* The transform of lanes.h, included once per instruction set, which supplies: vec of LANES floats; vec_set, vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b),
- * vec_sum; AT_ONCE, how many outputs of an odd butterfly are formed from one reading of its inputs (as many as have room in registers); LANES_TABLE and LANES_NAME. */
+/* The loops of the transform, included once per instruction set, which supplies: vec of LANES floats; vec_set,
+ * vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b), vec_sum; AT_ONCE, how many outputs of an odd
+ * butterfly are formed from one reading of its inputs (as many as have room in registers); DCT_TABLE and DCT_NAME. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -43,7 +44,8 @@ INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t 
     put(y + 3 * out, pair_plus_i(u, v), turn + 4, turned);
 }
 
-/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i S_k, X_(p-k) = C_k + i S_k */
+/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i S_k,
+ * X_(p-k) = C_k + i S_k */
 INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, const struct pair *u, const struct pair *v,
                         const float *root, struct pair *y, size_t out, const float *turn, bool turned) {
     int32_t h = (p - 1) / 2;
@@ -68,7 +70,7 @@ INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, cons
 INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, size_t in, struct pair *y, size_t out,
                           const float *turn, bool turned) {
     int32_t h = (p - 1) / 2, k = 1;
-    struct pair u[FKV_LANE_PRIME / 2], v[FKV_LANE_PRIME / 2], first = x[0], sum = first;
+    struct pair u[FKV_DCT_PRIME / 2], v[FKV_DCT_PRIME / 2], first = x[0], sum = first;
     for (int32_t r = 1; r <= h; r++) {
         struct pair a = x[(size_t)r * in], b = x[(size_t)(p - r) * in];
         u[r - 1] = pair_add(a, b);
@@ -80,7 +82,7 @@ INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, si
     for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
 }
 
-INLINE void run_q(const struct fkv_lane_stage *g, const struct pair *x, struct pair *y, int32_t q, bool turned) {
+INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pair *y, int32_t q, bool turned) {
     size_t s = (size_t)g->s, in = (size_t)g->m * s;
     const float *turn = g->turn + 2 * (size_t)q * (size_t)(g->p - 1);
     x += (size_t)q * s;
@@ -98,9 +100,13 @@ INLINE void run_q(const struct fkv_lane_stage *g, const struct pair *x, struct p
 }
 
 /* a [n] -> its DFT, in a or b (returned); the other one is overwritten. */
-static struct pair *transform(const struct fkv_lane_plan *plan, struct pair *a, struct pair *b) {
-    for (int32_t i = 0; i < plan->stages; i++) {
-        const struct fkv_lane_stage *g = &plan->stage[i];
+static struct pair *transform(const struct fkv_dct *d, struct pair *a, struct pair *b) {
+    if (d->awkward) {
+        fkv_dft_run(d->awkward, (float *)a, (float *)b);
+        return b;
+    }
+    for (int32_t i = 0; i < d->stages; i++) {
+        const struct fkv_dct_stage *g = &d->stage[i];
         run_q(g, a, b, 0, false);
         for (int32_t q = 1; q < g->m; q++) run_q(g, a, b, q, true);
         struct pair *swap = a;
@@ -110,12 +116,92 @@ static struct pair *transform(const struct fkv_lane_plan *plan, struct pair *a, 
     return a;
 }
 
+/* ---- in and out ---- */
+
 INLINE struct pair load_row(const float *x, int32_t width) {
-    if (width == WIDTH) return (struct pair){vec_load(x), vec_load(x + LANES)};
+    if (width >= WIDTH) return (struct pair){vec_load(x), vec_load(x + LANES)};
     float row[WIDTH] = {0};
     memcpy(row, x, (size_t)width * sizeof *row);
     return (struct pair){vec_load(row), vec_load(row + LANES)};
 }
+
+INLINE void store_row(float *x, int32_t width, struct pair a) {
+    float row[WIDTH], *to = width < WIDTH ? row : x;
+    vec_store(to, a.re);
+    vec_store(to + LANES, a.im);
+    if (width < WIDTH) memcpy(x, row, (size_t)width * sizeof *row);
+}
+
+/* Where Makhoul's order puts token j */
+INLINE int32_t place_of(int32_t j, int32_t n) { return j % 2 ? n - 1 - j / 2 : j / 2; }
+
+/* The DFT of a block of channels less their level, in Makhoul's order; in scratch. */
+static const struct pair *spectrum(const struct fkv_dct *d, const float *x, size_t stride, int32_t width,
+                                   struct pair level, float *scratch) {
+    struct pair *a = (struct pair *)(void *)scratch;
+    for (int32_t j = 0; j < d->n; j++) a[place_of(j, d->n)] = pair_sub(load_row(x + (size_t)j * stride, width), level);
+    return transform(d, a, a + d->n);
+}
+
+/* Coefficients t and u = n - t of both channels */
+struct four {
+    struct pair t, u;
+};
+
+/* From rows t and u of the spectrum */
+INLINE struct four unpack(struct pair vt, struct pair vu, const float *last) {
+    vec c = vec_set(last[0]), s = vec_set(last[1]);
+    vec ar = vt.re + vu.re, ai = vt.im - vu.im, br = vt.im + vu.im, bi = vu.re - vt.re;
+    return (struct four){{vec_fma(s, ai, c * ar), vec_fma(s, bi, c * br)},
+                         {vec_fnma(c, ai, s * ar), vec_fnma(c, bi, s * br)}};
+}
+
+/* Back to rows t and u of the spectrum, with real and imaginary parts exchanged */
+INLINE struct four pack(struct pair yt, struct pair yu, const float *last) {
+    vec c = vec_set(last[0]), s = vec_set(last[1]);
+    vec ar = vec_fma(s, yu.re, c * yt.re), ai = vec_fnma(c, yu.re, s * yt.re);
+    vec br = vec_fma(s, yu.im, c * yt.im), bi = vec_fnma(c, yu.im, s * yt.im);
+    return (struct four){{ai + br, ar - bi}, {br - ai, ar + bi}};
+}
+
+/* ---- forward and inverse ---- */
+
+static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels, float *y,
+                        size_t y_stride, float *scratch) {
+    vec first = vec_set(d->last[0]);
+    for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
+        const struct pair *v = spectrum(d, x, x_stride, width, (struct pair){vec_zero(), vec_zero()}, scratch);
+        store_row(y, width, (struct pair){first * v[0].re, first * v[0].im});
+        for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
+            struct four out = unpack(v[t], v[u], d->last + 2 * (size_t)t);
+            store_row(y + (size_t)t * y_stride, width, out.t);
+            store_row(y + (size_t)u * y_stride, width, out.u);
+        }
+    }
+}
+
+static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels, float *x,
+                        size_t x_stride, float *scratch) {
+    vec first = vec_set(d->last[0]);
+    struct pair *a = (struct pair *)(void *)scratch;
+    for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
+        struct pair mean = load_row(y, width);
+        a[0] = (struct pair){first * mean.im, first * mean.re};
+        for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
+            struct four in = pack(load_row(y + (size_t)t * y_stride, width), load_row(y + (size_t)u * y_stride, width),
+                                  d->last + 2 * (size_t)t);
+            a[t] = in.t;
+            a[u] = in.u;
+        }
+        const struct pair *v = transform(d, a, a + d->n);
+        for (int32_t j = 0; j < d->n; j++) {
+            struct pair row = v[place_of(j, d->n)];
+            store_row(x + (size_t)j * x_stride, width, (struct pair){row.im, row.re});
+        }
+    }
+}
+
+/* ---- power ---- */
 
 enum { RUN = 64 }; /* rows summed in float before they go to the sum in double */
 
@@ -133,42 +219,29 @@ static void take_means(const float *x, size_t stride, int32_t n, int32_t width, 
     for (int i = 0; i < WIDTH; i++) mean[i] /= n;
 }
 
-/* Rows of the spectrum t and n - t -> coefficients t and n - t of both channels */
-struct four {
-    struct pair t, u;
-};
-
-INLINE struct four coefficients(struct pair vt, struct pair vu, const float *last) {
-    vec c = vec_set(last[0]), s = vec_set(last[1]);
-    vec ar = vt.re + vu.re, ai = vt.im - vu.im, br = vt.im + vu.im, bi = vu.re - vt.re;
-    return (struct four){{vec_fma(s, ai, c * ar), vec_fma(s, bi, c * br)},
-                         {vec_fnma(c, ai, s * ar), vec_fnma(c, bi, s * br)}};
-}
-
 /* factor: per channel, NULL for 1 */
 INLINE float sum_of_squares(struct pair y, const struct pair *factor) {
     if (factor) return vec_sum(vec_fma(y.re * y.re, factor->re, y.im * y.im * factor->im));
     return vec_sum(vec_fma(y.re, y.re, y.im * y.im));
 }
 
-static void add_squares(const struct fkv_lane_plan *plan, const struct pair *v, const struct pair *factor,
-                        double *power) {
-    int32_t n = plan->n, t = 1, u = n - 1;
+static void add_squares(const struct fkv_dct *d, const struct pair *v, const struct pair *factor, double *power) {
+    int32_t n = d->n, t = 1, u = n - 1;
     for (; t < u; t++, u--) {
-        struct four y = coefficients(v[t], v[u], plan->last + 2 * (size_t)t);
+        struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
         power[t] += (double)sum_of_squares(y.t, factor);
         power[u] += (double)sum_of_squares(y.u, factor);
     }
-    if (t == u) power[t] += (double)sum_of_squares(coefficients(v[t], v[t], plan->last + 2 * (size_t)t).t, factor);
+    if (t == u) power[t] += (double)sum_of_squares(unpack(v[t], v[t], d->last + 2 * (size_t)t).t, factor);
 }
 
 /* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0 where it is constant. */
-static struct pair variance_factors(const struct fkv_lane_plan *plan, const struct pair *v, const float *x,
-                                    size_t stride, int32_t width, float factor[WIDTH]) {
-    int32_t n = plan->n, t = 1, u = n - 1;
+static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v, const float *x, size_t stride,
+                                    int32_t width, float factor[WIDTH]) {
+    int32_t n = d->n, t = 1, u = n - 1;
     struct pair sum = {vec_zero(), vec_zero()};
     for (; t <= u; t++, u--) {
-        struct four y = coefficients(v[t], v[u], plan->last + 2 * (size_t)t);
+        struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
         sum = (struct pair){vec_fma(y.t.re, y.t.re, sum.re), vec_fma(y.t.im, y.t.im, sum.im)};
         if (t < u) sum = (struct pair){vec_fma(y.u.re, y.u.re, sum.re), vec_fma(y.u.im, y.u.im, sum.im)};
     }
@@ -182,31 +255,29 @@ static struct pair variance_factors(const struct fkv_lane_plan *plan, const stru
     return (struct pair){vec_load(factor), vec_load(factor + LANES)};
 }
 
-static void add_block(const struct fkv_lane_plan *plan, const float *x, size_t stride, int32_t width, float *scratch,
-                      double *power, double *normalised) {
-    int32_t n = plan->n;
+static void add_block(const struct fkv_dct *d, const float *x, size_t stride, int32_t width, double *power,
+                      double *normalised, float *scratch) {
+    int32_t n = d->n, real = width < WIDTH ? width : WIDTH;
     double mean[WIDTH];
     float rounded[WIDTH], factor[WIDTH];
-    struct pair *a = (struct pair *)(void *)scratch, *b = a + n;
     take_means(x, stride, n, width, mean);
     for (int i = 0; i < WIDTH; i++) rounded[i] = (float)mean[i];
-    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient comes from the mean in double. */
+    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient comes from the mean
+     * in double. */
     struct pair level = {vec_load(rounded), vec_load(rounded + LANES)};
-    for (int32_t j = 0; j < n; j += 2) a[j / 2] = pair_sub(load_row(x + (size_t)j * stride, width), level);
-    for (int32_t j = 1; j < n; j += 2) a[n - 1 - j / 2] = pair_sub(load_row(x + (size_t)j * stride, width), level);
-    const struct pair *v = transform(plan, a, b);
-    add_squares(plan, v, NULL, power);
-    for (int32_t c = 0; c < width; c++) power[0] += n * mean[c] * mean[c];
+    const struct pair *v = spectrum(d, x, stride, width, level, scratch);
+    add_squares(d, v, NULL, power);
+    for (int32_t c = 0; c < real; c++) power[0] += n * mean[c] * mean[c];
     if (!normalised) return;
-    struct pair factors = variance_factors(plan, v, x, stride, width, factor);
-    add_squares(plan, v, &factors, normalised);
-    for (int32_t c = 0; c < width; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
+    struct pair factors = variance_factors(d, v, x, stride, real, factor);
+    add_squares(d, v, &factors, normalised);
+    for (int32_t c = 0; c < real; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
 }
 
-static void lane_power(const struct fkv_lane_plan *plan, const float *x, size_t stride, int32_t channels,
-                       float *scratch, double *power, double *normalised) {
-    for (int32_t c = 0; c < channels; c += WIDTH)
-        add_block(plan, x + c, stride, channels - c < WIDTH ? channels - c : WIDTH, scratch, power, normalised);
+static void dct_add_power(const struct fkv_dct *d, const float *x, size_t stride, int32_t channels, double *power,
+                          double *normalised, float *scratch) {
+    for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH)
+        add_block(d, x, stride, width, power, normalised, scratch);
 }
 
-const struct fkv_lanes LANES_TABLE = {LANES_NAME, WIDTH, lane_power};
+const struct fkv_dct_set DCT_TABLE = {DCT_NAME, LANES, dct_forward, dct_inverse, dct_add_power};

@@ -1,9 +1,9 @@
-/* Eight channels a vector: AVX2 with FMA. See lanes.h. */
+/* Eight channels a vector: AVX2 with FMA. See core.h. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/dct/core.h"
 
 typedef __m256 vec;
 enum { LANES = 8, AT_ONCE = 2 };
@@ -20,10 +20,10 @@ static inline float vec_sum(vec v) {
 static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void vec_store(float *p, vec v) { _mm256_storeu_ps(p, v); }
 
-#define LANES_TABLE fkv_lanes_avx2
-#define LANES_NAME "avx2"
-#include "kernels/cpu/lanes_loops.h"
+#define DCT_TABLE fkv_dct_avx2
+#define DCT_NAME "avx2"
+#include "kernels/dct/loops.h"
 
 #else
-typedef int fkv_lanes_avx2_is_for_x86;
+typedef int fkv_dct_avx2_is_for_x86;
 #endif
