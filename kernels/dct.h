@@ -28,8 +28,8 @@ void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride
                      size_t x_stride, float *scratch);
 
 /* Adds the squares of the coefficients of x [n, channels], summed over channels, to power [n], and to normalised [n]
- * (may be NULL) the same with each channel's divided by its variance over tokens; a constant channel adds nothing there.
- * Squares are taken in float32, so that coefficients should lie between 1e-19 and 1e19. */
+ * (may be NULL) the same with each channel's divided by its variance over tokens; a constant channel adds nothing
+ * there. Squares are taken in float32, so that coefficients should lie between 1e-19 and 1e19. */
 void fkv_dct_add_power(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, double *power,
                        double *normalised, float *scratch);
 

@@ -3,21 +3,20 @@
  *
  * Makhoul 1980, "A fast cosine transform in one and two dimensions": with v the even tokens followed by the odd ones
  * reversed, and V its DFT, P + iQ = V_t exp(-i pi t / 2n) holds two coefficients, y_t = P and y_(n-t) = -Q (up to
- * scale). Two real channels a, b travel as one complex one, V = A + iB, and come apart by A_t = (V_t + conj V_(n-t)) /
- * 2, B_t = (V_t - conj V_(n-t)) / 2i. The inverse runs the same steps backwards on the same plan: exchanging real and
- * imaginary parts before and after turns a DFT into its inverse (times n).
+ * scale). Two real channels a, b travel as one complex one, V = A + iB, and come apart by
+ * A_t = (V_t + conj V_(n-t)) / 2, B_t = (V_t - conj V_(n-t)) / 2i. The inverse runs the same steps backwards on the
+ * same plan: exchanging real and imaginary parts before and after turns a DFT into its inverse (times n).
  *
  * Data lie [token][channel], so a vector's lanes are channels: no transposition, no shuffle, no odd size that is
  * special. A block is two vectors of channels, the first the real parts and the second the imaginary ones. A pair
  * shares one transform's rounding: beside a channel 1000 times as large, the smaller keeps three digits less.
  *
- * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992, section 1.7). With p
- * m of n left and s done, a stage computes, for q < m and i < s,
+ * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992, section 1.7). With
+ * p m of n left and s done, a stage computes, for q < m and i < s,
  *   y[i + s (p q + k)] = w^(q k) sum_r x[i + s (q + m r)] exp(-2 pi i r k / p),   w = exp(-2 pi i / (p m)).
  * Factors 4 and 2 are written out; an odd prime pairs x_r with x_(p-r): sums meet only cosines and differences only
  * sines, (p-1)^2 multiply-adds instead of four times as many. Primes up to 251 are worth that, larger ones are FFTW's,
- * in the same layout: at 409 the three ways of AVX-512, AVX2 and FFTW take 2.0, 2.8 and 2.4 ms, at 601 4.5, 8.5 and
- * 6.7.
+ * in the same layout: at 409 AVX-512, AVX2 and FFTW take 2.2, 2.8 and 2.4 ms, at 601 4.6, 8.5 and 6.7.
  *
  * The power of a spectrum is summed from the same rows and never written out. Keys have channels whose mean is tens of
  * times their deviation; the rounding of that mean would lie over the whole spectrum, so it is taken out before the

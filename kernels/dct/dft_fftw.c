@@ -1,7 +1,8 @@
 /* The DFT of lengths with a large prime factor, through FFTW; the only file that knows of it. Rows hold real and
  * imaginary parts apart, which is FFTW's split format with the lanes as a loop of distance 1.
  *
- * Plans are ESTIMATEd: FFTW_MEASURE wins up to 30%, but plans for 100 to 900 ms, more than a run's compressions cost. */
+ * Plans are ESTIMATEd: FFTW_MEASURE wins up to 30%, but plans for 100 to 900 ms, more than a run's compressions
+ * cost. */
 #include "kernels/dct/core.h"
 
 #if !defined(FKV_PLAIN)

@@ -235,7 +235,7 @@ static void add_squares(const struct fkv_dct *d, const struct pair *v, const str
     if (t == u) power[t] += (double)sum_of_squares(unpack(v[t], v[t], d->last + 2 * (size_t)t).t, factor);
 }
 
-/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0 where it is constant. */
+/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0 where it is constant */
 static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v, const float *x, size_t stride,
                                     int32_t width, float factor[WIDTH]) {
     int32_t n = d->n, t = 1, u = n - 1;

@@ -1,6 +1,6 @@
-/* The DCT in every instruction set: milliseconds of CPU time for 1024 channels, as rows of 1024 and as eight heads of 128,
- * forward, inverse, and both sums of power; beside them FFTW's own forward DCT of the rows. Each is the least of several
- * rounds: what else runs on the machine takes caches away and only ever adds. */
+/* The DCT in every instruction set: milliseconds of CPU time for 1024 channels, as rows of 1024 and as eight heads of
+ * 128, forward, inverse, and both sums of power; beside them FFTW's own forward DCT of the rows. Each is the least of
+ * several rounds: what else runs on the machine takes caches away and only ever adds. */
 #include <fftw3.h>
 #include <math.h>
 #include <time.h>
@@ -23,7 +23,7 @@ struct data {
     double *sums;           /* [2, n] */
 };
 
-/* What is timed; d is n rows of `width` channels, one head after another. */
+/* What is timed: CHANNELS / width heads, one after another, each n rows of `width` channels */
 typedef void operation(const struct fkv_dct *plan, int n, int width, struct data d);
 
 static void forward(const struct fkv_dct *plan, int n, int width, struct data d) {

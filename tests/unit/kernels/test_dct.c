@@ -1,5 +1,5 @@
-/* The DCT by its properties, and against the O(n^2) sum in double precision, in every instruction set that this processor
- * has. */
+/* The DCT by its properties, and against the O(n^2) sum in double precision, in every instruction set that this
+ * processor has. */
 #include "kernels/dct/core.h"
 #include "tests/unit/support.h"
 
@@ -169,7 +169,8 @@ static void reversing_time_flips_odd_coefficients(void **state) {
     drop(d);
 }
 
-/* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what lies between rows is left alone. */
+/* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what lies between rows
+ * is left alone. */
 static void each_channel_is_on_its_own_whatever_the_layout(void **state) {
     (void)state;
     for (int round = 0; round < 30; round++) {
@@ -216,7 +217,8 @@ static void exact_power(const float *x, size_t stride, int n, int channels, doub
     free(wave);
 }
 
-/* found adds to 1; against the largest power but the first's, for a float32 transform spreads its rounding over all t */
+/* `found` was added to 1. Errors are held against the largest power but the first: a float32 transform spreads its
+ * rounding over all t. */
 static void assert_power_close(int n, const double *found, const double *expected) {
     double largest = 0;
     for (int t = 1; t < n; t++) largest = fmax(largest, expected[t]);
