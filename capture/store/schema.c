@@ -182,6 +182,13 @@ static int get_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_er
     if (numbers && count != info->head_dim / 2)
         return fkv_fail(err, "attribute inv_freq: expected %d numbers (head_dim/2), found %lld", info->head_dim / 2,
                         (long long)count);
+    if (!isfinite(info->rope_theta) || !isfinite(info->attention_scale))
+        return fkv_fail(err, "attributes rope_theta and attention_scale: expected finite numbers, found %g and %g",
+                        info->rope_theta, info->attention_scale);
+    for (int64_t i = 0; numbers && i < count; i++)
+        if (!isfinite(info->inv_freq[i]))
+            return fkv_fail(err, "attribute inv_freq[%lld]: expected a finite number, found %g", (long long)i,
+                            info->inv_freq[i]);
     return FKV_OK;
 }
 

@@ -307,6 +307,24 @@ static void shapes_that_disagree_are_refused(void **state) {
     assert_refused(fkv_capture_merge(parts, 1, in_base("m"), &err), err, "expected a folder made by freqkv-capture");
 }
 
+static void a_rotation_that_is_not_finite_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_h5_writer *w;
+    struct fkv_capture *c;
+    const int64_t dims[4] = {1, 1, 3, 2};
+    const double data[6] = {0};
+    const char *path = in_base("turning.h5");
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "n_layers", 1, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "n_kv_heads", 1, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "head_dim", 2, &err), err);
+    assert_ok(fkv_h5_put_double(w, "/", "rope_theta", NAN, &err), err);
+    assert_ok(fkv_h5_put(w, "/document/key", FKV_H5_F64, 4, dims, data, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "rope_theta and attention_scale: expected finite numbers");
+}
+
 static void reads_outside_a_recording_are_refused(void **state) {
     (void)state;
     struct fkv_error err;
