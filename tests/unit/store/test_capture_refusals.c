@@ -355,6 +355,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_flipped_bit_never_changes_a_state, make, clean),
         cmocka_unit_test_setup_teardown(a_users_own_file_needs_little, make, clean),
         cmocka_unit_test_setup_teardown(shapes_that_disagree_are_refused, make, clean),
+        cmocka_unit_test_setup_teardown(a_rotation_that_is_not_finite_is_refused, make, clean),
         cmocka_unit_test_setup_teardown(reads_outside_a_recording_are_refused, make, clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
