@@ -6,8 +6,8 @@
  * memory once.
  *
  * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS'
- * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone (`open` tells OpenBLAS
- * so). float32 weights on a 4-byte boundary need no panel.
+ * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone (OpenBLAS does so inside
+ * a parallel region). float32 weights on a 4-byte boundary need no panel.
  *
  * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096,
  * GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own choice, Cooperlake) bf16 16 rows 86/25, 64

@@ -30,6 +30,16 @@ static inline vec vec_load(const void *p, enum fkv_dtype t) {
     return vec_from_halves(_mm_loadu_si128(p), t);
 }
 
+static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
+    if (t == FKV_F32) {
+        out[0] = _mm256_loadu_ps(p), out[1] = _mm256_loadu_ps((const float *)p + LANES);
+        return;
+    }
+    __m256i both = _mm256_loadu_si256(p);
+    out[0] = vec_from_halves(_mm256_castsi256_si128(both), t);
+    out[1] = vec_from_halves(_mm256_extracti128_si256(both, 1), t);
+}
+
 static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
     char padded[32] = {0};
     memcpy(padded, p, (size_t)n * fkv_dtype_bytes(t));

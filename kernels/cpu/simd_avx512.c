@@ -25,6 +25,16 @@ static inline vec vec_load(const void *p, enum fkv_dtype t) {
     return vec_from_halves(_mm256_loadu_si256(p), t);
 }
 
+static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
+    if (t == FKV_F32) {
+        out[0] = _mm512_loadu_ps(p), out[1] = _mm512_loadu_ps((const float *)p + LANES);
+        return;
+    }
+    __m512i both = _mm512_loadu_si512(p);
+    out[0] = vec_from_halves(_mm512_castsi512_si256(both), t);
+    out[1] = vec_from_halves(_mm512_extracti64x4_epi64(both, 1), t);
+}
+
 static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
     __mmask16 first = (__mmask16)((1u << n) - 1);
     if (t == FKV_F32) return _mm512_maskz_loadu_ps(first, p);
