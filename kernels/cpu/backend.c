@@ -1,9 +1,8 @@
-/* The CPU backend's table, its memory and its scratch.
+/* The CPU backend's table and its scratch (its buffers are host_buffer.h's).
  *
  * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it);
- * an operation that is asked for more rows than were reserved refuses. Buffers are plain memory, adopted ones the
- * caller's, so `address` is a host pointer and `synchronize` has nothing to wait for. Threads: `threads` OpenMP
- * threads per region, and results do not depend on which thread did what. */
+ * an operation that is asked for more rows than were reserved refuses. Threads: `threads` OpenMP threads per region,
+ * and results do not depend on which thread did what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -98,71 +97,6 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, s
     return FKV_OK;
 }
 
-static int cpu_synchronize(struct fkv_backend *b, struct fkv_error *err) {
-    (void)b, (void)err;
-    return FKV_OK;
-}
-
-static int make_buffer(void *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
-    struct fkv_buffer *buffer = data ? malloc(sizeof *buffer) : NULL;
-    if (!buffer) {
-        if (owned) free(data);
-        return fkv_fail(err, "out of memory: a buffer of %zu bytes", bytes);
-    }
-    *buffer = (struct fkv_buffer){data, bytes, owned};
-    *out = buffer;
-    return FKV_OK;
-}
-
-static int cpu_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
-    (void)b;
-    return make_buffer(allocate(bytes), bytes, true, out, err);
-}
-
-static int cpu_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
-                            struct fkv_error *err) {
-    (void)b;
-    return make_buffer((void *)host, bytes, false, out, err);
-}
-
-static void cpu_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
-    (void)b;
-    if (!buffer) return;
-    if (buffer->owned) free(buffer->data);
-    free(buffer);
-}
-
-static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, struct fkv_error *err) {
-    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
-    return fkv_fail(err, "%zu bytes at %zu do not lie in a buffer of %zu", bytes, offset, buffer->bytes);
-}
-
-static int cpu_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
-                     struct fkv_error *err) {
-    (void)b;
-    if (check_range(to, offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memcpy(to->data + offset, from, bytes);
-    return FKV_OK;
-}
-
-static int cpu_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
-                    struct fkv_error *err) {
-    (void)b;
-    if (check_range(from, offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memcpy(to, from->data + offset, bytes);
-    return FKV_OK;
-}
-
-static int cpu_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
-                    size_t from_offset, size_t bytes, struct fkv_error *err) {
-    (void)b;
-    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memmove(to->data + to_offset, from->data + from_offset, bytes);
-    return FKV_OK;
-}
-
-static const void *cpu_address(const struct fkv_buffer *buffer) { return buffer->data; }
-
 const struct fkv_backend_ops fkv_cpu_backend = {
     .abi = FKV_BACKEND_ABI,
     .name = "cpu",
@@ -170,14 +104,14 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .close = cpu_close,
     .info = cpu_info,
     .reserve = cpu_reserve,
-    .synchronize = cpu_synchronize,
-    .buffer_create = cpu_buffer_create,
-    .buffer_adopt = cpu_buffer_adopt,
-    .buffer_release = cpu_buffer_release,
-    .write = cpu_write,
-    .read = cpu_read,
-    .copy = cpu_copy,
-    .address = cpu_address,
+    .synchronize = fkv_host_synchronize,
+    .buffer_create = fkv_host_buffer_create,
+    .buffer_adopt = fkv_host_buffer_adopt,
+    .buffer_release = fkv_host_buffer_release,
+    .write = fkv_host_write,
+    .read = fkv_host_read,
+    .copy = fkv_host_copy,
+    .address = fkv_host_address,
     .embed = fkv_cpu_embed,
     .norm_qkv = fkv_cpu_norm_qkv,
     .append = fkv_cpu_append,

@@ -9,13 +9,7 @@
 #include <omp.h>
 
 #include "kernels/cpu/simd.h"
-#include "kernels/kernels.h"
-
-struct fkv_buffer {
-    char *data;
-    size_t bytes;
-    bool owned;
-};
+#include "kernels/host_buffer.h"
 
 struct fkv_dct;
 struct fkv_map {

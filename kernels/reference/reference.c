@@ -1,5 +1,5 @@
 /* The reference backend: every operation of kernels.h as its equation, in double precision, rounded once to the output. It is what the fast
- * backends are tested against, so nothing here is clever; one thread, no blocking, no vector code. This file owns its memory and its table. */
+ * backends are tested against, so nothing here is clever; one thread, no blocking, no vector code. This file owns its scratch and its table. */
 #include "kernels/reference/reference.h"
 
 #include <math.h>
@@ -61,72 +61,6 @@ static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *lim
     return FKV_OK;
 }
 
-static int reference_synchronize(struct fkv_backend *b, struct fkv_error *err) {
-    (void)b, (void)err; /* everything runs at once */
-    return FKV_OK;
-}
-
-static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
-    *out = data ? malloc(sizeof **out) : NULL;
-    if (!*out) {
-        if (owned) free(data);
-        return fkv_fail(err, "reference backend: no memory for a buffer of %zu bytes", bytes);
-    }
-    **out = (struct fkv_buffer){.data = data, .bytes = bytes, .owned = owned};
-    return FKV_OK;
-}
-
-static int buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
-    (void)b;
-    size_t room = (bytes + 63) / 64 * 64;
-    return make_buffer(aligned_alloc(64, room ? room : 64), bytes, true, out, err);
-}
-
-static int buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
-                        struct fkv_error *err) {
-    (void)b;
-    return make_buffer((char *)(uintptr_t)host, bytes, false, out, err); /* operations only read what was adopted */
-}
-
-static void buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
-    (void)b;
-    if (!buffer) return;
-    if (buffer->owned) free(buffer->data);
-    free(buffer);
-}
-
-static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, struct fkv_error *err) {
-    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
-    return fkv_fail(err, "reference backend: bytes %zu to %zu lie outside a buffer of %zu", offset, offset + bytes,
-                    buffer->bytes);
-}
-
-static int reference_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
-                           struct fkv_error *err) {
-    (void)b;
-    if (check_range(to, offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memcpy(to->data + offset, from, bytes);
-    return FKV_OK;
-}
-
-static int reference_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
-                          struct fkv_error *err) {
-    (void)b;
-    if (check_range(from, offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memcpy(to, from->data + offset, bytes);
-    return FKV_OK;
-}
-
-static int reference_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
-                          size_t from_offset, size_t bytes, struct fkv_error *err) {
-    (void)b;
-    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err)) return FKV_FAILED;
-    if (bytes) memmove(to->data + to_offset, from->data + from_offset, bytes);
-    return FKV_OK;
-}
-
-static const void *reference_address(const struct fkv_buffer *buffer) { return buffer->data; }
-
 const struct fkv_backend_ops fkv_reference_backend = {
     .abi = FKV_BACKEND_ABI,
     .name = "reference",
@@ -134,14 +68,14 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .close = reference_close,
     .info = reference_info,
     .reserve = reference_reserve,
-    .synchronize = reference_synchronize,
-    .buffer_create = buffer_create,
-    .buffer_adopt = buffer_adopt,
-    .buffer_release = buffer_release,
-    .write = reference_write,
-    .read = reference_read,
-    .copy = reference_copy,
-    .address = reference_address,
+    .synchronize = fkv_host_synchronize,
+    .buffer_create = fkv_host_buffer_create,
+    .buffer_adopt = fkv_host_buffer_adopt,
+    .buffer_release = fkv_host_buffer_release,
+    .write = fkv_host_write,
+    .read = fkv_host_read,
+    .copy = fkv_host_copy,
+    .address = fkv_host_address,
     .embed = fkv_reference_embed,
     .norm_qkv = fkv_reference_norm_qkv,
     .append = fkv_reference_append,

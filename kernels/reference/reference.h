@@ -2,13 +2,7 @@
 #ifndef FKV_KERNELS_REFERENCE_REFERENCE_H
 #define FKV_KERNELS_REFERENCE_REFERENCE_H
 
-#include "kernels/kernels.h"
-
-struct fkv_buffer {
-    char *data;
-    size_t bytes;
-    bool owned; /* false: adopted from the caller */
-};
+#include "kernels/host_buffer.h"
 
 struct fkv_backend {
     double *scratch;
