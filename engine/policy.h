@@ -51,9 +51,9 @@ struct fkv_policy_setup {
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
 };
 
-/* Where one (layer, KV head) stands. */
+/* Where one (layer, sequence, KV head) stands. */
 struct fkv_head {
-    int32_t layer, kv_head;
+    int32_t layer, sequence, kv_head;
     int32_t slots;  /* in use, of setup->capacity */
     int32_t rounds; /* actions so far */
     int64_t tokens; /* appended so far */
@@ -79,6 +79,7 @@ struct fkv_policy {
     bool has_window, has_gamma;
     bool acts_at_block_end, per_query_head;
     int32_t needs_recent_queries;
+    int32_t max_spans; /* of a view; the session pads with empty ones, so that decode steps have one shape */
     /* Checks the options further and sets capacity. `block`: most rows appended at once; `max_tokens`: most tokens a session will see. */
     int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
     int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);

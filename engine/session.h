@@ -1,6 +1,6 @@
-/* A session: one mutable timeline over an immutable model. It owns the KV cache, the per-head schedule and all scratch; everything is
+/* A session: one or more mutable timelines (sequences: independent documents side by side) over an immutable model. It owns the KV cache, the per-head schedule and all scratch; everything is
  * allocated when it opens, nothing in a step. Tokens are fed in blocks of any size up to options.block; the block size serves the matrix
- * products and never changes a result beyond rounding, and a block of one token is a decode step. */
+ * products and never changes a result beyond rounding, and a block of one token per sequence is a decode step. What one sequence sees never depends on the others. */
 #ifndef FKV_ENGINE_SESSION_H
 #define FKV_ENGINE_SESSION_H
 
@@ -15,7 +15,8 @@ struct fkv_session;
 struct fkv_snapshot;
 
 struct fkv_session_options {
-    int32_t block;      /* most tokens per feed; 0: 512 */
+    int32_t block;      /* most tokens per feed, all sequences together; 0: 512 */
+    int32_t sequences;  /* 0: 1 */
     int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained context */
     enum fkv_dtype cache_dtype;
     bool measure_energy; /* fill the energies of compression events */
@@ -24,17 +25,26 @@ struct fkv_session_options {
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
                      const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
-void fkv_session_reset(struct fkv_session *s); /* an empty cache, token 0; statistics are kept */
+/* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept. */
+void fkv_session_reset(struct fkv_session *s, int32_t sequence);
+enum { FKV_ALL_SEQUENCES = -1 };
 
 /* Bytes the cache and scratch of such a session take, without opening one. */
 int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, int64_t *cache_bytes, int64_t *scratch_bytes,
                       struct fkv_error *err);
 
-/* Runs `count` tokens (1 .. block) through all layers. Their final hidden states stay until the next feed. */
+/* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay until the next feed. */
 int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count, struct fkv_error *err);
-/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol); others do nothing. */
-int fkv_session_end_block(struct fkv_session *s, struct fkv_error *err);
+/* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ... lie one after the other, together at most `block`. */
+struct fkv_feed {
+    int32_t sequence;
+    const int32_t *tokens;
+    int32_t count;
+};
+int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count, struct fkv_error *err);
+/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol) on one sequence; others do nothing. */
+int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_error *err);
 
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits, struct fkv_error *err);
@@ -47,15 +57,15 @@ int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int3
 /* How many rows' logits fit scratch at once (64 MiB of them, at least one row); more rows are done in several rounds. */
 int32_t fkv_session_logit_rows(const struct fkv_session *s);
 
-/* Snapshots hold the cache and the schedule, not the last feed's hidden states: feed before asking for logits again. */
+/* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states: feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err);
 void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before its session closes */
 
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
-int64_t fkv_session_tokens(const struct fkv_session *s);               /* in the current timeline */
-const struct fkv_head *fkv_session_heads(const struct fkv_session *s); /* [layers, kv_heads] */
+int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence); /* in its current timeline */
+const struct fkv_head *fkv_session_heads(const struct fkv_session *s);     /* [layers, sequences, kv_heads] */
 /* Rows [row, row+rows) of the last feed: slots each could attend to, compressions before it and tokens since the last one, means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
                            double *since);
@@ -63,7 +73,7 @@ void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t row
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t actions;          /* compressions or evictions, all heads */
-    int64_t cache_bytes_peak; /* most that keys and values in use held, summed over heads */
+    int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
     double seconds, seconds_acting; /* wall time of feed, and of compress and gather in it */
 };
@@ -82,9 +92,13 @@ enum fkv_site {
 struct fkv_tap_event {
     enum fkv_site site;
     int32_t layer;
+    int32_t sequence;
     int64_t token; /* index of row 0 in the timeline (FKV_SITE_ACTION: of the token that triggered it) */
     int32_t rows, heads, head_dim;
-    const void *data;            /* float32, contiguous, valid during the call */
+    /* Float32, contiguous, from byte `offset` of `states` on: what is issued on the backend during the call sees them. */
+    const struct fkv_buffer *states;
+    size_t offset;
+    const void *data;            /* the same as an address, to be read during the call where space is FKV_HOST */
     enum fkv_space space;        /* where data lies */
     const struct fkv_head *head; /* after the action */
     const struct fkv_energy *energy;

@@ -7,7 +7,8 @@
  * Conventions
  *  - Arrays are row-major, slowest index first; a shape stands in brackets: x [rows, dim]. W (out, in): y = W x.
  *  - Buffers are opaque and belong to the backend that made them; offsets are in bytes. Activations are float32.
- *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence` and `synchronize` wait. The CPU runs at once.
+ *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`, `power`, `fetch_wait`, `synchronize`, and `compress` and `gather`
+ *    where energies are asked for, wait. The CPU runs at once.
  *  - Inputs and outputs do not overlap unless an operation says "in place". Nothing is scaled unless an operation says so.
  *  - Item arrays (struct fkv_*_item) live on the host and may be reused as soon as the call returns. Items of one call touch disjoint
  *    rows and slots, so they run in any order.
@@ -29,13 +30,27 @@
 #include "kernels/base/error.h"
 #include "kernels/dtype.h"
 
-enum { FKV_BACKEND_ABI = 1 };
+enum { FKV_BACKEND_ABI = 2 };
 
 struct fkv_backend; /* one processor and its stream; not shared between threads */
 struct fkv_buffer;  /* memory of a backend */
 struct fkv_map;     /* a linear map along tokens, n slots -> L slots, prepared by a backend */
+struct fkv_step;    /* a sequence of operations that is issued again and again */
 
 enum fkv_space { FKV_HOST, FKV_DEVICE };
+
+/* What the matrix products and attention compute in; sums are float32 always. */
+enum fkv_compute {
+    FKV_COMPUTE_NATIVE, /* the CPU: float32; an accelerator: the dtype that each weight is stored in */
+    FKV_COMPUTE_F32,    /* true float32 everywhere (no TF32), to compare processors */
+    FKV_COMPUTE_BF16,   /* bfloat16 products; refused by a processor without them */
+};
+
+struct fkv_backend_options {
+    int device;  /* index of the accelerator; the CPU ignores it */
+    int threads; /* 0: all cores */
+    enum fkv_compute compute;
+};
 
 /* A matrix or vector of the checkpoint, in its own dtype. Absent (no bias, no QK norm): data == NULL. */
 struct fkv_weight {
@@ -59,23 +74,24 @@ struct fkv_qkv_weights {
     float eps;
 };
 
-/* The cache of one layer: key and value [kv_heads, capacity, head_dim] at byte `offset` of each buffer, in `dtype`. */
-struct fkv_cache_layer {
+/* Cache heads: key and value [heads, capacity, head_dim] from byte `offset` of each buffer on, in `dtype`. How heads map to layers, sequences and KV heads is the
+ * session's affair ([layers, sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather whatever is due at once. */
+struct fkv_cache {
     struct fkv_buffer *key, *value;
     size_t offset;
     enum fkv_dtype dtype;
     int32_t capacity; /* slots per head */
 };
 
-/* Rows [row, row+rows) of k and v go to slots [slot, slot+rows) of one KV head; row i is rotated to `position` + i. */
+/* Rows [row, row+rows) of KV head `kv_head` of k and v go to slots [slot, slot+rows) of a cache head; row i is rotated to `position` + i. */
 struct fkv_append_item {
-    int32_t kv_head, row, rows, slot;
+    int32_t cache_head, kv_head, row, rows, slot;
     double position;
 };
 
 /* A run of slots [first, end) that query row i of an item (i = 0, 1, ...) sees where from + i <= slot < until + i, with the query
  * rotated to position + i (position alone where `fixed`). FKV_NO_LIMIT switches a limit off. Slots of all spans of a row share one softmax;
- * the spans of an item must not overlap and every row must see at least one slot. */
+ * the spans of an item must not overlap and every row must see at least one slot; a span may be empty (first == end). */
 struct fkv_span {
     int32_t first, end;
     int32_t from, until;
@@ -85,9 +101,9 @@ struct fkv_span {
 #define FKV_NO_LIMIT_BELOW (-(1 << 30))
 #define FKV_NO_LIMIT_ABOVE (1 << 30)
 
-/* Query rows [row, row+rows) of query heads [head, head+heads), which all read one KV head, attend over spans [span, span+spans) of the call's span array. */
+/* Query rows [row, row+rows) of query heads [head, head+heads), which all read one cache head, attend over spans [span, span+spans) of the call's span array. */
 struct fkv_attend_item {
-    int32_t kv_head, head, heads;
+    int32_t cache_head, head, heads;
     int32_t row, rows;
     int32_t span, spans;
 };
@@ -95,13 +111,13 @@ struct fkv_attend_item {
 /* n slots from `slot` on become map.retained slots from `slot` on, keys and values alike. Keys lie at position + i before and are rotated to position + j
  * after. The map acts on un-rotated keys. Slots beyond slot + retained are then free. */
 struct fkv_compress_item {
-    int32_t kv_head, slot;
+    int32_t cache_head, slot;
     double position;
 };
 
 /* Slots from[0 .. count) (ascending, from[j] >= slot + j) move to slot + j, in place; moved keys are rotated further by `shift` positions. */
 struct fkv_gather_item {
-    int32_t kv_head, slot, count;
+    int32_t cache_head, slot, count;
     const int32_t *from; /* host */
     double shift;
 };
@@ -133,8 +149,9 @@ struct fkv_backend_ops {
     const char *name;
 
     /* ---- life ---- */
-    /* device: index of the accelerator, ignored by the CPU. threads: 0 means all cores. */
-    int (*open)(int device, int threads, struct fkv_backend **out, struct fkv_error *err);
+    /* FKV_OK when this machine has what the backend needs (a supported device, a driver that is new enough). */
+    int (*probe)(struct fkv_error *err);
+    int (*open)(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err);
     void (*close)(struct fkv_backend *b); /* NULL is fine */
     int (*info)(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
     /* Scratch for everything up to `limits`; a second call grows it. */
@@ -154,8 +171,32 @@ struct fkv_backend_ops {
                 struct fkv_error *err);
     int (*copy)(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
                 size_t from_offset, size_t bytes, struct fkv_error *err);
+    /* Rows of `width` float32: from [rows, from_stride] -> to [rows, to_stride]; strides in floats, offsets in bytes. */
+    int (*copy_rows)(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
+                     const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows, int32_t width,
+                     struct fkv_error *err);
     /* Where the contents lie: a host pointer on the CPU, a device pointer elsewhere (for taps, with `info`'s space). */
     const void *(*address)(const struct fkv_buffer *buffer);
+
+    /* ---- states on their way out ---- */
+    /* Host memory that `fetch` fills (pinned where that means something), 64-byte aligned. */
+    int (*host_create)(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err);
+    void (*host_release)(struct fkv_backend *b, void *host); /* NULL is fine */
+    /* Rows of `width` float32, `stride` floats apart, from byte `offset` on -> to [rows, width] in `dtype` (rounded to nearest even), memory of host_create. `to` is filled once
+     * fetch_wait has returned for this ticket or a later one; the source may be overwritten by operations issued after this. */
+    int (*fetch)(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
+                 int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err);
+    /* The one call that a second thread may make while the first goes on issuing operations. */
+    int (*fetch_wait)(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
+
+    /* ---- decode steps ---- */
+    /* What is issued between step_begin and step_end is, from the second time on, the same sequence of operations with the same buffers, weights, shapes
+     * and counts; tokens and the contents of items and spans are what differs. A device records the sequence once and replays it (a CUDA graph); the CPU
+     * runs operations as they come. Operations that wait, compress and gather do not stand within a step. */
+    int (*step_create)(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
+    void (*step_release)(struct fkv_backend *b, struct fkv_step *step); /* NULL is fine */
+    int (*step_begin)(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
+    int (*step_end)(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
 
     /* ---- the steps of a layer; float32 activations ---- */
     /* table (vocab, dim), tokens [rows] on the host -> x [rows, dim] */
@@ -167,15 +208,16 @@ struct fkv_backend_ops {
                     struct fkv_buffer *v, struct fkv_error *err);
     /* k, v [.., kv_heads, head_dim] -> cache slots */
     int (*append)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                  const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
+                  const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
                   int32_t count, struct fkv_error *err);
-    /* x [rows, heads, head_dim] -> out, rotated: row i to position + i. May be in place. */
+    /* rows [row, row+rows) of x [.., heads, head_dim] -> the same rows of out, rotated: row + i to position + i. May be in place. */
     int (*rotate)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                  int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+                  int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                  struct fkv_error *err);
     /* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k) v over the item's spans */
     int (*attend)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                  const struct fkv_cache_layer *cache, const struct fkv_span *spans,
-                  const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+                  const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
+                  int32_t count, struct fkv_buffer *out, struct fkv_error *err);
     /* x += W in, where in [rows, W.cols] and x [rows, W.rows], in place: the output projection and the down projection */
     int (*project_residual)(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
                             int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
@@ -204,9 +246,9 @@ struct fkv_backend_ops {
     void (*map_release)(struct fkv_backend *b, struct fkv_map *map); /* NULL is fine */
     /* energy [count] on the host, or NULL */
     int (*compress)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                    const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                    const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
                     struct fkv_energy *energy, struct fkv_error *err);
-    int (*gather)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+    int (*gather)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
                   const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy, struct fkv_error *err);
 
     /* ---- spectra ---- */
@@ -215,9 +257,25 @@ struct fkv_backend_ops {
      * (about its mean, divided by n; a constant channel adds 0). Outputs on the host. */
     int (*power)(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                  int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+    /* Adds one segment, x as above, to sums that stay with the backend: float64 from byte `at` of `sums` on, laid out as fkv_spectra_layout says. */
+    int (*spectra_add)(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                       int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err);
 };
 
-/* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". */
+/* Where the sums of spectra_add lie, in doubles: power [heads, n], its square [heads, n], normalised power [heads, n], channel means [heads, head_dim], energy (sum
+ * of squares over rows and channels) [heads]. A number in x that is not finite makes its head's energy not finite. */
+struct fkv_spectra_layout {
+    size_t power, squares, normalised, means, energy, count;
+};
+static inline struct fkv_spectra_layout fkv_spectra_layout(int32_t heads, int32_t n, int32_t head_dim) {
+    size_t spectrum = (size_t)heads * (size_t)n, means = (size_t)heads * (size_t)head_dim;
+    struct fkv_spectra_layout layout = {
+        0, spectrum, 2 * spectrum, 3 * spectrum, 3 * spectrum + means, 3 * spectrum + means + (size_t)heads};
+    return layout;
+}
+
+/* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". The CUDA backend is a module, freqkv-cuda.so, loaded when it is asked for: from
+ * the folder of the running program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. */
 int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *err);
 
 extern const struct fkv_backend_ops fkv_cpu_backend;
