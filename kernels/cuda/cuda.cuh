@@ -24,7 +24,8 @@ struct fkv_buffer {
     size_t bytes;
 };
 
-struct fkv_cuda_staging; /* backend.cu */
+struct fkv_cuda_staging;  /* memory.cu */
+struct fkv_cuda_fetching; /* fetch.cu */
 
 struct fkv_backend {
     int device, multiprocessors;
@@ -36,8 +37,8 @@ struct fkv_backend {
     char *scratch;
     size_t scratch_bytes;
     struct fkv_cuda_staging *staging;
-    struct fkv_cuda_fetch *fetching; /* fetch.cu */
-    struct fkv_step *step;           /* being recorded or replayed, or NULL */
+    struct fkv_cuda_fetching *fetching;
+    struct fkv_step *step; /* being recorded or replayed, or NULL */
 };
 
 /* ---- errors ---- */
@@ -99,8 +100,85 @@ static inline struct fkv_cuda_cache fkv_cuda_cache(const struct fkv_cache *c) {
 int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape, const double **device,
                          struct fkv_error *err);
 
-/* ---- the operations, in the order of struct fkv_backend_ops ---- */
-/* fetch.cu: fkv_cuda_host_create, host_release, fetch, fetch_wait. step.cu: step_create, step_release, step_begin, step_end. memory.cu: buffers. Declared where they
- * are defined and gathered in backend.cu. */
+/* ---- the operations: struct fkv_backend_ops says what each does ---- */
+/* backend.cu */
+int fkv_cuda_probe(struct fkv_error *err);
+int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err);
+void fkv_cuda_close(struct fkv_backend *b);
+int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
+int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err);
+/* memory.cu */
+int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
+int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
+                          struct fkv_error *err);
+void fkv_cuda_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer);
+int fkv_cuda_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
+                   struct fkv_error *err);
+int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
+                  struct fkv_error *err);
+int fkv_cuda_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
+                  size_t from_offset, size_t bytes, struct fkv_error *err);
+int fkv_cuda_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
+                       const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows,
+                       int32_t width, struct fkv_error *err);
+const void *fkv_cuda_address(const struct fkv_buffer *buffer);
+/* fetch.cu */
+int fkv_cuda_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err);
+void fkv_cuda_host_release(struct fkv_backend *b, void *host);
+int fkv_cuda_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
+                   int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err);
+int fkv_cuda_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
+/* step.cu */
+int fkv_cuda_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
+void fkv_cuda_step_release(struct fkv_backend *b, struct fkv_step *step);
+int fkv_cuda_step_begin(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
+int fkv_cuda_step_end(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
+/* embed.cu */
+int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
+                   struct fkv_buffer *x, struct fkv_error *err);
+/* layer.cu */
+int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
+                      const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
+                      struct fkv_buffer *v, struct fkv_error *err);
+int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
+                              int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                          const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x,
+                          int32_t rows, struct fkv_buffer *out, struct fkv_error *err);
+int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
+                         const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
+                         struct fkv_error *err);
+/* cache.cu */
+int fkv_cuda_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
+                    const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
+                    int32_t count, struct fkv_error *err);
+int fkv_cuda_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
+                    int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                    struct fkv_error *err);
+int fkv_cuda_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
+                    const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
+                    struct fkv_error *err);
+/* attend.cu */
+int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
+                    const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
+                    int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+/* score.cu */
+int fkv_cuda_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
+                   int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
+int fkv_cuda_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
+                        int32_t vocab, double *kl, struct fkv_error *err);
+/* compress.cu */
+int fkv_cuda_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
+                     struct fkv_error *err);
+void fkv_cuda_map_release(struct fkv_backend *b, struct fkv_map *map);
+int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
+                      const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
+                      struct fkv_energy *energy, struct fkv_error *err);
+/* spectra.cu */
+int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                   int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+int fkv_cuda_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                         int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err);
 
 #endif
