@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* 64-byte aligned, at least one line. */
+static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
+
 static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
     *out = data ? malloc(sizeof **out) : NULL;
     if (!*out) {
@@ -16,7 +19,7 @@ static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer *
 
 int fkv_host_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
     (void)b;
-    return make_buffer(aligned_alloc(64, (bytes + 127) / 64 * 64), bytes, true, out, err);
+    return make_buffer(allocate(bytes), bytes, true, out, err);
 }
 
 int fkv_host_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
@@ -61,9 +64,81 @@ int fkv_host_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset
     return FKV_OK;
 }
 
+/* Bytes that `rows` rows of `width` float32 span. */
+static size_t span_of(size_t stride, int32_t rows, int32_t width) {
+    return rows ? 4 * ((size_t)(rows - 1) * stride + (size_t)width) : 0;
+}
+
+int fkv_host_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
+                       const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows,
+                       int32_t width, struct fkv_error *err) {
+    (void)b;
+    if (check_range(to, to_offset, span_of(to_stride, rows, width), err) ||
+        check_range(from, from_offset, span_of(from_stride, rows, width), err))
+        return FKV_FAILED;
+    for (size_t r = 0; r < (size_t)rows; r++)
+        memcpy(to->data + to_offset + 4 * r * to_stride, from->data + from_offset + 4 * r * from_stride,
+               4 * (size_t)width);
+    return FKV_OK;
+}
+
 const void *fkv_host_address(const struct fkv_buffer *buffer) { return buffer->data; }
 
 int fkv_host_synchronize(struct fkv_backend *b, struct fkv_error *err) {
     (void)b, (void)err;
+    return FKV_OK;
+}
+
+int fkv_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err) {
+    (void)b;
+    *out = allocate(bytes);
+    return *out ? FKV_OK : fkv_fail(err, "out of memory: %zu bytes for states on their way out", bytes);
+}
+
+void fkv_host_release(struct fkv_backend *b, void *host) {
+    (void)b;
+    free(host);
+}
+
+int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
+                   int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err) {
+    (void)b;
+    if (check_range(from, offset, span_of(stride, rows, width), err)) return FKV_FAILED;
+    size_t bytes = (size_t)width * fkv_dtype_bytes(dtype);
+    const float *first = (const float *)(const void *)(from->data + offset);
+    for (size_t r = 0; r < (size_t)rows; r++)
+        fkv_from_f32(first + r * stride, dtype, (size_t)width, (char *)to + r * bytes);
+    *ticket = 0;
+    return FKV_OK;
+}
+
+int fkv_host_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err) {
+    (void)b, (void)ticket, (void)err;
+    return FKV_OK;
+}
+
+int fkv_host_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err) {
+    (void)b, (void)err;
+    *out = NULL;
+    return FKV_OK;
+}
+
+void fkv_host_step_release(struct fkv_backend *b, struct fkv_step *step) { (void)b, (void)step; }
+
+int fkv_host_step_mark(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err) {
+    (void)b, (void)step, (void)err;
+    return FKV_OK;
+}
+
+int fkv_host_probe(struct fkv_error *err) {
+    (void)err;
+    return FKV_OK;
+}
+
+int fkv_host_check_options(const struct fkv_backend_options *options, const char *name, struct fkv_error *err) {
+    if (options->threads < 0)
+        return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", options->threads);
+    if (options->compute == FKV_COMPUTE_BF16)
+        return fkv_fail(err, "compute: the %s backend has no bfloat16 products; use native or f32", name);
     return FKV_OK;
 }

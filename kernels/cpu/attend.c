@@ -38,7 +38,7 @@ struct unit {
 struct attention {
     struct fkv_backend *b;
     const struct fkv_attention_shape *shape;
-    const struct fkv_cache_layer *cache;
+    const struct fkv_cache *cache;
     const struct fkv_span *spans;
     const float *q;
     float *out;
@@ -167,9 +167,9 @@ static void attend_span(const struct attention *a, const struct fkv_span *span, 
     load_queries(a, span, u);
     for (int32_t slot = low; slot < high; slot += KEYS) {
         int32_t keys = least(KEYS, high - slot);
-        score_tile(a, u, fkv_cpu_slot(a->cache->key, a->cache, a->shape->head_dim, u->item->kv_head, slot), keys);
+        score_tile(a, u, fkv_cpu_slot(a->cache->key, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
         soften_tile(a, span, u, slot, keys);
-        add_values(a, u, fkv_cpu_slot(a->cache->value, a->cache, a->shape->head_dim, u->item->kv_head, slot), keys);
+        add_values(a, u, fkv_cpu_slot(a->cache->value, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
     }
 }
 
@@ -197,8 +197,8 @@ static int64_t work_of(const struct attention *a, const struct fkv_attend_item *
 }
 
 int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                   const struct fkv_cache_layer *cache, const struct fkv_span *spans,
-                   const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
+                   const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
+                   int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct attention a = {.b = b,
                           .shape = shape,

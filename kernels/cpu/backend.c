@@ -13,12 +13,11 @@
 
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
-static int cpu_open(int device, int threads, struct fkv_backend **out, struct fkv_error *err) {
-    (void)device;
-    if (threads < 0) return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", threads);
+static int cpu_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+    if (fkv_host_check_options(options, "cpu", err)) return FKV_FAILED;
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
-    b->threads = threads ? threads : omp_get_max_threads();
+    b->threads = options->threads ? options->threads : omp_get_max_threads();
     b->simd = fkv_simd_choose();
     /* For the whole process: OpenBLAS (one thread inside our regions, OpenMP's number outside) and every other loop obey --threads too. */
     omp_set_num_threads(b->threads);
@@ -100,6 +99,7 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, s
 const struct fkv_backend_ops fkv_cpu_backend = {
     .abi = FKV_BACKEND_ABI,
     .name = "cpu",
+    .probe = fkv_host_probe,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,
@@ -111,7 +111,16 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .write = fkv_host_write,
     .read = fkv_host_read,
     .copy = fkv_host_copy,
+    .copy_rows = fkv_host_copy_rows,
     .address = fkv_host_address,
+    .host_create = fkv_host_create,
+    .host_release = fkv_host_release,
+    .fetch = fkv_host_fetch,
+    .fetch_wait = fkv_host_fetch_wait,
+    .step_create = fkv_host_step_create,
+    .step_release = fkv_host_step_release,
+    .step_begin = fkv_host_step_mark,
+    .step_end = fkv_host_step_mark,
     .embed = fkv_cpu_embed,
     .norm_qkv = fkv_cpu_norm_qkv,
     .append = fkv_cpu_append,
@@ -127,4 +136,5 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .compress = fkv_cpu_compress,
     .gather = fkv_cpu_gather,
     .power = fkv_cpu_power,
+    .spectra_add = fkv_cpu_spectra_add,
 };

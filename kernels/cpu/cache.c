@@ -8,7 +8,7 @@
 size_t fkv_cpu_cache_work(const struct fkv_limits *l) { return 2 * (size_t)l->attention.head_dim; }
 
 int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                   const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
+                   const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
                    int32_t count, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
@@ -20,8 +20,8 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
         const struct fkv_append_item *item = &items[n];
         size_t at = (size_t)item->row * stride + (size_t)item->kv_head * d;
         const float *key = fkv_cpu_floats(k) + at, *value = fkv_cpu_floats(v) + at;
-        char *key_to = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->kv_head, item->slot);
-        char *value_to = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->kv_head, item->slot);
+        char *key_to = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, item->slot);
+        char *value_to = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
         float *room = fkv_cpu_work(b), *turned = room + d;
         for (int32_t i = 0; i < item->rows; i++) {
             fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, room), r.half, turned);
@@ -69,7 +69,7 @@ static void measure(const struct fkv_gather_item *item, const char *head, size_t
     }
 }
 
-int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
                    const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
                    struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
@@ -80,8 +80,8 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_gather_item *item = &items[n];
-        char *key = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->kv_head, 0);
-        char *value = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->kv_head, 0);
+        char *key = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, 0);
+        char *value = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, 0);
         float *room = fkv_cpu_work(b), *turn = room + d;
         if (energy) {
             measure(item, key, d, cache->dtype, room, &energy[n].key_before, &energy[n].key_kept);

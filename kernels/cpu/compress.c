@@ -78,7 +78,7 @@ static void compress_states(const struct fkv_map *map, char *states, enum fkv_dt
 }
 
 int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                     const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                     const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
                      struct fkv_energy *energy, struct fkv_error *err) {
     int32_t d = shape->head_dim;
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
@@ -88,12 +88,12 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
         const struct fkv_compress_item *item = &items[unit / 2];
         struct fkv_energy *e = energy ? &energy[unit / 2] : NULL;
         if (unit % 2 == 0)
-            compress_states(map, fkv_cpu_slot(cache->key, cache, d, item->kv_head, item->slot), cache->dtype, d,
+            compress_states(map, fkv_cpu_slot(cache->key, cache, d, item->cache_head, item->slot), cache->dtype, d,
                             &rotation, item->position, fkv_cpu_work(b), e ? &e->key_before : NULL,
                             e ? &e->key_kept : NULL);
         else
-            compress_states(map, fkv_cpu_slot(cache->value, cache, d, item->kv_head, item->slot), cache->dtype, d, NULL,
-                            0, fkv_cpu_work(b), e ? &e->value_before : NULL, e ? &e->value_kept : NULL);
+            compress_states(map, fkv_cpu_slot(cache->value, cache, d, item->cache_head, item->slot), cache->dtype, d,
+                            NULL, 0, fkv_cpu_work(b), e ? &e->value_before : NULL, e ? &e->value_kept : NULL);
     }
     return FKV_OK;
 }

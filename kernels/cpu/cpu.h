@@ -51,10 +51,10 @@ static inline float *fkv_cpu_work(const struct fkv_backend *b) {
     return b->work + (size_t)omp_get_thread_num() * b->work_each;
 }
 static inline const void *fkv_cpu_weight(const struct fkv_weight *w) { return w->data->data + w->offset; }
-static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct fkv_cache_layer *cache, int32_t head_dim,
-                                 int32_t kv_head, int32_t slot) {
+static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct fkv_cache *cache, int32_t head_dim,
+                                 int32_t cache_head, int32_t slot) {
     return states->data + cache->offset +
-           ((size_t)kv_head * (size_t)cache->capacity + (size_t)slot) * (size_t)head_dim *
+           ((size_t)cache_head * (size_t)cache->capacity + (size_t)slot) * (size_t)head_dim *
                fkv_dtype_bytes(cache->dtype);
 }
 
@@ -128,18 +128,19 @@ int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, fl
                         struct fkv_error *err);
 /* rotate.c: */
 int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                   int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+                   int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                   struct fkv_error *err);
 /* cache.c: */
 int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                   const struct fkv_buffer *v, const struct fkv_cache_layer *cache, const struct fkv_append_item *items,
+                   const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
                    int32_t count, struct fkv_error *err);
-int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
                    const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
                    struct fkv_error *err);
 /* attend.c: */
 int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                   const struct fkv_cache_layer *cache, const struct fkv_span *spans,
-                   const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+                   const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
+                   int32_t count, struct fkv_buffer *out, struct fkv_error *err);
 /* score.c: */
 int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
                   int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
@@ -150,10 +151,12 @@ int fkv_cpu_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double g
                     struct fkv_error *err);
 void fkv_cpu_map_release(struct fkv_backend *b, struct fkv_map *map);
 int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                     const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                     const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
                      struct fkv_energy *energy, struct fkv_error *err);
 /* power.c: */
 int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                   int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+int fkv_cpu_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                        int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err);
 
 #endif

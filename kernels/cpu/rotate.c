@@ -59,17 +59,18 @@ const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *
 }
 
 int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                   int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err) {
+                   int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                   struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
-    size_t d = (size_t)shape->head_dim, row = d * (size_t)heads;
-    const float *from = fkv_cpu_floats(x);
-    float *to = fkv_cpu_floats(out);
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)row))
+    size_t d = (size_t)shape->head_dim, width = d * (size_t)heads;
+    const float *from = fkv_cpu_floats(x) + (size_t)row * width;
+    float *to = fkv_cpu_floats(out) + (size_t)row * width;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)width))
     for (int32_t i = 0; i < rows; i++) {
         const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_work(b));
         for (int32_t h = 0; h < heads; h++) {
-            size_t at = (size_t)i * row + (size_t)h * d;
+            size_t at = (size_t)i * width + (size_t)h * d;
             fkv_cpu_turn_by(from + at, turn, r.half, to + at);
         }
     }

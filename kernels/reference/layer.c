@@ -83,15 +83,15 @@ void fkv_reference_turn(const struct fkv_attention_shape *shape, double position
 }
 
 int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                         const struct fkv_buffer *v, const struct fkv_cache_layer *cache,
-                         const struct fkv_append_item *items, int32_t count, struct fkv_error *err) {
+                         const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
+                         int32_t count, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
     double *key = fkv_reference_scratch(b, d, err);
     if (!key) return FKV_FAILED;
     for (const struct fkv_append_item *item = items; item < items + count; item++)
         for (int32_t r = 0; r < item->rows; r++) {
             size_t from = ((size_t)(item->row + r) * (size_t)shape->kv_heads + (size_t)item->kv_head) * d;
-            size_t to = fkv_reference_slot(shape, cache, item->kv_head, item->slot + r);
+            size_t to = fkv_reference_slot(shape, cache, item->cache_head, item->slot + r);
             for (size_t i = 0; i < d; i++) key[i] = ((const float *)k->data)[from + i];
             fkv_reference_turn(shape, item->position + r, key);
             for (size_t i = 0; i < d; i++) {
@@ -104,13 +104,14 @@ int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape
 }
 
 int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                         int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err) {
+                         int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                         struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
     double *turned = fkv_reference_scratch(b, d, err);
     if (!turned) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++)
         for (size_t h = 0; h < (size_t)heads; h++) {
-            size_t at = (r * (size_t)heads + h) * d;
+            size_t at = (((size_t)row + r) * (size_t)heads + h) * d;
             for (size_t i = 0; i < d; i++) turned[i] = ((const float *)x->data)[at + i];
             fkv_reference_turn(shape, position + (double)r, turned);
             for (size_t i = 0; i < d; i++) ((float *)out->data)[at + i] = (float)turned[i];
@@ -121,8 +122,8 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
 /* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k). `work` holds the turned query [head_dim], the output
  * [head_dim] and a score per visible slot. Two passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
-                        const struct fkv_cache_layer *cache, int32_t kv_head, const struct fkv_span *spans,
-                        int32_t count, double *work, float *out, struct fkv_error *err) {
+                        const struct fkv_cache *cache, int32_t cache_head, const struct fkv_span *spans, int32_t count,
+                        double *work, float *out, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim, seen = 0;
     double *turned = work, *sum = work + d, *score = work + 2 * d, largest = -INFINITY, total = 0;
     const char *keys = cache->key->data + cache->offset, *values = cache->value->data + cache->offset;
@@ -131,7 +132,7 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
         fkv_reference_turn(shape, s->fixed ? s->position : s->position + i, turned);
         for (int32_t slot = s->first; slot < s->end; slot++) {
             if (slot < s->from + i || slot >= s->until + i) continue;
-            size_t at = fkv_reference_slot(shape, cache, kv_head, slot);
+            size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double dot = 0;
             for (size_t c = 0; c < d; c++) dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
             score[seen] = shape->scale * dot;
@@ -144,7 +145,7 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
     for (const struct fkv_span *s = spans; s < spans + count; s++)
         for (int32_t slot = s->first; slot < s->end; slot++) {
             if (slot < s->from + i || slot >= s->until + i) continue;
-            size_t at = fkv_reference_slot(shape, cache, kv_head, slot);
+            size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double weight = exp(score[seen++] - largest);
             total += weight;
             for (size_t c = 0; c < d; c++) sum[c] += weight * fkv_reference_load(values, cache->dtype, at + c);
@@ -154,7 +155,7 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
 }
 
 int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                         const struct fkv_cache_layer *cache, const struct fkv_span *spans,
+                         const struct fkv_cache *cache, const struct fkv_span *spans,
                          const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out,
                          struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
@@ -164,7 +165,7 @@ int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape
         for (int32_t i = 0; i < item->rows; i++)
             for (int32_t h = item->head; h < item->head + item->heads; h++) {
                 size_t at = ((size_t)(item->row + i) * (size_t)shape->heads + (size_t)h) * d;
-                if (attend_query(shape, (const float *)q->data + at, i, cache, item->kv_head, spans + item->span,
+                if (attend_query(shape, (const float *)q->data + at, i, cache, item->cache_head, spans + item->span,
                                  item->spans, work, (float *)out->data + at, err))
                     return FKV_FAILED;
             }

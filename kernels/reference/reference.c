@@ -36,8 +36,8 @@ void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x) {
     fkv_from_f32(&y, t, 1, (char *)data + i * fkv_dtype_bytes(t));
 }
 
-static int reference_open(int device, int threads, struct fkv_backend **out, struct fkv_error *err) {
-    (void)device, (void)threads;
+static int reference_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+    if (fkv_host_check_options(options, "reference", err)) return FKV_FAILED;
     *out = calloc(1, sizeof **out);
     return *out ? FKV_OK : fkv_fail(err, "reference backend: out of memory");
 }
@@ -64,6 +64,7 @@ static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *lim
 const struct fkv_backend_ops fkv_reference_backend = {
     .abi = FKV_BACKEND_ABI,
     .name = "reference",
+    .probe = fkv_host_probe,
     .open = reference_open,
     .close = reference_close,
     .info = reference_info,
@@ -75,7 +76,16 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .write = fkv_host_write,
     .read = fkv_host_read,
     .copy = fkv_host_copy,
+    .copy_rows = fkv_host_copy_rows,
     .address = fkv_host_address,
+    .host_create = fkv_host_create,
+    .host_release = fkv_host_release,
+    .fetch = fkv_host_fetch,
+    .fetch_wait = fkv_host_fetch_wait,
+    .step_create = fkv_host_step_create,
+    .step_release = fkv_host_step_release,
+    .step_begin = fkv_host_step_mark,
+    .step_end = fkv_host_step_mark,
     .embed = fkv_reference_embed,
     .norm_qkv = fkv_reference_norm_qkv,
     .append = fkv_reference_append,
@@ -91,4 +101,5 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .compress = fkv_reference_compress,
     .gather = fkv_reference_gather,
     .power = fkv_reference_power,
+    .spectra_add = fkv_reference_spectra_add,
 };

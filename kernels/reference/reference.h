@@ -20,9 +20,9 @@ void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x);
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x);
 
 /* First element of a head's slot in the key or value buffer of a cache layer. */
-static inline size_t fkv_reference_slot(const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
-                                        int32_t kv_head, int32_t slot) {
-    return ((size_t)kv_head * (size_t)cache->capacity + (size_t)slot) * (size_t)shape->head_dim;
+static inline size_t fkv_reference_slot(const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
+                                        int32_t cache_head, int32_t slot) {
+    return ((size_t)cache_head * (size_t)cache->capacity + (size_t)slot) * (size_t)shape->head_dim;
 }
 
 /* The operations by file: layer.c, score.c, spectrum.c. Their contracts stand in kernels.h. */
@@ -32,12 +32,13 @@ int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sha
                            const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
                            struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v, struct fkv_error *err);
 int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                         const struct fkv_buffer *v, const struct fkv_cache_layer *cache,
-                         const struct fkv_append_item *items, int32_t count, struct fkv_error *err);
+                         const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
+                         int32_t count, struct fkv_error *err);
 int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                         int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+                         int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
+                         struct fkv_error *err);
 int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                         const struct fkv_cache_layer *cache, const struct fkv_span *spans,
+                         const struct fkv_cache *cache, const struct fkv_span *spans,
                          const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out,
                          struct fkv_error *err);
 int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
@@ -58,12 +59,15 @@ int fkv_reference_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, do
                           struct fkv_error *err);
 void fkv_reference_map_release(struct fkv_backend *b, struct fkv_map *map);
 int fkv_reference_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                           const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                           const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
                            struct fkv_energy *energy, struct fkv_error *err);
-int fkv_reference_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
-                         const struct fkv_cache_layer *cache, const struct fkv_gather_item *items, int32_t count,
-                         struct fkv_energy *energy, struct fkv_error *err);
+int fkv_reference_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
+                         const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
+                         struct fkv_error *err);
 int fkv_reference_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                         int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
+int fkv_reference_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride,
+                              int32_t n, int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at,
+                              struct fkv_error *err);
 
 #endif

@@ -49,10 +49,10 @@ void fkv_reference_map_release(struct fkv_backend *b, struct fkv_map *map) {
 }
 
 /* Slots [slot, slot+count) of one head as doubles x [count, head_dim]; keys turned back from position + i, values (turned = false) as they are. */
-static void load_slots(const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
-                       const struct fkv_buffer *buffer, int32_t kv_head, int32_t slot, int32_t count, bool turned,
+static void load_slots(const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
+                       const struct fkv_buffer *buffer, int32_t cache_head, int32_t slot, int32_t count, bool turned,
                        double position, double *x) {
-    size_t d = (size_t)shape->head_dim, at = fkv_reference_slot(shape, cache, kv_head, slot);
+    size_t d = (size_t)shape->head_dim, at = fkv_reference_slot(shape, cache, cache_head, slot);
     for (int32_t i = 0; i < count; i++) {
         double *row = x + (size_t)i * d;
         for (size_t c = 0; c < d; c++)
@@ -61,9 +61,9 @@ static void load_slots(const struct fkv_attention_shape *shape, const struct fkv
     }
 }
 
-static void store_row(const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
-                      struct fkv_buffer *buffer, int32_t kv_head, int32_t slot, const double *row) {
-    size_t at = fkv_reference_slot(shape, cache, kv_head, slot);
+static void store_row(const struct fkv_attention_shape *shape, const struct fkv_cache *cache, struct fkv_buffer *buffer,
+                      int32_t cache_head, int32_t slot, const double *row) {
+    size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
     for (size_t c = 0; c < (size_t)shape->head_dim; c++)
         fkv_reference_store(buffer->data + cache->offset, cache->dtype, at + c, row[c]);
 }
@@ -77,11 +77,11 @@ static double sum_of_squares(const double *x, size_t count) {
 /* Keys (turned = true) or values of one head: y = M x. DCT_n is orthogonal and IDCT_L an isometry, so |y|^2 / gain^2 is what the L lowest
  * coefficients hold. x [n + 1, head_dim] is scratch, its last row the output row. */
 static void compress_state(const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                           const struct fkv_cache_layer *cache, struct fkv_buffer *buffer,
+                           const struct fkv_cache *cache, struct fkv_buffer *buffer,
                            const struct fkv_compress_item *item, bool turned, double *x, double *before, double *kept) {
     size_t d = (size_t)shape->head_dim;
     double *row = x + (size_t)map->n * d;
-    load_slots(shape, cache, buffer, item->kv_head, item->slot, map->n, turned, item->position, x);
+    load_slots(shape, cache, buffer, item->cache_head, item->slot, map->n, turned, item->position, x);
     *before = sum_of_squares(x, (size_t)map->n * d);
     *kept = 0;
     for (int32_t j = 0; j < map->retained; j++) {
@@ -91,12 +91,12 @@ static void compress_state(const struct fkv_attention_shape *shape, const struct
             for (size_t c = 0; c < d; c++) row[c] += m[i] * x[i * d + c];
         *kept += sum_of_squares(row, d) / (map->gain * map->gain);
         if (turned) fkv_reference_turn(shape, item->position + j, row);
-        store_row(shape, cache, buffer, item->kv_head, item->slot + j, row);
+        store_row(shape, cache, buffer, item->cache_head, item->slot + j, row);
     }
 }
 
 int fkv_reference_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                           const struct fkv_cache_layer *cache, const struct fkv_compress_item *items, int32_t count,
+                           const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
                            struct fkv_energy *energy, struct fkv_error *err) {
     double *x = fkv_reference_scratch(b, ((size_t)map->n + 1) * (size_t)shape->head_dim, err);
     if (!x) return FKV_FAILED;
@@ -110,26 +110,26 @@ int fkv_reference_compress(struct fkv_backend *b, const struct fkv_attention_sha
 }
 
 /* Keys are turned only by the shift: neither their length nor the order of the moves depends on where they were. */
-static void gather_state(const struct fkv_attention_shape *shape, const struct fkv_cache_layer *cache,
+static void gather_state(const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
                          struct fkv_buffer *buffer, const struct fkv_gather_item *item, double shift, double *row,
                          double *before, double *kept) {
     size_t d = (size_t)shape->head_dim;
     *before = *kept = 0;
     for (int32_t slot = item->slot; item->count && slot <= item->from[item->count - 1]; slot++) {
-        load_slots(shape, cache, buffer, item->kv_head, slot, 1, false, 0, row);
+        load_slots(shape, cache, buffer, item->cache_head, slot, 1, false, 0, row);
         *before += sum_of_squares(row, d);
     }
     for (int32_t j = 0; j < item->count; j++) {
-        load_slots(shape, cache, buffer, item->kv_head, item->from[j], 1, false, 0, row);
+        load_slots(shape, cache, buffer, item->cache_head, item->from[j], 1, false, 0, row);
         *kept += sum_of_squares(row, d);
         if (shift != 0) fkv_reference_turn(shape, shift, row);
-        store_row(shape, cache, buffer, item->kv_head, item->slot + j, row);
+        store_row(shape, cache, buffer, item->cache_head, item->slot + j, row);
     }
 }
 
-int fkv_reference_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
-                         const struct fkv_cache_layer *cache, const struct fkv_gather_item *items, int32_t count,
-                         struct fkv_energy *energy, struct fkv_error *err) {
+int fkv_reference_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
+                         const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
+                         struct fkv_error *err) {
     double *row = fkv_reference_scratch(b, (size_t)shape->head_dim, err);
     if (!row) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
@@ -153,16 +153,18 @@ static double variance(const float *x, size_t stride, int32_t n) {
     return constant ? 0 : sum / n;
 }
 
-int fkv_reference_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                        int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err) {
-    double *cosine = fkv_reference_scratch(b, 4 * (size_t)n, err); /* cos(pi m / 2n), of period 4n */
-    if (!cosine) return FKV_FAILED;
+/* cos(pi m / 2n) over its period of 4n */
+static void fill_cosine(int32_t n, double *cosine) {
     for (int64_t m = 0; m < 4 * (int64_t)n; m++) cosine[m] = cos(acos(-1) * (double)m / (2.0 * n));
+}
+
+/* The contract's `power`; first points at the first row's first channel. */
+static void measure_power(const double *cosine, const float *first, size_t stride, int32_t n, int32_t heads,
+                          int32_t head_dim, double *power, double *normalised) {
     for (int64_t i = 0; i < (int64_t)heads * n; i++) {
         power[i] = 0;
         if (normalised) normalised[i] = 0;
     }
-    const float *first = (const float *)(x->data + offset);
     for (int64_t channel = 0; channel < (int64_t)heads * head_dim; channel++) {
         int64_t head = channel / head_dim;
         double spread = variance(first + channel, stride, n);
@@ -175,5 +177,38 @@ int fkv_reference_power(struct fkv_backend *b, const struct fkv_buffer *x, size_
             if (normalised && spread > 0) normalised[head * n + t] += square / spread;
         }
     }
+}
+
+int fkv_reference_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
+                        int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err) {
+    double *cosine = fkv_reference_scratch(b, 4 * (size_t)n, err);
+    if (!cosine) return FKV_FAILED;
+    fill_cosine(n, cosine);
+    measure_power(cosine, (const float *)(x->data + offset), stride, n, heads, head_dim, power, normalised);
+    return FKV_OK;
+}
+
+int fkv_reference_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride,
+                              int32_t n, int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at,
+                              struct fkv_error *err) {
+    struct fkv_spectra_layout l = fkv_spectra_layout(heads, n, head_dim);
+    size_t spectrum = (size_t)heads * (size_t)n, channels = (size_t)heads * (size_t)head_dim;
+    double *cosine = fkv_reference_scratch(b, 4 * (size_t)n + 2 * spectrum, err), *sum = (double *)(sums->data + at);
+    if (!cosine) return FKV_FAILED;
+    double *power = cosine + 4 * (size_t)n, *normalised = power + spectrum;
+    const float *first = (const float *)(x->data + offset);
+    fill_cosine(n, cosine);
+    measure_power(cosine, first, stride, n, heads, head_dim, power, normalised);
+    for (size_t i = 0; i < spectrum; i++) {
+        sum[l.power + i] += power[i];
+        sum[l.squares + i] += power[i] * power[i];
+        sum[l.normalised + i] += normalised[i];
+    }
+    for (size_t j = 0; j < (size_t)n; j++)
+        for (size_t c = 0; c < channels; c++) {
+            double value = first[j * stride + c];
+            sum[l.means + c] += value / n;
+            sum[l.energy + c / (size_t)head_dim] += value * value;
+        }
     return FKV_OK;
 }

@@ -27,9 +27,9 @@ static double seconds_fftw(fftwf_plan forward, fftwf_plan inverse, float *states
 
 static double seconds_ours(const struct fkv_backend_ops *ops, struct fkv_backend *b,
                            const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                           const struct fkv_cache_layer *cache) {
+                           const struct fkv_cache *cache) {
     struct fkv_compress_item items[HEADS];
-    for (int32_t h = 0; h < HEADS; h++) items[h] = (struct fkv_compress_item){.kv_head = h};
+    for (int32_t h = 0; h < HEADS; h++) items[h] = (struct fkv_compress_item){.cache_head = h};
     double start = fkv_seconds();
     MUST(ops->compress(b, shape, map, cache, items, HEADS, NULL, &bench_error));
     return fkv_seconds() - start;
@@ -44,7 +44,7 @@ int main(void) {
     for (int i = 0; i < CHANNELS / 2; i++) inv_freq[i] = pow(1e4, -2.0 * i / CHANNELS);
     struct fkv_attention_shape shape = {HEADS * CHANNELS, HEADS, HEADS, CHANNELS, 1, inv_freq};
     struct fkv_limits limits = {.rows = 1, .dim = 1, .slots = N, .items = HEADS, .attention = shape};
-    MUST(ops->open(0, 0, &b, &bench_error));
+    MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
     MUST(ops->reserve(b, &limits, &bench_error));
     MUST(ops->map_dct(b, N, KEPT, sqrt((double)KEPT / N), &map, &bench_error));
     MUST(ops->info(b, &info, &bench_error));
@@ -56,10 +56,10 @@ int main(void) {
     printf("%-5s  %8s  %14s  %5s\n", "cache", "ours ms", "FFTW's DCT ms", "ratio");
     for (int t = FKV_F32; t <= FKV_BF16; t++) {
         double ours[ROUNDS], rival[ROUNDS];
-        struct fkv_cache_layer cache = {.key = bench_buffer(ops, b, (enum fkv_dtype)t, count, 1),
-                                        .value = bench_buffer(ops, b, (enum fkv_dtype)t, count, 2),
-                                        .dtype = (enum fkv_dtype)t,
-                                        .capacity = N};
+        struct fkv_cache cache = {.key = bench_buffer(ops, b, (enum fkv_dtype)t, count, 1),
+                                  .value = bench_buffer(ops, b, (enum fkv_dtype)t, count, 2),
+                                  .dtype = (enum fkv_dtype)t,
+                                  .capacity = N};
         for (int round = 0; round < ROUNDS; round++) {
             ours[round] = seconds_ours(ops, b, &shape, map, &cache);
             rival[round] = seconds_fftw(forward, inverse, states, omp_get_max_threads());

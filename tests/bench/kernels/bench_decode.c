@@ -40,7 +40,7 @@ int main(void) {
     struct fkv_backend *b;
     struct fkv_device_info info;
     struct fkv_limits limits = {.rows = MOST_ROWS, .dim = DIM, .hidden = HIDDEN};
-    MUST(ops->open(0, 0, &b, &bench_error));
+    MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
     MUST(ops->reserve(b, &limits, &bench_error));
     MUST(ops->info(b, &info, &bench_error));
     size_t count = (size_t)2 * LAYERS * HIDDEN * DIM, bytes = count * 2;

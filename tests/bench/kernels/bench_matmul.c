@@ -43,7 +43,7 @@ int main(void) {
     struct fkv_backend *b;
     struct fkv_device_info info;
     struct fkv_limits limits = {.rows = ROWS, .dim = 4096, .hidden = 11008};
-    MUST(ops->open(0, 0, &b, &bench_error));
+    MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
     MUST(ops->reserve(b, &limits, &bench_error));
     MUST(ops->info(b, &info, &bench_error));
     printf("%s, blocks of %d rows\n", info.name, ROWS);
