@@ -9,7 +9,7 @@
 #include "kernels/base/parse.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
-    *o = (struct fkv_engine_options){.backend = "auto", .cache_dtype = FKV_F32};
+    *o = (struct fkv_engine_options){.backend = "auto", .batch = 1};
 }
 
 /* Ends the program with status 2 and the parser's message, as argp does for options it does not know. */
@@ -33,6 +33,7 @@ enum {
     OPT_THREADS,
     OPT_COMPUTE,
     OPT_CACHE_DTYPE,
+    OPT_BATCH,
     OPT_QUIET,
     OPT_JSON,
     OPT_POLICY,
@@ -56,8 +57,13 @@ static const struct argp_option engine_options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
     {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default 0)", 2},
     {"threads", OPT_THREADS, "K", 0, "processor threads (default: all cores)", 2},
-    {"compute", OPT_COMPUTE, "TYPE", 0, "arithmetic: f32 (what the CPU does) or bf16 (accelerators)", 2},
-    {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0, "keys and values in the cache: f32 (default), f16 or bf16", 2},
+    {"compute", OPT_COMPUTE, "TYPE", 0,
+     "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an accelerator)", 2},
+    {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0,
+     "keys and values in the cache: f32, f16 or bf16 (default: f32; on an accelerator the weights' own 16-bit dtype "
+     "where it computes in it)",
+     2},
+    {"batch", OPT_BATCH, "B", 0, "documents side by side (default 1)", 2},
     {0, 0, 0, 0, "Output:", 3},
     {"quiet", OPT_QUIET, 0, 0, "no progress and no notes on stderr", 3},
     {"json", OPT_JSON, 0, 0, "print one JSON object instead of a table", 3},
@@ -87,12 +93,16 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case OPT_DEVICE: o->device = (int)int_option(state, arg, "--device", 0, 1023); return 0;
     case OPT_THREADS: o->threads = (int)int_option(state, arg, "--threads", 1, 4096); return 0;
     case OPT_COMPUTE:
-        if (strcmp(arg, "f32")) argp_error(state, "--compute: the CPU computes in f32, found \"%s\"", arg);
+        if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
+            argp_error(state, "--compute: expected f32 or bf16, found \"%s\"", arg);
+        o->compute = strcmp(arg, "f32") ? FKV_COMPUTE_BF16 : FKV_COMPUTE_F32;
         return 0;
     case OPT_CACHE_DTYPE:
         if (fkv_dtype_parse(arg, &o->cache_dtype))
             argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", arg);
+        o->cache_dtype_given = true;
         return 0;
+    case OPT_BATCH: o->batch = (int32_t)int_option(state, arg, "--batch", 1, 1 << 16); return 0;
     case OPT_QUIET: o->quiet = true; return 0;
     case OPT_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
@@ -143,11 +153,13 @@ static bool has_tokenizer(const char *directory) {
 }
 
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err) {
+    const struct fkv_backend_options backend = {.device = o->device, .threads = o->threads, .compute = o->compute};
     *engine = (struct fkv_engine){0};
-    if (fkv_backend_find(o->backend, &engine->ops, err) ||
-        engine->ops->open(o->device, o->threads, &engine->backend, err))
+    if (fkv_backend_find(o->backend, &engine->ops, err) || engine->ops->open(&backend, &engine->backend, err))
         return FKV_FAILED;
-    if (fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err)) goto failed;
+    if (engine->ops->info(engine->backend, &engine->device, err) ||
+        fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
+        goto failed;
     if ((o->text_count || !o->token_ids_count || has_tokenizer(o->model)) &&
         fkv_tokenizer_open(o->model, &engine->tokenizer, err))
         goto failed;
@@ -162,6 +174,13 @@ void fkv_engine_close(struct fkv_engine *engine) {
     fkv_model_close(engine->model);
     if (engine->ops) engine->ops->close(engine->backend);
     *engine = (struct fkv_engine){0};
+}
+
+enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+    if (o->cache_dtype_given) return o->cache_dtype;
+    enum fkv_dtype weights = engine->model->layers[0].qkv.wq.dtype;
+    if (engine->device.space != FKV_DEVICE || o->compute == FKV_COMPUTE_F32) return FKV_F32;
+    return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,

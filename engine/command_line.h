@@ -12,7 +12,10 @@
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
     int device, threads;         /* threads 0: all cores */
-    enum fkv_dtype cache_dtype;
+    enum fkv_compute compute;
+    enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
+    bool cache_dtype_given;
+    int32_t batch; /* documents side by side; a tool that has no use for more than one refuses them */
     const char *texts[1024], *token_ids[1024];
     int text_count, token_ids_count;
     const char *token_dtype;
@@ -24,7 +27,7 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
 /* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct fkv_policy_options *. Give them in your own parser's
  * ARGP_KEY_INIT through state->child_inputs. A bad value ends the program with status 2 and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --quiet --json */
+    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --batch --quiet --json */
 extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale */
 
 struct fkv_engine {
@@ -32,9 +35,12 @@ struct fkv_engine {
     struct fkv_backend *backend;
     struct fkv_model *model;
     struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none */
+    struct fkv_device_info device;   /* before the model was loaded */
 };
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err);
 void fkv_engine_close(struct fkv_engine *engine);
+/* What sessions' caches hold: what --cache-dtype says; by default float32, but the weights' own 16-bit dtype on a device that computes in it. */
+enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 

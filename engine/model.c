@@ -1,5 +1,9 @@
-/* Owns the binding of a checkpoint's tensors to the layers that use them. One call per tensor checks name, dtype, shape, alignment and
- * values; what it does not bind is ignored (old files carry rotary_emb.inv_freq, others extra heads).
+/* Owns the binding of a checkpoint's tensors to the layers that use them; what it does not bind is ignored (old files carry rotary_emb.inv_freq, others
+ * extra heads) and takes no memory on a device.
+ *
+ * The tensors are gone through twice. First name, dtype, shape and alignment of all of them, one call per tensor, which touches headers only; that tells
+ * what the weights take, so that a model too large for a device is refused before a byte is read. Then each is looked through for values that are
+ * not finite and given to the backend, while its pages are still warm; each is a buffer of its own, so that it lies aligned.
  *
  * A checkpoint that says it is tied and yet brings lm_head.weight has its own head used: transformers 5 ties only where both are equal, which is the same numbers. */
 #include "engine/model.h"
@@ -9,6 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine/device_memory.h"
+#include "kernels/base/host.h"
 
 /* ---- values ---- */
 
@@ -61,10 +68,13 @@ static int check_finite(const struct fkv_tensor *t, const struct fkv_weight *w, 
 
 /* ---- binding ---- */
 
+enum pass { PASS_CHECK, PASS_LOAD };
+
 struct binder {
     struct fkv_model *model;
     const char *directory;
     bool check_values;
+    enum pass pass;
 };
 
 static void print_shape(char text[96], const int64_t *shape, int32_t dims) {
@@ -74,13 +84,8 @@ static void print_shape(char text[96], const int64_t *shape, int32_t dims) {
     snprintf(text + used, 96 - (size_t)used, dims > 4 ? ", ...]" : "]");
 }
 
-/* The tensor `name` as a matrix (rows, cols), or as a vector [cols] where rows is 0. */
-static int bind(const struct binder *b, const char *name, int32_t rows, int32_t cols, struct fkv_weight *w,
-                struct fkv_error *err) {
-    struct fkv_model *m = b->model;
-    const struct fkv_tensor *t = fkv_safetensors_find(m->files, name);
-    if (!t) return fkv_fail(err, "%s: tensor %s: expected in the safetensors files, found nothing", b->directory, name);
-    const char *path = fkv_safetensors_path(m->files, t->file);
+static int check_tensor(const struct fkv_tensor *t, const char *path, const char *name, int32_t rows, int32_t cols,
+                        struct fkv_error *err) {
     if (!t->computable)
         return fkv_fail(err, "%s: tensor %s: dtype: expected F32, F16 or BF16, found %s", path, name, t->format);
     const int64_t expected[2] = {rows ? rows : cols, cols};
@@ -94,9 +99,27 @@ static int bind(const struct binder *b, const char *name, int32_t rows, int32_t 
     if ((uintptr_t)t->data % fkv_dtype_bytes(t->dtype))
         return fkv_fail(err, "%s: tensor %s: data offset: expected a multiple of %zu, found %zu (save the file again)",
                         path, name, fkv_dtype_bytes(t->dtype), t->offset);
-    *w = (struct fkv_weight){m->buffers[t->file], t->offset, t->dtype, rows ? rows : 1, cols};
-    m->weight_bytes += (int64_t)t->bytes;
-    return b->check_values ? check_finite(t, w, path, name, err) : FKV_OK;
+    return FKV_OK;
+}
+
+/* The tensor `name` as a matrix (rows, cols), or as a vector [cols] where rows is 0. */
+static int bind(const struct binder *b, const char *name, int32_t rows, int32_t cols, struct fkv_weight *w,
+                struct fkv_error *err) {
+    struct fkv_model *m = b->model;
+    const struct fkv_tensor *t = fkv_safetensors_find(m->files, name);
+    if (!t) return fkv_fail(err, "%s: tensor %s: expected in the safetensors files, found nothing", b->directory, name);
+    const char *path = fkv_safetensors_path(m->files, t->file);
+    if (b->pass == PASS_CHECK) {
+        m->weight_bytes += (int64_t)t->bytes;
+        m->buffer_room++;
+        return check_tensor(t, path, name, rows, cols, err);
+    }
+    *w = (struct fkv_weight){.dtype = t->dtype, .rows = rows ? rows : 1, .cols = cols};
+    if (b->check_values && check_finite(t, w, path, name, err)) return FKV_FAILED;
+    if (m->ops->buffer_adopt(m->backend, t->data, t->bytes, &w->data, err))
+        return fkv_error_prefix(err, "%s: tensor %s", path, name);
+    m->buffers[m->buffer_count++] = w->data;
+    return FKV_OK;
 }
 
 static int bind_layer(const struct binder *b, int32_t layer, struct fkv_error *err) {
@@ -172,29 +195,29 @@ static void name_model(const char *directory, char name[256]) {
     if (organisation) snprintf(name, 256, "%.255s", organisation + 2);
 }
 
-static int adopt_shards(struct fkv_model *m, struct fkv_error *err) {
-    int count = fkv_safetensors_count(m->files);
-    m->buffers = calloc((size_t)count, sizeof *m->buffers);
-    if (!m->buffers) return fkv_fail(err, "out of memory");
-    for (int i = 0; i < count; i++) {
-        size_t bytes;
-        const void *data = fkv_safetensors_mapping(m->files, i, &bytes);
-        if (m->ops->buffer_adopt(m->backend, data, bytes, &m->buffers[i], err))
-            return fkv_error_prefix(err, "%s", fkv_safetensors_path(m->files, i));
-    }
-    return FKV_OK;
+/* What is bound has to fit a device; the host maps it. */
+static int check_memory(const struct fkv_model *m, struct fkv_error *err) {
+    struct fkv_device_info info;
+    char bytes[16], needs[300];
+    if (m->ops->info(m->backend, &info, err)) return FKV_FAILED;
+    fkv_format_bytes(bytes, m->weight_bytes);
+    snprintf(needs, sizeof needs, "%s: weights need %s", m->name, bytes);
+    return fkv_check_device_memory(&info, m->weight_bytes, needs, "", err);
 }
 
 static int load(struct fkv_model *m, const char *directory, bool check_values, struct fkv_error *err) {
     struct fkv_config *c = &m->config;
-    if (fkv_config_load(directory, c, err) || fkv_safetensors_open(directory, &m->files, err) || adopt_shards(m, err))
-        return FKV_FAILED;
+    if (fkv_config_load(directory, c, err) || fkv_safetensors_open(directory, &m->files, err)) return FKV_FAILED;
     m->attention =
         (struct fkv_attention_shape){c->dim, c->heads, c->kv_heads, c->head_dim, c->attention_scale, c->inv_freq};
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     if (!m->layers) return fkv_fail(err, "%s: out of memory", directory);
     name_model(directory, m->name);
-    return bind_all(&(struct binder){m, directory, check_values}, err);
+    if (bind_all(&(struct binder){m, directory, check_values, PASS_CHECK}, err) || check_memory(m, err))
+        return FKV_FAILED;
+    m->buffers = calloc((size_t)m->buffer_room, sizeof *m->buffers);
+    if (!m->buffers) return fkv_fail(err, "%s: out of memory", directory);
+    return bind_all(&(struct binder){m, directory, check_values, PASS_LOAD}, err);
 }
 
 int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, struct fkv_backend *backend,
@@ -214,8 +237,7 @@ int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, str
 
 void fkv_model_close(struct fkv_model *model) {
     if (!model) return;
-    for (int i = 0; model->buffers && i < fkv_safetensors_count(model->files); i++)
-        model->ops->buffer_release(model->backend, model->buffers[i]);
+    for (int32_t i = 0; i < model->buffer_count; i++) model->ops->buffer_release(model->backend, model->buffers[i]);
     free(model->buffers);
     fkv_safetensors_close(model->files);
     free(model->layers);

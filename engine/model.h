@@ -1,5 +1,5 @@
-/* A loaded checkpoint: immutable, shared by any number of sessions. The weights stay where the checkpoint lies on disk (mapped) and keep their dtype;
- * every tensor is bound by one call that checks name, dtype and shape together. */
+/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their dtype; on the host they stay where the checkpoint lies on
+ * disk (mapped), to a device they are copied, and a model that does not fit there is refused before anything is read. Every tensor is bound by one call that checks name, dtype and shape together. */
 #ifndef FKV_ENGINE_MODEL_H
 #define FKV_ENGINE_MODEL_H
 
@@ -28,7 +28,8 @@ struct fkv_model {
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
     struct fkv_safetensors *files;
-    struct fkv_buffer **buffers; /* one per shard */
+    struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
+    int32_t buffer_count, buffer_room;
 };
 
 /* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights with a NaN or an infinity are refused, with tensor and

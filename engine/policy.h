@@ -27,8 +27,6 @@
 #include "engine/config.h"
 #include "kernels/kernels.h"
 
-enum { FKV_MAX_SPANS = 16 };
-
 /* What the user asked for. Zero or negative where a default is wanted. */
 struct fkv_policy_options {
     const char *name;
@@ -80,16 +78,16 @@ struct fkv_policy {
     bool acts_at_block_end, per_query_head;
     int32_t needs_recent_queries;
     int32_t max_spans; /* of a view; the session pads with empty ones, so that decode steps have one shape */
-    /* Checks the options further and sets capacity. `block`: most rows appended at once; `max_tokens`: most tokens a session will see. */
+    /* Checks the options further and sets capacity. `block`: rows that are appended at once as a rule; `max_tokens`: most tokens a session will see. */
     int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
     int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
     void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
                 struct fkv_action *action);
     double (*position)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
     /* Spans for `rows` queries whose own keys lie in slots [head->slots - rows, head->slots), already counted in `head`. `query_head` is -1 unless per_query_head.
-     * Returns the number of spans. */
+     * spans [max_spans]. Returns the number of spans. */
     int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head, int32_t rows,
-                    const struct fkv_evidence *evidence, struct fkv_span spans[FKV_MAX_SPANS]);
+                    const struct fkv_evidence *evidence, struct fkv_span *spans);
 };
 
 extern const struct fkv_policy *const fkv_policies[]; /* NULL ends it */

@@ -1,21 +1,31 @@
-/* A session's life: opening (everything is allocated here), feeding tokens through the layers, and reading what they predict. The forward pass is
- * `feed_layer`; what happens inside a layer's attention is schedule.c. */
+/* A session's life: how large it is, opening it (everything is allocated here), its counters. Where the cache lies in a device's memory, what is needed
+ * is compared with what is free before anything is taken. */
 #include "engine/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/device_memory.h"
 #include "engine/session_internal.h"
-#include "kernels/base/progress.h"
+#include "kernels/base/host.h"
 
 enum { DEFAULT_BLOCK = 512, LOGIT_BYTES = 64 << 20 };
 
 /* ---- sizes ---- */
 
 static void default_options(struct fkv_session_options *o, const struct fkv_config *c) {
-    if (!o->block) o->block = DEFAULT_BLOCK;
+    if (!o->sequences) o->sequences = 1;
+    if (!o->block) o->block = o->sequences > DEFAULT_BLOCK ? o->sequences : DEFAULT_BLOCK;
     if (!o->max_tokens) o->max_tokens = c->trained_context;
-    if (o->block > o->max_tokens) o->block = (int32_t)o->max_tokens;
+    if (o->block > o->max_tokens * o->sequences) o->block = (int32_t)(o->max_tokens * o->sequences);
+}
+
+/* The policy's setup. A block's rows are shared out among the sequences as a rule; one that gets more only acts more often. */
+static int set_up_policy(const struct fkv_policy_options *policy, const struct fkv_config *c,
+                         const struct fkv_session_options *o, struct fkv_policy_setup *setup, struct fkv_error *err) {
+    int32_t rows = (o->block + o->sequences - 1) / o->sequences;
+    return fkv_policy_setup(policy, c, rows, o->max_tokens, setup, err);
 }
 
 static int32_t logit_rows(const struct fkv_config *c, int32_t block) {
@@ -24,8 +34,14 @@ static int32_t logit_rows(const struct fkv_config *c, int32_t block) {
 }
 
 /* Bytes of keys (or values) of the whole cache. */
-static size_t cache_bytes(const struct fkv_config *c, int32_t capacity, enum fkv_dtype dtype) {
-    return (size_t)c->layers * (size_t)c->kv_heads * (size_t)capacity * (size_t)c->head_dim * fkv_dtype_bytes(dtype);
+static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_options *o, int32_t capacity) {
+    size_t heads = (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads;
+    return heads * (size_t)capacity * (size_t)c->head_dim * fkv_dtype_bytes(o->cache_dtype);
+}
+
+static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o) {
+    int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
+    return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab);
 }
 
 int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
@@ -34,31 +50,47 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
     struct fkv_session_options o = *options;
     struct fkv_policy_setup setup;
     default_options(&o, config);
-    if (fkv_policy_setup(policy, config, o.block, o.max_tokens, &setup, err)) return FKV_FAILED;
-    *cache = 2 * (int64_t)cache_bytes(config, setup.capacity, o.cache_dtype);
-    int64_t width = config->dim + 2 * (int64_t)config->heads * config->head_dim +
-                    3 * (int64_t)config->kv_heads * config->head_dim + config->hidden;
-    *scratch = 4 * (width * o.block + (int64_t)logit_rows(config, o.block) * config->vocab);
+    if (set_up_policy(policy, config, &o, &setup, err)) return FKV_FAILED;
+    *cache = 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
+    *scratch = scratch_bytes(config, &o);
     fkv_policy_setup_free(&setup);
     return FKV_OK;
 }
 
-struct fkv_cache_layer session_cache_layer(const struct fkv_session *s, int32_t layer) {
-    return (struct fkv_cache_layer){.key = s->key,
-                                    .value = s->value,
-                                    .offset = (size_t)layer * (size_t)s->setup.kv_heads * (size_t)s->setup.capacity *
-                                              session_slot_bytes(s),
-                                    .dtype = s->options.cache_dtype,
-                                    .capacity = s->setup.capacity};
+struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
+    size_t slots = (size_t)layer * (size_t)session_layer_heads(s) * (size_t)s->setup.capacity;
+    return (struct fkv_cache){.key = s->key,
+                              .value = s->value,
+                              .offset = slots * session_slot_bytes(s),
+                              .dtype = s->options.cache_dtype,
+                              .capacity = s->setup.capacity};
 }
 
 /* ---- opening ---- */
+
+/* Notes where buffers lie, and refuses a session that does not fit there. */
+static int check_memory(struct fkv_session *s, struct fkv_error *err) {
+    const struct fkv_session_options *o = &s->options;
+    struct fkv_device_info info;
+    if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
+    s->space = info.space;
+    int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
+            scratch = scratch_bytes(&s->model->config, o);
+    char a[16], b[16], needs[384], remedy[96];
+    fkv_format_bytes(a, cache);
+    fkv_format_bytes(b, scratch);
+    snprintf(needs, sizeof needs, "%s: the cache needs %s and scratch %s", s->model->name, a, b);
+    snprintf(remedy, sizeof remedy, ": %s%s%s may fit",
+             s->setup.policy->has_window ? "a smaller --window" : "fewer tokens",
+             o->sequences > 1 ? ", a smaller --batch" : "", o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
+    return fkv_check_device_memory(&info, cache + scratch, needs, remedy, err);
+}
 
 static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     const struct fkv_config *c = &s->model->config;
     size_t row = sizeof(float) * (size_t)s->options.block, heads = (size_t)(c->heads * c->head_dim),
            kv = (size_t)(c->kv_heads * c->head_dim);
-    size_t cache = cache_bytes(c, s->setup.capacity, s->options.cache_dtype);
+    size_t cache = cache_bytes(c, &s->options, s->setup.capacity);
     const struct {
         struct fkv_buffer **buffer;
         size_t bytes;
@@ -77,42 +109,49 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
             return fkv_error_prefix(err, "session");
+    /* Most spans of a layer's call, or most heads that act at once. */
+    int32_t spans = s->options.sequences * c->heads * s->setup.policy->max_spans, heads_acting = session_head_count(s);
     struct fkv_limits limits = {.rows = s->options.block,
                                 .dim = c->dim,
                                 .hidden = c->hidden,
                                 .vocab = c->vocab,
                                 .slots = s->setup.capacity,
-                                .items = c->heads * FKV_MAX_SPANS,
+                                .items = spans > heads_acting ? spans : heads_acting,
                                 .attention = s->model->attention};
     return s->ops->reserve(s->backend, &limits, err);
 }
 
 static int create_items(struct fkv_session *s, struct fkv_error *err) {
-    const struct fkv_config *c = &s->model->config;
-    size_t kv_heads = (size_t)c->kv_heads, heads = (size_t)c->heads, block = (size_t)s->options.block;
+    const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
+                 heads = (size_t)session_head_count(s), kv_heads = (size_t)session_layer_heads(s),
+                 query_heads = sequences * (size_t)s->model->config.heads, capacity = (size_t)s->setup.capacity;
     struct round_items *it = &s->items;
     it->append = calloc(kv_heads, sizeof *it->append);
-    it->attend = calloc(heads, sizeof *it->attend);
-    it->spans = calloc(heads * FKV_MAX_SPANS, sizeof *it->spans);
-    it->actions = calloc(kv_heads, sizeof *it->actions);
-    it->acting = calloc(kv_heads, sizeof *it->acting);
-    it->compress = calloc(kv_heads, sizeof *it->compress);
-    it->gather = calloc(kv_heads, sizeof *it->gather);
-    it->energy = calloc(kv_heads, sizeof *it->energy);
-    it->measured = calloc(kv_heads, sizeof *it->measured);
+    it->attend = calloc(query_heads, sizeof *it->attend);
+    it->spans = calloc(query_heads * (size_t)s->setup.policy->max_spans, sizeof *it->spans);
     it->next_row = calloc(kv_heads, sizeof *it->next_row);
-    it->of = calloc(kv_heads, sizeof *it->of);
-    s->heads = calloc((size_t)c->layers * kv_heads, sizeof *s->heads);
-    s->peak_slots = calloc((size_t)c->layers * kv_heads, sizeof *s->peak_slots);
+    it->actions = calloc(heads, sizeof *it->actions);
+    it->acting = calloc(heads, sizeof *it->acting);
+    it->compress = calloc(heads, sizeof *it->compress);
+    it->gather = calloc(heads, sizeof *it->gather);
+    it->energy = calloc(heads, sizeof *it->energy);
+    it->measured = calloc(heads, sizeof *it->measured);
+    it->of = calloc(heads, sizeof *it->of);
+    s->heads = calloc(heads, sizeof *s->heads);
+    s->peak_slots = calloc(heads, sizeof *s->peak_slots);
+    s->peak_bytes = calloc(sequences, sizeof *s->peak_bytes);
+    s->fed = calloc(sequences, sizeof *s->fed);
+    s->tokens = calloc(block, sizeof *s->tokens);
     s->row_slots = calloc(3 * block, sizeof *s->row_slots);
-    int32_t *from = calloc(kv_heads * (size_t)s->setup.capacity, sizeof *from);
-    if (!it->append || !it->attend || !it->spans || !it->actions || !it->acting || !it->compress || !it->gather ||
-        !it->energy || !it->measured || !it->next_row || !it->of || !s->heads || !s->peak_slots || !s->row_slots ||
-        !from) {
+    /* As many numbers as the cache has slots, but only touched where a policy gathers. */
+    int32_t *from = calloc(heads * capacity, sizeof *from);
+    if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting || !it->compress ||
+        !it->gather || !it->energy || !it->measured || !it->of || !s->heads || !s->peak_slots || !s->peak_bytes ||
+        !s->fed || !s->tokens || !s->row_slots || !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
-    for (size_t h = 0; h < kv_heads; h++) it->actions[h].gather_from = from + h * (size_t)s->setup.capacity;
+    for (size_t h = 0; h < heads; h++) it->actions[h].gather_from = from + h * capacity;
     s->row_round = s->row_slots + block;
     s->row_since = s->row_round + block;
     return FKV_OK;
@@ -131,7 +170,7 @@ static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     int32_t heads = s->setup.layers * s->setup.kv_heads;
     if (!(s->maps = calloc((size_t)heads, sizeof *s->maps))) return fkv_fail(err, "session: out of memory");
     for (int32_t i = 0; i < heads; i++) {
-        struct fkv_head full = s->heads[i];
+        struct fkv_head full = *session_head(s, i / s->setup.kv_heads, 0, i % s->setup.kv_heads);
         struct fkv_action *a = &s->items.actions[0];
         full.slots = s->setup.capacity;
         s->setup.policy->act(&s->setup, &full, NULL, a);
@@ -155,12 +194,12 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
     s->options = *options;
     default_options(&s->options, &model->config);
     s->logit_rows = logit_rows(&model->config, s->options.block);
-    if (fkv_policy_setup(policy, &model->config, s->options.block, s->options.max_tokens, &s->setup, err)) {
+    if (set_up_policy(policy, &model->config, &s->options, &s->setup, err)) {
         free(s);
         return FKV_FAILED;
     }
-    if (create_buffers(s, err) || create_items(s, err)) goto failed;
-    fkv_session_reset(s);
+    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err)) goto failed;
+    fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
     *out = s;
     return FKV_OK;
@@ -175,155 +214,35 @@ void fkv_session_close(struct fkv_session *s) {
                                     s->v,   s->rotated, s->attended, s->hidden, s->logits};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) s->ops->buffer_release(s->backend, buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
+    s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,   it->attend, it->spans,     it->actions,  it->acting,
-                     it->compress, it->gather, it->energy,    it->measured, it->next_row,
-                     it->of,       s->heads,   s->peak_slots, s->row_slots, s->maps};
+    void *owned[] = {it->append,    it->attend,    it->spans,  it->next_row, it->actions,  it->acting,
+                     it->compress,  it->gather,    it->energy, it->measured, it->of,       s->heads,
+                     s->peak_slots, s->peak_bytes, s->fed,     s->tokens,    s->row_slots, s->maps};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
 }
 
-void fkv_session_reset(struct fkv_session *s) {
-    for (int32_t l = 0; l < s->setup.layers; l++)
-        for (int32_t h = 0; h < s->setup.kv_heads; h++)
-            *session_head(s, l, h) = (struct fkv_head){.layer = l, .kv_head = h};
-    s->tokens = 0;
-    s->last_rows = s->logits_count = 0;
-}
-
-/* ---- feeding ---- */
-
-static int tap_states(struct fkv_session *s, enum fkv_site site, const struct fkv_buffer *data, int32_t layer,
-                      int32_t rows, int32_t heads, struct fkv_error *err) {
-    const struct tap *tap = &s->taps[site];
-    if (!tap->function) return FKV_OK;
-    struct fkv_device_info info;
-    if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
-    struct fkv_tap_event event = {.site = site,
-                                  .layer = layer,
-                                  .token = s->tokens,
-                                  .rows = rows,
-                                  .heads = heads,
-                                  .head_dim = s->model->config.head_dim,
-                                  .data = s->ops->address(data),
-                                  .space = info.space};
-    return tap->function(tap->context, &event, err);
-}
-
-static int tap_layer(struct fkv_session *s, int32_t layer, int32_t rows, struct fkv_error *err) {
-    const struct fkv_config *c = &s->model->config;
-    if (s->taps[FKV_SITE_KEY_ROTATED].function &&
-        s->ops->rotate(s->backend, &s->model->attention, s->k, rows, c->kv_heads, (double)s->tokens, s->rotated, err))
-        return FKV_FAILED;
-    if (tap_states(s, FKV_SITE_KEY, s->k, layer, rows, c->kv_heads, err) ||
-        tap_states(s, FKV_SITE_VALUE, s->v, layer, rows, c->kv_heads, err) ||
-        tap_states(s, FKV_SITE_QUERY, s->q, layer, rows, c->heads, err))
-        return FKV_FAILED;
-    return tap_states(s, FKV_SITE_KEY_ROTATED, s->rotated, layer, rows, c->kv_heads, err);
-}
-
-static int feed_layer(struct fkv_session *s, int32_t layer, int32_t rows, struct fkv_error *err) {
-    const struct fkv_layer_weights *w = &s->model->layers[layer];
-    const struct fkv_backend_ops *ops = s->ops;
-    struct fkv_backend *b = s->backend;
-    if (ops->norm_qkv(b, &s->model->attention, &w->qkv, s->x, rows, s->q, s->k, s->v, err) ||
-        tap_layer(s, layer, rows, err) || session_run_schedule(s, layer, rows, err) ||
-        ops->project_residual(b, &w->wo, s->attended, rows, s->x, err) ||
-        ops->norm_gate_up(b, &w->mlp_norm, s->model->config.rms_eps, &w->gate, &w->up, s->x, rows, s->hidden, err))
-        return FKV_FAILED;
-    return ops->project_residual(b, &w->down, s->hidden, rows, s->x, err);
-}
-
-int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count, struct fkv_error *err) {
-    if (count < 1 || count > s->options.block)
-        return fkv_fail(err, "feed: expected 1 to %d tokens, found %d", s->options.block, count);
-    for (int32_t i = 0; i < count; i++)
-        if (tokens[i] < 0 || tokens[i] >= s->model->config.vocab)
-            return fkv_fail(err, "feed: token %lld: expected an id below %d, found %d", (long long)(s->tokens + i),
-                            s->model->config.vocab, tokens[i]);
-    double started = fkv_seconds();
-    s->logits_count = 0;
-    memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
-    if (s->ops->embed(s->backend, &s->model->embedding, tokens, count, s->x, err)) return FKV_FAILED;
-    for (int32_t l = 0; l < s->setup.layers; l++)
-        if (feed_layer(s, l, count, err)) return FKV_FAILED;
-    s->tokens += count;
-    s->last_rows = count;
-    s->statistics.tokens += count;
-    for (int32_t i = 0; i < count; i++) s->statistics.slots_sum += s->row_slots[i];
-    s->statistics.seconds += fkv_seconds() - started;
-    return FKV_OK;
-}
-
-int fkv_session_end_block(struct fkv_session *s, struct fkv_error *err) {
-    if (!s->setup.policy->acts_at_block_end) return FKV_OK;
-    for (int32_t l = 0; l < s->setup.layers; l++)
-        if (session_act_now(s, l, err)) return FKV_FAILED;
-    return FKV_OK;
-}
-
-/* ---- reading ---- */
-
-static int check_rows(const struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {
-    if (row >= 0 && rows >= 0 && row + rows <= s->last_rows) return FKV_OK;
-    return fkv_fail(err, "logits: expected rows within the %d of the last feed, found %d to %d", s->last_rows, row,
-                    row + rows);
-}
-
-/* Logits of rows [row, row+rows), at most logit_rows, into s->logits; kept until another range or feed. */
-static int compute_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {
-    if (s->logits_count == rows && s->logits_row == row) return FKV_OK;
-    const struct fkv_model *m = s->model;
-    s->logits_count = 0;
-    if (s->ops->norm_logits(s->backend, &m->final_norm, m->config.rms_eps, &m->head, s->x, row, rows, s->logits, err))
-        return FKV_FAILED;
-    s->logits_row = row;
-    s->logits_count = rows;
-    return FKV_OK;
-}
-
-int32_t fkv_session_logit_rows(const struct fkv_session *s) { return s->logit_rows; }
-
-int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits, struct fkv_error *err) {
-    if (check_rows(s, row, rows, err)) return FKV_FAILED;
-    size_t width = (size_t)s->model->config.vocab;
-    for (int32_t at = 0; at < rows; at += s->logit_rows) {
-        int32_t count = rows - at < s->logit_rows ? rows - at : s->logit_rows;
-        if (compute_logits(s, row + at, count, err) ||
-            s->ops->read(s->backend, s->logits, 0, logits + (size_t)at * width, sizeof(float) * width * (size_t)count,
-                         err))
-            return FKV_FAILED;
+void fkv_session_reset(struct fkv_session *s, int32_t sequence) {
+    for (int32_t i = 0; i < session_head_count(s); i++) {
+        int32_t kv_head = i % s->setup.kv_heads, of = i / s->setup.kv_heads % s->options.sequences;
+        if (sequence == of || sequence == FKV_ALL_SEQUENCES)
+            s->heads[i] = (struct fkv_head){.layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
     }
-    return FKV_OK;
 }
 
-int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row, int32_t rows,
-                      const int32_t *targets, double *nll, int32_t *top1, double *kl, struct fkv_error *err) {
-    if (check_rows(s, row, rows, err) || (kl && check_rows(reference, row, rows, err))) return FKV_FAILED;
-    int32_t vocab = s->model->config.vocab, step = s->logit_rows;
-    if (kl && reference->logit_rows < step) step = reference->logit_rows;
-    for (int32_t i = 0; i < rows; i++)
-        if (targets[i] < 0 || targets[i] >= vocab)
-            return fkv_fail(err, "score: row %d: expected a target below %d, found %d", row + i, vocab, targets[i]);
-    for (int32_t at = 0; at < rows; at += step) {
-        int32_t count = rows - at < step ? rows - at : step;
-        if (compute_logits(s, row + at, count, err) ||
-            s->ops->score(s->backend, s->logits, targets + at, count, vocab, nll + at, top1 ? top1 + at : NULL, err))
-            return FKV_FAILED;
-        if (kl && (compute_logits(reference, row + at, count, err) ||
-                   s->ops->divergence(s->backend, reference->logits, s->logits, count, vocab, kl + at, err)))
-            return FKV_FAILED;
-    }
-    return FKV_OK;
-}
+/* ---- where it stands ---- */
 
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s) { return &s->setup; }
 
 const struct fkv_model *fkv_session_model(const struct fkv_session *s) { return s->model; }
 
-int64_t fkv_session_tokens(const struct fkv_session *s) { return s->tokens; }
+/* The last layer's heads are behind until a feed is through, so that a tap sees the tokens before it. */
+int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
+    return session_head(s, s->setup.layers - 1, sequence, 0)->tokens;
+}
 
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s) { return s->heads; }
 

@@ -25,7 +25,7 @@ struct fkv_session_options {
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
                      const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
-/* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept. */
+/* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
 enum { FKV_ALL_SEQUENCES = -1 };
 
@@ -75,11 +75,16 @@ struct fkv_session_statistics {
     int64_t actions;          /* compressions or evictions, all heads */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
-    double seconds, seconds_acting; /* wall time of feed, and of compress and gather in it */
+    /* Wall time of feed, and of compress and gather in it; on a device, of issuing them. */
+    double seconds, seconds_acting;
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
 
-/* ---- taps: how states leave the engine ---- */
+/* ---- taps: how states leave the engine ----
+ * A feed's events come in this order. First the actions that are due before its first row, of all layers: by layer, then in the order of the
+ * feeds, then by KV head. Then layer by layer: keys, values, queries, rotated keys, each in the order of the feeds; then the actions of heads that filled up
+ * within the block, round by round, in the order of the feeds, then by KV head. One (layer, sequence, KV head) thus acts in the order of its tokens;
+ * how the rounds of several interleave depends on the block. */
 enum fkv_site {
     FKV_SITE_KEY,         /* [rows, kv_heads, head_dim] before RoPE */
     FKV_SITE_VALUE,       /* [rows, kv_heads, head_dim] */

@@ -7,17 +7,14 @@
 struct fkv_snapshot {
     struct fkv_session *session;
     struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
-    struct fkv_head *heads;         /* [layers, kv_heads] */
-    int64_t tokens;
+    struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
 };
-
-static int32_t head_count(const struct fkv_session *s) { return s->setup.layers * s->setup.kv_heads; }
 
 /* Copies every head's used slots (as `heads` says) between the session's cache and the packed buffers. */
 static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struct fkv_buffer *cache,
                       struct fkv_buffer *packed, bool restore, struct fkv_error *err) {
     size_t slot = session_slot_bytes(s), at = 0;
-    for (int32_t i = 0; i < head_count(s); i++) {
+    for (int32_t i = 0; i < session_head_count(s); i++) {
         size_t bytes = (size_t)heads[i].slots * slot, place = (size_t)i * (size_t)s->setup.capacity * slot;
         struct fkv_buffer *to = restore ? cache : packed, *from = restore ? packed : cache;
         if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place, bytes, err))
@@ -29,13 +26,12 @@ static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struc
 
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err) {
     *out = NULL;
-    size_t slots = 0, heads = (size_t)head_count(s);
+    size_t slots = 0, heads = (size_t)session_head_count(s);
     for (size_t i = 0; i < heads; i++) slots += (size_t)s->heads[i].slots;
     size_t bytes = slots * session_slot_bytes(s);
     struct fkv_snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
     snapshot->session = s;
-    snapshot->tokens = s->tokens;
     if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads))) {
         fkv_snapshot_free(snapshot);
         return fkv_fail(err, "snapshot: out of memory");
@@ -54,8 +50,7 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
 
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err) {
     if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
-    memcpy(s->heads, snapshot->heads, (size_t)head_count(s) * sizeof *s->heads);
-    s->tokens = snapshot->tokens;
+    memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
     s->last_rows = s->logits_count = 0;
     if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
         copy_slots(s, s->heads, s->value, snapshot->value, true, err))

@@ -26,6 +26,7 @@ const struct fkv_policy fkv_policy_freqkv = {
     .summary = "compress to the lowest DCT frequencies whenever the window is full",
     .has_window = true,
     .has_gamma = true,
+    .max_spans = 1,
     .prepare = fkv_schedule_prepare,
     .room = fkv_schedule_room,
     .act = act,

@@ -19,6 +19,7 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 const struct fkv_policy fkv_policy_full = {
     .name = "full",
     .summary = "keep every token",
+    .max_spans = 1,
     .prepare = prepare,
     .room = fkv_schedule_room,
     .act = act,

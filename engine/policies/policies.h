@@ -11,6 +11,6 @@ int fkv_schedule_prepare(struct fkv_policy_setup *setup, int32_t block, int64_t 
 int32_t fkv_schedule_room(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head,
-                        int32_t rows, const struct fkv_evidence *evidence, struct fkv_span spans[FKV_MAX_SPANS]);
+                        int32_t rows, const struct fkv_evidence *evidence, struct fkv_span *spans);
 
 #endif

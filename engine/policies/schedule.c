@@ -18,7 +18,7 @@ double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_
 }
 
 int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head,
-                        int32_t rows, const struct fkv_evidence *evidence, struct fkv_span spans[FKV_MAX_SPANS]) {
+                        int32_t rows, const struct fkv_evidence *evidence, struct fkv_span *spans) {
     (void)setup, (void)query_head, (void)evidence;
     int32_t own = head->slots - rows;
     spans[0] = (struct fkv_span){

@@ -38,7 +38,7 @@ static double position(const struct fkv_policy_setup *setup, const struct fkv_he
 }
 
 static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t query_head, int32_t rows,
-                    const struct fkv_evidence *evidence, struct fkv_span spans[FKV_MAX_SPANS]) {
+                    const struct fkv_evidence *evidence, struct fkv_span *spans) {
     int64_t token = head->tokens - rows; /* of row 0 */
     if (token < setup->window) return fkv_causal_view(setup, head, query_head, rows, evidence, spans);
     int32_t own = head->slots - rows, reach = setup->window - setup->sinks, count = 0;
@@ -61,6 +61,7 @@ const struct fkv_policy fkv_policy_streaming = {
     .name = "streaming",
     .summary = "keep the sinks and the latest N - S tokens, evicting at every token",
     .has_window = true,
+    .max_spans = 2,
     .prepare = prepare,
     .room = room,
     .act = act,
