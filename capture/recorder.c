@@ -56,8 +56,9 @@ const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r) {
 int fkv_recorder_session(const struct fkv_recorder *r, int64_t n_tokens, struct fkv_session **out,
                          struct fkv_error *err) {
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
-    const struct fkv_session_options options = {
-        .block = FKV_RECORDER_BLOCK, .max_tokens = n_tokens, .cache_dtype = r->engine_options->cache_dtype};
+    const struct fkv_session_options options = {.block = FKV_RECORDER_BLOCK,
+                                                .max_tokens = n_tokens,
+                                                .cache_dtype = fkv_engine_cache_dtype(r->engine_options, r->engine)};
     return fkv_session_open(r->engine->model, &policy, &options, out, err);
 }
 
@@ -97,7 +98,7 @@ static int record(struct run *run, const struct fkv_document *document, int64_t 
         run->summary->recordings_there++;
         return fkv_capture_check(run->writer, run->index, &recording, err);
     }
-    fkv_session_reset(run->session);
+    fkv_session_reset(run->session, 0);
     if (fkv_capture_begin(run->writer, run->index, &recording, tokens, err)) return FKV_FAILED;
     fkv_collector_begin(run->collector, run->writer);
     if (feed_and_score(run, tokens, n, err) || fkv_capture_write_nll(run->writer, run->nll, err) ||

@@ -12,9 +12,9 @@ static char *describe_options(const struct fkv_recorder *r) {
     json_t *states = json_array();
     for (int i = 0; i < FKV_STATES; i++)
         if ((o->states >> i) & 1) json_array_append_new(states, json_string(fkv_state_names[i]));
-    json_t *all =
-        json_pack("{s:o, s:I, s:s, s:b}", "states", states, "max_tokens", (json_int_t)o->max_tokens, "cache_dtype",
-                  fkv_dtype_name(r->engine_options->cache_dtype), "spectra_only", (int)o->spectra_only);
+    json_t *all = json_pack("{s:o, s:I, s:s, s:b}", "states", states, "max_tokens", (json_int_t)o->max_tokens,
+                            "cache_dtype", fkv_dtype_name(fkv_engine_cache_dtype(r->engine_options, r->engine)),
+                            "spectra_only", (int)o->spectra_only);
     if (o->spectra_only) {
         json_object_set_new(all, "length", json_integer(o->length));
         json_object_set_new(all, "skip_sinks", json_integer(o->skip_sinks));

@@ -81,8 +81,9 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
     *needs = (struct fkv_recorder_needs){.weight_bytes = model->weight_bytes};
     if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
-    const struct fkv_session_options session = {
-        .block = FKV_RECORDER_BLOCK, .max_tokens = needs->longest, .cache_dtype = r->engine_options->cache_dtype};
+    const struct fkv_session_options session = {.block = FKV_RECORDER_BLOCK,
+                                                .max_tokens = needs->longest,
+                                                .cache_dtype = fkv_engine_cache_dtype(r->engine_options, r->engine)};
     int64_t cache, scratch;
     if (needs->recordings == 0) return FKV_OK;
     if (fkv_session_bytes(&model->config, &policy, &session, &cache, &scratch, err)) return FKV_FAILED;

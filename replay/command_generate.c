@@ -288,7 +288,7 @@ static int run_prompts(const struct settings *s, const struct fkv_engine *engine
 static int run(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
                struct fkv_error *err) {
     struct fkv_session_options options = {.max_tokens = (int64_t)p->longest + s->tokens,
-                                          .cache_dtype = s->engine.cache_dtype};
+                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
     struct fkv_needs needs = {.weights = engine->model->weight_bytes};
     struct fkv_session *session;
     if (fkv_needs_session(&needs, engine, &s->policy, &options, err) || fkv_needs_check(&needs, engine, false, err) ||

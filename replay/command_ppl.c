@@ -187,7 +187,7 @@ static int estimate_time(const struct settings *s, const struct fkv_corpus *corp
     if (count > corpus->token_count) count = (int32_t)corpus->token_count;
     if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
     fkv_session_statistics(session, &warm);
-    fkv_session_reset(session);
+    fkv_session_reset(session, 0);
     if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
     fkv_session_statistics(session, &spent);
     double seconds = (spent.seconds - warm.seconds) / count * (double)s->plan.rows * (s->baseline ? 2 : 1);
@@ -209,8 +209,9 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
     struct fkv_perplexity result = {0};
     int status = FKV_FAILED;
     if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
-    struct fkv_session_options options = {
-        .max_tokens = s->plan.longest, .cache_dtype = s->engine.cache_dtype, .measure_energy = s->out != NULL};
+    struct fkv_session_options options = {.max_tokens = s->plan.longest,
+                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine),
+                                          .measure_energy = s->out != NULL};
     if (check_needs(s, engine, corpus, &options, err)) return FKV_FAILED;
     if (fkv_session_open(engine->model, &s->policy, &options, &session, err)) goto done;
     if ((s->dry_run || !s->engine.quiet) && estimate_time(s, corpus, session, err)) goto done;
@@ -234,7 +235,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
                                               .score_from = s->score_from,
                                               .backend = engine->ops->name,
                                               .command = s->command,
-                                              .cache_dtype = s->engine.cache_dtype};
+                                              .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
     if (!status) status = report(s, &experiment, err);
 done:
     fkv_perplexity_free(&result);

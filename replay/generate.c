@@ -63,7 +63,7 @@ static int decode(struct fkv_session *s, int32_t row, int64_t tokens, double tem
     for (; g->count < tokens; row = 0) {
         if (fkv_session_logits(s, row, 1, logits, err)) return FKV_FAILED;
         int32_t id = fkv_sample(logits, config->vocab, temperature, random);
-        if (id < 0) return fkv_fail(err, "token %lld: logits are not finite", (long long)fkv_session_tokens(s));
+        if (id < 0) return fkv_fail(err, "token %lld: logits are not finite", (long long)fkv_session_tokens(s, 0));
         if ((g->ended = id == config->eos)) return FKV_OK;
         if (append(g, id, err) || (watch && watch(context, g, err))) return FKV_FAILED;
         if (g->count < tokens && fkv_session_feed(s, &id, 1, err)) return FKV_FAILED;
@@ -78,7 +78,7 @@ int fkv_generate(struct fkv_session *s, const int32_t *prompt, int64_t count, in
     *g = (struct fkv_generation){0};
     float *logits = malloc((size_t)fkv_session_model(s)->config.vocab * sizeof *logits);
     if (!logits) return fkv_fail(err, "out of memory for logits");
-    fkv_session_reset(s);
+    fkv_session_reset(s, 0);
     double started = fkv_seconds();
     int32_t last_rows = 0;
     int status = prefill(s, prompt, count, &last_rows, err);

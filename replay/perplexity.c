@@ -152,8 +152,8 @@ static int32_t next_tokens(struct run *run, const struct fkv_pass *pass, int32_t
 static int run_pass(struct run *run, const struct fkv_pass *pass, struct fkv_progress *progress, int64_t *done,
                     struct fkv_error *err) {
     run->document = pass->document;
-    fkv_session_reset(run->session);
-    if (run->baseline) fkv_session_reset(run->baseline);
+    fkv_session_reset(run->session, 0);
+    if (run->baseline) fkv_session_reset(run->baseline, 0);
     int32_t step = run->baseline ? fkv_session_logit_rows(run->baseline) : BLOCK; /* a range's logits are made once */
     for (int32_t fed = 0, count; fed < pass->rows; fed += count) {
         count = next_tokens(run, pass, fed);
@@ -164,7 +164,7 @@ static int run_pass(struct run *run, const struct fkv_pass *pass, struct fkv_pro
         int32_t end = pass->until < fed + count ? pass->until - fed : count;
         for (; row < end; row += step)
             if (score_rows(run, pass, fed, row, end - row < step ? end - row : step, err)) return FKV_FAILED;
-        if (run->plan->block && (fed + count) % run->plan->block == 0 && fkv_session_end_block(run->session, err))
+        if (run->plan->block && (fed + count) % run->plan->block == 0 && fkv_session_end_block(run->session, 0, err))
             return FKV_FAILED;
         *done += count;
         fkv_progress_update(progress, *done, run->corpus->documents[run->document].name);

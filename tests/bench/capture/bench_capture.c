@@ -38,7 +38,7 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
     double nll[FKV_RECORDER_BLOCK];
     double started = fkv_seconds();
     for (int64_t offset = 0; offset < (int64_t)d->count; offset += length) {
-        fkv_session_reset(session);
+        fkv_session_reset(session, 0);
         for (int64_t t = 0; t < length; t += FKV_RECORDER_BLOCK) {
             int32_t rows = length - t < FKV_RECORDER_BLOCK ? (int32_t)(length - t) : FKV_RECORDER_BLOCK;
             int32_t scored = t + rows < length ? rows : rows - 1;

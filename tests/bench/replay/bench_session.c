@@ -58,7 +58,7 @@ static void measure(struct fkv_session *session, const struct fkv_model *model, 
     static int32_t tokens[BLOCK];
     float *logits = malloc((size_t)c->vocab * sizeof *logits);
     for (int i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(((uint32_t)i * 2654435761u) % (uint32_t)c->vocab);
-    fkv_session_reset(session);
+    fkv_session_reset(session, 0);
     double started = fkv_seconds();
     MUST(fkv_session_feed(session, tokens, BLOCK, &bench_error));
     seconds[PREFILL][round] = fkv_seconds() - started;
