@@ -24,27 +24,42 @@ struct fkv_buffer {
     size_t bytes;
 };
 
-struct fkv_cuda_staging;  /* memory.cu */
-struct fkv_cuda_fetching; /* fetch.cu */
+struct fkv_cuda_staging;     /* memory.cu */
+struct fkv_cuda_fetching;    /* fetch.cu */
+struct fkv_cuda_frequencies; /* backend.cu */
+
+enum { FKV_CUDA_RESULTS = 1 << 16 };
 
 struct fkv_backend {
     int device, multiprocessors;
-    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes */
+    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes; 1 KiB of static arrays fits beside it */
     enum fkv_compute compute;
     cudaStream_t stream;
     cublasHandle_t blas;
+    char *blas_workspace;
     struct fkv_limits limits; /* reserved so far: the largest of each field */
     char *scratch;
     size_t scratch_bytes;
+    uint64_t scratch_moves; /* how often it has got a new address, which recorded steps then know nothing of */
+    char *results;          /* [FKV_CUDA_RESULTS] host memory that kernels write to: what few bytes an operation that waits hands back */
     struct fkv_cuda_staging *staging;
     struct fkv_cuda_fetching *fetching;
-    struct fkv_step *step; /* being recorded or replayed, or NULL */
+    struct fkv_cuda_frequencies *frequencies;
+    struct fkv_step *step; /* between its begin and its end, or NULL */
 };
 
 /* ---- errors ---- */
 int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err);
 int fkv_cuda_check_blas(cublasStatus_t status, const char *what, struct fkv_error *err);
 int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *err);
+
+/* ---- the device ---- */
+/* Makes the backend's device the calling thread's. Every entry of the table has done so; a file need not. */
+void fkv_cuda_use_device(const struct fkv_backend *b);
+/* Device memory, 256-byte aligned. FKV_FAILED says how much `what` wanted and how much is free. */
+int fkv_cuda_allocate(size_t bytes, const char *what, char **out, struct fkv_error *err);
+/* Until everything issued has run. */
+int fkv_cuda_wait(struct fkv_backend *b, const char *what, struct fkv_error *err);
 
 /* ---- enqueueing ---- */
 /* A copy of host [bytes] on the device, 16-byte aligned, for the kernels launched next by this operation. The host array may be reused at once. */
@@ -56,18 +71,22 @@ static inline int fkv_cuda_stage(struct fkv_backend *b, const T *host, int32_t c
     return fkv_cuda_stage_bytes(b, host, (size_t)count * sizeof *host, (const void **)device, err);
 }
 
+/* For operations that cannot stand within a step: FKV_FAILED within one. */
+int fkv_cuda_outside_step(const struct fkv_backend *b, const char *what, struct fkv_error *err);
+
 /* Within a replayed step: launch nothing (library calls ask this; fkv_cuda_launch does by itself). */
 bool fkv_cuda_replaying(const struct fkv_backend *b);
 
-/* Launches a kernel on the backend's stream with `shared` bytes of dynamic shared memory (raising the kernel's limit where it is above 48 KiB). */
+/* Launches a kernel on the backend's stream with `shared` bytes of dynamic shared memory, at most b->shared_limit. */
 template <typename... Parameters, typename... Arguments>
 static inline int fkv_cuda_launch(struct fkv_backend *b, const char *what, void (*kernel)(Parameters...), dim3 grid,
                                   dim3 block, size_t shared, struct fkv_error *err, Arguments... arguments) {
     if (fkv_cuda_replaying(b)) return FKV_OK;
-    if (shared > 48 * 1024 &&
-        fkv_cuda_check(
-            cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), what,
-            err))
+    /* Raised to the most there is, always, so that no launch lowers what a recorded step was promised. */
+    if (shared > 32 * 1024 && fkv_cuda_check(cudaFuncSetAttribute((const void *)kernel,
+                                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                                  (int)b->shared_limit),
+                                             what, err))
         return FKV_FAILED;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
@@ -83,6 +102,27 @@ size_t fkv_cuda_matmul_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_attend_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 size_t fkv_cuda_cache_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
+
+/* The life of what the files own; create leaves nothing behind where it fails, release takes what is half made. */
+int fkv_cuda_staging_create(struct fkv_backend *b, struct fkv_error *err);
+void fkv_cuda_staging_release(struct fkv_backend *b);
+/* Room for all that one operation stages. */
+int fkv_cuda_staging_reserve(struct fkv_backend *b, size_t bytes, struct fkv_error *err);
+/* What was staged before has been launched upon: its room is free again. */
+void fkv_cuda_staging_restart(struct fkv_backend *b);
+/* As fkv_cuda_stage_bytes outside a step. */
+int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, const void **device,
+                       struct fkv_error *err);
+void fkv_cuda_fetching_release(struct fkv_backend *b);
+/* An operation failed: the step in progress, if any, is off, and the stream is as before it. */
+void fkv_cuda_step_abandon(struct fkv_backend *b);
+
+/* rows.cu: rows of `width` float32, from [rows, from_stride] -> to [rows, to_stride] in `dtype`; device memory, strides in elements. */
+int fkv_cuda_convert_rows(struct fkv_backend *b, const char *from, size_t from_stride, int32_t rows, int32_t width,
+                          enum fkv_dtype dtype, char *to, size_t to_stride, const char *what, struct fkv_error *err);
+/* Whether rows of `width` float32 from byte `offset` on lie in a buffer. */
+int fkv_cuda_check_rows(const struct fkv_buffer *buffer, size_t offset, size_t stride, int32_t rows, int32_t width,
+                        const char *what, struct fkv_error *err);
 
 /* ---- device-side addresses ---- */
 /* A cache as kernels see it. */
