@@ -45,6 +45,7 @@ struct fkv_backend {
     struct fkv_cuda_staging *staging;
     struct fkv_cuda_fetching *fetching;
     struct fkv_cuda_frequencies *frequencies;
+    struct fkv_cuda_spectra *spectra; /* transforms by length, spectra.cu; NULL before the first */
     struct fkv_step *step; /* between its begin and its end, or NULL */
 };
 
@@ -114,6 +115,7 @@ void fkv_cuda_staging_restart(struct fkv_backend *b);
 int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, const void **device,
                        struct fkv_error *err);
 void fkv_cuda_fetching_release(struct fkv_backend *b);
+void fkv_cuda_spectra_release(struct fkv_backend *b);
 /* An operation failed: the step in progress, if any, is off, and the stream is as before it. */
 void fkv_cuda_step_abandon(struct fkv_backend *b);
 
