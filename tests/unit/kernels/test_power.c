@@ -13,8 +13,7 @@ static struct states random_states(int n, double mean) {
     s.stride = (size_t)(s.heads * s.head_dim + test_between(0, 9));
     s.offset = 4 * (size_t)test_between(0, 9);
     s.x = random_both(s.offset / 4 + (size_t)n * s.stride, mean, 1);
-    struct fkv_attention_shape shape = random_shape();
-    reserve_both(shape, 1, 1, 1, n);
+    reserve_both((struct fkv_limits){.slots = n, .attention = shape_of(n)});
     return s;
 }
 
@@ -51,12 +50,12 @@ static void assert_spectra_close(const double *found, const double *expected, in
     }
 }
 
-static const int sizes[] = {1, 2, 3, 31, 60, 409, 508, 1020};
-enum { SIZES = sizeof sizes / sizeof *sizes };
+static const int sizes[] = {1, 2, 3, 31, 60, 127, 409, 508, 1020};
+static int size_count(void) { return small_sizes() ? 6 : sizeof sizes / sizeof *sizes; }
 
 static void power_and_normalised_power_equal_the_reference(void **state) {
     (void)state;
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], test_normal());
         size_t count = (size_t)(s.heads * s.n);
         float *level = numbers((size_t)s.n); /* a constant channel has no variance to divide by */
@@ -77,7 +76,7 @@ static void power_and_normalised_power_equal_the_reference(void **state) {
 
 static void a_cosine_puts_its_power_at_its_frequency(void **state) {
     (void)state;
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < size_count(); i++) {
         int n = sizes[i], t = test_between(0, n - 1);
         struct states s = random_states(n, 0);
         float *wave = numbers((size_t)n);
@@ -95,7 +94,7 @@ static void a_cosine_puts_its_power_at_its_frequency(void **state) {
 
 static void power_over_all_frequencies_is_the_energy_of_the_states(void **state) {
     (void)state;
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], 0.5);
         double *power = doubles((size_t)(s.heads * s.n));
         float *x = download(tested, s.x.tested, s.x.count);
@@ -117,7 +116,7 @@ static void power_over_all_frequencies_is_the_energy_of_the_states(void **state)
 /* Mean power of unit white noise is 1 at every t: averaged over a band of m coefficients and d channels, within 6 standard errors sqrt(2 / (m d)). */
 static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state) {
     (void)state;
-    int n = test_between(400, 700), bands = 8;
+    int n = small_sizes() ? test_between(100, 150) : test_between(400, 700), bands = 8;
     struct states s = random_states(n, 0);
     size_t count = (size_t)(s.heads * n);
     double *power = doubles(count), *normalised = doubles(count), *scaled = doubles(count);
@@ -141,6 +140,55 @@ static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state)
     release(s.x);
 }
 
+/* Sums of several segments against the sums of what `power` and plain means say of each; one that is not finite shows in its head's energy and in no other. */
+static void sums_of_segments_stay_with_the_backend(void **state) {
+    (void)state;
+    for (int i = 0; i < size_count(); i++) {
+        struct states s = random_states(sizes[i], test_normal());
+        struct fkv_spectra_layout l = fkv_spectra_layout(s.heads, s.n, s.head_dim);
+        size_t skip = (size_t)test_between(0, 5), count = skip + l.count;
+        double *zero = calloc(count, sizeof *zero), *found = doubles(count), *expected = doubles(count);
+        struct fkv_buffer *ours = upload(tested, zero, sizeof *zero * count),
+                          *theirs = upload(reference, zero, sizeof *zero * count);
+        for (int segment = 0; segment < 3; segment++) {
+            float *x = random_numbers(s.x.count, test_normal(), 1 + segment);
+            assert_ok(tested.ops->write(tested.b, s.x.tested, 0, x, 4 * s.x.count, &err), err);
+            assert_ok(reference.ops->write(reference.b, s.x.reference, 0, x, 4 * s.x.count, &err), err);
+            assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n, s.heads, s.head_dim, ours,
+                                              8 * skip, &err),
+                      err);
+            assert_ok(reference.ops->spectra_add(reference.b, s.x.reference, s.offset, s.stride, s.n, s.heads,
+                                                 s.head_dim, theirs, 8 * skip, &err),
+                      err);
+            free(x);
+        }
+        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err), err);
+        assert_ok(reference.ops->read(reference.b, theirs, 0, expected, sizeof *expected * count, &err), err);
+        for (size_t k = 0; k < skip; k++) assert_true(found[k] == 0);
+        double *f = found + skip, *e = expected + skip;
+        assert_spectra_close(f + l.power, e + l.power, s.heads, s.n, 1e-5);
+        assert_spectra_close(f + l.squares, e + l.squares, s.heads, s.n, 2e-5);
+        assert_spectra_close(f + l.normalised, e + l.normalised, s.heads, s.n, 1e-5);
+        for (int k = 0; k < s.heads * s.head_dim; k++)
+            assert_close(f[l.means + (size_t)k], e[l.means + (size_t)k], 1e-5, 1e-6);
+        for (int h = 0; h < s.heads; h++) assert_close(f[l.energy + (size_t)h], e[l.energy + (size_t)h], 0, 1e-5);
+        int bad = test_between(0, s.heads - 1), row = test_between(0, s.n - 1);
+        float hole = test_between(0, 1) ? NAN : INFINITY;
+        size_t at =
+            s.offset + 4 * ((size_t)row * s.stride + (size_t)(bad * s.head_dim + test_between(0, s.head_dim - 1)));
+        assert_ok(tested.ops->write(tested.b, s.x.tested, at, &hole, 4, &err), err);
+        assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n, s.heads, s.head_dim, ours,
+                                          8 * skip, &err),
+                  err);
+        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err), err);
+        for (int h = 0; h < s.heads; h++) assert_int_equal(!isfinite(f[l.energy + (size_t)h]), h == bad);
+        tested.ops->buffer_release(tested.b, ours);
+        reference.ops->buffer_release(reference.b, theirs);
+        free(zero), free(found), free(expected);
+        release(s.x);
+    }
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -148,6 +196,7 @@ int main(void) {
         cmocka_unit_test(a_cosine_puts_its_power_at_its_frequency),
         cmocka_unit_test(power_over_all_frequencies_is_the_energy_of_the_states),
         cmocka_unit_test(white_noise_is_flat_and_normalised_power_ignores_scale),
+        cmocka_unit_test(sums_of_segments_stay_with_the_backend),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

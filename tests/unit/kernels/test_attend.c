@@ -1,0 +1,165 @@
+/* Attention over the cache against the reference: spans with limits and positions of their own, several sequences in a call, every head size and group. */
+#include "tests/unit/kernels/backend_support.h"
+
+enum { ROUNDS = 4 * ROW_COUNTS, SEQUENCES = 5, MOST_ITEMS = SEQUENCES * 3 * 8, MOST_SPANS = 6 };
+
+/* A run of slots [first, end) of any position, cut by any limits. */
+static struct fkv_span random_span(int first, int end, int rows) {
+    struct fkv_span s = {.first = first,
+                         .end = end,
+                         .from = FKV_NO_LIMIT_BELOW,
+                         .until = FKV_NO_LIMIT_ABOVE,
+                         .position = random_position(),
+                         .fixed = test_between(0, 1)};
+    if (test_between(0, 1)) s.from = test_between(first - rows, end + 3);
+    if (test_between(0, 1)) s.until = test_between(first - rows, end + 3);
+    return s;
+}
+
+/* Up to five runs of slots, some empty, then one that is causal or unlimited, so that every row sees something; earlier ones may be cut by either limit, wholly
+ * for some rows. */
+static int random_spans(int capacity, int rows, struct fkv_span *spans) {
+    int count = 0, slot = test_between(0, 2), last = capacity - rows;
+    while (count < MOST_SPANS - 1 && slot + 1 < last && test_between(0, 3)) {
+        int end = test_between(0, 3) ? test_between(slot + 1, last) : slot;
+        spans[count++] = random_span(slot, end, rows);
+        slot = end + test_between(0, 2);
+    }
+    slot = slot < last ? slot : last;
+    spans[count] = (struct fkv_span){.first = slot,
+                                     .end = capacity,
+                                     .from = FKV_NO_LIMIT_BELOW,
+                                     .position = random_position(),
+                                     .fixed = test_between(0, 1)};
+    spans[count].until = test_between(0, 3) ? last + 1 : FKV_NO_LIMIT_ABOVE;
+    if (test_between(0, 1)) spans[count].from = last - test_between(0, 5);
+    return count + 1;
+}
+
+/* Items of a call: of each sequence, a KV head's query heads in one item or each on its own. Sequence i has rows [i (rows + 1), i (rows + 1) + rows) and
+ * asks for some of them. */
+struct call {
+    struct fkv_attend_item items[MOST_ITEMS];
+    struct fkv_span spans[MOST_ITEMS * MOST_SPANS];
+    int count, used;
+};
+
+static void random_call(const struct fkv_attention_shape *s, int sequences, int rows, int capacity, struct call *c) {
+    int group = s->heads / s->kv_heads;
+    c->count = c->used = 0;
+    for (int sequence = 0; sequence < sequences; sequence++)
+        for (int h = 0; h < s->kv_heads; h++) {
+            int together = test_between(0, 3) ? group : 1;
+            for (int head = h * group; head < (h + 1) * group; head += together) {
+                int some = test_between(0, 3) ? rows : test_between(1, rows), skip = test_between(0, rows - some);
+                struct fkv_attend_item *item = &c->items[c->count++];
+                *item = (struct fkv_attend_item){.cache_head = sequence * s->kv_heads + h,
+                                                 .head = head,
+                                                 .heads = together,
+                                                 .row = sequence * (rows + 1) + skip,
+                                                 .rows = some,
+                                                 .span = c->used};
+                item->spans = random_spans(capacity, some, c->spans + c->used);
+                c->used += item->spans;
+            }
+        }
+}
+
+/* In 16 bits a score scale q.k errs by 0.6 u scale sqrt(head_dim) (see backend_support.h), and so does its weight, relatively; weights are rounded to u as
+ * well. With values of mean 0, o = sum_s p_s v_s deviates by sqrt(sum p^2), and errors e_s of the weights, at most 5 deviations, move it by no more than
+ * max |e_s| times that. So a row of one head errs by at most u (5 scale sqrt(head_dim) + 2) times its own root mean square, which few channels
+ * tell badly: eight of the average of all rows are counted among them. */
+static void assert_rows_close(const struct fkv_attention_shape *s, struct both out, double u) {
+    float *found = download(tested, out.tested, out.count), *expected = download(reference, out.reference, out.count);
+    size_t d = (size_t)s->head_dim;
+    double all = root_mean_square(expected, out.count);
+    subtract(found, expected, out.count);
+    for (size_t i = 0; i < out.count; i += d) {
+        double level = root_mean_square(expected + i, d), error = root_mean_square(found + i, d);
+        double allowed = u * (5 * s->scale * sqrt((double)d) + 2) *
+                         sqrt((level * level * (double)d + all * all * 8) / (double)(d + 8));
+        if (!(error <= allowed))
+            fail_msg("row %zu, head %zu: root mean square error %.4g of %.4g, allowed %.4g", i / d / (size_t)s->heads,
+                     i / d % (size_t)s->heads, error, level, allowed);
+    }
+    free(found), free(expected);
+}
+
+static void attention_over_spans_with_limits_and_positions(void **state) {
+    (void)state;
+    static struct call c;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        enum fkv_dtype t = random_dtype();
+        double u = unit_of(t);
+        if (test_between(0, 3) == 0) s.scale *= u == 0 ? 20 : 4; /* one slot takes it all */
+        int rows = affordable(0.5 * s.head_dim * (rows_of(round) + 60), rows_of(round));
+        int sequences = rows < 10 ? test_between(1, SEQUENCES) : test_between(1, 2), all = sequences * (rows + 1);
+        if (rows > 40) s.heads /= s.kv_heads, s.kv_heads = 1;
+        int capacity = rows + test_between(0, 150), heads = sequences * s.kv_heads;
+        struct cache cache = random_cache(&s, heads + test_between(0, 2), t, capacity, u == 0 ? 0.2 : 0);
+        random_call(&s, sequences, rows, capacity, &c);
+        reserve_both((struct fkv_limits){.rows = all, .slots = capacity, .items = c.used, .attention = s});
+        struct both q = random_both((size_t)all * (size_t)s.heads * (size_t)s.head_dim, 0, 1);
+        float *blank = random_numbers(q.count, 0, 1);
+        struct both out = upload_both(blank, q.count);
+        assert_ok(
+            tested.ops->attend(tested.b, &s, q.tested, &cache.tested, c.spans, c.items, c.count, out.tested, &err),
+            err);
+        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, c.spans, c.items, c.count,
+                                        out.reference, &err),
+                  err);
+        if (u == 0)
+            assert_both_close(out, 1e-6, s.scale * sqrt(s.head_dim) > 2 ? 2e-4 : 1e-5);
+        else
+            assert_rows_close(&s, out, u);
+        free(blank);
+        release(q), release(out);
+        release_cache(&cache);
+    }
+}
+
+/* Decoding with a long cache: one row each, thousands of slots, so that a backend splits a head's slots among workers and joins what they found. */
+static void one_row_over_many_slots(void **state) {
+    (void)state;
+    for (int round = 0; round < 12; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        enum fkv_dtype t = (enum fkv_dtype)(round % 3);
+        double u = unit_of(t);
+        s.heads /= s.kv_heads, s.kv_heads = 1;
+        int sequences = test_between(1, 2), capacity = small_sizes() ? test_between(100, 400) : test_between(500, 5000);
+        struct cache cache = random_cache(&s, sequences, t, capacity, u == 0 ? 0.2 : 0);
+        struct fkv_attend_item items[2];
+        struct fkv_span spans[6];
+        for (int i = 0; i < sequences; i++) {
+            int end = test_between(10, capacity), sinks = test_between(0, 4), from = test_between(sinks, end - 1);
+            spans[3 * i] = (struct fkv_span){0, sinks, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), true};
+            spans[3 * i + 1] =
+                (struct fkv_span){from, from, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), false};
+            spans[3 * i + 2] = (struct fkv_span){from, end, FKV_NO_LIMIT_BELOW, end, random_position(), false};
+            items[i] = (struct fkv_attend_item){i, 0, s.heads, i, 1, 3 * i, 3};
+        }
+        reserve_both((struct fkv_limits){.rows = sequences, .slots = capacity, .items = 6, .attention = s});
+        struct both q = random_both((size_t)(sequences * s.heads * s.head_dim), 0, 1), out = random_both(q.count, 0, 1);
+        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, spans, items, sequences, out.tested, &err),
+                  err);
+        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, spans, items, sequences,
+                                        out.reference, &err),
+                  err);
+        if (u == 0)
+            assert_both_close(out, 1e-6, 1e-5);
+        else
+            assert_rows_close(&s, out, u);
+        release(q), release(out);
+        release_cache(&cache);
+    }
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_over_spans_with_limits_and_positions),
+        cmocka_unit_test(one_row_over_many_slots),
+    };
+    return cmocka_run_group_tests(tests, open_both, close_both);
+}
