@@ -1,0 +1,170 @@
+/* Device memory, pinned memory, copies and properties of the pretended device: an sm_90 with 4 multiprocessors, so that grids stay small, and FKV_SHIM_MEMORY bytes
+ * (4 GiB). Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when they are freed and when the
+ * device is synchronised. Their contents are NaN. Device addresses are checked wherever the host passes one. */
+#include "memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <map>
+#include <string>
+
+#if defined(__SANITIZE_ADDRESS__)
+static const size_t GUARD_BYTES = 0;
+#else
+static const size_t GUARD_BYTES = 256;
+#endif
+static const size_t ALIGNMENT = 256;
+
+static std::map<const char *, size_t> device, pinned; /* start -> bytes */
+static size_t device_bytes;
+
+static size_t device_total() {
+    const char *text = getenv("FKV_SHIM_MEMORY");
+    return text ? (size_t)strtoull(text, NULL, 10) : (size_t)4 << 30;
+}
+
+static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start, size_t bytes) {
+    const char *at = (const char *)start;
+    auto next = allocations.upper_bound(at);
+    if (next == allocations.begin()) return false;
+    --next;
+    return at + bytes <= next->first + next->second && at < next->first + (next->second ? next->second : 1);
+}
+
+bool shim_device_range(const void *start, size_t bytes, const char *what) {
+    if (!bytes || lies_in(device, start, bytes)) return true;
+    shim_fail("%s: %zu bytes at %p do not lie in one allocation of device memory", what, bytes, start);
+    return false;
+}
+
+bool shim_is_device(const void *address) { return lies_in(device, address, 0); }
+bool shim_is_pinned(const void *address) { return lies_in(pinned, address, 0); }
+
+static void check_guards(const char *start, size_t bytes) {
+    for (size_t i = 0; i < GUARD_BYTES; i++)
+        if (start[-1 - (ptrdiff_t)i] != 0x5a || start[bytes + i] != 0x5a)
+            return shim_fail("written outside device memory: %zu bytes %s the %zu bytes at %p", i,
+                             start[bytes + i] != 0x5a ? "beyond" : "before", bytes, (const void *)start);
+}
+
+void shim_check_memory() {
+    for (const auto &allocation : device) check_guards(allocation.first, allocation.second);
+}
+
+cudaError_t shim_allocate(void **out, size_t bytes) {
+    *out = NULL;
+    if (bytes > device_total() - device_bytes) return cudaErrorMemoryAllocation;
+    void *memory;
+    if (posix_memalign(&memory, ALIGNMENT, 2 * GUARD_BYTES + bytes + !bytes)) return cudaErrorMemoryAllocation;
+    char *start = (char *)memory + GUARD_BYTES; /* still aligned */
+    memset(memory, 0x5a, GUARD_BYTES);
+    memset(start, 0xff, bytes);
+    memset(start + bytes, 0x5a, GUARD_BYTES);
+    device[start] = bytes;
+    device_bytes += bytes;
+    *out = start;
+    return cudaSuccess;
+}
+
+cudaError_t shim_release(void *start) {
+    auto found = device.find((char *)start);
+    if (found == device.end()) return cudaErrorInvalidValue;
+    check_guards(found->first, found->second);
+    device_bytes -= found->second;
+    device.erase(found);
+    free((char *)start - GUARD_BYTES);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    shim_lock lock;
+    *total = device_total();
+    *available = *total - device_bytes;
+    return shim_status(cudaSuccess);
+}
+
+/* ---- host memory ---- */
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
+    shim_lock lock;
+    if (posix_memalign(out, 4096, bytes ? bytes : 1)) return shim_status(cudaErrorMemoryAllocation);
+    memset(*out, 0xff, bytes);
+    pinned[(char *)*out] = bytes;
+    return shim_status(cudaSuccess);
+}
+
+cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaHostAlloc(out, bytes, 0); }
+
+cudaError_t cudaFreeHost(void *memory) {
+    if (!memory) return cudaSuccess;
+    cudaError_t status = cudaHostUnregister(memory);
+    if (!status) free(memory);
+    return status;
+}
+
+cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned) {
+    shim_lock lock;
+    if (shim_is_pinned(memory)) return shim_status(cudaErrorInvalidValue);
+    pinned[(char *)memory] = bytes;
+    return shim_status(cudaSuccess);
+}
+
+cudaError_t cudaHostUnregister(void *memory) {
+    shim_lock lock;
+    shim_drain_all();
+    return shim_status(pinned.erase((char *)memory) ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+/* ---- the device ---- */
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return shim_status(device ? cudaErrorInvalidDevice : cudaSuccess); }
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
+    if (device) return shim_status(cudaErrorInvalidDevice);
+    *out = cudaDeviceProp{};
+    strcpy(out->name, "CPU shim of an NVIDIA GPU");
+    out->totalGlobalMem = device_total();
+    out->sharedMemPerBlock = 48 << 10;
+    out->sharedMemPerBlockOptin = 227 << 10;
+    out->sharedMemPerMultiprocessor = 228 << 10;
+    out->major = 9;
+    out->multiProcessorCount = 4;
+    out->warpSize = SHIM_LANES;
+    out->maxThreadsPerBlock = 1024;
+    out->maxThreadsPerMultiProcessor = 2048;
+    out->regsPerBlock = 65536;
+    out->l2CacheSize = 50 << 20;
+    out->concurrentKernels = 1;
+    out->asyncEngineCount = 3;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int device) {
+    cudaDeviceProp p;
+    cudaError_t status = cudaGetDeviceProperties(&p, device);
+    if (status) return status;
+    switch (which) {
+    case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
+    case cudaDevAttrWarpSize: *value = p.warpSize; break;
+    case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
+    case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
+    default: return shim_status(cudaErrorInvalidValue);
+    }
+    return cudaSuccess;
+}
