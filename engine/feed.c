@@ -86,13 +86,16 @@ static bool is_step(const struct fkv_session *s, int32_t rows) {
 static void drop_step(struct fkv_session *s) {
     s->ops->step_release(s->backend, s->step);
     s->step = NULL;
+    s->step_feeds = 0;
 }
 
 /* A step that failed half-way is ended all the same, so that the backend is not left within it, and recorded afresh next time. */
 static int run_step(struct fkv_session *s, int32_t rows, struct fkv_error *err) {
-    if (s->step_feeds != s->fed_count) drop_step(s);
-    if (!s->step && s->ops->step_create(s->backend, &s->step, err)) return FKV_FAILED;
-    s->step_feeds = s->fed_count;
+    if (s->step_feeds != s->fed_count) {
+        drop_step(s);
+        if (s->ops->step_create(s->backend, &s->step, err)) return FKV_FAILED;
+        s->step_feeds = s->fed_count;
+    }
     if (s->ops->step_begin(s->backend, s->step, err)) return FKV_FAILED;
     int status = run_layers(s, rows, err);
     if (s->ops->step_end(s->backend, s->step, status ? NULL : err)) status = FKV_FAILED;

@@ -60,7 +60,7 @@ struct fkv_session {
     int32_t last_rows;                         /* of the last feed */
     double *row_slots, *row_round, *row_since; /* [block], means over (layer, KV head) */
 
-    struct fkv_step *step; /* the decode step of `step_feeds` sequences, or NULL */
+    struct fkv_step *step; /* the decode step of `step_feeds` sequences (0: none yet) */
     int32_t step_feeds;
 
     struct prepared_map *maps;

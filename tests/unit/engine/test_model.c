@@ -22,19 +22,23 @@ static int remove_folder(void **state) {
 
 struct fkv_buffer {
     const void *host;
+    size_t bytes;
 };
 
-static int buffers_held;
+static int buffers_held, buffers_made;
 static bool adopting_fails;
+static struct fkv_device_info device; /* of the host, unless a test says otherwise */
 
 static int adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
                  struct fkv_error *err) {
-    (void)b, (void)bytes;
+    (void)b;
     if (adopting_fails) return fkv_fail(err, "no room");
     *out = malloc(sizeof **out);
     assert_non_null(*out);
     (*out)->host = host;
+    (*out)->bytes = bytes;
     buffers_held++;
+    buffers_made++;
     return FKV_OK;
 }
 
@@ -44,7 +48,13 @@ static void release(struct fkv_backend *b, struct fkv_buffer *buffer) {
     free(buffer);
 }
 
-static const struct fkv_backend_ops ops = {.buffer_adopt = adopt, .buffer_release = release};
+static int info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
+    (void)b, (void)err;
+    *out = device;
+    return FKV_OK;
+}
+
+static const struct fkv_backend_ops ops = {.info = info, .buffer_adopt = adopt, .buffer_release = release};
 
 /* ---- a tiny checkpoint, complete or changed in one place ---- */
 
@@ -54,6 +64,8 @@ struct change {
     const char *tensor, *shape, *format; /* of this tensor: another shape or dtype; both NULL: left out */
     int element;                         /* with a value: this element is set to it */
     float value;
+    const void *data; /* with shape and format: the whole tensor */
+    size_t bytes;
 };
 
 static void add(struct weights_file *w, const struct change *change, const char *name, int rows, int cols) {
@@ -72,19 +84,21 @@ static void add(struct weights_file *w, const struct change *change, const char 
     else if (change->value != 0) {
         values[change->element] = change->value;
         weights_add(w, name, "F32", shape, values, (size_t)n * 4);
-    } else if (change->shape)
+    } else if (change->data)
+        weights_add(w, name, change->format, change->shape, change->data, change->bytes);
+    else if (change->shape)
         weights_add(w, name, "F32", change->shape, values, (size_t)n * 4);
     else if (change->format)
         weights_add(w, name, change->format, shape, NULL, (size_t)n);
 }
 
-static void write_config(const char *model_type, bool tied) {
+static void write_config(const char *model_type, bool tied, int vocab) {
     char text[512];
     snprintf(text, sizeof text,
              "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
              "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
              "\"sliding_window\": null, \"tie_word_embeddings\": %s}",
-             model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB, tied ? "true" : "false");
+             model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, vocab, tied ? "true" : "false");
     write_text(folder, "config.json", text);
 }
 
@@ -107,7 +121,7 @@ static void write_checkpoint(const char *model_type, bool tied, bool head, const
                    {"mlp.up_proj.weight", NULL, HIDDEN, DIM},
                    {"mlp.down_proj.weight", NULL, DIM, HIDDEN}};
     struct weights_file w = {0};
-    write_config(model_type, tied);
+    write_config(model_type, tied, VOCAB);
     add(&w, change, "model.embed_tokens.weight", VOCAB, DIM);
     for (int layer = 0; layer < LAYERS; layer++)
         for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
@@ -143,7 +157,9 @@ static void assert_is(const struct fkv_model *m, const struct fkv_weight *w, con
     const struct fkv_tensor *t = fkv_safetensors_find(m->files, name);
     assert_non_null(t);
     assert_non_null(w->data);
-    assert_ptr_equal((const char *)w->data->host + w->offset, t->data);
+    assert_ptr_equal(w->data->host, t->data); /* a buffer of its own */
+    assert_int_equal(w->data->bytes, t->bytes);
+    assert_int_equal(w->offset, 0);
     assert_int_equal(w->rows, rows);
     assert_int_equal(w->cols, cols);
 }
@@ -195,6 +211,7 @@ static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
     struct fkv_model *m = opened();
     assert_true(m->config.tied);
     assert_memory_equal(&m->head, &m->embedding, sizeof m->head);
+    assert_int_equal(buffers_held, 2 + 9 * LAYERS);
     int64_t layer = 2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
     assert_int_equal(m->weight_bytes, 4 * (VOCAB * DIM + DIM + LAYERS * layer));
     fkv_model_close(m);
@@ -242,7 +259,7 @@ static void tensors_nobody_asks_for_are_ignored(void **state) {
     (void)state;
     test_seed();
     write_checkpoint("qwen2", true, false, NULL);
-    write_config("llama", true); /* llama has no biases, the file has */
+    write_config("llama", true, VOCAB); /* llama has no biases, the file has */
     struct fkv_model *m = opened();
     assert_null(m->layers[0].qkv.bq.data);
     fkv_model_close(m);
@@ -318,7 +335,7 @@ static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
     open_refused(true, "tensor model.norm.weight: expected finite values, found infinity at [7]");
 }
 
-/* A matrix of many chunks with a few bad values at random places, in every dtype: the first is reported, whichever thread meets it. */
+/* A head of many chunks with a few bad values at random places, in every dtype: the first is reported, whichever thread meets it. */
 static void of_several_bad_values_the_first_is_reported(void **state) {
     (void)state;
     test_seed();
@@ -327,7 +344,7 @@ static void of_several_bad_values_the_first_is_reported(void **state) {
         size_t size;
         uint32_t nan;
     } formats[] = {{"F32", 4, 0x7fc00001u}, {"F16", 2, 0x7e01u}, {"BF16", 2, 0xffc1u}};
-    enum { ROWS = 1000, COLS = 400 };
+    enum { ROWS = 50000, COLS = DIM };
     for (size_t f = 0; f < 3; f++) {
         unsigned char *values = calloc(ROWS * COLS, formats[f].size);
         assert_non_null(values);
@@ -337,15 +354,14 @@ static void of_several_bad_values_the_first_is_reported(void **state) {
             if (at < first) first = at;
             memcpy(values + (size_t)at * formats[f].size, &formats[f].nan, formats[f].size); /* little-endian */
         }
-        struct weights_file w = {0};
-        weights_add(&w, "model.embed_tokens.weight", formats[f].format, "[1000,400]", values,
-                    ROWS * COLS * formats[f].size);
-        weights_write(&w, folder, "model.safetensors");
+        write_checkpoint("llama", true, false,
+                         &(struct change){.tensor = "model.embed_tokens.weight",
+                                          .shape = "[50000,8]",
+                                          .format = formats[f].format,
+                                          .data = values,
+                                          .bytes = ROWS * COLS * formats[f].size});
         free(values);
-        write_text(
-            folder, "config.json",
-            "{\"model_type\": \"llama\", \"hidden_size\": 400, \"intermediate_size\": 12, \"num_hidden_layers\": 2, "
-            "\"num_attention_heads\": 4, \"vocab_size\": 1000}");
+        write_config("llama", true, ROWS);
         char expected[96];
         snprintf(expected, sizeof expected, "found NaN at [%d, %d]", first / COLS, first % COLS);
         open_refused(true, expected);
@@ -359,7 +375,7 @@ static void a_misaligned_tensor_is_refused(void **state) {
     weights_add(&w, "odd", "U8", "[3]", NULL, 3);
     weights_add(&w, "model.embed_tokens.weight", "F32", "[10,8]", NULL, 320);
     weights_write(&w, folder, "model.safetensors");
-    write_config("llama", true);
+    write_config("llama", true, VOCAB);
     open_refused(true, "tensor model.embed_tokens.weight: data offset: expected a multiple of 4");
 }
 
@@ -368,9 +384,32 @@ static void a_backend_without_room_fails_the_load(void **state) {
     test_seed();
     write_checkpoint("llama", true, false, NULL);
     adopting_fails = true;
-    open_refused(true, "model.safetensors: no room");
+    open_refused(true, "model.safetensors: tensor model.embed_tokens.weight: no room");
     adopting_fails = false;
     fkv_model_close(NULL);
+}
+
+static void a_model_too_large_for_its_device_is_refused_before_anything_is_read(void **state) {
+    (void)state;
+    test_seed();
+    struct change change = {"model.norm.weight", .element = 0, .value = NAN};
+    write_checkpoint("llama", true, false, &change); /* reading the values would find the NaN */
+    struct fkv_error err;
+    struct fkv_model *m;
+    int64_t layer = 2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
+    int64_t bytes = 4 * (VOCAB * DIM + DIM + LAYERS * layer);
+    buffers_made = 0;
+    device = (struct fkv_device_info){.name = "Tiny GPU", .memory_total = 4096, .space = FKV_DEVICE};
+    device.memory_free = bytes - 1;
+    assert_refused(fkv_model_open(folder, &ops, NULL, true, &m, &err), err, ": weights need ");
+    if (!strstr(err.message, ", Tiny GPU has ") || !strstr(err.message, " of 4.0 KiB free"))
+        fail_msg("message \"%s\"", err.message);
+    assert_int_equal(buffers_made, 0);
+    device.memory_free = bytes;
+    assert_ok(fkv_model_open(folder, &ops, NULL, false, &m, &err), err);
+    fkv_model_close(m);
+    device = (struct fkv_device_info){0};
+    assert_int_equal(buffers_held, 0);
 }
 
 int main(void) {
@@ -391,6 +430,7 @@ int main(void) {
         WITH_FOLDER(of_several_bad_values_the_first_is_reported),
         WITH_FOLDER(a_misaligned_tensor_is_refused),
         WITH_FOLDER(a_backend_without_room_fails_the_load),
+        WITH_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const char *name = getenv("FKV_TEST_BACKEND");
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, &err), err);
-    assert_ok(f->ops->open(0, 0, &f->backend, &err), err);
+    assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     test_seed();
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
@@ -153,7 +153,7 @@ static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) 
         assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
         feed(s, f->tokens + at, rest, 50, first);
         assert_ok(fkv_session_restore(s, snapshot, &err), err);
-        assert_int_equal(fkv_session_tokens(s), at);
+        assert_int_equal(fkv_session_tokens(s, 0), at);
         feed(s, f->tokens + at, rest, 50, again);
         assert_memory_equal(first, again, sizeof(float) * (size_t)rest * VOCAB);
         fkv_snapshot_free(snapshot);
@@ -167,7 +167,7 @@ static void reset_starts_from_an_empty_cache(void **state) {
     float *first = malloc(sizeof(float) * TOKENS * VOCAB), *again = malloc(sizeof(float) * TOKENS * VOCAB);
     struct fkv_session *s = open_session(f, policy("freqkv", 48, "0.5"));
     feed(s, f->tokens, TOKENS, 100, first);
-    fkv_session_reset(s);
+    fkv_session_reset(s, 0);
     feed(s, f->tokens, TOKENS, 100, again);
     assert_memory_equal(first, again, sizeof(float) * TOKENS * VOCAB);
     fkv_session_close(s);
