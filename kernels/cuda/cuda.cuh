@@ -41,12 +41,13 @@ struct fkv_backend {
     char *scratch;
     size_t scratch_bytes;
     uint64_t scratch_moves; /* how often it has got a new address, which recorded steps then know nothing of */
-    char *results;          /* [FKV_CUDA_RESULTS] host memory that kernels write to: what few bytes an operation that waits hands back */
+    char *
+        results; /* [FKV_CUDA_RESULTS] host memory that kernels write to: what few bytes an operation that waits hands back */
     struct fkv_cuda_staging *staging;
     struct fkv_cuda_fetching *fetching;
     struct fkv_cuda_frequencies *frequencies;
     struct fkv_cuda_spectra *spectra; /* transforms by length, spectra.cu; NULL before the first */
-    struct fkv_step *step; /* between its begin and its end, or NULL */
+    struct fkv_step *step;            /* between its begin and its end, or NULL */
 };
 
 /* ---- errors ---- */
@@ -84,10 +85,10 @@ static inline int fkv_cuda_launch(struct fkv_backend *b, const char *what, void 
                                   dim3 block, size_t shared, struct fkv_error *err, Arguments... arguments) {
     if (fkv_cuda_replaying(b)) return FKV_OK;
     /* Raised to the most there is, always, so that no launch lowers what a recorded step was promised. */
-    if (shared > 32 * 1024 && fkv_cuda_check(cudaFuncSetAttribute((const void *)kernel,
-                                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                                  (int)b->shared_limit),
-                                             what, err))
+    if (shared > 32 * 1024 &&
+        fkv_cuda_check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            (int)b->shared_limit),
+                       what, err))
         return FKV_FAILED;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
@@ -111,6 +112,9 @@ void fkv_cuda_staging_release(struct fkv_backend *b);
 int fkv_cuda_staging_reserve(struct fkv_backend *b, size_t bytes, struct fkv_error *err);
 /* What was staged before has been launched upon: its room is free again. */
 void fkv_cuda_staging_restart(struct fkv_backend *b);
+/* host [bytes] -> device memory, through pinned memory; the host's may be reused at once. Not while a step is recorded. */
+int fkv_cuda_upload(struct fkv_backend *b, char *device, const void *from, size_t bytes, const char *what,
+                    struct fkv_error *err);
 /* As fkv_cuda_stage_bytes outside a step. */
 int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, const void **device,
                        struct fkv_error *err);

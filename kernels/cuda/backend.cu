@@ -1,0 +1,344 @@
+/* The CUDA backend's table, its life, its errors, and what all operations lean on: scratch, the frequencies, the device of a thread.
+ *
+ * Streams: one for everything (b->stream; a second one in fetch.cu only carries states away). Nothing uses the default stream, so two backends
+ * in one program, on one device or on two, do not wait for each other.
+ *
+ * Devices. CUDA keeps a current device per thread, device 0 until somebody says otherwise, and launches, allocations and cuBLAS calls go there. A
+ * caller may hold backends of several devices, and fetch_wait comes from a thread of its own, so every entry of the table makes the backend's
+ * device current first (`entry` below; a thread-local number makes that free while a thread stays on one device). Only this module calls cudaSetDevice in our programs.
+ * The same wrapper rewinds the staging block and calls off the step in which an operation fails, so that no operation has to think of either.
+ *
+ * cuBLAS gets its workspace here, once: left alone it allocates when a stream capture begins, which is forbidden, or keeps one per captured graph.
+ *
+ * Errors are noticed where an operation calls CUDA, and named after it. A kernel that faults is noticed later, by whoever comes next; the
+ * message then says that an earlier operation is to blame. After such a fault the device takes no more work from this process. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.cuh"
+
+enum { OLDEST_MAJOR = 8 }; /* compute capability, which CMakeLists.txt compiles for */
+#define MIB (1024.0 * 1024.0)
+/* What cuBLAS asks for on Hopper ("cublasSetWorkspace" in its manual); elsewhere it needs less. */
+enum { BLAS_WORKSPACE = 32 << 20 };
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* ---- errors ---- */
+static bool blames_the_past(cudaError_t status) {
+    return status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure || status == cudaErrorLaunchTimeout ||
+           status == cudaErrorMisalignedAddress || status == cudaErrorIllegalInstruction ||
+           status == cudaErrorECCUncorrectable;
+}
+
+int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err) {
+    if (status == cudaSuccess) return FKV_OK;
+    cudaGetLastError(); /* CUDA keeps it for the next call otherwise */
+    return fkv_fail(err, "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(status), cudaGetErrorName(status),
+                    blames_the_past(status) ? "; this or an earlier operation caused it" : "");
+}
+
+int fkv_cuda_check_blas(cublasStatus_t status, const char *what, struct fkv_error *err) {
+    if (status == CUBLAS_STATUS_SUCCESS) return FKV_OK;
+    return fkv_fail(err, "CUDA: %s: cuBLAS: %s", what, cublasGetStatusString(status));
+}
+
+int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *err) {
+    if (status == CUFFT_SUCCESS) return FKV_OK;
+    return fkv_fail(err, "CUDA: %s: cuFFT: error %d%s", what, (int)status,
+                    status == CUFFT_ALLOC_FAILED ? ", out of GPU memory" : "");
+}
+
+/* ---- the device ---- */
+void fkv_cuda_use_device(const struct fkv_backend *b) {
+    static thread_local int current = -1;
+    if (current == b->device) return;
+    /* Where it fails, the device is lost, and the call that follows says so with a message. */
+    current = cudaSetDevice(b->device) == cudaSuccess ? b->device : -1;
+}
+
+int fkv_cuda_allocate(size_t bytes, const char *what, char **out, struct fkv_error *err) {
+    *out = NULL;
+    cudaError_t status = cudaMalloc((void **)out, bytes ? bytes : 1);
+    if (status != cudaErrorMemoryAllocation) return fkv_cuda_check(status, what, err);
+    cudaGetLastError();
+    size_t available = 0, total = 0;
+    cudaMemGetInfo(&available, &total);
+    return fkv_fail(err, "out of GPU memory: %s wants %.1f MiB, free are %.1f of %.1f MiB", what, (double)bytes / MIB,
+                    (double)available / MIB, (double)total / MIB);
+}
+
+int fkv_cuda_wait(struct fkv_backend *b, const char *what, struct fkv_error *err) {
+    return fkv_cuda_check(cudaStreamSynchronize(b->stream), what, err);
+}
+
+static int find_devices(int *count, struct fkv_error *err) {
+    cudaError_t status = cudaGetDeviceCount(count);
+    if (status == cudaErrorInsufficientDriver) {
+        int driver = 0, runtime = 0;
+        cudaGetLastError();
+        cudaDriverGetVersion(&driver);
+        cudaRuntimeGetVersion(&runtime);
+        if (!driver) return fkv_fail(err, "CUDA: this machine has no NVIDIA driver");
+        return fkv_fail(
+            err,
+            "CUDA: the NVIDIA driver is too old: it supports CUDA up to %d.%d, and this module was built with "
+            "%d.%d; update the driver",
+            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    }
+    if (status == cudaErrorNoDevice || (status == cudaSuccess && *count == 0)) {
+        cudaGetLastError();
+        return fkv_fail(err, "CUDA: this machine has no NVIDIA GPU that the driver can use");
+    }
+    return fkv_cuda_check(status, "looking for GPUs", err);
+}
+
+static int check_supported(int device, cudaDeviceProp *properties, struct fkv_error *err) {
+    if (fkv_cuda_check(cudaGetDeviceProperties(properties, device), "asking for a GPU's properties", err))
+        return FKV_FAILED;
+    if (properties->major >= OLDEST_MAJOR) return FKV_OK;
+    return fkv_fail(err, "CUDA: GPU %d, %s, is of compute capability %d.%d; expected %d.0 (A100) or newer", device,
+                    properties->name, properties->major, properties->minor, OLDEST_MAJOR);
+}
+
+int fkv_cuda_probe(struct fkv_error *err) {
+    int count;
+    if (find_devices(&count, err)) return FKV_FAILED;
+    for (int device = 0; device < count; device++) {
+        cudaDeviceProp properties;
+        if (!check_supported(device, &properties, err)) return FKV_OK;
+    }
+    return FKV_FAILED; /* with the last GPU's message */
+}
+
+/* ---- life ---- */
+static int set_up(struct fkv_backend *b, struct fkv_error *err) {
+    if (fkv_cuda_check(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "creating a stream", err) ||
+        fkv_cuda_check(cudaHostAlloc((void **)&b->results, FKV_CUDA_RESULTS, cudaHostAllocPortable),
+                       "allocating pinned memory", err) ||
+        fkv_cuda_staging_create(b, err) ||
+        fkv_cuda_allocate(BLAS_WORKSPACE, "cuBLAS's workspace", &b->blas_workspace, err) ||
+        fkv_cuda_check_blas(cublasCreate(&b->blas), "starting cuBLAS", err))
+        return FKV_FAILED;
+    /* The workspace after the stream, which takes an earlier one away. Sums stay float32, also the partial sums of a split product. */
+    if (fkv_cuda_check_blas(cublasSetStream(b->blas, b->stream), "setting cuBLAS's stream", err) ||
+        fkv_cuda_check_blas(cublasSetWorkspace(b->blas, b->blas_workspace, BLAS_WORKSPACE),
+                            "setting cuBLAS's workspace", err) ||
+        fkv_cuda_check_blas(
+            cublasSetMathMode(b->blas,
+                              (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+            "setting cuBLAS's precision", err))
+        return FKV_FAILED;
+    return FKV_OK;
+}
+
+int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+    int count;
+    cudaDeviceProp properties;
+    if (find_devices(&count, err)) return FKV_FAILED;
+    if (options->device < 0 || options->device >= count)
+        return fkv_fail(err, "CUDA: device: expected 0 to %d, for there are %d GPUs, found %d", count - 1, count,
+                        options->device);
+    if (check_supported(options->device, &properties, err)) return FKV_FAILED;
+    struct fkv_backend *b = (struct fkv_backend *)calloc(1, sizeof *b);
+    if (!b) return fkv_fail(err, "out of memory");
+    b->device = options->device;
+    b->multiprocessors = properties.multiProcessorCount;
+    b->shared_limit = properties.sharedMemPerBlockOptin - 1024;
+    b->compute = options->compute;
+    fkv_cuda_use_device(b);
+    if (set_up(b, err)) {
+        fkv_error_prefix(err, "GPU %d, %s", options->device, properties.name);
+        fkv_cuda_close(b);
+        return FKV_FAILED;
+    }
+    *out = b;
+    return FKV_OK;
+}
+
+static void release_frequencies(struct fkv_backend *b);
+
+void fkv_cuda_close(struct fkv_backend *b) {
+    if (!b) return;
+    fkv_cuda_use_device(b);
+    fkv_cuda_step_abandon(b);
+    if (b->stream) cudaStreamSynchronize(b->stream);
+    fkv_cuda_fetching_release(b);
+    fkv_cuda_staging_release(b);
+    release_frequencies(b);
+    if (b->blas) cublasDestroy(b->blas);
+    cudaFree(b->blas_workspace);
+    cudaFree(b->scratch);
+    cudaFreeHost(b->results);
+    if (b->stream) cudaStreamDestroy(b->stream);
+    free(b);
+}
+
+int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
+    cudaDeviceProp properties;
+    size_t available, total;
+    if (fkv_cuda_check(cudaGetDeviceProperties(&properties, b->device), "asking for the GPU's name", err) ||
+        fkv_cuda_check(cudaMemGetInfo(&available, &total), "asking for the GPU's memory", err))
+        return FKV_FAILED;
+    *out = {};
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, properties.name);
+    out->memory_total = (int64_t)total;
+    out->memory_free = (int64_t)available;
+    out->space = FKV_DEVICE;
+    return FKV_OK;
+}
+
+int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err) {
+    if (fkv_cuda_outside_step(b, "synchronize", err)) return FKV_FAILED;
+    return fkv_cuda_wait(b, "synchronize", err);
+}
+
+/* ---- scratch ---- */
+int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error *err) {
+    if (bytes <= b->scratch_bytes) return FKV_OK;
+    if (fkv_cuda_outside_step(b, "scratch", err) || fkv_cuda_wait(b, "scratch", err)) return FKV_FAILED;
+    cudaFree(b->scratch); /* first, so that both are never there at once */
+    b->scratch_bytes = 0;
+    b->scratch_moves++;
+    if (fkv_cuda_allocate(bytes, "scratch", &b->scratch, err)) return FKV_FAILED;
+    b->scratch_bytes = bytes;
+    return FKV_OK;
+}
+
+static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limits *b) {
+    struct fkv_limits l = *b;
+    l.rows = larger(a->rows, b->rows);
+    l.dim = larger(a->dim, b->dim);
+    l.hidden = larger(a->hidden, b->hidden);
+    l.vocab = larger(a->vocab, b->vocab);
+    l.slots = larger(a->slots, b->slots);
+    l.items = larger(a->items, b->items);
+    l.attention.dim = larger(a->attention.dim, b->attention.dim);
+    l.attention.heads = larger(a->attention.heads, b->attention.heads);
+    l.attention.kv_heads = larger(a->attention.kv_heads, b->attention.kv_heads);
+    l.attention.head_dim = larger(a->attention.head_dim, b->attention.head_dim);
+    l.attention.inv_freq = NULL; /* the caller's */
+    return l;
+}
+
+/* The most that one operation stages: an item and a span each, what attention makes of them, and for gather every head's list of slots. */
+static size_t staging_bytes(const struct fkv_limits *l) {
+    return (size_t)l->items * (256 + sizeof(int32_t) * (size_t)l->slots) + 64 * (size_t)l->rows;
+}
+
+int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+    struct fkv_limits l = join(&b->limits, limits);
+    size_t bytes = larger(fkv_cuda_matmul_scratch(&l), fkv_cuda_attend_scratch(b, &l));
+    bytes = larger(bytes, larger(fkv_cuda_cache_scratch(&l), fkv_cuda_compress_scratch(b, &l)));
+    const double *frequencies;
+    if (fkv_cuda_grow_scratch(b, bytes, err) || fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
+        (limits->attention.inv_freq && fkv_cuda_frequencies(b, &limits->attention, &frequencies, err)))
+        return FKV_FAILED;
+    b->limits = l;
+    return FKV_OK;
+}
+
+/* ---- frequencies ---- */
+/* A program has one set per model: a list that only grows will do. Sets stay where they are, for recorded steps point to them. */
+struct fkv_cuda_frequencies {
+    struct fkv_cuda_frequencies *next;
+    double *device;
+    int32_t half;
+    double host[]; /* [half] */
+};
+
+int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape, const double **device,
+                         struct fkv_error *err) {
+    int32_t half = shape->head_dim / 2;
+    size_t bytes = (size_t)half * sizeof(double);
+    for (const struct fkv_cuda_frequencies *set = b->frequencies; set; set = set->next)
+        if (set->half == half && !memcmp(set->host, shape->inv_freq, bytes)) {
+            *device = set->device;
+            return FKV_OK;
+        }
+    struct fkv_cuda_frequencies *set = (struct fkv_cuda_frequencies *)malloc(sizeof *set + bytes);
+    if (!set) return fkv_fail(err, "out of memory");
+    char *room;
+    if (fkv_cuda_allocate(bytes, "rotation frequencies", &room, err) ||
+        fkv_cuda_upload(b, room, shape->inv_freq, bytes, "rotation frequencies", err)) {
+        cudaFree(room);
+        free(set);
+        return FKV_FAILED;
+    }
+    set->next = b->frequencies;
+    set->device = (double *)room;
+    set->half = half;
+    memcpy(set->host, shape->inv_freq, bytes);
+    b->frequencies = set;
+    *device = set->device;
+    return FKV_OK;
+}
+
+static void release_frequencies(struct fkv_backend *b) {
+    while (b->frequencies) {
+        struct fkv_cuda_frequencies *set = b->frequencies;
+        b->frequencies = set->next;
+        cudaFree(set->device);
+        free(set);
+    }
+}
+
+/* ---- the table ---- */
+template <auto operation> struct entry;
+template <typename... Parameters, int (*operation)(struct fkv_backend *, Parameters...)> struct entry<operation> {
+    static int call(struct fkv_backend *b, Parameters... parameters) {
+        fkv_cuda_use_device(b);
+        fkv_cuda_staging_restart(b);
+        int status = operation(b, parameters...);
+        if (status) fkv_cuda_step_abandon(b);
+        return status;
+    }
+};
+
+extern "C" {
+extern const struct fkv_backend_ops fkv_cuda_backend;
+__attribute__((visibility("default"))) const struct fkv_backend_ops fkv_cuda_backend = {
+    .abi = FKV_BACKEND_ABI,
+    .name = "cuda",
+    .probe = fkv_cuda_probe,
+    .open = fkv_cuda_open,
+    .close = fkv_cuda_close,
+    .info = entry<fkv_cuda_info>::call,
+    .reserve = entry<fkv_cuda_reserve>::call,
+    .synchronize = entry<fkv_cuda_synchronize>::call,
+    .buffer_create = entry<fkv_cuda_buffer_create>::call,
+    .buffer_adopt = entry<fkv_cuda_buffer_adopt>::call,
+    .buffer_release = fkv_cuda_buffer_release,
+    .write = entry<fkv_cuda_write>::call,
+    .read = entry<fkv_cuda_read>::call,
+    .copy = entry<fkv_cuda_copy>::call,
+    .copy_rows = entry<fkv_cuda_copy_rows>::call,
+    .address = fkv_cuda_address,
+    .host_create = entry<fkv_cuda_host_create>::call,
+    .host_release = fkv_cuda_host_release,
+    .fetch = entry<fkv_cuda_fetch>::call,
+    .fetch_wait = fkv_cuda_fetch_wait,
+    .step_create = entry<fkv_cuda_step_create>::call,
+    .step_release = fkv_cuda_step_release,
+    .step_begin = entry<fkv_cuda_step_begin>::call,
+    .step_end = entry<fkv_cuda_step_end>::call,
+    .embed = entry<fkv_cuda_embed>::call,
+    .norm_qkv = entry<fkv_cuda_norm_qkv>::call,
+    .append = entry<fkv_cuda_append>::call,
+    .rotate = entry<fkv_cuda_rotate>::call,
+    .attend = entry<fkv_cuda_attend>::call,
+    .project_residual = entry<fkv_cuda_project_residual>::call,
+    .norm_gate_up = entry<fkv_cuda_norm_gate_up>::call,
+    .norm_logits = entry<fkv_cuda_norm_logits>::call,
+    .score = entry<fkv_cuda_score>::call,
+    .divergence = entry<fkv_cuda_divergence>::call,
+    .map_dct = entry<fkv_cuda_map_dct>::call,
+    .map_release = fkv_cuda_map_release,
+    .compress = entry<fkv_cuda_compress>::call,
+    .gather = entry<fkv_cuda_gather>::call,
+    .power = entry<fkv_cuda_power>::call,
+    .spectra_add = entry<fkv_cuda_spectra_add>::call,
+};
+}
