@@ -67,7 +67,7 @@ static void the_processor_refuses_to_compute_in_bf16(void **state) {
     options.model = "data/litbank-1m";
     options.backend = "cpu";
     options.compute = FKV_COMPUTE_BF16;
-    assert_refused(fkv_engine_open(&options, &engine, &err), err, "bf16");
+    assert_refused(fkv_engine_open(&options, &engine, &err), err, "bfloat16");
     fkv_engine_close(&engine);
 }
 
