@@ -1,0 +1,81 @@
+/* Matrix products with the checkpoint's weights, as layer.cu composes its operations from them: y = W x for rows of x. Few rows: gemv.cu. More: matmul.cu. */
+#ifndef FKV_KERNELS_CUDA_MATMUL_CUH
+#define FKV_KERNELS_CUDA_MATMUL_CUH
+
+#include <float.h>
+
+#include "kernels/cuda/device.cuh"
+
+static inline const char *fkv_cuda_weight(const struct fkv_weight *w) { return w->data->data + w->offset; }
+
+/* ---- numbers ---- */
+/* Rounded to nearest even; a finite number beyond float16's largest becomes that. */
+template <typename T> static __device__ inline T fkv_cuda_narrow(float x) { return fkv_cuda_from_float<T>(x); }
+template <> __device__ inline __half fkv_cuda_narrow<__half>(float x) {
+    return __float2half_rn(fabsf(x) <= FLT_MAX ? fminf(fmaxf(x, -65504.0f), 65504.0f) : x);
+}
+
+/* Number i of a vector of the checkpoint: biases, norms. */
+static __device__ inline float fkv_cuda_number(const void *vector, enum fkv_dtype t, int32_t i) {
+    return t == FKV_F32   ? ((const float *)vector)[i]
+           : t == FKV_F16 ? fkv_cuda_to_float(((const __half *)vector)[i])
+                          : fkv_cuda_to_float(((const __nv_bfloat16 *)vector)[i]);
+}
+
+/* What elementwise kernels move at once. */
+template <typename T> struct __align__(4 * sizeof(T)) fkv_cuda_four { T at[4]; };
+
+/* ---- scratch of one operation, handed out front to back; nothing of it outlives the operation ---- */
+struct fkv_cuda_carving {
+    struct fkv_backend *b;
+    size_t used;
+};
+int fkv_cuda_carve(struct fkv_cuda_carving *c, size_t bytes, void **out, struct fkv_error *err);
+
+/* ---- many rows (matmul.cu) ---- */
+/* What products with this weight compute in: activations are given in this dtype. */
+enum fkv_dtype fkv_cuda_product_dtype(const struct fkv_backend *b, const struct fkv_weight *w);
+
+/* x [count] float32 -> *out [count] in `to`: x itself where that is float32, else carved. What float16 cannot hold becomes its largest number, infinities and NaN stay. */
+int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enum fkv_dtype to, const void **out,
+                   struct fkv_error *err);
+
+/* in [rows, W.cols] in W's product dtype -> out [rows, W.rows] in out_dtype (float32 or the product's own), or added to it. Sums are float32. */
+struct fkv_cuda_product {
+    const struct fkv_weight *w;
+    const void *in;
+    void *out;
+    enum fkv_dtype out_dtype;
+    bool add;
+};
+int fkv_cuda_multiply(struct fkv_cuda_carving *c, const struct fkv_cuda_product *p, int32_t rows,
+                      struct fkv_error *err);
+
+/* x [rows, dim] float32 -> out [rows, dim] in `to`: x / sqrt(mean(x^2) + eps) * norm (layer.cu) */
+int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
+                       enum fkv_dtype to, void *out, struct fkv_error *err);
+
+/* ---- few rows (gemv.cu) ---- */
+enum { FKV_CUDA_FEW_ROWS = 8, FKV_CUDA_MOST_MATRICES = 3 };
+
+enum fkv_cuda_gemv_end {
+    FKV_CUDA_STORE,  /* out_m = W_m x + bias_m */
+    FKV_CUDA_ADD,    /* out_0 += W_0 x */
+    FKV_CUDA_SWIGLU, /* out_0 = silu(W_0 x) * (W_1 x), two matrices of one shape */
+};
+
+/* Up to three matrices of one width and dtype, times x [rows, cols] float32, rows <= FKV_CUDA_FEW_ROWS; where `norm` is given, times the normed rows. */
+struct fkv_cuda_gemv {
+    const struct fkv_weight *w[FKV_CUDA_MOST_MATRICES],
+        *bias[FKV_CUDA_MOST_MATRICES];  /* bias: NULL or absent is none */
+    float *out[FKV_CUDA_MOST_MATRICES]; /* [rows, W.rows] each */
+    int32_t count;
+    const struct fkv_weight *norm; /* or NULL */
+    float eps;
+    const float *x;
+    int32_t rows;
+    enum fkv_cuda_gemv_end end;
+};
+int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struct fkv_error *err);
+
+#endif
