@@ -1,7 +1,7 @@
 /* What recording costs: the same tokens prefilled, prefilled and scored, captured (states written, synced), and captured as spectra, in turns in one process, so
  * that all meet the same machine. Medians over the rounds; the rival is plain prefill.
  *
- *   bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS]]]] */
+ *   bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]] */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +47,8 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
             if (score) check(fkv_session_score(session, NULL, 0, scored, tokens + 1, nll, NULL, NULL, &err), &err);
         }
     }
+    const struct fkv_model *model = fkv_session_model(session);
+    check(model->ops->synchronize(model->backend, &err), &err);
     return fkv_seconds() - started;
 }
 
@@ -80,7 +82,8 @@ static int ascending(const void *a, const void *b) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) exit(fprintf(stderr, "usage: bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS]]]]\n"));
+    if (argc < 2)
+        exit(fprintf(stderr, "usage: bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]]\n"));
     const int recordings = argc > 2 ? atoi(argv[2]) : 16, rounds = argc > 3 ? atoi(argv[3]) : 7;
     struct fkv_engine_options o;
     struct fkv_engine engine;
@@ -91,7 +94,7 @@ int main(int argc, char **argv) {
     if (!mkdtemp(folder)) exit(1);
     snprintf(ids, sizeof ids, "%s/ids.bin", folder);
     fkv_engine_options_default(&o);
-    o.model = argv[1], o.backend = "cpu", o.threads = argc > 4 ? atoi(argv[4]) : 0, o.quiet = true;
+    o.model = argv[1], o.backend = argc > 6 ? argv[6] : "cpu", o.threads = argc > 4 ? atoi(argv[4]) : 0, o.quiet = true;
     o.token_ids[0] = ids, o.token_ids_count = 1, o.token_dtype = "uint32";
     check(fkv_engine_open(&o, &engine, &err), &err);
     const int64_t length = argc > 5 ? atoll(argv[5]) : engine.model->config.trained_context;
@@ -104,7 +107,8 @@ int main(int argc, char **argv) {
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
-    const struct fkv_session_options options = {.block = FKV_RECORDER_BLOCK, .max_tokens = length};
+    const struct fkv_session_options options = {
+        .block = FKV_RECORDER_BLOCK, .max_tokens = length, .cache_dtype = o.cache_dtype};
     check(fkv_session_open(engine.model, &policy, &options, &session, &err), &err);
     prefill(session, &document, length, true);
 
