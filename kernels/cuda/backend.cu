@@ -298,8 +298,8 @@ template <typename... Parameters, int (*operation)(struct fkv_backend *, Paramet
 };
 
 extern "C" {
-extern const struct fkv_backend_ops fkv_cuda_backend;
-__attribute__((visibility("default"))) const struct fkv_backend_ops fkv_cuda_backend = {
+extern const struct fkv_backend_ops fkv_cuda_backend __attribute__((visibility("default")));
+const struct fkv_backend_ops fkv_cuda_backend = {
     .abi = FKV_BACKEND_ABI,
     .name = "cuda",
     .probe = fkv_cuda_probe,
