@@ -1,0 +1,99 @@
+/* How a backend is found: by its name, and the CUDA module where it is said to be; every way in which that can fail says what to do. The stand-ins for the module
+ * (backend_module.c) lie beside this program. */
+#include <limits.h>
+
+#include "kernels/kernels.h"
+#include "tests/unit/support.h"
+
+static struct fkv_error err;
+static const struct fkv_backend_ops *ops;
+
+/* A file in this program's folder. */
+static char *beside(char path[PATH_MAX], const char *name) {
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 100);
+    assert_true(length > 0);
+    while (path[length - 1] != '/') length--;
+    strcpy(path + length, name);
+    return path;
+}
+
+static void use_module(const char *path) { assert_int_equal(setenv("FKV_CUDA_MODULE", path, 1), 0); }
+
+static void backends_are_found_by_name(void **state) {
+    (void)state;
+    assert_ok(fkv_backend_find("cpu", &ops, &err), err);
+    assert_ptr_equal(ops, &fkv_cpu_backend);
+    assert_ok(fkv_backend_find("reference", &ops, &err), err);
+    assert_ptr_equal(ops, &fkv_reference_backend);
+    assert_refused(fkv_backend_find("tpu", &ops, &err), err, "expected auto, cpu, cuda or reference, found \"tpu\"");
+}
+
+static void without_a_module_the_message_says_how_to_get_one(void **state) {
+    (void)state;
+    char path[PATH_MAX];
+    unsetenv("FKV_CUDA_MODULE");
+    beside(path, "freqkv-cuda.so: no CUDA module here; ");
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, path);
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "nvcc");
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./run build");
+    use_module("/no/such/module.so");
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "/no/such/module.so: no CUDA module here");
+    use_module("no-such-module.so"); /* a bare name is a file, not something to look for among libraries */
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./no-such-module.so: no CUDA module here");
+    use_module("libm.so.6");
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./libm.so.6: no CUDA module here");
+}
+
+static void what_is_no_module_of_this_version_is_refused(void **state) {
+    (void)state;
+    char folder[256], path[PATH_MAX], expected[100];
+    snprintf(path, sizeof path, "%s/text.so", test_make_folder(folder));
+    FILE *text = fopen(path, "w");
+    assert_non_null(text);
+    fputs("not a library\n", text);
+    fclose(text);
+    use_module(path);
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "/text.so: cannot be loaded: ");
+    test_remove_folder(folder);
+    use_module(beside(path, "module_nothing.so"));
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "it has no fkv_cuda_backend");
+    use_module(beside(path, "module_other_version.so"));
+    snprintf(expected, sizeof expected, "built for version %d of the kernel contract, expected %d: build the toolkit",
+             FKV_BACKEND_ABI + 1, FKV_BACKEND_ABI);
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, expected);
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, path);
+}
+
+static void a_module_is_taken_where_it_can_run(void **state) {
+    (void)state;
+    char path[PATH_MAX];
+    use_module(beside(path, "module_unfit.so"));
+    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "no device of this kind");
+    use_module(beside(path, "module_fit.so"));
+    assert_ok(fkv_backend_find("cuda", &ops, &err), err);
+    assert_string_equal(ops->name, "cuda");
+}
+
+/* Without NVIDIA's driver not even a module that could run is looked for. */
+static void auto_takes_the_cpu_unless_a_module_can_run_here(void **state) {
+    (void)state;
+    char path[PATH_MAX];
+    bool driver = access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
+    static const char *const modules[] = {"module_unfit.so", "module_other_version.so", "absent.so", "module_fit.so"};
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
+        use_module(beside(path, modules[i]));
+        assert_ok(fkv_backend_find("auto", &ops, &err), err);
+        assert_string_equal(ops->name, driver && i == 3 ? "cuda" : "cpu");
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(backends_are_found_by_name),
+        cmocka_unit_test(without_a_module_the_message_says_how_to_get_one),
+        cmocka_unit_test(what_is_no_module_of_this_version_is_refused),
+        cmocka_unit_test(a_module_is_taken_where_it_can_run),
+        cmocka_unit_test(auto_takes_the_cpu_unless_a_module_can_run_here),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
