@@ -24,7 +24,7 @@ static void write_sums(const struct made *m, const char *folder, int length, int
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
     assert_ok(fkv_backend_find("cpu", &ops, &err), err);
-    assert_ok(ops->open(0, 1, &backend, &err), err);
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 1}, &backend, &err), err);
     made_info(m, &info);
     info.spectra_only = true;
     assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
