@@ -59,10 +59,10 @@ shim_switch:
 )");
 typedef void *context;
 static void context_make(context *c, char *stack, void (*entry)()) {
-    void **top =
-        (void **)(stack + STACK_BYTES) - 2; /* `ret` leaves the stack 8 below a multiple of 16, as a call does */
-    *--top = NULL;
-    top[0] = (void *)entry;
+    void **top = (void **)(stack + STACK_BYTES) - 2;
+    top[1] = NULL; /* where `entry` would return to */
+    top[0] =
+        (void *)entry; /* `ret` takes it from a multiple of 16 and so leaves the stack 8 above one, as a call does */
     top -= 6;
     *c = top;
 }
