@@ -26,36 +26,35 @@ import report
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = ["limits", "prefill", "compress", "figure", "capture"]
+PATIENCE = 300  # seconds for one program
 
 
-def jobs(rows, unit):
-    """Ours and PyTorch's, in order of importance. `unit` is 4096: the window, and the lengths' unit."""
-    ours, torch = [], []
-    if "limits" in rows:
-        torch += ["limits"]
-    if "prefill" in rows:
-        ours += [f"full:{unit}:7:128", f"full:{4 * unit}:5:32"]
-        torch += [f"fast:{unit}:7:128", f"fast:{4 * unit}:5:32", f"compiled:{unit}:1:128", f"eager:{unit}:3:64"]
-    if "compress" in rows:
-        ours += [f"compress:{unit}:20"]
-        torch += [f"compress:{unit}:10"]
-    if "figure" in rows:
+def jobs(row, unit):
+    """Ours and PyTorch's for a row. `unit` is 4096: the window, and the lengths' unit."""
+    if row == "limits":
+        return [], ["limits"]
+    if row == "prefill":
+        return ([f"full:{unit}:7:128", f"full:{4 * unit}:5:32"],
+                [f"fast:{unit}:7:128", f"fast:{4 * unit}:5:32", f"compiled:{unit}:1:128", f"eager:{unit}:3:64"])
+    if row == "compress":
+        return [f"compress:{unit}:20"], [f"compress:{unit}:10"]
+    if row == "figure":
         # FreqKV decodes a whole cycle, half a window from one compression to the next, so that its mean is that of all cache lengths.
-        ours += [f"freqkv:{unit * k}:3:{unit // 2}" for k in (1, 2, 4, 8, 16)] + [f"full:{unit * k}:2:32" for k in (2, 8, 16)]
-        torch += [f"fast:{unit * k}:2:32" for k in (2, 8, 16)]
-    return ours, torch
+        return ([f"freqkv:{unit * k}:3:{unit // 2}" for k in (1, 2, 4, 8, 16)] + [f"full:{unit * k}:2:32" for k in (2, 8, 16)],
+                [f"fast:{unit * k}:2:32" for k in (2, 8, 16)])
+    return [], []
 
 
 def run(command, lines):
-    """Runs a program that prints a JSON object per line; a crash costs its remaining rows, not the benchmark."""
+    """Runs a program that prints a JSON object per line; a crash or a hang costs its remaining rows, not the benchmark."""
     print("$", *map(str, command), file=sys.stderr, flush=True)
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(["timeout", str(PATIENCE), *map(str, command)], stdout=subprocess.PIPE, text=True) as process:
         for text in process.stdout:
             if text.startswith("{"):
                 lines.write(text)
                 lines.flush()
     if process.returncode:
-        failed(lines, command[2], " ".join(map(str, command[:2])), f"exit status {process.returncode}")
+        failed(lines, command[0], " ".join(map(str, command[1:])), f"exit status {process.returncode}")
 
 
 def failed(lines, model, policy, error):
@@ -65,7 +64,7 @@ def failed(lines, model, policy, error):
 
 def run_capture(program, model, name, backend, unit, work, lines):
     """bench_capture prints a table: the way, seconds, tokens per second, ratios."""
-    command = [program, model, 2, 3, 0, unit, backend]
+    command = ["timeout", PATIENCE, program, model, 2, 2, 0, unit, backend]
     print("$", *map(str, command), file=sys.stderr, flush=True)
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(work)})
     for text in done.stdout.splitlines():
@@ -87,15 +86,16 @@ def bench(a, model):
             subprocess.run([sys.executable, HERE.parent / "make_checkpoint.py", folder, "--shape", model], check=True)
             print(f"checkpoint written in {time.monotonic() - started:.0f} s", file=sys.stderr)
     name = folder.resolve().name
-    ours, torch = jobs(a.rows, a.unit)
     path = a.out / f"bench-{name}.jsonl"
     with open(path, "w") as lines:
         config = json.loads((folder / "config.json").read_text())
         lines.write(json.dumps(dict(row="config", model=name, config=config)) + "\n")
-        if ours:
-            run([a.build / "bench/bench_gpu", f"--backend={a.backend}", folder, f"--window={a.unit}", f"--block={a.block}", *ours], lines)
-        if torch:
-            run([sys.executable, HERE / "rivals.py", folder, f"--device={a.device}", *torch], lines)
+        # A row's jobs of ours have a process of their own; PyTorch's share one, for its start costs more than a failure does there.
+        rows = [jobs(row, a.unit) for row in ROWS if row in a.rows]
+        for ours in filter(None, (x[0] for x in rows)):
+            run([a.build / "bench/bench_gpu", f"--backend={a.backend}", f"--window={a.unit}", f"--block={a.block}", folder, *ours], lines)
+        if torch := sum((x[1] for x in rows), []):
+            run([sys.executable, HERE / "rivals.py", f"--device={a.device}", folder, *torch], lines)
         if "capture" in a.rows:
             run_capture(a.build / "bench/bench_capture", folder, name, a.backend, a.unit, a.work, lines)
     text = report.report(report.read([path]))

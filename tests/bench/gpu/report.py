@@ -78,10 +78,11 @@ def table(title, columns, rows):
 
 def prefill_rows(r, model):
     peak, rows = r.limit("gemm", "flops"), []
-    for tokens in r.lengths(model, "prefill"):
+    lengths = r.lengths(model, "prefill")
+    for tokens in lengths:
         ours = r.get("ours", model, "prefill", "full", tokens)
-        if not ours:
-            continue
+        if not ours or tokens not in (lengths[0], 4 * lengths[0]):
+            continue  # the others stand in the second table
         share = prefill_flops(r.configs[model], tokens) / ours["seconds"] / peak
         rivals = [x for policy in ("fast", "eager") if (x := r.get("torch", model, "prefill", policy, tokens))]
         if not rivals:
