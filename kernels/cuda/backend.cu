@@ -166,6 +166,7 @@ void fkv_cuda_close(struct fkv_backend *b) {
     fkv_cuda_step_abandon(b);
     if (b->stream) cudaStreamSynchronize(b->stream);
     fkv_cuda_fetching_release(b);
+    fkv_cuda_spectra_release(b);
     fkv_cuda_staging_release(b);
     release_frequencies(b);
     if (b->blas) cublasDestroy(b->blas);
