@@ -113,7 +113,7 @@ int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffe
 
 int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
                           struct fkv_error *err) {
-    struct fkv_buffer *buffer;
+    struct fkv_buffer *buffer = NULL;
     if (fkv_cuda_buffer_create(b, bytes, &buffer, err)) return FKV_FAILED;
     if (fkv_cuda_upload(b, buffer->data, host, bytes, "copying weights to the GPU", err)) {
         fkv_cuda_buffer_release(b, buffer);
