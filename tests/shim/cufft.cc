@@ -113,6 +113,11 @@ cufftResult cufftPlan1d(cufftHandle *out, int n, cufftType type, int batch) {
 }
 
 /* ---- the transform ---- */
+/* Without the search for infinities that C++ demands of its operator. */
+static number times(number a, number b) {
+    return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+}
+
 static size_t smallest_factor(size_t n) {
     for (size_t p = 2; p * p <= n; p++)
         if (n % p == 0) return p;
@@ -131,10 +136,10 @@ static void transform(const number *x, size_t n, size_t stride, number *y, const
         transform(x + r * stride, m, stride * radix, y + r * m, roots, root_stride * radix);
     std::vector<number> part(radix);
     for (size_t k = 0; k < m; k++) {
-        for (size_t r = 0; r < radix; r++) part[r] = y[r * m + k] * roots[r * k * root_stride];
+        for (size_t r = 0; r < radix; r++) part[r] = times(y[r * m + k], roots[r * k * root_stride]);
         for (size_t q = 0; q < radix; q++) {
             number sum = part[0];
-            for (size_t r = 1; r < radix; r++) sum += part[r] * roots[r * q % radix * m * root_stride];
+            for (size_t r = 1; r < radix; r++) sum += times(part[r], roots[r * q % radix * m * root_stride]);
             y[q * m + k] = sum;
         }
     }

@@ -43,9 +43,13 @@ bool shim_is_pinned(const void *address) { return lies_in(pinned, address, 0); }
 
 static void check_guards(const char *start, size_t bytes) {
     for (size_t i = 0; i < GUARD_BYTES; i++)
-        if (start[-1 - (ptrdiff_t)i] != 0x5a || start[bytes + i] != 0x5a)
-            return shim_fail("written outside device memory: %zu bytes %s the %zu bytes at %p", i,
-                             start[bytes + i] != 0x5a ? "beyond" : "before", bytes, (const void *)start);
+        if (start[-1 - (ptrdiff_t)i] != 0x5a || start[bytes + i] != 0x5a) {
+            shim_fail("written outside device memory: %zu bytes %s the %zu bytes at %p", i,
+                      start[bytes + i] != 0x5a ? "beyond" : "before", bytes, (const void *)start);
+            memset((char *)start - GUARD_BYTES, 0x5a, GUARD_BYTES); /* said once */
+            memset((char *)start + bytes, 0x5a, GUARD_BYTES);
+            return;
+        }
 }
 
 void shim_check_memory() {
