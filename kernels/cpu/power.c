@@ -4,8 +4,8 @@
  * its transform is summed up in scratch and never written out (kernels/dct.h, fkv_dct_add_power).
  *
  * spectra_add takes means and energies in a pass of its own, in double: of what the transform adds up in float, the mean is exact enough, but an energy must
- * show a single state that is not finite and must not overflow for one that is. The pass reads what the transform has just brought into the cache, and takes
- * a tenth of its time. */
+ * show a single state that is not finite and must not overflow for one that is. Measured on one core of a busy EPYC 9004, 8 heads of 128 channels, ms of power
+ * and of spectra_add: 1.4 and 1.5 at 1020 tokens, 30 and 45 at 4092, where a head's rows, 4 KiB apart, have left the second-level cache again. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/dct.h"
 
