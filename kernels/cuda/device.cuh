@@ -83,11 +83,11 @@ template <typename T> __device__ inline T fkv_cuda_block_sum(T x) {
 }
 
 /* ---- angles ---- */
-/* cos and sin of position * inv_freq, formed and brought into [-pi, pi] in double: positions may be large and fractional. */
+/* cos and sin of position * inv_freq. The angle is formed, and its whole turns taken off, in double: positions may be large and fractional. In half turns, because sincospif has no
+ * slow path for large arguments, which costs registers and a stack even where it is never taken. */
 __device__ inline void fkv_cuda_turn(double position, double inv_freq, float *cosine, float *sine) {
-    const double turn = 6.283185307179586476925, per_turn = 0.159154943091895335769;
-    double angle = position * inv_freq;
-    sincosf((float)fma(-rint(angle * per_turn), turn, angle), sine, cosine);
+    double turns = position * inv_freq * 0.159154943091895335769;
+    sincospif((float)(2 * (turns - rint(turns))), sine, cosine);
 }
 
 #endif
