@@ -60,9 +60,8 @@ shim_switch:
 typedef void *context;
 static void context_make(context *c, char *stack, void (*entry)()) {
     void **top = (void **)(stack + STACK_BYTES) - 2;
-    top[1] = NULL; /* where `entry` would return to */
-    top[0] =
-        (void *)entry; /* `ret` takes it from a multiple of 16 and so leaves the stack 8 above one, as a call does */
+    top[1] = NULL;          /* where `entry` would return to */
+    top[0] = (void *)entry; /* at a multiple of 16: when `ret` has taken it, the stack stands as after a call */
     top -= 6;
     *c = top;
 }
