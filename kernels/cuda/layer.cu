@@ -83,11 +83,11 @@ int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, flo
 
 /* Products of the normed rows of x, which are made anew where a matrix needs them in another dtype than the one before. */
 static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight *norm, float eps, const float *x,
-                             struct fkv_cuda_product *products, int count, int32_t rows, struct fkv_error *err) {
+                             struct fkv_cuda_gemm *products, int count, int32_t rows, struct fkv_error *err) {
     struct fkv_cuda_carving scratch;
     for (int i = 0; i < count; i++) {
-        enum fkv_dtype type = fkv_cuda_product_dtype(c->b, products[i].w);
-        if (i && type == fkv_cuda_product_dtype(c->b, products[i - 1].w)) {
+        enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, products[i].w);
+        if (i && type == fkv_cuda_gemm_dtype(c->b, products[i - 1].w)) {
             products[i].in = products[i - 1].in;
         } else {
             void *normed;
@@ -97,7 +97,7 @@ static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight
                 return FKV_FAILED;
             products[i].in = normed;
         }
-        if (fkv_cuda_multiply(&scratch, &products[i], rows, err)) return FKV_FAILED;
+        if (fkv_cuda_gemm(&scratch, &products[i], rows, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -184,9 +184,9 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
         if (fkv_cuda_gemv(b, &call, err)) return FKV_FAILED;
     } else {
         struct fkv_cuda_carving scratch = {b, 0};
-        struct fkv_cuda_product products[] = {{&w->wq, NULL, q->data, FKV_F32, false},
-                                              {&w->wk, NULL, k->data, FKV_F32, false},
-                                              {&w->wv, NULL, v->data, FKV_F32, false}};
+        struct fkv_cuda_gemm products[] = {{&w->wq, NULL, q->data, FKV_F32, false},
+                                           {&w->wk, NULL, k->data, FKV_F32, false},
+                                           {&w->wv, NULL, v->data, FKV_F32, false}};
         if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 3, rows, err)) return FKV_FAILED;
     }
     struct heads_arguments a = {{heads_of(q, shape->heads, few ? NULL : &w->bq, &w->q_norm),
@@ -206,11 +206,11 @@ int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_product product = {w, NULL, x->data, FKV_F32, true};
-    if (fkv_cuda_round(&scratch, floats(in), (size_t)rows * (size_t)w->cols, fkv_cuda_product_dtype(b, w), &product.in,
+    struct fkv_cuda_gemm product = {w, NULL, x->data, FKV_F32, true};
+    if (fkv_cuda_round(&scratch, floats(in), (size_t)rows * (size_t)w->cols, fkv_cuda_gemm_dtype(b, w), &product.in,
                        err))
         return FKV_FAILED;
-    return fkv_cuda_multiply(&scratch, &product, rows, err);
+    return fkv_cuda_gemm(&scratch, &product, rows, err);
 }
 
 /* ---- the MLP's first half ---- */
@@ -247,15 +247,15 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
         struct fkv_cuda_gemv call = {{gate, up}, {}, {floats(out)}, 2, norm, eps, floats(x), rows, FKV_CUDA_SWIGLU};
         return fkv_cuda_gemv(b, &call, err);
     }
-    enum fkv_dtype type = fkv_cuda_product_dtype(b, gate);
-    if (fkv_cuda_product_dtype(b, up) != type) type = FKV_F32;
+    enum fkv_dtype type = fkv_cuda_gemm_dtype(b, gate);
+    if (fkv_cuda_gemm_dtype(b, up) != type) type = FKV_F32;
     size_t count = (size_t)rows * (size_t)gate->rows;
     struct fkv_cuda_carving scratch = {b, 0};
     void *gates, *ups = out->data; /* float32 needs no second place */
     if (fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &gates, err) ||
         (type != FKV_F32 && fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &ups, err)))
         return FKV_FAILED;
-    struct fkv_cuda_product products[] = {{gate, NULL, gates, type, false}, {up, NULL, ups, type, false}};
+    struct fkv_cuda_gemm products[] = {{gate, NULL, gates, type, false}, {up, NULL, ups, type, false}};
     if (norm_and_multiply(&scratch, norm, eps, floats(x), products, 2, rows, err)) return FKV_FAILED;
     switch (type) {
     case FKV_F32: return launch_swiglu<float>(b, gates, ups, count, floats(out), err);
@@ -274,6 +274,6 @@ int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, f
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_product product = {w, NULL, logits->data, FKV_F32, false};
+    struct fkv_cuda_gemm product = {w, NULL, logits->data, FKV_F32, false};
     return norm_and_multiply(&scratch, norm, eps, from, &product, 1, rows, err);
 }

@@ -102,7 +102,7 @@ int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enu
 }
 
 /* ---- products ---- */
-enum fkv_dtype fkv_cuda_product_dtype(const struct fkv_backend *b, const struct fkv_weight *w) {
+enum fkv_dtype fkv_cuda_gemm_dtype(const struct fkv_backend *b, const struct fkv_weight *w) {
     switch (b->compute) {
     case FKV_COMPUTE_F32: return FKV_F32;
     case FKV_COMPUTE_BF16: return FKV_BF16;
@@ -115,7 +115,7 @@ static cudaDataType_t data_type(enum fkv_dtype t) {
 }
 
 /* `count` output rows from `first` on; w: the first of them, in `type`. */
-static int multiply(struct fkv_backend *b, const struct fkv_cuda_product *p, enum fkv_dtype type, const void *w,
+static int multiply(struct fkv_backend *b, const struct fkv_cuda_gemm *p, enum fkv_dtype type, const void *w,
                     int32_t first, int32_t count, int32_t rows, struct fkv_error *err) {
     if (fkv_cuda_replaying(b)) return FKV_OK;
     const float one = 1, beta = p->add ? 1 : 0;
@@ -127,10 +127,9 @@ static int multiply(struct fkv_backend *b, const struct fkv_cuda_product *p, enu
         "matrix product", err);
 }
 
-int fkv_cuda_multiply(struct fkv_cuda_carving *c, const struct fkv_cuda_product *p, int32_t rows,
-                      struct fkv_error *err) {
+int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows, struct fkv_error *err) {
     const struct fkv_weight *w = p->w;
-    enum fkv_dtype type = fkv_cuda_product_dtype(c->b, w);
+    enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, w);
     if (type == w->dtype) return multiply(c->b, p, type, fkv_cuda_weight(w), 0, w->rows, rows, err);
 
     size_t row = (size_t)w->cols * fkv_dtype_bytes(type), fit = PANEL / row;

@@ -34,22 +34,21 @@ int fkv_cuda_carve(struct fkv_cuda_carving *c, size_t bytes, void **out, struct 
 
 /* ---- many rows (matmul.cu) ---- */
 /* What products with this weight compute in: activations are given in this dtype. */
-enum fkv_dtype fkv_cuda_product_dtype(const struct fkv_backend *b, const struct fkv_weight *w);
+enum fkv_dtype fkv_cuda_gemm_dtype(const struct fkv_backend *b, const struct fkv_weight *w);
 
 /* x [count] float32 -> *out [count] in `to`: x itself where that is float32, else carved. What float16 cannot hold becomes its largest number, infinities and NaN stay. */
 int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enum fkv_dtype to, const void **out,
                    struct fkv_error *err);
 
 /* in [rows, W.cols] in W's product dtype -> out [rows, W.rows] in out_dtype (float32 or the product's own), or added to it. Sums are float32. */
-struct fkv_cuda_product {
+struct fkv_cuda_gemm {
     const struct fkv_weight *w;
     const void *in;
     void *out;
     enum fkv_dtype out_dtype;
     bool add;
 };
-int fkv_cuda_multiply(struct fkv_cuda_carving *c, const struct fkv_cuda_product *p, int32_t rows,
-                      struct fkv_error *err);
+int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows, struct fkv_error *err);
 
 /* x [rows, dim] float32 -> out [rows, dim] in `to`: x / sqrt(mean(x^2) + eps) * norm (layer.cu) */
 int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
