@@ -96,7 +96,8 @@ static void check_model(const char *name, const char *backend) {
     snprintf(folder, sizeof folder, "tests/golden/%s", name);
     snprintf(results, sizeof results, "%s/expected", folder);
     assert_ok(fkv_backend_find(backend, &ops, &err), err);
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &processor, &err), err);
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32}, &processor, &err),
+              err);
     assert_ok(fkv_model_open(folder, ops, processor, true, &model, &err), err);
     assert_ok(fkv_safetensors_open(results, &expected, &err), err);
     static const int blocks[] = {1, 7, MAX_TOKENS};
