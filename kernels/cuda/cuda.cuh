@@ -126,7 +126,10 @@ void fkv_cuda_step_abandon(struct fkv_backend *b);
 /* rows.cu: rows of `width` float32, from [rows, from_stride] -> to [rows, to_stride] in `dtype`; device memory, strides in elements. */
 int fkv_cuda_convert_rows(struct fkv_backend *b, const char *from, size_t from_stride, int32_t rows, int32_t width,
                           enum fkv_dtype dtype, char *to, size_t to_stride, const char *what, struct fkv_error *err);
-/* Whether rows of `width` float32 from byte `offset` on lie in a buffer. */
+/* FKV_FAILED, with `what` in the message, where bytes do not lie in a buffer. */
+int fkv_cuda_check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, const char *what,
+                         struct fkv_error *err);
+/* The same of rows of `width` float32 from byte `offset` on. */
 int fkv_cuda_check_rows(const struct fkv_buffer *buffer, size_t offset, size_t stride, int32_t rows, int32_t width,
                         const char *what, struct fkv_error *err);
 

@@ -134,22 +134,24 @@ void fkv_cuda_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
 const void *fkv_cuda_address(const struct fkv_buffer *buffer) { return buffer->data; }
 
 /* ---- copies ---- */
-static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, const char *what,
-                       struct fkv_error *err) {
+int fkv_cuda_check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, const char *what,
+                         struct fkv_error *err) {
     if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
     return fkv_fail(err, "%s: %zu bytes at %zu do not lie in a buffer of %zu", what, bytes, offset, buffer->bytes);
 }
 
 int fkv_cuda_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
                    struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "write", err) || check_range(to, offset, bytes, "write", err)) return FKV_FAILED;
+    if (fkv_cuda_outside_step(b, "write", err) || fkv_cuda_check_range(to, offset, bytes, "write", err))
+        return FKV_FAILED;
     return fkv_cuda_upload(b, to->data + offset, from, bytes, "write", err);
 }
 
 /* Into pageable memory, by the driver's own pinned buffers: what is read is logits, statistics and test results. States go by fetch. */
 int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
                   struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "read", err) || check_range(from, offset, bytes, "read", err)) return FKV_FAILED;
+    if (fkv_cuda_outside_step(b, "read", err) || fkv_cuda_check_range(from, offset, bytes, "read", err))
+        return FKV_FAILED;
     if (bytes &&
         fkv_cuda_check(cudaMemcpyAsync(to, from->data + offset, bytes, cudaMemcpyDeviceToHost, b->stream), "read", err))
         return FKV_FAILED;
@@ -158,7 +160,8 @@ int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t o
 
 int fkv_cuda_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
                   size_t from_offset, size_t bytes, struct fkv_error *err) {
-    if (check_range(to, to_offset, bytes, "copy", err) || check_range(from, from_offset, bytes, "copy", err))
+    if (fkv_cuda_check_range(to, to_offset, bytes, "copy", err) ||
+        fkv_cuda_check_range(from, from_offset, bytes, "copy", err))
         return FKV_FAILED;
     if (!bytes || fkv_cuda_replaying(b)) return FKV_OK;
     return fkv_cuda_check(

@@ -53,8 +53,7 @@ int fkv_cuda_convert_rows(struct fkv_backend *b, const char *from, size_t from_s
 int fkv_cuda_check_rows(const struct fkv_buffer *buffer, size_t offset, size_t stride, int32_t rows, int32_t width,
                         const char *what, struct fkv_error *err) {
     size_t bytes = rows ? sizeof(float) * ((size_t)(rows - 1) * stride + (size_t)width) : 0;
-    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
-    return fkv_fail(err, "%s: %zu bytes at %zu do not lie in a buffer of %zu", what, bytes, offset, buffer->bytes);
+    return fkv_cuda_check_range(buffer, offset, bytes, what, err);
 }
 
 int fkv_cuda_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
