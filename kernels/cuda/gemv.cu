@@ -1,8 +1,8 @@
 /* Products of a decode step: one to eight rows of x with matrices that are read once, y = W x. The time is that of reading W.
  *
- * Shape. A warp makes OUT outputs of all rows: it walks OUT rows of W side by side, 16 bytes per lane and load, DEPTH steps at once, so that OUT * DEPTH = 8 loads
- * (4 KiB per warp) are under way before the first is used. Nothing is staged: x and the norm come through the first-level cache, which the weights, read once, do not
- * enter. RMSNorm is part of the walk. With n_i = x_i g_i / rms(x) and g the norm's weight,
+ * Shape. A warp makes OUT outputs of all rows: it walks OUT rows of W side by side, 16 bytes per lane and load, DEPTH steps at once, so that 8 loads (4 KiB per
+ * warp; 4 for eight rows, where registers end) are under way before the first is used. Nothing is staged: x and the norm come through the
+ * first-level cache, which the weights, read once, do not enter. RMSNorm is part of the walk. With n_i = x_i g_i / rms(x) and g the norm's weight,
  *     sum_i W_oi n_i = (sum_i W_oi g_i x_i) / rms(x),
  * so each warp sums the squares of x beside its products and divides at the end: no pass before, no barrier until the sums meet. Weights become float32 in
  * registers, x is float32 throughout and sums are float32: a decode step is at least as exact as the same rows in prefill, which round x to the weights' dtype.
@@ -17,7 +17,9 @@
  *
  * Cost per launch: bytes out * cols * size of W, plus rows * cols * 4 of x per multiprocessor from the second-level cache; FLOPs 2 * rows * out * cols. W (4096, 4096) bf16:
  * 33.6 MB, 7.8 us at 4.3 TB/s; gate and up of (11008, 4096): 180 MB, 42 us. Per lane and 16 bytes of bf16, one row: 8 conversions, 4 products with the norm, 8 FMA: a fifth of what the
- * processors issue in that time. From the first-level cache, per byte of weights: 1.5 bytes for 1 row (OUT 2), 4.25 for 8 (OUT 4), of 6.9 that it can give at 4.3 TB/s.
+ * processors issue in that time. Through the first-level cache, per byte of weights: 2.5 bytes for 1 row (OUT 2), 5.25 for 8 (OUT 4), of 6.9 that it can give at 4.3 TB/s.
+ *
+ * Registers: 72 to 128; with 128, sixteen warps fit a multiprocessor. Four and eight normed rows of 16 bits spill 4 to 20 bytes: addresses, reloaded once per round.
  *
  * Considered and not done: x * norm staged in shared memory by each block (a barrier and 16 KiB per row before the first product, and eight rows of width 11008 do not
  * fit); persistent blocks (a last, part-filled round over 22016 rows costs 13%, fresh blocks fill it); tensor cores for 3 rows and more (x would be rounded, or
