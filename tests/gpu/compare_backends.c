@@ -1,6 +1,6 @@
 /* One backend against another through the whole engine: logits, keys, values and perplexity of the same tokens, and the properties of the method on the second.
  *
- *   compare_backends [--model DIR] [--text FILE] [--tokens N] [--compute native|f32|bf16] [--cache-dtype f32|f16|bf16] EXPECTED TESTED
+ *   compare_backends [--model DIR] [--text FILE] [--tokens N] [--compute native|f32|bf16] [--cache-dtype f32|f16|bf16] [--slack F] EXPECTED TESTED
  *
  * EXPECTED (cpu, as a rule) computes in float32. Without --text the tokens are random and their seed is printed (FKV_TEST_SEED repeats it).
  *
@@ -8,9 +8,10 @@
  * the tested backend by less than 1e-4: both sides round after 24 bits, and logits of up to 20 carry errors of about 1e-5.
  * With 16-bit products or a 16-bit cache, every product rounds its activations to 8 bits (u = 2^-9; weights of a bf16 checkpoint are exact) and accumulates in
  * float32. Roundings are independent, so a product's result is off by about u/sqrt(3) of its size whatever its length, and k roundings in a row by sqrt(k) of that. A layer has eight:
- * norm into QKV, query, key, probabilities, value, attention's result, norm into gate and up, their product. The limit on the relative root mean square of logits, keys and values is 2 u sqrt(8 layers + 2): the
- * worst case per rounding in place of the mean one, and as much again for softmax and the norms between, which may enlarge an error. f16 is held to the same limit, though it is eight times finer.
- * An error of logits of that size, e, moves a mean of nll over many tokens by its square times the logits' variance (the first order averages out), far below e; e it is, in nats. */
+ * norm into QKV, query, key, probabilities, value, attention's result, norm into gate and up, their product. The limit on the relative root mean square of logits, keys and values
+ * is e = u sqrt(8 layers + 2), the worst case per rounding in place of the mean one, times --slack: with random weights scores are large, and softmax turns an error relative to a score into one that is
+ * larger by the score itself. (On an emulated device the embedded model stays at a quarter of e, the models of tests/golden reach twice e.) f16 is held to the same limit, though it is eight times finer.
+ * The same number in nats bounds the mean nll's difference: errors of the logits average out to first order. */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@ static const enum fkv_site sites[SITES] = {FKV_SITE_KEY, FKV_SITE_VALUE};
 struct options {
     const char *model, *text, *names[2];
     int32_t tokens;
+    double slack;
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype;
 };
@@ -302,6 +304,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'm': o->model = value; return 0;
     case 't': o->text = value; return 0;
     case 'n': o->tokens = atoi(value); return 0;
+    case 's': o->slack = atof(value); return 0;
     case 'c':
         while (i < 3 && strcmp(value, computes[i])) i++;
         if (i == 3) argp_error(state, "--compute: expected native, f32 or bf16, found \"%s\"", value);
@@ -318,7 +321,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
         return 0;
     case ARGP_KEY_END:
         if (state->arg_num != 2) argp_usage(state);
-        if (o->tokens < 64) argp_error(state, "--tokens: expected 64 or more, found %d", o->tokens);
+        if (o->tokens < 40) argp_error(state, "--tokens: expected 40 or more, found %d", o->tokens);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -331,9 +334,11 @@ int main(int argc, char **argv) {
         {"tokens", 'n', "N", 0, "how many (300)", 0},
         {"compute", 'c', "TYPE", 0, "what TESTED's products compute in (f32)", 0},
         {"cache-dtype", 'd', "TYPE", 0, "TESTED's cache (f32)", 0},
+        {"slack", 's', "FACTOR", 0, "on the limits of 16-bit arithmetic (1)", 0},
         {0}};
     static const struct argp argp = {known, parse, "EXPECTED TESTED", NULL, NULL, NULL, NULL};
-    struct options o = {.model = "data/litbank-1m", .tokens = 300, .compute = FKV_COMPUTE_F32, .cache_dtype = FKV_F32};
+    struct options o = {
+        .model = "data/litbank-1m", .tokens = 300, .slack = 1, .compute = FKV_COMPUTE_F32, .cache_dtype = FKV_F32};
     argp_parse(&argp, argc, argv, 0, NULL, &o);
 
     struct side sides[2] = {open_side(&o, 0), open_side(&o, 1)};
@@ -344,7 +349,7 @@ int main(int argc, char **argv) {
     else
         random_tokens(tokens, o.tokens, c->vocab);
     struct tolerance t = {o.compute == FKV_COMPUTE_F32 && o.cache_dtype == FKV_F32, 1e-4};
-    if (!t.exact) t.limit = 2 * 0x1p-9 * sqrt(8 * c->layers + 2);
+    if (!t.exact) t.limit = o.slack * 0x1p-9 * sqrt(8 * c->layers + 2);
     printf("%s, %d tokens, window %d; %s\n", sides[1].model->name, o.tokens, window,
            t.exact ? "largest differences" : "relative root mean squares");
 

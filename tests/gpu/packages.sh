@@ -24,6 +24,8 @@ for deb in "$fetched"/*.deb; do dpkg-deb -x "$deb" packages; done
 
 # Only headers, shared libraries and pkg-config's descriptions are used.
 if [[ -d packages/lib ]]; then cp -a packages/lib/. packages/usr/lib && rm -rf packages/lib; fi
+cp -a packages/usr/include/*-linux-gnu*/. packages/usr/include # which a compiler finds by itself only under /usr
+rm -rf packages/usr/include/*-linux-gnu*
 find packages -name '*.a' -delete
 find packages -xtype l -delete
 rm -rf packages/usr/share packages/etc packages/usr/lib/*/{cmake,engines-3,ossl-modules,krb5,gss,sasl2,p11-kit}
