@@ -99,8 +99,7 @@ static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error 
     if (uses(map, FKV_CUDA_PRODUCT, &dtypes) &&
         fkv_cuda_product_create(b, map->n, map->retained, map->gain, dtypes, &map->product, err))
         return FKV_FAILED;
-    if (uses(map, FKV_CUDA_FFT, &dtypes) &&
-        fkv_cuda_fft_create(b, map->n, map->retained, map->gain, &map->fft, err))
+    if (uses(map, FKV_CUDA_FFT, &dtypes) && fkv_cuda_fft_create(b, map->n, map->retained, map->gain, &map->fft, err))
         return FKV_FAILED;
     /* What is not reserved yet is unknown; then the first compression makes room. */
     if (!b->limits.items || !b->limits.attention.head_dim) return FKV_OK;
@@ -112,8 +111,8 @@ static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error 
     return fkv_cuda_grow_scratch(b, most, err);
 }
 
-static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
-                    const enum fkv_cuda_method *forced, struct fkv_map **out, struct fkv_error *err) {
+static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain, const enum fkv_cuda_method *forced,
+                    struct fkv_map **out, struct fkv_error *err) {
     *out = NULL;
     if (retained < 1 || retained > n)
         return fkv_fail(err, "DCT map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);

@@ -74,8 +74,7 @@ void fkv_cuda_last_turns(int32_t n, int32_t count, double gain, double first, fl
 
 /* ---- device side ---- */
 /* First element of a unit's states. */
-template <typename T>
-__device__ inline T *fkv_cuda_unit_states(const struct fkv_cuda_compression &c, int32_t unit) {
+template <typename T> __device__ inline T *fkv_cuda_unit_states(const struct fkv_cuda_compression &c, int32_t unit) {
     const struct fkv_compress_item *item = &c.items[unit / 2];
     size_t at = ((size_t)item->cache_head * (size_t)c.cache.capacity + (size_t)item->slot) * (size_t)c.head_dim;
     return (T *)(unit % 2 ? c.cache.value : c.cache.key) + at;

@@ -21,12 +21,12 @@ enum { SLOTS = 64, COLUMNS = 32, THREADS = 256, WARPS = THREADS / 32, MOST_COLUM
 static const size_t SLAB_BYTES = (size_t)256 << 20;
 
 struct fkv_cuda_fft {
-    int32_t n, retained, slab;        /* columns */
-    cufftHandle plan[2];              /* of n and of L; none for a length of 1 */
+    int32_t n, retained, slab; /* columns */
+    cufftHandle plan[2];       /* of n and of L; none for a length of 1 */
     bool planned[2];
-    size_t work;                      /* bytes, the larger of both */
+    size_t work; /* bytes, the larger of both */
     char *tables;
-    const float2 *last_n, *last_l;    /* [L], [L/2 + 1] */
+    const float2 *last_n, *last_l; /* [L], [L/2 + 1] */
 };
 
 static size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -42,9 +42,9 @@ static int plan(struct fkv_backend *b, struct fkv_cuda_fft *f, int which, int le
     if (fkv_cuda_check_fft(cufftCreate(&f->plan[which]), "planning a DCT", err)) return FKV_FAILED;
     f->planned[which] = true;
     if (fkv_cuda_check_fft(cufftSetAutoAllocation(f->plan[which], 0), "planning a DCT", err) ||
-        fkv_cuda_check_fft(cufftMakePlanMany(f->plan[which], 1, &length, NULL, 1, length, NULL, 1, length, CUFFT_C2C,
-                                             f->slab, &work),
-                           "planning a DCT", err) ||
+        fkv_cuda_check_fft(
+            cufftMakePlanMany(f->plan[which], 1, &length, NULL, 1, length, NULL, 1, length, CUFFT_C2C, f->slab, &work),
+            "planning a DCT", err) ||
         fkv_cuda_check_fft(cufftSetStream(f->plan[which], b->stream), "planning a DCT", err))
         return FKV_FAILED;
     if (work > f->work) f->work = work;

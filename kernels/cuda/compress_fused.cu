@@ -41,7 +41,8 @@
 static const int32_t MOST_THREADS = 512, LEAST_THREADS = 64;
 enum {
     PASSES = 8,
-    HELD = 17, /* pairs of rows that a thread holds in `truncate` */
+    LARGEST_TURNED = 23,
+    HELD = 13, /* pairs of rows that a thread holds in `truncate`; more would spill */
     NEAR = 64, /* slots per entry of the coarse table of angles */
     PADDED = 4 /* an empty row after 1 << PADDED rows */
 };
@@ -75,13 +76,14 @@ struct fkv_cuda_fused {
 
 static const int32_t radices[] = {31, 29, 23, 19, 17, 13, 16, 15, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2};
 
-/* Odd radices last (banks), the largest of them at the very end, where nothing is turned. false: a factor is too large. */
+/* Odd radices last (banks), the largest of them at the very end, where nothing is turned; only there 29 and 31 find the registers. false: a factor is too
+ * large, or too many are. */
 static bool factorise(struct transform *t) {
     int32_t rest = t->length, found[PASSES];
     t->passes = 0;
     for (int32_t radix : radices)
         for (; rest % radix == 0; rest /= radix) {
-            if (t->passes == PASSES) return false;
+            if (t->passes == PASSES || (t->passes && radix > LARGEST_TURNED)) return false;
             found[t->passes++] = radix;
         }
     if (rest > 1) return false;
@@ -105,15 +107,19 @@ static size_t shared_bytes(const struct plan *f, int32_t log_columns) {
     return (rows + NEAR + (size_t)f->forward.length / NEAR + 1) * sizeof(float2) << log_columns;
 }
 
+static int64_t pairs_of(const struct plan *f, int32_t log_columns) {
+    return ((int64_t)f->inverse.length / 2 + 1) << log_columns;
+}
+
 static int32_t threads_for(const struct plan *f, int32_t log_columns) {
     int64_t numbers = (int64_t)f->forward.length << log_columns, threads = (numbers / 8 + 31) / 32 * 32;
     int64_t most = numbers <= 8192 ? MOST_THREADS / 2 : MOST_THREADS;
-    return (int32_t)(threads < LEAST_THREADS ? LEAST_THREADS : threads > most ? most : threads);
+    threads = threads < LEAST_THREADS ? LEAST_THREADS : threads > most ? most : threads;
+    return pairs_of(f, log_columns) <= HELD * threads ? (int32_t)threads : MOST_THREADS;
 }
 
 static bool holds(const struct plan *f, int32_t log_columns, size_t limit) {
-    int64_t pairs = ((int64_t)f->inverse.length / 2 + 1) << log_columns;
-    return shared_bytes(f, log_columns) <= limit && pairs <= (int64_t)HELD * threads_for(f, log_columns);
+    return shared_bytes(f, log_columns) <= limit && pairs_of(f, log_columns) <= HELD * threads_for(f, log_columns);
 }
 
 /* Where tables lie within their common memory; host copies are filled before the pointers turn into the device's. */
@@ -265,8 +271,8 @@ static __device__ __forceinline__ void butterflies(float2 *x, const struct trans
 }
 
 template <int P>
-static __device__ __forceinline__ void run_radix(float2 *x, const struct transform &t, const struct pass &pass, int32_t log_columns,
-                                 bool inverse) {
+static __device__ __forceinline__ void run_radix(float2 *x, const struct transform &t, const struct pass &pass,
+                                                 int32_t log_columns, bool inverse) {
     if (pass.m == 1)
         butterflies<P, NOT_TURNED>(x, t, pass, log_columns);
     else if (inverse)
@@ -296,8 +302,8 @@ static __device__ __forceinline__ void run_pass(float2 *x, const struct transfor
     case 17: return run_radix<17>(x, t, pass, log_columns, inverse);
     case 19: return run_radix<19>(x, t, pass, log_columns, inverse);
     case 23: return run_radix<23>(x, t, pass, log_columns, inverse);
-    case 29: return run_radix<29>(x, t, pass, log_columns, inverse);
-    case 31: return run_radix<31>(x, t, pass, log_columns, inverse);
+    case 29: return butterflies<29, NOT_TURNED>(x, t, pass, log_columns);
+    case 31: return butterflies<31, NOT_TURNED>(x, t, pass, log_columns);
     }
 }
 
@@ -312,12 +318,11 @@ template <int C> static __device__ __forceinline__ float2 angle_of(const struct 
     return fkv_cuda_times(g.far[slot / NEAR * C + c], g.near[slot % NEAR * C + c]);
 }
 
-template <typename T, int C> struct alignas(sizeof(T) * C < 16 ? sizeof(T) * C : 16) several {
-    T x[C];
-};
+template <typename T, int C> struct alignas(sizeof(T) * C < 16 ? sizeof(T) * C : 16) several { T x[C]; };
 
 template <typename T, int C>
-static __device__ __forceinline__ void read_several(const T *from, bool whole, int32_t count, struct several<T, C> *to) {
+static __device__ __forceinline__ void read_several(const T *from, bool whole, int32_t count,
+                                                    struct several<T, C> *to) {
     if (whole) {
         *to = *(const struct several<T, C> *)from;
         return;
@@ -328,8 +333,8 @@ static __device__ __forceinline__ void read_several(const T *from, bool whole, i
 
 /* `whole`: the block's columns are C and their addresses multiples of their size. Returns the sum of squares where it is asked for. */
 template <typename T, int C>
-static __device__ __forceinline__ double load(const struct fkv_cuda_compression &call, const struct columns &g, bool whole,
-                              const struct transform &t, float2 *x) {
+static __device__ __forceinline__ double load(const struct fkv_cuda_compression &call, const struct columns &g,
+                                              bool whole, const struct transform &t, float2 *x) {
     enum { AT_ONCE = 4 };
     int32_t half = call.head_dim / 2, n = t.length;
     const T *states = fkv_cuda_unit_states<T>(call, g.unit) + g.first;
@@ -361,8 +366,8 @@ static __device__ __forceinline__ double load(const struct fkv_cuda_compression 
 }
 
 template <typename T, int C>
-static __device__ __forceinline__ void store(const struct fkv_cuda_compression &call, const struct columns &g, bool whole,
-                             const struct transform &t, const float2 *x) {
+static __device__ __forceinline__ void store(const struct fkv_cuda_compression &call, const struct columns &g,
+                                             bool whole, const struct transform &t, const float2 *x) {
     int32_t half = call.head_dim / 2, n = t.length;
     T *states = fkv_cuda_unit_states<T>(call, g.unit) + g.first;
     for (int32_t place = (int32_t)threadIdx.x; place < n; place += (int32_t)blockDim.x) {

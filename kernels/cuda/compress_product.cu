@@ -16,8 +16,8 @@
  *   bf16 cache       1.73    1.02    1.41                   1.42                   1.000
  *   f16 cache        11      1.73    8.0                    8.1                    1.000
  * so a bf16 cache takes TF32 (operands rounded to nearest here, for the hardware cuts them off), an f16 cache three bf16 products, and a
- * float32 cache true float32. Below SHORT slots the products are bound by memory, and then bf16 in two parts serves both: a TF32 product is 2e-4 off
- * per number, which the energies of few numbers would show.
+ * float32 cache true float32. Below MIDDLE slots bf16 in two parts is bound by memory as TF32 is, below SHORT slots float32 is too, and the dearer
+ * precision costs nothing: a TF32 product is 2e-4 off per number, bf16 in two parts 1e-5, which the energies of few numbers would show.
  *
  * FLOPs: n L per channel and product. Bytes per channel: 2 to 4 n in, 4 n (TF32) or 4 n (two bf16) written and read, 4 L written and read, 2 to 4 L out. Panels are
  * slabs of SLAB_BYTES at most, so that scratch does not grow with the model. */
@@ -27,14 +27,20 @@
 
 #include "kernels/cuda/compress.cuh"
 
-enum { THREADS = 256, PER_THREAD = 8, SHORT = 1024, MOST_UNITS = 65535 /* of a grid's second dimension */ };
+enum {
+    THREADS = 256,
+    PER_THREAD = 8,
+    SHORT = 256,
+    MIDDLE = 1024,
+    MOST_UNITS = 65535 /* of a grid's second dimension */
+};
 static const size_t SLAB_BYTES = (size_t)256 << 20;
 
 enum precision { TRUE_F32, TF32, SPLIT_BF16, PRECISIONS };
 
 struct fkv_cuda_product {
     int32_t n, retained;
-    int32_t rows, depth;         /* J = ceil(L/2); K = ceil(n/2) rounded up to 8 */
+    int32_t rows, depth; /* J = ceil(L/2); K = ceil(n/2) rounded up to 8 */
     enum precision by_dtype[3];
     char *operators[PRECISIONS]; /* [2][J][K] float32, or [2][2: high, low][J][K] bf16; NULL where no dtype wants it */
 };
@@ -116,8 +122,8 @@ int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, 
     p->rows = (retained + 1) / 2;
     p->depth = ((n + 1) / 2 + 7) / 8 * 8;
     p->by_dtype[FKV_F32] = TRUE_F32;
-    p->by_dtype[FKV_F16] = SPLIT_BF16;
-    p->by_dtype[FKV_BF16] = n < SHORT ? SPLIT_BF16 : TF32;
+    p->by_dtype[FKV_F16] = n < SHORT ? TRUE_F32 : SPLIT_BF16;
+    p->by_dtype[FKV_BF16] = n < SHORT ? TRUE_F32 : n < MIDDLE ? SPLIT_BF16 : TF32;
     if (upload_operators(b, p, gain, dtypes, err)) {
         fkv_cuda_product_release(p);
         return FKV_FAILED;
@@ -215,8 +221,7 @@ static __global__ void __launch_bounds__(THREADS)
 template <typename T>
 static __device__ inline void put_slot(const struct fkv_cuda_compression &c, T *states, int32_t unit, int32_t slot,
                                        int32_t channel, float2 z) {
-    if (unit % 2 == 0)
-        z = fkv_cuda_times(z, fkv_cuda_angle(c.items[unit / 2].position + slot, c.frequencies[channel]));
+    if (unit % 2 == 0) z = fkv_cuda_times(z, fkv_cuda_angle(c.items[unit / 2].position + slot, c.frequencies[channel]));
     T *at = states + (size_t)slot * (size_t)c.head_dim + channel;
     at[0] = fkv_cuda_from_float<T>(z.x);
     at[c.head_dim / 2] = fkv_cuda_from_float<T>(z.y);
@@ -282,8 +287,10 @@ typedef void unfold_function(struct fkv_cuda_compression, int32_t, int32_t, cons
 
 static fold_function *pick_fold(enum fkv_dtype t, enum precision precision) {
     if (t == FKV_F32) return fold_kernel<float, TRUE_F32>;
-    if (t == FKV_F16) return fold_kernel<__half, SPLIT_BF16>;
-    return precision == TF32 ? fold_kernel<__nv_bfloat16, TF32> : fold_kernel<__nv_bfloat16, SPLIT_BF16>;
+    if (t == FKV_F16) return precision == TRUE_F32 ? fold_kernel<__half, TRUE_F32> : fold_kernel<__half, SPLIT_BF16>;
+    return precision == TRUE_F32 ? fold_kernel<__nv_bfloat16, TRUE_F32>
+           : precision == TF32   ? fold_kernel<__nv_bfloat16, TF32>
+                                 : fold_kernel<__nv_bfloat16, SPLIT_BF16>;
 }
 
 static int run_slab(struct fkv_backend *b, const struct fkv_cuda_product *p, const struct fkv_cuda_compression *c,
@@ -296,8 +303,8 @@ static int run_slab(struct fkv_backend *b, const struct fkv_cuda_product *p, con
     unfold_function *unfold =
         fkv_cuda_pick<unfold_function>(t, unfold_kernel<float>, unfold_kernel<__half>, unfold_kernel<__nv_bfloat16>);
     if (fkv_cuda_launch(b, "compress", pick_fold(t, precision),
-                        dim3((unsigned)tiles(p->depth, c->head_dim), (unsigned)units), dim3(THREADS), 0, err, *c,
-                        first, p->depth, panels))
+                        dim3((unsigned)tiles(p->depth, c->head_dim), (unsigned)units), dim3(THREADS), 0, err, *c, first,
+                        p->depth, panels))
         return FKV_FAILED;
     for (int which = 0; which < 2; which++)
         if (multiply_half(b, p, precision, which, panels, results, width, err)) return FKV_FAILED;

@@ -8,9 +8,7 @@
 
 #include <cuda_runtime.h>
 
-template <int P> struct fkv_cuda_roots {
-    float cosine[P], sine[P]; /* of 2 pi k / P */
-};
+template <int P> struct fkv_cuda_roots { float cosine[P], sine[P]; /* of 2 pi k / P */ };
 
 __host__ __device__ constexpr double fkv_cuda_series(double x, bool sine) {
     double term = sine ? x : 1, sum = term;
@@ -92,8 +90,7 @@ template <int P, typename Emit> __device__ __forceinline__ void fkv_cuda_dft(flo
             });
         }
 #pragma unroll
-        for (int ka = 0; ka < A; ka++)
-            fkv_cuda_dft<B>(inner[ka], [&](int kb, float2 y) { emit(ka + A * kb, y); });
+        for (int ka = 0; ka < A; ka++) fkv_cuda_dft<B>(inner[ka], [&](int kb, float2 y) { emit(ka + A * kb, y); });
     }
 }
 

@@ -160,7 +160,8 @@ static __global__ void __launch_bounds__(THREADS)
     for (int32_t i = warp; i < LANES && column + i < count; i += THREADS / LANES)
         for (int32_t odd = 0; odd < 2; odd++) {
             int32_t j = 2 * lane + odd, token = row + j;
-            if (token < n) to[(size_t)(column + i) * (size_t)n + (size_t)(odd ? n - 1 - token / 2 : token / 2)] = tile[j][i];
+            if (token < n)
+                to[(size_t)(column + i) * (size_t)n + (size_t)(odd ? n - 1 - token / 2 : token / 2)] = tile[j][i];
         }
 }
 
@@ -280,15 +281,16 @@ int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t off
     size_t spectrum = (size_t)heads * (size_t)n, bytes = spectrum * sizeof(double);
     struct fkv_cuda_spectra *s;
     struct room room;
-    if (fkv_cuda_outside_step(b, "power", err) || fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "power", err) ||
-        find(b, &g, &s, err) || make_room(b, &g, s, 2 * bytes, &room, err))
+    if (fkv_cuda_outside_step(b, "power", err) ||
+        fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "power", err) || find(b, &g, &s, err) ||
+        make_room(b, &g, s, 2 * bytes, &room, err))
         return FKV_FAILED;
     struct spectra to = {(double *)room.extra, NULL, normalised ? (double *)room.extra + spectrum : NULL};
     if (measure(b, &g, s, &room, to, err) ||
         fkv_cuda_check(cudaMemcpyAsync(power, to.power, bytes, cudaMemcpyDeviceToHost, b->stream), "power", err) ||
-        (normalised && fkv_cuda_check(cudaMemcpyAsync(normalised, to.normalised, bytes, cudaMemcpyDeviceToHost,
-                                                      b->stream),
-                                      "power", err)))
+        (normalised &&
+         fkv_cuda_check(cudaMemcpyAsync(normalised, to.normalised, bytes, cudaMemcpyDeviceToHost, b->stream), "power",
+                        err)))
         return FKV_FAILED;
     return fkv_cuda_wait(b, "power", err);
 }
