@@ -10,10 +10,12 @@
  * With enough items for one split each, the first kernel writes the result itself.
  *
  * Figures (arithmetic; to be measured). Bytes: 2 head_dim elements per slot and KV head; 4096 slots, 32 KV heads, head_dim 128, 16 bits: 67 MB, 14 us at
- * 4.8 TB/s. 32 KiB on their way per block and four blocks per multiprocessor are four times what latency times bandwidth asks for. FLOP: 4 per element and stacked
- * row, so 8 rows need 19 TFLOP/s of float32 at that bandwidth, a third of the peak. Dot products: log2(lanes) shuffles per row and slot.
- * The last block of an item merging the splits (by a counter) would save the second launch, and needs counters that are zero; not done. Splits are equal shares of the slots, so the heads' own lengths
- * balance by themselves only across blocks of one item. */
+ * 4.8 TB/s. 32 KiB on their way per block, and four, three (4 rows) or two (8 rows) blocks per multiprocessor by registers: two to four times what latency times bandwidth
+ * asks for. FLOP: 4 per element and stacked row, so 8 rows need 19 TFLOP/s of float32 at that bandwidth, a third of the peak. Instructions are nearer: with every other one
+ * counted (conversion, log2(lanes) shuffles per row and slot, weights) 1 row takes about two fifths of the issue slots at full bandwidth, 4 rows four fifths,
+ * and 8 rows more than there are. Tensor cores (16 rows, most of them empty) would be the next step for groups of 4 and more.
+ * The last block of an item merging the splits (by a counter) would save the second launch, and needs counters that are zero; not done.
+ */
 #include "kernels/cuda/attend.cuh"
 
 #include <ptx/exp2.cuh>
@@ -21,13 +23,16 @@
 
 enum { THREADS = 128, CHANNELS = 8, STAGES = 2, DEEP = 4, MOST_SPLITS = 128 };
 
+/* Blocks that a multiprocessor holds at once, by registers. */
+static constexpr int32_t blocks_at_once(int32_t rows) { return rows < 4 ? 4 : rows < 8 ? 3 : 2; }
+
 /* Scores and values of stacked rows [0, M) as one lane has them. */
 template <int M> struct state { float o[M][CHANNELS], largest[M], sum[M]; };
 
-/* Slots [first, end) of a span. */
+/* Slots [first, end) of a span, and its limits where rows see different slots of it. */
 struct piece {
-    const struct fkv_span *span;
-    int32_t first, end;
+    int32_t first, end, from, until;
+    bool limited;
 };
 
 /* Where this lane's copies of the keys (0) or values (1) of its slot number `deep` of a stage lie. */
@@ -103,9 +108,12 @@ __device__ inline void attend_step(const struct piece *p, const float q[M][CHANN
             for (int i = 0; i < CHANNELS; i++) dot = fmaf(q[m][i], key[i], dot);
 #pragma unroll
             for (int lanes = LANES / 2; lanes; lanes /= 2) dot += __shfl_xor_sync(FKV_CUDA_ALL_LANES, dot, lanes);
-            bool seen = slot < p->end && slot >= p->span->from + row[m] && slot < p->span->until + row[m];
-            s[m][deep] = seen ? dot : -INFINITY;
+            s[m][deep] = slot < p->end ? dot : -INFINITY;
         }
+        if (p->limited)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                if (slot < p->from + row[m] || slot >= p->until + row[m]) s[m][deep] = -INFINITY;
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {
@@ -133,13 +141,13 @@ __device__ inline void attend_step(const struct piece *p, const float q[M][CHANN
 
 template <typename T, int LANES, int M>
 __device__ inline void attend_piece(const struct fkv_cuda_attention *a, const struct fkv_attend_item *item,
-                                    int32_t first, const struct piece *p, float *turned, char *ring,
-                                    struct state<M> *st) {
+                                    int32_t first, const struct fkv_span *span, const struct piece *p, float *turned,
+                                    char *ring, struct state<M> *st) {
     const int groups = THREADS / LANES, lane = (int)threadIdx.x % LANES;
     int32_t steps = (p->end - p->first + groups * DEEP - 1) / (groups * DEEP);
     for (int32_t step = 0; step < STAGES; step++) copy_step<T, LANES>(a, p, item->cache_head, step, ring);
     __syncthreads(); /* the piece before this one has read its queries */
-    turn_queries<LANES, M>(a, item, first, p->span, turned);
+    turn_queries<LANES, M>(a, item, first, span, turned);
     __syncthreads();
     float q[M][CHANNELS];
     int32_t row[M];
@@ -197,7 +205,7 @@ __device__ inline void merge_groups(const struct fkv_cuda_attention *a, const st
 
 /* Of the slots that the item's spans show, in order: the share of split number `split`. */
 template <typename T, int LANES, int M>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, blocks_at_once(M))
     attend_decode_kernel(struct fkv_cuda_attention a, int32_t chunks, int32_t splits, float *partial) {
     __shared__ __align__(16) float turned[M * LANES * CHANNELS];
     char *ring = ptx_dynamic_shared();
@@ -219,14 +227,15 @@ static __global__ void __launch_bounds__(THREADS)
     }
     int64_t begin = total * split / splits, end = total * (split + 1) / splits;
     for (int32_t i = 0; i < item->spans; i++) {
-        struct piece p = {a.spans + item->span + i, 0, 0};
+        const struct fkv_span *span = a.spans + item->span + i;
         int32_t low, high;
-        fkv_cuda_seen(p.span, 0, item->rows - 1, &low, &high);
+        fkv_cuda_seen(span, 0, item->rows - 1, &low, &high);
         if (high <= low) continue;
+        struct piece p = {0, 0, span->from, span->until, item->rows > 1};
         p.first = low + (int32_t)min(max(begin - passed, (int64_t)0), (int64_t)(high - low));
         p.end = low + (int32_t)min(max(end - passed, (int64_t)0), (int64_t)(high - low));
         passed += high - low;
-        if (p.first < p.end) attend_piece<T, LANES, M>(&a, item, chunk * M, &p, turned, ring, &st);
+        if (p.first < p.end) attend_piece<T, LANES, M>(&a, item, chunk * M, span, &p, turned, ring, &st);
     }
     if (partial) partial += (size_t)unit * (size_t)(M * (a.head_dim + 2));
     merge_groups<LANES, M>(&a, item, chunk * M, &st, (float *)ring, partial);
@@ -256,7 +265,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int32_t s = 0; s < splits; s++) total += share[s];
     for (int32_t c = i; c < a.head_dim; c += THREADS) {
         float o = 0;
-#pragma unroll 8
+#pragma unroll 16
         for (int32_t s = 0; s < splits; s++)
             o = fmaf(weight[s], partial[(size_t)s * next + (size_t)(m * a.head_dim + c)], o);
         out[c] = o / total;
@@ -280,19 +289,17 @@ template <int M> static decode_kernel *pick(const struct fkv_cuda_attention *a) 
 
 bool fkv_cuda_decode_takes(int32_t head_dim) { return head_dim % CHANNELS == 0 && head_dim <= 32 * CHANNELS; }
 
-/* As many blocks as run at once: by registers, four to a multiprocessor, or two with eight rows each. */
-static int32_t resident(const struct fkv_backend *b, int32_t rows) { return (rows < 8 ? 4 : 2) * b->multiprocessors; }
-
-/* Splits occur where there are fewer items than blocks that run at once. */
+/* Splits occur where there are fewer items than blocks that run at once; those times their rows are the most with 8. */
 size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_limits *limits) {
-    return (size_t)resident(b, 4) * 8 * (size_t)(limits->attention.head_dim + 2) * sizeof(float);
+    return (size_t)(blocks_at_once(8) * b->multiprocessors) * 8 * (size_t)(limits->attention.head_dim + 2) *
+           sizeof(float);
 }
 
 int fkv_cuda_attend_decode(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
                            struct fkv_error *err) {
     int32_t rows = stacked == 1 ? 1 : stacked == 2 ? 2 : stacked <= 4 ? 4 : 8, chunks = (stacked + rows - 1) / rows;
-    int32_t splits =
-        min(resident(b, rows) / (a->count * chunks), min(a->cache.capacity / 64 + 1, (int32_t)MOST_SPLITS));
+    int32_t splits = min(blocks_at_once(rows) * b->multiprocessors / (a->count * chunks),
+                         min(a->cache.capacity / 64 + 1, (int32_t)MOST_SPLITS));
     if (splits < 2) splits = 1;
     decode_kernel *kernel = rows == 1 ? pick<1>(a) : rows == 2 ? pick<2>(a) : rows == 4 ? pick<4>(a) : pick<8>(a);
     size_t element = fkv_dtype_bytes(a->cache.dtype), ring = STAGES * DEEP * 2 * THREADS * CHANNELS * element,

@@ -13,11 +13,13 @@
  * reads lie in eight different bank groups; a swizzle would save that 1/16 and does not suit head_dim 80 and 96.
  * Slots beyond the end are filled with zeros: their weight is 0, and 0 times what lies there must be 0.
  *
- * Figures (arithmetic; to be measured). 4 head_dim FLOP per row and visible slot; 2 head_dim * 2 bytes per slot and block: 128 FLOP per byte of K and V from L2 with 128
- * rows, far above the 165 that the H200 (790 TFLOP/s, 4.8 TB/s) needs from memory once the blocks of a head that run together share them. Shared memory:
- * a B fragment of 256 bytes (2 cycles) feeds two m16n8k16 products with 32 rows per warp; with 16 it would be the limit. mma.sync reaches about 60% of the
- * H200's peak; 16K causal rows at 32 heads and head_dim 128 are 2.2 TFLOP, 7.3 ms at the 300 TFLOP/s aimed at. wgmma and bulk copies would go higher on Hopper alone:
- * one path for compute capability 8.0 and later was preferred. Splitting the cache among blocks for 17 to 64 rows on a long cache was left out. */
+ * Figures (arithmetic; to be measured). 4 head_dim FLOP per row and visible slot against 4 head_dim bytes per slot and block: with 128 rows 128 FLOP per byte from the
+ * second-level cache. Memory would need 165 (H200: 790 TFLOP/s, 4.8 TB/s) and sees less, for the blocks of a head that run together share what they read. Shared
+ * memory: a B fragment of 256 bytes (2 cycles) feeds two m16n8k16 products with 32 rows per warp; with 16 rows it would be the limit. mma.sync reaches about 60% of the
+ * H200's peak; 16K causal rows at 32 heads and head_dim 128 are 2.2 TFLOP, 7.3 ms at the 300 TFLOP/s aimed at. Registers (sm_90): 255 with 32 rows and head_dim 128 (24 bytes spilled, at
+ * the edges of the loop), 166 with 16; two blocks per multiprocessor, or three. wgmma and bulk copies would go higher on Hopper alone:
+ * one path for compute capability 8.0 and later was preferred. Not done: splitting the cache among blocks for 17 to 64 rows on a long cache.
+ */
 #include "kernels/cuda/attend.cuh"
 
 #include <ptx/exp2.cuh>
