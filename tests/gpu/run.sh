@@ -85,8 +85,9 @@ stage_test() {
 }
 
 stage_compare() {
-    local compare=$build/tests/compare_backends model
-    local text=(--text data/the_tide_mill.txt --model "$(dirname data/*/tokenizer.json)" --tokens 1000)
+    local compare=$build/tests/compare_backends model embedded
+    embedded=$(dirname data/*/tokenizer.json)
+    local text=(--text data/the_tide_mill.txt --model "$embedded" --tokens 1000)
     check "embedded model, float32" 200 "$compare" "${text[@]}" cpu cuda
     check "embedded model, products in bf16" 200 "$compare" "${text[@]}" --compute bf16 cpu cuda
     check "embedded model, products and cache in bf16" 200 "$compare" "${text[@]}" --compute bf16 --cache-dtype bf16 cpu cuda
@@ -97,7 +98,7 @@ stage_compare() {
         check "$(basename "$model"), products in bf16" 60 "$compare" --model "$model" --tokens 96 --compute bf16 --slack 4 cpu cuda
     done
     if [[ -x $build/bin/freqkv-capture ]]; then
-        check "captures and spectra on both backends" 200 "$python" tests/gpu/compare_captures.py "$build/bin/freqkv-capture"
+        check "captures and spectra on both backends" 200 "$python" tests/gpu/compare_captures.py "$build/bin/freqkv-capture" "$embedded" data/the_tide_mill.txt
     fi
 }
 
