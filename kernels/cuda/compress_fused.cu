@@ -18,7 +18,8 @@
  * thread then reads 8 bytes at two places, and the four blocks that share a 32-byte sector run side by side (blockIdx.x), so memory sees each
  * sector once and the second-level cache four times.
  * Threads: 512 for a block that has a multiprocessor to itself, 256 where two share one, 128 registers each. Radix 31 has 528 butterflies for four columns of 4092, so a
- * second round of 16; 544 threads would leave 96 registers (five warps on a quarter of the registers), and there it spills.
+ * second round of 16; 544 threads would leave 96 registers (five warps on a quarter of them), where it spills throughout. As it is, some 40 words spill
+ * around radix 31 and `truncate` (ptxas), which is less than those steps read from shared memory by far.
  * Banks: rows of 32 bytes at an odd distance, as in a last pass of odd radix, do not collide; where the last radix is even, every 16th row is followed by
  * an empty one.
  * Angles: an angle at slot j is one of every 64th slot plus one of 64, both tabulated per block from double; a product joins them.
@@ -251,7 +252,7 @@ static __device__ __forceinline__ int32_t at(int32_t row, int32_t column, int32_
 template <int P, enum turning turning>
 static __device__ __forceinline__ void butterflies(float2 *x, const struct transform &t, const struct pass &pass,
                                                    int32_t log_columns) {
-    int32_t m = pass.m, count = t.length / P << log_columns, padding = t.padding;
+    int32_t m = turning == NOT_TURNED ? 1 : pass.m, count = t.length / P << log_columns, padding = t.padding;
     for (int32_t i = (int32_t)threadIdx.x; i < count; i += (int32_t)blockDim.x) {
         int32_t column = i & ((1 << log_columns) - 1), butterfly = i >> log_columns;
         int32_t run = turning == NOT_TURNED ? butterfly : butterfly / m;
