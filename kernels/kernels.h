@@ -30,7 +30,7 @@
 #include "kernels/base/error.h"
 #include "kernels/dtype.h"
 
-enum { FKV_BACKEND_ABI = 2 };
+enum { FKV_BACKEND_ABI = 3 };
 
 struct fkv_backend; /* one processor and its stream; not shared between threads */
 struct fkv_buffer;  /* memory of a backend */
@@ -75,12 +75,16 @@ struct fkv_qkv_weights {
 };
 
 /* Cache heads: key and value [heads, capacity, head_dim] from byte `offset` of each buffer on, in `dtype`. How heads map to layers, sequences and KV heads is the
- * session's affair ([layers, sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather whatever is due at once. */
+ * session's affair ([layers, sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather whatever is due at once.
+ * `bias`, where there is one: float32 [heads, capacity] from byte `bias_offset` on, which attend adds to every slot's scaled score (the log of how many tokens the
+ * slot stands for, say). Nothing else reads or writes it. */
 struct fkv_cache {
     struct fkv_buffer *key, *value;
     size_t offset;
     enum fkv_dtype dtype;
-    int32_t capacity; /* slots per head */
+    int32_t capacity;        /* slots per head */
+    struct fkv_buffer *bias; /* NULL: none */
+    size_t bias_offset;
 };
 
 /* Rows [row, row+rows) of KV head `kv_head` of k and v go to slots [slot, slot+rows) of a cache head; row i is rotated to `position` + i. */
@@ -214,7 +218,7 @@ struct fkv_backend_ops {
     int (*rotate)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
                   int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
                   struct fkv_error *err);
-    /* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k) v over the item's spans */
+    /* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k + bias) v over the item's spans */
     int (*attend)(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
                   const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
                   int32_t count, struct fkv_buffer *out, struct fkv_error *err);

@@ -1,4 +1,4 @@
-/* Attention over the cache: softmax(scale q.k) v, by tiles, with a running softmax (Milakov and Gimelshein, arXiv
+/* Attention over the cache: softmax(scale q.k + bias) v, by tiles, with a running softmax (Milakov and Gimelshein, arXiv
  * 1805.02867; the tiling is FlashAttention's, arXiv 2205.14135).
  *
  * A unit of work is a tile of query rows of one item, and one thread's from start to end, so the result does not
@@ -137,6 +137,14 @@ static void limits_of(const struct fkv_span *span, int32_t r, int32_t *low, int3
     *high = least(span->end, span->until + r);
 }
 
+/* Adds what the cache has for slots [slot, slot+keys) to every row's scores. */
+static void add_bias(const struct attention *a, const struct unit *u, int32_t slot, int32_t keys) {
+    size_t at = (size_t)u->item->cache_head * (size_t)a->cache->capacity + (size_t)slot;
+    const float *bias = fkv_cpu_floats(a->cache->bias) + a->cache->bias_offset / sizeof(float) + at;
+    for (int32_t i = 0; i < u->m; i++)
+        for (int32_t s = 0; s < keys; s++) u->score[(size_t)i * KEYS + (size_t)s] += bias[s];
+}
+
 /* Scores of slots [slot, slot+keys) -> weights, with what each row has so far scaled to the new largest score. */
 static void soften_tile(const struct attention *a, const struct fkv_span *span, struct unit *u, int32_t slot,
                         int32_t keys) {
@@ -168,6 +176,7 @@ static void attend_span(const struct attention *a, const struct fkv_span *span, 
     for (int32_t slot = low; slot < high; slot += KEYS) {
         int32_t keys = least(KEYS, high - slot);
         score_tile(a, u, fkv_cpu_slot(a->cache->key, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
+        if (a->cache->bias) add_bias(a, u, slot, keys);
         soften_tile(a, span, u, slot, keys);
         add_values(a, u, fkv_cpu_slot(a->cache->value, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
     }

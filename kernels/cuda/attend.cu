@@ -27,6 +27,7 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
         span_count = max(span_count, items[i].span + items[i].spans);
     }
     if (!stacked) return FKV_OK;
+    if (cache->bias) return fkv_fail(err, "attention: bias: the cuda backend has no biases of slots yet");
     if (shape->head_dim > fkv_cuda_general_head_dim())
         return fkv_fail(err, "attention: head_dim: expected at most %d, found %d", fkv_cuda_general_head_dim(),
                         shape->head_dim);

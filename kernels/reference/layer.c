@@ -119,7 +119,7 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k). `work` holds the turned query [head_dim], the output
+/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k + bias). `work` holds the turned query [head_dim], the output
  * [head_dim] and a score per visible slot. Two passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
                         const struct fkv_cache *cache, int32_t cache_head, const struct fkv_span *spans, int32_t count,
@@ -127,6 +127,7 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
     size_t d = (size_t)shape->head_dim, seen = 0;
     double *turned = work, *sum = work + d, *score = work + 2 * d, largest = -INFINITY, total = 0;
     const char *keys = cache->key->data + cache->offset, *values = cache->value->data + cache->offset;
+    const char *bias = cache->bias ? cache->bias->data + cache->bias_offset : NULL;
     for (const struct fkv_span *s = spans; s < spans + count; s++) {
         for (size_t c = 0; c < d; c++) turned[c] = q[c];
         fkv_reference_turn(shape, s->fixed ? s->position : s->position + i, turned);
@@ -136,6 +137,7 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
             double dot = 0;
             for (size_t c = 0; c < d; c++) dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
             score[seen] = shape->scale * dot;
+            if (bias) score[seen] += fkv_reference_load(bias, FKV_F32, at / d);
             largest = fmax(largest, score[seen++]);
         }
     }

@@ -1,4 +1,4 @@
-/* Attention over the cache against the reference: spans with limits and positions of their own, several sequences in a call, every head size and group. */
+/* Attention over the cache against the reference: spans with limits and positions of their own, slots with and without biases, several sequences in a call, every head size and group. */
 #include "tests/unit/kernels/backend_support.h"
 
 enum { ROUNDS = 4 * ROW_COUNTS, SEQUENCES = 5, MOST_ITEMS = SEQUENCES * 3 * 8, MOST_SPANS = 6 };
@@ -85,6 +85,23 @@ static void assert_rows_close(const struct fkv_attention_shape *s, struct both o
     free(found), free(expected);
 }
 
+/* Gives most caches biases, somewhere in a larger buffer. The CUDA backend has none yet, and refuses them. */
+static void random_bias(struct cache *c) {
+    if (!strcmp(tested.ops->name, "cuda") || test_between(0, 3) == 0) return;
+    size_t skip = (size_t)test_between(0, 30), count = (size_t)c->heads * (size_t)c->tested.capacity;
+    float *bias = random_numbers(skip + count, 0, 3);
+    c->tested.bias = upload(tested, bias, 4 * (skip + count));
+    c->reference.bias = upload(reference, bias, 4 * (skip + count));
+    c->tested.bias_offset = c->reference.bias_offset = 4 * skip;
+    free(bias);
+}
+
+static void release_biased(struct cache *c) {
+    tested.ops->buffer_release(tested.b, c->tested.bias);
+    reference.ops->buffer_release(reference.b, c->reference.bias);
+    release_cache(c);
+}
+
 static void attention_over_spans_with_limits_and_positions(void **state) {
     (void)state;
     static struct call c;
@@ -98,6 +115,7 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
         if (rows > 40) s.heads /= s.kv_heads, s.kv_heads = 1;
         int capacity = rows + test_between(0, 150), heads = sequences * s.kv_heads;
         struct cache cache = random_cache(&s, heads + test_between(0, 2), t, capacity, u == 0 ? 0.2 : 0);
+        random_bias(&cache);
         random_call(&s, sequences, rows, capacity, &c);
         reserve_both((struct fkv_limits){.rows = all, .slots = capacity, .items = c.used, .attention = s});
         struct both q = random_both((size_t)all * (size_t)s.heads * (size_t)s.head_dim, 0, 1);
@@ -115,7 +133,7 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
             assert_rows_close(&s, out, u);
         free(blank);
         release(q), release(out);
-        release_cache(&cache);
+        release_biased(&cache);
     }
 }
 
@@ -129,6 +147,7 @@ static void one_row_over_many_slots(void **state) {
         s.heads /= s.kv_heads, s.kv_heads = 1;
         int sequences = test_between(1, 2), capacity = small_sizes() ? test_between(100, 400) : test_between(500, 5000);
         struct cache cache = random_cache(&s, sequences, t, capacity, u == 0 ? 0.2 : 0);
+        random_bias(&cache);
         struct fkv_attend_item items[2];
         struct fkv_span spans[6];
         for (int i = 0; i < sequences; i++) {
@@ -151,7 +170,53 @@ static void one_row_over_many_slots(void **state) {
         else
             assert_rows_close(&s, out, u);
         release(q), release(out);
-        release_cache(&cache);
+        release_biased(&cache);
+    }
+}
+
+/* A slot that stands for m tokens: the log of m as its bias counts it m times. */
+static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
+    (void)state;
+    if (!strcmp(tested.ops->name, "cuda")) skip();
+    for (int round = 0; round < 12; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        s.heads /= s.kv_heads, s.kv_heads = 1;
+        int distinct = test_between(1, 40), d = s.head_dim, slots = 0, of[400];
+        float *bias = numbers(400);
+        for (int i = 0; i < distinct; i++) {
+            int times = test_between(1, 10);
+            bias[i] = logf((float)times);
+            for (int k = 0; k < times; k++) of[slots++] = i;
+        }
+        float *once[2], *repeated[2];
+        struct fkv_buffer *few[2], *many[2];
+        for (int state_of = 0; state_of < 2; state_of++) {
+            once[state_of] = random_numbers((size_t)(distinct * d), 0, 1);
+            repeated[state_of] = numbers((size_t)(slots * d));
+            for (int i = 0; i < slots; i++)
+                memcpy(repeated[state_of] + i * d, once[state_of] + of[i] * d, 4 * (size_t)d);
+            few[state_of] = upload(tested, once[state_of], 4 * (size_t)(distinct * d));
+            many[state_of] = upload(tested, repeated[state_of], 4 * (size_t)(slots * d));
+            free(once[state_of]), free(repeated[state_of]);
+        }
+        struct fkv_cache light = {few[0], few[1], 0, FKV_F32, distinct, upload(tested, bias, 4 * (size_t)distinct), 0};
+        struct fkv_cache full = {many[0], many[1], 0, FKV_F32, slots, NULL, 0};
+        struct fkv_span span = {
+            .end = distinct, .from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE, .position = 3, .fixed = true};
+        struct fkv_attend_item item = {.heads = s.heads, .rows = test_between(1, 20), .spans = 1};
+        reserve_both((struct fkv_limits){.rows = item.rows, .slots = slots, .items = 1, .attention = s});
+        size_t count = (size_t)(item.rows * s.heads * d);
+        struct both q = random_both(count, 0, 1), a = random_both(count, 0, 1), b = random_both(count, 0, 1);
+        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &light, &span, &item, 1, a.tested, &err), err);
+        span.end = slots;
+        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &full, &span, &item, 1, b.tested, &err), err);
+        float *found = download(tested, a.tested, count), *expected = download(tested, b.tested, count);
+        assert_arrays_close(found, expected, count, 1e-5, 1e-4);
+        free(found), free(expected), free(bias);
+        release(q), release(a), release(b);
+        tested.ops->buffer_release(tested.b, light.bias);
+        for (int i = 0; i < 2; i++)
+            tested.ops->buffer_release(tested.b, few[i]), tested.ops->buffer_release(tested.b, many[i]);
     }
 }
 
@@ -160,6 +225,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_over_spans_with_limits_and_positions),
         cmocka_unit_test(one_row_over_many_slots),
+        cmocka_unit_test(a_bias_of_log_m_counts_a_slot_m_times),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
 }
