@@ -13,7 +13,6 @@ VARIANT: `fast` is transformers with flash attention if the package is there, el
 
 import argparse
 import importlib.util
-import inspect
 import json
 import math
 import pathlib
@@ -82,13 +81,10 @@ def run_prefill(model, ids, cache):
     return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float().cpu()
 
 
-def step_function(model, cache, device):
+def step_function(model, cache):
     """One token into `cache`; the position lives on the device, so that steps are alike."""
-    takes_cache_position = "cache_position" in inspect.signature(type(model).forward).parameters
-
     def step(token, position):
-        more = dict(cache_position=position[0]) if takes_cache_position else {}
-        return model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True, **more).logits[0, -1].argmax()
+        return model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True).logits[0, -1].argmax()
 
     return step
 
@@ -118,7 +114,7 @@ def run_variant(model, name, variant, tokens, rounds, decoded, device, clock):
     if variant == "compiled":
         cache = StaticCache(config=model.config, max_cache_len=tokens + WARM_UP + decoded)
         run_prefill(model, ids, cache)
-        step = torch.compile(step_function(model, cache, device), mode="reduce-overhead" if device == "cuda" else "default", fullgraph=True)
+        step = torch.compile(step_function(model, cache), mode="reduce-overhead" if device == "cuda" else "default", fullgraph=True)
     else:
         cache, times = None, []
         for _ in range(rounds + 1):
@@ -128,7 +124,7 @@ def run_variant(model, name, variant, tokens, rounds, decoded, device, clock):
             times.append(seconds)
         top = logits.argmax().item()
         emit(name, "prefill", variant, tokens, times[1:], top=top, top_logit=logits[top].item(), **label)
-        step = step_function(model, cache, device)
+        step = step_function(model, cache)
     emit(name, "decode", variant, tokens, run_decode(step, tokens, decoded, vocab, device, clock), **label)
 
 
