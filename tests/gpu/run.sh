@@ -109,9 +109,11 @@ sanitize() {
         echo "skipped: there is no compute-sanitizer here"
         return
     fi
-    for compute in f32 bf16; do
-        for name in "${kernel_tests[@]}"; do
-            check "$tool: $name, products in $compute" 280 env FKV_TEST_SMALL=1 FKV_TEST_BACKEND=cuda FKV_TEST_COMPUTE=$compute \
+    for name in "${kernel_tests[@]}"; do
+        for compute in f32 bf16; do
+            # Only products and attention have a way of their own in bf16.
+            [[ $compute == bf16 && ! $name =~ attend|layer ]] && continue
+            check "$tool: $name, products in $compute" 150 env FKV_TEST_SMALL=1 FKV_TEST_BACKEND=cuda FKV_TEST_COMPUTE=$compute \
                 compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20 "$build/tests/$name"
         done
     done
