@@ -41,7 +41,8 @@ enum {
     OPT_SINKS,
     OPT_GAMMA,
     OPT_RECENT,
-    OPT_RESCALE
+    OPT_RESCALE,
+    OPT_MASS_BIAS
 };
 
 static const struct argp_option engine_options[] = {
@@ -123,6 +124,8 @@ static const struct argp_option policy_options[] = {
      "retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
     {"recent", OPT_RECENT, "R", 0, "freqkv: the latest R slots stay uncompressed too (default 0)", 4},
     {"rescale", OPT_RESCALE, "on|off", 0, "freqkv: the factor sqrt(L/n) (default on)", 4},
+    {"mass-bias", OPT_MASS_BIAS, 0, 0, "freqkv: attention scores get the log of how many tokens each slot stands for",
+     4},
     {0},
 };
 
@@ -140,6 +143,7 @@ static error_t parse_policy(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--rescale: expected on or off, found \"%s\"", arg);
         o->rescale = !strcmp(arg, "on");
         return 0;
+    case OPT_MASS_BIAS: o->mass_bias = true; return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }

@@ -28,7 +28,7 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * ARGP_KEY_INIT through state->child_inputs. A bad value ends the program with status 2 and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --batch --quiet --json */
-extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale */
+extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale --mass-bias */
 
 struct fkv_engine {
     const struct fkv_backend_ops *ops;

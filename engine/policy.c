@@ -62,9 +62,12 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .sinks = options->sinks < 0 ? 4 : options->sinks,
                                        .recent = options->recent,
                                        .rescale = options->rescale,
+                                       .mass_bias = options->mass_bias,
                                        .gamma = NAN};
     setup->policy = find_policy(options->name ? options->name : "full", err);
     if (!setup->policy) return FKV_FAILED;
+    if (setup->mass_bias && strcmp(setup->policy->name, "freqkv"))
+        return fkv_fail(err, "--mass-bias belongs to policy freqkv, found policy %s", setup->policy->name);
     if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) return FKV_FAILED;
     if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err)) return FKV_FAILED;
     setup->compressible = setup->window - setup->sinks - setup->recent;

@@ -34,6 +34,7 @@ struct fkv_policy_options {
     int32_t sinks;     /* S; -1: 4 */
     int32_t recent;    /* R: newest slots that stay uncompressed */
     bool rescale;      /* the sqrt(L/n) gain; true unless the ablation is asked for */
+    bool mass_bias;    /* freqkv: scores of slots get the log of how many tokens each stands for */
     const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
 };
 
@@ -44,7 +45,7 @@ struct fkv_policy_setup {
     int32_t window, sinks, recent;
     int32_t compressible; /* n = N - S - R */
     int32_t capacity;     /* slots of storage per head */
-    bool rescale;
+    bool rescale, mass_bias;
     double gamma;      /* mean over heads; NaN where the policy has none */
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
 };
@@ -56,6 +57,7 @@ struct fkv_head {
     int32_t rounds; /* actions so far */
     int64_t tokens; /* appended so far */
     int32_t since;  /* tokens appended since the last action */
+    double shift;   /* what follows stands at its slot index plus this; not 0 only after surgery (session.h) */
 };
 
 struct fkv_evidence {

@@ -1,4 +1,6 @@
 /* What the last feed predicts: logits and scores of its rows, a bounded number of rows at a time, because a vocabulary is wide. */
+#include <stdlib.h>
+
 #include "engine/session_internal.h"
 
 static int check_rows(const struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {
@@ -52,4 +54,45 @@ int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int3
             return FKV_FAILED;
     }
     return FKV_OK;
+}
+
+/* ---- keeping ---- */
+
+struct fkv_kept_logits {
+    struct fkv_session *session;
+    struct fkv_buffer *logits; /* [rows, vocab] */
+    int32_t rows;
+};
+
+int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits **out,
+                            struct fkv_error *err) {
+    *out = NULL;
+    if (check_rows(s, row, rows, err)) return FKV_FAILED;
+    if (rows > s->logit_rows) return fkv_fail(err, "logits: at most %d rows are kept at once", s->logit_rows);
+    struct fkv_kept_logits *kept = calloc(1, sizeof *kept);
+    if (!kept) return fkv_fail(err, "logits: out of memory");
+    *kept = (struct fkv_kept_logits){.session = s, .rows = rows};
+    size_t bytes = sizeof(float) * (size_t)rows * (size_t)s->model->config.vocab;
+    if (s->ops->buffer_create(s->backend, bytes, &kept->logits, err) || compute_logits(s, row, rows, err) ||
+        s->ops->copy(s->backend, kept->logits, 0, s->logits, 0, bytes, err)) {
+        fkv_kept_logits_free(kept);
+        return FKV_FAILED;
+    }
+    *out = kept;
+    return FKV_OK;
+}
+
+int fkv_session_score_against(struct fkv_session *s, const struct fkv_kept_logits *kept, int32_t row,
+                              const int32_t *targets, double *nll, double *kl, struct fkv_error *err) {
+    if (kept->session->model != s->model) return fkv_fail(err, "score: the logits were kept of another model");
+    if (fkv_session_score(s, NULL, row, kept->rows, targets, nll, NULL, NULL, err) ||
+        compute_logits(s, row, kept->rows, err))
+        return FKV_FAILED;
+    return s->ops->divergence(s->backend, kept->logits, s->logits, kept->rows, s->model->config.vocab, kl, err);
+}
+
+void fkv_kept_logits_free(struct fkv_kept_logits *kept) {
+    if (!kept) return;
+    kept->session->ops->buffer_release(kept->session->backend, kept->logits);
+    free(kept);
 }

@@ -84,6 +84,7 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         struct fkv_head *head = it->acting[i];
+        if (s->bias) session_move_biases(s, head, &it->actions[i]);
         set_slots(s, head, it->actions[i].slots);
         head->rounds++;
         head->since = 0;
@@ -118,7 +119,7 @@ int session_act_before(struct fkv_session *s, struct fkv_error *err) {
                 struct fkv_head *head = session_head(s, l, s->fed[f].sequence, h);
                 if (is_full(s, head)) s->items.acting[acting++] = head;
             }
-    if (act(s, acting, err)) return FKV_FAILED;
+    if (act(s, acting, err) || session_write_biases(s, err)) return FKV_FAILED;
     for (int32_t i = 0; i < acting; i++)
         if (is_full(s, s->items.acting[i])) return refuse_full(s, s->items.acting[i], err);
     return FKV_OK;
@@ -220,6 +221,6 @@ int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error 
             struct fkv_head *head = session_head(s, layer, fed->sequence, i % kv_heads);
             if (s->items.next_row[i] < fed->rows && is_full(s, head)) s->items.acting[acting++] = head;
         }
-        if (act(s, acting, err)) return FKV_FAILED;
+        if (act(s, acting, err) || session_write_biases(s, err)) return FKV_FAILED;
     }
 }

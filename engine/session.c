@@ -39,9 +39,20 @@ static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_o
     return heads * (size_t)capacity * (size_t)c->head_dim * fkv_dtype_bytes(o->cache_dtype);
 }
 
-static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o) {
+static bool has_biases(const struct fkv_session_options *o, const struct fkv_policy_setup *setup) {
+    return o->biases || setup->mass_bias;
+}
+
+static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_options *o, int32_t capacity) {
+    return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity * sizeof(float);
+}
+
+/* Biases are few beside the states they belong to; they are counted here. */
+static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                             const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
-    return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab);
+    int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
+    return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) + biases;
 }
 
 int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
@@ -52,7 +63,7 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
     default_options(&o, config);
     if (set_up_policy(policy, config, &o, &setup, err)) return FKV_FAILED;
     *cache = 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
-    *scratch = scratch_bytes(config, &o);
+    *scratch = scratch_bytes(config, &o, &setup);
     fkv_policy_setup_free(&setup);
     return FKV_OK;
 }
@@ -63,7 +74,9 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
                               .value = s->value,
                               .offset = slots * session_slot_bytes(s),
                               .dtype = s->options.cache_dtype,
-                              .capacity = s->setup.capacity};
+                              .capacity = s->setup.capacity,
+                              .bias = s->biases,
+                              .bias_offset = slots * sizeof(float)};
 }
 
 /* ---- opening ---- */
@@ -75,7 +88,7 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
     s->space = info.space;
     int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
-            scratch = scratch_bytes(&s->model->config, o);
+            scratch = scratch_bytes(&s->model->config, o, &s->setup);
     char a[16], b[16], needs[384], remedy[96];
     fkv_format_bytes(a, cache);
     fkv_format_bytes(b, scratch);
@@ -109,6 +122,9 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
             return fkv_error_prefix(err, "session");
+    if (has_biases(&s->options, &s->setup) &&
+        s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases, err))
+        return fkv_error_prefix(err, "session");
     /* Most spans of a layer's call, or most heads that act at once. */
     int32_t spans = s->options.sequences * c->heads * s->setup.policy->max_spans, heads_acting = session_head_count(s);
     struct fkv_limits limits = {.rows = s->options.block,
@@ -157,6 +173,17 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static int create_biases(struct fkv_session *s, struct fkv_error *err) {
+    size_t heads = (size_t)session_head_count(s), capacity = (size_t)s->setup.capacity;
+    if (!s->biases) return FKV_OK;
+    s->bias = calloc(heads * capacity, sizeof *s->bias);
+    s->bias_stale = calloc(heads, sizeof *s->bias_stale);
+    s->bias_work = calloc(2 * capacity, sizeof *s->bias_work);
+    s->bias_row = calloc(capacity, sizeof *s->bias_row);
+    if (!s->bias || !s->bias_stale || !s->bias_work || !s->bias_row) return fkv_fail(err, "session: out of memory");
+    return FKV_OK;
+}
+
 static bool has_map(const struct fkv_session *s, const struct fkv_action *a) {
     for (int32_t i = 0; i < s->map_count; i++)
         if (s->maps[i].n == a->map_n && s->maps[i].retained == a->map_retained && s->maps[i].gain == a->map_gain)
@@ -198,7 +225,7 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
         free(s);
         return FKV_FAILED;
     }
-    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err)) goto failed;
+    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) || create_biases(s, err)) goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
     *out = s;
@@ -210,16 +237,17 @@ failed:
 
 void fkv_session_close(struct fkv_session *s) {
     if (!s) return;
-    struct fkv_buffer *buffers[] = {s->key, s->value,   s->x,        s->q,      s->k,
-                                    s->v,   s->rotated, s->attended, s->hidden, s->logits};
+    struct fkv_buffer *buffers[] = {s->key,     s->value,    s->x,      s->q,      s->k,     s->v,
+                                    s->rotated, s->attended, s->hidden, s->logits, s->biases};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) s->ops->buffer_release(s->backend, buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,    it->attend,    it->spans,  it->next_row, it->actions,  it->acting,
-                     it->compress,  it->gather,    it->energy, it->measured, it->of,       s->heads,
-                     s->peak_slots, s->peak_bytes, s->fed,     s->tokens,    s->row_slots, s->maps};
+    void *owned[] = {it->append,    it->attend,    it->spans,    it->next_row, it->actions,  it->acting,
+                     it->compress,  it->gather,    it->energy,   it->measured, it->of,       s->heads,
+                     s->peak_slots, s->peak_bytes, s->fed,       s->tokens,    s->row_slots, s->maps,
+                     s->bias,       s->bias_stale, s->bias_work, s->bias_row};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -228,8 +256,9 @@ void fkv_session_close(struct fkv_session *s) {
 void fkv_session_reset(struct fkv_session *s, int32_t sequence) {
     for (int32_t i = 0; i < session_head_count(s); i++) {
         int32_t kv_head = i % s->setup.kv_heads, of = i / s->setup.kv_heads % s->options.sequences;
-        if (sequence == of || sequence == FKV_ALL_SEQUENCES)
-            s->heads[i] = (struct fkv_head){.layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
+        if (sequence != of && sequence != FKV_ALL_SEQUENCES) continue;
+        if (s->bias) session_clear_biases(s, i);
+        s->heads[i] = (struct fkv_head){.layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
     }
 }
 

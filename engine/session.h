@@ -20,6 +20,7 @@ struct fkv_session_options {
     int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained context */
     enum fkv_dtype cache_dtype;
     bool measure_energy; /* fill the energies of compression events */
+    bool biases;         /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
 };
 
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
@@ -79,6 +80,33 @@ struct fkv_session_statistics {
     double seconds, seconds_acting;
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
+
+/* ---- surgery: experiments on a cache (surgery.c); policy full only. Snapshots undo it ---- */
+/* Slots [first, first+count) of one head; the key of slot first + j stands at position + j * step. */
+struct fkv_slots {
+    int32_t layer, sequence, kv_head, first, count;
+    double position, step;
+};
+/* keys, values [count, head_dim], keys un-rotated; either may be NULL */
+int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, float *keys, float *values,
+                           struct fkv_error *err);
+/* The same, rotated to their positions, into slots that are in use. */
+int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, const float *keys, const float *values,
+                            struct fkv_error *err);
+/* What attention adds to the scores of these slots; 0 for tokens as they come. The session must have been opened with `biases`. */
+int fkv_session_set_bias(struct fkv_session *s, const struct fkv_slots *at, double bias, struct fkv_error *err);
+/* The head keeps slots [0, at->count); tokens that follow stand at their slot index plus `shift`. */
+int fkv_session_cut(struct fkv_session *s, const struct fkv_slots *at, double shift, struct fkv_error *err);
+
+/* Logits of rows of the last feed, kept to compare another timeline of the same tokens with. */
+struct fkv_kept_logits;
+/* rows: at most fkv_session_logit_rows */
+int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits **out,
+                            struct fkv_error *err);
+/* nll as fkv_session_score; kl[i] = KL(kept || this session) of rows row + i, as many as were kept. */
+int fkv_session_score_against(struct fkv_session *s, const struct fkv_kept_logits *kept, int32_t row,
+                              const int32_t *targets, double *nll, double *kl, struct fkv_error *err);
+void fkv_kept_logits_free(struct fkv_kept_logits *kept); /* NULL is fine; before its session closes */
 
 /* ---- taps: how states leave the engine ----
  * A feed's events come in this order. First the actions that are due before its first row, of all layers: by layer, then in the order of the

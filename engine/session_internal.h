@@ -1,5 +1,5 @@
 /* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c (a layer's rounds of append, attend, act),
- * predict.c (logits and scores) and snapshot.c. Nobody else includes it. */
+ * predict.c (logits and scores), biases.c, surgery.c and snapshot.c. Nobody else includes it. */
 #ifndef FKV_ENGINE_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_INTERNAL_H
 
@@ -44,6 +44,13 @@ struct fkv_session {
     struct fkv_session_options options;
 
     struct fkv_buffer *key, *value; /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
+    /* Biases of slots, where the session has them (else all NULL): on the host in double, with the backend in float32. */
+    struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] */
+    double *bias;              /* the same, what `biases` is to hold */
+    bool *bias_stale;          /* [layers, sequences, kv_heads]: the backend has yet to get this head's */
+    double *bias_work;         /* [2, capacity] */
+    float *bias_row;           /* [capacity] */
+
     struct fkv_buffer *x, *q, *k, *v, *attended, *hidden; /* activations of a block */
     struct fkv_buffer *rotated;                           /* keys for FKV_SITE_KEY_ROTATED */
     struct fkv_buffer *logits;                            /* [logit_rows, vocab] */
@@ -90,6 +97,12 @@ static inline size_t session_slot_bytes(const struct fkv_session *s) {
 
 /* The cache from the heads of `layer` on. */
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);
+
+/* Biases (biases.c); all of them but session_write_biases only where s->bias. The action's masses, before the head's slots are set anew: */
+void session_move_biases(struct fkv_session *s, const struct fkv_head *head, const struct fkv_action *action);
+void session_clear_biases(struct fkv_session *s, int32_t head);
+/* Gives the backend the rows that changed. */
+int session_write_biases(struct fkv_session *s, struct fkv_error *err);
 
 /* Lets every head of the fed sequences act that has no room for a first row, all layers at once; refuses where there is still none. */
 int session_act_before(struct fkv_session *s, struct fkv_error *err);

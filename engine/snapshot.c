@@ -8,6 +8,7 @@ struct fkv_snapshot {
     struct fkv_session *session;
     struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
     struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
+    double *bias;                   /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
 };
 
 /* Copies every head's used slots (as `heads` says) between the session's cache and the packed buffers. */
@@ -32,7 +33,9 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     struct fkv_snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
     snapshot->session = s;
-    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads))) {
+    size_t bias_bytes = heads * (size_t)s->setup.capacity * sizeof *s->bias;
+    if (s->bias && (snapshot->bias = malloc(bias_bytes))) memcpy(snapshot->bias, s->bias, bias_bytes);
+    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads)) || (s->bias && !snapshot->bias)) {
         fkv_snapshot_free(snapshot);
         return fkv_fail(err, "snapshot: out of memory");
     }
@@ -52,6 +55,11 @@ int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapsh
     if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
     memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
     s->last_rows = s->logits_count = 0;
+    if (s->bias) {
+        size_t heads = (size_t)session_head_count(s);
+        memcpy(s->bias, snapshot->bias, heads * (size_t)s->setup.capacity * sizeof *s->bias);
+        memset(s->bias_stale, true, heads * sizeof *s->bias_stale);
+    }
     if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
         copy_slots(s, s->heads, s->value, snapshot->value, true, err))
         return fkv_error_prefix(err, "restore");
@@ -64,5 +72,6 @@ void fkv_snapshot_free(struct fkv_snapshot *snapshot) {
     s->ops->buffer_release(s->backend, snapshot->key);
     s->ops->buffer_release(s->backend, snapshot->value);
     free(snapshot->heads);
+    free(snapshot->bias);
     free(snapshot);
 }

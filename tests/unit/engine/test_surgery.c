@@ -1,0 +1,248 @@
+/* Surgery on a session's cache, and biases of slots, by properties: what moves together stays the same, what is cut off equals what weighs nothing. */
+#include "tests/unit/support.h"
+
+#include "engine/session.h"
+
+enum { TOKENS = 240, VOCAB = 2048, LAYERS = 6, KV_HEADS = 2, WIDTH = 32 };
+
+struct fixture {
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    struct fkv_model *model;
+    int32_t tokens[TOKENS];
+    float logits[2][TOKENS * VOCAB];
+};
+
+static struct fkv_error err;
+
+static int set_up(void **state) {
+    struct fixture *f = calloc(1, sizeof *f);
+    const char *name = getenv("FKV_TEST_BACKEND");
+    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, &err), err);
+    assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    test_seed();
+    for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    fkv_model_close(f->model);
+    f->ops->close(f->backend);
+    free(f);
+    return 0;
+}
+
+static struct fkv_session *open_full(struct fixture *f, bool biases) {
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS, .biases = biases};
+    struct fkv_session *s;
+    assert_ok(fkv_session_open(f->model, &full, &options, &s, &err), err);
+    return s;
+}
+
+static void feed(struct fixture *f, struct fkv_session *s, int32_t from, int32_t count, float *logits) {
+    assert_ok(fkv_session_feed(s, f->tokens + from, count, &err), err);
+    if (logits) assert_ok(fkv_session_logits(s, 0, count, logits, &err), err);
+}
+
+static struct fkv_slots slots_of(int head, int32_t first, int32_t count) {
+    return (struct fkv_slots){.layer = head / KV_HEADS,
+                              .kv_head = head % KV_HEADS,
+                              .first = first,
+                              .count = count,
+                              .position = first,
+                              .step = 1};
+}
+
+static int keep_keys(void *context, const struct fkv_tap_event *event, struct fkv_error *e) {
+    (void)e;
+    size_t floats = (size_t)event->rows * KV_HEADS * WIDTH;
+    if (event->space == FKV_HOST) memcpy((float *)context + (size_t)event->layer * floats, event->data, 4 * floats);
+    return FKV_OK;
+}
+
+static void keys_are_read_as_they_were_before_rotation(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_full(f, false);
+    static float tapped[LAYERS * TOKENS * KV_HEADS * WIDTH];
+    float keys[TOKENS * WIDTH], expected[TOKENS * WIDTH];
+    fkv_session_tap(s, FKV_SITE_KEY, keep_keys, tapped);
+    feed(f, s, 0, TOKENS, NULL);
+    for (int h = 0; h < LAYERS * KV_HEADS; h++) {
+        int32_t first = test_between(0, 100), count = test_between(0, TOKENS - first);
+        struct fkv_slots at = slots_of(h, first, count);
+        assert_ok(fkv_session_read_slots(s, &at, keys, NULL, &err), err);
+        for (int j = 0; j < count; j++)
+            memcpy(expected + j * WIDTH, tapped + ((at.layer * TOKENS + first + j) * KV_HEADS + at.kv_head) * WIDTH,
+                   4 * WIDTH);
+        if (!strcmp(f->ops->name, "cpu")) assert_arrays_close(keys, expected, (size_t)(count * WIDTH), 0, 2e-6);
+    }
+    fkv_session_close(s);
+}
+
+/* Scores depend on differences of positions only. */
+static void moving_all_keys_and_what_follows_together_changes_nothing(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_full(f, false);
+    float keys[TOKENS * WIDTH];
+    int32_t prefix = test_between(20, 150), rest = TOKENS - prefix;
+    double shift = test_between(-40, 40) + 0.5;
+    struct fkv_snapshot *snapshot;
+    feed(f, s, 0, prefix, NULL);
+    assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+    feed(f, s, prefix, rest, f->logits[0]);
+    assert_ok(fkv_session_restore(s, snapshot, &err), err);
+    for (int h = 0; h < LAYERS * KV_HEADS; h++) {
+        struct fkv_slots at = slots_of(h, 0, prefix);
+        assert_ok(fkv_session_read_slots(s, &at, keys, NULL, &err), err);
+        at.position += shift;
+        assert_ok(fkv_session_write_slots(s, &at, keys, NULL, &err), err);
+        assert_ok(fkv_session_cut(s, &at, shift, &err), err);
+    }
+    feed(f, s, prefix, rest, f->logits[1]);
+    assert_arrays_close(f->logits[1], f->logits[0], (size_t)rest * VOCAB, 0, 2e-5);
+    assert_ok(fkv_session_restore(s, snapshot, &err), err);
+    feed(f, s, prefix, rest, f->logits[1]);
+    assert_memory_equal(f->logits[1], f->logits[0], sizeof(float) * (size_t)rest * VOCAB);
+    fkv_snapshot_free(snapshot);
+    fkv_session_close(s);
+}
+
+static void cutting_slots_off_equals_giving_them_no_weight(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_full(f, true);
+    int32_t prefix = test_between(40, 150), kept = test_between(1, prefix - 1), rest = TOKENS - prefix;
+    struct fkv_snapshot *snapshot;
+    feed(f, s, 0, prefix, NULL);
+    assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+    for (int cut = 0; cut < 2; cut++) {
+        assert_ok(fkv_session_restore(s, snapshot, &err), err);
+        for (int h = 0; h < LAYERS * KV_HEADS; h++) {
+            struct fkv_slots head = slots_of(h, 0, kept), tail = slots_of(h, kept, prefix - kept);
+            if (!cut) assert_ok(fkv_session_set_bias(s, &tail, -1e4, &err), err);
+            if (cut) assert_ok(fkv_session_cut(s, &head, prefix - kept, &err), err);
+        }
+        feed(f, s, prefix, rest, f->logits[cut]);
+        assert_int_equal(fkv_session_heads(s)[3].slots, cut ? kept + rest : TOKENS);
+        assert_int_equal(fkv_session_tokens(s, 0), TOKENS);
+    }
+    assert_arrays_close(f->logits[1], f->logits[0], (size_t)rest * VOCAB, 0, 2e-5);
+    /* Neither the restored nor a fresh timeline knows of it. */
+    fkv_session_reset(s, 0);
+    feed(f, s, 0, TOKENS, f->logits[0]);
+    struct fkv_session *plain = open_full(f, false);
+    feed(f, plain, 0, TOKENS, f->logits[1]);
+    assert_memory_equal(f->logits[1], f->logits[0], sizeof f->logits[0]);
+    fkv_snapshot_free(snapshot);
+    fkv_session_close(s), fkv_session_close(plain);
+}
+
+static void written_values_are_read_back_and_no_other_head_changes(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *s = open_full(f, false);
+    float before[TOKENS * WIDTH], values[TOKENS * WIDTH], found[TOKENS * WIDTH];
+    int chosen = test_between(0, LAYERS * KV_HEADS - 1), first = test_between(0, 50), count = test_between(1, 100);
+    feed(f, s, 0, TOKENS, NULL);
+    struct fkv_slots at = slots_of(chosen, first, count);
+    for (int i = 0; i < count * WIDTH; i++) values[i] = (float)test_normal();
+    for (int h = 0; h < LAYERS * KV_HEADS; h++) {
+        struct fkv_slots all = slots_of(h, 0, TOKENS);
+        assert_ok(fkv_session_read_slots(s, &all, NULL, before, &err), err);
+        if (h == chosen) memcpy(before + first * WIDTH, values, (size_t)(count * WIDTH) * sizeof *values);
+        assert_ok(fkv_session_write_slots(s, &at, NULL, values, &err), err);
+        assert_ok(fkv_session_read_slots(s, &all, NULL, found, &err), err);
+        if (h != chosen || !strcmp(f->ops->name, "cpu")) assert_arrays_close(found, before, TOKENS * WIDTH, 0, 1e-6);
+    }
+    fkv_session_close(s);
+}
+
+static void kept_logits_score_as_a_session_beside(void **state) {
+    struct fixture *f = *state;
+    struct fkv_session *a = open_full(f, false), *b = open_full(f, false);
+    struct fkv_kept_logits *kept;
+    double nll[100], kl[100], other_nll[100], other_kl[100];
+    feed(f, a, 0, 120, NULL);
+    feed(f, b, 40, 120, NULL);
+    assert_ok(fkv_session_keep_logits(a, 7, 100, &kept, &err), err);
+    assert_ok(fkv_session_score_against(b, kept, 7, f->tokens + 8, nll, kl, &err), err);
+    assert_ok(fkv_session_score(b, a, 7, 100, f->tokens + 8, other_nll, NULL, other_kl, &err), err);
+    assert_memory_equal(nll, other_nll, sizeof nll);
+    assert_memory_equal(kl, other_kl, sizeof kl);
+    assert_true(kl[50] > 1e-3);
+    assert_ok(fkv_session_score_against(a, kept, 7, f->tokens + 8, nll, kl, &err), err);
+    for (int i = 0; i < 100; i++) assert_close(kl[i], 0, 1e-12, 0);
+    fkv_kept_logits_free(kept);
+    fkv_session_close(a), fkv_session_close(b);
+}
+
+/* With --mass-bias: blocks, decoding, snapshots and resets go on to mean the same. */
+static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(void **state) {
+    struct fixture *f = *state;
+    struct fkv_policy_options p = {
+        .name = "freqkv", .window = 48, .sinks = 4, .rescale = true, .gamma = "0.37", .mass_bias = true};
+    const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS};
+    struct fkv_session *s;
+    struct fkv_snapshot *snapshot;
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    feed(f, s, 0, TOKENS, f->logits[0]);
+    fkv_session_reset(s, 0);
+    for (int t = 0; t < TOKENS; t++) feed(f, s, t, 1, f->logits[1] + (size_t)t * VOCAB);
+    assert_arrays_close(f->logits[1], f->logits[0], TOKENS * VOCAB, 0, 2e-5);
+    fkv_session_reset(s, 0);
+    feed(f, s, 0, 130, NULL);
+    assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+    feed(f, s, 130, TOKENS - 130, f->logits[0]);
+    assert_ok(fkv_session_restore(s, snapshot, &err), err);
+    feed(f, s, 130, TOKENS - 130, f->logits[1]);
+    assert_memory_equal(f->logits[1], f->logits[0], sizeof(float) * (TOKENS - 130) * VOCAB);
+    fkv_snapshot_free(snapshot);
+    fkv_session_close(s);
+    p.mass_bias = false;
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    feed(f, s, 0, 130, NULL);
+    feed(f, s, 130, TOKENS - 130, f->logits[0]);
+    double differs = 0;
+    for (int i = 0; i < (TOKENS - 130) * VOCAB; i++) differs = fmax(differs, fabs(f->logits[0][i] - f->logits[1][i]));
+    assert_true(differs > 0.05);
+    fkv_session_close(s);
+}
+
+static void what_cannot_be_operated_on_is_refused(void **state) {
+    struct fixture *f = *state;
+    const struct fkv_session_options options = {.block = 64, .max_tokens = 64};
+    struct fkv_policy_options p = {.name = "local", .window = 32, .sinks = 4, .rescale = true, .mass_bias = true};
+    struct fkv_session *s;
+    float x[TOKENS * WIDTH];
+    assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err, "--mass-bias belongs to policy freqkv");
+    p.mass_bias = false;
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    struct fkv_slots at = slots_of(0, 0, 0);
+    assert_refused(fkv_session_read_slots(s, &at, x, NULL, &err), err, "expected policy full");
+    fkv_session_close(s);
+    s = open_full(f, false);
+    feed(f, s, 0, 20, NULL);
+    at = slots_of(0, 10, 11);
+    assert_refused(fkv_session_read_slots(s, &at, x, NULL, &err), err, "within the 20 in use");
+    at.count = 5;
+    assert_refused(fkv_session_set_bias(s, &at, 1, &err), err, "without biases");
+    assert_refused(fkv_session_cut(s, &at, 0, &err), err, "from 0 on");
+    at.layer = LAYERS;
+    assert_refused(fkv_session_write_slots(s, &at, x, NULL, &err), err, "no head with layer 6");
+    fkv_session_close(s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_are_read_as_they_were_before_rotation),
+        cmocka_unit_test(moving_all_keys_and_what_follows_together_changes_nothing),
+        cmocka_unit_test(cutting_slots_off_equals_giving_them_no_weight),
+        cmocka_unit_test(written_values_are_read_back_and_no_other_head_changes),
+        cmocka_unit_test(kept_logits_score_as_a_session_beside),
+        cmocka_unit_test(mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot),
+        cmocka_unit_test(what_cannot_be_operated_on_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
