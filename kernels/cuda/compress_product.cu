@@ -17,7 +17,8 @@
  *   f16 cache        11      1.73    8.0                    8.1                    1.000
  * so a bf16 cache takes TF32 (operands rounded to nearest here, for the hardware cuts them off), an f16 cache three bf16 products, and a
  * float32 cache true float32. Below MIDDLE slots bf16 in two parts is bound by memory as TF32 is, below SHORT slots float32 is too, and the dearer
- * precision costs nothing: a TF32 product is 2e-4 off per number, bf16 in two parts 1e-5, which the energies of few numbers would show.
+ * precision costs nothing: a TF32 product is 2e-4 off
+ * per number (a mean, in all rows alike where n is a multiple of L), bf16 in two parts 1e-5, which energies would show.
  *
  * FLOPs: n L per channel and product. Bytes per channel: 2 to 4 n in, 4 n (TF32) or 4 n (two bf16) written and read, 4 L written and read, 2 to 4 L out. Panels are
  * slabs of SLAB_BYTES at most, so that scratch does not grow with the model. */
