@@ -1,37 +1,31 @@
-/* The taps of a capture. Rows come a block at a time, layer by layer: [rows, heads, head_dim], all heads of the layer; what was not asked for is left out here.
+/* The taps of a capture. Rows come a block at a time, layer by layer, [rows, heads, head_dim] with all heads of the layer; what was not asked for is left out here. Captured heads that
+ * are neighbours are a part of each row and need no copy; others are first laid side by side.
  *
- * For spectra only, each (state, layer) keeps the segment it is in, in a buffer of the backend's, and the kernel `power` runs over it when it is full: a
- * model that makes half a megabyte of states per token writes a few numbers per frequency. Sums are in double. The mean of a
- * channel and the energy of a head are added up per segment and counted when it is whole, so that the rest of a recording leaves no trace. */
+ * For spectra only, each (state, sequence, layer) keeps the segment it is in, in a buffer of the backend's, and the kernel `spectra_add` adds it to sums there when it is
+ * full: a model that makes half a megabyte of states per token is asked for a few numbers per frequency at the end of a recording. A segment that is not whole leaves no
+ * trace. Numbers that are not finite show in a head's energy when the sums are read; which token they belong to is not known then. */
 #include "capture/collector.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The segment one (state, layer) is in. */
-struct segment {
-    struct fkv_buffer *rows; /* float32 [length, heads, head_dim] */
-    double *channel_sum;     /* [heads, head_dim] */
-    double *energy;          /* [heads] */
-};
-
 struct collected_state {
     struct fkv_collector *collector; /* a tap's context is its state */
     enum fkv_state state;
     int32_t heads, per_captured_head; /* query heads per KV head, else 1 */
-    struct segment *segments;         /* [layer_count] */
-    struct fkv_spectra_sums sums;
+    struct fkv_buffer *segments;      /* float32 [sequences, layer_count, length, heads, head_dim] */
+    struct fkv_buffer *sums;          /* [sequences, layer_count] of fkv_spectra_layout */
 };
 
 struct fkv_collector {
     const struct fkv_capture_info *info;
     const struct fkv_model *model;
-    struct fkv_capture_writer *writer;
-    int32_t length, skip_sinks;
-    int32_t *axis;              /* [n_layers]: place on axis 0, -1 where a layer is not captured */
-    float *picked;              /* [block, heads, head_dim] where not all heads are captured */
-    double *power, *normalised; /* [heads, length] */
+    struct fkv_pipeline *pipeline;
+    struct fkv_collector_options options;
+    int32_t *axis;             /* [n_layers]: place on axis 0, -1 where a layer is not captured */
+    struct fkv_buffer *picked; /* float32 [block, heads, head_dim] where captured heads are no neighbours */
+    struct fkv_buffer *zeros;  /* as the sums of one layer, of the state with most heads */
     struct collected_state states[FKV_STATES];
 };
 
@@ -48,151 +42,210 @@ static int32_t group_of(const struct fkv_capture_info *info, int state) {
     return state == FKV_STATE_QUERY ? info->n_heads / info->n_kv_heads : 1;
 }
 
+/* Captured heads of the state with most of them. */
+static int32_t most_heads(const struct fkv_capture_info *info) {
+    return info->head_count * group_of(info, wanted(info, FKV_STATE_QUERY) ? FKV_STATE_QUERY : FKV_STATE_KEY);
+}
+
+static bool neighbours(const struct fkv_capture_info *info) {
+    return info->head_index[info->head_count - 1] - info->head_index[0] == info->head_count - 1;
+}
+
+static size_t layer_sums(const struct fkv_collector *c, int32_t heads) {
+    return fkv_spectra_layout(heads, c->options.length, c->info->head_dim).count * sizeof(double);
+}
+
+/* ---- rows ---- */
+
+/* Copies the captured heads of `count` rows, from row `first` on, to rows [.., heads, head_dim] at byte `at` of `to`: a run of neighbours at a time. */
+static int copy_heads(const struct fkv_collector *c, const struct collected_state *s, const struct fkv_tap_event *event,
+                      int32_t first, int32_t count, struct fkv_buffer *to, size_t at, struct fkv_error *err) {
+    const size_t d = (size_t)event->head_dim, group = d * (size_t)s->per_captured_head;
+    const size_t from_stride = d * (size_t)event->heads, to_stride = d * (size_t)s->heads;
+    for (int32_t h = 0, next; h < c->info->head_count; h = next) {
+        for (next = h + 1; next < c->info->head_count; next++)
+            if (c->info->head_index[next] != c->info->head_index[h] + next - h) break;
+        const size_t from =
+            event->offset + sizeof(float) * ((size_t)first * from_stride + (size_t)c->info->head_index[h] * group);
+        if (c->model->ops->copy_rows(c->model->backend, to, at + sizeof(float) * (size_t)h * group, to_stride,
+                                     event->states, from, from_stride, count, (int32_t)((size_t)(next - h) * group),
+                                     err))
+            return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+static int hand_over(struct fkv_collector *c, const struct collected_state *s, int32_t layer,
+                     const struct fkv_tap_event *event, struct fkv_error *err) {
+    const size_t d = (size_t)event->head_dim;
+    struct fkv_pipeline_rows rows = {.state = s->state,
+                                     .layer = layer,
+                                     .rows = event->rows,
+                                     .width = s->heads * event->head_dim,
+                                     .t = event->token,
+                                     .states = event->states,
+                                     .offset = event->offset,
+                                     .stride = d * (size_t)event->heads};
+    if (neighbours(c->info)) {
+        rows.offset += sizeof(float) * d * (size_t)(c->info->head_index[0] * s->per_captured_head);
+    } else {
+        if (copy_heads(c, s, event, 0, event->rows, c->picked, 0, err)) return FKV_FAILED;
+        rows.states = c->picked;
+        rows.offset = 0;
+        rows.stride = (size_t)rows.width;
+    }
+    return fkv_pipeline_rows(c->pipeline, event->sequence, &rows, err);
+}
+
 /* ---- spectra ---- */
 
-/* rows [length, heads, head_dim] of one layer are whole: their power joins the sums. */
-static int finish_segment(struct fkv_collector *c, struct collected_state *s, int32_t layer, struct fkv_error *err) {
-    struct segment *g = &s->segments[layer];
+static int add_to_segments(struct fkv_collector *c, const struct collected_state *s, int32_t layer,
+                           const struct fkv_tap_event *event, struct fkv_error *err) {
     const struct fkv_backend_ops *ops = c->model->ops;
-    const size_t d = (size_t)c->info->head_dim, heads = (size_t)s->heads, n = heads * (size_t)c->length;
-    if (ops->power(c->model->backend, g->rows, 0, heads * d, c->length, s->heads, c->info->head_dim, c->power,
-                   c->normalised, err))
-        return FKV_FAILED;
-    double *sum = s->sums.power_sum + (size_t)layer * n, *squares = s->sums.power_sum_of_squares + (size_t)layer * n;
-    double *normalised = s->sums.normalised_sum + (size_t)layer * n;
-    for (size_t i = 0; i < n; i++) {
-        sum[i] += c->power[i];
-        squares[i] += c->power[i] * c->power[i];
-        normalised[i] += c->normalised[i];
-    }
-    for (size_t i = 0; i < heads * d; i++)
-        s->sums.channel_mean_sum[(size_t)layer * heads * d + i] += g->channel_sum[i] / c->length;
-    for (size_t h = 0; h < heads; h++) s->sums.energy_sum[(size_t)layer * heads + h] += g->energy[h];
-    if (layer == 0) s->sums.segments++;
-    return FKV_OK;
-}
-
-/* x [rows, heads, head_dim], tokens from t on -> channel sums and energies; a number that is not finite stops the run here. */
-static int add_rows(struct fkv_collector *c, struct collected_state *s, int32_t layer, int64_t t, int64_t rows,
-                    const float *x, struct fkv_error *err) {
-    struct segment *g = &s->segments[layer];
-    const int32_t d = c->info->head_dim;
-    for (int64_t r = 0; r < rows; r++)
-        for (int32_t h = 0; h < s->heads; h++, x += d) {
-            double energy = 0;
-            for (int32_t i = 0; i < d; i++) {
-                g->channel_sum[h * d + i] += x[i];
-                energy += (double)x[i] * x[i];
-            }
-            if (!isfinite(energy))
-                return fkv_fail(err, "%s of layer %d, head %d, token %lld: expected finite numbers, found %g",
-                                fkv_state_names[s->state], c->info->layer_index[layer],
-                                c->info->head_index[h / s->per_captured_head] * s->per_captured_head +
-                                    h % s->per_captured_head,
-                                (long long)(t + r), energy);
-            g->energy[h] += energy;
-        }
-    return FKV_OK;
-}
-
-static int add_to_segments(struct fkv_collector *c, struct collected_state *s, int32_t layer, int64_t t, int64_t rows,
-                           const float *x, struct fkv_error *err) {
-    struct segment *g = &s->segments[layer];
-    const size_t width = (size_t)s->heads * (size_t)c->info->head_dim;
-    if (t < c->skip_sinks) {
-        int64_t skip = c->skip_sinks - t < rows ? c->skip_sinks - t : rows;
-        t += skip;
-        rows -= skip;
-        x += (size_t)skip * width;
-    }
-    while (rows > 0) {
-        int64_t at = (t - c->skip_sinks) % c->length, fit = c->length - at < rows ? c->length - at : rows;
-        const size_t bytes = width * sizeof *x;
-        if (at == 0) {
-            memset(g->channel_sum, 0, width * sizeof *g->channel_sum);
-            memset(g->energy, 0, (size_t)s->heads * sizeof *g->energy);
-        }
-        if (c->model->ops->write(c->model->backend, g->rows, (size_t)at * bytes, x, (size_t)fit * bytes, err) ||
-            add_rows(c, s, layer, t, fit, x, err))
+    const int32_t length = c->options.length, skip = c->options.skip_sinks;
+    const size_t row = sizeof(float) * (size_t)s->heads * (size_t)event->head_dim;
+    const size_t which = (size_t)event->sequence * (size_t)c->info->layer_count + (size_t)layer;
+    const size_t segment = which * (size_t)length * row;
+    int32_t first = event->token < skip ? (int32_t)(skip - event->token) : 0;
+    while (first < event->rows) {
+        const int32_t at = (int32_t)((event->token + first - skip) % length);
+        const int32_t fit = length - at < event->rows - first ? length - at : event->rows - first;
+        if (copy_heads(c, s, event, first, fit, s->segments, segment + (size_t)at * row, err)) return FKV_FAILED;
+        if (at + fit == length &&
+            ops->spectra_add(c->model->backend, s->segments, segment, row / sizeof(float), length, s->heads,
+                             event->head_dim, s->sums, which * layer_sums(c, s->heads), err))
             return FKV_FAILED;
-        if (at + fit == c->length && finish_segment(c, s, layer, err)) return FKV_FAILED;
-        t += fit;
-        rows -= fit;
-        x += (size_t)fit * width;
+        first += fit;
     }
     return FKV_OK;
 }
 
-/* ---- taps ---- */
-
-/* The captured heads of data [rows, all heads, head_dim]. */
-static const float *pick_heads(struct fkv_collector *c, const struct collected_state *s,
-                               const struct fkv_tap_event *event) {
-    const float *all = event->data;
-    if (s->heads == event->heads) return all;
-    const size_t width = (size_t)s->per_captured_head * (size_t)event->head_dim;
-    float *to = c->picked;
-    for (int32_t r = 0; r < event->rows; r++, all += (size_t)event->heads * (size_t)event->head_dim)
-        for (int32_t h = 0; h < c->info->head_count; h++, to += width)
-            memcpy(to, all + (size_t)c->info->head_index[h] * width, width * sizeof *to);
-    return c->picked;
+/* Copies one kind of sums, `count` doubles from place `first` of each layer's on, to `to` [layers, count]. */
+static int read_sums(const struct fkv_collector *c, const struct collected_state *s, int32_t sequence, size_t first,
+                     size_t count, double *to, struct fkv_error *err) {
+    const int32_t layers = c->info->layer_count;
+    const size_t bytes = layer_sums(c, s->heads);
+    for (int32_t i = 0; i < layers; i++)
+        if (c->model->ops->read(c->model->backend, s->sums,
+                                (size_t)(sequence * layers + i) * bytes + first * sizeof(double),
+                                to + (size_t)i * count, count * sizeof(double), err))
+            return FKV_FAILED;
+    return FKV_OK;
 }
+
+static int check_energies(const struct fkv_collector *c, const struct collected_state *s,
+                          const struct fkv_spectra_sums *sums, struct fkv_error *err) {
+    for (int32_t i = 0; i < sums->layers; i++)
+        for (int32_t h = 0; h < s->heads; h++) {
+            const double energy = sums->energy_sum[i * s->heads + h];
+            if (isfinite(energy)) continue;
+            const int32_t kv = c->info->head_index[h / s->per_captured_head];
+            return fkv_fail(err, "%s of layer %d, head %d: expected finite numbers, found an energy of %g",
+                            fkv_state_names[s->state], c->info->layer_index[i],
+                            kv * s->per_captured_head + h % s->per_captured_head, energy);
+        }
+    return FKV_OK;
+}
+
+static int finish_state(struct fkv_collector *c, const struct collected_state *s, int32_t sequence, int64_t n_tokens,
+                        struct fkv_error *err) {
+    const int32_t length = c->options.length, skip = c->options.skip_sinks, d = c->info->head_dim;
+    const struct fkv_spectra_layout l = fkv_spectra_layout(s->heads, length, d);
+    const size_t spectrum = (size_t)s->heads * (size_t)length;
+    struct fkv_spectra_sums sums;
+    if (fkv_spectra_sums_allocate(&sums, c->info->layer_count, s->heads, length, d, err)) return FKV_FAILED;
+    sums.skip_sinks = skip;
+    sums.segments = n_tokens > skip ? (n_tokens - skip) / length : 0;
+    if (read_sums(c, s, sequence, l.power, spectrum, sums.power_sum, err) ||
+        read_sums(c, s, sequence, l.squares, spectrum, sums.power_sum_of_squares, err) ||
+        read_sums(c, s, sequence, l.normalised, spectrum, sums.normalised_sum, err) ||
+        read_sums(c, s, sequence, l.means, (size_t)s->heads * (size_t)d, sums.channel_mean_sum, err) ||
+        read_sums(c, s, sequence, l.energy, (size_t)s->heads, sums.energy_sum, err) ||
+        check_energies(c, s, &sums, err)) {
+        fkv_spectra_sums_free(&sums);
+        return FKV_FAILED;
+    }
+    return fkv_pipeline_sums(c->pipeline, sequence, s->state, &sums, err);
+}
+
+/* ---- recordings ---- */
 
 static int tap(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
-    struct collected_state *s = context;
+    const struct collected_state *s = context;
     struct fkv_collector *c = s->collector;
     const int32_t layer = c->axis[event->layer];
     if (layer < 0) return FKV_OK;
-    if (event->space != FKV_HOST) return fkv_fail(err, "states in device memory cannot be captured by this build");
-    const float *x = pick_heads(c, s, event);
-    if (c->info->spectra_only) return add_to_segments(c, s, layer, event->token, event->rows, x, err);
-    return fkv_capture_write_state(c->writer, s->state, layer, event->token, event->rows, x, err);
+    return c->info->spectra_only ? add_to_segments(c, s, layer, event, err) : hand_over(c, s, layer, event, err);
+}
+
+void fkv_collector_attach(struct fkv_collector *c, struct fkv_session *session) {
+    for (int state = 0; state < FKV_STATES; state++)
+        if (wanted(c->info, state)) fkv_session_tap(session, sites[state], tap, &c->states[state]);
+}
+
+int fkv_collector_begin(struct fkv_collector *c, int32_t sequence, struct fkv_error *err) {
+    const int32_t layers = c->info->layer_count;
+    for (int state = 0; state < FKV_STATES; state++) {
+        struct collected_state *s = &c->states[state];
+        const size_t bytes = layer_sums(c, s->heads);
+        for (int32_t i = 0; s->sums && i < layers; i++)
+            if (c->model->ops->copy(c->model->backend, s->sums, (size_t)(sequence * layers + i) * bytes, c->zeros, 0,
+                                    bytes, err))
+                return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+int fkv_collector_end(struct fkv_collector *c, int32_t sequence, int64_t n_tokens, struct fkv_error *err) {
+    for (int state = 0; state < FKV_STATES && c->info->spectra_only; state++)
+        if (wanted(c->info, state) && finish_state(c, &c->states[state], sequence, n_tokens, err)) return FKV_FAILED;
+    return FKV_OK;
 }
 
 /* ---- life ---- */
 
 static int open_state(struct fkv_collector *c, int state, struct fkv_error *err) {
     const struct fkv_capture_info *info = c->info;
+    const struct fkv_backend_ops *ops = c->model->ops;
     struct collected_state *s = &c->states[state];
-    *s = (struct collected_state){.collector = c, .state = state, .per_captured_head = group_of(info, state)};
+    *s = (struct collected_state){.collector = c, .state = (enum fkv_state)state};
+    s->per_captured_head = group_of(info, state);
     s->heads = info->head_count * s->per_captured_head;
     if (!info->spectra_only) return FKV_OK;
-    const size_t d = (size_t)info->head_dim, heads = (size_t)s->heads;
-    s->segments = calloc((size_t)info->layer_count, sizeof *s->segments);
-    if (!s->segments) return fkv_fail(err, "out of memory for segments");
-    for (int32_t i = 0; i < info->layer_count; i++) {
-        struct segment *g = &s->segments[i];
-        g->channel_sum = calloc(heads * d, sizeof *g->channel_sum);
-        g->energy = calloc(heads, sizeof *g->energy);
-        if (!g->channel_sum || !g->energy) return fkv_fail(err, "out of memory for segments");
-        if (c->model->ops->buffer_create(c->model->backend, (size_t)c->length * heads * d * sizeof(float), &g->rows,
-                                         err))
-            return FKV_FAILED;
-    }
-    return fkv_spectra_sums_allocate(&s->sums, info->layer_count, s->heads, c->length, info->head_dim, err);
+    const size_t layers = (size_t)c->options.sequences * (size_t)info->layer_count;
+    const size_t segment = sizeof(float) * (size_t)c->options.length * (size_t)s->heads * (size_t)info->head_dim;
+    return ops->buffer_create(c->model->backend, layers * segment, &s->segments, err) ||
+                   ops->buffer_create(c->model->backend, layers * layer_sums(c, s->heads), &s->sums, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
-int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_model *model, int32_t length,
-                       int32_t skip_sinks, int32_t block, struct fkv_collector **out, struct fkv_error *err) {
+static int make_zeros(struct fkv_collector *c, struct fkv_error *err) {
+    const size_t bytes = layer_sums(c, most_heads(c->info));
+    void *zeros = calloc(bytes, 1);
+    int status = zeros ? c->model->ops->buffer_create(c->model->backend, bytes, &c->zeros, err)
+                       : fkv_fail(err, "out of memory for sums");
+    if (status == FKV_OK) status = c->model->ops->write(c->model->backend, c->zeros, 0, zeros, bytes, err);
+    free(zeros);
+    return status;
+}
+
+int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_model *model,
+                       struct fkv_pipeline *pipeline, const struct fkv_collector_options *options,
+                       struct fkv_collector **out, struct fkv_error *err) {
     *out = NULL;
     struct fkv_collector *c = calloc(1, sizeof *c);
     if (!c) return fkv_fail(err, "out of memory");
-    c->info = info;
-    c->model = model;
-    c->length = length;
-    c->skip_sinks = skip_sinks;
-    const size_t most_heads = (size_t)info->n_heads;
+    *c = (struct fkv_collector){.info = info, .model = model, .pipeline = pipeline, .options = *options};
     c->axis = malloc((size_t)info->n_layers * sizeof *c->axis);
-    c->picked = malloc((size_t)block * most_heads * (size_t)info->head_dim * sizeof *c->picked);
-    if (info->spectra_only) {
-        c->power = malloc(most_heads * (size_t)length * sizeof *c->power);
-        c->normalised = malloc(most_heads * (size_t)length * sizeof *c->normalised);
-    }
-    int status = !c->axis || !c->picked || (info->spectra_only && (!c->power || !c->normalised))
-                     ? fkv_fail(err, "out of memory")
-                     : FKV_OK;
+    int status = c->axis ? FKV_OK : fkv_fail(err, "out of memory");
     for (int32_t i = 0; status == FKV_OK && i < info->n_layers; i++) c->axis[i] = -1;
     for (int32_t i = 0; status == FKV_OK && i < info->layer_count; i++) c->axis[info->layer_index[i]] = i;
+    if (status == FKV_OK && info->spectra_only) status = make_zeros(c, err);
+    if (status == FKV_OK && !info->spectra_only && !neighbours(info))
+        status = model->ops->buffer_create(
+            model->backend, sizeof(float) * (size_t)options->block * (size_t)most_heads(info) * (size_t)info->head_dim,
+            &c->picked, err);
     for (int state = 0; state < FKV_STATES && status == FKV_OK; state++)
         if (wanted(info, state)) status = open_state(c, state, err);
     if (status) {
@@ -205,61 +258,47 @@ int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_mod
 
 void fkv_collector_close(struct fkv_collector *c) {
     if (!c) return;
+    const struct fkv_model *m = c->model;
     for (int state = 0; state < FKV_STATES; state++) {
-        struct collected_state *s = &c->states[state];
-        for (int32_t i = 0; s->segments && i < c->info->layer_count; i++) {
-            c->model->ops->buffer_release(c->model->backend, s->segments[i].rows);
-            free(s->segments[i].channel_sum);
-            free(s->segments[i].energy);
-        }
-        free(s->segments);
-        fkv_spectra_sums_free(&s->sums);
+        m->ops->buffer_release(m->backend, c->states[state].segments);
+        m->ops->buffer_release(m->backend, c->states[state].sums);
     }
+    m->ops->buffer_release(m->backend, c->picked);
+    m->ops->buffer_release(m->backend, c->zeros);
     free(c->axis);
-    free(c->picked);
-    free(c->power);
-    free(c->normalised);
     free(c);
 }
 
-int64_t fkv_collector_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t length, int32_t block) {
-    int64_t row = (int64_t)info->head_dim * (int64_t)sizeof(float), bytes = block * info->n_heads * row;
-    for (int state = 0; state < FKV_STATES; state++) {
-        if (!wanted(info, state)) continue;
-        int64_t heads = (int64_t)info->head_count * group_of(info, state);
-        int64_t staged = n_tokens < block ? n_tokens : block; /* the store's rows of chunks */
-        bytes += info->layer_count * heads *
-                 (info->spectra_only ? length * (row + 3 * (int64_t)sizeof(double))
-                                     : staged * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype));
-    }
-    return bytes;
-}
+/* ---- sizes ---- */
 
-void fkv_collector_attach(struct fkv_collector *c, struct fkv_session *session) {
+/* Captured heads of all captured layers and states. */
+static int64_t all_heads(const struct fkv_capture_info *info) {
+    int64_t heads = 0;
     for (int state = 0; state < FKV_STATES; state++)
-        if (wanted(c->info, state)) fkv_session_tap(session, sites[state], tap, &c->states[state]);
+        if (wanted(info, state)) heads += (int64_t)info->layer_count * info->head_count * group_of(info, state);
+    return heads;
 }
 
-void fkv_collector_begin(struct fkv_collector *c, struct fkv_capture_writer *w) {
-    c->writer = w;
-    for (int state = 0; state < FKV_STATES; state++) {
-        struct fkv_spectra_sums *s = &c->states[state].sums;
-        if (!s->power_sum) continue;
-        const size_t rows = (size_t)s->layers * (size_t)s->heads, bytes = rows * (size_t)s->n * sizeof(double);
-        memset(s->power_sum, 0, bytes);
-        memset(s->power_sum_of_squares, 0, bytes);
-        memset(s->normalised_sum, 0, bytes);
-        memset(s->channel_mean_sum, 0, rows * (size_t)s->head_dim * sizeof(double));
-        memset(s->energy_sum, 0, rows * sizeof(double));
-        s->segments = 0;
-        s->skip_sinks = c->skip_sinks;
-    }
+static int64_t sums_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {
+    return all_heads(info) * (int64_t)fkv_spectra_layout(1, o->length, info->head_dim).count * (int64_t)sizeof(double);
 }
 
-int fkv_collector_end(struct fkv_collector *c, struct fkv_error *err) {
-    for (int state = 0; state < FKV_STATES; state++)
-        if (c->info->spectra_only && wanted(c->info, state) &&
-            fkv_capture_write_sums(c->writer, state, &c->states[state].sums, err))
-            return FKV_FAILED;
-    return FKV_OK;
+int64_t fkv_collector_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {
+    const int64_t d = info->head_dim * (int64_t)sizeof(float);
+    if (!info->spectra_only) return neighbours(info) ? 0 : (int64_t)o->block * most_heads(info) * d;
+    return o->sequences * (all_heads(info) * o->length * d + sums_bytes(info, o));
+}
+
+int64_t fkv_collector_host_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {
+    return info->spectra_only ? 2 * o->sequences * sums_bytes(info, o) : 0;
+}
+
+int64_t fkv_collector_largest_rows(const struct fkv_capture_info *info, int32_t rows) {
+    if (info->spectra_only) return 0;
+    return (int64_t)rows * most_heads(info) * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype);
+}
+
+int64_t fkv_collector_all_rows(const struct fkv_capture_info *info, int64_t n_tokens) {
+    if (info->spectra_only) return 0;
+    return n_tokens * all_heads(info) * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype);
 }

@@ -18,7 +18,8 @@ static const char before[] =
     "Runs a model over texts and writes the keys and values of its attention layers, per head and before RoPE, to "
     "a folder of HDF5 files."
     "\vA text longer than --max-tokens becomes several recordings, each with an empty cache. OUT/capture.h5 opens in "
-    "h5py as one tree: /documents/000000/key is [layers, heads, tokens, head_dim].\n"
+    "h5py as one tree: /documents/000000/key is [layers, heads, tokens, head_dim]. With --batch B, B recordings are "
+    "made side by side and numbered as without.\n"
     "\n"
     "Example:\n"
     "  freqkv-capture --model Llama-3.2-1B --text books/ --out books.capture\n"
@@ -27,7 +28,7 @@ static const char before[] =
     "--json prints capture, model, documents, recordings, recordings_there (found whole by --resume), tokens, "
     "tokens_left_out, segments, segment_tokens_left_out, beyond_trained_context, mean_nll (nats), seconds, "
     "tokens_per_s; with --dry-run documents, recordings, recordings_there, tokens, exact, disk_bytes, disk_free, "
-    "memory_bytes, memory_available, weight_bytes, seconds.\n"
+    "memory_bytes (ring_bytes of it for states on their way to the disk), memory_available, device_bytes, device_free, weight_bytes, seconds.\n"
     "\n"
     "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.";
 
@@ -166,29 +167,38 @@ static void format_seconds(char out[32], double seconds) {
 }
 
 static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
-    char disk[16], free_disk[16], memory[16], free_memory[16], weights[16], time[32];
+    char disk[16], free_disk[16], memory[16], free_memory[16], ring[16], weights[16], time[32];
     const char *about = n->exact ? "" : "about ";
     fkv_format_bytes(disk, n->disk_bytes);
     fkv_format_bytes(free_disk, n->disk_free);
     fkv_format_bytes(memory, n->memory_bytes);
     fkv_format_bytes(free_memory, n->memory_available);
+    fkv_format_bytes(ring, n->ring_bytes);
     fkv_format_bytes(weights, n->weight_bytes);
     format_seconds(time, n->seconds);
     fprintf(to, "texts    %s%lld documents, %lld recordings, %lld tokens", about, (long long)n->documents,
             (long long)n->recordings, (long long)n->tokens);
     if (n->recordings_there) fprintf(to, " (%lld recordings are there)", (long long)n->recordings_there);
     fprintf(to, "\ndisk     %s%s of %s free\n", about, disk, free_disk);
-    fprintf(to, "memory   %s of %s available, and %s of weights mapped\n", memory, free_memory, weights);
+    fprintf(to, "memory   %s of %s available (%s of it for states on their way to disk), and %s of weights mapped\n",
+            memory, free_memory, ring, weights);
+    if (n->device_bytes) {
+        fkv_format_bytes(memory, n->device_bytes);
+        fkv_format_bytes(free_memory, n->device_free);
+        fprintf(to, "device   %s of %s free, beside the weights\n", memory, free_memory);
+    }
     fprintf(to, "time     about %s\n", time);
 }
 
 static json_t *needs_json(const struct fkv_recorder_needs *n) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o}", "documents", (json_int_t)n->documents,
-                     "recordings", (json_int_t)n->recordings, "recordings_there", (json_int_t)n->recordings_there,
-                     "tokens", (json_int_t)n->tokens, "exact", (int)n->exact, "disk_bytes", (json_int_t)n->disk_bytes,
-                     "disk_free", (json_int_t)n->disk_free, "memory_bytes", (json_int_t)n->memory_bytes,
-                     "memory_available", (json_int_t)n->memory_available, "weight_bytes", (json_int_t)n->weight_bytes,
-                     "seconds", fkv_json_number(n->seconds));
+    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "documents",
+                     (json_int_t)n->documents, "recordings", (json_int_t)n->recordings, "recordings_there",
+                     (json_int_t)n->recordings_there, "tokens", (json_int_t)n->tokens, "exact", (int)n->exact,
+                     "disk_bytes", (json_int_t)n->disk_bytes, "disk_free", (json_int_t)n->disk_free, "memory_bytes",
+                     (json_int_t)n->memory_bytes, "ring_bytes", (json_int_t)n->ring_bytes, "memory_available",
+                     (json_int_t)n->memory_available, "device_bytes", (json_int_t)n->device_bytes, "device_free",
+                     (json_int_t)n->device_free, "weight_bytes", (json_int_t)n->weight_bytes, "seconds",
+                     fkv_json_number(n->seconds));
 }
 
 static double mean_nll(const struct fkv_recorder_summary *s) {

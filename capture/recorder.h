@@ -1,5 +1,7 @@
 /* Recording: texts through a model into a capture. A text is cut into recordings of at most max_tokens tokens, each with an empty cache, so that states are in the regime the
- * model was trained for; full attention, blocks of FKV_RECORDER_BLOCK tokens. What is already in the folder and whole is skipped on `resume`, after a check that it is of the same text. */
+ * model was trained for; full attention, blocks of up to FKV_RECORDER_BLOCK tokens. With --batch B, up to B recordings are open side by side; their numbers are those of B = 1, their contents equal within rounding,
+ * and a run that is killed leaves gaps where longer ones were still open. `resume` skips what is already in the folder and whole, after a check that it is of the same text, and records the rest, gaps
+ * included, with whatever B. */
 #ifndef FKV_CAPTURE_RECORDER_H
 #define FKV_CAPTURE_RECORDER_H
 
@@ -7,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "capture/store/capture.h"
+#include "capture/collector.h"
 #include "engine/command_line.h"
 #include "engine/session.h"
 
@@ -33,7 +35,9 @@ struct fkv_recorder_needs {
     int64_t recordings_there; /* of those, in the folder already */
     int64_t longest;          /* tokens of the longest recording */
     int64_t disk_bytes, disk_free;
-    int64_t memory_bytes, memory_available; /* without the weights, which are mapped */
+    int64_t memory_bytes, memory_available; /* of the host; without the weights, which are mapped */
+    int64_t ring_bytes;                     /* of those: rows on their way to the disk */
+    int64_t device_bytes, device_free;      /* of an accelerator, where the weights are already; else 0 */
     int64_t weight_bytes;
     double seconds;
 };
@@ -70,8 +74,12 @@ struct fkv_recorder {
     struct fkv_capture_info info;
 };
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
-/* A session for recordings of up to n_tokens. */
-int fkv_recorder_session(const struct fkv_recorder *r, int64_t n_tokens, struct fkv_session **out,
-                         struct fkv_error *err);
+/* Recordings side by side: what --batch says, but no more than there are. */
+int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs);
+struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r, int32_t sequences,
+                                                        int64_t n_tokens);
+struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r, int32_t sequences);
+/* Bytes of rows on their way to the disk. */
+size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest);
 
 #endif

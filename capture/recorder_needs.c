@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "capture/collector.h"
 #include "capture/recorder.h"
 #include "kernels/base/host.h"
 #include "kernels/base/progress.h"
 
-enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64 };
+/* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed meanwhile overlap. */
+enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
+
+static const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
 
 /* Counts one document's recordings. */
 static void count_document(const struct fkv_recorder *r, int64_t tokens, struct fkv_recorder_needs *needs) {
@@ -54,8 +56,7 @@ static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorde
     char path[4096];
     for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
         snprintf(path, sizeof path, "%s/documents/%06lld.h5", r->options.out, (long long)i);
-        if (access(path, F_OK)) break;
-        needs->recordings_there++;
+        needs->recordings_there += access(path, F_OK) == 0;
     }
     if (needs->recordings == 0) return;
     double left = (double)(needs->recordings - needs->recordings_there) / (double)needs->recordings;
@@ -66,31 +67,76 @@ static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorde
 static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     struct fkv_session *session;
     const int32_t tokens[TIMED_TOKENS] = {0};
-    int64_t longest = needs->longest < TIMED_TOKENS + WARM_TOKENS ? TIMED_TOKENS + WARM_TOKENS : needs->longest;
-    if (fkv_recorder_session(r, longest, &session, err)) return FKV_FAILED;
+    const struct fkv_model *model = r->engine->model;
+    const int64_t longest = needs->longest < TIMED_TOKENS + WARM_TOKENS ? TIMED_TOKENS + WARM_TOKENS : needs->longest;
+    const struct fkv_session_options options = fkv_recorder_session_options(r, 1, longest);
+    if (fkv_session_open(model, &full, &options, &session, err)) return FKV_FAILED;
     int status = fkv_session_feed(session, tokens, WARM_TOKENS, err);
+    if (status == FKV_OK) status = model->ops->synchronize(model->backend, err);
     double started = fkv_seconds();
     if (status == FKV_OK) status = fkv_session_feed(session, tokens, TIMED_TOKENS, err);
+    if (status == FKV_OK) status = model->ops->synchronize(model->backend, err);
     needs->seconds = (fkv_seconds() - started) / TIMED_TOKENS * (double)needs->tokens;
     fkv_session_close(session);
     return status;
 }
 
-int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+/* ---- sizes of a run ---- */
+
+int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs) {
+    const int32_t batch = r->engine_options->batch;
+    return needs->exact && needs->recordings < batch ? (int32_t)needs->recordings : batch;
+}
+
+struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r, int32_t sequences) {
+    return (struct fkv_collector_options){sequences, r->options.length, r->options.skip_sinks, FKV_RECORDER_BLOCK};
+}
+
+/* No more than two recordings per place; but two of the largest pieces at least, or nothing would overlap. */
+size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest) {
+    const int64_t all = 2 * places * fkv_collector_all_rows(&r->info, longest);
+    const int64_t least = 2 * fkv_collector_largest_rows(&r->info, FKV_RECORDER_BLOCK);
+    const int64_t bytes = all < RING_BYTES ? all : RING_BYTES;
+    return (size_t)((least > bytes ? least : bytes) + RING_PIECE);
+}
+
+static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
-    *needs = (struct fkv_recorder_needs){.weight_bytes = model->weight_bytes};
-    if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
-    const struct fkv_session_options session = {.block = FKV_RECORDER_BLOCK,
-                                                .max_tokens = needs->longest,
-                                                .cache_dtype = fkv_engine_cache_dtype(r->engine_options, r->engine)};
+    const int32_t places = fkv_recorder_places(r, needs);
+    const struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
+    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
+    struct fkv_device_info device;
     int64_t cache, scratch;
-    if (needs->recordings == 0) return FKV_OK;
-    if (fkv_session_bytes(&model->config, &policy, &session, &cache, &scratch, err)) return FKV_FAILED;
+    if (fkv_session_bytes(&model->config, &full, &session, &cache, &scratch, err) ||
+        model->ops->info(model->backend, &device, err))
+        return FKV_FAILED;
+    const int64_t computing = cache + scratch + fkv_collector_bytes(&r->info, &collector);
+    const int64_t per_token = 3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
+    needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
     needs->memory_bytes =
-        cache + scratch + fkv_collector_bytes(&r->info, needs->longest, r->options.length, FKV_RECORDER_BLOCK);
+        needs->ring_bytes + fkv_collector_host_bytes(&r->info, &collector) +
+        places * (fkv_capture_staging(&r->info, needs->longest, FKV_RECORDER_BLOCK) + per_token * needs->longest);
     needs->memory_available = fkv_host_memory_available();
-    if (needs->memory_available >= 0 && needs->memory_bytes > needs->memory_available) return FKV_OK;
+    if (device.space == FKV_HOST) {
+        needs->memory_bytes += computing;
+    } else {
+        needs->device_bytes = computing;
+        needs->device_free = device.memory_free;
+    }
+    return FKV_OK;
+}
+
+static bool fits(const struct fkv_recorder_needs *needs) {
+    return (needs->memory_available < 0 || needs->memory_bytes <= needs->memory_available) &&
+           needs->device_bytes <= needs->device_free;
+}
+
+int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    *needs = (struct fkv_recorder_needs){.weight_bytes = r->engine->model->weight_bytes};
+    if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
+    if (needs->recordings == 0) return FKV_OK;
+    if (size_of_run(r, needs, err)) return FKV_FAILED;
+    if (!fits(needs)) return FKV_OK;
     if (time_a_block(r, needs, err)) return FKV_FAILED;
     count_what_is_there(r, needs);
     return FKV_OK;
@@ -113,12 +159,11 @@ int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_n
         return fkv_fail(err, "%s: the capture needs %s on disk, %s are free%s", o->out, need, have,
                         o->spectra_only ? "" : ": fewer --layers, --heads or --max-documents, or --spectra-only");
     }
-    if (needs->memory_available >= 0 && needs->memory_bytes > needs->memory_available) {
-        fkv_format_bytes(need, needs->memory_bytes);
-        fkv_format_bytes(have, needs->memory_available);
-        return fkv_fail(err,
-                        "the run needs %s of memory, %s are available: a smaller --max-tokens, or --cache-dtype f16",
-                        need, have);
-    }
-    return FKV_OK;
+    if (fits(needs)) return FKV_OK;
+    const bool device = needs->device_bytes > needs->device_free;
+    fkv_format_bytes(need, device ? needs->device_bytes : needs->memory_bytes);
+    fkv_format_bytes(have, device ? needs->device_free : needs->memory_available);
+    return fkv_fail(err,
+                    "the run needs %s of memory%s, %s are available: a smaller --max-tokens%s, or --cache-dtype f16",
+                    need, device ? " on the device" : "", have, r->engine_options->batch > 1 ? " or --batch" : "");
 }

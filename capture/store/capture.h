@@ -4,6 +4,7 @@
  *   /document            attrs: name, text_sha256, n_tokens, offset
  *       tokens           int32   [T]
  *       nll              float32 [T]     NaN at 0; optional
+ *       token_class      uint8   [T]     bits, engine/token_class.h; optional: where there was a tokenizer
  *       key, value, key_rotated   float32 | float16 | uint16 (attribute dtype "bf16")  [layers, kv_heads, T, head_dim]
  *       query            likewise        [layers, heads, T, head_dim]
  *       spectra/STATE/   (--spectra-only, instead of the states) attrs: segment_length, skip_sinks, segments
@@ -77,17 +78,23 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
                        struct fkv_capture_writer **out, struct fkv_error *err);
 /* Is recording `index` (0, 1, ...) already there, whole? */
 bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index);
+/* One more than the largest index that was there at the start. Recordings that were open side by side leave gaps below it when a run is killed. */
+int64_t fkv_capture_end(const struct fkv_capture_writer *w);
+/* Another writer into the same folder, for a recording that is open at the same time; abandoned before the first one. */
+int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_capture_writer **out, struct fkv_error *err);
 /* FKV_OK when recording `index` is of this text, offset and length; else a message (a resumed run over other texts). */
 int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
                       struct fkv_error *err);
 /* Starts recording `index`: its T is known from the start. */
 int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
                       const int32_t *tokens, struct fkv_error *err);
-/* Tokens [t, t+rows) of one captured layer (its index on axis 0) of one state: x [rows, heads of that state on axis 1, head_dim] float32, contiguous. In any order; every element once. Converts to
- * the capture's dtype; a value that float16 cannot hold is an error that names layer, head and token and advises --dtype f32|bf16. Not finite: an error that names the place. */
-int fkv_capture_write_state(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
-                            const float *x, struct fkv_error *err);
+/* Tokens [t, t+rows) of one captured layer (its index on axis 0) of one state: x [rows, heads of that state on axis 1, head_dim], contiguous, in the capture's dtype. In any order; every
+ * element once. A number that is not finite is an error that names layer, head and token, and where the dtype can have made it so, advises --dtype f32|bf16. */
+int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
+                           const void *x, struct fkv_error *err);
 int fkv_capture_write_nll(struct fkv_capture_writer *w, const float *nll, struct fkv_error *err); /* [T] */
+int fkv_capture_write_token_class(struct fkv_capture_writer *w, const uint8_t *classes,
+                                  struct fkv_error *err); /* [T] */
 int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state, const struct fkv_spectra_sums *sums,
                            struct fkv_error *err);
 int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err); /* the recording has its name now */
@@ -97,6 +104,8 @@ void fkv_capture_abandon(
     struct fkv_capture_writer *w); /* closes; an uncommitted recording leaves nothing. NULL is fine */
 /* Bytes on disk of a recording of T tokens (states as `info` says). */
 int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length);
+/* Bytes of memory that writing states of T tokens takes at most, with rows that come `rows` at a time. */
+int64_t fkv_capture_staging(const struct fkv_capture_info *info, int64_t n_tokens, int32_t rows);
 
 /* ---- reading ---- */
 struct fkv_capture; /* one opened folder, face, or single .h5 with the same groups (a user's own file) */
@@ -111,9 +120,11 @@ const char *fkv_capture_path(const struct fkv_capture *c);
 /* SHA-256 over what decides the contents (model, options, layers, heads, texts, offsets): the capture's identity in provenance. A user's own file
  * without text hashes counts with its size and time of change. */
 const char *fkv_capture_sha256(const struct fkv_capture *c);
-/* tokens [n_tokens] and nll [n_tokens] into the caller's memory; *found false when the file has none. */
+/* tokens, nll, token classes [n_tokens] into the caller's memory; *found false when the file has none. */
 int fkv_capture_read_tokens(struct fkv_capture *c, int32_t index, int32_t *tokens, bool *found, struct fkv_error *err);
 int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool *found, struct fkv_error *err);
+int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *classes, bool *found,
+                                 struct fkv_error *err);
 /* x [heads, rows, head_dim] float32 <- tokens [t, t+rows) of heads [head, head+heads) of one layer (axis 0). Not finite: an error that names the place. */
 int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer, int32_t head,
                            int32_t heads, int64_t t, int64_t rows, float *x, struct fkv_error *err);

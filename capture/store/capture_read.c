@@ -41,6 +41,11 @@ int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool 
     return read_row(c, index, "nll", H5T_NATIVE_FLOAT, nll, found, err);
 }
 
+int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *classes, bool *found,
+                                 struct fkv_error *err) {
+    return read_row(c, index, "token_class", H5T_NATIVE_UINT8, classes, found, err);
+}
+
 /* The dataset of a state, with a chunk cache that holds the chunks of one head over all tokens: heads that share a chunk are then read from disk once. */
 static hid_t state_dataset(struct fkv_capture *c, enum fkv_state state, struct fkv_error *err) {
     if (c->states[state] >= 0) return c->states[state];

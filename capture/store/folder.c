@@ -83,9 +83,9 @@ static int clear_entries(const char *path, bool resume, bool documents, struct f
     return status;
 }
 
-int fkv_folder_prepare(const char *folder, bool resume, bool *fresh, int *lock, struct fkv_error *err) {
+int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock, struct fkv_error *err) {
     char documents[4096];
-    *fresh = false;
+    *end = -1;
     *lock = -1;
     if ((size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >= sizeof documents)
         return fkv_fail(err, "%s: the path is too long", folder);
@@ -99,8 +99,8 @@ int fkv_folder_prepare(const char *folder, bool resume, bool *fresh, int *lock, 
     if (access(documents, W_OK)) return fkv_fail_errno(err, "%s: cannot write", documents);
     int64_t *numbers, count;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
+    *end = count ? numbers[count - 1] + 1 : 0;
     free(numbers);
-    *fresh = count == 0;
     return FKV_OK;
 }
 

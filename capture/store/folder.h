@@ -11,8 +11,8 @@ char *fkv_folder_document(const char *folder, int64_t number, bool temporary);
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err);
 
 /* Makes FOLDER and FOLDER/documents and locks the latter (*lock, a file descriptor, or -1 where locks do not exist). Without `resume`, anything that is there already is refused;
- * with it, what is no part of a capture is, and temporaries of a killed run are removed. *fresh: the folder holds no recording. */
-int fkv_folder_prepare(const char *folder, bool resume, bool *fresh, int *lock, struct fkv_error *err);
+ * with it, what is no part of a capture is, and temporaries of a killed run are removed. *end: one more than the largest number of a recording there; -1 when that was not reached. */
+int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock, struct fkv_error *err);
 
 /* Every recording there opens and was made with `info`. */
 int fkv_folder_check(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err);

@@ -296,7 +296,7 @@ void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state,
 
 int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length) {
     enum { FILE_OVERHEAD = 16 << 10, CHUNK_OVERHEAD = 32 };
-    int64_t bytes = FILE_OVERHEAD + 8 * n_tokens;
+    int64_t bytes = FILE_OVERHEAD + 9 * n_tokens;
     for (enum fkv_state state = 0; state < FKV_STATES; state++) {
         if (!((info->states >> state) & 1)) continue;
         int64_t rows = (int64_t)info->layer_count * fkv_schema_heads(info, state);
@@ -309,6 +309,19 @@ int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
         fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
         int64_t chunks = rows / heads * ((n_tokens + tokens - 1) / tokens);
         bytes += chunks * (tokens * heads * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype) + CHUNK_OVERHEAD);
+    }
+    return bytes;
+}
+
+int64_t fkv_capture_staging(const struct fkv_capture_info *info, int64_t n_tokens, int32_t rows) {
+    int64_t bytes = 0;
+    for (enum fkv_state state = 0; state < FKV_STATES && !info->spectra_only; state++) {
+        if (!((info->states >> state) & 1)) continue;
+        int64_t tokens;
+        int32_t heads;
+        fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
+        int64_t row = tokens * fkv_schema_heads(info, state) * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype);
+        bytes += tokens > rows ? (info->layer_count + 1) * row : row;
     }
     return bytes;
 }

@@ -79,15 +79,19 @@ static inline void made_write_recording(const struct made *m, struct fkv_capture
         if (!(m->states >> state & 1)) continue;
         int heads = made_heads(m, state);
         float *x = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) * sizeof *x), *to;
+        void *stored = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) * fkv_dtype_bytes(m->dtype));
         for (int layer = 0; layer < m->layers; layer++) {
             to = x;
             for (int64_t t = 0; t < m->tokens[r]; t++)
                 for (int h = 0; h < heads; h++)
                     for (int c = 0; c < m->head_dim; c++)
                         *to++ = (float)m->value(r, (enum fkv_state)state, layer, t, h, c);
-            assert_ok(fkv_capture_write_state(w, (enum fkv_state)state, layer, 0, (int32_t)m->tokens[r], x, &err), err);
+            fkv_from_f32(x, m->dtype, (size_t)(to - x), stored);
+            assert_ok(fkv_capture_write_rows(w, (enum fkv_state)state, layer, 0, (int32_t)m->tokens[r], stored, &err),
+                      err);
         }
         free(x);
+        free(stored);
     }
     assert_ok(fkv_capture_commit(w, &err), err);
     free(tokens);

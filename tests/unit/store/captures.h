@@ -81,6 +81,17 @@ static inline const float *sample_rows(const struct sample *s, int state, int32_
                                   (size_t)sample_heads(&s->info, state) * (size_t)s->info.head_dim;
 }
 
+/* Rows [t, t+rows) of one layer, in the capture's dtype. */
+static inline int sample_write_rows(const struct sample *s, struct fkv_capture_writer *w, enum fkv_state state,
+                                    int32_t layer, int64_t t, int32_t rows, struct fkv_error *err) {
+    size_t n = (size_t)rows * (size_t)sample_heads(&s->info, (int)state) * (size_t)s->info.head_dim;
+    void *x = malloc(n * fkv_dtype_bytes(s->info.dtype));
+    fkv_from_f32(sample_rows(s, (int)state, layer, t), s->info.dtype, n, x);
+    int status = fkv_capture_write_rows(w, state, layer, t, rows, x, err);
+    free(x);
+    return status;
+}
+
 /* Blocks of `block` tokens through all layers, as a model feeds them. */
 static inline int sample_write(const struct sample *s, struct fkv_capture_writer *w, int64_t index, int32_t block,
                                struct fkv_error *err) {
@@ -89,8 +100,7 @@ static inline int sample_write(const struct sample *s, struct fkv_capture_writer
         int32_t rows = s->recording.n_tokens - t < block ? (int32_t)(s->recording.n_tokens - t) : block;
         for (int32_t layer = 0; layer < s->info.layer_count; layer++)
             for (int state = 0; state < FKV_STATES; state++)
-                if (((s->info.states >> state) & 1) &&
-                    fkv_capture_write_state(w, state, layer, t, rows, sample_rows(s, state, layer, t), err))
+                if (((s->info.states >> state) & 1) && sample_write_rows(s, w, state, layer, t, rows, err))
                     return FKV_FAILED;
     }
     if (fkv_capture_write_nll(w, s->nll, err)) return FKV_FAILED;

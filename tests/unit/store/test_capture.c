@@ -129,9 +129,7 @@ static void blocks_in_any_order_give_the_same_states(void **state) {
     const int32_t order[] = {7, 2, 9, 0, 1, 5, 3, 8, 6, 4};
     for (int32_t layer = s.info.layer_count - 1; layer >= 0; layer--)
         for (int i = 0; i < 10; i++)
-            assert_ok(fkv_capture_write_state(w, FKV_STATE_KEY, layer, order[i] * 100, 100,
-                                              sample_rows(&s, FKV_STATE_KEY, layer, order[i] * 100), &err),
-                      err);
+            assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, layer, order[i] * 100, 100, &err), err);
     assert_ok(fkv_capture_commit(w, &err), err);
     fkv_capture_abandon(w);
     struct fkv_capture *c;
@@ -179,7 +177,7 @@ static void an_abandoned_recording_leaves_nothing(void **state) {
     sample_make(&s, FKV_F16, 3, 100, '1');
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err), err);
     assert_ok(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err);
-    assert_ok(fkv_capture_write_state(w, FKV_STATE_KEY, 0, 0, 50, sample_rows(&s, 0, 0, 0), &err), err);
+    assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, 0, 0, 50, &err), err);
     fkv_capture_abandon(w);
     fkv_capture_abandon(NULL);
     assert_int_equal(access(folder, F_OK), -1);
@@ -198,7 +196,7 @@ static void a_recording_without_all_its_rows_is_not_committed(void **state) {
     sample_make(&s, FKV_F16, 1, 100, '1');
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err), err);
     assert_ok(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err);
-    assert_ok(fkv_capture_write_state(w, FKV_STATE_KEY, 0, 0, 50, sample_rows(&s, 0, 0, 0), &err), err);
+    assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, 0, 0, 50, &err), err);
     assert_refused(fkv_capture_commit(w, &err), err, "key of layer 0: expected 100 tokens, found 50");
     assert_false(fkv_capture_has(w, 0));
     assert_refused(fkv_capture_commit(w, &err), err, "no recording has begun");

@@ -59,11 +59,12 @@ static void refuse_value(float value, enum fkv_dtype dtype, const char *words) {
 
 static void values_the_dtype_cannot_hold_are_named(void **state) {
     (void)state;
-    refuse_value(65520, FKV_F16, ": 65520 is beyond float16's 65504: use --dtype f32 or bf16");
-    refuse_value(-1e6f, FKV_F16, ": -1e+06 is beyond float16");
-    refuse_value(3.4e38f, FKV_BF16, ": 3.4e+38 is beyond bfloat16's range: use --dtype f32");
+    refuse_value(65520, FKV_F16, ": a number (or an infinity) that is beyond float16's 65504: use --dtype f32 or bf16");
+    refuse_value(-1e6f, FKV_F16, ": a number (or an infinity) that is beyond float16");
+    refuse_value(3.4e38f, FKV_BF16, ": a number (or an infinity) that is beyond bfloat16's range: use --dtype f32");
     refuse_value(NAN, FKV_F32, ": expected a finite number, found nan");
-    refuse_value(-INFINITY, FKV_F16, ": expected a finite number, found -inf");
+    refuse_value(-INFINITY, FKV_F32, ": expected a finite number, found -inf");
+    refuse_value(NAN, FKV_F16, ": expected a finite number, found nan");
 }
 
 static void the_largest_values_that_fit_are_stored_finite(void **state) {

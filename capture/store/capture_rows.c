@@ -1,0 +1,177 @@
+/* States into a recording's file. Rows come in as the model makes them, a block of tokens of all heads of one layer, already in the capture's dtype, and lie on disk as
+ * [layer, head, token, channel]. They are checked and transposed into a row of chunks, and HDF5, which converts nothing, gets whole rows of chunks, so every chunk is written
+ * once. Rows that make a whole one go straight through one buffer that all layers share; only a (state, layer) that gets less than that at a time has
+ * a buffer of its own to collect in.
+ *
+ * What conversion has made infinite is found by its bits: the number itself is gone by then. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "capture/store/writer.h"
+
+/* ---- life ---- */
+
+static size_t chunk_row_bytes(const struct fkv_capture_writer *w, const struct state_output *o) {
+    return (size_t)o->heads * (size_t)o->chunk * (size_t)w->info->head_dim * fkv_dtype_bytes(w->info->dtype);
+}
+
+static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct fkv_error *err) {
+    const struct fkv_capture_info *info = w->info;
+    struct state_output *o = &w->states[state];
+    int32_t chunk_heads;
+    fkv_schema_chunk(info, state, w->n_tokens, &o->chunk, &chunk_heads);
+    o->heads = fkv_schema_heads(info, state);
+    const hsize_t dims[4] = {(hsize_t)info->layer_count, (hsize_t)o->heads, (hsize_t)w->n_tokens,
+                             (hsize_t)info->head_dim};
+    const hsize_t chunk[4] = {1, (hsize_t)chunk_heads, (hsize_t)o->chunk, (hsize_t)info->head_dim};
+    hid_t type = info->dtype == FKV_F32 ? H5T_IEEE_F32LE : info->dtype == FKV_F16 ? fkv_hdf_f16() : H5T_STD_U16LE;
+    o->dataset = fkv_hdf_dataset(w->group, fkv_state_names[state], type, 4, dims, chunk, err);
+    if (o->dataset < 0) return FKV_FAILED;
+    if (info->dtype == FKV_BF16 && fkv_hdf_put_string(o->dataset, "dtype", "bf16", err)) return FKV_FAILED;
+    o->space = H5Screate_simple(4, dims, NULL);
+    o->layers = calloc((size_t)info->layer_count, sizeof *o->layers);
+    o->whole = malloc(chunk_row_bytes(w, o));
+    return o->layers && o->whole ? FKV_OK : fkv_fail(err, "out of memory for staging");
+}
+
+int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err) {
+    for (int s = 0; s < FKV_STATES; s++)
+        if (fkv_writer_wants(w, s) && open_state(w, s, err)) return FKV_FAILED;
+    return FKV_OK;
+}
+
+void fkv_writer_close_states(struct fkv_capture_writer *w) {
+    for (int s = 0; s < FKV_STATES; s++) {
+        struct state_output *o = &w->states[s];
+        if (o->space > 0) H5Sclose(o->space);
+        for (int32_t i = 0; o->layers && i < w->info->layer_count; i++) free(o->layers[i].data);
+        free(o->layers);
+        free(o->whole);
+        *o = (struct state_output){0};
+    }
+}
+
+/* ---- numbers that cannot stand in a capture ---- */
+
+/* Has one of n numbers an exponent of ones, that is, is it infinite or no number? */
+static bool all_finite(const void *x, enum fkv_dtype dtype, size_t n) {
+    uint32_t beyond = 0;
+    if (dtype == FKV_F32) {
+        const uint32_t *bits = x;
+        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+    } else {
+        const uint16_t *bits = x, ones = dtype == FKV_F16 ? 0x7c00 : 0x7f80;
+        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & ones) == ones;
+    }
+    return !beyond;
+}
+
+static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t,
+                          const void *x, struct fkv_error *err) {
+    const struct fkv_capture_info *info = w->info;
+    const size_t bytes = fkv_dtype_bytes(info->dtype), d = (size_t)info->head_dim;
+    const size_t row = d * (size_t)w->states[state].heads;
+    size_t at = 0;
+    while (all_finite((const char *)x + at * bytes, info->dtype, 1)) at++;
+    float value;
+    fkv_to_f32((const char *)x + at * bytes, info->dtype, 1, &value);
+    int32_t head = fkv_schema_head_number(info, state, (int32_t)(at % row / d));
+    const long long token = t + (int64_t)(at / row);
+    if (value != value || info->dtype == FKV_F32)
+        return fkv_fail(err, "%s of layer %d, head %d, token %lld: expected a finite number, found %g",
+                        fkv_state_names[state], info->layer_index[layer], head, token, (double)value);
+    return fkv_fail(err,
+                    "%s of layer %d, head %d, token %lld: a number (or an infinity) that is beyond %s: use --dtype %s",
+                    fkv_state_names[state], info->layer_index[layer], head, token,
+                    info->dtype == FKV_F16 ? "float16's 65504" : "bfloat16's range",
+                    info->dtype == FKV_F16 ? "f32 or bf16" : "f32");
+}
+
+/* ---- rows ---- */
+
+/* Tokens [first, first+rows), of one row of chunks, from data [heads, chunk, head_dim] to the file */
+static int write_chunks(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t first, int64_t rows,
+                        const uint8_t *data, struct fkv_error *err) {
+    struct state_output *o = &w->states[state];
+    const hsize_t heads = (hsize_t)o->heads, tokens = (hsize_t)rows, d = (hsize_t)w->info->head_dim;
+    const hsize_t from[4] = {(hsize_t)layer, 0, (hsize_t)first, 0}, count[4] = {1, heads, tokens, d};
+    const hsize_t room[3] = {heads, (hsize_t)o->chunk, d}, part[3] = {heads, tokens, d};
+    const hsize_t inside[3] = {0, (hsize_t)(first % o->chunk), 0};
+    hid_t memory = H5Screate_simple(3, room, NULL), type = H5Dget_type(o->dataset);
+    H5Sselect_hyperslab(memory, H5S_SELECT_SET, inside, NULL, part, NULL);
+    H5Sselect_hyperslab(o->space, H5S_SELECT_SET, from, NULL, count, NULL);
+    int status = FKV_OK;
+    if (H5Dwrite(o->dataset, type, memory, o->space, H5P_DEFAULT, data) < 0)
+        status = fkv_hdf_fail(err, "%s: %s: cannot write", w->path, fkv_state_names[state]);
+    H5Tclose(type);
+    H5Sclose(memory);
+    return status;
+}
+
+static int flush_staging(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, struct fkv_error *err) {
+    struct staging *s = &w->states[state].layers[layer];
+    const int64_t rows = s->rows;
+    s->rows = 0;
+    return rows ? write_chunks(w, state, layer, s->first, rows, s->data, err) : FKV_OK;
+}
+
+/* x [rows, heads, head_dim] -> rows from `at` on of data [heads, chunk, head_dim]; `bytes`: of head_dim numbers */
+static void transpose(const struct state_output *o, size_t bytes, uint8_t *data, int64_t at, int64_t rows,
+                      const uint8_t *x) {
+    for (int64_t h = 0; h < o->heads; h++)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(data + (size_t)(h * o->chunk + at + r) * bytes, x + (size_t)(r * o->heads + h) * bytes, bytes);
+}
+
+/* Tokens [t, t+rows), of one row of chunks. */
+static int take_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int64_t rows,
+                     const uint8_t *x, struct fkv_error *err) {
+    struct state_output *o = &w->states[state];
+    struct staging *s = &o->layers[layer];
+    const size_t bytes = (size_t)w->info->head_dim * fkv_dtype_bytes(w->info->dtype);
+    const int64_t at = t % o->chunk;
+    const bool ends = at + rows == o->chunk || t + rows == w->n_tokens;
+    if ((s->first + s->rows != t || at == 0) && flush_staging(w, state, layer, err)) return FKV_FAILED;
+    if (at == 0 && ends) {
+        transpose(o, bytes, o->whole, 0, rows, x);
+        return write_chunks(w, state, layer, t, rows, o->whole, err);
+    }
+    if (!s->data && !(s->data = malloc(chunk_row_bytes(w, o)))) return fkv_fail(err, "out of memory for staging");
+    if (s->rows == 0) s->first = t;
+    transpose(o, bytes, s->data, at, rows, x);
+    s->rows += rows;
+    return ends ? flush_staging(w, state, layer, err) : FKV_OK;
+}
+
+int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
+                           const void *x, struct fkv_error *err) {
+    struct state_output *o = &w->states[state];
+    if (!o->layers || layer < 0 || layer >= w->info->layer_count || t < 0 || rows < 0 || t + rows > w->n_tokens)
+        return fkv_fail(err, "%s: %s, layer %d, tokens %lld to %lld are not part of this recording", w->folder,
+                        fkv_state_names[state], layer, (long long)t, (long long)t + rows);
+    const size_t row = (size_t)w->info->head_dim * (size_t)o->heads;
+    const uint8_t *from = x;
+    if (!all_finite(x, w->info->dtype, (size_t)rows * row)) return name_bad_value(w, state, layer, t, x, err);
+    o->layers[layer].received += rows;
+    while (rows > 0) {
+        int64_t fit = o->chunk - t % o->chunk;
+        if (fit > rows) fit = rows;
+        if (take_rows(w, state, layer, t, fit, from, err)) return FKV_FAILED;
+        t += fit;
+        rows -= (int32_t)fit;
+        from += (size_t)fit * row * fkv_dtype_bytes(w->info->dtype);
+    }
+    return FKV_OK;
+}
+
+int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err) {
+    for (int s = 0; s < FKV_STATES; s++)
+        for (int32_t i = 0; fkv_writer_wants(w, s) && i < w->info->layer_count; i++) {
+            if (flush_staging(w, s, i, err)) return FKV_FAILED;
+            if (w->states[s].layers[i].received != w->n_tokens)
+                return fkv_fail(err, "%s: %s of layer %d: expected %lld tokens, found %lld", w->path,
+                                fkv_state_names[s], w->info->layer_index[i], (long long)w->n_tokens,
+                                (long long)w->states[s].layers[i].received);
+        }
+    return FKV_OK;
+}

@@ -1,0 +1,45 @@
+/* A recording being written, as capture_writer.c (its life) and capture_rows.c (its states) share it. Inside the store only. */
+#ifndef FKV_STORE_WRITER_H
+#define FKV_STORE_WRITER_H
+
+#include "capture/store/schema.h"
+
+/* Tokens [first, first+rows) of one layer, not yet in the file. They lie within one row of chunks. */
+struct staging {
+    uint8_t *data; /* [heads, tokens per chunk, head_dim] of the capture's dtype; NULL until it is needed */
+    int64_t first, rows;
+    int64_t received;
+};
+
+struct state_output {
+    hid_t dataset, space;
+    int32_t heads;
+    int64_t chunk;
+    struct staging *layers; /* [layer_count] */
+    uint8_t *whole;         /* one row of chunks on its way through */
+    bool sums;              /* written, where only sums are */
+};
+
+struct fkv_capture_writer {
+    char *folder;
+    const struct fkv_capture_info *info;
+    int64_t end; /* of the recordings that were there when the folder was opened */
+    bool beside; /* the lock and the folder are another's */
+    int lock;
+
+    char *temporary, *path; /* of the recording being written; NULL between recordings */
+    hid_t file, group;
+    int64_t n_tokens;
+    struct state_output states[FKV_STATES];
+};
+
+static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int state) {
+    return (w->info->states >> state) & 1;
+}
+
+int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);
+/* What is staged goes to the file; FKV_FAILED when rows are missing. */
+int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err);
+void fkv_writer_close_states(struct fkv_capture_writer *w);
+
+#endif
