@@ -95,7 +95,7 @@ int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enu
                    struct fkv_error *err) {
     *out = x;
     if (to == FKV_F32) return FKV_OK;
-    void *rounded;
+    void *rounded = NULL;
     if (fkv_cuda_carve(c, count * fkv_dtype_bytes(to), &rounded, err)) return FKV_FAILED;
     *out = rounded;
     return convert(c->b, x, FKV_F32, count, to, rounded, err);
@@ -136,7 +136,7 @@ int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int
     if (fit > TILE) fit -= fit % TILE;
     int32_t height = fit < 1 ? 1 : fit < (size_t)w->rows ? (int32_t)fit : w->rows;
     struct fkv_cuda_carving scratch = *c; /* the panel goes back when the product is done */
-    void *panel;
+    void *panel = NULL;
     if (fkv_cuda_carve(&scratch, (size_t)height * row, &panel, err)) return FKV_FAILED;
     for (int32_t first = 0; first < w->rows; first += height) {
         int32_t count = w->rows - first < height ? w->rows - first : height;
