@@ -61,7 +61,7 @@ END
 
 stage_build() {
     check "configure" 120 bash -c "$(declare -f configure); build=$build; configure"
-    check "compile" 560 cmake --build "$build"
+    check "compile" 560 cmake --build "$build" -- -k 0
 }
 
 # Tests that ask for the backend under test, by the file that does.
