@@ -14,6 +14,7 @@
 #include "replay/needs.h"
 
 enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
+enum { BLOCK = 512 }; /* most tokens of a feed, all prompts together, where no more run side by side */
 
 struct settings {
     struct fkv_engine_options engine;
@@ -39,9 +40,10 @@ struct prompts {
 static const char doc[] = "Continues prompts under a cache policy."
                           "\v"
                           "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
-                          "or EOS. A seed gives a prompt the same continuation every time, whatever\n"
-                          "other prompts stand in the file: the generator (splitmix64) starts anew for\n"
-                          "each.\n"
+                          "or EOS; --batch B decodes B prompts side by side. A seed gives a prompt the\n"
+                          "same continuation every time, whatever other prompts stand in the file and\n"
+                          "run beside it: the generator (splitmix64) starts anew for each. (The batch\n"
+                          "changes logits by their rounding, as the block does.)\n"
                           "\n"
                           "Examples:\n"
                           "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
@@ -242,54 +244,79 @@ static json_t *result_json(const struct settings *s, const struct fkv_engine *en
 
 /* ---- running ---- */
 
-static int run_prompt(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
-                      const struct prompt *prompt, FILE *out, struct fkv_error *err) {
-    struct console console = {.tokenizer = engine->tokenizer, .prompt = prompt};
-    bool live = !out && !s->engine.json;
-    struct fkv_generation g;
-    if (fkv_generate(session, prompt->tokens, (int64_t)prompt->count, s->tokens, s->temperature, (uint64_t)s->seed,
-                     live ? show : NULL, &console, &g, err))
-        return FKV_FAILED;
+static int write_line(const struct settings *s, json_t *line, FILE *out, struct fkv_error *err) {
     int status = FKV_OK;
-    if (live) {
-        putchar('\n');
-    } else {
-        json_t *o = result_json(s, engine, fkv_session_setup(session), prompt, &g, err);
-        if (!o)
-            status = FKV_FAILED;
-        else if (!out)
-            status = fkv_json_print(o, err);
-        else {
-            if (json_dumpf(o, out, JSON_COMPACT | JSON_REAL_PRECISION(17)) || putc('\n', out) == EOF)
-                status = fkv_fail_errno(err, "%s", s->out);
-            json_decref(o);
-        }
-    }
-    if (!status && !s->engine.quiet)
-        fprintf(stderr, "prefill %zu tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n",
-                prompt->count, (double)prompt->count / g.prefill_seconds, g.count, (double)g.count / g.decode_seconds);
-    fkv_generation_free(&g);
+    if (json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(17)) || putc('\n', out) == EOF)
+        status = fkv_fail_errno(err, "%s", s->out);
+    json_decref(line);
     return status;
 }
 
-static int run_prompts(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
-                       const struct prompts *p, struct fkv_error *err) {
+/* Every continuation, in the order of the prompts: to the file, or as the one object. */
+static int write_results(const struct settings *s, const struct fkv_engine *engine,
+                         const struct fkv_policy_setup *setup, const struct prompts *p,
+                         const struct fkv_generation *generations, struct fkv_error *err) {
     struct fkv_atomic_file file = {0};
     int status = s->out ? fkv_atomic_open(&file, s->out, err) : FKV_OK;
     for (size_t i = 0; i < p->count && !status; i++) {
-        status = run_prompt(s, engine, session, &p->all[i], file.stream, err);
-        if (status && s->prompts) fkv_error_prefix(err, "%s: prompt %zu", s->prompts, i + 1);
+        json_t *line = result_json(s, engine, setup, &p->all[i], &generations[i], err);
+        if (!line)
+            status = FKV_FAILED;
+        else
+            status = s->out ? write_line(s, line, file.stream, err) : fkv_json_print(line, err);
     }
     if (!status && s->out) return fkv_atomic_commit(&file, err);
     if (s->out) fkv_atomic_abandon(&file);
     return status;
 }
 
+static void print_speed(const struct prompts *p, const struct fkv_generation *generations,
+                        const struct fkv_generation_times *times) {
+    int64_t fed = 0, generated = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        fed += generations[i].prompt_count;
+        generated += generations[i].count;
+    }
+    fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n", fed,
+            (double)fed / times->prefill_seconds, generated, (double)generated / times->decode_seconds);
+}
+
+static int run_prompts(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
+                       const struct fkv_session_options *options, const struct prompts *p, struct fkv_error *err) {
+    struct console console = {.tokenizer = engine->tokenizer, .prompt = &p->all[0]};
+    const bool live = !s->out && !s->engine.json;
+    const struct fkv_generation_options how = {.tokens = s->tokens,
+                                               .temperature = s->temperature,
+                                               .seed = (uint64_t)s->seed,
+                                               .lanes = options->sequences,
+                                               .block = options->block,
+                                               .quiet = s->engine.quiet,
+                                               .watch = live ? show : NULL,
+                                               .context = &console};
+    struct fkv_generation_times times;
+    struct fkv_generation *generations = calloc(p->count, sizeof *generations);
+    if (!generations) return fkv_fail(err, "out of memory for %zu prompts", p->count);
+    for (size_t i = 0; i < p->count; i++)
+        generations[i] = (struct fkv_generation){.prompt = p->all[i].tokens, .prompt_count = (int64_t)p->all[i].count};
+    int status = fkv_generate(session, generations, (int64_t)p->count, &how, &times, err);
+    if (status && s->prompts) fkv_error_prefix(err, "%s", s->prompts);
+    if (live) putchar('\n');
+    if (!status && !live) status = write_results(s, engine, fkv_session_setup(session), p, generations, err);
+    if (!status && !s->engine.quiet) print_speed(p, generations, &times);
+    for (size_t i = 0; i < p->count; i++) fkv_generation_free(&generations[i]);
+    free(generations);
+    return status;
+}
+
 static int run(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
                struct fkv_error *err) {
-    struct fkv_session_options options = {.max_tokens = (int64_t)p->longest + s->tokens,
+    const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
+    struct fkv_session_options options = {.block = lanes > BLOCK ? lanes : BLOCK,
+                                          .sequences = lanes,
+                                          .max_tokens = (int64_t)p->longest + s->tokens,
                                           .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
-    struct fkv_needs needs = {.weights = engine->model->weight_bytes};
+    struct fkv_needs needs = {.weights = engine->model->weight_bytes,
+                              .host = lanes * (int64_t)sizeof(float) * engine->model->config.vocab};
     struct fkv_session *session;
     if (fkv_needs_session(&needs, engine, &s->policy, &options, err) || fkv_needs_check(&needs, engine, false, err) ||
         fkv_session_open(engine->model, &s->policy, &options, &session, err))
@@ -298,7 +325,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine, const 
     int32_t context = engine->model->config.trained_context;
     if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options.max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
-    int status = run_prompts(s, engine, session, p, err);
+    int status = run_prompts(s, engine, session, &options, p, err);
     fkv_session_close(session);
     return status;
 }

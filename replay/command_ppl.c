@@ -1,22 +1,28 @@
 /* freqkv-replay ppl: reads the command line, works out plan and needs, runs, reports. Everything that can be refused is refused before the
- * first token is fed. */
+ * first token is fed. A plain run is a sweep of one point: what differs is where its ratio and its file's name come from, and what is printed. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/ratios.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/progress.h"
 #include "replay/commands.h"
 #include "replay/experiment.h"
 #include "replay/needs.h"
+#include "replay/sweep.h"
 
-enum { OPT_TOKENS = 0x1000, OPT_PROTOCOL, OPT_SCORE_FROM, OPT_BASELINE, OPT_OUT, OPT_DRY_RUN };
+enum { OPT_TOKENS = 0x1000, OPT_PROTOCOL, OPT_SCORE_FROM, OPT_BASELINE, OPT_SWEEP, OPT_OUT, OPT_DRY_RUN };
 
 struct settings {
     struct fkv_engine_options engine;
     struct fkv_policy_options policy;
     struct fkv_plan plan;
+    struct fkv_sweep sweep;
     int64_t tokens, score_from;
     bool baseline, dry_run;
     const char *out;
@@ -44,18 +50,32 @@ static const char doc[] = "Perplexity of texts under a cache policy."
                           "the trained context full attention is broken and no reference, and the\n"
                           "output says so.\n"
                           "\n"
-                          "Example, where full attention is a reference:\n"
+                          "--batch B runs B passes side by side, which serves an accelerator; it changes\n"
+                          "no number beyond rounding. On an accelerator compression_share is null.\n"
+                          "\n"
+                          "--sweep writes OUT/gamma_0.10.h5 and so on. A sweep that was interrupted goes\n"
+                          "on when it is started again: points whose file is there are skipped, and\n"
+                          "files of another model, other texts or other options are refused. Without\n"
+                          "--out it only prints.\n"
+                          "\n"
+                          "Examples, where full attention is a reference:\n"
                           "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
                           "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
+                          "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+                          "      --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --out runs \\\n"
+                          "      --protocol stride:1024 --baseline full\n"
                           "\n"
                           "--json prints one object; what does not exist is null:\n"
-                          "  policy, window, sinks, gamma (mean), protocol, documents (how many),\n"
-                          "  tokens (of the documents), tokens_scored, mean_nll (nats), perplexity,\n"
+                          "  policy, window, sinks, gamma (mean), mass_bias, protocol, documents (how\n"
+                          "  many), tokens (of them), tokens_scored, mean_nll (nats), perplexity,\n"
                           "  perplexity_se, compressions (mean per head and pass), cache_bytes_peak,\n"
                           "  cache_slots_mean (slots a query could attend to), prefill_tokens_per_s,\n"
                           "  compression_share (of the time), per_document [{name, tokens, mean_nll,\n"
                           "  perplexity}], and with a baseline: baseline {policy, valid, mean_nll,\n"
-                          "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}";
+                          "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}\n"
+                          "With --sweep: policy, window, sinks, mass_bias, protocol, documents, tokens and\n"
+                          "  points [{gamma, file (null without --out), tokens_scored, mean_nll, perplexity,\n"
+                          "  perplexity_se, compressions, cache_bytes_peak, cache_slots_mean, baseline}]";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
@@ -64,7 +84,12 @@ static const struct argp_option options[] = {
      5},
     {"score-from", OPT_SCORE_FROM, "t", 0, "score only targets at place t of their pass or later", 5},
     {"baseline", OPT_BASELINE, "full", 0, "run full attention beside it: paired differences, KL, agreement", 5},
-    {"out", OPT_OUT, "RUN.h5", 0, "write per-token results and every compression; must not exist", 5},
+    {"sweep", OPT_SWEEP, "gamma=a:b:c", 0,
+     "run at every ratio from a to b in steps of c (or at a,b,c), with one load of the model", 5},
+    {"out", OPT_OUT, "RUN.h5", 0,
+     "write per-token results and every compression; must not exist. With --sweep a folder: one file per ratio; "
+     "files that are there are kept",
+     5},
     {"dry-run", OPT_DRY_RUN, 0, 0, "print what the run would need, and stop", 5},
     {0},
 };
@@ -90,10 +115,14 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (strcmp(arg, "full")) argp_error(state, "--baseline: expected full, found \"%s\"", arg);
         s->baseline = true;
         return 0;
+    case OPT_SWEEP:
+        if (fkv_sweep_parse(arg, &s->sweep, &err)) argp_error(state, "%s", err.message);
+        return 0;
     case OPT_OUT: s->out = arg; return 0;
     case OPT_DRY_RUN: s->dry_run = true; return 0;
     case ARGP_KEY_END:
         if (!s->engine.text_count && !s->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
+        if (s->sweep.count && s->policy.gamma) argp_error(state, "give --gamma or --sweep, not both");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -152,97 +181,236 @@ static int64_t expected_compressions(const struct fkv_policy_setup *setup, const
     return count;
 }
 
-static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
-                       const struct fkv_session_options *options, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
-    struct fkv_needs needs = {.weights = engine->model->weight_bytes, .output = s->out};
-    needs.host = corpus->token_count * (int64_t)sizeof(int32_t) + s->plan.count * (int64_t)sizeof(struct fkv_pass);
-    struct fkv_policy_setup setup;
-    if (fkv_policy_setup(&s->policy, &engine->model->config, options->block, options->max_tokens, &setup, err))
-        return FKV_FAILED;
-    if (s->out) {
-        int64_t columns = fkv_recorded_bytes(corpus, &s->plan, s->baseline);
-        int64_t compressions = expected_compressions(&setup, &s->plan);
-        needs.host += columns + compressions * (int64_t)(sizeof(struct fkv_compression) + 2 * 33);
-        needs.disk = columns + corpus->token_count * (int64_t)sizeof(int32_t) + compressions * 2 * 33 + (1 << 16);
+static const char *compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+    if (o->compute == FKV_COMPUTE_BF16) return "bf16";
+    if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
+    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+}
+
+/* ---- the points ---- */
+
+struct job {
+    const struct settings *s;
+    const struct fkv_engine *engine;
+    const struct fkv_corpus *corpus;
+    struct fkv_session_options session;
+    int32_t lanes;
+    fkv_sha256_hex model_sha256, corpus_sha256; /* with --out */
+    struct fkv_sweep_point *points;             /* [count] */
+    int count, pending;
+    bool estimated;
+};
+
+static struct fkv_policy_options policy_at(const struct job *job, int i) {
+    struct fkv_policy_options policy = job->s->policy;
+    if (job->s->sweep.count) policy.gamma = job->points[i].gamma;
+    return policy;
+}
+
+/* The experiment at a point, without what it found. */
+static struct fkv_experiment experiment_at(const struct job *job, const struct fkv_policy_setup *setup) {
+    return (struct fkv_experiment){.model = job->engine->model,
+                                   .setup = setup,
+                                   .corpus = job->corpus,
+                                   .plan = &job->s->plan,
+                                   .baseline = job->s->baseline,
+                                   .tokens = job->s->tokens,
+                                   .score_from = job->s->score_from,
+                                   .backend = job->engine->ops->name,
+                                   .command = job->s->command,
+                                   .compute = compute_name(&job->s->engine, job->engine),
+                                   .cache_dtype = job->session.cache_dtype,
+                                   .model_sha256 = job->model_sha256,
+                                   .corpus_sha256 = job->corpus_sha256};
+}
+
+static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *setup, struct fkv_error *err) {
+    struct fkv_policy_options policy = policy_at(job, i);
+    if (fkv_policy_setup(&policy, &job->engine->model->config, FKV_PASS_BLOCK, job->session.max_tokens, setup, err))
+        return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma) : FKV_FAILED;
+    if (!job->s->sweep.count || setup->policy->has_gamma) return FKV_OK;
+    fkv_policy_setup_free(setup);
+    return fkv_fail(err, "--sweep gamma: the policy %s has no ratio", policy.name);
+}
+
+/* Takes over what an earlier run left at a point of a sweep. */
+static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *setup, struct fkv_error *err) {
+    struct fkv_sweep_point *point = &job->points[i];
+    const struct fkv_experiment experiment = experiment_at(job, setup);
+    if (!job->s->sweep.count || !point->path[0] || access(point->path, F_OK)) return FKV_OK;
+    if (fkv_run_file_read(point->path, &experiment, point->results, err)) return FKV_FAILED;
+    point->there = true;
+    if (!job->s->engine.quiet) fprintf(stderr, "%s: there already, skipped\n", point->path);
+    return FKV_OK;
+}
+
+/* Names the points, checks each one's setting, and adds what the pending ones need. */
+static int plan_points(struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const int64_t columns = s->out ? fkv_recorded_bytes(job->corpus, &s->plan, s->baseline) : 0,
+                  tokens = job->corpus->token_count * (int64_t)sizeof(int32_t);
+    const int row = 37; /* bytes of a row of /compressions, two per compression */
+    int64_t most = 0;
+    for (int i = 0; i < job->count; i++) {
+        struct fkv_policy_setup setup;
+        if (s->sweep.count ? fkv_sweep_name(&s->sweep, s->out, i, &job->points[i], err) : FKV_OK) return FKV_FAILED;
+        if (set_up_point(job, i, &setup, err)) return FKV_FAILED;
+        int64_t compressions = s->out ? expected_compressions(&setup, &s->plan) : 0;
+        int status = look_up_point(job, i, &setup, err);
+        fkv_policy_setup_free(&setup);
+        if (status) return FKV_FAILED;
+        if (job->points[i].there) continue;
+        job->pending++;
+        if (compressions > most) most = compressions;
+        if (s->out) needs->disk += columns + tokens + compressions * 2 * row + (1 << 16);
     }
-    fkv_policy_setup_free(&setup);
-    if (fkv_needs_session(&needs, engine, &s->policy, options, err) ||
-        (s->baseline && fkv_needs_session(&needs, engine, &full, options, err)))
+    needs->host += columns + most * (int64_t)(sizeof(struct fkv_compression) + 2 * (size_t)row);
+    return FKV_OK;
+}
+
+static int check_needs(struct job *job, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    struct fkv_needs needs = {.weights = job->engine->model->weight_bytes, .output = s->out};
+    needs.host = job->corpus->token_count * (int64_t)sizeof(int32_t) + s->plan.count * (int64_t)sizeof(struct fkv_pass);
+    if (plan_points(job, &needs, err)) return FKV_FAILED;
+    if (!job->pending) return FKV_OK;
+    struct fkv_policy_options policy = policy_at(job, 0);
+    if (fkv_needs_session(&needs, job->engine, &policy, &job->session, err) ||
+        (s->baseline && fkv_needs_session(&needs, job->engine, &full, &job->session, err)))
         return FKV_FAILED;
     bool print = s->dry_run || !s->engine.quiet;
     if (print)
         fprintf(stderr,
                 "%" PRId64 " documents, %" PRId64 " tokens; %" PRId64 " passes feed %" PRId64 " and score %" PRId64
                 "\n",
-                corpus->document_count, corpus->token_count, s->plan.count, s->plan.rows, s->plan.scored);
-    return fkv_needs_check(&needs, engine, print, err);
+                job->corpus->document_count, job->corpus->token_count, s->plan.count, s->plan.rows, s->plan.scored);
+    return fkv_needs_check(&needs, job->engine, print, err);
 }
 
-/* Times the first tokens of the first document, once they have warmed everything up, and says what all of them will take. */
-static int estimate_time(const struct settings *s, const struct fkv_corpus *corpus, struct fkv_session *session,
-                         struct fkv_error *err) {
-    struct fkv_session_statistics warm, spent;
-    int32_t count = s->plan.longest < 64 ? s->plan.longest : 64;
-    if (count > corpus->token_count) count = (int32_t)corpus->token_count;
-    if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
-    fkv_session_statistics(session, &warm);
-    fkv_session_reset(session, 0);
-    if (fkv_session_feed(session, corpus->tokens, count, err)) return FKV_FAILED;
-    fkv_session_statistics(session, &spent);
-    double seconds = (spent.seconds - warm.seconds) / count * (double)s->plan.rows * (s->baseline ? 2 : 1);
-    fprintf(stderr, "time: about %.*f s\n", seconds < 10, seconds);
-    return FKV_OK;
+/* ---- running ---- */
+
+/* Times the first tokens of the first document in every lane, once they have warmed everything up, and says what all of them will take. */
+static int estimate_time(const struct job *job, struct fkv_session *session, struct fkv_error *err) {
+    const struct fkv_model *model = job->engine->model;
+    const struct fkv_plan *plan = &job->s->plan;
+    struct fkv_feed *feeds = calloc((size_t)job->lanes, sizeof *feeds);
+    if (!feeds) return fkv_fail(err, "out of memory for %d passes side by side", job->lanes);
+    int32_t count = plan->longest < 64 ? plan->longest : 64;
+    if (count > job->corpus->token_count) count = (int32_t)job->corpus->token_count;
+    for (int32_t l = 0; l < job->lanes; l++) feeds[l] = (struct fkv_feed){l, job->corpus->tokens, count};
+    int status = FKV_OK;
+    double started = 0;
+    for (int turn = 0; turn < 2 && !status; turn++) {
+        started = fkv_seconds();
+        fkv_session_reset(session, FKV_ALL_SEQUENCES);
+        status = fkv_session_feed_batch(session, feeds, job->lanes, err);
+        if (!status) status = model->ops->synchronize(model->backend, err);
+    }
+    double seconds = (fkv_seconds() - started) / count / job->lanes * (double)plan->rows * job->pending;
+    if (job->s->baseline) seconds *= 2;
+    free(feeds);
+    if (!status) fprintf(stderr, "time: about %.*f s\n", seconds < 10, seconds);
+    return status;
 }
 
-static int report(const struct settings *s, const struct fkv_experiment *experiment, struct fkv_error *err) {
-    if (s->out && fkv_run_file_write(s->out, experiment, err)) return FKV_FAILED;
-    if (s->engine.json) return fkv_json_print(fkv_experiment_json(experiment), err);
+static int report_point(const struct job *job, struct fkv_sweep_point *point, const struct fkv_experiment *experiment,
+                        struct fkv_error *err) {
+    if (point->path[0] && fkv_run_file_write(point->path, experiment, err)) return FKV_FAILED;
+    fkv_experiment_results(experiment, point->results);
+    if (job->s->sweep.count) return FKV_OK;
+    if (job->s->engine.json) return fkv_json_print(fkv_experiment_json(experiment), err);
     fkv_experiment_print(experiment);
     return FKV_OK;
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+/* Opens the sessions of a point and runs it; on the way, once, says how long it will all take. */
+static int run_point(struct job *job, int i, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true}, policy = policy_at(job, i);
+    struct fkv_sweep_point *point = &job->points[i];
     struct fkv_session *session = NULL, *baseline = NULL;
     struct fkv_recorded recorded = {0};
     struct fkv_perplexity result = {0};
-    int status = FKV_FAILED;
-    if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
-    struct fkv_session_options options = {.max_tokens = s->plan.longest,
-                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine),
-                                          .measure_energy = s->out != NULL};
-    if (check_needs(s, engine, corpus, &options, err)) return FKV_FAILED;
-    if (fkv_session_open(engine->model, &s->policy, &options, &session, err)) goto done;
-    if ((s->dry_run || !s->engine.quiet) && estimate_time(s, corpus, session, err)) goto done;
-    status = FKV_OK;
-    if (s->dry_run) goto done;
-    warn_about_chosen_texts(s, engine->model, corpus);
-    options.measure_energy = false;
-    if (s->baseline) status = fkv_session_open(engine->model, &full, &options, &baseline, err);
-    if (!status && s->out) status = fkv_recorded_open(corpus, &s->plan, s->baseline, &recorded, err);
+    struct fkv_session_options options = job->session;
+    options.measure_energy = s->out != NULL;
+    int status = fkv_session_open(job->engine->model, &policy, &options, &session, err);
+    if (!status && !job->estimated && (s->dry_run || !s->engine.quiet)) status = estimate_time(job, session, err);
+    job->estimated = true;
+    if (status || s->dry_run) goto done;
+    if (s->sweep.count && !s->engine.quiet) fprintf(stderr, "gamma %s (%d of %d)\n", point->gamma, i + 1, job->count);
+    if (s->baseline) status = fkv_session_open(job->engine->model, &full, &job->session, &baseline, err);
+    if (!status && s->out) status = fkv_recorded_open(job->corpus, &s->plan, s->baseline, &recorded, err);
     if (!status)
-        status = fkv_perplexity_run(corpus, &s->plan, session, baseline, s->out ? &recorded : NULL, s->engine.quiet,
-                                    &result, err);
-    const struct fkv_experiment experiment = {.model = engine->model,
-                                              .setup = fkv_session_setup(session),
-                                              .corpus = corpus,
-                                              .plan = &s->plan,
-                                              .result = &result,
-                                              .recorded = s->out ? &recorded : NULL,
-                                              .baseline = s->baseline,
-                                              .tokens = s->tokens,
-                                              .score_from = s->score_from,
-                                              .backend = engine->ops->name,
-                                              .command = s->command,
-                                              .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
-    if (!status) status = report(s, &experiment, err);
+        status = fkv_perplexity_run(job->corpus, &s->plan, session, baseline, job->lanes, s->out ? &recorded : NULL,
+                                    s->engine.quiet, &result, err);
+    if (!status) {
+        struct fkv_experiment experiment = experiment_at(job, fkv_session_setup(session));
+        experiment.result = &result;
+        experiment.recorded = &recorded;
+        status = report_point(job, point, &experiment, err);
+    }
 done:
     fkv_perplexity_free(&result);
     fkv_recorded_free(&recorded);
     fkv_session_close(baseline);
     fkv_session_close(session);
     return status;
+}
+
+static int report_sweep(const struct job *job, struct fkv_error *err) {
+    struct fkv_policy_setup setup;
+    if (set_up_point(job, 0, &setup, err)) return FKV_FAILED;
+    const struct fkv_experiment experiment = experiment_at(job, &setup);
+    int status = FKV_OK;
+    if (job->s->engine.json)
+        status = fkv_json_print(fkv_sweep_json(job->points, job->count, &experiment), err);
+    else
+        fkv_sweep_print(job->points, job->count, &experiment);
+    fkv_policy_setup_free(&setup);
+    return status;
+}
+
+static int run_points(struct job *job, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    if (check_needs(job, err)) return FKV_FAILED;
+    if (s->sweep.count && s->out && !s->dry_run && mkdir(s->out, 0777) && errno != EEXIST)
+        return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
+    if (!s->dry_run) warn_about_chosen_texts(s, job->engine->model, job->corpus);
+    for (int i = 0; i < job->count; i++) {
+        if (job->points[i].there) continue;
+        if (run_point(job, i, err))
+            return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma) : FKV_FAILED;
+        if (s->dry_run) return FKV_OK;
+    }
+    return s->sweep.count && !s->dry_run ? report_sweep(job, err) : FKV_OK;
+}
+
+static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus, struct fkv_error *err) {
+    if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
+    struct job job = {.s = s,
+                      .engine = engine,
+                      .corpus = corpus,
+                      .lanes = fkv_perplexity_lanes(&s->plan, s->engine.batch),
+                      .count = s->sweep.count ? s->sweep.count : 1};
+    job.session = fkv_perplexity_session(&s->plan, job.lanes);
+    job.session.cache_dtype = fkv_engine_cache_dtype(&s->engine, engine);
+    if (s->out && (fkv_safetensors_sha256(engine->model->files, job.model_sha256, err) ||
+                   fkv_corpus_sha256(corpus, job.corpus_sha256, err)))
+        return FKV_FAILED;
+    job.points = calloc((size_t)job.count, sizeof *job.points);
+    if (!job.points) return fkv_fail(err, "out of memory for %d points", job.count);
+    if (s->out && !s->sweep.count) snprintf(job.points[0].path, sizeof job.points[0].path, "%s", s->out);
+    int status = run_points(&job, err);
+    free(job.points);
+    return status;
+}
+
+/* Refuses an output that cannot be written before the model is loaded. */
+static int check_output(const struct settings *s, struct fkv_error *err) {
+    if (!s->out) return FKV_OK;
+    if (strlen(s->out) >= sizeof((struct fkv_sweep_point *)NULL)->path) return fkv_fail(err, "--out: too long a path");
+    return s->sweep.count ? fkv_sweep_check_folder(s->out, err) : fkv_check_new_file(s->out, err);
 }
 
 int fkv_command_ppl(int argc, char **argv) {
@@ -254,9 +422,10 @@ int fkv_command_ppl(int argc, char **argv) {
     join_arguments(argc, argv, s.command, sizeof s.command);
     if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, 0, NULL, &s);
-    int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
+    int status = check_output(&s, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = run(&s, &engine, &corpus, &err);
+    fkv_sweep_free(&s.sweep);
     fkv_plan_free(&s.plan);
     fkv_corpus_free(&corpus);
     fkv_engine_close(&engine);

@@ -57,6 +57,26 @@ int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_e
     return status;
 }
 
+int fkv_corpus_sha256(const struct fkv_corpus *corpus, fkv_sha256_hex out, struct fkv_error *err) {
+    size_t documents = (size_t)corpus->document_count;
+    struct {
+        int64_t count;
+        char tokens[64]; /* their hash */
+    } *all = calloc(documents, sizeof *all);
+    if (!all) return fkv_fail(err, "out of memory for %zu documents", documents);
+    int status = FKV_OK;
+    for (size_t d = 0; d < documents && !status; d++) {
+        const struct fkv_corpus_document *document = &corpus->documents[d];
+        status = fkv_sha256_memory(corpus->tokens + document->offset, (size_t)document->count * sizeof *corpus->tokens,
+                                   out, err);
+        all[d].count = document->count;
+        memcpy(all[d].tokens, out, sizeof all[d].tokens);
+    }
+    if (!status) status = fkv_sha256_memory(all, documents * sizeof *all, out, err);
+    free(all);
+    return status;
+}
+
 void fkv_corpus_free(struct fkv_corpus *corpus) {
     for (int64_t i = 0; i < corpus->document_count; i++) free(corpus->documents[i].name);
     free(corpus->documents);

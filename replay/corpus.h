@@ -23,6 +23,8 @@ struct fkv_corpus {
 /* Reads all documents that the options name, at most `limit` tokens of each (0: all). `special`: let the tokenizer add its BOS. */
 int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine, bool special,
                     int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err);
+/* Of all tokens and of where documents end: the same for the same texts, tokenizer and limit. */
+int fkv_corpus_sha256(const struct fkv_corpus *corpus, fkv_sha256_hex out, struct fkv_error *err);
 void fkv_corpus_free(struct fkv_corpus *corpus); /* harmless on a zeroed struct */
 
 #endif

@@ -1,4 +1,4 @@
-/* Generation: one prompt continued token by token under a session's policy. */
+/* Generation: prompts continued token by token under a session's policy, several side by side. */
 #ifndef FKV_REPLAY_GENERATE_H
 #define FKV_REPLAY_GENERATE_H
 
@@ -13,20 +13,37 @@
 int32_t fkv_sample(const float *logits, int32_t vocab, double temperature, struct fkv_random *random);
 
 struct fkv_generation {
+    const int32_t *prompt; /* [prompt_count], at least one; the caller's */
+    int64_t prompt_count;
     int32_t *ids; /* [count] what was generated, EOS not included */
     int64_t count, room;
     bool ended; /* by EOS */
-    double prefill_seconds, decode_seconds;
 };
 void fkv_generation_free(struct fkv_generation *g); /* harmless on a zeroed struct */
 
-/* Called after every generated token. Returning FKV_FAILED stops the generation with its message. */
+struct fkv_generation_times {
+    double prefill_seconds, decode_seconds; /* wall time, to the end of what was issued; sampling counts as decoding */
+};
+
+/* Called after every generated token. Returning FKV_FAILED stops everything with its message. */
 typedef int fkv_generation_watcher(void *context, const struct fkv_generation *g, struct fkv_error *err);
 
-/* From an empty cache: feeds prompt [count] in blocks, then decodes up to `tokens` ids, each fed back alone; the last one is not fed. The generator starts at
- * `seed` for every prompt, so that a prompt's continuation does not depend on its neighbours. `watch` may be NULL. */
-int fkv_generate(struct fkv_session *s, const int32_t *prompt, int64_t count, int64_t tokens, double temperature,
-                 uint64_t seed, fkv_generation_watcher *watch, void *context, struct fkv_generation *g,
+struct fkv_generation_options {
+    int64_t tokens; /* most per prompt */
+    double temperature;
+    uint64_t seed;
+    int32_t lanes; /* prompts side by side: the session's sequences */
+    int32_t block; /* the session's: most tokens of a feed, at least `lanes` */
+    bool quiet;
+    fkv_generation_watcher *watch; /* may be NULL */
+    void *context;
+};
+
+/* Continues every prompt of generations [count] from an empty cache: feeds it in blocks, then decodes up to `tokens` ids, each fed back; the last one is not fed.
+ * The generator starts at `seed` for every prompt, so that a continuation depends neither on its neighbours nor on how many there are. What was generated
+ * is the caller's to free, after a failure too. */
+int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int64_t count,
+                 const struct fkv_generation_options *options, struct fkv_generation_times *times,
                  struct fkv_error *err);
 
 #endif

@@ -1,6 +1,10 @@
-/* The runner of every protocol. It knows passes, not protocols. A pass is fed in blocks, all of its tokens, so that the number of compressions is that
- * after T tokens even though the last one predicts nothing that is scored; the baseline is fed the same block before either is scored, so
- * that only one block of logits of each is alive. Sums are float64; per-token values are float32 and kept only for a run file. */
+/* The runner of every protocol. It knows passes, not protocols. Passes run in lanes, one per sequence of the session; a lane that is through its pass takes
+ * the next one. In a round every lane feeds a block of its pass, all of the pass's tokens, so that the number of compressions is that after T tokens even though
+ * the last one predicts nothing that is scored; the baseline is fed the same before either is scored, so that only one round's hidden states of each
+ * are alive. Rows are scored as they lie in the feed, across lanes, so that one product serves the short blocks of many lanes.
+ *
+ * How many lanes there are changes nothing but the order in which float64 sums are formed: a token's document and its bootstrap block follow from
+ * the plan and not from when it was scored. Per-token values are float32 and kept only for a run file. */
 #include "replay/perplexity.h"
 
 #include <math.h>
@@ -9,7 +13,20 @@
 
 #include "kernels/base/progress.h"
 
-enum { BLOCK = 512 };
+enum { IDLE = -1 };
+
+struct lane {
+    int64_t pass;     /* or IDLE */
+    int64_t document; /* of the target counted last, at first of the first token fed */
+    int64_t scored;   /* targets of that document that were counted before in this run or stand before in the plan */
+    int32_t fed;      /* rows of the pass */
+    int32_t *tokens;  /* [FKV_PASS_BLOCK] */
+};
+
+/* One row of a feed. */
+struct row {
+    int32_t lane, place; /* place of its target in the lane's pass; 0: not scored */
+};
 
 struct run {
     const struct fkv_corpus *corpus;
@@ -17,73 +34,88 @@ struct run {
     struct fkv_session *session, *baseline;
     struct fkv_recorded *recorded;
     struct fkv_perplexity *result;
-    bool compresses;         /* else actions are no compressions (an eviction is not) */
-    struct fkv_sums *blocks; /* of 256 scored tokens within a document */
+    bool compresses; /* else actions are no compressions (an eviction is not) */
+
+    struct lane *lanes; /* [lane_count] */
+    int32_t lane_count;
+    int64_t next_pass;
+    double seconds; /* of the session's feeds */
+
+    int64_t *scored_before;  /* [passes] targets of the first target's document that earlier passes score */
+    struct fkv_sums *blocks; /* [block_count] of 256 scored tokens within a document; NULL where windows overlap */
+    int64_t *first_block;    /* [documents] */
     int64_t block_count;
-    int64_t pass, document; /* where the run stands */
-    /* of the rows being scored: [BLOCK] each */
-    int32_t tokens[BLOCK], targets[BLOCK], top1[BLOCK], baseline_top1[BLOCK];
-    double nll[BLOCK], baseline_nll[BLOCK], kl[BLOCK], slots[BLOCK], round[BLOCK], since[BLOCK];
+
+    struct fkv_feed *feeds; /* [lane_count] */
+    struct row *rows;       /* [lane_count * FKV_PASS_BLOCK] of the last feed */
+    /* of the rows being scored */
+    int32_t targets[FKV_PASS_BLOCK], top1[FKV_PASS_BLOCK], baseline_top1[FKV_PASS_BLOCK];
+    double nll[FKV_PASS_BLOCK], baseline_nll[FKV_PASS_BLOCK], kl[FKV_PASS_BLOCK];
+    double slots[FKV_PASS_BLOCK], round[FKV_PASS_BLOCK], since[FKV_PASS_BLOCK];
 };
 
-/* ---- what a run file keeps ---- */
-
-static int64_t column_length(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
-    return plan->protocol->joined ? plan->count * plan->longest : corpus->token_count;
+int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
+    return plan->count < batch ? (int32_t)plan->count : batch;
 }
 
-static int column_count(bool baseline) { return baseline ? 7 : 4; }
-
-int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_plan *plan, bool baseline) {
-    return column_length(corpus, plan) * column_count(baseline) * (int64_t)sizeof(float);
+struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes) {
+    return (struct fkv_session_options){
+        .block = FKV_PASS_BLOCK * lanes, .sequences = lanes, .max_tokens = plan->longest};
 }
 
-int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan, bool baseline,
-                      struct fkv_recorded *recorded, struct fkv_error *err) {
-    *recorded = (struct fkv_recorded){.count = column_length(corpus, plan)};
-    size_t count = (size_t)recorded->count, all = count * (size_t)column_count(baseline);
-    float *columns = malloc(all * sizeof *columns);
-    if (!columns) return fkv_fail(err, "out of memory for what %lld tokens leave in the run file", (long long)count);
-    for (size_t i = 0; i < all; i++) columns[i] = NAN;
-    recorded->nll = columns; /* owns them all */
-    recorded->round = columns + count;
-    recorded->slots_used = columns + 2 * count;
-    recorded->since = columns + 3 * count;
-    if (baseline) {
-        recorded->baseline_nll = columns + 4 * count;
-        recorded->kl = columns + 5 * count;
-        recorded->agree = columns + 6 * count;
+/* ---- where targets belong ---- */
+
+/* The document of a stream token at or after document d's first. */
+static int64_t document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {
+    while (token >= corpus->documents[d].offset + corpus->documents[d].count) d++;
+    return d;
+}
+
+/* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose passes follow each other can number its targets. */
+static int place_targets(struct run *run, struct fkv_error *err) {
+    const struct fkv_corpus *corpus = run->corpus;
+    int64_t *count = run->first_block; /* of targets, to begin with */
+    for (int64_t p = 0; p < run->plan->count; p++) {
+        const struct fkv_pass *pass = &run->plan->passes[p];
+        int64_t target = pass->start + pass->from + 1, end = pass->start + pass->until + 1;
+        if (target == end) continue;
+        int64_t d = document_of(corpus, pass->document, target);
+        run->scored_before[p] = count[d];
+        for (; target < end; d++) {
+            int64_t until = corpus->documents[d].offset + corpus->documents[d].count;
+            if (until > end) until = end;
+            count[d] += until - target;
+            target = until;
+        }
     }
-    return FKV_OK;
+    for (int64_t d = 0; d < corpus->document_count; d++) {
+        int64_t blocks = (count[d] + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+        run->first_block[d] = run->block_count;
+        run->block_count += blocks;
+    }
+    if (fkv_plan_overlaps(run->plan)) return FKV_OK;
+    run->blocks = calloc((size_t)run->block_count, sizeof *run->blocks);
+    return run->blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld blocks", (long long)run->block_count);
 }
 
-void fkv_recorded_free(struct fkv_recorded *recorded) {
-    free(recorded->nll);
-    free(recorded->compressions);
-    *recorded = (struct fkv_recorded){0};
-}
+/* ---- scoring ---- */
 
 static int record_compression(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
     struct run *run = context;
-    struct fkv_recorded *r = run->recorded;
-    if (r->compression_count == r->compression_room) {
-        int64_t room = r->compression_room ? 2 * r->compression_room : 1024;
-        struct fkv_compression *larger = realloc(r->compressions, (size_t)room * sizeof *larger);
-        if (!larger) return fkv_fail(err, "out of memory for %lld compressions", (long long)room);
-        r->compressions = larger;
-        r->compression_room = room;
-    }
-    r->compressions[r->compression_count++] = (struct fkv_compression){.pass = run->pass,
-                                                                       .token = event->token,
-                                                                       .layer = event->layer,
-                                                                       .kv_head = event->head->kv_head,
-                                                                       .energy = *event->energy};
-    return FKV_OK;
+    return fkv_recorded_compression(run->recorded,
+                                    &(struct fkv_compression){.pass = run->lanes[event->sequence].pass,
+                                                              .token = event->token,
+                                                              .layer = event->layer,
+                                                              .kv_head = event->head->kv_head,
+                                                              .round = event->head->rounds,
+                                                              .energy = *event->energy},
+                                    err);
 }
 
-static void record_row(struct run *run, int32_t i, int64_t target, int32_t place) {
+static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
     struct fkv_recorded *r = run->recorded;
-    int64_t at = run->plan->protocol->joined ? run->pass * run->plan->longest + place : target;
+    const struct fkv_plan *plan = run->plan;
+    int64_t at = plan->protocol->joined ? pass * plan->longest + place : plan->passes[pass].start + place;
     r->nll[at] = (float)run->nll[i];
     r->round[at] = (float)run->round[i];
     r->slots_used[at] = (float)run->slots[i];
@@ -94,12 +126,13 @@ static void record_row(struct run *run, int32_t i, int64_t target, int32_t place
     r->agree[at] = run->top1[i] == run->baseline_top1[i];
 }
 
-/* ---- running ---- */
-
-/* Adds scored row i, whose target is `target` in the stream and `place` in its pass. */
-static int count_row(struct run *run, int32_t i, int64_t target, int32_t place, struct fkv_error *err) {
-    const struct fkv_corpus_document *document = &run->corpus->documents[run->document];
-    while (target >= document->offset + document->count) document = &run->corpus->documents[++run->document];
+/* Adds scored row i. */
+static int count_row(struct run *run, int32_t i, const struct row *row, struct fkv_error *err) {
+    struct lane *lane = &run->lanes[row->lane];
+    int64_t target = run->plan->passes[lane->pass].start + row->place;
+    int64_t d = document_of(run->corpus, lane->document, target);
+    if (d > lane->document) lane->scored = 0;
+    lane->document = d;
     struct fkv_sums one = {.count = 1, .nll = run->nll[i]};
     if (run->baseline) {
         one.baseline_nll = run->baseline_nll[i];
@@ -107,137 +140,236 @@ static int count_row(struct run *run, int32_t i, int64_t target, int32_t place, 
         one.agree = run->top1[i] == run->baseline_top1[i];
     }
     if (!isfinite(one.nll) || !isfinite(one.baseline_nll) || !isfinite(one.kl))
-        return fkv_fail(err, "%s: token %lld: nll is %g%s: the model's logits are not finite there", document->name,
-                        (long long)(target - document->offset), one.nll, run->baseline ? " (or the baseline's)" : "");
-    struct fkv_sums *sums = &run->result->documents[run->document];
-    if (sums->count % FKV_BOOTSTRAP_BLOCK == 0) run->block_count++;
-    fkv_sums_add(sums, &one);
-    fkv_sums_add(&run->blocks[run->block_count - 1], &one);
+        return fkv_fail(err, "%s: token %lld: nll is %g%s: the model's logits are not finite there",
+                        run->corpus->documents[d].name, (long long)(target - run->corpus->documents[d].offset), one.nll,
+                        run->baseline ? " (or the baseline's)" : "");
+    if (run->blocks) fkv_sums_add(&run->blocks[run->first_block[d] + lane->scored++ / FKV_BOOTSTRAP_BLOCK], &one);
+    fkv_sums_add(&run->result->documents[d], &one);
     fkv_sums_add(&run->result->total, &one);
-    if (run->recorded) record_row(run, i, target, place);
+    if (run->recorded) record_row(run, i, lane->pass, row->place);
     return FKV_OK;
 }
 
-/* Scores rows [row, row+rows) of the last feed, which began at row `fed` of the pass. */
-static int score_rows(struct run *run, const struct fkv_pass *pass, int32_t fed, int32_t row, int32_t rows,
-                      struct fkv_error *err) {
-    int64_t target = pass->start + fed + row + 1;
-    memcpy(run->targets, run->corpus->tokens + target, (size_t)rows * sizeof *run->targets);
-    if (fkv_session_score(run->session, run->baseline, row, rows, run->targets, run->nll, run->top1,
+/* Scores rows [at, at+count) of the last feed, all of which have a target. */
+static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_error *err) {
+    for (int32_t i = 0; i < count; i++) {
+        const struct row *row = &run->rows[at + i];
+        run->targets[i] = run->corpus->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->place];
+    }
+    if (fkv_session_score(run->session, run->baseline, at, count, run->targets, run->nll, run->top1,
                           run->baseline ? run->kl : NULL, err))
         return FKV_FAILED;
-    if (run->baseline && fkv_session_score(run->baseline, NULL, row, rows, run->targets, run->baseline_nll,
+    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->targets, run->baseline_nll,
                                            run->baseline_top1, NULL, err))
         return FKV_FAILED;
-    fkv_session_row_state(run->session, row, rows, run->slots, run->round, run->since);
-    for (int32_t i = 0; i < rows; i++) {
-        int32_t place = fed + row + i + 1;
-        if (!run->compresses) run->round[i] = 0, run->since[i] = place;
-        if (count_row(run, i, target + i, place, err)) return FKV_FAILED;
+    fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
+    for (int32_t i = 0; i < count; i++) {
+        const struct row *row = &run->rows[at + i];
+        if (!run->compresses) run->round[i] = 0, run->since[i] = row->place;
+        if (count_row(run, i, row, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-/* The next tokens of a pass from row `fed` on, at most to the end of the protocol's block. */
-static int32_t next_tokens(struct run *run, const struct fkv_pass *pass, int32_t fed) {
-    int32_t count = pass->rows - fed;
-    if (run->plan->block && count > run->plan->block - fed % run->plan->block)
-        count = run->plan->block - fed % run->plan->block;
-    if (count > BLOCK) count = BLOCK;
-    for (int32_t i = 0; i < count; i++)
-        run->tokens[i] = fed + i == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + fed + i];
+/* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made once. */
+static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
+    int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : FKV_PASS_BLOCK;
+    if (most > FKV_PASS_BLOCK) most = FKV_PASS_BLOCK;
+    for (int32_t at = 0, count; at < rows; at += count) {
+        for (count = 0; count < most && at + count < rows && run->rows[at + count].place;) count++;
+        if (count && score_rows(run, at, count, err)) return FKV_FAILED;
+        if (!count) count = 1;
+    }
+    return FKV_OK;
+}
+
+/* ---- running ---- */
+
+/* Gives an idle lane the next pass, if there is one. */
+static void take_pass(struct run *run, int32_t l) {
+    struct lane *lane = &run->lanes[l];
+    if (lane->pass != IDLE || run->next_pass == run->plan->count) return;
+    lane->pass = run->next_pass++;
+    const struct fkv_pass *pass = &run->plan->passes[lane->pass];
+    lane->document = pass->document;
+    if (pass->until > pass->from)
+        lane->document = document_of(run->corpus, lane->document, pass->start + pass->from + 1);
+    lane->scored = run->scored_before[lane->pass];
+    lane->fed = 0;
+    fkv_session_reset(run->session, l);
+    if (run->baseline) fkv_session_reset(run->baseline, l);
+}
+
+/* The next tokens of a lane's pass, at most to the end of the protocol's block; they become rows `at` and on of the feed. */
+static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
+    const struct lane *lane = &run->lanes[l];
+    const struct fkv_pass *pass = &run->plan->passes[lane->pass];
+    int32_t count = pass->rows - lane->fed;
+    if (run->plan->block && count > run->plan->block - lane->fed % run->plan->block)
+        count = run->plan->block - lane->fed % run->plan->block;
+    if (count > FKV_PASS_BLOCK) count = FKV_PASS_BLOCK;
+    for (int32_t i = 0; i < count; i++) {
+        int32_t row = lane->fed + i;
+        lane->tokens[i] = row == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + row];
+        run->rows[at + i] = (struct row){l, row >= pass->from && row < pass->until ? row + 1 : 0};
+    }
     return count;
 }
 
-static int run_pass(struct run *run, const struct fkv_pass *pass, struct fkv_progress *progress, int64_t *done,
-                    struct fkv_error *err) {
-    run->document = pass->document;
-    fkv_session_reset(run->session, 0);
-    if (run->baseline) fkv_session_reset(run->baseline, 0);
-    int32_t step = run->baseline ? fkv_session_logit_rows(run->baseline) : BLOCK; /* a range's logits are made once */
-    for (int32_t fed = 0, count; fed < pass->rows; fed += count) {
-        count = next_tokens(run, pass, fed);
-        if (fkv_session_feed(run->session, run->tokens, count, err)) return FKV_FAILED;
-        if (run->baseline && fkv_session_feed(run->baseline, run->tokens, count, err))
-            return fkv_error_prefix(err, "baseline");
-        int32_t row = pass->from > fed ? pass->from - fed : 0;
-        int32_t end = pass->until < fed + count ? pass->until - fed : count;
-        for (; row < end; row += step)
-            if (score_rows(run, pass, fed, row, end - row < step ? end - row : step, err)) return FKV_FAILED;
-        if (run->plan->block && (fed + count) % run->plan->block == 0 && fkv_session_end_block(run->session, 0, err))
+/* Feeds both sessions; the clock sees all of the policy's work and nothing else. */
+static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(run->session);
+    if (model->ops->synchronize(model->backend, err)) return FKV_FAILED;
+    double started = fkv_seconds();
+    if (fkv_session_feed_batch(run->session, run->feeds, feeds, err) || model->ops->synchronize(model->backend, err))
+        return FKV_FAILED;
+    run->seconds += fkv_seconds() - started;
+    if (run->baseline && fkv_session_feed_batch(run->baseline, run->feeds, feeds, err))
+        return fkv_error_prefix(err, "baseline");
+    return FKV_OK;
+}
+
+/* After a round: lets policies act where a block ends, and frees the lanes that are through. */
+static int advance_lanes(struct run *run, int32_t feeds, struct fkv_error *err) {
+    for (int32_t f = 0; f < feeds; f++) {
+        struct lane *lane = &run->lanes[run->feeds[f].sequence];
+        lane->fed += run->feeds[f].count;
+        if (run->plan->block && lane->fed % run->plan->block == 0 &&
+            fkv_session_end_block(run->session, run->feeds[f].sequence, err))
             return FKV_FAILED;
-        *done += count;
-        fkv_progress_update(progress, *done, run->corpus->documents[run->document].name);
+        if (lane->fed == run->plan->passes[lane->pass].rows) lane->pass = IDLE;
     }
     return FKV_OK;
 }
 
-/* Documents are the unit of resampling; where they are fewer than 20, blocks of tokens, unless windows share tokens. */
-static void estimate_errors(struct run *run) {
-    struct fkv_perplexity *result = run->result;
-    struct fkv_sums *units = run->blocks;
-    int64_t count = 0;
-    for (int64_t d = 0; d < run->corpus->document_count; d++) count += result->documents[d].count > 0;
-    if (count < FKV_BOOTSTRAP_DOCUMENTS && !fkv_plan_overlaps(run->plan)) {
-        count = run->block_count;
-    } else {
-        count = 0;
-        for (int64_t d = 0; d < run->corpus->document_count; d++)
-            if (result->documents[d].count) units[count++] = result->documents[d];
+/* Feeds and scores a block of every lane; *rows 0 when nothing is left. */
+static int run_round(struct run *run, int32_t *rows, struct fkv_error *err) {
+    int32_t feeds = 0;
+    *rows = 0;
+    for (int32_t l = 0; l < run->lane_count; l++) {
+        take_pass(run, l);
+        if (run->lanes[l].pass == IDLE) continue;
+        int32_t count = next_tokens(run, l, *rows);
+        run->feeds[feeds++] = (struct fkv_feed){l, run->lanes[l].tokens, count};
+        *rows += count;
     }
-    result->nll_se = fkv_bootstrap_se(units, count, FKV_MEAN_NLL);
-    result->delta_nll_se = run->baseline ? fkv_bootstrap_se(units, count, FKV_DELTA_NLL) : NAN;
+    if (!feeds) return FKV_OK;
+    if (feed_sessions(run, feeds, err) || score_feed(run, *rows, err)) return FKV_FAILED;
+    return advance_lanes(run, feeds, err);
 }
 
 static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     struct fkv_progress progress;
     int64_t done = 0;
+    int32_t rows = 0;
+    int status;
     fkv_progress_start(&progress, "tokens", run->plan->rows, quiet);
-    int status = FKV_OK;
-    for (run->pass = 0; run->pass < run->plan->count && !status; run->pass++)
-        status = run_pass(run, &run->plan->passes[run->pass], &progress, &done, err);
+    do {
+        status = run_round(run, &rows, err);
+        done += rows;
+        fkv_progress_update(&progress, done, run->corpus->documents[run->lanes[0].document].name);
+    } while (!status && rows);
     fkv_progress_finish(&progress);
     return status;
 }
 
-int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,
-                       struct fkv_session *baseline, struct fkv_recorded *recorded, bool quiet,
-                       struct fkv_perplexity *result, struct fkv_error *err) {
-    *result = (struct fkv_perplexity){0};
-    const struct fkv_policy_setup *setup = fkv_session_setup(session);
-    size_t documents = (size_t)corpus->document_count;
-    size_t blocks = documents + (size_t)(plan->scored / FKV_BOOTSTRAP_BLOCK);
+/* Documents are the unit of resampling; where they are fewer than 20, blocks of tokens, unless windows share tokens. */
+static int estimate_errors(struct run *run, struct fkv_error *err) {
+    struct fkv_perplexity *result = run->result;
+    int64_t count = 0;
+    struct fkv_sums *documents = malloc((size_t)run->corpus->document_count * sizeof *documents);
+    if (!documents) return fkv_fail(err, "out of memory for %lld documents", (long long)run->corpus->document_count);
+    for (int64_t d = 0; d < run->corpus->document_count; d++)
+        if (result->documents[d].count) documents[count++] = result->documents[d];
+    const bool few = count < FKV_BOOTSTRAP_DOCUMENTS && run->blocks;
+    const struct fkv_sums *units = few ? run->blocks : documents;
+    if (few) count = run->block_count;
+    result->nll_se = fkv_bootstrap_se(units, count, FKV_MEAN_NLL);
+    result->delta_nll_se = run->baseline ? fkv_bootstrap_se(units, count, FKV_DELTA_NLL) : NAN;
+    free(documents);
+    return FKV_OK;
+}
+
+/* What the session spent in this run, with the run's own clock. */
+static int take_statistics(struct run *run, const struct fkv_session_statistics *before, struct fkv_error *err) {
+    struct fkv_session_statistics *spent = &run->result->statistics;
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    const struct fkv_model *model = fkv_session_model(run->session);
+    struct fkv_device_info device;
+    if (model->ops->info(model->backend, &device, err)) return FKV_FAILED;
+    fkv_session_statistics(run->session, spent);
+    spent->tokens -= before->tokens;
+    spent->actions -= before->actions;
+    spent->slots_sum -= before->slots_sum;
+    spent->seconds = run->seconds;
+    spent->seconds_acting = device.space == FKV_HOST ? spent->seconds_acting - before->seconds_acting : NAN;
+    double heads = (double)setup->layers * setup->kv_heads;
+    run->result->compressions = run->compresses ? (double)spent->actions / heads / (double)run->plan->count : 0;
+    return FKV_OK;
+}
+
+static void close_run(struct run *run) {
+    free(run->lanes ? run->lanes[0].tokens : NULL);
+    free(run->lanes);
+    free(run->scored_before);
+    free(run->first_block);
+    free(run->blocks);
+    free(run->feeds);
+    free(run->rows);
+    free(run);
+}
+
+static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, int32_t lanes,
+                            struct fkv_error *err) {
+    size_t count = (size_t)lanes, rows = count * FKV_PASS_BLOCK, documents = (size_t)corpus->document_count;
     struct run *run = calloc(1, sizeof *run);
-    struct fkv_sums *sums = calloc(documents, sizeof *sums), *block_sums = calloc(blocks, sizeof *block_sums);
-    if (!run || !sums || !block_sums) {
-        free(run), free(sums), free(block_sums);
-        return fkv_fail(err, "out of memory for the sums of %zu documents", documents);
-    }
-    result->documents = sums;
+    if (!run) goto failed;
     *run = (struct run){.corpus = corpus,
                         .plan = plan,
-                        .session = session,
-                        .baseline = baseline,
-                        .recorded = recorded,
-                        .result = result,
-                        .compresses = setup->policy->has_gamma,
-                        .blocks = block_sums};
-    struct fkv_session_statistics before, *spent = &result->statistics;
+                        .lanes = calloc(count, sizeof *run->lanes),
+                        .lane_count = lanes,
+                        .scored_before = calloc((size_t)plan->count, sizeof *run->scored_before),
+                        .first_block = calloc(documents, sizeof *run->first_block),
+                        .feeds = calloc(count, sizeof *run->feeds),
+                        .rows = calloc(rows, sizeof *run->rows)};
+    if (!run->lanes || !run->scored_before || !run->first_block || !run->feeds || !run->rows) goto failed;
+    int32_t *tokens = malloc(rows * sizeof *tokens);
+    if (!tokens) goto failed;
+    for (size_t l = 0; l < count; l++)
+        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * FKV_PASS_BLOCK};
+    if (!place_targets(run, err)) return run;
+    close_run(run);
+    return NULL;
+failed:
+    if (run) close_run(run);
+    fkv_fail(err, "out of memory for %lld passes", (long long)plan->count);
+    return NULL;
+}
+
+int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,
+                       struct fkv_session *baseline, int32_t lanes, struct fkv_recorded *recorded, bool quiet,
+                       struct fkv_perplexity *result, struct fkv_error *err) {
+    *result = (struct fkv_perplexity){.documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
+    struct run *run = result->documents ? open_run(corpus, plan, lanes, err) : NULL;
+    if (!run) {
+        if (!result->documents) fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
+        fkv_perplexity_free(result);
+        return FKV_FAILED;
+    }
+    run->session = session;
+    run->baseline = baseline;
+    run->recorded = recorded;
+    run->result = result;
+    run->compresses = fkv_session_setup(session)->policy->has_gamma;
+    struct fkv_session_statistics before;
     fkv_session_statistics(session, &before);
     if (recorded && run->compresses) fkv_session_tap(session, FKV_SITE_ACTION, record_compression, run);
     int status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
-    fkv_session_statistics(session, spent);
-    spent->tokens -= before.tokens;
-    spent->actions -= before.actions;
-    spent->slots_sum -= before.slots_sum;
-    spent->seconds -= before.seconds;
-    spent->seconds_acting -= before.seconds_acting;
-    double heads = (double)setup->layers * setup->kv_heads;
-    result->compressions = run->compresses ? (double)spent->actions / heads / (double)plan->count : 0;
-    if (!status) estimate_errors(run);
-    free(run);
-    free(block_sums);
+    if (recorded) fkv_recorded_sort(recorded);
+    if (!status) status = take_statistics(run, &before, err);
+    if (!status) status = estimate_errors(run, err);
+    close_run(run);
     if (status) fkv_perplexity_free(result);
     return status;
 }

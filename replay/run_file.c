@@ -1,6 +1,7 @@
 /* RUN.h5, written whole once an experiment is done.
  *
- *   /                      attrs: format "freqkv-run", format_version 1, software_version, command, model (name, sha256, shape), policy, protocol, results
+ *   /                      attrs: format "freqkv-run", format_version 1, software_version, command, model (name, sha256, shape), corpus_sha256, policy,
+ *                          protocol, compute, cache_dtype, results (mean_nll, mean_nll_se, compressions, delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
  *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the joined corpus)
  *       tokens             int32 [T]
@@ -11,95 +12,92 @@
  *   /windows/              stride only, instead of the columns of documents, because there a token is scored once per window that covers it:
  *       start              int64 [W]       in the joined corpus
  *       nll, round, ...    float32 [W, window length], column t is the window's token t
- *   /compressions/         window (index of the pass), token (its place there), layer, head int32; state (0 key, 1 value) uint8; energy_before,
- *                          energy_kept float64: one row per compression, layer, head and state
+ *   /compressions/         window (index of the pass), token (its place there), layer, head, round (of that head in that pass, from 1) int32; state (0 key,
+ *                          1 value) uint8; energy_before, energy_kept float64: one row per compression, layer, head and state, in the order of
+ *                          window, token, layer, head, state
  *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and documents of one text line up across runs. */
 #include "replay/experiment.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "capture/store/h5.h"
 
 enum { RUN_FORMAT_VERSION = 1 };
 
+/* `same`: has to agree before a run may stand for another one. */
 struct text_attribute {
     const char *name, *value;
+    bool same;
 };
-
-struct number_attribute {
+struct integer_attribute {
     const char *name;
-    double value;
+    int64_t value;
+    bool same;
 };
+enum { TEXTS = 15, INTEGERS = 13 };
 
-static int put_texts(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
-    fkv_sha256_hex model_sha256;
-    if (fkv_safetensors_sha256(e->model->files, model_sha256, err)) return FKV_FAILED;
-    const struct text_attribute attributes[] = {
-        {"format", "freqkv-run"},
-        {"software_version", FKV_VERSION},
-        {"command", e->command},
-        {"backend", e->backend},
-        {"cache_dtype", fkv_dtype_name(e->cache_dtype)},
-        {"model_name", e->model->name},
-        {"model_sha256", model_sha256},
-        {"model_type", e->model->config.model_type},
-        {"rope_scaling", e->model->config.rope_scaling},
-        {"policy", e->setup->policy->name},
-        {"protocol", e->plan->name},
-        {"baseline", e->baseline ? "full" : ""},
-        {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : ""},
-    };
-    for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++)
-        if (fkv_h5_put_string(w, "/", attributes[i].name, attributes[i].value, err)) return FKV_FAILED;
-    return FKV_OK;
-}
-
-static int put_integers(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
+static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
+                     struct integer_attribute integers[INTEGERS]) {
     const struct fkv_config *c = &e->model->config;
-    const struct {
-        const char *name;
-        int64_t value;
-    } attributes[] = {
-        {"format_version", RUN_FORMAT_VERSION},
-        {"n_layers", c->layers},
-        {"n_heads", c->heads},
-        {"n_kv_heads", c->kv_heads},
-        {"head_dim", c->head_dim},
-        {"trained_context", c->trained_context},
-        {"window", e->setup->policy->has_window ? e->setup->window : 0},
-        {"sinks", e->setup->policy->has_window ? e->setup->sinks : 0},
-        {"recent", e->setup->recent},
-        {"rescale", e->setup->rescale},
-        {"tokens_limit", e->tokens},
-        {"score_from", e->score_from},
-        {"tokens_scored", e->result->total.count},
-        {"cache_bytes_peak", e->result->statistics.cache_bytes_peak},
+    const bool window = e->setup->policy->has_window;
+    const struct text_attribute t[TEXTS] = {
+        {"format", "freqkv-run", true},
+        {"software_version", FKV_VERSION, false},
+        {"command", e->command, false},
+        {"backend", e->backend, false},
+        {"compute", e->compute, true},
+        {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
+        {"model_name", e->model->name, false},
+        {"model_sha256", e->model_sha256, true},
+        {"model_type", c->model_type, true},
+        {"rope_scaling", c->rope_scaling, true},
+        {"corpus_sha256", e->corpus_sha256, true},
+        {"policy", e->setup->policy->name, true},
+        {"protocol", e->plan->name, true},
+        {"baseline", e->baseline ? "full" : "", true},
+        {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
     };
-    for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++)
-        if (fkv_h5_put_int(w, "/", attributes[i].name, attributes[i].value, err)) return FKV_FAILED;
-    return FKV_OK;
+    const struct integer_attribute i[INTEGERS] = {
+        {"format_version", RUN_FORMAT_VERSION, true},
+        {"n_layers", c->layers, false},
+        {"n_heads", c->heads, false},
+        {"n_kv_heads", c->kv_heads, false},
+        {"head_dim", c->head_dim, false},
+        {"trained_context", c->trained_context, true},
+        {"window", window ? e->setup->window : 0, true},
+        {"sinks", window ? e->setup->sinks : 0, true},
+        {"recent", e->setup->recent, true},
+        {"rescale", e->setup->rescale, true},
+        {"mass_bias", e->setup->mass_bias, true},
+        {"tokens_limit", e->tokens, true},
+        {"score_from", e->score_from, true},
+    };
+    memcpy(texts, t, sizeof t);
+    memcpy(integers, i, sizeof i);
 }
 
-static int put_results(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
-    const struct fkv_sums *total = &e->result->total;
-    const struct number_attribute attributes[] = {
-        {"gamma", e->setup->gamma},
-        {"mean_nll", fkv_mean(total->nll, total->count)},
-        {"mean_nll_se", e->result->nll_se},
-        {"compressions", e->result->compressions},
-        {"cache_slots_mean", fkv_mean(e->result->statistics.slots_sum, e->result->statistics.tokens)},
-        {"baseline_mean_nll", fkv_mean(total->baseline_nll, total->count)},
-        {"delta_nll", fkv_experiment_delta_nll(e)},
-        {"delta_nll_se", e->result->delta_nll_se},
-        {"kl", fkv_mean(total->kl, total->count)},
-        {"top1_agreement", fkv_mean((double)total->agree, total->count)},
-    };
-    size_t count = sizeof attributes / sizeof *attributes;
-    if (!e->baseline) count -= 5;
-    for (size_t i = 0; i < count; i++)
-        if (fkv_h5_put_double(w, "/", attributes[i].name, attributes[i].value, err)) return FKV_FAILED;
+/* ---- writing ---- */
+
+static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
+    struct text_attribute texts[TEXTS];
+    struct integer_attribute integers[INTEGERS];
+    double results[FKV_RESULTS];
+    describe(e, texts, integers);
+    fkv_experiment_results(e, results);
+    for (int i = 0; i < TEXTS; i++)
+        if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
+    for (int i = 0; i < INTEGERS; i++)
+        if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
+    for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
+        bool count = i == FKV_RESULT_TOKENS_SCORED || i == FKV_RESULT_CACHE_BYTES_PEAK;
+        if (count ? fkv_h5_put_int(w, "/", fkv_result_names[i], (int64_t)results[i], err)
+                  : fkv_h5_put_double(w, "/", fkv_result_names[i], results[i], err))
+            return FKV_FAILED;
+    }
     return FKV_OK;
 }
 
@@ -160,7 +158,7 @@ static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e, 
 static int put_compressions(struct fkv_h5_writer *w, const struct fkv_recorded *r, struct fkv_error *err) {
     const int64_t rows = 2 * r->compression_count;
     size_t room = rows ? (size_t)rows : 1;
-    int32_t *integers = malloc(4 * room * sizeof *integers);
+    int32_t *integers = malloc(5 * room * sizeof *integers);
     double *energies = malloc(2 * room * sizeof *energies);
     uint8_t *state = malloc(room);
     int status = FKV_FAILED;
@@ -168,11 +166,13 @@ static int put_compressions(struct fkv_h5_writer *w, const struct fkv_recorded *
         fkv_fail(err, "out of memory for %lld compressions", (long long)r->compression_count);
         goto done;
     }
-    int32_t *window = integers, *token = window + room, *layer = token + room, *head = layer + room;
+    int32_t *window = integers, *token = window + room, *layer = token + room, *head = layer + room,
+            *round = head + room;
     double *before = energies, *kept = energies + room;
     for (int64_t i = 0; i < rows; i++) {
         const struct fkv_compression *c = &r->compressions[i / 2];
         window[i] = (int32_t)c->pass, token[i] = (int32_t)c->token, layer[i] = c->layer, head[i] = c->kv_head;
+        round[i] = c->round;
         state[i] = i % 2;
         before[i] = i % 2 ? c->energy.value_before : c->energy.key_before;
         kept[i] = i % 2 ? c->energy.value_kept : c->energy.key_kept;
@@ -181,6 +181,7 @@ static int put_compressions(struct fkv_h5_writer *w, const struct fkv_recorded *
         fkv_h5_put(w, "/compressions/token", FKV_H5_I32, 1, &rows, token, err) ||
         fkv_h5_put(w, "/compressions/layer", FKV_H5_I32, 1, &rows, layer, err) ||
         fkv_h5_put(w, "/compressions/head", FKV_H5_I32, 1, &rows, head, err) ||
+        fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, round, err) ||
         fkv_h5_put(w, "/compressions/state", FKV_H5_U8, 1, &rows, state, err) ||
         fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, before, err) ||
         fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, kept, err) ||
@@ -198,7 +199,7 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
     const int64_t heads[] = {e->setup->layers, e->setup->kv_heads};
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
-    if (put_texts(w, e, err) || put_integers(w, e, err) || put_results(w, e, err) ||
+    if (put_attributes(w, e, err) ||
         (e->setup->retained && fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
         put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
         put_compressions(w, e->recorded, err)) {
@@ -206,4 +207,52 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
         return FKV_FAILED;
     }
     return fkv_h5_commit(w, err);
+}
+
+/* ---- reading ---- */
+
+static int check_attributes(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                            struct fkv_error *err) {
+    struct text_attribute texts[TEXTS];
+    struct integer_attribute integers[INTEGERS];
+    char value[4096] = "";
+    double number = NAN;
+    bool found = true;
+    describe(e, texts, integers);
+    for (int i = 0; i < TEXTS; i++) {
+        if (!texts[i].same) continue;
+        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err)) return FKV_FAILED;
+        if (!found || strcmp(value, texts[i].value))
+            return fkv_fail(err, "%s: %s: expected \"%s\", found %s%s%s: made by another experiment", path,
+                            texts[i].name, texts[i].value, found ? "\"" : "", found ? value : "nothing",
+                            found ? "\"" : "");
+    }
+    for (int i = 0; i < INTEGERS; i++) {
+        if (!integers[i].same) continue;
+        if (fkv_h5_get_double(r, "/", integers[i].name, &number, &found, err)) return FKV_FAILED;
+        if (!found || number != (double)integers[i].value)
+            return fkv_fail(err, "%s: %s: expected %lld, found %.0f: made by another experiment", path,
+                            integers[i].name, (long long)integers[i].value, found ? number : NAN);
+    }
+    return FKV_OK;
+}
+
+int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double results[FKV_RESULTS],
+                      struct fkv_error *err) {
+    struct fkv_h5_reader *r;
+    bool found;
+    if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
+    int status = check_attributes(r, path, e, err);
+    for (int i = 0; i < FKV_RESULTS && !status; i++) {
+        results[i] = NAN;
+        status = fkv_h5_get_double(r, "/", fkv_result_names[i], &results[i], &found, err);
+        if (!status && !found && (e->baseline || i < FKV_RESULT_BASELINE_NLL))
+            status = fkv_fail(err, "%s: %s: expected a number, found nothing", path, fkv_result_names[i]);
+    }
+    double gamma = e->setup->gamma;
+    if (!status && results[FKV_RESULT_GAMMA] != gamma && !(isnan(gamma) && isnan(results[FKV_RESULT_GAMMA])))
+        status = fkv_fail(err, "%s: gamma: expected %.17g, found %.17g: made by another experiment", path, gamma,
+                          results[FKV_RESULT_GAMMA]);
+    fkv_h5_close(r);
+    return status;
 }

@@ -1,78 +1,8 @@
 /* The runner and the run file on the embedded model (data/litbank-1m) over random tokens: what must hold whatever the model says. The numbers themselves
  * are checked against a second implementation by tests/e2e/check_protocols.py. */
-#include "tests/unit/support.h"
+#include "tests/unit/replay/runs.h"
 
 #include "capture/store/h5.h"
-#include "replay/experiment.h"
-
-enum { MOST_TOKENS = 700 };
-
-static struct fkv_engine engine;
-static int32_t tokens[MOST_TOKENS];
-static struct fkv_corpus_document documents[3];
-
-static int open_engine(void **state) {
-    (void)state;
-    static struct fkv_engine_options options;
-    struct fkv_error err = {0};
-    fkv_engine_options_default(&options);
-    options.model = "data/litbank-1m";
-    options.backend = "cpu";
-    if (fkv_engine_open(&options, &engine, &err)) printf("%s\n", err.message);
-    return engine.model ? 0 : -1;
-}
-
-static int close_engine(void **state) {
-    (void)state;
-    fkv_engine_close(&engine);
-    return 0;
-}
-
-/* Three documents of random tokens, together `total`. */
-static struct fkv_corpus random_corpus(int64_t total) {
-    int64_t cut[] = {0, total / 2, total * 3 / 4, total};
-    for (int64_t i = 0; i < total; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
-    for (int d = 0; d < 3; d++)
-        documents[d] = (struct fkv_corpus_document){
-            .name = "random", .text_sha256 = "00", .offset = cut[d], .count = cut[d + 1] - cut[d]};
-    return (struct fkv_corpus){.tokens = tokens, .token_count = total, .documents = documents, .document_count = 3};
-}
-
-struct one_run {
-    struct fkv_plan plan;
-    struct fkv_session *session, *baseline;
-    struct fkv_recorded recorded;
-    struct fkv_perplexity result;
-};
-
-static void run(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol, int64_t tokens_option,
-                struct fkv_policy_options policy) {
-    struct fkv_error err = {0};
-    const struct fkv_config *config = &engine.model->config;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
-    struct fkv_protocol_setting setting = {.tokens = tokens_option,
-                                           .trained_context = config->trained_context,
-                                           .tokenizer_bos = config->bos,
-                                           .bos = config->bos,
-                                           .eos = config->eos};
-    *r = (struct one_run){0};
-    assert_ok(fkv_protocol_parse(protocol, &r->plan, &err), err);
-    assert_ok(fkv_protocol_plan(corpus, &setting, &r->plan, &err), err);
-    struct fkv_session_options options = {.max_tokens = r->plan.longest, .measure_energy = true};
-    assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
-    assert_ok(fkv_session_open(engine.model, &full, &options, &r->baseline, &err), err);
-    assert_ok(fkv_recorded_open(corpus, &r->plan, true, &r->recorded, &err), err);
-    assert_ok(fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, &r->recorded, true, &r->result, &err), err);
-}
-
-static void done(struct one_run *r) {
-    fkv_perplexity_free(&r->result);
-    fkv_recorded_free(&r->recorded);
-    fkv_recorded_free(&r->recorded); /* twice is harmless */
-    fkv_session_close(r->baseline);
-    fkv_session_close(r->session);
-    fkv_plan_free(&r->plan);
-}
 
 static void a_window_that_never_fills_costs_nothing(void **state) {
     (void)state;
@@ -170,15 +100,7 @@ static double column_sum(const char *path, const char *dataset, int64_t elements
 
 static void write_run(const char *path, const struct one_run *r, const struct fkv_corpus *corpus) {
     struct fkv_error err = {0};
-    const struct fkv_experiment experiment = {.model = engine.model,
-                                              .setup = fkv_session_setup(r->session),
-                                              .corpus = corpus,
-                                              .plan = &r->plan,
-                                              .result = &r->result,
-                                              .recorded = &r->recorded,
-                                              .baseline = true,
-                                              .backend = "cpu",
-                                              .command = "test"};
+    const struct fkv_experiment experiment = experiment_of(r, corpus);
     assert_ok(fkv_run_file_write(path, &experiment, &err), err);
     assert_refused(fkv_run_file_write(path, &experiment, &err), err, path);
 }

@@ -1,0 +1,238 @@
+/* Passes and prompts side by side change nothing: whatever the batch, every protocol and policy gives what it gives alone. */
+#include "tests/unit/replay/runs.h"
+
+#include "replay/generate.h"
+
+/* Up to `count` documents of random lengths, together about `total` tokens; the first is no short one, others may have two. */
+static struct fkv_corpus uneven_corpus(int count, int total) {
+    int64_t at = 0;
+    for (int d = 0; d < count; d++) {
+        int size = (d ? 2 : 60) + test_between(0, 2 * total / count);
+        if (at + size > MOST_TOKENS) {
+            count = d;
+            break;
+        }
+        documents[d] = (struct fkv_corpus_document){.name = "random", .text_sha256 = "00", .offset = at, .count = size};
+        at += size;
+    }
+    for (int64_t i = 0; i < at; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
+    return (struct fkv_corpus){.tokens = tokens, .token_count = at, .documents = documents, .document_count = count};
+}
+
+static void assert_sums_close(const struct fkv_sums *found, const struct fkv_sums *expected) {
+    assert_int_equal(found->count, expected->count);
+    assert_close(found->nll, expected->nll, 1e-5, 1e-5);
+    assert_close(found->baseline_nll, expected->baseline_nll, 1e-5, 1e-5);
+    assert_close(found->kl, expected->kl, 1e-5 * (double)expected->count, 1e-5);
+    assert_true(llabs(found->agree - expected->agree) <= 1 + expected->count / 200); /* near ties */
+}
+
+static void assert_columns_close(const float *found, const float *expected, int64_t count, double relative) {
+    for (int64_t i = 0; i < count; i++) {
+        assert_int_equal(isnan(found[i]), isnan(expected[i]));
+        if (!isnan(found[i])) assert_close(found[i], expected[i], 2e-5, relative);
+    }
+}
+
+static void assert_compressions_close(const struct fkv_recorded *found, const struct fkv_recorded *expected) {
+    assert_int_equal(found->compression_count, expected->compression_count);
+    for (int64_t i = 0; i < found->compression_count; i++) {
+        const struct fkv_compression *a = &found->compressions[i], *b = &expected->compressions[i];
+        assert_true(a->pass == b->pass && a->token == b->token && a->layer == b->layer && a->kv_head == b->kv_head);
+        assert_int_equal(a->round, b->round);
+        assert_close(a->energy.key_before, b->energy.key_before, 0, 1e-4);
+        assert_close(a->energy.key_kept, b->energy.key_kept, 0, 1e-4);
+        assert_close(a->energy.value_before, b->energy.value_before, 0, 1e-4);
+        assert_close(a->energy.value_kept, b->energy.value_kept, 0, 1e-4);
+    }
+}
+
+static void assert_runs_close(const struct one_run *found, const struct one_run *expected, int64_t document_count) {
+    const struct fkv_recorded *a = &found->recorded, *b = &expected->recorded;
+    assert_sums_close(&found->result.total, &expected->result.total);
+    for (int64_t d = 0; d < document_count; d++)
+        assert_sums_close(&found->result.documents[d], &expected->result.documents[d]);
+    if (isnan(expected->result.nll_se)) {
+        assert_true(isnan(found->result.nll_se) && isnan(found->result.delta_nll_se));
+    } else {
+        assert_close(found->result.nll_se, expected->result.nll_se, 1e-5, 1e-5);
+        assert_close(found->result.delta_nll_se, expected->result.delta_nll_se, 1e-5, 1e-5);
+    }
+    assert_true(found->result.compressions == expected->result.compressions);
+    assert_int_equal(found->result.statistics.tokens, expected->result.statistics.tokens);
+    assert_int_equal(found->result.statistics.actions, expected->result.statistics.actions);
+    assert_int_equal(found->result.statistics.cache_bytes_peak, expected->result.statistics.cache_bytes_peak);
+    assert_close(found->result.statistics.slots_sum, expected->result.statistics.slots_sum, 0, 1e-9);
+    assert_int_equal(a->count, b->count);
+    assert_columns_close(a->nll, b->nll, a->count, 1e-5);
+    assert_columns_close(a->baseline_nll, b->baseline_nll, a->count, 1e-5);
+    assert_columns_close(a->kl, b->kl, a->count, 1e-5);
+    assert_columns_close(a->round, b->round, a->count, 1e-6);
+    assert_columns_close(a->slots_used, b->slots_used, a->count, 1e-6);
+    assert_columns_close(a->since, b->since, a->count, 1e-6);
+    assert_compressions_close(a, b);
+}
+
+static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
+
+static struct fkv_policy_options random_policy(const char *name) {
+    return (struct fkv_policy_options){
+        .name = name, .window = test_between(20, 70), .sinks = test_between(0, 4), .rescale = true};
+}
+
+/* Two and five lanes, which random documents rarely fill evenly, and more lanes than there are passes. */
+static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpus *corpus, int64_t tokens_option) {
+    for (int p = 0; p < 4; p++) {
+        const int32_t batches[] = {2, 5, 1000};
+        struct fkv_policy_options policy = random_policy(policies[p]);
+        struct one_run alone, together;
+        print_message("%s, %s, window %d, %lld documents\n", protocol, policy.name, policy.window,
+                      (long long)corpus->document_count);
+        run_lanes(&alone, corpus, protocol, tokens_option, policy, 1);
+        for (int b = 0; b < 3; b++) {
+            run_lanes(&together, corpus, protocol, tokens_option, policy, batches[b]);
+            assert_runs_close(&together, &alone, corpus->document_count);
+            done(&together);
+        }
+        done(&alone);
+    }
+}
+
+static void whole_documents_side_by_side_are_what_they_are_alone(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 400);
+    assert_any_batch_agrees("whole", &corpus, 0);
+}
+
+static void windows_side_by_side_are_what_they_are_alone(void **state) {
+    (void)state;
+    test_seed();
+    char protocol[32];
+    struct fkv_corpus corpus = uneven_corpus(3, 400);
+    int window = (int)(corpus.token_count / test_between(3, 4)); /* at least 15 */
+    snprintf(protocol, sizeof protocol, "stride:%d", test_between(window / 2, window));
+    assert_any_batch_agrees(protocol, &corpus, window);
+}
+
+/* Windows that touch and do not overlap have bootstrap blocks that begin in one pass and end in another. */
+static void blocks_of_tokens_do_not_depend_on_the_batch(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
+    assert_any_batch_agrees("stride:70", &corpus, 70);
+}
+
+static void chunks_side_by_side_are_what_they_are_alone(void **state) {
+    (void)state;
+    test_seed();
+    char protocol[32];
+    struct fkv_corpus corpus = random_corpus(test_between(300, 500));
+    snprintf(protocol, sizeof protocol, "chunks:%d", test_between(20, 70));
+    assert_any_batch_agrees(protocol, &corpus, 0);
+}
+
+static void rolling_windows_side_by_side_are_what_they_are_alone(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 400);
+    assert_any_batch_agrees("rolling", &corpus, 0);
+}
+
+static void blocks_side_by_side_are_what_they_are_alone(void **state) {
+    (void)state;
+    test_seed();
+    char protocol[32];
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, 5), 200);
+    snprintf(protocol, sizeof protocol, "blocks:%d", test_between(1, 60));
+    assert_any_batch_agrees(protocol, &corpus, 0);
+}
+
+/* ---- generation ---- */
+
+enum { PROMPTS = 7, GENERATED = 40 };
+
+static void generate(struct fkv_generation generations[PROMPTS], struct fkv_policy_options policy, int32_t lanes,
+                     const struct fkv_generation_options *how) {
+    struct fkv_error err = {0};
+    struct fkv_session *session;
+    struct fkv_generation_times times;
+    struct fkv_generation_options options = *how;
+    options.lanes = lanes;
+    options.block = test_between(lanes, 64);
+    struct fkv_session_options open = {.block = options.block, .sequences = lanes, .max_tokens = 100 + GENERATED};
+    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err), err);
+    assert_ok(fkv_generate(session, generations, PROMPTS, &options, &times, &err), err);
+    fkv_session_close(session);
+}
+
+/* How far apart the logits of two ids are at token `at` of a continuation that is fed again. */
+static double logit_gap(const struct fkv_generation *g, int64_t at, struct fkv_policy_options policy, int32_t a,
+                        int32_t b) {
+    struct fkv_error err = {0};
+    struct fkv_session *session;
+    const int32_t vocab = engine.model->config.vocab;
+    struct fkv_session_options open = {.block = 200, .max_tokens = 100 + GENERATED};
+    int32_t fed[100 + GENERATED];
+    float *logits = malloc((size_t)vocab * sizeof *logits);
+    memcpy(fed, g->prompt, (size_t)g->prompt_count * sizeof *fed);
+    memcpy(fed + g->prompt_count, g->ids, (size_t)at * sizeof *fed);
+    int32_t count = (int32_t)(g->prompt_count + at);
+    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err), err);
+    assert_ok(fkv_session_feed(session, fed, count, &err), err);
+    assert_ok(fkv_session_logits(session, count - 1, 1, logits, &err), err);
+    double gap = fabs((double)logits[a] - logits[b]);
+    fkv_session_close(session);
+    free(logits);
+    return gap;
+}
+
+static void continuations_do_not_depend_on_the_batch(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_generation alone[PROMPTS] = {0}, together[PROMPTS] = {0};
+    for (int p = 0; p < PROMPTS; p++)
+        alone[p] = (struct fkv_generation){.prompt = tokens + p, .prompt_count = test_between(1, 100)};
+    for (int i = 0; i < 200; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
+    for (int turn = 0; turn < 8; turn++) {
+        const int32_t batches[] = {2, 3, PROMPTS, 20};
+        struct fkv_policy_options policy = random_policy(policies[turn / 2]);
+        const struct fkv_generation_options how = {
+            .tokens = GENERATED, .temperature = turn % 2 ? 0.9 : 0, .seed = test_random(), .quiet = true};
+        int32_t lanes = batches[test_between(0, 3)];
+        for (int p = 0; p < PROMPTS; p++) together[p] = alone[p];
+        generate(alone, policy, 1, &how);
+        generate(together, policy, lanes, &how);
+        for (int p = 0; p < PROMPTS; p++) {
+            const struct fkv_generation *a = &alone[p], *b = &together[p];
+            int64_t at = 0;
+            while (at < a->count && at < b->count && a->ids[at] == b->ids[at]) at++;
+            if (at < a->count && at < b->count && how.temperature == 0)
+                assert_true(logit_gap(a, at, policy, a->ids[at], b->ids[at]) < 1e-3); /* a tie but for rounding */
+            else if (how.temperature == 0 || at == a->count || at == b->count)
+                assert_true(a->count == b->count && a->ended == b->ended);
+            else
+                fail_msg("%s, %d lanes, prompt %d: token %lld: drew %d, alone %d", policy.name, lanes, p, (long long)at,
+                         b->ids[at], a->ids[at]);
+        }
+        for (int p = 0; p < PROMPTS; p++) {
+            struct fkv_generation prompt = {.prompt = alone[p].prompt, .prompt_count = alone[p].prompt_count};
+            fkv_generation_free(&alone[p]);
+            fkv_generation_free(&together[p]);
+            alone[p] = prompt;
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whole_documents_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(windows_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(blocks_of_tokens_do_not_depend_on_the_batch),
+        cmocka_unit_test(chunks_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(rolling_windows_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(blocks_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(continuations_do_not_depend_on_the_batch),
+    };
+    return cmocka_run_group_tests(tests, open_engine, close_engine);
+}
