@@ -154,6 +154,6 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
                         r->where, i / r->kv_heads, i % r->kv_heads, n - 1, n, bad, r->gamma[i]);
     }
     *retained = kept;
-    *mean = sum / count;
+    *mean = r->uniform ? r->gamma[0] : sum / count; /* a sum of equals is not exact */
     return FKV_OK;
 }
