@@ -1,7 +1,7 @@
 /* The operation `attend`: stages items and spans and chooses how to compute (attend.cuh). The choice rests on counts, dtypes and the head dimension, never on a span, so
  * that a recorded decode step stays true for every length:
  *   few stacked rows per item (rows * heads <= FEW)         attend_decode.cu, the cache split among blocks, float32 arithmetic
- *   16-bit cache, computing in 16 bits, usual head_dim      attend_prefill.cu, tensor cores
+ *   16-bit cache, computing in 16 bits, usual head_dim      attend_prefill.cu, tensor cores, where a block has the shared memory
  *   everything else                                         attend_general.cu, float32 arithmetic
  * Refused: a head dimension beyond all of them. The contract's promises (spans that do not overlap, every row sees a slot) are not checked here: the reference and the
  * CPU do. */
@@ -27,7 +27,6 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
         span_count = max(span_count, items[i].span + items[i].spans);
     }
     if (!stacked) return FKV_OK;
-    if (cache->bias) return fkv_fail(err, "attention: bias: the cuda backend has no biases of slots yet");
     if (shape->head_dim > fkv_cuda_general_head_dim())
         return fkv_fail(err, "attention: head_dim: expected at most %d, found %d", fkv_cuda_general_head_dim(),
                         shape->head_dim);
@@ -35,13 +34,14 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
     a.q = (const float *)q->data, a.out = (float *)out->data;
     a.cache = fkv_cuda_cache(cache);
     a.count = count, a.heads = shape->heads, a.head_dim = shape->head_dim;
-    a.scale = shape->scale * 1.44269504f; /* log2 e */
+    a.scale = shape->scale * FKV_CUDA_LOG2_E;
+    if (cache->bias) a.bias = (const float *)(cache->bias->data + cache->bias_offset);
     if (fkv_cuda_stage(b, items, count, &a.items, err) || fkv_cuda_stage(b, spans, span_count, &a.spans, err) ||
         fkv_cuda_frequencies(b, shape, &a.inv_freq, err))
         return FKV_FAILED;
     if (stacked <= FEW && fkv_cuda_decode_takes(a.head_dim) && aligned(&a.cache))
         return fkv_cuda_attend_decode(b, &a, stacked, err);
-    if (b->compute != FKV_COMPUTE_F32 && fkv_cuda_prefill_takes(a.head_dim, a.cache.dtype) && aligned(&a.cache))
+    if (b->compute != FKV_COMPUTE_F32 && fkv_cuda_prefill_takes(b, a.head_dim, a.cache.dtype) && aligned(&a.cache))
         return fkv_cuda_attend_prefill(b, &a, stacked, err);
     return fkv_cuda_attend_general(b, &a, stacked, err);
 }

@@ -13,8 +13,9 @@ struct fkv_cuda_attention {
     const struct fkv_attend_item *items; /* [count] */
     const struct fkv_span *spans;
     const double *inv_freq; /* [head_dim / 2] */
+    const float *bias;      /* [cache heads, capacity], or NULL */
     int32_t count, heads, head_dim;
-    float scale; /* on the scores, times log2 e: weights are powers of two */
+    float scale; /* on the scores, times log2 e: weights are powers of two; biases take LOG2_E of their own */
 };
 
 /* The largest rows * heads of an item decides the shape of a launch, and the counts with it; never a span. */
@@ -24,7 +25,7 @@ int fkv_cuda_attend_general(struct fkv_backend *b, const struct fkv_cuda_attenti
                             struct fkv_error *err);
 int fkv_cuda_attend_decode(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
                            struct fkv_error *err);
-bool fkv_cuda_prefill_takes(int32_t head_dim, enum fkv_dtype dtype);
+bool fkv_cuda_prefill_takes(const struct fkv_backend *b, int32_t head_dim, enum fkv_dtype dtype);
 bool fkv_cuda_decode_takes(int32_t head_dim);
 int32_t fkv_cuda_general_head_dim(void); /* the largest it takes */
 size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
@@ -34,6 +35,13 @@ __device__ inline size_t fkv_cuda_stacked_at(const struct fkv_cuda_attention *a,
                                              int32_t m) {
     size_t row = (size_t)(item->row + m / item->heads), head = (size_t)(item->head + m % item->heads);
     return (row * (size_t)a->heads + head) * (size_t)a->head_dim;
+}
+
+#define FKV_CUDA_LOG2_E 1.44269504f
+
+/* The biases of a cache head's slots [capacity]; none: NULL. */
+__device__ inline const float *fkv_cuda_biases(const struct fkv_cuda_attention *a, int32_t cache_head) {
+    return a->bias ? a->bias + (size_t)cache_head * (size_t)a->cache.capacity : NULL;
 }
 
 /* Slots [*low, *high) of a span that some row of [row, last] sees. */

@@ -93,8 +93,8 @@ __device__ inline void turn_queries(const struct fkv_cuda_attention *a, const st
 
 /* One step: DEEP slots of every group of lanes. */
 template <typename T, int LANES, int M>
-__device__ inline void attend_step(const struct piece *p, const float q[M][CHANNELS], const int32_t row[M],
-                                   int32_t step, char *ring, struct state<M> *st) {
+__device__ inline void attend_step(const struct piece *p, const float *bias, const float q[M][CHANNELS],
+                                   const int32_t row[M], int32_t step, char *ring, struct state<M> *st) {
     float s[M][DEEP];
 #pragma unroll
     for (int deep = 0; deep < DEEP; deep++) {
@@ -109,6 +109,11 @@ __device__ inline void attend_step(const struct piece *p, const float q[M][CHANN
 #pragma unroll
             for (int lanes = LANES / 2; lanes; lanes /= 2) dot += __shfl_xor_sync(FKV_CUDA_ALL_LANES, dot, lanes);
             s[m][deep] = slot < p->end ? dot : -INFINITY;
+        }
+        if (bias && slot < p->end) {
+            float added = FKV_CUDA_LOG2_E * bias[slot];
+#pragma unroll
+            for (int m = 0; m < M; m++) s[m][deep] += added;
         }
         if (p->limited)
 #pragma unroll
@@ -144,6 +149,7 @@ __device__ inline void attend_piece(const struct fkv_cuda_attention *a, const st
                                     int32_t first, const struct fkv_span *span, const struct piece *p, float *turned,
                                     char *ring, struct state<M> *st) {
     const int groups = THREADS / LANES, lane = (int)threadIdx.x % LANES;
+    const float *bias = fkv_cuda_biases(a, item->cache_head);
     int32_t steps = (p->end - p->first + groups * DEEP - 1) / (groups * DEEP);
     for (int32_t step = 0; step < STAGES; step++) copy_step<T, LANES>(a, p, item->cache_head, step, ring);
     __syncthreads(); /* the piece before this one has read its queries */
@@ -159,7 +165,7 @@ __device__ inline void attend_piece(const struct fkv_cuda_attention *a, const st
 #pragma unroll 1
     for (int32_t step = 0; step < steps; step++) {
         ptx_copy_wait<STAGES - 1>(); /* of this lane's own copies, which nobody else reads */
-        attend_step<T, LANES, M>(p, q, row, step, ring, st);
+        attend_step<T, LANES, M>(p, bias, q, row, step, ring, st);
         copy_step<T, LANES>(a, p, item->cache_head, step + STAGES, ring);
     }
     ptx_copy_wait<0>();

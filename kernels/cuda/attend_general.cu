@@ -5,6 +5,8 @@
  * rows y, y + 16, .. and slots or channels x, x + 16, ..; the 16 threads of a row are half a warp. Shared memory holds the rotated queries, one tile that is first K and
  * then V, and the weights, all in float32, each row one element longer than head_dim so that 16 rows lie in 16 banks.
  *
+ * A head_dim beyond 128 takes tiles of 16 x 16, for the largest of 512 must fit the 99 KiB that some GPUs give a block.
+ *
  * Figures (arithmetic). 64 x 64: 16 fused multiply-adds per 8 reads of shared memory in Q K^T, 32 per 12 in P V; shared memory is the limit, at about a quarter of
  * the float32 peak of 67 TFLOP/s. */
 #include "kernels/cuda/attend.cuh"
@@ -73,7 +75,8 @@ __device__ inline void score_tile(const float *q, const float *key, int head_dim
 /* Scores -> weights [TILE, TILE + 1], what a row has scaled to its new largest score. */
 template <int EACH, int OUT>
 __device__ inline void soften_tile(const struct tile *tile, const struct fkv_span *span, int32_t slot,
-                                   float s[EACH][EACH], float *weights, struct state<EACH, OUT> *st) {
+                                   const float *bias, float s[EACH][EACH], float *weights,
+                                   struct state<EACH, OUT> *st) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -83,7 +86,10 @@ __device__ inline void soften_tile(const struct tile *tile, const struct fkv_spa
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
             int32_t at = slot + x + SIDE * j;
-            if (at < low || at >= high) s[i][j] = -INFINITY;
+            if (at < low || at >= high)
+                s[i][j] = -INFINITY;
+            else if (bias)
+                s[i][j] = fmaf(FKV_CUDA_LOG2_E, bias[at], s[i][j]);
             top = fmaxf(top, s[i][j]);
         }
 #pragma unroll
@@ -132,6 +138,7 @@ static __global__ void __launch_bounds__(THREADS) attend_general_kernel(struct f
     tile.row = tile.first / tile.item->heads;
     tile.last = (tile.first + tile.m - 1) / tile.item->heads;
     const size_t head = (size_t)tile.item->cache_head * (size_t)a.cache.capacity;
+    const float *bias = fkv_cuda_biases(&a, tile.item->cache_head);
     struct state<EACH, OUT> st;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -151,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS) attend_general_kernel(struct f
             load_tile<T, TILE>(&a, (const T *)a.cache.key + at, high - slot, slots);
             __syncthreads();
             score_tile<EACH>(q, slots, d, s);
-            soften_tile<EACH, OUT>(&tile, span, slot, s, weights, &st);
+            soften_tile<EACH, OUT>(&tile, span, slot, bias, s, weights, &st);
             __syncthreads(); /* the keys have been read, the weights are there */
             load_tile<T, TILE>(&a, (const T *)a.cache.value + at, high - slot, slots);
             __syncthreads();
@@ -181,9 +188,9 @@ int fkv_cuda_attend_general(struct fkv_backend *b, const struct fkv_cuda_attenti
         small
             ? fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 4, 8>,
                                     attend_general_kernel<__half, 4, 8>, attend_general_kernel<__nv_bfloat16, 4, 8>)
-            : fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 2, 32>,
-                                    attend_general_kernel<__half, 2, 32>, attend_general_kernel<__nv_bfloat16, 2, 32>);
-    int32_t tile = small ? 64 : 32, tiles = (stacked + tile - 1) / tile;
+            : fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 1, 32>,
+                                    attend_general_kernel<__half, 1, 32>, attend_general_kernel<__nv_bfloat16, 1, 32>);
+    int32_t tile = small ? 64 : 16, tiles = (stacked + tile - 1) / tile;
     size_t shared = (size_t)tile * (size_t)(2 * (a->head_dim + 1) + tile + 1) * sizeof(float);
     return fkv_cuda_launch(b, "attention in float32", chosen, dim3((unsigned)(tiles * a->count)), dim3(THREADS), shared,
                            err, *a, tiles);

@@ -1,5 +1,5 @@
 /* Attention of many query rows, on tensor cores: softmax(scale q.k) v by tiles with a running softmax (Milakov and Gimelshein, arXiv 1805.02867), scores and weights in
- * registers alone, as FlashAttention-2 arranges it (Dao, arXiv 2307.08691). Takes 16-bit caches with a head_dim of 64, 80, 96, 128 or 256; refuses nothing, for
+ * registers alone, as FlashAttention-2 arranges it (Dao, arXiv 2307.08691). Takes 16-bit caches with a head_dim of 64, 80, 96, 128 or 256 (the last where a block may have 112 KiB of shared memory); refuses nothing, for
  * attend.cu asks fkv_cuda_prefill_takes first.
  *
  * Shape. A block is 128 or 64 stacked rows (attend.cuh) of one item, 4 warps of 32 or 16. The query heads of a group are stacked, so they share every load of K and
@@ -154,6 +154,21 @@ template <int M> __device__ inline int32_t own_row(int m, int h) {
     return (int32_t)threadIdx.x / 32 * 16 * M + m * 16 + h * 8 + (int32_t)threadIdx.x % 32 / 4;
 }
 
+/* Biases of slots from `slot` on, below `high`. */
+template <int M>
+__device__ inline void bias_tile(const float *bias, int32_t slot, int32_t high, float s[M][KEYS / 8][4]) {
+    int32_t column = slot + 2 * ((int32_t)threadIdx.x % 4);
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            int32_t at = column + 8 * n + e;
+            float added = at < high ? FKV_CUDA_LOG2_E * bias[at] : 0;
+#pragma unroll
+            for (int m = 0; m < M; m++) s[m][n][e] += added, s[m][n][2 + e] += added;
+        }
+}
+
 /* -infinity where a row does not see a slot. rows [16 M WARPS]: the row of the item that a stacked row of the block belongs to. */
 template <int M>
 __device__ inline void limit_tile(const int32_t *rows, const struct fkv_span *span, int32_t slot,
@@ -207,6 +222,7 @@ __device__ inline void attend_span(const struct fkv_cuda_attention *a, const str
     const T *q = shared + (int)threadIdx.x / 32 * 16 * M * (D + 8);
     const size_t head = (size_t)tile->item->cache_head * (size_t)a->cache.capacity * D;
     const T *key = (const T *)a->cache.key + head, *value = (const T *)a->cache.value + head;
+    const float *bias = fkv_cuda_biases(a, tile->item->cache_head);
     int32_t low, high;
     fkv_cuda_seen(span, tile->row, tile->last, &low, &high);
     if (low >= high) return;
@@ -223,6 +239,7 @@ __device__ inline void attend_span(const struct fkv_cuda_attention *a, const str
         ptx_copy_wait<0>();
         __syncthreads(); /* V is there, and K is no longer read */
         if (slot + KEYS < high) copy_tile<T, D>(key + (size_t)(slot + KEYS) * D, high - slot - KEYS, key_tile);
+        if (bias) bias_tile<M>(bias, slot, high, s);
         if (slot < whole_from || slot + KEYS > whole_until) limit_tile<M>(rows, span, slot, s);
         soften_tile<D, M>(st, s);
         add_values<T, D, M>(s, value_tile, st->o);
@@ -300,16 +317,23 @@ static const struct choice *find(int32_t head_dim) {
     return NULL;
 }
 
-bool fkv_cuda_prefill_takes(int32_t head_dim, enum fkv_dtype dtype) { return dtype != FKV_F32 && find(head_dim); }
+static size_t shared_bytes(int32_t rows, int32_t head_dim) {
+    return (size_t)(rows + 2 * KEYS) * (size_t)(head_dim + 8) * 2 + (size_t)rows * sizeof(int32_t);
+}
+
+bool fkv_cuda_prefill_takes(const struct fkv_backend *b, int32_t head_dim, enum fkv_dtype dtype) {
+    return dtype != FKV_F32 && find(head_dim) && shared_bytes(WARPS * 16, head_dim) <= b->shared_limit;
+}
 
 int fkv_cuda_attend_prefill(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
                             struct fkv_error *err) {
     const struct choice *choice = find(a->head_dim);
     /* The larger tile halves the traffic through shared memory, if there are enough of them to give every multiprocessor two. */
     int32_t large = WARPS * 32, blocks = (stacked + large - 1) / large * a->count;
-    int wide = choice->bf16[1] && stacked > large / 2 && blocks >= 2 * b->multiprocessors;
+    int wide = choice->bf16[1] && stacked > large / 2 && blocks >= 2 * b->multiprocessors &&
+               shared_bytes(large, a->head_dim) <= b->shared_limit;
     int32_t rows = wide ? large : large / 2, tiles = (stacked + rows - 1) / rows;
-    size_t shared = (size_t)(rows + 2 * KEYS) * (size_t)(a->head_dim + 8) * 2 + (size_t)rows * sizeof(int32_t);
     return fkv_cuda_launch(b, "attention", a->cache.dtype == FKV_BF16 ? choice->bf16[wide] : choice->f16[wide],
-                           dim3((unsigned)(tiles * a->count)), dim3(THREADS), shared, err, *a, tiles);
+                           dim3((unsigned)(tiles * a->count)), dim3(THREADS), shared_bytes(rows, a->head_dim), err, *a,
+                           tiles);
 }

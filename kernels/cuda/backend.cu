@@ -146,7 +146,7 @@ int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend 
     if (!b) return fkv_fail(err, "out of memory");
     b->device = options->device;
     b->multiprocessors = properties.multiProcessorCount;
-    b->shared_limit = properties.sharedMemPerBlockOptin - 1024;
+    b->shared_limit = properties.sharedMemPerBlockOptin - FKV_CUDA_STATIC_SHARED;
     b->compute = options->compute;
     fkv_cuda_use_device(b);
     if (set_up(b, err)) {
@@ -224,9 +224,9 @@ static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limit
     return l;
 }
 
-/* The most that one operation stages: an item and a span each, what attention makes of them, and for gather every head's list of slots. */
+/* The most that one operation stages: an item and a span each, tokens, and lists of slots. */
 static size_t staging_bytes(const struct fkv_limits *l) {
-    return (size_t)l->items * (256 + sizeof(int32_t) * (size_t)l->slots) + 64 * (size_t)l->rows;
+    return 256 * (size_t)l->items + 64 * (size_t)l->rows + fkv_cuda_gather_staging(l);
 }
 
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {

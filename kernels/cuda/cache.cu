@@ -7,6 +7,7 @@
  * read before it is wholly written never overwrites what a later run reads; so a run goes through registers between two barriers, and one block has all slots of a
  * (cache head, keys or values, 32 pairs of channels). That bounds the parallelism by heads, which is enough where layers act together; copying
  * to scratch and back would have none of it and costs twice the bytes. Heads that act together mostly keep the same slots: a list equal to the one before is staged once.
+ * GROUP items go at a time, which bounds the staging of lists that all differ.
  *
  * Energies are summed in double before anything moves, in an order that depends on the sizes alone. What is not checked: that slots lie in the cache and lists ascend.
  *
@@ -210,6 +211,10 @@ static int gather_group(struct fkv_backend *b, const struct fkv_attention_shape 
 
 static_assert(sizeof(struct fkv_energy) == 4 * sizeof(double), "the kernels write its fields as four doubles");
 
+size_t fkv_cuda_gather_staging(const struct fkv_limits *limits) {
+    return (size_t)min(limits->items, (int32_t)GROUP) * (size_t)limits->slots * sizeof(int32_t);
+}
+
 size_t fkv_cuda_cache_scratch(const struct fkv_limits *limits) {
     return GROUP * 4 * PARTS * sizeof(double) + (size_t)limits->items * sizeof(struct fkv_energy);
 }
@@ -220,10 +225,12 @@ int fkv_cuda_gather(struct fkv_backend *b, const struct fkv_attention_shape *sha
     const double *inv_freq;
     if (fkv_cuda_outside_step(b, "gather", err) || fkv_cuda_frequencies(b, shape, &inv_freq, err)) return FKV_FAILED;
     double *all = (double *)b->scratch + GROUP * 4 * PARTS;
-    for (int32_t i = 0; i < count; i += GROUP)
+    for (int32_t i = 0; i < count; i += GROUP) {
+        fkv_cuda_staging_restart(b); /* copied over only after the group before has run */
         if (gather_group(b, shape, cache, items + i, min(count - i, (int32_t)GROUP), inv_freq,
                          energy ? all + 4 * i : NULL, err))
             return FKV_FAILED;
+    }
     if (!energy || !count) return FKV_OK;
     if (fkv_cuda_check(cudaMemcpyAsync(energy, all, (size_t)count * sizeof *energy, cudaMemcpyDeviceToHost, b->stream),
                        "gather", err))

@@ -28,11 +28,12 @@ struct fkv_cuda_staging;     /* memory.cu */
 struct fkv_cuda_fetching;    /* fetch.cu */
 struct fkv_cuda_frequencies; /* backend.cu */
 
-enum { FKV_CUDA_RESULTS = 1 << 16 };
+/* STATIC_SHARED: static arrays of a kernel that asks for more dynamic shared memory than it gets without asking. Both together count against what a block may have. */
+enum { FKV_CUDA_RESULTS = 1 << 16, FKV_CUDA_STATIC_SHARED = 12 << 10 };
 
 struct fkv_backend {
     int device, multiprocessors;
-    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes; 1 KiB of static arrays fits beside it */
+    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes; FKV_CUDA_STATIC_SHARED fits beside it */
     enum fkv_compute compute;
     cudaStream_t stream;
     cublasHandle_t blas;
@@ -103,6 +104,7 @@ int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error 
 size_t fkv_cuda_matmul_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_attend_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 size_t fkv_cuda_cache_scratch(const struct fkv_limits *limits);
+size_t fkv_cuda_gather_staging(const struct fkv_limits *limits); /* its lists of slots */
 size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 
 /* The life of what the files own; create leaves nothing behind where it fails, release takes what is half made. */

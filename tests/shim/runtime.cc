@@ -259,7 +259,8 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes) { return cudaMemsetAsy
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
     shim_lock lock;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return shim_status(cudaSuccess);
-    if (value < 0 || value > 227 << 10) return shim_status(cudaErrorInvalidValue);
+    if (value < 0 || value > (227 - 12) << 10) /* as if every kernel had 12 KiB of static arrays, which count too */
+        return shim_status(cudaErrorInvalidValue);
     shared_limits[kernel] = (size_t)value;
     return shim_status(cudaSuccess);
 }

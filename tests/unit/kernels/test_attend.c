@@ -85,9 +85,9 @@ static void assert_rows_close(const struct fkv_attention_shape *s, struct both o
     free(found), free(expected);
 }
 
-/* Gives most caches biases, somewhere in a larger buffer. The CUDA backend has none yet, and refuses them. */
+/* Gives most caches biases, somewhere in a larger buffer. */
 static void random_bias(struct cache *c) {
-    if (!strcmp(tested.ops->name, "cuda") || test_between(0, 3) == 0) return;
+    if (test_between(0, 3) == 0) return;
     size_t skip = (size_t)test_between(0, 30), count = (size_t)c->heads * (size_t)c->tested.capacity;
     float *bias = random_numbers(skip + count, 0, 3);
     c->tested.bias = upload(tested, bias, 4 * (skip + count));
@@ -177,7 +177,6 @@ static void one_row_over_many_slots(void **state) {
 /* A slot that stands for m tokens: the log of m as its bias counts it m times. */
 static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
     (void)state;
-    if (!strcmp(tested.ops->name, "cuda")) skip();
     for (int round = 0; round < 12; round++) {
         struct fkv_attention_shape s = shape_of(round);
         s.heads /= s.kv_heads, s.kv_heads = 1;

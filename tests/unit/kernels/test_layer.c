@@ -161,6 +161,41 @@ static void projections_add_to_the_residual(void **state) {
     }
 }
 
+/* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and columns enough for several warps to share an output. */
+static void few_rows_of_wide_matrices(void **state) {
+    (void)state;
+    static const int widths[] = {1024, 2048, 4096, 1032, 3000};
+    for (int rows = 1; rows <= 9; rows++) {
+        struct fkv_attention_shape s = shape_of(rows);
+        enum fkv_dtype t = (enum fkv_dtype)((rows + first_round) % 3);
+        int dim = s.dim = widths[(rows + first_round) % 5], outputs = test_between(1, 50);
+        struct weight norm = random_weight(t, 1, dim, 1, 0.2), w = random_weight(t, outputs, dim, 0, 0.1),
+                      up = random_weight(t, outputs, dim, 0, 0.1);
+        double size = 1.02 * 0.1 * sqrt(dim);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = outputs, .vocab = outputs, .attention = s});
+        struct both x = random_both((size_t)(rows * dim), 0, 1), y = random_both((size_t)(rows * outputs), 0, 1);
+        assert_ok(tested.ops->project_residual(tested.b, &w.tested, x.tested, rows, y.tested, &err), err);
+        assert_ok(reference.ops->project_residual(reference.b, &w.reference, x.reference, rows, y.reference, &err),
+                  err);
+        assert_product_close(y, t, 0.1 * sqrt(dim));
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0, rows, y.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference, x.reference, 0, rows,
+                                             y.reference, &err),
+                  err);
+        assert_product_close(y, t, size);
+        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-5f, &w.tested, &up.tested, x.tested, rows,
+                                           y.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-5f, &w.reference, &up.reference,
+                                              x.reference, rows, y.reference, &err),
+                  err);
+        assert_product_close(y, t, 2 * size * size);
+        release(x), release(y);
+        release_weight(&norm), release_weight(&w), release_weight(&up);
+    }
+}
+
 /* With g and u of deviation s = 1.02 * 0.5 sqrt(dim), silu(g) u errs by |silu'(g) u| e_g + |silu(g)| e_u, both about s times as much as g and u themselves. */
 static void gate_and_up_make_a_swiglu(void **state) {
     (void)state;
@@ -220,6 +255,7 @@ int main(void) {
         cmocka_unit_test(rotation_holds_at_large_positions_in_place_and_from_a_row_on),
         cmocka_unit_test(projections_add_to_the_residual),
         cmocka_unit_test(gate_and_up_make_a_swiglu),
+        cmocka_unit_test(few_rows_of_wide_matrices),
         cmocka_unit_test(logits_of_some_rows),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
