@@ -46,6 +46,11 @@ int fkv_figure_create(double width, double height, int rows, int columns, const 
     return FKV_OK;
 }
 
+static void free_axis(struct fkv_axis *axis) {
+    for (int i = 0; axis->names && i < axis->name_count; i++) free((char *)axis->names[i]);
+    free((char **)axis->names), free((char *)axis->label);
+}
+
 static void free_panel(struct fkv_panel *p) {
     for (int i = 0; i < p->count; i++) {
         struct fkv_item *item = &p->items[i];
@@ -53,7 +58,7 @@ static void free_panel(struct fkv_panel *p) {
     }
     if (p->map) free(p->map->values), free(p->map->row_names), free(p->map->column_names);
     free(p->map), free(p->items), free(p->title), free(p->top_label);
-    free((char *)p->x.label), free((char *)p->y.label);
+    free_axis(&p->x), free_axis(&p->y);
 }
 
 void fkv_figure_destroy(struct fkv_figure *f) {
@@ -77,10 +82,14 @@ static struct fkv_panel *find_panel(struct fkv_figure *f, int panel, struct fkv_
 }
 
 static int copy_axis(struct fkv_axis *to, const struct fkv_axis *from, struct fkv_error *err) {
-    char *label = (char *)to->label;
+    free_axis(to);
     *to = *from;
+    to->label = NULL, to->names = NULL;
+    char *label = NULL, **names = from->name_count > 0 ? calloc((size_t)from->name_count, sizeof *names) : NULL;
     int rc = copy_text(&label, from->label, err);
-    to->label = label;
+    to->label = label, to->names = (const char *const *)names;
+    if (from->name_count > 0 && !names) return fkv_fail(err, "figure: out of memory");
+    for (int i = 0; !rc && i < from->name_count; i++) rc = copy_text(&names[i], from->names[i], err);
     if (from->logarithmic && (from->low <= 0 || from->high <= 0))
         return fkv_fail(err, "figure: expected a logarithmic axis above 0, found [%g, %g]", from->low, from->high);
     return rc;

@@ -19,6 +19,8 @@ struct fkv_axis {
     double low, high; /* or FKV_FIT */
     bool logarithmic; /* what is not positive breaks the line */
     bool zero; /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left, behind a break */
+    int name_count; /* > 0: a linear axis of named things at 0, 1, 2, ... instead of numbers, from -0.5 to name_count - 0.5 */
+    const char *const *names; /* [name_count] */
 };
 
 struct fkv_color {
@@ -36,6 +38,7 @@ struct fkv_line {
     double width;
     bool dashed;
     bool markers;
+    bool scattered; /* markers alone, no line between them */
 };
 
 /* Beside the panels, for what is coloured by a number. */
@@ -59,8 +62,9 @@ int fkv_figure_note(struct fkv_figure *f, const char *text, struct fkv_error *er
 /* Panels are numbered row by row from 0; one that never gets axes stays empty. With `top_label` (may be NULL) a second x axis on top shows x * top_scale. */
 int fkv_figure_axes(struct fkv_figure *f, int panel, const char *title, const struct fkv_axis *x,
                     const struct fkv_axis *y, const char *top_label, double top_scale, struct fkv_error *err);
+/* x, y [n]; NaN breaks the line. Over a heat map, cell (row r, column c) is centred on x = c, y = r. */
 int fkv_figure_line(struct fkv_figure *f, int panel, const struct fkv_line *style, int n, const double *x,
-                    const double *y, struct fkv_error *err); /* x, y [n]; NaN breaks the line */
+                    const double *y, struct fkv_error *err);
 int fkv_figure_band(struct fkv_figure *f, int panel, const char *label, struct fkv_color color, int n, const double *x,
                     const double *low, const double *high, struct fkv_error *err); /* [n] each */
 /* values [rows, columns], row 0 at the top, coloured from low to high; names [rows] and [columns] are the ticks. The panel's axes give the labels only. */

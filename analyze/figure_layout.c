@@ -69,6 +69,8 @@ static void find_ranges(struct fkv_figure *f) {
         if (!f->share) extend_panel(&x, &y, p);
         settle(&p->x, x, 0.02, &p->sx);
         settle(&p->y, y, 0.05, &p->sy);
+        if (p->x.name_count) p->sx = (struct fkv_scale){.low = -0.5, .high = p->x.name_count - 0.5};
+        if (p->y.name_count) p->sy = (struct fkv_scale){.low = -0.5, .high = p->y.name_count - 0.5};
         if (p->map) {
             p->sx = (struct fkv_scale){.low = -0.5, .high = p->map->columns - 0.5};
             p->sy = (struct fkv_scale){.low = p->map->rows - 0.5, .high = -0.5};
@@ -138,6 +140,18 @@ static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int
     }
 }
 
+/* Every name has its tick; of those that would run into each other, the later go without words. */
+static void text_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s, bool upright,
+                       struct fkv_ticks *t) {
+    int hit;
+    t->count = axis->name_count < FKV_TICKS ? axis->name_count : FKV_TICKS;
+    for (int i = 0; i < t->count; i++) {
+        t->at[i] = i;
+        snprintf(t->label[i], sizeof t->label[0], "%s", axis->names[i]);
+    }
+    while ((hit = colliding(cr, t, s, 1, upright)) >= 0) t->label[hit][0] = 0;
+}
+
 static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
     fix_scale(p);
     if (p->map) {
@@ -145,8 +159,14 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
         name_ticks(cr, &p->sy, true, p->map->rows, p->map->row_names, 0, &p->ty);
         return;
     }
-    fit_ticks(cr, &p->sx, 1, false, &p->tx);
-    fit_ticks(cr, &p->sy, 1, true, &p->ty);
+    if (p->x.name_count)
+        text_ticks(cr, &p->x, &p->sx, false, &p->tx);
+    else
+        fit_ticks(cr, &p->sx, 1, false, &p->tx);
+    if (p->y.name_count)
+        text_ticks(cr, &p->y, &p->sy, true, &p->ty);
+    else
+        fit_ticks(cr, &p->sy, 1, true, &p->ty);
     if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, &p->tt);
 }
 

@@ -96,9 +96,11 @@ static void paint_entry(struct fkv_figure *f, cairo_t *cr, const struct fkv_item
         cairo_set_dash(cr, dash, 2, 0);
         if (!s->dashed) cairo_set_dash(cr, NULL, 0, 0);
         cairo_set_line_width(cr, fmax(s->width, 1));
-        cairo_move_to(cr, x, y);
-        cairo_line_to(cr, x + handle, y);
-        cairo_stroke(cr);
+        if (!s->scattered) {
+            cairo_move_to(cr, x, y);
+            cairo_line_to(cr, x + handle, y);
+            cairo_stroke(cr);
+        }
         cairo_set_dash(cr, NULL, 0, 0);
         if (s->markers) {
             cairo_arc(cr, x + handle / 2, y, s->width + 0.8, 0, 2 * M_PI);

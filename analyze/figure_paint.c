@@ -69,7 +69,7 @@ static void paint_line(const struct fkv_panel *p, cairo_t *cr, const struct fkv_
     if (item->style.dashed) cairo_set_dash(cr, dash, 2, 0);
     bool drawing = false;
     double alone_x = NAN, alone_y = NAN; /* a point between two breaks is drawn as a dot */
-    for (int k = 0; k <= item->n; k++) {
+    for (int k = 0; !item->style.scattered && k <= item->n; k++) {
         bool strip = k < item->n && p->sx.zero && item->x[k] == 0;
         double x = k < item->n ? fkv_scale_at(&p->sx, item->x[k]) : NAN;
         double y = k < item->n ? fkv_scale_at(&p->sy, item->y[k]) : NAN;
@@ -200,10 +200,12 @@ static void paint_labels(struct fkv_figure *f, const struct fkv_panel *p, cairo_
 }
 
 static void paint_panel(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
-    if (p->map)
+    if (p->map) {
         paint_map(f, p, cr);
-    else
+        for (int i = 0; i < p->count; i++) paint_line(p, cr, &p->items[i]);
+    } else {
         paint_items(p, cr);
+    }
     paint_frame(p, cr);
     paint_ticks(f, p, cr);
     if (!f->share) paint_labels(f, p, cr);

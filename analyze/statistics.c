@@ -15,7 +15,7 @@ static uint64_t mix(uint64_t z) { /* splitmix64's finaliser (Steele, Lea, Flood 
 
 static uint64_t next(uint64_t *state) { return mix(*state += 0x9e3779b97f4a7c15u); }
 
-static int32_t below(uint64_t *state, int32_t limit) {
+int32_t fkv_draw_below(uint64_t *state, int32_t limit) {
     return (int32_t)(((next(state) >> 32) * (uint64_t)limit) >> 32);
 }
 
@@ -31,7 +31,7 @@ static void draw_weights(const struct fkv_error_model *m, double *weight) {
         double *w = weight + (size_t)r * (size_t)blocks, total = 0;
         memset(w, 0, (size_t)blocks * sizeof *w);
         for (int32_t i = 0; i < blocks; i++) {
-            int32_t b = below(&state, blocks);
+            int32_t b = fkv_draw_below(&state, blocks);
             w[b] += 1;
             total += m->block_weight[b];
         }
@@ -189,7 +189,7 @@ void fkv_average_free(struct fkv_average *a) {
 void fkv_permutation(uint64_t key, int32_t n, int32_t *order) {
     for (int32_t i = 0; i < n; i++) order[i] = i;
     for (int32_t i = n - 1; i > 0; i--) {
-        int32_t j = below(&key, i + 1), moved = order[i];
+        int32_t j = fkv_draw_below(&key, i + 1), moved = order[i];
         order[i] = order[j];
         order[j] = moved;
     }

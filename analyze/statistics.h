@@ -50,6 +50,9 @@ void fkv_average_add(struct fkv_average *a, int32_t document, double share, int6
 void fkv_average_error(struct fkv_average *a, double *se);
 void fkv_average_free(struct fkv_average *a); /* harmless on a zeroed struct and a second time */
 
+/* A number in [0, limit), uniform (splitmix64); moves *state on. */
+int32_t fkv_draw_below(uint64_t *state, int32_t limit);
+
 /* A uniformly random permutation of 0 .. n-1 (Fisher-Yates over splitmix64) that depends on `key` alone. */
 void fkv_permutation(uint64_t key, int32_t n, int32_t *order /* [n] */);
 /* Key of draw `draw` for the segment of this recording that starts at token `start` of it: the same whatever the order of recordings and the threads. */
