@@ -152,6 +152,7 @@ int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, b
         fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || check_needs(a, o, null, err))
         return FKV_FAILED;
     const char *model = fkv_capture_info(a->capture)->model_name;
+    a->wanted = fkv_capture_info(a->capture)->states;
     a->provenance =
         (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command, model ? model : ""};
     return FKV_OK;
@@ -171,10 +172,10 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
     struct fkv_measurement m = {
         .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null, .progress = &progress};
     int states = 0, status = FKV_OK;
-    for (int state = 0; state < FKV_STATES; state++) states += info->states >> state & 1;
+    for (int state = 0; state < FKV_STATES; state++) states += a->wanted >> state & 1;
     fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states, o->common.quiet);
     for (int state = 0; !status && state < FKV_STATES; state++) {
-        if (!(info->states >> state & 1)) continue;
+        if (!(a->wanted >> state & 1)) continue;
         status = fkv_spectrum_measure(&m, (enum fkv_state)state, &a->spectra[a->states], err);
         if (!status) a->states++;
     }

@@ -12,6 +12,8 @@
 int fkv_command_spectrum(int argc, char **argv);
 int fkv_command_error(int argc, char **argv);
 int fkv_command_merge(int argc, char **argv);
+int fkv_command_gamma(int argc, char **argv);
+int fkv_command_impulse(int argc, char **argv);
 
 struct fkv_common_options {
     const char *out, *backend;
@@ -34,13 +36,14 @@ void fkv_cut_options_default(struct fkv_cut_options *o);
 /* The command line as a shell would take it back: malloc'd, NULL when there is no memory. */
 char *fkv_command_line(int argc, char **argv);
 
-/* One run of `spectrum` or `error`: the capture, its cut, workers, and what is found. */
+/* One run of `spectrum`, `error` or `gamma`: the capture, its cut, workers, and what is found. */
 struct fkv_analysis {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct fkv_workers workers;
     char *command; /* owned */
     struct fkv_provenance provenance;
+    uint32_t wanted; /* bit i: state i is measured; all that the capture has unless the command wants fewer */
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
@@ -48,10 +51,10 @@ struct fkv_analysis {
  * fkv_command_line) becomes its own, whatever happens. */
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
                       struct fkv_error *err);
-/* Makes the output folder, refuses one with files that are not ours, opens the workers. `group`: "spectrum" or "error". */
+/* Makes the output folder, refuses one with files that are not ours, opens the workers. `group`: the command's name. */
 int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
                        struct fkv_error *err);
-/* Fills spectra, one per state of the capture. */
+/* Fills spectra, one per wanted state. */
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err);
 void fkv_analysis_close(struct fkv_analysis *a);
 

@@ -54,7 +54,8 @@ static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc
 static int write_all(const struct fkv_analysis *a, const struct options *o, const struct fkv_error_curves *curves,
                      struct fkv_error *err) {
     const char *folder = o->cut.common.out;
-    const struct fkv_findings findings = {&a->provenance, a->states, a->spectra, curves};
+    const struct fkv_findings findings = {
+        .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .curves = curves};
     if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err)) return FKV_FAILED;
     for (int32_t i = 0; i < a->states; i++)
         if (fkv_plot_error(&curves[i], folder, &a->provenance, err) ||

@@ -54,7 +54,7 @@ static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc
 
 static int write_all(const struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
     const char *folder = o->cut.common.out;
-    const struct fkv_findings findings = {&a->provenance, a->states, a->spectra, NULL};
+    const struct fkv_findings findings = {.provenance = &a->provenance, .states = a->states, .spectra = a->spectra};
     if (fkv_results_write(folder, &findings, err) || fkv_spectrum_csv(folder, a->spectra, a->states, err))
         return FKV_FAILED;
     for (int32_t i = 0; i < a->states; i++)

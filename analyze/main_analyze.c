@@ -11,7 +11,11 @@ const char *argp_program_version = "freqkv-analyze " FKV_VERSION;
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {{"spectrum", fkv_command_spectrum}, {"error", fkv_command_error}, {"merge", fkv_command_merge}};
+} commands[] = {{"spectrum", fkv_command_spectrum},
+                {"error", fkv_command_error},
+                {"gamma", fkv_command_gamma},
+                {"impulse", fkv_command_impulse},
+                {"merge", fkv_command_merge}};
 
 struct choice {
     const struct command *command;
@@ -20,11 +24,11 @@ struct choice {
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct choice *choice = state->input;
-    if (key == ARGP_KEY_NO_ARGS) argp_error(state, "expected a command: spectrum, error or merge");
+    if (key == ARGP_KEY_NO_ARGS) argp_error(state, "expected a command; --help lists them");
     if (key != ARGP_KEY_ARG) return ARGP_ERR_UNKNOWN;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(arg, commands[i].name)) choice->command = &commands[i];
-    if (!choice->command) argp_error(state, "unknown command \"%s\": expected spectrum, error or merge", arg);
+    if (!choice->command) argp_error(state, "unknown command \"%s\"; --help lists those there are", arg);
     choice->index = state->next - 1;
     state->next = state->argc; /* the rest is the command's own */
     return 0;
@@ -34,6 +38,8 @@ static const char doc[] =
     "What a capture of keys and values shows.\n\n"
     "  spectrum   where their energy sits over frequency, per layer and head\n"
     "  error      what a retaining ratio throws away\n"
+    "  gamma      a retaining ratio per layer and head\n"
+    "  impulse    what becomes of a token in a cache that is compressed again and again (no capture needed)\n"
     "  merge      several captures into one"
     "\v"
     "freqkv-analyze COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the command line was "

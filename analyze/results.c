@@ -41,16 +41,21 @@ static const struct dataset {
                       {"cosine", FKV_H5_F64},
                       {"cosine_no_dc", FKV_H5_F64},
                       {"rounding_floor", FKV_H5_F64},
-                      {NULL, FKV_H5_F64}};
+                      {NULL, FKV_H5_F64}},
+  gamma_datasets[] = {{"layer_index", FKV_H5_I32},    {"head_index", FKV_H5_I32}, {"gamma", FKV_H5_F64},
+                      {"retained", FKV_H5_I32},       {"loss_key", FKV_H5_F64},   {"loss_value", FKV_H5_F64},
+                      {"loss_objective", FKV_H5_F64}, {NULL, FKV_H5_F64}};
+
+enum { SPECTRUM, ERROR, GAMMA, GROUPS, PATH = 4096 };
 
 static const struct group {
     const char *name;
     const struct dataset *datasets;
+    bool by_state; /* datasets lie in a group per state */
     const char *attributes[5];
-} groups[] = {{"spectrum", spectrum_datasets, {"command", "version", "standard_error", "null"}},
-              {"error", error_datasets, {"command", "version"}}};
-
-enum { PATH = 4096 };
+} groups[GROUPS] = {{"spectrum", spectrum_datasets, true, {"command", "version", "standard_error", "null"}},
+                    {"error", error_datasets, true, {"command", "version"}},
+                    {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}}};
 
 static int path_in(char path[PATH], const char *folder, const char *name, struct fkv_error *err) {
     if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return FKV_OK;
@@ -112,7 +117,7 @@ static int check_no_foreign_file(const char *folder, const char *prefix, struct 
     for (struct dirent *entry; !status && (entry = readdir(directory));) {
         const char *name = entry->d_name, *dot = strrchr(name, '.');
         if (strncmp(name, prefix, length) || (name[length] != '_' && name[length] != '.') || !dot) continue;
-        if (!strcmp(dot, ".csv") || !strcmp(dot, ".png") || !strcmp(dot, ".svg"))
+        if (!strcmp(dot, ".csv") || !strcmp(dot, ".json") || !strcmp(dot, ".png") || !strcmp(dot, ".svg"))
             status = fkv_fail(err,
                               "%s/%s: exists, and no results.h5 beside it says that freqkv-analyze %s made it; "
                               "choose another --out",
@@ -128,7 +133,7 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
     if (access(intent->folder, W_OK | X_OK)) return fkv_fail_errno(err, "%s", intent->folder);
     if (open_existing(intent->folder, &reader, err)) return FKV_FAILED;
     int status = FKV_OK;
-    for (int i = 0; !status && i < 2; i++) {
+    for (int i = 0; !status && i < GROUPS; i++) {
         bool found, own = !strcmp(groups[i].name, intent->group);
         status = has_group(reader, &groups[i], &found, err);
         if (!status && own && !found) status = check_no_foreign_file(intent->folder, intent->group, err);
@@ -138,7 +143,7 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
     return status;
 }
 
-/* ---- carrying the other command's group over ---- */
+/* ---- carrying the other commands' groups over ---- */
 
 static int carry_dataset(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *path, enum fkv_h5_type type,
                          bool *found, struct fkv_error *err) {
@@ -161,9 +166,12 @@ static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, con
     bool found;
     if (has_group(from, group, &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;
-    for (int state = 0; state < FKV_STATES; state++)
+    for (int state = 0; state < (group->by_state ? FKV_STATES : 1); state++)
         for (const struct dataset *d = group->datasets; d->name; d++) {
-            snprintf(object, sizeof object, "/%s/%s/%s", group->name, fkv_state_names[state], d->name);
+            if (group->by_state)
+                snprintf(object, sizeof object, "/%s/%s/%s", group->name, fkv_state_names[state], d->name);
+            else
+                snprintf(object, sizeof object, "/%s/%s", group->name, d->name);
             if (carry_dataset(from, to, object, d->type, &found, err)) return FKV_FAILED;
         }
     snprintf(object, sizeof object, "/%s", group->name);
@@ -248,6 +256,21 @@ static int put_curves(struct fkv_h5_writer *w, const struct fkv_error_curves *e,
     return FKV_OK;
 }
 
+static int put_ratios(struct fkv_h5_writer *w, const struct fkv_ratio_table *t, struct fkv_error *err) {
+    int64_t dims[] = {t->layers, t->heads, FKV_RATIO_STEPS + 1};
+    return fkv_h5_put(w, "/gamma/layer_index", FKV_H5_I32, 1, dims, t->layer_index, err) ||
+                   fkv_h5_put(w, "/gamma/head_index", FKV_H5_I32, 1, dims + 1, t->head_index, err) ||
+                   fkv_h5_put(w, "/gamma/gamma", FKV_H5_F64, 2, dims, t->gamma, err) ||
+                   fkv_h5_put(w, "/gamma/retained", FKV_H5_I32, 2, dims, t->retained, err) ||
+                   fkv_h5_put(w, "/gamma/loss_key", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_KEY], err) ||
+                   fkv_h5_put(w, "/gamma/loss_value", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_VALUE], err) ||
+                   fkv_h5_put(w, "/gamma/loss_objective", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_OBJECTIVE], err) ||
+                   fkv_h5_put_string(w, "/gamma", "criterion", t->choice.by_budget ? "budget" : "energy", err) ||
+                   fkv_h5_put_string(w, "/gamma", "objective", fkv_objective_names[t->choice.objective], err)
+               ? FKV_FAILED
+               : FKV_OK;
+}
+
 static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f, const char *group,
                           struct fkv_error *err) {
     const struct fkv_spectrum *s = &f->spectra[0];
@@ -263,7 +286,7 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
         fkv_h5_put_string(w, group, "command", p->command, err) ||
         fkv_h5_put_string(w, group, "version", p->version, err))
         return FKV_FAILED;
-    if (f->curves) return FKV_OK;
+    if (f->curves || f->ratios) return FKV_OK;
     return fkv_h5_put_string(w, group, "standard_error", s->se_kind, err) ||
                    fkv_h5_put_string(w, group, "null", s->null_kind, err)
                ? FKV_FAILED
@@ -271,14 +294,18 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
 }
 
 static int fill(struct fkv_h5_writer *w, const char *folder, const struct fkv_findings *f, struct fkv_error *err) {
-    const struct group *other = &groups[f->curves ? 0 : 1];
+    int own = f->ratios ? GAMMA : f->curves ? ERROR : SPECTRUM;
+    char object[32];
     struct fkv_h5_reader *reader;
-    int status = put_attributes(w, f, f->curves ? "/error" : "/spectrum", err);
-    for (int32_t i = 0; !status && i < f->states; i++)
-        status = f->curves ? put_curves(w, &f->curves[i], err) : put_spectrum(w, &f->spectra[i], err);
+    snprintf(object, sizeof object, "/%s", groups[own].name);
+    int status = put_attributes(w, f, object, err);
+    if (!status && own == GAMMA) status = put_ratios(w, f->ratios, err);
+    for (int32_t i = 0; !status && own != GAMMA && i < f->states; i++)
+        status = own == ERROR ? put_curves(w, &f->curves[i], err) : put_spectrum(w, &f->spectra[i], err);
     if (status || open_existing(folder, &reader, err)) return FKV_FAILED;
     if (!reader) return FKV_OK;
-    status = carry_group(reader, w, other, err);
+    for (int i = 0; !status && i < GROUPS; i++)
+        if (i != own) status = carry_group(reader, w, &groups[i], err);
     fkv_h5_close(reader);
     return status;
 }

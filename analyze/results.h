@@ -1,4 +1,4 @@
-/* DIR/results.h5: the findings of `spectrum` and of `error` over one capture, at full resolution, float64.
+/* DIR/results.h5: the findings of `spectrum`, `error` and `gamma` over one capture, at full resolution, float64.
  *
  *   /                       attrs: format "freqkv-results", format_version, version, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out
  *   /spectrum               attrs: command, version, standard_error ("documents", "bootstrap", "segments"), null ("permute", "expected", "none")
@@ -8,25 +8,30 @@
  *   /error/STATE/           gamma [G]; retained_energy, relative_error, snr_db, cosine and the same with suffix _no_dc [layers, kv_heads, G];
  *                           rounding_floor [layers, kv_heads]: relative error that storage rounding makes; layer_index, head_index
  *
- * Both commands may write into one DIR: the one that runs second rewrites the file and carries the other's group over, provided that capture, segment length and
+ *   /gamma                  attrs: command, version, criterion ("energy", "budget"), objective; gamma, retained [layers, kv_heads], loss_key, loss_value, loss_objective
+ *                           [layers, kv_heads, 65]: what each ratio k/64 loses (gamma.h); layer_index, head_index
+ *
+ * All may write into one DIR: the one that runs later rewrites the file and carries the others' groups over, provided that capture, segment length and
  * sinks agree. A command replaces its own group and files when it runs again. What freqkv-analyze did not make is never touched: a DIR that holds such a file under a name
  * that would be written is refused before any work starts. */
 #ifndef FKV_ANALYZE_RESULTS_H
 #define FKV_ANALYZE_RESULTS_H
 
 #include "analyze/findings.h"
+#include "analyze/gamma.h"
 
-/* What one command found: a spectrum per state; `curves` for the error command (one per state), else NULL. */
+/* What one command found: a spectrum per state, and beside it `curves` (one per state) for error, `ratios` for gamma; else NULL. */
 struct fkv_findings {
     const struct fkv_provenance *provenance;
     int32_t states;
     const struct fkv_spectrum *spectra;
     const struct fkv_error_curves *curves;
+    const struct fkv_ratio_table *ratios;
 };
 
 /* What a command intends to write. */
 struct fkv_results_intent {
-    const char *folder, *group; /* group: "spectrum" or "error", also the prefix of its files */
+    const char *folder, *group; /* group: the command's name, also the prefix of its files */
     const char *capture_sha256;
     int32_t n, skip_sinks;
 };

@@ -1,4 +1,4 @@
-/* Retaining ratios as the user gives them: one number, one per layer, or a table per (layer, KV head) from gamma.json (freqkv-ratios,
+/* Retaining ratios as the user gives them: one number, one per layer, or a table per (layer, KV head) from gamma.json (freqkv-gamma,
  * format_version 1: n_layers, n_kv_heads, window, sinks, gamma, retained, text_sha256). */
 #ifndef FKV_ENGINE_RATIOS_H
 #define FKV_ENGINE_RATIOS_H

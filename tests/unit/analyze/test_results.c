@@ -63,7 +63,7 @@ static int save(const struct fkv_spectrum *s, const struct fkv_error_curves *e, 
     struct fkv_provenance p = provenance;
     p.capture_sha256 = sha;
     const struct fkv_results_intent intent = {folder, e ? "error" : "spectrum", sha, s->n, s->skip_sinks};
-    const struct fkv_findings findings = {&p, 1, s, e};
+    const struct fkv_findings findings = {.provenance = &p, .states = 1, .spectra = s, .curves = e};
     return fkv_results_check(&intent, err) || fkv_results_write(folder, &findings, err) ? FKV_FAILED : FKV_OK;
 }
 

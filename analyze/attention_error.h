@@ -1,0 +1,20 @@
+/* What attention makes of a segment whose keys and values are low-passed (definitions.md, "Attention-output error"). */
+#ifndef FKV_ANALYZE_ATTENTION_ERROR_H
+#define FKV_ANALYZE_ATTENTION_ERROR_H
+
+#include "analyze/gamma.h"
+#include "analyze/spectrum.h"
+
+enum { FKV_ATTENTION_QUERIES = 256 };
+
+/* How many queries the plan's segments have: of each, the min(n, 256) tokens after it, as far as the recording goes. */
+int64_t fkv_attention_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan);
+
+/* FKV_OK where the capture holds what is needed: keys, values and queries as stored states, inv_freq, and tokens after a segment; else a message that says what to capture. */
+int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err);
+
+/* error [layers, kv_heads, FKV_RATIO_STEPS + 1]: ||o' - o|| / ||o|| with K and V of a segment replaced together by their L = floor(k n / 64) lowest coefficients; NaN where L is
+ * 0. The capture has passed the check. m->progress counts segments times layers. */
+int fkv_attention_error_measure(struct fkv_measurement *m, double *error, struct fkv_error *err);
+
+#endif
