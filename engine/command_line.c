@@ -200,6 +200,12 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_en
     return fkv_documents_open(&options, engine->tokenizer, out, err);
 }
 
+void fkv_join_arguments(int argc, char **argv, char *out, size_t room) {
+    size_t at = 0;
+    for (int i = 0; i < argc && at < room; i++)
+        at += (size_t)snprintf(out + at, room - at, "%s%s", i ? " " : "", argv[i]);
+}
+
 int fkv_tool_failed(const char *tool, const struct fkv_error *err) {
     fprintf(stderr, "%s: %s\n", tool, err->message);
     return 1;

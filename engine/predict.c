@@ -61,38 +61,62 @@ int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int3
 struct fkv_kept_logits {
     struct fkv_session *session;
     struct fkv_buffer *logits; /* [rows, vocab] */
+    struct fkv_buffer *some;   /* [logit_rows, vocab]: `divergence` takes whole buffers */
     int32_t rows;
 };
 
-int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits **out,
-                            struct fkv_error *err) {
-    *out = NULL;
-    if (check_rows(s, row, rows, err)) return FKV_FAILED;
-    if (rows > s->logit_rows) return fkv_fail(err, "logits: at most %d rows are kept at once", s->logit_rows);
-    struct fkv_kept_logits *kept = calloc(1, sizeof *kept);
+static size_t logit_bytes(const struct fkv_session *s) { return sizeof(float) * (size_t)s->model->config.vocab; }
+
+int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out, struct fkv_error *err) {
+    struct fkv_kept_logits *kept = *out = calloc(1, sizeof *kept);
     if (!kept) return fkv_fail(err, "logits: out of memory");
     *kept = (struct fkv_kept_logits){.session = s, .rows = rows};
-    size_t bytes = sizeof(float) * (size_t)rows * (size_t)s->model->config.vocab;
-    if (s->ops->buffer_create(s->backend, bytes, &kept->logits, err) || compute_logits(s, row, rows, err) ||
-        s->ops->copy(s->backend, kept->logits, 0, s->logits, 0, bytes, err)) {
-        fkv_kept_logits_free(kept);
-        return FKV_FAILED;
+    if (!s->ops->buffer_create(s->backend, (size_t)rows * logit_bytes(s), &kept->logits, err) &&
+        !s->ops->buffer_create(s->backend, (size_t)s->logit_rows * logit_bytes(s), &kept->some, err))
+        return FKV_OK;
+    fkv_kept_logits_free(kept);
+    *out = NULL;
+    return FKV_FAILED;
+}
+
+static int check_kept(const struct fkv_kept_logits *kept, const struct fkv_session *s, int32_t at, int32_t rows,
+                      struct fkv_error *err) {
+    if (kept->session != s) return fkv_fail(err, "logits: these were kept of another session");
+    if (at >= 0 && at + rows <= kept->rows) return FKV_OK;
+    return fkv_fail(err, "logits: expected rows within the %d that are kept, found %d to %d", kept->rows, at,
+                    at + rows);
+}
+
+int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits *kept, int32_t at,
+                            struct fkv_error *err) {
+    if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err)) return FKV_FAILED;
+    for (int32_t i = 0; i < rows; i += s->logit_rows) {
+        int32_t count = rows - i < s->logit_rows ? rows - i : s->logit_rows;
+        if (compute_logits(s, row + i, count, err) ||
+            s->ops->copy(s->backend, kept->logits, (size_t)(at + i) * logit_bytes(s), s->logits, 0,
+                         (size_t)count * logit_bytes(s), err))
+            return FKV_FAILED;
     }
-    *out = kept;
     return FKV_OK;
 }
 
-int fkv_session_score_against(struct fkv_session *s, const struct fkv_kept_logits *kept, int32_t row,
-                              const int32_t *targets, double *nll, double *kl, struct fkv_error *err) {
-    if (kept->session->model != s->model) return fkv_fail(err, "score: the logits were kept of another model");
-    if (fkv_session_score(s, NULL, row, kept->rows, targets, nll, NULL, NULL, err) ||
-        compute_logits(s, row, kept->rows, err))
-        return FKV_FAILED;
-    return s->ops->divergence(s->backend, kept->logits, s->logits, kept->rows, s->model->config.vocab, kl, err);
+int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows, const struct fkv_kept_logits *kept,
+                           int32_t at, double *kl, struct fkv_error *err) {
+    if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err)) return FKV_FAILED;
+    for (int32_t i = 0; i < rows; i += s->logit_rows) {
+        int32_t count = rows - i < s->logit_rows ? rows - i : s->logit_rows;
+        if (compute_logits(s, row + i, count, err) ||
+            s->ops->copy(s->backend, kept->some, 0, kept->logits, (size_t)(at + i) * logit_bytes(s),
+                         (size_t)count * logit_bytes(s), err) ||
+            s->ops->divergence(s->backend, kept->some, s->logits, count, s->model->config.vocab, kl + i, err))
+            return FKV_FAILED;
+    }
+    return FKV_OK;
 }
 
 void fkv_kept_logits_free(struct fkv_kept_logits *kept) {
     if (!kept) return;
     kept->session->ops->buffer_release(kept->session->backend, kept->logits);
+    kept->session->ops->buffer_release(kept->session->backend, kept->some);
     free(kept);
 }

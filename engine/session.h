@@ -98,14 +98,15 @@ int fkv_session_set_bias(struct fkv_session *s, const struct fkv_slots *at, doub
 /* The head keeps slots [0, at->count); tokens that follow stand at their slot index plus `shift`. */
 int fkv_session_cut(struct fkv_session *s, const struct fkv_slots *at, double shift, struct fkv_error *err);
 
-/* Logits of rows of the last feed, kept to compare another timeline of the same tokens with. */
+/* Logits kept on the backend, to compare other timelines of the same tokens in the same session with. */
 struct fkv_kept_logits;
-/* rows: at most fkv_session_logit_rows */
-int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits **out,
+int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out, struct fkv_error *err);
+/* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
+int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits *kept, int32_t at,
                             struct fkv_error *err);
-/* nll as fkv_session_score; kl[i] = KL(kept || this session) of rows row + i, as many as were kept. */
-int fkv_session_score_against(struct fkv_session *s, const struct fkv_kept_logits *kept, int32_t row,
-                              const int32_t *targets, double *nll, double *kl, struct fkv_error *err);
+/* kl[i] = KL(kept row at + i || row row + i of the last feed) */
+int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows, const struct fkv_kept_logits *kept,
+                           int32_t at, double *kl, struct fkv_error *err);
 void fkv_kept_logits_free(struct fkv_kept_logits *kept); /* NULL is fine; before its session closes */
 
 /* ---- taps: how states leave the engine ----

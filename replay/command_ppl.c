@@ -132,13 +132,6 @@ static const struct argp_child children[] = {
     {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
 static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
 
-/* The command line as one string, for the run file. */
-static void join_arguments(int argc, char **argv, char *out, size_t room) {
-    size_t at = 0;
-    for (int i = 0; i < argc && at < room; i++)
-        at += (size_t)snprintf(out + at, room - at, "%s%s", i ? " " : "", argv[i]);
-}
-
 static void warn_about_chosen_texts(const struct settings *s, const struct fkv_model *model,
                                     const struct fkv_corpus *corpus) {
     struct fkv_ratios ratios;
@@ -419,7 +412,7 @@ int fkv_command_ppl(int argc, char **argv) {
     struct fkv_engine engine = {0};
     struct fkv_corpus corpus = {0};
     fkv_engine_options_default(&s.engine);
-    join_arguments(argc, argv, s.command, sizeof s.command);
+    fkv_join_arguments(argc, argv, s.command, sizeof s.command);
     if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, 0, NULL, &s);
     int status = check_output(&s, &err);

@@ -3,6 +3,7 @@
 #define FKV_REPLAY_COMMANDS_H
 
 int fkv_command_ppl(int argc, char **argv);
+int fkv_command_probe(int argc, char **argv);
 int fkv_command_generate(int argc, char **argv);
 int fkv_command_tokens(int argc, char **argv);
 

@@ -14,6 +14,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"ppl", fkv_command_ppl, "perplexity under a cache policy, against full attention if asked"},
+    {"probe", fkv_command_probe, "what the tokens after it say when one part of the cache is changed"},
     {"generate", fkv_command_generate, "continue prompts under a cache policy"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
 };

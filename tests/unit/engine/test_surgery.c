@@ -159,21 +159,25 @@ static void written_values_are_read_back_and_no_other_head_changes(void **state)
     fkv_session_close(s);
 }
 
-static void kept_logits_score_as_a_session_beside(void **state) {
+static void divergence_from_kept_logits_is_that_from_a_session_beside(void **state) {
     struct fixture *f = *state;
     struct fkv_session *a = open_full(f, false), *b = open_full(f, false);
     struct fkv_kept_logits *kept;
-    double nll[100], kl[100], other_nll[100], other_kl[100];
+    double nll[100], kl[100], expected[100];
+    assert_ok(fkv_kept_logits_open(a, 120, &kept, &err), err);
     feed(f, a, 0, 120, NULL);
-    feed(f, b, 40, 120, NULL);
-    assert_ok(fkv_session_keep_logits(a, 7, 100, &kept, &err), err);
-    assert_ok(fkv_session_score_against(b, kept, 7, f->tokens + 8, nll, kl, &err), err);
-    assert_ok(fkv_session_score(b, a, 7, 100, f->tokens + 8, other_nll, NULL, other_kl, &err), err);
-    assert_memory_equal(nll, other_nll, sizeof nll);
-    assert_memory_equal(kl, other_kl, sizeof kl);
-    assert_true(kl[50] > 1e-3);
-    assert_ok(fkv_session_score_against(a, kept, 7, f->tokens + 8, nll, kl, &err), err);
+    feed(f, b, 0, 120, NULL);
+    assert_ok(fkv_session_keep_logits(a, 7, 100, kept, 11, &err), err);
+    assert_ok(fkv_session_divergence(a, 7, 100, kept, 11, kl, &err), err);
     for (int i = 0; i < 100; i++) assert_close(kl[i], 0, 1e-12, 0);
+    fkv_session_reset(a, 0);
+    feed(f, a, 40, 120, NULL);
+    assert_ok(fkv_session_divergence(a, 7, 100, kept, 11, kl, &err), err);
+    assert_ok(fkv_session_score(a, b, 7, 100, f->tokens + 8, nll, NULL, expected, &err), err);
+    for (int i = 0; i < 100; i++) assert_close(kl[i], expected[i], 1e-9, 1e-6);
+    assert_true(kl[50] > 1e-3);
+    assert_refused(fkv_session_divergence(a, 0, 100, kept, 21, kl, &err), err, "within the 120 that are kept");
+    assert_refused(fkv_session_divergence(b, 0, 100, kept, 0, kl, &err), err, "another session");
     fkv_kept_logits_free(kept);
     fkv_session_close(a), fkv_session_close(b);
 }
@@ -240,7 +244,7 @@ int main(void) {
         cmocka_unit_test(moving_all_keys_and_what_follows_together_changes_nothing),
         cmocka_unit_test(cutting_slots_off_equals_giving_them_no_weight),
         cmocka_unit_test(written_values_are_read_back_and_no_other_head_changes),
-        cmocka_unit_test(kept_logits_score_as_a_session_beside),
+        cmocka_unit_test(divergence_from_kept_logits_is_that_from_a_session_beside),
         cmocka_unit_test(mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot),
         cmocka_unit_test(what_cannot_be_operated_on_is_refused),
     };

@@ -1,0 +1,211 @@
+/* Sums per unit, then statistics. Units are documents where there are 20 or more, else blocks of 256 scored tokens within a window (definitions.md), all paired with the
+ * untouched run token by token. p values are corrected (Benjamini and Hochberg) among the layers, or among the heads, of one change: those are the
+ * tables that people search for the largest entry. */
+#include "replay/probe_report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "replay/probe_statistics.h"
+#include "replay/statistics.h"
+
+struct units {
+    double *delta, *kl, *means; /* [count]: sums of a change; mean delta */
+    int64_t *tokens;            /* [count] */
+    int64_t count;
+    bool documents;
+};
+
+static int64_t documents_of(const struct fkv_probe *p) {
+    int64_t count = 0;
+    for (int64_t w = 0; w < p->window_count; w++) count += !w || p->windows[w].document != p->windows[w - 1].document;
+    return count;
+}
+
+/* The unit of scored token i of window w; windows come in the order of their documents. */
+static int64_t unit_of(const struct fkv_probe *p, const struct units *u, int64_t w, int32_t i, int64_t document) {
+    int32_t blocks = (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    return u->documents ? document : w * blocks + i / FKV_BOOTSTRAP_BLOCK;
+}
+
+static void sum_change(const struct fkv_probe *p, int32_t change, struct units *u) {
+    int64_t document = -1;
+    for (int64_t i = 0; i < u->count; i++) u->delta[i] = u->kl[i] = 0, u->tokens[i] = 0;
+    for (int64_t w = 0; w < p->window_count; w++) {
+        const struct fkv_probe_window *window = &p->windows[w];
+        size_t at = (size_t)change * (size_t)p->score;
+        document += !w || window->document != p->windows[w - 1].document;
+        for (int32_t i = 0; i < p->score; i++) {
+            int64_t unit = unit_of(p, u, w, i, document);
+            u->delta[unit] += (double)window->nll[at + (size_t)i] - window->untouched_nll[i];
+            u->kl[unit] += window->kl[at + (size_t)i];
+            u->tokens[unit]++;
+        }
+    }
+}
+
+static void measure(const struct fkv_probe *p, int32_t change, struct units *u, struct fkv_probe_effect *e) {
+    double delta = 0, kl = 0, tokens = 0;
+    sum_change(p, change, u);
+    *e = (struct fkv_probe_effect){.q = NAN};
+    for (int64_t i = 0; i < u->count; i++) {
+        delta += u->delta[i], kl += u->kl[i], tokens += (double)u->tokens[i];
+        u->means[i] = u->delta[i] / (double)u->tokens[i];
+    }
+    e->delta_nll = delta / tokens;
+    e->kl = kl / tokens;
+    e->p = fkv_t_test(u->means, u->count);
+    fkv_bootstrap_interval(u->delta, u->tokens, u->count, &e->delta_low, &e->delta_high);
+    fkv_bootstrap_interval(u->kl, u->tokens, u->count, &e->kl_low, &e->kl_high);
+    for (int s = 0; s < 2; s++)
+        for (int64_t w = 0; w < p->window_count; w++)
+            e->lost[s] += p->windows[w].lost_energy[2 * change + s] / (double)p->window_count;
+}
+
+/* 0: all heads at once, 1: a layer, 2: a head */
+static int scope_of(const struct fkv_probe_change *c) { return c->kv_head >= 0 ? 2 : c->layer >= 0; }
+
+static int correct(const struct fkv_probe *probe, const struct fkv_edit *edits, struct fkv_probe_effect *effects,
+                   struct fkv_error *err) {
+    const int32_t count = probe->change_count;
+    double *p = malloc(2 * (size_t)count * sizeof *p), *q = p + count;
+    if (!p) return fkv_fail(err, "out of memory for %d changes", count);
+    for (int32_t first = 0, end; first < count; first = end) {
+        for (end = first + 1; end < count && edits[end].family == edits[first].family;) end++;
+        for (int scope = 1; scope <= 2; scope++) {
+            for (int32_t i = first; i < end; i++) p[i] = scope_of(&edits[i].row) == scope ? effects[i].p : NAN;
+            fkv_benjamini_hochberg(p + first, end - first, q + first);
+            for (int32_t i = first; i < end; i++)
+                if (scope_of(&edits[i].row) == scope) effects[i].q = q[i];
+        }
+    }
+    free(p);
+    return FKV_OK;
+}
+
+int fkv_probe_summarise(const struct fkv_probe *p, const struct fkv_edit *edits, struct fkv_probe_summary *summary,
+                        struct fkv_error *err) {
+    int64_t documents = documents_of(p), blocks = (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    struct units u = {.documents = documents >= FKV_BOOTSTRAP_DOCUMENTS};
+    u.count = u.documents ? documents : p->window_count * blocks;
+    *summary = (struct fkv_probe_summary){.units = u.count, .documents = u.documents};
+    u.delta = malloc(3 * (size_t)u.count * sizeof *u.delta);
+    u.tokens = malloc((size_t)u.count * sizeof *u.tokens);
+    summary->effects = malloc((size_t)p->change_count * sizeof *summary->effects);
+    int status = FKV_FAILED;
+    if (!u.delta || !u.tokens || !summary->effects) {
+        fkv_fail(err, "out of memory for the sums of %lld units", (long long)u.count);
+        goto done;
+    }
+    u.kl = u.delta + u.count, u.means = u.kl + u.count;
+    for (int32_t c = 0; c < p->change_count; c++) measure(p, c, &u, &summary->effects[c]);
+    for (int64_t w = 0; w < p->window_count; w++)
+        for (int32_t i = 0; i < p->score; i++)
+            summary->untouched_nll += p->windows[w].untouched_nll[i] / ((double)p->window_count * p->score);
+    status = correct(p, edits, summary->effects, err);
+done:
+    free(u.delta);
+    free(u.tokens);
+    if (status) fkv_probe_summary_free(summary);
+    return status;
+}
+
+void fkv_probe_summary_free(struct fkv_probe_summary *summary) {
+    free(summary->effects);
+    summary->effects = NULL;
+}
+
+/* ---- JSON ---- */
+
+static const char *const kind_names[FKV_PROBE_KINDS] = {"none", "filter", "noise", "freqkv", "local"};
+
+static json_t *switch_json(int32_t value) { return value < 0 ? json_null() : json_boolean(value); }
+
+static json_t *index_json(int32_t value) { return value < 0 ? json_null() : json_integer(value); }
+
+static json_t *change_json(const struct fkv_probe_change *c, const struct fkv_probe_effect *e) {
+    static const char *const states[] = {"none", "key", "value", "both"};
+    json_t *o = json_object();
+    json_object_set_new(o, "label", json_string(c->label));
+    json_object_set_new(o, "kind", json_string(kind_names[c->kind]));
+    json_object_set_new(o, "layer", index_json(c->layer));
+    json_object_set_new(o, "kv_head", index_json(c->kv_head));
+    json_object_set_new(o, "states", json_string(states[c->states & 3]));
+    json_object_set_new(o, "low", fkv_json_number(c->low));
+    json_object_set_new(o, "high", fkv_json_number(c->high));
+    json_object_set_new(o, "complement", json_boolean(c->complement));
+    json_object_set_new(o, "epsilon", fkv_json_number(c->epsilon));
+    json_object_set_new(o, "gamma", fkv_json_number(c->gamma));
+    json_object_set_new(o, "truncation", switch_json(c->truncation));
+    json_object_set_new(o, "squeezed", switch_json(c->squeezed));
+    json_object_set_new(o, "fewer", switch_json(c->fewer));
+    json_object_set_new(o, "delta_nll", fkv_json_number(e->delta_nll));
+    json_object_set_new(o, "delta_nll_low", fkv_json_number(e->delta_low));
+    json_object_set_new(o, "delta_nll_high", fkv_json_number(e->delta_high));
+    json_object_set_new(o, "kl", fkv_json_number(e->kl));
+    json_object_set_new(o, "kl_low", fkv_json_number(e->kl_low));
+    json_object_set_new(o, "kl_high", fkv_json_number(e->kl_high));
+    json_object_set_new(o, "lost_key", fkv_json_number(c->states & FKV_PROBE_KEY ? e->lost[0] : NAN));
+    json_object_set_new(o, "lost_value", fkv_json_number(c->states & FKV_PROBE_VALUE ? e->lost[1] : NAN));
+    json_object_set_new(o, "p", fkv_json_number(e->p));
+    json_object_set_new(o, "q", fkv_json_number(e->q));
+    return o;
+}
+
+json_t *fkv_probe_json(const struct fkv_probe *p, const struct fkv_probe_summary *summary) {
+    json_t *o = json_object(), *changes = json_array();
+    json_object_set_new(o, "model", json_string(p->model_name));
+    json_object_set_new(o, "prefix", json_integer(p->prefix));
+    json_object_set_new(o, "score", json_integer(p->score));
+    json_object_set_new(o, "sinks", json_integer(p->sinks));
+    json_object_set_new(o, "windows", json_integer(p->window_count));
+    json_object_set_new(o, "units", json_integer(summary->units));
+    json_object_set_new(o, "unit", json_string(summary->documents ? "document" : "block"));
+    json_object_set_new(o, "untouched_nll", fkv_json_number(summary->untouched_nll));
+    json_object_set_new(o, "noise_floor_nll", fkv_json_number(p->noise_floor_nll));
+    json_object_set_new(o, "noise_floor_kl", fkv_json_number(p->noise_floor_kl));
+    for (int32_t c = 0; c < p->change_count; c++)
+        json_array_append_new(changes, change_json(&p->changes[c], &summary->effects[c]));
+    json_object_set_new(o, "changes", changes);
+    return o;
+}
+
+/* ---- the table ---- */
+
+static const char *number(char text[32], const char *format, double value) {
+    snprintf(text, 32, isfinite(value) ? format : "-", value);
+    return text;
+}
+
+static const char *where(char text[32], const struct fkv_probe_change *c) {
+    if (c->kv_head >= 0)
+        snprintf(text, 32, "layer %d head %d", c->layer, c->kv_head);
+    else if (c->layer >= 0)
+        snprintf(text, 32, "layer %d", c->layer);
+    else
+        snprintf(text, 32, "all");
+    return text;
+}
+
+void fkv_probe_print(const struct fkv_probe *p, const struct fkv_probe_summary *summary) {
+    char t[9][32];
+    printf("model %s, prefix %d (%d sinks), %d tokens scored in each of %lld windows\n", p->model_name, p->prefix,
+           p->sinks, p->score, (long long)p->window_count);
+    printf("untouched: mean nll %.5f; again in other blocks: |delta nll| %.2g, KL %.2g (below that is rounding)\n",
+           summary->untouched_nll, p->noise_floor_nll, p->noise_floor_kl);
+    printf("intervals: 95%%, bootstrap over %lld %s; lost: energy over what the states hold without DC\n\n",
+           (long long)summary->units, summary->documents ? "documents" : "blocks of scored tokens");
+    printf("%-44s %-15s %10s %23s %10s %9s %9s %8s\n", "change", "where", "delta nll", "interval", "KL", "lost keys",
+           "lost vals", "q");
+    for (int32_t c = 0; c < p->change_count; c++) {
+        const struct fkv_probe_change *row = &p->changes[c];
+        const struct fkv_probe_effect *e = &summary->effects[c];
+        printf("%-44s %-15s %10s [%10s,%10s] %10s %9s %9s %8s\n", row->label, where(t[0], row),
+               number(t[1], "%+.5f", e->delta_nll), number(t[2], "%+.5f", e->delta_low),
+               number(t[3], "%+.5f", e->delta_high), number(t[4], "%.6f", e->kl > 0 ? e->kl : 0),
+               number(t[5], "%.4f", row->states & FKV_PROBE_KEY ? e->lost[0] : NAN),
+               number(t[6], "%.4f", row->states & FKV_PROBE_VALUE ? e->lost[1] : NAN), number(t[7], "%.2g", e->q));
+    }
+}

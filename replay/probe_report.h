@@ -1,0 +1,31 @@
+/* What a probe found, for people and for scripts. */
+#ifndef FKV_REPLAY_PROBE_REPORT_H
+#define FKV_REPLAY_PROBE_REPORT_H
+
+#include "capture/store/probe.h"
+#include "kernels/base/json.h"
+#include "replay/probe_changes.h"
+
+/* Of one change: means over all scored tokens, with 95% intervals. NaN where there are too few units. */
+struct fkv_probe_effect {
+    double delta_nll, delta_low, delta_high;
+    double kl, kl_low, kl_high;
+    double lost[2]; /* mean over windows: keys, values */
+    double p, q;    /* of delta_nll; q among the layers, or the heads, of one change */
+};
+
+struct fkv_probe_summary {
+    struct fkv_probe_effect *effects; /* [changes]; owned */
+    double untouched_nll;
+    int64_t units;
+    bool documents; /* the units are documents, else blocks of 256 scored tokens */
+};
+
+int fkv_probe_summarise(const struct fkv_probe *probe, const struct fkv_edit *edits, struct fkv_probe_summary *summary,
+                        struct fkv_error *err);
+void fkv_probe_summary_free(struct fkv_probe_summary *summary); /* harmless on a zeroed struct */
+
+json_t *fkv_probe_json(const struct fkv_probe *probe, const struct fkv_probe_summary *summary); /* a new reference */
+void fkv_probe_print(const struct fkv_probe *probe, const struct fkv_probe_summary *summary);
+
+#endif
