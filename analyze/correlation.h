@@ -1,0 +1,55 @@
+/* How closely one number follows another over heads: rank and linear correlation, with bootstrap intervals.
+ *
+ * Pearson   r = sum (x - mx)(y - my) / sqrt(sum (x - mx)^2 sum (y - my)^2)
+ * Spearman  Pearson's r of the ranks, ties sharing the mean of their ranks (Spearman 1904)
+ * partial   (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2)) of ranks: what is left between x and y once z is known
+ *
+ * Intervals are percentile intervals (2.5% to 97.5%) of 1,000 resamples with replacement (Efron 1979), seed 0, formed in two ways that answer two questions:
+ *  - over points: would other heads of such a model show it?
+ *  - over units: y is a mean over units (documents or blocks of tokens, statistics of definitions.md); would other texts show it? Resampling adds noise to y a second time, which
+ *    pulls correlations towards 0, so that these intervals lie low rather than high.
+ * The same draws serve every predictor, so differences between predictors are paired. A resample without variation has no correlation and is left out. */
+#ifndef FKV_ANALYZE_CORRELATION_H
+#define FKV_ANALYZE_CORRELATION_H
+
+#include <stdint.h>
+
+#include "kernels/base/error.h"
+
+struct fkv_interval {
+    double estimate, low, high; /* NaN where it does not exist */
+};
+
+/* x, y [n]. NaN below three points, and where one of them does not vary. */
+double fkv_pearson(int32_t n, const double *x, const double *y);
+/* rank [n] from 1 <- x [n]; order [n] is scratch. */
+void fkv_ranks(int32_t n, const double *x, double *rank, int32_t *order);
+double fkv_partial_correlation(double xy, double xz, double yz);
+
+struct fkv_correlation_task {
+    int32_t points, predictors;
+    const double *x; /* [predictors, points]; a predictor with a number that is not finite gets no correlations */
+    const double *z; /* [points], what the partial correlation holds fixed, or NULL */
+    int32_t units;
+    const double *sums;   /* [points, units]: y = sum of its sums / sum of counts */
+    const double *counts; /* [units] */
+};
+
+struct fkv_correlation {                            /* of one predictor */
+    struct fkv_interval spearman, pearson, partial; /* intervals over points */
+    struct fkv_interval spearman_units, pearson_units;
+    struct fkv_interval
+        behind;    /* |Spearman| of the best predictor minus this one's, over points; 0 for the best itself */
+    int32_t place; /* by |Spearman|, 1 is the best; 0 without one */
+};
+
+/* out [predictors] */
+int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out, struct fkv_error *err);
+
+/* Percentile interval of a ratio of sums, sum(sums) / sum(counts), over units; `sums`, `counts` [units]. No interval below two units. se may be NULL. */
+struct fkv_interval fkv_ratio_interval(int32_t units, const double *sums, const double *counts, double *se);
+
+/* Adjusted p-values (Benjamini and Hochberg 1995): q [n] <- p [n]; NaN stays NaN and counts for nothing. order [n] is scratch. */
+void fkv_benjamini_hochberg(int32_t n, const double *p, double *q, int32_t *order);
+
+#endif

@@ -1,0 +1,48 @@
+/* What the changes of a probe did (definitions.md, "Probe"): nll with the change minus nll untouched, and KL, paired per token, over windows, by class of token.
+ *
+ * Intervals: bootstrap over documents, or over blocks of 256 tokens of a window where documents are fewer than 20. p-values: Student's t of the mean over its standard error,
+ * two-sided, units - 1 degrees of freedom; q: Benjamini-Hochberg over all changes of a single head in the file. */
+#ifndef FKV_ANALYZE_DAMAGE_H
+#define FKV_ANALYZE_DAMAGE_H
+
+#include <stdbool.h>
+
+#include "analyze/correlation.h"
+#include "capture/store/probe.h"
+
+enum fkv_damage_measure { FKV_DAMAGE_NLL, FKV_DAMAGE_KL, FKV_DAMAGES };
+extern const char *const fkv_damage_names[FKV_DAMAGES]; /* "delta_nll", "kl" */
+
+/* Which unit of the bootstrap each token belongs to. */
+struct fkv_units {
+    int32_t count;
+    bool documents; /* else blocks of 256 tokens */
+    int32_t *of;    /* [windows, blocks per window]; owned */
+    int32_t per_window;
+};
+
+struct fkv_damage_row {
+    struct fkv_interval mean[FKV_DAMAGES];
+    double se[FKV_DAMAGES], p[FKV_DAMAGES], q[FKV_DAMAGES]; /* q NaN where the change is of more than one head */
+    double lost[2];                                         /* keys, values: mean over windows of lost_energy */
+};
+
+struct fkv_damage {
+    const struct fkv_probe *probe;
+    struct fkv_units units;
+    double *counts;             /* [units]; owned */
+    double *sums[FKV_DAMAGES];  /* [changes, units]; owned */
+    struct fkv_damage_row *row; /* [changes]; owned */
+};
+
+int fkv_damage_make(const struct fkv_probe *probe, struct fkv_damage *out, struct fkv_error *err);
+void fkv_damage_free(struct fkv_damage *d); /* harmless on a zeroed struct and a second time */
+
+/* Mean delta nll of a change over the tokens of class `c` (analyze/token_classes.h), with the number of them. */
+struct fkv_interval fkv_damage_of_class(const struct fkv_damage *d, int32_t change, int c, double *se, int64_t *tokens,
+                                        double *room /* [2 * units] */);
+
+/* Two-sided p of Student's t with `freedom` degrees of freedom. */
+double fkv_student_p(double t, double freedom);
+
+#endif

@@ -1,0 +1,44 @@
+/* What might tell, from a capture alone, how much a head's lost coefficients matter: everything is a spectrum over t, so that any band can be summed from it. */
+#ifndef FKV_ANALYZE_PREDICTORS_H
+#define FKV_ANALYZE_PREDICTORS_H
+
+#include <stdbool.h>
+
+#include "analyze/spectrum.h"
+
+enum fkv_predictor {
+    FKV_PREDICTOR_ENERGY,       /* share of the lost coefficients in the head's energy */
+    FKV_PREDICTOR_ENERGY_NO_DC, /* the same with the mean over tokens in neither */
+    FKV_PREDICTOR_ABSOLUTE,     /* lost energy per element of the head */
+    FKV_PREDICTOR_VISIBLE,      /* what queries see of it, or what the output projection lets through */
+    FKV_PREDICTOR_ATTENTION,    /* attention-output error with keys and values low-passed together */
+    FKV_PREDICTORS
+};
+extern const char *const fkv_predictor_names[FKV_PREDICTORS]; /* as in CSV and JSON */
+extern const char *const fkv_predictor_words[FKV_PREDICTORS]; /* for people */
+
+struct fkv_predictor_spectra {
+    int32_t layers, heads, n, head_dim;
+    int32_t *layer_index, *head_index; /* [layers], [heads]; owned */
+    double *power[2];                  /* [layers, heads, n] mean over channels, keys and values; owned */
+    double *visible;                   /* [layers, heads, n] of keys, or NULL: no queries in the capture; owned */
+    double *attention;                 /* [layers, heads, 65], or NULL; owned */
+    char why_not[2][512];              /* why there is no visible, no attention */
+};
+
+/* From the segments of m->plan. */
+int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads, struct fkv_predictor_spectra *out,
+                                  struct fkv_error *err);
+void fkv_predictor_spectra_free(struct fkv_predictor_spectra *s); /* harmless on a zeroed struct and a second time */
+
+/* Which of n coefficients stay. */
+struct fkv_kept {
+    int32_t low, high; /* low <= t < high */
+    bool complement;   /* of those: they go, and the rest stays */
+};
+/* The predictor's value for a head (places in layer_index and head_index) of which keys (bit 0), values (bit 1) or both lose what is not kept. Both: the mean over the states of what is
+ * a share; absolute, the sum; visible has no common unit and is NaN. NaN too where the spectra lack it; attention where what stays is not the lowest coefficients. */
+double fkv_predictor_value(const struct fkv_predictor_spectra *s, enum fkv_predictor predictor, int32_t layer,
+                           int32_t head, int32_t states, struct fkv_kept kept);
+
+#endif

@@ -1,0 +1,193 @@
+/* Owns the reading of run files (runs.h). Reads what it needs and checks what it reads against the file's own shape; whatever is missing is named with its file. */
+#include "analyze/runs.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyze/columns.h"
+
+static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value, size_t bytes,
+                    bool required, struct fkv_error *err) {
+    bool found;
+    if (fkv_h5_get_string(r, object, name, value, (int64_t)bytes, &found, err)) return FKV_FAILED;
+    if (required && !found) return fkv_fail(err, "attribute %s of %s: expected a text, found none", name, object);
+    return FKV_OK;
+}
+
+int fkv_run_format(const char *path, char format[64], struct fkv_error *err) {
+    struct fkv_h5_reader *r;
+    format[0] = 0;
+    if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
+    int status = get_text(r, "/", "format", format, 64, false, err);
+    fkv_h5_close(r);
+    return status ? fkv_error_prefix(err, "%s", path) : FKV_OK;
+}
+
+static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
+    char format[64] = "";
+    int32_t version = 0;
+    if (get_text(r, "/", "format", format, sizeof format, false, err)) return FKV_FAILED;
+    if (strcmp(format, "freqkv-run"))
+        return fkv_fail(err, "attribute format: expected \"freqkv-run\" (freqkv-replay ppl --out), found \"%s\"",
+                        format);
+    if (fkv_column_integer(r, "/", "format_version", true, &version, err)) return FKV_FAILED;
+    if (version != 1) return fkv_fail(err, "attribute format_version: expected 1, found %d", version);
+    struct {
+        const char *name;
+        char *value;
+        size_t bytes;
+        bool required;
+    } const texts[] = {{"model_name", run->model_name, sizeof run->model_name, false},
+                       {"model_sha256", run->model_sha256, sizeof run->model_sha256, true},
+                       {"corpus_sha256", run->corpus_sha256, sizeof run->corpus_sha256, false},
+                       {"policy", run->policy, sizeof run->policy, true},
+                       {"protocol", run->protocol, sizeof run->protocol, true},
+                       {"baseline_invalid", run->baseline_invalid, sizeof run->baseline_invalid, false}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (get_text(r, "/", texts[i].name, texts[i].value, texts[i].bytes, texts[i].required, err)) return FKV_FAILED;
+    struct {
+        const char *name;
+        int32_t *value;
+    } const integers[] = {{"n_layers", &run->layers}, {"n_kv_heads", &run->kv_heads}, {"head_dim", &run->head_dim},
+                          {"window", &run->window},   {"sinks", &run->sinks},         {"mass_bias", &run->mass_bias}};
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
+        if (fkv_column_integer(r, "/", integers[i].name, i < 3, integers[i].value, err)) return FKV_FAILED;
+    if (run->layers < 1 || run->kv_heads < 1 || run->layers > 1 << 16 || run->kv_heads > 1 << 16)
+        return fkv_fail(err, "attributes n_layers and n_kv_heads: expected numbers from 1 to 65536, found %d and %d",
+                        run->layers, run->kv_heads);
+    struct {
+        const char *name;
+        double *value;
+    } const numbers[] = {
+        {"gamma", &run->gamma},         {"mean_nll", &run->mean_nll},         {"mean_nll_se", &run->mean_nll_se},
+        {"delta_nll", &run->delta_nll}, {"delta_nll_se", &run->delta_nll_se}, {"kl", &run->mean_kl}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        bool found;
+        *numbers[i].value = NAN;
+        if (fkv_h5_get_double(r, "/", numbers[i].name, numbers[i].value, &found, err)) return FKV_FAILED;
+    }
+    if (!isfinite(run->mean_nll)) return fkv_fail(err, "attribute mean_nll: expected a finite number, found none");
+    return FKV_OK;
+}
+
+static int read_columns(struct fkv_h5_reader *r, const char *group, struct fkv_run_columns *c, struct fkv_error *err) {
+    char path[80];
+    snprintf(path, sizeof path, "%s/nll", group);
+    if (fkv_column_read(r, path, FKV_H5_F32, &c->count, &c->nll, err)) return FKV_FAILED;
+    if (!c->nll) return fkv_fail(err, "%s: expected a dataset, found none", path);
+    struct {
+        const char *name;
+        float **data;
+    } const rest[] = {
+        {"round", &c->round}, {"since_compression", &c->since}, {"baseline_nll", &c->baseline_nll}, {"kl", &c->kl}};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
+        snprintf(path, sizeof path, "%s/%s", group, rest[i].name);
+        if (fkv_column_expect(r, path, FKV_H5_F32, c->count, false, rest[i].data, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
+    int64_t windows = 0;
+    int64_t *starts;
+    if (fkv_column_read(r, "/windows/start", FKV_H5_I64, &windows, &starts, err)) return FKV_FAILED;
+    run->joined = starts != NULL;
+    free(starts);
+    for (;; run->documents++) {
+        char group[64], path[80];
+        int rank;
+        int64_t dims[8];
+        bool found;
+        snprintf(group, sizeof group, "/documents/%06d", run->documents);
+        snprintf(path, sizeof path, "%s/tokens", group);
+        if (fkv_h5_shape(r, path, &rank, dims, &found, err)) return FKV_FAILED;
+        if (!found) break;
+        size_t n = (size_t)run->documents + 1;
+        struct fkv_run_document *document = realloc(run->document, n * sizeof *document);
+        if (document) run->document = document;
+        struct fkv_run_columns *columns = document ? realloc(run->columns, n * sizeof *columns) : NULL;
+        if (!columns) return fkv_fail(err, "out of memory for %zu documents", n);
+        run->columns = columns;
+        run->document[n - 1] = (struct fkv_run_document){0};
+        if (get_text(r, group, "name", run->document[n - 1].name, sizeof run->document->name, false, err) ||
+            get_text(r, group, "text_sha256", run->document[n - 1].text_sha256, sizeof(fkv_sha256_hex), true, err))
+            return FKV_FAILED;
+        if (run->joined) continue;
+        run->columns[run->column_sets++] = (struct fkv_run_columns){0};
+        if (read_columns(r, group, &run->columns[n - 1], err)) return FKV_FAILED;
+    }
+    if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
+    if (!run->joined) return FKV_OK;
+    run->columns[run->column_sets++] = (struct fkv_run_columns){0};
+    return read_columns(r, "/windows", run->columns, err);
+}
+
+static int read_compressions(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
+    struct fkv_run_compressions *c = &run->compressions;
+    if (fkv_column_read(r, "/compressions/layer", FKV_H5_I32, &c->count, &c->layer, err) ||
+        fkv_column_expect(r, "/compressions/head", FKV_H5_I32, c->count, c->layer, &c->head, err) ||
+        fkv_column_expect(r, "/compressions/round", FKV_H5_I32, c->count, c->layer, &c->round, err) ||
+        fkv_column_expect(r, "/compressions/state", FKV_H5_U8, c->count, c->layer, &c->state, err) ||
+        fkv_column_expect(r, "/compressions/energy_before", FKV_H5_F64, c->count, c->layer, &c->before, err) ||
+        fkv_column_expect(r, "/compressions/energy_kept", FKV_H5_F64, c->count, c->layer, &c->kept, err))
+        return FKV_FAILED;
+    for (int64_t i = 0; i < c->count; i++)
+        if (c->layer[i] < 0 || c->layer[i] >= run->layers || c->head[i] < 0 || c->head[i] >= run->kv_heads ||
+            c->state[i] > 1 || c->round[i] < 1 || c->round[i] > 1 << 24)
+            return fkv_fail(
+                err,
+                "/compressions: row %lld: expected layer < %d, head < %d, state 0 or 1, round >= 1, found %d, %d, %d, %d",
+                (long long)i, run->layers, run->kv_heads, c->layer[i], c->head[i], c->state[i], c->round[i]);
+    return FKV_OK;
+}
+
+int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err) {
+    struct fkv_h5_reader *r;
+    *run = (struct fkv_run){.path = strdup(path)};
+    if (!run->path) return fkv_fail(err, "out of memory");
+    if (fkv_h5_open(path, &r, err)) {
+        fkv_run_free(run);
+        return FKV_FAILED;
+    }
+    int status = read_attributes(r, run, err);
+    if (!status) status = read_documents(r, run, err);
+    if (!status) status = read_compressions(r, run, err);
+    if (!status)
+        status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)run->layers * run->kv_heads, false,
+                                   &run->retained, err);
+    fkv_h5_close(r);
+    if (!status) return FKV_OK;
+    fkv_run_free(run);
+    return fkv_error_prefix(err, "%s", path);
+}
+
+void fkv_run_free(struct fkv_run *run) {
+    for (int32_t i = 0; i < run->column_sets; i++) {
+        struct fkv_run_columns *c = &run->columns[i];
+        free(c->nll), free(c->round), free(c->since), free(c->baseline_nll), free(c->kl);
+    }
+    struct fkv_run_compressions *c = &run->compressions;
+    free(c->layer), free(c->head), free(c->round), free(c->state), free(c->before), free(c->kept);
+    free(run->path), free(run->retained), free(run->document), free(run->columns);
+    memset(run, 0, sizeof *run);
+}
+
+int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
+    if (strcmp(a->model_sha256, b->model_sha256))
+        return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", a->path, b->path,
+                        a->model_sha256, b->model_sha256);
+    if (strcmp(a->protocol, b->protocol))
+        return fkv_fail(err, "%s and %s: expected one protocol, found %s and %s", a->path, b->path, a->protocol,
+                        b->protocol);
+    if (a->window != b->window || a->sinks != b->sinks)
+        return fkv_fail(err, "%s and %s: expected one window and as many sinks, found %d with %d and %d with %d",
+                        a->path, b->path, a->window, a->sinks, b->window, b->sinks);
+    bool same = a->documents == b->documents && a->column_sets == b->column_sets;
+    for (int32_t i = 0; same && i < a->documents; i++)
+        same = !strcmp(a->document[i].text_sha256, b->document[i].text_sha256);
+    for (int32_t i = 0; same && i < a->column_sets; i++) same = a->columns[i].count == b->columns[i].count;
+    if (!same) return fkv_fail(err, "%s and %s: expected runs over the same texts, found others", a->path, b->path);
+    return FKV_OK;
+}
