@@ -53,6 +53,12 @@ def check_document(document, attrs):
     nll = document["nll"][()]
     assert nll.dtype == np.float32 and nll.shape == (n,)
     assert np.isnan(nll[0]) and np.isfinite(nll[1:]).all()
+    if "token_class" in document:
+        classes = document["token_class"][()]
+        assert classes.dtype == np.uint8 and classes.shape == (n,) and classes.max() < 128
+        by_text = classes & 15
+        assert ((by_text & (by_text - 1)) == 0).all(), "at most one kind by text"
+        assert int(document.attrs["offset"]) > 0 or classes[0] & 64, "the first token is a first occurrence"
     kv, group = len(attrs["head_index"]), attrs["n_heads"] // attrs["n_kv_heads"]
     expected = {"f16": np.float16, "f32": np.float32, "bf16": np.uint16}[attrs["dtype"]]
     found = [s for s in STATES if s in document]

@@ -10,6 +10,7 @@ struct sample {
     struct fkv_recording recording;
     int32_t *tokens;
     float *nll;
+    uint8_t *classes;
     float *states[FKV_STATES]; /* [layers, T, heads, head_dim]: as a model makes them */
 };
 
@@ -49,7 +50,9 @@ static inline void sample_fill(struct sample *s, int64_t n_tokens, char hash) {
     memset(s->recording.text_sha256, hash, 64);
     s->tokens = malloc((size_t)n_tokens * sizeof(int32_t));
     s->nll = malloc((size_t)n_tokens * sizeof(float));
+    s->classes = malloc((size_t)n_tokens);
     for (int64_t i = 0; i < n_tokens; i++) s->tokens[i] = test_between(0, 50000);
+    for (int64_t i = 0; i < n_tokens; i++) s->classes[i] = (uint8_t)test_between(0, 127);
     test_fill(s->nll, (size_t)n_tokens, 3, 1);
     s->nll[0] = NAN;
     for (int state = 0; state < FKV_STATES; state++) {
@@ -68,6 +71,7 @@ static inline void sample_make(struct sample *s, enum fkv_dtype dtype, uint32_t 
 static inline void sample_free_states(struct sample *s) {
     free(s->tokens);
     free(s->nll);
+    free(s->classes);
     for (int state = 0; state < FKV_STATES; state++) free(s->states[state]);
 }
 
@@ -103,7 +107,7 @@ static inline int sample_write(const struct sample *s, struct fkv_capture_writer
                 if (((s->info.states >> state) & 1) && sample_write_rows(s, w, state, layer, t, rows, err))
                     return FKV_FAILED;
     }
-    if (fkv_capture_write_nll(w, s->nll, err)) return FKV_FAILED;
+    if (fkv_capture_write_token_class(w, s->classes, err) || fkv_capture_write_nll(w, s->nll, err)) return FKV_FAILED;
     return fkv_capture_commit(w, err);
 }
 

@@ -75,6 +75,11 @@ static void round_trip(enum fkv_dtype dtype, uint32_t states, int64_t n_tokens, 
         assert_ok(fkv_capture_read_nll(c, 0, nll, &found, &err), err);
         assert_true(found);
         assert_memory_equal(nll, s.nll, (size_t)n_tokens * sizeof *nll);
+        uint8_t *classes = malloc((size_t)n_tokens);
+        assert_ok(fkv_capture_read_token_class(c, 0, classes, &found, &err), err);
+        assert_true(found);
+        assert_memory_equal(classes, s.classes, (size_t)n_tokens);
+        free(classes);
         expect_states(c, 0, &s);
         free(tokens);
         free(nll);
@@ -137,6 +142,8 @@ static void blocks_in_any_order_give_the_same_states(void **state) {
     expect_states(c, 0, &s);
     bool found;
     assert_ok(fkv_capture_read_nll(c, 0, s.nll, &found, &err), err);
+    assert_false(found);
+    assert_ok(fkv_capture_read_token_class(c, 0, s.classes, &found, &err), err);
     assert_false(found);
     fkv_capture_close(c);
     sample_free(&s);
