@@ -164,6 +164,14 @@ def settings(tools, work, model, text):
     case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'])
     case('a protocol that does not exist', '--protocol', 'backwards', words=['protocol'], status=2)
     case('no such option', '--windoww', '3', words=['windoww'], status=2)
+    case('batch 0', '--batch', '0', words=['--batch'], status=2)
+    case('sweep of no ratio', '--sweep', 'window=1:9:1', words=['--sweep', 'gamma=first:last:step'], status=2)
+    case('sweep that misses its end', '--sweep', 'gamma=0.1:0.9:0.3', words=['--sweep', 'whole steps'], status=2)
+    case('sweep beyond 1', '--sweep', 'gamma=0.5:1.5:0.5', words=['--sweep', '1.5'], status=2)
+    case('sweep and gamma', '--sweep', 'gamma=0.5', '--gamma', '0.5', words=['--gamma or --sweep'], status=2)
+    case('sweep with a point that keeps nothing', '--sweep', 'gamma=0.01:0.51:0.25', '--window', '64', words=['gamma=0.01', 'found 0'])
+    case('sweep of a policy without ratio', '--sweep', 'gamma=0.5', '--policy', 'streaming', words=['streaming', 'no ratio'])
+    sweeps(tools, work, model, text)
     existing = os.path.join(work, 'existing.h5')
     with open(existing, 'w') as f:
         f.write('mine')
@@ -172,6 +180,27 @@ def settings(tools, work, model, text):
         assert f.read() == 'mine'
     expect('unwritable output', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--out', '/proc/run.h5'], '/proc')
     expect('cuda without a module', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--backend', 'cuda'], 'cuda')
+
+
+def sweeps(tools, work, model, text):
+    """Folders that hold something else than this very sweep: refused before anything runs, and left as they are."""
+    folder = os.path.join(work, 'sweep')
+    command = [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--tokens', '200', '--policy', 'freqkv', '--sweep',
+               'gamma=0.25:0.75:0.25', '--out', folder]
+    assert run(command + ['--window', '64']).returncode == 0
+    files = sorted(os.listdir(folder))
+    changed = Checkpoint(work, model, 'changed').bf16('model.norm.weight', 0, 0.5)
+    for name, arguments, words in [('window', ['--window', '65'], ['window', '65', '64']), ('limit', ['--window', '64', '--tokens', '199'], ['corpus_sha256']),
+                                   ('baseline', ['--window', '64', '--baseline', 'full'], ['baseline']),
+                                   ('model', ['--window', '64', '--model', changed.path], ['model_sha256'])]:
+        expect('sweep resumed with another ' + name, command + arguments, 'gamma_0.25.h5', *words)
+    with open(os.path.join(folder, files[1]), 'r+b') as f:
+        f.truncate(3000)
+    expect('sweep resumed over a broken file', command + ['--window', '64'], files[1])
+    assert sorted(os.listdir(folder)) == files
+    expect('sweep into a file', command[:-1] + [text, '--window', '64'], text, 'expected a folder')
+    expect('sweep into no folder', command[:-1] + [work + '/none/sweep', '--window', '64'], 'none/sweep')
+    shutil.rmtree(folder)
 
 
 def captures(tools, work, model, text):

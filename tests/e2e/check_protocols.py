@@ -434,11 +434,13 @@ def main():
         for name, paths in corpora.items():
             lines = subprocess.run([tool, "tokens", "--model", folder, *texts(paths)], check=True, capture_output=True, text=True).stdout
             ids[name] = [list(map(int, line.split())) for line in lines.splitlines()]
-        for corpus, protocol, policy, limit, score_from in settings(model):
+        for i, (corpus, protocol, policy, limit, score_from) in enumerate(settings(model)):
             want = expected(model, ids[corpus], protocol, policy, limit, score_from)
             arguments = policy_arguments(policy, work, model)
             command = [tool, "ppl", "--model", folder, *texts(corpora[corpus]), *arguments]
             command += ["--protocol", protocol, "--baseline", "full", "--json", "--quiet", "--backend", "cpu", "--threads", "1"]
+            batch = (1, 2, 3, 16)[i % 4]  # changes nothing
+            command += ["--batch", str(batch)]
             command += ["--tokens", str(limit)] if limit else []
             command += ["--score-from", str(score_from)] if score_from else []
             result = subprocess.run(command, capture_output=True, text=True)
@@ -446,7 +448,7 @@ def main():
                 problems = [f"exit status {result.returncode}: {result.stderr.strip()}"]
             else:
                 problems = list(differences(json.loads(result.stdout), want, want["tokens_scored"]))
-            label = " ".join([f"{corpus:5s} {protocol:12s}", *arguments[1:], f"tokens {limit} score-from {score_from}"])
+            label = " ".join([f"{corpus:5s} {protocol:12s}", *arguments[1:], f"tokens {limit} score-from {score_from} batch {batch}"])
             print("ok  " if not problems else "FAIL", label.replace(work, ""), f"nll {want['mean_nll']:.6f}", flush=True)
             for problem in problems:
                 print("     ", problem)
