@@ -15,6 +15,9 @@ struct fixture {
     int32_t tokens[SEQUENCES][TOKENS];
 };
 
+/* `many`, or `few` where the backend is emulated and a step takes tenths of a second. */
+static inline int rounds(int many, int few) { return getenv("FKV_TEST_SMALL") ? few : many; }
+
 /* Opens the embedded model on `ops`, in float32: with 16-bit products, rows that are multiplied in other company round otherwise. */
 static inline void open_fixture(struct fixture *f, const struct fkv_backend_ops *ops) {
     assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);

@@ -50,7 +50,7 @@ static void sequences_side_by_side_equal_each_alone(void **state) {
         int32_t window = test_between(20, 70), counts[SEQUENCES];
         struct fkv_session *together = open_session(f, policies[p], window, SEQUENCES), *alone[SEQUENCES];
         for (int q = 0; q < SEQUENCES; q++) alone[q] = open_session(f, policies[p], window, 1);
-        for (int turn = 0; turn < 60 && draw_counts(together, counts); turn++) {
+        for (int turn = 0; turn < rounds(60, 4) && draw_counts(together, counts); turn++) {
             struct fkv_feed feeds[SEQUENCES];
             int32_t feed_count = feed_some(f, together, counts, feeds);
             for (int32_t i = 0, row = 0; i < feed_count; row += feeds[i++].count) {
@@ -103,7 +103,7 @@ static void heads_are_numbered_by_layer_then_sequence_then_head(void **state) {
 
 static void a_snapshot_holds_all_sequences(void **state) {
     struct fixture *f = *state;
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < rounds(4, 2); p++) {
         struct fkv_session *s = open_session(f, policies[p], 33, SEQUENCES);
         struct fkv_snapshot *snapshot;
         struct fkv_feed feeds[SEQUENCES];

@@ -131,7 +131,7 @@ static int tear_down(void **state) {
 
 static void what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences(void **state) {
     struct fixture *f = *state;
-    for (int p = 1; p < 4; p++) {
+    for (int p = 1; p < rounds(4, 3); p++) {
         struct fkv_session *s = open_session(f, policies[p], 24, SEQUENCES);
         const int32_t fill[SEQUENCES] = {24, 24, 24}, one[SEQUENCES] = {1, 1, 1};
         struct fkv_feed feeds[SEQUENCES];
@@ -157,7 +157,7 @@ static void decode_steps_have_one_shape_and_allocate_nothing(void **state) {
         seen.alike = true;
         feed_some(f, s, one, feeds);
         struct mallinfo2 before = mallinfo2();
-        for (int t = 0; t < 100; t++) feed_some(f, s, one, feeds);
+        for (int t = 0; t < rounds(100, 3); t++) feed_some(f, s, one, feeds);
         struct mallinfo2 after = mallinfo2();
         if (!strcmp(seen.processor->name, "cpu")) { /* the reference and drivers do as they like */
             assert_int_equal(after.uordblks, before.uordblks);
@@ -165,7 +165,7 @@ static void decode_steps_have_one_shape_and_allocate_nothing(void **state) {
         }
         assert_int_equal(seen.steps_created, 1);
         assert_true(seen.last_count > 0);
-        for (int t = 0; t < 20; t++) feed_some(f, s, two, feeds);
+        for (int t = 0; t < rounds(20, 3); t++) feed_some(f, s, two, feeds);
         assert_int_equal(seen.steps_created, 2); /* another number of feeds */
         seen.alike = false;
         fkv_session_close(s);
