@@ -14,6 +14,7 @@ int fkv_command_error(int argc, char **argv);
 int fkv_command_merge(int argc, char **argv);
 int fkv_command_gamma(int argc, char **argv);
 int fkv_command_impulse(int argc, char **argv);
+int fkv_command_report(int argc, char **argv);
 
 struct fkv_common_options {
     const char *out, *backend;

@@ -15,7 +15,8 @@ static const struct command {
                 {"error", fkv_command_error},
                 {"gamma", fkv_command_gamma},
                 {"impulse", fkv_command_impulse},
-                {"merge", fkv_command_merge}};
+                {"merge", fkv_command_merge},
+                {"report", fkv_command_report}};
 
 struct choice {
     const struct command *command;
@@ -40,13 +41,15 @@ static const char doc[] =
     "  error      what a retaining ratio throws away\n"
     "  gamma      a retaining ratio per layer and head\n"
     "  impulse    what becomes of a token in a cache that is compressed again and again (no capture needed)\n"
-    "  merge      several captures into one"
+    "  merge      several captures into one\n"
+    "  report     everything found so far, as one page of HTML"
     "\v"
     "freqkv-analyze COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the command line was "
     "wrong.\n\n"
     "Example:\n"
     "  freqkv-analyze spectrum my-capture --out findings\n"
-    "  freqkv-analyze error my-capture --out findings";
+    "  freqkv-analyze error my-capture --out findings\n"
+    "  freqkv-analyze report findings";
 
 static const struct argp parser = {NULL, parse, "COMMAND ...", doc, NULL, NULL, NULL};
 
