@@ -1,7 +1,11 @@
 /* Recording: texts through a model into a capture. A text is cut into recordings of at most max_tokens tokens, each with an empty cache, so that states are in the regime the
- * model was trained for; full attention, blocks of up to FKV_RECORDER_BLOCK tokens. With --batch B, up to B recordings are open side by side; their numbers are those of B = 1, their contents equal within rounding,
- * and a run that is killed leaves gaps where longer ones were still open. `resume` skips what is already in the folder and whole, after a check that it is of the same text, and records the rest, gaps
- * included, with whatever B. */
+ * model was trained for; full attention, blocks of up to FKV_RECORDER_BLOCK tokens.
+ *
+ * With --batch B, up to B recordings are open side by side. Their numbers and order are those of B = 1 and their contents equal within rounding: what a matrix product makes of a row
+ * may depend, in its last bit, on how many rows there are. A run that is killed leaves gaps where longer recordings were still open.
+ *
+ * `resume` skips what is already in the folder and whole, after a check that it is of the same text, and records all that is missing, gaps included, with whatever B. With B = 1 (and the
+ * same threads) the result is that of an uninterrupted run to the byte. */
 #ifndef FKV_CAPTURE_RECORDER_H
 #define FKV_CAPTURE_RECORDER_H
 
