@@ -1,17 +1,20 @@
 /* freqkv-analyze error: what a retaining ratio throws away. */
 #include <stdlib.h>
 
+#include "analyze/bounds.h"
 #include "analyze/command.h"
 #include "analyze/error.h"
 #include "analyze/plots.h"
 #include "analyze/summary.h"
 #include "analyze/tables.h"
+#include "kernels/base/host.h"
 #include "kernels/base/parse.h"
 
 struct options {
     struct fkv_cut_options cut;
     double *gamma; /* [gammas]; owned */
     int gammas;
+    bool bounds;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -23,6 +26,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         o->gamma = NULL;
         if (fkv_parse_range(arg, "--gamma", &o->gamma, &o->gammas, &err)) argp_error(state, "%s", err.message);
         break;
+    case 'B': o->bounds = true; break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -33,20 +37,24 @@ static const char doc[] =
     "Reconstruction error of a capture's states from their lowest frequencies, per layer and KV head.\n\n"
     "Segments of N tokens as in `spectrum`. At retaining ratio gamma the L = floor(gamma N) lowest DCT coefficients are kept: "
     "retained energy, relative error ||x - x_L|| / ||x||, SNR in dB and cosine, energies pooled over segments and documents "
-    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is left out of both sides."
+    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is left out of both sides.\n\n"
+    "--bounds puts two other bases beside the DCT, at equal cost and without DC: a fixed one fitted to other documents (KLT of their autocovariance; even documents in "
+    "the basis of the odd ones and the other way round; halves of the segments where there is one document), and a segment's own singular vectors along channels (SVD; rank r costs r (n + "
+    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: seconds per head at 1,000 tokens, and time grows as the cube."
     "\v"
     "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, head, gamma), error_STATE and "
-    "error_heatmap_STATE as PNG and SVG. Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
+    "error_heatmap_STATE as PNG and SVG; with --bounds error_bounds.csv and error_bounds_STATE. Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
     "stay. Files that freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
     "  freqkv-analyze error my-capture --out findings\n"
     "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n\n"
     "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, gamma: [..], "
     "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, retained_energy_no_dc}]}], "
-    "each a list over gamma, mean over heads. What does not exist is null.";
+    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as well. What does not exist is null.";
 
 static const struct argp_option options_list[] = {
     {"gamma", 'g', "A:B:C", 0, "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
+    {"bounds", 'B', NULL, 0, "also what other bases would lose at equal cost", 0},
     {0}};
 static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children, NULL, NULL};
@@ -59,9 +67,38 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, cons
     if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err)) return FKV_FAILED;
     for (int32_t i = 0; i < a->states; i++)
         if (fkv_plot_error(&curves[i], folder, &a->provenance, err) ||
-            fkv_plot_error_heatmap(&curves[i], folder, &a->provenance, err))
+            fkv_plot_error_heatmap(&curves[i], folder, &a->provenance, err) ||
+            (o->bounds && fkv_plot_bounds(&curves[i], folder, &a->provenance, err)))
             return FKV_FAILED;
+    if (o->bounds && fkv_bounds_csv(folder, curves, a->states, fkv_capture_info(a->capture)->head_dim, err))
+        return FKV_FAILED;
     return fkv_summary_error(&findings, o->cut.capture, o->cut.common.json, err);
+}
+
+static int measure_bounds(struct fkv_analysis *a, const struct options *o, struct fkv_error_curves *curves,
+                          struct fkv_error *err) {
+    struct fkv_progress progress;
+    struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
+    int64_t heads = 0;
+    int status = FKV_OK;
+    for (int32_t i = 0; i < a->states; i++) heads += (int64_t)curves[i].layers * curves[i].heads;
+    fkv_progress_start(&progress, "heads", heads, o->cut.common.quiet);
+    for (int32_t i = 0; !status && i < a->states; i++) status = fkv_bounds_measure(&m, &curves[i], err);
+    fkv_progress_finish(&progress);
+    return status;
+}
+
+static int check_bounds(const struct fkv_analysis *a, struct fkv_error *err) {
+    int64_t needed = fkv_bounds_bytes(a->capture, &a->plan), available = fkv_host_memory_available();
+    char text[2][16];
+    if (fkv_bounds_check(a->capture, &a->plan, err)) return FKV_FAILED;
+    if (available < 0 || needed <= available) return FKV_OK;
+    fkv_format_bytes(text[0], needed);
+    fkv_format_bytes(text[1], available);
+    return fkv_fail(
+        err,
+        "--bounds needs %s of memory for segments of %d tokens, and %s are available; a shorter --length needs less",
+        text[0], a->plan.n, text[1]);
 }
 
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
@@ -70,6 +107,7 @@ static int work(struct fkv_analysis *a, const struct options *o, struct fkv_erro
     if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
     for (int32_t i = 0; !status && i < a->states; i++)
         status = fkv_error_curves_make(&a->spectra[i], o->gamma, o->gammas, &curves[i], err);
+    if (!status && o->bounds) status = measure_bounds(a, o, curves, err);
     if (!status) status = write_all(a, o, curves, err);
     for (int32_t i = 0; i < FKV_STATES; i++) fkv_error_curves_free(&curves[i]);
     return status;
@@ -85,6 +123,7 @@ int fkv_command_error(int argc, char **argv) {
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
+    if (!status && o.bounds) status = check_bounds(&a, &err);
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);

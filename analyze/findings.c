@@ -28,5 +28,7 @@ void fkv_error_curves_free(struct fkv_error_curves *e) {
         free(e->cosine[dc]);
     }
     free(e->floor);
+    free(e->klt_error);
+    free(e->svd_error);
     memset(e, 0, sizeof *e);
 }

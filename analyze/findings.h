@@ -35,6 +35,9 @@ struct fkv_error_curves {
     double *gamma;                                                          /* [gammas]; owned */
     double *retained_energy[2], *relative_error[2], *snr_db[2], *cosine[2]; /* [layers, heads, gammas]; owned */
     double *floor; /* [layers, heads]: relative error that storage rounding alone makes; owned */
+    double *klt_error,
+        *svd_error; /* [layers, heads, gammas]: relative error without DC of other bases (bounds.c), or NULL; owned */
+    const char *fitted_to; /* what the KLT was fitted to: "other documents", ... */
 };
 void fkv_error_curves_free(struct fkv_error_curves *e); /* harmless on a zeroed struct and a second time */
 

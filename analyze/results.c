@@ -41,6 +41,8 @@ static const struct dataset {
                       {"cosine", FKV_H5_F64},
                       {"cosine_no_dc", FKV_H5_F64},
                       {"rounding_floor", FKV_H5_F64},
+                      {"klt_error_no_dc", FKV_H5_F64},
+                      {"svd_error_no_dc", FKV_H5_F64},
                       {NULL, FKV_H5_F64}},
   gamma_datasets[] = {{"layer_index", FKV_H5_I32},    {"head_index", FKV_H5_I32}, {"gamma", FKV_H5_F64},
                       {"retained", FKV_H5_I32},       {"loss_key", FKV_H5_F64},   {"loss_value", FKV_H5_F64},
@@ -248,10 +250,12 @@ static int put_curves(struct fkv_h5_writer *w, const struct fkv_error_curves *e,
                           {"snr_db_no_dc", FKV_H5_F64, 3, dims, e->snr_db[1]},
                           {"cosine", FKV_H5_F64, 3, dims, e->cosine[0]},
                           {"cosine_no_dc", FKV_H5_F64, 3, dims, e->cosine[1]},
-                          {"rounding_floor", FKV_H5_F64, 2, dims, e->floor}};
+                          {"rounding_floor", FKV_H5_F64, 2, dims, e->floor},
+                          {"klt_error_no_dc", FKV_H5_F64, 3, dims, e->klt_error},
+                          {"svd_error_no_dc", FKV_H5_F64, 3, dims, e->svd_error}};
     for (size_t i = 0; i < sizeof datasets / sizeof *datasets; i++)
-        if (put(w, "error", e->state, datasets[i].name, datasets[i].type, datasets[i].rank, datasets[i].dims,
-                datasets[i].data, err))
+        if (datasets[i].data && put(w, "error", e->state, datasets[i].name, datasets[i].type, datasets[i].rank,
+                                    datasets[i].dims, datasets[i].data, err))
             return FKV_FAILED;
     return FKV_OK;
 }

@@ -6,7 +6,8 @@
  *                           layer_index [layers], head_index [kv_heads]
  *   /error                  attrs: command, version
  *   /error/STATE/           gamma [G]; retained_energy, relative_error, snr_db, cosine and the same with suffix _no_dc [layers, kv_heads, G];
- *                           rounding_floor [layers, kv_heads]: relative error that storage rounding makes; layer_index, head_index
+ *                           rounding_floor [layers, kv_heads]: relative error that storage rounding makes; layer_index, head_index;
+ *                           with --bounds klt_error_no_dc, svd_error_no_dc [layers, kv_heads, G]
  *
  *   /gamma                  attrs: command, version, criterion ("energy", "budget"), objective; gamma, retained [layers, kv_heads], loss_key, loss_value, loss_objective
  *                           [layers, kv_heads, 65]: what each ratio k/64 loses (gamma.h); layer_index, head_index

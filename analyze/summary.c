@@ -133,12 +133,12 @@ static json_t *error_row(const struct fkv_error_curves *e, int32_t layer) {
     const struct {
         const char *name;
         const double *values;
-    } columns[] = {{"relative_error", e->relative_error[0]},
-                   {"relative_error_no_dc", e->relative_error[1]},
-                   {"retained_energy", e->retained_energy[0]},
-                   {"retained_energy_no_dc", e->retained_energy[1]}};
+    } columns[] = {{"relative_error", e->relative_error[0]},   {"relative_error_no_dc", e->relative_error[1]},
+                   {"retained_energy", e->retained_energy[0]}, {"retained_energy_no_dc", e->retained_energy[1]},
+                   {"klt_error_no_dc", e->klt_error},          {"svd_error_no_dc", e->svd_error}};
     json_t *row = json_pack("{s:i}", "layer", e->layer_index[layer]);
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
+        if (!columns[c].values) continue;
         json_t *values = json_array();
         for (int32_t g = 0; g < e->gammas; g++)
             json_array_append_new(values, fkv_json_number(mean_over_heads(e, columns[c].values, layer, g)));
@@ -161,6 +161,25 @@ static void print_error_table(const struct fkv_error_curves *e) {
                 printf("  %5.3f", error);
             else
                 printf("  %5s", "-");
+        }
+        putchar('\n');
+    }
+}
+
+/* The DCT between a basis fitted to other data and one of each segment's own, over all layers and heads. */
+static void print_bounds(const struct fkv_error_curves *e) {
+    const struct {
+        const char *name;
+        const double *values;
+    } rows[] = {{"DCT", e->relative_error[1]}, {"KLT", e->klt_error}, {"SVD", e->svd_error}};
+    int32_t step = (e->gammas + 9) / 10;
+    printf("  relative error without DC at equal cost, mean over layers and heads; KLT fitted to %s\n", e->fitted_to);
+    for (int i = 0; i < 3; i++) {
+        printf("  %5s", rows[i].name);
+        for (int32_t g = 0; g < e->gammas; g += step) {
+            double sum = 0;
+            for (int32_t layer = 0; layer < e->layers; layer++) sum += mean_over_heads(e, rows[i].values, layer, g);
+            printf("  %5.3f", sum / e->layers);
         }
         putchar('\n');
     }
@@ -190,6 +209,7 @@ int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool js
     for (int32_t i = 0; i < f->states; i++) {
         print_head(&f->spectra[i]);
         print_error_table(&f->curves[i]);
+        if (f->curves[i].klt_error) print_bounds(&f->curves[i]);
     }
     return FKV_OK;
 }

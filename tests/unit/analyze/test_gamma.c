@@ -1,0 +1,215 @@
+/* Ratios per head: from spectra whose answer is known, against trying every combination, and from a capture of noise. */
+#include "analyze/gamma.h"
+
+#include "analyze/error.h"
+#include "tests/unit/analyze/made_captures.h"
+
+enum { K = FKV_RATIO_STEPS };
+
+/* One layer; power [heads, n] of value(head, t) */
+static struct fkv_spectrum spectrum_of(int heads, int n, double (*value)(int head, int t)) {
+    struct fkv_spectrum s = {.layers = 1, .heads = heads, .n = n};
+    s.layer_index = calloc(1, sizeof(int32_t));
+    s.head_index = calloc((size_t)heads, sizeof(int32_t));
+    s.power = malloc((size_t)(heads * n) * sizeof(double));
+    for (int i = 0; i < heads * n; i++) s.power[i] = value(i / n, i % n);
+    return s;
+}
+
+static struct fkv_ratio_choice energy(double target, int n) {
+    return (struct fkv_ratio_choice){.target = target, .cap = 1, .window = n + 4, .sinks = 4};
+}
+
+static struct fkv_ratio_choice budget(double target, int n) {
+    struct fkv_ratio_choice c = energy(target, n);
+    c.by_budget = true;
+    return c;
+}
+
+/* Head h has energy in 1 <= t < 16 (h + 1), and a mean a thousand times as loud. */
+static double band(int head, int t) { return t == 0 ? 1000 : t < 16 * (head + 1); }
+static double flat(int head, int t) { return (void)head, (void)t, 1; }
+static double scatter(int head, int t) { return (void)head, t ? test_uniform() * test_uniform() : 50; }
+
+static void a_band_limited_head_gets_its_bands_ratio(void **state) {
+    (void)state;
+    enum { N = 256, HEADS = 6 };
+    struct fkv_error err;
+    struct fkv_spectrum s = spectrum_of(HEADS, N, band), white = spectrum_of(HEADS, N, flat);
+    struct fkv_ratio_table t;
+    struct fkv_ratio_choice c = energy(1, N);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    for (int h = 0; h < HEADS; h++) {
+        assert_int_equal(t.parts[h], 4 * (h + 1));
+        assert_int_equal(t.retained[h], 16 * (h + 1));
+    }
+    assert_int_equal(t.unreached, 0);
+    assert_close(t.table_loss[FKV_LOSS_KEY], 0, 1e-12, 0);
+    fkv_ratio_table_free(&t);
+
+    c.target = 0.99, c.dc = true; /* the mean alone holds more than that: the first step will do */
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_int_equal(t.parts[2], 1);
+    fkv_ratio_table_free(&t);
+
+    c = energy(0.5, N); /* the larger of keys and values */
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, &t, &err), err);
+    for (int h = 0; h < HEADS; h++) assert_in_range(t.parts[h], 32, 33);
+    fkv_ratio_table_free(&t);
+
+    c = energy(1, N); /* white noise never keeps all */
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, &t, &err), err);
+    assert_int_equal(t.unreached, HEADS);
+    assert_int_equal(t.parts[0], K - 1);
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s), fkv_spectrum_free(&white);
+}
+
+/* Keys and values alike: head 0 is done at 1/4, head 1 needs 3/4. At a mean of 1/2 both get what they need and nothing is lost; one ratio of 1/2 for both loses 1/3 of head 1 (32 of 96). */
+static double two_bands(int head, int t) { return t >= 1 && t < (head ? 97 : 33); }
+
+static void a_budget_worked_out_by_hand(void **state) {
+    (void)state;
+    enum { N = 128 };
+    struct fkv_error err;
+    struct fkv_spectrum s = spectrum_of(2, N, two_bands);
+    struct fkv_ratio_choice c = budget(
+        0.53125,
+        N); /* 34/64: of 128 tokens 17/64 * 2 and 49/64 * 2 coefficients, DC among them, plus two parts to spare */
+    struct fkv_ratio_table t;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_int_equal(t.parts[0], 17);
+    assert_int_equal(t.parts[1], 49);
+    assert_close(t.table_loss[FKV_LOSS_OBJECTIVE], 0, 1e-12, 0);
+    assert_close(t.mean, 33.0 / 64, 1e-12, 0);
+    assert_close(t.uniform_loss[FKV_LOSS_OBJECTIVE], 31.0 / 96 / 2, 1e-12, 0);
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
+static void a_budget_loses_least_of_all_combinations(void **state) {
+    (void)state;
+    enum { HEADS = 3 };
+    struct fkv_error err;
+    for (int trial = 0; trial < 6; trial++) {
+        int n = test_between(20, 300);
+        struct fkv_spectrum key = spectrum_of(HEADS, n, scatter), value = spectrum_of(HEADS, n, scatter);
+        struct fkv_ratio_choice c = budget(0.2 + 0.6 * test_uniform(), n);
+        struct fkv_ratio_table t;
+        c.objective = trial % 2 ? FKV_OBJECTIVE_ABSOLUTE : FKV_OBJECTIVE_RELATIVE;
+        c.floor = 0.1, c.cap = 0.9;
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, &t, &err), err);
+        double best = INFINITY;
+        int total = (int)(c.target * K * HEADS), low = 7, high = 57; /* ceil(6.4), floor(57.6) */
+        const double *loss = t.loss[FKV_LOSS_OBJECTIVE];
+        for (int i = low; i <= high; i++)
+            for (int j = low; j <= high; j++)
+                for (int k = low; k <= high && i + j + k <= total; k++)
+                    best = fmin(best, loss[i] + loss[K + 1 + j] + loss[2 * (K + 1) + k]);
+        assert_close(t.table_loss[FKV_LOSS_OBJECTIVE], best / HEADS, 1e-12, 1e-12);
+        assert_true(t.table_loss[FKV_LOSS_OBJECTIVE] <= t.uniform_loss[FKV_LOSS_OBJECTIVE] + 1e-12);
+        assert_true(t.mean <= c.target + 1e-12);
+        fkv_ratio_table_free(&t);
+        fkv_spectrum_free(&key), fkv_spectrum_free(&value);
+    }
+}
+
+/* Both from the same spectrum: a loss is the square of the relative error without DC. */
+static void losses_are_those_of_error(void **state) {
+    (void)state;
+    int n = test_between(64, 200);
+    struct fkv_error err;
+    struct fkv_spectrum s = spectrum_of(2, n, scatter);
+    struct fkv_ratio_choice c = budget(0.5, n);
+    struct fkv_ratio_table t;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    for (int h = 0; h < 2; h++)
+        for (int k = 1; k <= K; k++) {
+            double kept = fkv_retained_energy(s.power + h * n, n, (int32_t)((int64_t)k * n / K), true);
+            assert_close(t.loss[FKV_LOSS_KEY][h * (K + 1) + k], 1 - kept, 1e-9, 0);
+        }
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
+static void what_cannot_be_chosen_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum s = spectrum_of(2, 128, flat);
+    struct fkv_ratio_table t;
+    struct fkv_ratio_choice c = budget(0.05, 128);
+    c.floor = 0.1;
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err, "--budget 0.05: expected 0.109375 or more");
+    c = budget(0.5, 128);
+    c.floor = 0.501, c.cap = 0.502;
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err, "multiple of 1/64");
+    c = budget(0.5, 128);
+    c.window = 5;
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err,
+                   "4 sinks and at least two slots more, found 5");
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
+/* A window of few slots: no ratio may keep none of them, and the table's L are the window's, not the segment's. */
+static void ratios_are_for_the_window_that_was_asked_for(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum s = spectrum_of(4, 256, band);
+    struct fkv_ratio_choice c = energy(1, 256);
+    struct fkv_ratio_table t;
+    c.window = 24, c.sinks = 4;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    for (int h = 0; h < 4; h++) {
+        int k = 4 * (h + 1);
+        assert_int_equal(t.parts[h], k);
+        assert_int_equal(t.retained[h], k * 20 / K);
+    }
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
+static void white_noise_gets_the_share_that_is_asked_for(void **state) {
+    (void)state;
+    char base[256], path[300];
+    struct fkv_error err;
+    struct made m = {.layers = 1,
+                     .heads = 2,
+                     .query_group = 1,
+                     .head_dim = 16,
+                     .recordings = 1,
+                     .tokens = {4 + 4 * 512},
+                     .dtype = FKV_F32,
+                     .states = 3,
+                     .trained_context = 516,
+                     .value = made_white};
+    struct fkv_spectrum key, value;
+    struct fkv_ratio_table t;
+    made_seed = test_random();
+    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    made_write(&m, path);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 0, -1, false, &key, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_VALUE, 0, -1, false, &value, &err), err);
+    for (double target = 0.25; target < 1; target += 0.25) {
+        struct fkv_ratio_choice c = energy(target, 512);
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, &t, &err), err);
+        for (int h = 0; h < 2; h++) assert_in_range(t.parts[h], target * K - 1, target * K + 3);
+        fkv_ratio_table_free(&t);
+    }
+    fkv_spectrum_free(&key), fkv_spectrum_free(&value);
+    test_remove_folder(base);
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_band_limited_head_gets_its_bands_ratio),
+        cmocka_unit_test(a_budget_worked_out_by_hand),
+        cmocka_unit_test(a_budget_loses_least_of_all_combinations),
+        cmocka_unit_test(losses_are_those_of_error),
+        cmocka_unit_test(what_cannot_be_chosen_is_refused),
+        cmocka_unit_test(ratios_are_for_the_window_that_was_asked_for),
+        cmocka_unit_test(white_noise_gets_the_share_that_is_asked_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
