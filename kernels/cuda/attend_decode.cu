@@ -11,7 +11,7 @@
  *
  * Figures (arithmetic; to be measured). Bytes: 2 head_dim elements per slot and KV head; 4096 slots, 32 KV heads, head_dim 128, 16 bits: 67 MB, 14 us at
  * 4.8 TB/s. 32 KiB on their way per block, and four, three (4 rows) or two (8 rows) blocks per multiprocessor by registers: two to four times what latency times bandwidth
- * asks for. FLOP: 4 per element and stacked row, so 8 rows need 19 TFLOP/s of float32 at that bandwidth, a third of the peak. Instructions are nearer: with every other one
+ * asks for. Two and three rows run as four, which memory still limits. FLOP: 4 per element and stacked row, so 8 rows need 19 TFLOP/s of float32 at that bandwidth, a third of the peak. Instructions are nearer: with every other one
  * counted (conversion, log2(lanes) shuffles per row and slot, weights) 1 row takes about two fifths of the issue slots at full bandwidth, 4 rows four fifths,
  * and 8 rows more than there are. Tensor cores (16 rows, most of them empty) would be the next step for groups of 4 and more.
  * The last block of an item merging the splits (by a counter) would save the second launch, and needs counters that are zero; not done.
@@ -303,11 +303,11 @@ size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_lim
 
 int fkv_cuda_attend_decode(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
                            struct fkv_error *err) {
-    int32_t rows = stacked == 1 ? 1 : stacked == 2 ? 2 : stacked <= 4 ? 4 : 8, chunks = (stacked + rows - 1) / rows;
+    int32_t rows = stacked == 1 ? 1 : stacked <= 4 ? 4 : 8, chunks = (stacked + rows - 1) / rows;
     int32_t splits = min(blocks_at_once(rows) * b->multiprocessors / (a->count * chunks),
                          min(a->cache.capacity / 64 + 1, (int32_t)MOST_SPLITS));
     if (splits < 2) splits = 1;
-    decode_kernel *kernel = rows == 1 ? pick<1>(a) : rows == 2 ? pick<2>(a) : rows == 4 ? pick<4>(a) : pick<8>(a);
+    decode_kernel *kernel = rows == 1 ? pick<1>(a) : rows == 4 ? pick<4>(a) : pick<8>(a);
     size_t element = fkv_dtype_bytes(a->cache.dtype), ring = STAGES * DEEP * 2 * THREADS * CHANNELS * element,
            states = (size_t)THREADS * CHANNELS * (size_t)rows * sizeof(float);
     float *partial = splits > 1 ? (float *)b->scratch : NULL;

@@ -197,15 +197,17 @@ int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err) {
 }
 
 /* ---- scratch ---- */
+/* What does not fit leaves as much as was there: whoever asked for it has failed, the others have not. */
 int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error *err) {
     if (bytes <= b->scratch_bytes) return FKV_OK;
     if (fkv_cuda_outside_step(b, "scratch", err) || fkv_cuda_wait(b, "scratch", err)) return FKV_FAILED;
     cudaFree(b->scratch); /* first, so that both are never there at once */
-    b->scratch_bytes = 0;
     b->scratch_moves++;
-    if (fkv_cuda_allocate(bytes, "scratch", &b->scratch, err)) return FKV_FAILED;
-    b->scratch_bytes = bytes;
-    return FKV_OK;
+    int status = fkv_cuda_allocate(bytes, "scratch", &b->scratch, err);
+    if (status == FKV_OK) b->scratch_bytes = bytes;
+    struct fkv_error again;
+    if (status && fkv_cuda_allocate(b->scratch_bytes, "scratch", &b->scratch, &again)) b->scratch_bytes = 0;
+    return status;
 }
 
 static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limits *b) {

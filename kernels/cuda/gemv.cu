@@ -11,7 +11,7 @@
  * `split` warps of a block share an output, every split-th step each, and the first adds their sums in a fixed order. The split depends on the
  * shape alone, there are no atomics, and which warp makes an output does not show in it: the same call gives the same bits, on any number of multiprocessors.
  *
- * Rows 3, 5, 6, 7 run as 4 and 8 with rows repeated and not written. Matrices that share their input (q, k, v; gate, up) are one launch; for gate and up a warp holds both
+ * Rows 3, 5, 6, 7 run as 4 and 8 with rows repeated and not written (without vectors, all but one row as 8). Matrices that share their input (q, k, v; gate, up) are one launch; for gate and up a warp holds both
  * halves of its pair and ends in silu(z) = z / (1 + exp(-z)). Widths or addresses that are no multiple of 16 bytes go one element at a time, after a norm of its own
  * (correct, slow, and met by no released model).
  *
@@ -271,8 +271,10 @@ template <typename T, int VEC, bool NORM>
 static int launch_rows(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struct gemv_arguments *c,
                        struct fkv_error *err) {
     if (c->rows == 1) return launch<T, VEC, 1, NORM>(b, call, c, err);
-    if (c->rows == 2) return launch<T, VEC, 2, NORM>(b, call, c, err);
-    if (c->rows <= 4) return launch<T, VEC, 4, NORM>(b, call, c, err);
+    if constexpr (VEC > 1) {
+        if (c->rows == 2) return launch<T, VEC, 2, NORM>(b, call, c, err);
+        if (c->rows <= 4) return launch<T, VEC, 4, NORM>(b, call, c, err);
+    }
     return launch<T, VEC, MOST_ROWS, NORM>(b, call, c, err);
 }
 

@@ -94,7 +94,7 @@ static void another_sequence_in_a_recorded_step_is_refused(void **state) {
     }
 }
 
-/* A layer's norm and product, which use scratch, while `reserve` grows it between rounds. */
+/* A layer's norm and product, which use scratch, while `reserve` grows it between rounds, and is refused what no GPU has. */
 static void a_recorded_step_survives_a_larger_reserve(void **state) {
     (void)state;
     struct machine m = open_machine();
@@ -108,6 +108,10 @@ static void a_recorded_step_survives_a_larger_reserve(void **state) {
                                              .slots = 64,
                                              .items = 16,
                                              .attention = {.dim = DIM, .heads = 1, .kv_heads = 1, .head_dim = 8}});
+        if (round > ROUNDS && tested_space == FKV_DEVICE) {
+            struct fkv_limits immense = {.rows = 1 << 29, .dim = 1 << 20, .hidden = 1 << 20, .vocab = 1 << 20};
+            assert_refused(tested.ops->reserve(tested.b, &immense, &err), err, "out of GPU memory: scratch wants ");
+        }
         assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
         embed_random(&m, MOST);
         assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &head.tested, m.x.tested, 0, MOST,
