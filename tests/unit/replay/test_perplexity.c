@@ -78,6 +78,29 @@ static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state)
     done(&block);
 }
 
+/* Many passes share a document's blocks of 256 scored tokens: the intervals must be those of the tokens in their order. */
+static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
+    corpus.document_count = 1;
+    documents[0].count = MOST_TOKENS;
+    struct one_run r;
+    struct fkv_policy_options policy = {.name = "freqkv", .window = 12, .sinks = 2, .rescale = true};
+    struct fkv_sums blocks[3] = {0};
+    int64_t scored = 0;
+    run_lanes(&r, &corpus, "chunks:20", 0, policy, test_between(1, 4)); /* 35 chunks score 9 tokens each */
+    for (int64_t t = 0; t < MOST_TOKENS; t++) {
+        if (isnan(r.recorded.nll[t])) continue;
+        struct fkv_sums one = {.count = 1, .nll = r.recorded.nll[t], .baseline_nll = r.recorded.baseline_nll[t]};
+        fkv_sums_add(&blocks[scored++ / FKV_BOOTSTRAP_BLOCK], &one);
+    }
+    assert_int_equal(scored, 35 * 9);
+    assert_close(r.result.nll_se, fkv_bootstrap_se(blocks, 2, FKV_MEAN_NLL), 0, 1e-4);
+    assert_close(r.result.delta_nll_se, fkv_bootstrap_se(blocks, 2, FKV_DELTA_NLL), 0, 1e-3);
+    done(&r);
+}
+
 static double column_sum(const char *path, const char *dataset, int64_t elements, int64_t *finite) {
     struct fkv_error err = {0};
     struct fkv_h5_reader *reader;
@@ -145,6 +168,7 @@ int main(void) {
         cmocka_unit_test(compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was),
         cmocka_unit_test(round_and_since_follow_the_schedule),
         cmocka_unit_test(blocks_change_nothing_for_a_policy_that_acts_when_full),
+        cmocka_unit_test(intervals_come_from_blocks_of_scored_tokens_in_their_order),
         cmocka_unit_test(the_run_file_holds_every_scored_token_once_per_window),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);
