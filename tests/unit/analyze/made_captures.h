@@ -64,6 +64,8 @@ static inline void made_info(const struct made *m, struct fkv_capture_info *info
     info->options = strdup("{}");
     info->layer_index = calloc((size_t)m->layers, sizeof(int32_t));
     info->head_index = calloc((size_t)m->heads, sizeof(int32_t));
+    info->inv_freq = calloc((size_t)(m->head_dim / 2 + 1), sizeof(double));
+    for (int i = 0; i < m->head_dim / 2; i++) info->inv_freq[i] = pow(10000, -2.0 * i / m->head_dim);
     for (int i = 0; i < m->layers; i++) info->layer_index[i] = i;
     for (int i = 0; i < m->heads; i++) info->head_index[i] = i;
 }

@@ -1,0 +1,189 @@
+/* The attention-output error, against attention written out in double. */
+#include "analyze/attention_error.h"
+
+#include "tests/unit/analyze/made_captures.h"
+
+enum { K = FKV_RATIO_STEPS };
+
+static char base[256], path[300];
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    made_seed = test_random();
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_remove_folder(base);
+    return 0;
+}
+
+/* error [layers, heads, K + 1] of the capture at `path` */
+static int measure(int length, int skip, double **error, struct fkv_error *err) {
+    struct fkv_capture *capture = NULL;
+    struct fkv_segment_plan plan = {0};
+    struct fkv_workers workers = {0};
+    int status = fkv_capture_open(path, &capture, err);
+    if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
+    if (!status) status = fkv_attention_error_check(capture, &plan, err);
+    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), err);
+    if (!status) {
+        const struct fkv_capture_info *info = fkv_capture_info(capture);
+        struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers};
+        *error = malloc((size_t)(info->layer_count * info->head_count * (K + 1)) * sizeof **error);
+        status = fkv_attention_error_measure(&m, *error, err);
+    }
+    fkv_workers_close(&workers);
+    fkv_segment_plan_free(&plan);
+    fkv_capture_close(capture);
+    return status;
+}
+
+/* x [d] rotated to position p: channel i turns with i + d/2 */
+static void rotate(const double *x, int d, double p, double *out) {
+    for (int i = 0; i < d / 2; i++) {
+        double angle = p * pow(10000, -2.0 * i / d), c = cos(angle), s = sin(angle);
+        out[i] = x[i] * c - x[i + d / 2] * s;
+        out[i + d / 2] = x[i + d / 2] * c + x[i] * s;
+    }
+}
+
+/* o [d] of query q at `position` over key and value [position + 1, d] */
+static void attend(const double *q, const double *key, const double *value, int position, int d, double *o) {
+    double turned[16], k[16], *weight = malloc((size_t)(position + 1) * sizeof *weight), largest = -INFINITY, sum = 0;
+    rotate(q, d, position, turned);
+    for (int t = 0; t <= position; t++) {
+        rotate(key + t * d, d, t, k);
+        weight[t] = 0;
+        for (int c = 0; c < d; c++) weight[t] += 0.5 * turned[c] * k[c]; /* made captures have this scale */
+        largest = fmax(largest, weight[t]);
+    }
+    for (int t = 0; t <= position; t++) sum += weight[t] = exp(weight[t] - largest);
+    for (int c = 0; c < d; c++) {
+        o[c] = 0;
+        for (int t = 0; t <= position; t++) o[c] += weight[t] / sum * value[t * d + c];
+    }
+    free(weight);
+}
+
+/* A column of the segment at `first` keeps its `retained` lowest coefficients, in place. */
+static void low_pass(double *x, int first, int n, int d, int retained) {
+    double *column = malloc((size_t)n * sizeof *column);
+    for (int c = 0; c < d; c++) {
+        for (int j = 0; j < n; j++) column[j] = x[(first + j) * d + c], x[(first + j) * d + c] = 0;
+        for (int t = 0; t < retained; t++) {
+            double y = dct_coefficient(column, n, t);
+            for (int j = 0; j < n; j++)
+                x[(first + j) * d + c] += y * sqrt((t ? 2.0 : 1.0) / n) * cos(acos(-1) * t * (j + 0.5) / n);
+        }
+    }
+    free(column);
+}
+
+/* Squares of o' - o and of o over the queries after one segment of one query head. */
+static void squares(const struct made *m, int recording, int layer, int head, int query_head, int first, int n,
+                    int retained, double out[2]) {
+    int tokens = (int)m->tokens[recording], d = m->head_dim, end = first + 2 * n < tokens ? first + 2 * n : tokens;
+    double *x[4], q[16], o[2][16];
+    for (int i = 0; i < 4; i++) {
+        x[i] = malloc((size_t)(tokens * d) * sizeof *x[i]);
+        for (int t = 0; t < tokens; t++)
+            for (int c = 0; c < d; c++)
+                x[i][t * d + c] =
+                    (float)m->value(recording, i % 2 ? FKV_STATE_VALUE : FKV_STATE_KEY, layer, t, head, c);
+        if (i >= 2) low_pass(x[i], first, n, d, retained);
+    }
+    for (int t = first + n; t < end; t++) {
+        for (int c = 0; c < d; c++) q[c] = (float)m->value(recording, FKV_STATE_QUERY, layer, t, query_head, c);
+        attend(q, x[0], x[1], t, d, o[0]);
+        attend(q, x[2], x[3], t, d, o[1]);
+        for (int c = 0; c < d; c++) out[0] += pow(o[1][c] - o[0][c], 2), out[1] += o[0][c] * o[0][c];
+    }
+    for (int i = 0; i < 4; i++) free(x[i]);
+}
+
+/* Two documents, one of two recordings; the last segments have fewer queries, or none. Within a document queries weigh equally, then documents. */
+static void errors_equal_attention_written_out(void **state) {
+    (void)state;
+    enum { N = 20, SKIP = 3 };
+    struct fkv_error err;
+    struct made m = {.layers = 2,
+                     .heads = 2,
+                     .query_group = 2,
+                     .head_dim = 4,
+                     .recordings = 3,
+                     .tokens = {SKIP + 2 * N + 7, SKIP + N + 9, SKIP + 2 * N},
+                     .document = {0, 1, 1},
+                     .offset = {0, 0, 100},
+                     .dtype = FKV_F32,
+                     .states = 1 | 2 | 8,
+                     .trained_context = 64,
+                     .value = made_white};
+    double *error;
+    made_write(&m, path);
+    assert_ok(measure(N, SKIP, &error, &err), err);
+    const struct {
+        int recording, segment;
+        double queries; /* of its document */
+    } pieces[] = {{0, 0, N + 7}, {0, 1, N + 7}, {1, 0, 9 + N}, {2, 0, 9 + N}};
+    for (int layer = 0; layer < m.layers; layer++)
+        for (int head = 0; head < m.heads; head++)
+            for (int k = 1; k <= K; k += 9) {
+                int retained = k * N / K;
+                const double found = error[(layer * m.heads + head) * (K + 1) + k];
+                if (!retained) {
+                    assert_true(isnan(found));
+                    continue;
+                }
+                double mean = 0;
+                for (int g = 0; g < 2; g++) {
+                    double sums[2] = {0};
+                    for (int i = 0; i < 4; i++) {
+                        double of_piece[2] = {0};
+                        squares(&m, pieces[i].recording, layer, head, 2 * head + g, SKIP + pieces[i].segment * N, N,
+                                retained, of_piece);
+                        for (int j = 0; j < 2; j++) sums[j] += of_piece[j] / pieces[i].queries;
+                    }
+                    mean += sqrt(sums[0] / sums[1]) / 2;
+                }
+                assert_close(found, mean, 2e-6, 2e-5);
+            }
+    free(error);
+}
+
+static void what_is_missing_is_named(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct made m = {.layers = 1,
+                     .heads = 1,
+                     .query_group = 1,
+                     .head_dim = 4,
+                     .recordings = 1,
+                     .tokens = {44},
+                     .dtype = FKV_F32,
+                     .states = 3,
+                     .trained_context = 44,
+                     .value = made_white};
+    double *error = NULL;
+    made_write(&m, path);
+    assert_refused(measure(20, 4, &error, &err), err, "freqkv-capture --states key,value,query");
+    char command[400];
+    snprintf(command, sizeof command, "rm -r '%s'", path);
+    assert_int_equal(system(command), 0);
+    m.states = 1 | 2 | 8;
+    made_write(&m, path);
+    assert_refused(measure(40, 4, &error, &err), err,
+                   "needs tokens after a segment of 40; the longest recording has 40 after the sinks: --length 20");
+    assert_ok(measure(20, 4, &error, &err), err);
+    free(error);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out), TEST(what_is_missing_is_named)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
