@@ -113,6 +113,7 @@ struct list {
     int32_t layers, kv_heads, n;
     struct fkv_edit *edits;
     int32_t count, families;
+    bool without_dc; /* listed already: bands and octaves both begin with it */
 };
 
 static int32_t edge(double fraction, int32_t n) { return (int32_t)ceil(fraction * n - 1e-9); }
@@ -217,7 +218,8 @@ static int list_without(struct list *l, double low, double high, const char *nam
 /* DC, then the k bands without it, each taken out in turn. */
 static int list_bands(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
     double dc = 1.0 / l->n;
-    if (list_without(l, 0, dc, "DC", err)) return FKV_FAILED;
+    if (!l->without_dc && list_without(l, 0, dc, "DC", err)) return FKV_FAILED;
+    l->without_dc = true;
     for (int32_t i = 0; i < r->parts; i++) {
         double low = (double)i / r->parts, high = (double)(i + 1) / r->parts;
         if (r->kind == FKV_ASK_OCTAVES) low = i ? ldexp(1, i - r->parts) : 0, high = ldexp(1, i + 1 - r->parts);

@@ -84,8 +84,9 @@ def dct_matrix(n):
 class Policy:
     """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or [layer][kv_head]."""
 
-    def __init__(self, kind, window=None, sinks=4, gamma=0.5, recent=0, rescale=True):
+    def __init__(self, kind, window=None, sinks=4, gamma=0.5, recent=0, rescale=True, mass_bias=False):
         self.kind, self.window, self.sinks, self.gamma, self.recent, self.rescale = kind, window, sinks, gamma, recent, rescale
+        self.mass_bias = mass_bias
 
     def key(self):
         return json.dumps(vars(self))
@@ -111,24 +112,33 @@ class Policy:
             kept = dct_matrix(retained).T @ (dct_matrix(n)[:retained] @ middle) * (np.sqrt(retained / n) if self.rescale else 1)
         return np.concatenate([sinks, kept, recent])
 
+    def move_masses(self, masses, retained):
+        """How many tokens each slot stands for [N] -> after an action: slot j takes the stretch [j n/L, (j+1) n/L) of the old ones"""
+        middle = masses[self.sinks : len(masses) - self.recent]
+        edges = np.arange(retained + 1) * len(middle) / retained
+        below = np.interp(edges, np.arange(len(middle) + 1), np.concatenate([[0], np.cumsum(middle)]))
+        return np.concatenate([masses[: self.sinks], np.diff(below), masses[len(masses) - self.recent :]])
+
 
 def attend_head(q, k, v, policy, retained, theta):
     """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions, slots seen summed over queries"""
     keys, values = np.zeros((0, k.shape[1])), np.zeros((0, k.shape[1]))
-    out, actions, seen, t = np.empty_like(q), 0, 0, 0
+    out, actions, seen, t, masses = np.empty_like(q), 0, 0, 0, np.zeros(0)
     while t < len(k):
         room = len(k) - t
         if policy.kind != "full":
             if len(keys) == policy.window:
                 keys, values = policy.act(keys, retained), policy.act(values, retained)
+                masses = policy.move_masses(masses, retained) if policy.mass_bias else np.ones(len(keys))
                 actions += 1
             room = min(room, policy.window - len(keys))
         before = len(keys)
         keys, values = np.concatenate([keys, k[t : t + room]]), np.concatenate([values, v[t : t + room]])
+        masses = np.concatenate([masses, np.ones(room)])
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
         query = rotate(q[t : t + room], slots[before:], theta)
-        score = query @ turned.T / np.sqrt(k.shape[1])  # [room, group, slots]
+        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [room, group, slots]
         score = np.where(slots[None, None, :] <= slots[before:, None, None], score, -np.inf)
         weight = np.exp(score - score.max(-1, keepdims=True))
         out[t : t + room] = weight / weight.sum(-1, keepdims=True) @ values
@@ -285,6 +295,7 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         "window": policy.window if windowed else None,
         "sinks": policy.sinks if windowed else None,
         "gamma": mean_gamma(model, policy),
+        "mass_bias": policy.mass_bias,
         "protocol": protocol,
         "documents": len(documents),
         "tokens": sum(sizes),
@@ -380,6 +391,8 @@ def policy_arguments(policy, folder, model):
         arguments += ["--recent", str(policy.recent)]
     if not policy.rescale:
         arguments += ["--rescale", "off"]
+    if policy.mass_bias:
+        arguments += ["--mass-bias"]
     return arguments
 
 
@@ -398,6 +411,8 @@ def settings(model):
         yield "one", "whole", policy, c - 7, 0
     yield "one", "whole", Policy("freqkv", n, recent=c // 16), c, 0
     yield "one", "whole", Policy("freqkv", n, rescale=False), c, 0
+    for gamma in (0.25, 0.37, per_head):
+        yield "one", "whole", Policy("freqkv", n, gamma=gamma, recent=5 if gamma == 0.37 else 0, mass_bias=True), c, 0
     yield "one", "whole", Policy("freqkv", n, gamma=per_layer), c, 0
     yield "one", "whole", Policy("freqkv", n, gamma=per_head), c, 0
     yield "one", "whole", Policy("freqkv", c), c, 0  # nothing to compress: exactly full

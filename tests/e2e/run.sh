@@ -10,6 +10,7 @@ trap 'rm -rf "$work"' EXIT
 
 "$python" tests/e2e/check_protocols.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
 "$python" tests/e2e/check_sweep.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
+"$python" tests/e2e/check_probe.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
 "$python" tests/e2e/check_analysis.py --bin "$bin"
 "$python" tests/e2e/bad_input.py --bin "$bin"
 

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Every change of `freqkv-replay probe` against a second implementation in numpy, per token, and its statistics against scipy.
+
+    check_probe.py TOOL MODEL TEXT
+
+The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and values, each change is written from its
+definition, and the tokens after it attend to slots with positions and biases of their own. Only tokens come from the tool.
+Prints one line per change and exits 1 if any differs.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+import scipy.stats
+
+from check_protocols import Model, dct_matrix, rmsnorm, rotate
+
+PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
+N = PREFIX - SINKS
+KEY, VALUE, BOTH = 1, 2, 3
+
+# ---------------------------------------------------------------------------------------------------------------- model
+
+
+class Slots:
+    """What one KV head remembers: un-rotated keys and values [slots, d], a position and a bias per slot, where the next token stands."""
+
+    def __init__(self, keys, values):
+        self.keys, self.values = keys, values
+        self.positions, self.bias, self.next = np.arange(len(keys), dtype=float), np.zeros(len(keys)), float(len(keys))
+
+
+def continue_with(model, tokens, cache):
+    """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab], un-rotated keys and values [layer][head]"""
+    w, rows, group = model.weights, len(tokens), model.heads // model.kv_heads
+    x, grown = w["model.embed_tokens.weight"][tokens], []
+    for layer in range(model.layers):
+        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
+        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(rows, model.kv_heads, group, model.head_dim)
+        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(rows, model.kv_heads, model.head_dim)
+        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(rows, model.kv_heads, model.head_dim)
+        out = np.empty_like(q)
+        for head, slots in enumerate(cache[layer]):
+            own = slots.next + np.arange(rows)
+            turned = rotate(np.concatenate([slots.keys, k[:, head]]), np.concatenate([slots.positions, own]), model.theta)
+            values, old = np.concatenate([slots.values, v[:, head]]), len(slots.keys)
+            score = rotate(q[:, head], own, model.theta) @ turned.T / np.sqrt(model.head_dim)
+            score = score + np.concatenate([slots.bias, np.zeros(rows)])
+            future = np.arange(len(values))[None, :] > old + np.arange(rows)[:, None]
+            score = np.where(future[:, None, :], -np.inf, score)
+            weight = np.exp(score - score.max(-1, keepdims=True))
+            out[:, head] = weight / weight.sum(-1, keepdims=True) @ values
+        grown.append([(k[:, h], v[:, h]) for h in range(model.kv_heads)])
+        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
+        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
+        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
+    logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    top = logits.max(-1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), grown
+
+
+# -------------------------------------------------------------------------------------------------------------- changes
+
+
+def splitmix(state):
+    """The state's next value and state."""
+    mask = (1 << 64) - 1
+    state = (state + 0x9E3779B97F4A7C15) & mask
+    z = state
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31), state
+
+
+def normals(state, count):
+    out = np.empty(count)
+    for i in range(count):
+        a, state = splitmix(state)
+        b, state = splitmix(state)
+        u, v = 1 - (a >> 11) * 2.0**-53, (b >> 11) * 2.0**-53
+        out[i] = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
+    return out
+
+
+def noise_state(window, layer, head, state, model):
+    place = ((window * model.layers + layer) * model.kv_heads + head) * 2 + state
+    return splitmix(SEED)[0] ^ (place * 0xD1342543DE82EF95 & (1 << 64) - 1)
+
+
+def edge(fraction):
+    return int(np.ceil(fraction * N - 1e-9))
+
+
+def in_bands(bands):
+    t = np.arange(N)
+    return np.any([(edge(a) <= t) & (t < edge(b)) for a, b in bands], axis=0)
+
+
+class Change:
+    """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer)."""
+
+    def __init__(self, kind, states=BOTH, bands=(), epsilon=0, gamma=None, parts=(1, 1, 1), layer=None, head=None):
+        self.kind, self.states, self.bands, self.epsilon, self.gamma = kind, states, bands, epsilon, gamma
+        self.parts, self.layer, self.head = parts, layer, head
+
+    def states_changed(self, x, stream):
+        """x [n, d] of one state -> what becomes of it, energy lost"""
+        c, kept = dct_matrix(N) @ x, self.retained()
+        if self.kind in ("filter", "without"):
+            gone = in_bands(self.bands) != (self.kind == "filter")
+            return dct_matrix(N).T @ np.where(gone[:, None], 0, c), np.sum(c[gone] ** 2)
+        if self.kind == "noise":
+            band = in_bands(self.bands)
+            noise, wanted = np.zeros_like(c), self.epsilon * np.sum(c[1:] ** 2)
+            noise[band] = normals(stream, band.sum() * x.shape[1]).reshape(-1, x.shape[1])
+            return dct_matrix(N).T @ (c + noise * np.sqrt(wanted / np.sum(noise**2))), wanted
+        if self.kind == "local":
+            return x[N - kept :], np.sum((x - x.mean(0))[: N - kept] ** 2)
+        if self.kind == "freqkv" and self.parts[0]:
+            return dct_matrix(kept).T @ c[:kept] * np.sqrt(kept / N), np.sum(c[kept:] ** 2)
+        return x, 0.0
+
+    def retained(self):
+        return N if self.gamma is None else int(np.floor(self.gamma * N + 1e-9))
+
+    def apply(self, keys, values, window, layer, head, model):
+        """keys, values [P, d] of one head -> Slots, [lost], [energy without DC]"""
+        slots, lost, energy = Slots(keys, values), [0.0, 0.0], [0.0, 0.0]
+        if self.kind == "none" or (self.layer is not None and self.layer != layer) or (self.head is not None and self.head != head):
+            return slots, lost, energy
+        parts = []
+        for state, x in enumerate((keys, values)):
+            changed = x[SINKS:]
+            if self.states >> state & 1:
+                energy[state] = np.sum((x[SINKS:] - x[SINKS:].mean(0)) ** 2)
+                changed, lost[state] = self.states_changed(x[SINKS:], noise_state(window, layer, head, state, model))
+            parts.append(np.concatenate([x[:SINKS], changed]))
+        slots = Slots(*parts)
+        if self.kind == "freqkv":
+            truncation, squeezed, fewer = self.parts
+            kept = self.retained()
+            count = kept if truncation else N
+            j, stretch = np.arange(count), (kept if squeezed else N) / count
+            slots.positions[SINKS:] = SINKS + (j if stretch == 1 else (j + 0.5) * stretch - 0.5)
+            slots.bias[SINKS:] = np.log((kept if fewer else N) / count)
+            slots.next = SINKS + (kept if squeezed else N)
+        return slots, lost, energy
+
+
+def alone(model):
+    """Changes made of each layer and head alone, too: label, layer and head as the tool gives them -> Change; and the tool's options."""
+    expected = {("nothing", None, None): Change("none")}
+    places = [(None, None)] + [(l, None) for l in range(model.layers)]
+    places += [(l, h) for l in range(model.layers) for h in range(model.kv_heads)]
+    for layer, head in places:
+        for name, states in (("key", KEY), ("value", VALUE)):
+            expected[f"filter 0:0.5, {name}", layer, head] = Change("filter", states, [(0, 0.5)], layer=layer, head=head)
+        expected["freqkv 0.37", layer, head] = Change("freqkv", gamma=0.37, layer=layer, head=head)
+    return expected, ["--states", "key,value", "--per-layer", "--per-head", "--filter", "0:0.5", "--freqkv", "0.37"]
+
+
+def together(model):
+    """Changes of all heads at once."""
+    expected = {("nothing", None, None): Change("none")}
+
+    def apart(label, **change):
+        for name, states in (("key", KEY), ("value", VALUE), ("both", BOTH)):
+            expected[f"{label}, {name}", None, None] = Change(states=states, **change)
+
+    apart("filter 0:0.1,0.3:0.55", kind="filter", bands=[(0, 0.1), (0.3, 0.55)])
+    apart("noise 0.2:0.6:0.5", kind="noise", bands=[(0.2, 0.6)], epsilon=0.5)
+    apart("without DC", kind="without", bands=[(0, 1 / N)])
+    for a, b in ((1 / N, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1), (1 / N, 0.5), (0.5, 1)):
+        apart(f"without {a:.6g}:{b:.6g}", kind="without", bands=[(a, b)])
+    for gamma in (0.37, 1):
+        expected[f"freqkv {gamma:.6g}", None, None] = Change("freqkv", gamma=gamma)
+    expected["local 0.6", None, None] = Change("local", gamma=0.6)
+    for on in range(8):
+        parts = [on >> i & 1 for i in range(3)]
+        names = [name for name, part in zip(("truncation", "squeezed", "fewer"), parts) if part]
+        label = "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
+        expected[label, None, None] = Change("freqkv", gamma=0.37, parts=parts)
+    kept = int(np.floor(0.37 * N + 1e-9))
+    expected["decompose 0.37: truncation", None, None] = Change("filter", bands=[(0, kept / N)])
+    options = ["--states", "key,value,both", "--filter", "0:0.1,0.3:0.55", "--noise", "0.2:0.6:0.5", "--bands", "3", "--octaves", "2"]
+    return expected, options + ["--freqkv", "0.37,1", "--local", "0.6", "--decompose", "0.37"]
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def resampled(units):
+    """Indices [1000, units] of the tool's bootstrap: splitmix64 from seed 0, high 32 bits."""
+    with np.errstate(over="ignore"):
+        z = np.arange(1, 1000 * units + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (((z >> np.uint64(32)) * np.uint64(units)) >> np.uint64(32)).astype(int).reshape(1000, units)
+
+
+def close(name, found, want, absolute, relative=0):
+    worst = np.max(np.abs(np.asarray(found) - want) - relative * np.abs(want))
+    return [] if worst <= absolute else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
+
+
+def discovery_control(p):
+    """Benjamini-Hochberg: scipy's where it has it (1.11), else from the definition."""
+    if hasattr(scipy.stats, "false_discovery_control"):
+        return scipy.stats.false_discovery_control(p)
+    return np.array([min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p])
+
+
+def check_statistics(rows, nll, untouched, kl):
+    """The summary's numbers from the file's own per-token ones. Units: windows, each one block."""
+    units, problems = len(nll), []
+    index = resampled(units)
+    delta = nll.mean(2) - untouched.mean(1)[:, None]  # [windows, changes]
+    for c, row in enumerate(rows):
+        for name, values in (("delta_nll", delta[:, c]), ("kl", kl[:, c].mean(1))):
+            low, high = np.percentile(values[index].mean(1), [2.5, 97.5])
+            problems += close(f"{row['label']} {name}", [row[name], row[name + "_low"], row[name + "_high"]],
+                              [values.mean(), low, high], 1e-7, 1e-5)
+        if row["p"] is not None:
+            problems += close(f"{row['label']} p", row["p"], scipy.stats.ttest_1samp(delta[:, c], 0).pvalue, 1e-9, 1e-4)
+    tables = {}
+    for row in rows:
+        if row["layer"] is not None and row["p"] is not None:
+            tables.setdefault((row["label"], row["kv_head"] is None), []).append(row)
+    for (label, _), table in tables.items():
+        q = discovery_control(np.array([row["p"] for row in table]))
+        problems += close(f"{label} q", [row["q"] for row in table], q, 1e-9, 1e-6)
+    return problems
+
+
+def check(tool, folder, text, model, expected, options):
+    """Runs the tool and yields what differs."""
+    with tempfile.TemporaryDirectory() as work:
+        path = os.path.join(work, "probe.h5")
+        command = [tool, "probe", "--model", folder, "--text", text, "--prefix", str(PREFIX), "--score", str(SCORE), "--sinks", str(SINKS)]
+        command += ["--blocks", str(BLOCKS), "--seed", str(SEED), "--out", path, "--json", "--quiet", "--threads", "1", "--backend", "cpu"]
+        printed = json.loads(subprocess.run(command + options, check=True, capture_output=True, text=True).stdout)
+        if os.listdir(work) != ["probe.h5"]:
+            yield f"left behind: {os.listdir(work)}"
+        with h5py.File(path) as f:
+            windows = [{k: v[...] for k, v in f["documents"][name].items()} for name in sorted(f["documents"])]
+            labels = [bytes(row).rstrip(b"\0").decode() for row in f["changes/label"][...]]
+            places = [tuple(None if i < 0 else int(i) for i in pair) for pair in zip(f["changes/layer"], f["changes/kv_head"])]
+    ids = subprocess.run([tool, "tokens", "--model", folder, "--text", text], check=True, capture_output=True, text=True).stdout.split()
+    rows = printed["changes"]
+    if len(windows) != BLOCKS or len(labels) != len(rows):
+        yield f"{len(windows)} windows, {len(labels)} changes in the file, {len(rows)} printed"
+    if {(label, *place) for label, place in zip(labels, places)} != set(expected) or len(labels) != len(expected):
+        yield "the list of changes differs"
+    worst = {}
+    for w, window in enumerate(windows):
+        yield from check_window(model, w, window, ids, labels, places, expected, worst)
+    for label, difference in worst.items():
+        print(f"{label:50s} largest difference of delta nll {difference:.2g}")
+    yield from check_statistics(rows, *(np.stack([window[name] for window in windows]).astype(float) for name in ("nll", "untouched_nll", "kl")))
+    repeat = np.mean([np.abs(window["repeat_nll"] - window["untouched_nll"]) for window in windows])
+    yield from close("noise floor", printed["noise_floor_nll"], repeat, 1e-9, 1e-4)
+
+
+def check_window(model, w, window, ids, labels, places, expected, worst):
+    start, tokens = w * (PREFIX + SCORE + 1), window["tokens"]
+    want = np.array(ids[start : start + PREFIX + SCORE + 1], int)
+    if w and model.adds_bos:
+        want[0] = model.bos
+    if not np.array_equal(tokens, want):
+        yield f"window {w}: other tokens"
+    nothing = Slots(np.zeros((0, model.head_dim)), np.zeros((0, model.head_dim)))
+    _, prefix = continue_with(model, tokens[:PREFIX], [[nothing] * model.kv_heads] * model.layers)
+    untouched, _ = continue_with(model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix])
+    row, targets = np.arange(SCORE), tokens[PREFIX + 1 :]
+    for c, (label, (layer, head)) in enumerate(zip(labels, places)):
+        if w and layer is not None and (c + w) % 5:
+            continue  # in the first window all, later on some
+        change = expected[label, layer, head]
+        made = [[change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)] for l, heads in enumerate(prefix)]
+        p, _ = continue_with(model, tokens[PREFIX:-1], [[m[0] for m in heads] for heads in made])
+        lost, energy = (np.sum([m[i] for heads in made for m in heads], axis=0) for i in (1, 2))
+        delta, found = untouched[row, targets] - p[row, targets], window["nll"][c] - window["untouched_nll"]
+        kl = np.sum(np.exp(untouched) * (untouched - p), axis=-1)
+        problems = close("delta nll", found, delta, 1e-4) + close("kl", window["kl"][c], kl, 2e-6, 2e-3)
+        problems += close("lost energy", window["lost_energy"][c], lost / np.where(energy > 0, energy, 1), 1e-6, 1e-4)
+        yield from (f"{label} layer {layer} head {head} window {w}: {problem}" for problem in problems)
+        worst[label] = max(worst.get(label, 0), float(np.max(np.abs(found - delta))))
+    if not np.array_equal(window["nll"][0], window["untouched_nll"]):
+        yield f"window {w}: the empty change changed something"
+    by_label = {(label, *place): c for c, (label, place) in enumerate(zip(labels, places))}
+    all_on = by_label.get(("decompose 0.37: truncation + squeezed + fewer", None, None))
+    if all_on and not np.array_equal(window["nll"][all_on], window["nll"][by_label["freqkv 0.37", None, None]]):
+        yield f"window {w}: all parts together are not exactly freqkv"
+
+
+def main():
+    if len(sys.argv) != 4:
+        print(__doc__)
+        return 2
+    tool, folder, text = sys.argv[1:]
+    model, failures = Model(folder), 0
+    for expected, options in (together(model), alone(model)):
+        for problem in check(tool, folder, text, model, expected, options):
+            print("FAIL", problem)
+            failures += 1
+    print(f"{failures} differences" if failures else "all checks passed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
