@@ -105,23 +105,45 @@ static int check_numbers(const struct fkv_damage *d, struct fkv_error *err) {
     return FKV_OK;
 }
 
-/* The bootstrap's standard error lies low by sqrt((n-1)/n) of what t wants. */
-static void test_rows(struct fkv_damage *d, double *p, double *q, int32_t *order) {
+/* Two-sided p of the mean over units being 0; NaN where nothing varies. means [units] is scratch. */
+static double p_value(const struct fkv_damage *d, const double *sums, double *means) {
+    double mean = 0, squares = 0, units = d->units.count;
+    for (int32_t u = 0; u < d->units.count; u++) {
+        means[u] = sums[u] / d->counts[u];
+        mean += means[u] / units;
+    }
+    for (int32_t u = 0; u < d->units.count; u++) squares += (means[u] - mean) * (means[u] - mean);
+    return squares > 0 ? fkv_student_p(mean / sqrt(squares / (units * (units - 1))), units - 1) : NAN;
+}
+
+/* 0: all heads at once, 1: a layer, 2: a head */
+static int scope_of(const struct fkv_probe_change *c) { return c->kv_head >= 0 ? 2 : c->layer >= 0; }
+
+/* Corrects the layers, or the heads, of the change that `first` names: rows of one label, which stand side by side. */
+static int32_t correct(struct fkv_damage *d, int measure, int32_t first, double *p, double *q, int32_t *order) {
+    const struct fkv_probe_change *change = d->probe->changes;
+    int32_t end = first;
+    while (end < d->probe->change_count && !strcmp(change[end].label, change[first].label)) end++;
+    for (int scope = 1; scope <= 2; scope++) {
+        for (int32_t c = first; c < end; c++)
+            p[c - first] = scope_of(&change[c]) == scope ? d->row[c].p[measure] : NAN;
+        fkv_benjamini_hochberg(end - first, p, q, order);
+        for (int32_t c = first; c < end; c++)
+            if (scope_of(&change[c]) == scope) d->row[c].q[measure] = q[c - first];
+    }
+    return end;
+}
+
+static void test_rows(struct fkv_damage *d, double *room, int32_t *order) {
     int32_t changes = d->probe->change_count;
-    double units = d->units.count;
     for (int m = 0; m < FKV_DAMAGES; m++) {
         for (int32_t c = 0; c < changes; c++) {
+            const double *sums = d->sums[m] + (int64_t)c * d->units.count;
             struct fkv_damage_row *row = &d->row[c];
-            row->mean[m] =
-                fkv_ratio_interval(d->units.count, d->sums[m] + (int64_t)c * d->units.count, d->counts, &row->se[m]);
-            double t = row->mean[m].estimate / (row->se[m] * sqrt(units / (units - 1)));
-            row->p[m] = row->se[m] > 0                            ? fkv_student_p(t, units - 1)
-                        : row->mean[m].estimate == 0 && units > 1 ? 1
-                                                                  : NAN;
-            p[c] = d->probe->changes[c].kv_head >= 0 ? row->p[m] : NAN;
+            row->mean[m] = fkv_ratio_interval(d->units.count, sums, d->counts, &row->se[m]);
+            row->p[m] = p_value(d, sums, room), row->q[m] = NAN;
         }
-        fkv_benjamini_hochberg(changes, p, q, order);
-        for (int32_t c = 0; c < changes; c++) d->row[c].q[m] = q[c];
+        for (int32_t c = 0; c < changes;) c = correct(d, m, c, room, room + changes, order);
     }
 }
 
@@ -138,14 +160,14 @@ int fkv_damage_make(const struct fkv_probe *probe, struct fkv_damage *out, struc
     out->counts = calloc(units, sizeof(double));
     out->row = calloc(changes, sizeof *out->row);
     for (int m = 0; m < FKV_DAMAGES; m++) out->sums[m] = calloc(changes * units, sizeof(double));
-    double *room = malloc(2 * changes * sizeof *room);
+    double *room = malloc((2 * changes + units) * sizeof *room);
     int32_t *order = malloc(changes * sizeof *order);
     int status = out->counts && out->row && out->sums[0] && out->sums[1] && room && order
                      ? FKV_OK
                      : fkv_fail(err, "out of memory for %zu changes", changes);
     if (!status) add_up(out);
     if (!status) status = check_numbers(out, err);
-    if (!status) test_rows(out, room, room + changes, order);
+    if (!status) test_rows(out, room, order);
     free(room);
     free(order);
     if (status) fkv_damage_free(out);

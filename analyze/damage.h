@@ -1,7 +1,7 @@
 /* What the changes of a probe did (definitions.md, "Probe"): nll with the change minus nll untouched, and KL, paired per token, over windows, by class of token.
  *
- * Intervals: bootstrap over documents, or over blocks of 256 tokens of a window where documents are fewer than 20. p-values: Student's t of the mean over its standard error,
- * two-sided, units - 1 degrees of freedom; q: Benjamini-Hochberg over all changes of a single head in the file. */
+ * Intervals: bootstrap over documents, or over blocks of 256 tokens of a window where documents are fewer than 20. p-values: Student's t over the
+ * means of units, two-sided; q: corrected (Benjamini-Hochberg) among the heads, or among the layers, of one change. The same as freqkv-replay probe reports. */
 #ifndef FKV_ANALYZE_DAMAGE_H
 #define FKV_ANALYZE_DAMAGE_H
 
@@ -23,7 +23,7 @@ struct fkv_units {
 
 struct fkv_damage_row {
     struct fkv_interval mean[FKV_DAMAGES];
-    double se[FKV_DAMAGES], p[FKV_DAMAGES], q[FKV_DAMAGES]; /* q NaN where the change is of more than one head */
+    double se[FKV_DAMAGES], p[FKV_DAMAGES], q[FKV_DAMAGES]; /* q NaN where the change is of all heads */
     double lost[2];                                         /* keys, values: mean over windows of lost_energy */
 };
 

@@ -94,7 +94,7 @@ struct fkv_link {
 /* FOLDER/link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv: those for which there is something. (link_write.c) */
 int fkv_link_write(const char *folder, const struct fkv_link *l, struct fkv_error *err);
 int fkv_link_print(const struct fkv_link *l, bool json, struct fkv_error *err);
-/* FOLDER/link_sweep, link_heads_STATE per group's state, link_predictors, link_classes. (plots_link.c) */
+/* FOLDER/link_retained, link_heads_1, _2, ... per group, link_ranking, link_residuals, with their points as CSV. (plots_link.c) */
 int fkv_plot_link(const struct fkv_link *l, const char *folder, struct fkv_error *err);
 
 #endif

@@ -15,6 +15,8 @@ static const struct command {
                 {"error", fkv_command_error},
                 {"gamma", fkv_command_gamma},
                 {"impulse", fkv_command_impulse},
+                {"link", fkv_command_link},
+                {"plot", fkv_command_plot},
                 {"merge", fkv_command_merge},
                 {"report", fkv_command_report}};
 
@@ -41,6 +43,8 @@ static const char doc[] =
     "  error      what a retaining ratio throws away\n"
     "  gamma      a retaining ratio per layer and head\n"
     "  impulse    what becomes of a token in a cache that is compressed again and again (no capture needed)\n"
+    "  link       what the energy of a capture has to do with perplexity: runs and probes beside it\n"
+    "  plot       figures of what freqkv-replay wrote, and of tables\n"
     "  merge      several captures into one\n"
     "  report     everything found so far, as one page of HTML"
     "\v"

@@ -1,0 +1,222 @@
+/* freqkv-analyze link: a capture's energy beside the perplexity of runs and the damage of probes. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyze/command.h"
+#include "analyze/error.h"
+#include "analyze/link.h"
+#include "kernels/base/host.h"
+#include "kernels/base/parse.h"
+
+enum { NO_LIST, RUNS, PROBES, LISTS };
+
+struct options {
+    struct fkv_common_options common;
+    const char *capture;
+    double gamma;              /* of the residuals */
+    const char **files[LISTS]; /* [count]; owned arrays */
+    int count[LISTS], list;    /* list: where names without an option go */
+};
+
+static void add_file(struct options *o, int list, const char *file, struct argp_state *state) {
+    const char **files = realloc(o->files[list], ((size_t)o->count[list] + 1) * sizeof *files);
+    if (!files) argp_failure(state, 1, 0, "out of memory");
+    o->files[list] = files;
+    files[o->count[list]++] = file;
+    o->list = list;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct options *o = state->input;
+    struct fkv_error err;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case 'c': o->capture = arg; break;
+    case 'r': add_file(o, RUNS, arg, state); break;
+    case 'p': add_file(o, PROBES, arg, state); break;
+    case 'g':
+        if (fkv_parse_double(arg, "--gamma", 0, 1, &o->gamma, &err)) argp_error(state, "%s", err.message);
+        break;
+    case ARGP_KEY_ARG:
+        if (!o->list) argp_error(state, "expected an option before \"%s\"", arg);
+        add_file(o, o->list, arg, state);
+        break;
+    case ARGP_KEY_END:
+        if (!o->capture) argp_error(state, "--capture is missing");
+        if (!o->count[RUNS] && !o->count[PROBES]) argp_error(state, "--runs or --probes is missing");
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp_option options_list[] = {
+    {"capture", 'c', "CAPTURE", 0, "keys and values (queries, too, for what queries see)", 0},
+    {"runs", 'r', "RUN.h5...", 0, "a sweep: run files of one policy, protocol, window and of the same texts", 0},
+    {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all", 0},
+    {"gamma", 'g', "G", 0, "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
+    {0}};
+
+static const char doc[] =
+    "What the energy of a capture has to do with perplexity.\n\n"
+    "Along a sweep: the energy that the runs' coefficients retain (keys and values, with and without DC) against mean nll and the difference to the baseline. Head by head: what a "
+    "probe's filter takes out of one head against what that does, for five predictors: energy (share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
+    "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second moment of the head's queries before RoPE, so that distances are left out; of values "
+    "the energy per slot, as captures hold no output projection) and attention (error of the attention output, keys and values low-passed together). Token by token: who is high-frequency.\n"
+    "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
+    "`behind` how much |Spearman| lies below the best predictor's, with its interval.\n"
+    "Segments have window - sinks tokens for runs and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
+    "\v"
+    "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
+    "changes each), link_ranking, link_residuals: those for which there is input. Running again replaces them; files that freqkv-analyze did not make are never replaced.\n\n"
+    "Example:\n"
+    "  freqkv-capture --model M --text books --states key,value,query --out my-capture\n"
+    "  freqkv-replay probe --model M --text books --prefix 512 --score 256 --filter 0:0.5 --states key,value --per-head --out heads.h5\n"
+    "  freqkv-analyze link --capture my-capture --runs runs/*.h5 --probes heads.h5 --out link\n\n"
+    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: {segment_length, points: [{run, gamma, retained_key, retained_value, "
+    "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
+    "prefix_segment_length, heads: [{change, states, damage, depth, heads, links: [the same]}], classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
+    "residual_value_no_dc}]. What does not exist is null.";
+
+static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
+static const struct argp parser = {
+    options_list, parse, "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR", doc, children,
+    NULL,         NULL};
+
+struct work {
+    const struct options *o;
+    struct fkv_capture *capture;
+    struct fkv_workers workers;
+    struct fkv_run *runs;     /* [count[RUNS]] */
+    struct fkv_probe *probes; /* [count[PROBES]] */
+    struct fkv_damage *damage;
+    struct fkv_predictor_spectra spectra;
+    struct fkv_provenance provenance;
+    struct fkv_link link;
+};
+
+/* ---- reading and checking, before anything is computed ---- */
+
+static int read_runs(struct work *w, struct fkv_error *err) {
+    for (int i = 0; i < w->o->count[RUNS]; i++) {
+        struct fkv_run *run = &w->runs[i];
+        if (fkv_run_read(w->o->files[RUNS][i], run, err) || fkv_link_check_run(w->capture, run, err) ||
+            (i && fkv_runs_compare(&w->runs[0], run, err)))
+            return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+static int read_probes(struct work *w, struct fkv_error *err) {
+    for (int i = 0; i < w->o->count[PROBES]; i++) {
+        const char *path = w->o->files[PROBES][i], *first = w->o->files[PROBES][0];
+        struct fkv_probe *probe = &w->probes[i];
+        if (fkv_probe_read(path, probe, err) || fkv_link_check_probe(w->capture, probe, path, err)) return FKV_FAILED;
+        if (probe->prefix != w->probes[0].prefix || probe->sinks != w->probes[0].sinks)
+            return fkv_fail(err, "%s and %s: expected one prefix and as many sinks, found %d with %d and %d with %d",
+                            first, path, w->probes[0].prefix, w->probes[0].sinks, probe->prefix, probe->sinks);
+        if (probe->prefix <= probe->sinks + 1)
+            return fkv_fail(err, "%s: expected a prefix longer than its %d sinks by two tokens or more, found %d", path,
+                            probe->sinks, probe->prefix);
+        if (fkv_damage_make(probe, &w->damage[i], err)) return fkv_error_prefix(err, "%s", path);
+    }
+    return FKV_OK;
+}
+
+/* ---- computing ---- */
+
+/* Measures on segments of `tokens` after `sinks`, and hands the result to a join. */
+static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool probes, struct fkv_error *err) {
+    struct fkv_segment_plan plan;
+    struct fkv_progress progress;
+    const char *what = probes ? "prefix" : "window";
+    if (fkv_spectrum_plan(w->capture, tokens - sinks, sinks, &plan, err))
+        return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, what,
+                                w->o->files[probes ? PROBES : RUNS][0]);
+    fkv_predictor_spectra_free(&w->spectra);
+    struct fkv_measurement m = {.capture = w->capture, .plan = &plan, .workers = &w->workers, .progress = &progress};
+    fkv_progress_start(&progress, "segments", 0, w->o->common.quiet);
+    int status = fkv_predictor_spectra_measure(&m, probes, &w->spectra, err);
+    bool stored = !fkv_capture_info(w->capture)->spectra_only;
+    int32_t kept = fkv_retained(w->o->gamma, plan.n);
+    for (int s = 0; !status && stored && s < 2; s++)
+        status = fkv_residuals_measure(&m, s ? FKV_STATE_VALUE : FKV_STATE_KEY, kept, &w->link.residuals[s], err);
+    w->link.has_residuals = stored;
+    w->link.segment_length[probes] = plan.n;
+    fkv_progress_finish(&progress);
+    for (int i = 0; !status && i < 2 && !w->o->common.quiet; i++)
+        if (w->spectra.why_not[i][0]) fprintf(stderr, "%s\n", w->spectra.why_not[i]);
+    fkv_segment_plan_free(&plan);
+    return status;
+}
+
+static int join(struct work *w, struct fkv_error *err) {
+    struct fkv_link *l = &w->link;
+    if (l->runs) {
+        if (with_spectra(w, w->runs[0].window, w->runs[0].sinks, false, err) ||
+            fkv_link_sweep_make(w->runs, l->runs, &w->spectra, &l->sweep, err))
+            return FKV_FAILED;
+        l->has_sweep = true;
+    }
+    if (l->probes) {
+        if (with_spectra(w, w->probes[0].prefix, w->probes[0].sinks, true, err) ||
+            fkv_link_heads_make(w->damage, l->probes, &w->spectra, &l->heads, err))
+            return FKV_FAILED;
+        l->has_heads = true;
+    }
+    return FKV_OK;
+}
+
+static int work(struct work *w, struct fkv_error *err) {
+    const struct options *o = w->o;
+    if (o->common.threads) omp_set_num_threads(o->common.threads);
+    if (fkv_capture_open(o->capture, &w->capture, err)) return FKV_FAILED;
+    const char *model = fkv_capture_info(w->capture)->model_name;
+    w->provenance.capture_sha256 = fkv_capture_sha256(w->capture);
+    w->provenance.model = model ? model : "";
+    w->link = (struct fkv_link){.provenance = &w->provenance,
+                                .capture = o->capture,
+                                .runs = o->count[RUNS],
+                                .probes = o->count[PROBES],
+                                .run = w->runs,
+                                .damage = w->damage,
+                                .probe_path = o->files[PROBES],
+                                .spectra = &w->spectra};
+    if (!(o->gamma > 0)) return fkv_fail(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
+    if (read_runs(w, err) || read_probes(w, err) || fkv_make_directories(o->common.out, err) ||
+        fkv_workers_open(&w->workers, o->common.backend, o->common.device, o->common.threads, err) || join(w, err))
+        return FKV_FAILED;
+    if (fkv_link_write(o->common.out, &w->link, err) || fkv_plot_link(&w->link, o->common.out, err)) return FKV_FAILED;
+    return fkv_link_print(&w->link, o->common.json, err);
+}
+
+static void close_all(struct work *w) {
+    fkv_link_sweep_free(&w->link.sweep);
+    fkv_link_heads_free(&w->link.heads);
+    fkv_predictor_spectra_free(&w->spectra);
+    for (int i = 0; w->runs && i < w->o->count[RUNS]; i++) fkv_run_free(&w->runs[i]);
+    for (int i = 0; w->damage && i < w->o->count[PROBES]; i++) fkv_damage_free(&w->damage[i]);
+    for (int i = 0; w->probes && i < w->o->count[PROBES]; i++) fkv_probe_free(&w->probes[i]);
+    free(w->runs), free(w->damage), free(w->probes);
+    fkv_workers_close(&w->workers);
+    fkv_capture_close(w->capture);
+}
+
+int fkv_command_link(int argc, char **argv) {
+    struct options o = {.common = {.backend = "auto"}, .gamma = 0.5};
+    struct fkv_error err = {0};
+    char *command = fkv_command_line(argc, argv);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &o);
+    struct work w = {.o = &o,
+                     .runs = calloc((size_t)o.count[RUNS] + 1, sizeof *w.runs),
+                     .probes = calloc((size_t)o.count[PROBES] + 1, sizeof *w.probes),
+                     .damage = calloc((size_t)o.count[PROBES] + 1, sizeof *w.damage),
+                     .provenance = {.version = FKV_VERSION, .command = command}};
+    int status = command && w.runs && w.probes && w.damage ? work(&w, &err) : fkv_fail(&err, "out of memory");
+    close_all(&w);
+    for (int i = 0; i < LISTS; i++) free(o.files[i]);
+    free(command);
+    return status ? fkv_command_failed("link", &err) : 0;
+}

@@ -1,0 +1,306 @@
+/* Figures of runs: along a sweep, along a text, along the rounds of compression. A token that no compression preceded is exactly full attention; it is in no panel over rounds or distance. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyze/plots_charts.h"
+#include "analyze/plots_files.h"
+#include "analyze/plots_parts.h"
+#include "analyze/statistics.h"
+
+enum { BLOCK = 256, BINS = 24, MOST_ROUNDS = 64 };
+
+static double gamma_of(const struct fkv_run *run) {
+    double sum = 0, heads = (double)run->layers * run->kv_heads;
+    if (!run->retained || run->window <= run->sinks) return run->gamma;
+    for (int32_t i = 0; i < run->layers * run->kv_heads; i++) sum += run->retained[i];
+    return sum / heads / (run->window - run->sinks);
+}
+
+static struct fkv_interval around(double mean, double se) {
+    return (struct fkv_interval){mean, mean - 1.96 * se, mean + 1.96 * se};
+}
+
+/* ---- along a sweep ---- */
+
+static void name_series(const struct fkv_run *run, char label[160]) {
+    int used = snprintf(label, 160, "%s, window %d", run->policy, run->window);
+    if (!run->window) used = snprintf(label, 160, "%s", run->policy);
+    if (run->mass_bias) used += snprintf(label + used, 160 - (size_t)used, ", mass bias");
+    snprintf(label + used, 160 - (size_t)used, ", %s", run->protocol);
+}
+
+/* Runs of one label get one colour. */
+static int color_of(const struct fkv_run *runs, int32_t i) {
+    char label[160], other[160];
+    int color = 0;
+    name_series(&runs[i], label);
+    for (int32_t k = 0; k < i; k++) {
+        bool seen = false;
+        name_series(&runs[k], other);
+        if (!strcmp(label, other)) return color_of(runs, k);
+        for (int32_t m = 0; m < k; m++) {
+            char earlier[160];
+            name_series(&runs[m], earlier);
+            seen = seen || !strcmp(earlier, other);
+        }
+        color += !seen;
+    }
+    return color;
+}
+
+static struct fkv_interval quantity(const struct fkv_run *run, int which) {
+    if (which == 1) return around(run->delta_nll, run->delta_nll_se);
+    if (which == 2) return (struct fkv_interval){run->mean_kl, NAN, NAN};
+    struct fkv_interval nll = around(run->mean_nll, run->mean_nll_se);
+    return (struct fkv_interval){exp(nll.estimate), exp(nll.low), exp(nll.high)};
+}
+
+static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
+    static const char *const titles[] = {"perplexity", "\u0394 nll to full attention", "KL to full attention"};
+    static const char *const units[] = {"perplexity", "nats per token", "nats per token"};
+    struct fkv_charts c;
+    char stem[300], label[160], note[FKV_PLOT_NOTE] = "Whiskers: 95%, of the mean over all scored tokens.";
+    if (fkv_charts_open(&c, err)) return FKV_FAILED;
+    for (int which = 0; which < 3; which++) {
+        int panel = -1;
+        for (int32_t i = 0; i < count; i++) {
+            struct fkv_interval y = quantity(&runs[i], which);
+            double gamma = gamma_of(&runs[i]);
+            if (!isfinite(y.estimate) || !isfinite(gamma)) continue;
+            if (panel < 0) panel = fkv_charts_panel(&c, titles[which], "retaining ratio \u03b3", units[which]);
+            name_series(&runs[i], label);
+            fkv_charts_add(&c, panel, label, fkv_color_cycle(color_of(runs, i)), FKV_LOOK_JOINED, gamma, y);
+        }
+        if (panel >= 0 && which) c.chart[panel].level = 0;
+    }
+    for (int32_t i = 0; i < count; i++)
+        if (runs[i].baseline_invalid[0]) {
+            snprintf(note + strlen(note), sizeof note - strlen(note), " The baseline is no reference: %.300s.",
+                     runs[i].baseline_invalid);
+            break;
+        }
+    snprintf(stem, sizeof stem, "%.280s_perplexity", at->stem);
+    const struct fkv_charts_page page = {
+        at->folder, stem, "Runs over the retaining ratio", note, c.panels < 2 ? 4.6 : 7.2, 3.1, 3, NULL};
+    int status = c.panels ? fkv_charts_write(&c, &page, at->provenance, err) : FKV_OK;
+    at->figures += c.panels > 0;
+    fkv_charts_close(&c);
+    return status;
+}
+
+/* ---- over distance and rounds ---- */
+
+/* Edges 1, 1.5, 2, 3, 4, 6, ...: the first tokens after a compression are told apart, the many later ones are not. */
+static int bin_of(double since) {
+    int octave = (int)floor(log2(since));
+    return 2 * octave + (since >= 1.5 * ldexp(1, octave));
+}
+
+struct cells { /* [bins, units] */
+    int bins, units;
+    double *sum, *count, *place; /* place [bins]: sum of the tokens' own */
+};
+
+static int cells_open(struct cells *c, int bins, int units, struct fkv_error *err) {
+    size_t n = (size_t)bins * (size_t)units;
+    *c = (struct cells){bins, units, calloc(n, sizeof(double)), calloc(n, sizeof(double)),
+                        calloc((size_t)bins, sizeof(double))};
+    return c->sum && c->count && c->place ? FKV_OK : fkv_fail(err, "out of memory for %d bins", bins);
+}
+
+static void cells_close(struct cells *c) { free(c->sum), free(c->count), free(c->place); }
+
+/* kl: else delta nll; by_round: else by distance */
+static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct cells *c) {
+    int64_t unit = 0;
+    for (int32_t d = 0; d < run->column_sets; d++) {
+        const struct fkv_run_columns *t = &run->columns[d];
+        for (int64_t i = 0; i < t->count; i++) {
+            double value = kl ? t->kl[i] : (double)t->nll[i] - t->baseline_nll[i];
+            if (!isfinite(value) || !(t->round[i] >= 1) || !(t->since[i] >= 1)) continue;
+            int bin = by_round ? (int)floor(t->round[i] + 0.5) : bin_of(t->since[i]);
+            if (bin >= c->bins) continue;
+            int64_t at = bin * c->units + (c->units == 1                            ? 0
+                                           : run->documents >= FKV_DOCUMENTS_FOR_SE ? d
+                                                                                    : unit + i / BLOCK);
+            c->sum[at] += value, c->count[at] += 1;
+            c->place[bin] += by_round ? bin : t->since[i];
+        }
+        unit += (t->count + BLOCK - 1) / BLOCK;
+    }
+}
+
+static int units_of(const struct fkv_run *run) {
+    int64_t units = 0;
+    if (run->joined) return 1; /* windows overlap: no intervals */
+    if (run->documents >= FKV_DOCUMENTS_FOR_SE) return run->documents;
+    for (int32_t d = 0; d < run->column_sets; d++) units += (run->columns[d].count + BLOCK - 1) / BLOCK;
+    return (int)units;
+}
+
+static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run, const char *label,
+                     struct fkv_color color, bool kl, bool by_round, struct fkv_error *err) {
+    enum { LEAST = 20 }; /* fewer tokens say nothing */
+    struct cells c;
+    int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, units_of(run), err);
+    if (!status) fill_cells(run, kl, by_round, &c);
+    for (int b = 0; !status && b < c.bins; b++) {
+        double tokens = 0;
+        for (int u = 0; u < c.units; u++) tokens += c.count[b * c.units + u];
+        if (tokens < LEAST) continue;
+        struct fkv_interval y = fkv_ratio_interval(c.units, c.sum + b * c.units, c.count + b * c.units, NULL);
+        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, c.place[b] / tokens, y);
+    }
+    cells_close(&c);
+    return status;
+}
+
+static bool has_differences(const struct fkv_run *run) {
+    for (int32_t d = 0; d < run->column_sets; d++)
+        if (!run->columns[d].baseline_nll || !run->columns[d].kl || !run->columns[d].round || !run->columns[d].since)
+            return false;
+    return run->compressions.count > 0;
+}
+
+static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
+    struct fkv_charts c;
+    char stem[300], label[200];
+    int status = fkv_charts_open(&c, err), shown = 0, drawn = 0;
+    for (int32_t i = 0; i < count; i++) shown += has_differences(&runs[i]);
+    for (int which = 0; !status && shown && which < 4; which++) {
+        bool kl = which < 2, by_round = which % 2;
+        int panel =
+            fkv_charts_panel(&c, kl ? "KL" : "\u0394 nll",
+                             by_round ? "compressions so far" : "tokens since the last compression", "nats per token");
+        c.chart[panel].logarithmic_x = !by_round;
+        c.chart[panel].level = kl ? NAN : 0;
+        drawn = 0;
+        for (int32_t i = 0; !status && i < count; i++) {
+            if (!has_differences(&runs[i])) continue;
+            double t = shown > 1 ? (double)drawn / (shown - 1) : 0.3;
+            snprintf(label, sizeof label, "%.60s \u03b3 = %.3g%s", runs[i].policy, gamma_of(&runs[i]),
+                     runs[i].mass_bias ? ", mass bias" : "");
+            struct fkv_color color = fkv_color_map(0.92 * t);
+            status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
+            drawn++;
+            for (int s = 0; shown > 3 && s < c.chart[panel].series;
+                 s++) /* bands of many runs hide each other; the CSV has them */
+                c.chart[panel].one[s].bare = true;
+        }
+    }
+    snprintf(stem, sizeof stem, "%.280s_distance", at->stem);
+    const struct fkv_charts_page page = {
+        at->folder,
+        stem,
+        "Difference to full attention after compressions",
+        shown > 3
+            ? "Means over scored tokens after the first compression; the table beside the figure has their 95% intervals."
+            : "Means over scored tokens after the first compression; shading: 95%, bootstrap.",
+        7.2,
+        5.6,
+        2,
+        NULL};
+    if (!status && shown) status = fkv_charts_write(&c, &page, at->provenance, err);
+    at->figures += shown > 0;
+    fkv_charts_close(&c);
+    return status;
+}
+
+int fkv_plot_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
+    return plot_sweep(runs, count, at, err) || plot_distance(runs, count, at, err) ? FKV_FAILED : FKV_OK;
+}
+
+/* ---- iterated spectra ---- */
+
+/* Sums of one state over compressions: before, kept [layers * heads, rounds]. */
+static void add_up_rounds(const struct fkv_run *run, int state, int rounds, double *before, double *kept) {
+    const struct fkv_run_compressions *c = &run->compressions;
+    for (int64_t i = 0; i < c->count; i++) {
+        if (c->state[i] != state || c->round[i] > rounds) continue;
+        int64_t at = ((int64_t)c->layer[i] * run->kv_heads + c->head[i]) * rounds + c->round[i] - 1;
+        before[at] += c->before[i], kept[at] += c->kept[i];
+    }
+}
+
+/* The mean over a layer's heads, and as its interval the least and the largest of them. */
+static struct fkv_interval over_heads(const struct fkv_run *run, int32_t layer, int round, int rounds,
+                                      const double *before, const double *kept) {
+    struct fkv_interval y = {0, INFINITY, -INFINITY};
+    for (int32_t h = 0; h < run->kv_heads; h++) {
+        int64_t at = ((int64_t)layer * run->kv_heads + h) * rounds + round;
+        double share = kept[at] / before[at];
+        y.estimate += share / run->kv_heads;
+        y.low = fmin(y.low, share), y.high = fmax(y.high, share);
+    }
+    return isfinite(y.estimate) ? y : (struct fkv_interval){NAN, NAN, NAN};
+}
+
+static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int rounds, const int32_t *layers,
+                      struct fkv_error *err) {
+    size_t n = (size_t)run->layers * (size_t)run->kv_heads * (size_t)rounds;
+    double *before = malloc(2 * n * sizeof *before), *kept = before + n;
+    if (!before) return fkv_fail(err, "out of memory for %d rounds", rounds);
+    for (int state = 0; state < 2; state++) {
+        int panel = fkv_charts_panel(c, state ? "values" : "keys", "round of compression", "share of energy kept");
+        memset(before, 0, 2 * n * sizeof *before);
+        add_up_rounds(run, state, rounds, before, kept);
+        for (int32_t l = 0; l < run->layers; l++)
+            for (int r = 0; r < rounds; r++) {
+                char label[32];
+                snprintf(label, sizeof label, "layer %d", l);
+                fkv_charts_add(c, panel, label, fkv_plot_color(run->layers, layers, l), FKV_LOOK_LINE, r + 1,
+                               over_heads(run, l, r, rounds, before, kept));
+            }
+        for (int s = 0; s < c->chart[panel].series; s++) {
+            c->chart[panel].one[s].bare = run->layers > FKV_PLOT_FEW;
+            c->chart[panel].one[s].unnamed = run->layers > 1;
+        }
+    }
+    free(before);
+    return FKV_OK;
+}
+
+int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct fkv_error *err) {
+    int rounds = 0;
+    for (int64_t i = 0; i < run->compressions.count; i++)
+        if (run->compressions.round[i] > rounds) rounds = run->compressions.round[i];
+    if (!rounds) return FKV_OK;
+    rounds = rounds < MOST_ROUNDS ? rounds : MOST_ROUNDS;
+    struct fkv_charts c;
+    int32_t *layers = malloc((size_t)run->layers * sizeof *layers);
+    int status = layers ? fkv_charts_open(&c, err) : fkv_fail(err, "out of memory for %d layers", run->layers);
+    if (status) {
+        free(layers);
+        return status;
+    }
+    for (int32_t l = 0; l < run->layers; l++) layers[l] = l;
+    status = add_rounds(&c, run, rounds, layers, err);
+    char stem[300], title[200];
+    snprintf(stem, sizeof stem, "%.280s_rounds", at->stem);
+    snprintf(title, sizeof title, "Energy that each compression keeps (%s, \u03b3 = %.3g, window %d)", run->policy,
+             gamma_of(run), run->window);
+    const struct fkv_color_bar bar = {.label = "layer",
+                                      .low = 0,
+                                      .high = run->layers - 1,
+                                      .top = 0.92,
+                                      .integers = true,
+                                      .steps = run->layers <= FKV_PLOT_STEPS ? run->layers : 0,
+                                      .names = layers};
+    const struct fkv_charts_page page = {
+        at->folder,
+        stem,
+        title,
+        "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to "
+        "largest head. Round 1 meets a fresh cache; later rounds meet one that is mostly compressed already.",
+        7.2,
+        3.4,
+        2,
+        run->layers > 1 ? &bar : NULL};
+    if (!status) status = fkv_charts_write(&c, &page, at->provenance, err);
+    at->figures++;
+    fkv_charts_close(&c);
+    free(layers);
+    return status;
+}
