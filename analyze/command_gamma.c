@@ -118,6 +118,8 @@ static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *er
     a->wanted = needed;
     if (o->choice.sinks < 0) o->choice.sinks = a->plan.skip_sinks;
     if (!o->choice.window) o->choice.window = a->plan.n + o->choice.sinks;
+    int32_t low, high;
+    if (fkv_ratio_limits(&o->choice, a->plan.n, &low, &high, err)) return FKV_FAILED;
     if (o->choice.objective == FKV_OBJECTIVE_ATTENTION) return fkv_attention_error_check(a->capture, &a->plan, err);
     return FKV_OK;
 }

@@ -89,20 +89,21 @@ static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *ke
     }
 }
 
-/* The k that a head may take: within floor and cap, and 1 <= L < n both where losses were measured and in the cache. */
-static int limits(const struct fkv_ratio_table *t, int32_t *low, int32_t *high, struct fkv_error *err) {
-    const struct fkv_ratio_choice *c = &t->choice;
-    int32_t slots = c->window - c->sinks, shorter = slots < t->n ? slots : t->n;
+int fkv_ratio_limits(const struct fkv_ratio_choice *c, int32_t n, int32_t *low, int32_t *high, struct fkv_error *err) {
+    int32_t slots = c->window - c->sinks, shorter = slots < n ? slots : n;
     if (slots < 2)
         return fkv_fail(err, "--window: expected %d sinks and at least two slots more, found %d", c->sinks, c->window);
+    int32_t least = (K + shorter - 1) / shorter;
     *low = (int32_t)ceil(c->floor * K - 1e-9);
     *high = (int32_t)floor(c->cap * K + 1e-9);
-    int32_t least = (K + shorter - 1) / shorter;
     if (*low < least) *low = least;
     if (*high > K - 1) *high = K - 1;
     if (*low > *high)
         return fkv_fail(err, "--floor %g and --cap %g: expected a multiple of 1/64 between them, from %d/64 to 63/64",
                         c->floor, c->cap, least);
+    if (c->by_budget && c->target * K < *low - 1e-9)
+        return fkv_fail(err, "--budget %g: expected %g or more, the least that a head may get", c->target,
+                        (double)*low / K);
     return FKV_OK;
 }
 
@@ -123,9 +124,6 @@ static int choose_by_energy(struct fkv_ratio_table *t, int32_t low, int32_t high
 static int choose_by_budget(struct fkv_ratio_table *t, int32_t low, int32_t high, struct fkv_error *err) {
     int32_t heads = t->layers * t->heads;
     int64_t total = (int64_t)floor(t->choice.target * K * heads + 1e-9);
-    if (total < (int64_t)heads * low)
-        return fkv_fail(err, "--budget %g: expected %g or more, which %d/64 for each of %d heads take",
-                        t->choice.target, (double)low / K, low, heads);
     return fkv_budget_share(t->loss[FKV_LOSS_OBJECTIVE], heads, K, low, high, total, t->parts, err);
 }
 
@@ -162,7 +160,7 @@ int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv
     int32_t low = 1, high = K - 1;
     *out = (struct fkv_ratio_table){.choice = *choice};
     int status = allocate(out, key, err);
-    if (!status) status = limits(out, &low, &high, err);
+    if (!status) status = fkv_ratio_limits(choice, key->n, &low, &high, err);
     if (!status) {
         fill_losses(out, key, value, attention);
         if (choice->by_budget)

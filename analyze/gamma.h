@@ -47,6 +47,11 @@ struct fkv_ratio_table {
     int32_t unreached;            /* heads that do not keep the wanted share of energy even at the cap */
 };
 
+/* The k that a head may take: within floor and cap, and 1 <= L < n both in segments of n tokens and in the cache. Refuses a choice that leaves none, or a budget
+ * below the least. */
+int fkv_ratio_limits(const struct fkv_ratio_choice *choice, int32_t n, int32_t *low, int32_t *high,
+                     struct fkv_error *err);
+
 /* Losses from the spectra of keys and values; attention [layers, heads, FKV_RATIO_STEPS + 1] where the objective is that, else NULL. Then the choice. */
 int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv_spectrum *key,
                          const struct fkv_spectrum *value, const double *attention, struct fkv_ratio_table *out,

@@ -114,6 +114,52 @@ static void both_commands_live_in_one_file_in_any_order_and_again(void **state) 
     fkv_spectrum_free(&newer);
 }
 
+static void put_file(const char *name, const char *text) {
+    char full[400];
+    snprintf(full, sizeof full, "%s/%s", folder, name);
+    FILE *f = fopen(full, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static struct fkv_ratio_table random_table(void) {
+    struct fkv_ratio_table t = {.layers = LAYERS, .heads = HEADS, .n = N, .choice = {.by_budget = true}};
+    t.layer_index = calloc(LAYERS, sizeof(int32_t));
+    t.head_index = calloc(HEADS, sizeof(int32_t));
+    for (int i = 0; i < FKV_LOSSES; i++) t.loss[i] = numbers(LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
+    t.gamma = numbers(LAYERS * HEADS);
+    t.retained = calloc(LAYERS * HEADS, sizeof(int32_t));
+    return t;
+}
+
+/* Ratios, too, outlast the other commands, and their file names are theirs alone. */
+static void ratios_live_beside_the_others(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
+    struct fkv_ratio_table t = random_table();
+    const struct fkv_results_intent intent = {folder, "gamma", "abc123", N, 4};
+    struct fkv_provenance p = provenance;
+    p.capture_sha256 = "abc123";
+    const struct fkv_findings findings = {.provenance = &p, .states = 1, .spectra = &s, .ratios = &t};
+    put_file("gamma.json", "mine");
+    assert_refused(fkv_results_check(&intent, &err), err, "gamma.json: exists");
+    char full[400];
+    snprintf(full, sizeof full, "%s/gamma.json", folder);
+    unlink(full);
+    assert_ok(fkv_results_check(&intent, &err), err);
+    assert_ok(fkv_results_write(folder, &findings, &err), err);
+    assert_ok(save(&s, NULL, "abc123", &err), err);
+    check_dataset("/gamma/gamma", LAYERS * HEADS, t.gamma);
+    check_dataset("/gamma/loss_value", LAYERS * HEADS * (FKV_RATIO_STEPS + 1), t.loss[FKV_LOSS_VALUE]);
+    check_dataset("/spectrum/key/power", LAYERS * HEADS * N, s.power);
+    put_file("gamma.json", "ours by now");
+    assert_ok(fkv_results_check(&intent, &err), err);
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
 static void findings_of_another_capture_or_cut_are_not_mixed(void **state) {
     (void)state;
     struct fkv_error err;
@@ -131,15 +177,6 @@ static void findings_of_another_capture_or_cut_are_not_mixed(void **state) {
     assert_ok(save(&s, NULL, "abc123", &err), err); /* its own it may replace */
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
-}
-
-static void put_file(const char *name, const char *text) {
-    char full[400];
-    snprintf(full, sizeof full, "%s/%s", folder, name);
-    FILE *f = fopen(full, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
 }
 
 static void foreign_files_are_never_replaced(void **state) {
@@ -224,6 +261,7 @@ static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
+        TEST(ratios_live_beside_the_others),
         TEST(both_commands_live_in_one_file_in_any_order_and_again),
         TEST(findings_of_another_capture_or_cut_are_not_mixed),
         TEST(foreign_files_are_never_replaced),

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""What `freqkv-analyze gamma`, `error --bounds` and `impulse` report, against a second implementation; and that `ppl` runs the ratios it is given.
+
+    check_ratios.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
+
+Nothing here comes from the C code: captures are read with h5py, a DCT is a matrix, attention is a softmax, a budget is shared out by a dynamic
+programme over costs. Prints a line per subject and exits 1 if anything differs. Needs numpy and h5py.
+"""
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+
+from check_analysis import Checks, Tools
+from check_protocols import dct_matrix, rotate
+from definitions import Capture, Cut
+
+K = 64
+
+
+def losses(cut, dc=False):
+    """Share of energy [layers, heads, K + 1] that lies from L = floor(k n / 64) on."""
+    power = cut.mean(cut.power)
+    total = power[..., (0 if dc else 1):].sum(-1)
+    lost = [power[..., max(k * cut.n // K, 0 if dc else 1):].sum(-1) for k in range(K + 1)]
+    return np.stack(lost, -1) / total[..., None], np.stack(lost, -1)
+
+
+def attention_error(capture, n, skip, layer, head, ks):
+    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query heads of ||o' - o|| / ||o||."""
+    c = capture.attributes
+    group = int(c["n_heads"]) // int(c["n_kv_heads"])
+    theta, scale = float(c["rope_theta"]), float(c["attention_scale"])
+    basis = dct_matrix(n)
+    difference, whole = np.zeros((group, len(ks))), np.zeros(group)
+    for _, _, data in capture.recordings:
+        key, value, query = data["key"][layer, head], data["value"][layer, head], data["query"][layer]
+        places = np.arange(len(key))
+        for first in range(skip, len(key) - n + 1, n):
+            stop = min(first + n + min(n, 256), len(key))
+            asked = places[first + n : stop]
+            if not len(asked):
+                continue
+            for g in range(group):
+                q = rotate(query[head * group + g][asked][:, None], asked, theta)[:, 0]
+
+                def outputs(k, v):
+                    score = q @ rotate(k[:stop, None], places[:stop], theta)[:, 0].T * scale
+                    score[asked[:, None] < places[None, :stop]] = -np.inf
+                    weight = np.exp(score - score.max(-1, keepdims=True))
+                    return weight / weight.sum(-1, keepdims=True) @ v[:stop]
+
+                exact = outputs(key, value)
+                whole[g] += np.sum(exact**2)
+                for i, k in enumerate(ks):
+                    low = basis[: k * n // K]
+                    changed = []
+                    for x in (key, value):
+                        x = x.copy()
+                        x[first : first + n] = low.T @ (low @ x[first : first + n])
+                        changed.append(x)
+                    difference[g, i] += np.sum((outputs(*changed) - exact) ** 2)
+    return np.sqrt(difference / whole[:, None]).mean(0)
+
+
+def least_loss(loss, total, low, high):
+    """Least sum over heads of loss[head, k], low <= k <= high, with a sum of k of at most `total`."""
+    best = np.zeros(total + 1)
+    for curve in loss:
+        after = np.full(total + 1, np.inf)
+        for k in range(low, min(high, total) + 1):
+            after[k:] = np.minimum(after[k:], best[: total + 1 - k] + curve[k])
+        best = after
+    return best[total]
+
+
+def check_table(checks, out, shown, capture, n):
+    """gamma.json, gamma.csv and results.h5 say the same, and what the documents were."""
+    with open(os.path.join(out, "gamma.json")) as f:
+        table = json.load(f)
+    with open(os.path.join(out, "gamma.csv")) as f:
+        rows = list(csv.DictReader(f))
+    parts = np.array(table["gamma"]) * K
+    checks.that("format", table["format"] == "freqkv-gamma" and table["format_version"] == 1, table["format"])
+    checks.that("64ths", np.array_equal(parts, np.round(parts)), table["gamma"])
+    slots = table["window"] - table["sinks"]
+    checks.that("retained", np.array_equal(table["retained"], (parts * slots).astype(int) // K), table["retained"])
+    checks.that("shown", shown["gamma"] == table["gamma"] and shown["retained"] == table["retained"], shown)
+    checks.that("csv", [float(r["gamma"]) for r in rows] == list(np.ravel(table["gamma"])), rows)
+    hashes = {attributes["text_sha256"] for _, attributes, _ in capture.recordings}
+    checks.that("texts", table["text_sha256"] == sorted(hashes), table["text_sha256"])
+    with h5py.File(os.path.join(out, "results.h5"), "r") as results:
+        group = results["gamma"]
+        checks.that("results", np.array_equal(group["gamma"][()], table["gamma"]), group["gamma"][()])
+        return table, parts.astype(int), {name: group[name][()] for name in group}
+
+
+def check_gamma(checks, tools, path, n, work):
+    capture = Capture(path)
+    cuts = [Cut(capture.recordings, state, n, 4) for state in ("key", "value")]
+    out = os.path.join(work, "ratios")
+    for dc in (False, True):
+        (key, key_lost), (value, value_lost) = losses(cuts[0], dc), losses(cuts[1], dc)
+        for arguments, objective in ((("--budget", "0.5"), (key + value) / 2), (("--budget", "0.4", "--floor", "0.2", "--cap", "0.7"), (key + value) / 2),
+                                     (("--budget", "0.37", "--objective", "absolute"), key_lost + value_lost), (("--energy", "0.8"), (key + value) / 2)):
+            options = ("--length", n, *arguments, *(("--dc",) if dc else ()))
+            shown = tools.run("freqkv-analyze", "gamma", path, "--out", out, "--json", "--quiet", *options)
+            checks.about(f"gamma {' '.join(map(str, options))}")
+            table, parts, found = check_table(checks, out, shown, capture, n)
+            for name, want in (("loss_key", key), ("loss_value", value), ("loss_objective", objective)):
+                checks.close(name, found[name][..., 1:], want[..., 1:], 1e-5, np.nanmax(want) * 1e-6)
+            low, high = (13, 44) if "--floor" in arguments else (1, 63)
+            mine = np.take_along_axis(objective, parts[..., None], -1)
+            checks.close("loss of the table", shown["losses"]["objective"]["table"], mine.mean(), 1e-5)
+            if arguments[0] == "--budget":
+                best = least_loss(objective.reshape(-1, K + 1), int(float(arguments[1]) * K * parts.size + 1e-9), low, high)
+                checks.close("least loss", mine.sum(), best, 1e-6)
+                checks.that("within", parts.min() >= low and parts.max() <= high and parts.mean() / K <= float(arguments[1]) + 1e-12, parts)
+            else:
+                enough = np.maximum(key, value) <= 0.2 + 1e-9
+                checks.that("smallest", np.array_equal(parts, np.clip(enough.argmax(-1), 1, 63)), parts)
+            even = parts.mean()
+            below, above = int(even + 1e-9), even - int(even + 1e-9)
+            uniform = (1 - above) * objective[..., below] + (above * objective[..., below + 1] if above > 1e-9 else 0)
+            checks.close("loss of one ratio", shown["losses"]["objective"]["uniform"], uniform.mean(), 1e-5)
+    return out
+
+
+def check_attention(checks, tools, path, n, work):
+    out = os.path.join(work, "attention")
+    tools.run("freqkv-analyze", "gamma", path, "--out", out, "--length", n, "--budget", "0.5", "--objective", "attention", "--quiet")
+    checks.about("attention-output error")
+    ks = [2, 16, 40, 63]
+    with h5py.File(os.path.join(out, "results.h5"), "r") as results:
+        found = results["gamma/loss_objective"][()]
+    capture = Capture(path)
+    for layer in range(0, found.shape[0], 2):
+        for head in range(found.shape[1]):
+            want = attention_error(capture, n, 4, layer, head, ks) ** 2
+            checks.close(f"layer {layer}, head {head}", found[layer, head, ks], want, 1e-3)
+
+
+def check_replay(checks, tools, model, text, out, work):
+    """ppl keeps what the table says, compresses each head on its own schedule, and warns on the text the table was chosen on."""
+    run = os.path.join(work, "run.h5")
+    table_path = os.path.join(out, "gamma.json")
+    command = [os.path.join(tools.folder, "freqkv-replay"), "ppl", "--model", model, "--text", text, "--tokens", "1000", "--policy", "freqkv", "--gamma",
+               "@" + table_path, "--out", run, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    checks.about("ppl --gamma @gamma.json")
+    checks.that("runs", done.returncode == 0, done.stderr)
+    checks.that("warns", "was chosen on" in done.stderr, done.stderr)
+    with open(table_path) as f:
+        table = json.load(f)
+    retained = np.array(table["retained"])
+    with h5py.File(run, "r") as f:
+        checks.that("retained", np.array_equal(f["retained"][()], retained), f["retained"][()])
+        checks.that("window", (f.attrs["window"], f.attrs["sinks"]) == (table["window"], table["sinks"]), dict(f.attrs))
+        group = {name: f["compressions"][name][()] for name in ("layer", "head", "state")}
+        key = group["state"] == group["state"].min()
+        found = np.zeros_like(retained)
+        np.add.at(found, (group["layer"][key], group["head"][key]), 1)
+        chunk = table["window"] - table["sinks"] - retained
+        want = np.ceil((1000 - table["window"]) / chunk).astype(int)
+        checks.that("compressions", np.array_equal(found, want), f"{found.tolist()}, expected {want.tolist()}")
+
+
+def check_bounds(checks, tools, path, n, work):
+    out, gammas = os.path.join(work, "bounds"), [0.2, 0.5, 0.8]
+    tools.run("freqkv-analyze", "error", path, "--out", out, "--length", n, "--gamma", "0.2,0.5,0.8", "--bounds", "--quiet")
+    capture = Capture(path)
+    with h5py.File(os.path.join(out, "results.h5"), "r") as results:
+        for state in ("key", "value"):
+            checks.about(f"bounds of {state}")
+            cut = Cut(capture.recordings, state, n, 4)
+            x = cut.x - cut.x.mean(-2, keepdims=True)
+            half = np.arange(len(x)) >= len(x) // 2  # of one document: halves of its segments
+            d, total = x.shape[-1], cut.mean(np.sum(x**2, (-1, -2)))
+            klt, svd = np.zeros((*total.shape, n)), np.zeros((*total.shape, n + 1))
+            gap = np.abs(np.arange(n)[:, None] - np.arange(n))
+            for layer, head in np.ndindex(*total.shape):
+                for fold in (False, True):
+                    fitted = x[half == fold, layer, head]
+                    lags = [np.sum(fitted[:, lag:] * fitted[:, : n - lag]) for lag in range(n)]
+                    centre = np.eye(n) - 1 / n
+                    _, vectors = np.linalg.eigh(centre @ np.array(lags)[gap] @ centre)
+                    energy = np.sum((vectors.T[::-1] @ x[half != fold, layer, head]) ** 2, -1)
+                    klt[layer, head] += energy.T @ cut.weight[half != fold]
+                singular = np.linalg.svd(x[:, layer, head], compute_uv=False) ** 2
+                svd[layer, head, 1 : d + 1] = np.cumsum(cut.weight @ singular)
+                svd[layer, head, d + 1 :] = svd[layer, head, d]
+            for g, gamma in enumerate(gammas):
+                retained = int(gamma * n + 1e-9)
+                checks.close(f"klt {gamma}", results[f"error/{state}/klt_error_no_dc"][..., g], np.sqrt(klt[..., retained - 1 :].sum(-1) / total), 1e-4)
+                rank = (retained - 1) * d // (n + d)
+                checks.close(f"svd {gamma}", results[f"error/{state}/svd_error_no_dc"][..., g], np.sqrt(1 - svd[..., rank] / total), 1e-5)
+
+
+def check_impulse(checks, tools, work):
+    out = os.path.join(work, "impulse")
+    shown = tools.run("freqkv-analyze", "impulse", "--out", out, "--window", 132, "--gamma", "0.25,0.5,0.75", "--json")
+    n = 128
+    for ratio in shown["ratios"]:
+        checks.about(f"impulse {ratio['gamma']}")
+        kept, chunk = ratio["retained"], ratio["chunk"]
+        whole = np.sqrt(kept / n) * dct_matrix(kept).T @ dct_matrix(n)[:kept]
+        checks.close("rows of the operator sum to 1", whole.sum(1), np.ones(kept), 1e-9)
+        checks.close("horizon", ratio["horizon_tokens"], chunk * np.log(kept) / np.log(n / kept), 1e-9)
+        checks.that("rounds", len(ratio["rounds"]) == int(np.ceil(ratio["horizon_rounds"])), len(ratio["rounds"]))
+        m = whole[:, kept:]
+        for k, row in enumerate(ratio["rounds"], 1):
+            singular = np.linalg.svd(m, compute_uv=False)
+            near = np.sum(np.abs(singular / singular[0] - 0.01) < 1e-4)
+            checks.that(f"rank {k}", abs(row["rank"] - np.sum(singular > 0.01 * singular[0])) <= near, row["rank"])
+            checks.close(f"participation {k}", row["participation"], np.sum(singular**2) ** 2 / np.sum(singular**4), 1e-4)
+            checks.close(f"gain {k}", row["gain"], m.sum(1).max(), 1e-4)
+            weight = np.abs(m)
+            negative = np.mean(np.maximum(-m, 0).sum(0) / weight.sum(0))
+            checks.close(f"negative {k}", row["negative"], negative, 0.05)  # 64 tokens stand for all
+            checks.close(f"width {k}", row["width_slots"], np.mean(np.sum(m**2, 0) ** 2 / np.sum(m**4, 0)), 0.05)
+            m = whole[:, :kept] @ m
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bin", default="build/bin")
+    p.add_argument("--model", default="data/litbank-1m")
+    p.add_argument("--text", default="data/the_tide_mill.txt")
+    args = p.parse_args()
+    checks, tools = Checks(), Tools(os.path.abspath(args.bin))
+    with tempfile.TemporaryDirectory(prefix="fkv-ratios-") as work:
+        path, sums = os.path.join(work, "capture"), os.path.join(work, "sums")
+        common = ("--model", args.model, "--text", args.text, "--max-tokens", 700, "--max-documents", 1, "--dtype", "f32", "--quiet")
+        tools.run("freqkv-capture", *common, "--states", "key,value,query", "--out", path)
+        tools.run("freqkv-capture", *common, "--spectra-only", "--length", 200, "--out", sums)
+        out = check_gamma(checks, tools, path, 200, work)
+        checks.about("gamma of --spectra-only")
+        both = [tools.run("freqkv-analyze", "gamma", x, "--out", x + "-ratios", "--length", 200, "--budget", "0.5", "--json", "--quiet") for x in (path, sums)]
+        checks.that("same ratios", both[0]["gamma"] == both[1]["gamma"], both[1]["gamma"])
+        check_attention(checks, tools, path, 200, work)
+        check_replay(checks, tools, args.model, args.text, out, work)
+        check_bounds(checks, tools, path, 99, work)
+        check_impulse(checks, tools, work)
+        checks.about(None)
+    print(f"ratios: {checks.made - checks.failed} passed, {checks.failed} failed")
+    return checks.failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
