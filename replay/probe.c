@@ -178,8 +178,8 @@ static int run_or_take(struct run *run, int64_t number, struct fkv_error *err) {
     int64_t p = run->probe->prefix, m = run->probe->score;
     bool taken = false;
     char path[4096];
-    if (fill_window(run, number, window, err)) return FKV_FAILED;
     run->probe->window_count = number + 1;
+    if (fill_window(run, number, window, err)) return FKV_FAILED;
     if (run->prober->parts && take_part(run, number, window, &taken, err)) return FKV_FAILED;
     if (taken) {
         run->done += 2 * (p + m) + run->probe->change_count * m;

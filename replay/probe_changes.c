@@ -277,9 +277,8 @@ int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_
         bool filter = r->kind == FKV_ASK_FILTER || r->kind == FKV_ASK_NOISE;
         status = bands ? list_bands(&l, r, err) : filter ? list_filter(&l, r, err) : list_slots(&l, r, err);
     }
-    *edits = l.edits;
-    *count = l.count;
-    if (!status) return FKV_OK;
-    free(l.edits);
-    return FKV_FAILED;
+    if (status) free(l.edits);
+    *edits = status ? NULL : l.edits;
+    *count = status ? 0 : l.count;
+    return status;
 }

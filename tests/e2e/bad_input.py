@@ -203,6 +203,37 @@ def sweeps(tools, work, model, text):
     shutil.rmtree(folder)
 
 
+def probes(tools, work, model, text):
+    out = os.path.join(work, 'probe.h5')
+    command = [tools / 'freqkv-replay', 'probe', '--model', model, '--text', text, '--quiet', '--out', out]
+
+    def case(name, *arguments, words=(), status=1):
+        expect('probe: ' + name, [*command, *arguments], *words, gone=[out, out + '.parts'], status=status)
+
+    case('no change', words=['no change is asked for'], status=2)
+    case('a band beyond 1', '--filter', '0.5:1.5', words=['--filter', '1.5'], status=2)
+    case('a band that ends before it begins', '--filter', '0.5:0.25', words=['--filter', '0.5:0.25'], status=2)
+    case('half a band', '--filter', '0.5', words=['--filter', 'a:b'], status=2)
+    case('a band without a coefficient', '--filter', '0.0001:0.0002', words=['filter 0.0001:0.0002', '1/508'])
+    case('noise without energy', '--noise', '0:0.5', words=['--noise', 'a:b:eps'], status=2)
+    case('noise that is no number', '--noise', '0:0.5:nan', words=['--noise', 'nan'], status=2)
+    case('a ratio above 1', '--freqkv', '0.5,1.5', words=['--freqkv', '1.5'], status=2)
+    case('a ratio that keeps nothing', '--local', '0.001', words=['--local 0.001', '508 slots'])
+    case('a state that does not exist', '--freqkv', '0.5', '--states', 'key,query', words=['--states', 'key,query'], status=2)
+    case('more than the trained context', '--freqkv', '0.5', '--prefix', '900', '--score', '200', words=['--prefix 900', '1024'])
+    case('a prefix of sinks', '--freqkv', '0.5', '--prefix', '5', words=['--prefix', '4 sinks', 'found 5'])
+    case('a batch', '--freqkv', '0.5', '--batch', '2', words=['--batch'], status=2)
+    short = os.path.join(work, 'short.txt')
+    with open(short, 'w') as f:
+        f.write('A text of a few words.')
+    expect('probe: texts too short', [*command[:5], short, *command[6:], '--freqkv', '0.5'], 'short.txt', '769 tokens', gone=[out, out + '.parts'])
+    os.mkdir(out + '.parts')
+    with open(out + '.parts/000000.h5', 'w') as f:
+        f.write('mine')
+    expect('probe: parts that are none', [*command, '--freqkv', '0.5'], '000000.h5', gone=[out])
+    shutil.rmtree(out + '.parts')
+
+
 def captures(tools, work, model, text):
     capture, out = [tools / 'freqkv-capture', '--quiet', '--text', text], os.path.join(work, 'capture')
     analyze = tools / 'freqkv-analyze'
@@ -225,6 +256,28 @@ def captures(tools, work, model, text):
     os.mkdir(empty)
     expect('analyze: empty folder', [analyze, 'spectrum', empty, '--out', analysis], empty, gone=[analysis])
     expect('analyze: gamma keeps nothing', [analyze, 'error', out, '--out', analysis, '--gamma', '0.0001'], 'gamma', gone=[analysis])
+    ratios = [analyze, 'gamma', out, '--out', analysis]
+    expect('gamma: attention without queries', ratios + ['--budget', '0.5', '--objective', 'attention'], out,
+           'freqkv-capture --states key,value,query', gone=[analysis])
+    expect('gamma: a window of the sinks', ratios + ['--budget', '0.5', '--window', '4'], '--window', '4 sinks', gone=[analysis])
+    expect('gamma: no criterion', ratios, '--energy', '--budget', gone=[analysis], status=2)
+    expect('gamma: a budget above 1', ratios + ['--budget', '1.5'], '--budget', '1.5', gone=[analysis], status=2)
+    expect('gamma: floor above cap', ratios + ['--budget', '0.5', '--floor', '0.8', '--cap', '0.2'], '0.8', '0.2', gone=[analysis], status=2)
+    some = os.path.join(work, 'some-layers')
+    assert run(capture + ['--model', model, '--out', some, '--layers', '1-2']).returncode == 0
+    expect('gamma: not all layers', [analyze, 'gamma', some, '--out', analysis, '--budget', '0.5'], some, 'every head', '6 layers', gone=[analysis])
+    sums = os.path.join(work, 'sums')
+    assert run(capture + ['--model', model, '--out', sums, '--spectra-only', '--length', '508']).returncode == 0
+    expect('bounds: no states', [analyze, 'error', sums, '--out', analysis, '--bounds'], sums, '--bounds', 'stored states', gone=[analysis])
+    impulse = [analyze, 'impulse', '--out', analysis]
+    expect('impulse: no window', impulse, '--window', gone=[analysis], status=2)
+    expect('impulse: keeps everything', impulse + ['--window', '64', '--gamma', '1'], '--gamma', 'between 0 and 1', gone=[analysis], status=2)
+    expect('impulse: keeps one slot', impulse + ['--window', '64', '--gamma', '0.02'], '--gamma 0.02', 'found 1', gone=[analysis])
+    os.mkdir(analysis)
+    with open(os.path.join(analysis, 'impulse.csv'), 'w') as f:
+        f.write('mine')
+    expect('impulse: a file that is not ours', impulse + ['--window', '64'], 'impulse.csv', 'did not make it')
+    shutil.rmtree(analysis)
     expect('analyze: merge of a capture with itself', [analyze, 'merge', out, out, '--out', os.path.join(work, 'merged')], 'merge')
     truncated = os.path.join(work, 'truncated.h5')
     with open(os.path.join(out, 'documents/000000.h5'), 'rb') as f, open(truncated, 'wb') as g:
@@ -264,6 +317,7 @@ def main():
         checkpoints(tools, work, model, text)
         texts(tools, work, model)
         settings(tools, work, model, text)
+        probes(tools, work, model, text)
         captures(tools, work, model, text)
         full_disk(tools, work, model, text)
     finally:

@@ -1,0 +1,400 @@
+/* Probes on the embedded model over random tokens: what must hold whatever the model says. The numbers themselves are checked against a second
+ * implementation by tests/e2e/check_probe.py. */
+#include "tests/unit/support.h"
+
+#include "engine/ratios.h"
+#include "kernels/dct.h"
+#include "replay/probe.h"
+#include "replay/probe_edit.h"
+#include "replay/probe_statistics.h"
+
+enum { PREFIX = 90, SCORE = 50, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
+enum { LAYERS = 6, KV_HEADS = 2, HEADS = LAYERS * KV_HEADS, WIDTH = 32, VOCAB = 2048, STATE = PREFIX * WIDTH };
+
+struct fixture {
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *backend;
+    struct fkv_model *model;
+    struct fkv_session *session;
+    int32_t tokens[WINDOWS * LENGTH];
+    struct fkv_corpus_document document;
+    struct fkv_corpus corpus;
+    struct fkv_probe_place places[WINDOWS];
+};
+
+static struct fkv_error err;
+static char document_name[] = "random";
+
+static int set_up(void **state) {
+    struct fixture *f = calloc(1, sizeof *f);
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
+    assert_ok(fkv_backend_find("cpu", &f->ops, &err), err);
+    assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
+    test_seed();
+    for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
+    f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
+    f->corpus = (struct fkv_corpus){f->tokens, WINDOWS * LENGTH, &f->document, 1};
+    for (int w = 0; w < WINDOWS; w++) f->places[w] = (struct fkv_probe_place){0, w * LENGTH};
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    fkv_session_close(f->session);
+    fkv_model_close(f->model);
+    f->ops->close(f->backend);
+    free(f);
+    return 0;
+}
+
+/* ---- lists ---- */
+
+struct wish {
+    enum fkv_probe_request_kind kind;
+    const char *text;
+};
+
+static void list(const struct wish *wishes, int count, const char *states, bool per_head, struct fkv_edit **edits,
+                 int32_t *edit_count) {
+    static struct fkv_probe_wishes w;
+    w = (struct fkv_probe_wishes){.per_head = per_head};
+    assert_ok(fkv_probe_parse_states(&w, states, &err), err);
+    for (int i = 0; i < count; i++) assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
+    assert_ok(fkv_probe_list(&w, LAYERS, KV_HEADS, N, edits, edit_count, &err), err);
+}
+
+static struct fkv_probe probe_of(const struct fkv_edit *edits, int32_t count) {
+    struct fkv_probe p = {.model_name = "m",
+                          .states = "both",
+                          .backend = "cpu",
+                          .cache_dtype = "f32",
+                          .model_sha256 = "0",
+                          .layers = LAYERS,
+                          .kv_heads = KV_HEADS,
+                          .head_dim = WIDTH,
+                          .trained_context = 1024,
+                          .prefix = PREFIX,
+                          .score = SCORE,
+                          .sinks = SINKS,
+                          .seed = 3,
+                          .change_count = count};
+    p.changes = calloc((size_t)count, sizeof *p.changes);
+    for (int i = 0; i < count; i++) p.changes[i] = edits[i].row;
+    return p;
+}
+
+static struct fkv_prober prober_of(const struct fixture *f, const struct fkv_edit *edits, const char *parts) {
+    return (struct fkv_prober){.corpus = &f->corpus,
+                               .edits = edits,
+                               .places = f->places,
+                               .place_count = WINDOWS,
+                               .bos = -1,
+                               .session = f->session,
+                               .parts = parts,
+                               .quiet = true};
+}
+
+static const struct wish many[] = {
+    {FKV_ASK_FILTER, "0:1"}, {FKV_ASK_FILTER, "0:0.4"}, {FKV_ASK_NOISE, "0.2:0.9:0.3"}, {FKV_ASK_FREQKV, "0.5,1"},
+    {FKV_ASK_LOCAL, "0.5"},  {FKV_ASK_BANDS, "3"},      {FKV_ASK_DECOMPOSE, "0.37"}};
+enum { MANY = sizeof many / sizeof *many };
+
+static int find(const struct fkv_probe *p, const char *label) {
+    for (int i = 0; i < p->change_count; i++)
+        if (!strcmp(p->changes[i].label, label)) return i;
+    fail_msg("no change \"%s\"", label);
+    return -1;
+}
+
+/* ---- running ---- */
+
+static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds(void **state) {
+    struct fixture *f = *state;
+    struct fkv_edit *edits;
+    int32_t count;
+    list(many, MANY, "key,value,both", false, &edits, &count);
+    struct fkv_probe p = probe_of(edits, count);
+    struct fkv_prober prober = prober_of(f, edits, NULL);
+    assert_ok(fkv_probe_run(&prober, &p, &err), err);
+    assert_true(p.noise_floor_nll < 1e-5);
+    for (int w = 0; w < WINDOWS; w++) {
+        const struct fkv_probe_window *window = &p.windows[w];
+        const char *const harmless[] = {"filter 0:1, key", "filter 0:1, value", "filter 0:1, both", "freqkv 1",
+                                        "decompose 0.37: nothing"};
+        assert_memory_equal(window->nll, window->untouched_nll, SCORE * sizeof(float));
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+            assert_arrays_close(window->nll + find(&p, harmless[i]) * SCORE, window->untouched_nll, SCORE, 2e-5, 0);
+        double moved = 0;
+        for (int i = 0; i < SCORE; i++)
+            moved += fabs(window->nll[find(&p, "local 0.5") * SCORE + i] - window->untouched_nll[i]) / SCORE;
+        assert_true(moved > 1e-3);
+    }
+    fkv_probe_free(&p);
+    free(edits);
+}
+
+static void the_order_of_changes_is_no_matter(void **state) {
+    struct fixture *f = *state;
+    struct fkv_edit *edits;
+    int32_t count;
+    list(many, MANY, "key,value,both", false, &edits, &count);
+    struct fkv_probe a = probe_of(edits, count);
+    struct fkv_prober prober = prober_of(f, edits, NULL);
+    assert_ok(fkv_probe_run(&prober, &a, &err), err);
+    for (int i = count - 1; i > 0; i--) {
+        int j = test_between(0, i);
+        struct fkv_edit swap = edits[i];
+        edits[i] = edits[j], edits[j] = swap;
+    }
+    struct fkv_probe b = probe_of(edits, count);
+    assert_ok(fkv_probe_run(&prober, &b, &err), err);
+    for (int w = 0; w < WINDOWS; w++)
+        for (int i = 0; i < count; i++) {
+            int j = find(&a, b.changes[i].label);
+            assert_memory_equal(b.windows[w].nll + i * SCORE, a.windows[w].nll + j * SCORE, SCORE * sizeof(float));
+            assert_memory_equal(b.windows[w].lost_energy + 2 * i, a.windows[w].lost_energy + 2 * j, 2 * sizeof(double));
+        }
+    fkv_probe_free(&a), fkv_probe_free(&b);
+    free(edits);
+}
+
+static void all_parts_together_are_freqkv_and_truncation_alone_is_a_filter(void **state) {
+    struct fixture *f = *state;
+    struct fkv_edit *edits;
+    int32_t count;
+    const struct wish wishes[] = {{FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_FILTER, "0:0.5"}, {FKV_ASK_DECOMPOSE, "0.5"}};
+    list(wishes, 3, "both", false, &edits, &count); /* 0.5 n is whole */
+    struct fkv_probe p = probe_of(edits, count);
+    struct fkv_prober prober = prober_of(f, edits, NULL);
+    assert_ok(fkv_probe_run(&prober, &p, &err), err);
+    const char *const pairs[][2] = {{"freqkv 0.5", "decompose 0.5: truncation + squeezed + fewer"},
+                                    {"filter 0:0.5, both", "decompose 0.5: truncation"}};
+    for (int i = 0; i < 2; i++)
+        assert_memory_equal(p.windows[1].nll + find(&p, pairs[i][0]) * SCORE,
+                            p.windows[1].nll + find(&p, pairs[i][1]) * SCORE, SCORE * sizeof(float));
+    fkv_probe_free(&p);
+    free(edits);
+}
+
+/* A window as long as the prefix compresses right after it. */
+static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) {
+    struct fixture *f = *state;
+    static const char *const names[] = {"freqkv", "local"};
+    double nll[SCORE];
+    for (int i = 0; i < 2; i++) {
+        char gamma[16];
+        snprintf(gamma, sizeof gamma, "0.%d", test_between(15, 35));
+        struct fkv_edit *edits;
+        int32_t count;
+        list(&(struct wish){i ? FKV_ASK_LOCAL : FKV_ASK_FREQKV, gamma}, 1, "both", false, &edits, &count);
+        struct fkv_probe p = probe_of(edits, count);
+        struct fkv_prober prober = prober_of(f, edits, NULL);
+        assert_ok(fkv_probe_run(&prober, &p, &err), err);
+        const struct fkv_policy_options policy = {
+            .name = names[i], .window = PREFIX, .sinks = SINKS, .rescale = true, .gamma = gamma};
+        const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE};
+        struct fkv_session *s;
+        assert_ok(fkv_session_open(f->model, &policy, &options, &s, &err), err);
+        assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err), err);
+        assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err), err);
+        assert_int_equal(fkv_session_heads(s)[0].rounds, 1);
+        assert_ok(fkv_session_score(s, NULL, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, NULL, &err), err);
+        for (int t = 0; t < SCORE; t++) assert_close(p.windows[0].nll[SCORE + t], nll[t], 2e-5, 0);
+        fkv_session_close(s);
+        fkv_probe_free(&p);
+        free(edits);
+    }
+}
+
+static void an_interrupted_run_goes_on_and_other_options_are_refused(void **state) {
+    struct fixture *f = *state;
+    struct fkv_edit *edits;
+    int32_t count;
+    char folder[256], parts[300], path[340];
+    snprintf(parts, sizeof parts, "%s/p.parts", test_make_folder(folder));
+    list(many, MANY, "both", false, &edits, &count);
+    struct fkv_probe whole = probe_of(edits, count), first = probe_of(edits, count), rest = probe_of(edits, count);
+    struct fkv_prober prober = prober_of(f, edits, NULL);
+    assert_ok(fkv_probe_run(&prober, &whole, &err), err);
+    prober.parts = parts;
+    prober.place_count = 1;
+    assert_ok(fkv_probe_run(&prober, &first, &err), err);
+    prober.place_count = WINDOWS;
+    assert_ok(fkv_probe_run(&prober, &rest, &err), err);
+    snprintf(path, sizeof path, "%s/000001.h5", parts);
+    assert_int_equal(access(path, R_OK), 0);
+    for (int w = 0; w < WINDOWS; w++) {
+        assert_memory_equal(rest.windows[w].nll, whole.windows[w].nll, (size_t)count * SCORE * sizeof(float));
+        assert_memory_equal(rest.windows[w].tokens, whole.windows[w].tokens, LENGTH * sizeof(int32_t));
+    }
+    assert_true(rest.noise_floor_nll == whole.noise_floor_nll);
+    struct fkv_probe other = probe_of(edits, count);
+    other.seed = 4;
+    assert_refused(fkv_probe_run(&prober, &other, &err), err, "seed: expected 4, found 3");
+    fkv_probe_free(&other);
+    other = probe_of(edits, count - 1);
+    assert_refused(fkv_probe_run(&prober, &other, &err), err, "changes, found");
+    fkv_probe_free(&other), fkv_probe_free(&whole), fkv_probe_free(&first), fkv_probe_free(&rest);
+    free(edits);
+    test_remove_folder(folder);
+}
+
+/* ---- states ---- */
+
+/* Un-rotated states of all heads: [HEADS, PREFIX, WIDTH] */
+static void read_all(struct fixture *f, float *keys, float *values) {
+    for (int h = 0; h < HEADS; h++) {
+        struct fkv_slots at = {h / KV_HEADS, 0, h % KV_HEADS, 0, PREFIX, 0, 1};
+        assert_ok(fkv_session_read_slots(f->session, &at, keys + h * STATE, values + h * STATE, &err), err);
+    }
+}
+
+/* Filters and noise on one head: only the states asked for, only beyond the sinks, only in the bands, with the energy asked for. */
+static void changes_touch_what_they_name_and_nothing_else(void **state) {
+    struct fixture *f = *state;
+    static float before[2][HEADS * STATE], after[2][HEADS * STATE], difference[N * WIDTH], coefficients[N * WIDTH];
+    const struct wish wishes[] = {{FKV_ASK_NOISE, "0.25:0.5:0.3"}, {FKV_ASK_FILTER, "0:0.6"}};
+    struct fkv_edit *edits;
+    struct fkv_editor *editor;
+    struct fkv_dct *dct;
+    int32_t count;
+    list(wishes, 2, "key,value", true, &edits, &count);
+    assert_ok(fkv_dct_create(N, &dct, &err), err);
+    assert_ok(fkv_editor_open(f->model, PREFIX, SINKS, 11, &editor, &err), err);
+    float *scratch = malloc(fkv_dct_scratch(dct) * sizeof *scratch);
+    fkv_session_reset(f->session, 0);
+    assert_ok(fkv_session_feed(f->session, f->tokens, PREFIX, &err), err);
+    struct fkv_snapshot *snapshot;
+    assert_ok(fkv_session_snapshot(f->session, &snapshot, &err), err);
+    read_all(f, before[0], before[1]);
+    for (int i = 1; i < count; i += test_between(1, 5)) {
+        double lost[2];
+        const struct fkv_probe_change *row = &edits[i].row;
+        assert_ok(fkv_session_restore(f->session, snapshot, &err), err);
+        assert_ok(fkv_editor_apply(editor, f->session, &edits[i], 5, lost, &err), err);
+        read_all(f, after[0], after[1]);
+        for (int h = 0; h < HEADS; h++)
+            for (int s = 0; s < 2; s++) {
+                const float *x = before[s] + h * STATE, *y = after[s] + h * STATE;
+                bool touched = (row->states >> s & 1) && (row->layer < 0 || h == row->layer * KV_HEADS + row->kv_head);
+                assert_memory_equal(x, y, SINKS * WIDTH * sizeof *x);
+                if (!touched) {
+                    assert_memory_equal(x, y, STATE * sizeof *x);
+                    continue;
+                }
+                double inside = 0, outside = 0, energy = 0;
+                for (int j = 0; j < N * WIDTH; j++) difference[j] = y[SINKS * WIDTH + j] - x[SINKS * WIDTH + j];
+                fkv_dct_forward(dct, difference, WIDTH, WIDTH, coefficients, WIDTH, scratch);
+                for (int j = 0; j < N * WIDTH; j++) {
+                    bool in = fkv_edit_has(&edits[i], j / WIDTH, N) == (row->kind == FKV_PROBE_NOISE);
+                    *(in ? &inside : &outside) += (double)coefficients[j] * coefficients[j];
+                }
+                fkv_dct_forward(dct, x + SINKS * WIDTH, WIDTH, WIDTH, coefficients, WIDTH, scratch);
+                for (int j = WIDTH; j < N * WIDTH; j++) energy += (double)coefficients[j] * coefficients[j];
+                assert_true(outside < 1e-9 * energy);
+                if (row->kind == FKV_PROBE_NOISE) assert_close(inside, 0.3 * energy, 0, 1e-5);
+                if (row->layer >= 0) assert_close(inside, lost[s] * energy, 0, 1e-4);
+            }
+    }
+    fkv_snapshot_free(snapshot);
+    fkv_editor_close(editor);
+    fkv_dct_destroy(dct);
+    free(scratch), free(edits);
+}
+
+/* ---- statistics ---- */
+
+static void intervals_cover_the_truth_about_as_often_as_they_say(void **state) {
+    (void)state;
+    enum { TRIALS = 600, UNITS = 40 };
+    int covered = 0;
+    for (int t = 0; t < TRIALS; t++) {
+        double sums[UNITS], low, high;
+        int64_t counts[UNITS];
+        for (int i = 0; i < UNITS; i++) {
+            counts[i] = test_between(50, 150);
+            sums[i] = (double)counts[i] * (0.7 + test_normal());
+        }
+        fkv_bootstrap_interval(sums, counts, UNITS, &low, &high);
+        covered += low < 0.7 && 0.7 < high;
+    }
+    /* 95% nominal, a little less with 40 units (93.5% expected), five standard errors around */
+    if (covered < 0.88 * TRIALS || covered > 0.985 * TRIALS) fail_msg("%d of %d intervals cover", covered, TRIALS);
+}
+
+static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(void **state) {
+    (void)state;
+    enum { TRIALS = 4000 };
+    int below = 0;
+    for (int t = 0; t < TRIALS; t++) {
+        double x[7];
+        for (int i = 0; i < 7; i++) x[i] = test_normal();
+        below += fkv_t_test(x, 7) < 0.1;
+    }
+    if (abs(below - TRIALS / 10) > 5 * sqrt(TRIALS * 0.09)) fail_msg("%d of %d p values below 0.1", below, TRIALS);
+    /* Mean m, standard error 1: the quantiles of Student's table. */
+    const struct {
+        int n;
+        double t, p;
+    } table[] = {
+        {3, 4.302653, 0.05}, {5, 2.776445, 0.05}, {5, 4.604095, 0.01}, {11, 2.228139, 0.05}, {31, 2.749996, 0.01}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        double x[31], spread = 0;
+        for (int j = 0; j < table[i].n; j++) x[j] = j - (table[i].n - 1) / 2.0, spread += x[j] * x[j];
+        double scale = sqrt(table[i].n * (table[i].n - 1) / spread);
+        for (int j = 0; j < table[i].n; j++) x[j] = x[j] * scale + table[i].t;
+        assert_close(fkv_t_test(x, table[i].n), table[i].p, 0, 1e-5);
+    }
+    assert_true(isnan(fkv_t_test((double[]){1}, 1)) && isnan(fkv_t_test((double[]){2, 2}, 2)));
+}
+
+static void false_discoveries_are_controlled_as_the_paper_computes(void **state) {
+    (void)state;
+    /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are called. */
+    const double p[] = {0.0344, 0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298,
+                        0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000};
+    double q[15], with_hole[16], q_with_hole[16];
+    fkv_benjamini_hochberg(p, 15, q);
+    for (int i = 0; i < 15; i++) assert_int_equal(q[i] < 0.05, p[i] <= 0.0095);
+    assert_close(q[1], 0.0015, 1e-12, 0);
+    memcpy(with_hole, p, sizeof p);
+    with_hole[15] = NAN;
+    fkv_benjamini_hochberg(with_hole, 16, q_with_hole);
+    assert_memory_equal(q_with_hole, q, sizeof q);
+    assert_true(isnan(q_with_hole[15]));
+}
+
+static void windows_lie_one_after_the_other_and_short_texts_are_named(void **state) {
+    (void)state;
+    struct fkv_corpus_document documents[] = {{.name = "short", .count = 99},
+                                              {.name = "long", .offset = 99, .count = 350}};
+    struct fkv_corpus corpus = {NULL, 449, documents, 2};
+    struct fkv_probe_place *places;
+    int64_t count;
+    assert_ok(fkv_probe_places(&corpus, 60, 39, 9, &places, &count, &err), err);
+    assert_int_equal(count, 3);
+    assert_int_equal(places[2].document, 1);
+    assert_int_equal(places[2].offset, 200);
+    free(places);
+    assert_refused(fkv_probe_places(&corpus, 300, 50, 1, &places, &count, &err), err, "the longest, long, has 350");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds),
+        cmocka_unit_test(the_order_of_changes_is_no_matter),
+        cmocka_unit_test(all_parts_together_are_freqkv_and_truncation_alone_is_a_filter),
+        cmocka_unit_test(the_freqkv_and_local_changes_are_what_the_policies_do),
+        cmocka_unit_test(an_interrupted_run_goes_on_and_other_options_are_refused),
+        cmocka_unit_test(changes_touch_what_they_name_and_nothing_else),
+        cmocka_unit_test(intervals_cover_the_truth_about_as_often_as_they_say),
+        cmocka_unit_test(p_values_are_uniform_where_nothing_is_and_known_where_tables_know),
+        cmocka_unit_test(false_discoveries_are_controlled_as_the_paper_computes),
+        cmocka_unit_test(windows_lie_one_after_the_other_and_short_texts_are_named),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
