@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 #include "analyze/report_parts.h"
 #include "kernels/base/atomic_file.h"
 
-enum { PATH = 4096, PREFIXES = 8 };
+enum { PATH = 4096, PATTERNS = 12 };
 
 static const char *const spectrum_csv[] = {"spectrum.csv", NULL}, *const error_csv[] = {"error.csv", NULL},
                          *const gamma_csv[] = {"gamma.csv", NULL};
@@ -21,58 +22,62 @@ static const char *const spectrum_csv[] = {"spectrum.csv", NULL}, *const error_c
 static const struct section {
     const char *id, *title, *lead;
     int (*write)(struct fkv_report *r, FILE *out, struct fkv_error *err); /* its own tables; may be NULL */
-    const char *prefixes[PREFIXES]; /* of the figures and tables that follow, in this order */
+    const char *patterns
+        [PATTERNS]; /* names of the figures and tables that follow, in this order; one that starts with * is tried when no section has a better one */
     const char *const *own; /* tables that `write` stands for: too long to be shown, and there is a better form */
 } sections[] = {
     {"spectra",
      "Power spectra",
      "Power of the orthonormal DCT-II along tokens, mean over channels. The permuted null says what the same vectors give in random order.",
      fkv_report_spectra,
-     {"spectrum_key", "spectrum_value", "spectrum_query", "spectrum"},
+     {"spectrum_key.*", "spectrum_value.*", "spectrum_key_rotated.*", "spectrum_query.*", "spectrum[._]*"},
      spectrum_csv},
     {"errors",
      "Reconstruction error",
      "What keeping only the lowest coefficients loses, segment by segment.",
      fkv_report_errors,
-     {"error_key", "error_value", "error_query", "error_heatmap", "error"},
+     {"error_key.*", "error_value.*", "error_key_rotated.*", "error_query.*", "error_heatmap*", "error[._]*"},
      error_csv},
     {"ratios",
      "Ratios per head",
      "A retaining ratio for every layer and head, chosen from what each would lose.",
      fkv_report_ratios,
-     {"gamma"},
+     {"gamma.*", "gamma_heatmap.*", "gamma_histogram.*"},
      gamma_csv},
-    {"sweeps",
+    {"perplexity",
      "Perplexity",
-     "What the cache policies cost the model.",
+     "What the cache policies cost the model, over ratios and over the tokens since a compression.",
      NULL,
-     {"run", "sweep", "perplexity", "policies"},
+     {"runs_perplexity.*", "runs_*", "perplexity.*"},
      NULL},
     {"rounds",
      "Compression upon compression",
-     "What each round of compression found and kept: caches are mostly re-compressed, spectra are of fresh states.",
+     "What each round of compression found and kept: caches are mostly re-compressed, while spectra are of fresh states.",
      NULL,
-     {"rounds", "compressions"},
+     {"*_rounds.*"},
      NULL},
     {"probes",
      "Probes",
      "The cache changed once, and what that did to the tokens after it.",
      NULL,
-     {"probe", "damage"},
+     {"*_policies.*", "*_decomposition.*", "*_bands.*", "*_filters.*", "*_noise.*", "*_layers.*", "*_heads_delta_nll.*",
+      "*_heads_kl.*", "*_heads.*", "*_classes.*"},
      NULL},
     {"link",
      "Energy against damage",
      "Does the energy that a change removes say what it costs?",
      NULL,
-     {"link_sweep", "link_heads", "link_predictors", "link"},
+     {"link_sweep*", "link_heads*", "link_predictors*", "link_*"},
      NULL},
     {"memory",
      "Memory horizon",
      "What becomes of a token in a cache that is compressed again and again: the schedule alone, no model.",
      NULL,
-     {"impulse"},
+     {"impulse[._]*"},
      NULL},
+    {"others", "Other figures and tables", NULL, NULL, {"*.svg", "*.csv"}, NULL},
 };
+enum { SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- lists ---- */
 
@@ -132,8 +137,8 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
     }
     closedir(directory);
     if (r->files.count) qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
-    r->used = calloc((size_t)r->files.count + 1, sizeof *r->used);
-    return status || r->used ? status : fkv_fail(err, "out of memory");
+    r->shown = calloc((size_t)r->files.count + 1, sizeof *r->shown);
+    return status || r->shown ? status : fkv_fail(err, "out of memory");
 }
 
 static int open_results(struct fkv_report *r, struct fkv_error *err) {
@@ -168,13 +173,47 @@ static int check_target(const char *path, struct fkv_error *err) {
 
 /* ---- sections ---- */
 
+static bool matches(const struct section *s, const char *name, bool loosely) {
+    for (int i = 0; i < PATTERNS && s->patterns[i]; i++)
+        if ((*s->patterns[i] == '*') == loosely && !fnmatch(s->patterns[i], name, 0)) return true;
+    return false;
+}
+
+/* The section that a file belongs to: by how its name starts, else by how it ends. */
+static const struct section *home_of(const char *name) {
+    for (int loosely = 0; loosely < 2; loosely++)
+        for (int i = 0; i < SECTIONS; i++)
+            if (matches(&sections[i], name, loosely)) return &sections[i];
+    return NULL;
+}
+
+static bool listed(const char *name, const char *const *names) {
+    while (names && *names && strcmp(*names, name)) names++;
+    return names && *names;
+}
+
+/* The section's files whose names end so, in the order of its patterns. */
+static int show(struct fkv_report *r, const struct section *s, const char *suffix,
+                int (*one)(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err), FILE *out,
+                struct fkv_error *err) {
+    for (int p = 0; p < PATTERNS && s->patterns[p]; p++)
+        for (int i = 0; i < r->files.count; i++) {
+            const char *name = r->files.text[i], *dot = strrchr(name, '.');
+            if (r->shown[i] || !dot || strcmp(dot, suffix) || fnmatch(s->patterns[p], name, 0) || home_of(name) != s)
+                continue;
+            r->shown[i] = true;
+            if (!listed(name, s->own) && one(r, out, name, err)) return FKV_FAILED;
+        }
+    return FKV_OK;
+}
+
 static int write_section(struct fkv_report *r, const struct section *s, char **text, struct fkv_error *err) {
     size_t bytes;
     FILE *out = open_memstream(text, &bytes);
     if (!out) return fkv_fail(err, "out of memory");
     int status = s->write ? s->write(r, out, err) : FKV_OK;
-    for (int i = 0; !status && i < PREFIXES && s->prefixes[i]; i++)
-        status = fkv_report_show(r, out, s->prefixes[i], s->own, err);
+    if (!status) status = show(r, s, ".svg", fkv_report_figure, out, err);
+    if (!status) status = show(r, s, ".csv", fkv_report_table, out, err);
     return fclose(out) && !status ? fkv_fail(err, "out of memory") : status;
 }
 
@@ -195,8 +234,6 @@ static void put_summary(FILE *out, const struct fkv_report_outline *o) {
     }
     fputs("</ul>\n</section>\n", out);
 }
-
-enum { SECTIONS = sizeof sections / sizeof *sections };
 
 static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS], const char *provenance,
                      const char *data) {
@@ -260,7 +297,7 @@ int fkv_report_write(const char *folder, struct fkv_report_outline *out, struct 
     if (r.results) fkv_h5_close(r.results);
     fkv_report_facts_free(&r);
     fkv_text_list_free(&r.files);
-    free(r.used);
+    free(r.shown);
     if (status) fkv_report_outline_free(out);
     return status;
 }

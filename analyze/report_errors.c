@@ -67,9 +67,9 @@ static void decimals(FILE *out, double x) {
     fputs("</td>", out);
 }
 
-static void overview(FILE *out, const struct curves *c, int count) {
+static void overview(struct fkv_report *r, FILE *out, const struct curves *c, int count) {
     fkv_html_table(
-        out,
+        out, r,
         "What the L = floor(\u03b3 n) lowest coefficients keep of the energy, and the relative error \u2016x \u2212 x_L\u2016 / \u2016x\u2016 that is left; without DC, "
         "mean over layers and heads.");
     fputs("<thead><tr><th scope='col' rowspan='2' class='text'>\u03b3</th>", out);
@@ -91,10 +91,10 @@ static void overview(FILE *out, const struct curves *c, int count) {
     fkv_html_table_end(out);
 }
 
-static void layer_table(FILE *out, const struct curves *c, int value, const char *what) {
+static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c, int value, const char *what) {
     char caption[256];
     snprintf(caption, sizeof caption, "%s, %s: mean over heads.", fkv_report_state[c->state], what);
-    fkv_html_table(out, caption);
+    fkv_html_table(out, r, caption);
     fputs("<thead><tr><th scope='col' class='text'>layer \\ \u03b3</th>", out);
     for (int64_t g = 0; g < c->gammas; g += step_of(c)) fprintf(out, "<th scope='col'>%.4g</th>", c->gamma[g]);
     fputs("</tr></thead>\n<tbody>\n", out);
@@ -106,12 +106,12 @@ static void layer_table(FILE *out, const struct curves *c, int value, const char
     fkv_html_table_end(out);
 }
 
-static void write_tables(FILE *out, const struct curves *c, int count) {
-    overview(out, c, count);
+static void write_tables(struct fkv_report *r, FILE *out, const struct curves *c, int count) {
+    overview(r, out, c, count);
     for (int i = 0; i < count; i++) {
         fprintf(out, "<details><summary>Per layer: %s</summary>\n", fkv_report_state[c[i].state]);
-        layer_table(out, &c[i], ERROR_NO_DC, "relative error without DC");
-        layer_table(out, &c[i], ERROR, "relative error with DC");
+        layer_table(r, out, &c[i], ERROR_NO_DC, "relative error without DC");
+        layer_table(r, out, &c[i], ERROR, "relative error with DC");
         fputs("</details>\n", out);
     }
 }
@@ -126,7 +126,7 @@ int fkv_report_errors(struct fkv_report *r, FILE *out, struct fkv_error *err) {
             status = fkv_fail(err, "%s/results.h5: /error: expected the same ratios for all states", r->folder);
         if (!status && found) count++;
     }
-    if (!status && count) write_tables(out, curves, count);
+    if (!status && count) write_tables(r, out, curves, count);
     for (int state = 0; state < FKV_STATES; state++) free_curves(&curves[state]);
     return status;
 }

@@ -33,12 +33,14 @@ void fkv_html_percent(FILE *out, double share) {
         fputs("\u2013", out);
 }
 
-void fkv_html_table(FILE *out, const char *caption) {
-    fputs("<div class='scroll' tabindex='0' role='region' aria-label='", out);
+void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption) {
+    int number = ++r->tables;
+    fprintf(out, "<p class='caption' id='table-%d'><b>Table %d.</b> ", number, number);
     fkv_html(out, caption);
-    fputs("'>\n<table>\n<caption>", out);
-    fkv_html(out, caption);
-    fputs("</caption>\n", out);
+    fprintf(
+        out,
+        "</p>\n<div class='scroll' tabindex='0' role='region' aria-labelledby='table-%d'>\n<table aria-labelledby='table-%d'>\n",
+        number, number);
 }
 
 void fkv_html_table_end(FILE *out) { fputs("</tbody>\n</table>\n</div>\n", out); }

@@ -42,11 +42,11 @@ struct fkv_report {
     char model[256], capture_sha256[128], version[64];
     double segment_length, skip_sinks, documents, segments, tokens_left_out; /* NaN when not said */
     struct fkv_text_list files;                                              /* names in the folder, sorted */
-    bool *used;                    /* [files.count]: a section shows it; owned */
+    bool *shown;                   /* [files.count]: some section has it; owned */
     struct fkv_text_list commands; /* each once, in order of appearance */
     struct fkv_report_shares shares[FKV_STATES];
     int states;
-    int figures;
+    int figures, tables;
     struct fkv_report_outline *outline;
 };
 
@@ -80,8 +80,8 @@ int fkv_report_losses_read(struct fkv_report *r, struct fkv_report_losses *out, 
 void fkv_html(FILE *out, const char *text);
 void fkv_html_number(FILE *out, double x); /* four digits, or a dash */
 void fkv_html_percent(FILE *out, double share);
-/* Around a table: a box that scrolls by keyboard where the table is wider than the page. `caption` is text. */
-void fkv_html_table(FILE *out, const char *caption);
+/* Around a table: its number and caption (text), and a box that scrolls by keyboard where the table is wider than the page. */
+void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption);
 void fkv_html_table_end(FILE *out);
 /* Everything before the contents and behind the sections; data (JSON) may be NULL. */
 void fkv_html_open(FILE *out, const struct fkv_report *r);
@@ -100,14 +100,15 @@ struct fkv_svg {
 int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_svg *out, struct fkv_error *err);
 void fkv_svg_free(struct fkv_svg *s); /* harmless on a zeroed struct and a second time */
 
-/* Is `name` one of a section whose names start so ("link" has link.csv, link_heads.svg)? */
-bool fkv_report_prefixed(const char *name, const char *prefix);
-/* All figures, then all tables of a prefix, but for tables that a section shows in its own way (`own`, NULL at the end). */
-int fkv_report_show(struct fkv_report *r, FILE *out, const char *prefix, const char *const *own, struct fkv_error *err);
+/* A file of the folder as a figure; as a table behind a fold. What cannot be shown is named in outline->left_out. */
+int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err);
+int fkv_report_table(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err);
 
 /* ---- sections: each writes its own tables, nothing where there is no data; figures follow ---- */
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err); /* fills outline->summary */
+/* The part of it that is about runs and probes. */
+int fkv_report_say_damage(struct fkv_report *r, struct fkv_error *err);
 int fkv_report_spectra(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_errors(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err);

@@ -41,7 +41,7 @@ static bool is_data(const char *name) {
 }
 
 static int file_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
-    fkv_html_table(out, "Data files beside this page, as they were when it was made.");
+    fkv_html_table(out, r, "Data files beside this page, as they were when it was made.");
     fputs(
         "<thead><tr><th scope='col' class='text'>file</th><th scope='col' class='text'>SHA-256</th></tr></thead>\n<tbody>\n",
         out);
@@ -66,8 +66,9 @@ int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err
     entry(out, "capture\u2019s SHA-256", r->capture_sha256, true);
     if (table_entries(r, out, err)) return FKV_FAILED;
     snprintf(text, sizeof text,
-             "%.0f segments of %.0f tokens from %.0f documents, after %.0f sinks; %.0f tokens left out", r->segments,
-             r->segment_length, r->documents, r->skip_sinks, r->tokens_left_out);
+             "%.0f segment%s of %.0f tokens from %.0f document%s, after %.0f sinks; %.0f tokens left out", r->segments,
+             r->segments == 1 ? "" : "s", r->segment_length, r->documents, r->documents == 1 ? "" : "s", r->skip_sinks,
+             r->tokens_left_out);
     if (isfinite(r->segments + r->segment_length + r->documents + r->skip_sinks + r->tokens_left_out))
         entry(out, "cut", text, false);
     entry(out, "software", r->version, false);

@@ -52,7 +52,7 @@ int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err) {
         caption, sizeof caption,
         "Means over %d heads, on the texts that the ratios were chosen on. Uniform: one ratio of %.4g for every head.",
         l.gamma.count, l.gamma.mean);
-    fkv_html_table(out, caption);
+    fkv_html_table(out, r, caption);
     fputs(
         "<thead><tr><th scope='col' class='text'>loss</th><th scope='col'>ratio per head</th><th scope='col'>uniform</th><th scope='col'>difference</th></tr></thead>\n"
         "<tbody>\n",

@@ -1,5 +1,5 @@
 /* The page's script: draws the spectrum of the chosen state, layer and head from the JSON in the page. The place is kept in the fragment (#state=key&layer=1&head=0, the model's own numbers), which a
- * link can hold. Power and null on logarithmic axes, shared by all heads of a state so that levels can be compared; DC, decades above the rest, is in the sentence below. */
+ * link can hold. Power and null on logarithmic axes, shared by the heads of a layer so that they can be compared (layers differ by decades); DC, decades above the rest, is in the sentence below. */
 #include "analyze/report_parts.h"
 
 /* clang-format off */
@@ -21,13 +21,12 @@ const char *const fkv_report_script[] = {
     "  const percent = (x) => (100 * x).toFixed(1) + '%';",
     "  const decade = (e) => '10' + String(e).split('').map((c) => c === '-' ? '\u207b' : '\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079'[c]).join('');",
     "",
-    "  /* Exponents of what all heads of a state span; computed once per state. */",
-    "  const range = (s) => {",
-    "    if (s.range) return s.range;",
-    "    const all = [s.power, s.null || []].flat(3).filter((v) => v > 0).map(Math.log10);",
-    "    const low = all.reduce((a, b) => Math.min(a, b), Infinity), high = all.reduce((a, b) => Math.max(a, b), -Infinity);",
-    "    const ends = low < high ? [low, high] : [low - 1, low + 1], room = 0.05 * (ends[1] - ends[0]);",
-    "    return s.range = all.length ? [ends[0] - room, ends[1] + room] : [-1, 1];",
+    "  /* Exponents that all heads of a layer span, a decade at least. */",
+    "  const range = (s, l) => {",
+    "    const all = [s.power[l], s.null ? s.null[l] : []].flat(2).filter((v) => v > 0).map(Math.log10);",
+    "    if (!all.length) return [-1, 1];",
+    "    const low = Math.min(...all), high = Math.max(...all), room = Math.max(0.05 * (high - low), (1.1 - (high - low)) / 2);",
+    "    return [low - room, high + room];",
     "  };",
     "  const path = (points) => {",
     "    let d = '', pen = 'M';",
@@ -47,7 +46,7 @@ const char *const fkv_report_script[] = {
     "        add('line', { class: k > 1 ? 'minor' : 'tick', x1: x(v), x2: x(v), y1: H - B, y2: H - B + (k > 1 ? 3 : 6) });",
     "        if (k === 1) add('text', { x: x(v), y: H - B + 20, 'text-anchor': 'middle' }, decade(e));",
     "      }",
-    "    const steps = ys[1] - ys[0] < 1.2 ? [1, 2, 5] : [1], skip = Math.ceil((ys[1] - ys[0]) / 8);",
+    "    const steps = ys[1] - ys[0] < 2.2 ? [1, 2, 5] : [1], skip = Math.ceil((ys[1] - ys[0]) / 8);",
     "    for (let e = Math.floor(ys[0]); e <= ys[1]; e++)",
     "      for (const k of steps) {",
     "        const v = Math.log10(k) + e;",
@@ -69,7 +68,7 @@ const char *const fkv_report_script[] = {
     "",
     "  const draw = () => {",
     "    const s = data.spectra[controls.state.value], l = +controls.layer.value, h = +controls.head.value;",
-    "    const xs = [Math.log10(s.frequency[0]) - 0.03, Math.log10(s.frequency[s.frequency.length - 1]) + 0.03], ys = range(s);",
+    "    const xs = [Math.log10(s.frequency[0]) - 0.03, Math.log10(s.frequency[s.frequency.length - 1]) + 0.03], ys = range(s, l);",
     "    const x = (v) => L + (v - xs[0]) / (xs[1] - xs[0]) * (W - L - R), y = (v) => H - B - (v - ys[0]) / (ys[1] - ys[0]) * (H - T - B);",
     "    const at = (value, i) => [x(Math.log10(s.frequency[i])), value === null ? NaN : Math.max(T, Math.min(H - B, y(Math.log10(Math.max(value, 1e-300)))))];",
     "    plot.replaceChildren();",

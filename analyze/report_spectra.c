@@ -198,14 +198,14 @@ static int share_row(FILE *out, const struct fkv_report_shares *s, struct fkv_er
 
 static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     fkv_html_table(
-        out,
+        out, r,
         "Where the energy lies. Medians over heads; range: least to largest head. Low half: the floor(n / 2) lowest "
         "frequencies, what \u03b3 = 0.5 keeps. Permuted: the same segments with their tokens in random order.");
     fputs(
         "<thead><tr><th scope='col' class='text' rowspan='2'>state</th><th scope='col' rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy"
         "</th><th scope='colgroup' colspan='4'>of the energy without DC, in the low half</th></tr>\n<tr><th scope='col'>DC</th>"
         "<th scope='col'>low half</th><th scope='col'>median</th><th scope='col'>range</th><th scope='col'>permuted</th>"
-        "<th scope='col'>heads above it</th></tr></thead>\n<tbody>\n",
+        "<th scope='col'>above it</th></tr></thead>\n<tbody>\n",
         out);
     for (int i = 0; i < r->states; i++)
         if (share_row(out, &r->shares[i], err)) return FKV_FAILED;
@@ -216,14 +216,14 @@ static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
 static void selector(FILE *out) {
     fputs(
         "<h3>One head at a time</h3>\n<noscript><p>The selector needs JavaScript; the figures of this section show every layer and head without it.</p></noscript>\n"
-        "<figure id='explorer' hidden>\n<form id='controls' onsubmit='return false'>\n"
+        "<figure id='explorer' hidden>\n<div id='controls' role='group' aria-label='What the figure shows'>\n"
         "<label for='state'>State <select id='state'></select></label>\n"
         "<label for='layer'><span>Layer <output id='layer-number' for='layer'></output></span> <input type='range' id='layer' min='0' value='0' step='1'></label>\n"
         "<label for='head'><span><span id='head-unit'>KV head</span> <output id='head-number' for='head'></output></span> <input type='range' id='head' min='0' value='0' "
-        "step='1'></label>\n</form>\n"
+        "step='1'></label>\n</div>\n"
         "<svg id='plot' viewBox='0 0 760 430' role='img' aria-label='Power spectrum of the chosen state, layer and head' aria-describedby='readout'></svg>\n"
         "<figcaption><p id='readout' aria-live='polite'></p><p class='note'>Means over log-spaced bands of frequency; both axes logarithmic, the same for all "
-        "heads of a state. DC (t = 0) is left out of the picture. Arrow keys move the sliders.</p></figcaption>\n</figure>\n",
+        "heads of a layer. DC (t = 0) is left out of the picture. Arrow keys move the sliders.</p></figcaption>\n</figure>\n",
         out);
 }
 

@@ -9,7 +9,7 @@
 #include "analyze/report_parts.h"
 
 #define MINUS "\u2212"
-#define GAMMA "\u03b3"
+#define HALF "\u03b3\u00a0=\u00a00.5"
 
 static const char *const subject[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE", "queries"};
 
@@ -39,8 +39,8 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
     if (!half.count) return FKV_OK;
     if (!s->half_null)
         return fkv_text_list_add(summary, err,
-                                 "Of the energy of the %s without DC, %.1f%% lies below " GAMMA
-                                 " = 0.5 (median over %lld heads, %.1f%% to %.1f%%); no permuted null was "
+                                 "Of the energy of the %s without DC, %.1f%% lies below " HALF
+                                 " (median over %lld heads, %.1f%% to %.1f%%); no permuted null was "
                                  "measured, so chance is not ruled out.",
                                  subject[s->state], 100 * half.median, (long long)heads, 100 * half.least,
                                  100 * half.largest);
@@ -56,10 +56,10 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
     if (status) return status;
     return fkv_text_list_add(
         summary, err,
-        "Of the energy of the %s without DC, %.1f%% lies below " GAMMA
-        " = 0.5 (median over %lld heads, %.1f%% to %.1f%%), against %.1f%% with the tokens permuted; "
-        "%lld of %lld heads are above their null. %s DC alone holds %.1f%% of all their energy, and with it %.1f%% lies below " GAMMA
-        " = 0.5.",
+        "Of the energy of the %s without DC, %.1f%% lies below " HALF
+        " (median over %lld heads, %.1f%% to %.1f%%), against %.1f%% with the tokens permuted; "
+        "%lld of %lld heads are above their null. %s DC alone holds %.1f%% of all their energy, and with it %.1f%% lies below " HALF
+        ".",
         subject[s->state], 100 * half.median, (long long)heads, 100 * half.least, 100 * half.largest, 100 * null.median,
         (long long)above, (long long)heads, verdict_on_shares(advantage.median, above, heads), 100 * dc.median,
         100 * half_dc.median);
@@ -84,8 +84,8 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
                            : difference <= -0.01 ? "less low-frequency than"
                                                  : "as low-frequency as";
     return fkv_text_list_add(&r->outline->summary, err,
-                             "Keys are %s values: without DC, %.1f%% against %.1f%% below " GAMMA
-                             " = 0.5; the key\u2019s share is the larger one in %lld of %lld heads.",
+                             "Keys are %s values: without DC, %.1f%% against %.1f%% below " HALF
+                             "; the key\u2019s share is the larger one in %lld of %lld heads.",
                              relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
 }
 
@@ -184,5 +184,6 @@ static int say_links(struct fkv_report *r, struct fkv_error *err) {
 }
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err) {
-    return say_spectra(r, err) || say_ratios(r, err) || say_links(r, err) ? FKV_FAILED : FKV_OK;
+    return say_spectra(r, err) || say_ratios(r, err) || fkv_report_say_damage(r, err) || say_links(r, err) ? FKV_FAILED
+                                                                                                           : FKV_OK;
 }

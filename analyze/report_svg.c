@@ -11,6 +11,7 @@
 #include "kernels/base/atomic_file.h"
 
 enum { LARGEST = 64 << 20, NAME = 32, DEEPEST = 64 };
+static const double on_page = 1.1; /* a screen is further away than paper */
 
 static const char *const elements[] = {"svg", "g", "defs", "symbol", "path", "rect", "use", "clipPath", NULL};
 static const char *const attributes[] = {"d",        "x",          "y",         "width",     "height",  "id",
@@ -170,7 +171,7 @@ static int put_attribute(struct reading *x, const char *name, const char *from, 
 
 /* ---- elements ---- */
 
-/* From behind the element's name to behind its '>'; *empty: it ended with "/>". The root loses its size: the page decides. */
+/* From behind the element's name to behind its '>'; *empty: it ended with "/>". The root's height follows from its width. */
 static int take_attributes(struct reading *x, bool root, bool *empty) {
     for (;;) {
         char name[NAME];
@@ -184,6 +185,7 @@ static int take_attributes(struct reading *x, bool root, bool *empty) {
         const char *from = x->at + 2;
         x->at = from;
         if (skip_past(x, "\"")) return FKV_FAILED;
+        if (root && !strcmp(name, "width")) fprintf(x->out, " width='%.0fpt'", on_page * strtod(from, NULL));
         if (one_of(name, dropped) || (root && (!strcmp(name, "width") || !strcmp(name, "height")))) continue;
         if (!one_of(name, attributes)) return refuse(x, name);
         if (put_attribute(x, name, from, x->at - 1)) return FKV_FAILED;
