@@ -1,5 +1,5 @@
-/* Device memory, pinned memory, copies and properties of the pretended device: an sm_90 with 4 multiprocessors, so that grids stay small, and FKV_SHIM_MEMORY bytes
- * (4 GiB). Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when they are freed and when the
+/* Device memory, pinned memory, copies and properties of the pretended device: an sm_90 with 4 multiprocessors, so that grids stay small, FKV_SHIM_MEMORY bytes
+ * (4 GiB), and FKV_SHIM_SHARED bytes of shared memory per block (227 KiB). Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when they are freed and when the
  * device is synchronised. Their contents are NaN. Device addresses are checked wherever the host passes one. */
 #include "memory.h"
 
@@ -22,6 +22,11 @@ static size_t device_bytes;
 static size_t device_total() {
     const char *text = getenv("FKV_SHIM_MEMORY");
     return text ? (size_t)strtoull(text, NULL, 10) : (size_t)4 << 30;
+}
+
+size_t shim_shared_most() {
+    const char *text = getenv("FKV_SHIM_SHARED");
+    return text ? (size_t)strtoull(text, NULL, 10) : (size_t)227 << 10;
 }
 
 static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start, size_t bytes) {
@@ -141,7 +146,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
     strcpy(out->name, "CPU shim of an NVIDIA GPU");
     out->totalGlobalMem = device_total();
     out->sharedMemPerBlock = 48 << 10;
-    out->sharedMemPerBlockOptin = 227 << 10;
+    out->sharedMemPerBlockOptin = shim_shared_most();
     out->sharedMemPerMultiprocessor = 228 << 10;
     out->major = 9;
     out->multiProcessorCount = 4;

@@ -18,7 +18,8 @@ void shim_drain_all();
 
 cudaError_t shim_allocate(void **out, size_t bytes);
 cudaError_t shim_release(void *start);
-void shim_check_memory(); /* the guard zones of all allocations */
+void shim_check_memory();  /* the guard zones of all allocations */
+size_t shim_shared_most(); /* shared memory that a block may have, static and dynamic */
 bool shim_is_device(const void *address);
 bool shim_is_pinned(const void *address);
 

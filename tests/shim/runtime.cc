@@ -259,8 +259,8 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes) { return cudaMemsetAsy
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
     shim_lock lock;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return shim_status(cudaSuccess);
-    if (value < 0 || value > (227 - 12) << 10) /* as if every kernel had 12 KiB of static arrays, which count too */
-        return shim_status(cudaErrorInvalidValue);
+    const size_t fixed = 12 << 10; /* as if every kernel had so much in static arrays, which count too */
+    if (value < 0 || (size_t)value + fixed > shim_shared_most()) return shim_status(cudaErrorInvalidValue);
     shared_limits[kernel] = (size_t)value;
     return shim_status(cudaSuccess);
 }

@@ -174,6 +174,8 @@ static void shared_memory_starts_as_nan_in_every_block(void **) {
     assert_cuda(cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
     assert_cuda(launch_with(NULL, 64 << 10, 1, 32, fresh_kernel, fresh));
     assert_cuda(cudaDeviceSynchronize());
+    assert_int_equal(cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 220 << 10),
+                     cudaErrorInvalidValue);
     cudaGetLastError();
     cudaFree(fresh);
 }
