@@ -89,7 +89,7 @@ static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpu
         print_message("%s, %s, window %d, %lld documents\n", protocol, policy.name, policy.window,
                       (long long)corpus->document_count);
         run_lanes(&alone, corpus, protocol, tokens_option, policy, 1);
-        for (int b = 0; b < 3; b++) {
+        for (int b = 0; b < (p == 1 ? 3 : 2); b++) {
             run_lanes(&together, corpus, protocol, tokens_option, policy, batches[b]);
             assert_runs_close(&together, &alone, corpus->document_count);
             done(&together);
@@ -101,7 +101,7 @@ static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpu
 static void whole_documents_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
     test_seed();
-    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 400);
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("whole", &corpus, 0);
 }
 
@@ -109,7 +109,7 @@ static void windows_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
     test_seed();
     char protocol[32];
-    struct fkv_corpus corpus = uneven_corpus(3, 400);
+    struct fkv_corpus corpus = uneven_corpus(3, 160);
     int window = (int)(corpus.token_count / test_between(3, 4)); /* at least 15 */
     snprintf(protocol, sizeof protocol, "stride:%d", test_between(window / 2, window));
     assert_any_batch_agrees(protocol, &corpus, window);
@@ -119,15 +119,15 @@ static void windows_side_by_side_are_what_they_are_alone(void **state) {
 static void blocks_of_tokens_do_not_depend_on_the_batch(void **state) {
     (void)state;
     test_seed();
-    struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
-    assert_any_batch_agrees("stride:70", &corpus, 70);
+    struct fkv_corpus corpus = random_corpus(280);
+    assert_any_batch_agrees("stride:40", &corpus, 40);
 }
 
 static void chunks_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
     test_seed();
     char protocol[32];
-    struct fkv_corpus corpus = random_corpus(test_between(300, 500));
+    struct fkv_corpus corpus = random_corpus(test_between(150, 200));
     snprintf(protocol, sizeof protocol, "chunks:%d", test_between(20, 70));
     assert_any_batch_agrees(protocol, &corpus, 0);
 }
@@ -135,7 +135,7 @@ static void chunks_side_by_side_are_what_they_are_alone(void **state) {
 static void rolling_windows_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
     test_seed();
-    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 400);
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("rolling", &corpus, 0);
 }
 
@@ -143,14 +143,14 @@ static void blocks_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
     test_seed();
     char protocol[32];
-    struct fkv_corpus corpus = uneven_corpus(test_between(2, 5), 200);
+    struct fkv_corpus corpus = uneven_corpus(test_between(2, 5), 80);
     snprintf(protocol, sizeof protocol, "blocks:%d", test_between(1, 60));
     assert_any_batch_agrees(protocol, &corpus, 0);
 }
 
 /* ---- generation ---- */
 
-enum { PROMPTS = 7, GENERATED = 40 };
+enum { PROMPTS = 7, GENERATED = 16 };
 
 static void generate(struct fkv_generation generations[PROMPTS], struct fkv_policy_options policy, int32_t lanes,
                      const struct fkv_generation_options *how) {
@@ -194,11 +194,11 @@ static void continuations_do_not_depend_on_the_batch(void **state) {
     for (int p = 0; p < PROMPTS; p++)
         alone[p] = (struct fkv_generation){.prompt = tokens + p, .prompt_count = test_between(1, 100)};
     for (int i = 0; i < 200; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
-    for (int turn = 0; turn < 8; turn++) {
+    for (int turn = 0; turn < 4; turn++) {
         const int32_t batches[] = {2, 3, PROMPTS, 20};
-        struct fkv_policy_options policy = random_policy(policies[turn / 2]);
+        struct fkv_policy_options policy = random_policy(policies[turn]);
         const struct fkv_generation_options how = {
-            .tokens = GENERATED, .temperature = turn % 2 ? 0.9 : 0, .seed = test_random(), .quiet = true};
+            .tokens = GENERATED, .temperature = test_between(0, 1) ? 0.9 : 0, .seed = test_random(), .quiet = true};
         int32_t lanes = batches[test_between(0, 3)];
         for (int p = 0; p < PROMPTS; p++) together[p] = alone[p];
         generate(alone, policy, 1, &how);
