@@ -238,6 +238,7 @@ static void put_summary(FILE *out, const struct fkv_report_outline *o) {
 static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS], const char *provenance,
                      const char *data) {
     fkv_html_open(out, r);
+    fkv_svg_glyphs(out, &r->glyphs);
     fputs("<nav aria-label='Contents'><ol>\n", out);
     if (r->outline->summary.count) fputs("<li><a href='#summary'>In words</a></li>\n", out);
     for (int i = 0; i < SECTIONS; i++)
@@ -297,6 +298,7 @@ int fkv_report_write(const char *folder, struct fkv_report_outline *out, struct 
     if (r.results) fkv_h5_close(r.results);
     fkv_report_facts_free(&r);
     fkv_text_list_free(&r.files);
+    fkv_text_list_free(&r.glyphs);
     free(r.shown);
     if (status) fkv_report_outline_free(out);
     return status;

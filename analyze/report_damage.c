@@ -103,13 +103,17 @@ static int say_decomposition(struct fkv_report *r, const struct chart *c, struct
     char list[2048] = "", text[96];
     for (int64_t row = 0; row < c->table.rows; row++) {
         if (!is_damage(c, row) || !isfinite(number_at(c, row, ESTIMATE))) continue;
+        const char *part = strrchr(text_at(c, row, PLACE), ':');
+        part = part ? part + 1 + strspn(part + 1, " ") : text_at(c, row, PLACE);
+        if (!strcmp(part, "nothing")) continue; /* the check that no part does nothing */
         size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "%s%s %s", parts++ ? "; " : "", text_at(c, row, PLACE),
-                 interval_text(text, c, row));
+        snprintf(list + used, sizeof list - used, "%s%s %s", parts++ ? "; " : "", part, interval_text(text, c, row));
     }
     if (!parts) return FKV_OK;
-    return fkv_text_list_add(&r->outline->summary, err,
-                             "FreqKV\u2019s damage in parts, in thousandths of a nat per token: %s.", list);
+    return fkv_text_list_add(
+        &r->outline->summary, err,
+        "FreqKV\u2019s damage by which of its parts are on (coefficients lost, positions squeezed, fewer slots), in thousandths of a nat per token: %s.",
+        list);
 }
 
 /* Does the difference to the baseline shrink as more is kept? */

@@ -64,7 +64,7 @@ int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct 
     struct fkv_error why;
     if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
     snprintf(prefix, sizeof prefix, "f%d-", r->figures + 1);
-    if (fkv_svg_read(path, prefix, reading_of(name), &svg, &why))
+    if (fkv_svg_read(path, prefix, reading_of(name), &r->glyphs, &svg, &why))
         return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
     r->figures++;
     int status = fkv_report_command(r, svg.command, err);

@@ -43,6 +43,7 @@ struct fkv_report {
     double segment_length, skip_sinks, documents, segments, tokens_left_out; /* NaN when not said */
     struct fkv_text_list files;                                              /* names in the folder, sorted */
     bool *shown;                   /* [files.count]: some section has it; owned */
+    struct fkv_text_list glyphs;   /* that the figures share */
     struct fkv_text_list commands; /* each once, in order of appearance */
     struct fkv_report_shares shares[FKV_STATES];
     int states;
@@ -96,8 +97,11 @@ struct fkv_svg {
     char *markup;          /* <svg> to </svg>, ready for HTML, with ids of its own; owned */
     char *title, *command; /* "" where there is none; owned */
 };
-/* Refuses what fkv_figure_write does not write: then the file is not ours, or was changed. `prefix` makes ids unique on a page. `alt` is what it shows, in words. */
-int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_svg *out, struct fkv_error *err);
+/* Refuses what fkv_figure_write does not write: then the file is not ours, or was changed. `prefix` makes ids unique on a page. `alt` is what it
+ * shows, in words. Glyphs are put into, and found in, a list for the whole page. */
+int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_text_list *glyphs,
+                 struct fkv_svg *out, struct fkv_error *err);
+void fkv_svg_glyphs(FILE *out, const struct fkv_text_list *glyphs);
 void fkv_svg_free(struct fkv_svg *s); /* harmless on a zeroed struct and a second time */
 
 /* A file of the folder as a figure; as a table behind a fold. What cannot be shown is named in outline->left_out. */

@@ -27,7 +27,7 @@ const char *const fkv_report_style[] = {
     "#summary ul { padding-left: 1.1rem; } #summary li { margin: 0 0 .6rem; }",
     "figure { margin: 1.75rem 0; } figcaption, .caption, .note { font: .85rem/1.5 var(--sans); max-width: 44rem; }",
     "figcaption { margin-top: .5rem; } figcaption b, .caption b { color: var(--text); font-weight: 600; }",
-    ".plate { background: #fff; color: #222; border: 1px solid var(--rule); padding: .5rem; }",
+    ".glyphs { position: absolute; } .plate { background: #fff; color: #222; border: 1px solid var(--rule); padding: .5rem; }",
     ".plate svg { display: block; height: auto; max-width: 100%; margin: 0 auto; stroke-miterlimit: 10; }",
     ".caption { margin: 1.5rem 0 .45rem; } .scroll { overflow-x: auto; margin: 0 0 1.5rem; }",
     "table { border-collapse: collapse; font: .85rem/1.4 var(--sans); font-variant-numeric: tabular-nums lining-nums; border-top: 1.5px solid var(--text); border-bottom: 1.5px solid var(--text); }",

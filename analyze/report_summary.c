@@ -115,9 +115,9 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
 
 /* ---- links ---- */
 
-enum { CHANGE, STATES, DAMAGE, DEPTH, PREDICTOR, POINTS, PLACE, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
-static const char *const link_columns[LINK_COLUMNS] = {"change", "states", "damage",   "depth",        "predictor",
-                                                       "points", "place",  "spearman", "spearman_low", "spearman_high"};
+enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, PLACE, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
+static const char *const link_columns[LINK_COLUMNS] = {"change", "damage",   "depth",        "predictor",    "points",
+                                                       "place",  "spearman", "spearman_low", "spearman_high"};
 
 /* A correlation's sentence ends by where its interval lies; `expected` is the sign that "energy matters" would have. */
 static const char *verdict_on_link(double low, double high, int expected) {
@@ -127,59 +127,94 @@ static const char *verdict_on_link(double low, double high, int expected) {
                                        : "a link, and the other way round than energy as importance would have it";
 }
 
-static int say_link(struct fkv_report *r, const struct fkv_table *t, const int column[LINK_COLUMNS], int64_t row,
-                    struct fkv_error *err) {
-    char spearman[32], low[32], high[32];
-    bool sweep = !strcmp(fkv_table_text(t, row, column[CHANGE]), "sweep");
-    double x = fkv_table_number(t, row, column[SPEARMAN]), from = fkv_table_number(t, row, column[LOW]),
-           to = fkv_table_number(t, row, column[HIGH]);
-    if (!isfinite(x)) return FKV_OK;
-    signed_text(spearman, x);
-    char interval[80] = "";
-    if (isfinite(from + to))
-        snprintf(interval, sizeof interval, " [%s, %s]", signed_text(low, from), signed_text(high, to));
-    const char *verdict = verdict_on_link(from, to, sweep ? -1 : 1);
+/* A predictor's name in the file, in words. */
+static const char *in_words(const char *predictor) {
+    static const struct {
+        const char *name, *words;
+    } predictors[] = {{"retained_key", "the share of the keys\u2019 energy that is kept"},
+                      {"retained_value", "the share of the values\u2019 energy that is kept"},
+                      {"retained_key_no_dc", "the share of the keys\u2019 energy without DC that is kept"},
+                      {"retained_value_no_dc", "the share of the values\u2019 energy without DC that is kept"},
+                      {"energy", "the share of energy that is lost"},
+                      {"energy_no_dc", "the share of energy without DC that is lost"},
+                      {"absolute", "the energy lost, not as a share"},
+                      {"visible", "the energy lost that queries or the output can see"},
+                      {"attention", "the attention-output error"}};
+    for (size_t i = 0; i < sizeof predictors / sizeof *predictors; i++)
+        if (!strcmp(predictor, predictors[i].name)) return predictors[i].words;
+    return predictor;
+}
+
+struct links {
+    struct fkv_table table;
+    int column[LINK_COLUMNS];
+};
+
+static const char *link_text(const struct links *l, int64_t row, int column) {
+    return fkv_table_text(&l->table, row, l->column[column]);
+}
+static double link_number(const struct links *l, int64_t row, int column) {
+    return fkv_table_number(&l->table, row, l->column[column]);
+}
+
+static const char *correlation_text(char text[96], const struct links *l, int64_t row) {
+    char x[32], low[32], high[32];
+    double from = link_number(l, row, LOW), to = link_number(l, row, HIGH);
+    snprintf(text, 96, isfinite(from + to) ? "%s [%s, %s]" : "%s", signed_text(x, link_number(l, row, SPEARMAN)),
+             signed_text(low, from), signed_text(high, to));
+    return text;
+}
+
+static int say_link(struct fkv_report *r, const struct links *l, int64_t row, struct fkv_error *err) {
+    char correlation[96];
+    bool sweep = !strcmp(link_text(l, row, CHANGE), "sweep");
+    const char *verdict = verdict_on_link(link_number(l, row, LOW), link_number(l, row, HIGH), sweep ? -1 : 1);
+    if (!isfinite(link_number(l, row, SPEARMAN))) return FKV_OK;
     if (sweep)
-        return fkv_text_list_add(&r->outline->summary, err,
-                                 "Along the sweep of %s runs, %s and %s have a rank correlation of %s%s: %s.",
-                                 fkv_table_text(t, row, column[POINTS]), fkv_table_text(t, row, column[PREDICTOR]),
-                                 fkv_table_text(t, row, column[DAMAGE]), spearman, interval, verdict);
+        return fkv_text_list_add(
+            &r->outline->summary, err,
+            "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both follow the ratio, so this alone says little.",
+            link_text(l, row, POINTS), in_words(link_text(l, row, PREDICTOR)), correlation_text(correlation, l, row),
+            verdict);
     return fkv_text_list_add(
         &r->outline->summary, err,
-        "Over the %s heads changed one at a time by \u201c%s\u201d (%s), the energy lost without DC and the damage (%s) have a rank correlation of %s%s: %s.",
-        fkv_table_text(t, row, column[POINTS]), fkv_table_text(t, row, column[CHANGE]),
-        fkv_table_text(t, row, column[STATES]), fkv_table_text(t, row, column[DAMAGE]), spearman, interval, verdict);
+        "Over %s heads changed one at a time (%s), %s and the damage have a rank correlation of %s: %s.",
+        link_text(l, row, POINTS), link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
+        correlation_text(correlation, l, row), verdict);
 }
 
-static int say_best(struct fkv_report *r, const struct fkv_table *t, const int column[LINK_COLUMNS], int64_t row,
-                    struct fkv_error *err) {
-    char spearman[32];
+static int say_best(struct fkv_report *r, const struct links *l, int64_t row, struct fkv_error *err) {
+    char correlation[96];
+    bool clear = link_number(l, row, LOW) > 0;
     return fkv_text_list_add(&r->outline->summary, err,
-                             "Of the predictors of damage by \u201c%s\u201d, \u201c%s\u201d ranks heads best (%s).",
-                             fkv_table_text(t, row, column[CHANGE]), fkv_table_text(t, row, column[PREDICTOR]),
-                             signed_text(spearman, fkv_table_number(t, row, column[SPEARMAN])));
+                             clear ? "The best predictor of that damage (%s) is %s: %s."
+                                   : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
+                             link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
+                             correlation_text(correlation, l, row));
 }
 
-/* From link_predictors.csv: energy without DC against delta nll, and which predictor came first. Another file of that name is left alone. */
+/* From link_predictors.csv: energy without DC against delta nll, and which predictor came first over heads. Another file of that name is left alone. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
     char path[4096];
-    struct fkv_table t;
-    int column[LINK_COLUMNS], status = FKV_OK;
+    struct links l;
+    int status = FKV_OK;
     bool ours = true;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
-    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &t, err)) return FKV_FAILED;
-    for (int i = 0; i < LINK_COLUMNS; i++) ours = (column[i] = fkv_table_column(&t, link_columns[i])) >= 0 && ours;
-    for (int64_t row = 0; ours && !status && row < t.rows; row++) {
-        const char *predictor = fkv_table_text(&t, row, column[PREDICTOR]);
-        if (strcmp(fkv_table_text(&t, row, column[DEPTH]), "all") ||
-            strcmp(fkv_table_text(&t, row, column[DAMAGE]), "delta_nll"))
-            continue;
+    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err)) return FKV_FAILED;
+    for (int i = 0; i < LINK_COLUMNS; i++)
+        ours = (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && ours;
+    for (int64_t row = 0; ours && !status && row < l.table.rows; row++) {
+        const char *predictor = link_text(&l, row, PREDICTOR);
+        if (strcmp(link_text(&l, row, DEPTH), "all") || strcmp(link_text(&l, row, DAMAGE), "delta_nll")) continue;
         if (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
             !strcmp(predictor, "retained_value_no_dc"))
-            status = say_link(r, &t, column, row, err);
-        if (!status && fkv_table_number(&t, row, column[PLACE]) == 1) status = say_best(r, &t, column, row, err);
+            status = say_link(r, &l, row, err);
     }
-    fkv_table_free(&t);
+    for (int64_t row = 0; ours && !status && row < l.table.rows; row++)
+        if (!strcmp(link_text(&l, row, DEPTH), "all") && !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
+            strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, PLACE) == 1)
+            status = say_best(r, &l, row, err);
+    fkv_table_free(&l.table);
     return status;
 }
 

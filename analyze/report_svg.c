@@ -1,7 +1,8 @@
 /* Owns the way of a figure's SVG into a page. A page has one space of ids and runs what it holds, so an SVG is not copied but taken apart and written anew: only the elements and attributes that
  * fkv_figure_write's files have, every id and reference with the figure's own prefix, no text, no address, no script. Anything else is refused: then the file is not one of ours.
  *
- * On the way coordinates lose what is below a hundredth of a point, and strokes what is a default (the page's style sets the miter limit): half the bytes. */
+ * On the way coordinates lose what is below a hundredth of a point, strokes what is a default (the page's style sets the miter limit), and glyphs, which cairo draws anew in
+ * every file, are shared by all figures of the page: a third of the bytes stays. */
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
@@ -28,6 +29,15 @@ struct reading {
     char *title, *command, *creator; /* owned */
     char open[DEEPEST][NAME];
     int depth;
+    FILE *page; /* where `out` goes on behind a symbol, which is written to memory; NULL outside of one */
+    char *symbol, symbol_id[NAME];
+    size_t symbol_bytes;
+    struct fkv_text_list *glyphs; /* of the page */
+    struct known_glyph {
+        char id[NAME]; /* in this file */
+        int glyph;
+    } * known; /* [knowns]; owned */
+    int knowns;
     struct fkv_error *err;
 };
 
@@ -139,6 +149,64 @@ static bool plain_name(const char *from, const char *to) {
     return from < to;
 }
 
+/* ---- glyphs ---- */
+
+static int open_symbol(struct reading *x) {
+    if (x->page) return refuse(x, "a symbol in a symbol");
+    FILE *memory = open_memstream(&x->symbol, &x->symbol_bytes);
+    if (!memory) return fkv_fail(x->err, "%s: out of memory", x->path);
+    x->page = x->out;
+    x->out = memory;
+    *x->symbol_id = 0;
+    return FKV_OK;
+}
+
+/* The symbol becomes one of the page's glyphs, if it is none yet. */
+static int close_symbol(struct reading *x) {
+    struct known_glyph *grown = realloc(x->known, ((size_t)x->knowns + 1) * sizeof *grown);
+    int glyph = 0, status = FKV_OK;
+    if (grown) x->known = grown;
+    if (fclose(x->out) || !grown) status = fkv_fail(x->err, "%s: out of memory", x->path);
+    x->out = x->page;
+    x->page = NULL;
+    while (!status && glyph < x->glyphs->count && strcmp(x->glyphs->text[glyph], x->symbol)) glyph++;
+    if (!status && glyph == x->glyphs->count) status = fkv_text_list_add(x->glyphs, x->err, "%s", x->symbol);
+    if (!status) {
+        grown[x->knowns].glyph = glyph;
+        memcpy(grown[x->knowns++].id, x->symbol_id, NAME);
+    }
+    free(x->symbol);
+    x->symbol = NULL;
+    return status;
+}
+
+void fkv_svg_glyphs(FILE *out, const struct fkv_text_list *glyphs) {
+    if (!glyphs->count) return;
+    fputs("<svg class='glyphs' aria-hidden='true' width='0' height='0'><defs>\n", out);
+    for (int i = 0; i < glyphs->count; i++) fprintf(out, "<symbol id='g%d'%s</symbol>\n", i, glyphs->text[i]);
+    fputs("</defs></svg>\n", out);
+}
+
+static int put_reference(struct reading *x, bool clip, const char *from, const char *to) {
+    for (int i = 0; !clip && i < x->knowns; i++)
+        if (strlen(x->known[i].id) == (size_t)(to - from) && !strncmp(x->known[i].id, from, (size_t)(to - from))) {
+            fprintf(x->out, " href='#g%d'", x->known[i].glyph);
+            return FKV_OK;
+        }
+    fprintf(x->out, clip ? " clip-path='url(#%s%.*s)'" : " href='#%s%.*s'", x->prefix, (int)(to - from), from);
+    return FKV_OK;
+}
+
+static int put_id(struct reading *x, const char *from, const char *to) {
+    if (!x->page) {
+        fprintf(x->out, " id='%s%.*s'", x->prefix, (int)(to - from), from);
+        return FKV_OK;
+    }
+    if (*x->symbol_id || to - from >= NAME) return refuse(x, "a symbol with other ids than ours");
+    snprintf(x->symbol_id, NAME, "%.*s", (int)(to - from), from);
+    return FKV_OK;
+}
+
 /* One attribute's value, which stands at from .. to, with its name in front. */
 static int put_attribute(struct reading *x, const char *name, const char *from, const char *to) {
     static const char geometry[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,-+()% \n";
@@ -153,9 +221,7 @@ static int put_attribute(struct reading *x, const char *name, const char *from, 
                     before) ||
             (clip && to[-1] != ')') || !plain_name(from + before, to - after))
             return refuse(x, "a reference that leaves the figure");
-        fprintf(x->out, " %s='%.*s%s%.*s%s'", href ? "href" : name, (int)before, from, x->prefix,
-                (int)((size_t)(to - from) - before - after), from + before, clip ? ")" : "");
-        return FKV_OK;
+        return href || clip ? put_reference(x, clip, from + before, to - after) : put_id(x, from, to);
     }
     fprintf(x->out, " %s='", name);
     if (!strcmp(name, "style")) {
@@ -233,9 +299,12 @@ static int open_element(struct reading *x, const char *alt) {
     if (!one_of(name, elements)) return refuse(x, name);
     bool root = !x->depth;
     if (root != !strcmp(name, "svg") || x->depth == DEEPEST) return refuse(x, "elements in another order");
-    fprintf(x->out, "<%s", name);
+    bool symbol = !strcmp(name, "symbol");
+    if (symbol && open_symbol(x)) return FKV_FAILED;
+    if (!symbol) fprintf(x->out, "<%s", name);
     if (root) fprintf(x->out, " role='img' aria-labelledby='%st %sd'", x->prefix, x->prefix);
     if (take_attributes(x, root, &empty)) return FKV_FAILED;
+    if (symbol && empty) return refuse(x, "a symbol that shows nothing");
     fputs(empty ? "/>" : ">", x->out);
     if (root && put_titles(x, alt)) return FKV_FAILED;
     if (!empty) snprintf(x->open[x->depth++], NAME, "%s", name);
@@ -247,6 +316,7 @@ static int close_element(struct reading *x) {
     if (take_name(x, name) || skip_past(x, ">")) return FKV_FAILED;
     if (!x->depth || strcmp(x->open[x->depth - 1], name)) return refuse(x, "elements that do not nest");
     x->depth--;
+    if (!strcmp(name, "symbol")) return close_symbol(x);
     fprintf(x->out, "</%s>", name);
     return FKV_OK;
 }
@@ -282,20 +352,27 @@ static char *command_of(const char *description) {
     return strdup(there ? description + sizeof label - 1 : "");
 }
 
-int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_svg *out, struct fkv_error *err) {
+int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_text_list *glyphs,
+                 struct fkv_svg *out, struct fkv_error *err) {
     char *text;
     size_t bytes, length;
     *out = (struct fkv_svg){0};
     if (fkv_read_file(path, LARGEST, &text, &bytes, err)) return FKV_FAILED;
-    struct reading x = {.path = path, .at = text, .end = text + bytes, .prefix = prefix, .err = err};
+    struct reading x = {.path = path, .at = text, .end = text + bytes, .prefix = prefix, .glyphs = glyphs, .err = err};
     int status = strlen(text) == bytes ? FKV_OK : refuse(&x, "a NUL");
     if (!status && !(x.out = open_memstream(&out->markup, &length))) status = fkv_fail(err, "%s: out of memory", path);
     if (!status) status = take_markup(&x, alt);
+    if (x.page) {
+        fclose(x.out);
+        x.out = x.page;
+    }
     if (x.out && fclose(x.out) && !status) status = fkv_fail(err, "%s: out of memory", path);
     out->title = x.title;
     out->command = command_of(x.command);
     if (!status && !out->command) status = fkv_fail(err, "%s: out of memory", path);
     if (status) fkv_svg_free(out);
+    free(x.symbol);
+    free(x.known);
     free(x.command);
     free(x.creator);
     free(text);
