@@ -66,7 +66,7 @@ static const char doc[] =
     "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second moment of the head's queries before RoPE, so that distances are left out; of values "
     "the energy per slot, as captures hold no output projection) and attention (error of the attention output, keys and values low-passed together). Token by token: who is high-frequency.\n"
     "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
-    "`behind` how much |Spearman| lies below the best predictor's, with its interval.\n"
+    "`behind` how far Spearman's lies behind the best predictor's.\n"
     "Segments have window - sinks tokens for runs and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
     "\v"
     "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "

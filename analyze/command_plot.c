@@ -74,8 +74,9 @@ static int check_names(const struct options *o, struct fkv_error *err) {
         for (int k = 0; k < i; k++) {
             stem_of(o->files[i], stem), stem_of(o->files[k], other);
             if (!strcmp(stem, other))
-                return fkv_fail(err, "%s and %s: expected files of different names, since figures take theirs, found \"%s\" twice",
-                                o->files[k], o->files[i], stem);
+                return fkv_fail(
+                    err, "%s and %s: expected files of different names, since figures take theirs, found \"%s\" twice",
+                    o->files[k], o->files[i], stem);
         }
     return FKV_OK;
 }

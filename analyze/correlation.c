@@ -162,22 +162,24 @@ static struct fkv_interval interval_of(const struct fkv_correlation_task *t, str
 }
 
 static void rank_predictors(const struct fkv_correlation_task *t, struct room *r, struct fkv_correlation *out) {
+    const double sign = t->falling ? -1 : 1;
     int32_t best = -1;
     for (int32_t p = 0; p < t->predictors; p++) {
-        if (!isfinite(out[p].spearman.estimate)) continue;
+        double own = sign * out[p].spearman.estimate;
+        if (!isfinite(own)) continue;
         out[p].place = 1;
         for (int32_t other = 0; other < t->predictors; other++)
-            out[p].place += fabs(out[other].spearman.estimate) > fabs(out[p].spearman.estimate);
-        if (best < 0 || fabs(out[p].spearman.estimate) > fabs(out[best].spearman.estimate)) best = p;
+            out[p].place += sign * out[other].spearman.estimate > own;
+        if (best < 0 || own > sign * out[best].spearman.estimate) best = p;
     }
     for (int32_t p = 0; p < t->predictors; p++) {
         out[p].behind = (struct fkv_interval){NAN, NAN, NAN};
         if (!out[p].place) continue;
         for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
             const double *row = r->replicate + (size_t)s * (size_t)t->predictors * MEASURES + SPEARMAN;
-            r->difference[s] = fabs(row[best * MEASURES]) - fabs(row[p * MEASURES]);
+            r->difference[s] = sign * (row[best * MEASURES] - row[p * MEASURES]);
         }
-        double estimate = fabs(out[best].spearman.estimate) - fabs(out[p].spearman.estimate);
+        double estimate = sign * (out[best].spearman.estimate - out[p].spearman.estimate);
         out[p].behind = percentiles(estimate, FKV_BOOTSTRAP_RESAMPLES, r->difference, 1, r->sorted);
     }
 }

@@ -12,6 +12,7 @@
 #ifndef FKV_ANALYZE_CORRELATION_H
 #define FKV_ANALYZE_CORRELATION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/base/error.h"
@@ -28,6 +29,7 @@ double fkv_partial_correlation(double xy, double xz, double yz);
 
 struct fkv_correlation_task {
     int32_t points, predictors;
+    bool falling;    /* a good predictor's correlation is -1, not 1 */
     const double *x; /* [predictors, points]; a predictor with a number that is not finite gets no correlations */
     const double *z; /* [points], what the partial correlation holds fixed, or NULL */
     int32_t units;
@@ -39,8 +41,9 @@ struct fkv_correlation {                            /* of one predictor */
     struct fkv_interval spearman, pearson, partial; /* intervals over points */
     struct fkv_interval spearman_units, pearson_units;
     struct fkv_interval
-        behind;    /* |Spearman| of the best predictor minus this one's, over points; 0 for the best itself */
-    int32_t place; /* by |Spearman|, 1 is the best; 0 without one */
+        behind; /* the best predictor's Spearman minus this one's (the other way round when falling), over points; 0 for the best itself */
+    int32_t
+        place; /* by Spearman, in the direction expected: one that orders points the wrong way round is the worst. 1 is the best; 0 without one */
 };
 
 /* out [predictors] */

@@ -125,8 +125,7 @@ static int32_t correct(struct fkv_damage *d, int measure, int32_t first, double 
     int32_t end = first;
     while (end < d->probe->change_count && !strcmp(change[end].label, change[first].label)) end++;
     for (int scope = 1; scope <= 2; scope++) {
-        for (int32_t c = first; c < end; c++)
-            p[c - first] = scope_of(&change[c]) == scope ? d->row[c].p[measure] : NAN;
+        for (int32_t c = first; c < end; c++) p[c - first] = scope_of(&change[c]) == scope ? d->row[c].p[measure] : NAN;
         fkv_benjamini_hochberg(end - first, p, q, order);
         for (int32_t c = first; c < end; c++)
             if (scope_of(&change[c]) == scope) d->row[c].q[measure] = q[c - first];

@@ -60,7 +60,13 @@ static int correlate(const struct fkv_link_heads *h, struct fkv_link_group *g, c
             memcpy(sums + (int64_t)chosen++ * units, d->sums[measure] + (int64_t)head->change * units,
                    (size_t)units * sizeof *sums);
         }
-        const struct fkv_correlation_task task = {points, FKV_PREDICTORS, x, z, units, sums, d->counts};
+        const struct fkv_correlation_task task = {.points = points,
+                                                  .predictors = FKV_PREDICTORS,
+                                                  .x = x,
+                                                  .z = z,
+                                                  .units = units,
+                                                  .sums = sums,
+                                                  .counts = d->counts};
         if (fkv_correlate(&task, g->correlation[measure][depth], err)) return FKV_FAILED;
     }
     return FKV_OK;

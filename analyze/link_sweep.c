@@ -130,6 +130,7 @@ int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct 
     for (int o = 0; !status && o < FKV_OUTCOMES; o++) {
         struct fkv_correlation_task task = {.points = count,
                                             .predictors = FKV_RETAINED,
+                                            .falling = true,
                                             .x = out->retained,
                                             .units = sums.units,
                                             .sums = sums.sum[o],

@@ -132,24 +132,37 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
     return status;
 }
 
+static void range(const struct fkv_chart *chart, double *low, double *high) {
+    *low = INFINITY, *high = -INFINITY;
+    for (int s = 0; s < chart->series; s++)
+        for (int i = 0; i < chart->one[s].count; i++) {
+            *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
+        }
+}
+
+static double extent(const struct fkv_chart *chart) {
+    double low, high;
+    range(chart, &low, &high);
+    return chart->logarithmic_x || !(high > low) ? 0 : high - low;
+}
+
 /* Along the whole axis of places. */
 static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart, struct fkv_error *err) {
     const struct fkv_line line = {.color = level_color, .width = 0.8, .dashed = true};
-    double low = INFINITY, high = -INFINITY;
+    double low, high;
     if (!isfinite(chart->level)) return FKV_OK;
-    for (int s = 0; s < chart->series; s++)
-        for (int i = 0; i < chart->one[s].count; i++) {
-            low = fmin(low, chart->one[s].x[i]), high = fmax(high, chart->one[s].x[i]);
-        }
+    range(chart, &low, &high);
     if (chart->names) low = -0.5, high = chart->names - 0.5;
     const double place[2] = {low, high}, value[2] = {chart->level, chart->level};
     return fkv_figure_line(f, panel, &line, 2, chart->across ? value : place, chart->across ? place : value, err);
 }
 
 /* Names along y run downwards: place i stands at names - 1 - i. */
-static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, struct fkv_error *err) {
+static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
+                      struct fkv_error *err) {
     const char *names[FKV_CHARTS_NAMES];
-    for (int i = 0; i < chart->names; i++) names[i] = chart->name[chart->across ? chart->names - 1 - i : i];
+    for (int i = 0; i < chart->names; i++)
+        names[i] = named_before ? "" : chart->name[chart->across ? chart->names - 1 - i : i];
     struct fkv_axis x = {.label = *chart->x_label ? chart->x_label : NULL,
                          .low = FKV_FIT,
                          .high = FKV_FIT,
@@ -164,14 +177,21 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
         return FKV_FAILED;
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
-        double step = fmin(0.16, 0.8 / chart->series),
-               shift = chart->names ? (s - (chart->series - 1) / 2.0) * step : 0;
+        double step = chart->names ? fmin(0.16, 0.8 / chart->series) : chart->apart ? extent(chart) / 100 : 0;
+        double shift = (s - (chart->series - 1) / 2.0) * step;
         for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
         int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);
         for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
         if (status) return status;
     }
     return FKV_OK;
+}
+
+/* Panels of one row whose names run along y need them once. */
+static bool same_names(const struct fkv_chart *a, const struct fkv_chart *b) {
+    bool same = a->across && b->across && a->names == b->names;
+    for (int i = 0; same && i < a->names; i++) same = !strcmp(a->name[i], b->name[i]);
+    return same;
 }
 
 static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *page, struct fkv_error *err) {
@@ -209,7 +229,8 @@ int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page, co
     struct fkv_figure *f;
     if (fkv_figure_create(width, height, rows, columns, page->title, &f, err)) return FKV_FAILED;
     int status = FKV_OK;
-    for (int i = 0; !status && i < c->panels; i++) status = draw_panel(f, i, &c->chart[i], err);
+    for (int i = 0; !status && i < c->panels; i++)
+        status = draw_panel(f, i, &c->chart[i], i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
     if (!status && page->bar) status = fkv_figure_color_bar(f, page->bar, err);
     if (status) {
         fkv_figure_destroy(f);

@@ -8,6 +8,8 @@
 #include "analyze/plots_charts.h"
 #include "analyze/plots_parts.h"
 
+enum { LEAST_TOKENS = 20 }; /* a class of fewer is left out of the picture; the table has it */
+
 static const char milli_nats[] = "10^{\u22123} nats per token";
 static const char *const damage_words[FKV_DAMAGES] = {"\u0394 nll", "KL"};
 static const char *const state_words[4] = {"nothing", "keys", "values", "keys and values"};
@@ -44,7 +46,7 @@ static int plot_sweep(const struct fkv_link *l, const char *folder, struct fkv_e
         for (int32_t p = 0; p < s->points; p++) {
             char label[160];
             double t = s->points > 1 ? (double)p / (s->points - 1) : 0.3;
-            snprintf(label, sizeof label, "\u03b3 = %.3g", s->gamma[p]);
+            snprintf(label, sizeof label, "\u03b3 = %.2g", s->gamma[p]);
             fkv_charts_add(&c, panel, label, fkv_color_map(0.92 * t), FKV_LOOK_POINTS, s->retained[r * s->points + p],
                            s->outcome[outcome][p]);
         }
@@ -92,6 +94,7 @@ static int add_group(struct fkv_charts *c, const struct fkv_link *l, const struc
              found->spearman.low, found->spearman.high);
     int panel = fkv_charts_panel(c, title, fkv_predictor_words[predictor], milli_nats);
     if (measure == FKV_DAMAGE_NLL) c->chart[panel].level = 0;
+    c->chart[panel].logarithmic_y = measure == FKV_DAMAGE_KL;
     double *x = room + 2 * g->count, *y = x + g->count;
     for (int32_t i = 0; i < g->count; i++) {
         const struct fkv_link_head *h = &l->heads.head[g->first + i];
@@ -144,7 +147,7 @@ static int plot_predictors(const struct fkv_link *l, const char *folder, struct 
         for (int m = FKV_DAMAGES - 1; m >= 0; m--) {
             const struct fkv_link_group *g = &l->heads.group[i];
             char title[160];
-            snprintf(title, sizeof title, "%s (%s): %s", g->label, state_words[g->states & 3], damage_words[m]);
+            snprintf(title, sizeof title, "%s: %s", g->label, damage_words[m]);
             int panel = fkv_charts_panel(&c, title, "Spearman's \u03c1 over heads", NULL);
             c.chart[panel].across = true, c.chart[panel].level = 0;
             for (int p = 0; p < FKV_PREDICTORS; p++) {
@@ -180,7 +183,7 @@ static void add_residuals(struct fkv_charts *c, const struct fkv_link *l, bool n
     for (int s = 0; s < 2; s++) {
         const struct fkv_residuals *r = &l->residuals[s];
         for (int k = 0; k < FKV_CLASSES; k++) {
-            if (!r->tokens[k]) continue;
+            if (r->tokens[k] < LEAST_TOKENS) continue;
             int place = fkv_charts_name(c, panel, fkv_class_names[k]);
             fkv_charts_add(c, panel, state_words[1 + s], fkv_color_cycle(s), FKV_LOOK_POINTS, place,
                            no_dc ? r->residual_no_dc[k] : r->residual[k]);
@@ -204,12 +207,12 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
             panel = fkv_charts_panel(c, "\u0394 nll", milli_nats, NULL);
             c->chart[panel].across = true, c->chart[panel].level = 0;
             for (int k = 0; k < FKV_CLASSES; k++)
-                if (l->residuals[0].tokens[k]) fkv_charts_name(c, panel, fkv_class_names[k]);
+                if (l->residuals[0].tokens[k] >= LEAST_TOKENS) fkv_charts_name(c, panel, fkv_class_names[k]);
         }
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;
             struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, room);
-            if (!l->residuals[0].tokens[k]) continue;
+            if (l->residuals[0].tokens[k] < LEAST_TOKENS) continue;
             fkv_charts_add(c, panel, change->label, fkv_color_cycle(2 + shown), FKV_LOOK_POINTS,
                            fkv_charts_name(c, panel, fkv_class_names[k]), milli(y));
         }

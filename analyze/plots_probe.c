@@ -82,7 +82,9 @@ static void name_change(const struct fkv_probe_change *c, enum kind kind, char o
     double low, high;
     int end = 0;
     without_state(c->label, text);
-    const char *space = strchr(text, ' '), *rest = kind == DECOMPOSITION || !space ? text : space + 1;
+    const char *space = strchr(text, ' '), *rest = space ? space + 1 : text;
+    const char *parts = kind == DECOMPOSITION ? strstr(text, ": ") : NULL;
+    if (parts) rest = parts + 2;
     if (kind <= FILTERS && sscanf(rest, "%lf:%lf%n", &low, &high, &end) == 2 && !rest[end])
         snprintf(out, FKV_PROBE_LABEL, "%.3g\u2013%.3g", low, high);
     else
@@ -92,22 +94,47 @@ static void name_change(const struct fkv_probe_change *c, enum kind kind, char o
 /* DC's damage is hundreds of times that of any band and has no place on their axis: then the note says it. */
 static bool is_dc(const struct fkv_probe_change *c) { return !strncmp(c->label, "without DC", 10); }
 
+/* Bands of one width stand evenly on a linear axis, octaves on a logarithmic one. */
+static double middle_of(const struct fkv_probe_change *c, bool logarithmic) {
+    return logarithmic ? sqrt(c->low * c->high) : (c->low + c->high) / 2;
+}
+
+static bool bands_widen(const struct fkv_damage *d) {
+    double least = INFINITY, most = 0;
+    for (int32_t i = 0; i < d->probe->change_count; i++) {
+        const struct fkv_probe_change *c = &d->probe->changes[i];
+        if (!belongs(c, BANDS) || is_dc(c) || !(c->low > 0)) continue;
+        least = fmin(least, c->high - c->low), most = fmax(most, c->high - c->low);
+    }
+    return most > 3 * least;
+}
+
+/* Of a part of FreqKV; truncation at full length is a filter and has its ratio in its label alone. */
+static double gamma_of(const struct fkv_probe_change *c) {
+    double gamma = NAN;
+    return sscanf(c->label, "decompose %lf", &gamma) == 1 ? gamma : c->gamma;
+}
+
 static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kind, int measure, const char *title,
                  const char *label) {
     bool across = kind == DECOMPOSITION || kind == FILTERS;
     int panel = fkv_charts_panel(c, title, across ? unit : label, across ? NULL : unit);
     c->chart[panel].across = across;
     c->chart[panel].level = 0;
+    c->chart[panel].apart = kind == BANDS;
+    c->chart[panel].logarithmic_x = kind == BANDS && bands_widen(d);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!belongs(change, kind) || (kind == BANDS && is_dc(change))) continue;
-        char name[FKV_PROBE_LABEL];
+        char name[FKV_PROBE_LABEL], series[64];
         name_change(change, kind, name);
-        int place = fkv_charts_name(c, panel, name);
+        int place = kind == BANDS ? 0 : fkv_charts_name(c, panel, name);
         if (place < 0) continue;
-        fkv_charts_add(c, panel, kind == DECOMPOSITION ? "" : state_words[change->states & 3],
-                       fkv_color_cycle(kind == DECOMPOSITION ? 0 : (change->states & 3) - 1),
-                       kind == BANDS ? FKV_LOOK_JOINED : FKV_LOOK_POINTS, place,
+        if (kind == DECOMPOSITION) snprintf(series, sizeof series, "\u03b3 = %.3g", gamma_of(change));
+        fkv_charts_add(c, panel, kind == DECOMPOSITION ? series : state_words[change->states & 3],
+                       fkv_color_cycle(kind == DECOMPOSITION ? c->chart[panel].series : (change->states & 3) - 1),
+                       kind == BANDS ? FKV_LOOK_JOINED : FKV_LOOK_POINTS,
+                       kind == BANDS ? middle_of(change, c->chart[panel].logarithmic_x) : place,
                        milli(d->row[i].mean[measure], kind == NOISE ? change->epsilon : 1));
     }
 }
@@ -121,7 +148,7 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
          7.2, 0, 2},
         {"noise", "Damage of noise, per unit of energy",
          "Damage over the noise's energy (which is given over the head's energy without DC).", 7.2, 3.4, 2}};
-    static const char *const labels[KINDS] = {"band taken out (fraction of all coefficients)", "", "",
+    static const char *const labels[KINDS] = {"middle of the band taken out (1: all coefficients)", "", "",
                                               "band : relative energy of the noise"};
     struct fkv_charts c;
     char text[400] = "", *end = text;
@@ -146,7 +173,7 @@ static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at, 
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) {
         int panel = fkv_charts_panel(&c, damage_words[m], "retaining ratio \u03b3", unit);
-        c.chart[panel].level = 0;
+        c.chart[panel].level = 0, c.chart[panel].apart = true;
         for (int32_t i = 0; i < d->probe->change_count; i++) {
             const struct fkv_probe_change *change = &d->probe->changes[i];
             bool local = change->kind == FKV_PROBE_LOCAL;

@@ -22,6 +22,30 @@ static struct fkv_interval around(double mean, double se) {
     return (struct fkv_interval){mean, mean - 1.96 * se, mean + 1.96 * se};
 }
 
+/* ---- sums over tokens, by bin and by unit of the bootstrap ---- */
+
+struct cells { /* [bins, units] */
+    int bins, units;
+    double *sum, *count, *place; /* place [bins]: sum of the tokens' own */
+};
+
+static int cells_open(struct cells *c, int bins, int units, struct fkv_error *err) {
+    size_t n = (size_t)bins * (size_t)units;
+    *c = (struct cells){bins, units, calloc(n, sizeof(double)), calloc(n, sizeof(double)),
+                        calloc((size_t)bins, sizeof(double))};
+    return c->sum && c->count && c->place ? FKV_OK : fkv_fail(err, "out of memory for %d bins", bins);
+}
+
+static void cells_close(struct cells *c) { free(c->sum), free(c->count), free(c->place); }
+
+static int units_of(const struct fkv_run *run) {
+    int64_t units = 0;
+    if (run->joined) return 1; /* windows overlap: no intervals */
+    if (run->documents >= FKV_DOCUMENTS_FOR_SE) return run->documents;
+    for (int32_t d = 0; d < run->column_sets; d++) units += (run->columns[d].count + BLOCK - 1) / BLOCK;
+    return (int)units;
+}
+
 /* ---- along a sweep ---- */
 
 static void name_series(const struct fkv_run *run, char label[160]) {
@@ -50,9 +74,29 @@ static int color_of(const struct fkv_run *runs, int32_t i) {
     return color;
 }
 
+/* Mean KL over scored tokens; its interval is formed over all of them at once. */
+static struct fkv_interval mean_kl(const struct fkv_run *run) {
+    struct fkv_interval y = {run->mean_kl, NAN, NAN};
+    struct cells c;
+    if (run->joined || !isfinite(run->mean_kl) || cells_open(&c, 1, units_of(run), NULL)) return y;
+    int64_t unit = 0;
+    for (int32_t d = 0; d < run->column_sets; d++) {
+        const struct fkv_run_columns *t = &run->columns[d];
+        for (int64_t i = 0; t->kl && i < t->count; i++) {
+            if (!isfinite(t->kl[i])) continue;
+            int64_t at = run->documents >= FKV_DOCUMENTS_FOR_SE ? d : unit + i / BLOCK;
+            c.sum[at] += t->kl[i], c.count[at] += 1;
+        }
+        unit += (t->count + BLOCK - 1) / BLOCK;
+    }
+    y = fkv_ratio_interval(c.units, c.sum, c.count, NULL);
+    cells_close(&c);
+    return y;
+}
+
 static struct fkv_interval quantity(const struct fkv_run *run, int which) {
     if (which == 1) return around(run->delta_nll, run->delta_nll_se);
-    if (which == 2) return (struct fkv_interval){run->mean_kl, NAN, NAN};
+    if (which == 2) return mean_kl(run);
     struct fkv_interval nll = around(run->mean_nll, run->mean_nll_se);
     return (struct fkv_interval){exp(nll.estimate), exp(nll.low), exp(nll.high)};
 }
@@ -98,20 +142,6 @@ static int bin_of(double since) {
     return 2 * octave + (since >= 1.5 * ldexp(1, octave));
 }
 
-struct cells { /* [bins, units] */
-    int bins, units;
-    double *sum, *count, *place; /* place [bins]: sum of the tokens' own */
-};
-
-static int cells_open(struct cells *c, int bins, int units, struct fkv_error *err) {
-    size_t n = (size_t)bins * (size_t)units;
-    *c = (struct cells){bins, units, calloc(n, sizeof(double)), calloc(n, sizeof(double)),
-                        calloc((size_t)bins, sizeof(double))};
-    return c->sum && c->count && c->place ? FKV_OK : fkv_fail(err, "out of memory for %d bins", bins);
-}
-
-static void cells_close(struct cells *c) { free(c->sum), free(c->count), free(c->place); }
-
 /* kl: else delta nll; by_round: else by distance */
 static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct cells *c) {
     int64_t unit = 0;
@@ -132,17 +162,9 @@ static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct
     }
 }
 
-static int units_of(const struct fkv_run *run) {
-    int64_t units = 0;
-    if (run->joined) return 1; /* windows overlap: no intervals */
-    if (run->documents >= FKV_DOCUMENTS_FOR_SE) return run->documents;
-    for (int32_t d = 0; d < run->column_sets; d++) units += (run->columns[d].count + BLOCK - 1) / BLOCK;
-    return (int)units;
-}
-
 static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run, const char *label,
                      struct fkv_color color, bool kl, bool by_round, struct fkv_error *err) {
-    enum { LEAST = 20 }; /* fewer tokens say nothing */
+    enum { LEAST = 60 }; /* the mean of fewer tokens says nothing */
     struct cells c;
     int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, units_of(run), err);
     if (!status) fill_cells(run, kl, by_round, &c);
@@ -180,7 +202,7 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
         for (int32_t i = 0; !status && i < count; i++) {
             if (!has_differences(&runs[i])) continue;
             double t = shown > 1 ? (double)drawn / (shown - 1) : 0.3;
-            snprintf(label, sizeof label, "%.60s \u03b3 = %.3g%s", runs[i].policy, gamma_of(&runs[i]),
+            snprintf(label, sizeof label, "%.60s \u03b3 = %.2g%s", runs[i].policy, gamma_of(&runs[i]),
                      runs[i].mass_bias ? ", mass bias" : "");
             struct fkv_color color = fkv_color_map(0.92 * t);
             status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);

@@ -1,0 +1,200 @@
+/* Correlations against what is known of them: ties, monotone functions, independence, and how often a 95% interval holds the truth. */
+#include "analyze/correlation.h"
+
+#include "analyze/damage.h"
+#include "tests/unit/support.h"
+
+/* Spearman from counts of smaller and equal values, O(n^2): no sorting to get wrong. */
+static double spearman_by_counting(int n, const double *x, const double *y) {
+    double rx[64], ry[64];
+    for (int i = 0; i < n; i++) {
+        rx[i] = ry[i] = 0.5;
+        for (int k = 0; k < n; k++) {
+            rx[i] += (x[k] < x[i]) + 0.5 * (x[k] == x[i]);
+            ry[i] += (y[k] < y[i]) + 0.5 * (y[k] == y[i]);
+        }
+    }
+    double mean = (n + 1) / 2.0, xx = 0, yy = 0, xy = 0;
+    for (int i = 0; i < n; i++) {
+        xx += (rx[i] - mean) * (rx[i] - mean), yy += (ry[i] - mean) * (ry[i] - mean);
+        xy += (rx[i] - mean) * (ry[i] - mean);
+    }
+    return xy / sqrt(xx * yy);
+}
+
+static void ranks_share_ties_and_give_the_definition_of_spearman(void **state) {
+    (void)state;
+    for (int round = 0; round < 200; round++) {
+        double x[64], y[64], rx[64], ry[64];
+        int32_t order[64];
+        int n = test_between(3, 64), values = test_between(2, 80);
+        for (int i = 0; i < n; i++) x[i] = test_between(0, values), y[i] = x[i] + test_between(0, values);
+        x[0] = -1, y[0] = -1; /* never constant */
+        fkv_ranks(n, x, rx, order);
+        fkv_ranks(n, y, ry, order);
+        assert_close(fkv_pearson(n, rx, ry), spearman_by_counting(n, x, y), 1e-12, 0);
+    }
+}
+
+static void what_does_not_vary_has_no_correlation(void **state) {
+    (void)state;
+    const double x[] = {1e9 + 0.1, 1e9 + 0.1, 1e9 + 0.1, 1e9 + 0.1}, y[] = {1, 2, 3, 4};
+    assert_true(isnan(fkv_pearson(4, x, y)));
+    assert_true(isnan(fkv_pearson(2, y, y)));
+    assert_close(fkv_pearson(4, y, y), 1, 1e-15, 0);
+}
+
+/* One unit: y is what it is. */
+static struct fkv_correlation correlate_one(int n, const double *x, const double *y, const double *z, bool falling) {
+    const double one = 1;
+    struct fkv_error err;
+    struct fkv_correlation found;
+    const struct fkv_correlation_task task = {
+        .points = n, .predictors = 1, .falling = falling, .x = x, .z = z, .units = 1, .sums = y, .counts = &one};
+    assert_ok(fkv_correlate(&task, &found, &err), err);
+    return found;
+}
+
+static void a_monotone_function_has_rank_correlation_one(void **state) {
+    (void)state;
+    double x[40], y[40];
+    for (int i = 0; i < 40; i++) x[i] = test_normal(), y[i] = exp(3 * x[i]) - 7;
+    struct fkv_correlation found = correlate_one(40, x, y, NULL, false);
+    assert_close(found.spearman.estimate, 1, 1e-12, 0);
+    assert_close(found.spearman.low, 1, 1e-12, 0);
+    assert_true(found.pearson.estimate < 0.999);
+    assert_int_equal(found.place, 1);
+    assert_true(isnan(found.spearman_units.estimate)); /* one unit says nothing about texts */
+    assert_true(isnan(found.partial.estimate));
+}
+
+/* y depends on z alone, x follows z: nothing is left once z is known. */
+static void a_partial_correlation_takes_out_what_depth_explains(void **state) {
+    (void)state;
+    double x[400], y[400], z[400];
+    for (int i = 0; i < 400; i++) z[i] = i / 40, x[i] = z[i] + test_normal(), y[i] = z[i] + test_normal();
+    struct fkv_correlation found = correlate_one(400, x, y, z, false);
+    assert_true(found.spearman.low > 0.7);
+    if (!(fabs(found.partial.estimate) < 0.2)) fail_msg("partial %g", found.partial.estimate);
+    assert_close(fkv_partial_correlation(0.5, 0.5, 0.5), (0.5 - 0.25) / 0.75, 1e-15, 0);
+}
+
+static void predictors_are_ranked_in_the_direction_expected(void **state) {
+    (void)state;
+    enum { N = 30 };
+    double x[3 * N], y[N];
+    const double one = 1;
+    struct fkv_error err;
+    struct fkv_correlation found[3];
+    for (int i = 0; i < N; i++) {
+        y[i] = i;
+        x[i] = i + 12 * test_normal(), x[N + i] = -i, x[2 * N + i] = i == 3 ? NAN : i;
+    }
+    struct fkv_correlation_task task = {.points = N, .predictors = 3, .x = x, .units = 1, .sums = y, .counts = &one};
+    assert_ok(fkv_correlate(&task, found, &err), err);
+    assert_int_equal(found[0].place, 1);
+    assert_int_equal(found[1].place, 2);
+    assert_int_equal(found[2].place, 0); /* not everywhere a number */
+    assert_close(found[0].behind.estimate, 0, 0, 0);
+    assert_close(found[1].behind.estimate, found[0].spearman.estimate + 1, 1e-12, 0);
+    assert_true(found[1].behind.low > 0.5);
+    task.falling = true;
+    assert_ok(fkv_correlate(&task, found, &err), err);
+    assert_int_equal(found[1].place, 1);
+}
+
+/* Fixed seeds: what is tested is the method, not luck. */
+static void intervals_of_independent_and_of_related_numbers_cover_as_stated(void **state) {
+    (void)state;
+    enum { N = 48, TRIALS = 400 };
+    const double rho[2] = {0, 0.6};
+    uint64_t saved = test_state;
+    for (int r = 0; r < 2; r++) {
+        int spearman = 0, pearson = 0;
+        double true_spearman = 6 / acos(-1) * asin(rho[r] / 2); /* of a bivariate normal (Pearson 1907) */
+        test_state = 77 + (uint64_t)r;
+        for (int trial = 0; trial < TRIALS; trial++) {
+            double x[N], y[N];
+            for (int i = 0; i < N; i++) {
+                x[i] = test_normal();
+                y[i] = rho[r] * x[i] + sqrt(1 - rho[r] * rho[r]) * test_normal();
+            }
+            struct fkv_correlation found = correlate_one(N, x, y, NULL, false);
+            spearman += found.spearman.low <= true_spearman && true_spearman <= found.spearman.high;
+            pearson += found.pearson.low <= rho[r] && rho[r] <= found.pearson.high;
+        }
+        printf("rho %g: covered by %.1f%% (Spearman) and %.1f%% (Pearson) of %d intervals\n", rho[r],
+               100.0 * spearman / TRIALS, 100.0 * pearson / TRIALS, TRIALS);
+        assert_in_range(spearman, TRIALS * 90 / 100, TRIALS * 98 / 100);
+        assert_in_range(pearson, TRIALS * 90 / 100, TRIALS * 98 / 100);
+    }
+    test_state = saved;
+}
+
+static void intervals_of_ratios_cover_as_stated(void **state) {
+    (void)state;
+    enum { UNITS = 40, TRIALS = 1000 };
+    uint64_t saved = test_state;
+    int covered = 0;
+    double mean_se = 0, mean = 0, squares = 0;
+    test_state = 5;
+    for (int trial = 0; trial < TRIALS; trial++) {
+        double sums[UNITS], counts[UNITS], se;
+        for (int u = 0; u < UNITS; u++) {
+            counts[u] = test_between(100, 256);
+            sums[u] = counts[u] * (0.3 + 0.2 * test_normal());
+        }
+        struct fkv_interval x = fkv_ratio_interval(UNITS, sums, counts, &se);
+        covered += x.low <= 0.3 && 0.3 <= x.high;
+        mean_se += se / TRIALS, mean += x.estimate / TRIALS, squares += x.estimate * x.estimate / TRIALS;
+    }
+    printf("ratios: covered by %.1f%% of %d intervals\n", 100.0 * covered / TRIALS, TRIALS);
+    assert_in_range(covered, TRIALS * 90 / 100, TRIALS * 98 / 100);
+    assert_close(mean_se, sqrt(squares - mean * mean), 0, 0.1);
+    test_state = saved;
+    double one = 3;
+    struct fkv_interval x = fkv_ratio_interval(1, &one, &one, NULL);
+    assert_close(x.estimate, 1, 0, 0);
+    assert_true(isnan(x.low) && isnan(x.high));
+}
+
+static void q_values_are_those_of_benjamini_and_hochberg(void **state) {
+    (void)state;
+    /* scipy.stats.false_discovery_control */
+    const double p[] = {0.01, NAN, 0.04, 0.03, 0.005, 0.9}, expected[] = {0.025, NAN, 0.05, 0.05, 0.025, 0.9};
+    double q[6];
+    int32_t order[6];
+    fkv_benjamini_hochberg(6, p, q, order);
+    for (int i = 0; i < 6; i++) {
+        if (isnan(expected[i]))
+            assert_true(isnan(q[i]));
+        else
+            assert_close(q[i], expected[i], 1e-15, 0);
+    }
+}
+
+static void p_values_are_those_of_student(void **state) {
+    (void)state;
+    /* 2 * scipy.stats.t.sf(t, freedom) */
+    assert_close(fkv_student_p(2.262157162740992, 9), 0.0500000000046757, 1e-12, 0);
+    assert_close(fkv_student_p(-1, 1), 0.5, 1e-12, 0);
+    assert_close(fkv_student_p(12, 500), 0, 1e-27, 0);
+    assert_close(fkv_student_p(0.1, 31), 0.92098824540796, 1e-10, 0);
+    assert_true(isnan(fkv_student_p(1, 0)));
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranks_share_ties_and_give_the_definition_of_spearman),
+        cmocka_unit_test(what_does_not_vary_has_no_correlation),
+        cmocka_unit_test(a_monotone_function_has_rank_correlation_one),
+        cmocka_unit_test(a_partial_correlation_takes_out_what_depth_explains),
+        cmocka_unit_test(predictors_are_ranked_in_the_direction_expected),
+        cmocka_unit_test(intervals_of_independent_and_of_related_numbers_cover_as_stated),
+        cmocka_unit_test(intervals_of_ratios_cover_as_stated),
+        cmocka_unit_test(q_values_are_those_of_benjamini_and_hochberg),
+        cmocka_unit_test(p_values_are_those_of_student),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
