@@ -1,0 +1,339 @@
+/* Captures, probes and runs with known answers, joined: what energy predicts is found, what it does not is not, and files that do not belong together are refused. */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <jansson.h>
+
+#include "analyze/command.h"
+#include "analyze/error.h"
+#include "analyze/predictors.h"
+#include "analyze/residual.h"
+#include "kernels/base/json.h"
+#include "tests/unit/analyze/made_captures.h"
+#include "tests/unit/analyze/made_probes.h"
+
+enum { LAYERS = 6, HEADS = 4, DIM = 4, N = 32, SINKS = 4 };
+
+static char base[256], path[300], out[300], probe[300];
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    snprintf(out, sizeof out, "%s/out", base);
+    snprintf(probe, sizeof probe, "%s/probe.h5", base);
+    made_seed = test_random();
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_remove_folder(base);
+    return 0;
+}
+
+/* How much of a head is of high frequency: every head another share, in no order of layers. */
+static double loudness(int layer, int head) { return pow(1.35, (layer * HEADS + head) * 7 % (LAYERS * HEADS)) / 20; }
+
+/* A drift, which low coefficients hold, and an alternation as loud as the head has it. */
+static double graded(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+    double drift = 10 * cos(acos(-1) * ((double)(t - SINKS) + 0.5) / N * (1 + channel % 2));
+    if (state == FKV_STATE_QUERY) return made_white(recording, state, layer, t, head, channel);
+    return 2 + drift + loudness(layer, head) * (t % 2 ? 1 : -1) * (1 + 0.1 * channel);
+}
+
+static struct made graded_capture(int segments, uint32_t states) {
+    return (struct made){.layers = LAYERS,
+                         .heads = HEADS,
+                         .query_group = 2,
+                         .head_dim = DIM,
+                         .recordings = 1,
+                         .tokens = {SINKS + segments * N},
+                         .dtype = FKV_F32,
+                         .states = states,
+                         .trained_context = 1024,
+                         .value = graded};
+}
+
+static struct made_probe graded_probe(const double *damage) {
+    return (struct made_probe){.layers = LAYERS,
+                               .heads = HEADS,
+                               .head_dim = DIM,
+                               .prefix = N + SINKS,
+                               .score = 24,
+                               .sinks = SINKS,
+                               .windows = 6,
+                               .states = 1,
+                               .low = 0,
+                               .high = 0.5,
+                               .noise = 1e-6,
+                               .damage = damage};
+}
+
+/* Runs link; its stdout and stderr land in files of `base`. */
+static int run_link(const char *option, const char *file, const char *more) {
+    char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option, (char *)file};
+    char to[2][300];
+    int argc = 5, saved[2];
+    if (more) argv[argc++] = (char *)more;
+    argv[argc++] = (char *)"--out", argv[argc++] = out, argv[argc++] = (char *)"--json",
+    argv[argc++] = (char *)"--quiet";
+    fflush(NULL);
+    for (int i = 0; i < 2; i++) {
+        snprintf(to[i], sizeof to[i], "%s/std%d", base, i + 1);
+        int stream = open(to[i], O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        saved[i] = dup(i + 1);
+        dup2(stream, i + 1);
+        close(stream);
+    }
+    int status = fkv_command_link(argc, argv);
+    fflush(NULL);
+    for (int i = 0; i < 2; i++) dup2(saved[i], i + 1), close(saved[i]);
+    return status;
+}
+
+static char *text_of(int stream) {
+    static char text[1 << 18];
+    char from[300];
+    snprintf(from, sizeof from, "%s/std%d", base, stream);
+    FILE *f = fopen(from, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
+static json_t *object_of_stdout(void) {
+    struct fkv_error err;
+    char *text = text_of(1);
+    json_t *object = fkv_json_parse(text, strlen(text), "stdout", &err);
+    if (!object) fail_msg("%s: %s", err.message, text);
+    return object;
+}
+
+/* Estimate, low or high of `measure` of a predictor over all layers. */
+static double link_of(const json_t *object, const char *damage, const char *predictor, const char *measure,
+                      size_t which) {
+    size_t i, k;
+    json_t *group, *link;
+    json_array_foreach(json_object_get(object, "heads"), i, group) {
+        if (strcmp(json_string_value(json_object_get(group, "damage")), damage) ||
+            strcmp(json_string_value(json_object_get(group, "depth")), "all"))
+            continue;
+        json_array_foreach(json_object_get(group, "links"), k, link) {
+            if (strcmp(json_string_value(json_object_get(link, "predictor")), predictor)) continue;
+            const json_t *number = json_array_get(json_object_get(link, measure), which);
+            return json_is_number(number) ? json_number_value(number) : NAN;
+        }
+    }
+    fail_msg("no link of %s with %s", predictor, damage);
+    return NAN;
+}
+
+static void damage_that_follows_lost_energy_has_rank_correlation_one(void **state) {
+    (void)state;
+    double damage[LAYERS * HEADS];
+    for (int i = 0; i < LAYERS * HEADS; i++) damage[i] = 0.01 * sqrt(loudness(i / HEADS, i % HEADS));
+    struct made m = graded_capture(30, 3);
+    struct made_probe p = graded_probe(damage);
+    made_write(&m, path);
+    made_write_probe(&p, probe);
+    assert_int_equal(run_link("--probes", probe, NULL), 0);
+    json_t *object = object_of_stdout();
+    static const char *const follows[] = {"energy", "energy_no_dc", "absolute"};
+    for (int i = 0; i < 3; i++) {
+        assert_close(link_of(object, "delta_nll", follows[i], "spearman", 0), 1, 1e-9, 0);
+        assert_close(link_of(object, "delta_nll", follows[i], "spearman", 1), 1, 1e-9, 0);
+        assert_close(link_of(object, "kl", follows[i], "spearman_units", 0), 1, 1e-9, 0);
+        assert_close(link_of(object, "kl", follows[i], "partial", 0), 1, 1e-9, 0);
+    }
+    assert_true(isnan(link_of(object, "kl", "visible", "spearman", 0))); /* no queries */
+    json_decref(object);
+}
+
+static void damage_that_has_nothing_to_do_with_energy_covers_zero(void **state) {
+    (void)state;
+    double damage[LAYERS * HEADS];
+    uint64_t saved = test_state;
+    test_state = 11;
+    for (int i = 0; i < LAYERS * HEADS; i++) damage[i] = 0.01 * test_uniform();
+    test_state = saved;
+    struct made m = graded_capture(20, 3);
+    struct made_probe p = graded_probe(damage);
+    made_write(&m, path);
+    made_write_probe(&p, probe);
+    assert_int_equal(run_link("--probes", probe, NULL), 0);
+    json_t *object = object_of_stdout();
+    double low = link_of(object, "delta_nll", "energy_no_dc", "spearman", 1);
+    double high = link_of(object, "delta_nll", "energy_no_dc", "spearman", 2);
+    if (!(low < 0 && 0 < high)) fail_msg("interval [%g, %g]", low, high);
+    json_decref(object);
+}
+
+static void more_retained_energy_with_less_loss_is_correlation_minus_one(void **state) {
+    (void)state;
+    char runs[4][300];
+    struct made m = graded_capture(20, 3);
+    made_write(&m, path);
+    for (int i = 0; i < 4; i++) {
+        struct made_run r = {LAYERS, HEADS, DIM, N + SINKS, SINKS, 4 + 7 * i, 400, 0, 0, 0.1 / (1 + i)};
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        made_write_run(&r, runs[i]);
+    }
+    assert_int_equal(run_link("--runs", runs[0], runs[1]), 0);
+    char *argv[] = {(char *)"x", (char *)"--capture", path, (char *)"--runs", runs[3], runs[0], runs[2],
+                    runs[1],     (char *)"--out",     out,  (char *)"--quiet"};
+    assert_int_equal(fkv_command_link(11, argv), 0); /* in any order */
+    char table[320];
+    snprintf(table, sizeof table, "%s/link_predictors.csv", out);
+    FILE *f = fopen(table, "r");
+    assert_non_null(f);
+    char line[512];
+    int rows = 0;
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, "sweep,", 6)) {
+            double rho;
+            assert_int_equal(sscanf(line, "sweep,both,%*[^,],all,%*[^,],4,%*d,%lf", &rho), 1);
+            assert_close(rho, -1, 1e-9, 0);
+            rows++;
+        }
+    fclose(f);
+    assert_int_equal(rows, 8);
+}
+
+/* y' Sigma y from sums of their definitions, without a transform. */
+static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) {
+    (void)state;
+    struct made m = graded_capture(1, 11);
+    m.layers = 1;
+    made_write(&m, path);
+    struct fkv_error err;
+    struct fkv_capture *c;
+    struct fkv_segment_plan plan;
+    struct fkv_workers workers;
+    struct fkv_predictor_spectra s;
+    assert_ok(fkv_capture_open(path, &c, &err), err);
+    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, &err), err);
+    struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
+    assert_ok(fkv_predictor_spectra_measure(&measurement, true, &s, &err), err);
+    assert_null(s.attention); /* no token follows the segment */
+    int kept = 9;
+    for (int h = 0; h < HEADS; h++) {
+        double lost[N][DIM] = {{0}}, mean = 0, all = 0, dropped = 0;
+        for (int ch = 0; ch < DIM; ch++) {
+            double x[N], y[N];
+            for (int j = 0; j < N; j++) x[j] = (float)graded(0, FKV_STATE_KEY, 0, SINKS + j, h, ch);
+            for (int t = 0; t < N; t++) {
+                y[t] = dct_coefficient(x, N, t);
+                all += y[t] * y[t];
+                if (t < kept) continue;
+                dropped += y[t] * y[t];
+                for (int j = 0; j < N; j++) lost[j][ch] += sqrt(2.0 / N) * y[t] * cos(acos(-1) * t * (j + 0.5) / N);
+            }
+        }
+        for (int g = 0; g < 2; g++) /* every query against every lost key */
+            for (int q = 0; q < N; q++)
+                for (int j = 0; j < N; j++) {
+                    double score = 0;
+                    for (int ch = 0; ch < DIM; ch++)
+                        score += (float)graded(0, FKV_STATE_QUERY, 0, SINKS + q, 2 * h + g, ch) * lost[j][ch];
+                    mean += 0.25 * score * score / (2.0 * N * N); /* attention scale 0.5 */
+                }
+        struct fkv_kept low = {0, kept, false}, high = {0, kept, true};
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 1, low), mean, 0, 1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, low), dropped / all, 0, 1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, high), 1 - dropped / all, 0, 1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ABSOLUTE, 0, h, 1, low), dropped / (N * DIM), 0, 1e-4);
+        assert_true(isnan(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 3, low)));
+    }
+    fkv_predictor_spectra_free(&s);
+    fkv_workers_close(&workers);
+    fkv_segment_plan_free(&plan);
+    fkv_capture_close(c);
+}
+
+/* The mean over all tokens of a segment is the lost share of its energy without DC. */
+static void residuals_of_all_tokens_are_the_lost_energy(void **state) {
+    (void)state;
+    struct made m = graded_capture(1, 3);
+    made_write(&m, path);
+    struct fkv_error err;
+    struct fkv_capture *c;
+    struct fkv_segment_plan plan;
+    struct fkv_workers workers;
+    struct fkv_residuals r;
+    struct fkv_spectrum s;
+    assert_ok(fkv_capture_open(path, &c, &err), err);
+    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, &err), err);
+    struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
+    assert_ok(fkv_residuals_measure(&measurement, FKV_STATE_VALUE, 10, &r, &err), err);
+    assert_ok(fkv_spectrum_measure(&measurement, FKV_STATE_VALUE, &s, &err), err);
+    double lost = 0;
+    for (int i = 0; i < LAYERS * HEADS; i++)
+        lost += (1 - fkv_retained_energy(s.power + i * N, N, 10, true)) / (LAYERS * HEADS);
+    assert_close(r.residual_no_dc[0].estimate, lost, 0, 1e-5);
+    assert_true(r.by_ids && r.tokens[0] == N && r.tokens[1] == 0);
+    fkv_spectrum_free(&s);
+    fkv_workers_close(&workers);
+    fkv_segment_plan_free(&plan);
+    fkv_capture_close(c);
+}
+
+static void classes_by_ids_are_those_of_the_rules(void **state) {
+    (void)state;
+    struct fkv_error err;
+    const int32_t tokens[] = {5, 6, 5, 6, 7, 5, 6};
+    const uint8_t expected[] = {64, 64, 0, 32, 64 | 16, 0, 32};
+    uint8_t classes[7];
+    assert_ok(fkv_classes_by_ids(tokens, 7, classes, &err), err);
+    assert_memory_equal(classes, expected, sizeof expected);
+    assert_ok(fkv_classes_by_ids(tokens, 0, classes, &err), err);
+}
+
+static void files_that_do_not_belong_together_are_refused_by_name(void **state) {
+    (void)state;
+    double damage[LAYERS * HEADS] = {0};
+    char other[300];
+    struct made m = graded_capture(2, 3);
+    struct made_probe p = graded_probe(damage);
+    made_write(&m, path);
+    p.text = 3;
+    made_write_probe(&p, probe);
+    assert_int_equal(run_link("--probes", probe, NULL), 1);
+    assert_non_null(strstr(text_of(2), "expected the same texts, found \"text 3\""));
+    assert_non_null(strstr(text_of(2), path));
+    assert_non_null(strstr(text_of(2), "probe.h5"));
+    snprintf(other, sizeof other, "%s/other.h5", base);
+    p.text = 0, p.head_dim = 8;
+    made_write_probe(&p, other);
+    assert_int_equal(run_link("--probes", other, NULL), 1);
+    assert_non_null(strstr(text_of(2), "KV heads of 4 and 8 channels"));
+    struct made_run r = {LAYERS, HEADS, DIM, 40, SINKS, 4, 400, 0, 0, 0.1};
+    char runs[2][300];
+    for (int i = 0; i < 2; i++, r.window += 8) {
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        made_write_run(&r, runs[i]);
+    }
+    assert_int_equal(run_link("--runs", runs[0], runs[1]), 1);
+    assert_non_null(strstr(text_of(2), "expected one window and as many sinks, found 40 with 4 and 48 with 4"));
+    assert_int_equal(run_link("--runs", probe, NULL), 1);
+    assert_non_null(strstr(text_of(2), "attribute format: expected \"freqkv-run\""));
+    struct stat nothing;
+    assert_int_not_equal(stat(out, &nothing), 0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        TEST(damage_that_follows_lost_energy_has_rank_correlation_one),
+        TEST(damage_that_has_nothing_to_do_with_energy_covers_zero),
+        TEST(more_retained_energy_with_less_loss_is_correlation_minus_one),
+        TEST(visible_energy_is_the_variance_of_scores_that_is_lost),
+        TEST(residuals_of_all_tokens_are_the_lost_energy),
+        TEST(classes_by_ids_are_those_of_the_rules),
+        TEST(files_that_do_not_belong_together_are_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
