@@ -1,0 +1,168 @@
+/* PROBE.h5: what is written comes back to the last bit, and what is no probe is refused by name. */
+#include "capture/store/h5.h"
+#include "capture/store/probe.h"
+#include "tests/unit/support.h"
+
+static struct fkv_error err;
+static char folder[256], path[300];
+
+static void fill_floats(float *x, size_t count) {
+    for (size_t i = 0; i < count; i++) x[i] = test_between(0, 9) ? (float)test_normal() : NAN;
+}
+
+static struct fkv_probe random_probe(int64_t windows) {
+    struct fkv_probe p = {.model_name = "a model",
+                          .states = "key,value",
+                          .backend = "cpu",
+                          .cache_dtype = "bf16",
+                          .command = "freqkv-replay probe",
+                          .model_sha256 = "0123",
+                          .layers = test_between(1, 40),
+                          .kv_heads = test_between(1, 8),
+                          .head_dim = 64,
+                          .trained_context = 2048,
+                          .prefix = test_between(2, 60),
+                          .score = test_between(1, 60),
+                          .sinks = test_between(0, 4),
+                          .seed = test_between(0, 1 << 30),
+                          .noise_floor_nll = test_uniform(),
+                          .noise_floor_kl = NAN,
+                          .change_count = test_between(1, 30),
+                          .window_count = windows};
+    p.changes = calloc((size_t)p.change_count, sizeof *p.changes);
+    for (int i = 0; i < p.change_count; i++) {
+        p.changes[i] = (struct fkv_probe_change){.kind = test_between(0, FKV_PROBE_KINDS - 1),
+                                                 .layer = test_between(-1, p.layers - 1),
+                                                 .kv_head = test_between(-1, p.kv_heads - 1),
+                                                 .states = test_between(0, 3),
+                                                 .complement = test_between(0, 1),
+                                                 .low = test_uniform(),
+                                                 .high = NAN,
+                                                 .epsilon = test_normal(),
+                                                 .gamma = test_uniform(),
+                                                 .truncation = test_between(-1, 1),
+                                                 .squeezed = test_between(-1, 1),
+                                                 .fewer = test_between(-1, 1)};
+        snprintf(p.changes[i].label, FKV_PROBE_LABEL, "change %d \xce\xb3", i);
+    }
+    p.windows = calloc((size_t)windows, sizeof *p.windows);
+    for (int64_t w = 0; w < windows; w++) {
+        struct fkv_probe_window *window = &p.windows[w];
+        assert_ok(fkv_probe_window_create(&p, window, &err), err);
+        size_t tokens = (size_t)(p.prefix + p.score + 1), m = (size_t)p.score, all = m * (size_t)p.change_count;
+        snprintf(window->name, sizeof window->name, "text %d", (int)w / 2);
+        snprintf(window->text_sha256, sizeof window->text_sha256, "%d", (int)w / 2);
+        window->document = (int32_t)w / 2;
+        window->offset = w % 2 * 1000;
+        for (size_t i = 0; i < tokens; i++) window->tokens[i] = test_between(0, 100000);
+        if (w % 3 == 0) {
+            window->token_class = malloc(tokens);
+            for (size_t i = 0; i < tokens; i++) window->token_class[i] = (uint8_t)test_random();
+        }
+        fill_floats(window->untouched_nll, 3 * m + 2 * all); /* all of them */
+        for (int i = 0; i < 2 * p.change_count; i++) window->lost_energy[i] = test_normal();
+    }
+    return p;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    test_seed();
+    snprintf(path, sizeof path, "%s/probe.h5", test_make_folder(folder));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+static void a_probe_comes_back_as_it_was(void **state) {
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        struct fkv_probe p = random_probe(test_between(1, 5)), found;
+        assert_ok(fkv_probe_write(path, &p, p.windows, p.window_count, &err), err);
+        assert_ok(fkv_probe_read(path, &found, &err), err);
+        assert_ok(fkv_probe_check_same(&p, &found, "it", &err), err);
+        assert_true(found.noise_floor_nll == p.noise_floor_nll && isnan(found.noise_floor_kl));
+        assert_string_equal(found.command, p.command);
+        assert_int_equal(found.window_count, p.window_count);
+        size_t m = (size_t)p.score, tokens = (size_t)(p.prefix + p.score + 1), changes = (size_t)p.change_count;
+        for (int64_t w = 0; w < p.window_count; w++) {
+            const struct fkv_probe_window *a = &p.windows[w], *b = &found.windows[w];
+            assert_string_equal(a->name, b->name);
+            assert_string_equal(a->text_sha256, b->text_sha256);
+            assert_int_equal(a->document, b->document);
+            assert_int_equal(a->offset, b->offset);
+            assert_memory_equal(a->tokens, b->tokens, tokens * sizeof *a->tokens);
+            assert_memory_equal(a->untouched_nll, b->untouched_nll, (3 + 2 * changes) * m * sizeof(float));
+            assert_memory_equal(a->lost_energy, b->lost_energy, 2 * changes * sizeof(double));
+            assert_true(!a->token_class == !b->token_class);
+            if (a->token_class) assert_memory_equal(a->token_class, b->token_class, tokens);
+        }
+        assert_refused(fkv_probe_write(path, &p, p.windows, 1, &err), err, "exists already");
+        fkv_probe_free(&p), fkv_probe_free(&found);
+        unlink(path);
+    }
+}
+
+static void what_differs_between_two_experiments_is_named(void **state) {
+    (void)state;
+    struct fkv_probe p = random_probe(1), other = p;
+    other.score++;
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "part.h5: score: expected");
+    other = p, other.model_sha256[0] = 'f';
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "model_sha256");
+    other = p, other.change_count--;
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "changes, found");
+    struct fkv_probe_change *changes = malloc((size_t)p.change_count * sizeof *changes);
+    memcpy(changes, p.changes, (size_t)p.change_count * sizeof *changes);
+    other = p, other.changes = changes;
+    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err), err);
+    int which = test_between(0, p.change_count - 1);
+    changes[which].gamma += 0.25;
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, changes[which].label);
+    free(changes);
+    fkv_probe_free(&p);
+}
+
+static void files_that_are_no_probes_are_refused(void **state) {
+    (void)state;
+    struct fkv_probe p = random_probe(1), found;
+    struct fkv_h5_writer *w;
+    const int64_t three = 3;
+    const float numbers[3] = {0};
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err), err);
+    assert_ok(fkv_h5_put(w, "/documents/000000/nll", FKV_H5_F32, 1, &three, numbers, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_refused(fkv_probe_read(path, &found, &err), err, "expected the format freqkv-probe, found freqkv-run");
+    unlink(path);
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put(w, "/x", FKV_H5_F32, 1, &three, numbers, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_refused(fkv_probe_read(path, &found, &err), err, "expected an attribute format, found none");
+    unlink(path);
+    int32_t layer = p.changes[0].layer;
+    p.changes[0].layer = p.layers;
+    assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
+    assert_refused(fkv_probe_read(path, &found, &err), err, "change 0: kind");
+    unlink(path);
+    p.changes[0].layer = layer;
+    assert_ok(fkv_probe_write(path, &p, NULL, 0, &err), err);
+    assert_refused(fkv_probe_read(path, &found, &err), err, "expected documents, found none");
+    unlink(path);
+    assert_refused(fkv_probe_read(path, &found, &err), err, path);
+    fkv_probe_free(&p);
+    fkv_probe_free(&p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_probe_comes_back_as_it_was),
+        cmocka_unit_test(what_differs_between_two_experiments_is_named),
+        cmocka_unit_test(files_that_are_no_probes_are_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
