@@ -21,6 +21,7 @@ enum {
     OPT_SINKS,
     OPT_SEED,
     OPT_OUT,
+    OPT_DRY_RUN,
     OPT_FILTER,
     OPT_COMPLEMENT,
     OPT_BANDS,
@@ -38,6 +39,7 @@ struct settings {
     struct fkv_engine_options engine;
     struct fkv_probe_wishes wishes;
     int64_t prefix, score, blocks, sinks, seed; /* prefix and score 0: the default */
+    bool dry_run;
     const char *out, *states;
     char command[4096];
 };
@@ -90,6 +92,7 @@ static const struct argp_option options[] = {
     {"per-head", OPT_PER_HEAD, 0, 0, "make each change on each (layer, KV head) alone, too", 4},
     {"seed", OPT_SEED, "K", 0, "of the noise (default 0)", 4},
     {"out", OPT_OUT, "PROBE.h5", 0, "write per-token results; must not exist", 4},
+    {"dry-run", OPT_DRY_RUN, 0, 0, "print what the experiment would need, and stop", 4},
     {0, 0, 0, 0, "Changes (each may be repeated):", 5},
     {"filter", OPT_FILTER, "a:b[,c:d...]", 0, "keep these bands only", 5},
     {"complement", OPT_COMPLEMENT, 0, 0, "--filter takes the bands out and keeps the rest", 5},
@@ -148,6 +151,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_PER_LAYER: s->wishes.per_layer = true; break;
     case OPT_PER_HEAD: s->wishes.per_head = true; break;
     case OPT_OUT: s->out = arg; break;
+    case OPT_DRY_RUN: s->dry_run = true; break;
     case ARGP_KEY_END:
         if (!s->engine.text_count && !s->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
         if (s->engine.batch > 1) argp_error(state, "--batch: a probe runs one text at a time");
@@ -208,10 +212,11 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (fkv_needs_session(&needs, engine, &full, options, err)) return FKV_FAILED;
     needs.cache *= 2; /* the snapshot */
     needs.scratch += ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
-    if (!s->engine.quiet)
+    bool print = s->dry_run || !s->engine.quiet;
+    if (print)
         fprintf(stderr, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,
                 windows * (2 * ((int64_t)p->prefix + p->score) + (int64_t)p->change_count * p->score));
-    return fkv_needs_check(&needs, engine, !s->engine.quiet, err);
+    return fkv_needs_check(&needs, engine, print, err);
 }
 
 /* Classes of all tokens of the corpus (malloc'd), or NULL where there is no tokenizer. */
@@ -265,6 +270,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
         .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
     char parts[4096];
     if (check_needs(s, engine, probe, prober->place_count, &options, err)) return FKV_FAILED;
+    if (s->dry_run) return FKV_OK;
     snprintf(parts, sizeof parts, "%s.parts", s->out ? s->out : "");
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
