@@ -67,7 +67,7 @@ static const struct section {
      "Energy against damage",
      "Does the energy that a change removes say what it costs?",
      NULL,
-     {"link_sweep*", "link_heads*", "link_predictors*", "link_*"},
+     {"link_retained*", "link_heads*", "link_ranking*", "link_*"},
      NULL},
     {"memory",
      "Memory horizon",

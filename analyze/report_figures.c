@@ -6,7 +6,7 @@
 
 #include "analyze/report_parts.h"
 
-enum { MOST_ROWS = 120, FIRST_ROWS = 20, MOST_COLUMNS = 32, WIDE = 10 };
+enum { MOST_ROWS = 60, FIRST_ROWS = 20, MOST_COLUMNS = 32, WIDE = 10 };
 
 /* How a figure is to be read, by its name. Also its text for those who do not see it. */
 static const struct {
@@ -32,13 +32,13 @@ static const struct {
      "Runs over the retaining ratio: perplexity, difference to the baseline and KL, each with its 95% interval."},
     {"runs_distance.*",
      "Difference to the baseline over the tokens since the last compression, and over the rounds of compression so far."},
-    {"link_sweep*",
+    {"link_retained*",
      "Runs of a sweep: the energy that a ratio keeps (across) against what the run loses (up), with rank correlations."},
     {"link_heads*",
      "Each point is one head: what a predictor says it would cost to change it (across), and what it did cost (up)."},
-    {"link_predictors*",
+    {"link_ranking*",
      "How well each predictor ranks heads by their damage: Spearman\u2019s correlation with its interval."},
-    {"link_classes*", "What low frequencies leave of tokens, and the damage of changes to them, by class of token."},
+    {"link_residuals*", "What low frequencies leave of tokens, and the damage of changes to them, by class of token."},
     {"*_rounds.*", "The share of energy that every round of compression keeps, per state and layer."},
     {"*_policies.*", "Damage of one compression, and of keeping the latest tokens instead, over the retaining ratio."},
     {"*_decomposition.*", "FreqKV\u2019s damage in parts, each alone and together."},

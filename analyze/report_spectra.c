@@ -199,7 +199,7 @@ static int share_row(FILE *out, const struct fkv_report_shares *s, struct fkv_er
 static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     fkv_html_table(
         out, r,
-        "Where the energy lies. Medians over heads; range: least to largest head. Low half: the floor(n / 2) lowest "
+        "Where the energy lies. Medians over heads; range: least to largest head. Low half: the floor(n/2) lowest "
         "frequencies, what \u03b3 = 0.5 keeps. Permuted: the same segments with their tokens in random order.");
     fputs(
         "<thead><tr><th scope='col' class='text' rowspan='2'>state</th><th scope='col' rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy"

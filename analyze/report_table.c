@@ -73,8 +73,9 @@ int fkv_table_read(const char *path, struct fkv_table *out, struct fkv_error *er
     size_t bytes;
     *out = (struct fkv_table){0};
     if (fkv_read_file(path, LARGEST, &out->text, &bytes, err)) return FKV_FAILED;
-    if (strlen(out->text) == bytes && !take_rows(out, path, err)) return FKV_OK;
-    if (strlen(out->text) != bytes) fkv_fail(err, "%s: expected text, found a NUL", path);
+    int status = strlen(out->text) == bytes ? FKV_OK : fkv_fail(err, "%s: expected text, found a NUL", path);
+    if (!status) status = take_rows(out, path, err);
+    if (!status) return FKV_OK;
     fkv_table_free(out);
     return FKV_FAILED;
 }
