@@ -278,6 +278,13 @@ def captures(tools, work, model, text):
         f.write('mine')
     expect('impulse: a file that is not ours', impulse + ['--window', '64'], 'impulse.csv', 'did not make it')
     shutil.rmtree(analysis)
+    foreign_results = os.path.join(work, 'foreign-results')
+    os.mkdir(foreign_results)
+    shutil.copy(os.path.join(out, 'capture.h5'), os.path.join(foreign_results, 'results.h5'))
+    expect('report: no folder', [analyze, 'report', work + '/none'], 'none')
+    expect('report: empty folder', [analyze, 'report', empty], empty, 'results.h5', gone=[os.path.join(empty, 'report.html')])
+    expect('report: findings of nobody', [analyze, 'report', foreign_results], 'results.h5', gone=[os.path.join(foreign_results, 'report.html')])
+    expect('report: two folders', [analyze, 'report', empty, empty], 'expected one DIR', status=2)
     expect('analyze: merge of a capture with itself', [analyze, 'merge', out, out, '--out', os.path.join(work, 'merged')], 'merge')
     truncated = os.path.join(work, 'truncated.h5')
     with open(os.path.join(out, 'documents/000000.h5'), 'rb') as f, open(truncated, 'wb') as g:
