@@ -16,9 +16,13 @@ static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) 
     else
         used = snprintf(note, FKV_PLOT_NOTE, "Every head keeps %.4g of the energy of its keys and of its values.",
                         c->target);
+    bool energy = !c->by_budget || c->objective != FKV_OBJECTIVE_ATTENTION;
     snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
-             " n\u00a0=\u00a0%d tokens, %s the mean over tokens. Mean ratio %.4g, standard deviation %.3g.", t->n,
-             c->dc ? "with" : "without", t->mean, t->deviation);
+             " n\u00a0=\u00a0%d tokens%s. Mean ratio %.4g, standard deviation %.3g.", t->n,
+             !energy ? ""
+             : c->dc ? ", with the mean over tokens"
+                     : ", without the mean over tokens",
+             t->mean, t->deviation);
 }
 
 static int draw_map(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
