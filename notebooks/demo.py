@@ -3,8 +3,8 @@
 
     demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt] [--out demo-output]
 
-Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a table, and in OUT: capture/ (HDF5),
-analysis/ (HDF5, CSV, PNG and SVG), runs/ (HDF5) and perplexity.csv. Standard library only.
+Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a table -> a report, and in OUT: capture/ (HDF5),
+analysis/ (HDF5, CSV, PNG and SVG, and all of it in report.html), runs/ (HDF5) and perplexity.csv. Standard library only.
 
 The first table is the one to read: it stays within the trained context, where full attention is a valid reference. The second goes far
 beyond it, which full attention cannot.
@@ -129,6 +129,9 @@ def main():
     tables = {'within the trained context': within_context(tools, context),
               'beyond the trained context': beyond_context(tools, context)}
     write_csv(os.path.join(args.out, 'perplexity.csv'), tables)
+    runs = [os.path.join(args.out, 'runs', f'valid-{name}.h5') for name in [*(f'freqkv-{gamma}' for gamma in GAMMAS), 'local']]
+    tools.run('analyze', 'plot', *runs, '--out', analysis, '--quiet')
+    tools.run('analyze', 'report', analysis)
     print(f'\nIn {args.out}/, after {time.time() - started:.0f} s:')
     for folder, _, files in sorted(os.walk(args.out)):
         print(f'  {os.path.relpath(folder, args.out) + "/":16}' + ', '.join(sorted(files)))
