@@ -40,7 +40,7 @@ static const char doc[] =
     "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is left out of both sides.\n\n"
     "--bounds puts two other bases beside the DCT, at equal cost and without DC: a fixed one fitted to other documents (KLT of their autocovariance; even documents in "
     "the basis of the odd ones and the other way round; halves of the segments where there is one document), and a segment's own singular vectors along channels (SVD; rank r costs r (n + "
-    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: seconds per head at 1,000 tokens, and time grows as the cube."
+    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: a fraction of a second per head at 1,000 tokens, a minute at 4,000, and time grows as the cube."
     "\v"
     "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, head, gamma), error_STATE and "
     "error_heatmap_STATE as PNG and SVG; with --bounds error_bounds.csv and error_bounds_STATE. Running again replaces them; findings of `spectrum` on the same capture, length and sinks "

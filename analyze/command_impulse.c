@@ -61,7 +61,7 @@ static const char doc[] =
     "What becomes of a chunk of tokens in a cache that is compressed again and again: FreqKV's schedule as linear algebra, no model and no data.\n\n"
     "A chunk of C = n - L tokens, n = N - S, enters just before a compression; every later one, each after C more tokens, compresses what is left of it again. Per "
     "round: slots left, where, how wide a token has become, how loud, how much it rings, and how many independent directions of the chunk remain. After "
-    "log_{n/L}(L) rounds, C log_{n/L}(L) tokens, one slot is left: the memory horizon."
+    "log_{n/L}(L) rounds, C log_{n/L}(L) tokens, of L slots one is left: the memory horizon."
     "\v"
     "Writes into the folder --out: impulse.csv, impulse_responses and impulse_memory as PNG and SVG. Files that this command did not make are never replaced. Chunks "
     "of more than 4096 tokens get no rank.\n\n"
