@@ -8,7 +8,7 @@
 #include "replay/probe_edit.h"
 #include "replay/probe_statistics.h"
 
-enum { PREFIX = 90, SCORE = 50, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
+enum { PREFIX = 50, SCORE = 24, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
 enum { LAYERS = 6, KV_HEADS = 2, HEADS = LAYERS * KV_HEADS, WIDTH = 32, VOCAB = 2048, STATE = PREFIX * WIDTH };
 
 struct fixture {
