@@ -38,7 +38,7 @@ static int64_t queries_of(struct fkv_capture *c, const struct fkv_segment_plan *
     return queries;
 }
 
-int64_t fkv_attention_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
+static int64_t all_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
     int64_t queries = 0;
     for (int32_t i = 0; i < plan->recordings; i++) queries += queries_of(c, plan, &plan->recording[i]);
     return queries;
@@ -56,7 +56,7 @@ int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_pl
     if (!info->inv_freq)
         return fkv_fail(err, "%s: --objective attention needs the attribute inv_freq [head_dim/2] to rotate keys by",
                         path);
-    if (fkv_attention_queries(c, plan)) return FKV_OK;
+    if (all_queries(c, plan)) return FKV_OK;
     int64_t longest = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
         int64_t tokens = fkv_capture_recording(c, plan->recording[i].recording)->n_tokens;

@@ -5,10 +5,7 @@
 #include "analyze/gamma.h"
 #include "analyze/spectrum.h"
 
-enum { FKV_ATTENTION_QUERIES = 256 };
-
-/* How many queries the plan's segments have: of each, the min(n, 256) tokens after it, as far as the recording goes. */
-int64_t fkv_attention_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan);
+enum { FKV_ATTENTION_QUERIES = 256 }; /* after a segment, as far as the recording goes */
 
 /* FKV_OK where the capture holds what is needed: keys, values and queries as stored states, inv_freq, and tokens after a segment; else a message that says what to capture. */
 int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err);
