@@ -338,6 +338,8 @@ def main():
         page = f.read()
     print(f'{len(page) / 1e6:.2f} MB, {report["figures"]} figures, sections {" ".join(report["sections"])}; written in {time.time() - started:.2f} s')
     check('it is smaller than 3 MB', report['bytes'] == len(page) < 3e6, len(page))
+    drawn = [name for name in os.listdir(folder) if name.endswith('.svg')]
+    check('every figure that the commands drew is in it', report['figures'] == len(drawn) > 8 and not report['left_out'], report)
     run(tool, 'report', folder)
     with open(report['report'], 'rb') as f:
         check('the same folder gives the same bytes', f.read() == page)
