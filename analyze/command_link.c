@@ -7,7 +7,6 @@
 #include "analyze/command.h"
 #include "analyze/error.h"
 #include "analyze/link.h"
-#include "kernels/base/host.h"
 #include "kernels/base/parse.h"
 
 enum { NO_LIST, RUNS, PROBES, LISTS };
@@ -70,7 +69,7 @@ static const char doc[] =
     "Segments have window - sinks tokens for runs and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
     "\v"
     "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
-    "changes each), link_ranking, link_residuals: those for which there is input. Running again replaces them; files that freqkv-analyze did not make are never replaced.\n\n"
+    "changes each), link_ranking, link_residuals: those for which there is input; and the group /link of results.h5. Running again replaces them; files that freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
     "  freqkv-capture --model M --text books --states key,value,query --out my-capture\n"
     "  freqkv-replay probe --model M --text books --prefix 512 --score 256 --filter 0:0.5 --states key,value --per-head --out heads.h5\n"
@@ -148,6 +147,8 @@ static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool prob
     fkv_progress_finish(&progress);
     for (int i = 0; !status && i < 2 && !w->o->common.quiet; i++)
         if (w->spectra.why_not[i][0]) fprintf(stderr, "%s\n", w->spectra.why_not[i]);
+    w->link.cut = plan;
+    w->link.cut.recording = NULL;
     fkv_segment_plan_free(&plan);
     return status;
 }
@@ -169,6 +170,12 @@ static int join(struct work *w, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static int check_out(const struct work *w, struct fkv_error *err) {
+    const struct fkv_results_intent intent = {
+        .folder = w->o->common.out, .group = "link", .capture_sha256 = w->provenance.capture_sha256};
+    return fkv_results_check(&intent, err);
+}
+
 static int work(struct work *w, struct fkv_error *err) {
     const struct options *o = w->o;
     if (o->common.threads) omp_set_num_threads(o->common.threads);
@@ -185,10 +192,12 @@ static int work(struct work *w, struct fkv_error *err) {
                                 .probe_path = o->files[PROBES],
                                 .spectra = &w->spectra};
     if (!(o->gamma > 0)) return fkv_fail(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
-    if (read_runs(w, err) || read_probes(w, err) || fkv_make_directories(o->common.out, err) ||
+    if (read_runs(w, err) || read_probes(w, err) || check_out(w, err) ||
         fkv_workers_open(&w->workers, o->common.backend, o->common.device, o->common.threads, err) || join(w, err))
         return FKV_FAILED;
-    if (fkv_link_write(o->common.out, &w->link, err) || fkv_plot_link(&w->link, o->common.out, err)) return FKV_FAILED;
+    if (fkv_link_results(o->common.out, &w->link, err) || fkv_link_write(o->common.out, &w->link, err) ||
+        fkv_plot_link(&w->link, o->common.out, err))
+        return FKV_FAILED;
     return fkv_link_print(&w->link, o->common.json, err);
 }
 

@@ -88,11 +88,14 @@ struct fkv_link {
     struct fkv_link_heads heads;
     struct fkv_residuals residuals[2];           /* keys, values */
     int32_t segment_length[2];                   /* of the sweep, of the probes; 0: none */
+    struct fkv_segment_plan cut;                 /* how segments were cut last: its numbers, not its recordings */
     const struct fkv_predictor_spectra *spectra; /* of the probes */
 };
 
 /* FOLDER/link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv: those for which there is something. (link_write.c) */
 int fkv_link_write(const char *folder, const struct fkv_link *l, struct fkv_error *err);
+/* The group /link of FOLDER/results.h5. (link_results.c) */
+int fkv_link_results(const char *folder, const struct fkv_link *l, struct fkv_error *err);
 int fkv_link_print(const struct fkv_link *l, bool json, struct fkv_error *err);
 /* FOLDER/link_retained, link_heads_1, _2, ... per group, link_ranking, link_residuals, with their points as CSV. (plots_link.c) */
 int fkv_plot_link(const struct fkv_link *l, const char *folder, struct fkv_error *err);

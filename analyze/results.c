@@ -48,7 +48,15 @@ static const struct dataset {
                       {"retained", FKV_H5_I32},       {"loss_key", FKV_H5_F64},   {"loss_value", FKV_H5_F64},
                       {"loss_objective", FKV_H5_F64}, {NULL, FKV_H5_F64}};
 
-enum { SPECTRUM, ERROR, GAMMA, GROUPS, PATH = 4096 };
+static const struct dataset link_datasets[] = {{"sweep_gamma", FKV_H5_F64},    {"sweep_retained", FKV_H5_F64},
+                                               {"sweep_mean_nll", FKV_H5_F64}, {"sweep_delta_nll", FKV_H5_F64},
+                                               {"head_place", FKV_H5_I32},     {"head_predictor", FKV_H5_F64},
+                                               {"head_delta_nll", FKV_H5_F64}, {"head_kl", FKV_H5_F64},
+                                               {"link_place", FKV_H5_I32},     {"link_spearman", FKV_H5_F64},
+                                               {"link_pearson", FKV_H5_F64},   {"link_partial", FKV_H5_F64},
+                                               {"segment_length", FKV_H5_I32}, {NULL, FKV_H5_F64}};
+
+enum { SPECTRUM, ERROR, GAMMA, LINK, GROUPS, PATH = 4096 };
 
 static const struct group {
     const char *name;
@@ -57,7 +65,8 @@ static const struct group {
     const char *attributes[5];
 } groups[GROUPS] = {{"spectrum", spectrum_datasets, true, {"command", "version", "standard_error", "null"}},
                     {"error", error_datasets, true, {"command", "version"}},
-                    {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}}};
+                    {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}},
+                    {"link", link_datasets, false, {"command", "version"}}};
 
 static int path_in(char path[PATH], const char *folder, const char *name, struct fkv_error *err) {
     if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return FKV_OK;
@@ -89,9 +98,10 @@ static int has_group(struct fkv_h5_reader *reader, const struct group *group, bo
     return reader ? fkv_h5_get_string(reader, object, "version", version, sizeof version, found, err) : FKV_OK;
 }
 
-/* Capture, segment length and sinks of what is there must be those of what comes. */
+/* Capture, segment length and sinks of what is there must be those of what comes; `link` cuts the capture in ways of its own. */
 static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_intent *intent, const char *other,
                         struct fkv_error *err) {
+    const char *link = groups[LINK].name;
     char sha[128] = "";
     double n = 0, skip = 0;
     bool found;
@@ -103,6 +113,7 @@ static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_i
     if (strcmp(sha, intent->capture_sha256))
         return fkv_fail(err, "%s/results.h5: holds /%s of capture %.12s, this is capture %.12s; %s", intent->folder,
                         other, sha, intent->capture_sha256, advice);
+    if (!strcmp(other, link) || !strcmp(intent->group, link)) return FKV_OK;
     if ((int32_t)n != intent->n || (int32_t)skip != intent->skip_sinks)
         return fkv_fail(
             err, "%s/results.h5: holds /%s of segments of %d tokens after %d sinks, this run has %d after %d; %s",
@@ -297,31 +308,80 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
                : FKV_OK;
 }
 
+static int carry_others(struct fkv_h5_writer *w, const char *folder, int own, struct fkv_error *err) {
+    struct fkv_h5_reader *reader;
+    int status = FKV_OK;
+    if (open_existing(folder, &reader, err)) return FKV_FAILED;
+    for (int i = 0; reader && !status && i < GROUPS; i++)
+        if (i != own) status = carry_group(reader, w, &groups[i], err);
+    if (reader) fkv_h5_close(reader);
+    return status;
+}
+
 static int fill(struct fkv_h5_writer *w, const char *folder, const struct fkv_findings *f, struct fkv_error *err) {
     int own = f->ratios ? GAMMA : f->curves ? ERROR : SPECTRUM;
     char object[32];
-    struct fkv_h5_reader *reader;
     snprintf(object, sizeof object, "/%s", groups[own].name);
     int status = put_attributes(w, f, object, err);
     if (!status && own == GAMMA) status = put_ratios(w, f->ratios, err);
     for (int32_t i = 0; !status && own != GAMMA && i < f->states; i++)
         status = own == ERROR ? put_curves(w, &f->curves[i], err) : put_spectrum(w, &f->spectra[i], err);
-    if (status || open_existing(folder, &reader, err)) return FKV_FAILED;
-    if (!reader) return FKV_OK;
-    for (int i = 0; !status && i < GROUPS; i++)
-        if (i != own) status = carry_group(reader, w, &groups[i], err);
-    fkv_h5_close(reader);
+    return status ? status : carry_others(w, folder, own, err);
+}
+
+/* What the cut of the others says stays where there is one: the link's own lengths are in its group. */
+static int put_cut(struct fkv_h5_writer *w, const char *folder, const struct fkv_segment_plan *cut,
+                   struct fkv_error *err) {
+    const struct {
+        const char *name;
+        int64_t value;
+    } own[] = {{"segment_length", cut->n},
+               {"skip_sinks", cut->skip_sinks},
+               {"documents", cut->documents},
+               {"segments", cut->segments},
+               {"tokens_left_out", cut->tokens_left_out}};
+    struct fkv_h5_reader *reader;
+    int status = FKV_OK;
+    if (open_existing(folder, &reader, err)) return FKV_FAILED;
+    for (size_t i = 0; !status && i < sizeof own / sizeof *own; i++) {
+        double there = (double)own[i].value;
+        bool found;
+        if (reader) status = fkv_h5_get_double(reader, "/", own[i].name, &there, &found, err);
+        if (!status) status = fkv_h5_put_int(w, "/", own[i].name, (int64_t)there, err);
+    }
+    if (reader) fkv_h5_close(reader);
     return status;
 }
 
-int fkv_results_write(const char *folder, const struct fkv_findings *findings, struct fkv_error *err) {
+static int fill_link(struct fkv_h5_writer *w, const char *folder, const struct fkv_results_link *l,
+                     struct fkv_error *err) {
+    const struct fkv_provenance *p = l->provenance;
+    char path[64];
+    if (fkv_h5_put_string(w, "/", "format", format_name, err) || fkv_h5_put_int(w, "/", "format_version", 1, err) ||
+        fkv_h5_put_string(w, "/", "version", p->version, err) ||
+        fkv_h5_put_string(w, "/", "capture_sha256", p->capture_sha256, err) ||
+        fkv_h5_put_string(w, "/", "model", p->model, err) || put_cut(w, folder, l->cut, err) ||
+        fkv_h5_put_string(w, "/link", "command", p->command, err) ||
+        fkv_h5_put_string(w, "/link", "version", p->version, err))
+        return FKV_FAILED;
+    for (int i = 0; i < l->count; i++) {
+        const struct fkv_results_column *c = &l->columns[i];
+        snprintf(path, sizeof path, "/link/%s", c->name);
+        if (fkv_h5_put(w, path, c->type, c->rank, c->dims, c->data, err)) return FKV_FAILED;
+    }
+    return carry_others(w, folder, LINK, err);
+}
+
+/* One of the two. */
+static int write_file(const char *folder, const struct fkv_findings *findings, const struct fkv_results_link *link,
+                      struct fkv_error *err) {
     /* The writer refuses to replace a file, so the new one gets a name of its own first; a leftover of a killed run goes. */
     char path[PATH], fresh[PATH];
     if (path_in(path, folder, "results.h5", err) || path_in(fresh, folder, ".results.h5.new", err)) return FKV_FAILED;
     if (unlink(fresh) && errno != ENOENT) return fkv_fail_errno(err, "%s", fresh);
     struct fkv_h5_writer *writer;
     if (fkv_h5_create(fresh, &writer, err)) return FKV_FAILED;
-    if (fill(writer, folder, findings, err)) {
+    if (link ? fill_link(writer, folder, link, err) : fill(writer, folder, findings, err)) {
         fkv_h5_abandon(writer);
         return FKV_FAILED;
     }
@@ -329,4 +389,12 @@ int fkv_results_write(const char *folder, const struct fkv_findings *findings, s
     if (!fkv_atomic_rename(fresh, path, err)) return FKV_OK;
     unlink(fresh);
     return FKV_FAILED;
+}
+
+int fkv_results_write(const char *folder, const struct fkv_findings *findings, struct fkv_error *err) {
+    return write_file(folder, findings, NULL, err);
+}
+
+int fkv_results_write_link(const char *folder, const struct fkv_results_link *link, struct fkv_error *err) {
+    return write_file(folder, NULL, link, err);
 }

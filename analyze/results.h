@@ -12,14 +12,21 @@
  *   /gamma                  attrs: command, version, criterion ("energy", "budget"), objective; gamma, retained [layers, kv_heads], loss_key, loss_value, loss_objective
  *                           [layers, kv_heads, 65]: what each ratio k/64 loses (gamma.h); layer_index, head_index
  *
+ *   /link                   attrs: command, version; segment_length [2] (of the sweep's segments, of the probes'; 0: none); sweep_gamma, sweep_mean_nll, sweep_delta_nll [runs],
+ *                           sweep_retained [4, runs] (key, value, key without DC, value without DC); head_place [heads, 4] (layer, head, states: bit 0 keys, bit 1 values, group),
+ *                           head_predictor [heads, 5] (energy, energy_no_dc, absolute, visible, attention), head_delta_nll, head_kl [heads, 3] (estimate, low, high);
+ *                           link_place [links, 5] (group; damage: 0 delta nll, 1 KL; depth: 0 all, 1 to 3 thirds; predictor; place), link_spearman, link_pearson, link_partial [links, 3]
+ *
  * All may write into one DIR: the one that runs later rewrites the file and carries the others' groups over, provided that capture, segment length and
- * sinks agree. A command replaces its own group and files when it runs again. What freqkv-analyze did not make is never touched: a DIR that holds such a file under a name
+ * sinks agree (of /link the capture alone has to: it cuts as its runs and probes do). A command replaces its own group and files when it runs again. What freqkv-analyze did not make is never touched: a DIR that holds such a file under a name
  * that would be written is refused before any work starts. */
 #ifndef FKV_ANALYZE_RESULTS_H
 #define FKV_ANALYZE_RESULTS_H
 
 #include "analyze/findings.h"
 #include "analyze/gamma.h"
+#include "analyze/segments.h"
+#include "capture/store/h5.h"
 
 /* What one command found: a spectrum per state, and beside it `curves` (one per state) for error, `ratios` for gamma; else NULL. */
 struct fkv_findings {
@@ -41,5 +48,21 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
 
 /* Writes FOLDER/results.h5. */
 int fkv_results_write(const char *folder, const struct fkv_findings *findings, struct fkv_error *err);
+
+/* The group /link: datasets by their names above. */
+struct fkv_results_column {
+    const char *name;
+    enum fkv_h5_type type;
+    int rank;
+    int64_t dims[2];
+    const void *data;
+};
+struct fkv_results_link {
+    const struct fkv_provenance *provenance;
+    const struct fkv_segment_plan *cut; /* for a file that has no other group yet */
+    int count;
+    const struct fkv_results_column *columns; /* [count] */
+};
+int fkv_results_write_link(const char *folder, const struct fkv_results_link *link, struct fkv_error *err);
 
 #endif

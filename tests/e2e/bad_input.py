@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 
+import h5py
 import numpy as np
 
 failures = checks = 0
@@ -292,6 +293,45 @@ def captures(tools, work, model, text):
     expect('analyze: truncated file', [analyze, 'spectrum', truncated, '--out', analysis], 'truncated.h5', gone=[analysis])
 
 
+def links(tools, work, model, text):
+    """`link` and `plot` on files that do not belong together, or are not what they should be."""
+    replay, analyze, quiet = tools / 'freqkv-replay', tools / 'freqkv-analyze', ['--quiet', '--model', model, '--text', text]
+    capture, other, out = (os.path.join(work, name) for name in ('link-capture', 'link-other.txt', 'link-out'))
+    run_file, local, probe, other_probe = (os.path.join(work, name) for name in ('link-run.h5', 'link-local.h5', 'link-probe.h5', 'link-probe2.h5'))
+    with open(text) as f, open(other, 'w') as g:
+        g.write(f.read()[5000:])
+    sweep = ['--tokens', '300', '--policy', 'freqkv', '--window', '100']
+    for command in ([tools / 'freqkv-capture', *quiet, '--out', capture, '--max-documents', '1'],
+                    [replay, 'ppl', *quiet, *sweep, '--gamma', '0.5', '--out', run_file],
+                    [replay, 'ppl', *quiet, '--tokens', '300', '--policy', 'local', '--window', '100', '--out', local],
+                    [replay, 'probe', *quiet, '--prefix', '100', '--score', '16', '--filter', '0:0.5', '--out', probe],
+                    [replay, 'probe', '--quiet', '--model', model, '--text', other, '--prefix', '100', '--score', '16', '--filter', '0:0.5', '--out', other_probe]):
+        done = run(command)
+        assert done.returncode == 0, done.stderr
+    link = [analyze, 'link', '--quiet', '--out', out, '--capture', capture]
+    expect('link: another text', [*link, '--probes', other_probe], 'link-capture', 'link-probe2.h5', 'same texts', gone=[out])
+    expect('link: a run that keeps no coefficients', [*link, '--runs', local], 'link-local.h5', 'policy local', gone=[out])
+    expect('link: a probe among the runs', [*link, '--runs', probe], 'link-probe.h5', 'freqkv-run', gone=[out])
+    expect('link: a run among the probes', [*link, '--probes', run_file], 'link-run.h5', gone=[out])
+    expect('link: nothing to join', link, '--runs', status=2)
+    expect('link: no capture', [analyze, 'link', '--out', out, '--runs', run_file], '--capture', status=2)
+    with h5py.File(run_file, 'r+') as f:
+        f.attrs['model_sha256'] = '0' * 64
+    expect('link: another model', [*link, '--runs', run_file], 'link-run.h5', 'one model', '000000000000', gone=[out])
+    with h5py.File(probe, 'r+') as f:
+        f['documents/000000/nll'][1, 3] = np.nan
+    expect('plot: NaN in a probe', [analyze, 'plot', probe, '--out', out], 'link-probe.h5', 'change 1', 'finite')
+    with h5py.File(run_file, 'r+') as f:
+        del f['compressions/round']
+    expect('plot: a run without a column', [analyze, 'plot', run_file, '--out', out], 'link-run.h5', '/compressions/round')
+    table = os.path.join(work, 'table.csv')
+    with open(table, 'w') as f:
+        f.write('a,b\n1,2\n3\n')
+    expect('plot: a row too short', [analyze, 'plot', table, '--out', out], 'table.csv', 'line 3', '2 cells')
+    expect('plot: a text', [analyze, 'plot', text, '--out', out], os.path.basename(text))
+    expect('plot: nothing', [analyze, 'plot', '--out', out], 'RUN.h5', status=2)
+
+
 def full_disk(tools, work, model, text):
     """A file system of 1 MiB; needs the right to mount one."""
     disk = os.path.join(work, 'disk')
@@ -326,6 +366,7 @@ def main():
         settings(tools, work, model, text)
         probes(tools, work, model, text)
         captures(tools, work, model, text)
+        links(tools, work, model, text)
         full_disk(tools, work, model, text)
     finally:
         shutil.rmtree(work, ignore_errors=True)

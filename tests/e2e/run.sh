@@ -13,6 +13,8 @@ trap 'rm -rf "$work"' EXIT
 "$python" tests/e2e/check_probe.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
 "$python" tests/e2e/check_analysis.py --bin "$bin"
 "$python" tests/e2e/check_ratios.py --bin "$bin"
+"$python" tests/e2e/check_link.py --bin "$bin"
+"$python" tests/e2e/check_freqkv_module.py --bin "$bin"
 "$python" tests/e2e/bad_input.py --bin "$bin"
 
 "$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --out "$work/capture" --dtype f32 \

@@ -322,6 +322,41 @@ static void files_that_do_not_belong_together_are_refused_by_name(void **state) 
     assert_int_not_equal(stat(out, &nothing), 0);
 }
 
+static void link_has_a_group_in_results_that_others_carry_over(void **state) {
+    (void)state;
+    double damage[LAYERS * HEADS] = {0}, predictor[LAYERS * HEADS * FKV_PREDICTORS];
+    char results[320], foreign[320];
+    struct made m = graded_capture(3, 3);
+    struct made_probe p = graded_probe(damage);
+    made_write(&m, path);
+    made_write_probe(&p, probe);
+    mkdir(out, 0700);
+    snprintf(foreign, sizeof foreign, "%s/link_heads.csv", out);
+    fclose(fopen(foreign, "w"));
+    assert_int_equal(run_link("--probes", probe, NULL), 1);
+    assert_non_null(strstr(text_of(2), "link_heads.csv: exists"));
+    unlink(foreign);
+    assert_int_equal(run_link("--probes", probe, NULL), 0);
+    char *argv[] = {(char *)"x",        path,         (char *)"--out",   out,
+                    (char *)"--length", (char *)"20", (char *)"--quiet", (char *)"--json"};
+    assert_int_equal(fkv_command_error(8, argv), 0); /* cut in another way */
+    assert_int_equal(run_link("--probes", probe, NULL), 0);
+    struct fkv_error err;
+    struct fkv_h5_reader *r;
+    double length;
+    bool found;
+    int32_t own[2];
+    snprintf(results, sizeof results, "%s/results.h5", out);
+    assert_ok(fkv_h5_open(results, &r, &err), err);
+    assert_ok(fkv_h5_get_double(r, "/", "segment_length", &length, &found, &err), err);
+    assert_true(found && length == 20);
+    assert_ok(fkv_h5_get(r, "/link/segment_length", FKV_H5_I32, 2, own, &err), err);
+    assert_true(own[0] == 0 && own[1] == N);
+    assert_ok(fkv_h5_get(r, "/link/head_predictor", FKV_H5_F64, LAYERS * HEADS * FKV_PREDICTORS, predictor, &err), err);
+    assert_true(predictor[FKV_PREDICTOR_ENERGY_NO_DC] > 0 && predictor[FKV_PREDICTOR_ENERGY_NO_DC] < 1);
+    fkv_h5_close(r);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
@@ -334,6 +369,7 @@ int main(void) {
         TEST(residuals_of_all_tokens_are_the_lost_energy),
         TEST(classes_by_ids_are_those_of_the_rules),
         TEST(files_that_do_not_belong_together_are_refused_by_name),
+        TEST(link_has_a_group_in_results_that_others_carry_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
