@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""notebooks/freqkv.py: captures it writes are what the tools read, and what it cannot know it refuses.
+
+    check_freqkv_module.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
+
+Caches of transformers are played by classes with their attributes, of version 4 and 5: no package is needed beyond numpy and h5py. Prints a line per subject and exits 1 if anything differs.
+"""
+import argparse
+import os
+import sys
+import tempfile
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'notebooks'))
+import freqkv  # noqa: E402
+
+failed = 0
+
+
+def check(label, passed, found=''):
+    global failed
+    failed += not passed
+    print('ok  ' if passed else 'FAIL', label, '' if passed else found)
+
+
+def refused(label, words, function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except ValueError as e:
+        check(label, words in str(e), f'says "{e}", expected "{words}" in it')
+    else:
+        check(label, False, 'is accepted')
+
+
+class Version4:
+    """DynamicCache of transformers 4"""
+    def __init__(self, pairs, seen):
+        self.key_cache, self.value_cache = [k for k, _ in pairs], [v for _, v in pairs]
+        self.get_seq_length = lambda: seen
+
+
+class Version5:
+    """of transformers 5, and late 4"""
+    def __init__(self, pairs, seen):
+        self.layers = [SimpleNamespace(keys=k, values=v) for k, v in pairs]
+        self.get_seq_length = lambda: seen
+
+
+def rotate(keys, frequency):
+    """Complex numbers of channel i and i + head_dim/2, turned by position times frequency."""
+    half = keys.shape[-1] // 2
+    turned = (keys[..., :half] + 1j * keys[..., half:]) * np.exp(1j * np.arange(keys.shape[-2])[:, None] * frequency)
+    return np.concatenate([turned.real, turned.imag], -1)
+
+
+def check_frequencies():
+    plain = 1e4 ** (-np.arange(16) / 16)
+    check('rope: default', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4}, 32), plain))
+    check('rope: rope_parameters of an object', np.allclose(freqkv.inverse_frequencies(SimpleNamespace(rope_parameters={'rope_theta': 1e4, 'rope_type': 'linear', 'factor': 4.0}), 32), plain / 4))
+    rope = {'type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 256}
+    wanted = []
+    for f in plain:     # as Llama 3's reference code puts it, by wavelength
+        wavelength = 2 * np.pi / f
+        smooth = (256 / wavelength - 1) / 3
+        wanted.append(f if wavelength < 64 else f / 8 if wavelength > 256 else (1 - smooth) * f / 8 + smooth * f)
+    check('rope: llama3', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4, 'rope_scaling': rope}, 32), wanted))
+    refused('rope: yarn is refused', 'yarn', freqkv.inverse_frequencies, {'rope_scaling': {'rope_type': 'yarn'}}, 32)
+    refused('rope: a partly rotated head is refused', 'partial_rotary_factor', freqkv.inverse_frequencies, {'partial_rotary_factor': 0.5}, 32)
+
+
+def check_writing(work):
+    seed = int.from_bytes(os.urandom(4), 'little')
+    print('seed', seed)
+    random = np.random.default_rng(seed)
+    layers, batch, heads, length, head_dim = 3, 2, 2, 40, 16
+    key, value = random.standard_normal((2, layers, batch, heads, length, head_dim))
+    config = {'rope_theta': 500.0, 'max_position_embeddings': 64}
+    frequency = 500.0 ** (-np.arange(8) / 8)
+    pairs = list(zip(rotate(key, frequency), value))
+    path = os.path.join(work, 'mine.h5')
+    for cache in (Version4(pairs, length), Version5(pairs, length)):
+        name = type(cache).__name__
+        freqkv.write_capture(path, cache, config=config, dtype='f32', tokens=random.integers(100, size=(batch, length)))
+        attributes, recordings = freqkv.load_capture(path)
+        furthest = max(np.abs(r['key'] - key[:, b]).max() for b, r in enumerate(recordings))
+        check(f'{name}: the rotation is undone', len(recordings) == batch and furthest < 1e-6, f'differs by {furthest}')
+        check(f'{name}: values stay', all(np.array_equal(r['value', 1], value[1, b].astype(np.float32)) for b, r in enumerate(recordings)))
+        freqkv.write_capture(path, cache)
+        check(f'{name}: without a config keys are key_rotated', freqkv.load_capture(path)[1][0].states == ['value', 'key_rotated'])
+    room = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
+    freqkv.write_capture(path, Version5(room, length))
+    check('a static cache is cut to what it has seen', freqkv.load_capture(path)[1][0]['value'].shape[2] == length)
+    refused('a cache that dropped tokens', 'dropped', freqkv.write_capture, path, Version5(pairs, length + 1))
+    refused('arrays that do not say whether they are rotated', 'rotated', freqkv.write_capture, path, pairs)
+    refused('layers of different shape', 'layer 1: keys', freqkv.write_capture, path, [pairs[0], (pairs[1][0][:, :1], pairs[1][1])], rotated=False)
+    refused('tokens of another length', 'tokens', freqkv.write_capture, path, pairs, rotated=False, tokens=np.zeros((batch, length + 1)))
+    loud = [(1e6 * pairs[0][0], pairs[0][1])]
+    refused('what float16 cannot hold', 'f16', freqkv.write_capture, path, loud, rotated=False)
+    freqkv.write_capture(path, loud, rotated=False, dtype='f32')
+    refused('another model in the same file', 'n_layers', freqkv.write_capture, path, pairs, rotated=False, append=True)
+    with h5py.File(path, 'w') as f:
+        f['documents/0/key'] = (value[:, 0].astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    check('bf16 is read', np.allclose(freqkv.load_capture(path)[1][0]['key'], value[:, 0], rtol=2**-7, atol=1e-38))
+
+
+def check_tools(work, args):
+    """A capture read, written again and analyzed gives the same spectra; a run's rows give its mean."""
+    ours, copy = os.path.join(work, 'ours'), os.path.join(work, 'copy.h5')
+    freqkv.run('capture', '--model', args.model, '--text', args.text, '--dtype', 'f32', '--out', ours)
+    attributes, recordings = freqkv.load_capture(ours)
+    for i, r in enumerate(recordings):
+        freqkv.write_capture(copy, list(zip(r['key'], r['value'])), rotated=False, trained_context=attributes['trained_context'], dtype='f32', append=i > 0)
+    results = []
+    for path in (ours, copy):
+        freqkv.run('analyze', 'spectrum', path, '--null', 'none', '--out', path + '-findings')
+        results.append(freqkv.load_results(path + '-findings')['spectrum'])
+    # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one segment each
+    check('spectra of a written capture', all(np.allclose(results[0][s]['power'], results[1][s]['power'], rtol=1e-6) for s in ('key', 'value')))
+    run = os.path.join(work, 'run.h5')
+    for protocol in ('whole', 'stride:512'):
+        found = freqkv.run('replay', 'ppl', '--model', args.model, '--text', args.text, '--tokens', 1024, '--protocol', protocol, '--policy', 'freqkv', '--window', 256, '--baseline', 'full', '--out', run)
+        rows = freqkv.load_run(run)
+        means = [float(np.mean(np.asarray(rows[c], float))) for c in ('nll', 'delta_nll', 'kl')]
+        wanted = [found['mean_nll'], found['baseline']['delta_nll'], found['baseline']['kl']]
+        check(f'rows of a run, {protocol}', len(rows['nll']) == found['tokens_scored'] and np.allclose(means, wanted, rtol=1e-5), f'{means}, expected {wanted}')
+        os.remove(run)
+    probe = os.path.join(work, 'probe.h5')
+    found = freqkv.run('replay', 'probe', '--model', args.model, '--text', args.text, '--prefix', 256, '--score', 64, '--freqkv', 0.5, '--bands', 2, '--out', probe)
+    read = freqkv.load_probe(probe)
+    check('damage of a probe', list(read.changes['label']) == [c['label'] for c in found['changes']] and np.allclose(read.damage.mean((0, 2)), [c['delta_nll'] for c in found['changes']], atol=1e-9))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--bin', required=True)
+    p.add_argument('--model', default='data/litbank-1m')
+    p.add_argument('--text', default='data/the_tide_mill.txt')
+    args = p.parse_args()
+    os.environ['FREQKV_BIN'] = args.bin
+    check_frequencies()
+    with tempfile.TemporaryDirectory() as work:
+        check_writing(work)
+        check_tools(work, args)
+    sys.exit(failed > 0)
+
+
+if __name__ == '__main__':
+    main()
