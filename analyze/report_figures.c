@@ -6,7 +6,7 @@
 
 #include "analyze/report_parts.h"
 
-enum { MOST_ROWS = 60, FIRST_ROWS = 20, MOST_COLUMNS = 32, WIDE = 10 };
+enum { MOST_ROWS = 60, FIRST_ROWS = 20, MOST_COLUMNS = 16, WIDE = 10 };
 
 /* How a figure is to be read, by its name. Also its text for those who do not see it. */
 static const struct {

@@ -215,7 +215,7 @@ static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
 
 static void selector(FILE *out) {
     fputs(
-        "<h3>One head at a time</h3>\n<noscript><p>The selector needs JavaScript; the figures of this section show every layer and head without it.</p></noscript>\n"
+        "<h3>One head at a time</h3>\n<noscript><p>The selector needs JavaScript. Without it, the figures of this section show all layers and heads; their numbers are in spectrum.csv.</p></noscript>\n"
         "<figure id='explorer' hidden>\n<div id='controls' role='group' aria-label='What the figure shows'>\n"
         "<label for='state'>State <select id='state'></select></label>\n"
         "<label for='layer'><span>Layer <output id='layer-number' for='layer'></output></span> <input type='range' id='layer' min='0' value='0' step='1'></label>\n"

@@ -49,8 +49,8 @@ const char *const fkv_report_style[] = {
     "#readout { font: .9rem/1.5 var(--sans); min-height: 3em; margin: .5rem 0 0; max-width: 44rem; font-variant-numeric: tabular-nums; }",
     "footer { margin-top: 4rem; border-top: 1px solid var(--rule); font: .85rem/1.5 var(--sans); }",
     "@media print { :root { --ground: #fff; --text: #000; --soft: #444; --rule: #bbb; --link: #000; --line: #1f5fa8; --shade: #1f5fa833; --other: #8b8b8566; --null: #9a4a12; }",
-    "  @page { margin: 18mm 16mm; } body { max-width: none; padding: 0; font-size: 10pt; } a { text-decoration: none; }",
+    "  @page { margin: 18mm 16mm; } html { font-size: 9.5pt; } body { max-width: none; padding: 0; } p, ul, ol, dl, figcaption, .caption, .note, #readout { max-width: none; } a { text-decoration: none; }",
     "  .skip, #controls { display: none; } details::details-content { content-visibility: visible; display: block; height: auto; } summary { list-style: none; font-weight: 600; }",
-    "  h2, h3, summary { break-after: avoid; } h2 { margin-top: 1.5rem; } figure, tr, li { break-inside: avoid; } .plate { border: 0; padding: 0; } .plate svg { max-width: 100%; max-height: 108mm; margin: 0; } p { orphans: 3; widows: 3; } .caption, section > h2 + p { break-after: avoid; }",
-    "  .scroll { overflow: visible; } table { font-size: 8pt; } td.hash, dd code { font-size: 6.5pt; } th, td { padding: .1rem .45rem; } .wide table { font-size: 5pt; } .wide th, .wide td { padding: .05rem .18rem; white-space: normal; overflow-wrap: anywhere; } thead { display: table-header-group; } #readout { min-height: 0; } }",
+    "  h2, h3, summary { break-after: avoid; } h2 { margin-top: 1.5rem; } figure, tr, li { break-inside: avoid; } .plate { border: 0; padding: 0; } .plate svg { max-width: 100%; max-height: 103mm; margin: 0; } figure { margin: 3mm 0; } p { orphans: 3; widows: 3; } .caption, section > h2 + p { break-after: avoid; }",
+    "  .scroll { overflow: visible; } table { font-size: 8pt; } td.hash, dd code { font-size: 6.5pt; } th, td { padding: .1rem .45rem; } .wide table { font-size: 5pt; } .wide th, .wide td { padding: .05rem .25rem; white-space: normal; } .wide th { overflow-wrap: anywhere; } thead { display: table-header-group; } #readout { min-height: 0; } }",
     NULL};
