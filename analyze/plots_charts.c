@@ -177,6 +177,7 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
         return FKV_FAILED;
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
+        if (one->hidden) continue;
         double step = chart->names ? fmin(0.16, 0.8 / chart->series) : chart->apart ? extent(chart) / 100 : 0;
         double shift = (s - (chart->series - 1) / 2.0) * step;
         for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];

@@ -19,7 +19,8 @@ struct fkv_chart_series {
     char *label; /* owned */
     struct fkv_color color;
     enum fkv_chart_look look;
-    bool dashed, bare, unnamed; /* bare: no intervals in the picture; unnamed: not in the legend */
+    bool dashed, bare, unnamed,
+        hidden; /* bare: no intervals in the picture; unnamed: not in the legend; hidden: in the table alone */
     int count, room;
     double *x;              /* [count]; owned */
     struct fkv_interval *y; /* [count]; owned */

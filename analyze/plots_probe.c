@@ -187,19 +187,25 @@ static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at, 
     return finish(&c, d, &picture, at, FKV_OK, err);
 }
 
+/* As many changes as can be told apart; DC would hide the rest. */
 static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
-    static const struct picture picture = {"layers", "Damage of the same change to one layer at a time", "", 7.2, 3.4,
-                                           2};
+    struct picture picture = {"layers", "Damage of the same change to one layer at a time", "", 7.2, 3.8, 2};
     struct fkv_charts c;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) {
-        int panel = fkv_charts_panel(&c, damage_words[m], "layer", unit);
-        c.chart[panel].level = 0;
+        int panel = fkv_charts_panel(&c, damage_words[m], "layer", unit), shown = 0;
+        struct fkv_chart *chart = &c.chart[panel];
+        chart->level = 0;
         for (int32_t i = 0; i < d->probe->change_count; i++) {
             const struct fkv_probe_change *change = &d->probe->changes[i];
-            if (change->layer >= 0 && change->kv_head < 0)
-                fkv_charts_add(&c, panel, change->label, fkv_color_cycle(c.chart[panel].series), FKV_LOOK_JOINED,
-                               change->layer, milli(d->row[i].mean[m], 1));
+            int series = chart->series;
+            if (change->layer < 0 || change->kv_head >= 0) continue;
+            fkv_charts_add(&c, panel, change->label, fkv_color_cycle(shown), FKV_LOOK_JOINED, change->layer,
+                           milli(d->row[i].mean[m], 1));
+            if (chart->series == series) continue;
+            chart->one[series].hidden = shown == FKV_COLORS || is_dc(change) || strstr(change->label, ": nothing");
+            shown += !chart->one[series].hidden;
+            if (chart->one[series].hidden) picture.text = "The table beside the figure has more changes.";
         }
     }
     return finish(&c, d, &picture, at, FKV_OK, err);

@@ -164,7 +164,7 @@ static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct
 
 static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run, const char *label,
                      struct fkv_color color, bool kl, bool by_round, struct fkv_error *err) {
-    enum { LEAST = 60 }; /* the mean of fewer tokens says nothing */
+    enum { LEAST = 20 }; /* the mean of fewer tokens says nothing */
     struct cells c;
     int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, units_of(run), err);
     if (!status) fill_cells(run, kl, by_round, &c);
@@ -196,7 +196,7 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
         int panel =
             fkv_charts_panel(&c, kl ? "KL" : "\u0394 nll",
                              by_round ? "compressions so far" : "tokens since the last compression", "nats per token");
-        c.chart[panel].logarithmic_x = !by_round;
+        c.chart[panel].logarithmic_x = !by_round, c.chart[panel].logarithmic_y = kl;
         c.chart[panel].level = kl ? NAN : 0;
         drawn = 0;
         for (int32_t i = 0; !status && i < count; i++) {
