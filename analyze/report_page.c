@@ -21,7 +21,7 @@ void fkv_html(FILE *out, const char *text) {
 
 void fkv_html_number(FILE *out, double x) {
     if (isfinite(x))
-        fprintf(out, "%s%.4g", x < 0 ? "\u2212" : "", fabs(x));
+        fprintf(out, fabs(x) < 1e9 && x == floor(x) ? "%s%.0f" : "%s%.4g", x < 0 ? "\u2212" : "", fabs(x));
     else
         fputs("\u2013", out);
 }

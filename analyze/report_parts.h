@@ -79,7 +79,7 @@ int fkv_report_losses_read(struct fkv_report *r, struct fkv_report_losses *out, 
 
 /* Text that may hold anything, as HTML: escaped, and what is not UTF-8 replaced. */
 void fkv_html(FILE *out, const char *text);
-void fkv_html_number(FILE *out, double x); /* four digits, or a dash */
+void fkv_html_number(FILE *out, double x); /* four digits, all of a whole number, or a dash */
 void fkv_html_percent(FILE *out, double share);
 /* Around a table: its number and caption (text), and a box that scrolls by keyboard where the table is wider than the page. */
 void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption);

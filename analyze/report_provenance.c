@@ -8,9 +8,11 @@
 
 enum { LARGEST = 64 << 20 };
 
+/* name NULL: one more of the entry before. */
 static void entry(FILE *out, const char *name, const char *value, bool code) {
     if (!*value) return;
-    fprintf(out, "<dt>%s</dt><dd>%s", name, code ? "<code>" : "");
+    if (name) fprintf(out, "<dt>%s</dt>", name);
+    fprintf(out, "<dd>%s", code ? "<code>" : "");
     fkv_html(out, value);
     fprintf(out, "%s</dd>\n", code ? "</code>" : "");
 }
@@ -27,7 +29,7 @@ static int table_entries(struct fkv_report *r, FILE *out, struct fkv_error *err)
     model = json_string_value(json_object_get(table, "model_sha256"));
     if (model) entry(out, "model\u2019s SHA-256", model, true);
     json_array_foreach(json_object_get(table, "text_sha256"), i, text) if (json_is_string(text))
-        entry(out, "text\u2019s SHA-256", json_string_value(text), true);
+        entry(out, i ? NULL : "texts\u2019 SHA-256", json_string_value(text), true);
     json_decref(table);
     return FKV_OK;
 }
@@ -72,7 +74,7 @@ int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err
     if (isfinite(r->segments + r->segment_length + r->documents + r->skip_sinks + r->tokens_left_out))
         entry(out, "cut", text, false);
     entry(out, "software", r->version, false);
-    for (int i = 0; i < r->commands.count; i++) entry(out, i ? "" : "commands", r->commands.text[i], true);
+    for (int i = 0; i < r->commands.count; i++) entry(out, i ? NULL : "commands", r->commands.text[i], true);
     fputs("</dl>\n", out);
     if (file_table(r, out, err)) return FKV_FAILED;
     if (r->outline->left_out.count) fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);

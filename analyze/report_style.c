@@ -36,7 +36,7 @@ const char *const fkv_report_style[] = {
     "th:first-child, td:first-child { padding-left: 0; } th:last-child, td:last-child { padding-right: 0; }",
     "th[scope=row], th.text, td.text { text-align: left; } th[scope=colgroup] { text-align: center; }",
     "td.hash, dd code { font-family: ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; font-size: .78rem; }",
-    "dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1.25rem; font: .9rem/1.5 var(--sans); max-width: none; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }",
+    "dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1.25rem; font: .9rem/1.5 var(--sans); max-width: none; } dt { color: var(--soft); } dd { grid-column: 2; margin: 0; overflow-wrap: anywhere; }",
     "details { margin: .75rem 0; font-family: inherit; } summary { cursor: pointer; font: .95rem/1.5 var(--sans); width: fit-content; }",
     "#controls { display: flex; flex-wrap: wrap; gap: .75rem 2rem; align-items: end; margin: 1.25rem 0 .75rem; font: .9rem/1.4 var(--sans); }",
     "#controls label { display: grid; gap: .25rem; } #controls output { font-variant-numeric: tabular-nums; font-weight: 600; }",
