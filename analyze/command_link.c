@@ -7,6 +7,7 @@
 #include "analyze/command.h"
 #include "analyze/error.h"
 #include "analyze/link.h"
+#include "kernels/base/host.h"
 #include "kernels/base/parse.h"
 
 enum { NO_LIST, RUNS, PROBES, LISTS };
@@ -126,6 +127,31 @@ static int read_probes(struct work *w, struct fkv_error *err) {
 
 /* ---- computing ---- */
 
+/* Says what segments cut by `plan` need, and refuses what memory cannot hold: spectra, a recording of all states for attention, a segment's heads, a number per token. */
+static int check_needs(const struct work *w, const struct fkv_segment_plan *plan, bool probes, struct fkv_error *err) {
+    const struct fkv_capture_info *info = fkv_capture_info(w->capture);
+    int64_t memory = 0, longest = plan->n, available = fkv_host_memory_available(), heads = 2 * info->head_count;
+    char needed[16], present[16];
+    for (int i = 0; i < fkv_capture_count(w->capture); i++)
+        if (fkv_capture_recording(w->capture, i)->n_tokens > longest)
+            longest = fkv_capture_recording(w->capture, i)->n_tokens;
+    for (int s = 0; s < 2; s++)
+        if (info->states >> s & 1) memory += fkv_spectrum_bytes(w->capture, plan, (enum fkv_state)s, false);
+    if (info->states >> FKV_STATE_QUERY & 1) heads += fkv_capture_heads(w->capture, FKV_STATE_QUERY);
+    memory += heads * (probes ? longest : plan->n) * info->head_dim * (int64_t)sizeof(float);
+    memory += 2 * plan->segments * plan->n * (int64_t)sizeof(double);
+    fkv_format_bytes(needed, memory);
+    fkv_format_bytes(present, available);
+    if (!w->o->common.quiet)
+        fprintf(stderr,
+                "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of %s of memory\n",
+                w->o->capture, probes ? "probes" : "runs", info->layer_count, (long long)plan->segments, plan->n,
+                plan->documents, plan->documents == 1 ? "" : "s", needed, present);
+    if (available < 0 || memory <= available) return FKV_OK;
+    return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available", w->o->capture, plan->n,
+                    needed, present);
+}
+
 /* Measures on segments of `tokens` after `sinks`, and hands the result to a join. */
 static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool probes, struct fkv_error *err) {
     struct fkv_segment_plan plan;
@@ -134,6 +160,10 @@ static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool prob
     if (fkv_spectrum_plan(w->capture, tokens - sinks, sinks, &plan, err))
         return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, what,
                                 w->o->files[probes ? PROBES : RUNS][0]);
+    if (check_needs(w, &plan, probes, err)) {
+        fkv_segment_plan_free(&plan);
+        return FKV_FAILED;
+    }
     fkv_predictor_spectra_free(&w->spectra);
     struct fkv_measurement m = {.capture = w->capture, .plan = &plan, .workers = &w->workers, .progress = &progress};
     fkv_progress_start(&progress, "segments", 0, w->o->common.quiet);
