@@ -43,26 +43,28 @@ int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offs
     return FKV_OK;
 }
 
-/* Adds the means of one head's channels over n rows to means [head_dim], and returns its sum of squares. room [head_dim] */
+/* Adds the means of one head's channels over n rows to means [head_dim], and returns its sum of squares. room [2, head_dim] */
 static double add_means(const float *x, size_t stride, int32_t n, int32_t head_dim, double *means, double *room) {
-    double energy = 0;
-    for (int32_t c = 0; c < head_dim; c++) room[c] = 0;
-    for (int32_t j = 0; j < n; j++, x += stride) {
-#pragma omp simd reduction(+ : energy)
+    double *sums = room, *squares = room + head_dim,
+           energy = 0; /* by channel, so that the loop over them is vectorised */
+    for (int32_t c = 0; c < 2 * head_dim; c++) room[c] = 0;
+    for (int32_t j = 0; j < n; j++, x += stride)
         for (int32_t c = 0; c < head_dim; c++) {
             double value = x[c];
-            room[c] += value;
-            energy += value * value;
+            sums[c] += value;
+            squares[c] += value * value;
         }
+    for (int32_t c = 0; c < head_dim; c++) {
+        means[c] += sums[c] / n;
+        energy += squares[c];
     }
-    for (int32_t c = 0; c < head_dim; c++) means[c] += room[c] / n;
     return energy;
 }
 
 int fkv_cpu_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
                         int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err) {
     size_t length = (size_t)n, width = (size_t)head_dim;
-    if (prepare(b, n, 2 * length + width, err)) return FKV_FAILED;
+    if (prepare(b, n, 2 * (length + width), err)) return FKV_FAILED;
     struct fkv_spectra_layout l = fkv_spectra_layout(heads, n, head_dim);
     const float *rows = (const float *)(const void *)(x->data + offset);
     double *sum = (double *)(void *)(sums->data + at);
@@ -70,7 +72,7 @@ int fkv_cpu_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_
     for (int32_t head = 0; head < heads; head++) {
         const size_t h = (size_t)head;
         double *power = (double *)(void *)fkv_cpu_work(b), *normalised = power + length, *room = normalised + length;
-        measure_head(b, rows + h * width, stride, head_dim, power, normalised, (float *)(void *)(room + width));
+        measure_head(b, rows + h * width, stride, head_dim, power, normalised, (float *)(void *)(room + 2 * width));
         for (size_t t = 0; t < length; t++) {
             sum[l.power + h * length + t] += power[t];
             sum[l.squares + h * length + t] += power[t] * power[t];
