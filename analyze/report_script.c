@@ -83,7 +83,7 @@ const char *const fkv_report_script[] = {
     "    if (s.null) add('path', { class: 'null', d: path(s.null[l][h].map(at)) });",
     "    add('path', { class: 'line', id: 'power', d: path(power.map(at)) });",
     "    const share = s.half && s.half[l][h], chance = s.half_null && s.half_null[l][h];",
-    "    let text = s.label + ', layer ' + s.layer[l] + ', ' + s.unit + ' ' + s.head[h] + ': power at t = 0 (DC) ' + s.dc[l][h].toPrecision(3) + '.';",
+    "    let text = s.label + ', layer ' + s.layer[l] + ', ' + s.unit + ' ' + s.head[h] + (s.dc[l][h] === null ? '.' : ': power at t = 0 (DC) ' + Number(s.dc[l][h].toPrecision(3)) + '.');",
     "    if (typeof share === 'number') text += ' Without DC, ' + percent(share) + ' of the energy lies below \u03b3 = 0.5' + (typeof chance === 'number' ? '; with tokens permuted, ' + percent(chance) : '') + '.';",
     "    id('readout').textContent = text[0].toUpperCase() + text.slice(1);",
     "    id('layer-number').textContent = s.layer[l];",
