@@ -66,12 +66,19 @@ static int finish(struct fkv_charts *c, const struct fkv_damage *d, const struct
 
 enum kind { BANDS, FILTERS, DECOMPOSITION, NOISE, KINDS };
 
+/* Of such filters the file keeps the hull alone: they have no place on an axis of bands. */
+static bool several_bands(const char *label) {
+    const char *comma = strchr(label, ',');
+    return comma && comma[1] != ' ';
+}
+
 static bool belongs(const struct fkv_probe_change *c, enum kind kind) {
+    bool part = !strncmp(c->label, "decompose", 9), band = c->complement && !several_bands(c->label);
     if (!whole_cache(c)) return false;
     switch (kind) {
-    case BANDS: return c->kind == FKV_PROBE_FILTER && c->complement;
-    case FILTERS: return c->kind == FKV_PROBE_FILTER && !c->complement && strncmp(c->label, "decompose", 9);
-    case DECOMPOSITION: return !strncmp(c->label, "decompose", 9);
+    case BANDS: return c->kind == FKV_PROBE_FILTER && band;
+    case FILTERS: return c->kind == FKV_PROBE_FILTER && !band && !part;
+    case DECOMPOSITION: return part;
     default: return c->kind == FKV_PROBE_NOISE;
     }
 }
@@ -82,7 +89,7 @@ static void name_change(const struct fkv_probe_change *c, enum kind kind, char o
     double low, high;
     int end = 0;
     without_state(c->label, text);
-    const char *space = strchr(text, ' '), *rest = space ? space + 1 : text;
+    const char *space = strchr(text, ' '), *rest = space && !(kind == FILTERS && c->complement) ? space + 1 : text;
     const char *parts = kind == DECOMPOSITION ? strstr(text, ": ") : NULL;
     if (parts) rest = parts + 2;
     if (kind <= FILTERS && sscanf(rest, "%lf:%lf%n", &low, &high, &end) == 2 && !rest[end])
@@ -121,18 +128,27 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kin
     int panel = fkv_charts_panel(c, title, across ? unit : label, across ? NULL : unit);
     c->chart[panel].across = across;
     c->chart[panel].level = 0;
+    double last[4] = {0};
+    int sets[4] = {0};
     c->chart[panel].apart = kind == BANDS;
     c->chart[panel].logarithmic_x = kind == BANDS && bands_widen(d);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!belongs(change, kind) || (kind == BANDS && is_dc(change))) continue;
         char name[FKV_PROBE_LABEL], series[64];
+        int state = change->states & 3;
         name_change(change, kind, name);
         int place = kind == BANDS ? 0 : fkv_charts_name(c, panel, name);
         if (place < 0) continue;
+        snprintf(series, sizeof series, "%s", state_words[state]);
         if (kind == DECOMPOSITION) snprintf(series, sizeof series, "\u03b3 = %.3g", gamma_of(change));
-        fkv_charts_add(c, panel, kind == DECOMPOSITION ? series : state_words[change->states & 3],
-                       fkv_color_cycle(kind == DECOMPOSITION ? c->chart[panel].series : (change->states & 3) - 1),
+        if (kind == BANDS) { /* a second division into bands starts anew at the left */
+            sets[state] += change->low < last[state];
+            last[state] = change->low;
+            if (sets[state]) snprintf(series, sizeof series, "%s, division %d", state_words[state], sets[state] + 1);
+        }
+        fkv_charts_add(c, panel, series,
+                       fkv_color_cycle(kind == DECOMPOSITION ? c->chart[panel].series : state - 1 + 3 * sets[state]),
                        kind == BANDS ? FKV_LOOK_JOINED : FKV_LOOK_POINTS,
                        kind == BANDS ? middle_of(change, c->chart[panel].logarithmic_x) : place,
                        milli(d->row[i].mean[measure], kind == NOISE ? change->epsilon : 1));
