@@ -168,8 +168,6 @@ def per_head(study):
 
 
 def policies(study):
-    study.tool('sweep', 'replay', 'ppl', '--model', study.path, '--text', study.at('texts', 'test'), '--tokens', study.context, '--window', study.window,
-               '--score-from', study.window, '--baseline', 'full', '--policy', 'freqkv', '--sweep', 'gamma=0.1:0.9:0.1', '--out', study.at('runs', 'sweep'))
     rows = []
     for gamma in GAMMAS:
         plain, plain_run = study.ppl(f'freqkv-{gamma}', '--policy', 'freqkv', '--gamma', gamma)
@@ -210,8 +208,15 @@ def decomposition(study):
 
 
 def link(study):
+    sweep = study.tool('sweep', 'replay', 'ppl', '--model', study.path, '--text', study.at('texts', 'test'), '--tokens', study.context, '--window', study.window,
+                       '--score-from', study.window, '--baseline', 'full', '--policy', 'freqkv', '--sweep', 'gamma=0.1:0.9:0.1', '--out', study.at('runs', 'sweep'))
+    runs = [point['file'] for point in sweep['points']]
     _, heads = study.probe('heads', '--filter', '0:0.5', '--states', 'key,value', '--per-head')
-    found = study.tool('link', 'analyze', 'link', '--capture', study.capture('test'), '--probes', heads, '--out', study.at('link'))
+    found = study.tool('link', 'analyze', 'link', '--capture', study.capture('test'), '--runs', *runs, '--probes', heads, '--out', study.at('link'))
+    points = zip(found['sweep']['points'], sweep['points'], runs)
+    table(f'{study.name}: along the ratio', ['gamma', 'compressions', 'keys: energy lost, without DC', 'values', 'damage', 'KL'],
+          [[f'{x["gamma"]:.1f}', f'{y["compressions"]:.0f}', f'{1 - x["retained_key_no_dc"]:.3f}', f'{1 - x["retained_value_no_dc"]:.3f}', with_interval(paired(run)),
+            f'{y["baseline"]["kl"]:.4f}'] for x, y, run in points])
     rows = {}
     for group in found['heads']:
         for x in group['links']:
