@@ -5,7 +5,7 @@
 
 Texts: passages of the held-out books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per model: spectra,
 ratios, runs and probes all have segments of n = window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second start goes on
-where the first one stopped. Prints the tables in Markdown. About an hour of one core; --quick, for trying it, takes a quarter of the passages.
+where the first one stopped. Prints the tables in Markdown. About half an hour of one busy core; --quick, for trying it, takes a quarter of the passages.
 """
 import argparse
 import json
