@@ -7,12 +7,14 @@
     freqkv.load_results('findings')['spectrum']['key']['power']                                # [layers, kv_heads, n]
     freqkv.load_run('run.h5')                                                                  # DataFrame, one row per scored token
 
-Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays; matplotlib is needed for use_style() only. Nothing of torch
-or transformers is imported: their tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5 and engines that know neither.
+Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays; matplotlib is needed for use_style() only.
+Nothing of torch or transformers is imported: their tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
+and engines that know neither.
 
-What is refused rather than guessed: whether keys of plain arrays are rotated (rotated= has to say), caches that dropped tokens (a sliding window), layers of
-different shape, a RoPE scaling not listed in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
+What is refused rather than guessed: whether keys of plain arrays are rotated (rotated= has to say), caches that dropped tokens (a sliding window),
+layers of different shape, a RoPE scaling not listed in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
 """
+
 import json
 import os
 import shutil
@@ -28,6 +30,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 # ---- the tools ----
+
 
 def tool(name):
     """The path of freqkv-NAME: in $FREQKV_BIN, beside this folder in build/bin, or on the PATH."""
@@ -51,6 +54,7 @@ def run(name, *arguments):
 
 
 # ---- rotation ----
+
 
 def setting(config, name, default=None):
     """A field of a config that is a dict or an object."""
@@ -85,19 +89,21 @@ def inverse_frequencies(config, head_dim):
 def unrotate(keys, inv_freq, positions=None):
     """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging Face checkpoints.
 
-    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than head_dim/2, only the first 2 len(inv_freq) channels were rotated.
+    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than head_dim/2, only the first 2 len(inv_freq) channels
+    were rotated.
     """
     keys, half = np.array(keys, np.float64), len(inv_freq)
     positions = np.arange(keys.shape[-2]) if positions is None else np.asarray(positions)
     angle = positions[:, None] * np.asarray(inv_freq, np.float64)
     cos, sin = np.cos(angle), np.sin(angle)
-    first, second = keys[..., :half].copy(), keys[..., half:2 * half].copy()
+    first, second = keys[..., :half].copy(), keys[..., half : 2 * half].copy()
     keys[..., :half] = first * cos + second * sin
-    keys[..., half:2 * half] = second * cos - first * sin
+    keys[..., half : 2 * half] = second * cos - first * sin
     return keys
 
 
 # ---- writing captures ----
+
 
 def to_array(x):
     """numpy <- anything array-like; torch tensors may be on any device and in bfloat16."""
@@ -113,9 +119,9 @@ def to_array(x):
 
 def pairs_of(states):
     """(a list of (keys, values) per layer, is it a transformers Cache?)"""
-    if hasattr(states, 'layers'):       # Cache of transformers 4.56 and later
+    if hasattr(states, 'layers'):  # Cache of transformers 4.56 and later
         return [(layer.keys, layer.values) for layer in states.layers], True
-    if hasattr(states, 'key_cache'):    # DynamicCache and StaticCache before
+    if hasattr(states, 'key_cache'):  # DynamicCache and StaticCache before
         return list(zip(states.key_cache, states.value_cache)), True
     return [tuple(pair)[:2] for pair in states], False
 
@@ -131,7 +137,7 @@ def stack_layers(states):
         held = min(k.shape[2] for k, _ in pairs)
         if held < seen:
             raise ValueError(f'the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no states to analyze')
-        pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in pairs]    # a static cache has room for more
+        pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in pairs]  # a static cache has room for more
     shape = pairs[0][0].shape
     for layer, pair in enumerate(pairs):
         for name, x in zip(('keys', 'values'), pair):
@@ -140,12 +146,26 @@ def stack_layers(states):
     return np.stack([k for k, _ in pairs], 1), np.stack([v for _, v in pairs], 1), is_cache
 
 
-def write_capture(path, states, *, rotated=None, config=None, inv_freq=None, positions=None, tokens=None, nll=None, name='document', model='',
-                  trained_context=None, dtype='f16', append=False):
+def write_capture(
+    path,
+    states,
+    *,
+    rotated=None,
+    config=None,
+    inv_freq=None,
+    positions=None,
+    tokens=None,
+    nll=None,
+    name='document',
+    model='',
+    trained_context=None,
+    dtype='f16',
+    append=False,
+):
     """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what was written.
 
-    states           a transformers Cache, or one (keys, values) per layer, each [heads, T, head_dim] or [batch, heads, T, head_dim], arrays or tensors.
-                     A row of the batch is a recording of its own; it must not be padded.
+    states           a transformers Cache, or one (keys, values) per layer, arrays or tensors, each [heads, T, head_dim] or
+                     [batch, heads, T, head_dim]. A row of the batch is a recording of its own; it must not be padded.
     rotated          are the keys after RoPE? A Cache's are; of anything else it has to be said.
     config, inv_freq what undoes the rotation (config: the model's, dict or object). Without either, keys go into the file as key_rotated.
     positions        [T] of the tokens; default 0, 1, ...
@@ -163,7 +183,7 @@ def write_capture(path, states, *, rotated=None, config=None, inv_freq=None, pos
         inv_freq = inverse_frequencies(config, head_dim)
     undone = rotated and inv_freq is not None
     if undone:
-        key = unrotate(key, inv_freq, positions)
+        key = np.stack([unrotate(key[:, layer], inv_freq, positions).astype(np.float32) for layer in range(layers)], 1)
     key_name = 'key_rotated' if rotated and not undone else 'key'
     if trained_context is None and config is not None:
         trained_context = setting(config, 'max_position_embeddings')
@@ -172,7 +192,11 @@ def write_capture(path, states, *, rotated=None, config=None, inv_freq=None, pos
         attributes['trained_context'] = int(trained_context)
     if inv_freq is not None and 2 * len(inv_freq) == head_dim:
         attributes['inv_freq'] = np.asarray(inv_freq, np.float64)
-    columns = {'tokens': per_recording('tokens', tokens, batch, length, np.int32), 'nll': per_recording('nll', nll, batch, length, np.float32)}
+    stored = {key_name: narrowed(key_name, key, dtype), 'value': narrowed('value', value, dtype)}
+    columns = {
+        'tokens': per_recording('tokens', tokens, batch, length, np.int32),
+        'nll': per_recording('nll', nll, batch, length, np.float32),
+    }
 
     with h5py.File(path, 'a' if append else 'w') as f:
         for field, wanted in attributes.items():
@@ -185,13 +209,14 @@ def write_capture(path, states, *, rotated=None, config=None, inv_freq=None, pos
         for b in range(batch):
             group = documents.create_group(f'{first + b:06d}')
             group.attrs['name'] = name if batch == 1 else f'{name} {b}'
-            for state, x in ((key_name, key[b]), ('value', value[b])):
-                group.create_dataset(state, data=narrowed(f'{group.name}/{state}', x, dtype), chunks=(1, 1, min(length, 4096), head_dim))
+            for state, x in stored.items():
+                group.create_dataset(state, data=x[b], chunks=(1, 1, min(length, 4096), head_dim))
             for column, x in columns.items():
                 if x is not None:
                     group[column] = x[b]
     how = 'before RoPE (the rotation is undone)' if undone else 'after RoPE, as key_rotated' if rotated else 'before RoPE, as given'
-    return f'{batch} recording{"s" * (batch > 1)} of {length} tokens: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how}; stored as {dtype}.'
+    recordings = f'{batch} recording{"s" * (batch > 1)} of {length} tokens'
+    return f'{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how}; stored as {dtype}.'
 
 
 def per_recording(name, x, batch, length, dtype):
@@ -204,16 +229,19 @@ def per_recording(name, x, batch, length, dtype):
     return x
 
 
-def narrowed(where, x, dtype):
+def narrowed(state, x, dtype):
+    """x [batch, layers, heads, T, head_dim] in the type it is stored in"""
     with np.errstate(over='ignore'):
         narrow = x.astype({'f16': np.float16, 'f32': np.float32}[dtype])
     if not np.isfinite(narrow).all():
-        layer, head, token, channel = np.argwhere(~np.isfinite(narrow))[0]
-        raise ValueError(f'{where}: layer {layer}, head {head}, token {token}: expected a finite number that {dtype} can hold, found {x[layer, head, token, channel]}')
+        at = tuple(np.argwhere(~np.isfinite(narrow))[0])
+        where = f'recording {at[0]}, layer {at[1]}, head {at[2]}, token {at[3]}'
+        raise ValueError(f'{state}: {where}: expected a finite number that {dtype} can hold, found {x[at]}')
     return narrow
 
 
 # ---- reading ----
+
 
 def frame(columns, **attributes):
     """A DataFrame of the columns where there is pandas, else the dict."""
@@ -239,7 +267,7 @@ def to_float(dataset, selection=()):
 
 
 class Recording:
-    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none), and states, read on demand: no file stays open."""
+    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none); states are read on demand, no file stays open."""
 
     def __init__(self, path, group):
         self.path, self.group, self.attrs = path, group.name, attributes_of(group)
@@ -257,21 +285,23 @@ def load_capture(path):
     """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture made."""
     face = os.path.join(path, 'capture.h5') if os.path.isdir(path) else path
     with h5py.File(face) as f:
-        groups = [f['documents'][name] for name in sorted(f['documents'])]      # links lead into files of their own
+        groups = [f['documents'][name] for name in sorted(f['documents'])]  # links lead into files of their own
         return attributes_of(f), [Recording(group.file.filename, group) for group in groups]
 
 
 def load_results(folder):
-    """results.h5 of freqkv-analyze as nested dicts: load_results(DIR)['spectrum']['key']['power'] [layers, kv_heads, n]; attributes under 'attrs'."""
+    """results.h5 of freqkv-analyze as nested dicts, as in load_results(DIR)['spectrum']['key']['power']; attributes under 'attrs'."""
+
     def read(node):
         return {'attrs': attributes_of(node)} | {n: read(x) if isinstance(x, h5py.Group) else x[()] for n, x in node.items()}
+
     with h5py.File(os.path.join(folder, 'results.h5') if os.path.isdir(folder) else folder) as f:
         return read(f)
 
 
 def load_run(path):
-    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token, nll, round, ... and, with a baseline, baseline_nll,
-    kl, top1_agree, delta_nll. The file's attributes are in .attrs."""
+    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token, nll, round, ... and, with a baseline,
+    baseline_nll, kl, top1_agree, delta_nll. The file's attributes are in .attrs."""
     columns = {}
     with h5py.File(path) as f:
         attributes = attributes_of(f)
@@ -314,8 +344,9 @@ class Probe:
             self.changes = frame(columns)
             windows = [f['documents'][n] for n in sorted(f['documents'])]
             self.documents = np.array([w.attrs['document'] for w in windows])
-            self.nll, self.kl, self.untouched_nll, self.lost_energy = (np.stack([w[n][:] for w in windows]).astype(np.float64)
-                                                                       for n in ('nll', 'kl', 'untouched_nll', 'lost_energy'))
+            self.nll, self.kl, self.untouched_nll, self.lost_energy = (
+                np.stack([w[n][:] for w in windows]).astype(np.float64) for n in ('nll', 'kl', 'untouched_nll', 'lost_energy')
+            )
             scored = slice(-self.nll.shape[2], None)
             self.token_class = np.stack([w['token_class'][scored] for w in windows]) if 'token_class' in windows[0] else None
             self.damage = self.nll - self.untouched_nll[:, None]
@@ -326,8 +357,9 @@ load_probe = Probe
 
 # ---- figures ----
 
+
 def log_bands(power, count=40):
-    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands. power [..., n]; frequency in cycles per token, the bands' geometric middle."""
+    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands: cycles per token at the bands' geometric middle. power [..., n]"""
     n = power.shape[-1]
     edges = np.unique(np.round(np.geomspace(1, n, count + 1)).astype(int))
     means = np.stack([power[..., a:b].mean(-1) for a, b in zip(edges, edges[1:])], -1)
@@ -335,18 +367,37 @@ def log_bands(power, count=40):
 
 
 def use_style():
-    """The figures' look: the colours of freqkv-analyze, no frame above and on the right, files that hold nothing but the picture; tables in one piece."""
+    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture) and of tables (in one piece)."""
     import matplotlib
     from cycler import cycler
+
     try:
         import pandas
+
         pandas.options.display.width = 160
     except ImportError:
         pass
     if 'ipykernel' in sys.modules:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
+
         set_matplotlib_formats('png', pil_kwargs={'optimize': True}, metadata={'Software': None})
-    matplotlib.rcParams.update({
-        'axes.prop_cycle': cycler(color=COLORS), 'image.cmap': 'viridis', 'figure.figsize': (8, 3.2), 'figure.dpi': 80, 'savefig.dpi': 80,
-        'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'legend.fontsize': 8, 'legend.frameon': False,
-        'axes.spines.top': False, 'axes.spines.right': False, 'axes.linewidth': 0.6, 'lines.linewidth': 1.2, 'figure.constrained_layout.use': True})
+    matplotlib.rcParams.update(
+        {
+            'axes.prop_cycle': cycler(color=COLORS),
+            'image.cmap': 'viridis',
+            'figure.figsize': (8, 3.2),
+            'figure.dpi': 80,
+            'savefig.dpi': 80,
+            'font.family': 'DejaVu Sans',
+            'font.size': 9,
+            'axes.titlesize': 9,
+            'axes.labelsize': 9,
+            'legend.fontsize': 8,
+            'legend.frameon': False,
+            'axes.spines.top': False,
+            'axes.spines.right': False,
+            'axes.linewidth': 0.6,
+            'lines.linewidth': 1.2,
+            'figure.constrained_layout.use': True,
+        }
+    )

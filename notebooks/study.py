@@ -3,9 +3,10 @@
 
     study.py [--work build/study] [--shared ../shared] [--only litbank-1m|stories260k] [--threads 2] [--quick]
 
-Texts: passages of the held-out books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per model: spectra,
-ratios, runs and probes all have segments of n = window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second start goes on
-where the first one stopped. Prints the tables in Markdown. About half an hour of one busy core; --quick, for trying it, takes a quarter of the passages.
+Texts: passages of the held-out books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per
+model: spectra, ratios, runs and probes all have segments of n = window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second
+start goes on where the first one stopped; after a change of settings or tools, start in another WORK. Prints the tables in Markdown. About half an
+hour of one busy core; --quick, for trying it, takes a quarter of the passages.
 """
 import argparse
 import json
@@ -67,20 +68,24 @@ class Study:
 
     def capture(self, kind):
         folder = self.at('capture', kind)
-        self.tool(f'capture-{kind}', 'capture', '--model', self.path, '--text', self.at('texts', kind), '--states', 'key,value,query', '--out', folder, '--resume')
+        self.tool(f'capture-{kind}', 'capture', '--model', self.path, '--text', self.at('texts', kind),
+                  '--states', 'key,value,query', '--out', folder, '--resume')
         return folder
 
-    def ppl(self, step, *options):
-        """(JSON, path of the run) of the test passages: one pass per passage over the trained context, targets after the first compression."""
-        out = self.at('runs', step + '.h5')
-        found = self.tool(f'ppl/{step}', 'replay', 'ppl', '--model', self.path, '--text', self.at('texts', 'test'), '--tokens', self.context, '--window', self.window,
-                          '--score-from', self.window, '--baseline', 'full', '--out', out, *options)
+    def analyze(self, step, command, capture, *options):
+        return self.tool(step, 'analyze', command, capture, '--length', self.n, '--out', self.at(step), *options)
+
+    def ppl(self, step, *options, out=None):
+        """(JSON, path of the run) of the test passages: one pass each over the trained context, targets after the first compression."""
+        out = out or self.at('runs', step + '.h5')
+        found = self.tool(f'ppl/{step}', 'replay', 'ppl', '--model', self.path, '--text', self.at('texts', 'test'), '--tokens', self.context,
+                          '--window', self.window, '--score-from', self.window, '--baseline', 'full', '--out', out, *options)
         return found, out
 
     def probe(self, step, *options):
         out = self.at('probes', step + '.h5')
-        return self.tool(f'probe/{step}', 'replay', 'probe', '--model', self.path, '--text', self.at('texts', 'test'), '--prefix', self.window, '--score', self.score,
-                         '--out', out, *options), out
+        return self.tool(f'probe/{step}', 'replay', 'probe', '--model', self.path, '--text', self.at('texts', 'test'),
+                         '--prefix', self.window, '--score', self.score, '--out', out, *options), out
 
 
 # ---- statistics ----
@@ -129,7 +134,7 @@ def low_frequencies(study):
         if len(r.tokens) - 4 < study.n:
             continue
         number = os.path.basename(r.path)[:-3]
-        found = study.tool(f'spectra/{number}', 'analyze', 'spectrum', r.path, '--length', study.n, '--out', study.at('spectra', number))
+        found = study.analyze(f'spectra/{number}', 'spectrum', r.path)
         for state in found['states'][:2]:      # keys and values
             for measure in ('dc_share', 'low_eighth', 'null_low_eighth', 'low_quarter', 'null_low_quarter'):
                 by_document = shares.setdefault(state['state'], {}).setdefault(measure, {})
@@ -139,15 +144,14 @@ def low_frequencies(study):
         mean = {m: np.array([np.mean(x, 0) for x in by_document.values()]) for m, by_document in measures.items()}  # [documents, layers]
         ratio = mean['low_eighth'].mean(1) / mean['null_low_eighth'].mean(1)
         by_layer = mean['low_quarter'].mean(0)
-        rows.append([state, with_interval(interval(mean['dc_share'].mean(1)), 3, False), with_interval(interval(mean['low_eighth'].mean(1)), 3, False),
-                     with_interval(interval(mean['null_low_eighth'].mean(1)), 3, False), with_interval(interval(ratio), 2, False),
+        shares_of = (interval(mean[m].mean(1)) for m in ('dc_share', 'low_eighth', 'null_low_eighth'))
+        rows.append([state, *(with_interval(x, 3, False) for x in shares_of), with_interval(interval(ratio), 2, False),
                      ', '.join(f'{x:.2f}' for x in by_layer)])
     table(f'{study.name}: where the energy is, segments of {study.n} tokens; shares of the lowest eighth and quarter are without DC',
           ['state', 'DC / all', 'lowest eighth', 'permuted', 'ratio', 'lowest quarter by layer (permuted: 0.25)'], rows)
     rows = []
     for tau in ('0.5', '0.9'):
-        found = [study.tool(f'energy-{tau}{dc}', 'analyze', 'gamma', folder, '--energy', tau, '--length', study.n, '--out', study.at(f'energy-{tau}{dc}'), *([dc] if dc else []))
-                 for dc in ('--dc', '')]
+        found = [study.analyze(f'energy-{tau}-{"dc" if dc else "no-dc"}', 'gamma', folder, '--energy', tau, *dc) for dc in (['--dc'], [])]
         rows.append([tau, *(f'{x["mean_gamma"]:.3f}' for x in found)])
     table(f'{study.name}: mean ratio at which keys and values both keep a share of their energy', ['share', 'DC counted', 'without DC'], rows)
 
@@ -156,8 +160,7 @@ def per_head(study):
     rows, chosen = [], study.capture('choose')
     for gamma, objective in [(g, 'relative') for g in GAMMAS] + [('0.5', 'absolute'), ('0.5', 'attention')]:
         step = f'{objective}-{gamma}'
-        found = study.tool(f'gamma/{step}', 'analyze', 'gamma', chosen, '--budget', gamma, '--objective', objective, '--length', study.n, '--window', study.window,
-                           '--out', study.at('tables', step))
+        found = study.analyze(f'tables/{step}', 'gamma', chosen, '--budget', gamma, '--objective', objective, '--window', study.window)
         _, uniform = study.ppl(f'freqkv-{gamma}', '--policy', 'freqkv', '--gamma', gamma)
         _, run = study.ppl(f'table-{step}', '--policy', 'freqkv', '--gamma', '@' + study.at('tables', step, 'gamma.json'))
         lost = found['losses']['objective']
@@ -173,8 +176,10 @@ def policies(study):
         plain, plain_run = study.ppl(f'freqkv-{gamma}', '--policy', 'freqkv', '--gamma', gamma)
         _, bias = study.ppl(f'bias-{gamma}', '--policy', 'freqkv', '--gamma', gamma, '--mass-bias')
         _, local = study.ppl(f'local-{gamma}', '--policy', 'local', '--gamma', gamma)
-        rows.append([gamma, f'{plain["compressions"]:.0f}', *(with_interval(paired(*runs)) for runs in ((plain_run,), (bias,), (bias, plain_run), (local,)))])
-    table(f'{study.name}: nats per token above full attention ({plain["baseline"]["mean_nll"]:.4f} over {plain["tokens_scored"]} targets), window {study.window}',
+        compared = ((plain_run,), (bias,), (bias, plain_run), (local,))
+        rows.append([gamma, f'{plain["compressions"]:.0f}', *(with_interval(paired(*runs)) for runs in compared)])
+    full = plain['baseline']['mean_nll']
+    table(f'{study.name}: nats per token above full attention ({full:.4f} over {plain["tokens_scored"]} targets), window {study.window}',
           ['gamma', 'compressions', 'freqkv', 'with mass bias', 'bias less plain', 'local'], rows)
 
 
@@ -186,7 +191,8 @@ def bands(study):
         without = [c for c in removed['changes'] if c['kind'] == 'filter' and c['states'] == state]
         added = [None] + [c for c in noise['changes'] if c['kind'] == 'noise' and c['states'] == state]
         lost = f'lost_{state}'
-        rows = [[band, f'{c[lost]:.3f}', with_interval(effect(c)), with_interval(per_energy(c, lost)), with_interval(per_energy(a, lost)) if a else '']
+        rows = [[band, f'{c[lost]:.3f}', with_interval(effect(c)), with_interval(per_energy(c, lost)),
+                 with_interval(per_energy(a, lost)) if a else '']
                 for band, c, a in zip(['DC', *edges], without, added)]
         table(f'{study.name}: bands of the {study.n} slots, {state}s (nats; energy of a head without DC = 1)',
               ['band', 'energy', 'taken out: damage', 'taken out: KL per unit of energy', 'noise put in: KL per unit of energy'], rows)
@@ -202,27 +208,30 @@ def decomposition(study):
     at = {c['label']: c for c in found['changes']}
     local = {g: next(c for c in found['changes'] if c['kind'] == 'local' and c['gamma'] == float(g)) for g in GAMMAS}
     parts = [(label, {g: at[f'decompose {g}: {label}'] for g in GAMMAS}) for label in labels] + [('local, for comparison', local)]
-    rows = [[label] + [with_interval(effect(c)) for c in by_gamma.values()] + [with_interval(effect(by_gamma['0.5'], 'kl'), sign=False)] for label, by_gamma in parts]
-    table(f'{study.name}: one compression of {study.n} slots in parts, damage to the next {study.score} tokens (nats; noise floor {found["noise_floor_nll"]:.0e})',
+    rows = [[label, *(with_interval(effect(c)) for c in by_gamma.values()), with_interval(effect(by_gamma['0.5'], 'kl'), sign=False)]
+            for label, by_gamma in parts]
+    floor = found['noise_floor_nll']
+    table(f'{study.name}: one compression of {study.n} slots in parts, damage to the next {study.score} tokens (nats; noise floor {floor:.0e})',
           ['parts switched on', *(f'gamma {g}' for g in GAMMAS), 'KL at gamma 0.5'], rows)
 
 
 def link(study):
-    sweep = study.tool('sweep', 'replay', 'ppl', '--model', study.path, '--text', study.at('texts', 'test'), '--tokens', study.context, '--window', study.window,
-                       '--score-from', study.window, '--baseline', 'full', '--policy', 'freqkv', '--sweep', 'gamma=0.1:0.9:0.1', '--out', study.at('runs', 'sweep'))
+    sweep, _ = study.ppl('sweep', '--policy', 'freqkv', '--sweep', 'gamma=0.1:0.9:0.1', out=study.at('runs', 'sweep'))
     runs = [point['file'] for point in sweep['points']]
     _, heads = study.probe('heads', '--filter', '0:0.5', '--states', 'key,value', '--per-head')
-    found = study.tool('link', 'analyze', 'link', '--capture', study.capture('test'), '--runs', *runs, '--probes', heads, '--out', study.at('link'))
+    found = study.tool('link', 'analyze', 'link', '--capture', study.capture('test'), '--runs', *runs, '--probes', heads,
+                       '--out', study.at('link'))
     points = zip(found['sweep']['points'], sweep['points'], runs)
     table(f'{study.name}: along the ratio', ['gamma', 'compressions', 'keys: energy lost, without DC', 'values', 'damage', 'KL'],
-          [[f'{x["gamma"]:.1f}', f'{y["compressions"]:.0f}', f'{1 - x["retained_key_no_dc"]:.3f}', f'{1 - x["retained_value_no_dc"]:.3f}', with_interval(paired(run)),
-            f'{y["baseline"]["kl"]:.4f}'] for x, y, run in points])
+          [[f'{x["gamma"]:.1f}', f'{y["compressions"]:.0f}', *(f'{1 - x[f"retained_{state}_no_dc"]:.3f}' for state in ('key', 'value')),
+            with_interval(paired(run)), f'{y["baseline"]["kl"]:.4f}'] for x, y, run in points])
     rows = {}
     for group in found['heads']:
         for x in group['links']:
             if group['depth'] == 'all' and x['spearman'] and x['spearman'][0] is not None:
                 rows.setdefault((group['states'], group['heads'], x['predictor']), {})[group['damage']] = x
-    table(f'{study.name}: the upper half of the coefficients taken from one head, lost against damage: Spearman over heads', ['state', 'heads', 'predictor', 'KL', 'delta nll'],
+    table(f'{study.name}: the upper half of the coefficients taken from one head, lost against damage: Spearman over heads',
+          ['state', 'heads', 'predictor', 'KL', 'delta nll'],
           [[*key, *(with_interval(x[damage]['spearman'], 2) for damage in ('kl', 'delta_nll'))] for key, x in rows.items()])
 
 

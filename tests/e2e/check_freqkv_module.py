@@ -3,8 +3,10 @@
 
     check_freqkv_module.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Caches of transformers are played by classes with their attributes, of version 4 and 5: no package is needed beyond numpy and h5py. Prints a line per subject and exits 1 if anything differs.
+Caches of transformers are played by classes with their attributes, of version 4 and 5: no package is needed beyond numpy and h5py. Prints a line
+per subject and exits 1 if anything differs.
 """
+
 import argparse
 import os
 import sys
@@ -37,6 +39,7 @@ def refused(label, words, function, *arguments, **options):
 
 class Version4:
     """DynamicCache of transformers 4"""
+
     def __init__(self, pairs, seen):
         self.key_cache, self.value_cache = [k for k, _ in pairs], [v for _, v in pairs]
         self.get_seq_length = lambda: seen
@@ -44,6 +47,7 @@ class Version4:
 
 class Version5:
     """of transformers 5, and late 4"""
+
     def __init__(self, pairs, seen):
         self.layers = [SimpleNamespace(keys=k, values=v) for k, v in pairs]
         self.get_seq_length = lambda: seen
@@ -59,16 +63,24 @@ def rotate(keys, frequency):
 def check_frequencies():
     plain = 1e4 ** (-np.arange(16) / 16)
     check('rope: default', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4}, 32), plain))
-    check('rope: rope_parameters of an object', np.allclose(freqkv.inverse_frequencies(SimpleNamespace(rope_parameters={'rope_theta': 1e4, 'rope_type': 'linear', 'factor': 4.0}), 32), plain / 4))
+    check(
+        'rope: rope_parameters of an object',
+        np.allclose(
+            freqkv.inverse_frequencies(SimpleNamespace(rope_parameters={'rope_theta': 1e4, 'rope_type': 'linear', 'factor': 4.0}), 32),
+            plain / 4,
+        ),
+    )
     rope = {'type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 256}
     wanted = []
-    for f in plain:     # as Llama 3's reference code puts it, by wavelength
+    for f in plain:  # as Llama 3's reference code puts it, by wavelength
         wavelength = 2 * np.pi / f
         smooth = (256 / wavelength - 1) / 3
         wanted.append(f if wavelength < 64 else f / 8 if wavelength > 256 else (1 - smooth) * f / 8 + smooth * f)
     check('rope: llama3', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4, 'rope_scaling': rope}, 32), wanted))
     refused('rope: yarn is refused', 'yarn', freqkv.inverse_frequencies, {'rope_scaling': {'rope_type': 'yarn'}}, 32)
-    refused('rope: a partly rotated head is refused', 'partial_rotary_factor', freqkv.inverse_frequencies, {'partial_rotary_factor': 0.5}, 32)
+    refused(
+        'rope: a partly rotated head is refused', 'partial_rotary_factor', freqkv.inverse_frequencies, {'partial_rotary_factor': 0.5}, 32
+    )
 
 
 def check_writing(work):
@@ -95,7 +107,14 @@ def check_writing(work):
     check('a static cache is cut to what it has seen', freqkv.load_capture(path)[1][0]['value'].shape[2] == length)
     refused('a cache that dropped tokens', 'dropped', freqkv.write_capture, path, Version5(pairs, length + 1))
     refused('arrays that do not say whether they are rotated', 'rotated', freqkv.write_capture, path, pairs)
-    refused('layers of different shape', 'layer 1: keys', freqkv.write_capture, path, [pairs[0], (pairs[1][0][:, :1], pairs[1][1])], rotated=False)
+    refused(
+        'layers of different shape',
+        'layer 1: keys',
+        freqkv.write_capture,
+        path,
+        [pairs[0], (pairs[1][0][:, :1], pairs[1][1])],
+        rotated=False,
+    )
     refused('tokens of another length', 'tokens', freqkv.write_capture, path, pairs, rotated=False, tokens=np.zeros((batch, length + 1)))
     loud = [(1e6 * pairs[0][0], pairs[0][1])]
     refused('what float16 cannot hold', 'f16', freqkv.write_capture, path, loud, rotated=False)
@@ -112,25 +131,74 @@ def check_tools(work, args):
     freqkv.run('capture', '--model', args.model, '--text', args.text, '--dtype', 'f32', '--out', ours)
     attributes, recordings = freqkv.load_capture(ours)
     for i, r in enumerate(recordings):
-        freqkv.write_capture(copy, list(zip(r['key'], r['value'])), rotated=False, trained_context=attributes['trained_context'], dtype='f32', append=i > 0)
+        freqkv.write_capture(
+            copy, list(zip(r['key'], r['value'])), rotated=False, trained_context=attributes['trained_context'], dtype='f32', append=i > 0
+        )
     results = []
     for path in (ours, copy):
         freqkv.run('analyze', 'spectrum', path, '--null', 'none', '--out', path + '-findings')
         results.append(freqkv.load_results(path + '-findings')['spectrum'])
     # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one segment each
-    check('spectra of a written capture', all(np.allclose(results[0][s]['power'], results[1][s]['power'], rtol=1e-6) for s in ('key', 'value')))
+    check(
+        'spectra of a written capture',
+        all(np.allclose(results[0][s]['power'], results[1][s]['power'], rtol=1e-6) for s in ('key', 'value')),
+    )
     run = os.path.join(work, 'run.h5')
     for protocol in ('whole', 'stride:512'):
-        found = freqkv.run('replay', 'ppl', '--model', args.model, '--text', args.text, '--tokens', 1024, '--protocol', protocol, '--policy', 'freqkv', '--window', 256, '--baseline', 'full', '--out', run)
+        found = freqkv.run(
+            'replay',
+            'ppl',
+            '--model',
+            args.model,
+            '--text',
+            args.text,
+            '--tokens',
+            1024,
+            '--protocol',
+            protocol,
+            '--policy',
+            'freqkv',
+            '--window',
+            256,
+            '--baseline',
+            'full',
+            '--out',
+            run,
+        )
         rows = freqkv.load_run(run)
         means = [float(np.mean(np.asarray(rows[c], float))) for c in ('nll', 'delta_nll', 'kl')]
         wanted = [found['mean_nll'], found['baseline']['delta_nll'], found['baseline']['kl']]
-        check(f'rows of a run, {protocol}', len(rows['nll']) == found['tokens_scored'] and np.allclose(means, wanted, rtol=1e-5), f'{means}, expected {wanted}')
+        check(
+            f'rows of a run, {protocol}',
+            len(rows['nll']) == found['tokens_scored'] and np.allclose(means, wanted, rtol=1e-5),
+            f'{means}, expected {wanted}',
+        )
         os.remove(run)
     probe = os.path.join(work, 'probe.h5')
-    found = freqkv.run('replay', 'probe', '--model', args.model, '--text', args.text, '--prefix', 256, '--score', 64, '--freqkv', 0.5, '--bands', 2, '--out', probe)
+    found = freqkv.run(
+        'replay',
+        'probe',
+        '--model',
+        args.model,
+        '--text',
+        args.text,
+        '--prefix',
+        256,
+        '--score',
+        64,
+        '--freqkv',
+        0.5,
+        '--bands',
+        2,
+        '--out',
+        probe,
+    )
     read = freqkv.load_probe(probe)
-    check('damage of a probe', list(read.changes['label']) == [c['label'] for c in found['changes']] and np.allclose(read.damage.mean((0, 2)), [c['delta_nll'] for c in found['changes']], atol=1e-9))
+    check(
+        'damage of a probe',
+        list(read.changes['label']) == [c['label'] for c in found['changes']]
+        and np.allclose(read.damage.mean((0, 2)), [c['delta_nll'] for c in found['changes']], atol=1e-9),
+    )
 
 
 def main():

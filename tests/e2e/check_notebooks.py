@@ -3,10 +3,12 @@
 
     check_notebooks.py --bin build/bin [--venv build/notebooks-venv] [--write] [NOTEBOOK.ipynb...]
 
-An error in a cell fails; so does a line of output whose words changed, or a number in it beyond rounding: a relative difference of 1%, or two of the last
-digit printed, for the tools' sums depend a little on the processor. Pictures are counted, not compared. A cell that says "Skipped: ..." here or there (a package is not
-installed) is left out. --write puts the new outputs into the files instead. The packages of notebooks/requirements.txt are installed into the venv, made if it is not there.
+An error in a cell fails; so does a line of output whose words changed, or a number in it beyond rounding: a relative difference of 1%, or two of
+the last digit printed, for the tools' sums depend a little on the processor. Pictures are counted, not compared. A cell that says "Skipped: ..."
+here or there (a package is not installed) is left out. --write puts the new outputs into the files instead. The packages of
+notebooks/requirements.txt are installed into the venv, made if it is not there.
 """
+
 import argparse
 import os
 import re
@@ -85,10 +87,18 @@ def execute(path, environment):
     """The notebook at `path` with the outputs of a fresh run; an error in a cell is the caller's to report."""
     import nbclient
     import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     os.environ.update(environment)
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3', extra_arguments=['--log-level=ERROR'], record_timing=False, coalesce_streams=True,
-                            resources={'metadata': {'path': NOTEBOOKS}}).execute()
+    nbclient.NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name='python3',
+        extra_arguments=['--log-level=ERROR'],
+        record_timing=False,
+        coalesce_streams=True,
+        resources={'metadata': {'path': NOTEBOOKS}},
+    ).execute()
     notebook.metadata['language_info'] = {'name': 'python'}
     return notebook
 
@@ -104,6 +114,7 @@ def main():
         enter(args.venv)
     import nbclient
     import nbformat
+
     failed = 0
     for path in args.notebooks or sorted(os.path.join(NOTEBOOKS, n) for n in os.listdir(NOTEBOOKS) if n.endswith('.ipynb')):
         name = os.path.basename(path)
