@@ -3,7 +3,9 @@
 
     study.py [--work build/study] [--shared ../shared] [--only litbank-1m|stories260k] [--threads 2] [--quick]
 
-Texts: passages of the held-out books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per
+SHARED holds texts/held-out/ (four Project Gutenberg novels, BOOKS below) and models/stories260k/ (a Hugging Face folder).
+
+Texts: passages of those books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per
 model: spectra, ratios, runs and probes all have segments of n = window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second
 start goes on where the first one stopped; after a change of settings or tools, start in another WORK. Prints the tables in Markdown. About half an
 hour of one busy core; --quick, for trying it, takes a quarter of the passages.
