@@ -244,17 +244,3 @@ struct fkv_interval fkv_ratio_interval(int32_t units, const double *sums, const 
     if (se && kept > 1) *se = sqrt(squares / (kept - 1));
     return percentiles(interval.estimate, FKV_BOOTSTRAP_RESAMPLES, replicate, 1, sorted);
 }
-
-void fkv_benjamini_hochberg(int32_t n, const double *p, double *q, int32_t *order) {
-    int32_t count = 0;
-    for (int32_t i = 0; i < n; i++) {
-        q[i] = NAN;
-        if (isfinite(p[i])) order[count++] = i;
-    }
-    qsort_r(order, (size_t)count, sizeof *order, by_value, (void *)p);
-    double least = 1;
-    for (int32_t i = count - 1; i >= 0; i--) {
-        least = fmin(least, p[order[i]] * count / (i + 1));
-        q[order[i]] = least;
-    }
-}

@@ -52,7 +52,4 @@ int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *
 /* Percentile interval of a ratio of sums, sum(sums) / sum(counts), over units; `sums`, `counts` [units]. No interval below two units. se may be NULL. */
 struct fkv_interval fkv_ratio_interval(int32_t units, const double *sums, const double *counts, double *se);
 
-/* Adjusted p-values (Benjamini and Hochberg 1995): q [n] <- p [n]; NaN stays NaN and counts for nothing. order [n] is scratch. */
-void fkv_benjamini_hochberg(int32_t n, const double *p, double *q, int32_t *order);
-
 #endif

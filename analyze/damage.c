@@ -7,44 +7,11 @@
 
 #include "analyze/statistics.h"
 #include "analyze/token_classes.h"
+#include "kernels/base/significance.h"
 
 enum { BLOCK = 256 };
 
 const char *const fkv_damage_names[FKV_DAMAGES] = {"delta_nll", "kl"};
-
-/* ---- Student's t ---- */
-
-/* Continued fraction of the incomplete beta function (Abramowitz and Stegun 26.5.8, by Lentz's method). */
-static double beta_fraction(double a, double b, double x) {
-    double c = 1, d = 1 - (a + b) * x / (a + 1), result;
-    d = 1 / (fabs(d) < 1e-300 ? 1e-300 : d);
-    result = d;
-    for (int m = 1; m < 500; m++) {
-        const double terms[2] = {m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-                                 -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))};
-        double step = 1;
-        for (int i = 0; i < 2; i++) {
-            d = 1 + terms[i] * d, c = 1 + terms[i] / c;
-            d = 1 / (fabs(d) < 1e-300 ? 1e-300 : d);
-            if (fabs(c) < 1e-300) c = 1e-300;
-            step *= c * d;
-        }
-        result *= step;
-        if (fabs(step - 1) < 1e-14) break;
-    }
-    return result;
-}
-
-static double incomplete_beta(double a, double b, double x) {
-    if (x <= 0 || x >= 1) return x >= 1;
-    double front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x));
-    return x < (a + 1) / (a + b + 2) ? front * beta_fraction(a, b, x) / a : 1 - front * beta_fraction(b, a, 1 - x) / b;
-}
-
-double fkv_student_p(double t, double freedom) {
-    if (!(freedom > 0) || isnan(t)) return NAN;
-    return isinf(t) ? 0 : incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t));
-}
 
 /* ---- units ---- */
 
@@ -105,17 +72,6 @@ static int check_numbers(const struct fkv_damage *d, struct fkv_error *err) {
     return FKV_OK;
 }
 
-/* Two-sided p of the mean over units being 0; NaN where nothing varies. means [units] is scratch. */
-static double p_value(const struct fkv_damage *d, const double *sums, double *means) {
-    double mean = 0, squares = 0, units = d->units.count;
-    for (int32_t u = 0; u < d->units.count; u++) {
-        means[u] = sums[u] / d->counts[u];
-        mean += means[u] / units;
-    }
-    for (int32_t u = 0; u < d->units.count; u++) squares += (means[u] - mean) * (means[u] - mean);
-    return squares > 0 ? fkv_student_p(mean / sqrt(squares / (units * (units - 1))), units - 1) : NAN;
-}
-
 /* 0: all heads at once, 1: a layer, 2: a head */
 static int scope_of(const struct fkv_probe_change *c) { return c->kv_head >= 0 ? 2 : c->layer >= 0; }
 
@@ -126,7 +82,7 @@ static int32_t correct(struct fkv_damage *d, int measure, int32_t first, double 
     while (end < d->probe->change_count && !strcmp(change[end].label, change[first].label)) end++;
     for (int scope = 1; scope <= 2; scope++) {
         for (int32_t c = first; c < end; c++) p[c - first] = scope_of(&change[c]) == scope ? d->row[c].p[measure] : NAN;
-        fkv_benjamini_hochberg(end - first, p, q, order);
+        fkv_benjamini_hochberg(p, end - first, q, order);
         for (int32_t c = first; c < end; c++)
             if (scope_of(&change[c]) == scope) d->row[c].q[measure] = q[c - first];
     }
@@ -140,7 +96,8 @@ static void test_rows(struct fkv_damage *d, double *room, int32_t *order) {
             const double *sums = d->sums[m] + (int64_t)c * d->units.count;
             struct fkv_damage_row *row = &d->row[c];
             row->mean[m] = fkv_ratio_interval(d->units.count, sums, d->counts, &row->se[m]);
-            row->p[m] = p_value(d, sums, room), row->q[m] = NAN;
+            for (int32_t u = 0; u < d->units.count; u++) room[u] = sums[u] / d->counts[u];
+            row->p[m] = fkv_t_test(room, d->units.count), row->q[m] = NAN;
         }
         for (int32_t c = 0; c < changes;) c = correct(d, m, c, room, room + changes, order);
     }

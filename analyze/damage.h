@@ -42,7 +42,4 @@ void fkv_damage_free(struct fkv_damage *d); /* harmless on a zeroed struct and a
 struct fkv_interval fkv_damage_of_class(const struct fkv_damage *d, int32_t change, int c, double *se, int64_t *tokens,
                                         double *room /* [2 * units] */);
 
-/* Two-sided p of Student's t with `freedom` degrees of freedom. */
-double fkv_student_p(double t, double freedom);
-
 #endif

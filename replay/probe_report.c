@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/significance.h"
 #include "replay/probe_statistics.h"
 #include "replay/statistics.h"
 
@@ -71,18 +72,20 @@ static int correct(const struct fkv_probe *probe, const struct fkv_edit *edits, 
                    struct fkv_error *err) {
     const int32_t count = probe->change_count;
     double *p = malloc(2 * (size_t)count * sizeof *p), *q = p + count;
-    if (!p) return fkv_fail(err, "out of memory for %d changes", count);
-    for (int32_t first = 0, end; first < count; first = end) {
+    int32_t *order = malloc((size_t)count * sizeof *order);
+    int status = p && order ? FKV_OK : fkv_fail(err, "out of memory for %d changes", count);
+    for (int32_t first = 0, end; !status && first < count; first = end) {
         for (end = first + 1; end < count && edits[end].family == edits[first].family;) end++;
         for (int scope = 1; scope <= 2; scope++) {
             for (int32_t i = first; i < end; i++) p[i] = scope_of(&edits[i].row) == scope ? effects[i].p : NAN;
-            fkv_benjamini_hochberg(p + first, end - first, q + first);
+            fkv_benjamini_hochberg(p + first, end - first, q + first, order);
             for (int32_t i = first; i < end; i++)
                 if (scope_of(&edits[i].row) == scope) effects[i].q = q[i];
         }
     }
+    free(order);
     free(p);
-    return FKV_OK;
+    return status;
 }
 
 int fkv_probe_summarise(const struct fkv_probe *p, const struct fkv_edit *edits, struct fkv_probe_summary *summary,

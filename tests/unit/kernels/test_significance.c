@@ -1,0 +1,82 @@
+/* p-values and false discovery rates, against scipy, printed tables and the paper's own example. */
+#include "kernels/base/significance.h"
+
+#include "tests/unit/support.h"
+
+static void q_values_are_those_of_benjamini_and_hochberg(void **state) {
+    (void)state;
+    /* scipy.stats.false_discovery_control */
+    const double p[] = {0.01, NAN, 0.04, 0.03, 0.005, 0.9}, expected[] = {0.025, NAN, 0.05, 0.05, 0.025, 0.9};
+    double q[6];
+    int32_t order[6];
+    fkv_benjamini_hochberg(p, 6, q, order);
+    for (int i = 0; i < 6; i++) {
+        if (isnan(expected[i]))
+            assert_true(isnan(q[i]));
+        else
+            assert_close(q[i], expected[i], 1e-15, 0);
+    }
+}
+
+static void p_values_are_those_of_student(void **state) {
+    (void)state;
+    /* 2 * scipy.stats.t.sf(t, freedom) */
+    assert_close(fkv_student_p(2.262157162740992, 9), 0.0500000000046757, 1e-12, 0);
+    assert_close(fkv_student_p(-1, 1), 0.5, 1e-12, 0);
+    assert_close(fkv_student_p(12, 500), 0, 1e-27, 0);
+    assert_close(fkv_student_p(0.1, 31), 0.92098824540796, 1e-10, 0);
+    assert_true(isnan(fkv_student_p(1, 0)));
+}
+
+static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(void **state) {
+    (void)state;
+    enum { TRIALS = 4000 };
+    int below = 0;
+    for (int t = 0; t < TRIALS; t++) {
+        double x[7];
+        for (int i = 0; i < 7; i++) x[i] = test_normal();
+        below += fkv_t_test(x, 7) < 0.1;
+    }
+    if (abs(below - TRIALS / 10) > 5 * sqrt(TRIALS * 0.09)) fail_msg("%d of %d p values below 0.1", below, TRIALS);
+    /* Mean m, standard error 1: the quantiles of Student's table. */
+    const struct {
+        int n;
+        double t, p;
+    } table[] = {
+        {3, 4.302653, 0.05}, {5, 2.776445, 0.05}, {5, 4.604095, 0.01}, {11, 2.228139, 0.05}, {31, 2.749996, 0.01}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        double x[31], spread = 0;
+        for (int j = 0; j < table[i].n; j++) x[j] = j - (table[i].n - 1) / 2.0, spread += x[j] * x[j];
+        double scale = sqrt(table[i].n * (table[i].n - 1) / spread);
+        for (int j = 0; j < table[i].n; j++) x[j] = x[j] * scale + table[i].t;
+        assert_close(fkv_t_test(x, table[i].n), table[i].p, 0, 1e-5);
+    }
+    assert_true(isnan(fkv_t_test((double[]){1}, 1)) && isnan(fkv_t_test((double[]){2, 2}, 2)));
+}
+
+static void false_discoveries_are_controlled_as_the_paper_computes(void **state) {
+    (void)state;
+    /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are called. */
+    const double p[] = {0.0344, 0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298,
+                        0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000};
+    double q[15], with_hole[16], q_with_hole[16];
+    int32_t order[16];
+    fkv_benjamini_hochberg(p, 15, q, order);
+    for (int i = 0; i < 15; i++) assert_int_equal(q[i] < 0.05, p[i] <= 0.0095);
+    assert_close(q[1], 0.0015, 1e-12, 0);
+    memcpy(with_hole, p, sizeof p);
+    with_hole[15] = NAN;
+    fkv_benjamini_hochberg(with_hole, 16, q_with_hole, order);
+    assert_memory_equal(q_with_hole, q, sizeof q);
+    assert_true(isnan(q_with_hole[15]));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(q_values_are_those_of_benjamini_and_hochberg),
+        cmocka_unit_test(p_values_are_those_of_student),
+        cmocka_unit_test(p_values_are_uniform_where_nothing_is_and_known_where_tables_know),
+        cmocka_unit_test(false_discoveries_are_controlled_as_the_paper_computes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
