@@ -10,6 +10,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/base/host.h"
 #include "kernels/dct.h"
+#include "kernels/limits.h"
 
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
@@ -65,24 +66,8 @@ int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *er
     return FKV_OK;
 }
 
-static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limits *b) {
-    struct fkv_limits l = *b;
-    l.rows = LARGER(a->rows, b->rows);
-    l.dim = LARGER(a->dim, b->dim);
-    l.hidden = LARGER(a->hidden, b->hidden);
-    l.vocab = LARGER(a->vocab, b->vocab);
-    l.slots = LARGER(a->slots, b->slots);
-    l.items = LARGER(a->items, b->items);
-    l.attention.dim = LARGER(a->attention.dim, b->attention.dim);
-    l.attention.heads = LARGER(a->attention.heads, b->attention.heads);
-    l.attention.kv_heads = LARGER(a->attention.kv_heads, b->attention.kv_heads);
-    l.attention.head_dim = LARGER(a->attention.head_dim, b->attention.head_dim);
-    l.attention.inv_freq = NULL; /* the caller's; the rotation table keeps a copy */
-    return l;
-}
-
 static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
-    struct fkv_limits l = join(&b->limits, limits);
+    struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
         grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err))

@@ -24,7 +24,6 @@ enum { OLDEST_MAJOR = 8 }; /* compute capability, which CMakeLists.txt compiles 
 enum { BLAS_WORKSPACE = 32 << 20 };
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-static int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 
 /* ---- errors ---- */
 static bool blames_the_past(cudaError_t status) {
@@ -210,29 +209,13 @@ int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error 
     return status;
 }
 
-static struct fkv_limits join(const struct fkv_limits *a, const struct fkv_limits *b) {
-    struct fkv_limits l = *b;
-    l.rows = larger(a->rows, b->rows);
-    l.dim = larger(a->dim, b->dim);
-    l.hidden = larger(a->hidden, b->hidden);
-    l.vocab = larger(a->vocab, b->vocab);
-    l.slots = larger(a->slots, b->slots);
-    l.items = larger(a->items, b->items);
-    l.attention.dim = larger(a->attention.dim, b->attention.dim);
-    l.attention.heads = larger(a->attention.heads, b->attention.heads);
-    l.attention.kv_heads = larger(a->attention.kv_heads, b->attention.kv_heads);
-    l.attention.head_dim = larger(a->attention.head_dim, b->attention.head_dim);
-    l.attention.inv_freq = NULL; /* the caller's */
-    return l;
-}
-
 /* The most that one operation stages: an item and a span each, tokens, and lists of slots. */
 static size_t staging_bytes(const struct fkv_limits *l) {
     return 256 * (size_t)l->items + 64 * (size_t)l->rows + fkv_cuda_gather_staging(l);
 }
 
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
-    struct fkv_limits l = join(&b->limits, limits);
+    struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t bytes = larger(fkv_cuda_matmul_scratch(&l), fkv_cuda_attend_scratch(b, &l));
     bytes = larger(bytes, larger(fkv_cuda_cache_scratch(&l), fkv_cuda_compress_scratch(b, &l)));
     const double *frequencies;

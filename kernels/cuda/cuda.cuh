@@ -17,6 +17,7 @@
 
 extern "C" {
 #include "kernels/kernels.h"
+#include "kernels/limits.h"
 }
 
 struct fkv_buffer {
