@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# End-to-end checks of the built tools in BIN: what only shows when a real model, real text and real files come together.
+# End-to-end checks of the built tools in BIN: what only shows when a real model, real text and real files come together. As many side by side as there are cores.
 #   tests/e2e/run.sh build/bin
 set -euo pipefail
 bin=$(realpath "$1")
@@ -7,20 +7,41 @@ python=${PYTHON:-python3}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+checks=()
 
-"$python" tests/e2e/check_protocols.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
-"$python" tests/e2e/check_sweep.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
-"$python" tests/e2e/check_probe.py "$bin"/freqkv-replay data/litbank-1m data/the_tide_mill.txt
-"$python" tests/e2e/check_analysis.py --bin "$bin"
-"$python" tests/e2e/check_ratios.py --bin "$bin"
-"$python" tests/e2e/check_link.py --bin "$bin"
-"$python" tests/e2e/check_freqkv_module.py --bin "$bin"
-"$python" tests/e2e/bad_input.py --bin "$bin"
+# check NAME ARGUMENT...: tests/e2e/NAME.py in the background; its last line, or all of them where it fails.
+check() {
+    local name=$1
+    shift
+    while (($(jobs -rp | wc -l) >= $(nproc))); do sleep 0.2; done
+    {
+        if "$python" "tests/e2e/$name.py" "$@" >"$work/$name.log" 2>&1; then
+            echo "$name: $(tail -1 "$work/$name.log")"
+        else
+            cat "$work/$name.log"
+            echo "$name: FAILED"
+            exit 1
+        fi
+    } &
+    checks+=($!)
+}
 
+model=(data/litbank-1m data/the_tide_mill.txt)
+check check_protocols "$bin"/freqkv-replay "${model[@]}"
+check check_probe "$bin"/freqkv-replay "${model[@]}"
+check check_analysis --bin "$bin"
+check check_link --bin "$bin"
+check check_ratios --bin "$bin"
+check bad_input --bin "$bin"
+check check_sweep "$bin"/freqkv-replay "${model[@]}"
+check check_freqkv_module --bin "$bin"
+check kill_capture --bin "$bin" --times 3
 "$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --out "$work/capture" --dtype f32 \
     --states key,value,key_rotated,query
-"$python" tests/e2e/check_capture.py "$work/capture"
-"$python" tests/e2e/kill_capture.py --bin "$bin" --times 3
+check check_capture "$work/capture"
+failed=0
+for one in "${checks[@]}"; do wait "$one" || failed=1; done
+((failed == 0))
 
 # The tools start from where cmake --install puts them, too.
 cmake --install build/release --prefix "$work/prefix" >/dev/null
