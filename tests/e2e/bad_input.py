@@ -180,7 +180,8 @@ def settings(tools, work, model, text):
     with open(existing) as f:
         assert f.read() == 'mine'
     expect('unwritable output', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--out', '/proc/run.h5'], '/proc')
-    expect('cuda without a module', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--backend', 'cuda'], 'cuda')
+    module = os.path.join(work, 'freqkv-cuda.so') # the tools' own may be there, and a GPU, too
+    expect('cuda without a module', ['env', 'FKV_CUDA_MODULE=' + module, tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--backend', 'cuda'], module)
 
 
 def sweeps(tools, work, model, text):
