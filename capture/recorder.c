@@ -284,6 +284,7 @@ static int run_open(struct run *run, const struct fkv_recorder_needs *needs, str
     if (r->engine->tokenizer && fkv_token_classifier_open(r->engine->tokenizer, &run->classifier, err))
         return FKV_FAILED;
     if (fkv_capture_create(r->options.out, &r->info, r->options.resume, &run->writer, err) ||
+        fkv_recorder_write_gram(r, run->writer, err) ||
         fkv_session_open(model, &policy, &session, &run->session, err) ||
         fkv_pipeline_open(run->writer, &r->info, model, &pipeline, &run->pipeline, err) ||
         fkv_collector_open(&r->info, model, run->pipeline, &collector, &run->collector, err))

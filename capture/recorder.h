@@ -78,6 +78,9 @@ struct fkv_recorder {
     struct fkv_capture_info info;
 };
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
+/* Gram matrices of the output projection's columns (capture.h) into the capture, computed from the mapped checkpoint, whatever backend holds the weights. Nothing where the capture has
+ * no use for them or has them already. (recorder_gram.c) */
+int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_writer *w, struct fkv_error *err);
 /* Recordings side by side: what --batch says, but no more than there are. */
 int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs);
 struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r, int32_t sequences,

@@ -51,6 +51,16 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
     return status;
 }
 
+/* Of output_gram.h5, which is written before the recordings: what its array takes in memory then, and of the disk. */
+static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
+    char path[4096];
+    const int64_t bytes = fkv_capture_output_gram_bytes(&r->info);
+    snprintf(path, sizeof path, "%s/output_gram.h5", r->options.out);
+    if (!bytes || (r->options.resume && access(path, F_OK) == 0)) return;
+    needs->disk_bytes += bytes;
+    if (needs->memory_bytes < bytes) needs->memory_bytes = bytes;
+}
+
 /* Recordings that are there already need no space and no time. */
 static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
     char path[4096];
@@ -139,6 +149,7 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
     if (!fits(needs)) return FKV_OK;
     if (time_a_block(r, needs, err)) return FKV_FAILED;
     count_what_is_there(r, needs);
+    count_output_gram(r, needs);
     return FKV_OK;
 }
 

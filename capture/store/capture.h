@@ -13,6 +13,14 @@
  *           channel_mean_sum                  float64 [layers, heads, head_dim]  over segments, of the segment's mean
  *           energy_sum                        float64 [layers, heads]        over segments, of the sum of squares of all elements
  *
+ * output_gram.h5, beside documents/ and linked from the face as /output_gram: what the output projection W_O does to the length of a head's output, per captured layer and per query
+ * head of the captured KV heads (all that share one: the heads of axis 1 of `query`)
+ *
+ *   /output_gram         float32 [layers, heads, head_dim, head_dim]     W' W, W the head's columns of W_O, so that ||W d||^2 = d' (W' W) d
+ *
+ * W itself would be hidden/head_dim times as large, and lengths are all that is asked of it. Optional: written once, before the first recording, where values are stored; sums of spectra
+ * (--spectra-only) have no use for it, nor has a capture without values. A user's own single .h5 may hold /output_gram likewise (float64 will do).
+ *
  * The store knows no engine, and it is the only place that includes hdf5.h. HDF5 is not thread-safe here: call from one thread. */
 #ifndef FKV_STORE_CAPTURE_H
 #define FKV_STORE_CAPTURE_H
@@ -102,6 +110,11 @@ int fkv_capture_finish(struct fkv_capture_writer *w,
                        struct fkv_error *err); /* (re)writes the face over all recordings */
 void fkv_capture_abandon(
     struct fkv_capture_writer *w); /* closes; an uncommitted recording leaves nothing. NULL is fine */
+/* output_gram.h5: bytes of its array, 0 where a capture of this kind has no use for it; whether it is there (then it is of this model: fkv_capture_create has looked); and writing it.
+ * gram [layers, heads, head_dim, head_dim] */
+int64_t fkv_capture_output_gram_bytes(const struct fkv_capture_info *info);
+bool fkv_capture_has_output_gram(const struct fkv_capture_writer *w);
+int fkv_capture_write_output_gram(struct fkv_capture_writer *w, const float *gram, struct fkv_error *err);
 /* Bytes on disk of a recording of T tokens (states as `info` says). */
 int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length);
 /* Bytes of memory that writing states of T tokens takes at most, with rows that come `rows` at a time. */
@@ -128,11 +141,16 @@ int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *
 /* x [heads, rows, head_dim] float32 <- tokens [t, t+rows) of heads [head, head+heads) of one layer (axis 0). Not finite: an error that names the place. */
 int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer, int32_t head,
                            int32_t heads, int64_t t, int64_t rows, float *x, struct fkv_error *err);
+/* The file that holds /output_gram, or NULL. */
+const char *fkv_capture_output_gram(const struct fkv_capture *c);
+/* gram [heads, head_dim, head_dim] of one layer (axis 0), which must be there. Not finite, or a negative square of a length: an error that names the place. */
+int fkv_capture_read_output_gram(struct fkv_capture *c, int32_t layer, float *gram, struct fkv_error *err);
 /* Allocates `sums`; the caller frees them (fkv_spectra_sums_free). */
 int fkv_capture_read_sums(struct fkv_capture *c, int32_t index, enum fkv_state state, struct fkv_spectra_sums *sums,
                           struct fkv_error *err);
 
-/* Merges captures with equal info (shards, machines) into a new folder: recordings are copied whole, in the order given, renumbered; a text and offset that occurs twice is refused. */
+/* Merges captures with equal info (shards, machines) into a new folder: recordings are copied whole, in the order given, renumbered; a text and offset that occurs twice is refused. The
+ * first output_gram.h5 is copied, too; one that differs from it is refused. */
 int fkv_capture_merge(const char *const *paths, int count, const char *folder, struct fkv_error *err);
 
 #endif

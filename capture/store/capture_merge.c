@@ -71,11 +71,28 @@ static int gather(struct fkv_capture *const *captures, int count, struct source 
     return status;
 }
 
-static int write_merged(const struct source *sources, int64_t total, const struct fkv_capture_info *info,
-                        const char *folder, struct fkv_error *err) {
+/* The first of the captures that holds the output projection's, against which all others that do are held; NULL where none does. */
+static int choose_gram(struct fkv_capture *const *captures, int count, const char **file, struct fkv_error *err) {
+    struct fkv_capture *first = NULL;
+    *file = NULL;
+    for (int i = 0; i < count; i++) {
+        if (!fkv_capture_output_gram(captures[i])) continue;
+        if (first && fkv_output_gram_compare(first, captures[i], err)) return FKV_FAILED;
+        if (!first) first = captures[i];
+    }
+    if (first) *file = fkv_capture_output_gram(first);
+    return FKV_OK;
+}
+
+static int write_merged(const struct source *sources, int64_t total, const char *gram,
+                        const struct fkv_capture_info *info, const char *folder, struct fkv_error *err) {
     struct fkv_capture_writer *w;
     if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
-    int status = FKV_OK;
+    char *gram_here = fkv_folder_output_gram(folder, false);
+    int status = !gram_here ? fkv_fail(err, "%s: out of memory", folder)
+                 : gram     ? copy_file(gram, gram_here, err)
+                            : FKV_OK;
+    free(gram_here);
     int64_t done = 0;
     for (; done < total && status == FKV_OK; done++) {
         char *to = fkv_folder_document(folder, done, false);
@@ -106,7 +123,9 @@ int fkv_capture_merge(const char *const *paths, int count, const char *folder, s
     struct source *sources = NULL;
     int64_t total = 0;
     if (status == FKV_OK) status = gather(captures, count, &sources, &total, err);
-    if (status == FKV_OK) status = write_merged(sources, total, fkv_capture_info(captures[0]), folder, err);
+    const char *gram = NULL;
+    if (status == FKV_OK) status = choose_gram(captures, count, &gram, err);
+    if (status == FKV_OK) status = write_merged(sources, total, gram, fkv_capture_info(captures[0]), folder, err);
     free(sources);
     for (int i = 0; i < count; i++) fkv_capture_close(captures[i]);
     free(captures);

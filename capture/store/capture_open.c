@@ -52,9 +52,7 @@ static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_inf
     H5Dclose(dataset);
     if (status) return status;
     if (rank != 4) return fkv_fail(err, "%s: expected 4 axes [layers, heads, tokens, head_dim], found %d", name, rank);
-    if (state == FKV_STATE_QUERY && info->n_heads == 0 && dims[1] % (hsize_t)info->head_count == 0 &&
-        dims[1] <= 1 << 20)
-        info->n_heads = (int32_t)dims[1] / info->head_count * info->n_kv_heads;
+    if (state == FKV_STATE_QUERY) fkv_schema_infer_heads(info, dims[1]);
     if (dims[2] < 1 || dims[2] > INT32_MAX)
         return fkv_fail(err, "%s: expected 1 to %d tokens, found %llu", name, INT32_MAX, (unsigned long long)dims[2]);
     if (*n_tokens < 0) *n_tokens = (int64_t)dims[2];
@@ -155,6 +153,13 @@ static int add_documents(struct fkv_capture *c, const char *file, hid_t id, stru
     return FKV_OK;
 }
 
+/* Takes `file` over. */
+static int hold_gram(struct fkv_capture *c, char *file, struct fkv_error *err) {
+    free(c->gram);
+    c->gram = file;
+    return file ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
+}
+
 static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *err) {
     hid_t id = fkv_hdf_open(file, err);
     if (id < 0) return FKV_FAILED;
@@ -169,6 +174,9 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
         else
             status = add_entry(c, file, "/", id, false, &info, err);
     }
+    bool gram = false;
+    if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err)) status = fkv_error_prefix(err, "%s", file);
+    if (status == FKV_OK && gram) status = hold_gram(c, strdup(file), err);
     if (status == FKV_OK && !first) status = fkv_capture_info_compare(&c->info, &info, file, err);
     if (status == FKV_OK && first) {
         c->info = info;
@@ -189,7 +197,9 @@ static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_erro
         free(file);
     }
     free(numbers);
-    return status;
+    bool gram = false;
+    if (status == FKV_OK) status = fkv_output_gram_check_folder(folder, &c->info, &gram, err);
+    return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err) : status;
 }
 
 /* The face of a folder stands for the folder, which is right even where the face is older than its recordings. */
@@ -282,6 +292,7 @@ void fkv_capture_close(struct fkv_capture *c) {
     free(c->entries);
     fkv_capture_info_free(&c->info);
     free(c->scratch);
+    free(c->gram);
     free(c->path);
     free(c);
 }

@@ -29,8 +29,10 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
         return fkv_fail(err, "%s: out of memory", folder);
     }
     *w = (struct fkv_capture_writer){.folder = name, .info = info, .lock = -1, .file = H5I_INVALID_HID};
+    bool gram;
     if (fkv_folder_prepare(folder, resume, &w->end, &w->lock, err) ||
-        (w->end > 0 && fkv_folder_check(folder, info, err))) {
+        (w->end > 0 && fkv_folder_check(folder, info, err)) ||
+        fkv_output_gram_check_folder(folder, info, &gram, err)) {
         fkv_capture_abandon(w);
         return FKV_FAILED;
     }
@@ -100,7 +102,7 @@ static void release_recording(struct fkv_capture_writer *w) {
 }
 
 /* Best effort: file systems that cannot reserve say so and are left alone. */
-static int reserve(const char *path, int64_t bytes, struct fkv_error *err) {
+int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err) {
     int fd = open(path, O_WRONLY | O_CLOEXEC), status = FKV_OK;
     if (fd < 0) return fkv_fail_errno(err, "%s: cannot write", path);
     char size[16];
@@ -111,8 +113,7 @@ static int reserve(const char *path, int64_t bytes, struct fkv_error *err) {
     return status;
 }
 
-/* Gives back what was reserved beyond the end. */
-static int trim(const char *path, struct fkv_error *err) {
+int fkv_writer_trim(const char *path, struct fkv_error *err) {
     struct stat found;
     if (stat(path, &found) || truncate(path, found.st_size)) return fkv_fail_errno(err, "%s: cannot trim", path);
     return FKV_OK;
@@ -143,7 +144,7 @@ int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct 
     if (access(w->path, F_OK) == 0) return fkv_fail(err, "%s: exists already", w->path);
     if ((w->file = fkv_hdf_create(w->temporary, false, err)) < 0) return FKV_FAILED;
     int64_t bytes = w->info->spectra_only ? 64 << 10 : fkv_capture_bytes(w->info, w->n_tokens, 0);
-    if (reserve(w->temporary, bytes, err)) return FKV_FAILED;
+    if (fkv_writer_reserve(w->temporary, bytes, err)) return FKV_FAILED;
     return write_head(w, recording, tokens, err) ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;
 }
 
@@ -208,7 +209,7 @@ int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err) {
         status = fkv_hdf_close(w->file, w->path, err);
         w->file = H5I_INVALID_HID;
     }
-    if (status == FKV_OK) status = trim(w->temporary, err);
+    if (status == FKV_OK) status = fkv_writer_trim(w->temporary, err);
     if (status == FKV_OK) status = fkv_atomic_rename(w->temporary, w->path, err);
     if (status == FKV_OK) {
         free(w->temporary);

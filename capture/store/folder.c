@@ -23,6 +23,13 @@ char *fkv_folder_document(const char *folder, int64_t number, bool temporary) {
     return path;
 }
 
+char *fkv_folder_output_gram(const char *folder, bool temporary) {
+    char *path = NULL;
+    if (asprintf(&path, "%s/%s" FKV_CAPTURE_GRAM ".h5%s", folder, temporary ? "." : "", temporary ? ".tmp" : "") < 0)
+        return NULL;
+    return path;
+}
+
 static bool is_temporary(const char *name) { return name[0] == '.' && strstr(name, ".h5.tmp"); }
 
 static bool is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
@@ -69,7 +76,8 @@ static int clear_entries(const char *path, bool resume, bool documents, struct f
     int status = FKV_OK;
     for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
         bool ours = documents ? fkv_schema_document_number(e->d_name) >= 0
-                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) || !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS);
+                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) || !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS) ||
+                                    !strcmp(e->d_name, FKV_CAPTURE_GRAM ".h5");
         if (is_dots(e->d_name) || (resume && ours)) continue;
         if (!resume)
             status = fkv_fail(err, "%s: exists and is not empty: choose another folder%s", path,
@@ -129,6 +137,16 @@ static int link_documents(hid_t file, const char *folder, struct fkv_error *err)
     return status;
 }
 
+static int link_output_gram(hid_t file, const char *folder, struct fkv_error *err) {
+    char *path = fkv_folder_output_gram(folder, false);
+    bool there = path && access(path, F_OK) == 0;
+    free(path);
+    if (there && H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file, FKV_CAPTURE_GRAM, H5P_DEFAULT,
+                                    H5P_DEFAULT) < 0)
+        return fkv_hdf_fail(err, "cannot link to " FKV_CAPTURE_GRAM ".h5");
+    return FKV_OK;
+}
+
 int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
     char path[4096], temporary[4096], created[32];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s/." FKV_CAPTURE_FACE ".tmp", folder) >= sizeof temporary)
@@ -140,7 +158,7 @@ int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *inf
     hid_t file = fkv_hdf_create(temporary, false, err);
     if (file < 0) return FKV_FAILED;
     int status = fkv_schema_write_info(file, info, err) || fkv_hdf_put_string(file, "created", created, err) ||
-                         link_documents(file, folder, err)
+                         link_documents(file, folder, err) || link_output_gram(file, folder, err)
                      ? fkv_error_prefix(err, "%s", path)
                      : FKV_OK;
     if (status == FKV_OK)
@@ -152,8 +170,13 @@ int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *inf
     return status;
 }
 
+/* Without a recording, what says something of the model alone is no capture either. */
 void fkv_folder_remove_if_empty(const char *folder) {
-    char path[4096];
+    char path[4096], *gram = fkv_folder_output_gram(folder, false);
     snprintf(path, sizeof path, "%s/" FKV_CAPTURE_DOCUMENTS, folder);
-    if (rmdir(path) == 0) rmdir(folder);
+    if (rmdir(path) == 0) {
+        if (gram) unlink(gram);
+        rmdir(folder);
+    }
+    free(gram);
 }

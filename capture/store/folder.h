@@ -7,6 +7,9 @@
 /* FOLDER/documents/NNNNNN.h5, or its name while it is written; malloc'd, NULL without memory. */
 char *fkv_folder_document(const char *folder, int64_t number, bool temporary);
 
+/* FOLDER/output_gram.h5, likewise. */
+char *fkv_folder_output_gram(const char *folder, bool temporary);
+
 /* The numbers of the recordings in FOLDER/documents, ascending (malloc'd). No such folder: none. */
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err);
 

@@ -11,7 +11,7 @@ struct entry {
 };
 
 struct fkv_capture {
-    char *path;
+    char *path, *gram; /* gram: the file that holds /output_gram, or NULL */
     struct fkv_capture_info info;
     fkv_sha256_hex sha256;
     struct entry *entries;

@@ -277,6 +277,12 @@ int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state sta
     return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads) : info->head_count;
 }
 
+void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads) {
+    hsize_t group = query_heads / (hsize_t)info->head_count;
+    if (info->n_heads || query_heads % (hsize_t)info->head_count || group * (hsize_t)info->n_kv_heads > MOST) return;
+    info->n_heads = (int32_t)group * info->n_kv_heads;
+}
+
 int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head) {
     if (state != FKV_STATE_QUERY) return info->head_index[head];
     int32_t group = info->n_heads / info->n_kv_heads;

@@ -7,6 +7,7 @@
 
 #define FKV_CAPTURE_FACE "capture.h5"
 #define FKV_CAPTURE_DOCUMENTS "documents"
+#define FKV_CAPTURE_GRAM "output_gram" /* the file, without .h5, and the dataset in it */
 #define FKV_CAPTURE_FORMAT "freqkv-capture"
 
 /* Names of the arrays of /document/spectra/STATE, in the order of struct fkv_spectra_sums. */
@@ -25,12 +26,23 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
 
 /* Heads on axis 1: the captured KV heads, or the query heads that share them. */
 int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state);
+/* n_heads from the query heads on axis 1 of an array, where no attribute said it. */
+void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads);
 /* The model's number of head `head` of axis 1. */
 int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head);
 
 /* Tokens and heads per chunk of a state of T tokens. */
 void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens, int64_t *tokens,
                       int32_t *heads);
+
+/* The Gram matrices of the output projection. (output_gram.c) */
+/* Those in an open file: of a known type, and shaped as `info` says (or as says n_heads, where nothing else did). *found false when there are none. */
+int fkv_output_gram_check(hid_t file, struct fkv_capture_info *info, bool *found, struct fkv_error *err);
+/* FOLDER/output_gram.h5, where it is there, was made with `info` and holds them. */
+int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_info *info, bool *found,
+                                 struct fkv_error *err);
+/* FKV_OK when both captures have the same but for rounding. */
+int fkv_output_gram_compare(struct fkv_capture *a, struct fkv_capture *b, struct fkv_error *err);
 
 /* "NNNNNN.h5" -> its number, or -1. */
 int64_t fkv_schema_document_number(const char *file_name);

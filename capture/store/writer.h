@@ -37,6 +37,10 @@ static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int stat
     return (w->info->states >> state) & 1;
 }
 
+/* Takes `bytes` of disk for a file that is written under a temporary name, and gives back what lies beyond its end. */
+int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err);
+int fkv_writer_trim(const char *path, struct fkv_error *err);
+
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);
 /* What is staged goes to the file; FKV_FAILED when rows are missing. */
 int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err);

@@ -84,6 +84,17 @@ def check_document(document, attrs):
     return n, found
 
 
+def check_output_gram(face, attrs):
+    """float32 [layers, query heads of the captured KV heads, head_dim, head_dim], symmetric, no length below 0; where values are stored"""
+    gram = face["output_gram"]
+    heads = len(attrs["head_index"]) * (attrs["n_heads"] // attrs["n_kv_heads"])
+    assert gram.shape == (len(attrs["layer_index"]), heads, attrs["head_dim"], attrs["head_dim"]), gram.shape
+    assert gram.dtype == np.float32 and gram.fletcher32
+    assert np.array_equal(gram[()], np.swapaxes(gram[()], 2, 3))
+    lengths = np.linalg.eigvalsh(gram[()].astype(float))
+    assert (lengths.min(-1) > -1e-5 * lengths.max(-1)).all(), "no Gram matrices"
+
+
 def compare_with_transformers(document, attrs, model_dir):
     import torch
     from transformers import AutoModelForCausalLM
@@ -124,6 +135,9 @@ def main():
             with h5py.File(args.capture / "documents" / f"{name}.h5") as own:
                 check_root(own.attrs, name)
                 assert "created" not in own.attrs
+        assert ("output_gram" in face) == ("value" in states), "output_gram where values are"
+        if "output_gram" in face:
+            check_output_gram(face, attrs)
         print(f"{args.capture}: {len(files)} recordings, {tokens} tokens, {', '.join(states)}: as documented")
         if args.model:
             compare_with_transformers(face["documents"][files[0]], attrs, args.model)

@@ -3,7 +3,7 @@
 
     kill_capture.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
-After every kill -9 each recording that has its name must equal, byte for byte, that of an uninterrupted run; --resume (killed once
+After every kill -9 each recording that has its name, and output_gram.h5, must equal, byte for byte, that of an uninterrupted run; --resume (killed once
 more in every second round) must complete the folder to the same bytes and leave no temporary file. Prints one line with counts;
 exit status 1 at the first difference. Needs nothing but Python.
 """
@@ -19,14 +19,14 @@ import time
 
 
 def recordings(folder):
-    return sorted(p.name for p in (folder / "documents").glob("[0-9]*.h5"))
+    """What has its name and must not change: recordings, and what the capture keeps of the output projection."""
+    return sorted(str(p.relative_to(folder)) for p in [*folder.glob("documents/[0-9]*.h5"), *folder.glob("output_gram.h5")])
 
 
 def differing(folder, reference):
-    """Names of recordings that are not what an uninterrupted run made."""
+    """Names of those that are not what an uninterrupted run made."""
     return [n for n in recordings(folder)
-            if not (reference / "documents" / n).exists()
-            or not filecmp.cmp(folder / "documents" / n, reference / "documents" / n, shallow=False)]
+            if not (reference / n).exists() or not filecmp.cmp(folder / n, reference / n, shallow=False)]
 
 
 def temporaries(folder):
@@ -89,9 +89,9 @@ def main():
         shutil.rmtree(folder)
         rounds += 1
     shutil.rmtree(base)
-    print(f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named} named recordings "
+    print(f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named} files with a name "
           f"found, all intact; {rounds} folders resumed to the bytes of an uninterrupted run "
-          f"({len(expected)} recordings, {duration:.1f} s)")
+          f"({len(expected)} files, {duration:.1f} s)")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include "kernels/dtype.h"
 #include "tests/unit/support.h"
 
 enum { SMALL_LAYERS = 3, SMALL_HEADS = 4, SMALL_KV_HEADS = 2, SMALL_HEAD_DIM = 6, SMALL_CONTEXT = 700 };
@@ -13,10 +14,11 @@ struct tensor_list {
     size_t bytes, data;
 };
 
-static inline void list_tensor(struct tensor_list *l, const char *name, int rows, int cols) {
-    size_t bytes = (size_t)rows * (size_t)cols * 4;
+static inline void list_tensor(struct tensor_list *l, const char *name, enum fkv_dtype dtype, int rows, int cols) {
+    static const char *const names[] = {[FKV_F32] = "F32", [FKV_F16] = "F16", [FKV_BF16] = "BF16"};
+    size_t bytes = (size_t)rows * (size_t)cols * fkv_dtype_bytes(dtype);
     l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes,
-                                 "%s\"%s\":{\"dtype\":\"F32\",\"shape\":", l->data ? "," : "{", name);
+                                 "%s\"%s\":{\"dtype\":\"%s\",\"shape\":", l->data ? "," : "{", name, names[dtype]);
     if (rows > 1)
         l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d,%d]", rows, cols);
     if (rows == 1) l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d]", cols);
@@ -26,7 +28,7 @@ static inline void list_tensor(struct tensor_list *l, const char *name, int rows
 }
 
 /* Weights are normal with deviation `scale`: large ones make states that float16 cannot hold. */
-static inline void write_small_model(const char *folder, double scale) {
+static inline void write_small_model(const char *folder, enum fkv_dtype dtype, double scale) {
     enum { DIM = 16, HIDDEN = 24, VOCAB = 50 };
     char path[400];
     assert_int_equal(mkdir(folder, 0777), 0);
@@ -53,18 +55,22 @@ static inline void write_small_model(const char *folder, double scale) {
                  {"mlp.up_proj", HIDDEN, DIM},
                  {"mlp.down_proj", DIM, HIDDEN}};
     struct tensor_list l = {0};
-    list_tensor(&l, "model.embed_tokens.weight", VOCAB, DIM);
-    list_tensor(&l, "model.norm.weight", 1, DIM);
+    list_tensor(&l, "model.embed_tokens.weight", dtype, VOCAB, DIM);
+    list_tensor(&l, "model.norm.weight", dtype, 1, DIM);
     for (int layer = 0; layer < SMALL_LAYERS; layer++)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
             char name[96];
             snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, parts[i].name);
-            list_tensor(&l, name, parts[i].rows, parts[i].cols);
+            list_tensor(&l, name, dtype, parts[i].rows, parts[i].cols);
         }
     l.header[l.bytes++] = '}';
     while (l.bytes % 8) l.header[l.bytes++] = ' ';
-    float *weights = malloc(l.data);
-    test_fill(weights, l.data / 4, 0, scale);
+    const size_t count = l.data / fkv_dtype_bytes(dtype);
+    float *numbers = malloc(count * sizeof *numbers);
+    void *weights = malloc(l.data);
+    test_fill(numbers, count, 0, scale);
+    fkv_from_f32(numbers, dtype, count, weights);
+    free(numbers);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_non_null(f = fopen(path, "wb"));
     uint64_t header_bytes = l.bytes;

@@ -16,7 +16,7 @@ static int make(void **state) {
     test_seed();
     test_make_folder(base);
     snprintf(model, sizeof model, "%s/model", base);
-    write_small_model(model, 0.5);
+    write_small_model(model, FKV_F32, 0.5);
     fkv_engine_options_default(&engine_options);
     engine_options.model = model;
     engine_options.backend = "cpu";
@@ -363,7 +363,7 @@ static void states_float16_cannot_hold_stop_the_run(void **state) {
     struct fkv_engine large;
     char folder[400];
     strcpy(folder, in_base("large-model"));
-    write_small_model(folder, 100);
+    write_small_model(folder, FKV_F32, 100);
     engine_options.model = folder;
     assert_ok(fkv_engine_open(&engine_options, &large, &err), err);
     struct fkv_engine usual = engine;
