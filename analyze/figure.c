@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/text_clean.h"
+
 static const double longest_side = 50; /* inches: 15000 pixels, half of what cairo can address */
 
 static int copy_text(char **out, const char *text, struct fkv_error *err) {

@@ -92,8 +92,6 @@ void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size
 /* Lines of at most `width`, broken at blanks (in the middle of a word where it must be): their number; painted downwards from baseline y unless f is NULL. */
 int fkv_text_wrapped(struct fkv_figure *f, cairo_t *cr, double x, double y, double width, double size,
                      enum fkv_anchor anchor, struct fkv_color color, const char *text);
-/* A malloc'd copy that is valid UTF-8 without control characters: what is not becomes '?'. NULL without memory. */
-char *fkv_text_clean(const char *text);
 
 /* figure_layout.c, figure_legend.c */
 void fkv_figure_layout(struct fkv_figure *f, cairo_t *cr);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/text_clean.h"
 #include "kernels/base/atomic_file.h"
 
 /* ------------------------------------------------------------------ PNG */

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/figure_parts.h"
 #include "analyze/report_parts.h"
+#include "analyze/text_clean.h"
 
 void fkv_html(FILE *out, const char *text) {
     char *clean = fkv_text_clean(text);

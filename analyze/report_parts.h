@@ -6,23 +6,9 @@
 #include <stdio.h>
 
 #include "analyze/report.h"
+#include "analyze/table.h"
 #include "capture/store/capture.h"
 #include "capture/store/h5.h"
-
-/* ---- tables of text (report_table.c) ---- */
-
-struct fkv_table {
-    int64_t rows; /* without the line of names */
-    int columns;
-    char **cell; /* [1 + rows, columns], row 0 the names; owned */
-    char *text;  /* what the cells point into; owned */
-};
-int fkv_table_read(const char *path, struct fkv_table *out, struct fkv_error *err);
-void fkv_table_free(struct fkv_table *c); /* harmless on a zeroed struct and a second time */
-/* -1 where there is no such column. */
-int fkv_table_column(const struct fkv_table *c, const char *name);
-const char *fkv_table_text(const struct fkv_table *c, int64_t row, int column);
-double fkv_table_number(const struct fkv_table *c, int64_t row, int column); /* NaN where it is no number */
 
 /* ---- the folder ---- */
 
@@ -67,7 +53,7 @@ struct fkv_spread {
 int fkv_spread_of(const double *x, int64_t count, struct fkv_spread *out, struct fkv_error *err);
 
 /* What the ratios per head lose beside a uniform one, means over heads, from gamma.csv; gamma.count 0 where there is none. (report_ratios.c) */
-enum { FKV_REPORT_LOSSES = 3 }; /* keys, values, the objective */
+enum { FKV_REPORT_LOSSES = 4 }; /* keys, values, the objective, the objective projected */
 struct fkv_report_losses {
     struct fkv_spread gamma;
     const char *label[FKV_REPORT_LOSSES];

@@ -4,6 +4,7 @@
 #include <png.h>
 
 #include "analyze/figure_parts.h"
+#include "analyze/text_clean.h"
 #include "kernels/base/atomic_file.h"
 
 enum { POINTS = 200 };

@@ -1,11 +1,11 @@
-/* Owns the reading of CSV files: a line of names, then rows with as many cells; quotes as RFC 4180 has them. A cell is taken apart in place, so a table costs its text
- * and a pointer per cell. */
-#include <errno.h>
+/* Owns the reading of CSV files (table.h). A cell is taken apart in place, so a table costs its text and a pointer per cell. */
+#include "analyze/table.h"
+
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report_parts.h"
 #include "kernels/base/atomic_file.h"
 
 enum { LARGEST = 256 << 20, MOST_COLUMNS = 256 };
