@@ -84,13 +84,17 @@ static int plan_rolling(const struct fkv_corpus *corpus, const struct fkv_protoc
     int64_t context = setting->trained_context;
     for (int64_t d = 0; d < corpus->document_count; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
-        int64_t scored = document->count < context ? document->count : context;
-        struct fkv_pass pass = {document->offset - 1, d, (int32_t)scored, 0, (int32_t)scored, prefix};
+        /* a BOS of the document's own is the prefix, not text that is scored: token ids may come without one */
+        bool own = document->count && corpus->tokens[document->offset] == setting->tokenizer_bos;
+        int64_t text = document->offset + own, count = document->count - own;
+        if (!count) continue;
+        int64_t scored = count < context ? count : context;
+        struct fkv_pass pass = {text - 1, d, (int32_t)scored, 0, (int32_t)scored, own ? -1 : prefix};
         if (add_pass(plan, pass, setting, err)) return FKV_FAILED;
-        while (scored < document->count) {
-            int64_t fresh = document->count - scored < context ? document->count - scored : context;
+        while (scored < count) {
+            int64_t fresh = count - scored < context ? count - scored : context;
             scored += fresh;
-            pass = (struct fkv_pass){.start = document->offset + scored - context - 1,
+            pass = (struct fkv_pass){.start = text + scored - context - 1,
                                      .document = d,
                                      .rows = (int32_t)context,
                                      .from = (int32_t)(context - fresh),
@@ -104,7 +108,7 @@ static int plan_rolling(const struct fkv_corpus *corpus, const struct fkv_protoc
 
 const struct fkv_protocol fkv_protocols[] = {
     {"whole", NULL, true, false, plan_whole},  {"stride", "s", false, true, plan_stride},
-    {"chunks", "c", true, false, plan_chunks}, {"rolling", NULL, false, false, plan_rolling},
+    {"chunks", "c", true, false, plan_chunks}, {"rolling", NULL, true, false, plan_rolling},
     {"blocks", "b", true, false, plan_blocks}, {NULL, NULL, false, false, NULL},
 };
 

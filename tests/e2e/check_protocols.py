@@ -214,7 +214,7 @@ def chunks(model, documents, limit, size):
 def rolling(model, documents, limit, _):
     """As lm-eval's get_rolling_token_windows with one token of context."""
     for d, ids in enumerate(documents):
-        ids = strip_bos(model, ids)[:limit]
+        ids = strip_bos(model, ids[:limit])
         prefix = model.bos if model.bos is not None else model.eos
         first = min(model.context, len(ids))
         yield [prefix] + ids[: first - 1], [(t, ids[t], d) for t in range(first)]
@@ -280,7 +280,7 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
     heads = model.layers * model.kv_heads
     mean, base = everything[:, 0].mean(), everything[:, 1].mean()
     se = bootstrap_se([u[:, 0].sum() for u in units], counts)
-    if name in ("stride", "rolling"):
+    if name == "stride":
         sizes = [len(strip_bos(model, ids)) for ids in documents]
     else:
         sizes = [len(ids) for ids in documents]

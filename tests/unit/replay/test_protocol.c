@@ -122,6 +122,15 @@ static void rolling_windows_are_those_of_lm_eval(void **state) {
     assert_pass(&plan.passes[3], 3 + 11, 1, 8, 4, 8, -1);
     assert_int_equal(plan.scored, 23);
     fkv_plan_free(&plan);
+    stream[3] = BOS; /* the tokenizer's: the same windows over the 19 tokens after it */
+    plan = make_plan(&corpus, "rolling", plain);
+    assert_int_equal(plan.count, 4);
+    assert_pass(&plan.passes[0], -1, 0, 3, 0, 3, BOS);
+    assert_pass(&plan.passes[1], 3, 1, 8, 0, 8, -1);
+    assert_pass(&plan.passes[2], 3 + 8, 1, 8, 0, 8, -1);
+    assert_pass(&plan.passes[3], 3 + 11, 1, 8, 5, 8, -1);
+    assert_int_equal(plan.scored, 22);
+    fkv_plan_free(&plan);
     struct fkv_protocol_setting without = plain;
     without.tokenizer_bos = without.bos = -1;
     plan = make_plan(&corpus, "rolling", without);
