@@ -139,8 +139,9 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
     int32_t *kept = calloc((size_t)count, sizeof *kept);
     if (!kept) return fkv_fail(err, "%s: out of memory", r->where);
     double sum = 0;
+    bool other_n = r->window && r->sinks >= 0 && r->window - r->sinks != n; /* --recent */
     for (int32_t i = 0; i < count; i++) {
-        if (r->retained)
+        if (r->retained && !other_n)
             kept[i] = r->retained[i];
         else if (r->uniform)
             kept[i] = fkv_retained_slots(r->gamma[i], n);

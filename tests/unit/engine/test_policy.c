@@ -62,14 +62,14 @@ static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
     fkv_policy_setup_free(&s);
 }
 
-static int setup_of_table(const char *json, int32_t window, int32_t sinks, struct fkv_policy_setup *s) {
+static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32_t recent, struct fkv_policy_setup *s) {
     char folder[256], path[300], gamma[310];
     snprintf(path, sizeof path, "%s/gamma.json", test_make_folder(folder));
     FILE *f = fopen(path, "w");
     fputs(json, f);
     fclose(f);
     snprintf(gamma, sizeof gamma, "@%s", path);
-    int status = setup_of("freqkv", window, sinks, 0, gamma, s);
+    int status = setup_of("freqkv", window, sinks, recent, gamma, s);
     test_remove_folder(folder);
     return status;
 }
@@ -80,34 +80,39 @@ static void tables_are_honoured_exactly(void **state) {
     const char *table = "{\"n_layers\":2,\"n_kv_heads\":3,\"window\":68,\"sinks\":4,"
                         "\"gamma\":[[0.25,0.5,0.75],[0.5,0.5,0.125]],\"retained\":[[16,32,48],[32,32,8]]}";
     const int32_t expected[6] = {16, 32, 48, 32, 32, 8};
-    assert_ok(setup_of_table(table, 0, -1, &s), err);
+    assert_ok(setup_of_table(table, 0, -1, 0, &s), err);
     assert_int_equal(s.window, 68);
     assert_memory_equal(s.retained, expected, sizeof expected);
     assert_close(s.gamma, 2.625 / 6, 1e-12, 0);
     fkv_policy_setup_free(&s);
-    assert_refused(setup_of_table(table, 100, -1, &s), err, "window: expected 100 as in --window, found 68");
-    assert_refused(setup_of_table(table, 68, 2, &s), err, "sinks: expected 2 as in --sinks, found 4");
+    const int32_t of_recent[6] = {12, 24, 36, 24, 24, 6}; /* n = 48: what is retained of 64 is no ratio of 48 */
+    assert_ok(setup_of_table(table, 0, -1, 16, &s), err);
+    assert_memory_equal(s.retained, of_recent, sizeof of_recent);
+    fkv_policy_setup_free(&s);
+    assert_refused(setup_of_table(table, 100, -1, 0, &s), err, "window: expected 100 as in --window, found 68");
+    assert_refused(setup_of_table(table, 68, 2, 0, &s), err, "sinks: expected 2 as in --sinks, found 4");
 }
 
 static void malformed_tables_are_refused_by_field(void **state) {
     (void)state;
     struct fkv_policy_setup s;
-    assert_refused(setup_of_table("{\"n_layers\":3,\"gamma\":0.5}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{\"n_layers\":3,\"gamma\":0.5}", 64, 4, 0, &s), err,
                    "n_layers: expected the model's 2, found 3");
-    assert_refused(setup_of_table("{\"n_kv_heads\":8,\"gamma\":0.5}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{\"n_kv_heads\":8,\"gamma\":0.5}", 64, 4, 0, &s), err,
                    "n_kv_heads: expected the model's 3, found 8");
-    assert_refused(setup_of_table("{}", 64, 4, &s), err, "gamma: expected a table");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,0.5]]}", 64, 4, &s), err, "gamma: expected 2 layers, found 1");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{}", 64, 4, 0, &s), err, "gamma: expected a table");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+                   "gamma: expected 2 layers, found 1");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
                    "gamma[0]: expected 3 KV heads, found 2");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, &s), err, "gamma[0][2]");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err, "gamma[0][2]");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
                    "gamma[0][2]: expected a number");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, &s), err, "retained[0][0]");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, 0, &s), err, "retained[0][0]");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, 0, &s), err,
                    "expected 1 to 59 retained slots of 60");
-    assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, &s), err, "gamma.json");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, 0, &s), err, "gamma.json");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, 0, &s), err,
                    "text_sha256[0]: expected 64 hex digits");
 }
 
