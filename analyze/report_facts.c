@@ -67,9 +67,9 @@ static int read_axes(struct fkv_h5_reader *h5, const char *group, struct fkv_rep
     snprintf(name, sizeof name, "%s/power", group);
     if (fkv_h5_shape(h5, name, &rank, dims, found, err)) return FKV_FAILED;
     if (!*found) return FKV_OK;
-    for (int i = 0; i < rank; i++)
-        if (rank != 3 || dims[i] < 1 || dims[i] > 1 << 24)
-            return fkv_fail(err, "%s: expected [layers, heads, n], found another shape", name);
+    bool fits = rank == 3;
+    for (int i = 0; fits && i < rank; i++) fits = dims[i] >= 1 && dims[i] <= 1 << 24;
+    if (!fits) return fkv_fail(err, "%s: expected [layers, heads, n], found another shape", name);
     if (dims[2] < 2) return fkv_fail(err, "%s: expected 2 frequencies or more, found %lld", name, (long long)dims[2]);
     s->layers = (int32_t)dims[0], s->heads = (int32_t)dims[1], s->n = (int32_t)dims[2];
     snprintf(name, sizeof name, "%s/layer_index", group);

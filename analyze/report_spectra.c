@@ -24,6 +24,16 @@ static double cell(const struct bands *b, int64_t row, int column) {
     return fkv_table_number(&b->csv, row, b->column[column]);
 }
 
+/* Which layer or head a row is about. */
+static int number_at(const struct bands *b, int column, json_t *list, struct fkv_error *err) {
+    double number = cell(b, b->row, column);
+    if (!(fabs(number) < 0x1p31 && number == floor(number)))
+        return fkv_fail(err, "%s: row %lld: %s: expected an integer, found \"%.20s\"", b->path, (long long)b->row + 1,
+                        column_names[column], fkv_table_text(&b->csv, b->row, b->column[column]));
+    json_array_append_new(list, json_integer((json_int_t)number));
+    return FKV_OK;
+}
+
 /* Does row + 1 go on with what `row` is about, up to and including `column`? */
 static bool goes_on(const struct bands *b, int64_t row, int column) {
     if (row + 1 >= b->csv.rows) return false;
@@ -76,7 +86,7 @@ static int take_layer(struct bands *b, json_t *frequency, json_t *head, json_t *
     for (int i = 0; i < 3; i++)
         if (into[i]) json_array_append_new(into[i], rows[i] = json_array());
     while (more) {
-        if (first) json_array_append_new(head, json_integer((json_int_t)cell(b, b->row, HEAD)));
+        if (first && number_at(b, HEAD, head, err)) return FKV_FAILED;
         if (take_head(b, frequency, layer_dc, rows, err)) return FKV_FAILED;
         more = goes_on(b, b->row - 1, LAYER);
     }
@@ -123,8 +133,7 @@ static int take_state(struct fkv_report *r, struct bands *b, json_t *spectra, st
     if (into[1]) json_object_set_new(object, "se", into[1]);
     if (into[2]) json_object_set_new(object, "null", into[2]);
     for (bool more = true; more; more = goes_on(b, b->row - 1, STATE)) {
-        json_array_append_new(layer, json_integer((json_int_t)cell(b, b->row, LAYER)));
-        if (take_layer(b, frequency, head, dc, into, err)) return FKV_FAILED;
+        if (number_at(b, LAYER, layer, err) || take_layer(b, frequency, head, dc, into, err)) return FKV_FAILED;
     }
     for (int i = 0; i < r->states; i++) {
         const struct fkv_report_shares *s = &r->shares[i];

@@ -8,6 +8,8 @@
 
 #include "analyze/columns.h"
 
+enum { MOST_HEADS = 1 << 20 };
+
 static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value, size_t bytes,
                     bool required, struct fkv_error *err) {
     bool found;
@@ -54,9 +56,12 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
                           {"window", &run->window},   {"sinks", &run->sinks},         {"mass_bias", &run->mass_bias}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         if (fkv_column_integer(r, "/", integers[i].name, i < 3, integers[i].value, err)) return FKV_FAILED;
-    if (run->layers < 1 || run->kv_heads < 1 || run->layers > 1 << 16 || run->kv_heads > 1 << 16)
-        return fkv_fail(err, "attributes n_layers and n_kv_heads: expected numbers from 1 to 65536, found %d and %d",
-                        run->layers, run->kv_heads);
+    if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > MOST_HEADS)
+        return fkv_fail(err, "attributes n_layers and n_kv_heads: expected 1 to %d heads, found %d layers of %d",
+                        MOST_HEADS, run->layers, run->kv_heads);
+    if (run->window < 0 || run->sinks < 0)
+        return fkv_fail(err, "attributes window and sinks: expected numbers from 0 on, found %d and %d", run->window,
+                        run->sinks);
     struct {
         const char *name;
         double *value;
@@ -157,6 +162,10 @@ int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err) {
     if (!status)
         status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)run->layers * run->kv_heads, false,
                                    &run->retained, err);
+    for (int32_t i = 0; !status && run->retained && i < run->layers * run->kv_heads; i++)
+        if (run->retained[i] < 1)
+            status = fkv_fail(err, "/retained: layer %d, KV head %d: expected 1 slot or more, found %d",
+                              i / run->kv_heads, i % run->kv_heads, run->retained[i]);
     fkv_h5_close(r);
     if (!status) return FKV_OK;
     fkv_run_free(run);

@@ -175,13 +175,32 @@ static bool exists(hid_t file, const char *path) {
     return true;
 }
 
+/* Opens a dataset whose elements the file really holds; *id is H5I_INVALID_HID when there is none. A file of a kilobyte can declare terabytes that were never written, and whoever
+ * reads asks for memory by the shape. Deflate, the densest filter that HDF5 brings along, makes at most 1032 bytes of one. */
+static int find(struct fkv_h5_reader *r, const char *dataset, hid_t *id, int *rank, hsize_t sizes[8],
+                struct fkv_error *err) {
+    enum { DENSEST = 1032 };
+    *id = H5I_INVALID_HID;
+    if (!exists(r->file, dataset)) return FKV_OK;
+    if (fkv_hdf_find(r->file, dataset, id, rank, sizes, err)) return fkv_error_prefix(err, "%s", r->path);
+    if (*id < 0) return FKV_OK;
+    hid_t type = H5Dget_type(*id);
+    int64_t bytes = (int64_t)H5Tget_size(type);
+    bool beyond = false;
+    for (int i = 0; i < *rank; i++) beyond |= __builtin_mul_overflow(bytes, sizes[i], &bytes);
+    H5Tclose(type);
+    if (!beyond && bytes / DENSEST <= (int64_t)H5Dget_storage_size(*id)) return FKV_OK;
+    H5Dclose(*id);
+    *id = H5I_INVALID_HID;
+    return fkv_fail(err, "%s: %s: its shape asks for more than the file holds", r->path, dataset);
+}
+
 int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_t dims[8], bool *found,
                  struct fkv_error *err) {
     hid_t id = H5I_INVALID_HID;
     hsize_t sizes[8];
     *found = false;
-    if (!exists(r->file, dataset)) return FKV_OK;
-    if (fkv_hdf_find(r->file, dataset, &id, rank, sizes, err)) return fkv_error_prefix(err, "%s", r->path);
+    if (find(r, dataset, &id, rank, sizes, err)) return FKV_FAILED;
     *found = id >= 0;
     if (id < 0) return FKV_OK;
     for (int i = 0; i < *rank; i++) dims[i] = (int64_t)sizes[i];
@@ -194,14 +213,12 @@ int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type ty
     hid_t id = H5I_INVALID_HID;
     hsize_t sizes[8];
     int rank = 0;
-    if (exists(r->file, dataset) && fkv_hdf_find(r->file, dataset, &id, &rank, sizes, err))
-        return fkv_error_prefix(err, "%s", r->path);
+    if (find(r, dataset, &id, &rank, sizes, err)) return FKV_FAILED;
     if (id < 0) return fkv_fail(err, "%s: %s: expected a dataset, found nothing", r->path, dataset);
     int64_t count = 1;
-    bool beyond = false;
-    for (int i = 0; i < rank; i++) beyond |= __builtin_mul_overflow(count, sizes[i], &count);
+    for (int i = 0; i < rank; i++) count *= (int64_t)sizes[i];
     int status = FKV_OK;
-    if (beyond || count != elements)
+    if (count != elements)
         status = fkv_fail(err, "%s: %s: expected %lld elements, found %lld", r->path, dataset, (long long)elements,
                           (long long)count);
     else if (count && H5Dread(id, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)

@@ -29,7 +29,8 @@ void fkv_h5_abandon(struct fkv_h5_writer *w);                      /* removes wh
 struct fkv_h5_reader;
 int fkv_h5_open(const char *path, struct fkv_h5_reader **out, struct fkv_error *err);
 void fkv_h5_close(struct fkv_h5_reader *r);
-/* Dims into dims[8], rank into *rank; *found false when there is no such dataset. */
+/* Dims into dims[8], rank into *rank; *found false when there is no such dataset. A shape that asks for more than the file can hold is refused, so memory may be asked for by what comes back, whose
+ * product fits an int64_t. */
 int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_t dims[8], bool *found,
                  struct fkv_error *err);
 int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type, int64_t elements, void *data,

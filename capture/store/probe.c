@@ -10,7 +10,7 @@
 
 #include "capture/store/h5.h"
 
-enum { PROBE_FORMAT_VERSION = 1, MOST_CHANGES = 1 << 20 };
+enum { PROBE_FORMAT_VERSION = 1, MOST_CHANGES = 1 << 20, MOST_HEADS = 1 << 20 };
 
 static const struct {
     const char *name;
@@ -237,6 +237,20 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
             return FKV_FAILED;
         *(int32_t *)(void *)((char *)p + integers[i].offset) = (int32_t)value;
     }
+    if ((int64_t)p->layers * p->kv_heads <= MOST_HEADS) return FKV_OK;
+    return fkv_fail(err, "%s: expected at most %d heads, found %d layers of %d", path, MOST_HEADS, p->layers,
+                    p->kv_heads);
+}
+
+static int check_change(const struct fkv_probe *p, int32_t i, const char *path, struct fkv_error *err) {
+    const struct fkv_probe_change *c = &p->changes[i];
+    const bool band = c->kind == FKV_PROBE_FILTER || c->kind == FKV_PROBE_NOISE;
+    if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers || c->kv_head < -1 ||
+        c->kv_head >= p->kv_heads || c->states < 0 || c->states > (FKV_PROBE_KEY | FKV_PROBE_VALUE))
+        return fkv_fail(err, "%s: change %d: kind %d, layer %d, KV head %d, states %d: out of range", path, i, c->kind,
+                        c->layer, c->kv_head, c->states);
+    if (band && !(c->low >= 0 && c->low <= c->high && c->high <= 1))
+        return fkv_fail(err, "%s: change %d: expected a band within 0 and 1, found %g to %g", path, i, c->low, c->high);
     return FKV_OK;
 }
 
@@ -259,16 +273,34 @@ static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
     }
     if (!status) status = fkv_h5_get(r, "/changes/label", FKV_H5_U8, (int64_t)count * FKV_PROBE_LABEL, values, err);
     for (int32_t i = 0; i < count && !status; i++) {
-        const struct fkv_probe_change *c = &p->changes[i];
         memcpy(p->changes[i].label, values + (size_t)i * FKV_PROBE_LABEL, FKV_PROBE_LABEL);
         p->changes[i].label[FKV_PROBE_LABEL - 1] = 0;
-        if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers || c->kv_head < -1 ||
-            c->kv_head >= p->kv_heads)
-            status = fkv_fail(err, "%s: change %d: kind %d, layer %d, KV head %d: out of range", path, i, c->kind,
-                              c->layer, c->kv_head);
+        status = check_change(p, i, path, err);
     }
     free(values);
     return status;
+}
+
+/* Shapes are looked at before memory is asked for: a number at the root must not decide how much. */
+static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group, const char *path,
+                        struct fkv_error *err) {
+    const struct fkv_probe_window none = {0};
+    struct array arrays[ARRAYS];
+    list_arrays(p, &none, arrays);
+    for (int i = 0; i < ARRAYS; i++) {
+        char name[96];
+        int rank = 0;
+        int64_t dims[8] = {0};
+        bool found;
+        snprintf(name, sizeof name, "%s/%s", group, arrays[i].name);
+        if (fkv_h5_shape(r, name, &rank, dims, &found, err)) return FKV_FAILED;
+        if (!found || rank != (arrays[i].dims[1] ? 2 : 1) || dims[0] != arrays[i].dims[0] ||
+            (rank == 2 && dims[1] != arrays[i].dims[1]))
+            return fkv_fail(err, "%s: %s: expected %lld x %lld numbers, found %s", path, name,
+                            (long long)arrays[i].dims[0], (long long)(arrays[i].dims[1] ? arrays[i].dims[1] : 1),
+                            found ? "another shape" : "nothing");
+    }
+    return FKV_OK;
 }
 
 static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group,
@@ -278,7 +310,8 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     int rank;
     int64_t dims[8], value;
     bool found;
-    if (fkv_probe_window_create(p, window, err)) return FKV_FAILED;
+    *window = (struct fkv_probe_window){0};
+    if (check_shapes(r, p, group, path, err) || fkv_probe_window_create(p, window, err)) return FKV_FAILED;
     if (get_text(r, group, "name", window->name, sizeof window->name, path, err) ||
         get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path, err) ||
         get_integer(r, group, "document", 0, INT32_MAX, &value, path, err) ||

@@ -120,7 +120,7 @@ static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **s
     fputs("policy,tokens,tflops\nfull,10\n", f);
     fclose(f);
     assert_int_equal(plot(table, NULL), 1);
-    assert_true(said("line 2: expected 3 cells as in the header, found 2"));
+    assert_true(said("row 1: expected 3 cells, found 2"));
     f = fopen(table, "w");
     fputs("policy,tokens\nfull,10\n", f);
     fclose(f);
@@ -161,6 +161,22 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     made_write_run(&r, named(other, "b/whole.h5"));
     assert_int_equal(plot(run, other), 1);
     assert_true(said("expected runs of one model, found 111111111111 and 333333333333"));
+    r.retained = 0;
+    made_write_run(&r, named(run, "nothing.h5"));
+    assert_int_equal(plot(run, NULL), 1);
+    assert_true(said("/retained: layer 0, KV head 0: expected 1 slot or more, found 0"));
+    r.retained = 10, r.sinks = -1;
+    made_write_run(&r, named(run, "below.h5"));
+    assert_int_equal(plot(run, NULL), 1);
+    assert_true(said("window and sinks: expected numbers from 0 on, found 36 and -1"));
+    r.sinks = 4, r.layers = 1 << 20, r.heads = 2;
+    struct fkv_h5_writer *w;
+    struct fkv_error err;
+    assert_ok(fkv_h5_create(named(run, "many.h5"), &w, &err), err);
+    made_put_run(w, &r);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_int_equal(plot(run, NULL), 1);
+    assert_true(said("expected 1 to 1048576 heads, found 1048576 layers of 2"));
 }
 
 /* By the formula, from the numbers that were put in. */

@@ -444,6 +444,10 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
     finish_results(w);
     assert_refused(fkv_report_write(folder, &o, &err), err, "/spectrum/key/power: expected [layers, heads, n]");
     w = begin_results();
+    put(w, "/spectrum/key/power", FKV_H5_F64, 0, NULL, few); /* a lone number has no axes to look at */
+    finish_results(w);
+    assert_refused(fkv_report_write(folder, &o, &err), err, "/spectrum/key/power: expected [layers, heads, n]");
+    w = begin_results();
     put_errors(w, "key");
     finish_results(w);
     put_file("spectrum.csv", "state,layer\nkey,0\n");
@@ -455,6 +459,9 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
     put_file("spectrum.csv",
              "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nother,0,0,0,1,0,1,1,1\n");
     assert_refused(fkv_report_write(folder, &o, &err), err, "found \"other\"");
+    put_file("spectrum.csv",
+             "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nkey,x,0,0,1,0,1,1,1\n");
+    assert_refused(fkv_report_write(folder, &o, &err), err, "row 1: layer: expected an integer, found \"x\"");
     char path[400], after[200] = "";
     path_of(path, "report.html");
     FILE *f = fopen(path, "r");

@@ -1,4 +1,5 @@
 /* Runs and results: what is put comes back, whole or not at all. */
+#include <hdf5.h>
 #include <unistd.h>
 
 #include "capture/store/h5.h"
@@ -114,10 +115,52 @@ static void files_appear_whole_or_not_at_all(void **state) {
     test_remove_folder(base);
 }
 
+/* What a file declares and never wrote: whoever reads asks for memory by the shape, so the shape alone must not decide how much. */
+static void a_shape_beyond_what_the_file_holds_is_refused(void **state) {
+    (void)state;
+    static const hsize_t shapes[][2] = {
+        {1 << 20, 1 << 10}, {(hsize_t)1 << 40, (hsize_t)1 << 40}, {(hsize_t)1 << 62, 0}};
+    const hsize_t chunk[2] = {1, 1}, filled[2] = {1000, 1000};
+    static double zeros[1000000];
+    struct fkv_error err;
+    struct fkv_h5_reader *r;
+    char base[256], path[300], name[8];
+    snprintf(path, sizeof path, "%s/x.h5", test_make_folder(base));
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), list = H5Pcreate(H5P_DATASET_CREATE);
+    for (int i = 0; i < 4; i++) { /* the last is as dense as it gets, and whole */
+        snprintf(name, sizeof name, "%d", i);
+        H5Pset_chunk(list, 2, i < 3 ? chunk : filled);
+        if (i == 3) H5Pset_deflate(list, 9);
+        hid_t space = H5Screate_simple(2, i < 3 ? shapes[i] : filled, NULL);
+        hid_t dataset = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+        assert_true(dataset >= 0);
+        if (i == 3) assert_true(H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, zeros) >= 0);
+        H5Dclose(dataset), H5Sclose(space);
+    }
+    H5Pclose(list), H5Fclose(file);
+    assert_ok(fkv_h5_open(path, &r, &err), err);
+    for (int i = 0; i < 4; i++) {
+        int rank;
+        int64_t dims[8];
+        bool found;
+        snprintf(name, sizeof name, "%d", i);
+        if (i < 3) {
+            assert_refused(fkv_h5_shape(r, name, &rank, dims, &found, &err), err, "asks for more than the file holds");
+            assert_refused(fkv_h5_get(r, name, FKV_H5_F64, 1, zeros, &err), err, "asks for more than the file holds");
+        } else {
+            assert_ok(fkv_h5_shape(r, name, &rank, dims, &found, &err), err);
+            assert_ok(fkv_h5_get(r, name, FKV_H5_F64, 1000000, zeros, &err), err);
+        }
+    }
+    fkv_h5_close(r);
+    test_remove_folder(base);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_and_rank_comes_back),
         cmocka_unit_test(files_appear_whole_or_not_at_all),
+        cmocka_unit_test(a_shape_beyond_what_the_file_holds_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

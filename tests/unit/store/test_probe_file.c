@@ -1,4 +1,6 @@
 /* PROBE.h5: what is written comes back to the last bit, and what is no probe is refused by name. */
+#include <hdf5.h>
+
 #include "capture/store/h5.h"
 #include "capture/store/probe.h"
 #include "tests/unit/support.h"
@@ -43,6 +45,8 @@ static struct fkv_probe random_probe(int64_t windows) {
                                                  .truncation = test_between(-1, 1),
                                                  .squeezed = test_between(-1, 1),
                                                  .fewer = test_between(-1, 1)};
+        if (p.changes[i].kind == FKV_PROBE_FILTER || p.changes[i].kind == FKV_PROBE_NOISE)
+            p.changes[i].high = 1; /* a band; NaN elsewhere */
         snprintf(p.changes[i].label, FKV_PROBE_LABEL, "change %d \xce\xb3", i);
     }
     p.windows = calloc((size_t)windows, sizeof *p.windows);
@@ -127,6 +131,52 @@ static void what_differs_between_two_experiments_is_named(void **state) {
     fkv_probe_free(&p);
 }
 
+/* Found by tests/fuzz/fuzz_probe.c: what a reader of changes would index or multiply by. */
+static void changes_out_of_range_are_refused(void **state) {
+    (void)state;
+    struct fkv_probe p = random_probe(1), found;
+    const struct fkv_probe_change band = {.kind = FKV_PROBE_FILTER, .layer = -1, .kv_head = -1, .states = 3, .high = 1};
+    struct {
+        struct fkv_probe_change change;
+        const char *words;
+    } cases[] = {{band, "states 4: out of range"},
+                 {band, "states -1: out of range"},
+                 {band, "expected a band within 0 and 1, found nan to 1"},
+                 {band, "expected a band within 0 and 1, found 0.5 to 0.25"},
+                 {band, "expected a band within 0 and 1, found 0 to 1e+300"}};
+    cases[0].change.states = 4, cases[1].change.states = -1, cases[2].change.low = NAN;
+    cases[3].change.low = 0.5, cases[3].change.high = 0.25, cases[4].change.high = 1e300;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        p.changes[0] = cases[i].change;
+        assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
+        assert_refused(fkv_probe_read(path, &found, &err), err, cases[i].words);
+        unlink(path);
+    }
+    fkv_probe_free(&p);
+}
+
+/* Sizes at the root that the arrays do not have: refused by shape, before gigabytes are asked for and filled. */
+static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *words;
+        int32_t value;
+    } cases[] = {{"score", "expected", 1 << 28},
+                 {"prefix", "/documents/000000/tokens: expected", 1 << 28},
+                 {"n_layers", "expected at most 1048576 heads", 1 << 16}};
+    struct fkv_probe p = random_probe(1), found;
+    p.kv_heads = 1 << 5;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
+        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), attribute = H5Aopen(file, cases[i].name, H5P_DEFAULT);
+        assert_true(H5Awrite(attribute, H5T_NATIVE_INT32, &cases[i].value) >= 0);
+        H5Aclose(attribute), H5Fclose(file);
+        assert_refused(fkv_probe_read(path, &found, &err), err, cases[i].words);
+        unlink(path);
+    }
+    fkv_probe_free(&p);
+}
+
 static void files_that_are_no_probes_are_refused(void **state) {
     (void)state;
     struct fkv_probe p = random_probe(1), found;
@@ -162,6 +212,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_probe_comes_back_as_it_was),
         cmocka_unit_test(what_differs_between_two_experiments_is_named),
+        cmocka_unit_test(changes_out_of_range_are_refused),
+        cmocka_unit_test(sizes_that_the_arrays_do_not_have_are_refused),
         cmocka_unit_test(files_that_are_no_probes_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
