@@ -3,11 +3,13 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "analyze/columns.h"
 #include "capture/store/h5.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
@@ -103,21 +105,21 @@ static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_i
                         struct fkv_error *err) {
     const char *link = groups[LINK].name;
     char sha[128] = "";
-    double n = 0, skip = 0;
+    int32_t n = 0, skip = 0;
     bool found;
     if (fkv_h5_get_string(reader, "/", "capture_sha256", sha, sizeof sha, &found, err) ||
-        fkv_h5_get_double(reader, "/", "segment_length", &n, &found, err) ||
-        fkv_h5_get_double(reader, "/", "skip_sinks", &skip, &found, err))
+        fkv_column_integer(reader, "/", "segment_length", false, &n, err) ||
+        fkv_column_integer(reader, "/", "skip_sinks", false, &skip, err))
         return FKV_FAILED;
     const char *advice = "choose another --out, or remove that file";
     if (strcmp(sha, intent->capture_sha256))
         return fkv_fail(err, "%s/results.h5: holds /%s of capture %.12s, this is capture %.12s; %s", intent->folder,
                         other, sha, intent->capture_sha256, advice);
     if (!strcmp(other, link) || !strcmp(intent->group, link)) return FKV_OK;
-    if ((int32_t)n != intent->n || (int32_t)skip != intent->skip_sinks)
+    if (n != intent->n || skip != intent->skip_sinks)
         return fkv_fail(
             err, "%s/results.h5: holds /%s of segments of %d tokens after %d sinks, this run has %d after %d; %s",
-            intent->folder, other, (int)n, (int)skip, intent->n, intent->skip_sinks, advice);
+            intent->folder, other, n, skip, intent->n, intent->skip_sinks, advice);
     return FKV_OK;
 }
 
@@ -347,6 +349,9 @@ static int put_cut(struct fkv_h5_writer *w, const char *folder, const struct fkv
         double there = (double)own[i].value;
         bool found;
         if (reader) status = fkv_h5_get_double(reader, "/", own[i].name, &there, &found, err);
+        if (!status && !(fabs(there) <= 0x1p53))
+            status =
+                fkv_fail(err, "%s/results.h5: attribute %s: expected an integer, found %g", folder, own[i].name, there);
         if (!status) status = fkv_h5_put_int(w, "/", own[i].name, (int64_t)there, err);
     }
     if (reader) fkv_h5_close(reader);

@@ -1,165 +1,16 @@
-/* The capture reader over files of any structure.
- *
- * Raw bytes are of no use here: libhdf5 1.10 itself crashes, loops and loses memory on hostile ones (its own fuzzers' findings fill CVE lists), and all of that
- * would hide ours. So the bytes drive the shape of a well-formed HDF5 file, level by level: which groups, attributes and datasets there are, of which types, ranks, sizes,
- * layouts and contents. Most choices are the right ones, so that the reader gets deep; every one can be wrong. Damaged bytes are tested in
- * tests/unit/store/test_capture_refusals.c (truncation, flipped bits). Includes hdf5.h because it must write what the store would not. */
-#include <hdf5.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
+/* The capture reader over files of any structure (hdf_file.h). Damaged bytes are tested in tests/unit/store/test_capture_refusals.c (truncation, flipped bits). */
 #include "capture/store/capture.h"
 #include "capture/store/h5.h"
+#include "tests/fuzz/hdf_file.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned int seed);
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
-
-enum { MOST_ELEMENTS = 4096, MOST_TOKENS = 4096 };
-static char path[64];
-static double contents[MOST_ELEMENTS];
-
-/* ---- choices ---- */
-
-struct choices {
-    const uint8_t *at;
-    size_t left;
-};
-
-/* 0 when the input has run out, so that the rest of the file is as it should be. */
-static unsigned choose(struct choices *c) {
-    if (!c->left) return 0;
-    c->left--;
-    return *c->at++;
-}
-
-/* One choice in 16 is a wrong one; *which then says which. */
-static bool wrong(struct choices *c, unsigned *which) {
-    unsigned byte = choose(c);
-    if ((byte & 15) != 15) return false;
-    *which = byte >> 4;
-    return true;
-}
-
-/* ---- attributes ---- */
-
-enum kind { NUMBER, NUMBERS, TEXT };
-struct attribute {
-    const char *name;
-    enum kind kind;
-    double value;
-    int count;
-    const char *text;
-};
-
-static void put(hid_t object, const char *name, hid_t type, hid_t memory, hid_t space, const void *data) {
-    hid_t a = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    if (a >= 0) {
-        H5Awrite(a, memory, data);
-        H5Aclose(a);
-    }
-    H5Sclose(space);
-}
-
-static void put_text(hid_t object, const char *name, const char *text, bool variable) {
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, variable ? H5T_VARIABLE : strlen(text) + 1);
-    if (variable) H5Tset_cset(type, H5T_CSET_UTF8);
-    put(object, name, type, type, H5Screate(H5S_SCALAR), variable ? (const void *)&text : text);
-    H5Tclose(type);
-}
-
-static void put_numbers(hid_t object, const char *name, hid_t type, double value, int count) {
-    double values[16];
-    hsize_t n = (hsize_t)(count > 16 ? 16 : count);
-    for (int i = 0; i < 16; i++) values[i] = value + i;
-    put(object, name, type, H5T_NATIVE_DOUBLE, count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &n, NULL),
-        values);
-}
-
-static void put_attribute(struct choices *c, hid_t object, const struct attribute *a) {
-    static const double odd[] = {0, -1, 1e9, 3, 65536, 2147483647, -9e18, 0.5};
-    unsigned which = 0;
-    const int count = a->kind == NUMBERS ? a->count : -1;
-    if (!wrong(c, &which)) {
-        if (a->kind == TEXT)
-            put_text(object, a->name, a->text, true);
-        else
-            put_numbers(object, a->name, H5T_STD_I64LE, a->value, count);
-        return;
-    }
-    switch (which) {
-    case 0: return; /* left out */
-    case 1: put_text(object, a->name, "f16", true); return;
-    case 2: put_text(object, a->name, "\xff\xfe", false); return;
-    case 3: put_numbers(object, a->name, H5T_IEEE_F32BE, NAN, count); return;
-    case 4: put_numbers(object, a->name, H5T_STD_U8LE, a->value, 3); return;
-    case 5: put_numbers(object, a->name, H5T_STD_I32BE, a->value, 1); return;
-    case 6: put(object, a->name, H5T_STD_I32LE, H5T_NATIVE_INT, H5Screate(H5S_NULL), NULL); return;
-    case 7: put_text(object, a->name, "", false); return;
-    default: put_numbers(object, a->name, H5T_STD_I64LE, odd[which - 8], count); return;
-    }
-}
-
-/* ---- datasets ---- */
-
-static hid_t half(void) {
-    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-    H5Tset_fields(type, 15, 10, 5, 0, 10);
-    H5Tset_size(type, 2);
-    H5Tset_ebias(type, 15);
-    return type;
-}
-
-static void put_dataset(struct choices *c, hid_t group, const char *name, hid_t usual, int rank, const hsize_t *right) {
-    hsize_t dims[8] = {1, 1, 1, 1, 1, 1, 1, 1}, elements = 1;
-    unsigned which = 0;
-    memcpy(dims, right, (size_t)rank * sizeof *dims);
-    if (wrong(c, &which)) rank = (int)(which % 7);
-    for (int i = 0; i < rank; i++) {
-        if (wrong(c, &which)) dims[i] = which;
-        elements *= dims[i];
-    }
-    if (elements > MOST_ELEMENTS) return;
-    const hid_t types[] = {H5T_IEEE_F32LE, H5T_IEEE_F64LE, H5T_IEEE_F32BE, H5T_STD_U16LE,
-                           H5T_STD_I32LE,  H5T_STD_I64BE,  H5T_STD_U16BE,  H5T_STD_I8LE};
-    hid_t halves = half(), type = usual < 0 ? halves : usual;
-    if (wrong(c, &which)) type = which < 8 ? types[which] : which < 12 ? halves : H5T_C_S1;
-    hid_t list = H5Pcreate(H5P_DATASET_CREATE);
-    unsigned layout = choose(c) & 7;
-    if (layout > 3 && elements && rank) {
-        hsize_t chunk[8];
-        for (int i = 0; i < rank; i++) chunk[i] = 1 + choose(c) % dims[i];
-        H5Pset_chunk(list, rank, chunk);
-        if (layout > 5) H5Pset_deflate(list, 1);
-        if (layout > 4) H5Pset_fletcher32(list);
-    }
-    hid_t space = rank ? H5Screate_simple(rank, dims, NULL) : H5Screate(H5S_SCALAR);
-    hid_t dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
-    if (dataset >= 0) {
-        unsigned marked = choose(c);
-        if (type == H5T_STD_U16LE && marked != 15) put_text(dataset, "dtype", "bf16", marked & 1);
-        if (type != H5T_C_S1) {
-            contents[0] = wrong(c, &which) ? (which & 1 ? NAN : 1e300) : 1;
-            H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, contents);
-        }
-        H5Dclose(dataset);
-    }
-    H5Sclose(space);
-    H5Pclose(list);
-    H5Tclose(halves);
-}
+enum { MOST_TOKENS = 4096 };
 
 /* ---- the file ---- */
 
 static const hsize_t layers = 2, heads = 2, tokens = 12, head_dim = 4, group_size = 2, segment = 5;
 
 static void put_spectra(struct choices *c, hid_t document) {
-    hid_t spectra = H5Gcreate2(document, "spectra", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t spectra = put_group(document, "spectra");
     for (int s = 0; s < FKV_STATES; s++) {
         if (choose(c) & 1) continue;
         const hsize_t h = s == FKV_STATE_QUERY ? heads * group_size : heads;
@@ -167,13 +18,13 @@ static void put_spectra(struct choices *c, hid_t document) {
         const struct attribute attributes[] = {{"segment_length", NUMBER, (double)segment, 0, NULL},
                                                {"skip_sinks", NUMBER, 4, 0, NULL},
                                                {"segments", NUMBER, 1, 0, NULL}};
-        hid_t group = H5Gcreate2(spectra, fkv_state_names[s], H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-        for (int i = 0; i < 3; i++) put_attribute(c, group, &attributes[i]);
-        put_dataset(c, group, "power_sum", H5T_IEEE_F64LE, 3, dims);
-        put_dataset(c, group, "power_sum_of_squares", H5T_IEEE_F64LE, 3, dims);
-        put_dataset(c, group, "normalised_sum", H5T_IEEE_F64LE, 3, dims);
-        put_dataset(c, group, "channel_mean_sum", H5T_IEEE_F64LE, 3, means);
-        put_dataset(c, group, "energy_sum", H5T_IEEE_F64LE, 2, dims);
+        hid_t group = put_group(spectra, fkv_state_names[s]);
+        put_attributes(c, group, attributes, 3);
+        put_dataset(c, group, "power_sum", H5T_IEEE_F64LE, 3, dims, 0, 100);
+        put_dataset(c, group, "power_sum_of_squares", H5T_IEEE_F64LE, 3, dims, 0, 100);
+        put_dataset(c, group, "normalised_sum", H5T_IEEE_F64LE, 3, dims, 0, 100);
+        put_dataset(c, group, "channel_mean_sum", H5T_IEEE_F64LE, 3, means, 0, 100);
+        put_dataset(c, group, "energy_sum", H5T_IEEE_F64LE, 2, dims, 0, 100);
         H5Gclose(group);
     }
     H5Gclose(spectra);
@@ -186,12 +37,11 @@ static void put_document(struct choices *c, hid_t file, const char *place) {
                                            {"n_tokens", NUMBER, (double)tokens, 0, NULL},
                                            {"offset", NUMBER, 0, 0, NULL},
                                            {"beyond_trained_context", NUMBER, 0, 0, NULL}};
-    hid_t group = strcmp(place, "/") ? H5Gcreate2(file, place, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)
-                                     : H5Gopen2(file, "/", H5P_DEFAULT);
-    for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) put_attribute(c, group, &attributes[i]);
+    hid_t group = strcmp(place, "/") ? put_group(file, place) : H5Gopen2(file, "/", H5P_DEFAULT);
+    put_attributes(c, group, attributes, sizeof attributes / sizeof *attributes);
     const unsigned what = choose(c);
-    put_dataset(c, group, "tokens", H5T_STD_I32LE, 1, &tokens);
-    put_dataset(c, group, "nll", H5T_IEEE_F32LE, 1, &tokens);
+    put_dataset(c, group, "tokens", H5T_STD_I32LE, 1, &tokens, 0, 100);
+    put_dataset(c, group, "nll", H5T_IEEE_F32LE, 1, &tokens, 0, 100);
     if (what & 128) put_spectra(c, group);
     for (int s = 0; s < FKV_STATES; s++) {
         if (what & 128 ? !(what & 64) : (what >> s) & 1) continue;
@@ -201,7 +51,7 @@ static void put_document(struct choices *c, hid_t file, const char *place) {
                     : (what & 48) == 32 ? H5T_IEEE_F64LE
                     : (what & 48) == 16 ? H5T_IEEE_F32LE
                                         : -1,
-                    4, dims);
+                    4, dims, 0, 100);
     }
     H5Gclose(group);
 }
@@ -228,19 +78,13 @@ static void write_file(struct choices *c) {
                                            {"dtype", TEXT, 0, 0, "f16"},
                                            {"backend", TEXT, 0, 0, "cpu"},
                                            {"options", TEXT, 0, 0, "{}"}};
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-    if (choose(c) & 1) H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    H5Pclose(access);
-    if (file < 0) abort();
-    for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) put_attribute(c, file, &attributes[i]);
+    hid_t file = create_file(c);
+    put_attributes(c, file, attributes, sizeof attributes / sizeof *attributes);
     switch (choose(c) & 3) {
     case 0: put_document(c, file, "/document"); break;
     case 1: put_document(c, file, "/"); break;
     case 2: {
-        hid_t group = H5Gcreate2(file, "documents", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-        H5Gclose(group);
+        H5Gclose(put_group(file, "documents"));
         put_document(c, file, "/documents/000000");
         if (choose(c) & 1) put_document(c, file, "/documents/second");
         break;
@@ -250,7 +94,7 @@ static void write_file(struct choices *c) {
         if (choose(c) & 1)
             H5Lcreate_soft(name, file, name, H5P_DEFAULT, H5P_DEFAULT);
         else
-            put_dataset(c, file, name, H5T_STD_I32LE, 1, &tokens);
+            put_dataset(c, file, name, H5T_STD_I32LE, 1, &tokens, 0, 100);
     }
     }
     H5Fclose(file);
@@ -303,6 +147,7 @@ static void read_all(void) {
 }
 
 static void read_as_results(void) {
+    static double values[MOST_ELEMENTS];
     struct fkv_error err;
     struct fkv_h5_reader *r;
     int64_t dims[8];
@@ -312,31 +157,14 @@ static void read_as_results(void) {
     double value;
     if (fkv_h5_open(path, &r, &err)) return;
     fkv_h5_shape(r, "/document/tokens", &rank, dims, &found, &err);
-    fkv_h5_get(r, "/document/key", FKV_H5_F32, MOST_ELEMENTS, contents, &err);
+    fkv_h5_get(r, "/document/key", FKV_H5_F32, MOST_ELEMENTS, values, &err);
     fkv_h5_get_string(r, "/", "format", text, sizeof text, &found, &err);
     fkv_h5_get_double(r, "/document", "offset", &value, &found, &err);
     fkv_h5_close(r);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv) {
-    (void)argc;
-    (void)argv;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    snprintf(path, sizeof path, "%s/fkv-fuzz-%ld.h5", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (long)getpid());
-    return 0;
-}
-
-/* A file takes a few hundred choices, and an empty input is a whole, correct one: short inputs are drawn out to that length, so that there is something to mutate. */
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned int seed) {
-    const size_t full = most < 200 ? most : 200;
-    srand(seed);
-    for (; size < full; size++) data[size] = (uint8_t)(rand() & (rand() & 1 ? 0xf0 : 0xff));
-    return LLVMFuzzerMutate(data, size, most);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct choices c = {data, size};
-    for (int i = 0; i < MOST_ELEMENTS; i++) contents[i] = i % 100;
     write_file(&c);
     read_all();
     read_as_results();
