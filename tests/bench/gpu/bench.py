@@ -1,6 +1,6 @@
 """The GPU benchmark: this project and PyTorch doing the same work on the same checkpoint, machine and run, beside what the machine can do at all.
 
-    python tests/bench/gpu/bench.py --build build/gpu --out results                     everything: about 15 minutes on an H200
+    python tests/bench/gpu/bench.py --build build/gpu --out results                     everything: 6 to 9 minutes per model on an H200 (an estimate)
     python tests/bench/gpu/bench.py --build build/gpu --out results --models llama-2-7b --rows limits prefill
 
 Rows, in the order they run (each can be asked for alone; `limits` belongs into every run that wants shares):
@@ -11,6 +11,7 @@ Rows, in the order they run (each can be asked for alone; `limits` belongs into 
     capture   what recording costs over plain prefill
 
 A model is a shape of make_checkpoint.py (made under --work, removed afterwards unless --keep) or a folder. Lines go to OUT/bench-MODEL.jsonl, tables to OUT/bench-MODEL.md and the screen.
+With --seconds, what has no time left is a failed line, and the table says what there is.
 """
 
 import argparse
@@ -30,31 +31,40 @@ PATIENCE = 300  # seconds for one program
 
 
 def jobs(row, unit):
-    """Ours and PyTorch's for a row. `unit` is 4096: the window, and the lengths' unit."""
+    """Ours, PyTorch's, and what PyTorch compiles for a row. `unit` is 4096: the window, and the lengths' unit."""
     if row == "limits":
-        return [], ["limits"]
+        return [], ["limits"], []
     if row == "prefill":
-        return ([f"full:{unit}:7:128", f"full:{4 * unit}:5:32"],
-                [f"fast:{unit}:7:128", f"fast:{4 * unit}:5:32", f"compiled:{unit}:1:128", f"eager:{unit}:3:64"])
+        return ([f"full:{unit}:7:128", f"full:{4 * unit}:5:32"], [f"fast:{unit}:7:128", f"fast:{4 * unit}:5:32", f"eager:{unit}:3:64"],
+                [f"compiled:{unit}:1:128"])
     if row == "compress":
-        return [f"compress:{unit}:20"], [f"compress:{unit}:10"]
+        return [f"compress:{unit}:20"], [f"compress:{unit}:10"], []
     if row == "figure":
         # FreqKV decodes a whole cycle, half a window from one compression to the next, so that its mean is that of all cache lengths.
         return ([f"freqkv:{unit * k}:3:{unit // 2}" for k in (1, 2, 4, 8, 16)] + [f"full:{unit * k}:2:32" for k in (2, 8, 16)],
-                [f"fast:{unit * k}:2:32" for k in (2, 8, 16)])
-    return [], []
+                [f"fast:{unit * k}:2:32" for k in (2, 8, 16)], [])
+    return [], [], []
 
 
-def run(command, lines):
+def patience(a):
+    """Seconds that the next program gets; 0 where none are left."""
+    return max(0, min(PATIENCE, int(a.started + a.seconds - time.monotonic())))
+
+
+def run(a, command, lines):
     """Runs a program that prints a JSON object per line; a crash or a hang costs its remaining rows, not the benchmark."""
     print("$", *map(str, command), file=sys.stderr, flush=True)
-    with subprocess.Popen(["timeout", str(PATIENCE), *map(str, command)], stdout=subprocess.PIPE, text=True) as process:
+    seconds = patience(a)
+    if not seconds:
+        return failed(lines, command[0], " ".join(map(str, command[1:])), "no time was left")
+    with subprocess.Popen(["timeout", str(seconds), *map(str, command)], stdout=subprocess.PIPE, text=True) as process:
         for text in process.stdout:
             if text.startswith("{"):
                 lines.write(text)
                 lines.flush()
     if process.returncode:
-        failed(lines, command[0], " ".join(map(str, command[1:])), f"exit status {process.returncode}")
+        error = f"no end after {seconds} s" if process.returncode == 124 else f"exit status {process.returncode}"
+        failed(lines, command[0], " ".join(map(str, command[1:])), error)
 
 
 def failed(lines, model, policy, error):
@@ -62,16 +72,19 @@ def failed(lines, model, policy, error):
     lines.flush()
 
 
-def run_capture(program, model, name, backend, unit, work, lines):
+def run_capture(a, model, name, lines):
     """bench_capture prints a table: the way, seconds, tokens per second, ratios."""
-    command = ["timeout", PATIENCE, program, model, 2, 2, 0, unit, backend]
+    seconds = patience(a)
+    if not seconds:
+        return failed(lines, name, "capture", "no time was left")
+    command = ["timeout", seconds, a.build / "bench/bench_capture", model, 2, 3, 0, a.unit, a.backend]
     print("$", *map(str, command), file=sys.stderr, flush=True)
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(work)})
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(a.work)})
     for text in done.stdout.splitlines():
         way, _, numbers = text.partition("  ")
         if way in ("prefill", "prefill + nll", "capture", "capture --spectra-only"):
             seconds = float(numbers.split()[0])
-            lines.write(json.dumps(dict(side="ours", model=name, row="capture", policy=way, tokens=unit, seconds=seconds, low=seconds, high=seconds)) + "\n")
+            lines.write(json.dumps(dict(side="ours", model=name, row="capture", policy=way, tokens=a.unit, seconds=seconds, low=seconds, high=seconds)) + "\n")
     if done.returncode:
         failed(lines, name, "capture", f"exit status {done.returncode}")
 
@@ -90,14 +103,14 @@ def bench(a, model):
     with open(path, "w") as lines:
         config = json.loads((folder / "config.json").read_text())
         lines.write(json.dumps(dict(row="config", model=name, config=config)) + "\n")
-        # A row's jobs of ours have a process of their own; PyTorch's share one, for its start costs more than a failure does there.
+        # A row's jobs of ours have a process of their own; PyTorch's share one, for its start costs more than a failure there. What it compiles, for minutes, comes last and alone.
         rows = [jobs(row, a.unit) for row in ROWS if row in a.rows]
         for ours in filter(None, (x[0] for x in rows)):
-            run([a.build / "bench/bench_gpu", f"--backend={a.backend}", f"--window={a.unit}", f"--block={a.block}", folder, *ours], lines)
-        if torch := sum((x[1] for x in rows), []):
-            run([sys.executable, HERE / "rivals.py", f"--device={a.device}", folder, *torch], lines)
+            run(a, [a.build / "bench/bench_gpu", f"--backend={a.backend}", f"--window={a.unit}", f"--block={a.block}", folder, *ours], lines)
+        for torch in filter(None, (sum((x[i] for x in rows), []) for i in (1, 2))):
+            run(a, [sys.executable, HERE / "rivals.py", f"--device={a.device}", folder, *torch], lines)
         if "capture" in a.rows:
-            run_capture(a.build / "bench/bench_capture", folder, name, a.backend, a.unit, a.work, lines)
+            run_capture(a, folder, name, lines)
     text = report.report(report.read([path]))
     path.with_suffix(".md").write_text(text)
     print(text, flush=True)
@@ -117,8 +130,10 @@ def main():
     parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda", help="PyTorch's")
     parser.add_argument("--block", type=int, default=4096, help="rows that go through a layer at once")
+    parser.add_argument("--seconds", type=int, default=1 << 30, help="for all of it (no limit)")
     parser.add_argument("--unit", type=int, default=4096, help="window and unit of lengths; smaller to try the benchmark itself")
     a = parser.parse_args()
+    a.started = time.monotonic()
     a.out.mkdir(parents=True, exist_ok=True)
     sys.exit(not all([bench(a, model) for model in a.models]))
 
