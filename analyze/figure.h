@@ -18,7 +18,8 @@ struct fkv_axis {
     const char *label;
     double low, high; /* or FKV_FIT */
     bool logarithmic; /* what is not positive breaks the line */
-    bool zero; /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left, behind a break */
+    bool zero;     /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left, behind a break */
+    bool integers; /* of a linear axis: ticks at whole numbers only */
     int name_count; /* > 0: a linear axis of named things at 0, 1, 2, ... instead of numbers, from -0.5 to name_count - 0.5 */
     const char *const *names; /* [name_count] */
 };
@@ -26,9 +27,10 @@ struct fkv_axis {
 struct fkv_color {
     double r, g, b, a;
 };
-/* t in [0,1] on a perceptually uniform map (viridis); and the i-th of a colour-blind-safe qualitative set of FKV_COLORS. */
+/* t in [0,1] on a perceptually uniform map (viridis), and on one with a pale middle, for what has a sign; and the i-th of a colour-blind-safe qualitative set of FKV_COLORS. */
 enum { FKV_COLORS = 8 };
 struct fkv_color fkv_color_map(double t);
+struct fkv_color fkv_color_signed(double t);
 struct fkv_color fkv_color_cycle(int i);
 
 /* Lines and bands with a label enter the legend, once per label, up to 32. */
@@ -38,6 +40,7 @@ struct fkv_line {
     double width;
     bool dashed;
     bool markers;
+    bool ringed;    /* markers with a white rim, which are seen on any colour */
     bool scattered; /* markers alone, no line between them */
 };
 
@@ -47,6 +50,7 @@ struct fkv_color_bar {
     double low, high;
     double top;       /* the part of the map in use: 1, or less where yellow lines would vanish on white */
     bool integers;    /* ticks at whole numbers only */
+    bool is_signed;   /* the map with a pale middle, here and in the heat maps beside it; low = -high */
     int steps;        /* > 0: one field per name instead of a continuous bar */
     const int *names; /* [steps], from low to high */
 };

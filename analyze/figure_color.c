@@ -1,4 +1,5 @@
-/* The two palettes. Both survive the common kinds of colour blindness; viridis also has a luminance that only rises, so that grey print keeps the order. */
+/* The palettes. All survive the common kinds of colour blindness; viridis also has a luminance that only rises, so that grey print keeps the order. The signed one, blue over white to orange, loses the
+ * sign in grey print, as all of its kind do, and keeps the size. */
 #include "analyze/figure.h"
 
 /* Viridis (S. van der Walt and N. Smith, 2015, CC0) at 33 even steps; straight lines between them stay within 2/255 of the full table. */
@@ -11,16 +12,27 @@ static const unsigned viridis[33] = {
 static const unsigned qualitative[FKV_COLORS] = {0x0072b2, 0xd55e00, 0x000000, 0x009e73,
                                                  0xcc79a7, 0xe69f00, 0x56b4e9, 0x7a4b00};
 
+/* Ends of equal lightness, and a pale middle that is not the white of the page. */
+static const unsigned blue_to_orange[5] = {0x0b4a80, 0x6aa5cd, 0xf2f0ec, 0xe79a5b, 0x8c3f05};
+
 static struct fkv_color unpack(unsigned rgb) {
     return (struct fkv_color){(rgb >> 16) / 255.0, (rgb >> 8 & 255) / 255.0, (rgb & 255) / 255.0, 1};
 }
 
-struct fkv_color fkv_color_map(double t) {
+static struct fkv_color between(const unsigned *colors, int count, double t) {
     t = t > 0 ? fmin(t, 1) : 0; /* NaN too */
-    int i = (int)fmin(t * 32, 31);
-    double w = t * 32 - i;
-    struct fkv_color a = unpack(viridis[i]), b = unpack(viridis[i + 1]);
+    int i = (int)fmin(t * (count - 1), count - 2);
+    double w = t * (count - 1) - i;
+    struct fkv_color a = unpack(colors[i]), b = unpack(colors[i + 1]);
     return (struct fkv_color){a.r + w * (b.r - a.r), a.g + w * (b.g - a.g), a.b + w * (b.b - a.b), 1};
+}
+
+struct fkv_color fkv_color_map(double t) {
+    return between(viridis, sizeof viridis / sizeof *viridis, t);
+}
+
+struct fkv_color fkv_color_signed(double t) {
+    return between(blue_to_orange, sizeof blue_to_orange / sizeof *blue_to_orange, t);
 }
 
 struct fkv_color fkv_color_cycle(int i) {

@@ -59,6 +59,15 @@ static void settle(const struct fkv_axis *axis, struct range r, double air, stru
     *s = (struct fkv_scale){.low = low, .high = high, .logarithmic = logarithmic, .zero = r.zero};
 }
 
+/* Of the panel, or of any where all share their axes. */
+static bool has_markers(const struct fkv_figure *f, const struct fkv_panel *p) {
+    if (f->share) p = f->panels;
+    for (const struct fkv_panel *end = p + (f->share ? f->rows * f->columns : 1); p < end; p++)
+        for (int i = 0; i < p->count; i++)
+            if (p->items[i].style.markers) return true;
+    return false;
+}
+
 static void find_ranges(struct fkv_figure *f) {
     const struct range nothing = {INFINITY, -INFINITY, false};
     struct range all_x = nothing, all_y = nothing;
@@ -67,7 +76,7 @@ static void find_ranges(struct fkv_figure *f) {
         struct fkv_panel *p = &f->panels[i];
         struct range x = all_x, y = all_y;
         if (!f->share) extend_panel(&x, &y, p);
-        settle(&p->x, x, 0.02, &p->sx);
+        settle(&p->x, x, has_markers(f, p) ? 0.04 : 0.02, &p->sx); /* markers do not sit on the frame */
         settle(&p->y, y, 0.05, &p->sy);
         if (p->x.name_count) p->sx = (struct fkv_scale){.low = -0.5, .high = p->x.name_count - 0.5};
         if (p->y.name_count) p->sy = (struct fkv_scale){.low = -0.5, .high = p->y.name_count - 0.5};
@@ -113,14 +122,15 @@ static void add_zero(struct fkv_ticks *t) {
 }
 
 /* As many labels as stand apart. Where even two do not, or the strip's 0 is in the way, the later gives way. */
-static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright, struct fkv_ticks *t) {
+static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright, bool integers,
+                      struct fkv_ticks *t) {
     double length = fabs(s->to - s->from);
     int most = (int)fmax(2, length / (upright ? (s->logarithmic ? 14 : 18) : 26)), hit;
     for (;; most--) {
         if (s->logarithmic)
             fkv_ticks_log(s->low * factor, s->high * factor, most, t);
         else
-            fkv_ticks_linear(s->low * factor, s->high * factor, most, 0, t);
+            fkv_ticks_linear(s->low * factor, s->high * factor, most, integers, t);
         if (most <= 2 || colliding(cr, t, s, factor, upright) < 0) break;
     }
     if (s->zero) add_zero(t);
@@ -162,12 +172,12 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
     if (p->x.name_count)
         text_ticks(cr, &p->x, &p->sx, false, &p->tx);
     else
-        fit_ticks(cr, &p->sx, 1, false, &p->tx);
+        fit_ticks(cr, &p->sx, 1, false, p->x.integers, &p->tx);
     if (p->y.name_count)
         text_ticks(cr, &p->y, &p->sy, true, &p->ty);
     else
-        fit_ticks(cr, &p->sy, 1, true, &p->ty);
-    if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, &p->tt);
+        fit_ticks(cr, &p->sy, 1, true, p->y.integers, &p->ty);
+    if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, false, &p->tt);
 }
 
 static double widest(cairo_t *cr, const struct fkv_ticks *t) {

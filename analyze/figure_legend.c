@@ -102,10 +102,7 @@ static void paint_entry(struct fkv_figure *f, cairo_t *cr, const struct fkv_item
             cairo_stroke(cr);
         }
         cairo_set_dash(cr, NULL, 0, 0);
-        if (s->markers) {
-            cairo_arc(cr, x + handle / 2, y, s->width + 0.8, 0, 2 * M_PI);
-            cairo_fill(cr);
-        }
+        if (s->markers) fkv_paint_marker(cr, s, x + handle / 2, y);
     }
     fkv_text(f, cr, x + handle + space, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK, FKV_LEFT, false,
              (struct fkv_color){0.13, 0.13, 0.13, 1}, s->label);

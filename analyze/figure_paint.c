@@ -62,6 +62,15 @@ static void paint_band(const struct fkv_panel *p, cairo_t *cr, const struct fkv_
     }
 }
 
+void fkv_paint_marker(cairo_t *cr, const struct fkv_line *s, double x, double y) {
+    for (int rim = s->ringed; rim >= 0; rim--) {
+        fkv_paint_color(cr, rim ? (struct fkv_color){1, 1, 1, 1} : s->color);
+        cairo_new_sub_path(cr);
+        cairo_arc(cr, x, y, s->width + 0.8 + 0.8 * rim, 0, 2 * M_PI);
+        cairo_fill(cr);
+    }
+}
+
 static void paint_line(const struct fkv_panel *p, cairo_t *cr, const struct fkv_item *item) {
     const double dash[] = {item->style.width * 3.5, item->style.width * 3};
     fkv_paint_color(cr, item->style.color);
@@ -96,10 +105,7 @@ static void paint_line(const struct fkv_panel *p, cairo_t *cr, const struct fkv_
     cairo_set_dash(cr, NULL, 0, 0);
     for (int k = 0; item->style.markers && k < item->n; k++) {
         double x = fkv_scale_at(&p->sx, item->x[k]), y = fkv_scale_at(&p->sy, item->y[k]);
-        if (isnan(x) || isnan(y)) continue;
-        cairo_new_sub_path(cr);
-        cairo_arc(cr, x, y, item->style.width + 0.8, 0, 2 * M_PI);
-        cairo_fill(cr);
+        if (!isnan(x) && !isnan(y)) fkv_paint_marker(cr, &item->style, x, y);
     }
 }
 
@@ -118,6 +124,10 @@ static void paint_items(const struct fkv_panel *p, cairo_t *cr) {
     cairo_restore(cr);
 }
 
+static struct fkv_color map_color(const struct fkv_figure *f, double t) {
+    return f->bar.is_signed ? fkv_color_signed(t) : fkv_color_map(t);
+}
+
 /* Each cell reaches under its neighbours to the right and below, so that no seam of background shows between them. */
 static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
     const struct fkv_heatmap *m = p->map;
@@ -126,7 +136,7 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
     for (int r = 0; r < m->rows; r++)
         for (int c = 0; c < m->columns; c++) {
             double v = m->values[r * m->columns + c], x = p->box.x + c * w, y = p->box.y + r * h;
-            struct fkv_color color = isfinite(v) ? fkv_color_map((v - m->low) / (m->high - m->low)) : missing;
+            struct fkv_color color = isfinite(v) ? map_color(f, (v - m->low) / (m->high - m->low)) : missing;
             fkv_paint_color(cr, color);
             cairo_rectangle(cr, x, y, fmin(w + 0.5, p->box.x + p->box.width - x),
                             fmin(h + 0.5, p->box.y + p->box.height - y));
@@ -134,10 +144,11 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
         }
     for (int i = 0; numbers && i < m->rows * m->columns; i++) {
         double v = m->values[i], t = (v - m->low) / (m->high - m->low);
-        char text[16] = "n/a";
-        if (isfinite(v)) snprintf(text, sizeof text, "%.2f", v);
+        char text[32] = "n/a";
+        bool dark = f->bar.is_signed ? fabs(t - 0.5) > 0.36 : t < 0.55;
+        if (isfinite(v)) snprintf(text, sizeof text, "%s%.2f", v < -0.005 ? "\u2212" : "", fabs(v));
         struct fkv_color on = !isfinite(v) ? quiet
-                              : t < 0.55   ? (struct fkv_color){1, 1, 1, 1}
+                              : dark       ? (struct fkv_color){1, 1, 1, 1}
                                            : (struct fkv_color){0, 0, 0, 1};
         fkv_text(f, cr, p->box.x + (i % m->columns + 0.5) * w,
                  p->box.y + (i / m->columns + 0.5) * h + FKV_SIZE_NOTE * 0.36, FKV_SIZE_NOTE, FKV_CENTER, false, on,
@@ -232,7 +243,7 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     int steps = bar->steps ? bar->steps : 128;
     for (int i = 0; i < steps; i++) { /* from the bottom; each reaches up to the top and is covered by the next */
         double t = steps > 1 ? (double)i / (steps - 1) : 0;
-        fkv_paint_color(cr, fkv_color_map(t * bar->top));
+        fkv_paint_color(cr, map_color(f, t * bar->top));
         cairo_rectangle(cr, b.x, b.y, b.width, b.height * (steps - i) / steps);
         cairo_fill(cr);
     }

@@ -103,5 +103,6 @@ void fkv_legend_paint(struct fkv_figure *f, cairo_t *cr);
 /* figure_paint.c: lays out and paints on a surface whose user space is points. */
 int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err);
 void fkv_paint_color(cairo_t *cr, struct fkv_color color);
+void fkv_paint_marker(cairo_t *cr, const struct fkv_line *style, double x, double y);
 
 #endif

@@ -86,11 +86,11 @@ static double share(const double *power, int32_t n, int32_t kept, bool no_dc) {
 static void add_point(const struct fkv_predictor_spectra *s, struct fkv_link_sweep *out, int32_t p) {
     const struct fkv_run *run = out->run[p];
     double rows = (double)s->layers * s->heads;
+    out->gamma[p] = fkv_run_gamma(run);
     for (int32_t l = 0; l < s->layers; l++)
         for (int32_t h = 0; h < s->heads; h++) {
             int32_t kept = run->retained[(int64_t)s->layer_index[l] * run->kv_heads + s->head_index[h]];
             size_t row = ((size_t)l * (size_t)s->heads + (size_t)h) * (size_t)s->n;
-            out->gamma[p] += (double)kept / s->n / rows;
             for (int r = 0; r < FKV_RETAINED; r++)
                 out->retained[r * out->points + p] += share(s->power[r % 2] + row, s->n, kept, r >= 2) / rows;
         }

@@ -2,6 +2,7 @@
 #include "analyze/plots_parts.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const double map_top = 0.92;
@@ -29,6 +30,24 @@ int fkv_plot_color_bar(struct fkv_figure *f, const char *label, int count, const
                                                         .steps = count <= FKV_PLOT_STEPS ? count : 0,
                                                         .names = index},
                                 err);
+}
+
+const char *fkv_plot_number(char text[FKV_PLOT_NUMBER], double x, int digits) {
+    char plain[32];
+    snprintf(plain, sizeof plain, "%.*g", digits, fabs(x));
+    char *power = strchr(plain, 'e');
+    if (power) *power++ = 0;
+    int used = snprintf(text, FKV_PLOT_NUMBER, "%s%s", x < 0 ? "\u2212" : "", plain);
+    if (power)
+        snprintf(text + used, FKV_PLOT_NUMBER - (size_t)used, "\u00d710^{%s%d}", *power == '-' ? "\u2212" : "",
+                 abs(atoi(power)));
+    return text;
+}
+
+const char *fkv_plot_fixed(char text[FKV_PLOT_NUMBER], double x, int digits) {
+    bool negative = x < 0 && fabs(x) >= 0.5 * pow(10, -digits);
+    snprintf(text, FKV_PLOT_NUMBER, "%s%.*f", negative ? "\u2212" : "", digits, fabs(x));
+    return text;
 }
 
 void fkv_plot_note_model(char note[FKV_PLOT_NOTE], const struct fkv_provenance *p) {

@@ -166,7 +166,8 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
     struct fkv_axis x = {.label = *chart->x_label ? chart->x_label : NULL,
                          .low = FKV_FIT,
                          .high = FKV_FIT,
-                         .logarithmic = chart->logarithmic_x};
+                         .logarithmic = chart->logarithmic_x,
+                         .integers = chart->integers};
     struct fkv_axis y = {.label = *chart->y_label ? chart->y_label : NULL,
                          .low = FKV_FIT,
                          .high = FKV_FIT,

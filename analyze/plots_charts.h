@@ -30,6 +30,7 @@ struct fkv_chart {
     char *title, *x_label, *y_label; /* owned */
     bool across;                     /* values run along x; places are names along y, the first at the top */
     bool logarithmic_x, logarithmic_y;
+    bool integers; /* places are whole numbers */
     bool
         apart; /* series share places of a linear axis of numbers: a hundredth of it between them keeps whiskers apart */
     double level; /* a grey line at this value; NaN: none */

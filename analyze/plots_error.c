@@ -60,8 +60,9 @@ static int add_floor(struct fkv_figure *f, int panel, const struct fkv_error_cur
     for (int i = 0; e->floor && i < e->layers * e->heads; i++) floor = fmax(floor, e->floor[i]);
     if (!(floor > 0) || e->gammas < 2) return FKV_OK;
     const double x[2] = {e->gamma[0], e->gamma[e->gammas - 1]}, y[2] = {floor, floor};
-    const struct fkv_line line = {
-        .label = "storage rounding alone (largest)", .color = floor_color, .width = 0.9, .dashed = true};
+    char label[64], number[FKV_PLOT_NUMBER];
+    snprintf(label, sizeof label, "storage rounding alone: at most %s", fkv_plot_number(number, floor, 1));
+    const struct fkv_line line = {.label = label, .color = floor_color, .width = 0.9, .dashed = true};
     return fkv_figure_line(f, panel, &line, 2, x, y, err);
 }
 
@@ -87,7 +88,7 @@ int fkv_plot_error(const struct fkv_error_curves *e, const char *folder, const s
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
              fkv_plot_state[e->state]);
-    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens. Lines: mean over heads.%s", e->n,
+    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s", e->n, e->heads > 1 ? " Lines: mean over heads." : "",
              e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads." : "");
     fkv_plot_note_model(note, p);
     if (fkv_figure_create(6.6, 5.2, 2, 2, title, &f, err)) return FKV_FAILED;

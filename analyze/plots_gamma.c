@@ -18,7 +18,7 @@ static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) 
                         c->target);
     bool energy = !c->by_budget || c->objective != FKV_OBJECTIVE_ATTENTION;
     snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
-             " n\u00a0=\u00a0%d tokens%s. Mean ratio %.4g, standard deviation %.3g.", t->n,
+             " n\u00a0=\u00a0%d tokens%s. Chosen: mean %.4g, standard deviation %.3g.", t->n,
              !energy ? ""
              : c->dc ? ", with the mean over tokens"
                      : ", without the mean over tokens",
@@ -48,7 +48,7 @@ static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t,
         high[2 * b + 1] = high[2 * b];
     }
     const struct fkv_axis across = {"retaining ratio \u03b3", 0, 1, .logarithmic = false};
-    const struct fkv_axis up = {"KV heads", 0, 1.15 * most, .logarithmic = false};
+    const struct fkv_axis up = {"KV heads", 0, 1.15 * most, .integers = true};
     const double mean[2] = {t->mean, t->mean}, height[2] = {0, 1.15 * most};
     const struct fkv_line line = {.label = "mean", .color = fkv_color_cycle(1), .width = 1.2, .dashed = true};
     if (fkv_figure_axes(f, 0, NULL, &across, &up, NULL, 1, err) ||

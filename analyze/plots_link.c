@@ -18,6 +18,14 @@ static struct fkv_interval milli(struct fkv_interval x) {
     return (struct fkv_interval){1e3 * x.estimate, 1e3 * x.low, 1e3 * x.high};
 }
 
+/* "keys: ρ = −0.92 [−1.00, −0.56]" */
+static void name_rho(char title[160], const char *what, struct fkv_interval rho) {
+    char text[3][FKV_PLOT_NUMBER];
+    fkv_plot_fixed(text[0], rho.estimate, 2), fkv_plot_fixed(text[1], rho.low, 2), fkv_plot_fixed(text[2], rho.high, 2);
+    snprintf(title, 160, isfinite(rho.low + rho.high) ? "%s: \u03c1 = %s [%s, %s]" : "%s: \u03c1 = %s", what, text[0],
+             text[1], text[2]);
+}
+
 static int write(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_link *l, int status,
                  struct fkv_error *err) {
     if (!status) status = fkv_charts_write(c, page, l->provenance, err);
@@ -37,8 +45,7 @@ static int plot_sweep(const struct fkv_link *l, const char *folder, struct fkv_e
     for (int r = 0; r < FKV_RETAINED; r++) {
         char title[160];
         struct fkv_interval rho = s->correlation[outcome][r].spearman;
-        snprintf(title, sizeof title, isfinite(rho.low) ? "%s: \u03c1 = %.2f [%.2f, %.2f]" : "%s: \u03c1 = %.2f",
-                 titles[r], rho.estimate, rho.low, rho.high);
+        name_rho(title, titles[r], rho);
         int panel = fkv_charts_panel(&c, title, "retained energy (fraction)",
                                      outcome == FKV_OUTCOME_DELTA ? "\u0394 nll (nats per token)"
                                                                   : "mean nll (nats per token)");
@@ -83,15 +90,14 @@ static int add_group(struct fkv_charts *c, const struct fkv_link *l, const struc
                      int predictor, struct fkv_error *err) {
     const struct fkv_damage *d = &l->damage[g->probe];
     const struct fkv_correlation *found = &g->correlation[measure][FKV_DEPTH_ALL][predictor];
-    char title[120];
+    char title[160];
     double *room = malloc(4 * (size_t)g->count * sizeof *room);
     int32_t *order = malloc((size_t)g->count * sizeof *order);
     if (!room || !order) {
         free(room), free(order);
         return fkv_fail(err, "out of memory for %d heads", g->count);
     }
-    snprintf(title, sizeof title, "%s: \u03c1 = %.2f [%.2f, %.2f]", damage_words[measure], found->spearman.estimate,
-             found->spearman.low, found->spearman.high);
+    name_rho(title, damage_words[measure], found->spearman);
     int panel = fkv_charts_panel(c, title, fkv_predictor_words[predictor], milli_nats);
     if (measure == FKV_DAMAGE_NLL) c->chart[panel].level = 0;
     c->chart[panel].logarithmic_y = measure == FKV_DAMAGE_KL;
@@ -178,7 +184,7 @@ static int plot_predictors(const struct fkv_link *l, const char *folder, struct 
 
 static void add_residuals(struct fkv_charts *c, const struct fkv_link *l, bool no_dc) {
     int panel = fkv_charts_panel(c, no_dc ? "residual (without DC)" : "residual",
-                                 no_dc ? "of the segment's mean energy" : "of the token's energy", NULL);
+                                 no_dc ? "share of the segment's mean energy" : "share of the token's energy", NULL);
     c->chart[panel].across = true;
     for (int s = 0; s < 2; s++) {
         const struct fkv_residuals *r = &l->residuals[s];

@@ -14,6 +14,11 @@ const char *fkv_plot_heads(enum fkv_state state);    /* "KV head", or "head" for
 struct fkv_color fkv_plot_color(int count, const int32_t *index, int i);
 int fkv_plot_color_bar(struct fkv_figure *f, const char *label, int count, const int32_t *index, struct fkv_error *err);
 
+/* x with so many significant digits (3.5e-07 with its power of ten raised), or decimals; a typographic minus, and none before a zero. They return `text`. */
+enum { FKV_PLOT_NUMBER = 48 };
+const char *fkv_plot_number(char text[FKV_PLOT_NUMBER], double x, int digits);
+const char *fkv_plot_fixed(char text[FKV_PLOT_NUMBER], double x, int digits);
+
 /* Appends " Model: NAME." to the note: the last part of a path, since the folder is nobody's business on a published figure. */
 void fkv_plot_note_model(char note[FKV_PLOT_NOTE], const struct fkv_provenance *p);
 

@@ -32,12 +32,14 @@ static void without_state(const char *label, char out[FKV_PROBE_LABEL]) {
 
 static void describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
     const struct fkv_probe *p = d->probe;
+    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER];
     snprintf(
         note, FKV_PLOT_NOTE,
         "%s Prefix %d (%d sinks), %d tokens scored in each of %lld windows; 95%% intervals over %d %s. Noise floor: "
-        "|\u0394 nll| %.2g, KL %.2g.",
+        "|\u0394 nll| %s, KL %s.",
         text, p->prefix, p->sinks, p->score, (long long)p->window_count, d->units.count,
-        d->units.documents ? "documents" : "blocks of tokens", p->noise_floor_nll, p->noise_floor_kl);
+        d->units.documents ? "documents" : "blocks of tokens", fkv_plot_number(nll, p->noise_floor_nll, 2),
+        fkv_plot_number(kl, p->noise_floor_kl, 2));
 }
 
 struct picture {
@@ -83,19 +85,31 @@ static bool belongs(const struct fkv_probe_change *c, enum kind kind) {
     }
 }
 
-/* The name of a change on its axis: what stands behind the first word, one band with a dash and at a readable precision. */
+/* "0:0.25,0.75:1" as "0–0.25, 0.75–1" at a readable precision; false where it is no list of bands. What stands behind a third colon is noise's energy, put in brackets. */
+static bool name_bands(const char *list, char out[FKV_PROBE_LABEL]) {
+    size_t used = 0;
+    for (;;) {
+        double low, high, energy;
+        int end = 0, more = 0;
+        if (sscanf(list, "%lf:%lf%n", &low, &high, &end) != 2 || used + 60 > FKV_PROBE_LABEL) return false;
+        used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, "%s%.3g\u2013%.3g", used ? ", " : "", low, high);
+        list += end;
+        if (sscanf(list, ":%lf%n", &energy, &more) == 1)
+            used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, " (%.3g)", energy);
+        list += more;
+        if (*list != ',') return !*list;
+        list++;
+    }
+}
+
+/* The name of a change on its axis: what stands behind the first word, bands in a readable form. */
 static void name_change(const struct fkv_probe_change *c, enum kind kind, char out[FKV_PROBE_LABEL]) {
     char text[FKV_PROBE_LABEL];
-    double low, high;
-    int end = 0;
     without_state(c->label, text);
     const char *space = strchr(text, ' '), *rest = space && !(kind == FILTERS && c->complement) ? space + 1 : text;
     const char *parts = kind == DECOMPOSITION ? strstr(text, ": ") : NULL;
     if (parts) rest = parts + 2;
-    if (kind <= FILTERS && sscanf(rest, "%lf:%lf%n", &low, &high, &end) == 2 && !rest[end])
-        snprintf(out, FKV_PROBE_LABEL, "%.3g\u2013%.3g", low, high);
-    else
-        snprintf(out, FKV_PROBE_LABEL, "%s", rest);
+    if (kind == DECOMPOSITION || !name_bands(rest, out)) snprintf(out, FKV_PROBE_LABEL, "%s", rest);
 }
 
 /* DC's damage is hundreds of times that of any band and has no place on their axis: then the note says it. */
@@ -158,14 +172,15 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kin
 static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot_place *at, struct fkv_error *err) {
     static const struct picture pictures[KINDS] = {
         {"bands", "Damage of taking out one band", NULL, 7.2, 3.4, 2},
-        {"filters", "Damage of keeping some bands only", "Bands are fractions of all coefficients.", 7.2, 0, 2},
+        {"filters", "Damage of keeping some bands only",
+         "Rows: the bands that are kept, as fractions of the n coefficients.", 7.2, 0, 2},
         {"decomposition", "FreqKV's damage in parts",
          "truncation: coefficients beyond L are lost; squeezed: slot indices as positions; fewer: L slots in the softmax instead of n.",
          7.2, 0, 2},
         {"noise", "Damage of noise, per unit of energy",
-         "Damage over the noise's energy (which is given over the head's energy without DC).", 7.2, 3.4, 2}};
-    static const char *const labels[KINDS] = {"middle of the band taken out (1: all coefficients)", "", "",
-                                              "band : relative energy of the noise"};
+         "Damage over the noise's energy, which is in units of the head's energy without DC.", 7.2, 3.4, 2}};
+    static const char *const labels[KINDS] = {"middle of the band (fraction of the coefficients)", "", "",
+                                              "band (energy of the noise)"};
     struct fkv_charts c;
     char text[400] = "", *end = text;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
@@ -173,8 +188,10 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
     for (int32_t i = 0; kind == BANDS && i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!belongs(change, kind) || !is_dc(change) || end > text + 300) continue;
-        end += sprintf(end, "%s %s %+.4g nats", end == text ? "Not shown: taking out DC costs" : ",",
-                       state_words[change->states & 3], d->row[i].mean[FKV_DAMAGE_NLL].estimate);
+        char nats[FKV_PLOT_NUMBER];
+        end +=
+            sprintf(end, "%s %s %s nats", end == text ? "Not shown: taking out DC costs" : ",",
+                    state_words[change->states & 3], fkv_plot_number(nats, d->row[i].mean[FKV_DAMAGE_NLL].estimate, 3));
     }
     if (end > text) memcpy(end, ".", 2);
     struct picture picture = pictures[kind];
@@ -184,7 +201,8 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
 
 /* FreqKV whole and local windows over the ratio. */
 static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
-    static const struct picture picture = {"policies", "Damage of one compression, and of a window", "", 7.2, 3.2, 2};
+    static const struct picture picture = {
+        "policies", "Damage of one compression, and of keeping the latest tokens instead", "", 7.2, 3.2, 2};
     struct fkv_charts c;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) {
@@ -211,7 +229,7 @@ static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, st
     for (int m = 0; m < FKV_DAMAGES; m++) {
         int panel = fkv_charts_panel(&c, damage_words[m], "layer", unit), shown = 0;
         struct fkv_chart *chart = &c.chart[panel];
-        chart->level = 0;
+        chart->level = 0, chart->integers = chart->apart = true;
         for (int32_t i = 0; i < d->probe->change_count; i++) {
             const struct fkv_probe_change *change = &d->probe->changes[i];
             int series = chart->series;
@@ -231,7 +249,13 @@ static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, st
 
 static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
     enum { MOST = 6 };
-    static const struct picture picture = {"classes", "Damage by class of token", "", 6.4, 4.4, 1};
+    static const struct picture picture = {
+        "classes",
+        "Damage by class of token",
+        "Rare: fewer than 1 in 10,000 of its text. Copied: it and the token before it stood side by side earlier in the text.",
+        6.4,
+        4.4,
+        1};
     struct fkv_charts c;
     bool classes = true;
     double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
@@ -296,9 +320,10 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
     const struct fkv_axis across = {.label = "KV head", .low = FKV_FIT, .high = FKV_FIT};
     const struct fkv_axis down = {.label = "layer", .low = FKV_FIT, .high = FKV_FIT};
     const struct fkv_line dot = {.label = "q < 0.05 (Benjamini\u2013Hochberg)",
-                                 .color = {0.85, 0.1, 0.1, 1},
-                                 .width = 1.1,
+                                 .color = {0, 0, 0, 1},
+                                 .width = 0.9,
                                  .markers = true,
+                                 .ringed = true,
                                  .scattered = true};
     size_t cells = (size_t)p->layers * (size_t)p->kv_heads;
     double low = INFINITY, high = -INFINITY, *x = room + cells, *y = x + cells;
@@ -310,8 +335,11 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
         for (size_t i = 0; i < cells; i++)
             if (isfinite(room[i])) low = fmin(low, room[i]), high = fmax(high, room[i]);
     }
-    if (!(high > low)) high = low + 1;
-    const struct fkv_color_bar bar = {.label = unit, .low = low, .high = high, .top = 1};
+    bool is_signed = measure == FKV_DAMAGE_NLL;
+    if (!(high >= low)) low = high = 0; /* no number at all */
+    if (is_signed) high = fmax(fabs(low), fabs(high)), low = -high;
+    if (!(high > low)) high += 1, low -= is_signed;
+    const struct fkv_color_bar bar = {.label = unit, .low = low, .high = high, .top = 1, .is_signed = is_signed};
     int status = FKV_OK;
     for (int m = 0; !status && m < maps; m++) {
         int dots = gather_map(d, first[m], measure, room, x, y);

@@ -11,13 +11,6 @@
 
 enum { BLOCK = 256, BINS = 24, MOST_ROUNDS = 64 };
 
-static double gamma_of(const struct fkv_run *run) {
-    double sum = 0, heads = (double)run->layers * run->kv_heads;
-    if (!run->retained || run->window <= run->sinks) return run->gamma;
-    for (int32_t i = 0; i < run->layers * run->kv_heads; i++) sum += run->retained[i];
-    return sum / heads / (run->window - run->sinks);
-}
-
 static struct fkv_interval around(double mean, double se) {
     return (struct fkv_interval){mean, mean - 1.96 * se, mean + 1.96 * se};
 }
@@ -101,23 +94,37 @@ static struct fkv_interval quantity(const struct fkv_run *run, int which) {
     return (struct fkv_interval){exp(nll.estimate), exp(nll.low), exp(nll.high)};
 }
 
+/* Of full attention, where it is a valid baseline of all runs and the same one. */
+static double full_perplexity(const struct fkv_run *runs, int32_t count) {
+    double nll = runs[0].mean_nll - runs[0].delta_nll;
+    for (int32_t i = 0; i < count; i++)
+        if (runs[i].baseline_invalid[0] || !(fabs(runs[i].mean_nll - runs[i].delta_nll - nll) < 1e-6)) return NAN;
+    return exp(nll);
+}
+
 static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
     static const char *const titles[] = {"perplexity", "\u0394 nll to full attention", "KL to full attention"};
     static const char *const units[] = {"perplexity", "nats per token", "nats per token"};
     struct fkv_charts c;
-    char stem[300], label[160], note[FKV_PLOT_NOTE] = "Whiskers: 95%, of the mean over all scored tokens.";
+    char stem[300], label[160], note[FKV_PLOT_NOTE];
+    double full = full_perplexity(runs, count);
+    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens%s.%s",
+             runs[0].joined ? " (KL of windows of joined texts: none)" : "",
+             isfinite(full) ? " Dashed: full attention." : "");
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < 3; which++) {
         int panel = -1;
         for (int32_t i = 0; i < count; i++) {
             struct fkv_interval y = quantity(&runs[i], which);
-            double gamma = gamma_of(&runs[i]);
+            double gamma = fkv_run_gamma(&runs[i]);
             if (!isfinite(y.estimate) || !isfinite(gamma)) continue;
             if (panel < 0) panel = fkv_charts_panel(&c, titles[which], "retaining ratio \u03b3", units[which]);
             name_series(&runs[i], label);
             fkv_charts_add(&c, panel, label, fkv_color_cycle(color_of(runs, i)), FKV_LOOK_JOINED, gamma, y);
         }
-        if (panel >= 0 && which) c.chart[panel].level = 0;
+        if (panel < 0) continue;
+        c.chart[panel].level = which ? 0 : full;
+        c.chart[panel].apart = c.chart[panel].series > 1;
     }
     for (int32_t i = 0; i < count; i++)
         if (runs[i].baseline_invalid[0]) {
@@ -126,8 +133,14 @@ static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot
             break;
         }
     snprintf(stem, sizeof stem, "%.280s_perplexity", at->stem);
-    const struct fkv_charts_page page = {
-        at->folder, stem, "Runs over the retaining ratio", note, c.panels < 2 ? 4.6 : 7.2, 3.1, 3, NULL};
+    const struct fkv_charts_page page = {at->folder,
+                                         stem,
+                                         "Perplexity, and the distance to full attention, over the retaining ratio",
+                                         note,
+                                         c.panels < 2 ? 4.6 : 7.2,
+                                         3.1,
+                                         3,
+                                         NULL};
     int status = c.panels ? fkv_charts_write(&c, &page, at->provenance, err) : FKV_OK;
     at->figures += c.panels > 0;
     fkv_charts_close(&c);
@@ -162,16 +175,26 @@ static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct
     }
 }
 
+static double tokens_in(const struct cells *c, int bin) {
+    double tokens = 0;
+    for (int u = 0; u < c->units; u++) tokens += c->count[bin * c->units + u];
+    return tokens;
+}
+
+/* The mean of fewer tokens says nothing. A round that the text cuts short holds only tokens right after a compression, which are hit hardest, and would look worse than all before it. */
+static const double least_tokens = 20, round_share = 4;
+
 static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run, const char *label,
                      struct fkv_color color, bool kl, bool by_round, struct fkv_error *err) {
-    enum { LEAST = 20 }; /* the mean of fewer tokens says nothing */
     struct cells c;
     int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, units_of(run), err);
     if (!status) fill_cells(run, kl, by_round, &c);
+    double least = least_tokens, most = 0;
+    for (int b = 0; !status && by_round && b < c.bins; b++) most = fmax(most, tokens_in(&c, b));
+    least = fmax(least, by_round ? most / round_share : 0);
     for (int b = 0; !status && b < c.bins; b++) {
-        double tokens = 0;
-        for (int u = 0; u < c.units; u++) tokens += c.count[b * c.units + u];
-        if (tokens < LEAST) continue;
+        double tokens = tokens_in(&c, b);
+        if (tokens < least) continue;
         struct fkv_interval y = fkv_ratio_interval(c.units, c.sum + b * c.units, c.count + b * c.units, NULL);
         fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, c.place[b] / tokens, y);
     }
@@ -186,10 +209,22 @@ static bool has_differences(const struct fkv_run *run) {
     return run->compressions.count > 0;
 }
 
+/* Runs of the first run's policy take the map of ordered colours; those of others, its rivals, one of their own each, dashed. */
+static struct fkv_color color_at(const struct fkv_run *runs, int32_t count, int32_t i, bool *rival) {
+    int before = 0, alike = 0, lead = 0;
+    while (!has_differences(&runs[lead])) lead++;
+    *rival = strcmp(runs[i].policy, runs[lead].policy);
+    for (int32_t k = 0; k < count; k++) {
+        if (!has_differences(&runs[k]) || !strcmp(runs[k].policy, runs[lead].policy) == *rival) continue;
+        before += k < i, alike++;
+    }
+    return *rival ? fkv_color_cycle(1 + before) : fkv_color_map(alike > 1 ? 0.92 * before / (alike - 1) : 0.3);
+}
+
 static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
     struct fkv_charts c;
     char stem[300], label[200];
-    int status = fkv_charts_open(&c, err), shown = 0, drawn = 0;
+    int status = fkv_charts_open(&c, err), shown = 0;
     for (int32_t i = 0; i < count; i++) shown += has_differences(&runs[i]);
     for (int which = 0; !status && shown && which < 4; which++) {
         bool kl = which < 2, by_round = which % 2;
@@ -198,28 +233,28 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
                              by_round ? "compressions so far" : "tokens since the last compression", "nats per token");
         c.chart[panel].logarithmic_x = !by_round, c.chart[panel].logarithmic_y = kl;
         c.chart[panel].level = kl ? NAN : 0;
-        drawn = 0;
+        c.chart[panel].integers = by_round;
         for (int32_t i = 0; !status && i < count; i++) {
             if (!has_differences(&runs[i])) continue;
-            double t = shown > 1 ? (double)drawn / (shown - 1) : 0.3;
-            snprintf(label, sizeof label, "%.60s \u03b3 = %.2g%s", runs[i].policy, gamma_of(&runs[i]),
+            bool rival;
+            int32_t series = c.chart[panel].series;
+            struct fkv_color color = color_at(runs, count, i, &rival);
+            snprintf(label, sizeof label, "%.60s \u03b3 = %.2g%s", runs[i].policy, fkv_run_gamma(&runs[i]),
                      runs[i].mass_bias ? ", mass bias" : "");
-            struct fkv_color color = fkv_color_map(0.92 * t);
             status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
-            drawn++;
-            for (int s = 0; shown > 3 && s < c.chart[panel].series;
-                 s++) /* bands of many runs hide each other; the CSV has them */
-                c.chart[panel].one[s].bare = true;
+            if (c.chart[panel].series == series) continue;
+            c.chart[panel].one[series].dashed = rival;
+            c.chart[panel].one[series].bare = shown > 3; /* bands of many runs hide each other; the CSV has them */
         }
     }
     snprintf(stem, sizeof stem, "%.280s_distance", at->stem);
     const struct fkv_charts_page page = {
         at->folder,
         stem,
-        "Difference to full attention after compressions",
+        "Difference to full attention, after a compression and over compressions",
         shown > 3
-            ? "Means over scored tokens after the first compression; the table beside the figure has their 95% intervals."
-            : "Means over scored tokens after the first compression; shading: 95%, bootstrap.",
+            ? "Means over scored tokens after the first compression; rounds that the text cuts short are left out. The table beside the figure has the 95% intervals."
+            : "Means over scored tokens after the first compression; rounds that the text cuts short are left out. Shading: 95%, bootstrap.",
         7.2,
         5.6,
         2,
@@ -266,6 +301,7 @@ static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int round
     if (!before) return fkv_fail(err, "out of memory for %d rounds", rounds);
     for (int state = 0; state < 2; state++) {
         int panel = fkv_charts_panel(c, state ? "values" : "keys", "round of compression", "share of energy kept");
+        c->chart[panel].integers = true;
         memset(before, 0, 2 * n * sizeof *before);
         add_up_rounds(run, state, rounds, before, kept);
         for (int32_t l = 0; l < run->layers; l++)
@@ -302,7 +338,7 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct
     char stem[300], title[200];
     snprintf(stem, sizeof stem, "%.280s_rounds", at->stem);
     snprintf(title, sizeof title, "Energy that each compression keeps (%s, \u03b3 = %.3g, window %d)", run->policy,
-             gamma_of(run), run->window);
+             fkv_run_gamma(run), run->window);
     const struct fkv_color_bar bar = {.label = "layer",
                                       .low = 0,
                                       .high = run->layers - 1,
@@ -314,8 +350,10 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct
         at->folder,
         stem,
         title,
-        "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to "
-        "largest head. Round 1 meets a fresh cache; later rounds meet one that is mostly compressed already.",
+        strcmp(run->policy, "freqkv")
+            ? "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to largest head."
+            : "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to "
+              "largest head. Round 1 meets a fresh cache; later rounds meet one that is mostly compressed already.",
         7.2,
         3.4,
         2,

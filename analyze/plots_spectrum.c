@@ -191,13 +191,16 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
     struct fkv_figure *f;
     struct bands b;
     char title[128], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "Power spectrum of %s, mean over heads", fkv_plot_state[s->state]);
+    snprintf(title, sizeof title, "Power spectrum of %s%s", fkv_plot_state[s->state],
+             s->heads > 1 ? ", mean over heads" : "");
     if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err)) return FKV_FAILED;
     make_bands(&b, s);
     describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
     bool errors = has_errors(s);
-    if (errors) append(note, " Shading: \u00b1 1 standard error (upper bound).");
+    if (errors)
+        append(note, s->heads == 1 ? " Shading: \u00b1 1 standard error."
+                                   : " Shading: \u00b1 1 standard error at most (as if heads scattered together).");
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
     const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
@@ -240,8 +243,10 @@ static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int pan
     }
     if (!s->null || b->count < 2) return FKV_OK;
     layer_mean(s, s->null, l, b, null);
-    const struct fkv_line line = {
-        .label = "permuted null (mean over heads)", .color = null_color, .width = 0.9, .dashed = true};
+    const struct fkv_line line = {.label = s->heads > 1 ? "permuted null (mean over heads)" : "permuted null",
+                                  .color = null_color,
+                                  .width = 0.9,
+                                  .dashed = true};
     return fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, null + 1, err);
 }
 

@@ -183,6 +183,14 @@ void fkv_run_free(struct fkv_run *run) {
     memset(run, 0, sizeof *run);
 }
 
+double fkv_run_gamma(const struct fkv_run *run) {
+    double sum = 0, n = run->window - run->sinks;
+    if (!run->retained || !(n > 0)) return run->gamma;
+    for (int32_t i = 0; i < run->layers * run->kv_heads; i++) sum += run->retained[i];
+    double kept = sum / n / ((double)run->layers * run->kv_heads);
+    return fabs(run->gamma - kept) < 1 / n ? run->gamma : kept;
+}
+
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
     if (strcmp(a->model_sha256, b->model_sha256))
         return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", a->path, b->path,

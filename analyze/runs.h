@@ -43,6 +43,9 @@ struct fkv_run {
 int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err);
 void fkv_run_free(struct fkv_run *run); /* harmless on a zeroed struct and a second time */
 
+/* The ratio of a run as it was asked for (0.1, where L / n is 0.0984), of a table their mean; NaN where the policy has none. */
+double fkv_run_gamma(const struct fkv_run *run);
+
 /* The root attribute "format" of an HDF5 file, "" where it has none. */
 int fkv_run_format(const char *path, char format[64], struct fkv_error *err);
 

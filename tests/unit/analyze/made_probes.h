@@ -116,7 +116,7 @@ static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *
     const struct {
         const char *name;
         double value;
-    } numbers[] = {{"gamma", (double)m->retained / (m->window - m->sinks)},
+    } numbers[] = {{"gamma", (m->retained + 0.5) / (m->window - m->sinks)},
                    {"mean_nll", 3 + m->damage},
                    {"mean_nll_se", 0.1},
                    {"delta_nll", m->damage},

@@ -394,6 +394,38 @@ static void viridis_only_gets_lighter(void **state) {
     assert_close(start.b, 0x54 / 255.0, 1e-12, 0);
 }
 
+static double luminance(struct fkv_color c) { return 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b; }
+
+static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **state) {
+    (void)state;
+    for (int i = 1; i <= 500; i++)
+        for (int side = -1; side <= 1; side += 2) {
+            double inner = luminance(fkv_color_signed(0.5 + side * (i - 1) / 1000.0));
+            double outer = luminance(fkv_color_signed(0.5 + side * i / 1000.0));
+            if (!(outer < inner)) fail_msg("%d/1000 from the middle, side %d: %.6f after %.6f", i, side, outer, inner);
+        }
+    assert_true(luminance(fkv_color_signed(0.5)) > 0.9);
+    assert_close(luminance(fkv_color_signed(0)), luminance(fkv_color_signed(1)), 0.05, 0);
+}
+
+static void an_axis_of_whole_numbers_has_no_others(void **state) {
+    (void)state;
+    struct fkv_error err = {""};
+    for (int most = 1; most <= 12; most++) {
+        struct fkv_figure *f = make(5, 3, 1, 1, "whole");
+        double x[12], y[12];
+        for (int i = 0; i < most; i++) x[i] = i + 1, y[i] = test_between(0, 3);
+        const struct fkv_axis axis = {.label = "round", .low = FKV_FIT, .high = FKV_FIT, .integers = true};
+        const struct fkv_line line = {.color = fkv_color_cycle(0), .width = 1, .markers = test_between(0, 1)};
+        assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err), err);
+        assert_ok(fkv_figure_line(f, 0, &line, most, x, y, &err), err);
+        paint(f);
+        for (int i = 0; i < f->text_count; i++)
+            if (strchr(f->texts[i].text, '.')) fail_msg("of 1 to %d there is a tick %s", most, f->texts[i].text);
+        fkv_figure_destroy(f);
+    }
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -409,6 +441,8 @@ int main(void) {
         cmocka_unit_test(a_missing_font_says_what_to_install),
         cmocka_unit_test(text_of_any_bytes_becomes_valid),
         cmocka_unit_test(viridis_only_gets_lighter),
+        cmocka_unit_test(the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends),
+        cmocka_unit_test(an_axis_of_whole_numbers_has_no_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 #include <png.h>
 #include <unistd.h>
 
-#include "analyze/plots.h"
+#include "analyze/plots_parts.h"
 #include "analyze/statistics.h"
 #include "kernels/base/atomic_file.h"
 
@@ -181,6 +181,16 @@ static void an_absent_folder_is_named(void **state) {
     free_findings(&f);
 }
 
+static void numbers_are_set_as_in_print(void **state) {
+    (void)state;
+    char text[FKV_PLOT_NUMBER];
+    assert_string_equal(fkv_plot_number(text, 3.5e-7, 2), "3.5\u00d710^{\u22127}");
+    assert_string_equal(fkv_plot_number(text, -0.00634, 2), "\u22120.0063");
+    assert_string_equal(fkv_plot_number(text, 2e12, 3), "2\u00d710^{12}");
+    assert_string_equal(fkv_plot_fixed(text, -0.917, 2), "\u22120.92");
+    assert_string_equal(fkv_plot_fixed(text, -0.004, 2), "0.00");
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -188,6 +198,7 @@ int main(void) {
         cmocka_unit_test(zeros_and_nan_among_the_findings_are_drawn_around),
         cmocka_unit_test(drawing_twice_gives_the_same_bytes),
         cmocka_unit_test(an_absent_folder_is_named),
+        cmocka_unit_test(numbers_are_set_as_in_print),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,22 @@ static void every_file_gets_its_figures(void **state) {
     assert_int_equal(files_in_out(), 8 * 2 + 6 + 1);
 }
 
+/* L = floor(gamma n) rounds it down; the name of the run's file does not. */
+static void a_run_stands_at_the_ratio_that_was_asked_for(void **state) {
+    (void)state;
+    char run[300], path[600], text[4096];
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05}; /* which asked for 10.5 / 32 */
+    made_write_run(&r, named(run, "a.h5"));
+    assert_int_equal(plot(run, NULL), 0);
+    snprintf(path, sizeof path, "%s/runs_perplexity.csv", out);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    if (!strstr(text, ",0.328125,") || strstr(text, "0.3125"))
+        fail_msg("expected the place 0.328125 alone, found\n%s", text);
+}
+
 static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **state) {
     (void)state;
     char table[300];
@@ -215,6 +231,7 @@ int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
         TEST(every_file_gets_its_figures),
+        TEST(a_run_stands_at_the_ratio_that_was_asked_for),
         TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
         TEST(a_file_of_somebody_else_is_never_replaced),
         TEST(what_cannot_be_drawn_is_refused),
