@@ -146,20 +146,34 @@ static hid_t bool_type(void) {
 
 /* ---- groups and datasets ---- */
 
-hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err) {
-    hid_t creation = H5Pcreate(H5P_GROUP_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
+static hid_t make_group(hid_t parent, const char *path) {
+    hid_t creation = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_obj_track_times(creation, false);
-    H5Pset_create_intermediate_group(link, 1);
-    hid_t group = H5Gcreate2(parent, path, link, creation, H5P_DEFAULT);
-    if (group < 0) fkv_hdf_fail(err, "%s: cannot make the group", path);
-    H5Pclose(link);
+    hid_t group = H5Gcreate2(parent, path, H5P_DEFAULT, creation, H5P_DEFAULT);
     H5Pclose(creation);
     return group;
 }
 
 hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
                       struct fkv_error *err) {
-    hid_t creation = H5Pcreate(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
+/* The groups above `path`. HDF5 would make them, too, but with the time at which it does so, and what has the same contents should have the same bytes. A failure shows in what follows. */
+static void make_groups_above(hid_t parent, const char *path) {
+    char above[256];
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(above, sizeof above, "%.*s", (int)(slash - path), path);
+        if (slash > path && H5Lexists(parent, above, H5P_DEFAULT) == 0) H5Gclose(make_group(parent, above));
+    }
+}
+
+hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err) {
+    make_groups_above(parent, path);
+    hid_t group = make_group(parent, path);
+    if (group < 0) fkv_hdf_fail(err, "%s: cannot make the group", path);
+    return group;
+}
+
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    make_groups_above(parent, name);
     H5Pset_obj_track_times(creation, false);
     H5Pset_create_intermediate_group(link, 1);
     if (rank > 0 && chunk) {
@@ -168,10 +182,9 @@ hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, cons
     }
     H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
     hid_t space = rank > 0 ? H5Screate_simple(rank, dims, NULL) : H5Screate(H5S_SCALAR);
-    hid_t dataset = H5Dcreate2(parent, name, type, space, link, creation, H5P_DEFAULT);
+    hid_t dataset = H5Dcreate2(parent, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (dataset < 0) fkv_hdf_fail(err, "%s: cannot make the dataset", name);
     H5Sclose(space);
-    H5Pclose(link);
     H5Pclose(creation);
     return dataset;
 }
