@@ -154,8 +154,6 @@ static hid_t make_group(hid_t parent, const char *path) {
     return group;
 }
 
-hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
-                      struct fkv_error *err) {
 /* The groups above `path`. HDF5 would make them, too, but with the time at which it does so, and what has the same contents should have the same bytes. A failure shows in what follows. */
 static void make_groups_above(hid_t parent, const char *path) {
     char above[256];
@@ -174,8 +172,9 @@ hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err) {
 
     hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
     make_groups_above(parent, name);
+hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
+                      struct fkv_error *err) {
     H5Pset_obj_track_times(creation, false);
-    H5Pset_create_intermediate_group(link, 1);
     if (rank > 0 && chunk) {
         H5Pset_chunk(creation, rank, chunk);
         H5Pset_fletcher32(creation);
