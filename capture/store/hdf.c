@@ -170,10 +170,10 @@ hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err) {
     return group;
 }
 
-    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
-    make_groups_above(parent, name);
 hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
                       struct fkv_error *err) {
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    make_groups_above(parent, name);
     H5Pset_obj_track_times(creation, false);
     if (rank > 0 && chunk) {
         H5Pset_chunk(creation, rank, chunk);
