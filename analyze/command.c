@@ -22,12 +22,6 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
     struct fkv_common_options *o = state->input;
     switch (key) {
     case 'o': o->out = arg; break;
-    case 'b':
-        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
-            argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
-        o->backend = arg;
-        break;
-    case 'd': o->device = parse_integer(arg, "--device", 0, 1023, state); break;
     case 't': o->threads = parse_integer(arg, "--threads", 1, 1024, state); break;
     case 'q': o->quiet = true; break;
     case 'j': o->json = true; break;
@@ -41,13 +35,40 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option common_options[] = {
     {"out", 'o', "PATH", 0, "where results go", 0},
-    {"backend", 'b', "NAME", 0, "auto (default), cpu or cuda", 1},
-    {"device", 'd', "K", 0, "index of the accelerator (default 0)", 1},
     {"threads", 't', "K", 0, "CPU threads (default: all cores)", 1},
     {"quiet", 'q', NULL, 0, "no progress, no notes on stderr", 1},
     {"json", 'j', NULL, 0, "one JSON object on stdout instead of the table", 1},
     {0}};
 const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, NULL, NULL, NULL};
+
+static error_t parse_processor(int key, char *arg, struct argp_state *state) {
+    struct fkv_processor_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: *o = (struct fkv_processor_options){.backend = "auto", .device = FKV_ANY_DEVICE}; break;
+    case 'b':
+        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
+            argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
+        o->backend = arg;
+        break;
+    case 'd': o->device = parse_integer(arg, "--device", 0, 1023, state); break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp_option processor_options[] = {
+    {"backend", 'b', "NAME", 0, "auto (default), cpu or cuda", 1},
+    {"device", 'd', "K", 0, "index of the accelerator (default: the first that is supported)", 1},
+    {0}};
+const struct argp fkv_processor_argp = {processor_options, parse_processor, NULL, NULL, NULL, NULL, NULL};
+
+int fkv_processor_open(const struct fkv_processor_options *processor, const struct fkv_common_options *common,
+                       struct fkv_workers *workers, struct fkv_error *err) {
+    struct fkv_error why;
+    if (fkv_workers_open(workers, processor->backend, processor->device, common->threads, &why, err)) return FKV_FAILED;
+    if (why.message[0] && !common->quiet) fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
+    return FKV_OK;
+}
 
 static error_t parse_cut(int key, char *arg, struct argp_state *state) {
     struct fkv_cut_options *o = state->input;
@@ -55,7 +76,10 @@ static error_t parse_cut(int key, char *arg, struct argp_state *state) {
     case 'l': o->length = parse_integer(arg, "--length", 2, 1 << 24, state); break;
     case 's': o->skip_sinks = parse_integer(arg, "--skip-sinks", 0, 1 << 24, state); break;
     case 'n': o->dry_run = true; break;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->common;
+        state->child_inputs[1] = &o->processor;
+        break;
     case ARGP_KEY_ARG:
         if (o->capture) argp_error(state, "expected one CAPTURE, found \"%s\" as well", arg);
         o->capture = arg;
@@ -73,12 +97,11 @@ static const struct argp_option cut_options[] = {
     {"skip-sinks", 's', "S", 0, "tokens skipped at the start of every recording (default 4)", 0},
     {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
     {0}};
-static const struct argp_child cut_children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
+static const struct argp_child cut_children[] = {
+    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, NULL, 10}, {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
 
-void fkv_cut_options_default(struct fkv_cut_options *o) {
-    *o = (struct fkv_cut_options){.common = {.backend = "auto"}, .skip_sinks = -1};
-}
+void fkv_cut_options_default(struct fkv_cut_options *o) { *o = (struct fkv_cut_options){.skip_sinks = -1}; }
 
 int fkv_command_failed(const char *name, const struct fkv_error *err) {
     fprintf(stderr, "freqkv-analyze %s: %s\n", name, err->message);
@@ -163,7 +186,7 @@ int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, 
     const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256, a->plan.n,
                                               a->plan.skip_sinks};
     if (fkv_results_check(&intent, err)) return FKV_FAILED;
-    return fkv_workers_open(&a->workers, o->common.backend, o->common.device, o->common.threads, err);
+    return fkv_processor_open(&o->processor, &o->common, &a->workers, err);
 }
 
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {

@@ -19,20 +19,31 @@ int fkv_command_plot(int argc, char **argv);
 int fkv_command_report(int argc, char **argv);
 
 struct fkv_common_options {
-    const char *out, *backend;
-    int device, threads; /* threads 0: all cores */
+    const char *out;
+    int threads; /* 0: all cores */
     bool quiet, json;
 };
-/* --out --backend --device --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */
+/* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */
 extern const struct argp fkv_common_argp;
+
+/* Where the transforms of states run; for commands that have any. */
+struct fkv_processor_options {
+    const char *backend;
+    int device;
+};
+extern const struct argp fkv_processor_argp; /* --backend --device; sets the defaults, too */
+/* Opens the backends of a command that has both kinds of options; says on stderr where "auto" had to pass an accelerator over. */
+int fkv_processor_open(const struct fkv_processor_options *processor, const struct fkv_common_options *common,
+                       struct fkv_workers *workers, struct fkv_error *err);
 
 struct fkv_cut_options {
     struct fkv_common_options common;
+    struct fkv_processor_options processor;
     const char *capture;
     int32_t length, skip_sinks; /* 0 and -1: the defaults */
     bool dry_run;
 };
-/* CAPTURE --length --skip-sinks --dry-run, and the common ones. */
+/* CAPTURE --length --skip-sinks --dry-run, the common ones and the processor's. */
 extern const struct argp fkv_cut_argp;
 void fkv_cut_options_default(struct fkv_cut_options *o);
 

@@ -188,7 +188,7 @@ static int work(const struct options *o, const struct fkv_provenance *p, struct 
 }
 
 int fkv_command_impulse(int argc, char **argv) {
-    struct options o = {.common = {.backend = "cpu"}, .sinks = DEFAULT_SINKS};
+    struct options o = {.sinks = DEFAULT_SINKS};
     struct fkv_impulse impulses[MOST_RATIOS] = {0};
     struct fkv_error err = {0};
     if (fkv_parse_range("0.5", "--gamma", &o.gamma, &o.gammas, &err)) return fkv_command_failed("impulse", &err);

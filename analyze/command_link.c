@@ -14,6 +14,7 @@ enum { NO_LIST, RUNS, PROBES, LISTS };
 
 struct options {
     struct fkv_common_options common;
+    struct fkv_processor_options processor;
     const char *capture;
     double gamma;              /* of the residuals */
     const char **files[LISTS]; /* [count]; owned arrays */
@@ -32,7 +33,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     struct fkv_error err;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->common;
+        state->child_inputs[1] = &o->processor;
+        break;
     case 'c': o->capture = arg; break;
     case 'r': add_file(o, RUNS, arg, state); break;
     case 'p': add_file(o, PROBES, arg, state); break;
@@ -80,7 +84,8 @@ static const char doc[] =
     "prefix_segment_length, heads: [{change, states, damage, depth, heads, links: [the same]}], classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
     "residual_value_no_dc}]. What does not exist is null.";
 
-static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
+static const struct argp_child children[] = {
+    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, NULL, 10}, {0}};
 static const struct argp parser = {
     options_list, parse, "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR", doc, children,
     NULL,         NULL};
@@ -223,7 +228,7 @@ static int work(struct work *w, struct fkv_error *err) {
                                 .spectra = &w->spectra};
     if (!(o->gamma > 0)) return fkv_fail(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
     if (read_runs(w, err) || read_probes(w, err) || check_out(w, err) ||
-        fkv_workers_open(&w->workers, o->common.backend, o->common.device, o->common.threads, err) || join(w, err))
+        fkv_processor_open(&o->processor, &o->common, &w->workers, err) || join(w, err))
         return FKV_FAILED;
     if (fkv_link_results(o->common.out, &w->link, err) || fkv_link_write(o->common.out, &w->link, err) ||
         fkv_plot_link(&w->link, o->common.out, err))
@@ -244,7 +249,7 @@ static void close_all(struct work *w) {
 }
 
 int fkv_command_link(int argc, char **argv) {
-    struct options o = {.common = {.backend = "auto"}, .gamma = 0.5};
+    struct options o = {.gamma = 0.5};
     struct fkv_error err = {0};
     char *command = fkv_command_line(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &o);

@@ -163,7 +163,7 @@ static int report(const struct work *w, struct fkv_error *err) {
 }
 
 int fkv_command_plot(int argc, char **argv) {
-    struct options o = {.common = {.backend = "auto"}};
+    struct options o = {0};
     struct fkv_error err = {0};
     char *command = fkv_command_line(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);

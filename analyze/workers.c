@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads, struct fkv_error *err) {
+int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads, struct fkv_error *why,
+                     struct fkv_error *err) {
     const struct fkv_backend_options one = {.device = device, .threads = 1};
     struct fkv_device_info info;
     int32_t most = threads ? threads : omp_get_max_threads();
     *w = (struct fkv_workers){.backend = calloc((size_t)most, sizeof *w->backend)};
     if (!w->backend) return fkv_fail(err, "out of memory for %d threads", most);
-    int status = fkv_backend_find(backend, &w->ops, err);
+    int status = fkv_backend_find(backend, &w->ops, why, err);
     if (!status) status = w->ops->open(&one, &w->backend[0], err);
     if (!status) w->count = 1;
     if (!status) status = w->ops->info(w->backend[0], &info, err);

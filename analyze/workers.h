@@ -13,8 +13,9 @@ struct fkv_workers {
     bool device;
     struct fkv_backend **backend; /* [count]; owned */
 };
-/* backend and device as on the command line; threads 0: all cores. */
-int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads, struct fkv_error *err);
+/* backend and device as on the command line; threads 0: all cores. `why`: as of fkv_backend_find. */
+int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads, struct fkv_error *why,
+                     struct fkv_error *err);
 void fkv_workers_close(struct fkv_workers *w); /* harmless on a zeroed struct and a second time */
 
 #endif

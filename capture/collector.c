@@ -250,7 +250,7 @@ int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_mod
         if (wanted(info, state)) status = open_state(c, state, err);
     if (status) {
         fkv_collector_close(c);
-        return status;
+        return fkv_error_prefix(err, info->spectra_only ? "spectra" : "states");
     }
     *out = c;
     return FKV_OK;

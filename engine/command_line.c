@@ -9,7 +9,7 @@
 #include "kernels/base/parse.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
-    *o = (struct fkv_engine_options){.backend = "auto", .batch = 1};
+    *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
 /* Ends the program with status 2 and the parser's message, as argp does for options it does not know. */
@@ -56,7 +56,7 @@ static const struct argp_option engine_options[] = {
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
     {0, 0, 0, 0, "Machine:", 2},
     {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
-    {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default 0)", 2},
+    {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default: the first that is supported)", 2},
     {"threads", OPT_THREADS, "K", 0, "processor threads (default: all cores)", 2},
     {"compute", OPT_COMPUTE, "TYPE", 0,
      "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an accelerator)", 2},
@@ -158,9 +158,11 @@ static bool has_tokenizer(const char *directory) {
 
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err) {
     const struct fkv_backend_options backend = {.device = o->device, .threads = o->threads, .compute = o->compute};
+    struct fkv_error why;
     *engine = (struct fkv_engine){0};
-    if (fkv_backend_find(o->backend, &engine->ops, err) || engine->ops->open(&backend, &engine->backend, err))
-        return FKV_FAILED;
+    if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;
+    if (why.message[0] && !o->quiet) fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
+    if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;

@@ -76,7 +76,7 @@ int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_lo
         return FKV_OK;
     fkv_kept_logits_free(kept);
     *out = NULL;
-    return FKV_FAILED;
+    return fkv_error_prefix(err, "logits to keep");
 }
 
 static int check_kept(const struct fkv_kept_logits *kept, const struct fkv_session *s, int32_t at, int32_t rows,

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "engine/session_internal.h"
-#include "kernels/base/progress.h"
 
 /* The peak is each head's own, summed: within a block the layers do not fill at the same moment, and the block size must not show. Slots
  * beyond the window wait to be dropped in bulk and no query sees them, so they do not count. */
@@ -70,18 +69,21 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure, str
     return FKV_OK;
 }
 
-/* Runs the actions of the first `count` acting heads and tells the tap. Energies have to be waited for, so they are asked for only where a tap wants them. */
+/* Runs the actions of the first `count` acting heads, on the backend's stopwatch, and tells the tap. Energies have to be waited for, so they are asked for only where a
+ * tap wants them. */
 static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     if (!count) return FKV_OK;
     struct round_items *it = &s->items;
     const struct tap *tap = &s->taps[FKV_SITE_ACTION];
     bool measure = tap->function && s->options.measure_energy;
-    double started = fkv_seconds();
+    if (s->ops->time_begin(s->backend, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         s->setup.policy->act(&s->setup, it->acting[i], NULL, &it->actions[i]);
         it->energy[i] = (struct fkv_energy){NAN, NAN, NAN, NAN};
     }
-    if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err)) return FKV_FAILED;
+    if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err) ||
+        s->ops->time_end(s->backend, err))
+        return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         struct fkv_head *head = it->acting[i];
         if (s->bias) session_move_biases(s, head, &it->actions[i]);
@@ -97,7 +99,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
     s->statistics.actions += count;
-    s->statistics.seconds_acting += fkv_seconds() - started;
     return FKV_OK;
 }
 

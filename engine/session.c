@@ -121,10 +121,10 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
-            return fkv_error_prefix(err, "session");
+            return fkv_error_prefix(err, i < 2 ? "the cache" : "activations");
     if (has_biases(&s->options, &s->setup) &&
         s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases, err))
-        return fkv_error_prefix(err, "session");
+        return fkv_error_prefix(err, "biases of the cache");
     /* Most spans of a layer's call, or most heads that act at once. */
     int32_t spans = s->options.sequences * c->heads * s->setup.policy->max_spans, heads_acting = session_head_count(s);
     struct fkv_limits limits = {.rows = s->options.block,

@@ -71,13 +71,13 @@ const struct fkv_head *fkv_session_heads(const struct fkv_session *s);     /* [l
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
                            double *since);
 
+/* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its sessions. */
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t actions;          /* compressions or evictions, all heads */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
-    /* Wall time of feed, and of compress and gather in it; on a device, of issuing them. */
-    double seconds, seconds_acting;
+    double seconds;           /* wall time of feed; on a device, of issuing what it does */
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
 

@@ -1,8 +1,8 @@
 /* Which backend a name stands for, and where the CUDA backend comes from.
  *
  * CUDA is a module beside the program and not a library that it links, so that one build runs with and without a GPU, and so that a machine without one loads
- * none of CUDA's libraries: "auto" looks for the module only where NVIDIA's driver is. A module stays loaded until the program ends; one built from another
- * version of kernels.h is refused before any other entry of its table is read. */
+ * none of CUDA's libraries: "auto" looks for the module only where NVIDIA's driver is, or where it is told of one. A module stays loaded until the program ends; one built from
+ * another version of kernels.h is refused before any other entry of its table is read. */
 #include "kernels/kernels.h"
 
 #include <dlfcn.h>
@@ -54,15 +54,19 @@ static int load_module(const struct fkv_backend_ops **out, struct fkv_error *err
     return status;
 }
 
-static bool driver_present(void) {
-    return access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
+/* Whether "auto" has anything to look for. */
+static bool module_expected(void) {
+    const char *chosen = getenv("FKV_CUDA_MODULE");
+    return (chosen && *chosen) || access("/dev/nvidiactl", F_OK) == 0 ||
+           access("/proc/driver/nvidia/version", F_OK) == 0;
 }
 
-int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *err) {
+int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *why,
+                     struct fkv_error *err) {
+    if (why) why->message[0] = 0;
     if (!strcmp(name, "cuda")) return load_module(ops, err);
     if (!strcmp(name, "auto")) {
-        struct fkv_error unused; /* why not is the affair of those who ask for "cuda" */
-        if (driver_present() && load_module(ops, &unused) == FKV_OK) return FKV_OK;
+        if (module_expected() && load_module(ops, why) == FKV_OK) return FKV_OK;
         name = fkv_cpu_backend.name;
     }
     static const struct fkv_backend_ops *const linked[] = {&fkv_cpu_backend, &fkv_reference_backend};

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/progress.h"
+
 /* 64-byte aligned, at least one line. */
 static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
 
@@ -114,6 +116,28 @@ int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t 
 
 int fkv_host_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err) {
     (void)b, (void)ticket, (void)err;
+    return FKV_OK;
+}
+
+int fkv_host_time_begin(struct fkv_backend *b, struct fkv_error *err) {
+    (void)err;
+    struct fkv_host_stopwatch *watch = (struct fkv_host_stopwatch *)b;
+    watch->running = true;
+    watch->begun = fkv_seconds();
+    return FKV_OK;
+}
+
+int fkv_host_time_end(struct fkv_backend *b, struct fkv_error *err) {
+    struct fkv_host_stopwatch *watch = (struct fkv_host_stopwatch *)b;
+    if (!watch->running) return fkv_fail(err, "time: an end without a begin");
+    watch->running = false;
+    watch->sum += fkv_seconds() - watch->begun;
+    return FKV_OK;
+}
+
+int fkv_host_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err) {
+    (void)err;
+    *seconds = ((const struct fkv_host_stopwatch *)b)->sum;
     return FKV_OK;
 }
 

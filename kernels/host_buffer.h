@@ -1,4 +1,4 @@
-/* What every backend that computes on the processor (cpu, reference) does alike: buffers that are plain host memory, states on their way out, decode steps.
+/* What every backend that computes on the processor (cpu, reference) does alike: buffers that are plain host memory, states on their way out, decode steps, time.
  * Created buffers are owned, adopted ones the caller's; addresses are host pointers. Every operation is done when its call returns, so a fetch has converted
  * by then (its ticket is 0, and there is nothing to wait for) and a step is no more than what is issued in it (NULL). */
 #ifndef FKV_KERNELS_HOST_BUFFER_H
@@ -10,6 +10,12 @@ struct fkv_buffer {
     char *data;
     size_t bytes;
     bool owned; /* false: adopted from the caller */
+};
+
+/* The first member of such a backend, by which these functions know it. */
+struct fkv_host_stopwatch {
+    bool running;
+    double begun, sum; /* seconds */
 };
 
 int fkv_host_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
@@ -33,6 +39,10 @@ void fkv_host_release(struct fkv_backend *b, void *host);
 int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
                    int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err);
 int fkv_host_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
+
+int fkv_host_time_begin(struct fkv_backend *b, struct fkv_error *err);
+int fkv_host_time_end(struct fkv_backend *b, struct fkv_error *err);
+int fkv_host_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err);
 
 int fkv_host_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
 void fkv_host_step_release(struct fkv_backend *b, struct fkv_step *step);

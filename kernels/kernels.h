@@ -7,8 +7,8 @@
  * Conventions
  *  - Arrays are row-major, slowest index first; a shape stands in brackets: x [rows, dim]. W (out, in): y = W x.
  *  - Buffers are opaque and belong to the backend that made them; offsets are in bytes. Activations are float32.
- *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`, `power`, `fetch_wait`, `synchronize`, and `compress` and `gather`
- *    where energies are asked for, wait. The CPU runs at once.
+ *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`, `power`, `fetch_wait`, `synchronize`, `time_read`, and `compress` and
+ *    `gather` where energies are asked for, wait. The CPU runs at once.
  *  - Inputs and outputs do not overlap unless an operation says "in place". Nothing is scaled unless an operation says so.
  *  - Item arrays (struct fkv_*_item) live on the host and may be reused as soon as the call returns. Items of one call touch disjoint
  *    rows and slots, so they run in any order.
@@ -30,7 +30,7 @@
 #include "kernels/base/error.h"
 #include "kernels/dtype.h"
 
-enum { FKV_BACKEND_ABI = 3 };
+enum { FKV_BACKEND_ABI = 4 };
 
 struct fkv_backend; /* one processor and its stream; not shared between threads */
 struct fkv_buffer;  /* memory of a backend */
@@ -46,8 +46,10 @@ enum fkv_compute {
     FKV_COMPUTE_BF16,   /* bfloat16 products; refused by a processor without them */
 };
 
+enum { FKV_ANY_DEVICE = -1 };
+
 struct fkv_backend_options {
-    int device;  /* index of the accelerator; the CPU ignores it */
+    int device; /* index of the accelerator, or FKV_ANY_DEVICE: the first that the backend supports; the CPU ignores it */
     int threads; /* 0: all cores */
     enum fkv_compute compute;
 };
@@ -161,6 +163,14 @@ struct fkv_backend_ops {
     /* Scratch for everything up to `limits`; a second call grows it. */
     int (*reserve)(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
     int (*synchronize)(struct fkv_backend *b, struct fkv_error *err);
+
+    /* ---- time ---- */
+    /* A stopwatch that runs where the operations do: from when those issued before `begin` have ended until those issued before `end` have. Neither waits, neither stands
+     * within a step; a begin without its end (an operation failed) counts nothing. */
+    int (*time_begin)(struct fkv_backend *b, struct fkv_error *err);
+    int (*time_end)(struct fkv_backend *b, struct fkv_error *err);
+    /* Seconds that it has run since the backend was opened. */
+    int (*time_read)(struct fkv_backend *b, double *seconds, struct fkv_error *err);
 
     /* ---- memory ---- */
     int (*buffer_create)(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
@@ -279,8 +289,10 @@ static inline struct fkv_spectra_layout fkv_spectra_layout(int32_t heads, int32_
 }
 
 /* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". The CUDA backend is a module, freqkv-cuda.so, loaded when it is asked for: from
- * the folder of the running program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. */
-int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *err);
+ * the folder of the running program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. Where "auto" takes the CPU although there is an
+ * NVIDIA driver, or although FKV_CUDA_MODULE points somewhere, `why` says what is missing; else it is "". It may be NULL. */
+int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *why,
+                     struct fkv_error *err);
 
 extern const struct fkv_backend_ops fkv_cpu_backend;
 extern const struct fkv_backend_ops fkv_reference_backend;

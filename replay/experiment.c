@@ -57,7 +57,7 @@ static double tokens_per_second(const struct fkv_experiment *e) {
 }
 
 static double compression_share(const struct fkv_experiment *e) {
-    return e->result->statistics.seconds_acting / e->result->statistics.seconds;
+    return e->result->seconds_compressing / e->result->statistics.seconds;
 }
 
 static json_t *json_string_or_fallback(const char *text) {

@@ -290,19 +290,25 @@ static int estimate_errors(struct run *run, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* Time spent in actions so far; only the policy's session has any, for a baseline never acts. */
+static int read_stopwatch(const struct run *run, double *seconds, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(run->session);
+    return model->ops->time_read(model->backend, seconds, err);
+}
+
 /* What the session spent in this run, with the run's own clock. */
-static int take_statistics(struct run *run, const struct fkv_session_statistics *before, struct fkv_error *err) {
+static int take_statistics(struct run *run, const struct fkv_session_statistics *before, double acted_before,
+                           struct fkv_error *err) {
     struct fkv_session_statistics *spent = &run->result->statistics;
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
-    const struct fkv_model *model = fkv_session_model(run->session);
-    struct fkv_device_info device;
-    if (model->ops->info(model->backend, &device, err)) return FKV_FAILED;
+    double acted;
+    if (read_stopwatch(run, &acted, err)) return FKV_FAILED;
     fkv_session_statistics(run->session, spent);
     spent->tokens -= before->tokens;
     spent->actions -= before->actions;
     spent->slots_sum -= before->slots_sum;
     spent->seconds = run->seconds;
-    spent->seconds_acting = device.space == FKV_HOST ? spent->seconds_acting - before->seconds_acting : NAN;
+    run->result->seconds_compressing = run->compresses ? acted - acted_before : 0;
     double heads = (double)setup->layers * setup->kv_heads;
     run->result->compressions = run->compresses ? (double)spent->actions / heads / (double)run->plan->count : 0;
     return FKV_OK;
@@ -362,12 +368,14 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     run->result = result;
     run->compresses = fkv_session_setup(session)->policy->has_gamma;
     struct fkv_session_statistics before;
+    double acted_before;
     fkv_session_statistics(session, &before);
+    int status = read_stopwatch(run, &acted_before, err);
     if (recorded && run->compresses) fkv_session_tap(session, FKV_SITE_ACTION, record_compression, run);
-    int status = run_all(run, quiet, err);
+    if (!status) status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
     if (recorded) fkv_recorded_sort(recorded);
-    if (!status) status = take_statistics(run, &before, err);
+    if (!status) status = take_statistics(run, &before, acted_before, err);
     if (!status) status = estimate_errors(run, err);
     close_run(run);
     if (status) fkv_perplexity_free(result);

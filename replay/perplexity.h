@@ -14,9 +14,9 @@ struct fkv_perplexity {
     struct fkv_sums *documents;  /* [corpus documents] */
     double nll_se, delta_nll_se; /* of the means; NaN when there are too few units */
     double compressions;         /* mean per head per pass */
-    /* Of the policy's session in this run. `seconds` is the wall time of its feeds, to their end on a device too; seconds_acting is NaN there, where
-     * acting cannot be told apart from the rest. */
+    /* Of the policy's session in this run. `seconds` is the wall time of its feeds, to their end on a device too. */
     struct fkv_session_statistics statistics;
+    double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no compression) */
 };
 
 /* How many passes run side by side when `batch` are asked for. */

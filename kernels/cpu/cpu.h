@@ -26,6 +26,7 @@ struct fkv_rotation {
 };
 
 struct fkv_backend {
+    struct fkv_host_stopwatch stopwatch;
     int threads;
     const struct fkv_simd *simd;
     struct fkv_limits limits; /* reserved so far: the largest of each field */

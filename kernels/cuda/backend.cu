@@ -18,8 +18,11 @@
 
 #include "kernels/cuda/cuda.cuh"
 
+extern "C" {
+#include "kernels/base/host.h"
+}
+
 enum { OLDEST_MAJOR = 8 }; /* compute capability, which CMakeLists.txt compiles for */
-#define MIB (1024.0 * 1024.0)
 /* What cuBLAS asks for on Hopper ("cublasSetWorkspace" in its manual); elsewhere it needs less. */
 enum { BLAS_WORKSPACE = 32 << 20 };
 
@@ -32,22 +35,36 @@ static bool blames_the_past(cudaError_t status) {
            status == cudaErrorECCUncorrectable;
 }
 
+/* `wants`: "" where CUDA does not say how much it asked for. */
+static int refuse_memory(const char *what, const char *wants, struct fkv_error *err) {
+    size_t available = 0, total = 0;
+    char a[16], b[16];
+    cudaMemGetInfo(&available, &total);
+    fkv_format_bytes(a, (int64_t)available);
+    fkv_format_bytes(b, (int64_t)total);
+    return fkv_fail(err, "out of GPU memory: %s%s, free are %s of %s", what, wants, a, b);
+}
+
 int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err) {
     if (status == cudaSuccess) return FKV_OK;
     cudaGetLastError(); /* CUDA keeps it for the next call otherwise */
+    if (status == cudaErrorMemoryAllocation) return refuse_memory(what, "", err);
     return fkv_fail(err, "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(status), cudaGetErrorName(status),
                     blames_the_past(status) ? "; this or an earlier operation caused it" : "");
 }
 
 int fkv_cuda_check_blas(cublasStatus_t status, const char *what, struct fkv_error *err) {
     if (status == CUBLAS_STATUS_SUCCESS) return FKV_OK;
+    cudaGetLastError();
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) return refuse_memory(what, " (cuBLAS)", err);
     return fkv_fail(err, "CUDA: %s: cuBLAS: %s", what, cublasGetStatusString(status));
 }
 
 int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *err) {
     if (status == CUFFT_SUCCESS) return FKV_OK;
-    return fkv_fail(err, "CUDA: %s: cuFFT: error %d%s", what, (int)status,
-                    status == CUFFT_ALLOC_FAILED ? ", out of GPU memory" : "");
+    cudaGetLastError();
+    if (status == CUFFT_ALLOC_FAILED) return refuse_memory(what, " (cuFFT)", err);
+    return fkv_fail(err, "CUDA: %s: cuFFT: error %d", what, (int)status);
 }
 
 /* ---- the device ---- */
@@ -63,10 +80,20 @@ int fkv_cuda_allocate(size_t bytes, const char *what, char **out, struct fkv_err
     cudaError_t status = cudaMalloc((void **)out, bytes ? bytes : 1);
     if (status != cudaErrorMemoryAllocation) return fkv_cuda_check(status, what, err);
     cudaGetLastError();
-    size_t available = 0, total = 0;
-    cudaMemGetInfo(&available, &total);
-    return fkv_fail(err, "out of GPU memory: %s wants %.1f MiB, free are %.1f of %.1f MiB", what, (double)bytes / MIB,
-                    (double)available / MIB, (double)total / MIB);
+    char amount[16], wants[32];
+    fkv_format_bytes(amount, (int64_t)bytes);
+    snprintf(wants, sizeof wants, " wants %s", amount);
+    return refuse_memory(what, wants, err);
+}
+
+int fkv_cuda_allocate_pinned(size_t bytes, const char *what, char **out, struct fkv_error *err) {
+    *out = NULL;
+    cudaError_t status = cudaHostAlloc((void **)out, bytes ? bytes : 1, cudaHostAllocPortable);
+    if (status != cudaErrorMemoryAllocation) return fkv_cuda_check(status, what, err);
+    cudaGetLastError();
+    char amount[16];
+    fkv_format_bytes(amount, (int64_t)bytes);
+    return fkv_fail(err, "out of memory: %s wants %s of pinned host memory", what, amount);
 }
 
 int fkv_cuda_wait(struct fkv_backend *b, const char *what, struct fkv_error *err) {
@@ -102,22 +129,31 @@ static int check_supported(int device, cudaDeviceProp *properties, struct fkv_er
                     properties->name, properties->major, properties->minor, OLDEST_MAJOR);
 }
 
-int fkv_cuda_probe(struct fkv_error *err) {
+/* The GPU that is asked for, or the first that will do. */
+static int pick_device(int wanted, int *device, cudaDeviceProp *properties, struct fkv_error *err) {
     int count;
     if (find_devices(&count, err)) return FKV_FAILED;
-    for (int device = 0; device < count; device++) {
-        cudaDeviceProp properties;
-        if (!check_supported(device, &properties, err)) return FKV_OK;
+    *device = wanted;
+    if (wanted == FKV_ANY_DEVICE) {
+        for (*device = 0; *device < count; ++*device)
+            if (!check_supported(*device, properties, err)) return FKV_OK;
+        return FKV_FAILED; /* with the last GPU's message */
     }
-    return FKV_FAILED; /* with the last GPU's message */
+    if (wanted >= 0 && wanted < count) return check_supported(wanted, properties, err);
+    if (count == 1) return fkv_fail(err, "CUDA: device: expected 0, for there is one GPU, found %d", wanted);
+    return fkv_fail(err, "CUDA: device: expected 0 to %d, for there are %d GPUs, found %d", count - 1, count, wanted);
+}
+
+int fkv_cuda_probe(struct fkv_error *err) {
+    int device;
+    cudaDeviceProp properties;
+    return pick_device(FKV_ANY_DEVICE, &device, &properties, err);
 }
 
 /* ---- life ---- */
 static int set_up(struct fkv_backend *b, struct fkv_error *err) {
     if (fkv_cuda_check(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "creating a stream", err) ||
-        fkv_cuda_check(cudaHostAlloc((void **)&b->results, FKV_CUDA_RESULTS, cudaHostAllocPortable),
-                       "allocating pinned memory", err) ||
-        fkv_cuda_staging_create(b, err) ||
+        fkv_cuda_allocate_pinned(FKV_CUDA_RESULTS, "results", &b->results, err) || fkv_cuda_staging_create(b, err) ||
         fkv_cuda_allocate(BLAS_WORKSPACE, "cuBLAS's workspace", &b->blas_workspace, err) ||
         fkv_cuda_check_blas(cublasCreate(&b->blas), "starting cuBLAS", err))
         return FKV_FAILED;
@@ -134,22 +170,18 @@ static int set_up(struct fkv_backend *b, struct fkv_error *err) {
 }
 
 int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
-    int count;
+    int device;
     cudaDeviceProp properties;
-    if (find_devices(&count, err)) return FKV_FAILED;
-    if (options->device < 0 || options->device >= count)
-        return fkv_fail(err, "CUDA: device: expected 0 to %d, for there are %d GPUs, found %d", count - 1, count,
-                        options->device);
-    if (check_supported(options->device, &properties, err)) return FKV_FAILED;
+    if (pick_device(options->device, &device, &properties, err)) return FKV_FAILED;
     struct fkv_backend *b = (struct fkv_backend *)calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
-    b->device = options->device;
+    b->device = device;
     b->multiprocessors = properties.multiProcessorCount;
     b->shared_limit = properties.sharedMemPerBlockOptin - FKV_CUDA_STATIC_SHARED;
     b->compute = options->compute;
     fkv_cuda_use_device(b);
     if (set_up(b, err)) {
-        fkv_error_prefix(err, "GPU %d, %s", options->device, properties.name);
+        fkv_error_prefix(err, "GPU %d, %s", device, properties.name);
         fkv_cuda_close(b);
         return FKV_FAILED;
     }
@@ -167,6 +199,7 @@ void fkv_cuda_close(struct fkv_backend *b) {
     fkv_cuda_fetching_release(b);
     fkv_cuda_spectra_release(b);
     fkv_cuda_staging_release(b);
+    fkv_cuda_stopwatch_release(b);
     release_frequencies(b);
     if (b->blas) cublasDestroy(b->blas);
     cudaFree(b->blas_workspace);
@@ -294,6 +327,9 @@ const struct fkv_backend_ops fkv_cuda_backend = {
     .info = entry<fkv_cuda_info>::call,
     .reserve = entry<fkv_cuda_reserve>::call,
     .synchronize = entry<fkv_cuda_synchronize>::call,
+    .time_begin = entry<fkv_cuda_time_begin>::call,
+    .time_end = entry<fkv_cuda_time_end>::call,
+    .time_read = entry<fkv_cuda_time_read>::call,
     .buffer_create = entry<fkv_cuda_buffer_create>::call,
     .buffer_adopt = entry<fkv_cuda_buffer_adopt>::call,
     .buffer_release = fkv_cuda_buffer_release,

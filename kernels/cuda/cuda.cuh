@@ -28,6 +28,7 @@ struct fkv_buffer {
 struct fkv_cuda_staging;     /* memory.cu */
 struct fkv_cuda_fetching;    /* fetch.cu */
 struct fkv_cuda_frequencies; /* backend.cu */
+struct fkv_cuda_stopwatch;   /* stopwatch.cu */
 
 /* STATIC_SHARED: static arrays of a kernel that asks for more dynamic shared memory than it gets without asking. Both together count against what a block may have. */
 enum { FKV_CUDA_RESULTS = 1 << 16, FKV_CUDA_STATIC_SHARED = 12 << 10 };
@@ -48,11 +49,14 @@ struct fkv_backend {
     struct fkv_cuda_staging *staging;
     struct fkv_cuda_fetching *fetching;
     struct fkv_cuda_frequencies *frequencies;
-    struct fkv_cuda_spectra *spectra; /* transforms by length, spectra.cu; NULL before the first */
-    struct fkv_step *step;            /* between its begin and its end, or NULL */
+    struct fkv_cuda_spectra *spectra;     /* transforms by length, spectra.cu; NULL before the first */
+    struct fkv_cuda_stopwatch *stopwatch; /* NULL before the first stretch */
+    struct fkv_step *step;                /* between its begin and its end, or NULL */
 };
 
 /* ---- errors ---- */
+/* FKV_FAILED with a message where a call failed. Not only cudaMalloc asks for device memory: so do libraries and their plans, graphs, and a kernel's first launch. The
+ * message then says what is free. */
 int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err);
 int fkv_cuda_check_blas(cublasStatus_t status, const char *what, struct fkv_error *err);
 int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *err);
@@ -62,6 +66,8 @@ int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *e
 void fkv_cuda_use_device(const struct fkv_backend *b);
 /* Device memory, 256-byte aligned. FKV_FAILED says how much `what` wanted and how much is free. */
 int fkv_cuda_allocate(size_t bytes, const char *what, char **out, struct fkv_error *err);
+/* Pinned host memory; cudaFreeHost takes it back. */
+int fkv_cuda_allocate_pinned(size_t bytes, const char *what, char **out, struct fkv_error *err);
 /* Until everything issued has run. */
 int fkv_cuda_wait(struct fkv_backend *b, const char *what, struct fkv_error *err);
 
@@ -123,6 +129,7 @@ int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, co
                        struct fkv_error *err);
 void fkv_cuda_fetching_release(struct fkv_backend *b);
 void fkv_cuda_spectra_release(struct fkv_backend *b);
+void fkv_cuda_stopwatch_release(struct fkv_backend *b);
 /* An operation failed: the step in progress, if any, is off, and the stream is as before it. */
 void fkv_cuda_step_abandon(struct fkv_backend *b);
 
@@ -160,6 +167,10 @@ void fkv_cuda_close(struct fkv_backend *b);
 int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
 int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err);
+/* stopwatch.cu */
+int fkv_cuda_time_begin(struct fkv_backend *b, struct fkv_error *err);
+int fkv_cuda_time_end(struct fkv_backend *b, struct fkv_error *err);
+int fkv_cuda_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err);
 /* memory.cu */
 int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
 int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,

@@ -70,15 +70,13 @@ static int start_fetching(struct fkv_backend *b, struct fkv_error *err) {
 
 int fkv_cuda_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err) {
     if (fkv_cuda_outside_step(b, "host memory", err) || start_fetching(b, err)) return FKV_FAILED;
-    cudaError_t status = cudaHostAlloc(out, bytes ? bytes : 1, cudaHostAllocPortable);
-    if (status != cudaErrorMemoryAllocation) return fkv_cuda_check(status, "host memory", err);
-    cudaGetLastError();
-    return fkv_fail(err, "out of memory: %zu bytes of pinned host memory for states on their way out", bytes);
+    return fkv_cuda_allocate_pinned(bytes, "states on their way out", (char **)out, err);
 }
 
 void fkv_cuda_host_release(struct fkv_backend *b, void *host) {
     if (!host) return;
     fkv_cuda_use_device(b);
+    cudaStreamSynchronize(b->fetching->stream); /* rows that nobody waited for, because an operation failed */
     cudaFreeHost(host);
 }
 

@@ -31,8 +31,7 @@ int fkv_cuda_staging_create(struct fkv_backend *b, struct fkv_error *err) {
     if (!s) return fkv_fail(err, "out of memory");
     b->staging = s;
     for (int i = 0; i < 2; i++)
-        if (fkv_cuda_check(cudaHostAlloc((void **)&s->pinned[i], HALF, cudaHostAllocDefault),
-                           "allocating pinned memory", err) ||
+        if (fkv_cuda_allocate_pinned(HALF, "staging", &s->pinned[i], err) ||
             fkv_cuda_check(cudaEventCreateWithFlags(&s->taken[i], cudaEventDisableTiming), "creating an event", err))
             return FKV_FAILED;
     return fkv_cuda_staging_reserve(b, SMALLEST_STAGING, err);

@@ -84,8 +84,7 @@ static int make_block(struct fkv_step *s, struct fkv_error *err) {
     if (s->block) return FKV_OK;
     if (fkv_cuda_allocate(s->counted.bytes, "a step's items", &s->block, err)) return FKV_FAILED;
     for (int i = 0; i < IMAGES; i++)
-        if (fkv_cuda_check(cudaHostAlloc((void **)&s->image[i], s->counted.bytes + 1, cudaHostAllocDefault),
-                           "allocating pinned memory", err)) {
+        if (fkv_cuda_allocate_pinned(s->counted.bytes, "a step's items", &s->image[i], err)) {
             drop_block(s);
             return FKV_FAILED;
         }

@@ -5,6 +5,7 @@
 #include "kernels/host_buffer.h"
 
 struct fkv_backend {
+    struct fkv_host_stopwatch stopwatch;
     double *scratch;
     size_t scratch_count;
 };

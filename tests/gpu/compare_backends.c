@@ -287,7 +287,7 @@ static struct side open_side(const struct options *o, int which) {
     struct side side = {.cache_dtype = which ? o->cache_dtype : FKV_F32};
     struct fkv_device_info info;
     const struct fkv_backend_options options = {.compute = which ? o->compute : FKV_COMPUTE_NATIVE};
-    must(fkv_backend_find(o->names[which], &side.ops, &err));
+    must(fkv_backend_find(o->names[which], &side.ops, NULL, &err));
     must(side.ops->open(&options, &side.backend, &err));
     must(side.ops->info(side.backend, &info, &err));
     must(fkv_model_open(o->model, side.ops, side.backend, true, &side.model, &err));

@@ -15,6 +15,8 @@ struct shim_blas {
 };
 
 cublasStatus_t cublasCreate(cublasHandle_t *out) {
+    *out = NULL;
+    if (!shim_memory_left()) return CUBLAS_STATUS_ALLOC_FAILED;
     *out = new shim_blas{NULL, CUBLAS_DEFAULT_MATH};
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -76,6 +76,7 @@ cufftResult cufftMakePlanMany64(cufftHandle handle, int rank, long long *n, long
     if (!p) return CUFFT_INVALID_PLAN;
     if (rank != 1) return CUFFT_NOT_SUPPORTED;
     if (*n < 1 || batch < 1) return CUFFT_INVALID_SIZE;
+    if (!shim_memory_left()) return CUFFT_ALLOC_FAILED;
     p->n = *n;
     p->batch = batch;
     p->type = type;

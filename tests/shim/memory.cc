@@ -1,8 +1,17 @@
-/* Device memory, pinned memory, copies and properties of the pretended device: an sm_90 with 4 multiprocessors, so that grids stay small, FKV_SHIM_MEMORY bytes
- * (4 GiB), and FKV_SHIM_SHARED bytes of shared memory per block (227 KiB). Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when they are freed and when the
- * device is synchronised. Their contents are NaN. Device addresses are checked wherever the host passes one. */
+/* Device memory, pinned memory, and the pretended machine. Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when
+ * they are freed and when the device is synchronised. Their contents are NaN. Device addresses are checked wherever the host passes one.
+ *
+ * The machine, by environment variables:
+ *   FKV_SHIM_GPUS         compute capabilities of its GPUs, "9.0" (one) unless given; "" for a driver without a GPU. Each has 4 multiprocessors, so that grids stay small
+ *   FKV_SHIM_DRIVER       the newest CUDA that its driver supports, 13.0 unless given; 0 for no driver at all
+ *   FKV_SHIM_MEMORY       bytes of a GPU, 4 GiB unless given; all GPUs share one account
+ *   FKV_SHIM_SHARED       bytes of shared memory per block, 227 KiB unless given
+ *   FKV_SHIM_ALLOCATIONS  K: another process takes what is left of the memory just before it is asked for the K-th time (K = 0: the first), by cudaMalloc or otherwise
+ *                         (shim_memory_left). What is freed afterwards can be had again. A run that asks less often says on stderr how often it did. */
 #include "memory.h"
 
+#include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,14 +28,32 @@ static const size_t ALIGNMENT = 256;
 static std::map<const char *, size_t> device, pinned; /* start -> bytes */
 static size_t device_bytes;
 
-static size_t device_total() {
-    const char *text = getenv("FKV_SHIM_MEMORY");
-    return text ? (size_t)strtoull(text, NULL, 10) : (size_t)4 << 30;
+static size_t number_given(const char *variable, size_t otherwise) {
+    const char *text = getenv(variable);
+    return text ? (size_t)strtoull(text, NULL, 10) : otherwise;
 }
 
-size_t shim_shared_most() {
-    const char *text = getenv("FKV_SHIM_SHARED");
-    return text ? (size_t)strtoull(text, NULL, 10) : (size_t)227 << 10;
+static size_t device_total() { return number_given("FKV_SHIM_MEMORY", (size_t)4 << 30); }
+size_t shim_shared_most() { return number_given("FKV_SHIM_SHARED", (size_t)227 << 10); }
+
+/* ---- memory that another process takes ---- */
+static size_t requests, taken; /* how often memory was asked for; bytes that the other process has */
+
+static size_t device_free() { return device_total() - taken - device_bytes; }
+
+static void count_request() {
+    if (requests++ == number_given("FKV_SHIM_ALLOCATIONS", SIZE_MAX)) taken = device_free();
+}
+
+bool shim_memory_left() {
+    shim_lock lock;
+    count_request();
+    return device_free() >= 1 << 16;
+}
+
+static __attribute__((destructor)) void say_requests() {
+    if (requests <= number_given("FKV_SHIM_ALLOCATIONS", SIZE_MAX) && getenv("FKV_SHIM_ALLOCATIONS"))
+        fprintf(stderr, "CUDA shim: device memory was asked for %zu times\n", requests);
 }
 
 static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start, size_t bytes) {
@@ -63,7 +90,8 @@ void shim_check_memory() {
 
 cudaError_t shim_allocate(void **out, size_t bytes) {
     *out = NULL;
-    if (bytes > device_total() - device_bytes) return cudaErrorMemoryAllocation;
+    count_request();
+    if (bytes > device_free()) return cudaErrorMemoryAllocation;
     void *memory;
     if (posix_memalign(&memory, ALIGNMENT, 2 * GUARD_BYTES + bytes + !bytes)) return cudaErrorMemoryAllocation;
     char *start = (char *)memory + GUARD_BYTES; /* still aligned */
@@ -89,7 +117,7 @@ cudaError_t shim_release(void *start) {
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     shim_lock lock;
     *total = device_total();
-    *available = *total - device_bytes;
+    *available = device_free();
     return shim_status(cudaSuccess);
 }
 
@@ -124,31 +152,73 @@ cudaError_t cudaHostUnregister(void *memory) {
     return shim_status(pinned.erase((char *)memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
-/* ---- the device ---- */
-cudaError_t cudaGetDeviceCount(int *count) {
-    *count = 1;
-    return cudaSuccess;
+/* ---- the machine ---- */
+/* A thread's current device. No thread_local variable: those are __shared__ arrays here (device.h). */
+static pthread_key_t current_device = [] {
+    pthread_key_t key;
+    pthread_key_create(&key, NULL);
+    return key;
+}();
+
+int shim_device() { return (int)(intptr_t)pthread_getspecific(current_device); }
+
+/* The major and minor capability of GPU `device`; returns how many there are. */
+static int find_gpu(int device, int *major, int *minor) {
+    const char *text = getenv("FKV_SHIM_GPUS");
+    int count = 0, length;
+    if (!text) text = "9.0";
+    for (int a, b; sscanf(text, "%d.%d%n", &a, &b, &length) == 2; count++) {
+        if (count == device) *major = a, *minor = b;
+        text += length + (text[length] == ',');
+    }
+    return count;
 }
-cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
-    return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int device) { return shim_status(device ? cudaErrorInvalidDevice : cudaSuccess); }
-cudaError_t cudaDriverGetVersion(int *version) {
+
+cudaError_t cudaRuntimeGetVersion(int *version) {
     *version = CUDART_VERSION;
     return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
+
+cudaError_t cudaDriverGetVersion(int *version) {
+    const char *text = getenv("FKV_SHIM_DRIVER");
+    int major = CUDART_VERSION / 1000, minor = CUDART_VERSION % 1000 / 10;
+    if (text && sscanf(text, "%d.%d", &major, &minor) < 2) minor = 0;
+    *version = 1000 * major + 10 * minor;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    int driver, unused;
+    *count = 0;
+    cudaDriverGetVersion(&driver);
+    if (driver < CUDART_VERSION) return shim_status(cudaErrorInsufficientDriver);
+    *count = find_gpu(-1, &unused, &unused);
+    return shim_status(*count ? cudaSuccess : cudaErrorNoDevice);
+}
+
+cudaError_t cudaGetDevice(int *device) {
+    *device = shim_device();
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    int unused;
+    if (device < 0 || device >= find_gpu(-1, &unused, &unused)) return shim_status(cudaErrorInvalidDevice);
+    pthread_setspecific(current_device, (void *)(intptr_t)device);
+    return shim_status(cudaSuccess);
+}
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
-    if (device) return shim_status(cudaErrorInvalidDevice);
+    int major = 0, minor = 0;
+    if (device < 0 || device >= find_gpu(device, &major, &minor)) return shim_status(cudaErrorInvalidDevice);
     *out = cudaDeviceProp{};
-    strcpy(out->name, "CPU shim of an NVIDIA GPU");
+    snprintf(out->name, sizeof out->name, "CPU shim of an NVIDIA GPU of capability %d.%d", major, minor);
     out->totalGlobalMem = device_total();
     out->sharedMemPerBlock = 48 << 10;
     out->sharedMemPerBlockOptin = shim_shared_most();
     out->sharedMemPerMultiprocessor = 228 << 10;
-    out->major = 9;
+    out->major = major;
+    out->minor = minor;
     out->multiProcessorCount = 4;
     out->warpSize = SHIM_LANES;
     out->maxThreadsPerBlock = 1024;

@@ -17,6 +17,7 @@ cudaError_t shim_status(cudaError_t status);
 void shim_drain_all();
 
 cudaError_t shim_allocate(void **out, size_t bytes);
+int shim_device(); /* the calling thread's */
 cudaError_t shim_release(void *start);
 void shim_check_memory();  /* the guard zones of all allocations */
 size_t shim_shared_most(); /* shared memory that a block may have, static and dynamic */

@@ -7,7 +7,9 @@
  *
  * A capture records closures and runs nothing; streams that wait for an event of a capturing stream join the capture. A graph runs its closures in order.
  *
- * Left out, because nothing here needs it: several devices, memory pools, priorities, peer access, textures. */
+ * Of several devices it knows which one a stream and an event were made for, and refuses a launch from a thread whose device is another, and to record an event of another.
+ *
+ * Left out, because nothing here needs it: memory pools, priorities, peer access, textures. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -15,6 +17,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "memory.h"
@@ -30,9 +33,12 @@ struct queue {
 
 struct shim_stream {
     std::shared_ptr<queue> q;
+    int device = shim_device();
 };
 
 struct shim_event {
+    bool timed = true;
+    int device = shim_device();
     std::shared_ptr<queue> q; /* where it was recorded last, and after how much work */
     uint64_t after = 0;
     shim_graph *capture = NULL;
@@ -53,6 +59,7 @@ static std::vector<std::shared_ptr<queue>> queues(1, std::make_shared<queue>());
 static cudaError_t last_error;
 static char failure[512]; /* "" while the device is usable */
 static std::map<const void *, size_t> shared_limits;
+static std::set<const void *> loaded; /* kernels that have been launched */
 
 /* ---- chance ---- */
 static uint64_t random_state;
@@ -108,6 +115,9 @@ static const struct {
     {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
     {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+     "CUDA driver version is insufficient for CUDA runtime version"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
@@ -276,6 +286,10 @@ cudaError_t shim_launch(const cudaLaunchConfig_t *config, const void *kernel, cl
         auto limit = shared_limits.find(kernel);
         if (shared > (limit == shared_limits.end() ? 48 << 10 : limit->second))
             return shim_status(cudaErrorInvalidValue);
+        if (config->stream && config->stream->device != shim_device())
+            return shim_status(cudaErrorInvalidResourceHandle);
+        if (!loaded.count(kernel) && !shim_memory_left()) return shim_status(cudaErrorMemoryAllocation);
+        loaded.insert(kernel);
     }
     return shim_enqueue(config->stream, [=] {
         char message[512];
@@ -342,8 +356,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 /* ---- events ---- */
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags) {
     *out = new shim_event;
+    (*out)->timed = !(flags & cudaEventDisableTiming);
     return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *out) { return cudaEventCreateWithFlags(out, 0); }
@@ -355,6 +370,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     shim_lock lock;
+    if (event->device != (stream ? stream->device : shim_device())) return shim_status(cudaErrorInvalidResourceHandle);
     event->capture = queue_of(stream)->capture;
     event->q = stream ? stream->q : queues[0];
     auto at = event->milliseconds;
@@ -394,7 +410,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
     shim_lock lock;
-    if (!start->q || !end->q) return shim_status(cudaErrorInvalidResourceHandle);
+    if (!start->timed || !end->timed || !start->q || !end->q) return shim_status(cudaErrorInvalidResourceHandle);
     if (start->q->done < start->after || end->q->done < end->after) return shim_status(cudaErrorNotReady);
     *milliseconds = (float)(*end->milliseconds - *start->milliseconds);
     return shim_status(cudaSuccess);
@@ -430,6 +446,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+    *out = NULL;
+    if (!shim_memory_left()) return shim_status(cudaErrorMemoryAllocation);
     *out = new shim_graph_exec{std::make_shared<const std::vector<closure>>(graph->work)};
     return shim_status(cudaSuccess);
 }

@@ -20,6 +20,8 @@ void shim_seed(uint64_t seed);
 cudaError_t shim_enqueue(cudaStream_t stream, std::function<void()> work);
 /* Called by work that runs: makes the device unusable until cudaDeviceReset, as a fault does. */
 void shim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Whether there is device memory left for what asks for it by the way: a library's handle, a plan, a graph, the code of a kernel that is launched for the first time. */
+bool shim_memory_left();
 /* Whether all of it lies in one allocation of device memory; what names it in the failure where not. */
 bool shim_device_range(const void *start, size_t bytes, const char *what);
 

@@ -192,7 +192,7 @@ int main(int argc, char **argv) {
     struct fkv_backend *backend;
     struct fkv_device_info info;
     const struct fkv_backend_options opened = {.device = options.device};
-    MUST(fkv_backend_find(options.backend, &ops, &bench_error));
+    MUST(fkv_backend_find(options.backend, &ops, NULL, &bench_error));
     MUST(ops->open(&opened, &backend, &bench_error));
     double started = fkv_seconds();
     MUST(fkv_model_open(options.model, ops, backend, false, &model, &bench_error));

@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
     }
     struct bench x = {.heads = layers * heads};
     struct fkv_device_info info;
-    if (fkv_backend_find("cuda", &x.ops, &bench_error)) {
+    if (fkv_backend_find("cuda", &x.ops, NULL, &bench_error)) {
         printf("skipped: %s\n", bench_error.message);
         return 0;
     }

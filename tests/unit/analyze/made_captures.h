@@ -40,7 +40,11 @@ struct made {
     uint32_t states;
     int trained_context;
     made_value value;
+    const float *
+        projection; /* W_O [layers, query heads, MADE_ROWS, head_dim], a few rows of each head's columns; NULL: not in the capture */
 };
+
+enum { MADE_ROWS = 3 };
 
 static inline int made_heads(const struct made *m, int state) {
     return state == FKV_STATE_QUERY ? m->heads * m->query_group : m->heads;
@@ -99,12 +103,25 @@ static inline void made_write_recording(const struct made *m, struct fkv_capture
     free(tokens);
 }
 
+static inline void made_write_projection(const struct made *m, struct fkv_capture_writer *w) {
+    struct fkv_error err;
+    const size_t heads = (size_t)(m->layers * m->heads * m->query_group), d = (size_t)m->head_dim;
+    float *gram = calloc(heads * d * d, sizeof *gram);
+    for (size_t i = 0; i < heads * MADE_ROWS; i++)
+        for (size_t a = 0; a < d; a++)
+            for (size_t b = 0; b < d; b++)
+                gram[(i / MADE_ROWS * d + a) * d + b] += m->projection[i * d + a] * m->projection[i * d + b];
+    assert_ok(fkv_capture_write_output_gram(w, gram, &err), err);
+    free(gram);
+}
+
 static inline void made_write(const struct made *m, const char *folder) {
     struct fkv_error err;
     struct fkv_capture_info info;
     struct fkv_capture_writer *w;
     made_info(m, &info);
     assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
+    if (m->projection) made_write_projection(m, w);
     for (int r = 0; r < m->recordings; r++) made_write_recording(m, w, r);
     assert_ok(fkv_capture_finish(w, &err), err);
     fkv_capture_abandon(w);
@@ -120,7 +137,7 @@ static inline int made_measure(const char *path, enum fkv_state state, int lengt
     *out = (struct fkv_spectrum){0};
     int status = fkv_capture_open(path, &capture, err);
     if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
-    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), err);
+    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), NULL, err);
     if (!status) {
         struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers, .null = null};
         status = fkv_spectrum_measure(&m, state, out, err);

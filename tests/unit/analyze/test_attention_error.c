@@ -20,20 +20,22 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* error [layers, heads, K + 1] of the capture at `path` */
-static int measure(int length, int skip, double **error, struct fkv_error *err) {
+/* error [layers, heads, K + 1] of the capture at `path`; projected, likewise, or NULL */
+static int measure(int length, int skip, double **error, double **projected, struct fkv_error *err) {
     struct fkv_capture *capture = NULL;
     struct fkv_segment_plan plan = {0};
     struct fkv_workers workers = {0};
     int status = fkv_capture_open(path, &capture, err);
     if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
     if (!status) status = fkv_attention_error_check(capture, &plan, err);
-    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), err);
+    if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), NULL, err);
     if (!status) {
         const struct fkv_capture_info *info = fkv_capture_info(capture);
         struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers};
-        *error = malloc((size_t)(info->layer_count * info->head_count * (K + 1)) * sizeof **error);
-        status = fkv_attention_error_measure(&m, *error, err);
+        const size_t bytes = (size_t)(info->layer_count * info->head_count * (K + 1)) * sizeof **error;
+        *error = malloc(bytes);
+        if (projected) *projected = malloc(bytes);
+        status = fkv_attention_error_measure(&m, *error, projected ? *projected : NULL, err);
     }
     fkv_workers_close(&workers);
     fkv_segment_plan_free(&plan);
@@ -82,9 +84,11 @@ static void low_pass(double *x, int first, int n, int d, int retained) {
     free(column);
 }
 
-/* Squares of o' - o and of o over the queries after one segment of one query head. */
+/* Squares of o' - o and of o over the queries after one segment of one query head, and of both times its columns of W_O. */
 static void squares(const struct made *m, int recording, int layer, int head, int query_head, int first, int n,
-                    int retained, double out[2]) {
+                    int retained, double out[4]) {
+    const float *projection =
+        m->projection + (layer * m->heads * m->query_group + query_head) * MADE_ROWS * m->head_dim;
     int tokens = (int)m->tokens[recording], d = m->head_dim, end = first + 2 * n < tokens ? first + 2 * n : tokens;
     double *x[4], q[16], o[2][16];
     for (int i = 0; i < 4; i++) {
@@ -99,7 +103,13 @@ static void squares(const struct made *m, int recording, int layer, int head, in
         for (int c = 0; c < d; c++) q[c] = (float)m->value(recording, FKV_STATE_QUERY, layer, t, query_head, c);
         attend(q, x[0], x[1], t, d, o[0]);
         attend(q, x[2], x[3], t, d, o[1]);
-        for (int c = 0; c < d; c++) out[0] += pow(o[1][c] - o[0][c], 2), out[1] += o[0][c] * o[0][c];
+        for (int c = 0; c < d; c++) o[1][c] -= o[0][c], out[0] += o[1][c] * o[1][c], out[1] += o[0][c] * o[0][c];
+        for (int r = 0; r < MADE_ROWS; r++) {
+            double row[2] = {0};
+            for (int c = 0; c < d; c++)
+                row[0] += projection[r * d + c] * o[1][c], row[1] += projection[r * d + c] * o[0][c];
+            out[2] += row[0] * row[0], out[3] += row[1] * row[1];
+        }
     }
     for (int i = 0; i < 4; i++) free(x[i]);
 }
@@ -121,9 +131,12 @@ static void errors_equal_attention_written_out(void **state) {
                      .states = 1 | 2 | 8,
                      .trained_context = 64,
                      .value = made_white};
-    double *error;
+    double *error, *projected;
+    float projection[2 * 4 * MADE_ROWS * 4];
+    test_fill(projection, sizeof projection / sizeof *projection, 0, 1);
+    m.projection = projection;
     made_write(&m, path);
-    assert_ok(measure(N, SKIP, &error, &err), err);
+    assert_ok(measure(N, SKIP, &error, &projected, &err), err);
     const struct {
         int recording, segment;
         double queries; /* of its document */
@@ -132,25 +145,64 @@ static void errors_equal_attention_written_out(void **state) {
         for (int head = 0; head < m.heads; head++)
             for (int k = 1; k <= K; k += 9) {
                 int retained = k * N / K;
-                const double found = error[(layer * m.heads + head) * (K + 1) + k];
+                const int at = (layer * m.heads + head) * (K + 1) + k;
                 if (!retained) {
-                    assert_true(isnan(found));
+                    assert_true(isnan(error[at]) && isnan(projected[at]));
                     continue;
                 }
-                double mean = 0;
+                double mean = 0, mean_projected = 0;
                 for (int g = 0; g < 2; g++) {
-                    double sums[2] = {0};
+                    double sums[4] = {0};
                     for (int i = 0; i < 4; i++) {
-                        double of_piece[2] = {0};
+                        double of_piece[4] = {0};
                         squares(&m, pieces[i].recording, layer, head, 2 * head + g, SKIP + pieces[i].segment * N, N,
                                 retained, of_piece);
-                        for (int j = 0; j < 2; j++) sums[j] += of_piece[j] / pieces[i].queries;
+                        for (int j = 0; j < 4; j++) sums[j] += of_piece[j] / pieces[i].queries;
                     }
                     mean += sqrt(sums[0] / sums[1]) / 2;
+                    mean_projected += sqrt(sums[2] / sums[3]) / 2;
                 }
-                assert_close(found, mean, 2e-6, 2e-5);
+                assert_close(error[at], mean, 2e-6, 2e-5);
+                assert_close(projected[at], mean_projected, 4e-6, 4e-5);
             }
     free(error);
+    free(projected);
+}
+
+/* Values whose first channel never changes: whatever attention does, that is what it puts out. */
+static double constant_first_channel(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+    if (state == FKV_STATE_VALUE && channel == 0) return 3;
+    return made_white(recording, state, layer, t, head, channel);
+}
+
+static void the_projected_error_is_of_what_the_projection_reads(void **state) {
+    (void)state;
+    struct fkv_error err;
+    const float first[MADE_ROWS][2] = {{2, 0}, {-1, 0}}, both[MADE_ROWS][2] = {{0, -2}, {2, 0}};
+    struct made m = {.layers = 1,
+                     .heads = 1,
+                     .query_group = 1,
+                     .head_dim = 2,
+                     .recordings = 1,
+                     .tokens = {30},
+                     .dtype = FKV_F32,
+                     .states = 1 | 2 | 8,
+                     .trained_context = 30,
+                     .value = constant_first_channel};
+    for (int i = 0; i < 2; i++) {
+        double *error, *projected;
+        char command[400];
+        m.projection = i ? both[0] : first[0];
+        made_write(&m, path);
+        assert_ok(measure(20, 0, &error, &projected, &err), err);
+        for (int k = 4; k < K; k++) { /* lengths times 2, or nothing of what changes */
+            assert_true(error[k] > 1e-3);
+            assert_close(projected[k], i ? error[k] : 0, 1e-5, 1e-5);
+        }
+        free(error), free(projected);
+        snprintf(command, sizeof command, "rm -r '%s'", path);
+        assert_int_equal(system(command), 0);
+    }
 }
 
 static void what_is_missing_is_named(void **state) {
@@ -168,15 +220,15 @@ static void what_is_missing_is_named(void **state) {
                      .value = made_white};
     double *error = NULL;
     made_write(&m, path);
-    assert_refused(measure(20, 4, &error, &err), err, "freqkv-capture --states key,value,query");
+    assert_refused(measure(20, 4, &error, NULL, &err), err, "freqkv-capture --states key,value,query");
     char command[400];
     snprintf(command, sizeof command, "rm -r '%s'", path);
     assert_int_equal(system(command), 0);
     m.states = 1 | 2 | 8;
     made_write(&m, path);
-    assert_refused(measure(40, 4, &error, &err), err,
+    assert_refused(measure(40, 4, &error, NULL, &err), err,
                    "needs tokens after a segment of 40; the longest recording has 40 after the sinks: --length 20");
-    assert_ok(measure(20, 4, &error, &err), err);
+    assert_ok(measure(20, 4, &error, NULL, &err), err);
     free(error);
 }
 
@@ -184,6 +236,8 @@ static void what_is_missing_is_named(void **state) {
 
 int main(void) {
     test_seed();
-    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out), TEST(what_is_missing_is_named)};
+    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),
+                                       TEST(the_projected_error_is_of_what_the_projection_reads),
+                                       TEST(what_is_missing_is_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -145,7 +145,9 @@ static void damage_that_follows_lost_energy_has_rank_correlation_one(void **stat
         assert_close(link_of(object, "kl", follows[i], "spearman_units", 0), 1, 1e-9, 0);
         assert_close(link_of(object, "kl", follows[i], "partial", 0), 1, 1e-9, 0);
     }
-    assert_true(isnan(link_of(object, "kl", "visible", "spearman", 0))); /* no queries */
+    static const char *const lacking[] = {"visible", "attention",
+                                          "attention_projected"}; /* no queries, no projection */
+    for (int i = 0; i < 3; i++) assert_true(isnan(link_of(object, "kl", lacking[i], "spearman", 0)));
     json_decref(object);
 }
 
@@ -199,12 +201,8 @@ static void more_retained_energy_with_less_loss_is_correlation_minus_one(void **
     assert_int_equal(rows, 8);
 }
 
-/* y' Sigma y from sums of their definitions, without a transform. */
-static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) {
-    (void)state;
-    struct made m = graded_capture(1, 11);
-    m.layers = 1;
-    made_write(&m, path);
+/* Of the capture at `path`, cut into segments of N tokens. */
+static struct fkv_predictor_spectra measure_predictors(void) {
     struct fkv_error err;
     struct fkv_capture *c;
     struct fkv_segment_plan plan;
@@ -212,24 +210,47 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
     struct fkv_predictor_spectra s;
     assert_ok(fkv_capture_open(path, &c, &err), err);
     assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
-    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, &err), err);
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err), err);
     struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
     assert_ok(fkv_predictor_spectra_measure(&measurement, true, &s, &err), err);
-    assert_null(s.attention); /* no token follows the segment */
+    fkv_workers_close(&workers);
+    fkv_segment_plan_free(&plan);
+    fkv_capture_close(c);
+    return s;
+}
+
+/* lost [N, DIM]: what the coefficients from `kept` on make of the states of a head of the first segment */
+static void lost_states(enum fkv_state state, int head, int kept, double lost[N][DIM], double *all, double *dropped) {
+    memset(lost, 0, sizeof(double[N][DIM]));
+    *all = *dropped = 0;
+    for (int ch = 0; ch < DIM; ch++) {
+        double x[N];
+        for (int j = 0; j < N; j++) x[j] = (float)graded(0, state, 0, SINKS + j, head, ch);
+        for (int t = 0; t < N; t++) {
+            double y = dct_coefficient(x, N, t);
+            *all += y * y;
+            if (t < kept) continue;
+            *dropped += y * y;
+            for (int j = 0; j < N; j++) lost[j][ch] += sqrt(2.0 / N) * y * cos(acos(-1) * t * (j + 0.5) / N);
+        }
+    }
+}
+
+/* y' Sigma y from sums of their definitions, without a transform. */
+static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) {
+    (void)state;
+    struct made m = graded_capture(1, 11);
+    m.layers = 1;
+    made_write(&m, path);
+    struct fkv_predictor_spectra s = measure_predictors();
+    assert_null(s.attention[0]); /* no token follows the segment */
+    assert_null(s.visible[1]);
+    assert_non_null(strstr(s.why_not[FKV_NO_PROJECTION], "output_gram"));
+    assert_true(isnan(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, 0, 2, (struct fkv_kept){0, 9, false})));
     int kept = 9;
     for (int h = 0; h < HEADS; h++) {
-        double lost[N][DIM] = {{0}}, mean = 0, all = 0, dropped = 0;
-        for (int ch = 0; ch < DIM; ch++) {
-            double x[N], y[N];
-            for (int j = 0; j < N; j++) x[j] = (float)graded(0, FKV_STATE_KEY, 0, SINKS + j, h, ch);
-            for (int t = 0; t < N; t++) {
-                y[t] = dct_coefficient(x, N, t);
-                all += y[t] * y[t];
-                if (t < kept) continue;
-                dropped += y[t] * y[t];
-                for (int j = 0; j < N; j++) lost[j][ch] += sqrt(2.0 / N) * y[t] * cos(acos(-1) * t * (j + 0.5) / N);
-            }
-        }
+        double lost[N][DIM], mean = 0, all, dropped;
+        lost_states(FKV_STATE_KEY, h, kept, lost, &all, &dropped);
         for (int g = 0; g < 2; g++) /* every query against every lost key */
             for (int q = 0; q < N; q++)
                 for (int j = 0; j < N; j++) {
@@ -246,9 +267,35 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
         assert_true(isnan(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 3, low)));
     }
     fkv_predictor_spectra_free(&s);
-    fkv_workers_close(&workers);
-    fkv_segment_plan_free(&plan);
-    fkv_capture_close(c);
+}
+
+/* ||W e||^2 of every lost state through the columns of W_O of each query head that reads it. */
+static void visible_energy_of_values_is_what_the_projection_lets_through(void **state) {
+    (void)state;
+    enum { GROUP = 2, KEPT = 5 };
+    float projection[HEADS * GROUP][MADE_ROWS][DIM];
+    struct made m = graded_capture(1, 3);
+    m.layers = 1;
+    test_fill(projection[0][0], sizeof projection / sizeof(float), 0, 1);
+    m.projection = projection[0][0];
+    made_write(&m, path);
+    struct fkv_predictor_spectra s = measure_predictors();
+    assert_null(s.visible[0]);
+    assert_true(s.why_not[FKV_NO_PROJECTION][0] == 0 && s.why_not[FKV_NO_QUERIES][0]);
+    for (int h = 0; h < HEADS; h++) {
+        double lost[N][DIM], mean = 0, all, dropped;
+        lost_states(FKV_STATE_VALUE, h, KEPT, lost, &all, &dropped);
+        for (int g = 0; g < GROUP; g++)
+            for (int j = 0; j < N; j++)
+                for (int r = 0; r < MADE_ROWS; r++) {
+                    double row = 0;
+                    for (int ch = 0; ch < DIM; ch++) row += projection[GROUP * h + g][r][ch] * lost[j][ch];
+                    mean += row * row / (GROUP * N);
+                }
+        const struct fkv_kept low = {0, KEPT, false};
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 2, low), mean, 0, 1e-4);
+    }
+    fkv_predictor_spectra_free(&s);
 }
 
 /* The mean over all tokens of a segment is the lost share of its energy without DC. */
@@ -264,7 +311,7 @@ static void residuals_of_all_tokens_are_the_lost_energy(void **state) {
     struct fkv_spectrum s;
     assert_ok(fkv_capture_open(path, &c, &err), err);
     assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
-    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, &err), err);
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err), err);
     struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
     assert_ok(fkv_residuals_measure(&measurement, FKV_STATE_VALUE, 10, &r, &err), err);
     assert_ok(fkv_spectrum_measure(&measurement, FKV_STATE_VALUE, &s, &err), err);
@@ -366,6 +413,7 @@ int main(void) {
         TEST(damage_that_has_nothing_to_do_with_energy_covers_zero),
         TEST(more_retained_energy_with_less_loss_is_correlation_minus_one),
         TEST(visible_energy_is_the_variance_of_scores_that_is_lost),
+        TEST(visible_energy_of_values_is_what_the_projection_lets_through),
         TEST(residuals_of_all_tokens_are_the_lost_energy),
         TEST(classes_by_ids_are_those_of_the_rules),
         TEST(files_that_do_not_belong_together_are_refused_by_name),

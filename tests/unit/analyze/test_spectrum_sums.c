@@ -23,7 +23,7 @@ static void write_sums(const struct made *m, const char *folder, int length, int
     struct fkv_capture_writer *w;
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
-    assert_ok(fkv_backend_find("cpu", &ops, &err), err);
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 1}, &backend, &err), err);
     made_info(m, &info);
     info.spectra_only = true;

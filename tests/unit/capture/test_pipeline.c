@@ -15,7 +15,7 @@ static int make(void **state) {
     struct fkv_error err;
     test_seed();
     test_make_folder(folder);
-    assert_ok(fkv_backend_find("cpu", &model.ops, &err), err);
+    assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err), err);
     assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err), err);
     sample_info(&samples[0].info, (enum fkv_dtype)test_between(0, 2), 15);
     for (int i = 0; i < PLACES; i++) {

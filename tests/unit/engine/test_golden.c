@@ -95,7 +95,7 @@ static void check_model(const char *name, const char *backend) {
     char folder[128], results[160];
     snprintf(folder, sizeof folder, "tests/golden/%s", name);
     snprintf(results, sizeof results, "%s/expected", folder);
-    assert_ok(fkv_backend_find(backend, &ops, &err), err);
+    assert_ok(fkv_backend_find(backend, &ops, NULL, &err), err);
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32}, &processor, &err),
               err);
     assert_ok(fkv_model_open(folder, ops, processor, true, &model, &err), err);

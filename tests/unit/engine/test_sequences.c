@@ -7,7 +7,7 @@ static float one[BLOCK * VOCAB], other[BLOCK * VOCAB]; /* logits */
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, &err), err);
+    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err), err);
     open_fixture(f, ops);
     *state = f;
     return 0;

@@ -20,7 +20,7 @@ static struct fkv_error err;
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, &err), err);
+    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     test_seed();

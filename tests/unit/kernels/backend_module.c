@@ -4,7 +4,7 @@
 #include "kernels/kernels.h"
 
 static int probe(struct fkv_error *err) {
-    if (UNFIT) strcpy(err->message, "no device of this kind");
+    if (UNFIT && err) strcpy(err->message, "no device of this kind");
     return UNFIT ? FKV_FAILED : FKV_OK;
 }
 

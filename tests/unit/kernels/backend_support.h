@@ -20,7 +20,7 @@ static struct fkv_error err;
 
 static inline struct side open_side(const char *name, enum fkv_compute compute) {
     struct side s;
-    assert_ok(fkv_backend_find(name, &s.ops, &err), err);
+    assert_ok(fkv_backend_find(name, &s.ops, NULL, &err), err);
     assert_ok(s.ops->open(&(struct fkv_backend_options){.compute = compute}, &s.b, &err), err);
     return s;
 }

@@ -1,8 +1,9 @@
-/* What a backend owns beside its arithmetic: its options, its memory, states on their way out. The arithmetic is tested by test_layer, test_attend, test_step,
+/* What a backend owns beside its arithmetic: its options, its memory, states on their way out, its stopwatch. The arithmetic is tested by test_layer, test_attend, test_step,
  * test_score, test_compress and test_power. */
 #include <pthread.h>
 #include <semaphore.h>
 
+#include "kernels/base/progress.h"
 #include "tests/unit/kernels/backend_support.h"
 
 static void options_that_cannot_be_met_are_refused(void **state) {
@@ -19,7 +20,7 @@ static void options_that_cannot_be_met_are_refused(void **state) {
         assert_refused(tested.ops->open(&bf16, &b, &err), err, "bfloat16");
         assert_refused(tested.ops->open(&negative, &b, &err), err, "threads: expected 0 (all cores) or more, found -1");
     }
-    struct fkv_backend_options exact = {.compute = FKV_COMPUTE_F32, .threads = 1};
+    struct fkv_backend_options exact = {.compute = FKV_COMPUTE_F32, .threads = 1, .device = FKV_ANY_DEVICE};
     assert_ok(tested.ops->open(&exact, &b, &err), err);
     tested.ops->close(b);
 }
@@ -205,6 +206,51 @@ static void a_second_thread_waits_while_the_first_goes_on(void **state) {
     free(x);
 }
 
+static double time_on(struct fkv_backend *b) {
+    double seconds = NAN;
+    assert_ok(tested.ops->time_read(b, &seconds, &err), err);
+    return seconds;
+}
+
+/* A backend of its own, for a stopwatch is never set back. More stretches than a device keeps events for. */
+static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state) {
+    (void)state;
+    enum { STRETCHES = 200, BYTES = 100000 };
+    struct fkv_backend *b;
+    struct fkv_buffer *from, *to;
+    assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err), err);
+    assert_ok(tested.ops->buffer_create(b, BYTES, &from, &err), err);
+    assert_ok(tested.ops->buffer_create(b, BYTES, &to, &err), err);
+    assert_true(time_on(b) == 0);
+    assert_refused(tested.ops->time_end(b, &err), err, "an end without a begin");
+    double started = fkv_seconds(), before = 0;
+    for (int i = 0; i < STRETCHES; i++) {
+        assert_ok(tested.ops->time_begin(b, &err), err);
+        assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err), err);
+        assert_ok(tested.ops->time_end(b, &err), err);
+        if (test_between(0, 49)) continue;
+        double now = time_on(b);
+        assert_true(now >= before);
+        before = now;
+    }
+    double sum = time_on(b), elapsed = fkv_seconds() - started;
+    if (!(sum > before && sum <= elapsed))
+        fail_msg("%g s in stretches of %g s in all, %g before", sum, elapsed, before);
+    assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err), err); /* in none */
+    assert_ok(tested.ops->time_begin(b, &err), err);                  /* without an end */
+    assert_true(time_on(b) == sum);
+    if (tested_space == FKV_DEVICE) {
+        struct fkv_step *step;
+        assert_ok(tested.ops->step_create(b, &step, &err), err);
+        assert_ok(tested.ops->step_begin(b, step, &err), err);
+        assert_refused(tested.ops->time_begin(b, &err), err, "not within a step");
+        tested.ops->step_release(b, step);
+    }
+    tested.ops->buffer_release(b, from);
+    tested.ops->buffer_release(b, to);
+    tested.ops->close(b);
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -214,6 +260,7 @@ int main(void) {
         cmocka_unit_test(rows_are_copied_between_strides),
         cmocka_unit_test(fetched_rows_are_those_of_the_moment_rounded_to_nearest),
         cmocka_unit_test(a_second_thread_waits_while_the_first_goes_on),
+        cmocka_unit_test(the_stopwatch_counts_what_stands_between_begin_and_end),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -21,11 +21,12 @@ static void use_module(const char *path) { assert_int_equal(setenv("FKV_CUDA_MOD
 
 static void backends_are_found_by_name(void **state) {
     (void)state;
-    assert_ok(fkv_backend_find("cpu", &ops, &err), err);
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
     assert_ptr_equal(ops, &fkv_cpu_backend);
-    assert_ok(fkv_backend_find("reference", &ops, &err), err);
+    assert_ok(fkv_backend_find("reference", &ops, NULL, &err), err);
     assert_ptr_equal(ops, &fkv_reference_backend);
-    assert_refused(fkv_backend_find("tpu", &ops, &err), err, "expected auto, cpu, cuda or reference, found \"tpu\"");
+    assert_refused(fkv_backend_find("tpu", &ops, NULL, &err), err,
+                   "expected auto, cpu, cuda or reference, found \"tpu\"");
 }
 
 static void without_a_module_the_message_says_how_to_get_one(void **state) {
@@ -33,15 +34,15 @@ static void without_a_module_the_message_says_how_to_get_one(void **state) {
     char path[PATH_MAX];
     unsetenv("FKV_CUDA_MODULE");
     beside(path, "freqkv-cuda.so: no CUDA module here; ");
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, path);
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "nvcc");
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./run build");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, path);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "nvcc");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./run build");
     use_module("/no/such/module.so");
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "/no/such/module.so: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "/no/such/module.so: no CUDA module here");
     use_module("no-such-module.so"); /* a bare name is a file, not something to look for among libraries */
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./no-such-module.so: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./no-such-module.so: no CUDA module here");
     use_module("libm.so.6");
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "./libm.so.6: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./libm.so.6: no CUDA module here");
 }
 
 static void what_is_no_module_of_this_version_is_refused(void **state) {
@@ -53,38 +54,57 @@ static void what_is_no_module_of_this_version_is_refused(void **state) {
     fputs("not a library\n", text);
     fclose(text);
     use_module(path);
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "/text.so: cannot be loaded: ");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "/text.so: cannot be loaded: ");
     test_remove_folder(folder);
     use_module(beside(path, "module_nothing.so"));
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "it has no fkv_cuda_backend");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "it has no fkv_cuda_backend");
     use_module(beside(path, "module_other_version.so"));
     snprintf(expected, sizeof expected, "built for version %d of the kernel contract, expected %d: build the toolkit",
              FKV_BACKEND_ABI + 1, FKV_BACKEND_ABI);
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, expected);
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, path);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, expected);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, path);
 }
 
 static void a_module_is_taken_where_it_can_run(void **state) {
     (void)state;
     char path[PATH_MAX];
     use_module(beside(path, "module_unfit.so"));
-    assert_refused(fkv_backend_find("cuda", &ops, &err), err, "no device of this kind");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "no device of this kind");
     use_module(beside(path, "module_fit.so"));
-    assert_ok(fkv_backend_find("cuda", &ops, &err), err);
+    assert_ok(fkv_backend_find("cuda", &ops, NULL, &err), err);
     assert_string_equal(ops->name, "cuda");
 }
 
-/* Without NVIDIA's driver not even a module that could run is looked for. */
-static void auto_takes_the_cpu_unless_a_module_can_run_here(void **state) {
+static void auto_takes_the_cpu_unless_a_module_can_run_and_says_why(void **state) {
     (void)state;
     char path[PATH_MAX];
-    bool driver = access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
-    static const char *const modules[] = {"module_unfit.so", "module_other_version.so", "absent.so", "module_fit.so"};
-    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
-        use_module(beside(path, modules[i]));
-        assert_ok(fkv_backend_find("auto", &ops, &err), err);
-        assert_string_equal(ops->name, driver && i == 3 ? "cuda" : "cpu");
+    struct fkv_error why;
+    static const struct {
+        const char *module, *why; /* "": it is taken */
+    } cases[] = {{"module_unfit.so", "no device of this kind"},
+                 {"module_other_version.so", "build the toolkit again"},
+                 {"absent.so", "no CUDA module here"},
+                 {"module_fit.so", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        use_module(beside(path, cases[i].module));
+        assert_ok(fkv_backend_find("auto", &ops, &why, &err), err);
+        assert_string_equal(ops->name, cases[i].why[0] ? "cpu" : "cuda");
+        assert_true(cases[i].why[0] ? strstr(why.message, cases[i].why) != NULL : !why.message[0]);
+        assert_ok(fkv_backend_find("auto", &ops, NULL, &err), err);
+        assert_ok(fkv_backend_find("cpu", &ops, &why, &err), err);
+        assert_string_equal(why.message, "");
     }
+}
+
+/* There is no module beside this program, and nothing to say about it where there is no driver that could use one. */
+static void auto_looks_for_a_module_only_where_there_is_a_driver(void **state) {
+    (void)state;
+    bool driver = access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
+    struct fkv_error why;
+    unsetenv("FKV_CUDA_MODULE");
+    assert_ok(fkv_backend_find("auto", &ops, &why, &err), err);
+    assert_string_equal(ops->name, "cpu");
+    assert_true(driver ? strstr(why.message, "freqkv-cuda.so: no CUDA module here") != NULL : !why.message[0]);
 }
 
 int main(void) {
@@ -93,7 +113,8 @@ int main(void) {
         cmocka_unit_test(without_a_module_the_message_says_how_to_get_one),
         cmocka_unit_test(what_is_no_module_of_this_version_is_refused),
         cmocka_unit_test(a_module_is_taken_where_it_can_run),
-        cmocka_unit_test(auto_takes_the_cpu_unless_a_module_can_run_here),
+        cmocka_unit_test(auto_takes_the_cpu_unless_a_module_can_run_and_says_why),
+        cmocka_unit_test(auto_looks_for_a_module_only_where_there_is_a_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
     const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
-    assert_ok(fkv_backend_find("cpu", &f->ops, &err), err);
+    assert_ok(fkv_backend_find("cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
