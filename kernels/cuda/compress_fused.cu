@@ -11,17 +11,8 @@
  *   store     rotated and rounded
  * In place, a pass needs no second copy and no registers beyond its own butterfly; that is why orders are reversed rather than sorted (Stockham).
  *
- * Passes have radices up to 31 (dft.cuh): 4092 = 12 11 31, 2046 = 6 11 31, 1023 = 3 11 31, 3069 = 9 11 31, 4096 = 16 16 16. Lengths with a larger prime factor
- * (8188 = 4 23 89, 508 = 4 127) go another way: 89 points in registers do not fit beside anything, and from shared memory they cost 45 reads per number.
- *
- * Columns per block: 4 where a row of 4092 (32 bytes; 131 KB in all, of 227 on an H200 and 163 on an A100) fits, 8 for short ones, 2 for long ones. For a 16-bit cache a
- * thread then reads 8 bytes at two places, and the four blocks that share a 32-byte sector run side by side (blockIdx.x), so memory sees each
- * sector once and the second-level cache four times.
- * Threads: 512 for a block that has a multiprocessor to itself, 256 where two share one, 128 registers each. Radix 31 has 528 butterflies for four columns of 4092, so a
- * second round of 16; 544 threads would leave 96 registers (five warps on a quarter of them), where it spills throughout. As it is, some 40 words spill
- * around radix 31 and `truncate` (ptxas), which is less than those steps read from shared memory by far.
- * Banks: rows of 32 bytes at an odd distance, as in a last pass of odd radix, do not collide; where the last radix is even, every 16th row is followed by
- * an empty one.
+ * Which lengths, how many columns and threads, and why rows are kept apart: compress_plan.cu. Some 40 words spill around radix 31 and `truncate` (ptxas), which
+ * is less than those steps read from shared memory by far.
  * Angles: an angle at slot j is one of every 64th slot plus one of 64, both tabulated per block from double; a product joins them.
  *
  * Arithmetic for n = 4092, L = 2046, 2048 units of 128 channels: 32,768 blocks, 248 per multiprocessor. Shared memory moves 11 times 131 KB per
@@ -31,215 +22,11 @@
  *
  * Considered and not done: a persistent block that copies the next columns as they are (16 bits, 65 KB) while it works, which would hide the loading; the
  * first pass on the way in from memory, which saves one trip through shared memory of eleven; 16-bit numbers in shared memory, which need a common exponent. */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "kernels/cuda/compress.cuh"
+#include "kernels/cuda/compress_fused.cuh"
 #include "kernels/cuda/dft.cuh"
 #include <ptx/shared.cuh>
 
-static const int32_t MOST_THREADS = 512, LEAST_THREADS = 64;
-enum {
-    PASSES = 8,
-    LARGEST_TURNED = 23,
-    HELD = 13, /* pairs of rows that a thread holds in `truncate`; more would spill */
-    NEAR = 64, /* slots per entry of the coarse table of angles */
-    PADDED = 4 /* an empty row after 1 << PADDED rows */
-};
-
-/* One factor p of a length: m butterflies in each of length / (p m) runs. */
-struct pass {
-    int32_t p, m;
-    const float2 *turns; /* [p - 1][m]: exp(-2 pi i q k / (p m)), k = 1 .. p - 1 */
-};
-
-struct transform {
-    int32_t length, passes, padding; /* padding: shift of the row number, 31 for none */
-    struct pass pass[PASSES];
-    const uint16_t *place; /* [length] row of frequency t after the passes */
-};
-
-/* What the kernel reads; stands on the device, before its tables. */
-struct plan {
-    struct transform forward, inverse;
-    const float2 *last_n, *last_l; /* [L], [L/2 + 1] */
-    int32_t log_columns;
-};
-
-struct fkv_cuda_fused {
-    char *tables; /* device: the plan and all it points to */
-    int32_t log_columns, threads;
-    size_t shared;
-};
-
-/* ---- plans ---- */
-
-static const int32_t radices[] = {31, 29, 23, 19, 17, 13, 16, 15, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2};
-
-/* Odd radices last (banks), the largest of them at the very end, where nothing is turned; only there 29 and 31 find the registers. false: a factor is too
- * large, or too many are. */
-static bool factorise(struct transform *t) {
-    int32_t rest = t->length, found[PASSES];
-    t->passes = 0;
-    for (int32_t radix : radices)
-        for (; rest % radix == 0; rest /= radix) {
-            if (t->passes == PASSES || (t->passes && radix > LARGEST_TURNED)) return false;
-            found[t->passes++] = radix;
-        }
-    if (rest > 1) return false;
-    int32_t m = t->length, at = 0;
-    for (int odd = 0; odd < 2; odd++)
-        for (int32_t i = t->passes - 1; i >= 0; i--)
-            if (found[i] % 2 == odd) {
-                m /= found[i];
-                t->pass[at].p = found[i];
-                t->pass[at++].m = m;
-            }
-    t->padding = t->passes && t->pass[t->passes - 1].p % 2 == 0 ? PADDED : 31;
-    return true;
-}
-
-static size_t rows_of(const struct transform *t) { return (size_t)t->length + (size_t)(t->length >> t->padding); }
-
-static size_t shared_bytes(const struct plan *f, int32_t log_columns) {
-    size_t rows = rows_of(&f->forward), least = rows_of(&f->inverse);
-    if (least > rows) rows = least;
-    return (rows + NEAR + (size_t)f->forward.length / NEAR + 1) * sizeof(float2) << log_columns;
-}
-
-static int64_t pairs_of(const struct plan *f, int32_t log_columns) {
-    return ((int64_t)f->inverse.length / 2 + 1) << log_columns;
-}
-
-static int32_t threads_for(const struct plan *f, int32_t log_columns) {
-    int64_t numbers = (int64_t)f->forward.length << log_columns, threads = (numbers / 8 + 31) / 32 * 32;
-    int64_t most = numbers <= 8192 ? MOST_THREADS / 2 : MOST_THREADS;
-    threads = threads < LEAST_THREADS ? LEAST_THREADS : threads > most ? most : threads;
-    return pairs_of(f, log_columns) <= HELD * threads ? (int32_t)threads : MOST_THREADS;
-}
-
-static bool holds(const struct plan *f, int32_t log_columns, size_t limit) {
-    return shared_bytes(f, log_columns) <= limit && pairs_of(f, log_columns) <= HELD * threads_for(f, log_columns);
-}
-
-/* Where tables lie within their common memory; host copies are filled before the pointers turn into the device's. */
-struct layout {
-    char *at; /* NULL: only measuring */
-    size_t bytes;
-};
-static void *take(struct layout *l, size_t bytes) {
-    void *at = l->at ? l->at + l->bytes : NULL;
-    l->bytes += (bytes + 15) / 16 * 16;
-    return at;
-}
-
-static void fill_transform(struct transform *t, struct layout *l) {
-    for (int32_t i = 0; i < t->passes; i++) {
-        int32_t p = t->pass[i].p, m = t->pass[i].m;
-        float2 *turns = (float2 *)take(l, m > 1 ? (size_t)(p - 1) * (size_t)m * sizeof(float2) : 0);
-        t->pass[i].turns = turns;
-        for (int32_t k = 1; turns && m > 1 && k < p; k++)
-            for (int32_t q = 0; q < m; q++) {
-                double angle = -2 * acos(-1) * (double)((int64_t)q * k) / ((double)p * m);
-                turns[(size_t)(k - 1) * (size_t)m + (size_t)q] = make_float2((float)cos(angle), (float)sin(angle));
-            }
-    }
-    uint16_t *place = (uint16_t *)take(l, (size_t)t->length * sizeof(uint16_t));
-    t->place = place;
-    for (int32_t f = 0; place && f < t->length; f++) {
-        int32_t rest = f, row = 0;
-        for (int32_t i = 0; i < t->passes; i++) {
-            row += rest % t->pass[i].p * t->pass[i].m;
-            rest /= t->pass[i].p;
-        }
-        place[f] = (uint16_t)(row + (row >> t->padding));
-    }
-}
-
-static void fill(struct plan *f, double gain, struct layout *l) {
-    int32_t retained = f->inverse.length;
-    take(l, sizeof *f);
-    fill_transform(&f->forward, l);
-    fill_transform(&f->inverse, l);
-    float *last_n = (float *)take(l, (size_t)retained * sizeof(float2));
-    float *last_l = (float *)take(l, ((size_t)retained / 2 + 1) * sizeof(float2));
-    f->last_n = (const float2 *)last_n;
-    f->last_l = (const float2 *)last_l;
-    if (!l->at) return;
-    fkv_cuda_last_turns(f->forward.length, retained, gain, 0.5, last_n);
-    fkv_cuda_last_turns(retained, retained / 2 + 1, 1, 1, last_l);
-}
-
-template <typename T> static void move(const T **pointer, const char *from, const char *to) {
-    *pointer = (const T *)(to + ((const char *)*pointer - from));
-}
-
-static void move_tables(struct plan *f, const char *from, const char *to) {
-    struct transform *transforms[] = {&f->forward, &f->inverse};
-    for (struct transform *t : transforms) {
-        for (int32_t i = 0; i < t->passes; i++) move(&t->pass[i].turns, from, to);
-        move(&t->place, from, to);
-    }
-    move(&f->last_n, from, to);
-    move(&f->last_l, from, to);
-}
-
-static int upload_plan(struct fkv_backend *b, struct plan *plan, double gain, char **device, struct fkv_error *err) {
-    struct layout l = {};
-    fill(plan, gain, &l);
-    char *host = (char *)malloc(l.bytes);
-    if (!host) return fkv_fail(err, "out of memory");
-    int status = fkv_cuda_allocate(l.bytes, "tables of a DCT", device, err);
-    if (!status) {
-        l = {host, 0};
-        fill(plan, gain, &l);
-        move_tables(plan, host, *device);
-        memcpy(host, plan, sizeof *plan);
-        status = fkv_cuda_check(cudaMemcpyAsync(*device, host, l.bytes, cudaMemcpyHostToDevice, b->stream),
-                                "tables of a DCT", err) ||
-                 fkv_cuda_wait(b, "tables of a DCT", err);
-    }
-    free(host);
-    return status;
-}
-
-int fkv_cuda_fused_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_cuda_fused **out,
-                          struct fkv_error *err) {
-    struct plan plan = {};
-    plan.forward.length = n;
-    plan.inverse.length = retained;
-    *out = NULL;
-    if (n > UINT16_MAX / 2 || !factorise(&plan.forward) || !factorise(&plan.inverse)) return FKV_OK;
-    /* Eight columns only where two such blocks share a multiprocessor. */
-    plan.log_columns = holds(&plan, 3, b->shared_limit / 3) ? 3 : holds(&plan, 2, b->shared_limit) ? 2 : 1;
-    if (!holds(&plan, plan.log_columns, b->shared_limit)) return FKV_OK;
-    struct fkv_cuda_fused *f = (struct fkv_cuda_fused *)calloc(1, sizeof *f);
-    if (!f) return fkv_fail(err, "out of memory");
-    f->log_columns = plan.log_columns;
-    f->threads = threads_for(&plan, plan.log_columns);
-    f->shared = shared_bytes(&plan, plan.log_columns);
-    if (upload_plan(b, &plan, gain, &f->tables, err)) {
-        fkv_cuda_fused_release(f);
-        return FKV_FAILED;
-    }
-    *out = f;
-    return FKV_OK;
-}
-
-void fkv_cuda_fused_release(struct fkv_cuda_fused *f) {
-    if (!f) return;
-    cudaFree(f->tables);
-    free(f);
-}
-
-/* One part per block. */
-int32_t fkv_cuda_fused_parts(const struct fkv_cuda_fused *f, int32_t head_dim) {
-    int32_t columns = 1 << f->log_columns;
-    return (head_dim / 2 + columns - 1) / columns;
-}
-
-/* ---- the kernel ---- */
+/* ---- passes ---- */
 
 /* Which inputs or outputs of a pass are turned. */
 enum turning { NOT_TURNED, OUTPUTS, INPUTS };
@@ -250,8 +37,8 @@ static __device__ __forceinline__ int32_t at(int32_t row, int32_t column, int32_
 }
 
 template <int P, enum turning turning>
-static __device__ __forceinline__ void butterflies(float2 *x, const struct transform &t, const struct pass &pass,
-                                                   int32_t log_columns) {
+static __device__ __forceinline__ void butterflies(float2 *x, const struct fkv_cuda_transform &t,
+                                                   const struct fkv_cuda_pass &pass, int32_t log_columns) {
     int32_t m = turning == NOT_TURNED ? 1 : pass.m, count = t.length / P << log_columns, padding = t.padding;
     for (int32_t i = (int32_t)threadIdx.x; i < count; i += (int32_t)blockDim.x) {
         int32_t column = i & ((1 << log_columns) - 1), butterfly = i >> log_columns;
@@ -272,8 +59,8 @@ static __device__ __forceinline__ void butterflies(float2 *x, const struct trans
 }
 
 template <int P>
-static __device__ __forceinline__ void run_radix(float2 *x, const struct transform &t, const struct pass &pass,
-                                                 int32_t log_columns, bool inverse) {
+static __device__ __forceinline__ void run_radix(float2 *x, const struct fkv_cuda_transform &t,
+                                                 const struct fkv_cuda_pass &pass, int32_t log_columns, bool inverse) {
     if (pass.m == 1)
         butterflies<P, NOT_TURNED>(x, t, pass, log_columns);
     else if (inverse)
@@ -282,9 +69,9 @@ static __device__ __forceinline__ void run_radix(float2 *x, const struct transfo
         butterflies<P, OUTPUTS>(x, t, pass, log_columns);
 }
 
-static __device__ __forceinline__ void run_pass(float2 *x, const struct transform &t, int32_t index,
+static __device__ __forceinline__ void run_pass(float2 *x, const struct fkv_cuda_transform &t, int32_t index,
                                                 int32_t log_columns, bool inverse) {
-    const struct pass &pass = t.pass[index];
+    const struct fkv_cuda_pass &pass = t.pass[index];
     switch (pass.p) {
     case 2: return run_radix<2>(x, t, pass, log_columns, inverse);
     case 3: return run_radix<3>(x, t, pass, log_columns, inverse);
@@ -316,7 +103,7 @@ struct columns {
 };
 
 template <int C> static __device__ __forceinline__ float2 angle_of(const struct columns &g, int32_t slot, int c) {
-    return fkv_cuda_times(g.far[slot / NEAR * C + c], g.near[slot % NEAR * C + c]);
+    return fkv_cuda_times(g.far[slot / FKV_CUDA_NEAR * C + c], g.near[slot % FKV_CUDA_NEAR * C + c]);
 }
 
 template <typename T, int C> struct alignas(sizeof(T) * C < 16 ? sizeof(T) * C : 16) several { T x[C]; };
@@ -335,7 +122,7 @@ static __device__ __forceinline__ void read_several(const T *from, bool whole, i
 /* `whole`: the block's columns are C and their addresses multiples of their size. Returns the sum of squares where it is asked for. */
 template <typename T, int C>
 static __device__ __forceinline__ double load(const struct fkv_cuda_compression &call, const struct columns &g,
-                                              bool whole, const struct transform &t, float2 *x) {
+                                              bool whole, const struct fkv_cuda_transform &t, float2 *x) {
     enum { AT_ONCE = 4 };
     int32_t half = call.head_dim / 2, n = t.length;
     const T *states = fkv_cuda_unit_states<T>(call, g.unit) + g.first;
@@ -368,7 +155,7 @@ static __device__ __forceinline__ double load(const struct fkv_cuda_compression 
 
 template <typename T, int C>
 static __device__ __forceinline__ void store(const struct fkv_cuda_compression &call, const struct columns &g,
-                                             bool whole, const struct transform &t, const float2 *x) {
+                                             bool whole, const struct fkv_cuda_transform &t, const float2 *x) {
     int32_t half = call.head_dim / 2, n = t.length;
     T *states = fkv_cuda_unit_states<T>(call, g.unit) + g.first;
     for (int32_t place = (int32_t)threadIdx.x; place < n; place += (int32_t)blockDim.x) {
@@ -394,13 +181,13 @@ static __device__ __forceinline__ void store(const struct fkv_cuda_compression &
 }
 
 /* Spectrum of n -> spectrum of L, in place; returns the energy of the coefficients where it is asked for. */
-static __device__ __forceinline__ double truncate(const struct plan &f, bool sum_up, float2 *x) {
+static __device__ __forceinline__ double truncate(const struct fkv_cuda_plan &f, bool sum_up, float2 *x) {
     int32_t n = f.forward.length, retained = f.inverse.length, log_columns = f.log_columns;
     int32_t count = (retained / 2 + 1) << log_columns;
-    struct fkv_cuda_two held[HELD];
+    struct fkv_cuda_two held[FKV_CUDA_HELD];
     double sum = 0;
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
+    for (int i = 0; i < FKV_CUDA_HELD; i++) {
         int32_t item = (int32_t)(threadIdx.x + (unsigned)i * blockDim.x);
         int32_t t = item >> log_columns, column = item & ((1 << log_columns) - 1), u = retained - t;
         if (item >= count) continue;
@@ -412,7 +199,7 @@ static __device__ __forceinline__ double truncate(const struct plan &f, bool sum
     }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
+    for (int i = 0; i < FKV_CUDA_HELD; i++) {
         int32_t item = (int32_t)(threadIdx.x + (unsigned)i * blockDim.x);
         int32_t t = item >> log_columns, column = item & ((1 << log_columns) - 1);
         if (item >= count) continue;
@@ -424,13 +211,13 @@ static __device__ __forceinline__ double truncate(const struct plan &f, bool sum
 
 static __device__ void fill_angles(const struct fkv_cuda_compression &call, const struct columns &g,
                                    int32_t log_columns, float2 *far, float2 *near) {
-    int32_t coarse = call.n / NEAR + 1;
+    int32_t coarse = call.n / FKV_CUDA_NEAR + 1;
     double position = call.items[g.unit / 2].position;
-    for (int32_t i = (int32_t)threadIdx.x; i < (coarse + NEAR) << log_columns; i += (int32_t)blockDim.x) {
+    for (int32_t i = (int32_t)threadIdx.x; i < (coarse + FKV_CUDA_NEAR) << log_columns; i += (int32_t)blockDim.x) {
         int32_t row = i >> log_columns, column = i & ((1 << log_columns) - 1);
         double frequency = call.frequencies[g.first + (column < g.count ? column : 0)];
         if (row < coarse)
-            far[i] = fkv_cuda_angle(position + row * NEAR, frequency);
+            far[i] = fkv_cuda_angle(position + row * FKV_CUDA_NEAR, frequency);
         else
             near[i - (coarse << log_columns)] = fkv_cuda_angle(row - coarse, frequency);
     }
@@ -439,7 +226,7 @@ static __device__ void fill_angles(const struct fkv_cuda_compression &call, cons
 /* load and store for the block's dtype and number of columns; everything between is the same for all. */
 template <int C>
 static __device__ __forceinline__ double load_columns(const struct fkv_cuda_compression &call, const struct columns &g,
-                                                      const struct transform &t, float2 *x) {
+                                                      const struct fkv_cuda_transform &t, float2 *x) {
     bool whole = call.aligned && call.head_dim / 2 % C == 0;
     if (call.cache.dtype == FKV_F32) return load<float, C>(call, g, whole, t, x);
     if (call.cache.dtype == FKV_F16) return load<__half, C>(call, g, whole, t, x);
@@ -448,7 +235,7 @@ static __device__ __forceinline__ double load_columns(const struct fkv_cuda_comp
 
 template <int C>
 static __device__ __forceinline__ void store_columns(const struct fkv_cuda_compression &call, const struct columns &g,
-                                                     const struct transform &t, const float2 *x) {
+                                                     const struct fkv_cuda_transform &t, const float2 *x) {
     bool whole = call.aligned && call.head_dim / 2 % C == 0;
     if (call.cache.dtype == FKV_F32)
         store<float, C>(call, g, whole, t, x);
@@ -459,14 +246,14 @@ static __device__ __forceinline__ void store_columns(const struct fkv_cuda_compr
 }
 
 /* grid: for each unit its groups of columns, call.parts of them */
-static __global__ void __launch_bounds__(MOST_THREADS)
-    fused_kernel(struct fkv_cuda_compression call, const struct plan *plan) {
-    const struct plan &f = *plan;
+static __global__ void __launch_bounds__(FKV_CUDA_FUSED_THREADS)
+    fused_kernel(struct fkv_cuda_compression call, const struct fkv_cuda_plan *plan) {
+    const struct fkv_cuda_plan &f = *plan;
     int32_t log_columns = f.log_columns, columns = 1 << log_columns, unit = (int32_t)blockIdx.x / call.parts;
     int32_t first = (int32_t)blockIdx.x % call.parts * columns;
     int32_t left = call.head_dim / 2 - first, passes = f.forward.passes, all = passes + f.inverse.passes;
-    float2 *far = (float2 *)ptx_dynamic_shared(), *near = far + ((call.n / NEAR + 1) << log_columns);
-    float2 *x = near + (NEAR << log_columns);
+    float2 *far = (float2 *)ptx_dynamic_shared(), *near = far + ((call.n / FKV_CUDA_NEAR + 1) << log_columns);
+    float2 *x = near + (FKV_CUDA_NEAR << log_columns);
     struct columns g = {unit, first, left < columns ? left : columns, unit % 2 == 0, far, near};
     if (g.turned) fill_angles(call, g, log_columns, far, near);
     __syncthreads();
@@ -501,5 +288,5 @@ static __global__ void __launch_bounds__(MOST_THREADS)
 int fkv_cuda_fused_run(struct fkv_backend *b, const struct fkv_cuda_fused *f, const struct fkv_cuda_compression *c,
                        struct fkv_error *err) {
     return fkv_cuda_launch(b, "compress", fused_kernel, dim3((unsigned)c->parts * (unsigned)c->units),
-                           dim3((unsigned)f->threads), f->shared, err, *c, (const struct plan *)f->tables);
+                           dim3((unsigned)f->threads), f->shared, err, *c, (const struct fkv_cuda_plan *)f->tables);
 }
