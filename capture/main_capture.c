@@ -134,9 +134,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SKIP_SINKS: r->skip_sinks = (int32_t)number(state, arg, "--skip-sinks", 0, 1 << 28); return 0;
     case OPT_SHARD: parse_shard(state, arg, r); return 0;
     case OPT_DRY_RUN: c->dry_run = true; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "\"%s\" is not an option; texts are given with --text", arg); return 0;
     case ARGP_KEY_END:
-        if (!r->out) argp_error(state, "--out is missing: the folder to write");
+        if (!r->out || !*r->out) argp_error(state, "--out is missing: the folder to write");
         if (!c->engine.text_count && !c->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
         if (!r->spectra_only && (r->length || r->skip_sinks >= 0))
             argp_error(state, "--length and --skip-sinks go with --spectra-only");
@@ -236,11 +235,11 @@ static void print_summary(const struct command *c, const struct fkv_capture_info
 static json_t *summary_json(const struct command *c, const struct fkv_capture_info *info,
                             const struct fkv_recorder_summary *s) {
     bool spectra = info->spectra_only;
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "capture", c->recorder.out,
-                     "model", info->model_name, "documents", (json_int_t)s->documents, "recordings",
-                     (json_int_t)(s->recordings + s->recordings_there), "recordings_there",
-                     (json_int_t)s->recordings_there, "tokens", (json_int_t)s->tokens, "tokens_left_out",
-                     (json_int_t)s->tokens_left_out, "segments",
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "capture",
+                     fkv_json_string(c->recorder.out), "model", fkv_json_string(info->model_name), "documents",
+                     (json_int_t)s->documents, "recordings", (json_int_t)(s->recordings + s->recordings_there),
+                     "recordings_there", (json_int_t)s->recordings_there, "tokens", (json_int_t)s->tokens,
+                     "tokens_left_out", (json_int_t)s->tokens_left_out, "segments",
                      spectra ? json_integer((json_int_t)s->segments) : json_null(), "segment_tokens_left_out",
                      spectra ? json_integer((json_int_t)s->segment_tokens_left_out) : json_null(),
                      "beyond_trained_context", (json_int_t)s->beyond_trained_context, "mean_nll",
@@ -284,7 +283,7 @@ int main(int argc, char **argv) {
                                                .shards = 1,
                                                .stop = &stop};
     argp_err_exit_status = 2;
-    argp_parse(&argp, argc, argv, 0, NULL, &c);
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

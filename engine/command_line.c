@@ -48,10 +48,10 @@ enum {
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
     {"model", OPT_MODEL, "DIR", 0, "Hugging Face folder: config.json, *.safetensors, tokenizer.json", 1},
-    {"text", OPT_TEXT, "PATH", 0,
-     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; may be repeated", 1},
-    {"token-ids", OPT_TOKEN_IDS, "PATH", 0, "token ids as .npy (1-D integers) or raw little-endian; may be repeated",
+    {"text", OPT_TEXT, "PATH...", 0,
+     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; several may follow one another",
      1},
+    {"token-ids", OPT_TOKEN_IDS, "PATH...", 0, "token ids as .npy (1-D integers) or raw little-endian", 1},
     {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw token ids: uint16 (default) or uint32", 1},
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
     {0, 0, 0, 0, "Machine:", 2},
@@ -71,18 +71,27 @@ static const struct argp_option engine_options[] = {
     {0},
 };
 
+/* Adds a path to the list that `key` stands for, and remembers where the next one would stand. */
+static void add_path(struct fkv_engine_options *o, int key, const char *path, struct argp_state *state) {
+    const int most = (int)(sizeof o->texts / sizeof *o->texts);
+    const bool text = key == OPT_TEXT;
+    int *count = text ? &o->text_count : &o->token_ids_count;
+    if (*count == most)
+        argp_error(state, "--%s: at most %d paths%s", text ? "text" : "token-ids", most, text ? "; give a folder" : "");
+    (text ? o->texts : o->token_ids)[(*count)++] = path;
+    o->list = key;
+    o->list_next = state->next;
+}
+
 static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
-    const int most = (int)(sizeof o->texts / sizeof *o->texts);
     switch (key) {
     case OPT_MODEL: o->model = arg; return 0;
     case OPT_TEXT:
-        if (o->text_count == most) argp_error(state, "--text: at most %d paths; give a folder", most);
-        o->texts[o->text_count++] = arg;
-        return 0;
-    case OPT_TOKEN_IDS:
-        if (o->token_ids_count == most) argp_error(state, "--token-ids: at most %d paths", most);
-        o->token_ids[o->token_ids_count++] = arg;
+    case OPT_TOKEN_IDS: add_path(o, key, arg, state); return 0;
+    case ARGP_KEY_ARG: /* a shell makes several of a pattern */
+        if (!o->list || state->next - 1 != o->list_next) argp_error(state, "\"%s\" belongs to no option", arg);
+        add_path(o, o->list, arg, state);
         return 0;
     case OPT_TOKEN_DTYPE:
         if (strcmp(arg, "uint16") && strcmp(arg, "uint32"))
@@ -90,7 +99,11 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
         o->token_dtype = arg;
         return 0;
     case OPT_MAX_DOCUMENTS: o->max_documents = int_option(state, arg, "--max-documents", 1, INT64_MAX); return 0;
-    case OPT_BACKEND: o->backend = arg; return 0;
+    case OPT_BACKEND:
+        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") && strcmp(arg, "reference"))
+            argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"", arg);
+        o->backend = arg;
+        return 0;
     case OPT_DEVICE: o->device = (int)int_option(state, arg, "--device", 0, 1023); return 0;
     case OPT_THREADS: o->threads = (int)int_option(state, arg, "--threads", 1, 4096); return 0;
     case OPT_COMPUTE:
@@ -129,14 +142,32 @@ static const struct argp_option policy_options[] = {
     {0},
 };
 
+/* Ratios that can be read at all; what they are is checked against the model. */
+static void check_ratios(const char *text, struct argp_state *state) {
+    struct fkv_error err;
+    double *values;
+    int count;
+    if (!strcmp(text, "@")) argp_error(state, "--gamma: expected @gamma.json, found \"@\"");
+    if (*text == '@') return;
+    if (fkv_parse_range(text, "--gamma", &values, &count, &err)) refuse(state, &err);
+    free(values);
+}
+
 static error_t parse_policy(int key, char *arg, struct argp_state *state) {
     struct fkv_policy_options *o = state->input;
+    struct fkv_error err;
     switch (key) {
     case ARGP_KEY_INIT: *o = (struct fkv_policy_options){.name = "full", .sinks = -1, .rescale = true}; return 0;
-    case OPT_POLICY: o->name = arg; return 0;
+    case OPT_POLICY:
+        if (!fkv_policy_find(arg, &err)) refuse(state, &err);
+        o->name = arg;
+        return 0;
     case OPT_WINDOW: o->window = (int32_t)int_option(state, arg, "--window", 1, 1 << 28); return 0;
     case OPT_SINKS: o->sinks = (int32_t)int_option(state, arg, "--sinks", 0, 1 << 28); return 0;
-    case OPT_GAMMA: o->gamma = arg; return 0;
+    case OPT_GAMMA:
+        check_ratios(arg, state);
+        o->gamma = arg;
+        return 0;
     case OPT_RECENT: o->recent = (int32_t)int_option(state, arg, "--recent", 0, 1 << 28); return 0;
     case OPT_RESCALE:
         if (strcmp(arg, "on") && strcmp(arg, "off"))

@@ -18,6 +18,7 @@ struct fkv_engine_options {
     int32_t batch; /* documents side by side; a tool that has no use for more than one refuses them */
     const char *texts[1024], *token_ids[1024];
     int text_count, token_ids_count;
+    int list, list_next; /* of the parser: the option whose list an argument at argv[list_next] continues */
     const char *token_dtype;
     int64_t max_documents; /* 0: all */
     bool quiet, json;
@@ -25,7 +26,7 @@ struct fkv_engine_options {
 void fkv_engine_options_default(struct fkv_engine_options *o);
 
 /* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct fkv_policy_options *. Give them in your own parser's
- * ARGP_KEY_INIT through state->child_inputs. A bad value ends the program with status 2 and a message, as argp does. */
+ * ARGP_KEY_INIT through state->child_inputs, and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program with status 2 and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --batch --quiet --json */
 extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale --mass-bias */

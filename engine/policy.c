@@ -14,7 +14,7 @@ const struct fkv_policy *const fkv_policies[] = {
     &fkv_policy_full, &fkv_policy_freqkv, &fkv_policy_local, &fkv_policy_streaming, NULL,
 };
 
-static const struct fkv_policy *find_policy(const char *name, struct fkv_error *err) {
+const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err) {
     char known[256] = "";
     for (int i = 0; fkv_policies[i]; i++) {
         if (!strcmp(name, fkv_policies[i]->name)) return fkv_policies[i];
@@ -64,7 +64,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .rescale = options->rescale,
                                        .mass_bias = options->mass_bias,
                                        .gamma = NAN};
-    setup->policy = find_policy(options->name ? options->name : "full", err);
+    setup->policy = fkv_policy_find(options->name ? options->name : "full", err);
     if (!setup->policy) return FKV_FAILED;
     if (setup->mass_bias && strcmp(setup->policy->name, "freqkv"))
         return fkv_fail(err, "--mass-bias belongs to policy freqkv, found policy %s", setup->policy->name);

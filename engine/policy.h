@@ -92,7 +92,8 @@ struct fkv_policy {
                     const struct fkv_evidence *evidence, struct fkv_span *spans);
 };
 
-extern const struct fkv_policy *const fkv_policies[]; /* NULL ends it */
+extern const struct fkv_policy *const fkv_policies[];                              /* NULL ends it */
+const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err); /* NULL and a message */
 
 /* Finds the policy, applies defaults, checks: window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
 int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,

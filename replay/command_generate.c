@@ -13,7 +13,7 @@
 #include "replay/generate.h"
 #include "replay/needs.h"
 
-enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
+enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
 enum { BLOCK = 512 }; /* most tokens of a feed, all prompts together, where no more run side by side */
 
 struct settings {
@@ -22,6 +22,7 @@ struct settings {
     const char *prompt, *prompts, *out;
     int64_t tokens, seed;
     double temperature;
+    bool dry_run;
 };
 
 struct prompt {
@@ -52,9 +53,13 @@ static const char doc[] = "Continues prompts under a cache policy."
                           "      --out out.jsonl --temperature 0.8 --seed 1\n"
                           "\n"
                           "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
-                          "OUT.jsonl, and the object that --json prints, has: id (where there was one),\n"
-                          "prompt, text (the continuation), token_ids, prompt_tokens, tokens (generated),\n"
-                          "stopped (\"eos\" or \"length\"), policy, window, gamma, seed, temperature.";
+                          "OUT.jsonl, and the object that --json prints without --out, has: id (where there\n"
+                          "was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens\n"
+                          "(generated), stopped (\"eos\" or \"length\"), policy, window, gamma, seed,\n"
+                          "temperature. With --out, --json prints out, prompts (how many), prompt_tokens,\n"
+                          "tokens, prefill_tokens_per_s, decode_tokens_per_s; with --dry-run documents (the\n"
+                          "prompts), tokens (theirs), tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
+                          "memory_available, device_bytes, device_free, weight_bytes, seconds.";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Generation:", 5},
@@ -64,6 +69,7 @@ static const struct argp_option options[] = {
     {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
     {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
     {"seed", OPT_SEED, "s", 0, "of the sampling (default 0)", 5},
+    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
     {0},
 };
 
@@ -86,6 +92,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_PROMPT: s->prompt = arg; return 0;
     case OPT_PROMPTS: s->prompts = arg; return 0;
     case OPT_OUT: s->out = arg; return 0;
+    case OPT_DRY_RUN: s->dry_run = true; return 0;
     case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
     case OPT_TEMPERATURE: status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err); break;
     case OPT_SEED: status = fkv_parse_int(arg, "--seed", 0, INT64_MAX, &s->seed, &err); break;
@@ -270,15 +277,27 @@ static int write_results(const struct settings *s, const struct fkv_engine *engi
     return status;
 }
 
-static void print_speed(const struct prompts *p, const struct fkv_generation *generations,
-                        const struct fkv_generation_times *times) {
+/* On stderr; and of a file, as the result. */
+static int print_summary(const struct settings *s, const struct prompts *p, const struct fkv_generation *generations,
+                         const struct fkv_generation_times *times, struct fkv_error *err) {
     int64_t fed = 0, generated = 0;
     for (size_t i = 0; i < p->count; i++) {
         fed += generations[i].prompt_count;
         generated += generations[i].count;
     }
-    fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n", fed,
-            (double)fed / times->prefill_seconds, generated, (double)generated / times->decode_seconds);
+    const double prefill = (double)fed / times->prefill_seconds, decode = (double)generated / times->decode_seconds;
+    if (!s->engine.quiet)
+        fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n", fed,
+                prefill, generated, decode);
+    if (!s->out || !s->engine.json) {
+        if (s->out) printf("%s: %zu prompts continued, %" PRId64 " tokens\n", s->out, p->count, generated);
+        return FKV_OK;
+    }
+    return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
+                                    (json_int_t)p->count, "prompt_tokens", (json_int_t)fed, "tokens",
+                                    (json_int_t)generated, "prefill_tokens_per_s", fkv_json_number(prefill),
+                                    "decode_tokens_per_s", fkv_json_number(decode)),
+                          err);
 }
 
 static int run_prompts(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
@@ -302,10 +321,43 @@ static int run_prompts(const struct settings *s, const struct fkv_engine *engine
     if (status && s->prompts) fkv_error_prefix(err, "%s", s->prompts);
     if (live) putchar('\n');
     if (!status && !live) status = write_results(s, engine, fkv_session_setup(session), p, generations, err);
-    if (!status && !s->engine.quiet) print_speed(p, generations, &times);
+    if (!status) status = print_summary(s, p, generations, &times, err);
     for (size_t i = 0; i < p->count; i++) fkv_generation_free(&generations[i]);
     free(generations);
     return status;
+}
+
+static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
+                       const struct fkv_session_options *options, struct fkv_needs *needs, struct fkv_error *err) {
+    const int64_t count = (int64_t)p->count, line = 512; /* bytes of a continuation's line, without its tokens */
+    *needs = (struct fkv_needs){.documents = count,
+                                .weights = engine->model->weight_bytes,
+                                .host = options->sequences * (int64_t)sizeof(float) * engine->model->config.vocab,
+                                .output = s->out};
+    for (size_t i = 0; i < p->count; i++) needs->tokens += (int64_t)p->all[i].count;
+    needs->fed = needs->tokens + count * (s->tokens - 1); /* the last one is not fed */
+    if (s->out) needs->disk = count * (line + 16 * s->tokens) + 8 * needs->tokens;
+    if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
+    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    if (to)
+        fprintf(to, "%" PRId64 " prompts, %" PRId64 " tokens; at most %" PRId64 " tokens to generate\n", count,
+                needs->tokens, count * s->tokens);
+    return fkv_needs_check(needs, engine, to, err);
+}
+
+/* Prompts go in blocks, what is generated one by one. */
+static int estimate_time(const struct settings *s, struct fkv_session *session,
+                         const struct fkv_session_options *options, const struct prompts *p, struct fkv_needs *needs,
+                         struct fkv_error *err) {
+    int64_t rows = p->longest < 64 ? (int64_t)p->longest : 64,
+            steps = options->max_tokens < 8 ? options->max_tokens : 8;
+    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (rows > options->block / options->sequences) rows = options->block / options->sequences;
+    if (fkv_needs_time(needs, session, options->sequences, (int32_t)rows, 1, needs->tokens, err) ||
+        fkv_needs_time(needs, session, options->sequences, 1, (int32_t)steps, (int64_t)p->count * s->tokens, err))
+        return FKV_FAILED;
+    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
+    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
 
 static int run(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
@@ -315,17 +367,17 @@ static int run(const struct settings *s, const struct fkv_engine *engine, const 
                                           .sequences = lanes,
                                           .max_tokens = (int64_t)p->longest + s->tokens,
                                           .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
-    struct fkv_needs needs = {.weights = engine->model->weight_bytes,
-                              .host = lanes * (int64_t)sizeof(float) * engine->model->config.vocab};
     struct fkv_session *session;
-    if (fkv_needs_session(&needs, engine, &s->policy, &options, err) || fkv_needs_check(&needs, engine, false, err) ||
+    struct fkv_needs needs;
+    if (check_needs(s, engine, p, &options, &needs, err) ||
         fkv_session_open(engine->model, &s->policy, &options, &session, err))
         return FKV_FAILED;
     const struct fkv_policy_setup *setup = fkv_session_setup(session);
     int32_t context = engine->model->config.trained_context;
     if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options.max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
-    int status = run_prompts(s, engine, session, &options, p, err);
+    int status = estimate_time(s, session, &options, p, &needs, err);
+    if (!status && !s->dry_run) status = run_prompts(s, engine, session, &options, p, err);
     fkv_session_close(session);
     return status;
 }
@@ -336,7 +388,7 @@ int fkv_command_generate(int argc, char **argv) {
     struct fkv_engine engine = {0};
     struct prompts p = {0};
     fkv_engine_options_default(&s.engine);
-    argp_parse(&parser, argc, argv, 0, NULL, &s);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = read_prompts(&s, &engine, &p, &err);

@@ -75,7 +75,9 @@ static const char doc[] = "Perplexity of texts under a cache policy."
                           "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}\n"
                           "With --sweep: policy, window, sinks, mass_bias, protocol, documents, tokens and\n"
                           "  points [{gamma, file (null without --out), tokens_scored, mean_nll, perplexity,\n"
-                          "  perplexity_se, compressions, cache_bytes_peak, cache_slots_mean, baseline}]";
+                          "  perplexity_se, compressions, cache_bytes_peak, cache_slots_mean, baseline}]\n"
+                          "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes, disk_free,\n"
+                          "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes, seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
@@ -90,7 +92,7 @@ static const struct argp_option options[] = {
      "write per-token results and every compression; must not exist. With --sweep a folder: one file per ratio; "
      "files that are there are kept",
      5},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "print what the run would need, and stop", 5},
+    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
     {0},
 };
 
@@ -192,6 +194,7 @@ struct job {
     struct fkv_sweep_point *points;             /* [count] */
     int count, pending;
     bool estimated;
+    struct fkv_needs needs;
 };
 
 static struct fkv_policy_options policy_at(const struct job *job, int i) {
@@ -238,8 +241,9 @@ static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *
 }
 
 /* Names the points, checks each one's setting, and adds what the pending ones need. */
-static int plan_points(struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
+static int plan_points(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
+    struct fkv_needs *needs = &job->needs;
     const int64_t columns = s->out ? fkv_recorded_bytes(job->corpus, &s->plan, s->baseline) : 0,
                   tokens = job->corpus->token_count * (int64_t)sizeof(int32_t);
     const int row = 37; /* bytes of a row of /compressions, two per compression */
@@ -264,47 +268,36 @@ static int plan_points(struct job *job, struct fkv_needs *needs, struct fkv_erro
 static int check_needs(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
-    struct fkv_needs needs = {.weights = job->engine->model->weight_bytes, .output = s->out};
-    needs.host = job->corpus->token_count * (int64_t)sizeof(int32_t) + s->plan.count * (int64_t)sizeof(struct fkv_pass);
-    if (plan_points(job, &needs, err)) return FKV_FAILED;
-    if (!job->pending) return FKV_OK;
+    const struct fkv_corpus *corpus = job->corpus;
+    struct fkv_needs *needs = &job->needs;
+    *needs = (struct fkv_needs){.documents = corpus->document_count,
+                                .tokens = corpus->token_count,
+                                .weights = job->engine->model->weight_bytes,
+                                .output = s->out};
+    needs->host = corpus->token_count * (int64_t)sizeof(int32_t) + s->plan.count * (int64_t)sizeof(struct fkv_pass);
+    if (plan_points(job, err)) return FKV_FAILED;
+    needs->fed = s->plan.rows * job->pending * (s->baseline ? 2 : 1);
     struct fkv_policy_options policy = policy_at(job, 0);
-    if (fkv_needs_session(&needs, job->engine, &policy, &job->session, err) ||
-        (s->baseline && fkv_needs_session(&needs, job->engine, &full, &job->session, err)))
+    if (job->pending && (fkv_needs_session(needs, job->engine, &policy, &job->session, err) ||
+                         (s->baseline && fkv_needs_session(needs, job->engine, &full, &job->session, err))))
         return FKV_FAILED;
-    bool print = s->dry_run || !s->engine.quiet;
-    if (print)
-        fprintf(stderr,
+    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    if (to)
+        fprintf(to,
                 "%" PRId64 " documents, %" PRId64 " tokens; %" PRId64 " passes feed %" PRId64 " and score %" PRId64
                 "\n",
-                job->corpus->document_count, job->corpus->token_count, s->plan.count, s->plan.rows, s->plan.scored);
-    return fkv_needs_check(&needs, job->engine, print, err);
+                corpus->document_count, corpus->token_count, s->plan.count, s->plan.rows, s->plan.scored);
+    return fkv_needs_check(needs, job->engine, to, err);
 }
 
 /* ---- running ---- */
 
-/* Times the first tokens of the first document in every lane, once they have warmed everything up, and says what all of them will take. */
-static int estimate_time(const struct job *job, struct fkv_session *session, struct fkv_error *err) {
-    const struct fkv_model *model = job->engine->model;
-    const struct fkv_plan *plan = &job->s->plan;
-    struct fkv_feed *feeds = calloc((size_t)job->lanes, sizeof *feeds);
-    if (!feeds) return fkv_fail(err, "out of memory for %d passes side by side", job->lanes);
-    int32_t count = plan->longest < 64 ? plan->longest : 64;
-    if (count > job->corpus->token_count) count = (int32_t)job->corpus->token_count;
-    for (int32_t l = 0; l < job->lanes; l++) feeds[l] = (struct fkv_feed){l, job->corpus->tokens, count};
-    int status = FKV_OK;
-    double started = 0;
-    for (int turn = 0; turn < 2 && !status; turn++) {
-        started = fkv_seconds();
-        fkv_session_reset(session, FKV_ALL_SEQUENCES);
-        status = fkv_session_feed_batch(session, feeds, job->lanes, err);
-        if (!status) status = model->ops->synchronize(model->backend, err);
-    }
-    double seconds = (fkv_seconds() - started) / count / job->lanes * (double)plan->rows * job->pending;
-    if (job->s->baseline) seconds *= 2;
-    free(feeds);
-    if (!status) fprintf(stderr, "time: about %.*f s\n", seconds < 10, seconds);
-    return status;
+/* Times a few tokens in every lane, and says what all of them will take. */
+static int estimate_time(struct job *job, struct fkv_session *session, struct fkv_error *err) {
+    const int32_t longest = job->s->plan.longest, rows = longest < 64 ? longest : 64;
+    if (fkv_needs_time(&job->needs, session, job->lanes, rows, 1, job->needs.fed, err)) return FKV_FAILED;
+    fkv_needs_print_time(&job->needs, fkv_needs_stream(&job->s->engine, job->s->dry_run));
+    return FKV_OK;
 }
 
 static int report_point(const struct job *job, struct fkv_sweep_point *point, const struct fkv_experiment *experiment,
@@ -374,9 +367,10 @@ static int run_points(struct job *job, struct fkv_error *err) {
         if (job->points[i].there) continue;
         if (run_point(job, i, err))
             return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma) : FKV_FAILED;
-        if (s->dry_run) return FKV_OK;
+        if (s->dry_run) break;
     }
-    return s->sweep.count && !s->dry_run ? report_sweep(job, err) : FKV_OK;
+    if (s->dry_run) return s->engine.json ? fkv_json_print(fkv_needs_json(&job->needs), err) : FKV_OK;
+    return s->sweep.count ? report_sweep(job, err) : FKV_OK;
 }
 
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus, struct fkv_error *err) {
@@ -414,7 +408,7 @@ int fkv_command_ppl(int argc, char **argv) {
     fkv_engine_options_default(&s.engine);
     fkv_join_arguments(argc, argv, s.command, sizeof s.command);
     if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
-    argp_parse(&parser, argc, argv, 0, NULL, &s);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = check_output(&s, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = run(&s, &engine, &corpus, &err);

@@ -79,7 +79,9 @@ static const char doc[] = "What do parts of the cache carry? Reads P tokens with
                           "  untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind, layer,\n"
                           "  kv_head, states, low, high, complement, epsilon, gamma, truncation, squeezed,\n"
                           "  fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low, kl_high, lost_key,\n"
-                          "  lost_value, p, q}]";
+                          "  lost_value, p, q}]\n"
+                          "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
+                          "  memory_available, device_bytes, device_free, weight_bytes, seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Experiment:", 4},
@@ -92,7 +94,7 @@ static const struct argp_option options[] = {
     {"per-head", OPT_PER_HEAD, 0, 0, "make each change on each (layer, KV head) alone, too", 4},
     {"seed", OPT_SEED, "K", 0, "of the noise (default 0)", 4},
     {"out", OPT_OUT, "PROBE.h5", 0, "write per-token results; must not exist", 4},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "print what the experiment would need, and stop", 4},
+    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the experiment would need", 4},
     {0, 0, 0, 0, "Changes (each may be repeated):", 5},
     {"filter", OPT_FILTER, "a:b[,c:d...]", 0, "keep these bands only", 5},
     {"complement", OPT_COMPLEMENT, 0, 0, "--filter takes the bands out and keeps the rest", 5},
@@ -203,20 +205,37 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
 }
 
-static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_probe *p,
-                       int64_t windows, const struct fkv_session_options *options, struct fkv_error *err) {
+static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
+                       const struct fkv_probe *p, int64_t windows, const struct fkv_session_options *options,
+                       struct fkv_needs *needs, struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
     int64_t results = windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
-    struct fkv_needs needs = {.weights = engine->model->weight_bytes, .host = results, .output = s->out};
-    if (s->out) needs.host += results, needs.disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
-    if (fkv_needs_session(&needs, engine, &full, options, err)) return FKV_FAILED;
-    needs.cache *= 2; /* the snapshot */
-    needs.scratch += ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
-    bool print = s->dry_run || !s->engine.quiet;
-    if (print)
-        fprintf(stderr, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,
-                windows * (2 * ((int64_t)p->prefix + p->score) + (int64_t)p->change_count * p->score));
-    return fkv_needs_check(&needs, engine, print, err);
+    *needs =
+        (struct fkv_needs){.documents = corpus->document_count,
+                           .tokens = corpus->token_count,
+                           .fed = windows * (2 * ((int64_t)p->prefix + p->score) + (int64_t)p->change_count * p->score),
+                           .weights = engine->model->weight_bytes,
+                           .host = results,
+                           .output = s->out};
+    if (s->out)
+        needs->host += results, needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
+    if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
+    needs->cache *= 2; /* the snapshot */
+    needs->scratch += ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
+    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    if (to)
+        fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,
+                needs->fed);
+    return fkv_needs_check(needs, engine, to, err);
+}
+
+static int estimate_time(const struct settings *s, struct fkv_session *session, struct fkv_needs *needs,
+                         struct fkv_error *err) {
+    const int32_t rows = s->prefix + s->score < 64 ? (int32_t)(s->prefix + s->score) : 64;
+    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (fkv_needs_time(needs, session, 1, rows, 1, needs->fed, err)) return FKV_FAILED;
+    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
+    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
 
 /* Classes of all tokens of the corpus (malloc'd), or NULL where there is no tokenizer. */
@@ -268,15 +287,17 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
     const struct fkv_session_options options = {
         .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
+    struct fkv_needs needs;
     char parts[4096];
-    if (check_needs(s, engine, probe, prober->place_count, &options, err)) return FKV_FAILED;
-    if (s->dry_run) return FKV_OK;
+    if (check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err)) return FKV_FAILED;
     snprintf(parts, sizeof parts, "%s.parts", s->out ? s->out : "");
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
     if (fkv_session_open(engine->model, &full, &options, &prober->session, err)) return FKV_FAILED;
-    int status = fkv_probe_run(prober, probe, err);
+    int status = estimate_time(s, prober->session, &needs, err);
+    if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);
+    if (s->dry_run) return status;
     if (!status && s->out) status = fkv_probe_write(s->out, probe, probe->windows, probe->window_count, err);
     if (!status && s->out) remove_parts(parts, probe->window_count);
     return status ? status : report(s, probe, prober->edits, err);
@@ -323,7 +344,7 @@ int fkv_command_probe(int argc, char **argv) {
     s.blocks = 1, s.sinks = 4, s.states = "both";
     fkv_probe_parse_states(&s.wishes, s.states, &err);
     fkv_join_arguments(argc, argv, s.command, sizeof s.command);
-    argp_parse(&parser, argc, argv, 0, NULL, &s);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = prepare_and_run(&s, &engine, &err);

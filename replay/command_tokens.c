@@ -35,9 +35,9 @@ static void print_line(const struct fkv_document *document) {
 }
 
 static void add_json(json_t *rows, const struct fkv_document *document) {
-    json_t *row = json_object(), *ids = json_array(), *name = json_string(document->name);
+    json_t *row = json_object(), *ids = json_array();
     for (size_t i = 0; i < document->count; i++) json_array_append_new(ids, json_integer(document->tokens[i]));
-    json_object_set_new(row, "name", name ? name : json_string("(a name that is not UTF-8)"));
+    json_object_set_new(row, "name", fkv_json_string(document->name));
     json_object_set_new(row, "tokens", ids);
     json_array_append_new(rows, row);
 }
@@ -56,8 +56,9 @@ static int print_documents(const struct fkv_engine_options *o, const struct fkv_
     if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
     json_t *rows = o->json ? json_array() : NULL;
     bool more = true;
+    int64_t count = 0;
     int status;
-    for (;;) {
+    for (;; count++) {
         struct fkv_document document = {0};
         status = fkv_documents_next(documents, &document, &more, err);
         if (status || !more) break;
@@ -68,6 +69,7 @@ static int print_documents(const struct fkv_engine_options *o, const struct fkv_
         fkv_document_free(&document);
     }
     fkv_documents_close(documents);
+    if (!status && !count) status = fkv_fail(err, "no documents: give --text or --token-ids");
     if (!status && o->json) return fkv_json_print(json_pack("{s:o}", "documents", rows), err);
     json_decref(rows);
     return status;
@@ -78,7 +80,7 @@ int fkv_command_tokens(int argc, char **argv) {
     struct fkv_error err = {0};
     struct fkv_tokenizer *tokenizer;
     fkv_engine_options_default(&options);
-    argp_parse(&parser, argc, argv, 0, NULL, &options);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
     if (fkv_tokenizer_open(options.model, &tokenizer, &err)) return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);

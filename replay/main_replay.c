@@ -32,7 +32,7 @@ static void print_help(FILE *to) {
 int main(int argc, char **argv) {
     fkv_start(argv);
     argp_err_exit_status = 2;
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))) {
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "--usage") || !strcmp(argv[1], "-?"))) {
         print_help(stdout);
         return 0;
     }

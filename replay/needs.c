@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "kernels/base/host.h"
+#include "kernels/base/progress.h"
 
 int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err) {
@@ -26,43 +27,87 @@ static int check_memory(const char *where, int64_t wanted, int64_t available, st
     return fkv_fail(err, "not enough memory%s: needs %s, available %s", where, a, b);
 }
 
-int fkv_needs_check(const struct fkv_needs *needs, const struct fkv_engine *engine, bool print, struct fkv_error *err) {
+FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run) {
+    if (dry_run) return options->json ? NULL : stdout;
+    return options->quiet ? NULL : stderr;
+}
+
+static void print_bytes(const struct fkv_needs *needs, FILE *to) {
+    char weights[16], cache[16], scratch[16], kept[16], available[16];
+    fkv_format_bytes(weights, needs->weights);
+    fkv_format_bytes(cache, needs->cache);
+    fkv_format_bytes(scratch, needs->scratch);
+    fkv_format_bytes(kept, needs->host);
+    fkv_format_bytes(available, needs->device ? needs->device_free : needs->host_free);
+    fprintf(to, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights, cache, scratch, kept,
+            available);
+    if (!needs->output) return;
+    fkv_format_bytes(kept, needs->disk);
+    fkv_format_bytes(available, needs->free);
+    fprintf(to, "disk: %s about %s; free %s\n", needs->output, kept, available);
+}
+
+int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to, struct fkv_error *err) {
     struct fkv_device_info info;
-    int64_t disk_free = 0, host = fkv_host_memory_available();
+    const int64_t engine_bytes = needs->cache + needs->scratch;
     if (engine->ops->info(engine->backend, &info, err)) return FKV_FAILED;
-    if (needs->output && fkv_host_disk_free(needs->output, &disk_free, err)) return FKV_FAILED;
-    if (print) {
-        char weights[16], cache[16], scratch[16], kept[16], available[16];
-        fkv_format_bytes(weights, needs->weights);
-        fkv_format_bytes(cache, needs->cache);
-        fkv_format_bytes(scratch, needs->scratch);
-        fkv_format_bytes(kept, needs->host);
-        fkv_format_bytes(available, info.space == FKV_HOST ? host : info.memory_free);
-        fprintf(stderr, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights, cache, scratch,
-                kept, available);
-        if (needs->output) {
-            fkv_format_bytes(kept, needs->disk);
-            fkv_format_bytes(available, disk_free);
-            fprintf(stderr, "disk: %s about %s; free %s\n", needs->output, kept, available);
-        }
-    }
-    int64_t engine_bytes = needs->cache + needs->scratch;
-    if (info.space == FKV_HOST) {
-        if (check_memory("", needs->weights + engine_bytes + needs->host, host, err)) return FKV_FAILED;
-    } else if (check_memory(" on the device", engine_bytes, info.memory_free, err) ||
-               check_memory("", needs->host, host, err)) {
+    if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
+    needs->device = info.space == FKV_DEVICE;
+    needs->device_free = needs->device ? info.memory_free : 0;
+    needs->host_free = fkv_host_memory_available();
+    if (to) print_bytes(needs, to);
+    if (!needs->device) {
+        if (check_memory("", needs->weights + engine_bytes + needs->host, needs->host_free, err)) return FKV_FAILED;
+    } else if (check_memory(" on the device", engine_bytes, needs->device_free, err) ||
+               check_memory("", needs->host, needs->host_free, err)) {
         return FKV_FAILED;
     }
-    if (needs->output && needs->disk > disk_free) {
+    if (needs->output && needs->disk > needs->free) {
         char a[16], b[16];
         fkv_format_bytes(a, needs->disk);
-        fkv_format_bytes(b, disk_free);
+        fkv_format_bytes(b, needs->free);
         return fkv_fail(err, "%s: not enough space: needs about %s, free %s", needs->output, a, b);
     }
     return FKV_OK;
 }
 
+int fkv_needs_time(struct fkv_needs *needs, struct fkv_session *session, int32_t sequences, int32_t rows, int32_t steps,
+                   int64_t tokens, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(session);
+    struct fkv_feed *feeds = calloc((size_t)sequences, sizeof *feeds);
+    int32_t *ids = calloc((size_t)rows, sizeof *ids); /* which ones does not matter */
+    int status = feeds && ids ? FKV_OK : fkv_fail(err, "out of memory for %d sequences", sequences);
+    for (int32_t i = 0; !status && i < sequences; i++) feeds[i] = (struct fkv_feed){i, ids, rows};
+    double started = 0;
+    for (int turn = 0; turn < 2 && !status; turn++) {
+        fkv_session_reset(session, FKV_ALL_SEQUENCES);
+        started = fkv_seconds();
+        for (int32_t k = 0; k < steps && !status; k++) status = fkv_session_feed_batch(session, feeds, sequences, err);
+        if (!status) status = model->ops->synchronize(model->backend, err);
+    }
+    if (!status) needs->seconds += (fkv_seconds() - started) / ((double)steps * rows * sequences) * (double)tokens;
+    fkv_session_reset(session, FKV_ALL_SEQUENCES);
+    free(ids);
+    free(feeds);
+    return status;
+}
+
+void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
+    if (to) fprintf(to, "time: about %.*f s\n", needs->seconds < 10, needs->seconds);
+}
+
+json_t *fkv_needs_json(const struct fkv_needs *n) {
+    const int64_t engine = n->cache + n->scratch, host = n->host + (n->device ? 0 : n->weights + engine);
+    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:o}", "documents", (json_int_t)n->documents,
+                     "tokens", (json_int_t)n->tokens, "tokens_fed", (json_int_t)n->fed, "disk_bytes",
+                     (json_int_t)n->disk, "disk_free", n->output ? json_integer(n->free) : json_null(), "memory_bytes",
+                     (json_int_t)host, "memory_available", n->host_free < 0 ? json_null() : json_integer(n->host_free),
+                     "device_bytes", (json_int_t)(n->device ? engine : 0), "device_free", (json_int_t)n->device_free,
+                     "weight_bytes", (json_int_t)n->weights, "seconds", fkv_json_number(n->seconds));
+}
+
 int fkv_check_new_file(const char *path, struct fkv_error *err) {
+    if (!*path) return fkv_fail(err, "--out: expected a path, found an empty one");
     if (access(path, F_OK) == 0) return fkv_fail(err, "%s: exists already; remove it or name another file", path);
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");

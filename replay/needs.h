@@ -4,22 +4,41 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "engine/command_line.h"
 #include "engine/session.h"
+#include "kernels/base/json.h"
 
 struct fkv_needs {
+    int64_t documents, tokens, fed;  /* of the texts; fed: tokens of all passes, the baseline's too */
     int64_t weights, cache, scratch; /* bytes, where the backend computes; weights are mapped or already there */
     int64_t host;                    /* bytes the experiment itself keeps on the host */
     int64_t disk;                    /* bytes of the output; 0: none */
     const char *output;              /* its path; NULL: none */
+    double seconds;                  /* see fkv_needs_time */
+
+    bool device;                          /* computed on one; filled in by fkv_needs_check, as is what there is: */
+    int64_t host_free, device_free, free; /* bytes of memory, and of disk at `output` */
 };
+
+/* Where needs are shown: with --dry-run they are the result, else a note unless --quiet. NULL: nowhere, or later as JSON. */
+FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);
 
 /* Adds a session's cache and scratch. */
 int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err);
-/* Prints one paragraph to stderr when `print`; refuses what cannot fit. */
-int fkv_needs_check(const struct fkv_needs *needs, const struct fkv_engine *engine, bool print, struct fkv_error *err);
+/* Prints memory and disk to `to`, which may be NULL; refuses what cannot fit. */
+int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to, struct fkv_error *err);
+/* Adds to `seconds` what feeding `tokens` tokens will take, `rows` at a time to each of the session's `sequences`: times `steps` such feeds, once they have warmed everything
+ * up. The session is empty afterwards. */
+int fkv_needs_time(struct fkv_needs *needs, struct fkv_session *session, int32_t sequences, int32_t rows, int32_t steps,
+                   int64_t tokens, struct fkv_error *err);
+void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to); /* `to` may be NULL */
+
+/* The object that --dry-run --json prints: documents, tokens, tokens_fed, disk_bytes, disk_free, memory_bytes, memory_available, device_bytes, device_free, weight_bytes,
+ * seconds. */
+json_t *fkv_needs_json(const struct fkv_needs *needs);
 
 /* An output that exists, or whose folder is missing or cannot be written: refused at once and not after hours. */
 int fkv_check_new_file(const char *path, struct fkv_error *err);

@@ -19,16 +19,32 @@ int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, str
     if (class == H5T_INTEGER && bytes == 2) {
         char *text = NULL;
         if (fkv_hdf_get_string(dataset, "dtype", &text, NULL, err)) return fkv_error_prefix(err, "%s", name);
-        brain = text && !strcmp(text, "bf16");
+        brain = text ? fkv_schema_names_bf16(text) : *dtype == FKV_BF16;
         free(text);
     }
+    if (class != H5T_FLOAT && !brain)
+        return fkv_fail(err,
+                        "%s: expected float16, float32, float64, or uint16 with the attribute dtype \"bf16\", found %s",
+                        name, class == H5T_INTEGER ? "integers" : "another type");
     *dtype = half ? FKV_F16 : brain ? FKV_BF16 : FKV_F32;
-    if (half || brain || (class == H5T_FLOAT && (bytes == 4 || bytes == 8))) return FKV_OK;
-    return fkv_fail(
-        err, "%s: expected float16, float32, float64, or uint16 with the attribute dtype \"bf16\", found %s", name,
-        class == H5T_INTEGER ? "integers"
-        : class == H5T_FLOAT ? "other floats"
-                             : "another type");
+    return FKV_OK;
+}
+
+/* h5py compresses in ways that only h5py reads (LZF), and plugins do; gzip is everywhere. Names what is missing. */
+static int check_filters(hid_t dataset, const char *name, struct fkv_error *err) {
+    hid_t creation = H5Dget_create_plist(dataset);
+    int status = FKV_OK, count = H5Pget_nfilters(creation);
+    for (int i = 0; i < count && !status; i++) {
+        char filter[64] = "";
+        size_t none = 0;
+        unsigned flags, config;
+        H5Z_filter_t id = H5Pget_filter2(creation, (unsigned)i, &flags, &none, NULL, sizeof filter, filter, &config);
+        if (H5Zfilter_avail(id) <= 0)
+            status = fkv_fail(err, "%s: expected no compression or gzip, found %s (HDF5 filter %d), which is not here",
+                              name, *filter ? filter : "another", (int)id);
+    }
+    H5Pclose(creation);
+    return status;
 }
 
 /* ---- opening ---- */
@@ -48,7 +64,7 @@ static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_inf
     int rank = 0;
     if (fkv_hdf_find(group, name, &dataset, &rank, dims, err)) return FKV_FAILED;
     if (dataset < 0) return FKV_OK;
-    int status = fkv_reader_dtype(dataset, name, &info->dtype, err);
+    int status = fkv_reader_dtype(dataset, name, &info->dtype, err) || check_filters(dataset, name, err);
     H5Dclose(dataset);
     if (status) return status;
     if (rank != 4) return fkv_fail(err, "%s: expected 4 axes [layers, heads, tokens, head_dim], found %d", name, rank);

@@ -75,7 +75,7 @@ static hid_t state_dataset(struct fkv_capture *c, enum fkv_state state, struct f
 static int read_selection(struct fkv_capture *c, hid_t dataset, hid_t space, const hsize_t count[4], const char *name,
                           float *x, struct fkv_error *err) {
     const size_t n = (size_t)(count[1] * count[2] * count[3]);
-    enum fkv_dtype dtype;
+    enum fkv_dtype dtype = c->info.dtype;
     if (fkv_reader_dtype(dataset, name, &dtype, err)) return FKV_FAILED;
     void *to = x;
     hid_t type = dtype == FKV_F32 ? H5T_NATIVE_FLOAT : dtype == FKV_F16 ? fkv_hdf_f16() : H5T_NATIVE_UINT16;

@@ -3,6 +3,7 @@
  * Advisory locks are off: they fail on many cluster file systems, and files here never change once they have their name. */
 #include "capture/store/hdf.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -363,14 +364,32 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     return FKV_OK;
 }
 
+/* MATLAB and others write every number as a double. */
+static int get_whole_double(hid_t object, const char *name, int64_t *value, struct fkv_error *err) {
+    double number = 0;
+    if (fkv_hdf_get_double(object, name, &number, NULL, err)) return FKV_FAILED;
+    if (!(fabs(number) <= 0x1p53) || number != floor(number))
+        return fkv_fail(err, "attribute %s: expected an integer, found %g", name, number);
+    *value = (int64_t)number;
+    return FKV_OK;
+}
+
 int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value, bool *found,
                     struct fkv_error *err) {
     void *numbers = NULL;
-    int64_t count = 0;
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, found, err)) return FKV_FAILED;
-    if (!numbers) return FKV_OK;
-    int64_t number = *(int64_t *)numbers;
-    free(numbers);
+    int64_t count = 0, number = 0;
+    H5T_class_t class = H5T_NO_CLASS;
+    hid_t attribute = find_attribute(object, name, &class, &count);
+    if (found) *found = attribute >= 0;
+    if (attribute < 0) return FKV_OK;
+    H5Aclose(attribute);
+    if (class == H5T_FLOAT) {
+        if (get_whole_double(object, name, &number, err)) return FKV_FAILED;
+    } else {
+        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, NULL, err)) return FKV_FAILED;
+        number = *(int64_t *)numbers;
+        free(numbers);
+    }
     if (number < low || number > high)
         return fkv_fail(err, "attribute %s: expected %lld to %lld, found %lld", name, (long long)low, (long long)high,
                         (long long)number);

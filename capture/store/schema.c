@@ -147,6 +147,8 @@ static int get_indices(hid_t file, const char *name, int32_t limit, int32_t **in
     return FKV_OK;
 }
 
+bool fkv_schema_names_bf16(const char *text) { return !strcmp(text, "bf16") || !strcmp(text, "bfloat16"); }
+
 static int get_format(hid_t file, struct fkv_error *err) {
     char *format = NULL;
     int64_t version = FKV_CAPTURE_FORMAT_VERSION;
@@ -160,11 +162,15 @@ static int get_format(hid_t file, struct fkv_error *err) {
     return status;
 }
 
+/* In a user's own file, whose datasets say what they are, it matters where it says that uint16 stands for bf16; and the names of numpy and torch are fine, too. */
 static int get_dtype(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     char *name = NULL;
     if (fkv_hdf_get_string(file, "dtype", &name, NULL, err)) return FKV_FAILED;
     int status = FKV_OK;
-    if (name && fkv_dtype_parse(name, &info->dtype))
+    const bool ours = H5Aexists(file, "format") > 0;
+    if (name && !ours)
+        info->dtype = fkv_schema_names_bf16(name) ? FKV_BF16 : info->dtype;
+    else if (name && fkv_dtype_parse(name, &info->dtype))
         status = fkv_fail(err, "attribute dtype: expected f16, f32 or bf16, found \"%.80s\"", name);
     free(name);
     return status;

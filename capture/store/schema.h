@@ -24,6 +24,8 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
 /* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's own needs n_layers, n_kv_heads, head_dim. */
 int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
 
+bool fkv_schema_names_bf16(const char *text); /* "bf16", "bfloat16" */
+
 /* Heads on axis 1: the captured KV heads, or the query heads that share them. */
 int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state);
 /* n_heads from the query heads on axis 1 of an array, where no attribute said it. */

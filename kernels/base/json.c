@@ -11,6 +11,11 @@
 
 json_t *fkv_json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
+json_t *fkv_json_string(const char *text) {
+    json_t *string = json_string(text);
+    return string ? string : json_string("(a name that is not UTF-8)");
+}
+
 json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err) {
     json_error_t why;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);

@@ -10,7 +10,8 @@
 
 #include "kernels/base/error.h"
 
-json_t *fkv_json_number(double value); /* null when not finite */
+json_t *fkv_json_number(double value);     /* null when not finite */
+json_t *fkv_json_string(const char *text); /* a name: where it is no UTF-8, words that say so */
 
 /* Parses `bytes` of text with JSON_REJECT_DUPLICATES; `where` names the file in messages. A new reference, or NULL and a message. */
 json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err);

@@ -162,7 +162,7 @@ def settings(tools, work, model, text):
     case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'])
     case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'])
     case('window of the sinks', '--window', '4', words=['--window', '4 sinks'])
-    case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'])
+    case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'], status=2)
     case('a protocol that does not exist', '--protocol', 'backwards', words=['protocol'], status=2)
     case('no such option', '--windoww', '3', words=['windoww'], status=2)
     case('batch 0', '--batch', '0', words=['--batch'], status=2)

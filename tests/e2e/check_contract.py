@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""What scripts rely on, tried as somebody would who has read --help and nothing else: exit statuses, one JSON object on stdout, what --dry-run says, lists of
+paths, and captures of one's own in every way that h5py can write them.
+
+    check_contract.py --bin build/bin [--data data]
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+
+failures = checks = 0
+
+
+def check(name, good, found=''):
+    global failures, checks
+    checks += 1
+    if not good:
+        failures += 1
+        print(f'FAILED  {name}: {str(found)[-1500:]}')
+
+
+def strict(text):
+    """JSON as the standard has it: no NaN, no Infinity, nothing after the object."""
+    def refuse(constant):
+        raise ValueError(f'{constant} is no JSON')
+    found = json.loads(text, parse_constant=refuse)
+    if not isinstance(found, dict):
+        raise ValueError('no object')
+    return found
+
+
+class Tools:
+    def __init__(self, folder, work, model, text):
+        self.folder, self.work, self.model, self.text = folder, work, model, text
+
+    def run(self, command, stdout=subprocess.PIPE):
+        command = [str(part) for part in command]
+        return subprocess.run([self.folder / command[0], *command[1:]], stdout=stdout, stderr=subprocess.PIPE)
+
+    def object(self, name, *command):
+        """Runs a command with --json; its one object, or {}."""
+        done = self.run([*command, '--json'])
+        try:
+            found = strict(done.stdout.decode())
+        except ValueError as error:
+            check(name, False, f'{error}; stdout {done.stdout!r}, stderr {done.stderr!r}')
+            return {}
+        check(name, done.returncode == 0, done.stderr)
+        return found
+
+    def ends(self, name, status, *command):
+        done = self.run(command)
+        check(name, done.returncode == status and (status == 0 or not done.stdout),
+              f'exit status {done.returncode}, expected {status}; stdout {done.stdout!r}, stderr {done.stderr!r}')
+        return done
+
+    def path(self, name):
+        path = self.work / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        return path
+
+
+ANALYZE = ['spectrum', 'error', 'gamma', 'impulse', 'link', 'plot', 'merge', 'report']
+REPLAY = ['ppl', 'probe', 'generate', 'tokens']
+
+
+def statuses(t):
+    for command in [['freqkv-capture'], ['freqkv-analyze'], ['freqkv-replay'], *(['freqkv-analyze', c] for c in ANALYZE), *(['freqkv-replay', c] for c in REPLAY)]:
+        name = ' '.join(command)
+        for option in ('--help', '--usage', '--version'):
+            done = t.ends(f'{name} {option}', 0, *command, option)
+            check(f'{name} {option} prints', done.stdout and not done.stderr, done)
+        t.ends(f'{name} without options', 2, *command)
+        t.ends(f'{name} --nonsense', 2, *command, '--nonsense')
+    engine = ['--model', t.model, '--text', t.text]
+    ppl = ['freqkv-replay', 'ppl', *engine, '--policy', 'freqkv', '--tokens', '100', '--window', '64']
+    for wrong in (['--policy', 'best'], ['--backend', 'gpu'], ['--gamma', 'half'], ['--gamma', '@'], ['--gamma', ''], ['--gamma', '0.5,'],
+                  ['--compute', 'f64'], ['--cache-dtype', 'int8'], ['--token-dtype', 'int32'], ['--protocol', 'stride'], ['--rescale', 'no'], ['stray']):
+        t.ends('ppl ' + ' '.join(wrong), 2, *ppl, *wrong)
+    t.ends('ppl --out of nothing', 1, *ppl, '--out', '')
+    for command in (ppl, [*ppl, '--json'], ['freqkv-replay', 'tokens', *engine], ['freqkv-replay', 'generate', '--model', t.model, '--prompt', 'The', '--tokens', '3'],
+                    ['freqkv-analyze', 'impulse', '--window', '64', '--out', t.path('full')],
+                    ['freqkv-capture', *engine, '--max-tokens', '100', '--max-documents', '1', '--out', t.path('full-capture')]):
+        with open('/dev/full', 'w') as full:
+            done = t.run(command, stdout=full)
+        check(f'{command[0]} {command[1]} to a full disk', done.returncode == 1 and b'standard output' in done.stderr, done)
+
+
+def lists(t):
+    """--text and --token-ids take what a shell makes of a pattern, one after the other or with the option repeated."""
+    text = pathlib.Path(t.text).read_text()
+    folder = t.path('texts of é')
+    folder.mkdir()
+    paths = [folder / f'{i} ü.txt' for i in range(3)]
+    for i, path in enumerate(paths):
+        path.write_text(text[400 * i:400 * (i + 1)])
+    tokens = ['freqkv-replay', 'tokens', '--model', t.model]
+    each = [t.ends('tokens', 0, *tokens, '--text', path).stdout for path in paths]
+    for name, arguments in (('a folder', ['--text', folder]), ('several', ['--text', *paths]), ('repeated', [x for path in paths for x in ('--text', path)]),
+                            ('both', ['--text', paths[0], paths[1], f'--text={paths[2]}']), ('after =', [f'--text={paths[0]}', *paths[1:]])):
+        done = t.ends('tokens of ' + name, 0, *tokens, *arguments)
+        check('tokens of ' + name, done.stdout == b''.join(each), done)
+    done = t.ends('texts before other options', 0, 'freqkv-replay', 'tokens', '--text', *paths, '--model', t.model)
+    check('texts before other options', done.stdout == b''.join(each), done)
+    t.ends('a path that follows another option', 2, *tokens, '--text', paths[0], '--max-documents', '2', paths[1])
+    ids = [np.array(line.split(), dtype=int) for line in each]
+    for kind in ('<i8', '>i4', '<u2'):
+        for i, array in enumerate(ids):
+            np.save(folder / f'{i}.npy', array.astype(kind))
+        done = t.ends('ids as ' + kind, 0, *tokens, '--token-ids', *(folder / f'{i}.npy' for i in range(3)))
+        check('ids as ' + kind, done.stdout == b''.join(each), done)
+    capture = t.path('capture of several')
+    found = t.object('capture of several', 'freqkv-capture', '--model', t.model, '--text', *paths, '--out', capture)
+    check('capture of several', found.get('documents') == 3, found)
+    empty = folder / 'empty.jsonl'
+    empty.write_text('\n\n')
+    t.ends('tokens of no document', 1, *tokens, '--text', empty, '--json')
+    name = os.fsencode(t.work) + b'/caf\xe9.capture'
+    done = subprocess.run([os.fsencode(t.folder / 'freqkv-capture'), b'--model', os.fsencode(t.model), b'--text', os.fsencode(paths[0]), b'--out', name, b'--json'],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    check('a name that is not UTF-8', done.returncode == 0 and 'UTF-8' in strict(done.stdout.decode())['capture'], done)
+
+
+NEEDS = {'disk_bytes': int, 'memory_bytes': int, 'memory_available': int, 'seconds': float}
+
+
+def needs(t, capture):
+    """--dry-run prints to stdout, as a table or as one object, and writes nothing."""
+    engine, out = ['--model', t.model, '--text', t.text], t.path('dry')
+    prompts = t.path('in.jsonl')
+    prompts.write_text('{"prompt": "The miller"}\n')
+    for command in (['freqkv-capture', *engine, '--out', out],
+                    ['freqkv-capture', *engine, '--out', out, '--spectra-only'],
+                    ['freqkv-replay', 'ppl', *engine, '--policy', 'freqkv', '--window', '64', '--baseline', 'full', '--out', out],
+                    ['freqkv-replay', 'ppl', *engine, '--policy', 'freqkv', '--window', '64', '--sweep', 'gamma=0.1:0.9:0.1', '--out', out],
+                    ['freqkv-replay', 'probe', *engine, '--filter', '0:0.5', '--out', out],
+                    ['freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out]):
+        name = ' '.join(command[:2]) + ' --dry-run'
+        found = t.object(name + ' --json', *command, '--dry-run')
+        for key, kind in NEEDS.items():
+            check(f'{name} --json: {key}', type(found.get(key)) is kind and found[key] >= 0, found)
+        check(f'{name} --json: tokens', found.get('tokens', 0) > 0 or 'segments' in found, found)
+        for option in ([], ['--quiet']):
+            done = t.ends(name, 0, *command, '--dry-run', *option)
+            check(f'{name} {option} says bytes and time', all(word in done.stdout for word in (b'memory', b'disk', b'iB', b'time')) and not done.stderr, done)
+        check(name + ' writes nothing', not out.exists(), out)
+
+
+def generation(t):
+    prompts, out = t.path('prompts é.jsonl'), t.path('continued é.jsonl')
+    rows = [{'prompt': 'The miller', 'id': 7}, {'id': 'b', 'prompt': 'Ünïcödé'}, {'prompt': ''}]
+    prompts.write_text('\n\n'.join(json.dumps(row) for row in rows), encoding='utf-8')
+    found = t.object('generate --prompts --json', 'freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out, '--tokens', '5')
+    check('generate: summary', found.get('prompts') == 3 and found.get('tokens') == 15 and found.get('out') == str(out), found)
+    lines = [strict(line) for line in out.read_text(encoding='utf-8').splitlines()]
+    check('generate: lines', [(x['prompt'], x.get('id')) for x in lines] == [(x['prompt'], x.get('id')) for x in rows], lines)
+    one = t.object('generate --prompt --json', 'freqkv-replay', 'generate', '--model', t.model, '--prompt', 'The miller', '--tokens', '5')
+    check('generate: one prompt is one line', {**one, 'id': 7} == lines[0], (one, lines[0]))
+    t.ends('generate over a file', 1, 'freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out)
+
+
+def brain(x):
+    return (x.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def own_files(t):
+    """Keys and values in one's own file, however it was written: the same spectrum."""
+    rng = np.random.default_rng()
+    layers, heads, tokens, dim = 2, 3, 200, 8
+    key, value = rng.standard_normal((2, layers, heads, tokens, dim)).astype(np.float32)
+    shape, reference = dict(n_layers=layers, n_kv_heads=heads, head_dim=dim), {}
+
+    def put(place, k=key, v=value, **how):
+        place.create_dataset('key', data=k, **how)
+        place.create_dataset('value', data=v, **how)
+
+    def spectrum(name, fill, attributes=shape, words=None, **how):
+        path, out = t.path('own é.h5'), t.path('own findings')
+        with h5py.File(path, 'w', **how) as f:
+            f.attrs.update(attributes)
+            fill(f)
+        command = ['freqkv-analyze', 'spectrum', path, '--out', out, '--length', '64', '--skip-sinks', '0', '--null', 'none']
+        if words:
+            done = t.ends('own file: ' + name, 1, *command, '--json')
+            check(f'own file: {name} is named', all(word in done.stderr.decode() for word in words), done)
+            return
+        t.object('own file: ' + name, *command)
+        if not (out / 'results.h5').exists():
+            return
+        with h5py.File(out / 'results.h5') as f:
+            power = f['spectrum/key/power'][()]
+        expected = reference.setdefault('power', power)
+        check(f'own file: {name}: the same numbers', np.allclose(power, expected, rtol=0.03), np.abs(power / expected - 1).max())
+
+    for group in ('/', 'document', 'documents/000000', 'documents/a text, 1'):
+        spectrum('in ' + group, lambda f: put(f.require_group(group)))
+    for kind in (np.int32, np.uint8, np.uint64, np.float64, np.array, lambda x: np.array([x]), lambda x: np.array(x, '>i4')):
+        spectrum(f'sizes as {kind(1)!r}', lambda f: put(f), {name: kind(size) for name, size in shape.items()})
+    for kind in ('f8', 'f2', '>f4', '>f2', '>f8'):
+        spectrum('states as ' + kind, lambda f: put(f, key.astype(kind), value.astype(kind)))
+    for how in (dict(compression='gzip'), dict(compression='gzip', shuffle=True, fletcher32=True, chunks=(1, 1, 50, 8)), dict(chunks=(2, 2, 7, 3)), dict(maxshape=(None,) * 4)):
+        spectrum(f'stored with {how}', lambda f: put(f.create_group('documents/0'), **how))
+    for how in (dict(track_order=True), dict(libver='latest'), dict(libver='earliest'), dict(userblock_size=512)):
+        spectrum(f'a file with {how}', lambda f: put(f.create_group('documents/0')), **how)
+
+    def brains(where, word):
+        def fill(f):
+            put(f, brain(key), brain(value))
+            for place in ([f] if where == 'root' else [f['key'], f['value']]):
+                place.attrs['dtype'] = word
+        return fill
+
+    for word in ('bf16', 'bfloat16', np.bytes_('bf16'), np.array(['bf16'], dtype=h5py.string_dtype())):
+        spectrum(f'bf16 by {word!r} of each dataset', brains('datasets', word))
+        spectrum(f'bf16 by {word!r} of the file', brains('root', word))
+    for word in ('float32', 'f32', 'torch.float32', '<f4'):
+        spectrum(f'dtype {word}', lambda f: put(f), {**shape, 'dtype': word})
+    spectrum('uint16 that nothing explains', lambda f: put(f, brain(key), brain(value)), words=['key', 'bf16', 'integers'])
+    spectrum('integers', lambda f: put(f, key.astype('i4'), value.astype('i4')), words=['key', 'integers'])
+    spectrum('half a head', lambda f: put(f), {**shape, 'n_kv_heads': 2.5}, words=['n_kv_heads', '2.5'])
+    spectrum('compressed with LZF', lambda f: put(f, compression='lzf'), words=['key', 'lzf', 'gzip'])
+    for name in shape:
+        spectrum('without ' + name, lambda f: put(f), {k: v for k, v in shape.items() if k != name}, words=[name])
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--bin', default='build/bin')
+    p.add_argument('--data', default='data')
+    args = p.parse_args()
+    work = pathlib.Path(tempfile.mkdtemp(prefix='fkv-contract-'))
+    data = pathlib.Path(os.path.abspath(args.data))
+    t = Tools(pathlib.Path(os.path.abspath(args.bin)), work, data / 'litbank-1m', data / 'the_tide_mill.txt')
+    try:
+        statuses(t)
+        lists(t)
+        needs(t, work / 'capture of several')
+        generation(t)
+        own_files(t)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f'contract: {checks - failures} passed, {failures} failed')
+    sys.exit(failures > 0)
+
+
+if __name__ == '__main__':
+    main()
