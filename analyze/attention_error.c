@@ -6,7 +6,11 @@
  *
  *     E(L) = sqrt( sum_q ||o'_q - o_q||^2 / sum_q ||o_q||^2 )
  *
- * and a KV head's error is the mean over the query heads that share it. Attention itself is the kernels' (append, attend): they rotate keys and queries by the
+ * and a KV head's error is the mean over the query heads that share it. Projected, lengths are those after the output projection: ||W d||^2 = d' G d with W the columns of W_O that
+ * belong to the query head, G = W' W as the capture keeps it. Channels that W_O does not read then do not count. It is each head's own part of what W_O adds up;
+ * that errors of several heads may cancel there, no number per head can show.
+ *
+ * Attention itself is the kernels' (append, attend): they rotate keys and queries by the
  * capture's inv_freq, and they do the same on a device.
  *
  * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries over the recording so far, which dominates: 4 * 256 * tokens * head_dim
@@ -74,7 +78,8 @@ int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_pl
 
 struct shape {
     int32_t n, head_dim, group; /* group: query heads per KV head */
-    int64_t tokens;             /* most of a recording */
+    int32_t columns; /* 1, or 2 with the projected error; a column is K + 2 sums: errors over k, then exact */
+    int64_t tokens;  /* most of a recording */
     struct fkv_attention_shape attention;
     const struct fkv_dct *dct;
 };
@@ -86,14 +91,14 @@ struct worker {
         *states[2];                    /* cache; [queries, group, head_dim] twice; [tokens, head_dim] twice */
     float *coefficient[2], *low, *cut; /* [n, head_dim] each */
     float *exact, *found, *packed;     /* [queries, group, head_dim] */
-    float *scratch;
+    float *scratch, *vectors;          /* vectors [2, head_dim] */
 };
 
 static void worker_close(struct worker *w) {
     struct fkv_buffer *buffers[] = {w->key, w->value, w->q, w->out, w->states[0], w->states[1]};
     for (size_t i = 0; w->ops && i < sizeof buffers / sizeof *buffers; i++) w->ops->buffer_release(w->b, buffers[i]);
     free(w->coefficient[0]), free(w->coefficient[1]), free(w->low), free(w->cut);
-    free(w->exact), free(w->found), free(w->packed), free(w->scratch);
+    free(w->exact), free(w->found), free(w->packed), free(w->scratch), free(w->vectors);
     memset(w, 0, sizeof *w);
 }
 
@@ -113,8 +118,9 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
     float **host[] = {&w->coefficient[0], &w->coefficient[1], &w->low, &w->cut, &w->exact, &w->found, &w->packed};
     for (int i = 0; i < 7; i++)
         if (!(*host[i] = malloc(i < 4 ? segment : queries))) return fkv_fail(err, "out of memory for attention");
-    if (!(w->scratch = malloc(fkv_dct_scratch(s->dct) * sizeof(float))))
-        return fkv_fail(err, "out of memory for attention");
+    w->scratch = malloc(fkv_dct_scratch(s->dct) * sizeof(float));
+    w->vectors = malloc(2 * dim * sizeof(float));
+    if (!w->scratch || !w->vectors) return fkv_fail(err, "out of memory for attention");
     if (ops->reserve(b, &limits, err) || ops->buffer_create(b, cache, &w->key, err) ||
         ops->buffer_create(b, cache, &w->value, err) || ops->buffer_create(b, cache, &w->states[0], err) ||
         ops->buffer_create(b, cache, &w->states[1], err) || ops->buffer_create(b, queries, &w->q, err) ||
@@ -128,6 +134,7 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
 struct piece {
     const float *state[2]; /* key, value [tokens, head_dim] of this head, from the recording's first token */
     const float *query;    /* [group, tokens, head_dim] */
+    const float *gram;     /* [group, head_dim, head_dim]; NULL with one column */
     int64_t tokens, first; /* of the recording; the segment's first */
     int32_t queries;
 };
@@ -163,23 +170,37 @@ static void low_pass(struct worker *w, const struct shape *s, int state, int32_t
     fkv_dct_inverse(s->dct, w->cut, dim, s->head_dim, low, dim, w->scratch);
 }
 
-/* Adds the squares of found - exact (exact alone where found is NULL) per query head: sum [group], K + 2 apart. */
-static void add_squares(const struct worker *w, const struct shape *s, int32_t queries, const float *found,
+static double dot(const float *x, const float *y, int32_t d) {
+    double sum = 0;
+    for (int32_t c = 0; c < d; c++) sum += (double)x[c] * y[c];
+    return sum;
+}
+
+/* x' G x, gram [d, d]; product [d] is room. By rows of G, so that the inner loop vectorises. */
+static double projected_square(const float *restrict gram, const float *restrict x, int32_t d,
+                               float *restrict product) {
+    memset(product, 0, (size_t)d * sizeof *product);
+    for (int32_t a = 0; a < d; a++, gram += d)
+        for (int32_t b = 0; b < d; b++) product[b] += x[a] * gram[b];
+    return dot(x, product, d);
+}
+
+/* Adds the squares of found - exact (exact alone where found is NULL) per query head and column: sum [group, columns], K + 2 apart. */
+static void add_squares(const struct worker *w, const struct shape *s, const struct piece *p, const float *found,
                         double *sum) {
-    for (int32_t q = 0; q < queries; q++)
+    const size_t d = (size_t)s->head_dim;
+    float *x = w->vectors;
+    for (int32_t q = 0; q < p->queries; q++)
         for (int32_t h = 0; h < s->group; h++) {
-            size_t at = (size_t)(q * s->group + h) * (size_t)s->head_dim;
-            double squares = 0;
-            for (int32_t c = 0; c < s->head_dim; c++) {
-                double x = w->exact[at + (size_t)c];
-                if (found) x = found[at + (size_t)c] - x;
-                squares += x * x;
-            }
-            sum[h * (K + 2)] += squares;
+            const size_t at = (size_t)(q * s->group + h) * d;
+            for (size_t c = 0; c < d; c++) x[c] = found ? found[at + c] - w->exact[at + c] : w->exact[at + c];
+            double *to = sum + h * s->columns * (K + 2);
+            *to += dot(x, x, s->head_dim);
+            if (p->gram) to[K + 2] += projected_square(p->gram + (size_t)h * d * d, x, s->head_dim, x + d);
         }
 }
 
-/* sums [group, K + 2] <- squared errors over k, then the squares of the exact output. */
+/* sums [group, columns, K + 2] <- squared errors over k, then the squares of the exact output. */
 static int measure_piece(struct worker *w, const struct shape *s, const struct piece *p, double *sums,
                          struct fkv_error *err) {
     size_t dim = (size_t)s->head_dim, from = (size_t)p->first * dim;
@@ -188,11 +209,11 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
             memcpy(w->packed + (size_t)(q * s->group + h) * dim,
                    p->query + ((size_t)h * (size_t)p->tokens + (size_t)(p->first + s->n + q)) * dim,
                    dim * sizeof(float));
-    memset(sums, 0, (size_t)s->group * (K + 2) * sizeof *sums);
+    memset(sums, 0, (size_t)(s->group * s->columns) * (K + 2) * sizeof *sums);
     if (w->ops->write(w->b, w->q, 0, w->packed, (size_t)p->queries * (size_t)s->group * dim * sizeof(float), err) ||
         append(w, s, p->state[0], p->state[1], 0, p->first + s->n + p->queries, err) || attend(w, s, p, w->exact, err))
         return FKV_FAILED;
-    add_squares(w, s, p->queries, NULL, sums + K + 1);
+    add_squares(w, s, p, NULL, sums + K + 1);
     for (int i = 0; i < 2; i++)
         fkv_dct_forward(s->dct, p->state[i] + from, dim, s->head_dim, w->coefficient[i], dim, w->scratch);
     for (int32_t k = 1; k < K; k++) {
@@ -201,7 +222,7 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
         low_pass(w, s, 0, retained, w->low);
         low_pass(w, s, 1, retained, w->cut); /* in place: the keys are done with it */
         if (append(w, s, w->low, w->cut, p->first, s->n, err) || attend(w, s, p, w->found, err)) return FKV_FAILED;
-        add_squares(w, s, p->queries, w->found, sums + k);
+        add_squares(w, s, p, w->found, sums + k);
     }
     return FKV_OK;
 }
@@ -213,10 +234,17 @@ struct layer_work {
     struct shape shape;
     struct worker *workers;
     float *state[2], *query; /* [kv_heads, tokens, head_dim], [heads, tokens, head_dim] of one recording */
-    double *sums;            /* [segments of a recording * kv_heads, group, K + 2] */
-    double *total;           /* [heads, K + 2] of a layer */
+    float *gram;             /* [heads, head_dim, head_dim] of a layer, or NULL */
+    double *sums;            /* [segments of a recording * kv_heads, group, columns, K + 2] */
+    double *total;           /* [heads, columns, K + 2] of a layer */
     double *weight;          /* [documents] of a query */
 };
+
+/* Of the query heads of one KV head. */
+static const float *gram_of(const struct layer_work *w, int32_t head) {
+    size_t d = (size_t)w->shape.head_dim;
+    return w->gram ? w->gram + (size_t)(head * w->shape.group) * d * d : NULL;
+}
 
 static int measure_recording(struct layer_work *w, const struct fkv_planned_recording *r, struct fkv_error *err) {
     const struct fkv_measurement *m = w->m;
@@ -230,10 +258,11 @@ static int measure_recording(struct layer_work *w, const struct fkv_planned_reco
         struct fkv_error own;
         struct piece p = {.state = {w->state[0] + (size_t)head * stride, w->state[1] + (size_t)head * stride},
                           .query = w->query + (size_t)(head * w->shape.group) * stride,
+                          .gram = gram_of(w, head),
                           .tokens = recording->n_tokens,
                           .first = m->plan->skip_sinks + (int64_t)segment * m->plan->n,
                           .queries = queries_after(recording, m->plan, segment)};
-        double *sums = w->sums + (size_t)unit * (size_t)w->shape.group * (K + 2);
+        double *sums = w->sums + (size_t)unit * (size_t)(w->shape.group * w->shape.columns) * (K + 2);
         if (!p.queries || !measure_piece(&w->workers[omp_get_thread_num()], &w->shape, &p, sums, &own)) continue;
 #pragma omp critical
         {
@@ -243,7 +272,7 @@ static int measure_recording(struct layer_work *w, const struct fkv_planned_reco
     }
     for (int32_t unit = 0; !status && unit < units; unit++) { /* in order, whoever computed it */
         if (!queries_after(recording, m->plan, unit / kv_heads)) continue;
-        size_t count = (size_t)w->shape.group * (K + 2);
+        size_t count = (size_t)(w->shape.group * w->shape.columns) * (K + 2);
         const double *sums = w->sums + (size_t)unit * count;
         double *total = w->total + (size_t)(unit % kv_heads) * count;
         for (size_t i = 0; i < count; i++) total[i] += w->weight[r->document] * sums[i];
@@ -251,13 +280,28 @@ static int measure_recording(struct layer_work *w, const struct fkv_planned_reco
     return status;
 }
 
-static int measure_layer(struct layer_work *w, int32_t layer, double *error, struct fkv_measurement *m,
-                         struct fkv_error *err) {
+/* error [kv_heads, K + 1] <- one column of the layer's totals */
+static void conclude(const struct layer_work *w, int32_t column, double *error) {
+    const struct shape *s = &w->shape;
+    const int32_t kv_heads = fkv_capture_info(w->m->capture)->head_count;
+    for (int32_t head = 0; head < kv_heads; head++)
+        for (int32_t k = 0; k <= K; k++) {
+            double mean = 0;
+            for (int32_t h = head * s->group; h < (head + 1) * s->group; h++) {
+                const double *total = w->total + (size_t)(h * s->columns + column) * (K + 2);
+                mean += (total[K + 1] > 0 ? sqrt(fmax(0, total[k]) / total[K + 1]) : 0) / s->group;
+            }
+            error[head * (K + 1) + k] = (int64_t)k * s->n / K > 0 ? mean : NAN;
+        }
+}
+
+static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measurement *m, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     int32_t heads = fkv_capture_heads(m->capture, FKV_STATE_QUERY);
     char label[48];
     snprintf(label, sizeof label, "attention, layer %d", info->layer_index[layer]);
-    memset(w->total, 0, (size_t)heads * (K + 2) * sizeof(double));
+    memset(w->total, 0, (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double));
+    if (w->gram && fkv_capture_read_output_gram(m->capture, layer, w->gram, err)) return FKV_FAILED;
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         int64_t tokens = fkv_capture_recording(m->capture, r->recording)->n_tokens;
@@ -271,16 +315,6 @@ static int measure_layer(struct layer_work *w, int32_t layer, double *error, str
             return FKV_FAILED;
         if (m->progress) fkv_progress_update(m->progress, m->done += r->segments, label);
     }
-    for (int32_t head = 0; head < info->head_count; head++)
-        for (int32_t k = 0; k <= K; k++) {
-            bool kept = (int64_t)k * m->plan->n / K > 0;
-            double mean = 0;
-            for (int32_t h = 0; h < w->shape.group; h++) {
-                const double *total = w->total + (size_t)(head * w->shape.group + h) * (K + 2);
-                mean += (total[K + 1] > 0 ? sqrt(total[k] / total[K + 1]) : 0) / w->shape.group;
-            }
-            error[head * (K + 1) + k] = kept ? mean : NAN;
-        }
     return FKV_OK;
 }
 
@@ -297,7 +331,7 @@ static int weigh_documents(struct layer_work *w, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static int prepare(struct layer_work *w, struct fkv_dct *dct, struct fkv_error *err) {
+static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected, struct fkv_error *err) {
     const struct fkv_measurement *m = w->m;
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     int32_t heads = fkv_capture_heads(m->capture, FKV_STATE_QUERY), group = heads / info->head_count;
@@ -312,6 +346,7 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, struct fkv_error *
         (struct shape){.n = m->plan->n,
                        .head_dim = info->head_dim,
                        .group = group,
+                       .columns = projected ? 2 : 1,
                        .tokens = tokens,
                        .attention = {group * info->head_dim, group, 1, info->head_dim, (float)scale, info->inv_freq},
                        .dct = dct};
@@ -319,26 +354,33 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, struct fkv_error *
     w->state[0] = malloc((size_t)info->head_count * head);
     w->state[1] = malloc((size_t)info->head_count * head);
     w->query = malloc((size_t)heads * head);
-    w->sums = malloc((size_t)segments * (size_t)heads * (K + 2) * sizeof(double));
-    w->total = malloc((size_t)heads * (K + 2) * sizeof(double));
+    if (projected) w->gram = malloc((size_t)heads * (size_t)info->head_dim * (size_t)info->head_dim * sizeof(float));
+    size_t sums = (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double);
+    w->sums = malloc((size_t)segments * sums);
+    w->total = malloc(sums);
     w->workers = calloc((size_t)m->workers->count, sizeof *w->workers);
-    if (!w->state[0] || !w->state[1] || !w->query || !w->sums || !w->total || !w->workers)
+    if (!w->state[0] || !w->state[1] || !w->query || (projected && !w->gram) || !w->sums || !w->total || !w->workers)
         return fkv_fail(err, "out of memory for recordings of %lld tokens of %d heads", (long long)tokens, heads);
     for (int32_t i = 0; i < m->workers->count; i++)
         if (worker_open(&w->workers[i], m->workers->ops, m->workers->backend[i], &w->shape, err)) return FKV_FAILED;
     return weigh_documents(w, err);
 }
 
-int fkv_attention_error_measure(struct fkv_measurement *m, double *error, struct fkv_error *err) {
+int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double *projected, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     struct layer_work w = {.m = m};
     struct fkv_dct *dct;
     if (fkv_dct_create(m->plan->n, &dct, err)) return FKV_FAILED;
-    int status = prepare(&w, dct, err);
-    for (int32_t layer = 0; !status && layer < info->layer_count; layer++)
-        status = measure_layer(&w, layer, error + (size_t)layer * (size_t)info->head_count * (K + 1), m, err);
+    int status = prepare(&w, dct, projected != NULL, err);
+    for (int32_t layer = 0; !status && layer < info->layer_count; layer++) {
+        size_t at = (size_t)layer * (size_t)info->head_count * (K + 1);
+        status = measure_layer(&w, layer, m, err);
+        if (!status) conclude(&w, 0, error + at);
+        if (!status && projected) conclude(&w, 1, projected + at);
+    }
     for (int32_t i = 0; w.workers && i < m->workers->count; i++) worker_close(&w.workers[i]);
-    free(w.workers), free(w.state[0]), free(w.state[1]), free(w.query), free(w.sums), free(w.total), free(w.weight);
+    free(w.workers), free(w.state[0]), free(w.state[1]), free(w.query), free(w.gram), free(w.sums), free(w.total),
+        free(w.weight);
     fkv_dct_destroy(dct);
     return status;
 }

@@ -73,7 +73,8 @@ static const char doc[] =
     "\v"
     "Objectives, summed over heads: relative, the mean of the shares of energy that keys and values lose; absolute, the energy itself per channel; attention, "
     "the square of the attention-output error ||o' - o|| / ||o|| of the min(N, 256) tokens after a segment when its keys and values are replaced (at all 63 ratios; needs a "
-    "capture of --states key,value,query, and segments with tokens after them: --length of half the context, say). A capture of --spectra-only serves for all "
+    "capture of --states key,value,query, and segments with tokens after them: --length of half the context, say). Where the capture holds the output projection W_O "
+    "(output_gram), the square of ||W_O (o' - o)|| / ||W_O o|| stands beside it as objective_projected. A capture of --spectra-only serves for all "
     "but the last.\n\n"
     "The table compares with one ratio for all heads at equal mean, on the texts the ratios were chosen on. freqkv-replay ppl --gamma @DIR/gamma.json "
     "takes the ratios, window and sinks, and warns on those texts.\n\n"
@@ -85,7 +86,8 @@ static const char doc[] =
     "  freqkv-analyze gamma my-capture --out ratios --budget 0.5 --objective attention --length 508\n\n"
     "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, window, sinks, chosen: {criterion (budget or energy), "
     "mean_gamma or retained_energy (what was asked for), objective, dc, floor, cap}, mean_gamma, least, largest, deviation, mean_retained, unreached (heads that "
-    "miss the share of energy at their largest ratio), losses: {key_energy_lost, value_energy_lost, objective: {table, uniform}} (means over heads), gamma "
+    "miss the share of energy at their largest ratio), losses: {key_energy_lost, value_energy_lost, objective, objective_projected (where it exists): {table, "
+    "uniform}} (means over heads), gamma "
     "[layer][kv_head], retained [layer][kv_head].";
 
 static const struct argp_option options_list[] = {
@@ -124,16 +126,22 @@ static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *er
     return FKV_OK;
 }
 
-static int measure_attention(struct fkv_analysis *a, const struct options *o, double **attention,
+/* errors: plain, and projected where the capture has what that takes; the caller frees them */
+static int measure_attention(struct fkv_analysis *a, const struct options *o, double *errors[2],
                              struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     size_t heads = (size_t)info->layer_count * (size_t)info->head_count;
     struct fkv_progress progress;
     struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
-    *attention = malloc(heads * (FKV_RATIO_STEPS + 1) * sizeof **attention);
-    if (!*attention) return fkv_fail(err, "out of memory for %zu heads", heads);
+    const bool projected = fkv_capture_output_gram(a->capture);
+    for (int i = 0; i < 1 + projected; i++)
+        if (!(errors[i] = malloc(heads * (FKV_RATIO_STEPS + 1) * sizeof **errors)))
+            return fkv_fail(err, "out of memory for %zu heads", heads);
+    if (!projected && !o->cut.common.quiet)
+        fprintf(stderr, "no objective_projected: the capture holds no output projection (output_gram; freqkv-capture "
+                        "--resume adds it)\n");
     fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count, o->cut.common.quiet);
-    int status = fkv_attention_error_measure(&m, *attention, err);
+    int status = fkv_attention_error_measure(&m, errors[0], errors[1], err);
     fkv_progress_finish(&progress);
     return status;
 }
@@ -152,14 +160,16 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, cons
 
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
     struct fkv_ratio_table table = {0};
-    double *attention = NULL;
+    double *attention[2] = {NULL};
     int status = fkv_analysis_start(a, &o->cut, "gamma", err);
     if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
-    if (!status && o->choice.objective == FKV_OBJECTIVE_ATTENTION) status = measure_attention(a, o, &attention, err);
-    if (!status) status = fkv_ratio_table_make(&o->choice, &a->spectra[0], &a->spectra[1], attention, &table, err);
+    if (!status && o->choice.objective == FKV_OBJECTIVE_ATTENTION) status = measure_attention(a, o, attention, err);
+    if (!status)
+        status =
+            fkv_ratio_table_make(&o->choice, &a->spectra[0], &a->spectra[1], attention[0], attention[1], &table, err);
     if (!status) status = write_all(a, o, &table, err);
     fkv_ratio_table_free(&table);
-    free(attention);
+    free(attention[0]), free(attention[1]);
     return status;
 }
 

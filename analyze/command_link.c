@@ -57,7 +57,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option options_list[] = {
-    {"capture", 'c', "CAPTURE", 0, "keys and values (queries, too, for what queries see)", 0},
+    {"capture", 'c', "CAPTURE", 0, "keys and values (queries, too, for what queries see and for attention)", 0},
     {"runs", 'r', "RUN.h5...", 0, "a sweep: run files of one policy, protocol, window and of the same texts", 0},
     {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all", 0},
     {"gamma", 'g', "G", 0, "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
@@ -66,9 +66,10 @@ static const struct argp_option options_list[] = {
 static const char doc[] =
     "What the energy of a capture has to do with perplexity.\n\n"
     "Along a sweep: the energy that the runs' coefficients retain (keys and values, with and without DC) against mean nll and the difference to the baseline. Head by head: what a "
-    "probe's filter takes out of one head against what that does, for five predictors: energy (share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
+    "probe's filter takes out of one head against what that does, for six predictors: energy (share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
     "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second moment of the head's queries before RoPE, so that distances are left out; of values "
-    "the energy per slot, as captures hold no output projection) and attention (error of the attention output, keys and values low-passed together). Token by token: who is high-frequency.\n"
+    "y' G y, what the output projection W_O lets through: G the mean of W' W over the query heads that share the head, W their columns of W_O), attention (error of the attention output, "
+    "keys and values low-passed together) and attention_projected (the same after W_O). What the capture does not hold is said, and left out: queries, /output_gram. Token by token: who is high-frequency.\n"
     "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
     "`behind` how far Spearman's lies behind the best predictor's.\n"
     "Segments have window - sinks tokens for runs and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
@@ -180,7 +181,7 @@ static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool prob
     w->link.has_residuals = stored;
     w->link.segment_length[probes] = plan.n;
     fkv_progress_finish(&progress);
-    for (int i = 0; !status && i < 2 && !w->o->common.quiet; i++)
+    for (int i = 0; !status && i < FKV_PREDICTOR_GAPS && !w->o->common.quiet; i++)
         if (w->spectra.why_not[i][0]) fprintf(stderr, "%s\n", w->spectra.why_not[i]);
     w->link.cut = plan;
     w->link.cut.recording = NULL;

@@ -6,7 +6,8 @@
  *
  * Losses come from the mean spectra, so they are those of `error` at these L: lost share = sum_{t >= L} P / sum P = relative error squared. Squares are summed, because energies of
  * independent errors add; so the attention-output error (attention_error.h) is squared too. Its plain sum was tried: sqrt(1 - k/64) is concave, so the least sum gives some heads all and
- * others nothing (on a small model: 1/64 or 63/64 for every one of 12 heads), which says more about the root than about the heads.
+ * others nothing (on a small model: 1/64 or 63/64 for every one of 12 heads), which says more about the root than about the heads. The projected error is shown of
+ * the same table, not minimised.
  *
  * The comparison with one ratio for all heads is at equal mean ratio; where that is no multiple of 1/64, losses are interpolated linearly between the two steps
  * beside it (the share of heads that would have to take the larger). */
@@ -34,13 +35,14 @@ void fkv_ratio_table_free(struct fkv_ratio_table *t) {
     memset(t, 0, sizeof *t);
 }
 
-static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, struct fkv_error *err) {
+static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, bool projected, struct fkv_error *err) {
     size_t heads = (size_t)s->layers * (size_t)s->heads;
     t->layers = s->layers, t->heads = s->heads, t->n = s->n;
+    t->losses = projected ? FKV_LOSSES : FKV_LOSS_PROJECTED;
     t->layer_index = malloc((size_t)s->layers * sizeof(int32_t));
     t->head_index = malloc((size_t)s->heads * sizeof(int32_t));
     bool whole = t->layer_index && t->head_index;
-    for (int i = 0; i < FKV_LOSSES; i++) {
+    for (int i = 0; i < t->losses; i++) {
         t->loss[i] = malloc(heads * (K + 1) * sizeof(double));
         whole = whole && t->loss[i];
     }
@@ -68,7 +70,7 @@ static double lost_energy(const double *power, int32_t n, bool dc, double lost[K
 }
 
 static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *key, const struct fkv_spectrum *value,
-                        const double *attention) {
+                        const double *attention, const double *projected) {
     const struct fkv_spectrum *const spectra[2] = {key, value};
     for (int32_t head = 0; head < t->layers * t->heads; head++) {
         double lost[2][K + 1], total[2];
@@ -85,6 +87,7 @@ static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *ke
                                : t->choice.objective == FKV_OBJECTIVE_ABSOLUTE ? lost[0][k] + lost[1][k]
                                                                                : attention[at] * attention[at];
             t->loss[FKV_LOSS_OBJECTIVE][at] = coefficients(k, t->n) ? objective : NAN;
+            if (projected) t->loss[FKV_LOSS_PROJECTED][at] = projected[at] * projected[at];
         }
     }
 }
@@ -146,7 +149,7 @@ static void conclude(struct fkv_ratio_table *t) {
     }
     for (int32_t i = 0; i < heads; i++) squares += (t->gamma[i] - t->mean) * (t->gamma[i] - t->mean);
     t->deviation = sqrt(squares / heads);
-    for (int i = 0; i < FKV_LOSSES; i++)
+    for (int i = 0; i < t->losses; i++)
         for (int32_t head = 0; head < heads; head++) {
             const double *loss = t->loss[i] + (size_t)head * (K + 1);
             t->table_loss[i] += loss[t->parts[head]] / heads;
@@ -155,14 +158,14 @@ static void conclude(struct fkv_ratio_table *t) {
 }
 
 int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv_spectrum *key,
-                         const struct fkv_spectrum *value, const double *attention, struct fkv_ratio_table *out,
-                         struct fkv_error *err) {
+                         const struct fkv_spectrum *value, const double *attention, const double *projected,
+                         struct fkv_ratio_table *out, struct fkv_error *err) {
     int32_t low = 1, high = K - 1;
     *out = (struct fkv_ratio_table){.choice = *choice};
-    int status = allocate(out, key, err);
+    int status = allocate(out, key, projected != NULL, err);
     if (!status) status = fkv_ratio_limits(choice, key->n, &low, &high, err);
     if (!status) {
-        fill_losses(out, key, value, attention);
+        fill_losses(out, key, value, attention, projected);
         if (choice->by_budget)
             status = choose_by_budget(out, low, high, err);
         else

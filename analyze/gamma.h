@@ -20,6 +20,7 @@ enum fkv_loss {
     FKV_LOSS_VALUE,     /* the same of the values */
     FKV_LOSS_OBJECTIVE, /* what the budget minimises, sum over heads:
                            relative: the mean of the two above; absolute: their energies per channel, summed; attention: the attention-output error, squared */
+    FKV_LOSS_PROJECTED, /* objective attention where the capture holds the output projection: the same after it; minimised by nobody, shown beside the objective */
     FKV_LOSSES
 };
 
@@ -36,6 +37,7 @@ struct fkv_ratio_table {
     struct fkv_ratio_choice choice;
     int32_t layers, heads, n;               /* n: length of the segments the losses were measured on */
     int32_t *layer_index, *head_index;      /* [layers], [heads]; owned */
+    int32_t losses;                         /* FKV_LOSSES, or one less without the projected */
     double *loss[FKV_LOSSES];               /* [layers, heads, FKV_RATIO_STEPS + 1], NaN where L would be 0; owned */
     int32_t *parts;                         /* [layers, heads] k; owned */
     double *gamma;                          /* [layers, heads] k/64; owned */
@@ -52,10 +54,11 @@ struct fkv_ratio_table {
 int fkv_ratio_limits(const struct fkv_ratio_choice *choice, int32_t n, int32_t *low, int32_t *high,
                      struct fkv_error *err);
 
-/* Losses from the spectra of keys and values; attention [layers, heads, FKV_RATIO_STEPS + 1] where the objective is that, else NULL. Then the choice. */
+/* Losses from the spectra of keys and values; attention and projected [layers, heads, FKV_RATIO_STEPS + 1], the attention-output errors where the objective is that, else NULL
+ * (projected: also where there is none). Then the choice. */
 int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv_spectrum *key,
-                         const struct fkv_spectrum *value, const double *attention, struct fkv_ratio_table *out,
-                         struct fkv_error *err);
+                         const struct fkv_spectrum *value, const double *attention, const double *projected,
+                         struct fkv_ratio_table *out, struct fkv_error *err);
 void fkv_ratio_table_free(struct fkv_ratio_table *t); /* harmless on a zeroed struct and a second time */
 
 /* loss [FKV_RATIO_STEPS + 1] of one head at any ratio, interpolated between the two steps beside it. */

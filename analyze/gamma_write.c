@@ -10,7 +10,8 @@
 
 enum { PATH = 4096, K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
 
-static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost", "objective"};
+static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost", "objective",
+                                                   "objective_projected"};
 
 static int open_in(struct fkv_atomic_file *f, const char *folder, const char *name, struct fkv_error *err) {
     char path[PATH];
@@ -92,12 +93,12 @@ static int write_csv(const char *folder, const struct fkv_ratio_table *t, struct
     struct fkv_atomic_file f;
     if (open_in(&f, folder, "gamma.csv", err)) return FKV_FAILED;
     fputs("layer,head,gamma,retained", f.stream);
-    for (int i = 0; i < FKV_LOSSES; i++) fprintf(f.stream, ",%s,%s_uniform", loss_names[i], loss_names[i]);
+    for (int i = 0; i < t->losses; i++) fprintf(f.stream, ",%s,%s_uniform", loss_names[i], loss_names[i]);
     fputc('\n', f.stream);
     for (int32_t at = 0; at < t->layers * t->heads; at++) {
         fprintf(f.stream, "%d,%d,%.9g,%d", t->layer_index[at / t->heads], t->head_index[at % t->heads], t->gamma[at],
                 t->retained[at]);
-        for (int i = 0; i < FKV_LOSSES; i++) {
+        for (int i = 0; i < t->losses; i++) {
             const double *loss = t->loss[i] + (size_t)at * (K + 1);
             fprintf(f.stream, ",%.9g,%.9g", loss[t->parts[at]], fkv_uniform_loss(loss, t->mean));
         }
@@ -121,10 +122,10 @@ static const char *objective_text(const struct fkv_ratio_table *t) {
 
 static void print_losses(const struct fkv_ratio_table *t) {
     const char *const labels[FKV_LOSSES] = {"keys, share of energy lost", "values, share of energy lost",
-                                            objective_text(t)};
+                                            objective_text(t), "the same, projected"};
     printf("  mean over heads%s        this table    uniform %.4f    difference\n",
            t->choice.dc ? "          " : ", without DC", t->mean);
-    for (int i = 0; i < FKV_LOSSES; i++) {
+    for (int i = 0; i < t->losses; i++) {
         double table = t->table_loss[i], uniform = t->uniform_loss[i];
         printf("  %-33s %12.5g %17.5g", labels[i], table, uniform);
         if (uniform > 0)
@@ -152,7 +153,7 @@ static void print_layers(const struct fkv_ratio_table *t) {
 static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum *s, const char *capture,
                       const struct fkv_provenance *p, struct fkv_error *err) {
     json_t *losses = json_object();
-    for (int i = 0; i < FKV_LOSSES; i++)
+    for (int i = 0; i < t->losses; i++)
         json_object_set_new(losses, loss_names[i],
                             json_pack("{s:o, s:o}", "table", fkv_json_number(t->table_loss[i]), "uniform",
                                       fkv_json_number(t->uniform_loss[i])));

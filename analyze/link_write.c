@@ -61,7 +61,8 @@ static int write_heads(const char *folder, const struct fkv_link *l, struct fkv_
     struct fkv_atomic_file f;
     if (fkv_csv_open(
             &f, folder, "link_heads.csv",
-            "probe,change,states,layer,head,depth,energy,energy_no_dc,absolute,visible,attention,delta_nll,delta_nll_low,"
+            "probe,change,states,layer,head,depth,energy,energy_no_dc,absolute,visible,attention,attention_projected,delta_nll,"
+            "delta_nll_low,"
             "delta_nll_high,delta_nll_q,kl,kl_low,kl_high,kl_q",
             err))
         return FKV_FAILED;
@@ -289,14 +290,14 @@ static void print_sweep(const struct fkv_link_sweep *s) {
 }
 
 static void print_group(const struct fkv_link_group *g, int measure) {
-    printf("%s, %d heads: Spearman with %s\n  %-14s%5s  %-24s%-24s%-24s%s\n", g->label, g->count,
+    printf("%s, %d heads: Spearman with %s\n  %-19s%5s  %-24s%-24s%-24s%s\n", g->label, g->count,
            fkv_damage_names[measure], "predictor", "place", "[over heads]", "[over texts]", "given depth",
            "behind the best");
     for (int place = 1; place <= FKV_PREDICTORS + 1; place++)
         for (int p = 0; p < FKV_PREDICTORS; p++) {
             const struct fkv_correlation *c = &g->correlation[measure][FKV_DEPTH_ALL][p];
             if (c->place != place % (FKV_PREDICTORS + 1)) continue;
-            printf("  %-14s", fkv_predictor_names[p]);
+            printf("  %-19s", fkv_predictor_names[p]);
             if (c->place)
                 printf("%5d", c->place);
             else

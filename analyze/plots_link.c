@@ -135,8 +135,9 @@ static int plot_group(const struct fkv_link *l, int32_t i, const char *folder, s
         note, sizeof note,
         "A point is a KV head, changed alone. Whiskers: 95%% over texts. \u03c1: Spearman over heads, 95%% by bootstrap over them. Line: the fit of ranks, at the values "
         "that have them.%s",
-        g->states == 2 ? " Of values, query-visible energy is energy per slot: the capture has no output projection."
-                       : "");
+        g->states == 1   ? " Visible: to queries before RoPE."
+        : g->states == 2 ? " Visible: after the output projection."
+                         : "");
     const struct fkv_charts_page page = {folder, name, title, note, 2.4 * columns + 0.6, 5.4, columns, NULL};
     return write(&c, &page, l, status, err);
 }

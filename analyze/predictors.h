@@ -10,20 +10,23 @@ enum fkv_predictor {
     FKV_PREDICTOR_ENERGY,       /* share of the lost coefficients in the head's energy */
     FKV_PREDICTOR_ENERGY_NO_DC, /* the same with the mean over tokens in neither */
     FKV_PREDICTOR_ABSOLUTE,     /* lost energy per element of the head */
-    FKV_PREDICTOR_VISIBLE,      /* what queries see of it, or what the output projection lets through */
+    FKV_PREDICTOR_VISIBLE,      /* what queries see of it (keys), or what the output projection lets through (values) */
     FKV_PREDICTOR_ATTENTION,    /* attention-output error with keys and values low-passed together */
+    FKV_PREDICTOR_PROJECTED,    /* the same after the output projection */
     FKV_PREDICTORS
 };
 extern const char *const fkv_predictor_names[FKV_PREDICTORS]; /* as in CSV and JSON */
 extern const char *const fkv_predictor_words[FKV_PREDICTORS]; /* for people */
 
+enum { FKV_NO_QUERIES, FKV_NO_PROJECTION, FKV_NO_ATTENTION, FKV_PREDICTOR_GAPS };
+
 struct fkv_predictor_spectra {
-    int32_t layers, heads, n, head_dim;
-    int32_t *layer_index, *head_index; /* [layers], [heads]; owned */
-    double *power[2];                  /* [layers, heads, n] mean over channels, keys and values; owned */
-    double *visible;                   /* [layers, heads, n] of keys, or NULL: no queries in the capture; owned */
-    double *attention;                 /* [layers, heads, 65], or NULL; owned */
-    char why_not[2][512];              /* why there is no visible, no attention */
+    int32_t layers, heads, n;
+    int32_t *layer_index, *head_index;     /* [layers], [heads]; owned */
+    double *power[2];                      /* [layers, heads, n] mean over channels, keys and values; owned */
+    double *visible[2];                    /* [layers, heads, n] of keys and of values, or NULL; owned */
+    double *attention[2];                  /* [layers, heads, 65] plain and projected, or NULL; owned */
+    char why_not[FKV_PREDICTOR_GAPS][512]; /* what the capture lacks and which predictors that costs; "": nothing */
 };
 
 /* From the segments of m->plan. */

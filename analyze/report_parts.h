@@ -53,7 +53,7 @@ struct fkv_spread {
 int fkv_spread_of(const double *x, int64_t count, struct fkv_spread *out, struct fkv_error *err);
 
 /* What the ratios per head lose beside a uniform one, means over heads, from gamma.csv; gamma.count 0 where there is none. (report_ratios.c) */
-enum { FKV_REPORT_LOSSES = 3 }; /* keys, values, the objective */
+enum { FKV_REPORT_LOSSES = 4 }; /* keys, values, the objective, the objective projected */
 struct fkv_report_losses {
     struct fkv_spread gamma;
     const char *label[FKV_REPORT_LOSSES];

@@ -9,7 +9,8 @@ static const struct {
     const char *column, *uniform, *label;
 } losses[] = {{"key_energy_lost", "key_energy_lost_uniform", "keys: share of energy lost"},
               {"value_energy_lost", "value_energy_lost_uniform", "values: share of energy lost"},
-              {"objective", "objective_uniform", "what the table minimises"}};
+              {"objective", "objective_uniform", "what the table minimises"},
+              {"objective_projected", "objective_projected_uniform", "the same after the output projection"}};
 
 /* Mean of a column over rows; NaN where there is none or one is missing. */
 static double mean_of(const struct fkv_table *t, const char *name) {

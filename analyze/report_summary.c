@@ -139,7 +139,8 @@ static const char *in_words(const char *predictor) {
                       {"energy_no_dc", "the share of energy without DC that is lost"},
                       {"absolute", "the energy lost, not as a share"},
                       {"visible", "the energy lost that queries or the output can see"},
-                      {"attention", "the attention-output error"}};
+                      {"attention", "the attention-output error"},
+                      {"attention_projected", "the attention-output error after the output projection"}};
     for (size_t i = 0; i < sizeof predictors / sizeof *predictors; i++)
         if (!strcmp(predictor, predictors[i].name)) return predictors[i].words;
     return predictor;

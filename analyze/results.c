@@ -46,9 +46,15 @@ static const struct dataset {
                       {"klt_error_no_dc", FKV_H5_F64},
                       {"svd_error_no_dc", FKV_H5_F64},
                       {NULL, FKV_H5_F64}},
-  gamma_datasets[] = {{"layer_index", FKV_H5_I32},    {"head_index", FKV_H5_I32}, {"gamma", FKV_H5_F64},
-                      {"retained", FKV_H5_I32},       {"loss_key", FKV_H5_F64},   {"loss_value", FKV_H5_F64},
-                      {"loss_objective", FKV_H5_F64}, {NULL, FKV_H5_F64}};
+  gamma_datasets[] = {{"layer_index", FKV_H5_I32},
+                      {"head_index", FKV_H5_I32},
+                      {"gamma", FKV_H5_F64},
+                      {"retained", FKV_H5_I32},
+                      {"loss_key", FKV_H5_F64},
+                      {"loss_value", FKV_H5_F64},
+                      {"loss_objective", FKV_H5_F64},
+                      {"loss_objective_projected", FKV_H5_F64},
+                      {NULL, FKV_H5_F64}};
 
 static const struct dataset link_datasets[] = {{"sweep_gamma", FKV_H5_F64},    {"sweep_retained", FKV_H5_F64},
                                                {"sweep_mean_nll", FKV_H5_F64}, {"sweep_delta_nll", FKV_H5_F64},
@@ -282,6 +288,8 @@ static int put_ratios(struct fkv_h5_writer *w, const struct fkv_ratio_table *t, 
                    fkv_h5_put(w, "/gamma/loss_key", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_KEY], err) ||
                    fkv_h5_put(w, "/gamma/loss_value", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_VALUE], err) ||
                    fkv_h5_put(w, "/gamma/loss_objective", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_OBJECTIVE], err) ||
+                   (t->losses > FKV_LOSS_PROJECTED && fkv_h5_put(w, "/gamma/loss_objective_projected", FKV_H5_F64, 3,
+                                                                 dims, t->loss[FKV_LOSS_PROJECTED], err)) ||
                    fkv_h5_put_string(w, "/gamma", "criterion", t->choice.by_budget ? "budget" : "energy", err) ||
                    fkv_h5_put_string(w, "/gamma", "objective", fkv_objective_names[t->choice.objective], err)
                ? FKV_FAILED

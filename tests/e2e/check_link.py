@@ -21,8 +21,11 @@ from scipy import fft, stats
 
 from check_analysis import Checks
 from check_probe import discovery_control
+from check_protocols import Model
+from check_ratios import K, attention_error
+from definitions import Capture
 
-PREDICTORS = ("energy", "energy_no_dc", "absolute", "visible", "attention")
+PREDICTORS = ("energy", "energy_no_dc", "absolute", "visible", "attention", "attention_projected")
 SINKS, PREFIX, SCORE, WINDOW, GAMMA = 4, 260, 64, 132, 0.5
 
 
@@ -77,7 +80,7 @@ def kept_of(gamma, n):
     return int(np.floor(gamma * n + 1e-9))
 
 
-def check_predictors(checks, segments, heads):
+def check_predictors(checks, segments, model, heads):
     checks.about("predictors")
     n, kept = segments.n, int(np.ceil(0.5 * segments.n))
     found = {(row["states"], int(row["layer"]), int(row["head"])): row for row in heads}
@@ -93,10 +96,26 @@ def check_predictors(checks, segments, heads):
             sigma = np.einsum("slhgtc,slhgtd->lhcd", q, q) / (q.shape[0] * group * n)
             want["visible"] = segments.scale ** 2 / n * np.einsum("slhtc,lhcd,slhtd->lh", y[..., kept:, :], sigma, y[..., kept:, :]) / len(y)
         else:
-            want["visible"] = (y[..., kept:, :] ** 2).sum((3, 4)).mean(0) / n
+            layers, kv_heads = y.shape[1:3]
+            w = np.stack([model.weight(layer, "self_attn.o_proj").reshape(-1, kv_heads, model.heads // kv_heads, model.head_dim) for layer in range(layers)])
+            want["visible"] = [[np.mean([np.sum((y[:, l, h, kept:] @ w[l, :, h, g].T) ** 2) for g in range(w.shape[3])]) / len(y) / n
+                                for h in range(kv_heads)] for l in range(layers)]
+            want["visible"] = np.array(want["visible"])
         for name, values in want.items():
             got = [[number(found[state, l, h][name]) for h in range(values.shape[1])] for l in range(values.shape[0])]
             checks.close(f"{name} of {state}", got, values, 1e-5)
+
+
+def check_attention(checks, capture, model, out, heads):
+    """Both errors of a head, which are its keys' and its values'. What is in results.h5 is in the table."""
+    checks.about("attention-output error")
+    found = {(row["states"], int(row["layer"]), int(row["head"])): row for row in heads}
+    layer, head = model.layers // 2, model.kv_heads - 1
+    for name, values in zip(PREDICTORS[-2:], attention_error(Capture(capture), model, PREFIX - SINKS, SINKS, layer, head, [K // 2])):
+        for state in ("key", "value"):
+            checks.close(name, number(found[state, layer, head][name]), values[0], 1e-3)
+    with h5py.File(os.path.join(out, "results.h5")) as results:
+        checks.close("results.h5", results["link/head_predictor"][()], [[number(row[name]) for name in PREDICTORS] for row in heads], 1e-6)
 
 
 def paired(probe):
@@ -237,7 +256,8 @@ def main():
         files = sorted(os.path.join(runs, name) for name in os.listdir(runs))
         shown = json.loads(run(analyze, "link", "--capture", capture, "--runs", *files, "--probes", probe, "--out", out, "--json", "--quiet"))
         tables = {name: rows_of(os.path.join(out, f"link_{name}.csv")) for name in ("sweep", "heads", "predictors", "classes")}
-        check_predictors(checks, Segments(capture, PREFIX - SINKS), tables["heads"])
+        check_predictors(checks, Segments(capture, PREFIX - SINKS), Model(args.model), tables["heads"])
+        check_attention(checks, capture, Model(args.model), out, tables["heads"])
         check_damage(checks, probe, tables["heads"])
         check_links(checks, tables["heads"], tables["predictors"])
         check_sweep(checks, Segments(capture, WINDOW - SINKS), files, tables["sweep"], tables["predictors"])

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from check_analysis import Checks, Tools
-from check_protocols import dct_matrix, rotate
+from check_protocols import Model, dct_matrix, rotate
 from definitions import Capture, Cut
 
 K = 64
@@ -32,13 +32,19 @@ def losses(cut, dc=False):
     return np.stack(lost, -1) / total[..., None], np.stack(lost, -1)
 
 
-def attention_error(capture, n, skip, layer, head, ks):
-    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query heads of ||o' - o|| / ||o||."""
+def attention_error(capture, model, n, skip, layer, head, ks):
+    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query heads of ||o' - o|| / ||o||, and of the same
+    after the output projection, straight from the weights."""
     c = capture.attributes
     group = int(c["n_heads"]) // int(c["n_kv_heads"])
     theta, scale = float(c["rope_theta"]), float(c["attention_scale"])
     basis = dct_matrix(n)
-    difference, whole = np.zeros((group, len(ks))), np.zeros(group)
+    projection = model.weight(layer, "self_attn.o_proj").reshape(-1, model.heads, model.head_dim)
+    difference, whole = np.zeros((2, group, len(ks))), np.zeros((2, group, 1))
+
+    def squares(o, g):
+        return np.sum(o**2), np.sum((o @ projection[:, head * group + g].T) ** 2)
+
     for _, _, data in capture.recordings:
         key, value, query = data["key"][layer, head], data["value"][layer, head], data["query"][layer]
         places = np.arange(len(key))
@@ -57,7 +63,7 @@ def attention_error(capture, n, skip, layer, head, ks):
                     return weight / weight.sum(-1, keepdims=True) @ v[:stop]
 
                 exact = outputs(key, value)
-                whole[g] += np.sum(exact**2)
+                whole[:, g, 0] += squares(exact, g)
                 for i, k in enumerate(ks):
                     low = basis[: k * n // K]
                     changed = []
@@ -65,8 +71,8 @@ def attention_error(capture, n, skip, layer, head, ks):
                         x = x.copy()
                         x[first : first + n] = low.T @ (low @ x[first : first + n])
                         changed.append(x)
-                    difference[g, i] += np.sum((outputs(*changed) - exact) ** 2)
-    return np.sqrt(difference / whole[:, None]).mean(0)
+                    difference[:, g, i] += squares(outputs(*changed) - exact, g)
+    return np.sqrt(difference / whole).mean(1)
 
 
 def least_loss(loss, total, low, high):
@@ -132,18 +138,26 @@ def check_gamma(checks, tools, path, n, work):
     return out
 
 
-def check_attention(checks, tools, path, n, work):
+def check_attention(checks, tools, model, path, n, work):
     out = os.path.join(work, "attention")
-    tools.run("freqkv-analyze", "gamma", path, "--out", out, "--length", n, "--budget", "0.5", "--objective", "attention", "--quiet")
+    shown = tools.run("freqkv-analyze", "gamma", path, "--out", out, "--length", n, "--budget", "0.5", "--objective", "attention", "--quiet", "--json")
     checks.about("attention-output error")
     ks = [2, 16, 40, 63]
     with h5py.File(os.path.join(out, "results.h5"), "r") as results:
-        found = results["gamma/loss_objective"][()]
+        found = [results["gamma/loss_objective" + suffix][()] for suffix in ("", "_projected")]
     capture = Capture(path)
-    for layer in range(0, found.shape[0], 2):
-        for head in range(found.shape[1]):
-            want = attention_error(capture, n, 4, layer, head, ks) ** 2
-            checks.close(f"layer {layer}, head {head}", found[layer, head, ks], want, 1e-3)
+    for layer in range(0, found[0].shape[0], 2):
+        for head in range(found[0].shape[1]):
+            want = attention_error(capture, Model(model), n, 4, layer, head, ks) ** 2
+            for column in range(2):
+                checks.close(f"layer {layer}, head {head}", found[column][layer, head, ks], want[column], 1e-3)
+    parts = np.round(np.array(shown["gamma"]) * K).astype(int)[..., None]
+    with open(os.path.join(out, "gamma.csv")) as f:
+        rows = list(csv.DictReader(f))
+    for name, loss in zip(("objective", "objective_projected"), found):
+        chosen = np.take_along_axis(loss, parts, -1).ravel()
+        checks.close(f"{name} in gamma.csv", [float(row[name]) for row in rows], chosen, 1e-6)
+        checks.close(f"{name} in JSON", shown["losses"][name]["table"], chosen.mean(), 1e-9)
 
 
 def check_replay(checks, tools, model, text, out, work):
@@ -243,7 +257,7 @@ def main():
         checks.about("gamma of --spectra-only")
         both = [tools.run("freqkv-analyze", "gamma", x, "--out", x + "-ratios", "--length", 200, "--budget", "0.5", "--json", "--quiet") for x in (path, sums)]
         checks.that("same ratios", both[0]["gamma"] == both[1]["gamma"], both[1]["gamma"])
-        check_attention(checks, tools, path, 200, work)
+        check_attention(checks, tools, args.model, path, 200, work)
         check_replay(checks, tools, args.model, args.text, out, work)
         check_bounds(checks, tools, path, 99, work)
         check_impulse(checks, tools, work)

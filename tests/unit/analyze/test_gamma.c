@@ -38,7 +38,7 @@ static void a_band_limited_head_gets_its_bands_ratio(void **state) {
     struct fkv_spectrum s = spectrum_of(HEADS, N, band), white = spectrum_of(HEADS, N, flat);
     struct fkv_ratio_table t;
     struct fkv_ratio_choice c = energy(1, N);
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     for (int h = 0; h < HEADS; h++) {
         assert_int_equal(t.parts[h], 4 * (h + 1));
         assert_int_equal(t.retained[h], 16 * (h + 1));
@@ -48,17 +48,17 @@ static void a_band_limited_head_gets_its_bands_ratio(void **state) {
     fkv_ratio_table_free(&t);
 
     c.target = 0.95, c.dc = true; /* the mean alone holds more than that: the first step will do */
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     assert_int_equal(t.parts[2], 1);
     fkv_ratio_table_free(&t);
 
     c = energy(0.5, N); /* the larger of keys and values */
-    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err), err);
     for (int h = 0; h < HEADS; h++) assert_in_range(t.parts[h], 32, 33);
     fkv_ratio_table_free(&t);
 
     c = energy(1, N); /* white noise never keeps all */
-    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err), err);
     assert_int_equal(t.unreached, HEADS);
     assert_int_equal(t.parts[0], K - 1);
     fkv_ratio_table_free(&t);
@@ -75,7 +75,7 @@ static void a_budget_worked_out_by_hand(void **state) {
     struct fkv_spectrum s = spectrum_of(2, N, two_bands);
     struct fkv_ratio_choice c = budget(34.0 / 64, N); /* L = 2 k, DC among them: 17 and 49 parts, 2 to spare */
     struct fkv_ratio_table t;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     assert_int_equal(t.parts[0], 17);
     assert_int_equal(t.parts[1], 49);
     assert_close(t.table_loss[FKV_LOSS_OBJECTIVE], 0, 1e-12, 0);
@@ -96,7 +96,7 @@ static void a_budget_loses_least_of_all_combinations(void **state) {
         struct fkv_ratio_table t;
         c.objective = trial % 2 ? FKV_OBJECTIVE_ABSOLUTE : FKV_OBJECTIVE_RELATIVE;
         c.floor = 0.1, c.cap = 0.9;
-        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, &t, &err), err);
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err), err);
         double best = INFINITY;
         int total = (int)(c.target * K * HEADS), low = 7, high = 57; /* ceil(6.4), floor(57.6) */
         const double *loss = t.loss[FKV_LOSS_OBJECTIVE];
@@ -120,9 +120,10 @@ static void losses_are_those_of_error(void **state) {
     struct fkv_spectrum s = spectrum_of(2, n, scatter);
     struct fkv_ratio_choice c = budget(0.5, n);
     struct fkv_ratio_table t;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     for (int h = 0; h < 2; h++)
         for (int k = 1; k <= K; k++) {
+            assert_null(t.loss[FKV_LOSS_PROJECTED]);
             double kept = fkv_retained_energy(s.power + h * n, n, (int32_t)((int64_t)k * n / K), true);
             assert_close(t.loss[FKV_LOSS_KEY][h * (K + 1) + k], 1 - kept, 1e-9, 0);
         }
@@ -137,13 +138,13 @@ static void what_cannot_be_chosen_is_refused(void **state) {
     struct fkv_ratio_table t;
     struct fkv_ratio_choice c = budget(0.05, 128);
     c.floor = 0.1;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err, "--budget 0.05: expected 0.109375 or more");
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err, "--budget 0.05: expected 0.109375 or more");
     c = budget(0.5, 128);
     c.floor = 0.501, c.cap = 0.502;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err, "multiple of 1/64");
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err, "multiple of 1/64");
     c = budget(0.5, 128);
     c.window = 5;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err,
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err,
                    "4 sinks and at least two slots more, found 5");
     fkv_ratio_table_free(&t);
     fkv_spectrum_free(&s);
@@ -157,7 +158,7 @@ static void ratios_are_for_the_window_that_was_asked_for(void **state) {
     struct fkv_ratio_choice c = energy(1, 256);
     struct fkv_ratio_table t;
     c.window = 24, c.sinks = 4;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     for (int h = 0; h < 4; h++) {
         int k = 4 * (h + 1);
         assert_int_equal(t.parts[h], k);
@@ -190,7 +191,7 @@ static void white_noise_gets_the_share_that_is_asked_for(void **state) {
     assert_ok(made_measure(path, FKV_STATE_VALUE, 0, -1, false, &value, &err), err);
     for (double target = 0.25; target < 1; target += 0.25) {
         struct fkv_ratio_choice c = energy(target, 512);
-        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, &t, &err), err);
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err), err);
         for (int h = 0; h < 2; h++) assert_in_range(t.parts[h], target * K - 1, target * K + 3);
         fkv_ratio_table_free(&t);
     }

@@ -124,7 +124,8 @@ static void put_file(const char *name, const char *text) {
 }
 
 static struct fkv_ratio_table random_table(void) {
-    struct fkv_ratio_table t = {.layers = LAYERS, .heads = HEADS, .n = N, .choice = {.by_budget = true}};
+    struct fkv_ratio_table t = {
+        .layers = LAYERS, .heads = HEADS, .n = N, .losses = FKV_LOSSES, .choice = {.by_budget = true}};
     t.layer_index = calloc(LAYERS, sizeof(int32_t));
     t.head_index = calloc(HEADS, sizeof(int32_t));
     for (int i = 0; i < FKV_LOSSES; i++) t.loss[i] = numbers(LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
@@ -153,6 +154,8 @@ static void ratios_live_beside_the_others(void **state) {
     assert_ok(save(&s, NULL, "abc123", &err), err);
     check_dataset("/gamma/gamma", LAYERS * HEADS, t.gamma);
     check_dataset("/gamma/loss_value", LAYERS * HEADS * (FKV_RATIO_STEPS + 1), t.loss[FKV_LOSS_VALUE]);
+    check_dataset("/gamma/loss_objective_projected", LAYERS * HEADS * (FKV_RATIO_STEPS + 1),
+                  t.loss[FKV_LOSS_PROJECTED]);
     check_dataset("/spectrum/key/power", LAYERS * HEADS * N, s.power);
     put_file("gamma.json", "ours by now");
     assert_ok(fkv_results_check(&intent, &err), err);
