@@ -35,6 +35,9 @@ static void png_failed(png_structp png, png_const_charp message) {
     png_longjmp(png, 1);
 }
 
+/* libpng would say that it failed, and not why; committing the file does. */
+static void put_bytes(png_structp png, png_bytep data, size_t bytes) { fwrite(data, 1, bytes, png_get_io_ptr(png)); }
+
 static void png_warned(png_structp png, png_const_charp message) { (void)png, (void)message; }
 
 /* pixels: cairo's RGB24, one native-endian 32-bit word per pixel. row [3 * width]. */
@@ -50,7 +53,7 @@ static int encode_png(FILE *stream, const unsigned char *pixels, int width, int 
         png_destroy_write_struct(&png, &info);
         return FKV_FAILED;
     }
-    png_init_io(png, stream);
+    png_set_write_fn(png, stream, put_bytes, NULL);
     png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_uint_32 per_metre = (png_uint_32)lround(FKV_DPI / 0.0254);

@@ -84,6 +84,5 @@ int fkv_command_tokens(int argc, char **argv) {
     if (fkv_tokenizer_open(options.model, &tokenizer, &err)) return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);
-    if (!status && (fflush(stdout) || ferror(stdout))) status = fkv_fail_errno(&err, "standard output");
     return status ? fkv_tool_failed("freqkv-replay tokens", &err) : 0;
 }

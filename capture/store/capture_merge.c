@@ -2,10 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "capture/store/folder.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
+
+enum { PATH = 4096 };
 
 /* One recording of one of the captures, in the order of its text and place. */
 struct source {
@@ -84,27 +88,49 @@ static int choose_gram(struct fkv_capture *const *captures, int count, const cha
     return FKV_OK;
 }
 
+/* FOLDER/NUMBER.h5 */
+static void name_copy(char path[PATH], const char *folder, int64_t number) {
+    snprintf(path, PATH, "%s/%06lld.h5", folder, (long long)number);
+}
+
+static int copy_all(const struct source *sources, int64_t total, const char *folder, struct fkv_error *err) {
+    char to[PATH];
+    int status = mkdir(folder, 0777) ? fkv_fail_errno(err, "%s: cannot make the folder", folder) : FKV_OK;
+    for (int64_t i = 0; i < total && status == FKV_OK; i++) {
+        name_copy(to, folder, i);
+        status = copy_file(sources[i].file, to, err);
+    }
+    return status;
+}
+
+static void remove_all(int64_t total, const char *folder) {
+    char path[PATH];
+    for (int64_t i = 0; i < total; i++) {
+        name_copy(path, folder, i);
+        unlink(path);
+    }
+}
+
+/* Recordings gather in a folder beside documents/, which takes its place when all are there: a merge that is cut short would open as a capture of fewer texts. */
 static int write_merged(const struct source *sources, int64_t total, const char *gram,
                         const struct fkv_capture_info *info, const char *folder, struct fkv_error *err) {
     struct fkv_capture_writer *w;
+    char fresh[PATH - 32], documents[PATH - 32];
+    if ((size_t)snprintf(fresh, sizeof fresh, "%s/.merging", folder) >= sizeof fresh ||
+        (size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >= sizeof documents)
+        return fkv_fail(err, "%s: the path is too long", folder);
     if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
     char *gram_here = fkv_folder_output_gram(folder, false);
-    int status = !gram_here ? fkv_fail(err, "%s: out of memory", folder)
-                 : gram     ? copy_file(gram, gram_here, err)
-                            : FKV_OK;
-    free(gram_here);
-    int64_t done = 0;
-    for (; done < total && status == FKV_OK; done++) {
-        char *to = fkv_folder_document(folder, done, false);
-        status = to ? copy_file(sources[done].file, to, err) : fkv_fail(err, "%s: out of memory", folder);
-        free(to);
-    }
+    int status = gram_here ? copy_all(sources, total, fresh, err) : fkv_fail(err, "%s: out of memory", folder);
+    if (status == FKV_OK && gram) status = copy_file(gram, gram_here, err);
+    if (status == FKV_OK) status = fkv_atomic_rename(fresh, documents, err);
     if (status == FKV_OK) status = fkv_capture_finish(w, err);
-    for (int64_t i = 0; i < done && status; i++) { /* half a merge is no capture */
-        char *path = fkv_folder_document(folder, i, false);
-        if (path) remove(path);
-        free(path);
+    if (status) { /* half a merge is no capture */
+        remove_all(total, fresh);
+        rmdir(fresh);
+        remove_all(total, documents);
     }
+    free(gram_here);
     fkv_capture_abandon(w);
     return status;
 }

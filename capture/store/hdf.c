@@ -35,6 +35,8 @@ int fkv_hdf_fail(struct fkv_error *err, const char *format, ...) {
 /* ---- files ---- */
 
 static hid_t access_list(bool image) {
+    /* After a write that failed, HDF5 1.10's own clean-up at exit follows pointers into what H5Fclose has freed already. There is nothing for it to do: whoever opens a file here closes it. */
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);

@@ -1,10 +1,28 @@
-/* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a decode step, shorter than a time slice. */
+/* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a decode step, shorter than a time slice.
+ *
+ * Standard output is looked at once, when everything has been printed: stdio keeps what a full disk did not take until the very end, and --help ends in argp's own exit(). */
 #include "kernels/base/start.h"
 
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+/* A failure has said why already. */
+static void check_output(int status, void *context) {
+    (void)context;
+    errno = 0;
+    bool lost = ferror(stdout);
+    if (status || (!fflush(stdout) && !lost)) return;
+    fprintf(stderr, "%s: standard output: cannot write: %s\n", program_invocation_short_name,
+            strerror(errno ? errno : EIO));
+    _exit(1);
+}
+
 void fkv_start(char **argv) {
+    on_exit(check_output, NULL);
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "2000", 1)) return;
     execv("/proc/self/exe", argv);
 }

@@ -34,6 +34,7 @@ check check_link --bin "$bin"
 check check_ratios --bin "$bin"
 check bad_input --bin "$bin"
 check check_contract --bin "$bin"
+check check_writing --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
 check kill_capture --bin "$bin" --times 3
