@@ -22,6 +22,8 @@
  *
  * Considered and not done: a persistent block that copies the next columns as they are (16 bits, 65 KB) while it works, which would hide the loading; the
  * first pass on the way in from memory, which saves one trip through shared memory of eleven; 16-bit numbers in shared memory, which need a common exponent. */
+#include <string.h>
+
 #include "kernels/cuda/compress_fused.cuh"
 #include "kernels/cuda/dft.cuh"
 #include <ptx/shared.cuh>
@@ -108,11 +110,22 @@ template <int C> static __device__ __forceinline__ float2 angle_of(const struct 
 
 template <typename T, int C> struct alignas(sizeof(T) * C < 16 ? sizeof(T) * C : 16) several { T x[C]; };
 
+/* What one load takes of several numbers. */
+template <size_t bytes> struct word { typedef uint4 type; };
+template <> struct word<4> { typedef uint32_t type; };
+template <> struct word<8> { typedef uint2 type; };
+
+/* Not through the first-level cache: the rest of a sector is for other blocks, and the tables would be lost. */
 template <typename T, int C>
 static __device__ __forceinline__ void read_several(const T *from, bool whole, int32_t count,
                                                     struct several<T, C> *to) {
     if (whole) {
-        *to = *(const struct several<T, C> *)from;
+        typedef typename word<sizeof *to>::type word;
+#pragma unroll
+        for (size_t i = 0; i < sizeof *to / sizeof(word); i++) {
+            word w = __ldcg((const word *)from + i);
+            memcpy((char *)to + i * sizeof w, &w, sizeof w);
+        }
         return;
     }
 #pragma unroll

@@ -184,6 +184,7 @@ static inline void __threadfence_block() {}
 
 /* ---- arithmetic ---- */
 template <typename T> static inline T __ldg(const T *at) { return *at; }
+template <typename T> static inline T __ldcg(const T *at) { return *at; }
 template <typename A, typename B> static inline constexpr std::common_type_t<A, B> min(A a, B b) {
     return (std::common_type_t<A, B>)b < (std::common_type_t<A, B>)a ? b : a;
 }
