@@ -8,15 +8,16 @@
 #     compare    logits, perplexity, keys and values against the CPU; block sizes, decoding, documents side by side, snapshots; whole captures
 #     memcheck   compute-sanitizer over the kernels' tests at small sizes
 #     racecheck  the same, looking for races
+#     methods    the three ways to compress, timed at the sizes that kernels/cuda/compress.cu chooses for
 #     bench      tests/bench/gpu: beside PyTorch and the machine's limits
 #
 # Every check is a line; a failed one shows the end of its output and the rest goes on. Whole outputs are in OUT/STAGE.log.
 #
 # Where the machine is to be had for minutes at a time, stages go one by one with a LIMIT (they build on `build`), and a model of the benchmark at a time, which takes 6 to 9 minutes:
-#   LIMIT=580 tests/gpu/run.sh build test        LIMIT=580 tests/gpu/run.sh compare memcheck racecheck        LIMIT=580 MODELS=llama-2-7b tests/gpu/run.sh bench
+#   LIMIT=580 tests/gpu/run.sh build test methods        LIMIT=580 tests/gpu/run.sh compare memcheck racecheck        LIMIT=580 MODELS=llama-2-7b tests/gpu/run.sh bench
 #
 # OUT: folder for results (tests/gpu/results). BUILD: build folder (build/gpu). PYTHON (python3). LIMIT: seconds for all of it; checks that do not get their turn are skipped and
-# named. ONLY: a regular expression; checks whose "STAGE: NAME" it does not match are left out. JOBS: checks at once on the GPU (half the cores, 6 at most; build and bench go one by one).
+# named. ONLY: a regular expression; checks whose "STAGE: NAME" it does not match are left out. JOBS: checks at once on the GPU (half the cores, 6 at most; what is timed goes alone).
 # MODELS: of the benchmark (llama-2-7b llama-3-8b). BENCH: further arguments for bench.py.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
@@ -182,13 +183,14 @@ sanitize() {
 stage_memcheck() { sanitize memcheck; }
 stage_racecheck() { sanitize racecheck; }
 
+stage_methods() {
+    check "ways to compress" 300 "$build/bench/bench_compress_cuda"
+    settle
+    cat "$out/methods.log"
+}
+
 stage_bench() {
-    local compress=$build/bench/bench_compress_cuda model
-    if [[ -x $compress ]]; then
-        check "ways to compress" 120 "$compress"
-        settle
-        sed -n '/ways to compress/,$p' "$out/bench.log"
-    fi
+    local model
     for model in ${MODELS:-llama-2-7b llama-3-8b}; do
         # bench.py ends by itself a little before `check` would end it, with a table of what it has.
         # shellcheck disable=SC2086
@@ -200,10 +202,10 @@ stage_bench() {
 }
 
 stages=("$@")
-((${#stages[@]})) || stages=(build test compare memcheck racecheck bench)
+((${#stages[@]})) || stages=(build test compare memcheck racecheck methods bench)
 for stage in "${stages[@]}"; do
     if ! declare -F "stage_$stage" >/dev/null; then
-        echo "stages: build, test, compare, memcheck, racecheck, bench; found $stage" >&2
+        echo "stages: build, test, compare, memcheck, racecheck, methods, bench; found $stage" >&2
         exit 2
     fi
 done
@@ -215,7 +217,7 @@ for stage in "${stages[@]}"; do
     say "$stage"
     : >"$out/$stage.log"
     together=$most
-    [[ $stage == build || $stage == bench ]] && together=1
+    [[ $stage =~ build|methods|bench ]] && together=1
     export OMP_NUM_THREADS=$((cores / together)) OMP_WAIT_POLICY=passive # of the CPU's side
     "stage_$stage"
     settle
