@@ -98,7 +98,7 @@ static const struct argp_option cut_options[] = {
     {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
     {0}};
 static const struct argp_child cut_children[] = {
-    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, NULL, 10}, {0}};
+    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
 
 void fkv_cut_options_default(struct fkv_cut_options *o) { *o = (struct fkv_cut_options){.skip_sinks = -1}; }

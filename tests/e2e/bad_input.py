@@ -273,6 +273,8 @@ def captures(tools, work, model, text):
     expect('bounds: no states', [analyze, 'error', sums, '--out', analysis, '--bounds'], sums, '--bounds', 'stored states', gone=[analysis])
     impulse = [analyze, 'impulse', '--out', analysis]
     expect('impulse: no window', impulse, '--window', gone=[analysis], status=2)
+    expect('impulse: a processor, where nothing needs one', impulse + ['--window', '64', '--backend', 'cpu'], '--backend', gone=[analysis], status=2)
+    expect('merge: a processor, where nothing needs one', [analyze, 'merge', out, '--out', analysis, '--device', '0'], '--device', gone=[analysis], status=2)
     expect('impulse: keeps everything', impulse + ['--window', '64', '--gamma', '1'], '--gamma', 'between 0 and 1', gone=[analysis], status=2)
     expect('impulse: keeps one slot', impulse + ['--window', '64', '--gamma', '0.02'], '--gamma 0.02', 'found 1', gone=[analysis])
     os.mkdir(analysis)

@@ -353,6 +353,54 @@ static void device_memory_has_an_end(void **) {
     unsetenv("FKV_SHIM_MEMORY");
 }
 
+static __global__ void nothing_kernel() {}
+
+static void the_machine_is_what_the_environment_says(void **) {
+    int count, version;
+    cudaDeviceProp properties;
+    cudaStream_t stream;
+    setenv("FKV_SHIM_GPUS", "7.5,9.0", 1);
+    assert_cuda(cudaGetDeviceCount(&count));
+    assert_int_equal(count, 2);
+    assert_cuda(cudaGetDeviceProperties(&properties, 0));
+    assert_int_equal(10 * properties.major + properties.minor, 75);
+    assert_cuda(cudaGetDeviceProperties(&properties, 1));
+    assert_int_equal(10 * properties.major + properties.minor, 90);
+    assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);
+    assert_cuda(cudaSetDevice(1));
+    assert_cuda(cudaStreamCreate(&stream));
+    assert_cuda(launch_with(stream, 0, 1, 1, nothing_kernel));
+    assert_cuda(cudaSetDevice(0));
+    assert_int_equal(launch_with(stream, 0, 1, 1, nothing_kernel), cudaErrorInvalidResourceHandle);
+    assert_cuda(cudaStreamDestroy(stream));
+    setenv("FKV_SHIM_GPUS", "", 1);
+    assert_int_equal(cudaGetDeviceCount(&count), cudaErrorNoDevice);
+    unsetenv("FKV_SHIM_GPUS");
+    setenv("FKV_SHIM_DRIVER", "12.4", 1);
+    assert_int_equal(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
+    assert_cuda(cudaDriverGetVersion(&version));
+    assert_int_equal(version, 12040);
+    unsetenv("FKV_SHIM_DRIVER");
+    assert_cuda(cudaGetDeviceCount(&count));
+    assert_int_equal(count, 1);
+    cudaGetLastError();
+}
+
+static void only_events_with_timing_have_a_time(void **) {
+    cudaEvent_t timed[2], untimed;
+    float milliseconds = -1;
+    assert_cuda(cudaEventCreate(&timed[0]));
+    assert_cuda(cudaEventCreate(&timed[1]));
+    assert_cuda(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming));
+    for (cudaEvent_t event : {timed[0], timed[1], untimed}) assert_cuda(cudaEventRecord(event));
+    assert_cuda(cudaDeviceSynchronize());
+    assert_cuda(cudaEventElapsedTime(&milliseconds, timed[0], timed[1]));
+    assert_true(milliseconds >= 0);
+    assert_int_equal(cudaEventElapsedTime(&milliseconds, timed[0], untimed), cudaErrorInvalidResourceHandle);
+    for (cudaEvent_t event : {timed[0], timed[1], untimed}) cudaEventDestroy(event);
+    cudaGetLastError();
+}
+
 static void copies_stay_within_an_allocation(void **) {
     char host[64] = {};
     char *x = device_array<char>(64);
@@ -407,6 +455,8 @@ int main(void) {
         cmocka_unit_test(work_that_is_not_waited_for_may_not_have_happened),
         cmocka_unit_test(a_graph_replays_launches_with_what_is_staged_by_then),
         cmocka_unit_test(device_memory_has_an_end),
+        cmocka_unit_test(the_machine_is_what_the_environment_says),
+        cmocka_unit_test(only_events_with_timing_have_a_time),
         cmocka_unit_test(copies_stay_within_an_allocation),
         cmocka_unit_test(writes_beyond_memory_are_noticed),
         cmocka_unit_test(misaligned_vectors_end_the_program),
