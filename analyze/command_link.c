@@ -86,7 +86,7 @@ static const char doc[] =
     "residual_value_no_dc}]. What does not exist is null.";
 
 static const struct argp_child children[] = {
-    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, NULL, 10}, {0}};
+    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
 static const struct argp parser = {
     options_list, parse, "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR", doc, children,
     NULL,         NULL};
