@@ -1,5 +1,6 @@
 /* Owns what the sub-commands share (command.h). Everything that can be refused is refused before the first byte of states is read. */
 #include "analyze/command.h"
+#include "analyze/sources.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -203,7 +204,7 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
         if (!status) a->states++;
     }
     fkv_progress_finish(&progress);
-    return status;
+    return status ? status : fkv_sources_of_capture(a->capture, o->common.out, err);
 }
 
 void fkv_analysis_close(struct fkv_analysis *a) {

@@ -7,6 +7,7 @@
 #include "analyze/command.h"
 #include "analyze/error.h"
 #include "analyze/link.h"
+#include "analyze/sources.h"
 #include "kernels/base/host.h"
 #include "kernels/base/parse.h"
 
@@ -231,8 +232,8 @@ static int work(struct work *w, struct fkv_error *err) {
     if (read_runs(w, err) || read_probes(w, err) || check_out(w, err) ||
         fkv_processor_open(&o->processor, &o->common, &w->workers, err) || join(w, err))
         return FKV_FAILED;
-    if (fkv_link_results(o->common.out, &w->link, err) || fkv_link_write(o->common.out, &w->link, err) ||
-        fkv_plot_link(&w->link, o->common.out, err))
+    if (fkv_sources_of_capture(w->capture, o->common.out, err) || fkv_link_results(o->common.out, &w->link, err) ||
+        fkv_link_write(o->common.out, &w->link, err) || fkv_plot_link(&w->link, o->common.out, err))
         return FKV_FAILED;
     return fkv_link_print(&w->link, o->common.json, err);
 }

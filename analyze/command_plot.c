@@ -5,6 +5,7 @@
 
 #include "analyze/command.h"
 #include "analyze/plots_files.h"
+#include "analyze/sources.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
@@ -43,7 +44,7 @@ static const char doc[] =
     "differences that the correction for multiplicity lets stand), NAME_classes: those the probe has changes for.\n"
     "Tables (.csv with a header): NAME, every column of numbers over the first one, a line per combination of the columns of text."
     "\v"
-    "NAME is the file's name without its ending. Figures are written as PNG and SVG into the folder --out, with their numbers as CSV. Running again replaces them; files that "
+    "NAME is the file's name without its ending. Figures are written as PNG and SVG into the folder --out, with their numbers as CSV; runs_sources.csv and NAME_sources.csv name model and texts with their hashes. Running again replaces them; files that "
     "freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
     "  freqkv-replay ppl --model M --text book.txt --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
@@ -98,6 +99,7 @@ static int plot_runs(struct work *w, struct fkv_error *err) {
     snprintf(w->model, sizeof w->model, "%s", w->runs[0].model_name);
     if (fkv_plot_runs(w->runs, w->run_count, &all, err)) return FKV_FAILED;
     w->figures += all.figures;
+    if (all.figures && fkv_sources_of_runs(w->runs, w->run_count, w->o->common.out, err)) return FKV_FAILED;
     for (int32_t i = 0; i < w->run_count; i++) {
         char stem[256];
         stem_of(w->runs[i].path, stem);
@@ -120,6 +122,7 @@ static int plot_probe(struct work *w, const char *path, struct fkv_error *err) {
         status = fkv_damage_make(&probe, &damage, err) ? fkv_error_prefix(err, "%s", path)
                                                        : fkv_plot_probe(&damage, &at, err);
     }
+    if (!status) status = fkv_sources_of_probe(&probe, stem, w->o->common.out, err);
     fkv_damage_free(&damage);
     fkv_probe_free(&probe);
     w->figures += at.figures;

@@ -33,7 +33,7 @@ static const char doc[] =
     "channels, then over segments within a document, then over documents."
     "\v"
     "Writes into the folder --out: results.h5 (/spectrum/STATE at full resolution), spectrum.csv (DC, then 64 log-spaced bands "
-    "t_low <= t < t_high), spectrum_STATE and spectrum_heads_STATE as PNG and SVG. Running again replaces them; findings of "
+    "t_low <= t < t_high), spectrum_STATE and spectrum_heads_STATE as PNG and SVG; and sources.csv (names and hashes of the model, its tokenizer and the texts). Running again replaces them; findings of "
     "`error` on the same capture, length and sinks stay. Files that freqkv-analyze did not make are never replaced.\n\n"
     "Standard errors are over documents when there are 20 or more, else a bootstrap over segments (1,000 resamples, seed 0).\n\n"
     "Example:\n"

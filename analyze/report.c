@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "analyze/report_parts.h"
+#include "analyze/sources.h"
 #include "kernels/base/atomic_file.h"
 
 enum { PATH = 4096, PATTERNS = 12 };
@@ -181,6 +182,7 @@ static bool matches(const struct section *s, const char *name, bool loosely) {
 
 /* The section that a file belongs to: by how its name starts, else by how it ends. */
 static const struct section *home_of(const char *name) {
+    if (fkv_sources_named(name)) return NULL; /* the provenance tells them */
     for (int loosely = 0; loosely < 2; loosely++)
         for (int i = 0; i < SECTIONS; i++)
             if (matches(&sections[i], name, loosely)) return &sections[i];

@@ -89,10 +89,16 @@ static int say_bands(struct fkv_report *r, const struct chart *c, struct fkv_err
             if (worst < 0 || number_at(c, row, ESTIMATE) > number_at(c, worst, ESTIMATE)) worst = row;
         }
         if (bands < 2) continue;
+        char place[32];
+        double middle = number_at(c, worst, PLACE);
+        if (isfinite(middle))
+            snprintf(place, sizeof place, "%.2g", middle);
+        else
+            snprintf(place, sizeof place, "%.31s", text_at(c, worst, PLACE));
         if (fkv_text_list_add(
                 &r->outline->summary, err,
-                "Of %lld bands without DC taken out of the %s, %s of all coefficients hurts most: %s thousandths of a nat per token; %lld of them have an interval away from 0.",
-                (long long)bands, series[s], text_at(c, worst, PLACE), interval_text(text, c, worst), (long long)clear))
+                "Of %lld bands (DC apart) taken out of the %s one at a time, the one at %s of all coefficients (0: the lowest, 1: the highest) hurts most: %s thousandths of a nat per token; for %lld of the %lld the interval leaves out 0.",
+                (long long)bands, series[s], place, interval_text(text, c, worst), (long long)clear, (long long)bands))
             return FKV_FAILED;
     }
     return FKV_OK;

@@ -103,6 +103,15 @@ int fkv_report_spectra(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_errors(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err);
+/* Part of it, from the files of sources (sources.h) and gamma.json: entries of a list for hashes of models and tokenizers, and a table of texts. */
+struct fkv_report_sources {
+    struct fkv_report_source {
+        char *kind, *name, *sha256, *of; /* owned; of: "capture", "runs", "probe NAME", "ratios", joined by commas */
+    } * one;                             /* [count]; owned */
+    int64_t count;
+};
+int fkv_report_sources_read(struct fkv_report *r, struct fkv_report_sources *out, struct fkv_error *err);
+void fkv_report_sources_free(struct fkv_report_sources *s); /* harmless on a zeroed struct and a second time */
 /* The JSON inside the page; *text malloc'd, NULL where there is no spectrum.csv. */
 int fkv_report_data(struct fkv_report *r, char **text, struct fkv_error *err);
 

@@ -4,9 +4,8 @@
 
 #include "analyze/report_parts.h"
 #include "kernels/base/hash.h"
-#include "kernels/base/json.h"
 
-enum { LARGEST = 64 << 20 };
+enum { MOST_TEXTS = 60 };
 
 /* name NULL: one more of the entry before. */
 static void entry(FILE *out, const char *name, const char *value, bool code) {
@@ -17,21 +16,39 @@ static void entry(FILE *out, const char *name, const char *value, bool code) {
     fprintf(out, "%s</dd>\n", code ? "</code>" : "");
 }
 
-/* The model's hash and the texts', which gamma.json knows. A gamma.json that is none of ours says nothing here. */
-static int table_entries(struct fkv_report *r, FILE *out, struct fkv_error *err) {
-    char path[4096];
-    const char *model = NULL;
-    size_t i;
-    json_t *text, *table;
-    if (!fkv_report_has(r, "gamma.json")) return FKV_OK;
-    if (fkv_report_path(r, "gamma.json", path, err)) return FKV_FAILED;
-    if (!(table = fkv_json_load(path, LARGEST, NULL))) return FKV_OK;
-    model = json_string_value(json_object_get(table, "model_sha256"));
-    if (model) entry(out, "model\u2019s SHA-256", model, true);
-    json_array_foreach(json_object_get(table, "text_sha256"), i, text) if (json_is_string(text))
-        entry(out, i ? NULL : "texts\u2019 SHA-256", json_string_value(text), true);
-    json_decref(table);
-    return FKV_OK;
+/* Hashes of what is not a text. */
+static void source_entries(FILE *out, const struct fkv_report_sources *s) {
+    static const char *const names[][2] = {{"model", "model\u2019s SHA-256"},
+                                           {"tokenizer", "tokenizer\u2019s SHA-256"}};
+    for (int k = 0; k < 2; k++)
+        for (int64_t i = 0, shown = 0; i < s->count; i++)
+            if (!strcmp(s->one[i].kind, names[k][0]) && *s->one[i].sha256)
+                entry(out, shown++ ? NULL : names[k][1], s->one[i].sha256, true);
+}
+
+static void text_table(struct fkv_report *r, FILE *out, const struct fkv_report_sources *s) {
+    int64_t texts = 0, shown = 0;
+    char caption[160];
+    for (int64_t i = 0; i < s->count; i++) texts += !strcmp(s->one[i].kind, "text");
+    if (!texts) return;
+    snprintf(caption, sizeof caption, "Texts%s. What they were used for stands behind them.",
+             texts > MOST_TEXTS ? ", of which the first are shown; the files of sources have all" : "");
+    fkv_html_table(out, r, caption);
+    fputs(
+        "<thead><tr><th scope='col' class='text'>text</th><th scope='col' class='text'>SHA-256</th><th scope='col' class='text'>of</th></tr></thead>\n<tbody>\n",
+        out);
+    for (int64_t i = 0; i < s->count && shown < MOST_TEXTS; i++) {
+        if (strcmp(s->one[i].kind, "text")) continue;
+        shown++;
+        fputs("<tr><th scope='row'>", out);
+        fkv_html(out, *s->one[i].name ? s->one[i].name : "\u2013");
+        fputs("</th><td class='text hash'>", out);
+        fkv_html(out, *s->one[i].sha256 ? s->one[i].sha256 : "\u2013");
+        fputs("</td><td class='text'>", out);
+        fkv_html(out, s->one[i].of);
+        fputs("</td></tr>\n", out);
+    }
+    fkv_html_table_end(out);
 }
 
 static bool is_data(const char *name) {
@@ -63,10 +80,12 @@ static int file_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
 
 int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     char text[256];
+    struct fkv_report_sources sources = {0};
     fputs("<dl>\n", out);
     entry(out, "model", r->model, false);
     entry(out, "capture\u2019s SHA-256", r->capture_sha256, true);
-    if (table_entries(r, out, err)) return FKV_FAILED;
+    if (fkv_report_sources_read(r, &sources, err)) return FKV_FAILED;
+    source_entries(out, &sources);
     snprintf(text, sizeof text,
              "%.0f segment%s of %.0f tokens from %.0f document%s, after %.0f sinks; %.0f tokens left out", r->segments,
              r->segments == 1 ? "" : "s", r->segment_length, r->documents, r->documents == 1 ? "" : "s", r->skip_sinks,
@@ -76,6 +95,8 @@ int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err
     entry(out, "software", r->version, false);
     for (int i = 0; i < r->commands.count; i++) entry(out, i ? NULL : "commands", r->commands.text[i], true);
     fputs("</dl>\n", out);
+    text_table(r, out, &sources);
+    fkv_report_sources_free(&sources);
     if (file_table(r, out, err)) return FKV_FAILED;
     if (r->outline->left_out.count) fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
     for (int i = 0; i < r->outline->left_out.count; i++) {

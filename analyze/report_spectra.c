@@ -222,9 +222,53 @@ static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* What the selector says of a head, per layer: all that it can say without moving. */
+static int layer_rows(FILE *out, const struct fkv_report_shares *s, struct fkv_error *err) {
+    for (int32_t l = 0; l < s->layers; l++) {
+        const double *columns[] = {s->dc, s->half, s->half_null};
+        fprintf(out, "<tr><th scope='row'>%d</th>", s->layer_index[l]);
+        for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+            struct fkv_spread spread = {NAN, NAN, NAN, NAN, 0};
+            if (columns[i] && fkv_spread_of(columns[i] + (int64_t)l * s->heads, s->heads, &spread, err))
+                return FKV_FAILED;
+            fputs("<td>", out);
+            fkv_html_percent(out, spread.mean);
+            if (i == 1) {
+                fputs("</td><td>", out);
+                fkv_html_percent(out, spread.least);
+                fputs(" to ", out);
+                fkv_html_percent(out, spread.largest);
+            }
+            fputs("</td>", out);
+        }
+        fputs("</tr>\n", out);
+    }
+    return FKV_OK;
+}
+
+/* In the selector's place: numbers of every layer; the figures that follow show every head. Not numbered, since a page with script does not have them. */
+static int without_script(struct fkv_report *r, FILE *out, struct fkv_error *err) {
+    fputs(
+        "<noscript>\n<p>The selector needs JavaScript. In its place: the layers, as means over their heads. The figures that follow show every head, and spectrum.csv has the numbers.</p>\n",
+        out);
+    for (int i = 0; i < r->states; i++) {
+        const struct fkv_report_shares *s = &r->shares[i];
+        const char *name = fkv_state_names[s->state];
+        fprintf(
+            out,
+            "<p class='caption' id='layers-%s'>Layers of the %s: DC in all energy, and what the lower half of the frequencies holds of the energy without DC.</p>\n"
+            "<div class='scroll' tabindex='0' role='region' aria-labelledby='layers-%s'>\n<table aria-labelledby='layers-%s'>\n"
+            "<thead><tr><th scope='col'>layer</th><th scope='col'>DC</th><th scope='col'>lower half</th><th scope='col'>its range over heads</th><th scope='col'>permuted</th></tr></thead>\n<tbody>\n",
+            name, fkv_report_state[s->state], name, name);
+        if (layer_rows(out, s, err)) return FKV_FAILED;
+        fkv_html_table_end(out);
+    }
+    fputs("</noscript>\n", out);
+    return FKV_OK;
+}
+
 static void selector(FILE *out) {
     fputs(
-        "<h3>One head at a time</h3>\n<noscript><p>The selector needs JavaScript. Without it, the figures of this section show all layers and heads; their numbers are in spectrum.csv.</p></noscript>\n"
         "<figure id='explorer' hidden>\n<div id='controls' role='group' aria-label='What the figure shows'>\n"
         "<label for='state'>State <select id='state'></select></label>\n"
         "<label for='layer'><span>Layer <output id='layer-number' for='layer'></output></span> <input type='range' id='layer' min='0' value='0' step='1'></label>\n"
@@ -238,6 +282,9 @@ static void selector(FILE *out) {
 
 int fkv_report_spectra(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     if (r->states && share_table(r, out, err)) return FKV_FAILED;
-    if (fkv_report_has(r, "spectrum.csv")) selector(out);
+    if (!fkv_report_has(r, "spectrum.csv")) return FKV_OK;
+    fputs("<h3>One head at a time</h3>\n", out);
+    if (without_script(r, out, err)) return FKV_FAILED;
+    selector(out);
     return FKV_OK;
 }

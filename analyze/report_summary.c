@@ -38,12 +38,13 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
         return FKV_FAILED;
     if (!half.count) return FKV_OK;
     if (!s->half_null)
-        return fkv_text_list_add(summary, err,
-                                 "Of the energy of the %s without DC, %.1f%% lies below " HALF
-                                 " (median over %lld heads, %.1f%% to %.1f%%); no permuted null was "
-                                 "measured, so chance is not ruled out.",
-                                 subject[s->state], 100 * half.median, (long long)heads, 100 * half.least,
-                                 100 * half.largest);
+        return fkv_text_list_add(
+            summary, err,
+            "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, which " HALF
+            " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
+            "measured, so chance is not ruled out.",
+            100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s", 100 * half.least,
+            100 * half.largest);
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -56,13 +57,13 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
     if (status) return status;
     return fkv_text_list_add(
         summary, err,
-        "Of the energy of the %s without DC, %.1f%% lies below " HALF
-        " (median over %lld heads, %.1f%% to %.1f%%), against %.1f%% with the tokens permuted; "
-        "%lld of %lld heads are above their null. %s DC alone holds %.1f%% of all their energy, and with it %.1f%% lies below " HALF
-        ".",
-        subject[s->state], 100 * half.median, (long long)heads, 100 * half.least, 100 * half.largest, 100 * null.median,
-        (long long)above, (long long)heads, verdict_on_shares(advantage.median, above, heads), 100 * dc.median,
-        100 * half_dc.median);
+        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, which " HALF
+        " keeps (median over %lld head%s, %.1f%% to %.1f%%), against %.1f%% with the tokens permuted; "
+        "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all their energy; with it, " HALF
+        " keeps %.1f%%.",
+        100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s", 100 * half.least,
+        100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
+        verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
 
 static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enum fkv_state state) {
@@ -84,7 +85,7 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
                            : difference <= -0.01 ? "less low-frequency than"
                                                  : "as low-frequency as";
     return fkv_text_list_add(&r->outline->summary, err,
-                             "Keys are %s values: without DC, %.1f%% against %.1f%% below " HALF
+                             "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
                              "; the key\u2019s share is the larger one in %lld of %lld heads.",
                              relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
 }

@@ -166,8 +166,8 @@ def check_summary(page, folder, sentences):
             for name in ('power', 'power_null'):
                 x = f[f'spectrum/{state}/{name}'][:]
                 shares[name] = (x[..., 1:math.floor(0.5 * x.shape[-1] + 1e-9)].sum(-1) / x[..., 1:].sum(-1)).ravel()
-            expected = (f'Of the energy of the {words} without DC, {100 * np.median(shares["power"]):.1f}% lies below', f'against {100 * np.median(shares["power_null"]):.1f}% with',
-                        f'{(shares["power"] > shares["power_null"]).sum()} of {shares["power"].size} heads are above')
+            expected = (f'Without DC, {100 * np.median(shares["power"]):.1f}% of the energy of the {words} lies in the lower half', f'against {100 * np.median(shares["power_null"]):.1f}% with',
+                        f'{(shares["power"] > shares["power_null"]).sum()} of {shares["power"].size} lean further')
             found = [sentence for sentence in sentences if all(part in sentence for part in expected)]
             check(f'the sentence on {words} holds the numbers of results.h5', len(found) == 1, f'{expected} in {sentences}')
             check(f'the sentence on {words} stands in the page', bool(found) and found[0].replace('’', '') in page.replace('&#39;', '').replace('’', ''))
@@ -269,6 +269,9 @@ def check_without_script(browser, report):
     browser('Emulation.setScriptExecutionDisabled', value=True)
     browser.open(report)
     text = "document.body.innerText"
+    rows = browser.ask("document.querySelectorAll('noscript tbody tr').length")
+    check('without script the layers of every state stand in the selector\'s place', rows == 2 * 6 and not browser.ask(STRUCTURE)['lost'] and
+          not browser.ask(STRUCTURE)['twice'], rows)
     check('without script the figures stay and the selector is explained', 'needs JavaScript' in browser.ask(text) and
           browser.ask("getComputedStyle(document.getElementById('explorer')).display") == 'none' and browser.ask("document.querySelectorAll('.plate svg').length") > 4)
     browser('Emulation.setScriptExecutionDisabled', value=False)

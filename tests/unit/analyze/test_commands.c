@@ -107,10 +107,10 @@ static void spectrum_and_error_share_a_folder_and_agree(void **state) {
     assert_int_equal(json_integer_value(json_object_get(spectrum, "segments")), 3);
     assert_int_equal(json_integer_value(json_object_get(spectrum, "documents")), 2);
     assert_string_equal(json_string_value(json_object_get(spectrum, "null")), "permute");
-    assert_int_equal(files_in(out), 2 + 2 * 2 * 2);
+    assert_int_equal(files_in(out), 3 + 2 * 2 * 2);
     assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "0.25,0.5", "--json", "--quiet", NULL), 0);
     json_t *error = object_of_stdout();
-    assert_int_equal(files_in(out), 2 + 2 * 2 * 2 + 1 + 2 * 2 * 2);
+    assert_int_equal(files_in(out), 3 + 2 * 2 * 2 + 1 + 2 * 2 * 2);
     for (int s = 0; s < 2; s++)
         for (int layer = 0; layer < 2; layer++) {
             assert_close(number_at(error, s, layer, "retained_energy_no_dc", 1),

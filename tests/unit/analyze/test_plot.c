@@ -100,9 +100,9 @@ static void every_file_gets_its_figures(void **state) {
     assert_figure("runs_perplexity", true);
     assert_figure("runs_distance", true);
     assert_figure("half_rounds", true);
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1);
+    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
     assert_int_equal(plot(probe, run), 0); /* again, over its own */
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1);
+    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
 }
 
 /* L = floor(gamma n) rounds it down; the name of the run's file does not. */

@@ -352,7 +352,7 @@ static void probes_and_runs_are_judged_by_their_intervals(void **state) {
         {"p_policies.csv", "KL,freqkv,0.5,9,8,10\n\u0394 nll,freqkv,0.25,2,-1,3\n",
          "by 2 [\u22121, 3] thousandths of a nat per token (probe \u201cp\u201d): not told apart"},
         {"p_bands.csv", "\u0394 nll,keys,0\u20130.5,1,-1,3\n\u0394 nll,keys,0.5\u20131,4,2,6\n",
-         "Of 2 bands without DC taken out of the keys, 0.5\u20131 of all coefficients hurts most: 4 [2, 6] thousandths of a nat per token; 1 of them"},
+         "Of 2 bands (DC apart) taken out of the keys one at a time, the one at 0.5\u20131 of all coefficients (0: the lowest, 1: the highest) hurts most: 4 [2, 6] thousandths of a nat per token; for 1 of the 2"},
         {"p_decomposition.csv", "\u0394 nll,,decompose 0.5: nothing,0,0,0\n\u0394 nll,,decompose 0.5: squeezed,4,2,6\n",
          ": squeezed 4 [2, 6]."},
         {"runs_perplexity.csv",
