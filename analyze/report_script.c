@@ -10,7 +10,7 @@ const char *const fkv_report_script[] = {
     "  if (!id('data')) return; /* a report without spectra */",
     "  const data = JSON.parse(id('data').textContent);",
     "  const small = innerWidth < 560; /* a telephone: fewer units across, so that letters keep their size */",
-    "  const W = small ? 400 : 760, H = small ? 340 : 430, L = 66, R = 14, T = small ? 56 : 34, B = 48, svgns = 'http://www.w3.org/2000/svg';",
+    "  const W = small ? 400 : 760, H = small ? 360 : 430, L = 82, R = 14, T = small ? 76 : 34, B = 48, svgns = 'http://www.w3.org/2000/svg';",
     "  const plot = id('plot');",
     "  plot.setAttribute('viewBox', '0 0 ' + W + ' ' + H);",
     "  const controls = { state: id('state'), layer: id('layer'), head: id('head') };",
