@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/base/host.h"
+#include "kernels/base/json.h"
 #include "kernels/base/parse.h"
 
 /* ---- options ---- */
@@ -133,38 +134,64 @@ char *fkv_command_line(int argc, char **argv) {
     return text;
 }
 
-/* What the run needs against what there is; on stderr unless quiet. */
-static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                       struct fkv_error *err) {
+/* Bytes of memory and of disk that the run needs, and that there are. */
+static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
-    int64_t memory = 0, results = 0, available = fkv_host_memory_available(), disk = 0;
+    struct fkv_analysis_needs *needs = &a->needs;
+    needs->memory_free = fkv_host_memory_available();
     for (int state = 0; state < FKV_STATES; state++) {
         if (!(info->states >> state & 1)) continue;
         int64_t bytes = fkv_spectrum_bytes(a->capture, &a->plan, (enum fkv_state)state, null);
         int64_t rows = (int64_t)info->layer_count * fkv_capture_heads(a->capture, (enum fkv_state)state);
-        results += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
-        if (bytes > memory) memory = bytes;
+        needs->disk += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
+        if (bytes > needs->memory) needs->memory = bytes;
     }
-    memory += 3 * results; /* all findings, and the file's image twice */
-    if (fkv_host_disk_free(o->common.out, &disk, err)) return FKV_FAILED;
-    char needed[16], present[16], written[16], free_disk[16];
-    fkv_format_bytes(needed, memory);
-    fkv_format_bytes(present, available);
-    fkv_format_bytes(written, results);
-    fkv_format_bytes(free_disk, disk);
-    if (!o->common.quiet)
-        fprintf(
-            stderr,
-            "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); needs %s of %s of memory, about %s of "
-            "%s on disk\n",
-            o->capture, info->layer_count, (long long)a->plan.segments, a->plan.n, a->plan.documents,
-            a->plan.documents == 1 ? "" : "s", (long long)a->plan.tokens_left_out, needed, present, written, free_disk);
-    if (available >= 0 && memory > available)
+    needs->memory += 3 * needs->disk; /* all findings, and the file's image twice */
+    return fkv_host_disk_free(o->common.out, &needs->disk_free, err);
+}
+
+static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, struct fkv_error *err) {
+    const struct fkv_analysis_needs *needs = &a->needs;
+    char needed[16], present[16];
+    if (needs->memory_free >= 0 && needs->memory > needs->memory_free) {
+        fkv_format_bytes(needed, needs->memory);
+        fkv_format_bytes(present, needs->memory_free);
         return fkv_fail(err,
                         "segments of %d tokens need %s of memory, and %s are available; a shorter --length needs less",
                         a->plan.n, needed, present);
-    if (results > disk) return fkv_fail(err, "%s: results need %s, and %s are free", o->common.out, written, free_disk);
-    return FKV_OK;
+    }
+    if (needs->disk <= needs->disk_free) return FKV_OK;
+    fkv_format_bytes(needed, needs->disk);
+    fkv_format_bytes(present, needs->disk_free);
+    return fkv_fail(err, "%s: results need %s, and %s are free", o->common.out, needed, present);
+}
+
+static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool timed, FILE *to) {
+    const struct fkv_analysis_needs *needs = &a->needs;
+    char memory[16], memory_free[16], disk[16], disk_free[16];
+    fkv_format_bytes(memory, needs->memory);
+    fkv_format_bytes(memory_free, needs->memory_free);
+    fkv_format_bytes(disk, needs->disk);
+    fkv_format_bytes(disk_free, needs->disk_free);
+    fprintf(to,
+            "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); needs %s of %s of "
+            "memory, about %s of %s on disk",
+            o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments, a->plan.n,
+            a->plan.documents, a->plan.documents == 1 ? "" : "s", (long long)a->plan.tokens_left_out, memory,
+            memory_free, disk, disk_free);
+    if (timed) fprintf(to, ", a time of about %.*f s", needs->seconds < 10, needs->seconds);
+    fputc('\n', to);
+}
+
+static json_t *needs_json(const struct fkv_analysis *a, const struct fkv_cut_options *o) {
+    const struct fkv_analysis_needs *n = &a->needs;
+    return json_pack("{s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "capture", fkv_json_string(o->capture),
+                     "segment_length", a->plan.n, "documents", a->plan.documents, "segments",
+                     (json_int_t)a->plan.segments, "tokens", (json_int_t)(a->plan.segments * a->plan.n),
+                     "tokens_left_out", (json_int_t)a->plan.tokens_left_out, "memory_bytes", (json_int_t)n->memory,
+                     "memory_available", n->memory_free < 0 ? json_null() : json_integer(n->memory_free), "disk_bytes",
+                     (json_int_t)n->disk, "disk_free", (json_int_t)n->disk_free, "seconds",
+                     fkv_json_number(n->seconds));
 }
 
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
@@ -173,7 +200,7 @@ int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, b
     if (!command) return fkv_fail(err, "out of memory");
     if (o->common.threads) omp_set_num_threads(o->common.threads);
     if (fkv_capture_open(o->capture, &a->capture, err) ||
-        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || check_needs(a, o, null, err))
+        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || add_up(a, o, null, err))
         return FKV_FAILED;
     const char *model = fkv_capture_info(a->capture)->model_name;
     a->wanted = fkv_capture_info(a->capture)->states;
@@ -182,12 +209,37 @@ int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, b
     return FKV_OK;
 }
 
-int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
+/* Times one segment of each wanted state. */
+static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *err) {
+    struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null};
+    for (int state = 0; state < FKV_STATES; state++) {
+        double seconds;
+        if (!(a->wanted >> state & 1)) continue;
+        if (fkv_spectrum_time(&m, (enum fkv_state)state, &seconds, err)) return FKV_FAILED;
+        a->needs.seconds += seconds;
+    }
+    return FKV_OK;
+}
+
+int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, double more_seconds,
+                          struct fkv_error *err) {
+    FILE *to = o->dry_run ? (o->common.json ? NULL : stdout) : o->common.quiet ? NULL : stderr;
+    a->needs.seconds = more_seconds;
+    if (check_needs(a, o, err)) {
+        if (to) print_needs(a, o, false, to);
+        return FKV_FAILED;
+    }
+    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err)) return FKV_FAILED;
+    if ((to || o->dry_run) && estimate_time(a, null, err)) return FKV_FAILED;
+    if (to) print_needs(a, o, true, to);
+    return o->dry_run && o->common.json ? fkv_json_print(needs_json(a, o), err) : FKV_OK;
+}
+
+int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
                        struct fkv_error *err) {
     const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256, a->plan.n,
                                               a->plan.skip_sinks};
-    if (fkv_results_check(&intent, err)) return FKV_FAILED;
-    return fkv_processor_open(&o->processor, &o->common, &a->workers, err);
+    return fkv_results_check(&intent, err);
 }
 
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {

@@ -50,23 +50,32 @@ void fkv_cut_options_default(struct fkv_cut_options *o);
 /* The command line as a shell would take it back: malloc'd, NULL when there is no memory. */
 char *fkv_command_line(int argc, char **argv);
 
+struct fkv_analysis_needs {
+    int64_t memory, memory_free, disk, disk_free; /* bytes; memory_free -1 where nobody knows */
+    double seconds;
+};
+
 /* One run of `spectrum`, `error` or `gamma`: the capture, its cut, workers, and what is found. */
 struct fkv_analysis {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct fkv_workers workers;
+    struct fkv_analysis_needs needs;
     char *command; /* owned */
     struct fkv_provenance provenance;
     uint32_t wanted; /* bit i: state i is measured; all that the capture has unless the command wants fewer */
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
-/* Opens the capture, cuts it, says on stderr what the run needs and refuses what memory or disk cannot hold. `command` (of
- * fkv_command_line) becomes its own, whatever happens. */
+/* Opens the capture and cuts it. `command` (of fkv_command_line) becomes its own, whatever happens. */
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
                       struct fkv_error *err);
-/* Makes the output folder, refuses one with files that are not ours, opens the workers. `group`: the command's name. */
-int fkv_analysis_start(struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
+/* Opens the workers and says what measuring the wanted states needs, beside `more_seconds` of other work: as a note on stderr, or with --dry-run as the result.
+ * Refuses what memory or disk cannot hold. */
+int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, double more_seconds,
+                          struct fkv_error *err);
+/* Makes the output folder, refuses one with files that are not ours. `group`: the command's name. */
+int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
                        struct fkv_error *err);
 /* Fills spectra, one per wanted state. */
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err);

@@ -1,4 +1,5 @@
 /* freqkv-analyze error: what a retaining ratio throws away. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "analyze/bounds.h"
@@ -50,7 +51,8 @@ static const char doc[] =
     "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n\n"
     "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, gamma: [..], "
     "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, retained_energy_no_dc}]}], "
-    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as well. What does not exist is null.";
+    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as well. What does not exist is null."
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"gamma", 'g', "A:B:C", 0, "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
@@ -101,6 +103,15 @@ static int check_bounds(const struct fkv_analysis *a, struct fkv_error *err) {
         text[0], a->plan.n, text[1]);
 }
 
+/* A minute per head at 4,000 tokens, on one core of 2023; with the cube of the tokens. */
+static double bounds_seconds(const struct fkv_analysis *a) {
+    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
+    int64_t heads = 0;
+    for (int state = 0; state < FKV_STATES; state++)
+        if (info->states >> state & 1) heads += fkv_capture_heads(a->capture, (enum fkv_state)state);
+    return (double)(heads * info->layer_count) * 60 * pow(a->plan.n / 4000.0, 3);
+}
+
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
     struct fkv_error_curves curves[FKV_STATES] = {0};
     int status = fkv_analysis_start(a, &o->cut, "error", err);
@@ -124,6 +135,7 @@ int fkv_command_error(int argc, char **argv) {
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
     if (!status && o.bounds) status = check_bounds(&a, &err);
+    if (!status) status = fkv_analysis_announce(&a, &o.cut, false, o.bounds ? bounds_seconds(&a) : 0, &err);
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);

@@ -1,5 +1,6 @@
 /* freqkv-analyze gamma: a retaining ratio per (layer, KV head). */
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,7 +89,8 @@ static const char doc[] =
     "mean_gamma or retained_energy (what was asked for), objective, dc, floor, cap}, mean_gamma, least, largest, deviation, mean_retained, unreached (heads that "
     "miss the share of energy at their largest ratio), losses: {key_energy_lost, value_energy_lost, objective, objective_projected (where it exists): {table, "
     "uniform}} (means over heads), gamma "
-    "[layer][kv_head], retained [layer][kv_head].";
+    "[layer][kv_head], retained [layer][kv_head]."
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"energy", 'e', "TAU", 0, "share of the energy that every head keeps", 0},
@@ -158,6 +160,18 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, cons
     return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance, o->cut.common.json, err);
 }
 
+/* From the products of attention, which dominate: 4 flops per query, token before it and channel, at the 20 Gflop/s that a core of 2023 does. */
+static double attention_seconds(const struct fkv_analysis *a) {
+    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
+    double pairs = 0, heads = (double)info->layer_count * fkv_capture_heads(a->capture, FKV_STATE_QUERY);
+    for (int32_t i = 0; i < a->plan.recordings; i++) {
+        const struct fkv_planned_recording *r = &a->plan.recording[i];
+        double queries = a->plan.n < FKV_ATTENTION_QUERIES ? a->plan.n : FKV_ATTENTION_QUERIES;
+        pairs += queries * (double)(r->segments * fkv_capture_recording(a->capture, r->recording)->n_tokens) / 2;
+    }
+    return pairs * heads * info->head_dim * 4 * (FKV_RATIO_STEPS + 1) / (20e9 * omp_get_max_threads());
+}
+
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
     struct fkv_ratio_table table = {0};
     double *attention[2] = {NULL};
@@ -182,6 +196,10 @@ int fkv_command_gamma(int argc, char **argv) {
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = check(&a, &o, &err);
+    if (!status) {
+        bool attention = o.choice.objective == FKV_OBJECTIVE_ATTENTION;
+        status = fkv_analysis_announce(&a, &o.cut, false, attention ? attention_seconds(&a) : 0, &err);
+    }
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     return status ? fkv_command_failed("gamma", &err) : 0;

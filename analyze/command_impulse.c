@@ -12,7 +12,7 @@
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"
 
-enum { MOST_RATIOS = 8, DEFAULT_SINKS = 4, PATH = 4096 };
+enum { MOST_RATIOS = 16, DEFAULT_SINKS = 4, PATH = 4096 };
 
 struct options {
     struct fkv_common_options common;

@@ -3,18 +3,21 @@
 #include <stdlib.h>
 
 #include "analyze/command.h"
+#include "kernels/base/host.h"
 #include "kernels/base/json.h"
 
 struct options {
     struct fkv_common_options common;
     const char **captures; /* [count]; owned */
     int count;
+    bool dry_run;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
+    case 'n': o->dry_run = true; break;
     case ARGP_KEY_ARG: o->captures[o->count++] = arg; break;
     case ARGP_KEY_END:
         if (!o->count) argp_error(state, "CAPTURE is missing");
@@ -32,10 +35,12 @@ static const char doc[] =
     "--out is a new folder.\n\n"
     "Example:\n"
     "  freqkv-analyze merge shard-0 shard-1 --out whole\n\n"
-    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens.";
+    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens; with --dry-run recordings, tokens, disk_bytes, disk_free.";
+
+static const struct argp_option options_list[] = {{"dry-run", 'n', NULL, 0, "only say what the run needs", 0}, {0}};
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}};
-static const struct argp parser = {NULL, parse, "CAPTURE... --out CAPTURE", doc, children, NULL, NULL};
+static const struct argp parser = {options_list, parse, "CAPTURE... --out CAPTURE", doc, children, NULL, NULL};
 
 static int report(const struct options *o, struct fkv_error *err) {
     struct fkv_capture *merged;
@@ -58,15 +63,56 @@ static int report(const struct options *o, struct fkv_error *err) {
     return status;
 }
 
+struct needs {
+    int64_t recordings, tokens, bytes, free;
+};
+
+/* What is there to copy; refuses what the disk cannot hold. */
+static int add_up(const struct options *o, struct needs *needs, struct fkv_error *err) {
+    char wanted[16], present[16];
+    for (int i = 0; i < o->count; i++) {
+        struct fkv_capture *c;
+        if (fkv_capture_open(o->captures[i], &c, err)) return FKV_FAILED;
+        needs->recordings += fkv_capture_count(c);
+        for (int32_t k = 0; k < fkv_capture_count(c); k++) needs->tokens += fkv_capture_recording(c, k)->n_tokens;
+        needs->bytes += fkv_capture_file_bytes(c);
+        fkv_capture_close(c);
+    }
+    if (fkv_host_disk_free(o->common.out, &needs->free, err)) return FKV_FAILED;
+    if (needs->bytes <= needs->free) return FKV_OK;
+    fkv_format_bytes(wanted, needs->bytes);
+    fkv_format_bytes(present, needs->free);
+    return fkv_fail(err, "%s: the recordings need %s on disk, and %s are free", o->common.out, wanted, present);
+}
+
+static int announce(const struct options *o, struct fkv_error *err) {
+    struct needs needs = {0};
+    char wanted[16], present[16];
+    FILE *to = o->dry_run ? stdout : stderr;
+    if (add_up(o, &needs, err)) return FKV_FAILED;
+    fkv_format_bytes(wanted, needs.bytes);
+    fkv_format_bytes(present, needs.free);
+    if (o->dry_run && o->common.json)
+        return fkv_json_print(json_pack("{s:I, s:I, s:I, s:I}", "recordings", (json_int_t)needs.recordings, "tokens",
+                                        (json_int_t)needs.tokens, "disk_bytes", (json_int_t)needs.bytes, "disk_free",
+                                        (json_int_t)needs.free),
+                              err);
+    if (o->dry_run || !o->common.quiet)
+        fprintf(to, "%lld recordings, %lld tokens; %s of %s on disk\n", (long long)needs.recordings,
+                (long long)needs.tokens, wanted, present);
+    return FKV_OK;
+}
+
 int fkv_command_merge(int argc, char **argv) {
     struct options o = {.captures = calloc((size_t)argc, sizeof *o.captures)};
     struct fkv_error err = {0};
     int status = o.captures ? FKV_OK : fkv_fail(&err, "out of memory");
     if (!status) {
         argp_parse(&parser, argc, argv, 0, NULL, &o);
-        status = fkv_capture_merge(o.captures, o.count, o.common.out, &err);
+        status = announce(&o, &err);
     }
-    if (!status) status = report(&o, &err);
+    if (!status && !o.dry_run) status = fkv_capture_merge(o.captures, o.count, o.common.out, &err);
+    if (!status && !o.dry_run) status = report(&o, &err);
     free(o.captures);
     return status ? fkv_command_failed("merge", &err) : 0;
 }

@@ -42,7 +42,8 @@ static const char doc[] =
     "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, standard_error "
     "(documents, bootstrap or segments), null (permute, expected or none), states: [{state, layers: [{layer, dc_share (of all "
     "energy), low_eighth, low_quarter, low_half (share of the lowest coefficients in the energy without DC), "
-    "null_low_eighth, null_low_quarter, null_low_half (of permuted tokens)}]}]. What does not exist is null.";
+    "null_low_eighth, null_low_quarter, null_low_half (of permuted tokens)}]}]. What does not exist is null."
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"null", 'N', "KIND", 0,
@@ -72,6 +73,7 @@ int fkv_command_spectrum(int argc, char **argv) {
     char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, o.null, command, &err);
+    if (!status) status = fkv_analysis_announce(&a, &o.cut, o.null, 0, &err);
     if (!status && !o.cut.dry_run) {
         status = fkv_analysis_start(&a, &o.cut, "spectrum", &err);
         if (!status) status = fkv_analysis_measure(&a, &o.cut, o.null, &err);

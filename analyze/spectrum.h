@@ -25,6 +25,9 @@ struct fkv_measurement {
 int fkv_spectrum_measure(struct fkv_measurement *m, enum fkv_state state, struct fkv_spectrum *out,
                          struct fkv_error *err);
 
+/* About how long that will take, from one segment of one layer. */
+int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds, struct fkv_error *err);
+
 /* The part of the above for captures of sums; *s is prepared: sizes set, memory there. */
 int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s, struct fkv_error *err);
 

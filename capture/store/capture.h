@@ -130,6 +130,7 @@ int32_t fkv_capture_count(const struct fkv_capture *c); /* recordings */
 const struct fkv_recording *fkv_capture_recording(const struct fkv_capture *c, int32_t index);
 int32_t fkv_capture_heads(const struct fkv_capture *c, enum fkv_state state); /* on axis 1 */
 const char *fkv_capture_path(const struct fkv_capture *c);
+int64_t fkv_capture_file_bytes(const struct fkv_capture *c); /* of its recordings' files */
 /* SHA-256 over what decides the contents (model, options, layers, heads, texts, offsets): the capture's identity in provenance. A user's own file
  * without text hashes counts with its size and time of change. */
 const char *fkv_capture_sha256(const struct fkv_capture *c);

@@ -322,6 +322,14 @@ int32_t fkv_capture_heads(const struct fkv_capture *c, enum fkv_state state) {
     return fkv_schema_heads(&c->info, state);
 }
 const char *fkv_capture_path(const struct fkv_capture *c) { return c->path; }
+int64_t fkv_capture_file_bytes(const struct fkv_capture *c) {
+    int64_t bytes = 0;
+    struct stat file;
+    for (int32_t i = 0; i < c->count; i++)
+        if ((i == 0 || strcmp(c->entries[i].file, c->entries[i - 1].file)) && !stat(c->entries[i].file, &file))
+            bytes += file.st_size;
+    return bytes;
+}
 const char *fkv_capture_sha256(const struct fkv_capture *c) { return c->sha256; }
 const char *fkv_capture_own_file(const struct fkv_capture *c, int32_t index) {
     return c->entries[index].whole_file ? c->entries[index].file : NULL;

@@ -88,6 +88,8 @@ def statuses(t):
                   ['--compute', 'f64'], ['--cache-dtype', 'int8'], ['--token-dtype', 'int32'], ['--protocol', 'stride'], ['--rescale', 'no'], ['stray']):
         t.ends('ppl ' + ' '.join(wrong), 2, *ppl, *wrong)
     t.ends('ppl --out of nothing', 1, *ppl, '--out', '')
+    nine = t.object('impulse at nine ratios', 'freqkv-analyze', 'impulse', '--window', '128', '--gamma', '0.1:0.9:0.1', '--rounds', '2', '--out', t.path('impulse'))
+    check('impulse at nine ratios', [x['gamma'] for x in nine.get('ratios', [])] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], nine)
     for command in (ppl, [*ppl, '--json'], ['freqkv-replay', 'tokens', *engine], ['freqkv-replay', 'generate', '--model', t.model, '--prompt', 'The', '--tokens', '3'],
                     ['freqkv-analyze', 'impulse', '--window', '64', '--out', t.path('full')],
                     ['freqkv-capture', *engine, '--max-tokens', '100', '--max-documents', '1', '--out', t.path('full-capture')]):
@@ -144,16 +146,22 @@ def needs(t, capture):
                     ['freqkv-replay', 'ppl', *engine, '--policy', 'freqkv', '--window', '64', '--baseline', 'full', '--out', out],
                     ['freqkv-replay', 'ppl', *engine, '--policy', 'freqkv', '--window', '64', '--sweep', 'gamma=0.1:0.9:0.1', '--out', out],
                     ['freqkv-replay', 'probe', *engine, '--filter', '0:0.5', '--out', out],
-                    ['freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out]):
+                    ['freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out],
+                    ['freqkv-analyze', 'spectrum', capture, '--out', out, '--length', '64'],
+                    ['freqkv-analyze', 'error', capture, '--out', out, '--length', '64', '--bounds'],
+                    ['freqkv-analyze', 'gamma', capture, '--out', out, '--length', '64', '--budget', '0.5']):
         name = ' '.join(command[:2]) + ' --dry-run'
         found = t.object(name + ' --json', *command, '--dry-run')
         for key, kind in NEEDS.items():
             check(f'{name} --json: {key}', type(found.get(key)) is kind and found[key] >= 0, found)
-        check(f'{name} --json: tokens', found.get('tokens', 0) > 0 or 'segments' in found, found)
+        check(f'{name} --json: tokens', found.get('tokens', 0) > 0, found)
         for option in ([], ['--quiet']):
             done = t.ends(name, 0, *command, '--dry-run', *option)
             check(f'{name} {option} says bytes and time', all(word in done.stdout for word in (b'memory', b'disk', b'iB', b'time')) and not done.stderr, done)
         check(name + ' writes nothing', not out.exists(), out)
+    found = t.object('merge --dry-run', 'freqkv-analyze', 'merge', capture, '--out', out, '--dry-run')
+    size = sum(os.path.getsize(path) for path in (capture / 'documents').iterdir())
+    check('merge --dry-run: what is there', found.get('disk_bytes') == size and found.get('recordings') == 3 and not out.exists(), found)
 
 
 def generation(t):
@@ -174,44 +182,40 @@ def brain(x):
 
 
 def own_files(t):
-    """Keys and values in one's own file, however it was written: the same spectrum."""
+    """Keys and values in one's own file, however it was written: the same energies. (`gamma` draws least and so is the quickest to ask.)"""
     rng = np.random.default_rng()
     layers, heads, tokens, dim = 2, 3, 200, 8
-    key, value = rng.standard_normal((2, layers, heads, tokens, dim)).astype(np.float32)
+    key, value = rng.standard_normal((2, layers, heads, tokens, dim)).cumsum(axis=-2).astype(np.float32)
     shape, reference = dict(n_layers=layers, n_kv_heads=heads, head_dim=dim), {}
 
     def put(place, k=key, v=value, **how):
         place.create_dataset('key', data=k, **how)
         place.create_dataset('value', data=v, **how)
 
-    def spectrum(name, fill, attributes=shape, words=None, **how):
+    def analyze(name, fill, attributes=shape, words=None, **how):
         path, out = t.path('own é.h5'), t.path('own findings')
         with h5py.File(path, 'w', **how) as f:
             f.attrs.update(attributes)
             fill(f)
-        command = ['freqkv-analyze', 'spectrum', path, '--out', out, '--length', '64', '--skip-sinks', '0', '--null', 'none']
+        command = ['freqkv-analyze', 'gamma', path, '--out', out, '--length', '64', '--skip-sinks', '0', '--budget', '0.25', '--quiet']
         if words:
             done = t.ends('own file: ' + name, 1, *command, '--json')
             check(f'own file: {name} is named', all(word in done.stderr.decode() for word in words), done)
             return
-        t.object('own file: ' + name, *command)
-        if not (out / 'results.h5').exists():
-            return
-        with h5py.File(out / 'results.h5') as f:
-            power = f['spectrum/key/power'][()]
-        expected = reference.setdefault('power', power)
-        check(f'own file: {name}: the same numbers', np.allclose(power, expected, rtol=0.03), np.abs(power / expected - 1).max())
+        lost = {state: loss['uniform'] for state, loss in t.object('own file: ' + name, *command).get('losses', {}).items()}
+        expected = reference.setdefault('lost', lost)
+        check(f'own file: {name}: the same numbers', lost and all(abs(lost[x] / expected[x] - 1) < 0.01 for x in lost), (lost, expected))
 
     for group in ('/', 'document', 'documents/000000', 'documents/a text, 1'):
-        spectrum('in ' + group, lambda f: put(f.require_group(group)))
+        analyze('in ' + group, lambda f: put(f.require_group(group)))
     for kind in (np.int32, np.uint8, np.uint64, np.float64, np.array, lambda x: np.array([x]), lambda x: np.array(x, '>i4')):
-        spectrum(f'sizes as {kind(1)!r}', lambda f: put(f), {name: kind(size) for name, size in shape.items()})
+        analyze(f'sizes as {kind(1)!r}', lambda f: put(f), {name: kind(size) for name, size in shape.items()})
     for kind in ('f8', 'f2', '>f4', '>f2', '>f8'):
-        spectrum('states as ' + kind, lambda f: put(f, key.astype(kind), value.astype(kind)))
+        analyze('states as ' + kind, lambda f: put(f, key.astype(kind), value.astype(kind)))
     for how in (dict(compression='gzip'), dict(compression='gzip', shuffle=True, fletcher32=True, chunks=(1, 1, 50, 8)), dict(chunks=(2, 2, 7, 3)), dict(maxshape=(None,) * 4)):
-        spectrum(f'stored with {how}', lambda f: put(f.create_group('documents/0'), **how))
+        analyze(f'stored with {how}', lambda f: put(f.create_group('documents/0'), **how))
     for how in (dict(track_order=True), dict(libver='latest'), dict(libver='earliest'), dict(userblock_size=512)):
-        spectrum(f'a file with {how}', lambda f: put(f.create_group('documents/0')), **how)
+        analyze(f'a file with {how}', lambda f: put(f.create_group('documents/0')), **how)
 
     def brains(where, word):
         def fill(f):
@@ -221,16 +225,16 @@ def own_files(t):
         return fill
 
     for word in ('bf16', 'bfloat16', np.bytes_('bf16'), np.array(['bf16'], dtype=h5py.string_dtype())):
-        spectrum(f'bf16 by {word!r} of each dataset', brains('datasets', word))
-        spectrum(f'bf16 by {word!r} of the file', brains('root', word))
+        analyze(f'bf16 by {word!r} of each dataset', brains('datasets', word))
+        analyze(f'bf16 by {word!r} of the file', brains('root', word))
     for word in ('float32', 'f32', 'torch.float32', '<f4'):
-        spectrum(f'dtype {word}', lambda f: put(f), {**shape, 'dtype': word})
-    spectrum('uint16 that nothing explains', lambda f: put(f, brain(key), brain(value)), words=['key', 'bf16', 'integers'])
-    spectrum('integers', lambda f: put(f, key.astype('i4'), value.astype('i4')), words=['key', 'integers'])
-    spectrum('half a head', lambda f: put(f), {**shape, 'n_kv_heads': 2.5}, words=['n_kv_heads', '2.5'])
-    spectrum('compressed with LZF', lambda f: put(f, compression='lzf'), words=['key', 'lzf', 'gzip'])
+        analyze(f'dtype {word}', lambda f: put(f), {**shape, 'dtype': word})
+    analyze('uint16 that nothing explains', lambda f: put(f, brain(key), brain(value)), words=['key', 'bf16', 'integers'])
+    analyze('integers', lambda f: put(f, key.astype('i4'), value.astype('i4')), words=['key', 'integers'])
+    analyze('half a head', lambda f: put(f), {**shape, 'n_kv_heads': 2.5}, words=['n_kv_heads', '2.5'])
+    analyze('compressed with LZF', lambda f: put(f, compression='lzf'), words=['key', 'lzf', 'gzip'])
     for name in shape:
-        spectrum('without ' + name, lambda f: put(f), {k: v for k, v in shape.items() if k != name}, words=[name])
+        analyze('without ' + name, lambda f: put(f), {k: v for k, v in shape.items() if k != name}, words=[name])
 
 
 def main():

@@ -130,7 +130,12 @@ static void a_dry_run_writes_nothing(void **state) {
     struct made m = two_texts();
     made_write(&m, path);
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--dry-run", NULL), 0);
-    assert_non_null(strstr(text_of(2), "3 segments of 60 tokens"));
+    assert_non_null(strstr(text_of(1), "3 segments of 60 tokens"));
+    assert_string_equal(text_of(2), "");
+    assert_int_equal(run(fkv_command_error, path, "--out", out, "--dry-run", "--json", "--quiet", NULL), 0);
+    json_t *object = object_of_stdout();
+    assert_int_equal(json_integer_value(json_object_get(object, "tokens")), 180);
+    json_decref(object);
     assert_int_equal(files_in(out), -1);
 }
 
