@@ -126,6 +126,7 @@ static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rou
         const char *const harmless[] = {"filter 0:1, key", "filter 0:1, value", "filter 0:1, both", "freqkv 1",
                                         "decompose 0.37: nothing"};
         assert_memory_equal(window->nll, window->untouched_nll, SCORE * sizeof(float));
+        for (int i = 0; i < SCORE; i++) assert_close(window->kl[i], 0, 0, 0);
         for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
             assert_arrays_close(window->nll + find(&p, harmless[i]) * SCORE, window->untouched_nll, SCORE, 2e-5, 0);
         double moved = 0;
