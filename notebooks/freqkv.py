@@ -161,6 +161,7 @@ def write_capture(
     trained_context=None,
     dtype='f16',
     append=False,
+    output_projection=None,
 ):
     """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what was written.
 
@@ -172,6 +173,8 @@ def write_capture(
     tokens, nll      [T] or [batch, T], optional.
     append           adds recordings to a file of the same model instead of making a new one.
     dtype            'f16' or 'f32'.
+    output_projection  of each layer the weights of o_proj [hidden, heads * head_dim], or the transformers model that has them; optional: what freqkv-analyze
+                     weighs values and attention's output by. Kept as /output_gram [layers, heads, head_dim, head_dim], W' W of each head's columns W.
     """
     key, value, is_cache = stack_layers(states)
     batch, layers, heads, length, head_dim = key.shape
@@ -192,6 +195,9 @@ def write_capture(
         attributes['trained_context'] = int(trained_context)
     if inv_freq is not None and 2 * len(inv_freq) == head_dim:
         attributes['inv_freq'] = np.asarray(inv_freq, np.float64)
+    gram = None if output_projection is None else output_gram(output_projection, layers, heads, head_dim)
+    if gram is not None:
+        attributes['n_heads'] = gram.shape[1]
     stored = {key_name: narrowed(key_name, key, dtype), 'value': narrowed('value', value, dtype)}
     columns = {
         'tokens': per_recording('tokens', tokens, batch, length, np.int32),
@@ -204,6 +210,10 @@ def write_capture(
                 f.attrs[field] = wanted
             elif not np.array_equal(f.attrs[field], wanted):
                 raise ValueError(f'{path}: {field}: expected {f.attrs[field]} as in the recordings before, found {wanted}')
+        if gram is not None and 'output_gram' not in f:
+            f['output_gram'] = gram
+        elif gram is not None and not np.allclose(f['output_gram'], gram, rtol=0, atol=1e-5 * np.abs(gram).max()):
+            raise ValueError(f'{path}: output_projection: expected that of the recordings before, found another')
         documents = f.require_group('documents')
         first = len(documents)
         for b in range(batch):
@@ -217,6 +227,28 @@ def write_capture(
     how = 'before RoPE (the rotation is undone)' if undone else 'after RoPE, as key_rotated' if rotated else 'before RoPE, as given'
     recordings = f'{batch} recording{"s" * (batch > 1)} of {length} tokens'
     return f'{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how}; stored as {dtype}.'
+
+
+def output_gram(projection, layers, kv_heads, head_dim):
+    """float32 [layers, heads, head_dim, head_dim] <- one o_proj [hidden, heads * head_dim] per layer, or a transformers model"""
+    if hasattr(projection, 'named_parameters'):
+        projection = [x for name, x in projection.named_parameters() if name.endswith('self_attn.o_proj.weight')]
+    if len(projection) != layers:
+        raise ValueError(f'output_projection: expected {layers}, one per layer, found {len(projection)}')
+    grams = []
+    for layer, w in enumerate(projection):
+        w = np.asarray(w.detach().to('cpu').float().numpy() if hasattr(w, 'detach') else w)
+        if w.ndim != 2 or not w.shape[1] or w.shape[1] % (kv_heads * head_dim):
+            raise ValueError(
+                f'output_projection: layer {layer}: expected [hidden, heads * {head_dim}], heads a multiple of {kv_heads}, found {list(w.shape)}'
+            )
+        if not np.isfinite(w).all():
+            raise ValueError(f'output_projection: layer {layer}: expected finite numbers')
+        w = w.astype(np.float32).reshape(len(w), -1, head_dim).transpose(1, 0, 2)
+        grams.append(w.transpose(0, 2, 1) @ w)
+    if any(gram.shape != grams[0].shape for gram in grams):
+        raise ValueError('output_projection: expected as many heads in every layer')
+    return np.stack(grams)
 
 
 def per_recording(name, x, batch, length, dtype):

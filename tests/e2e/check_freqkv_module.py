@@ -125,6 +125,46 @@ def check_writing(work):
     check('bf16 is read', np.allclose(freqkv.load_capture(path)[1][0]['key'], value[:, 0], rtol=2**-7, atol=1e-38))
 
 
+class Model:
+    """of transformers: parameters by name, in the order of its layers"""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def named_parameters(self):
+        yield 'model.embed_tokens.weight', np.zeros((5, 5))
+        for layer, w in enumerate(self.weights):
+            yield f'model.layers.{layer}.self_attn.o_proj.weight', w
+
+
+def check_projection(work):
+    """What a head's columns of o_proj make of the length of a vector is what /output_gram says."""
+    random = np.random.default_rng()
+    layers, kv_heads, heads, length, head_dim, hidden = 2, 2, 6, 30, 4, 11
+    pairs = list(random.standard_normal((layers, 2, kv_heads, length, head_dim)))
+    weights = list(random.standard_normal((layers, hidden, heads * head_dim)))
+    d = random.standard_normal((heads, head_dim))
+    path = os.path.join(work, 'projection.h5')
+    for kind, given in (('arrays', weights), ('a model', Model(weights))):
+        freqkv.write_capture(path, pairs, rotated=False, output_projection=given)
+        with h5py.File(path) as f:
+            gram, all_heads = f['output_gram'][:], f.attrs['n_heads']
+        found = np.einsum('hc,lhcd,hd->lh', d, gram, d)
+        wanted = [[np.sum((w[:, h * head_dim : (h + 1) * head_dim] @ d[h]) ** 2) for h in range(heads)] for w in weights]
+        check(f'output projection of {kind}', gram.dtype == np.float32 and all_heads == heads and np.allclose(found, wanted, rtol=1e-5))
+    freqkv.write_capture(path, pairs, rotated=False, append=True)  # it is there already
+    freqkv.write_capture(path, pairs, rotated=False, append=True, output_projection=weights)
+    freqkv.run('analyze', 'spectrum', path, '--length', 16, '--out', path + '-findings')
+    for words, given in (
+        ('expected that of the recordings before', [2 * w for w in weights]),
+        ('expected 2, one per layer, found 1', weights[:1]),
+        ('layer 1: expected [hidden, heads * 4]', [weights[0], weights[1][:, 1:]]),
+        ('expected finite', [weights[0], weights[1] * np.nan]),
+        ('as many heads', [weights[0], weights[1][:, : kv_heads * head_dim]]),
+    ):
+        refused(f'output projection: {words}', words, freqkv.write_capture, path, pairs, rotated=False, append=True, output_projection=given)
+
+
 def check_tools(work, args):
     """A capture read, written again and analyzed gives the same spectra; a run's rows give its mean."""
     ours, copy = os.path.join(work, 'ours'), os.path.join(work, 'copy.h5')
@@ -211,6 +251,7 @@ def main():
     check_frequencies()
     with tempfile.TemporaryDirectory() as work:
         check_writing(work)
+        check_projection(work)
         check_tools(work, args)
     sys.exit(failed > 0)
 
