@@ -182,6 +182,28 @@ static void findings_of_another_capture_or_cut_are_not_mixed(void **state) {
     fkv_spectrum_free(&s);
 }
 
+/* What no command writes, under a name of ours: NaN has no integer. */
+static void a_cut_that_is_no_number_is_refused(void **state) {
+    (void)state;
+    static const int32_t lengths[2] = {N, 0};
+    static const struct fkv_segment_plan cut = {.n = N};
+    const struct fkv_results_intent intent = {folder, "error", "abc123", N, 4};
+    const struct fkv_results_column column = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
+    struct fkv_provenance p = provenance;
+    struct fkv_h5_writer *w;
+    struct fkv_error err;
+    p.capture_sha256 = "abc123";
+    const struct fkv_results_link link = {&p, &cut, 1, &column};
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err), err);
+    assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err), err);
+    assert_ok(fkv_h5_put_string(w, "/spectrum", "version", "0", &err), err);
+    assert_ok(fkv_h5_put_double(w, "/", "segment_length", NAN, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_refused(fkv_results_check(&intent, &err), err, "segment_length of /: expected an integer, found nan");
+    assert_refused(fkv_results_write_link(folder, &link, &err), err, "segment_length: expected an integer, found nan");
+}
+
 static void foreign_files_are_never_replaced(void **state) {
     (void)state;
     struct fkv_error err;
@@ -267,6 +289,7 @@ int main(void) {
         TEST(ratios_live_beside_the_others),
         TEST(both_commands_live_in_one_file_in_any_order_and_again),
         TEST(findings_of_another_capture_or_cut_are_not_mixed),
+        TEST(a_cut_that_is_no_number_is_refused),
         TEST(foreign_files_are_never_replaced),
         TEST(a_leftover_of_a_killed_run_is_no_obstacle),
         TEST(csv_rows_hold_the_numbers_of_the_bands),
