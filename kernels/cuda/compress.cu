@@ -7,7 +7,7 @@
  * 4.8 reached by a copy, 60 TFLOP/s float32, about 400 TF32, about 790 bf16). Arithmetic, not measurement:
  *   floor     2.1 GB read, 1.1 GB written                                                          0.75 ms
  *   fused     the same bytes, but 8-byte pieces of 32-byte sectors: 8.6 GB from the second-level cache; 11 units of 131 KB through
- *             shared memory per block and 90 multiply-adds per complex number, neither fully overlapped       3 to 4 ms
+ *             shared memory per block and 90 multiply-adds per complex number, neither fully overlapped       4 to 5 ms
  *   fft       29 GB to and from memory where slabs do not stay in the second-level cache           6 to 7 ms
  *   product   n L = 8.4 million FLOP per channel: 2.2 TFLOP once as TF32                           5.8 ms; 9.4 ms as three bf16 products; 40 ms in float32
  *

@@ -13,8 +13,9 @@ enum {
 
 /* One factor p of a length: m butterflies in each of length / (p m) runs. */
 struct fkv_cuda_pass {
-    int32_t p, m;
-    const float2 *turns; /* [p - 1][m]: exp(-2 pi i q k / (p m)), k = 1 .. p - 1 */
+    int32_t p, m, stride; /* stride: m in padded rows */
+    uint32_t inverse;     /* ceil(2^32 / m): numbers up to 2^16 are divided by m >= 2 with it, exactly */
+    const float2 *turns;  /* [p - 1][m]: exp(-2 pi i q k / (p m)), k = 1 .. p - 1 */
 };
 
 struct fkv_cuda_transform {

@@ -8,8 +8,8 @@
  * sector once and the second-level cache four times.
  * Threads: 512 for a block that has a multiprocessor to itself, 256 where two share one, 128 registers each. Radix 31 has 528 butterflies for four columns of 4092, so a
  * second round of 16; 544 threads would leave 96 registers (five warps on a quarter of them), where it spills throughout.
- * Banks: rows of 32 bytes at an odd distance, as in a last pass of odd radix, do not collide; where the last radix is even, every 16th row is followed by
- * an empty one. */
+ * Banks: rows of 32 bytes at an odd distance, as in a last pass of odd radix, do not collide; where the last radix is 16, every 16th row is followed by
+ * an empty one. Then every m but the last, which is 1, is a multiple of 16, so that the numbers of a butterfly lie at equal distances all the same. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 static const int32_t LEAST_THREADS = 64;
 enum {
     LARGEST_TURNED = 23,
-    PADDED = 4 /* an empty row after 1 << PADDED rows */
+    PADDED = 4 /* an empty row after 1 << PADDED rows, which is a last radix of 16 */
 };
 
 /* ---- passes ---- */
@@ -45,7 +45,12 @@ static bool factorise(struct fkv_cuda_transform *t) {
                 t->pass[at].p = found[i];
                 t->pass[at++].m = m;
             }
-    t->padding = t->passes && t->pass[t->passes - 1].p % 2 == 0 ? PADDED : 31;
+    t->padding = t->passes && t->pass[t->passes - 1].p == 1 << PADDED ? PADDED : 31;
+    for (int32_t i = 0; i < t->passes; i++) {
+        struct fkv_cuda_pass *pass = &t->pass[i];
+        pass->stride = pass->m + (pass->m >> t->padding);
+        pass->inverse = (uint32_t)((((uint64_t)1 << 32) + (uint64_t)pass->m - 1) / (uint64_t)pass->m);
+    }
     return true;
 }
 
