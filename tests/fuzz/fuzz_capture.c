@@ -80,6 +80,8 @@ static void write_file(struct choices *c) {
                                            {"options", TEXT, 0, 0, "{}"}};
     hid_t file = create_file(c);
     put_attributes(c, file, attributes, sizeof attributes / sizeof *attributes);
+    const hsize_t gram[4] = {layers, heads * group_size, head_dim, head_dim};
+    put_dataset(c, file, "output_gram", H5T_IEEE_F32LE, 4, gram, 0, 100);
     switch (choose(c) & 3) {
     case 0: put_document(c, file, "/document"); break;
     case 1: put_document(c, file, "/"); break;
@@ -123,6 +125,21 @@ static void read_states(struct fkv_capture *c, int32_t index) {
     }
 }
 
+/* What is read is finite, and no square of a length negative. */
+static void read_gram(struct fkv_capture *c) {
+    struct fkv_error err;
+    const struct fkv_capture_info *info = fkv_capture_info(c);
+    const size_t d = (size_t)info->head_dim, size = (size_t)fkv_capture_heads(c, FKV_STATE_QUERY) * d * d;
+    if (!fkv_capture_output_gram(c) || size > MOST_ELEMENTS) return;
+    float *gram = malloc(size * sizeof *gram);
+    if (!gram) abort();
+    for (int32_t layer = 0; layer < info->layer_count && layer < 4; layer++)
+        if (fkv_capture_read_output_gram(c, layer, gram, &err) == FKV_OK)
+            for (size_t i = 0; i < size; i++)
+                if (!isfinite(gram[i]) || (i / d % d == i % d && gram[i] < 0)) abort();
+    free(gram);
+}
+
 static void read_all(void) {
     struct fkv_error err;
     struct fkv_capture *c;
@@ -142,6 +159,7 @@ static void read_all(void) {
         free(row);
         read_states(c, i);
     }
+    read_gram(c);
     if (fkv_capture_info_compare(fkv_capture_info(c), fkv_capture_info(c), path, &err)) abort();
     fkv_capture_close(c);
 }
