@@ -38,7 +38,7 @@ static json_t *rows(const struct fkv_ratio_table *t, bool retained) {
 
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
-/* Every text with a segment, once; a user's own file need not know its texts. */
+/* Every text with a segment, once; a user's own file need not know its texts, nor call them by hashes. */
 static json_t *texts(struct fkv_capture *capture, const struct fkv_segment_plan *plan) {
     const char **hashes = malloc((size_t)(plan->recordings + 1) * sizeof *hashes);
     if (!hashes) return NULL;
@@ -47,7 +47,7 @@ static json_t *texts(struct fkv_capture *capture, const struct fkv_segment_plan 
         hashes[i] = fkv_capture_recording(capture, plan->recording[i].recording)->text_sha256;
     qsort(hashes, (size_t)plan->recordings, sizeof *hashes, by_text);
     for (int32_t i = 0; i < plan->recordings; i++)
-        if (hashes[i][0] && (!i || strcmp(hashes[i], hashes[i - 1])))
+        if (strlen(hashes[i]) == sizeof(fkv_sha256_hex) - 1 && (!i || strcmp(hashes[i], hashes[i - 1])))
             json_array_append_new(list, json_string(hashes[i]));
     free(hashes);
     return list;

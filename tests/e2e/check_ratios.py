@@ -185,6 +185,24 @@ def check_replay(checks, tools, model, text, out, work):
         checks.that("compressions", np.array_equal(found, want), f"{found.tolist()}, expected {want.tolist()}")
 
 
+def check_own_file(checks, tools, model, text, path, work):
+    """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl takes the table all the same."""
+    own, out = os.path.join(work, "own.h5"), os.path.join(work, "own-ratios")
+    states = Capture(path).recordings[0][2]
+    with h5py.File(own, "w") as f:
+        f.attrs.update(n_layers=6, n_kv_heads=2, head_dim=32, trained_context=204)
+        group = f.create_group("documents/000000")
+        group.attrs["text_sha256"] = "chapter one"
+        for name in ("key", "value"):
+            group[name] = states[name]
+    tools.run("freqkv-analyze", "gamma", own, "--out", out, "--budget", "0.5", "--quiet")
+    checks.about("gamma of one's own file")
+    checks.that("no texts", json.load(open(os.path.join(out, "gamma.json")))["text_sha256"] == [], "texts")
+    shown = tools.run("freqkv-replay", "ppl", "--model", model, "--text", text, "--tokens", "300", "--policy", "freqkv", "--gamma",
+                      f"@{out}/gamma.json", "--json", "--quiet")
+    checks.that("window", shown["window"] == 204, shown)
+
+
 def check_bounds(checks, tools, path, n, work):
     out, gammas = os.path.join(work, "bounds"), [0.2, 0.5, 0.8]
     tools.run("freqkv-analyze", "error", path, "--out", out, "--length", n, "--gamma", "0.2,0.5,0.8", "--bounds", "--quiet")
@@ -259,6 +277,7 @@ def main():
         checks.that("same ratios", both[0]["gamma"] == both[1]["gamma"], both[1]["gamma"])
         check_attention(checks, tools, args.model, path, 200, work)
         check_replay(checks, tools, args.model, args.text, out, work)
+        check_own_file(checks, tools, args.model, args.text, path, work)
         check_bounds(checks, tools, path, 99, work)
         check_impulse(checks, tools, work)
         checks.about(None)
