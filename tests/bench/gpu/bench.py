@@ -134,6 +134,7 @@ def main():
     parser.add_argument("--unit", type=int, default=4096, help="window and unit of lengths; smaller to try the benchmark itself")
     a = parser.parse_args()
     a.started = time.monotonic()
+    os.environ.setdefault("FKV_CUDA_MODULE", str(a.build.resolve() / "bin/freqkv-cuda.so"))  # programs look beside themselves otherwise
     a.out.mkdir(parents=True, exist_ok=True)
     sys.exit(not all([bench(a, model) for model in a.models]))
 
