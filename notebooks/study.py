@@ -165,11 +165,11 @@ def per_head(study):
         found = study.analyze(f'tables/{step}', 'gamma', chosen, '--budget', gamma, '--objective', objective, '--window', study.window)
         _, uniform = study.ppl(f'freqkv-{gamma}', '--policy', 'freqkv', '--gamma', gamma)
         _, run = study.ppl(f'table-{step}', '--policy', 'freqkv', '--gamma', '@' + study.at('tables', step, 'gamma.json'))
-        lost = found['losses']['objective']
-        rows.append([objective, gamma, f'{found["least"]:.2f} to {found["largest"]:.2f}', f'{100 * (lost["table"] / lost["uniform"] - 1):+.1f}%',
-                     with_interval(paired(run)), with_interval(paired(run, uniform))])
+        gains = [found['losses'].get(name) for name in ('objective', 'objective_projected')]
+        rows.append([objective, gamma, f'{found["least"]:.2f} to {found["largest"]:.2f}',
+                     *(f'{100 * (x["table"] / x["uniform"] - 1):+.1f}%' if x else '' for x in gains), with_interval(paired(run)), with_interval(paired(run, uniform))])
     table(f'{study.name}: a ratio per head, chosen on other passages, against one ratio at equal mean L (nats per token)',
-          ['objective', 'mean ratio', 'ratios', 'its objective', 'damage', 'damage less that of uniform'], rows)
+          ['objective', 'mean ratio', 'ratios', 'its objective', 'projected', 'damage', 'damage less that of uniform'], rows)
 
 
 def policies(study):
