@@ -10,8 +10,7 @@
  * belong to the query head, G = W' W as the capture keeps it. Channels that W_O does not read then do not count. It is each head's own part of what W_O adds up;
  * that errors of several heads may cancel there, no number per head can show.
  *
- * Attention itself is the kernels' (append, attend): they rotate keys and queries by the
- * capture's inv_freq, and they do the same on a device.
+ * Attention itself is the kernels' (append, attend): they rotate keys and queries by the capture's inv_freq, and they do the same on a device.
  *
  * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries over the recording so far, which dominates: 4 * 256 * tokens * head_dim
  * flops per query head. Scoring only the segment and adding the exact rest was dropped: the softmax joins them, and the rest is usually short. */
