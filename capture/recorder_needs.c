@@ -13,14 +13,17 @@ enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64, RING_BYTES = 
 static const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
 
 /* Counts one document's recordings. */
-static void count_document(const struct fkv_recorder *r, int64_t tokens, struct fkv_recorder_needs *needs) {
+static void count_document(const struct fkv_recorder *r, const struct fkv_document *document,
+                           struct fkv_recorder_needs *needs) {
     needs->documents++;
-    for (int64_t left = tokens; left >= 2; left -= r->options.max_tokens) {
+    for (int64_t left = (int64_t)document->count; left >= 2; left -= r->options.max_tokens) {
         int64_t n = left < r->options.max_tokens ? left : r->options.max_tokens;
         needs->recordings++;
         needs->tokens += n;
         needs->disk_bytes += fkv_capture_bytes(&r->info, n, r->options.length);
-        if (n > needs->longest) needs->longest = n;
+        if (n <= needs->longest) continue;
+        needs->longest = n;
+        snprintf(needs->longest_name, sizeof needs->longest_name, "%s", document->name);
     }
 }
 
@@ -34,7 +37,7 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
         struct fkv_document document;
         status = fkv_documents_next(documents, &document, &more, err);
         if (status || !more) break;
-        if (seen++ % r->options.shards == r->options.shard) count_document(r, (int64_t)document.count, needs);
+        if (seen++ % r->options.shards == r->options.shard) count_document(r, &document, needs);
         fkv_document_free(&document);
     }
     needs->exact = !more;
@@ -161,9 +164,11 @@ int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_n
         return fkv_fail(err, "expected documents, found none");
     }
     if (o->spectra_only && needs->exact && needs->longest < (int64_t)o->skip_sinks + o->length)
-        return fkv_fail(err,
-                        "no segment: --length %d after the first %d tokens, but the longest recording has %lld tokens",
-                        o->length, o->skip_sinks, (long long)needs->longest);
+        return fkv_fail(
+            err,
+            "no segment: --length %d after the first %d tokens, but the longest recording, \"%s\", has %lld "
+            "tokens",
+            o->length, o->skip_sinks, needs->longest_name, (long long)needs->longest);
     if (needs->disk_bytes > needs->disk_free) {
         fkv_format_bytes(need, needs->disk_bytes);
         fkv_format_bytes(have, needs->disk_free);

@@ -343,7 +343,7 @@ static void what_cannot_be_is_refused_before_the_run(void **state) {
     assert_refused(run(&o, &s, &err), err, "no segment: --length 697 after the first 4 tokens");
     o.max_tokens = 2000;
     o.length = 1400;
-    assert_refused(run(&o, &s, &err), err, "the longest recording has 1401 tokens");
+    assert_refused(run(&o, &s, &err), err, "the longest recording, \"text0.bin\", has 1401 tokens");
     o = defaults(in_base("small"));
     assert_int_equal(mkdir(o.out, 0777), 0);
     if (mount("tmpfs", o.out, "tmpfs", 0, "size=64k")) {
