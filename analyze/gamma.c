@@ -143,10 +143,11 @@ static void conclude(struct fkv_ratio_table *t) {
     for (int32_t i = 0; i < heads; i++) {
         t->gamma[i] = (double)t->parts[i] / K;
         t->retained[i] = coefficients(t->parts[i], slots);
-        t->mean += t->gamma[i] / heads;
+        t->mean += t->gamma[i]; /* multiples of 1/64: the sum is exact */
         t->mean_retained += (double)t->retained[i] / heads;
         t->least = fmin(t->least, t->gamma[i]), t->largest = fmax(t->largest, t->gamma[i]);
     }
+    t->mean /= heads;
     for (int32_t i = 0; i < heads; i++) squares += (t->gamma[i] - t->mean) * (t->gamma[i] - t->mean);
     t->deviation = sqrt(squares / heads);
     for (int i = 0; i < t->losses; i++)

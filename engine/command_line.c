@@ -233,10 +233,29 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_en
     return fkv_documents_open(&options, engine->tokenizer, out, err);
 }
 
+/* One argument, in quotes where a shell would read it otherwise. */
+static void put_argument(FILE *f, const char *text) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
+    if (*text && !text[strspn(text, plain)]) {
+        fputs(text, f);
+        return;
+    }
+    fputc('\'', f);
+    for (; *text; text++) fputs(*text == '\'' ? "'\\''" : (char[]){*text, 0}, f);
+    fputc('\'', f);
+}
+
 void fkv_join_arguments(int argc, char **argv, char *out, size_t room) {
-    size_t at = 0;
-    for (int i = 0; i < argc && at < room; i++)
-        at += (size_t)snprintf(out + at, room - at, "%s%s", i ? " " : "", argv[i]);
+    FILE *f = fmemopen(out, room, "w");
+    *out = 0;
+    if (!f) return;
+    fputs(argv[0], f); /* "freqkv-replay ppl" is two words */
+    for (int i = 1; i < argc; i++) {
+        fputc(' ', f);
+        put_argument(f, argv[i]);
+    }
+    fclose(f);
+    out[room - 1] = 0;
 }
 
 int fkv_tool_failed(const char *tool, const struct fkv_error *err) {

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,15 @@ def generation(t):
     t.ends('generate over a file', 1, 'freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out)
 
 
+def provenance(t):
+    """A run and a probe say which command made them, as a shell takes it back."""
+    for command, out in ((['ppl', '--tokens', '60'], "a run, it's 'mine' é.h5"), (['probe', '--prefix', '40', '--score', '8', '--filter', '0:0.5'], 'a probe & $HOME.h5')):
+        arguments = [*command, '--model', str(t.model), '--text', str(t.text), '--out', str(t.path(out)), '--quiet']
+        t.ends('out ' + out, 0, 'freqkv-replay', *arguments)
+        with h5py.File(t.work / out) as f:
+            check(f'{command[0]}: the command', shlex.split(f.attrs['command']) == ['freqkv-replay', *arguments], f.attrs['command'])
+
+
 def brain(x):
     return (x.view(np.uint32) >> 16).astype(np.uint16)
 
@@ -202,7 +212,10 @@ def own_files(t):
             done = t.ends('own file: ' + name, 1, *command, '--json')
             check(f'own file: {name} is named', all(word in done.stderr.decode() for word in words), done)
             return
-        lost = {state: loss['uniform'] for state, loss in t.object('own file: ' + name, *command).get('losses', {}).items()}
+        found = t.object('own file: ' + name, *command)
+        mean = np.mean(found.get('gamma', [1]))
+        check(f'own file: {name}: the mean is that of the table, and within the budget', found.get('mean_gamma') == mean <= 0.25, (found.get('mean_gamma'), mean))
+        lost = {state: loss['uniform'] for state, loss in found.get('losses', {}).items()}
         expected = reference.setdefault('lost', lost)
         check(f'own file: {name}: the same numbers', lost and all(abs(lost[x] / expected[x] - 1) < 0.01 for x in lost), (lost, expected))
 
@@ -250,6 +263,7 @@ def main():
         lists(t)
         needs(t, work / 'capture of several')
         generation(t)
+        provenance(t)
         own_files(t)
     finally:
         shutil.rmtree(work, ignore_errors=True)
