@@ -47,7 +47,8 @@ static const char doc[] =
     "NAME is the file's name without its ending. Figures are written as PNG and SVG into the folder --out, with their numbers as CSV; runs_sources.csv and NAME_sources.csv name model and texts with their hashes. Running again replaces them; files that "
     "freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
-    "  freqkv-replay ppl --model M --text book.txt --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
+    "  freqkv-replay ppl --model M --text book.txt --policy freqkv --window 512 \\\n"
+    "      --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
     "  freqkv-analyze plot runs/*.h5 --out figures\n"
     "  freqkv-analyze plot probe.h5 --out figures --json\n\n"
     "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures).";

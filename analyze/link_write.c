@@ -271,7 +271,8 @@ static void print_sweep(const struct fkv_link_sweep *s) {
                outcome_at(s, FKV_OUTCOME_NLL, p).estimate);
         struct fkv_interval delta = outcome_at(s, FKV_OUTCOME_DELTA, p);
         if (isfinite(delta.estimate))
-            printf("   %8.4f [%.4f, %.4f]\n", delta.estimate, delta.low, delta.high);
+            printf(isfinite(delta.low + delta.high) ? "   %8.4f [%.4f, %.4f]\n" : "   %8.4f\n", delta.estimate,
+                   delta.low, delta.high);
         else
             printf("          -\n");
     }

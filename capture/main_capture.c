@@ -26,7 +26,8 @@ static const char before[] =
     "\n"
     "Example:\n"
     "  freqkv-capture --model Llama-3.2-1B --text books/ --out books.capture\n"
-    "  python3 -c \"import h5py; print(h5py.File('books.capture/capture.h5')['documents/000000/key'])\"\n"
+    "  python3 -c \"import h5py; f = h5py.File('books.capture/capture.h5'); \\\n"
+    "      print(f['documents/000000/key'])\"\n"
     "\n"
     "--json prints capture, model, documents, recordings, recordings_there (found whole by --resume), tokens, "
     "tokens_left_out, segments, segment_tokens_left_out, beyond_trained_context, mean_nll (nats), seconds, "
@@ -178,8 +179,9 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
     fkv_format_bytes(ring, n->ring_bytes);
     fkv_format_bytes(weights, n->weight_bytes);
     format_seconds(time, n->seconds);
-    fprintf(to, "texts    %s%lld documents, %lld recordings, %lld tokens", about, (long long)n->documents,
-            (long long)n->recordings, (long long)n->tokens);
+    fprintf(to, "texts    %s%lld document%s, %lld recording%s, %lld tokens", about, (long long)n->documents,
+            n->documents == 1 ? "" : "s", (long long)n->recordings, n->recordings == 1 ? "" : "s",
+            (long long)n->tokens);
     if (n->recordings_there) fprintf(to, " (%lld recordings are there)", (long long)n->recordings_there);
     fprintf(to, "\ndisk     %s%s of %s free\n", about, disk, free_disk);
     fprintf(to, "memory   %s of %s available (%s of it for states on their way to disk), and %s of weights mapped\n",

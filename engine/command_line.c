@@ -132,7 +132,7 @@ static const struct argp_option policy_options[] = {
     {0, 0, 0, 0, "Cache policy:", 4},
     {"policy", OPT_POLICY, "NAME", 0, "full (default), freqkv, local or streaming", 4},
     {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", 4},
-    {"sinks", OPT_SINKS, "S", 0, "first tokens that are never compressed (default 4)", 4},
+    {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", 4},
     {"gamma", OPT_GAMMA, "G", 0,
      "retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
     {"recent", OPT_RECENT, "R", 0, "freqkv: the latest R slots stay uncompressed too (default 0)", 4},
@@ -175,6 +175,12 @@ static error_t parse_policy(int key, char *arg, struct argp_state *state) {
         o->rescale = !strcmp(arg, "on");
         return 0;
     case OPT_MASS_BIAS: o->mass_bias = true; return 0;
+    case ARGP_KEY_END: { /* a ratio that would change nothing is a --policy that was forgotten */
+        const struct fkv_policy *policy = fkv_policy_find(o->name ? o->name : "full", NULL);
+        if (policy && !policy->has_gamma && o->gamma)
+            argp_error(state, "--gamma: policy %s keeps no ratio; --policy freqkv and local do", policy->name);
+        return 0;
+    }
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -197,9 +203,15 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;
-    if ((o->text_count || !o->token_ids_count || has_tokenizer(o->model)) &&
-        fkv_tokenizer_open(o->model, &engine->tokenizer, err))
+    bool there = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
+    if (needed && !there) {
+        fkv_fail(err,
+                 "%s: expected tokenizer.json, found none (make it with transformers: "
+                 "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
+                 o->model);
         goto failed;
+    }
+    if (there && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
     return FKV_OK;
 failed:
     fkv_engine_close(engine);

@@ -14,10 +14,12 @@
  * transformers forms these in float32; double differs from it by rounding only and stays exact at large positions. */
 #include "engine/config.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "kernels/base/json.h"
 
@@ -316,6 +318,14 @@ int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv
     if (snprintf(path, sizeof path, "%s/config.json", directory) >= (int)sizeof path)
         return fkv_fail(err, "%.64s...: path too long", directory);
     *config = (struct fkv_config){0};
+    struct stat info;
+    if (stat(directory, &info))
+        return fkv_fail(
+            err,
+            "%s: %s; a model is a folder on this machine (for one of the hub: huggingface-cli download NAME, "
+            "which prints the folder)",
+            directory, errno == ENOENT ? "no such folder" : strerror(errno));
+    if (!S_ISDIR(info.st_mode)) return fkv_fail(err, "%s: expected a model's folder, found a file", directory);
     json_t *root = fkv_json_load(path, MAX_CONFIG_BYTES, err);
     if (!root) return FKV_FAILED;
     int status = read_config(root, path, config, err);

@@ -73,11 +73,13 @@ static const char doc[] = "Perplexity of texts under a cache policy."
                           "  compression_share (of the time), per_document [{name, tokens, mean_nll,\n"
                           "  perplexity}], and with a baseline: baseline {policy, valid, mean_nll,\n"
                           "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}\n"
-                          "With --sweep: policy, window, sinks, mass_bias, protocol, documents, tokens and\n"
-                          "  points [{gamma, file (null without --out), tokens_scored, mean_nll, perplexity,\n"
-                          "  perplexity_se, compressions, cache_bytes_peak, cache_slots_mean, baseline}]\n"
-                          "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes, disk_free,\n"
-                          "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes, seconds";
+                          "With --sweep: policy, window, sinks, mass_bias, protocol, documents, tokens,\n"
+                          "  points [{gamma, file (null without --out), tokens_scored, mean_nll,\n"
+                          "  perplexity, perplexity_se, compressions, cache_bytes_peak,\n"
+                          "  cache_slots_mean, baseline}]\n"
+                          "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes,\n"
+                          "  disk_free, memory_bytes, memory_available, device_bytes, device_free,\n"
+                          "  weight_bytes, seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
@@ -265,6 +267,16 @@ static int plan_points(struct job *job, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* Of a policy with a window, positions end at it. */
+static void note_context(const struct job *job, const struct fkv_policy_options *policy, FILE *to) {
+    const struct fkv_policy *found = fkv_policy_find(policy->name ? policy->name : "full", NULL);
+    int64_t context = job->engine->model->config.trained_context, reach = job->s->plan.longest;
+    int64_t window = policy->window ? policy->window : context;
+    if (found && found->has_window && window < reach) reach = window;
+    if (reach > context)
+        fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n", reach, context);
+}
+
 static int check_needs(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
@@ -284,9 +296,10 @@ static int check_needs(struct job *job, struct fkv_error *err) {
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to,
-                "%" PRId64 " documents, %" PRId64 " tokens; %" PRId64 " passes feed %" PRId64 " and score %" PRId64
-                "\n",
-                corpus->document_count, corpus->token_count, s->plan.count, s->plan.rows, s->plan.scored);
+                "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64 " and score%s %" PRId64 "\n",
+                corpus->document_count, corpus->document_count == 1 ? "" : "s", corpus->token_count, s->plan.count,
+                s->plan.count == 1 ? " feeds" : "es feed", s->plan.rows, s->plan.count == 1 ? "s" : "", s->plan.scored);
+    if (to) note_context(job, &policy, to);
     return fkv_needs_check(needs, job->engine, to, err);
 }
 

@@ -76,12 +76,13 @@ static const char doc[] = "What do parts of the cache carry? Reads P tokens with
                           "\n"
                           "--json prints one object; what does not exist is null:\n"
                           "  model, prefix, score, sinks, windows, units, unit (document or block),\n"
-                          "  untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind, layer,\n"
-                          "  kv_head, states, low, high, complement, epsilon, gamma, truncation, squeezed,\n"
-                          "  fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low, kl_high, lost_key,\n"
-                          "  lost_value, p, q}]\n"
-                          "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
-                          "  memory_available, device_bytes, device_free, weight_bytes, seconds";
+                          "  untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind,\n"
+                          "  layer, kv_head, states, low, high, complement, epsilon, gamma, truncation,\n"
+                          "  squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low,\n"
+                          "  kl_high, lost_key, lost_value, p, q}]\n"
+                          "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free,\n"
+                          "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes,\n"
+                          "  seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Experiment:", 4},

@@ -179,6 +179,7 @@ json_t *fkv_probe_json(const struct fkv_probe *p, const struct fkv_probe_summary
 
 static const char *number(char text[32], const char *format, double value) {
     snprintf(text, 32, isfinite(value) ? format : "-", value);
+    if (!strcmp(text, "-0.00000")) *text = '+';
     return text;
 }
 
@@ -194,21 +195,29 @@ static const char *where(char text[32], const struct fkv_probe_change *c) {
 
 void fkv_probe_print(const struct fkv_probe *p, const struct fkv_probe_summary *summary) {
     char t[9][32];
+    int wide[2] = {6, 5}; /* of the two columns of text, as narrow as they can be */
+    bool corrected = false;
+    for (int32_t c = 0; c < p->change_count; c++) {
+        wide[0] = (int)fmax(wide[0], strlen(p->changes[c].label));
+        wide[1] = (int)fmax(wide[1], strlen(where(t[0], &p->changes[c])));
+        corrected = corrected || isfinite(summary->effects[c].q);
+    }
     printf("model %s, prefix %d (%d sinks), %d tokens scored in each of %lld windows\n", p->model_name, p->prefix,
            p->sinks, p->score, (long long)p->window_count);
-    printf("untouched: mean nll %.5f; again in other blocks: |delta nll| %.2g, KL %.2g (below that is rounding)\n",
+    printf("untouched: mean nll %.5f; read again in blocks of another size: |delta nll| %.2g, KL %.2g (rounding)\n",
            summary->untouched_nll, p->noise_floor_nll, p->noise_floor_kl);
-    printf("intervals: 95%%, bootstrap over %lld %s; lost: energy over what the states hold without DC\n\n",
+    printf("intervals: 95%%, bootstrap over %lld %s; lost: energy taken out, over the energy without DC\n\n",
            (long long)summary->units, summary->documents ? "documents" : "blocks of scored tokens");
-    printf("%-44s %-15s %10s %23s %10s %9s %9s %8s\n", "change", "where", "delta nll", "interval", "KL", "lost keys",
-           "lost vals", "q");
+    printf("%-*s %-*s %8s %20s %8s %9s %9s%s\n", wide[0], "change", wide[1], "where", "delta nll", "interval", "KL",
+           "lost keys", "lost vals", corrected ? "       q" : "");
     for (int32_t c = 0; c < p->change_count; c++) {
         const struct fkv_probe_change *row = &p->changes[c];
         const struct fkv_probe_effect *e = &summary->effects[c];
-        printf("%-44s %-15s %10s [%10s,%10s] %10s %9s %9s %8s\n", row->label, where(t[0], row),
+        printf("%-*s %-*s %9s [%8s, %8s] %8s %9s %9s", wide[0], row->label, wide[1], where(t[0], row),
                number(t[1], "%+.5f", e->delta_nll), number(t[2], "%+.5f", e->delta_low),
                number(t[3], "%+.5f", e->delta_high), number(t[4], "%.6f", e->kl > 0 ? e->kl : 0),
                number(t[5], "%.4f", row->states & FKV_PROBE_KEY ? e->lost[0] : NAN),
-               number(t[6], "%.4f", row->states & FKV_PROBE_VALUE ? e->lost[1] : NAN), number(t[7], "%.2g", e->q));
+               number(t[6], "%.4f", row->states & FKV_PROBE_VALUE ? e->lost[1] : NAN));
+        printf(corrected ? " %7s\n" : "\n", number(t[7], "%.2g", e->q));
     }
 }

@@ -125,7 +125,7 @@ def checkpoints(tools, work, model, text):
          'sliding_window', '256')
     case('missing config', lambda c: os.remove(os.path.join(c.path, 'config.json')), 'config.json')
     case('config not JSON', lambda c: shutil.copy(text, os.path.join(c.path, 'config.json')), 'config.json')
-    case('missing tokenizer', lambda c: os.remove(os.path.join(c.path, 'tokenizer.json')), 'tokenizer.json')
+    case('missing tokenizer', lambda c: os.remove(os.path.join(c.path, 'tokenizer.json')), 'tokenizer.json', 'save_pretrained', '--token-ids')
     case('tokenizer not JSON', lambda c: shutil.copy(text, os.path.join(c.path, 'tokenizer.json')), 'tokenizer.json')
 
 
@@ -162,6 +162,9 @@ def settings(tools, work, model, text):
     case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'])
     case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'])
     case('window of the sinks', '--window', '4', words=['--window', '4 sinks'])
+    case('a ratio for a policy without one', '--policy', 'full', '--gamma', '0.5', words=['--gamma: policy full', 'freqkv'], status=2)
+    for name, wrong, word in (('a name of the hub', 'meta-llama/Llama-3.2-1B', 'download'), ('a file for a model', text, 'found a file')):
+        expect('setting: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', wrong, '--text', text], wrong, word)
     case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'], status=2)
     case('a protocol that does not exist', '--protocol', 'backwards', words=['protocol'], status=2)
     case('no such option', '--windoww', '3', words=['windoww'], status=2)
@@ -330,7 +333,7 @@ def links(tools, work, model, text):
     table = os.path.join(work, 'table.csv')
     with open(table, 'w') as f:
         f.write('a,b\n1,2\n3\n')
-    expect('plot: a row too short', [analyze, 'plot', table, '--out', out], 'table.csv', 'line 3', '2 cells')
+    expect('plot: a row too short', [analyze, 'plot', table, '--out', out], 'table.csv', 'row 2', '2 cells')
     expect('plot: a text', [analyze, 'plot', text, '--out', out], os.path.basename(text))
     expect('plot: nothing', [analyze, 'plot', '--out', out], 'RUN.h5', status=2)
 

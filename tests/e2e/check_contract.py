@@ -7,6 +7,7 @@ paths, and captures of one's own in every way that h5py can write them.
 import argparse
 import json
 import os
+import re
 import pathlib
 import shlex
 import shutil
@@ -81,6 +82,9 @@ def statuses(t):
         for option in ('--help', '--usage', '--version'):
             done = t.ends(f'{name} {option}', 0, *command, option)
             check(f'{name} {option} prints', done.stdout and not done.stderr, done)
+        examples = re.findall(r'^Examples?.*\n((?:.+\n)*)', t.run([*command, '--help']).stdout.decode(), re.M)
+        broken = [line for block in examples for line in block.splitlines() if not line.startswith('  ')]
+        check(f'{name} --help has examples that can be copied', not broken, broken)
         t.ends(f'{name} without options', 2, *command)
         t.ends(f'{name} --nonsense', 2, *command, '--nonsense')
     engine = ['--model', t.model, '--text', t.text]
