@@ -35,20 +35,20 @@ static bool blames_the_past(cudaError_t status) {
            status == cudaErrorECCUncorrectable;
 }
 
-/* `wants`: "" where CUDA does not say how much it asked for. */
-static int refuse_memory(const char *what, const char *wants, struct fkv_error *err) {
+/* `amount`: bytes, or for whom where CUDA does not say how many. */
+static int refuse_memory(const char *what, const char *amount, struct fkv_error *err) {
     size_t available = 0, total = 0;
     char a[16], b[16];
     cudaMemGetInfo(&available, &total);
     fkv_format_bytes(a, (int64_t)available);
     fkv_format_bytes(b, (int64_t)total);
-    return fkv_fail(err, "out of GPU memory: %s%s, free are %s of %s", what, wants, a, b);
+    return fkv_fail(err, "out of GPU memory: %s wants %s, free are %s of %s", what, amount, a, b);
 }
 
 int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err) {
     if (status == cudaSuccess) return FKV_OK;
     cudaGetLastError(); /* CUDA keeps it for the next call otherwise */
-    if (status == cudaErrorMemoryAllocation) return refuse_memory(what, "", err);
+    if (status == cudaErrorMemoryAllocation) return refuse_memory(what, "some for CUDA itself", err);
     return fkv_fail(err, "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(status), cudaGetErrorName(status),
                     blames_the_past(status) ? "; this or an earlier operation caused it" : "");
 }
@@ -56,14 +56,14 @@ int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err) 
 int fkv_cuda_check_blas(cublasStatus_t status, const char *what, struct fkv_error *err) {
     if (status == CUBLAS_STATUS_SUCCESS) return FKV_OK;
     cudaGetLastError();
-    if (status == CUBLAS_STATUS_ALLOC_FAILED) return refuse_memory(what, " (cuBLAS)", err);
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) return refuse_memory(what, "some for cuBLAS", err);
     return fkv_fail(err, "CUDA: %s: cuBLAS: %s", what, cublasGetStatusString(status));
 }
 
 int fkv_cuda_check_fft(cufftResult status, const char *what, struct fkv_error *err) {
     if (status == CUFFT_SUCCESS) return FKV_OK;
     cudaGetLastError();
-    if (status == CUFFT_ALLOC_FAILED) return refuse_memory(what, " (cuFFT)", err);
+    if (status == CUFFT_ALLOC_FAILED) return refuse_memory(what, "some for cuFFT", err);
     return fkv_fail(err, "CUDA: %s: cuFFT: error %d", what, (int)status);
 }
 
@@ -80,10 +80,9 @@ int fkv_cuda_allocate(size_t bytes, const char *what, char **out, struct fkv_err
     cudaError_t status = cudaMalloc((void **)out, bytes ? bytes : 1);
     if (status != cudaErrorMemoryAllocation) return fkv_cuda_check(status, what, err);
     cudaGetLastError();
-    char amount[16], wants[32];
+    char amount[16];
     fkv_format_bytes(amount, (int64_t)bytes);
-    snprintf(wants, sizeof wants, " wants %s", amount);
-    return refuse_memory(what, wants, err);
+    return refuse_memory(what, amount, err);
 }
 
 int fkv_cuda_allocate_pinned(size_t bytes, const char *what, char **out, struct fkv_error *err) {

@@ -26,7 +26,8 @@ import h5py
 import numpy as np
 
 BY_CHANCE = 1  # failures per command without --all
-MEMORY = re.compile(r"(\S.*: )?out of GPU memory: \S.*?( wants [\d.]+ [KMGT]?i?B)?, free are [\d.]+ [KMGT]?i?B of 4.0 GiB")
+BYTES = r"[\d.]+ (?:B|[KMG]iB)"
+MEMORY = re.compile(rf"out of GPU memory: \S.* wants (?:{BYTES}|some for (?:CUDA itself|cuBLAS|cuFFT)), free are {BYTES} of 4.0 GiB")
 problems, checks = [], 0
 
 
@@ -151,7 +152,7 @@ def walk(machine, job, work, args, chance):
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda k: disturb(machine, job, work, k, requests), turns))
     print(f"{job.name}: {len(turns)} of {requests} requests for memory refused, {sum(left for _, left in results)} times with results left", flush=True)
-    return len(turns), {re.sub(r"[\d.]+ [KMGT]?i?B\b", "#", message) for message, _ in results}
+    return len(turns), {re.sub(BYTES, "#", message) for message, _ in results}
 
 
 def make_model(root, folder):
