@@ -9,6 +9,7 @@
 #include "analyze/link.h"
 #include "analyze/sources.h"
 #include "kernels/base/host.h"
+#include "kernels/base/json.h"
 #include "kernels/base/parse.h"
 
 enum { NO_LIST, RUNS, PROBES, LISTS };
@@ -17,7 +18,8 @@ struct options {
     struct fkv_common_options common;
     struct fkv_processor_options processor;
     const char *capture;
-    double gamma;              /* of the residuals */
+    double gamma; /* of the residuals */
+    bool dry_run;
     const char **files[LISTS]; /* [count]; owned arrays */
     int count[LISTS], list;    /* list: where names without an option go */
 };
@@ -39,6 +41,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         state->child_inputs[1] = &o->processor;
         break;
     case 'c': o->capture = arg; break;
+    case 'n': o->dry_run = true; break;
     case 'r': add_file(o, RUNS, arg, state); break;
     case 'p': add_file(o, PROBES, arg, state); break;
     case 'g':
@@ -62,6 +65,7 @@ static const struct argp_option options_list[] = {
     {"runs", 'r', "RUN.h5...", 0, "a sweep: run files of one policy, protocol, window and of the same texts", 0},
     {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all", 0},
     {"gamma", 'g', "G", 0, "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
+    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
     {0}};
 
 static const char doc[] =
@@ -87,7 +91,7 @@ static const char doc[] =
     "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: {segment_length, points: [{run, gamma, retained_key, retained_value, "
     "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
     "prefix_segment_length, heads: [{change, states, damage, depth, heads, links: [the same]}], classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
-    "residual_value_no_dc}]. What does not exist is null.";
+    "residual_value_no_dc}]. What does not exist is null. With --dry-run: capture, segments, tokens, memory_bytes (the most at a time), memory_available, seconds (without attention).";
 
 static const struct argp_child children[] = {
     {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
@@ -137,11 +141,20 @@ static int read_probes(struct work *w, struct fkv_error *err) {
 
 /* ---- computing ---- */
 
-/* Says what segments cut by `plan` need, and refuses what memory cannot hold: spectra, a recording of all states for attention, a segment's heads, a number per token. */
-static int check_needs(const struct work *w, const struct fkv_segment_plan *plan, bool probes, struct fkv_error *err) {
+/* Segments as the window of the runs or the prefix of the probes has them. */
+static int cut(const struct work *w, bool probes, struct fkv_segment_plan *plan, struct fkv_error *err) {
+    int32_t tokens = probes ? w->probes[0].prefix : w->runs[0].window;
+    int32_t sinks = probes ? w->probes[0].sinks : w->runs[0].sinks;
+    if (fkv_spectrum_plan(w->capture, tokens - sinks, sinks, plan, err))
+        return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, probes ? "prefix" : "window",
+                                w->o->files[probes ? PROBES : RUNS][0]);
+    return FKV_OK;
+}
+
+/* Spectra, a recording of all states for attention, a segment's heads, a number per token. */
+static int64_t memory_for(const struct work *w, const struct fkv_segment_plan *plan, bool probes) {
     const struct fkv_capture_info *info = fkv_capture_info(w->capture);
-    int64_t memory = 0, longest = plan->n, available = fkv_host_memory_available(), heads = 2 * info->head_count;
-    char needed[16], present[16];
+    int64_t memory = 0, longest = plan->n, heads = 2 * info->head_count;
     for (int i = 0; i < fkv_capture_count(w->capture); i++)
         if (fkv_capture_recording(w->capture, i)->n_tokens > longest)
             longest = fkv_capture_recording(w->capture, i)->n_tokens;
@@ -149,28 +162,73 @@ static int check_needs(const struct work *w, const struct fkv_segment_plan *plan
         if (info->states >> s & 1) memory += fkv_spectrum_bytes(w->capture, plan, (enum fkv_state)s, false);
     if (info->states >> FKV_STATE_QUERY & 1) heads += fkv_capture_heads(w->capture, FKV_STATE_QUERY);
     memory += heads * (probes ? longest : plan->n) * info->head_dim * (int64_t)sizeof(float);
-    memory += 2 * plan->segments * plan->n * (int64_t)sizeof(double);
+    return memory + 2 * plan->segments * plan->n * (int64_t)sizeof(double);
+}
+
+/* Says on `to` (NULL: nowhere) what segments cut by `plan` need; refuses what memory cannot hold. */
+static int check_needs(const struct work *w, const struct fkv_segment_plan *plan, bool probes, FILE *to,
+                       struct fkv_error *err) {
+    int64_t memory = memory_for(w, plan, probes), available = fkv_host_memory_available();
+    char needed[16], present[16];
     fkv_format_bytes(needed, memory);
     fkv_format_bytes(present, available);
-    if (!w->o->common.quiet)
-        fprintf(stderr,
-                "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of %s of memory\n",
-                w->o->capture, probes ? "probes" : "runs", info->layer_count, (long long)plan->segments, plan->n,
-                plan->documents, plan->documents == 1 ? "" : "s", needed, present);
+    if (to)
+        fprintf(to, "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of %s of memory\n",
+                w->o->capture, probes ? "probes" : "runs", fkv_capture_info(w->capture)->layer_count,
+                (long long)plan->segments, plan->n, plan->documents, plan->documents == 1 ? "" : "s", needed, present);
     if (available < 0 || memory <= available) return FKV_OK;
     return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available", w->o->capture, plan->n,
                     needed, present);
 }
 
-/* Measures on segments of `tokens` after `sinks`, and hands the result to a join. */
-static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool probes, struct fkv_error *err) {
+/* Keys and values are transformed once for their spectra and once for the residuals. */
+static int add_seconds(const struct work *w, const struct fkv_segment_plan *plan, double *seconds,
+                       struct fkv_error *err) {
+    struct fkv_measurement m = {.capture = w->capture, .plan = plan, .workers = &w->workers};
+    for (int s = 0; s < 2; s++) {
+        double once = 0;
+        if (fkv_capture_info(w->capture)->states >> s & 1 && fkv_spectrum_time(&m, (enum fkv_state)s, &once, err))
+            return FKV_FAILED;
+        *seconds += 2 * once;
+    }
+    return FKV_OK;
+}
+
+/* --dry-run */
+static int say_needs(const struct work *w, struct fkv_error *err) {
+    const bool json = w->o->common.json;
+    int64_t segments = 0, tokens = 0, memory = 0, available = fkv_host_memory_available();
+    double seconds = 0;
+    for (int probes = 0; probes < 2; probes++) {
+        struct fkv_segment_plan plan;
+        if (!w->o->count[probes ? PROBES : RUNS]) continue;
+        if (cut(w, probes, &plan, err)) return FKV_FAILED;
+        int64_t bytes = memory_for(w, &plan, probes);
+        int status = check_needs(w, &plan, probes, json ? NULL : stdout, err);
+        if (!status) status = add_seconds(w, &plan, &seconds, err);
+        if (bytes > memory) memory = bytes;
+        segments += plan.segments;
+        tokens += plan.segments * plan.n;
+        fkv_segment_plan_free(&plan);
+        if (status) return FKV_FAILED;
+    }
+    if (!json) {
+        printf("time: about %.*f s, and what attention takes\n", seconds < 10, seconds);
+        return FKV_OK;
+    }
+    return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:o, s:f}", "capture", fkv_json_string(w->o->capture),
+                                    "segments", (json_int_t)segments, "tokens", (json_int_t)tokens, "memory_bytes",
+                                    (json_int_t)memory, "memory_available",
+                                    available < 0 ? json_null() : json_integer(available), "seconds", seconds),
+                          err);
+}
+
+/* Measures on such segments, for a join. */
+static int with_spectra(struct work *w, bool probes, struct fkv_error *err) {
     struct fkv_segment_plan plan;
     struct fkv_progress progress;
-    const char *what = probes ? "prefix" : "window";
-    if (fkv_spectrum_plan(w->capture, tokens - sinks, sinks, &plan, err))
-        return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, what,
-                                w->o->files[probes ? PROBES : RUNS][0]);
-    if (check_needs(w, &plan, probes, err)) {
+    if (cut(w, probes, &plan, err)) return FKV_FAILED;
+    if (check_needs(w, &plan, probes, w->o->common.quiet ? NULL : stderr, err)) {
         fkv_segment_plan_free(&plan);
         return FKV_FAILED;
     }
@@ -196,14 +254,12 @@ static int with_spectra(struct work *w, int32_t tokens, int32_t sinks, bool prob
 static int join(struct work *w, struct fkv_error *err) {
     struct fkv_link *l = &w->link;
     if (l->runs) {
-        if (with_spectra(w, w->runs[0].window, w->runs[0].sinks, false, err) ||
-            fkv_link_sweep_make(w->runs, l->runs, &w->spectra, &l->sweep, err))
+        if (with_spectra(w, false, err) || fkv_link_sweep_make(w->runs, l->runs, &w->spectra, &l->sweep, err))
             return FKV_FAILED;
         l->has_sweep = true;
     }
     if (l->probes) {
-        if (with_spectra(w, w->probes[0].prefix, w->probes[0].sinks, true, err) ||
-            fkv_link_heads_make(w->damage, l->probes, &w->spectra, &l->heads, err))
+        if (with_spectra(w, true, err) || fkv_link_heads_make(w->damage, l->probes, &w->spectra, &l->heads, err))
             return FKV_FAILED;
         l->has_heads = true;
     }
@@ -232,9 +288,10 @@ static int work(struct work *w, struct fkv_error *err) {
                                 .probe_path = o->files[PROBES],
                                 .spectra = &w->spectra};
     if (!(o->gamma > 0)) return fkv_fail(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
-    if (read_runs(w, err) || read_probes(w, err) || check_out(w, err) ||
-        fkv_processor_open(&o->processor, &o->common, &w->workers, err) || join(w, err))
+    if (read_runs(w, err) || read_probes(w, err) || fkv_processor_open(&o->processor, &o->common, &w->workers, err))
         return FKV_FAILED;
+    if (o->dry_run) return say_needs(w, err);
+    if (check_out(w, err) || join(w, err)) return FKV_FAILED;
     if (fkv_sources_of_capture(w->capture, o->common.out, err) || fkv_link_results(o->common.out, &w->link, err) ||
         fkv_link_write(o->common.out, &w->link, err) || fkv_plot_link(&w->link, o->common.out, err))
         return FKV_FAILED;

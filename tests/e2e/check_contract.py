@@ -138,6 +138,10 @@ def lists(t):
     check('a name that is not UTF-8', done.returncode == 0 and 'UTF-8' in strict(done.stdout.decode())['capture'], done)
 
 
+def work_texts(t):
+    return sorted((t.work / 'texts of é').glob('*.txt'))
+
+
 NEEDS = {'disk_bytes': int, 'memory_bytes': int, 'memory_available': int, 'seconds': float}
 
 
@@ -165,6 +169,14 @@ def needs(t, capture):
             check(f'{name} {option} says bytes and time', all(word in done.stdout for word in (b'memory', b'disk', b'iB', b'time')) and not done.stderr, done)
         check(name + ' writes nothing', not out.exists(), out)
     found = t.object('merge --dry-run', 'freqkv-analyze', 'merge', capture, '--out', out, '--dry-run')
+    run = t.path('run.h5')
+    t.ends('a run to link', 0, 'freqkv-replay', 'ppl', '--model', t.model, '--text', work_texts(t)[0], '--policy', 'freqkv', '--window', '68', '--out', run)
+    linking = ['freqkv-analyze', 'link', '--runs', run, '--capture', t.work / 'capture of one', '--out', out, '--dry-run']
+    t.ends('a capture to link', 0, 'freqkv-capture', '--model', t.model, '--text', work_texts(t)[0], '--out', t.path('capture of one'))
+    linked = t.object('link --dry-run --json', *linking)
+    check('link --dry-run --json: what it needs', linked.get('tokens') == 64 * linked.get('segments', 0) > 0 and linked['memory_bytes'] > 0 and not out.exists(), linked)
+    done = t.ends('link --dry-run', 0, *linking, '--quiet')
+    check('link --dry-run', b'memory' in done.stdout and b'time' in done.stdout and not done.stderr and not out.exists(), done)
     size = sum(os.path.getsize(path) for path in (capture / 'documents').iterdir())
     check('merge --dry-run: what is there', found.get('disk_bytes') == size and found.get('recordings') == 3 and not out.exists(), found)
 

@@ -13,11 +13,24 @@ static void machine_options_have_defaults(void **state) {
     (void)state;
     parse(5, (char *[]){"tool", "--model", "m", "--text", "t.txt", NULL});
     assert_string_equal(options.backend, "auto");
-    assert_int_equal(options.device, 0);
+    assert_int_equal(options.device, FKV_ANY_DEVICE);
     assert_int_equal(options.threads, 0);
     assert_int_equal(options.batch, 1);
     assert_int_equal(options.compute, FKV_COMPUTE_NATIVE);
     assert_false(options.cache_dtype_given);
+}
+
+static void paths_may_follow_one_another(void **state) {
+    (void)state;
+    char *arguments[] = {"tool",  "--text", "a.txt", "b.txt", "--model", "m", "--token-ids=c.npy",
+                         "d.npy", "--text", "e.txt", NULL};
+    fkv_engine_options_default(&options);
+    assert_int_equal(argp_parse(&fkv_engine_argp, 10, arguments, ARGP_IN_ORDER, NULL, &options), 0);
+    assert_int_equal(options.text_count, 3);
+    assert_string_equal(options.texts[1], "b.txt");
+    assert_string_equal(options.texts[2], "e.txt");
+    assert_int_equal(options.token_ids_count, 2);
+    assert_string_equal(options.token_ids[1], "d.npy");
 }
 
 static void machine_options_are_taken(void **state) {
@@ -74,6 +87,7 @@ static void the_processor_refuses_to_compute_in_bf16(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_options_have_defaults),
+        cmocka_unit_test(paths_may_follow_one_another),
         cmocka_unit_test(machine_options_are_taken),
         cmocka_unit_test(the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it),
         cmocka_unit_test(the_processor_refuses_to_compute_in_bf16),
