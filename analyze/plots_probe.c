@@ -32,14 +32,17 @@ static void without_state(const char *label, char out[FKV_PROBE_LABEL]) {
 
 static void describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
     const struct fkv_probe *p = d->probe;
-    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER];
-    snprintf(
-        note, FKV_PLOT_NOTE,
-        "%s Prefix %d (%d sinks), %d tokens scored in each of %lld windows; 95%% intervals over %d %s. Noise floor: "
-        "|\u0394 nll| %s, KL %s.",
-        text, p->prefix, p->sinks, p->score, (long long)p->window_count, d->units.count,
-        d->units.documents ? "documents" : "blocks of tokens", fkv_plot_number(nll, p->noise_floor_nll, 2),
-        fkv_plot_number(kl, p->noise_floor_kl, 2));
+    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], intervals[64];
+    const char *unit_words = d->units.documents ? "documents" : "blocks of tokens";
+    snprintf(windows, sizeof windows, p->window_count == 1 ? "one window" : "each of %lld windows",
+             (long long)p->window_count);
+    snprintf(intervals, sizeof intervals,
+             d->units.count == 1 ? "one block of tokens gives no intervals" : "95%% intervals over %d %s",
+             d->units.count, unit_words);
+    snprintf(note, FKV_PLOT_NOTE,
+             "%s Prefix %d (%d sinks), %d tokens scored in %s; %s. Noise floor: |\u0394 nll| %s, KL %s.", text,
+             p->prefix, p->sinks, p->score, windows, intervals, fkv_plot_number(nll, p->noise_floor_nll, 2),
+             fkv_plot_number(kl, p->noise_floor_kl, 2));
 }
 
 struct picture {
@@ -289,11 +292,11 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, s
 
 enum { MAPS = 6 };
 
-/* The changes of single heads, by label: first of each -> first [MAPS]; how many. */
-static int find_maps(const struct fkv_probe *p, int32_t first[MAPS]) {
+/* The changes of single heads, by label: first of each -> first [MAPS]; how many. All share a scale, on which DC would leave the others no colour. */
+static int find_maps(const struct fkv_probe *p, bool with_dc, int32_t first[MAPS]) {
     int maps = 0;
     for (int32_t i = 0; i < p->change_count && maps < MAPS; i++) {
-        bool known = p->changes[i].kv_head < 0;
+        bool known = p->changes[i].kv_head < 0 || (!with_dc && is_dc(&p->changes[i]));
         for (int m = 0; m < maps && !known; m++) known = !strcmp(p->changes[first[m]].label, p->changes[i].label);
         if (!known) first[maps++] = i;
     }
@@ -312,6 +315,16 @@ static int gather_map(const struct fkv_damage *d, int32_t first, int measure, do
         if (d->row[i].q[measure] < 0.05) x[count] = c->kv_head + 0.38, y[count++] = c->layer - 0.32;
     }
     return count;
+}
+
+/* "without 0.0019685:0.25, key" at a readable precision. */
+static void name_map(const char *label, char out[FKV_PROBE_LABEL]) {
+    double low, high;
+    int end = 0;
+    if (sscanf(label, "without %lf:%lf%n", &low, &high, &end) == 2 && !strncmp(label + end, ", ", 2))
+        snprintf(out, FKV_PROBE_LABEL, "without %.3g\u2013%.3g%.60s", low, high, label + end);
+    else
+        snprintf(out, FKV_PROBE_LABEL, "%s", label);
 }
 
 static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps, const int32_t *first, int measure,
@@ -343,7 +356,9 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
     int status = FKV_OK;
     for (int m = 0; !status && m < maps; m++) {
         int dots = gather_map(d, first[m], measure, room, x, y);
-        status = fkv_figure_axes(f, m, p->changes[first[m]].label, &across, &down, NULL, 1, err);
+        char title[FKV_PROBE_LABEL];
+        name_map(p->changes[first[m]].label, title);
+        status = fkv_figure_axes(f, m, title, &across, &down, NULL, 1, err);
         if (!status) status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, room, names, names, low, high, err);
         if (!status && dots) status = fkv_figure_line(f, m, &dot, dots, x, y, err);
     }
@@ -377,7 +392,9 @@ static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at
 
 static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
     int32_t first[MAPS];
-    int maps = find_maps(d->probe, first), columns = maps < 3 ? maps : maps == 4 ? 2 : 3;
+    int maps = find_maps(d->probe, false, first);
+    if (!maps) maps = find_maps(d->probe, true, first);
+    int columns = maps < 3 ? maps : maps == 4 ? 2 : 3;
     if (!maps) return FKV_OK;
     size_t cells = (size_t)d->probe->layers * (size_t)d->probe->kv_heads;
     double *room = malloc(3 * cells * sizeof *room);
