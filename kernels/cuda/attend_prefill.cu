@@ -16,8 +16,10 @@
  * Figures (arithmetic; to be measured). 4 head_dim FLOP per row and visible slot against 4 head_dim bytes per slot and block: with 128 rows 128 FLOP per byte from the
  * second-level cache. Memory would need 165 (H200: 790 TFLOP/s, 4.8 TB/s) and sees less, for the blocks of a head that run together share what they read. Shared
  * memory: a B fragment of 256 bytes (2 cycles) feeds two m16n8k16 products with 32 rows per warp; with 16 rows it would be the limit. mma.sync reaches about 60% of the
- * H200's peak; 16K causal rows at 32 heads and head_dim 128 are 2.2 TFLOP, 7.3 ms at the 300 TFLOP/s aimed at. Registers (sm_90): 255 with 32 rows and head_dim 128 (24 bytes spilled, at
- * the edges of the loop), 166 with 16; two blocks per multiprocessor, or three. wgmma and bulk copies would go higher on Hopper alone:
+ * H200's peak; 16K causal rows at 32 heads and head_dim 128 are 2.2 TFLOP, 7.3 ms at the 300 TFLOP/s aimed at. The queries of 128 rows are 64 pairs per thread and span, four at
+ * a time: 16 rounds of some 1500 cycles, waiting mostly, which the other block of the multiprocessor fills; a tile is some 1700 cycles of tensor cores, and a block of 4096 rows visits 32
+ * on average. Registers (sm_90): 255 with 32 rows and head_dim 128 (64 bytes spilled, at
+ * the edges of the loop), 167 with 16; two blocks per multiprocessor, or three. wgmma and bulk copies would go higher on Hopper alone:
  * one path for compute capability 8.0 and later was preferred. Not done: splitting the cache among blocks for 17 to 64 rows on a long cache.
  */
 #include "kernels/cuda/attend.cuh"
@@ -26,7 +28,7 @@
 #include <ptx/shared.cuh>
 #include <ptx/tensor_core.cuh>
 
-enum { KEYS = 64, WARPS = 4, THREADS = 32 * WARPS };
+enum { KEYS = 64, WARPS = 4, THREADS = 32 * WARPS, PAIRS = 4 };
 
 /* One block's part: stacked rows [first, first+m) of the item, which belong to rows row..last of it. */
 struct tile {
@@ -62,25 +64,40 @@ template <> __device__ inline uint32_t pack<__nv_bfloat16>(float low, float high
     return bits;
 }
 
-/* Queries -> shared [m, D + 8]. The heads of a row share its angles. */
+/* Queries -> shared [m, D + 8]. The heads of a row share its angles. A thread has PAIRS pairs of channels in hand, for there are few threads to wait for an
+ * angle, which is one chain of some 50 instructions, and for memory: one at a time they would take as long as thirty tiles of keys. */
 template <typename T, int D>
 __device__ inline void load_queries(const struct fkv_cuda_attention *a, const struct tile *tile,
                                     const struct fkv_span *span, T *shared) {
-    const int half = D / 2, heads = tile->item->heads;
+    const int half = D / 2, heads = tile->item->heads, count = (tile->last - tile->row + 1) * half;
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < (tile->last - tile->row + 1) * half; i += THREADS) {
-        int row = tile->row + i / half, c = i % half;
-        float cosine, sine;
-        fkv_cuda_turn(span->position + (span->fixed ? 0 : row), a->inv_freq[c], &cosine, &sine);
-        cosine *= a->scale, sine *= a->scale;
-        int end = min(tile->first + tile->m, (row + 1) * heads);
+    for (int i = (int)threadIdx.x; i < count; i += PAIRS * THREADS) {
+        float cosine[PAIRS], sine[PAIRS];
+        int row[PAIRS], c[PAIRS];
+#pragma unroll
+        for (int p = 0; p < PAIRS; p++) {
+            int pair = min(i + p * THREADS, count - 1);
+            row[p] = tile->row + pair / half, c[p] = pair % half;
+            fkv_cuda_turn(span->position + (span->fixed ? 0 : row[p]), a->inv_freq[c[p]], &cosine[p], &sine[p]);
+            cosine[p] *= a->scale, sine[p] *= a->scale;
+        }
 #pragma unroll 1
-        for (int m = max(tile->first, row * heads); m < end; m++) {
-            const float *q = a->q + fkv_cuda_stacked_at(a, tile->item, m) + c;
-            T *to = shared + (m - tile->first) * (D + 8) + c;
-            float x = q[0], y = q[half];
-            to[0] = fkv_cuda_from_float<T>(x * cosine - y * sine);
-            to[half] = fkv_cuda_from_float<T>(y * cosine + x * sine);
+        for (int h = 0; h < heads; h++) {
+            float x[PAIRS], y[PAIRS];
+#pragma unroll
+            for (int p = 0; p < PAIRS; p++) {
+                size_t at = (size_t)(tile->item->row + row[p]) * (size_t)a->heads + (size_t)(tile->item->head + h);
+                const float *q = a->q + at * D + c[p];
+                x[p] = q[0], y[p] = q[half];
+            }
+#pragma unroll
+            for (int p = 0; p < PAIRS; p++) {
+                int m = row[p] * heads + h - tile->first; /* a block may begin and end within a row */
+                if (m < 0 || m >= tile->m || i + p * THREADS >= count) continue;
+                T *to = shared + m * (D + 8) + c[p];
+                to[0] = fkv_cuda_from_float<T>(x[p] * cosine[p] - y[p] * sine[p]);
+                to[half] = fkv_cuda_from_float<T>(y[p] * cosine[p] + x[p] * sine[p]);
+            }
         }
     }
 }
