@@ -134,7 +134,7 @@ static const struct argp_option policy_options[] = {
     {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", 4},
     {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", 4},
     {"gamma", OPT_GAMMA, "G", 0,
-     "retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
+     "freqkv, local: retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
     {"recent", OPT_RECENT, "R", 0, "freqkv: the latest R slots stay uncompressed too (default 0)", 4},
     {"rescale", OPT_RESCALE, "on|off", 0, "freqkv: the factor sqrt(L/n) (default on)", 4},
     {"mass-bias", OPT_MASS_BIAS, 0, 0, "freqkv: attention scores get the log of how many tokens each slot stands for",
@@ -157,7 +157,7 @@ static error_t parse_policy(int key, char *arg, struct argp_state *state) {
     struct fkv_policy_options *o = state->input;
     struct fkv_error err;
     switch (key) {
-    case ARGP_KEY_INIT: *o = (struct fkv_policy_options){.name = "full", .sinks = -1, .rescale = true}; return 0;
+    case ARGP_KEY_INIT: *o = (struct fkv_policy_options){.sinks = -1, .rescale = true}; return 0;
     case OPT_POLICY:
         if (!fkv_policy_find(arg, &err)) refuse(state, &err);
         o->name = arg;
@@ -175,12 +175,13 @@ static error_t parse_policy(int key, char *arg, struct argp_state *state) {
         o->rescale = !strcmp(arg, "on");
         return 0;
     case OPT_MASS_BIAS: o->mass_bias = true; return 0;
-    case ARGP_KEY_END: { /* a ratio that would change nothing is a --policy that was forgotten */
-        const struct fkv_policy *policy = fkv_policy_find(o->name ? o->name : "full", NULL);
-        if (policy && !policy->has_gamma && o->gamma)
-            argp_error(state, "--gamma: policy %s keeps no ratio; --policy freqkv and local do", policy->name);
+    case ARGP_KEY_END:
+        /* A policy that was named may ignore the ratio, for loops over policies give all of them the same options. */
+        if (!o->name && o->gamma)
+            argp_error(state,
+                       "--gamma: full attention, the default, keeps no ratio; expected --policy freqkv or local");
+        if (!o->name) o->name = "full";
         return 0;
-    }
     default: return ARGP_ERR_UNKNOWN;
     }
 }

@@ -269,10 +269,10 @@ static int plan_points(struct job *job, struct fkv_error *err) {
 
 /* Of a policy with a window, positions end at it. */
 static void note_context(const struct job *job, const struct fkv_policy_options *policy, FILE *to) {
-    const struct fkv_policy *found = fkv_policy_find(policy->name ? policy->name : "full", NULL);
+    const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
     int64_t context = job->engine->model->config.trained_context, reach = job->s->plan.longest;
     int64_t window = policy->window ? policy->window : context;
-    if (found && found->has_window && window < reach) reach = window;
+    if (found->has_window && window < reach) reach = window;
     if (reach > context)
         fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n", reach, context);
 }

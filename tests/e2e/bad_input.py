@@ -162,7 +162,7 @@ def settings(tools, work, model, text):
     case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'])
     case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'])
     case('window of the sinks', '--window', '4', words=['--window', '4 sinks'])
-    case('a ratio for a policy without one', '--policy', 'full', '--gamma', '0.5', words=['--gamma: policy full', 'freqkv'], status=2)
+    expect('setting: a ratio without a policy', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--gamma', '0.5'], '--gamma', '--policy freqkv', status=2)
     for name, wrong, word in (('a name of the hub', 'meta-llama/Llama-3.2-1B', 'download'), ('a file for a model', text, 'found a file')):
         expect('setting: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', wrong, '--text', text], wrong, word)
     case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'], status=2)

@@ -93,6 +93,9 @@ def statuses(t):
                   ['--compute', 'f64'], ['--cache-dtype', 'int8'], ['--token-dtype', 'int32'], ['--protocol', 'stride'], ['--rescale', 'no'], ['stray']):
         t.ends('ppl ' + ' '.join(wrong), 2, *ppl, *wrong)
     t.ends('ppl --out of nothing', 1, *ppl, '--out', '')
+    every = [t.object(f'{policy} takes the options of all', 'freqkv-replay', 'ppl', *engine, '--policy', policy, '--window', '64', '--gamma', '0.5', '--tokens', '100')
+             for policy in ('full', 'freqkv', 'local', 'streaming')]
+    check('a ratio stands where there is one', [p.get('gamma') for p in every] == [None, 0.5, 0.5, None], every)
     nine = t.object('impulse at nine ratios', 'freqkv-analyze', 'impulse', '--window', '128', '--gamma', '0.1:0.9:0.1', '--rounds', '2', '--out', t.path('impulse'))
     check('impulse at nine ratios', [x['gamma'] for x in nine.get('ratios', [])] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], nine)
     for command in (ppl, [*ppl, '--json'], ['freqkv-replay', 'tokens', *engine], ['freqkv-replay', 'generate', '--model', t.model, '--prompt', 'The', '--tokens', '3'],
