@@ -1,6 +1,7 @@
 /* freqkv-analyze merge: captures of one model, made in shards or on several machines, into one. The store does the work. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "analyze/command.h"
 #include "kernels/base/host.h"
@@ -30,7 +31,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 static const char doc[] =
     "One capture out of several: shards, or machines that captured different texts.\n\n"
     "All must be of one model and tokenizer, with equal layers, heads, states, dtype and options; stored states or sums of "
-    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs twice is refused."
+    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs twice is refused. "
+    "The first output_gram.h5 goes with them, and one that differs from it is refused."
     "\v"
     "--out is a new folder.\n\n"
     "Example:\n"
@@ -70,14 +72,18 @@ struct needs {
 /* What is there to copy; refuses what the disk cannot hold. */
 static int add_up(const struct options *o, struct needs *needs, struct fkv_error *err) {
     char wanted[16], present[16];
+    int64_t gram = 0; /* copied once */
+    struct stat file;
     for (int i = 0; i < o->count; i++) {
         struct fkv_capture *c;
         if (fkv_capture_open(o->captures[i], &c, err)) return FKV_FAILED;
         needs->recordings += fkv_capture_count(c);
         for (int32_t k = 0; k < fkv_capture_count(c); k++) needs->tokens += fkv_capture_recording(c, k)->n_tokens;
         needs->bytes += fkv_capture_file_bytes(c);
+        if (fkv_capture_output_gram(c) && !stat(fkv_capture_output_gram(c), &file)) gram = file.st_size;
         fkv_capture_close(c);
     }
+    needs->bytes += gram;
     if (fkv_host_disk_free(o->common.out, &needs->free, err)) return FKV_FAILED;
     if (needs->bytes <= needs->free) return FKV_OK;
     fkv_format_bytes(wanted, needs->bytes);

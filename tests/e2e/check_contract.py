@@ -180,7 +180,7 @@ def needs(t, capture):
     check('link --dry-run --json: what it needs', linked.get('tokens') == 64 * linked.get('segments', 0) > 0 and linked['memory_bytes'] > 0 and not out.exists(), linked)
     done = t.ends('link --dry-run', 0, *linking, '--quiet')
     check('link --dry-run', b'memory' in done.stdout and b'time' in done.stdout and not done.stderr and not out.exists(), done)
-    size = sum(os.path.getsize(path) for path in (capture / 'documents').iterdir())
+    size = sum(os.path.getsize(path) for path in (*(capture / 'documents').iterdir(), capture / 'output_gram.h5'))
     check('merge --dry-run: what is there', found.get('disk_bytes') == size and found.get('recordings') == 3 and not out.exists(), found)
 
 
