@@ -168,7 +168,8 @@ static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_option
 
 static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool timed, FILE *to) {
     const struct fkv_analysis_needs *needs = &a->needs;
-    char memory[16], memory_free[16], disk[16], disk_free[16];
+    char memory[16], memory_free[16], disk[16], disk_free[16], time[16];
+    fkv_format_seconds(time, needs->seconds);
     fkv_format_bytes(memory, needs->memory);
     fkv_format_bytes(memory_free, needs->memory_free);
     fkv_format_bytes(disk, needs->disk);
@@ -179,7 +180,7 @@ static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_optio
             o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments, a->plan.n,
             a->plan.documents, a->plan.documents == 1 ? "" : "s", (long long)a->plan.tokens_left_out, memory,
             memory_free, disk, disk_free);
-    if (timed) fprintf(to, ", a time of about %.*f s", needs->seconds < 10, needs->seconds);
+    if (timed) fprintf(to, ", a time of about %s", time);
     fputc('\n', to);
 }
 

@@ -213,7 +213,9 @@ static int say_needs(const struct work *w, struct fkv_error *err) {
         if (status) return FKV_FAILED;
     }
     if (!json) {
-        printf("time: about %.*f s, and what attention takes\n", seconds < 10, seconds);
+        char time[16];
+        fkv_format_seconds(time, seconds);
+        printf("time: about %s, and what attention takes\n", time);
         return FKV_OK;
     }
     return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:o, s:f}", "capture", fkv_json_string(w->o->capture),

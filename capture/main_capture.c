@@ -160,17 +160,8 @@ static int parse_selection(struct command *c, const struct fkv_config *config, s
 
 /* ---- showing ---- */
 
-static void format_seconds(char out[32], double seconds) {
-    if (seconds < 120)
-        snprintf(out, 32, "%.1f s", seconds);
-    else if (seconds < 7200)
-        snprintf(out, 32, "%.0f min", seconds / 60);
-    else
-        snprintf(out, 32, "%.1f h", seconds / 3600);
-}
-
 static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
-    char disk[16], free_disk[16], memory[16], free_memory[16], ring[16], weights[16], time[32];
+    char disk[16], free_disk[16], memory[16], free_memory[16], ring[16], weights[16], time[16];
     const char *about = n->exact ? "" : "about ";
     fkv_format_bytes(disk, n->disk_bytes);
     fkv_format_bytes(free_disk, n->disk_free);
@@ -178,7 +169,7 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
     fkv_format_bytes(free_memory, n->memory_available);
     fkv_format_bytes(ring, n->ring_bytes);
     fkv_format_bytes(weights, n->weight_bytes);
-    format_seconds(time, n->seconds);
+    fkv_format_seconds(time, n->seconds);
     fprintf(to, "texts    %s%lld document%s, %lld recording%s, %lld tokens", about, (long long)n->documents,
             n->documents == 1 ? "" : "s", (long long)n->recordings, n->recordings == 1 ? "" : "s",
             (long long)n->tokens);
@@ -211,8 +202,8 @@ static double mean_nll(const struct fkv_recorder_summary *s) {
 
 static void print_summary(const struct command *c, const struct fkv_capture_info *info,
                           const struct fkv_recorder_summary *s) {
-    char time[32];
-    format_seconds(time, s->seconds);
+    char time[16];
+    fkv_format_seconds(time, s->seconds);
     printf("capture     %s\n", c->recorder.out);
     printf("model       %s, %d of %d layers, %d of %d KV heads, head_dim %d\n", info->model_name, info->layer_count,
            info->n_layers, info->head_count, info->n_kv_heads, info->head_dim);

@@ -93,7 +93,9 @@ int fkv_needs_time(struct fkv_needs *needs, struct fkv_session *session, int32_t
 }
 
 void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
-    if (to) fprintf(to, "time: about %.*f s\n", needs->seconds < 10, needs->seconds);
+    char time[16];
+    fkv_format_seconds(time, needs->seconds);
+    if (to) fprintf(to, "time: about %s\n", time);
 }
 
 json_t *fkv_needs_json(const struct fkv_needs *n) {

@@ -47,6 +47,17 @@ void fkv_format_bytes(char out[16], int64_t bytes) {
         snprintf(out, 16, unit ? "%.1f %s" : "%.0f %s", x, units[unit]);
 }
 
+void fkv_format_seconds(char out[16], double seconds) {
+    if (!(seconds >= 0))
+        snprintf(out, 16, "unknown");
+    else if (seconds < 120)
+        snprintf(out, 16, "%.*f s", seconds < 10, seconds < 0.1 ? 0.1 : seconds);
+    else if (seconds < 7200)
+        snprintf(out, 16, "%.0f min", seconds / 60);
+    else
+        snprintf(out, 16, "%.1f h", seconds / 3600);
+}
+
 int fkv_make_directories(const char *path, struct fkv_error *err) {
     char *copy = strdup(path);
     if (!copy || !*copy) {

@@ -79,6 +79,19 @@ static void bytes_read_well(void **state) {
     }
 }
 
+static void seconds_read_well(void **state) {
+    (void)state;
+    char text[16];
+    static const struct {
+        double seconds;
+        const char *text;
+    } cases[] = {{0, "0.1 s"}, {3.14, "3.1 s"}, {42.3, "42 s"}, {150, "2 min"}, {9000, "2.5 h"}, {NAN, "unknown"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fkv_format_seconds(text, cases[i].seconds);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
 static void the_machine_is_asked_before_a_run(void **state) {
     (void)state;
     struct fkv_error err;
@@ -126,6 +139,7 @@ int main(void) {
         cmocka_unit_test(sha256_gives_the_published_digests),
         cmocka_unit_test(files_hash_as_their_contents_one_after_the_other),
         cmocka_unit_test(bytes_read_well),
+        cmocka_unit_test(seconds_read_well),
         cmocka_unit_test(the_machine_is_asked_before_a_run),
         cmocka_unit_test(folders_are_made_with_their_parents),
         cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
