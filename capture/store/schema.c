@@ -95,8 +95,9 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                             err) ||
         put_double(file, "rope_theta", info->rope_theta, err) ||
         put_text(file, "rope_scaling", info->rope_scaling, err) ||
-        (info->inv_freq && fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, info->head_dim / 2,
-                                               info->inv_freq, err)) ||
+        (info->inv_freq && info->head_dim > 1 &&
+         fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, info->head_dim / 2, info->inv_freq,
+                             err)) ||
         put_double(file, "attention_scale", info->attention_scale, err) ||
         put_int(file, "trained_context", info->trained_context, err) ||
         fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
