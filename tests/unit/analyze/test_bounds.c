@@ -101,7 +101,9 @@ static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
     for (int g = 1; g < 3; g++) {
         assert_close(e.svd_error[g], 0, 1e-6, 0);
         assert_close(e.relative_error[1][g], sqrt(1 - gamma[g]), 0.05, 0);
-        assert_true(e.klt_error[g] > 0.9 * e.relative_error[1][g]);
+        if (e.klt_error[g] <=
+            0.8 * e.relative_error[1][g]) /* but for chance: 600 tokens of noise lean one way or another */
+            fail_msg("KLT %g, DCT %g", e.klt_error[g], e.relative_error[1][g]);
     }
     fkv_error_curves_free(&e);
 }

@@ -211,7 +211,7 @@ static void a_flipped_bit_never_changes_a_state(void **state) {
     assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, expected, &err), err);
     fkv_capture_close(c);
     int refused = 0;
-    for (int i = 0; i < 600; i++) { /* every second one near the start, where the structures are */
+    for (int i = 0; i < 300; i++) { /* every second one near the start, where the structures are */
         long at = (long)(test_uniform() * (double)(i % 2 && found.st_size > 8192 ? 8192 : found.st_size));
         int mask = 1 << test_between(0, 7);
         flip(path, at, mask);
@@ -226,7 +226,7 @@ static void a_flipped_bit_never_changes_a_state(void **state) {
         }
         flip(path, at, mask);
     }
-    printf("%d of 600 flipped bits refused\n", refused);
+    printf("%d of 300 flipped bits refused\n", refused);
     assert_true(refused > 0);
     free(expected);
     free(x);
