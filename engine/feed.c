@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "engine/session_internal.h"
-#include "kernels/base/progress.h"
 
 /* ---- taps ---- */
 
@@ -143,7 +142,6 @@ static int take_feeds(struct fkv_session *s, const struct fkv_feed *feeds, int32
 int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count, struct fkv_error *err) {
     int32_t rows = 0;
     if (take_feeds(s, feeds, count, &rows, err)) return FKV_FAILED;
-    double started = fkv_seconds();
     s->last_rows = s->logits_count = 0;
     memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
     if (session_act_before(s, err) || (is_step(s, rows) ? run_step(s, rows, err) : run_layers(s, rows, err)))
@@ -151,7 +149,6 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
     s->last_rows = rows;
     s->statistics.tokens += rows;
     for (int32_t i = 0; i < rows; i++) s->statistics.slots_sum += s->row_slots[i];
-    s->statistics.seconds += fkv_seconds() - started;
     return FKV_OK;
 }
 

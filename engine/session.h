@@ -77,7 +77,6 @@ struct fkv_session_statistics {
     int64_t actions;          /* compressions or evictions, all heads */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
-    double seconds;           /* wall time of feed; on a device, of issuing what it does */
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
 

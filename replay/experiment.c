@@ -53,11 +53,11 @@ const char *fkv_experiment_invalid(const struct fkv_experiment *e) {
 }
 
 static double tokens_per_second(const struct fkv_experiment *e) {
-    return (double)e->result->statistics.tokens / e->result->statistics.seconds;
+    return (double)e->result->statistics.tokens / e->result->seconds;
 }
 
 static double compression_share(const struct fkv_experiment *e) {
-    return e->result->seconds_compressing / e->result->statistics.seconds;
+    return e->result->seconds_compressing / e->result->seconds;
 }
 
 static json_t *json_string_or_fallback(const char *text) {

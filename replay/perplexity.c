@@ -307,7 +307,7 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
     spent->tokens -= before->tokens;
     spent->actions -= before->actions;
     spent->slots_sum -= before->slots_sum;
-    spent->seconds = run->seconds;
+    run->result->seconds = run->seconds;
     run->result->seconds_compressing = run->compresses ? acted - acted_before : 0;
     double heads = (double)setup->layers * setup->kv_heads;
     run->result->compressions = run->compresses ? (double)spent->actions / heads / (double)run->plan->count : 0;
