@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
@@ -29,6 +30,7 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
     case 'j': o->json = true; break;
     case ARGP_KEY_END:
         if (!o->out) argp_error(state, "--out is missing");
+        o->out_was_there = access(o->out, F_OK) == 0;
         break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -105,9 +107,10 @@ const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_childr
 
 void fkv_cut_options_default(struct fkv_cut_options *o) { *o = (struct fkv_cut_options){.skip_sinks = -1}; }
 
-int fkv_command_failed(const char *name, const struct fkv_error *err) {
+int fkv_command_failed(const char *name, const struct fkv_common_options *common, const struct fkv_error *err) {
+    if (common && common->out && !common->out_was_there) rmdir(common->out);
     fprintf(stderr, "freqkv-analyze %s: %s\n", name, err->message);
-    return 1;
+    return fkv_exit_status(err);
 }
 
 /* ---- an analysis ---- */

@@ -22,6 +22,7 @@ struct fkv_common_options {
     const char *out;
     int threads; /* 0: all cores */
     bool quiet, json;
+    bool out_was_there; /* before the command ran */
 };
 /* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */
 extern const struct argp fkv_common_argp;
@@ -81,7 +82,8 @@ int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_option
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err);
 void fkv_analysis_close(struct fkv_analysis *a);
 
-/* Prints "freqkv-analyze NAME: message" to stderr; returns 1. */
-int fkv_command_failed(const char *name, const struct fkv_error *err);
+/* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made and left empty
+ * (`common` NULL: there is none). Returns main's exit status: 2 where an option is at fault, else 1. */
+int fkv_command_failed(const char *name, const struct fkv_common_options *common, const struct fkv_error *err);
 
 #endif

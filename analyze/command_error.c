@@ -129,7 +129,8 @@ int fkv_command_error(int argc, char **argv) {
     struct fkv_analysis a;
     struct fkv_error err = {0};
     fkv_cut_options_default(&o.cut);
-    if (fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err)) return fkv_command_failed("error", &err);
+    if (fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err))
+        return fkv_command_failed("error", NULL, &err);
     char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
@@ -139,5 +140,5 @@ int fkv_command_error(int argc, char **argv) {
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);
-    return status ? fkv_command_failed("error", &err) : 0;
+    return status ? fkv_command_failed("error", &o.cut.common, &err) : 0;
 }

@@ -203,5 +203,5 @@ int fkv_command_gamma(int argc, char **argv) {
     }
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
-    return status ? fkv_command_failed("gamma", &err) : 0;
+    return status ? fkv_command_failed("gamma", &o.cut.common, &err) : 0;
 }

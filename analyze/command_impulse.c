@@ -191,7 +191,8 @@ int fkv_command_impulse(int argc, char **argv) {
     struct options o = {.sinks = DEFAULT_SINKS};
     struct fkv_impulse impulses[MOST_RATIOS] = {0};
     struct fkv_error err = {0};
-    if (fkv_parse_range("0.5", "--gamma", &o.gamma, &o.gammas, &err)) return fkv_command_failed("impulse", &err);
+    if (fkv_parse_range("0.5", "--gamma", &o.gamma, &o.gammas, &err))
+        return fkv_command_failed("impulse", NULL, &err);
     char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     if (o.common.threads) omp_set_num_threads(o.common.threads);
@@ -200,5 +201,5 @@ int fkv_command_impulse(int argc, char **argv) {
     for (int i = 0; i < MOST_RATIOS; i++) fkv_impulse_free(&impulses[i]);
     free(o.gamma);
     free(command);
-    return status ? fkv_command_failed("impulse", &err) : 0;
+    return status ? fkv_command_failed("impulse", &o.common, &err) : 0;
 }

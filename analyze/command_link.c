@@ -77,7 +77,7 @@ static const char doc[] =
     "keys and values low-passed together) and attention_projected (the same after W_O). What the capture does not hold is said, and left out: queries, /output_gram. Token by token: who is high-frequency.\n"
     "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
     "`behind` how far Spearman's lies behind the best predictor's.\n"
-    "Segments have window - sinks tokens for runs and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
+    "Segments have as many tokens as the runs compress (window - sinks - recent), and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
     "\v"
     "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
     "changes each), link_ranking, link_residuals: those for which there is input; and the group /link of results.h5. Running again replaces them; files that freqkv-analyze did not make are never replaced.\n\n"
@@ -131,6 +131,13 @@ static int read_probes(struct work *w, struct fkv_error *err) {
         if (probe->prefix != w->probes[0].prefix || probe->sinks != w->probes[0].sinks)
             return fkv_fail(err, "%s and %s: expected one prefix and as many sinks, found %d with %d and %d with %d",
                             first, path, w->probes[0].prefix, w->probes[0].sinks, probe->prefix, probe->sinks);
+        if (strcmp(probe->backend, w->probes[0].backend) || strcmp(probe->compute, w->probes[0].compute) ||
+            strcmp(probe->cache_dtype, w->probes[0].cache_dtype))
+            return fkv_fail(err,
+                            "%s and %s: expected one processor and number format, found %s, %s, cache %s and %s, %s, "
+                            "cache %s",
+                            first, path, w->probes[0].backend, w->probes[0].compute, w->probes[0].cache_dtype,
+                            probe->backend, probe->compute, probe->cache_dtype);
         if (probe->prefix <= probe->sinks + 1)
             return fkv_fail(err, "%s: expected a prefix longer than its %d sinks by two tokens or more, found %d", path,
                             probe->sinks, probe->prefix);
@@ -141,11 +148,11 @@ static int read_probes(struct work *w, struct fkv_error *err) {
 
 /* ---- computing ---- */
 
-/* Segments as the window of the runs or the prefix of the probes has them. */
+/* Segments as what the runs compress (n = N - S - R), or as the prefix of the probes. */
 static int cut(const struct work *w, bool probes, struct fkv_segment_plan *plan, struct fkv_error *err) {
-    int32_t tokens = probes ? w->probes[0].prefix : w->runs[0].window;
     int32_t sinks = probes ? w->probes[0].sinks : w->runs[0].sinks;
-    if (fkv_spectrum_plan(w->capture, tokens - sinks, sinks, plan, err))
+    int32_t length = probes ? w->probes[0].prefix - sinks : w->runs[0].compressible;
+    if (fkv_spectrum_plan(w->capture, length, sinks, plan, err))
         return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, probes ? "prefix" : "window",
                                 w->o->files[probes ? PROBES : RUNS][0]);
     return FKV_OK;
@@ -289,7 +296,7 @@ static int work(struct work *w, struct fkv_error *err) {
                                 .damage = w->damage,
                                 .probe_path = o->files[PROBES],
                                 .spectra = &w->spectra};
-    if (!(o->gamma > 0)) return fkv_fail(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
+    if (!(o->gamma > 0)) return fkv_fail_option(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
     if (read_runs(w, err) || read_probes(w, err) || fkv_processor_open(&o->processor, &o->common, &w->workers, err))
         return FKV_FAILED;
     if (o->dry_run) return say_needs(w, err);
@@ -326,5 +333,5 @@ int fkv_command_link(int argc, char **argv) {
     close_all(&w);
     for (int i = 0; i < LISTS; i++) free(o.files[i]);
     free(command);
-    return status ? fkv_command_failed("link", &err) : 0;
+    return status ? fkv_command_failed("link", &o.common, &err) : 0;
 }

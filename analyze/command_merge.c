@@ -120,5 +120,5 @@ int fkv_command_merge(int argc, char **argv) {
     if (!status && !o.dry_run) status = fkv_capture_merge(o.captures, o.count, o.common.out, &err);
     if (!status && !o.dry_run) status = report(&o, &err);
     free(o.captures);
-    return status ? fkv_command_failed("merge", &err) : 0;
+    return status ? fkv_command_failed("merge", &o.common, &err) : 0;
 }

@@ -51,7 +51,7 @@ static const char doc[] =
     "      --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
     "  freqkv-analyze plot runs/*.h5 --out figures\n"
     "  freqkv-analyze plot probe.h5 --out figures --json\n\n"
-    "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures).";
+    "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures), left_out [{file, figure, reason}]: what has no place in a figure.";
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
 static const struct argp parser = {NULL, parse, "RUN.h5... | PROBE.h5... | TABLE.csv... --out DIR", doc, children,
@@ -88,11 +88,12 @@ struct work {
     struct fkv_provenance provenance;
     struct fkv_run *runs; /* [run_count] */
     int32_t run_count, probes, tables, figures;
-    char model[256]; /* of the file drawn */
+    char model[256];  /* of the file drawn */
+    json_t *left_out; /* {file, figure, reason} of what has no place in a figure; owned */
 };
 
 static int plot_runs(struct work *w, struct fkv_error *err) {
-    struct fkv_plot_place all = {w->o->common.out, "runs", &w->provenance, 0};
+    struct fkv_plot_place all = {w->o->common.out, "runs", &w->provenance, 0, w->left_out};
     for (int32_t i = 1; i < w->run_count; i++)
         if (strcmp(w->runs[0].model_sha256, w->runs[i].model_sha256))
             return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", w->runs[0].path,
@@ -104,7 +105,7 @@ static int plot_runs(struct work *w, struct fkv_error *err) {
     for (int32_t i = 0; i < w->run_count; i++) {
         char stem[256];
         stem_of(w->runs[i].path, stem);
-        struct fkv_plot_place own = {w->o->common.out, stem, &w->provenance, 0};
+        struct fkv_plot_place own = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
         if (fkv_plot_rounds(&w->runs[i], &own, err)) return FKV_FAILED;
         w->figures += own.figures;
     }
@@ -116,7 +117,7 @@ static int plot_probe(struct work *w, const char *path, struct fkv_error *err) {
     struct fkv_damage damage = {0};
     char stem[256];
     stem_of(path, stem);
-    struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0};
+    struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
     int status = fkv_probe_read(path, &probe, err);
     if (!status) {
         snprintf(w->model, sizeof w->model, "%s", probe.model_name);
@@ -137,7 +138,7 @@ static int plot_file(struct work *w, const char *path, struct fkv_error *err) {
     w->model[0] = 0;
     if (ends_with(path, ".csv")) {
         stem_of(path, stem);
-        struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0};
+        struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
         w->tables++;
         if (fkv_plot_table(path, &at, err)) return FKV_FAILED;
         w->figures += at.figures;
@@ -153,16 +154,25 @@ static int plot_file(struct work *w, const char *path, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static void print_left_out(const struct work *w) {
+    size_t i;
+    json_t *row;
+    json_array_foreach(w->left_out, i, row)
+        printf("left out of %s: %s: %s\n", json_string_value(json_object_get(row, "figure")),
+               json_string_value(json_object_get(row, "file")), json_string_value(json_object_get(row, "reason")));
+}
+
 static int report(const struct work *w, struct fkv_error *err) {
     const char *out = w->o->common.out;
     if (!w->o->common.json) {
         printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, w->figures, w->figures == 1 ? "" : "s",
                w->run_count, w->run_count == 1 ? "" : "s", w->probes, w->probes == 1 ? "" : "s", w->tables,
                w->tables == 1 ? "" : "s");
+        print_left_out(w);
         return FKV_OK;
     }
-    json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:i}", "out", out, "runs", w->run_count, "probes", w->probes,
-                               "tables", w->tables, "figures", w->figures);
+    json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "out", out, "runs", w->run_count, "probes", w->probes,
+                               "tables", w->tables, "figures", w->figures, "left_out", w->left_out);
     return object ? fkv_json_print(object, err) : fkv_fail(err, "%s: is not UTF-8, which JSON needs", out);
 }
 
@@ -172,17 +182,18 @@ int fkv_command_plot(int argc, char **argv) {
     char *command = fkv_command_line(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     fkv_sha256_hex sha = "";
-    struct work w = {.o = &o, .runs = calloc((size_t)o.count, sizeof *w.runs)};
+    struct work w = {.o = &o, .runs = calloc((size_t)o.count, sizeof *w.runs), .left_out = json_array()};
     w.provenance = (struct fkv_provenance){FKV_VERSION, sha, command, w.model};
-    int status = command && w.runs ? fkv_sha256_files(o.files, o.count, sha, &err) : fkv_fail(&err, "out of memory");
+    int status = command && w.runs && w.left_out ? fkv_sha256_files(o.files, o.count, sha, &err) : fkv_fail(&err, "out of memory");
     if (!status) status = check_names(&o, &err);
     if (!status) status = fkv_make_directories(o.common.out, &err);
     for (int i = 0; !status && i < o.count; i++) status = plot_file(&w, o.files[i], &err);
     if (!status && w.run_count) status = plot_runs(&w, &err);
     if (!status) status = report(&w, &err);
     for (int32_t i = 0; i < w.run_count; i++) fkv_run_free(&w.runs[i]);
+    json_decref(w.left_out);
     free(w.runs);
     free(o.files);
     free(command);
-    return status ? fkv_command_failed("plot", &err) : 0;
+    return status ? fkv_command_failed("plot", &o.common, &err) : 0;
 }

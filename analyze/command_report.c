@@ -84,5 +84,5 @@ int fkv_command_report(int argc, char **argv) {
     int status = fkv_report_write(o.folder, &outline, &err);
     if (!status) status = print(&o, &outline, &err);
     fkv_report_outline_free(&outline);
-    return status ? fkv_command_failed("report", &err) : 0;
+    return status ? fkv_command_failed("report", NULL, &err) : 0;
 }

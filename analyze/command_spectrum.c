@@ -80,5 +80,5 @@ int fkv_command_spectrum(int argc, char **argv) {
         if (!status) status = write_all(&a, &o, &err);
     }
     fkv_analysis_close(&a);
-    return status ? fkv_command_failed("spectrum", &err) : 0;
+    return status ? fkv_command_failed("spectrum", &o.cut.common, &err) : 0;
 }

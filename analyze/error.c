@@ -30,9 +30,9 @@ double fkv_retained_energy(const double *power, int32_t n, int32_t retained, boo
 int fkv_gammas_check(const double *gamma, int32_t count, int32_t n, struct fkv_error *err) {
     for (int32_t g = 0; g < count; g++) {
         if (!(gamma[g] > 0 && gamma[g] <= 1))
-            return fkv_fail(err, "--gamma: expected ratios above 0 and at most 1, found %g", gamma[g]);
+            return fkv_fail_option(err, "--gamma: expected ratios above 0 and at most 1, found %g", gamma[g]);
         if (fkv_retained(gamma[g], n) < 1)
-            return fkv_fail(err, "--gamma %g keeps no coefficient of a segment of %d tokens: expected %g or more",
+            return fkv_fail_option(err, "--gamma %g keeps no coefficient of a segment of %d tokens: expected %g or more",
                             gamma[g], n, 1.0 / n);
     }
     return FKV_OK;

@@ -95,17 +95,17 @@ static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *ke
 int fkv_ratio_limits(const struct fkv_ratio_choice *c, int32_t n, int32_t *low, int32_t *high, struct fkv_error *err) {
     int32_t slots = c->window - c->sinks, shorter = slots < n ? slots : n;
     if (slots < 2)
-        return fkv_fail(err, "--window: expected %d sinks and at least two slots more, found %d", c->sinks, c->window);
+        return fkv_fail_option(err, "--window: expected %d sinks and at least two slots more, found %d", c->sinks, c->window);
     int32_t least = (K + shorter - 1) / shorter;
     *low = (int32_t)ceil(c->floor * K - 1e-9);
     *high = (int32_t)floor(c->cap * K + 1e-9);
     if (*low < least) *low = least;
     if (*high > K - 1) *high = K - 1;
     if (*low > *high)
-        return fkv_fail(err, "--floor %g and --cap %g: expected a multiple of 1/64 between them, from %d/64 to 63/64",
+        return fkv_fail_option(err, "--floor %g and --cap %g: expected a multiple of 1/64 between them, from %d/64 to 63/64",
                         c->floor, c->cap, least);
     if (c->by_budget && c->target * K < *low - 1e-9)
-        return fkv_fail(err, "--budget %g: expected %g or more, the least that a head may get", c->target,
+        return fkv_fail_option(err, "--budget %g: expected %g or more, the least that a head may get", c->target,
                         (double)*low / K);
     return FKV_OK;
 }

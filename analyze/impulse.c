@@ -32,10 +32,10 @@ static const double kept_length = 1e-5,
 int fkv_schedule_make(int32_t window, int32_t sinks, double gamma, struct fkv_schedule *s, struct fkv_error *err) {
     int32_t n = window - sinks;
     if (n < 3)
-        return fkv_fail(err, "--window: expected %d sinks and at least three slots more, found %d", sinks, window);
+        return fkv_fail_option(err, "--window: expected %d sinks and at least three slots more, found %d", sinks, window);
     int32_t retained = fkv_retained(gamma, n);
     if (retained < 2 || retained >= n)
-        return fkv_fail(err, "--gamma %g: expected 2 to %d retained slots of %d, found %d", gamma, n - 1, n, retained);
+        return fkv_fail_option(err, "--gamma %g: expected 2 to %d retained slots of %d, found %d", gamma, n - 1, n, retained);
     double rounds = log(retained) / log((double)n / retained);
     *s = (struct fkv_schedule){window, sinks, n, retained, n - retained, gamma, rounds, (n - retained) * rounds};
     return FKV_OK;
@@ -239,7 +239,7 @@ int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_
     struct factor f = {0};
     *out = (struct fkv_impulse){.schedule = *s, .rounds = rounds ? rounds : (int32_t)ceil(s->horizon_rounds)};
     if (out->rounds > FKV_IMPULSE_ROUNDS)
-        return fkv_fail(err, "--rounds: expected at most %d, found %d (gamma %g: the horizon is %.0f rounds away)",
+        return fkv_fail_option(err, "--rounds: expected at most %d, found %d (gamma %g: the horizon is %.0f rounds away)",
                         FKV_IMPULSE_ROUNDS, out->rounds, s->gamma, s->horizon_rounds);
     size_t responses = (size_t)out->rounds * (size_t)s->retained;
     double *followed = malloc((size_t)FOLLOWED * (size_t)s->retained * sizeof *followed);

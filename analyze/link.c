@@ -46,8 +46,9 @@ static int check_text(struct fkv_capture *c, const char *path, const char *name,
 
 int fkv_link_check_run(struct fkv_capture *c, const struct fkv_run *run, struct fkv_error *err) {
     const struct model m = {run->path, run->model_sha256, run->layers, run->kv_heads, run->head_dim};
-    if (strcmp(run->policy, "freqkv") || !run->retained || run->window <= run->sinks)
-        return fkv_fail(err, "%s: expected a run of policy freqkv, which keeps coefficients, found policy %s",
+    if (!run->low_pass || !run->retained || !run->compressible)
+        return fkv_fail(err,
+                        "%s: expected a run of a policy that keeps the lowest coefficients (freqkv), found policy %s",
                         run->path, run->policy);
     if (check_model(c, &m, err)) return FKV_FAILED;
     for (int32_t i = 0; i < run->documents; i++)

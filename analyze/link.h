@@ -1,6 +1,6 @@
 /* Energy joined with what its loss does: a capture's spectra beside the perplexity of runs and the damage of probes.
  *
- * Along a sweep, each run of a policy that keeps L lowest coefficients is a point: the energy that its own L retain of segments of window - sinks tokens (mean over the captured heads,
+ * Along a sweep, each run of a policy that keeps L lowest coefficients is a point: the energy that its own L retain of segments of n = window - sinks - recent tokens (mean over the captured heads,
  * keys and values, with DC and without) against its mean nll and its difference to the baseline.
  * Over heads, each change of a single head by a filter is a point: predictors (predictors.h) of what the change takes out, from segments of prefix - sinks tokens, against delta nll and KL.
  * Changes of one label (the same change of every head) form a group; groups are looked at whole and by thirds of the model's layers.
@@ -35,7 +35,7 @@ struct fkv_link_sweep {
     bool outcome_there[FKV_OUTCOMES];
     struct fkv_correlation correlation[FKV_OUTCOMES][FKV_RETAINED];
 };
-/* Runs all checked; spectra of segments of window - sinks tokens. */
+/* Runs all checked; spectra of segments of n tokens. */
 int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct fkv_predictor_spectra *spectra,
                         struct fkv_link_sweep *out, struct fkv_error *err);
 void fkv_link_sweep_free(struct fkv_link_sweep *s); /* harmless on a zeroed struct and a second time */

@@ -109,8 +109,34 @@ static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_ser
     return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.place, r.value, err) : FKV_OK;
 }
 
+static void range(const struct fkv_chart *chart, double *low, double *high) {
+    *low = INFINITY, *high = -INFINITY;
+    for (int s = 0; s < chart->series; s++)
+        for (int i = 0; i < chart->one[s].count; i++) {
+            *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
+        }
+}
+
+static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
+
+/* One value along the whole axis of numbers. */
+static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
+                     struct fkv_error *err) {
+    const struct fkv_line line = {.label = s->label, .color = s->color, .width = 1.2, .dashed = true};
+    struct fkv_color shade = s->color;
+    double place[2];
+    range(chart, &place[0], &place[1]);
+    const struct fkv_interval y = s->y[0];
+    const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low}, high[2] = {y.high, y.high};
+    shade.a = 0.12;
+    if (!s->bare && isfinite(y.low) && fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
+        return FKV_FAILED;
+    return fkv_figure_line(f, panel, &line, 2, place, value, err);
+}
+
 static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
                        double shift, struct fkv_error *err) {
+    if (is_flat(s)) return draw_flat(f, panel, chart, s, err);
     double *room = malloc(6 * (size_t)s->count * sizeof *room);
     if (!room) return fkv_fail(err, "figure: out of memory");
     struct room r = {room, room + 3 * s->count};
@@ -130,14 +156,6 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
                                  chart->across ? r.place : r.value, err);
     free(room);
     return status;
-}
-
-static void range(const struct fkv_chart *chart, double *low, double *high) {
-    *low = INFINITY, *high = -INFINITY;
-    for (int s = 0; s < chart->series; s++)
-        for (int i = 0; i < chart->one[s].count; i++) {
-            *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
-        }
 }
 
 static double extent(const struct fkv_chart *chart) {

@@ -52,7 +52,8 @@ void fkv_charts_close(struct fkv_charts *c); /* harmless on a zeroed struct and 
 int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label, const char *y_label);
 /* The place of a name on the panel's axis of names, put there if it is new; -1 when there are too many. */
 int fkv_charts_name(struct fkv_charts *c, int panel, const char *name);
-/* A point of a series, which the first one makes. */
+/* A point of a series, which the first one makes. x NaN: the series has one value and no place; it is drawn along the
+ * whole axis of numbers, which other series must span, and its place in the table is empty. */
 void fkv_charts_add(struct fkv_charts *c, int panel, const char *series, struct fkv_color color,
                     enum fkv_chart_look look, double x, struct fkv_interval y);
 

@@ -5,13 +5,16 @@
 #include "analyze/damage.h"
 #include "analyze/findings.h"
 #include "analyze/runs.h"
+#include "kernels/base/json.h"
 
 /* Where a figure goes, and what it is called: FOLDER/STEM_... */
 struct fkv_plot_place {
     const char *folder, *stem;
     const struct fkv_provenance *provenance;
-    int32_t figures; /* counts those written */
+    int32_t figures;  /* counts those written */
+    json_t *left_out; /* an array, or NULL; gets {file, figure, reason} of what has no place in a figure */
 };
+void fkv_plot_leave_out(struct fkv_plot_place *at, const char *file, const char *figure, const char *reason);
 
 /* All runs together: STEM_perplexity (perplexity, delta nll, KL over gamma), STEM_distance (both over tokens since the last compression and over rounds). */
 int fkv_plot_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err);

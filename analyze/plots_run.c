@@ -41,30 +41,28 @@ static int units_of(const struct fkv_run *run) {
 
 /* ---- along a sweep ---- */
 
-static void name_series(const struct fkv_run *run, char label[160]) {
-    int used = snprintf(label, 160, "%s, window %d", run->policy, run->window);
-    if (!run->window) used = snprintf(label, 160, "%s", run->policy);
-    if (run->mass_bias) used += snprintf(label + used, 160 - (size_t)used, ", mass bias");
-    snprintf(label + used, 160 - (size_t)used, ", %s", run->protocol);
-}
-
-/* Runs of one label get one colour. */
-static int color_of(const struct fkv_run *runs, int32_t i) {
-    char label[160], other[160];
+/* The label of the first run with run i's label decides the colour: labels are numbered as they come. */
+static int color_of(const struct fkv_run *runs, int32_t count, int32_t i) {
+    char label[FKV_RUN_LABEL], other[FKV_RUN_LABEL], earlier[FKV_RUN_LABEL];
     int color = 0;
-    name_series(&runs[i], label);
-    for (int32_t k = 0; k < i; k++) {
+    fkv_run_label(runs, count, i, label);
+    for (int32_t k = 0; k < count; k++) {
         bool seen = false;
-        name_series(&runs[k], other);
-        if (!strcmp(label, other)) return color_of(runs, k);
+        fkv_run_label(runs, count, k, other);
+        if (!strcmp(label, other)) return color;
         for (int32_t m = 0; m < k; m++) {
-            char earlier[160];
-            name_series(&runs[m], earlier);
+            fkv_run_label(runs, count, m, earlier);
             seen = seen || !strcmp(earlier, other);
         }
         color += !seen;
     }
     return color;
+}
+
+void fkv_plot_leave_out(struct fkv_plot_place *at, const char *file, const char *figure, const char *reason) {
+    if (!at->left_out) return;
+    json_array_append_new(at->left_out, json_pack("{s:o, s:s, s:s}", "file", fkv_json_string(file), "figure", figure,
+                                                  "reason", reason));
 }
 
 /* Mean KL over scored tokens; its interval is formed over all of them at once. */
@@ -102,26 +100,49 @@ static double full_perplexity(const struct fkv_run *runs, int32_t count) {
     return exp(nll);
 }
 
-static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
-    static const char *const titles[] = {"perplexity", "\u0394 nll to full attention", "KL to full attention"};
+static const char *const sweep_titles[] = {"perplexity", "\u0394 nll to full attention", "KL to full attention"};
+
+/* Fills a panel; a run without a ratio is one value along the whole axis. Returns the panel, -1 where it is empty. */
+static int fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *runs, int32_t count,
+                      struct fkv_plot_place *at) {
     static const char *const units[] = {"perplexity", "nats per token", "nats per token"};
+    char label[FKV_RUN_LABEL], figure[FKV_RUN_LABEL];
+    int panel = -1;
+    bool any_ratio = false;
+    snprintf(figure, sizeof figure, "%s_perplexity: %s", at->stem, sweep_titles[which]);
+    for (int32_t i = 0; i < count; i++)
+        any_ratio = any_ratio || (isfinite(fkv_run_gamma(&runs[i])) && isfinite(quantity(&runs[i], which).estimate));
+    for (int32_t i = 0; i < count; i++) {
+        struct fkv_interval y = quantity(&runs[i], which);
+        if (!isfinite(y.estimate)) {
+            fkv_plot_leave_out(at, runs[i].path, figure, "the run has no baseline");
+            continue;
+        }
+        if (!any_ratio) {
+            fkv_plot_leave_out(at, runs[i].path, figure, "no run has a retaining ratio, which is the axis");
+            continue;
+        }
+        if (panel < 0) panel = fkv_charts_panel(c, sweep_titles[which], "retaining ratio \u03b3", units[which]);
+        fkv_run_label(runs, count, i, label);
+        fkv_charts_add(c, panel, label, fkv_color_cycle(color_of(runs, count, i)), FKV_LOOK_JOINED,
+                       fkv_run_gamma(&runs[i]), y);
+    }
+    return panel;
+}
+
+static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
     struct fkv_charts c;
-    char stem[300], label[160], note[FKV_PLOT_NOTE];
+    char stem[300], note[FKV_PLOT_NOTE];
     double full = full_perplexity(runs, count);
-    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens%s.%s",
+    bool flat = false;
+    for (int32_t i = 0; i < count; i++) flat = flat || !isfinite(fkv_run_gamma(&runs[i]));
+    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens%s.%s%s",
              runs[0].joined ? " (KL of windows of joined texts: none)" : "",
-             isfinite(full) ? " Dashed: full attention." : "");
+             isfinite(full) ? " Grey: full attention." : "",
+             flat ? " Dashed: policies without a ratio." : "");
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < 3; which++) {
-        int panel = -1;
-        for (int32_t i = 0; i < count; i++) {
-            struct fkv_interval y = quantity(&runs[i], which);
-            double gamma = fkv_run_gamma(&runs[i]);
-            if (!isfinite(y.estimate) || !isfinite(gamma)) continue;
-            if (panel < 0) panel = fkv_charts_panel(&c, titles[which], "retaining ratio \u03b3", units[which]);
-            name_series(&runs[i], label);
-            fkv_charts_add(&c, panel, label, fkv_color_cycle(color_of(runs, i)), FKV_LOOK_JOINED, gamma, y);
-        }
+        int panel = fill_sweep(&c, which, runs, count, at);
         if (panel < 0) continue;
         c.chart[panel].level = which ? 0 : full;
         c.chart[panel].apart = c.chart[panel].series > 1;
@@ -206,7 +227,7 @@ static bool has_differences(const struct fkv_run *run) {
     for (int32_t d = 0; d < run->column_sets; d++)
         if (!run->columns[d].baseline_nll || !run->columns[d].kl || !run->columns[d].round || !run->columns[d].since)
             return false;
-    return run->compressions.count > 0;
+    return run->actions.count > 0;
 }
 
 /* Runs of the first run's policy take the map of ordered colours; those of others, its rivals, one of their own each, dashed. */
@@ -221,16 +242,39 @@ static struct fkv_color color_at(const struct fkv_run *runs, int32_t count, int3
     return *rival ? fkv_color_cycle(1 + before) : fkv_color_map(alike > 1 ? 0.92 * before / (alike - 1) : 0.3);
 }
 
+/* Axis labels: so far, since the last. */
+static const char *const *words_for(const struct fkv_run *runs, int32_t count) {
+    static const char *const words[3][2] = {
+        {"compressions so far", "tokens since the last compression"},
+        {"evictions so far", "tokens since the last eviction"},
+        {"compressions or evictions so far", "tokens since the last of them"}};
+    bool compress = false, evict = false;
+    for (int32_t i = 0; i < count; i++) {
+        if (!has_differences(&runs[i])) continue;
+        evict = evict || runs[i].actions.evictions;
+        compress = compress || !runs[i].actions.evictions;
+    }
+    return words[compress && evict ? 2 : evict];
+}
+
 static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
     struct fkv_charts c;
-    char stem[300], label[200];
+    char stem[300], label[FKV_RUN_LABEL + 32], figure[300];
     int status = fkv_charts_open(&c, err), shown = 0;
-    for (int32_t i = 0; i < count; i++) shown += has_differences(&runs[i]);
+    snprintf(figure, sizeof figure, "%.280s_distance", at->stem);
+    for (int32_t i = 0; i < count; i++) {
+        shown += has_differences(&runs[i]);
+        if (!has_differences(&runs[i]))
+            fkv_plot_leave_out(at, runs[i].path, figure,
+                               runs[i].actions.count ? "the run has no baseline"
+                                                     : "the run has no compressions and no evictions on a schedule");
+    }
+    const char *const *actions_word = words_for(runs, count);
     for (int which = 0; !status && shown && which < 4; which++) {
         bool kl = which < 2, by_round = which % 2;
         int panel =
             fkv_charts_panel(&c, kl ? "KL" : "\u0394 nll",
-                             by_round ? "compressions so far" : "tokens since the last compression", "nats per token");
+                             by_round ? actions_word[0] : actions_word[1], "nats per token");
         c.chart[panel].logarithmic_x = !by_round, c.chart[panel].logarithmic_y = kl;
         c.chart[panel].level = kl ? NAN : 0;
         c.chart[panel].integers = by_round;
@@ -239,8 +283,8 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
             bool rival;
             int32_t series = c.chart[panel].series;
             struct fkv_color color = color_at(runs, count, i, &rival);
-            snprintf(label, sizeof label, "%.60s \u03b3 = %.2g%s", runs[i].policy, fkv_run_gamma(&runs[i]),
-                     runs[i].mass_bias ? ", mass bias" : "");
+            fkv_run_label(runs, count, i, label);
+            snprintf(label + strlen(label), sizeof label - strlen(label), ", \u03b3 = %.2g", fkv_run_gamma(&runs[i]));
             status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
             if (c.chart[panel].series == series) continue;
             c.chart[panel].one[series].dashed = rival;
@@ -273,7 +317,7 @@ int fkv_plot_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_pla
 
 /* Sums of one state over compressions: before, kept [layers * heads, rounds]. */
 static void add_up_rounds(const struct fkv_run *run, int state, int rounds, double *before, double *kept) {
-    const struct fkv_run_compressions *c = &run->compressions;
+    const struct fkv_run_actions *c = &run->actions;
     for (int64_t i = 0; i < c->count; i++) {
         if (c->state[i] != state || c->round[i] > rounds) continue;
         int64_t at = ((int64_t)c->layer[i] * run->kv_heads + c->head[i]) * rounds + c->round[i] - 1;
@@ -300,7 +344,7 @@ static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int round
     double *before = malloc(2 * n * sizeof *before), *kept = before + n;
     if (!before) return fkv_fail(err, "out of memory for %d rounds", rounds);
     for (int state = 0; state < 2; state++) {
-        int panel = fkv_charts_panel(c, state ? "values" : "keys", "round of compression", "share of energy kept");
+        int panel = fkv_charts_panel(c, state ? "values" : "keys", run->actions.evictions ? "eviction" : "round of compression", "share of energy kept");
         c->chart[panel].integers = true;
         memset(before, 0, 2 * n * sizeof *before);
         add_up_rounds(run, state, rounds, before, kept);
@@ -322,8 +366,8 @@ static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int round
 
 int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct fkv_error *err) {
     int rounds = 0;
-    for (int64_t i = 0; i < run->compressions.count; i++)
-        if (run->compressions.round[i] > rounds) rounds = run->compressions.round[i];
+    for (int64_t i = 0; i < run->actions.count; i++)
+        if (run->actions.round[i] > rounds) rounds = run->actions.round[i];
     if (!rounds) return FKV_OK;
     rounds = rounds < MOST_ROUNDS ? rounds : MOST_ROUNDS;
     struct fkv_charts c;
@@ -335,9 +379,10 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct
     }
     for (int32_t l = 0; l < run->layers; l++) layers[l] = l;
     status = add_rounds(&c, run, rounds, layers, err);
-    char stem[300], title[200];
+    char stem[300], title[400];
+    const char *action = run->actions.evictions ? "eviction" : "compression";
     snprintf(stem, sizeof stem, "%.280s_rounds", at->stem);
-    snprintf(title, sizeof title, "Energy that each compression keeps (%s, \u03b3 = %.3g, window %d)", run->policy,
+    snprintf(title, sizeof title, "Energy that each %s keeps (%s, \u03b3 = %.3g, window %d)", action, run->policy_label,
              fkv_run_gamma(run), run->window);
     const struct fkv_color_bar bar = {.label = "layer",
                                       .low = 0,
@@ -350,7 +395,7 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_place *at, struct
         at->folder,
         stem,
         title,
-        strcmp(run->policy, "freqkv")
+        !run->low_pass
             ? "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to largest head."
             : "Energy kept over energy before, DC included, summed over texts; lines: mean over heads, shading: least to "
               "largest head. Round 1 meets a fresh cache; later rounds meet one that is mostly compressed already.",

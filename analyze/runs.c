@@ -8,7 +8,7 @@
 
 #include "analyze/columns.h"
 
-enum { MOST_HEADS = 1 << 20 };
+enum { MOST_HEADS = 1 << 20, VERSION = 2 };
 
 static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value, size_t bytes,
                     bool required, struct fkv_error *err) {
@@ -35,7 +35,10 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
         return fkv_fail(err, "attribute format: expected \"freqkv-run\" (freqkv-replay ppl --out), found \"%s\"",
                         format);
     if (fkv_column_integer(r, "/", "format_version", true, &version, err)) return FKV_FAILED;
-    if (version != 1) return fkv_fail(err, "attribute format_version: expected 1, found %d", version);
+    if (version == 1)
+        return fkv_fail(err, "attribute format_version: expected %d, found 1, which counted evictions as compressions "
+                        "and did not hold all options: run it again", VERSION);
+    if (version != VERSION) return fkv_fail(err, "attribute format_version: expected %d, found %d", VERSION, version);
     struct {
         const char *name;
         char *value;
@@ -44,7 +47,13 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
     } const texts[] = {{"model_name", run->model_name, sizeof run->model_name, false},
                        {"model_sha256", run->model_sha256, sizeof run->model_sha256, true},
                        {"corpus_sha256", run->corpus_sha256, sizeof run->corpus_sha256, false},
+                       {"tokenizer_sha256", run->tokenizer_sha256, sizeof run->tokenizer_sha256, false},
                        {"policy", run->policy, sizeof run->policy, true},
+                       {"policy_options", run->policy_options, sizeof run->policy_options, false},
+                       {"policy_label", run->policy_label, sizeof run->policy_label, true},
+                       {"backend", run->backend, sizeof run->backend, false},
+                       {"compute", run->compute, sizeof run->compute, false},
+                       {"cache_dtype", run->cache_dtype, sizeof run->cache_dtype, false},
                        {"protocol", run->protocol, sizeof run->protocol, true},
                        {"baseline_invalid", run->baseline_invalid, sizeof run->baseline_invalid, false}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -53,15 +62,19 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
         const char *name;
         int32_t *value;
     } const integers[] = {{"n_layers", &run->layers}, {"n_kv_heads", &run->kv_heads}, {"head_dim", &run->head_dim},
-                          {"window", &run->window},   {"sinks", &run->sinks},         {"mass_bias", &run->mass_bias}};
+                          {"window", &run->window}, {"sinks", &run->sinks}, {"compressible", &run->compressible},
+                          {"low_pass", &run->low_pass}, {"tokens_limit", &run->tokens_limit},
+                          {"score_from", &run->score_from}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         if (fkv_column_integer(r, "/", integers[i].name, i < 3, integers[i].value, err)) return FKV_FAILED;
     if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > MOST_HEADS)
         return fkv_fail(err, "attributes n_layers and n_kv_heads: expected 1 to %d heads, found %d layers of %d",
                         MOST_HEADS, run->layers, run->kv_heads);
-    if (run->window < 0 || run->sinks < 0)
-        return fkv_fail(err, "attributes window and sinks: expected numbers from 0 on, found %d and %d", run->window,
-                        run->sinks);
+    if (run->window < 0 || run->sinks < 0 || run->compressible < 0 || run->compressible > run->window)
+        return fkv_fail(err,
+                        "attributes window, sinks and compressible: expected numbers from 0 on, the last at most the "
+                        "first, found %d, %d and %d",
+                        run->window, run->sinks, run->compressible);
     struct {
         const char *name;
         double *value;
@@ -77,7 +90,8 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
     return FKV_OK;
 }
 
-static int read_columns(struct fkv_h5_reader *r, const char *group, struct fkv_run_columns *c, struct fkv_error *err) {
+static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictions, struct fkv_run_columns *c,
+                        struct fkv_error *err) {
     char path[80];
     snprintf(path, sizeof path, "%s/nll", group);
     if (fkv_column_read(r, path, FKV_H5_F32, &c->count, &c->nll, err)) return FKV_FAILED;
@@ -86,7 +100,10 @@ static int read_columns(struct fkv_h5_reader *r, const char *group, struct fkv_r
         const char *name;
         float **data;
     } const rest[] = {
-        {"round", &c->round}, {"since_compression", &c->since}, {"baseline_nll", &c->baseline_nll}, {"kl", &c->kl}};
+        {evictions ? "evictions" : "round", &c->round},
+        {evictions ? "since_eviction" : "since_compression", &c->since},
+        {"baseline_nll", &c->baseline_nll},
+        {"kl", &c->kl}};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         snprintf(path, sizeof path, "%s/%s", group, rest[i].name);
         if (fkv_column_expect(r, path, FKV_H5_F32, c->count, false, rest[i].data, err)) return FKV_FAILED;
@@ -121,30 +138,49 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
             return FKV_FAILED;
         if (run->joined) continue;
         run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-        if (read_columns(r, group, &run->columns[n - 1], err)) return FKV_FAILED;
+        if (read_columns(r, group, run->actions.evictions, &run->columns[n - 1], err)) return FKV_FAILED;
     }
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
     run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-    return read_columns(r, "/windows", run->columns, err);
+    return read_columns(r, "/windows", run->actions.evictions, run->columns, err);
 }
 
-static int read_compressions(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
-    struct fkv_run_compressions *c = &run->compressions;
-    if (fkv_column_read(r, "/compressions/layer", FKV_H5_I32, &c->count, &c->layer, err) ||
-        fkv_column_expect(r, "/compressions/head", FKV_H5_I32, c->count, c->layer, &c->head, err) ||
-        fkv_column_expect(r, "/compressions/round", FKV_H5_I32, c->count, c->layer, &c->round, err) ||
-        fkv_column_expect(r, "/compressions/state", FKV_H5_U8, c->count, c->layer, &c->state, err) ||
-        fkv_column_expect(r, "/compressions/energy_before", FKV_H5_F64, c->count, c->layer, &c->before, err) ||
-        fkv_column_expect(r, "/compressions/energy_kept", FKV_H5_F64, c->count, c->layer, &c->kept, err))
-        return FKV_FAILED;
-    for (int64_t i = 0; i < c->count; i++)
-        if (c->layer[i] < 0 || c->layer[i] >= run->layers || c->head[i] < 0 || c->head[i] >= run->kv_heads ||
-            c->state[i] > 1 || c->round[i] < 1 || c->round[i] > 1 << 24)
+/* Of one group; count 0 and no arrays where it is empty or not there. */
+static int read_action_columns(struct fkv_h5_reader *r, const char *group, struct fkv_run_actions *a,
+                               struct fkv_error *err) {
+    const struct {
+        const char *name;
+        enum fkv_h5_type type;
+        void *data;
+    } columns[] = {
+        {"head", FKV_H5_I32, &a->head},          {"round", FKV_H5_I32, &a->round},
+        {"state", FKV_H5_U8, &a->state},         {"energy_before", FKV_H5_F64, &a->before},
+        {"energy_kept", FKV_H5_F64, &a->kept},
+    };
+    char path[64];
+    snprintf(path, sizeof path, "%s/layer", group);
+    if (fkv_column_read(r, path, FKV_H5_I32, &a->count, &a->layer, err)) return FKV_FAILED;
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        snprintf(path, sizeof path, "%s/%s", group, columns[i].name);
+        if (fkv_column_expect(r, path, columns[i].type, a->count, a->layer, columns[i].data, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+static int read_actions(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
+    struct fkv_run_actions *a = &run->actions;
+    int rank;
+    int64_t dims[8];
+    if (fkv_h5_shape(r, "/evictions/layer", &rank, dims, &a->evictions, err)) return FKV_FAILED;
+    const char *group = a->evictions ? "/evictions" : "/compressions";
+    if (read_action_columns(r, group, a, err)) return FKV_FAILED;
+    for (int64_t i = 0; i < a->count; i++)
+        if (a->layer[i] < 0 || a->layer[i] >= run->layers || a->head[i] < 0 || a->head[i] >= run->kv_heads ||
+            a->state[i] > 1 || a->round[i] < 1 || a->round[i] > 1 << 24)
             return fkv_fail(
-                err,
-                "/compressions: row %lld: expected layer < %d, head < %d, state 0 or 1, round >= 1, found %d, %d, %d, %d",
-                (long long)i, run->layers, run->kv_heads, c->layer[i], c->head[i], c->state[i], c->round[i]);
+                err, "%s: row %lld: expected layer < %d, head < %d, state 0 or 1, round >= 1, found %d, %d, %d, %d",
+                group, (long long)i, run->layers, run->kv_heads, a->layer[i], a->head[i], a->state[i], a->round[i]);
     return FKV_OK;
 }
 
@@ -157,8 +193,8 @@ int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err) {
         return FKV_FAILED;
     }
     int status = read_attributes(r, run, err);
+    if (!status) status = read_actions(r, run, err);
     if (!status) status = read_documents(r, run, err);
-    if (!status) status = read_compressions(r, run, err);
     if (!status)
         status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)run->layers * run->kv_heads, false,
                                    &run->retained, err);
@@ -177,30 +213,86 @@ void fkv_run_free(struct fkv_run *run) {
         struct fkv_run_columns *c = &run->columns[i];
         free(c->nll), free(c->round), free(c->since), free(c->baseline_nll), free(c->kl);
     }
-    struct fkv_run_compressions *c = &run->compressions;
+    struct fkv_run_actions *c = &run->actions;
     free(c->layer), free(c->head), free(c->round), free(c->state), free(c->before), free(c->kept);
     free(run->path), free(run->retained), free(run->document), free(run->columns);
     memset(run, 0, sizeof *run);
 }
 
 double fkv_run_gamma(const struct fkv_run *run) {
-    double sum = 0, n = run->window - run->sinks;
+    double sum = 0, n = run->compressible;
     if (!run->retained || !(n > 0)) return run->gamma;
     for (int32_t i = 0; i < run->layers * run->kv_heads; i++) sum += run->retained[i];
     double kept = sum / n / ((double)run->layers * run->kv_heads);
     return fabs(run->gamma - kept) < 1 / n ? run->gamma : kept;
 }
 
+/* ---- what identifies a run ---- */
+
+static const char *number_fact(char text[FKV_RUN_FACT], const char *name, int32_t value) {
+    if (value) snprintf(text, FKV_RUN_FACT, "%s %d", name, value);
+    return text;
+}
+
+static const char *text_fact(char text[FKV_RUN_FACT], const char *name, const char *value, int most) {
+    if (*value) snprintf(text, FKV_RUN_FACT, "%s %.*s", name, most, value);
+    return text;
+}
+
+const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact, char text[FKV_RUN_FACT]) {
+    enum { WORD = 64, HASH = 8 };
+    text[0] = 0;
+    switch (fact) {
+    case FKV_RUN_WINDOW: return number_fact(text, "window", run->window);
+    case FKV_RUN_SINKS:
+        if (run->window) snprintf(text, FKV_RUN_FACT, "sinks %d", run->sinks);
+        return text;
+    case FKV_RUN_PROTOCOL: return text_fact(text, "protocol", run->protocol, WORD);
+    case FKV_RUN_TOKENS_LIMIT: return number_fact(text, "tokens", run->tokens_limit);
+    case FKV_RUN_SCORE_FROM: return number_fact(text, "scored from", run->score_from);
+    case FKV_RUN_COMPUTE: return text_fact(text, "compute", run->compute, WORD);
+    case FKV_RUN_CACHE_DTYPE: return text_fact(text, "cache", run->cache_dtype, WORD);
+    case FKV_RUN_BACKEND: return text_fact(text, "backend", run->backend, WORD);
+    case FKV_RUN_TOKENIZER: return text_fact(text, "tokenizer", run->tokenizer_sha256, HASH);
+    default: return text_fact(text, "texts", run->corpus_sha256, HASH);
+    }
+}
+
+static bool differ(const struct fkv_run *runs, int32_t count, enum fkv_run_fact fact) {
+    char first[FKV_RUN_FACT], other[FKV_RUN_FACT];
+    fkv_run_fact(&runs[0], fact, first);
+    for (int32_t i = 1; i < count; i++)
+        if (strcmp(first, fkv_run_fact(&runs[i], fact, other))) return true;
+    return false;
+}
+
+void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char label[FKV_RUN_LABEL]) {
+    char fact[FKV_RUN_FACT];
+    int used = snprintf(label, FKV_RUN_LABEL, "%s", runs[i].policy_label);
+    for (enum fkv_run_fact f = 0; f < FKV_RUN_FACTS; f++) {
+        bool told = f == FKV_RUN_WINDOW || differ(runs, count, f);
+        if (!told || !*fkv_run_fact(&runs[i], f, fact) || used >= FKV_RUN_LABEL) continue;
+        used += snprintf(label + used, FKV_RUN_LABEL - (size_t)used, ", %s", fact);
+    }
+}
+
+static int refuse_pair(const struct fkv_run *a, const struct fkv_run *b, const char *what, const char *first,
+                       const char *second, struct fkv_error *err) {
+    return fkv_fail(err, "%s and %s: expected runs that differ in their ratio only, found %s%s\"%s\" and \"%s\"",
+                    a->path, b->path, what, *what ? " " : "", first, second);
+}
+
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
+    char first[FKV_RUN_FACT], second[FKV_RUN_FACT];
     if (strcmp(a->model_sha256, b->model_sha256))
         return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", a->path, b->path,
                         a->model_sha256, b->model_sha256);
-    if (strcmp(a->protocol, b->protocol))
-        return fkv_fail(err, "%s and %s: expected one protocol, found %s and %s", a->path, b->path, a->protocol,
-                        b->protocol);
-    if (a->window != b->window || a->sinks != b->sinks)
-        return fkv_fail(err, "%s and %s: expected one window and as many sinks, found %d with %d and %d with %d",
-                        a->path, b->path, a->window, a->sinks, b->window, b->sinks);
+    if (strcmp(a->policy, b->policy)) return refuse_pair(a, b, "policy", a->policy, b->policy, err);
+    if (strcmp(a->policy_options, b->policy_options))
+        return refuse_pair(a, b, "its options", a->policy_options, b->policy_options, err);
+    for (enum fkv_run_fact f = 0; f < FKV_RUN_TEXTS; f++)
+        if (strcmp(fkv_run_fact(a, f, first), fkv_run_fact(b, f, second)))
+            return refuse_pair(a, b, "", first, second, err);
     bool same = a->documents == b->documents && a->column_sets == b->column_sets;
     for (int32_t i = 0; same && i < a->documents; i++)
         same = !strcmp(a->document[i].text_sha256, b->document[i].text_sha256);

@@ -285,7 +285,7 @@ int main(int argc, char **argv) {
     struct fkv_recorder *recorder = NULL;
     int status = 0;
     if (parse_selection(&c, &engine.model->config, &err))
-        status = fkv_tool_failed("freqkv-capture", &err) + 1;
+        status = fkv_tool_failed("freqkv-capture", &err);
     else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) || work(&c, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);

@@ -60,7 +60,7 @@ int fkv_recorder_open(const struct fkv_engine *engine, const struct fkv_engine_o
     if (!r->options.length) r->options.length = trained - r->options.skip_sinks;
     int status = FKV_OK;
     if (r->options.spectra_only && r->options.max_tokens < (int64_t)r->options.skip_sinks + r->options.length)
-        status = fkv_fail(err, "no segment: --length %d after the first %d tokens, but recordings have %lld tokens",
+        status = fkv_fail_option(err, "no segment: --length %d after the first %d tokens, but recordings have %lld tokens",
                           r->options.length, r->options.skip_sinks, (long long)r->options.max_tokens);
     if (status || fkv_recorder_make_info(r, err)) {
         fkv_recorder_close(r);
@@ -270,7 +270,7 @@ static int record_all(struct run *run, struct fkv_error *err) {
 static int run_open(struct run *run, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
     struct fkv_recorder *r = run->r;
     const struct fkv_model *model = r->engine->model;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     run->count = fkv_recorder_places(r, needs);
     const struct fkv_session_options session = fkv_recorder_session_options(r, run->count, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, run->count);

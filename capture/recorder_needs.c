@@ -10,7 +10,7 @@
 /* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed meanwhile overlap. */
 enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
 
-static const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
 
 /* Counts one document's recordings. */
 static void count_document(const struct fkv_recorder *r, const struct fkv_document *document,

@@ -12,13 +12,10 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-/* Ends the program with status 2 and the parser's message, as argp does for options it does not know. */
-static void refuse(struct argp_state *state, const struct fkv_error *err) { argp_error(state, "%s", err->message); }
-
-static int64_t int_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high) {
+int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high) {
     struct fkv_error err;
     int64_t value = low;
-    if (fkv_parse_int(text, what, low, high, &value, &err)) refuse(state, &err);
+    if (fkv_parse_int(text, what, low, high, &value, &err)) argp_error(state, "%s", err.message);
     return value;
 }
 
@@ -35,14 +32,7 @@ enum {
     OPT_CACHE_DTYPE,
     OPT_BATCH,
     OPT_QUIET,
-    OPT_JSON,
-    OPT_POLICY,
-    OPT_WINDOW,
-    OPT_SINKS,
-    OPT_GAMMA,
-    OPT_RECENT,
-    OPT_RESCALE,
-    OPT_MASS_BIAS
+    OPT_JSON
 };
 
 static const struct argp_option engine_options[] = {
@@ -98,14 +88,14 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--token-dtype: expected uint16 or uint32, found \"%s\"", arg);
         o->token_dtype = arg;
         return 0;
-    case OPT_MAX_DOCUMENTS: o->max_documents = int_option(state, arg, "--max-documents", 1, INT64_MAX); return 0;
+    case OPT_MAX_DOCUMENTS: o->max_documents = fkv_integer_option(state, arg, "--max-documents", 1, INT64_MAX); return 0;
     case OPT_BACKEND:
         if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") && strcmp(arg, "reference"))
             argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"", arg);
         o->backend = arg;
         return 0;
-    case OPT_DEVICE: o->device = (int)int_option(state, arg, "--device", 0, 1023); return 0;
-    case OPT_THREADS: o->threads = (int)int_option(state, arg, "--threads", 1, 4096); return 0;
+    case OPT_DEVICE: o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023); return 0;
+    case OPT_THREADS: o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 4096); return 0;
     case OPT_COMPUTE:
         if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
             argp_error(state, "--compute: expected f32 or bf16, found \"%s\"", arg);
@@ -116,7 +106,7 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", arg);
         o->cache_dtype_given = true;
         return 0;
-    case OPT_BATCH: o->batch = (int32_t)int_option(state, arg, "--batch", 1, 1 << 16); return 0;
+    case OPT_BATCH: o->batch = (int32_t)fkv_integer_option(state, arg, "--batch", 1, 1 << 16); return 0;
     case OPT_QUIET: o->quiet = true; return 0;
     case OPT_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
@@ -127,66 +117,6 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
 }
 
 const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_engine};
-
-static const struct argp_option policy_options[] = {
-    {0, 0, 0, 0, "Cache policy:", 4},
-    {"policy", OPT_POLICY, "NAME", 0, "full (default), freqkv, local or streaming", 4},
-    {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", 4},
-    {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", 4},
-    {"gamma", OPT_GAMMA, "G", 0,
-     "freqkv, local: retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", 4},
-    {"recent", OPT_RECENT, "R", 0, "freqkv: the latest R slots stay uncompressed too (default 0)", 4},
-    {"rescale", OPT_RESCALE, "on|off", 0, "freqkv: the factor sqrt(L/n) (default on)", 4},
-    {"mass-bias", OPT_MASS_BIAS, 0, 0, "freqkv: attention scores get the log of how many tokens each slot stands for",
-     4},
-    {0},
-};
-
-/* Ratios that can be read at all; what they are is checked against the model. */
-static void check_ratios(const char *text, struct argp_state *state) {
-    struct fkv_error err;
-    double *values;
-    int count;
-    if (!strcmp(text, "@")) argp_error(state, "--gamma: expected @gamma.json, found \"@\"");
-    if (*text == '@') return;
-    if (fkv_parse_range(text, "--gamma", &values, &count, &err)) refuse(state, &err);
-    free(values);
-}
-
-static error_t parse_policy(int key, char *arg, struct argp_state *state) {
-    struct fkv_policy_options *o = state->input;
-    struct fkv_error err;
-    switch (key) {
-    case ARGP_KEY_INIT: *o = (struct fkv_policy_options){.sinks = -1, .rescale = true}; return 0;
-    case OPT_POLICY:
-        if (!fkv_policy_find(arg, &err)) refuse(state, &err);
-        o->name = arg;
-        return 0;
-    case OPT_WINDOW: o->window = (int32_t)int_option(state, arg, "--window", 1, 1 << 28); return 0;
-    case OPT_SINKS: o->sinks = (int32_t)int_option(state, arg, "--sinks", 0, 1 << 28); return 0;
-    case OPT_GAMMA:
-        check_ratios(arg, state);
-        o->gamma = arg;
-        return 0;
-    case OPT_RECENT: o->recent = (int32_t)int_option(state, arg, "--recent", 0, 1 << 28); return 0;
-    case OPT_RESCALE:
-        if (strcmp(arg, "on") && strcmp(arg, "off"))
-            argp_error(state, "--rescale: expected on or off, found \"%s\"", arg);
-        o->rescale = !strcmp(arg, "on");
-        return 0;
-    case OPT_MASS_BIAS: o->mass_bias = true; return 0;
-    case ARGP_KEY_END:
-        /* A policy that was named may ignore the ratio, for loops over policies give all of them the same options. */
-        if (!o->name && o->gamma)
-            argp_error(state,
-                       "--gamma: full attention, the default, keeps no ratio; expected --policy freqkv or local");
-        if (!o->name) o->name = "full";
-        return 0;
-    default: return ARGP_ERR_UNKNOWN;
-    }
-}
-
-const struct argp fkv_policy_argp = {.options = policy_options, .parser = parse_policy};
 
 static bool has_tokenizer(const char *directory) {
     char path[4096];
@@ -233,6 +163,16 @@ enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const 
     return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
+const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+    if (o->compute == FKV_COMPUTE_BF16) return "bf16";
+    if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
+    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+}
+
+const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {
+    return engine->tokenizer ? fkv_tokenizer_sha256(engine->tokenizer) : "";
+}
+
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err) {
     struct fkv_documents_options options = {.texts = o->texts,
@@ -273,5 +213,5 @@ void fkv_join_arguments(int argc, char **argv, char *out, size_t room) {
 
 int fkv_tool_failed(const char *tool, const struct fkv_error *err) {
     fprintf(stderr, "%s: %s\n", tool, err->message);
-    return 1;
+    return fkv_exit_status(err);
 }

@@ -4,6 +4,7 @@
 
 #include <argp.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "engine/documents.h"
 #include "engine/model.h"
@@ -29,7 +30,14 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * ARGP_KEY_INIT through state->child_inputs, and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program with status 2 and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --batch --quiet --json */
-extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma --recent --rescale --mass-bias */
+extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
+/* Call before argp_parse: fills fkv_policy_argp's list from the table of policies, too. */
+void fkv_policy_options_default(struct fkv_policy_options *o);
+/* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the policy has no use
+ * for: loops over policies give all of them the same. */
+void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
+/* An option's integer; one that is none or out of range ends the program with status 2. */
+int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high);
 
 struct fkv_engine {
     const struct fkv_backend_ops *ops;
@@ -42,13 +50,18 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
 void fkv_engine_close(struct fkv_engine *engine);
 /* What sessions' caches hold: what --cache-dtype says; by default float32, but the weights' own 16-bit dtype on a device that computes in it. */
 enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine);
+/* How products are computed, "f32" or "bf16": what --compute says; by default float32 on the CPU, the weights' own dtype
+ * on a device. It changes numbers, so files say it and nothing is resumed or joined across it. */
+const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine);
+/* "" without a tokenizer. */
+const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 
 /* The command line as a shell would take it back, for files that say where they come from; cut to `room`. */
 void fkv_join_arguments(int argc, char **argv, char *out, size_t room);
 
-/* Prints "freqkv-TOOL: message" to stderr and returns 1, main's exit status. */
+/* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at fault, else 1. */
 int fkv_tool_failed(const char *tool, const struct fkv_error *err);
 
 #endif

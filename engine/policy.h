@@ -27,25 +27,47 @@
 #include "engine/config.h"
 #include "kernels/kernels.h"
 
+/* Options of a policy's own. The command line, --help, JSON, the attributes of run files and the
+ * comparison of runs follow from the policy's table of them. */
+enum { FKV_OWN_OPTIONS = 8 }; /* most of one policy */
+enum fkv_option_kind { FKV_OPTION_INTEGER, FKV_OPTION_ON_OFF, FKV_OPTION_FLAG };
+
+struct fkv_policy_option {
+    const char *name;     /* "mass-bias": --mass-bias; attribute and JSON key are mass_bias */
+    enum fkv_option_kind kind;
+    const char *argument; /* its name in --help; NULL: the option takes none */
+    int64_t low, high;    /* an integer's range */
+    int64_t standard;     /* the default; 1 is on, 0 is off */
+    const char *help;
+};
+
+/* A value that the user gave. */
+struct fkv_own_value {
+    const char *name; /* as in the table; NULL ends a list */
+    int64_t value;
+};
+
 /* What the user asked for. Zero or negative where a default is wanted. */
 struct fkv_policy_options {
     const char *name;
-    int32_t window;    /* N; 0: the trained context */
-    int32_t sinks;     /* S; -1: 4 */
-    int32_t recent;    /* R: newest slots that stay uncompressed */
-    bool rescale;      /* the sqrt(L/n) gain; true unless the ablation is asked for */
-    bool mass_bias;    /* freqkv: scores of slots get the log of how many tokens each stands for */
-    const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
+    int32_t window;                            /* N; 0: the trained context */
+    int32_t sinks;                             /* S; -1: 4 */
+    const char *gamma;                         /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
+    struct fkv_own_value own[FKV_OWN_OPTIONS]; /* the policy's own options; a NULL name ends them */
 };
 
 /* The options worked out for one model: what every answer is computed from. */
 struct fkv_policy_setup {
     const struct fkv_policy *policy;
     int32_t layers, kv_heads;
-    int32_t window, sinks, recent;
-    int32_t compressible; /* n = N - S - R */
-    int32_t capacity;     /* slots of storage per head */
-    bool rescale, mass_bias;
+    int32_t window, sinks;
+    int32_t recent;               /* R: newest slots that an action leaves as they are; 0 for most policies */
+    int32_t compressible;         /* n = N - S - R */
+    int32_t capacity;             /* slots of storage per head */
+    int64_t own[FKV_OWN_OPTIONS]; /* values of policy->options, in their order */
+    bool mass_bias;               /* scores of slots get the log of how many tokens each stands for */
+    char *own_text;    /* own options with their values: "recent=256 rescale=on mass-bias=off"; "" without any. Owned. */
+    char *label;       /* the policy and its own options that are not at their default: "freqkv, recent 256". Owned. */
     double gamma;      /* mean over heads; NaN where the policy has none */
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy has none. Owned. */
 };
@@ -76,10 +98,18 @@ struct fkv_action {
 
 struct fkv_policy {
     const char *name, *summary;
-    bool has_window, has_gamma;
+    const struct fkv_policy_option *options; /* of its own; a NULL name ends them; NULL: none */
+    bool has_window;                         /* takes --window and --sinks */
+    bool has_gamma;                          /* takes a retaining ratio: retained slots per head */
+    bool compresses;                         /* its actions are linear maps, counted as compressions */
+    bool evicts;                             /* its actions drop slots, counted as evictions */
+    bool evicts_every_token;                 /* beyond N tokens each drops one from view; actions only free storage */
+    bool low_pass;                           /* what it keeps are the L lowest DCT coefficients of n slots */
     bool acts_at_block_end, per_query_head;
     int32_t needs_recent_queries;
     int32_t max_spans; /* of a view; the session pads with empty ones, so that decode steps have one shape */
+    /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
+    int32_t (*recent)(const struct fkv_policy_setup *setup);
     /* Checks the options further and sets capacity. `block`: rows that are appended at once as a rule; `max_tokens`: most tokens a session will see. */
     int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
     int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
@@ -95,7 +125,14 @@ struct fkv_policy {
 extern const struct fkv_policy *const fkv_policies[];                              /* NULL ends it */
 const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err); /* NULL and a message */
 
-/* Finds the policy, applies defaults, checks: window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
+/* One own option by its table's row: is `value` one that it takes? */
+int fkv_policy_option_check(const struct fkv_policy_option *option, int64_t value, struct fkv_error *err);
+/* The policy takes every option in `own` (a NULL name ends it); else a message that names the ones it takes. */
+int fkv_policy_options_check(const struct fkv_policy *policy, const struct fkv_own_value *own, struct fkv_error *err);
+/* "mass-bias" -> "mass_bias" */
+void fkv_policy_option_key(const struct fkv_policy_option *option, char key[32]);
+
+/* Finds the policy, applies defaults, checks: own options are the policy's, window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
 int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
                      int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);

@@ -12,8 +12,8 @@ enum { TABLE_STEPS = 64, FILE_LIMIT = 64 << 20 };
 
 static int check_gamma(const struct fkv_ratios *r, double gamma, int32_t layer, int32_t head, struct fkv_error *err) {
     if (gamma > 0 && gamma <= 1) return FKV_OK;
-    if (r->uniform) return fkv_fail(err, "%s: expected a ratio in (0, 1], found %g", r->where, gamma);
-    return fkv_fail(err, "%s: gamma[%d][%d]: expected a ratio in (0, 1], found %g", r->where, layer, head, gamma);
+    if (r->uniform) return fkv_fail_option(err, "%s: expected a ratio in (0, 1], found %g", r->where, gamma);
+    return (r->table ? fkv_fail : fkv_fail_option)(err, "%s: gamma[%d][%d]: expected a ratio in (0, 1], found %g", r->where, layer, head, gamma);
 }
 
 /* An element of gamma or retained: a number, one per layer, or one per (layer, KV head). */
@@ -103,7 +103,8 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     int status = FKV_OK;
     r->uniform = count == 1;
     if (count != 1 && count != r->layers)
-        status = fkv_fail(err, "%s: expected one ratio or one per layer (%d), found %d", r->where, r->layers, count);
+        status = fkv_fail_option(err, "%s: expected one ratio or one per layer (%d), found %d", r->where, r->layers,
+                                 count);
     for (int32_t l = 0; l < r->layers && !status; l++) {
         double gamma = values[r->uniform ? 0 : l];
         status = check_gamma(r, gamma, l, 0, err);
@@ -115,7 +116,8 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
 
 int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
                     struct fkv_error *err) {
-    *ratios = (struct fkv_ratios){.layers = layers, .kv_heads = kv_heads, .sinks = -1};
+    *ratios = (struct fkv_ratios){
+        .table = text[0] == '@', .layers = layers, .kv_heads = kv_heads, .sinks = -1};
     snprintf(ratios->where, sizeof ratios->where, "%s", text[0] == '@' ? text + 1 : "--gamma");
     ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
     if (!ratios->gamma) return fkv_fail(err, "--gamma: out of memory");
@@ -151,8 +153,8 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
         if (kept[i] >= 1 && kept[i] < n) continue;
         int32_t bad = kept[i];
         free(kept);
-        return fkv_fail(err, "%s: layer %d, KV head %d: expected 1 to %d retained slots of %d, found %d (ratio %g)",
-                        r->where, i / r->kv_heads, i % r->kv_heads, n - 1, n, bad, r->gamma[i]);
+        return (r->table ? fkv_fail : fkv_fail_option)(
+            err, "%s: layer %d, KV head %d: expected 1 to %d retained slots of %d, found %d (ratio %g)", r->where, i / r->kv_heads, i % r->kv_heads, n - 1, n, bad, r->gamma[i]);
     }
     *retained = kept;
     *mean = r->uniform ? r->gamma[0] : sum / count; /* a sum of equals is not exact */

@@ -12,7 +12,7 @@
 struct fkv_ratios {
     char where[512]; /* "--gamma" or the file's path, for messages */
     int32_t layers, kv_heads;
-    bool uniform;
+    bool table, uniform; /* from a file; one number for all */
     int32_t window, sinks; /* of the table; 0 and -1 when there is none */
     double *gamma;         /* [layers, kv_heads]; owned */
     int32_t *retained;     /* [layers, kv_heads] as the table says, or NULL; owned */

@@ -98,7 +98,8 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
-    s->statistics.actions += count;
+    if (s->setup.policy->compresses) s->statistics.compressions += count;
+    if (s->setup.policy->evicts) s->statistics.evictions += count;
     return FKV_OK;
 }
 
@@ -177,6 +178,12 @@ static void add_attend_items(struct fkv_session *s, const struct fkv_head *head,
     }
 }
 
+/* Of the next `count` tokens of a head, those that come when it has N already. */
+static int32_t tokens_beyond_window(const struct fkv_session *s, const struct fkv_head *head, int32_t count) {
+    int64_t beyond = head->tokens + count - s->setup.window;
+    return beyond < 0 ? 0 : beyond < count ? (int32_t)beyond : count;
+}
+
 /* One round of appending and attending; *left is the number of heads that still have rows to go. */
 static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left, struct fkv_error *err) {
     struct round_items *it = &s->items;
@@ -198,6 +205,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                                          .slot = head->slots,
                                                          .position = s->setup.policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
+        if (s->setup.policy->evicts_every_token) s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->since += count;
         add_attend_items(s, head, row, count, &attends);

@@ -193,7 +193,7 @@ static bool has_map(const struct fkv_session *s, const struct fkv_action *a) {
 
 /* Asks the policy what each head will do when it is full, and prepares the maps it will need. */
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
-    if (!s->setup.policy->has_gamma) return FKV_OK;
+    if (!s->setup.policy->compresses) return FKV_OK;
     int32_t heads = s->setup.layers * s->setup.kv_heads;
     if (!(s->maps = calloc((size_t)heads, sizeof *s->maps))) return fkv_fail(err, "session: out of memory");
     for (int32_t i = 0; i < heads; i++) {

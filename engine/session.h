@@ -67,14 +67,16 @@ const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence); /* in its current timeline */
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s);     /* [layers, sequences, kv_heads] */
-/* Rows [row, row+rows) of the last feed: slots each could attend to, compressions before it and tokens since the last one, means over (layer, KV head). Any may be NULL. */
+/* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it and tokens since
+ * the last one, its own included; means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
                            double *since);
 
 /* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its sessions. */
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
-    int64_t actions;          /* compressions or evictions, all heads */
+    int64_t compressions;     /* linear maps applied, all heads */
+    int64_t evictions;        /* times that slots were dropped from view, all heads */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
 };

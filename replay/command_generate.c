@@ -388,6 +388,7 @@ int fkv_command_generate(int argc, char **argv) {
     struct fkv_engine engine = {0};
     struct prompts p = {0};
     fkv_engine_options_default(&s.engine);
+    fkv_policy_options_default(&s.policy);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);

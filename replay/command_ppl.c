@@ -66,16 +66,16 @@ static const char doc[] = "Perplexity of texts under a cache policy."
                           "      --protocol stride:1024 --baseline full\n"
                           "\n"
                           "--json prints one object; what does not exist is null:\n"
-                          "  policy, window, sinks, gamma (mean), mass_bias, protocol, documents (how\n"
-                          "  many), tokens (of them), tokens_scored, mean_nll (nats), perplexity,\n"
-                          "  perplexity_se, compressions (mean per head and pass), cache_bytes_peak,\n"
-                          "  cache_slots_mean (slots a query could attend to), prefill_tokens_per_s,\n"
+                          "  policy, window, sinks, gamma (mean), the policy's own options, protocol,\n"
+                          "  documents (how many), tokens (of them), tokens_scored, mean_nll (nats),\n"
+                          "  perplexity, perplexity_se, compressions and evictions (mean per head and\n"
+                          "  pass; an eviction is no compression), cache_bytes_peak, cache_slots_mean (slots a query could attend to), prefill_tokens_per_s,\n"
                           "  compression_share (of the time), per_document [{name, tokens, mean_nll,\n"
                           "  perplexity}], and with a baseline: baseline {policy, valid, mean_nll,\n"
                           "  perplexity, delta_nll, delta_nll_se, kl (nats), top1_agreement}\n"
-                          "With --sweep: policy, window, sinks, mass_bias, protocol, documents, tokens,\n"
+                          "With --sweep: policy, window, sinks, own options, protocol, documents, tokens,\n"
                           "  points [{gamma, file (null without --out), tokens_scored, mean_nll,\n"
-                          "  perplexity, perplexity_se, compressions, cache_bytes_peak,\n"
+                          "  perplexity, perplexity_se, compressions, evictions, cache_bytes_peak,\n"
                           "  cache_slots_mean, baseline}]\n"
                           "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes,\n"
                           "  disk_free, memory_bytes, memory_available, device_bytes, device_free,\n"
@@ -166,8 +166,8 @@ static int make_plan(struct settings *s, const struct fkv_engine *engine, struct
     return fkv_protocol_plan(corpus, &setting, &s->plan, err);
 }
 
-/* Compressions that all heads together will make: ceil((T - N) / C) per head and pass longer than N. */
-static int64_t expected_compressions(const struct fkv_policy_setup *setup, const struct fkv_plan *plan) {
+/* Compressions or evictions that all heads together will make: ceil((T - N) / C) per head and pass longer than N. */
+static int64_t expected_actions(const struct fkv_policy_setup *setup, const struct fkv_plan *plan) {
     int64_t count = 0;
     if (!setup->policy->has_gamma) return 0;
     for (int64_t i = 0; i < plan->count; i++)
@@ -176,12 +176,6 @@ static int64_t expected_compressions(const struct fkv_policy_setup *setup, const
             if (beyond > 0) count += (beyond + chunk - 1) / chunk;
         }
     return count;
-}
-
-static const char *compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
-    if (o->compute == FKV_COMPUTE_BF16) return "bf16";
-    if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
-    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
 }
 
 /* ---- the points ---- */
@@ -216,7 +210,8 @@ static struct fkv_experiment experiment_at(const struct job *job, const struct f
                                    .score_from = job->s->score_from,
                                    .backend = job->engine->ops->name,
                                    .command = job->s->command,
-                                   .compute = compute_name(&job->s->engine, job->engine),
+                                   .compute = fkv_engine_compute_name(&job->s->engine, job->engine),
+                                   .tokenizer_sha256 = fkv_engine_tokenizer_sha256(job->engine),
                                    .cache_dtype = job->session.cache_dtype,
                                    .model_sha256 = job->model_sha256,
                                    .corpus_sha256 = job->corpus_sha256};
@@ -228,7 +223,7 @@ static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *s
         return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma) : FKV_FAILED;
     if (!job->s->sweep.count || setup->policy->has_gamma) return FKV_OK;
     fkv_policy_setup_free(setup);
-    return fkv_fail(err, "--sweep gamma: the policy %s has no ratio", policy.name);
+    return fkv_fail_option(err, "--sweep gamma: the policy %s has no ratio", policy.name);
 }
 
 /* Takes over what an earlier run left at a point of a sweep. */
@@ -246,40 +241,45 @@ static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *
 static int plan_points(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     struct fkv_needs *needs = &job->needs;
-    const int64_t columns = s->out ? fkv_recorded_bytes(job->corpus, &s->plan, s->baseline) : 0,
+    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, NULL);
+    const int64_t columns = s->out ? fkv_recorded_bytes(job->corpus, &s->plan, policy, s->baseline) : 0,
                   tokens = job->corpus->token_count * (int64_t)sizeof(int32_t);
-    const int row = 37; /* bytes of a row of /compressions, two per compression */
+    const int row = 37; /* bytes of a row of /compressions, two per action */
     int64_t most = 0;
     for (int i = 0; i < job->count; i++) {
         struct fkv_policy_setup setup;
         if (s->sweep.count ? fkv_sweep_name(&s->sweep, s->out, i, &job->points[i], err) : FKV_OK) return FKV_FAILED;
         if (set_up_point(job, i, &setup, err)) return FKV_FAILED;
-        int64_t compressions = s->out ? expected_compressions(&setup, &s->plan) : 0;
+        int64_t actions = s->out ? expected_actions(&setup, &s->plan) : 0;
         int status = look_up_point(job, i, &setup, err);
         fkv_policy_setup_free(&setup);
         if (status) return FKV_FAILED;
         if (job->points[i].there) continue;
         job->pending++;
-        if (compressions > most) most = compressions;
-        if (s->out) needs->disk += columns + tokens + compressions * 2 * row + (1 << 16);
+        if (actions > most) most = actions;
+        if (s->out) needs->disk += columns + tokens + actions * 2 * row + (1 << 16);
     }
-    needs->host += columns + most * (int64_t)(sizeof(struct fkv_compression) + 2 * (size_t)row);
+    needs->host += columns + most * (int64_t)(sizeof(struct fkv_recorded_action) + 2 * (size_t)row);
     return FKV_OK;
 }
 
-/* Of a policy with a window, positions end at it. */
+/* What a user should know before the run. Of a policy with a window, positions end at it. */
 static void note_context(const struct job *job, const struct fkv_policy_options *policy, FILE *to) {
     const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
     int64_t context = job->engine->model->config.trained_context, reach = job->s->plan.longest;
     int64_t window = policy->window ? policy->window : context;
     if (found->has_window && window < reach) reach = window;
+    fkv_policy_note_unused(policy, to);
+    if (found->has_window && job->s->plan.longest <= window)
+        fprintf(to, "note: no pass is longer than the window of %" PRId64 " slots: policy %s will do nothing\n", window,
+                found->name);
     if (reach > context)
         fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n", reach, context);
 }
 
 static int check_needs(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_corpus *corpus = job->corpus;
     struct fkv_needs *needs = &job->needs;
     *needs = (struct fkv_needs){.documents = corpus->document_count,
@@ -326,7 +326,7 @@ static int report_point(const struct job *job, struct fkv_sweep_point *point, co
 /* Opens the sessions of a point and runs it; on the way, once, says how long it will all take. */
 static int run_point(struct job *job, int i, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true}, policy = policy_at(job, i);
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1}, policy = policy_at(job, i);
     struct fkv_sweep_point *point = &job->points[i];
     struct fkv_session *session = NULL, *baseline = NULL;
     struct fkv_recorded recorded = {0};
@@ -339,7 +339,7 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     if (status || s->dry_run) goto done;
     if (s->sweep.count && !s->engine.quiet) fprintf(stderr, "gamma %s (%d of %d)\n", point->gamma, i + 1, job->count);
     if (s->baseline) status = fkv_session_open(job->engine->model, &full, &job->session, &baseline, err);
-    if (!status && s->out) status = fkv_recorded_open(job->corpus, &s->plan, s->baseline, &recorded, err);
+    if (!status && s->out) status = fkv_recorded_open(job->corpus, &s->plan, fkv_session_setup(session)->policy, s->baseline, &recorded, err);
     if (!status)
         status = fkv_perplexity_run(job->corpus, &s->plan, session, baseline, job->lanes, s->out ? &recorded : NULL,
                                     s->engine.quiet, &result, err);
@@ -373,13 +373,15 @@ static int report_sweep(const struct job *job, struct fkv_error *err) {
 static int run_points(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     if (check_needs(job, err)) return FKV_FAILED;
-    if (s->sweep.count && s->out && !s->dry_run && mkdir(s->out, 0777) && errno != EEXIST)
-        return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
+    const bool folder = s->sweep.count && s->out && !s->dry_run, made = folder && !mkdir(s->out, 0777);
+    if (folder && !made && errno != EEXIST) return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
     if (!s->dry_run) warn_about_chosen_texts(s, job->engine->model, job->corpus);
     for (int i = 0; i < job->count; i++) {
         if (job->points[i].there) continue;
-        if (run_point(job, i, err))
+        if (run_point(job, i, err)) {
+            if (made) rmdir(s->out); /* where no point was written */
             return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma) : FKV_FAILED;
+        }
         if (s->dry_run) break;
     }
     if (s->dry_run) return s->engine.json ? fkv_json_print(fkv_needs_json(&job->needs), err) : FKV_OK;
@@ -419,6 +421,7 @@ int fkv_command_ppl(int argc, char **argv) {
     struct fkv_engine engine = {0};
     struct fkv_corpus corpus = {0};
     fkv_engine_options_default(&s.engine);
+    fkv_policy_options_default(&s.policy);
     fkv_join_arguments(argc, argv, s.command, sizeof s.command);
     if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);

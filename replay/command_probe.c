@@ -177,10 +177,10 @@ static int check_sizes(struct settings *s, const struct fkv_config *config, stru
     if (!s->prefix) s->prefix = config->trained_context / 2;
     if (!s->score) s->score = config->trained_context / 4 ? config->trained_context / 4 : 1;
     if (s->prefix + s->score > config->trained_context)
-        return fkv_fail(err, "--prefix %lld and --score %lld: expected at most the trained context of %d together",
+        return fkv_fail_option(err, "--prefix %lld and --score %lld: expected at most the trained context of %d together",
                         (long long)s->prefix, (long long)s->score, config->trained_context);
     if (s->prefix < s->sinks + 2)
-        return fkv_fail(err, "--prefix: expected at least two tokens more than the %lld sinks, found %lld",
+        return fkv_fail_option(err, "--prefix: expected at least two tokens more than the %lld sinks, found %lld",
                         (long long)s->sinks, (long long)s->prefix);
     return FKV_OK;
 }
@@ -201,6 +201,8 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->model_name, sizeof p->model_name, "%s", engine->model->name);
     snprintf(p->states, sizeof p->states, "%s", s->states);
     snprintf(p->backend, sizeof p->backend, "%s", engine->ops->name);
+    snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
+    snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s", fkv_engine_tokenizer_sha256(engine));
     snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s", fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
     snprintf(p->command, sizeof p->command, "%s", s->command);
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
@@ -209,7 +211,7 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
 static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
                        const struct fkv_probe *p, int64_t windows, const struct fkv_session_options *options,
                        struct fkv_needs *needs, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     int64_t results = windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
     *needs =
         (struct fkv_needs){.documents = corpus->document_count,
@@ -285,7 +287,7 @@ static int report(const struct settings *s, const struct fkv_probe *probe, const
 
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober, struct fkv_probe *probe,
                struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {
         .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
     struct fkv_needs needs;

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/base/host.h"
 
@@ -13,6 +14,7 @@ const char *const fkv_result_names[FKV_RESULTS] = {
     [FKV_RESULT_NLL] = "mean_nll",
     [FKV_RESULT_NLL_SE] = "mean_nll_se",
     [FKV_RESULT_COMPRESSIONS] = "compressions",
+    [FKV_RESULT_EVICTIONS] = "evictions",
     [FKV_RESULT_CACHE_BYTES_PEAK] = "cache_bytes_peak",
     [FKV_RESULT_CACHE_SLOTS] = "cache_slots_mean",
     [FKV_RESULT_BASELINE_NLL] = "baseline_mean_nll",
@@ -32,6 +34,7 @@ void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS
     r[FKV_RESULT_NLL] = mean_nll(total);
     r[FKV_RESULT_NLL_SE] = e->result->nll_se;
     r[FKV_RESULT_COMPRESSIONS] = e->result->compressions;
+    r[FKV_RESULT_EVICTIONS] = e->result->evictions;
     r[FKV_RESULT_CACHE_BYTES_PEAK] = (double)statistics->cache_bytes_peak;
     r[FKV_RESULT_CACHE_SLOTS] = fkv_mean(statistics->slots_sum, statistics->tokens);
     for (int i = FKV_RESULT_BASELINE_NLL; i < FKV_RESULTS; i++) r[i] = NAN;
@@ -50,6 +53,10 @@ const char *fkv_experiment_invalid(const struct fkv_experiment *e) {
     if (e->setup->policy->has_window && e->setup->window >= e->model->config.trained_context)
         return "window not below the trained context";
     return NULL;
+}
+
+bool fkv_experiment_never_acts(const struct fkv_experiment *e) {
+    return e->setup->policy->has_window && e->plan->longest <= e->setup->window;
 }
 
 static double tokens_per_second(const struct fkv_experiment *e) {
@@ -79,12 +86,23 @@ static json_t *documents_json(const struct fkv_experiment *e) {
     return rows;
 }
 
+void fkv_own_options_to_json(const struct fkv_policy_setup *setup, json_t *object) {
+    const struct fkv_policy_option *o = setup->policy->options;
+    for (int i = 0; o && o[i].name; i++) {
+        char key[32];
+        fkv_policy_option_key(&o[i], key);
+        json_object_set_new(
+            object, key, o[i].kind == FKV_OPTION_INTEGER ? json_integer(setup->own[i]) : json_boolean(setup->own[i]));
+    }
+}
+
 void fkv_results_to_json(const double r[FKV_RESULTS], json_t *o) {
     json_object_set_new(o, "tokens_scored", json_integer((json_int_t)r[FKV_RESULT_TOKENS_SCORED]));
     json_object_set_new(o, "mean_nll", fkv_json_number(r[FKV_RESULT_NLL]));
     json_object_set_new(o, "perplexity", fkv_json_number(exp(r[FKV_RESULT_NLL])));
     json_object_set_new(o, "perplexity_se", fkv_json_number(fkv_perplexity_se(r)));
     json_object_set_new(o, "compressions", fkv_json_number(r[FKV_RESULT_COMPRESSIONS]));
+    json_object_set_new(o, "evictions", fkv_json_number(r[FKV_RESULT_EVICTIONS]));
     json_object_set_new(o, "cache_bytes_peak", json_integer((json_int_t)r[FKV_RESULT_CACHE_BYTES_PEAK]));
     json_object_set_new(o, "cache_slots_mean", fkv_json_number(r[FKV_RESULT_CACHE_SLOTS]));
 }
@@ -112,7 +130,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "window", windowed ? json_integer(setup->window) : json_null());
     json_object_set_new(o, "sinks", windowed ? json_integer(setup->sinks) : json_null());
     json_object_set_new(o, "gamma", fkv_json_number(results[FKV_RESULT_GAMMA]));
-    json_object_set_new(o, "mass_bias", json_boolean(setup->mass_bias));
+    fkv_own_options_to_json(setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
@@ -145,10 +163,8 @@ void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma) {
     const struct fkv_policy_setup *setup = e->setup;
     printf("model %s, policy %s", e->model->name, setup->policy->name);
     if (setup->policy->has_window) printf(", window %d, sinks %d", setup->window, setup->sinks);
-    if (setup->recent) printf(", recent %d", setup->recent);
     if (gamma && setup->policy->has_gamma) printf(", gamma %.4g", setup->gamma);
-    if (!setup->rescale) printf(", no rescale");
-    if (setup->mass_bias) printf(", mass bias");
+    printf("%s", setup->label + strlen(setup->policy->name));
     printf(", protocol %s", e->plan->name);
     if (e->score_from) printf(", scored from target %lld", (long long)e->score_from);
 }
@@ -175,7 +191,11 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     if (e->corpus->document_count > 1) print_row("all", e->corpus->token_count, &e->result->total);
     fkv_format_bytes(bytes, e->result->statistics.cache_bytes_peak);
     printf("\nstandard error of the perplexity %s\n", fkv_format_result(se, "%.5f", fkv_perplexity_se(results)));
-    printf("windows %lld, compressions per head and window %.4g\n", (long long)e->plan->count, e->result->compressions);
+    printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n", (long long)e->plan->count,
+           e->result->compressions, e->result->evictions);
+    if (fkv_experiment_never_acts(e))
+        printf("the window of %d slots was never full: the policy did nothing, and this is full attention\n",
+               e->setup->window);
     printf("cache: peak %s, mean slots %.1f; %.0f tokens/s, compression %s %% of the time\n", bytes,
            results[FKV_RESULT_CACHE_SLOTS], tokens_per_second(e),
            fkv_format_result(share, "%.1f", 100 * compression_share(e)));

@@ -14,7 +14,7 @@ struct fkv_experiment {
     const struct fkv_recorded *recorded; /* NULL without --out */
     bool baseline;                       /* `full` ran beside it */
     int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
-    const char *backend, *command, *compute;
+    const char *backend, *command, *compute, *tokenizer_sha256; /* tokenizer_sha256: "" without a tokenizer */
     enum fkv_dtype cache_dtype;
     const char *model_sha256, *corpus_sha256; /* for the run file */
 };
@@ -26,6 +26,7 @@ enum fkv_result {
     FKV_RESULT_NLL,
     FKV_RESULT_NLL_SE,
     FKV_RESULT_COMPRESSIONS,
+    FKV_RESULT_EVICTIONS,
     FKV_RESULT_CACHE_BYTES_PEAK,
     FKV_RESULT_CACHE_SLOTS,
     FKV_RESULT_BASELINE_NLL,
@@ -43,6 +44,11 @@ double fkv_perplexity_se(const double results[FKV_RESULTS]); /* perplexity * se(
 /* Full attention past the trained context is broken and no reference: NULL when the baseline is valid, else why it is not. */
 const char *fkv_experiment_invalid(const struct fkv_experiment *e);
 
+/* The policy has a window that no pass of the plan fills: it never acts, and what comes out is full attention. */
+bool fkv_experiment_never_acts(const struct fkv_experiment *e);
+
+/* Adds the policy's own options to an object, under their keys. */
+void fkv_own_options_to_json(const struct fkv_policy_setup *setup, json_t *object);
 /* Adds tokens_scored to cache_slots_mean, and baseline where there is one, to an object: what an experiment and a point of a sweep share. */
 void fkv_results_to_json(const double results[FKV_RESULTS], json_t *object);
 /* A new reference. `invalid`: see fkv_experiment_invalid. */

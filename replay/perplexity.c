@@ -34,7 +34,6 @@ struct run {
     struct fkv_session *session, *baseline;
     struct fkv_recorded *recorded;
     struct fkv_perplexity *result;
-    bool compresses; /* else actions are no compressions (an eviction is not) */
 
     struct lane *lanes; /* [lane_count] */
     int32_t lane_count;
@@ -52,6 +51,7 @@ struct run {
     int32_t targets[FKV_PASS_BLOCK], top1[FKV_PASS_BLOCK], baseline_top1[FKV_PASS_BLOCK];
     double nll[FKV_PASS_BLOCK], baseline_nll[FKV_PASS_BLOCK], kl[FKV_PASS_BLOCK];
     double slots[FKV_PASS_BLOCK], round[FKV_PASS_BLOCK], since[FKV_PASS_BLOCK];
+    double evictions[FKV_PASS_BLOCK], since_eviction[FKV_PASS_BLOCK];
 };
 
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
@@ -100,16 +100,26 @@ static int place_targets(struct run *run, struct fkv_error *err) {
 
 /* ---- scoring ---- */
 
-static int record_compression(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
+static int record_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
     struct run *run = context;
-    return fkv_recorded_compression(run->recorded,
-                                    &(struct fkv_compression){.pass = run->lanes[event->sequence].pass,
-                                                              .token = event->token,
-                                                              .layer = event->layer,
-                                                              .kv_head = event->head->kv_head,
-                                                              .round = event->head->rounds,
-                                                              .energy = *event->energy},
-                                    err);
+    return fkv_recorded_add_action(run->recorded,
+                                   &(struct fkv_recorded_action){.pass = run->lanes[event->sequence].pass,
+                                                                 .token = event->token,
+                                                                 .layer = event->layer,
+                                                                 .kv_head = event->head->kv_head,
+                                                                 .round = event->head->rounds,
+                                                                 .energy = *event->energy},
+                                   err);
+}
+
+/* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into compressions and
+ * evictions. A policy that evicts at every token acts on storage only, which nobody counts. */
+static void sort_actions(struct run *run, int32_t i, int32_t fed) {
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    int32_t beyond = fed > setup->window ? fed - setup->window : 0;
+    run->evictions[i] = setup->policy->evicts_every_token ? beyond : run->round[i];
+    run->since_eviction[i] = !setup->policy->evicts_every_token ? run->since[i] : beyond ? 1 : fed;
+    if (!setup->policy->compresses) run->round[i] = 0, run->since[i] = fed;
 }
 
 static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
@@ -120,6 +130,10 @@ static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) 
     r->round[at] = (float)run->round[i];
     r->slots_used[at] = (float)run->slots[i];
     r->since[at] = (float)run->since[i];
+    if (r->evictions) {
+        r->evictions[at] = (float)run->evictions[i];
+        r->since_eviction[at] = (float)run->since_eviction[i];
+    }
     if (!run->baseline) return;
     r->baseline_nll[at] = (float)run->baseline_nll[i];
     r->kl[at] = (float)run->kl[i];
@@ -165,7 +179,7 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
-        if (!run->compresses) run->round[i] = 0, run->since[i] = row->place;
+        sort_actions(run, i, row->place);
         if (count_row(run, i, row, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -305,12 +319,14 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
     if (read_stopwatch(run, &acted, err)) return FKV_FAILED;
     fkv_session_statistics(run->session, spent);
     spent->tokens -= before->tokens;
-    spent->actions -= before->actions;
+    spent->compressions -= before->compressions;
+    spent->evictions -= before->evictions;
     spent->slots_sum -= before->slots_sum;
     run->result->seconds = run->seconds;
-    run->result->seconds_compressing = run->compresses ? acted - acted_before : 0;
-    double heads = (double)setup->layers * setup->kv_heads;
-    run->result->compressions = run->compresses ? (double)spent->actions / heads / (double)run->plan->count : 0;
+    run->result->seconds_compressing = setup->policy->compresses ? acted - acted_before : 0;
+    double runs = (double)setup->layers * setup->kv_heads * (double)run->plan->count;
+    run->result->compressions = (double)spent->compressions / runs;
+    run->result->evictions = (double)spent->evictions / runs;
     return FKV_OK;
 }
 
@@ -366,12 +382,13 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     run->baseline = baseline;
     run->recorded = recorded;
     run->result = result;
-    run->compresses = fkv_session_setup(session)->policy->has_gamma;
+    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
     struct fkv_session_statistics before;
     double acted_before;
     fkv_session_statistics(session, &before);
     int status = read_stopwatch(run, &acted_before, err);
-    if (recorded && run->compresses) fkv_session_tap(session, FKV_SITE_ACTION, record_compression, run);
+    if (recorded && (policy->compresses || policy->evicts))
+        fkv_session_tap(session, FKV_SITE_ACTION, record_action, run);
     if (!status) status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
     if (recorded) fkv_recorded_sort(recorded);

@@ -13,7 +13,7 @@ struct fkv_perplexity {
     struct fkv_sums total;
     struct fkv_sums *documents;               /* [corpus documents] */
     double nll_se, delta_nll_se;              /* of the means; NaN when there are too few units */
-    double compressions;                      /* mean per head per pass */
+    double compressions, evictions;           /* mean per head per pass */
     struct fkv_session_statistics statistics; /* of the policy's session in this run */
     double seconds;                           /* wall time of its feeds, to their end on a device too */
     double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no compression) */

@@ -33,19 +33,19 @@ static int parse_band(const char *text, const char *option, struct fkv_band *ban
             found++;
         }
     if (found != wanted || strlen(text) >= sizeof copy)
-        return fkv_fail(err, "%s: expected %s, found \"%s\"", option, epsilon ? "a:b:eps" : "a:b", text);
+        return fkv_fail_option(err, "%s: expected %s, found \"%s\"", option, epsilon ? "a:b:eps" : "a:b", text);
     if (fkv_parse_double(at[0], option, 0, 1, &band->low, err) ||
         fkv_parse_double(at[1], option, 0, 1, &band->high, err) ||
         (epsilon && fkv_parse_double(at[2], option, 0, 1e6, epsilon, err)))
         return FKV_FAILED;
-    if (band->low >= band->high) return fkv_fail(err, "%s: expected a band a:b with a < b, found \"%s\"", option, text);
+    if (band->low >= band->high) return fkv_fail_option(err, "%s: expected a band a:b with a < b, found \"%s\"", option, text);
     return FKV_OK;
 }
 
 static int add_request(struct fkv_probe_wishes *wishes, const struct fkv_probe_request *request, const char *option,
                        struct fkv_error *err) {
     if (wishes->request_count == FKV_PROBE_REQUESTS)
-        return fkv_fail(err, "%s: at most %d changes are asked for at once", option, FKV_PROBE_REQUESTS);
+        return fkv_fail_option(err, "%s: at most %d changes are asked for at once", option, FKV_PROBE_REQUESTS);
     wishes->requests[wishes->request_count++] = *request;
     return FKV_OK;
 }
@@ -57,7 +57,7 @@ static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r
     switch (r->kind) {
     case FKV_ASK_FILTER:
         if (r->band_count == FKV_PROBE_BANDS)
-            return fkv_fail(err, "%s: at most %d bands in one change", option, FKV_PROBE_BANDS);
+            return fkv_fail_option(err, "%s: at most %d bands in one change", option, FKV_PROBE_BANDS);
         return parse_band(item, option, &r->bands[r->band_count++], NULL, err);
     case FKV_ASK_NOISE:
         r->band_count = 1;
@@ -100,7 +100,7 @@ int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text, st
         for (int i = 0; i < wishes->state_count; i++)
             if (wishes->states[i] == states) states = 0;
         if (!states || strlen(text) >= sizeof copy)
-            return fkv_fail(err, "--states: expected key, value, both or a list of them, found \"%s\"", text);
+            return fkv_fail_option(err, "--states: expected key, value, both or a list of them, found \"%s\"", text);
         wishes->states[wishes->state_count++] = states;
     }
     return FKV_OK;
@@ -182,7 +182,7 @@ static int span_bands(struct fkv_edit *e, int32_t n, struct fkv_error *err) {
     }
     for (int32_t t = 0; t < n; t++) inside += fkv_edit_has(e, t, n);
     if (inside) return FKV_OK;
-    return fkv_fail(err, "%s: the band has none of the %d coefficients: it is narrower than 1/%d", e->row.label, n, n);
+    return fkv_fail_option(err, "%s: the band has none of the %d coefficients: it is narrower than 1/%d", e->row.label, n, n);
 }
 
 static int list_filter(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
@@ -232,7 +232,7 @@ static int list_slots(struct list *l, const struct fkv_probe_request *r, struct 
     static const char *const part[] = {"truncation", "squeezed", "fewer"};
     int32_t kept = fkv_retained_slots(r->gamma, l->n);
     const char *name = r->kind == FKV_ASK_LOCAL ? "local" : r->kind == FKV_ASK_FREQKV ? "freqkv" : "decompose";
-    if (kept < 1) return fkv_fail(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
+    if (kept < 1) return fkv_fail_option(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
     struct fkv_edit e = plain_edit(r->kind == FKV_ASK_LOCAL ? FKV_PROBE_LOCAL : FKV_PROBE_FREQKV);
     e.row.gamma = r->gamma;
     if (r->kind == FKV_ASK_FREQKV) e.row.truncation = e.row.squeezed = e.row.fewer = 1;

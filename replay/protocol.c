@@ -119,9 +119,9 @@ int fkv_protocol_parse(const char *text, struct fkv_plan *plan, struct fkv_error
         if (strlen(p->name) != length || strncmp(text, p->name, length)) continue;
         int64_t parameter = 0;
         if (!p->parameter && text[length])
-            return fkv_fail(err, "--protocol: %s takes no parameter, found \"%s\"", p->name, text);
+            return fkv_fail_option(err, "--protocol: %s takes no parameter, found \"%s\"", p->name, text);
         if (p->parameter && !text[length])
-            return fkv_fail(err, "--protocol: expected %s:%s, found \"%s\"", p->name, p->parameter, text);
+            return fkv_fail_option(err, "--protocol: expected %s:%s, found \"%s\"", p->name, p->parameter, text);
         /* a chunk of fewer than 4 tokens has no second half to score */
         if (p->parameter &&
             fkv_parse_int(text + length + 1, "--protocol", p->plan == plan_chunks ? 4 : 1, 1 << 30, &parameter, err))
@@ -131,7 +131,7 @@ int fkv_protocol_parse(const char *text, struct fkv_plan *plan, struct fkv_error
         snprintf(plan->name, sizeof plan->name, p->parameter ? "%s:%d" : "%s", p->name, plan->parameter);
         return FKV_OK;
     }
-    return fkv_fail(err, "--protocol: expected whole, stride:s, chunks:c, rolling or blocks:b, found \"%s\"", text);
+    return fkv_fail_option(err, "--protocol: expected whole, stride:s, chunks:c, rolling or blocks:b, found \"%s\"", text);
 }
 
 int fkv_protocol_plan(const struct fkv_corpus *corpus, const struct fkv_protocol_setting *setting,

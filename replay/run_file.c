@@ -1,22 +1,30 @@
 /* RUN.h5, written whole once an experiment is done.
  *
- *   /                      attrs: format "freqkv-run", format_version 1, software_version, command, model (name, sha256, shape), corpus_sha256, policy,
- *                          protocol, compute, cache_dtype, results (mean_nll, mean_nll_se, compressions, delta_nll, kl, ...)
+ *   /                      attrs: format "freqkv-run", format_version 2, software_version, command, model (name, sha256,
+ *                          shape), tokenizer_sha256, corpus_sha256, policy, its own options (each by name, and all in
+ *                          policy_options), policy_label (for figures), window, sinks, compressible (n), low_pass (1: it
+ *                          keeps the L lowest of n coefficients), protocol, tokens_limit, score_from, backend, compute,
+ *                          cache_dtype, results (mean_nll, mean_nll_se, compressions, evictions, delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
  *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the joined corpus)
  *       tokens             int32 [T]
  *       nll                float32 [T]     nll[t] = -log p(token t | before), NaN where it is not scored
- *       round, slots_used, since_compression   float32 [T], of the query that predicts token t: compressions before it, slots it could
- *                          attend to, tokens since the last compression (its own included); means over layers and heads
+ *       round, slots_used, since_compression   float32 [T], of the query that predicts token t: compressions before it,
+ *                          slots it could attend to, tokens since the last compression (its own included); means over
+ *                          layers and heads
+ *       evictions, since_eviction              float32 [T], the same of evictions, where the policy evicts
  *       baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0 or 1)
- *   /windows/              stride only, instead of the columns of documents, because there a token is scored once per window that covers it:
+ *   /windows/              stride only, instead of the columns of documents, because there a token is scored once per
+ *                          window that covers it:
  *       start              int64 [W]       in the joined corpus
  *       nll, round, ...    float32 [W, window length], column t is the window's token t
- *   /compressions/         window (index of the pass), token (its place there), layer, head, round (of that head in that pass, from 1) int32; state (0 key,
- *                          1 value) uint8; energy_before, energy_kept float64: one row per compression, layer, head and state, in the order of
- *                          window, token, layer, head, state
+ *   /compressions/         window (index of the pass), token (its place there), layer, head, round (of that head in that
+ *                          pass, from 1) int32; state (0 key, 1 value) uint8; energy_before, energy_kept float64: one row
+ *                          per compression, layer, head and state, in the order of window, token, layer, head, state
+ *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts at every token
  *
- * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and documents of one text line up across runs. */
+ * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and documents of one text line up across runs.
+ * Version 1 counted evictions as compressions and did not hold all that identifies a run: its files are refused. */
 #include "replay/experiment.h"
 
 #include <math.h>
@@ -26,7 +34,7 @@
 
 #include "capture/store/h5.h"
 
-enum { RUN_FORMAT_VERSION = 1 };
+enum { RUN_FORMAT_VERSION = 2 };
 
 /* `same`: has to agree before a run may stand for another one. */
 struct text_attribute {
@@ -38,7 +46,7 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 15, INTEGERS = 13 };
+enum { TEXTS = 18, INTEGERS = 12 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
@@ -48,15 +56,18 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"format", "freqkv-run", true},
         {"software_version", FKV_VERSION, false},
         {"command", e->command, false},
-        {"backend", e->backend, false},
+        {"backend", e->backend, true},
         {"compute", e->compute, true},
         {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
         {"model_name", e->model->name, false},
         {"model_sha256", e->model_sha256, true},
+        {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
         {"rope_scaling", c->rope_scaling, true},
         {"corpus_sha256", e->corpus_sha256, true},
         {"policy", e->setup->policy->name, true},
+        {"policy_options", e->setup->own_text, true},
+        {"policy_label", e->setup->label, false},
         {"protocol", e->plan->name, true},
         {"baseline", e->baseline ? "full" : "", true},
         {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
@@ -70,9 +81,8 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"trained_context", c->trained_context, true},
         {"window", window ? e->setup->window : 0, true},
         {"sinks", window ? e->setup->sinks : 0, true},
-        {"recent", e->setup->recent, true},
-        {"rescale", e->setup->rescale, true},
-        {"mass_bias", e->setup->mass_bias, true},
+        {"compressible", window ? e->setup->compressible : 0, true},
+        {"low_pass", e->setup->policy->low_pass, false},
         {"tokens_limit", e->tokens, true},
         {"score_from", e->score_from, true},
     };
@@ -92,6 +102,12 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
         if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++)
         if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
+    const struct fkv_policy_option *own = e->setup->policy->options;
+    for (int i = 0; own && own[i].name; i++) {
+        char key[32];
+        fkv_policy_option_key(&own[i], key);
+        if (fkv_h5_put_int(w, "/", key, e->setup->own[i], err)) return FKV_FAILED;
+    }
     for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
         bool count = i == FKV_RESULT_TOKENS_SCORED || i == FKV_RESULT_CACHE_BYTES_PEAK;
         if (count ? fkv_h5_put_int(w, "/", fkv_result_names[i], (int64_t)results[i], err)
@@ -112,6 +128,8 @@ static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, co
         {"round", r->round},
         {"slots_used", r->slots_used},
         {"since_compression", r->since},
+        {"evictions", r->evictions},
+        {"since_eviction", r->since_eviction},
         {"baseline_nll", r->baseline_nll},
         {"kl", r->kl},
         {"top1_agree", r->agree},
@@ -154,45 +172,52 @@ static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e, 
     return status ? status : put_columns(w, e->recorded, "/windows", 0, 2, dims, err);
 }
 
-/* Two rows per compression: key, then value. */
-static int put_compressions(struct fkv_h5_writer *w, const struct fkv_recorded *r, struct fkv_error *err) {
-    const int64_t rows = 2 * r->compression_count;
+/* Two rows per action, key, then value, of the actions [0, count); GROUP is "/compressions" or "/evictions". */
+static int put_actions(struct fkv_h5_writer *w, const char *group, const struct fkv_recorded_action *actions,
+                       int64_t count, struct fkv_error *err) {
+    enum { INTEGER_COLUMNS = 5 };
+    static const char *const names[] = {"window",        "token",       "layer", "head", "round",
+                                        "energy_before", "energy_kept", "state"};
+    const int64_t rows = 2 * count;
     size_t room = rows ? (size_t)rows : 1;
-    int32_t *integers = malloc(5 * room * sizeof *integers);
-    double *energies = malloc(2 * room * sizeof *energies);
+    int32_t *integers = malloc(INTEGER_COLUMNS * room * sizeof *integers); /* [columns, rows] */
+    double *energies = malloc(2 * room * sizeof *energies);                /* [2, rows] */
     uint8_t *state = malloc(room);
-    int status = FKV_FAILED;
-    if (!integers || !energies || !state) {
-        fkv_fail(err, "out of memory for %lld compressions", (long long)r->compression_count);
-        goto done;
-    }
-    int32_t *window = integers, *token = window + room, *layer = token + room, *head = layer + room,
-            *round = head + room;
-    double *before = energies, *kept = energies + room;
-    for (int64_t i = 0; i < rows; i++) {
-        const struct fkv_compression *c = &r->compressions[i / 2];
-        window[i] = (int32_t)c->pass, token[i] = (int32_t)c->token, layer[i] = c->layer, head[i] = c->kv_head;
-        round[i] = c->round;
+    int status = integers && energies && state
+                     ? FKV_OK
+                     : fkv_fail(err, "out of memory for %lld actions of the policy", (long long)count);
+    for (int64_t i = 0; !status && i < rows; i++) {
+        const struct fkv_recorded_action *a = &actions[i / 2];
+        const int32_t row[INTEGER_COLUMNS] = {(int32_t)a->pass, (int32_t)a->token, a->layer, a->kv_head, a->round};
+        for (int c = 0; c < INTEGER_COLUMNS; c++) integers[c * rows + i] = row[c];
         state[i] = i % 2;
-        before[i] = i % 2 ? c->energy.value_before : c->energy.key_before;
-        kept[i] = i % 2 ? c->energy.value_kept : c->energy.key_kept;
+        energies[i] = i % 2 ? a->energy.value_before : a->energy.key_before;
+        energies[rows + i] = i % 2 ? a->energy.value_kept : a->energy.key_kept;
     }
-    if (fkv_h5_put(w, "/compressions/window", FKV_H5_I32, 1, &rows, window, err) ||
-        fkv_h5_put(w, "/compressions/token", FKV_H5_I32, 1, &rows, token, err) ||
-        fkv_h5_put(w, "/compressions/layer", FKV_H5_I32, 1, &rows, layer, err) ||
-        fkv_h5_put(w, "/compressions/head", FKV_H5_I32, 1, &rows, head, err) ||
-        fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, round, err) ||
-        fkv_h5_put(w, "/compressions/state", FKV_H5_U8, 1, &rows, state, err) ||
-        fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, before, err) ||
-        fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, kept, err) ||
-        fkv_h5_put_string(w, "/compressions", "states", "key,value", err))
-        goto done;
-    status = FKV_OK;
-done:
+    for (int c = 0; !status && c < INTEGER_COLUMNS + 3; c++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", group, names[c]);
+        if (c < INTEGER_COLUMNS)
+            status = fkv_h5_put(w, path, FKV_H5_I32, 1, &rows, integers + c * rows, err);
+        else if (c < INTEGER_COLUMNS + 2)
+            status = fkv_h5_put(w, path, FKV_H5_F64, 1, &rows, energies + (c - INTEGER_COLUMNS) * rows, err);
+        else
+            status = fkv_h5_put(w, path, FKV_H5_U8, 1, &rows, state, err);
+    }
+    if (!status) status = fkv_h5_put_string(w, group, "states", "key,value", err);
     free(integers);
     free(energies);
     free(state);
     return status;
+}
+
+/* /compressions is always there, empty where there were none; /evictions where the policy has a schedule of them. */
+static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                                          struct fkv_error *err) {
+    const struct fkv_recorded *r = e->recorded;
+    const bool evicts = e->setup->policy->evicts;
+    if (put_actions(w, "/compressions", r->actions, evicts ? 0 : r->action_count, err)) return FKV_FAILED;
+    return evicts ? put_actions(w, "/evictions", r->actions, r->action_count, err) : FKV_OK;
 }
 
 int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct fkv_error *err) {
@@ -202,7 +227,7 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
     if (put_attributes(w, e, err) ||
         (e->setup->retained && fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
         put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
-        put_compressions(w, e->recorded, err)) {
+        put_compressions_and_evictions(w, e, err)) {
         fkv_h5_abandon(w);
         return FKV_FAILED;
     }

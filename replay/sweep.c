@@ -31,14 +31,14 @@ static int places_of(double value) {
 int fkv_sweep_parse(const char *text, struct fkv_sweep *sweep, struct fkv_error *err) {
     const char *prefix = "gamma=";
     if (strncmp(text, prefix, strlen(prefix)))
-        return fkv_fail(err, "--sweep: expected gamma=first:last:step, found \"%s\"", text);
+        return fkv_fail_option(err, "--sweep: expected gamma=first:last:step, found \"%s\"", text);
     fkv_sweep_free(sweep);
     if (fkv_parse_range(text + strlen(prefix), "--sweep", &sweep->gammas, &sweep->count, err)) return FKV_FAILED;
     for (int i = 0; i < sweep->count; i++) {
         double gamma = sweep->gammas[i];
-        if (!(gamma > 0 && gamma <= 1)) return fkv_fail(err, "--sweep: expected ratios in (0, 1], found %.10g", gamma);
+        if (!(gamma > 0 && gamma <= 1)) return fkv_fail_option(err, "--sweep: expected ratios in (0, 1], found %.10g", gamma);
         if (i && gamma <= sweep->gammas[i - 1])
-            return fkv_fail(err, "--sweep: expected ascending ratios, found %.10g after %.10g", gamma,
+            return fkv_fail_option(err, "--sweep: expected ascending ratios, found %.10g after %.10g", gamma,
                             sweep->gammas[i - 1]);
         int places = places_of(gamma);
         if (places > sweep->places) sweep->places = places;
@@ -80,7 +80,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const st
     json_object_set_new(o, "policy", json_string(e->setup->policy->name));
     json_object_set_new(o, "window", json_integer(e->setup->window));
     json_object_set_new(o, "sinks", json_integer(e->setup->sinks));
-    json_object_set_new(o, "mass_bias", json_boolean(e->setup->mass_bias));
+    fkv_own_options_to_json(e->setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
@@ -89,15 +89,21 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const st
 }
 
 void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const struct fkv_experiment *e) {
+    const bool evicts = e->setup->policy->evicts;
+    const char *counted = evicts ? "evictions" : "compressions";
     fkv_experiment_print_head(e, false);
-    printf("\n\n%8s %12s %11s %13s %11s", "gamma", "perplexity", "+-", "compressions", "mean slots");
+    if (fkv_experiment_never_acts(e))
+        printf("\nthe window of %d slots was never full: the policy did nothing, and this is full attention",
+               e->setup->window);
+    printf("\n\n%8s %12s %11s %13s %11s", "gamma", "perplexity", "+-", counted, "mean slots");
     if (e->baseline) printf(" %11s %10s %10s %10s", "delta nll", "+-", "KL", "same top-1");
     printf("\n");
     for (int i = 0; i < count; i++) {
         const double *r = points[i].results;
         char a[32], b[32];
         printf("%8s %12s %11s %13.4g %11.1f", points[i].gamma, fkv_format_result(a, "%.5f", exp(r[FKV_RESULT_NLL])),
-               fkv_format_result(b, "%.5f", fkv_perplexity_se(r)), r[FKV_RESULT_COMPRESSIONS],
+               fkv_format_result(b, "%.5f", fkv_perplexity_se(r)),
+               r[evicts ? FKV_RESULT_EVICTIONS : FKV_RESULT_COMPRESSIONS],
                r[FKV_RESULT_CACHE_SLOTS]);
         if (e->baseline)
             printf(" %+11.5f %10s %10.5f %10.4f", r[FKV_RESULT_DELTA_NLL],

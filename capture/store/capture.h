@@ -39,8 +39,10 @@ extern const char *const fkv_state_names[FKV_STATES]; /* "key", "value", "key_ro
 
 /* The root attributes: the same in the face and in every document file. Pointers are owned by the struct (fkv_capture_info_free). */
 struct fkv_capture_info {
-    char *model_name, *rope_scaling, *backend,
-        *options; /* options: the command's settings that decide the contents, as JSON; rope_scaling: JSON */
+    char *model_name;
+    char *rope_scaling;     /* JSON */
+    char *backend, *compute; /* where and how products were computed: "cpu", "f32" */
+    char *options;          /* the command's settings that decide the contents, as JSON */
     fkv_sha256_hex model_sha256, tokenizer_sha256;   /* "" when unknown */
     int32_t n_layers, n_heads, n_kv_heads, head_dim; /* of the model */
     int32_t layer_count, *layer_index;               /* captured layers, ascending: axis 0 of the states */
@@ -54,7 +56,7 @@ struct fkv_capture_info {
     uint32_t states; /* bit i: state i is there */
 };
 void fkv_capture_info_free(struct fkv_capture_info *info);
-/* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype, options); else a message naming the first difference, expected and found. */
+/* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype, backend, compute, options); else a message naming the first difference, expected and found. */
 int fkv_capture_info_compare(const struct fkv_capture_info *expected, const struct fkv_capture_info *found,
                              const char *where, struct fkv_error *err);
 

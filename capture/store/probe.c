@@ -42,6 +42,9 @@ static const struct {
     {"model_sha256", offsetof(struct fkv_probe, model_sha256), sizeof((struct fkv_probe *)0)->model_sha256},
     {"states", offsetof(struct fkv_probe, states), sizeof((struct fkv_probe *)0)->states},
     {"backend", offsetof(struct fkv_probe, backend), sizeof((struct fkv_probe *)0)->backend},
+    {"tokenizer_sha256", offsetof(struct fkv_probe, tokenizer_sha256),
+     sizeof((struct fkv_probe *)0)->tokenizer_sha256},
+    {"compute", offsetof(struct fkv_probe, compute), sizeof((struct fkv_probe *)0)->compute},
     {"cache_dtype", offsetof(struct fkv_probe, cache_dtype), sizeof((struct fkv_probe *)0)->cache_dtype},
     {"command", offsetof(struct fkv_probe, command), sizeof((struct fkv_probe *)0)->command},
 };

@@ -1,7 +1,7 @@
 /* PROBE.h5: what changes of the cache did to the tokens after them. One file for a whole experiment; a part of an unfinished one is the same with fewer windows.
  *
  *   /                 attrs: format "freqkv-probe", format_version 1, version (of the software), model_name, model_sha256, n_layers, n_kv_heads, head_dim, trained_context, prefix P,
- *                     score M, sinks S, seed, states (as asked for), backend, cache_dtype, command, noise_floor_nll and noise_floor_kl (mean absolute
+ *                     score M, sinks S, seed, states (as asked for), tokenizer_sha256, backend, compute, cache_dtype, command, noise_floor_nll and noise_floor_kl (mean absolute
  *                     difference and KL of the untouched run repeated with another block size)
  *   /changes/         one row per change: kind, layer and kv_head (-1: all), states (bit 0 keys, bit 1 values), low, high, complement (1: the band is
  *                     what was taken out), epsilon, gamma (NaN where there is none), truncation, squeezed, fewer (of FreqKV's three parts, which are on; -1 where
@@ -43,8 +43,8 @@ struct fkv_probe_window {
 };
 
 struct fkv_probe {
-    char model_name[256], states[64], backend[32], cache_dtype[16], command[4096];
-    fkv_sha256_hex model_sha256;
+    char model_name[256], states[64], backend[32], compute[16], cache_dtype[16], command[4096];
+    fkv_sha256_hex model_sha256, tokenizer_sha256;
     int32_t layers, kv_heads, head_dim, trained_context, prefix, score, sinks;
     int64_t seed;
     double noise_floor_nll, noise_floor_kl;

@@ -20,6 +20,7 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     free(info->model_name);
     free(info->rope_scaling);
     free(info->backend);
+    free(info->compute);
     free(info->options);
     free(info->layer_index);
     free(info->head_index);
@@ -102,6 +103,7 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
         put_int(file, "trained_context", info->trained_context, err) ||
         fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
         put_text(file, "dtype", fkv_dtype_name(info->dtype), err) || put_text(file, "backend", info->backend, err) ||
+        put_text(file, "compute", info->compute, err) ||
         put_text(file, "options", info->options, err);
     return failed ? FKV_FAILED : FKV_OK;
 }
@@ -214,6 +216,7 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
                   get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
                   fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
                   fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
+                  fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
                   fkv_hdf_get_string(file, "options", &info->options, NULL, err) || get_dtype(file, info, err) ||
                   get_rotation(file, info, err);
     info->adds_bos = adds_bos != 0;
@@ -274,8 +277,10 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
         differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
         differ_states(a->states, b->states, err) == FKV_OK &&
         differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&
+        differ_text("backend", a->backend, b->backend, err) == FKV_OK &&
+        differ_text("compute", a->compute, b->compute, err) == FKV_OK &&
         differ_text("options", a->options, b->options, err) == FKV_OK;
-    return same ? FKV_OK : fkv_error_prefix(err, "%s: made with another model, tokenizer or options", where);
+    return same ? FKV_OK : fkv_error_prefix(err, "%s: made with another model, tokenizer, processor or options", where);
 }
 
 /* ---- shapes ---- */

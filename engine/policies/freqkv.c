@@ -6,6 +6,23 @@
 
 #include "engine/policies/policies.h"
 
+enum { RECENT, RESCALE, MASS_BIAS };
+
+static const struct fkv_policy_option options[] = {
+    [RECENT] = {"recent", FKV_OPTION_INTEGER, "R", 0, 1 << 28, 0, "the latest R slots stay uncompressed too"},
+    [RESCALE] = {"rescale", FKV_OPTION_ON_OFF, "on|off", 0, 1, 1, "the factor sqrt(L/n)"},
+    [MASS_BIAS] = {"mass-bias", FKV_OPTION_FLAG, NULL, 0, 1, 0,
+                   "attention scores get the log of how many tokens each slot stands for"},
+    {0},
+};
+
+static int32_t recent(const struct fkv_policy_setup *setup) { return (int32_t)setup->own[RECENT]; }
+
+static int prepare(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err) {
+    setup->mass_bias = setup->own[MASS_BIAS];
+    return fkv_schedule_prepare(setup, block, max_tokens, err);
+}
+
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
                 struct fkv_action *action) {
     (void)evidence;
@@ -13,7 +30,7 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
     action->map_slot = setup->sinks;
     action->map_n = n;
     action->map_retained = kept;
-    action->map_gain = setup->rescale ? sqrt((double)kept / n) : 1;
+    action->map_gain = setup->own[RESCALE] ? sqrt((double)kept / n) : 1;
     action->gather_slot = setup->sinks + kept;
     action->gather_count = setup->recent;
     action->gather_shift = kept - n;
@@ -24,10 +41,14 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 const struct fkv_policy fkv_policy_freqkv = {
     .name = "freqkv",
     .summary = "compress to the lowest DCT frequencies whenever the window is full",
+    .options = options,
     .has_window = true,
     .has_gamma = true,
+    .compresses = true,
+    .low_pass = true,
     .max_spans = 1,
-    .prepare = fkv_schedule_prepare,
+    .recent = recent,
+    .prepare = prepare,
     .room = fkv_schedule_room,
     .act = act,
     .position = fkv_slot_position,

@@ -19,6 +19,7 @@ const struct fkv_policy fkv_policy_local = {
     .summary = "keep the sinks and the latest L tokens, on FreqKV's schedule",
     .has_window = true,
     .has_gamma = true,
+    .evicts = true,
     .max_spans = 1,
     .prepare = fkv_schedule_prepare,
     .room = fkv_schedule_room,

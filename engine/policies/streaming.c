@@ -61,6 +61,7 @@ const struct fkv_policy fkv_policy_streaming = {
     .name = "streaming",
     .summary = "keep the sinks and the latest N - S tokens, evicting at every token",
     .has_window = true,
+    .evicts_every_token = true,
     .max_spans = 2,
     .prepare = prepare,
     .room = room,

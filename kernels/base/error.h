@@ -4,14 +4,26 @@
 #ifndef FKV_BASE_ERROR_H
 #define FKV_BASE_ERROR_H
 
+#include <stdbool.h>
+
 enum { FKV_OK = 0, FKV_FAILED = -1 };
 
 struct fkv_error {
     char message[1024]; /* no trailing newline; "" when nothing failed */
+    bool of_option;     /* the value of a command-line option is at fault */
 };
+
+/* Exit statuses of every tool. */
+enum { FKV_EXIT_DONE = 0, FKV_EXIT_FAILED = 1, FKV_EXIT_USAGE = 2 };
 
 /* Writes the message (truncated to fit) and returns FKV_FAILED, so that `return fkv_fail(err, ...)` reads well. `err` may be NULL. */
 int fkv_fail(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* As fkv_fail, where the value of an option is refused, however late that is noticed. */
+int fkv_fail_option(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* FKV_EXIT_USAGE where an option is at fault, else FKV_EXIT_FAILED. */
+int fkv_exit_status(const struct fkv_error *err);
 
 /* As fkv_fail, with ": " and strerror(errno) appended. */
 int fkv_fail_errno(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -16,11 +16,11 @@ int fkv_parse_int(const char *text, const char *what, int64_t low, int64_t high,
     const char *digits = text + (*text == '-' || *text == '+');
     size_t length = strlen(digits);
     if (!length || strspn(digits, "0123456789") != length)
-        return fkv_fail(err, "%s: expected an integer, found \"%s\"", what, text);
+        return fkv_fail_option(err, "%s: expected an integer, found \"%s\"", what, text);
     errno = 0;
     long long x = strtoll(text, NULL, 10);
     if (errno || x < low || x > high)
-        return fkv_fail(err, "%s: expected an integer in [%lld, %lld], found %s", what, (long long)low, (long long)high,
+        return fkv_fail_option(err, "%s: expected an integer in [%lld, %lld], found %s", what, (long long)low, (long long)high,
                         text);
     *value = x;
     return FKV_OK;
@@ -31,9 +31,9 @@ int fkv_parse_double(const char *text, const char *what, double low, double high
     char *end;
     double x = strtod(text, &end);
     if (end == text || *end || strspn(text, "0123456789+-.eE") != strlen(text))
-        return fkv_fail(err, "%s: expected a number, found \"%s\"", what, text);
+        return fkv_fail_option(err, "%s: expected a number, found \"%s\"", what, text);
     if (!isfinite(x) || x < low || x > high)
-        return fkv_fail(err, "%s: expected a number in [%g, %g], found %s", what, low, high, text);
+        return fkv_fail_option(err, "%s: expected a number in [%g, %g], found %s", what, low, high, text);
     *value = x;
     return FKV_OK;
 }
@@ -80,18 +80,18 @@ static int parse_steps(const char *text, const char *what, double **values, int 
     struct decimal a, b, c;
     if (!last || !read_decimal(text, (size_t)(middle - 1 - text), &a) ||
         !read_decimal(middle, (size_t)(last - middle), &b) || !read_decimal(last + 1, strlen(last + 1), &c))
-        return fkv_fail(err, "%s: expected first:last:step in decimals of at most %d digits, found \"%s\"", what,
+        return fkv_fail_option(err, "%s: expected first:last:step in decimals of at most %d digits, found \"%s\"", what,
                         MOST_DIGITS, text);
     int places = a.places > b.places ? a.places : b.places;
     if (c.places > places) places = c.places;
     int64_t from, to, step;
     if (!rescale(a, places, &from) || !rescale(b, places, &to) || !rescale(c, places, &step))
-        return fkv_fail(err, "%s: \"%s\" needs more than %d digits", what, text, MOST_DIGITS);
+        return fkv_fail_option(err, "%s: \"%s\" needs more than %d digits", what, text, MOST_DIGITS);
     if (step <= 0 || to < from)
-        return fkv_fail(err, "%s: expected first <= last and a step above 0, found \"%s\"", what, text);
-    if ((to - from) % step) return fkv_fail(err, "%s: \"%s\" does not reach its last value in whole steps", what, text);
+        return fkv_fail_option(err, "%s: expected first <= last and a step above 0, found \"%s\"", what, text);
+    if ((to - from) % step) return fkv_fail_option(err, "%s: \"%s\" does not reach its last value in whole steps", what, text);
     if ((to - from) / step >= MOST_VALUES)
-        return fkv_fail(err, "%s: \"%s\" has more than %d values", what, text, MOST_VALUES);
+        return fkv_fail_option(err, "%s: \"%s\" has more than %d values", what, text, MOST_VALUES);
     *count = (int)((to - from) / step) + 1;
     *values = malloc((size_t)*count * sizeof **values);
     if (!*values) return fkv_fail(err, "%s: out of memory", what);
@@ -105,7 +105,7 @@ static int parse_steps(const char *text, const char *what, double **values, int 
 static int parse_list(const char *text, const char *what, double **values, int *count, struct fkv_error *err) {
     int items = 1;
     for (const char *at = text; *at; at++) items += *at == ',';
-    if (items > MOST_VALUES) return fkv_fail(err, "%s: more than %d values", what, MOST_VALUES);
+    if (items > MOST_VALUES) return fkv_fail_option(err, "%s: more than %d values", what, MOST_VALUES);
     char *copy = strdup(text), *rest = copy;
     *values = malloc((size_t)items * sizeof **values);
     int status = copy && *values ? FKV_OK : fkv_fail(err, "%s: out of memory", what);
@@ -137,7 +137,7 @@ static int parse_run(char *text, const char *what, int limit, int64_t *first, in
 int fkv_parse_indices(const char *text, const char *what, int limit, int **values, int *count, struct fkv_error *err) {
     *values = NULL;
     *count = 0;
-    if (limit < 1) return fkv_fail(err, "%s: there is nothing to choose from", what);
+    if (limit < 1) return fkv_fail_option(err, "%s: there is nothing to choose from", what);
     char *copy = strdup(text), *rest = copy;
     bool *chosen = calloc((size_t)limit, sizeof *chosen);
     int *found = malloc((size_t)limit * sizeof *found);

@@ -37,14 +37,14 @@ static void put_documents(struct choices *c, hid_t file, bool joined) {
     put_columns(c, group, 2, windows);
 }
 
-static void put_compressions(struct choices *c, hid_t file) {
+static void put_actions(struct choices *c, hid_t file, const char *name) {
     static const struct {
         const char *name;
         double first;
         int cycle;
     } columns[] = {{"window", 0, 3}, {"token", 0, 16}, {"layer", 0, LAYERS}, {"head", 0, HEADS}, {"round", 1, 5}};
     const hsize_t rows = choose(c) & 1 ? 0 : 24;
-    hid_t group = put_group(file, "compressions");
+    hid_t group = put_group(file, name);
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         put_dataset(c, group, columns[i].name, H5T_STD_I32LE, 1, &rows, columns[i].first, columns[i].cycle);
     put_dataset(c, group, "state", H5T_STD_U8LE, 1, &rows, 0, 2);
@@ -54,7 +54,7 @@ static void put_compressions(struct choices *c, hid_t file) {
 
 static void write_file(struct choices *c) {
     static const struct attribute attributes[] = {
-        {"format", TEXT, 0, 0, "freqkv-run"},     {"format_version", NUMBER, 1, 0, NULL},
+        {"format", TEXT, 0, 0, "freqkv-run"},     {"format_version", NUMBER, 2, 0, NULL},
         {"backend", TEXT, 0, 0, "cpu"},           {"compute", TEXT, 0, 0, "f32"},
         {"cache_dtype", TEXT, 0, 0, "f32"},       {"model_name", TEXT, 0, 0, "a model"},
         {"model_sha256", TEXT, 0, 0, model_hash}, {"model_type", TEXT, 0, 0, "llama"},
@@ -64,8 +64,9 @@ static void write_file(struct choices *c) {
         {"n_layers", NUMBER, LAYERS, 0, NULL},    {"n_heads", NUMBER, HEADS, 0, NULL},
         {"n_kv_heads", NUMBER, HEADS, 0, NULL},   {"head_dim", NUMBER, 4, 0, NULL},
         {"trained_context", NUMBER, 64, 0, NULL}, {"window", NUMBER, WINDOW, 0, NULL},
-        {"sinks", NUMBER, SINKS, 0, NULL},        {"recent", NUMBER, 0, 0, NULL},
-        {"rescale", NUMBER, 1, 0, NULL},          {"mass_bias", NUMBER, 0, 0, NULL},
+        {"sinks", NUMBER, SINKS, 0, NULL},        {"compressible", NUMBER, WINDOW - SINKS, 0, NULL},
+        {"policy_options", TEXT, 0, 0, "none"},   {"policy_label", TEXT, 0, 0, "freqkv"},
+        {"tokenizer_sha256", TEXT, 0, 0, ""},     {"low_pass", NUMBER, 1, 0, NULL},
         {"tokens_limit", NUMBER, 0, 0, NULL},     {"score_from", NUMBER, 0, 0, NULL}};
     hid_t file = create_file(c);
     put_attributes(c, file, attributes, sizeof attributes / sizeof *attributes);
@@ -74,7 +75,8 @@ static void write_file(struct choices *c) {
         put_attribute(c, file, &result);
     }
     put_documents(c, file, choose(c) & 1);
-    put_compressions(c, file);
+    put_actions(c, file, "compressions");
+    if (choose(c) & 1) put_actions(c, file, "evictions");
     put_dataset(c, file, "retained", H5T_STD_I32LE, 2, heads, 1, 10);
     H5Fclose(file);
 }
@@ -92,7 +94,7 @@ static void check_columns(const struct fkv_run_columns *c) {
 }
 
 static void check_run(const struct fkv_run *run) {
-    const struct fkv_run_compressions *c = &run->compressions;
+    const struct fkv_run_actions *c = &run->actions;
     if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > INT32_MAX || run->window < 0 ||
         run->sinks < 0 || run->documents < 1 || run->column_sets != (run->joined ? 1 : run->documents) ||
         !isfinite(run->mean_nll) || strcmp(run->path, path))
@@ -137,7 +139,8 @@ static void read_point(bool whole) {
     static const struct fkv_protocol protocol = {.name = "whole"};
     const struct fkv_plan plan = {.protocol = &protocol, .name = "whole", .longest = 20};
     struct fkv_policy_setup setup = {
-        .layers = LAYERS, .kv_heads = HEADS, .window = WINDOW, .sinks = SINKS, .rescale = true, .gamma = 0.5};
+        .layers = LAYERS, .kv_heads = HEADS, .window = WINDOW, .sinks = SINKS, .compressible = WINDOW - SINKS,
+        .own_text = "none", .label = "freqkv", .gamma = 0.5};
     for (int i = 0; fkv_policies[i]; i++)
         if (!strcmp(fkv_policies[i]->name, "freqkv")) setup.policy = fkv_policies[i];
     const struct fkv_experiment e = {.model = &model,
@@ -147,6 +150,7 @@ static void read_point(bool whole) {
                                      .backend = "cpu",
                                      .command = "",
                                      .compute = "f32",
+                                     .tokenizer_sha256 = "",
                                      .cache_dtype = FKV_F32,
                                      .model_sha256 = model_hash,
                                      .corpus_sha256 = corpus_hash};

@@ -92,7 +92,7 @@ static int keep_states(void *context, const struct fkv_tap_event *event, struct 
 static struct fkv_session *open_session(const struct side *side, const char *policy, int32_t window, int32_t sequences,
                                         int64_t max_tokens) {
     struct fkv_session *s;
-    const struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4, .rescale = true};
+    const struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4};
     const struct fkv_session_options o = {
         .block = BLOCK * sequences, .sequences = sequences, .max_tokens = max_tokens, .cache_dtype = side->cache_dtype};
     must(fkv_session_open(side->model, &p, &o, &s, &err));

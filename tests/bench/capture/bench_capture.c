@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
     check(fkv_engine_documents(&o, &engine, &documents, &err), &err);
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {
         .block = FKV_RECORDER_BLOCK, .max_tokens = length, .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
     check(fkv_session_open(engine.model, &policy, &options, &session, &err), &err);

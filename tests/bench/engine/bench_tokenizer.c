@@ -34,7 +34,7 @@ static int bench(const struct fkv_tokenizer *t, const char *path, struct fkv_err
 }
 
 int main(int argc, char **argv) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_tokenizer *t = NULL;
     if (argc < 3) {
         fprintf(stderr, "usage: bench_tokenizer DIR TEXT...\n");

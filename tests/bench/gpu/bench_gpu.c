@@ -60,7 +60,7 @@ static void decode_step(struct fkv_session *s, int64_t at, float *logits) {
 
 static void run_policy(const char *policy, int64_t count, int rounds, int decoded) {
     const struct fkv_policy_options p = {
-        .name = policy, .window = strcmp(policy, "full") ? options.window : 0, .sinks = SINKS, .rescale = true};
+        .name = policy, .window = strcmp(policy, "full") ? options.window : 0, .sinks = SINKS};
     const struct fkv_session_options o = {.block = options.block < count ? options.block : (int32_t)count,
                                           .max_tokens = count + WARM_UP + decoded,
                                           .cache_dtype = options.cache_dtype};

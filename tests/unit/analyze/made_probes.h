@@ -95,28 +95,38 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
 
 struct made_run {
     int layers, heads, head_dim, window, sinks, retained, tokens, model, text;
-    double damage; /* mean delta nll of scored tokens after the first compression */
+    double damage;     /* mean delta nll of scored tokens after the first compression */
+    int recent;        /* slots that stay uncompressed: an own option of the policy */
+    const char *cache; /* its dtype; NULL: not said */
+    bool streaming;    /* a policy that has no ratio and evicts at every token */
 };
 
 static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *m) {
     struct fkv_error err;
     fkv_sha256_hex sha;
+    char label[64], options[64];
+    snprintf(label, sizeof label, m->streaming ? "streaming" : m->recent ? "freqkv, recent %d" : "freqkv", m->recent);
+    snprintf(options, sizeof options, "recent=%d", m->recent);
     made_hash(sha, (char)('1' + m->model));
     const char *const texts[][2] = {{"format", "freqkv-run"}, {"model_name", "made"}, {"model_sha256", sha},
-                                    {"policy", "freqkv"},     {"protocol", "whole"},  {"baseline", "full"}};
+                                    {"policy", m->streaming ? "streaming" : "freqkv"},
+                                    {"protocol", "whole"},    {"baseline", "full"}, {"policy_label", label},
+                                    {"policy_options", options}, {"cache_dtype", m->cache ? m->cache : ""}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         assert_ok(fkv_h5_put_string(w, "/", texts[i][0], texts[i][1], &err), err);
     const struct {
         const char *name;
         int value;
-    } integers[] = {{"format_version", 1}, {"n_layers", m->layers}, {"n_kv_heads", m->heads}, {"head_dim", m->head_dim},
-                    {"window", m->window}, {"sinks", m->sinks},     {"mass_bias", 0}};
+    } integers[] = {{"format_version", 2},      {"n_layers", m->layers},
+                    {"n_kv_heads", m->heads},   {"head_dim", m->head_dim},
+                    {"window", m->window},      {"sinks", m->sinks},
+                    {"low_pass", !m->streaming}, {"compressible", m->window - m->sinks - m->recent}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         assert_ok(fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, &err), err);
     const struct {
         const char *name;
         double value;
-    } numbers[] = {{"gamma", (m->retained + 0.5) / (m->window - m->sinks)},
+    } numbers[] = {{"gamma", m->streaming ? NAN : (m->retained + 0.5) / (m->window - m->sinks - m->recent)},
                    {"mean_nll", 3 + m->damage},
                    {"mean_nll_se", 0.1},
                    {"delta_nll", m->damage},
@@ -132,7 +142,7 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
     struct fkv_h5_writer *w;
     fkv_sha256_hex sha;
     int64_t tokens = m->tokens, heads = m->layers * m->heads, rounds = (m->tokens - m->window) / 16 + 1,
-            rows = rounds * heads * 2;
+            rows = m->streaming ? 0 : rounds * heads * 2;
     assert_ok(fkv_h5_create(path, &w, &err), err);
     made_put_run(w, m);
     made_hash(sha, (char)('a' + m->text));
@@ -170,7 +180,7 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
     assert_ok(fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, energy + rows, &err), err);
     for (int64_t i = 0; i < heads; i++) ids[i] = m->retained;
     const int64_t dims[2] = {m->layers, m->heads};
-    assert_ok(fkv_h5_put(w, "/retained", FKV_H5_I32, 2, dims, ids, &err), err);
+    if (!m->streaming) assert_ok(fkv_h5_put(w, "/retained", FKV_H5_I32, 2, dims, ids, &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
     free(ids), free(columns), free(energy), free(state);
 }

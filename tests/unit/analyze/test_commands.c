@@ -139,15 +139,15 @@ static void a_dry_run_writes_nothing(void **state) {
     assert_int_equal(files_in(out), -1);
 }
 
-static void what_cannot_be_done_is_status_one_with_a_reason_and_no_files(void **state) {
+static void what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files(void **state) {
     (void)state;
     struct made m = two_texts();
     made_write(&m, path);
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--length", "147", NULL), 1);
     assert_non_null(strstr(text_of(2), "\"text 0\", has 150 tokens; --length 146"));
-    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "0.01", NULL), 1);
+    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "0.01", NULL), 2);
     assert_non_null(strstr(text_of(2), "--gamma 0.01 keeps no coefficient"));
-    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "1.5", NULL), 1);
+    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "1.5", NULL), 2);
     assert_int_equal(run(fkv_command_error, "/nonexistent/capture", "--out", out, NULL), 1);
     assert_non_null(strstr(text_of(2), "/nonexistent/capture"));
     assert_int_equal(files_in(out), -1);
@@ -184,7 +184,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(spectrum_and_error_share_a_folder_and_agree),
         TEST(a_dry_run_writes_nothing),
-        TEST(what_cannot_be_done_is_status_one_with_a_reason_and_no_files),
+        TEST(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files),
         TEST(merged_captures_are_measured_as_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,7 +16,7 @@ static const struct fkv_provenance provenance = {
 static const struct fkv_axis plain = {"x", FKV_FIT, FKV_FIT, .logarithmic = false};
 
 static struct fkv_figure *make(double width, double height, int rows, int columns, const char *title) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_figure *f;
     assert_ok(fkv_figure_create(width, height, rows, columns, title, &f, &err), err);
     return f;
@@ -24,7 +24,7 @@ static struct fkv_figure *make(double width, double height, int rows, int column
 
 /* Lays out and paints without writing. */
 static void paint(struct fkv_figure *f) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)f->width, (int)f->height);
     cairo_t *cr = cairo_create(surface);
     int rc = fkv_figure_paint(f, cr, &err);
@@ -51,7 +51,7 @@ static void check_texts(const struct fkv_figure *f) {
 
 /* A random line over [panel]: falling power, a walk, constant, zeros and negatives, NaN. */
 static void add_random_line(struct fkv_figure *f, int panel, int index) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     double x[POINTS], y[POINTS], high[POINTS], walk = 0, size = pow(10, test_between(-8, 8));
     int kind = test_between(0, 4), n = test_between(1, POINTS);
     for (int i = 0; i < n; i++) {
@@ -73,7 +73,7 @@ static void add_random_line(struct fkv_figure *f, int panel, int index) {
 }
 
 static struct fkv_figure *make_random(void) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     int rows = test_between(1, 4), columns = test_between(1, 4);
     struct fkv_figure *f = make(2.2 * columns + 1.5, 1.6 * rows + 2, rows, columns, "A title of several words");
     bool share = test_between(0, 1), log_x = test_between(0, 1), log_y = test_between(0, 1), top = test_between(0, 1);
@@ -107,7 +107,7 @@ static void every_text_stays_on_the_canvas_and_off_the_others(void **state) {
 }
 
 static void read_file(const char *folder, const char *name, char **data, size_t *bytes) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     assert_ok(fkv_read_file(path, 64 << 20, data, bytes, &err), err);
@@ -115,7 +115,7 @@ static void read_file(const char *folder, const char *name, char **data, size_t 
 
 static void the_same_figure_has_the_same_bytes(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     char folder[256], base[300];
     test_make_folder(folder);
     struct fkv_figure *f = make_random();
@@ -148,7 +148,7 @@ static const char *chunk(const png_text *text, int count, const char *key) {
 
 static void a_png_says_where_it_came_from(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     char folder[256], path[300];
     test_make_folder(folder);
     struct fkv_figure *f = make(3, 2, 1, 1, "Title");
@@ -192,7 +192,7 @@ static void a_png_says_where_it_came_from(void **state) {
 
 static void a_log_axis_skips_zeros_and_negatives_and_strips_x_zero(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     const struct fkv_axis x = {"x", FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
     const struct fkv_axis y = {"y", FKV_FIT, FKV_FIT, .logarithmic = true};
     const double xs[] = {0, 0.01, 0.1, -1, 1}, ys[] = {1e4, 100, 0, 5, 1};
@@ -214,7 +214,7 @@ static void a_log_axis_skips_zeros_and_negatives_and_strips_x_zero(void **state)
 
 /* Pixels that are neither white nor grey in the middle of a painted panel. */
 static int colored_pixels(struct fkv_figure *f) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     int width = (int)f->width, height = (int)f->height, count = 0;
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
     cairo_t *cr = cairo_create(surface);
@@ -233,7 +233,7 @@ static int colored_pixels(struct fkv_figure *f) {
 
 static void nan_breaks_a_line_and_nothing_but_nan_draws_nothing(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     int found[3];
     for (int kind = 0; kind < 3; kind++) { /* whole, the middle half missing, all missing */
         double x[100], y[100];
@@ -253,7 +253,7 @@ static void nan_breaks_a_line_and_nothing_but_nan_draws_nothing(void **state) {
 
 static void constant_data_get_an_axis_around_them(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     static const double values[] = {0, 1, -3, 1e-12, 1e9, 1e300};
     for (size_t i = 0; i < 6; i++)
         for (int logarithmic = 0; logarithmic < 2; logarithmic++) {
@@ -273,7 +273,7 @@ static void constant_data_get_an_axis_around_them(void **state) {
 
 static void a_legend_covers_no_data(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     for (int trial = 0; trial < 50; trial++) {
         struct fkv_figure *f = make(3.5, 3, 1, 1, NULL);
         double x[POINTS], y[POINTS];
@@ -297,7 +297,7 @@ static void a_legend_covers_no_data(void **state) {
 
 static void what_cannot_be_drawn_is_refused(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_figure *f = NULL;
     const double one = 1;
     struct fkv_line style = {.width = 1};
@@ -319,7 +319,7 @@ static void what_cannot_be_drawn_is_refused(void **state) {
 
 static void a_folder_that_is_not_there_leaves_nothing(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     char folder[256], base[300];
     test_make_folder(folder);
     struct fkv_figure *f = make(3, 3, 1, 1, NULL);
@@ -339,12 +339,12 @@ static void a_folder_that_is_not_there_leaves_nothing(void **state) {
 
 static void a_missing_font_says_what_to_install(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_figure *f = NULL;
     setenv("FKV_FONT", "/nonexistent/font.ttf", 1);
     int rc = fkv_figure_create(3, 3, 1, 1, NULL, &f, &err);
     setenv("FKV_FONT", "/dev/null", 1);
-    struct fkv_error second = {""};
+    struct fkv_error second = {0};
     int rc2 = fkv_figure_create(3, 3, 1, 1, NULL, &f, &second);
     unsetenv("FKV_FONT");
     assert_int_equal(rc, FKV_FAILED);
@@ -410,7 +410,7 @@ static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **st
 
 static void an_axis_of_whole_numbers_has_no_others(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     for (int most = 1; most <= 12; most++) {
         struct fkv_figure *f = make(5, 3, 1, 1, "whole");
         double x[12], y[12];

@@ -78,7 +78,7 @@ static void free_findings(struct findings *f) {
 }
 
 static void draw(const struct findings *f, const char *folder) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     assert_ok(fkv_plot_spectrum(&f->spectrum, folder, &provenance, &err), err);
     assert_ok(fkv_plot_spectrum_heads(&f->spectrum, folder, &provenance, &err), err);
     assert_ok(fkv_plot_error(&f->error, folder, &provenance, &err), err);
@@ -147,7 +147,7 @@ static void zeros_and_nan_among_the_findings_are_drawn_around(void **state) {
 
 static void drawing_twice_gives_the_same_bytes(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct findings f;
     char first[256], second[256];
     const char *const folder[2] = {test_make_folder(first), test_make_folder(second)};
@@ -171,7 +171,7 @@ static void drawing_twice_gives_the_same_bytes(void **state) {
 
 static void an_absent_folder_is_named(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct findings f;
     make_findings(&f, 1, 1, 16, 3, false, false);
     assert_refused(fkv_plot_spectrum(&f.spectrum, "/nonexistent/folder", &provenance, &err), err,

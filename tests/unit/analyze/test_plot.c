@@ -5,6 +5,7 @@
 
 #include "analyze/command.h"
 #include "analyze/damage.h"
+#include "analyze/plots_files.h"
 #include "tests/unit/analyze/made_probes.h"
 
 static char base[256], out[300];
@@ -88,7 +89,7 @@ static void every_file_gets_its_figures(void **state) {
     char probe[300], run[300];
     const double damage[6] = {0, 0.1, 0.2, 0, -0.1, 0.05};
     struct made_probe p = small_probe(damage);
-    struct made_run r = {3, 2, 4, 36, 4, 10, 500, 0, 0, 0.05};
+    struct made_run r = {3, 2, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_probe(&p, named(probe, "changes.h5"));
     made_write_run(&r, named(run, "half.h5"));
     assert_int_equal(plot(probe, run), 0);
@@ -109,7 +110,7 @@ static void every_file_gets_its_figures(void **state) {
 static void a_run_stands_at_the_ratio_that_was_asked_for(void **state) {
     (void)state;
     char run[300], path[600], text[4096];
-    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05}; /* which asked for 10.5 / 32 */
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false}; /* which asked for 10.5 / 32 */
     made_write_run(&r, named(run, "a.h5"));
     assert_int_equal(plot(run, NULL), 0);
     snprintf(path, sizeof path, "%s/runs_perplexity.csv", out);
@@ -144,10 +145,108 @@ static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **s
     assert_true(said("expected two columns of numbers or more"));
 }
 
+static const char *table_of(const char *name) {
+    static char text[16384];
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s.csv", out, name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
+/* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another line. */
+static void options_of_a_run_tell_it_apart(void **state) {
+    (void)state;
+    char plain[300], recent[300];
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
+    made_write_run(&r, named(plain, "a.h5"));
+    r.recent = 11, r.cache = "f16"; /* 10.5 / 21 */
+    made_write_run(&r, named(recent, "b.h5"));
+    assert_int_equal(plot(plain, recent), 0);
+    const char *text = table_of("runs_perplexity");
+    assert_non_null(strstr(text, "\"freqkv, window 36\",0.328125,"));
+    assert_non_null(strstr(text, "\"freqkv, recent 11, window 36, cache f16\",0.5,"));
+    assert_non_null(strstr(table_of("runs_distance"), "freqkv, recent 11, window 36, cache f16, \u03b3 = 0.5"));
+}
+
+/* A policy without a ratio has no place on that axis, but its value is drawn; where it cannot be, that is said. */
+static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
+    (void)state;
+    char ours[300], rival[300];
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
+    made_write_run(&r, named(ours, "a.h5"));
+    r.streaming = true;
+    made_write_run(&r, named(rival, "b.h5"));
+    assert_int_equal(plot(ours, rival), 0);
+    assert_non_null(strstr(table_of("runs_perplexity"), "\"streaming, window 36\",,"));
+    assert_null(strstr(table_of("runs_distance"), "streaming"));
+    struct fkv_run runs[2];
+    struct fkv_error err;
+    const struct fkv_provenance provenance = {"", "", "", ""};
+    struct fkv_plot_place at = {out, "runs", &provenance, 0, json_array()};
+    assert_ok(fkv_run_read(ours, &runs[0], &err), err);
+    assert_ok(fkv_run_read(rival, &runs[1], &err), err);
+    assert_ok(fkv_plot_runs(runs, 2, &at, &err), err);
+    assert_int_equal(json_array_size(at.left_out), 1);
+    json_t *row = json_array_get(at.left_out, 0);
+    assert_string_equal(json_string_value(json_object_get(row, "figure")), "runs_distance");
+    assert_string_equal(json_string_value(json_object_get(row, "file")), rival);
+    json_decref(at.left_out);
+    at.left_out = json_array();
+    assert_ok(fkv_plot_runs(runs + 1, 1, &at, &err), err); /* alone there is no axis */
+    assert_int_equal(json_array_size(at.left_out), 4);
+    json_decref(at.left_out);
+    fkv_run_free(&runs[0]), fkv_run_free(&runs[1]);
+}
+
+static void a_plot_that_fails_leaves_no_folder(void **state) {
+    (void)state;
+    char table[300];
+    FILE *f = fopen(named(table, "costs.csv"), "w");
+    fputs("policy,tokens\nfull,10\n", f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 1);
+    assert_int_equal(files_in_out(), -1);
+    assert_int_equal(mkdir(out, 0700), 0); /* a folder that was there stays, also when it is empty */
+    assert_int_equal(plot(table, NULL), 1);
+    assert_int_equal(files_in_out(), 0);
+}
+
+static void points_of_one_curve_differ_in_their_ratio_only(void **state) {
+    (void)state;
+    char path[300];
+    struct fkv_run runs[2];
+    struct fkv_error err;
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, "f32", false};
+    made_write_run(&r, named(path, "a.h5"));
+    assert_ok(fkv_run_read(path, &runs[0], &err), err);
+    static const char *const expected[] = {NULL, "options \"recent=0\" and \"recent=4\"",
+                                           "\"cache f32\" and \"cache f16\"", "found policy \"freqkv\" and \"streaming\"",
+                                           "\"window 36\" and \"window 40\""};
+    for (int i = 0; i < 5; i++) {
+        struct made_run other = r;
+        other.retained = 5;
+        if (i == 1) other.recent = 4;
+        if (i == 2) other.cache = "f16";
+        if (i == 3) other.streaming = true;
+        if (i == 4) other.window = 40;
+        made_write_run(&other, named(path, (const char *[]){"0", "1", "2", "3", "4"}[i]));
+        assert_ok(fkv_run_read(path, &runs[1], &err), err);
+        if (expected[i])
+            assert_refused(fkv_runs_compare(&runs[0], &runs[1], &err), err, expected[i]);
+        else
+            assert_ok(fkv_runs_compare(&runs[0], &runs[1], &err), err);
+        fkv_run_free(&runs[1]);
+    }
+    fkv_run_free(&runs[0]);
+}
+
 static void a_file_of_somebody_else_is_never_replaced(void **state) {
     (void)state;
     char run[300], mine[600], text[16] = "";
-    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05};
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
     mkdir(out, 0700);
     snprintf(mine, sizeof mine, "%s/runs_perplexity.csv", out);
@@ -165,7 +264,7 @@ static void a_file_of_somebody_else_is_never_replaced(void **state) {
 static void what_cannot_be_drawn_is_refused(void **state) {
     (void)state;
     char run[300], other[300], folder[300];
-    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05};
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
     assert_int_equal(plot("/nonexistent.h5", NULL), 1);
     assert_true(said("/nonexistent.h5"));
@@ -184,7 +283,7 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     r.retained = 10, r.sinks = -1;
     made_write_run(&r, named(run, "below.h5"));
     assert_int_equal(plot(run, NULL), 1);
-    assert_true(said("window and sinks: expected numbers from 0 on, found 36 and -1"));
+    assert_true(said("window, sinks and compressible: expected numbers from 0 on, the last at most the first, found 36, -1"));
     r.sinks = 4, r.layers = 1 << 20, r.heads = 2;
     struct fkv_h5_writer *w;
     struct fkv_error err;
@@ -233,6 +332,10 @@ int main(void) {
         TEST(every_file_gets_its_figures),
         TEST(a_run_stands_at_the_ratio_that_was_asked_for),
         TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
+        TEST(options_of_a_run_tell_it_apart),
+        TEST(a_run_without_a_ratio_is_drawn_or_named),
+        TEST(a_plot_that_fails_leaves_no_folder),
+        TEST(points_of_one_curve_differ_in_their_ratio_only),
         TEST(a_file_of_somebody_else_is_never_replaced),
         TEST(what_cannot_be_drawn_is_refused),
         TEST(damage_is_the_mean_difference_and_its_units_are_blocks),

@@ -86,7 +86,7 @@ static void runs_and_probes_name_theirs(void **state) {
     (void)state;
     char path[2][300];
     const double damage[1] = {0.1};
-    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05};
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     struct made_probe p = {.layers = 1,
                            .heads = 1,
                            .head_dim = 4,

@@ -37,7 +37,7 @@ static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
 
 static inline struct fkv_session *open_session(struct fixture *f, const char *policy, int32_t window,
                                                int32_t sequences) {
-    struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4, .rescale = true, .gamma = "0.4"};
+    struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4, .gamma = "0.4"};
     struct fkv_session_options options = {
         .block = BLOCK / SEQUENCES * sequences, .sequences = sequences, .max_tokens = TOKENS};
     struct fkv_session *s;

@@ -14,7 +14,7 @@ static struct fkv_tokenizer *tokenizer(void) {
     assert_non_null(f);
     size_t bytes = fread(data, 1, sizeof data, f);
     fclose(f);
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     assert_ok(fkv_tokenizer_parse(data, bytes, path, &t, &err), err);
     return t;
@@ -47,7 +47,7 @@ static struct fkv_documents_options ids(const char *const *paths, int count) {
 
 /* Checks a document against name and text (NULL: not looked at) and frees it. */
 static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const char *name, const char *text) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_document document;
     bool more;
     assert_ok(fkv_documents_next(d, &document, &more, &err), err);
@@ -69,7 +69,7 @@ static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const
 }
 
 static void expect_end(struct fkv_documents *d) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_document document;
     bool more = true;
     assert_ok(fkv_documents_next(d, &document, &more, &err), err);
@@ -95,7 +95,7 @@ static void texts_come_whole_and_in_order(void **state) {
                                     "\"id\": 7}\r\n{\"text\": \"t\", \"article\": \"a\"}")};
     struct fkv_documents_options o = texts(paths, 3);
     struct fkv_documents *d;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     assert_ok(fkv_documents_open(&o, t, &d, &err), err);
     assert_true(fkv_documents_bytes(d) > 100);
     assert_int_equal(fkv_documents_bytes_read(d), 0);
@@ -157,7 +157,7 @@ static void npy_of_every_integer_type_gives_the_ids(void **state) {
             size_t n = (size_t)test_between(0, 500), count;
             int high = types[k][2] == '1' ? 127 : types[k][2] == '2' ? 32767 : INT32_MAX;
             for (size_t i = 0; i < n; i++) values[i] = (int32_t)(test_random() % ((uint64_t)high + 1));
-            struct fkv_error err = {""};
+            struct fkv_error err = {0};
             int32_t *found;
             assert_ok(fkv_npy_parse(file, write_npy(file, version, types[k], values, n), "x.npy", &found, &count, &err),
                       err);
@@ -181,7 +181,7 @@ static void raw_ids_are_little_endian(void **state) {
         o.vocab = 0x30000;
         struct fkv_documents *d;
         struct fkv_document document;
-        struct fkv_error err = {""};
+        struct fkv_error err = {0};
         bool more;
         assert_ok(fkv_documents_open(&o, NULL, &d, &err), err);
         assert_ok(fkv_documents_next(d, &document, &more, &err), err);
@@ -201,7 +201,7 @@ static void raw_ids_are_little_endian(void **state) {
 static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *t, const char *name, const char *text) {
     struct fkv_documents *d;
     struct fkv_document document;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     bool more = false;
     int status = fkv_documents_open(&o, t, &d, &err);
     if (!status) {
@@ -275,7 +275,7 @@ static void absurd_npy_headers_are_refused(void **state) {
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), } x", "not a dict"},
         {"", "not a dict"},
     };
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     int32_t *found;
     size_t count;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

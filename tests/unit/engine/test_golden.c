@@ -66,7 +66,7 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
     int count = (int)tokens->shape[0], vocab = model->config.vocab;
     assert_in_range(count, 1, MAX_TOKENS);
     assert_in_range(model->config.layers, 1, MAX_LAYERS);
-    struct fkv_policy_options policy = {.name = "full", .sinks = -1, .rescale = true};
+    struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     struct fkv_session_options options = {.block = block, .cache_dtype = FKV_F32};
     assert_ok(fkv_session_open(model, &policy, &options, &session, &err), err);
     for (int site = 0; site < STATES; site++) fkv_session_tap(session, (enum fkv_site)site, record, &seen);

@@ -10,7 +10,8 @@ static const struct fkv_config config = {.layers = 2, .kv_heads = 3, .trained_co
 static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t recent, const char *gamma,
                     struct fkv_policy_setup *setup) {
     struct fkv_policy_options o = {
-        .name = name, .window = window, .sinks = sinks, .recent = recent, .rescale = true, .gamma = gamma};
+        .name = name, .window = window, .sinks = sinks, .gamma = gamma};
+    if (recent) o.own[0] = (struct fkv_own_value){"recent", recent};
     return fkv_policy_setup(&o, &config, 64, 1000, setup, &err);
 }
 
@@ -43,7 +44,7 @@ static void bad_options_are_refused_by_name(void **state) {
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err, "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
     assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), err, "--recent slots together, found 20");
-    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err, "--recent belongs to policy freqkv");
+    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err, "--recent: policy local does not take it");
     assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s), err, "--gamma: expected a ratio in (0, 1], found 0");
     assert_refused(setup_of("freqkv", 64, 4, 0, "1.5", &s), err, "found 1.5");
     assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s), err, "expected 1 to 59 retained slots of 60, found 60");
@@ -51,6 +52,62 @@ static void bad_options_are_refused_by_name(void **state) {
     assert_refused(setup_of("freqkv", 64, 4, 0, "abc", &s), err, "--gamma");
     assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), err, "one per layer (2), found 3");
     assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), err, "/nowhere/gamma.json");
+}
+
+static void every_policy_refuses_options_it_does_not_take(void **state) {
+    (void)state;
+    int refused = 0, taken = 0;
+    for (int of = 0; fkv_policies[of]; of++)
+        for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
+            for (int by = 0; fkv_policies[by]; by++) {
+                struct fkv_policy_options options = {
+                    .name = fkv_policies[by]->name, .window = 64, .sinks = 4, .own = {{o->name, o->low}}};
+                struct fkv_policy_setup s;
+                char message[128];
+                snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name, options.name);
+                bool same = false;
+                for (const struct fkv_policy_option *p = fkv_policies[by]->options; p && p->name; p++)
+                    same = same || !strcmp(p->name, o->name);
+                if (same) {
+                    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+                    fkv_policy_setup_free(&s);
+                    taken++;
+                } else {
+                    assert_refused(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err, message);
+                    assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
+                    refused++;
+                }
+            }
+    assert_true(taken > 0 && refused > 0);
+}
+
+/* Two policies may share an option's name: then it means the same to the command line. */
+static void options_of_one_name_are_of_one_kind(void **state) {
+    (void)state;
+    for (int a = 0; fkv_policies[a]; a++)
+        for (int b = 0; b < a; b++)
+            for (const struct fkv_policy_option *x = fkv_policies[a]->options; x && x->name; x++)
+                for (const struct fkv_policy_option *y = fkv_policies[b]->options; y && y->name; y++)
+                    if (!strcmp(x->name, y->name)) assert_int_equal(x->kind, y->kind);
+}
+
+static void own_options_stand_in_the_label_unless_they_are_the_default(void **state) {
+    (void)state;
+    struct fkv_policy_options options = {.name = "freqkv", .window = 64, .sinks = 4};
+    struct fkv_policy_setup s;
+    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+    assert_string_equal(s.label, "freqkv");
+    assert_string_equal(s.own_text, "recent=0 rescale=on mass-bias=off");
+    fkv_policy_setup_free(&s);
+    options.own[0] = (struct fkv_own_value){"mass-bias", 1}, options.own[1] = (struct fkv_own_value){"recent", 16};
+    options.own[2] = (struct fkv_own_value){"rescale", 0};
+    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+    assert_string_equal(s.label, "freqkv, recent 16, rescale off, mass-bias");
+    assert_string_equal(s.own_text, "recent=16 rescale=off mass-bias=on");
+    assert_int_equal(s.compressible, 44);
+    fkv_policy_setup_free(&s);
+    options.own[1].value = -1;
+    assert_refused(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err, "--recent: expected a number from 0");
 }
 
 static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
@@ -121,6 +178,9 @@ int main(void) {
         cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
         cmocka_unit_test(retained_slots_are_floored_with_a_hair_of_tolerance),
         cmocka_unit_test(bad_options_are_refused_by_name),
+        cmocka_unit_test(every_policy_refuses_options_it_does_not_take),
+        cmocka_unit_test(options_of_one_name_are_of_one_kind),
+        cmocka_unit_test(own_options_stand_in_the_label_unless_they_are_the_default),
         cmocka_unit_test(one_ratio_per_layer_rounds_to_sixty_fourths),
         cmocka_unit_test(tables_are_honoured_exactly),
         cmocka_unit_test(malformed_tables_are_refused_by_field),

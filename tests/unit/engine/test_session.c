@@ -38,7 +38,7 @@ static int tear_down(void **state) {
 }
 
 static struct fkv_policy_options policy(const char *name, int32_t window, const char *gamma) {
-    return (struct fkv_policy_options){.name = name, .window = window, .sinks = 4, .rescale = true, .gamma = gamma};
+    return (struct fkv_policy_options){.name = name, .window = window, .sinks = 4, .gamma = gamma};
 }
 
 static struct fkv_session *open_session(struct fixture *f, struct fkv_policy_options p) {
@@ -208,8 +208,8 @@ static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state)
 static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(void **state) {
     struct fixture *f = *state;
     struct fkv_policy_options plain = policy("freqkv", 64, "0.5"), recent = plain, flat = plain;
-    recent.recent = 16;
-    flat.rescale = false;
+    recent.own[0] = (struct fkv_own_value){"recent", 16};
+    flat.own[0] = (struct fkv_own_value){"rescale", 0};
     float *a = run(f, plain, f->tokens, 100), *b = run(f, recent, f->tokens, 100), *c = run(f, flat, f->tokens, 100);
     float *decode = run(f, recent, f->tokens, 1);
     assert_arrays_close(decode, b, (size_t)TOKENS * VOCAB, 0, 2e-5);

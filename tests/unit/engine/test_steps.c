@@ -212,8 +212,8 @@ static void a_step_that_fails_is_ended_and_made_afresh(void **state) {
 
 static void a_session_too_large_for_its_device_is_refused_with_what_would_help(void **state) {
     struct fixture *f = *state;
-    struct fkv_policy_options full = {.name = "full", .sinks = 4, .rescale = true},
-                              windowed = {.name = "freqkv", .window = 256, .sinks = 4, .rescale = true};
+    struct fkv_policy_options full = {.name = "full", .sinks = 4},
+                              windowed = {.name = "freqkv", .window = 256, .sinks = 4};
     struct fkv_session_options options = {.sequences = 8, .max_tokens = 1024};
     struct fkv_session *s;
     int64_t cache, scratch;

@@ -36,7 +36,7 @@ static int tear_down(void **state) {
 }
 
 static struct fkv_session *open_full(struct fixture *f, bool biases) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS, .biases = biases};
     struct fkv_session *s;
     assert_ok(fkv_session_open(f->model, &full, &options, &s, &err), err);
@@ -186,7 +186,7 @@ static void divergence_from_kept_logits_is_that_from_a_session_beside(void **sta
 static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(void **state) {
     struct fixture *f = *state;
     struct fkv_policy_options p = {
-        .name = "freqkv", .window = 48, .sinks = 4, .rescale = true, .gamma = "0.37", .mass_bias = true};
+        .name = "freqkv", .window = 48, .sinks = 4, .gamma = "0.37", .own = {{"mass-bias", 1}}};
     const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS};
     struct fkv_session *s;
     struct fkv_snapshot *snapshot;
@@ -204,7 +204,7 @@ static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(vo
     assert_memory_equal(f->logits[1], f->logits[0], sizeof(float) * (TOKENS - 130) * VOCAB);
     fkv_snapshot_free(snapshot);
     fkv_session_close(s);
-    p.mass_bias = false;
+    p.own[0].value = 0;
     assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
     feed(f, s, 0, 130, NULL);
     feed(f, s, 130, TOKENS - 130, f->logits[0]);
@@ -217,11 +217,11 @@ static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(vo
 static void what_cannot_be_operated_on_is_refused(void **state) {
     struct fixture *f = *state;
     const struct fkv_session_options options = {.block = 64, .max_tokens = 64};
-    struct fkv_policy_options p = {.name = "local", .window = 32, .sinks = 4, .rescale = true, .mass_bias = true};
+    struct fkv_policy_options p = {.name = "local", .window = 32, .sinks = 4, .own = {{"mass-bias", 1}}};
     struct fkv_session *s;
     float x[TOKENS * WIDTH];
-    assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err, "--mass-bias belongs to policy freqkv");
-    p.mass_bias = false;
+    assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err, "--mass-bias: policy local does not take it");
+    p.own[0].name = NULL;
     assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
     struct fkv_slots at = slots_of(0, 0, 0);
     assert_refused(fkv_session_read_slots(s, &at, x, NULL, &err), err, "expected policy full");

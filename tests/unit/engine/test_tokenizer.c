@@ -19,7 +19,7 @@ static json_t *golden(const char *name, const char *ending) {
 }
 
 static struct fkv_tokenizer *parse(const json_t *document) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     char *text = json_dumps(document, JSON_COMPACT);
     assert_ok(fkv_tokenizer_parse(text, strlen(text), "test.json", &t, &err), err);
@@ -35,7 +35,7 @@ static struct fkv_tokenizer *open_family(const char *name) {
 }
 
 static int32_t *encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, size_t *count) {
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     int32_t *ids;
     assert_ok(fkv_tokenizer_encode(t, text, bytes, special, &ids, count, &err), err);
     return ids;
@@ -58,7 +58,7 @@ static void encodes_and_decodes_as_hugging_face_does(void **state) {
             if (!same)
                 fail_msg("%s, text %zu (%s): %zu ids, expected %zu, or others", families[f], i, text, count,
                          json_array_size(expected));
-            struct fkv_error err = {""};
+            struct fkv_error err = {0};
             char *decoded;
             assert_ok(fkv_tokenizer_decode(t, ids, count, &decoded, &bytes, &err), err);
             assert_string_equal(decoded, json_string_value(json_object_get(json_array_get(vectors, i), "decoded")));
@@ -78,7 +78,7 @@ static void encodes_gpt2_as_llama_cpp_does(void **state) {
     test_shared(path[0], "models/gpt2-tokenizer");
     test_shared(path[1], "vectors/gpt-2.inp");
     test_shared(path[2], "vectors/gpt-2.out");
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     char *texts, *ids, *save;
     size_t bytes;
@@ -140,7 +140,7 @@ static void decoding_gives_back_what_was_encoded(void **state) {
                 1 + random_text(text + 1, test_between(0, 60), strcmp(families[f], "qwen2") ? 0x110000 : 0x300);
             size_t count, decoded_bytes, skip = strcmp(families[f], "gpt2") ? 0 : 1;
             int32_t *ids = encode(t, text, bytes, true, &count);
-            struct fkv_error err = {""};
+            struct fkv_error err = {0};
             char *decoded;
             assert_ok(fkv_tokenizer_decode(t, ids, count, &decoded, &decoded_bytes, &err), err);
             assert_int_equal(decoded_bytes, bytes + skip);
@@ -156,7 +156,7 @@ static void no_text_is_no_tokens_and_back(void **state) {
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
         struct fkv_tokenizer *t = open_family(families[f]);
-        struct fkv_error err = {""};
+        struct fkv_error err = {0};
         size_t count, bytes;
         int32_t *ids = encode(t, "", 0, false, &count);
         assert_int_equal(count, 0);
@@ -311,7 +311,7 @@ static void invalid_utf8_is_refused_with_its_place(void **state) {
         memset(text, 'a', sizeof text);
         memcpy(text + before, bad[i], strlen(bad[i]));
         snprintf(expected, sizeof expected, "byte %d", before);
-        struct fkv_error err = {""};
+        struct fkv_error err = {0};
         int32_t *ids;
         size_t count;
         assert_refused(fkv_tokenizer_encode(t, text, (size_t)before + strlen(bad[i]), true, &ids, &count, &err), err,
@@ -326,7 +326,7 @@ static void ids_outside_the_vocabulary_are_refused(void **state) {
     int32_t wrong[] = {-1, fkv_tokenizer_vocabulary(t), INT32_MAX, INT32_MIN};
     for (int i = 0; i < 4; i++) {
         int32_t ids[] = {5, wrong[i]};
-        struct fkv_error err = {""};
+        struct fkv_error err = {0};
         char *text;
         size_t bytes;
         assert_refused(fkv_tokenizer_decode(t, ids, 2, &text, &bytes, &err), err, "token 1");
@@ -410,7 +410,7 @@ static void what_it_does_not_understand_is_refused_by_name(void **state) {
         json_t *document = golden(malformed[i][0], ".json");
         change(document, malformed[i][1], malformed[i][2]);
         char *text = json_dumps(document, JSON_COMPACT);
-        struct fkv_error err = {""};
+        struct fkv_error err = {0};
         struct fkv_tokenizer *t = NULL;
         if (fkv_tokenizer_parse(text, strlen(text), "test.json", &t, &err) == FKV_OK)
             fail_msg("%s = %s was accepted", malformed[i][1], malformed[i][2]);
@@ -425,7 +425,7 @@ static void what_it_does_not_understand_is_refused_by_name(void **state) {
 
 static void a_missing_file_is_named(void **state) {
     (void)state;
-    struct fkv_error err = {""};
+    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     assert_refused(fkv_tokenizer_open("/nonexistent", &t, &err), err, "/nonexistent/tokenizer.json");
 }

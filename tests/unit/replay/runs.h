@@ -51,7 +51,7 @@ static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,
                              int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes) {
     struct fkv_error err = {0};
     const struct fkv_config *config = &engine.model->config;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     struct fkv_protocol_setting setting = {.tokens = tokens_option,
                                            .trained_context = config->trained_context,
                                            .tokenizer_bos = config->bos,
@@ -65,7 +65,7 @@ static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,
     options.measure_energy = true;
     assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
     assert_ok(fkv_session_open(engine.model, &full, &options, &r->baseline, &err), err);
-    assert_ok(fkv_recorded_open(corpus, &r->plan, true, &r->recorded, &err), err);
+    assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true, &r->recorded, &err), err);
     assert_ok(
         fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded, true, &r->result, &err),
         err);
@@ -97,6 +97,7 @@ static inline struct fkv_experiment experiment_of(const struct one_run *r, const
                                    .backend = "cpu",
                                    .command = "test",
                                    .compute = "f32",
+                                   .tokenizer_sha256 = "55",
                                    .model_sha256 = "00",
                                    .corpus_sha256 = "11"};
 }

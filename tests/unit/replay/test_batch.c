@@ -35,9 +35,9 @@ static void assert_columns_close(const float *found, const float *expected, int6
 }
 
 static void assert_compressions_close(const struct fkv_recorded *found, const struct fkv_recorded *expected) {
-    assert_int_equal(found->compression_count, expected->compression_count);
-    for (int64_t i = 0; i < found->compression_count; i++) {
-        const struct fkv_compression *a = &found->compressions[i], *b = &expected->compressions[i];
+    assert_int_equal(found->action_count, expected->action_count);
+    for (int64_t i = 0; i < found->action_count; i++) {
+        const struct fkv_recorded_action *a = &found->actions[i], *b = &expected->actions[i];
         assert_true(a->pass == b->pass && a->token == b->token && a->layer == b->layer && a->kv_head == b->kv_head);
         assert_int_equal(a->round, b->round);
         assert_close(a->energy.key_before, b->energy.key_before, 0, 1e-4);
@@ -60,7 +60,8 @@ static void assert_runs_close(const struct one_run *found, const struct one_run 
     }
     assert_true(found->result.compressions == expected->result.compressions);
     assert_int_equal(found->result.statistics.tokens, expected->result.statistics.tokens);
-    assert_int_equal(found->result.statistics.actions, expected->result.statistics.actions);
+    assert_int_equal(found->result.statistics.compressions, expected->result.statistics.compressions);
+    assert_int_equal(found->result.statistics.evictions, expected->result.statistics.evictions);
     assert_int_equal(found->result.statistics.cache_bytes_peak, expected->result.statistics.cache_bytes_peak);
     assert_close(found->result.statistics.slots_sum, expected->result.statistics.slots_sum, 0, 1e-9);
     assert_int_equal(a->count, b->count);
@@ -77,7 +78,7 @@ static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
 
 static struct fkv_policy_options random_policy(const char *name) {
     return (struct fkv_policy_options){
-        .name = name, .window = test_between(20, 70), .sinks = test_between(0, 4), .rescale = true};
+        .name = name, .window = test_between(20, 70), .sinks = test_between(0, 4)};
 }
 
 /* Two and five lanes, which random documents rarely fill evenly, and more lanes than there are passes. */

@@ -16,8 +16,11 @@ static struct fkv_experiment experiment;
 static int set_up(void **state) {
     (void)state;
     model = (struct fkv_model){.config = {.trained_context = 512}};
-    policy = (struct fkv_policy){.name = "freqkv", .has_window = true, .has_gamma = true};
-    setup = (struct fkv_policy_setup){.policy = &policy, .window = 256, .sinks = 4, .rescale = true, .gamma = 0.5};
+    static const struct fkv_policy_option own[] = {
+        {.name = "recent", .kind = FKV_OPTION_INTEGER}, {.name = "mass-bias", .kind = FKV_OPTION_FLAG}, {0}};
+    policy = (struct fkv_policy){.name = "freqkv", .options = own, .has_window = true, .has_gamma = true};
+    setup = (struct fkv_policy_setup){
+        .policy = &policy, .window = 256, .sinks = 4, .own = {16, 0}, .label = "freqkv, recent 16", .gamma = 0.5};
     documents[0] = (struct fkv_corpus_document){.name = "a.txt", .count = 11};
     documents[1] = (struct fkv_corpus_document){.name = "b.txt", .offset = 11, .count = 5};
     corpus = (struct fkv_corpus){.token_count = 16, .documents = documents, .document_count = 2};
@@ -25,7 +28,7 @@ static int set_up(void **state) {
     sums[0] = (struct fkv_sums){.count = 10, .nll = 20, .baseline_nll = 15, .kl = 1, .agree = 8};
     sums[1] = (struct fkv_sums){0}; /* nothing of b.txt was scored */
     result = (struct fkv_perplexity){
-        .total = sums[0], .documents = sums, .nll_se = 0.25, .delta_nll_se = 0.125, .compressions = 3};
+        .total = sums[0], .documents = sums, .nll_se = 0.25, .delta_nll_se = 0.125, .compressions = 3, .evictions = 2};
     result.statistics = (struct fkv_session_statistics){.tokens = 16, .slots_sum = 80, .cache_bytes_peak = 4096};
     result.seconds = 2;
     result.seconds_compressing = 0.5;
@@ -54,6 +57,7 @@ static void the_object_has_the_documented_keys(void **state) {
     assert_number(o, "sinks", 4);
     assert_number(o, "gamma", 0.5);
     assert_true(json_is_false(json_object_get(o, "mass_bias")));
+    assert_number(o, "recent", 16);
     assert_number(o, "documents", 2);
     assert_number(o, "tokens", 16);
     assert_number(o, "tokens_scored", 10);
@@ -61,11 +65,12 @@ static void the_object_has_the_documented_keys(void **state) {
     assert_number(o, "perplexity", exp(2));
     assert_number(o, "perplexity_se", exp(2) * 0.25);
     assert_number(o, "compressions", 3);
+    assert_number(o, "evictions", 2);
     assert_number(o, "cache_bytes_peak", 4096);
     assert_number(o, "cache_slots_mean", 5);
     assert_number(o, "prefill_tokens_per_s", 8);
     assert_number(o, "compression_share", 0.25);
-    assert_int_equal(json_object_size(o), 19);
+    assert_int_equal(json_object_size(o), 21);
     assert_true(json_is_true(json_object_get(baseline, "valid")));
     assert_string_equal(json_string_value(json_object_get(baseline, "policy")), "full");
     assert_number(baseline, "mean_nll", 1.5);

@@ -15,7 +15,7 @@ static void a_window_that_never_fills_costs_nothing(void **state) {
     assert_close(r.result.total.nll, r.result.total.baseline_nll, 0, 1e-12);
     assert_close(r.result.total.kl, 0, 1e-9, 0);
     assert_true(r.result.compressions == 0);
-    assert_int_equal(r.recorded.compression_count, 0);
+    assert_int_equal(r.recorded.action_count, 0);
     done(&r);
 }
 
@@ -27,15 +27,15 @@ static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_t
     struct one_run r;
     run(&r, &corpus, "whole", 0,
         (struct fkv_policy_options){
-            .name = "freqkv", .window = window, .sinks = sinks, .rescale = true, .gamma = "0.6"});
+            .name = "freqkv", .window = window, .sinks = sinks, .gamma = "0.6"});
     const struct fkv_policy_setup *setup = fkv_session_setup(r.session);
     int chunk = setup->compressible - setup->retained[0], expected = 0;
     for (int d = 0; d < 3; d++)
         if (documents[d].count > window) expected += (int)(documents[d].count - window + chunk - 1) / chunk;
     assert_close(r.result.compressions * 3, expected, 1e-9, 0);
-    assert_int_equal(r.recorded.compression_count, expected * setup->layers * setup->kv_heads);
-    for (int64_t i = 0; i < r.recorded.compression_count; i++) {
-        const struct fkv_compression *c = &r.recorded.compressions[i];
+    assert_int_equal(r.recorded.action_count, expected * setup->layers * setup->kv_heads);
+    for (int64_t i = 0; i < r.recorded.action_count; i++) {
+        const struct fkv_recorded_action *c = &r.recorded.actions[i];
         assert_int_equal((c->token - window) % chunk, 0); /* the token that found the cache full */
         assert_true(c->energy.key_kept >= 0 && c->energy.key_kept <= c->energy.key_before * (1 + 1e-5));
         assert_true(c->energy.value_kept >= 0 && c->energy.value_kept <= c->energy.value_before * (1 + 1e-5));
@@ -49,7 +49,7 @@ static void round_and_since_follow_the_schedule(void **state) {
     struct fkv_corpus corpus = random_corpus(400);
     struct one_run r;
     run(&r, &corpus, "whole", 0,
-        (struct fkv_policy_options){.name = "freqkv", .window = 64, .sinks = 4, .rescale = true, .gamma = "0.5"});
+        (struct fkv_policy_options){.name = "freqkv", .window = 64, .sinks = 4, .gamma = "0.5"});
     for (int64_t t = 1; t < documents[0].count; t++) { /* L = 30: first compression by token 64, then every 30 */
         int64_t query = t - 1, round = query < 64 ? 0 : 1 + (query - 64) / 30;
         int64_t since = round ? (query - 64) % 30 + 1 : query + 1;
@@ -66,7 +66,7 @@ static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state)
     (void)state;
     test_seed();
     struct fkv_corpus corpus = random_corpus(400);
-    struct fkv_policy_options policy = {.name = "freqkv", .window = 50, .sinks = 4, .rescale = true};
+    struct fkv_policy_options policy = {.name = "freqkv", .window = 50, .sinks = 4};
     char blocks[32];
     snprintf(blocks, sizeof blocks, "blocks:%d", test_between(1, 90));
     struct one_run whole, block;
@@ -86,7 +86,7 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     corpus.document_count = 1;
     documents[0].count = MOST_TOKENS;
     struct one_run r;
-    struct fkv_policy_options policy = {.name = "freqkv", .window = 12, .sinks = 2, .rescale = true};
+    struct fkv_policy_options policy = {.name = "freqkv", .window = 12, .sinks = 2};
     struct fkv_sums blocks[3] = {0};
     int64_t scored = 0;
     run_lanes(&r, &corpus, "chunks:20", 0, policy, test_between(1, 4)); /* 35 chunks score 9 tokens each */
@@ -129,13 +129,63 @@ static void write_run(const char *path, const struct one_run *r, const struct fk
     assert_refused(fkv_run_file_write(path, &experiment, &err), err, path);
 }
 
+static int64_t rows_of(const char *path, const char *dataset) {
+    struct fkv_h5_reader *r;
+    struct fkv_error err = {0};
+    int rank;
+    int64_t dims[8] = {0};
+    bool found;
+    assert_ok(fkv_h5_open(path, &r, &err), err);
+    assert_ok(fkv_h5_shape(r, dataset, &rank, dims, &found, &err), err);
+    fkv_h5_close(r);
+    return found ? dims[0] : -1;
+}
+
+/* Of local on its schedule (N = 64, S = 4, L = 30: at token 64, then every 30) and of streaming at every token. */
+static void evictions_are_counted_as_such_and_are_no_compressions(void **state) {
+    (void)state;
+    test_seed();
+    char folder[256], path[300];
+    test_make_folder(folder);
+    struct fkv_corpus corpus = random_corpus(400);
+    static const char *const names[] = {"local", "streaming", "freqkv"};
+    for (int p = 0; p < 3; p++) {
+        struct one_run r;
+        run(&r, &corpus, "whole", 0, (struct fkv_policy_options){.name = names[p], .window = 64, .sinks = 4});
+        double expected = 0, acted = 0;
+        for (int d = 0; d < 3; d++) {
+            int beyond = (int)documents[d].count - 64;
+            acted += beyond > 0 ? (beyond + 29) / 30 : 0;
+            expected += p == 1 ? (beyond > 0 ? beyond : 0) : p == 0 ? (beyond > 0 ? (beyond + 29) / 30 : 0) : 0;
+        }
+        assert_close(r.result.evictions * 3, expected, 1e-9, 0);
+        assert_close(r.result.compressions * 3, p == 2 ? acted : 0, 1e-9, 0);
+        for (int64_t t = 1; t < documents[0].count && p < 2; t++) {
+            int64_t fed = t, beyond = fed > 64 ? fed - 64 : 0, round = beyond ? 1 + (beyond - 1) / 30 : 0;
+            assert_close(r.recorded.round[t], 0, 0, 0);
+            assert_close(r.recorded.since[t], (double)fed, 0, 0);
+            assert_close(r.recorded.evictions[t], (double)(p ? beyond : round), 1e-4, 0);
+            double since = !beyond ? (double)fed : p ? 1 : (double)((beyond - 1) % 30 + 1);
+            assert_close(r.recorded.since_eviction[t], since, 1e-4, 0);
+        }
+        if (p == 2) assert_null(r.recorded.evictions);
+        snprintf(path, sizeof path, "%s/%s.h5", folder, names[p]);
+        write_run(path, &r, &corpus);
+        int64_t rows = 2 * (int64_t)acted * 6 * 2; /* states, layers, KV heads */
+        assert_int_equal(rows_of(path, "/compressions/layer"), p == 2 ? rows : 0);
+        assert_int_equal(rows_of(path, "/evictions/layer"), p == 0 ? rows : -1);
+        done(&r);
+    }
+    test_remove_folder(folder);
+}
+
 static void the_run_file_holds_every_scored_token_once_per_window(void **state) {
     (void)state;
     test_seed();
     char folder[256], path[300], name[64];
     test_make_folder(folder);
     struct fkv_corpus corpus = random_corpus(400);
-    struct fkv_policy_options policy = {.name = "local", .window = 40, .sinks = 4, .rescale = true};
+    struct fkv_policy_options policy = {.name = "local", .window = 40, .sinks = 4};
     const char *protocols[] = {"whole", "rolling", "chunks:32", "stride:33"};
     for (int p = 0; p < 4; p++) {
         struct one_run r;
@@ -170,6 +220,7 @@ int main(void) {
         cmocka_unit_test(round_and_since_follow_the_schedule),
         cmocka_unit_test(blocks_change_nothing_for_a_policy_that_acts_when_full),
         cmocka_unit_test(intervals_come_from_blocks_of_scored_tokens_in_their_order),
+        cmocka_unit_test(evictions_are_counted_as_such_and_are_no_compressions),
         cmocka_unit_test(the_run_file_holds_every_scored_token_once_per_window),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);

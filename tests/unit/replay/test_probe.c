@@ -27,7 +27,7 @@ static char document_name[] = "random";
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
     assert_ok(fkv_backend_find("cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
@@ -196,7 +196,7 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         struct fkv_prober prober = prober_of(f, edits, NULL);
         assert_ok(fkv_probe_run(&prober, &p, &err), err);
         const struct fkv_policy_options policy = {
-            .name = names[i], .window = PREFIX, .sinks = SINKS, .rescale = true, .gamma = gamma};
+            .name = names[i], .window = PREFIX, .sinks = SINKS, .gamma = gamma};
         const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE};
         struct fkv_session *s;
         assert_ok(fkv_session_open(f->model, &policy, &options, &s, &err), err);

@@ -68,7 +68,7 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
     test_make_folder(folder);
     snprintf(path, sizeof path, "%s/gamma_0.50.h5", folder);
     struct fkv_corpus corpus = random_corpus(300);
-    struct fkv_policy_options policy = {.name = "freqkv", .window = 64, .sinks = 4, .rescale = true, .gamma = "0.5"};
+    struct fkv_policy_options policy = {.name = "freqkv", .window = 64, .sinks = 4, .gamma = "0.5"};
     struct one_run r;
     struct fkv_error err = {0};
     double written[FKV_RESULTS], read[FKV_RESULTS];
@@ -90,6 +90,10 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "corpus_sha256");
     other = e, other.compute = "bf16";
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "compute: expected \"bf16\", found \"f32\"");
+    other = e, other.backend = "cuda";
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "backend: expected \"cuda\", found \"cpu\"");
+    other = e, other.tokenizer_sha256 = "44";
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "tokenizer_sha256");
     other = e, other.cache_dtype = FKV_F16;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "cache_dtype");
     other = e, other.baseline = false;
@@ -102,10 +106,8 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
     other = e, other.setup = &setup;
     setup.window = 65;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "window: expected 65, found 64");
-    setup = *e.setup, setup.mass_bias = true;
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "mass_bias");
-    setup = *e.setup, setup.rescale = false;
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "rescale");
+    setup = *e.setup, setup.own_text = "recent=16 rescale=on mass-bias=off";
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "policy_options: expected \"recent=16");
     setup = *e.setup, setup.gamma = 0.51;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "gamma: expected 0.51");
     done(&r);

@@ -33,6 +33,7 @@ static inline void sample_info(struct fkv_capture_info *info, enum fkv_dtype dty
     info->model_name = strdup("made-up \xc3\xa9");
     info->rope_scaling = strdup("null");
     info->backend = strdup("cpu");
+    info->compute = strdup("f32");
     info->options = strdup("{\"states\":\"key,value\"}");
     memset(info->model_sha256, 'a', 64);
     memset(info->tokenizer_sha256, '5', 64);

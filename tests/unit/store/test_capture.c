@@ -41,6 +41,7 @@ static void expect_info(const struct fkv_capture_info *found, const struct fkv_c
     struct fkv_error err;
     assert_ok(fkv_capture_info_compare(expected, found, "here", &err), err);
     assert_string_equal(found->backend, expected->backend);
+    assert_string_equal(found->compute, expected->compute);
     assert_true(found->adds_bos == expected->adds_bos);
     assert_close(found->attention_scale, expected->attention_scale, 0, 0);
     for (int i = 0; i < expected->head_dim / 2; i++) assert_close(found->inv_freq[i], expected->inv_freq[i], 0, 0);

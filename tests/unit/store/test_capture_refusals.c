@@ -98,6 +98,17 @@ static void another_model_is_refused_on_resume_and_merge(void **state) {
     s.info.model_sha256[3] = 'a';
     s.info.options[2] = 'S';
     assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err, "options: expected");
+    s.info.options[2] = 's';
+    strcpy(s.info.backend, "gpu"); /* numbers of two processors, or of two kinds of products, are not mixed */
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
+                   "backend: expected \"gpu\", found \"cpu\"");
+    strcpy(s.info.backend, "cpu"), strcpy(s.info.compute, "f16");
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
+                   "compute: expected \"f16\", found \"f32\"");
+    sample_save(&s, in_base("c"), 512);
+    const char *const computed[] = {in_base("a"), in_base("c")};
+    assert_refused(fkv_capture_merge(computed, 2, in_base("m"), &err), err,
+                   "compute: expected \"f32\", found \"f16\"");
     char command[1000];
     snprintf(command, sizeof command, "cp '%s/documents/000000.h5' '%s/documents/000001.h5'", in_base("b"),
              in_base("a"));

@@ -145,7 +145,7 @@ static void anothers_is_refused_on_resume_and_in_a_folder(void **state) {
     s.info.model_sha256[5] = 'a';
     snprintf(command, sizeof command, "cp '%s/theirs/output_gram.h5' '%s/mine'", base, base);
     assert_int_equal(system(command), 0);
-    const char *const words = "output_gram.h5: made with another model, tokenizer or options: model_sha256";
+    const char *const words = "output_gram.h5: made with another model, tokenizer, processor or options: model_sha256";
     assert_refused(fkv_capture_open(in_base("mine"), &c, &err), err, words);
     assert_refused(fkv_capture_create(in_base("mine"), &s.info, true, &w, &err), err, words);
     snprintf(command, sizeof command, "rm '%s/mine/documents/000000.h5'", base);

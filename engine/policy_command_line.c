@@ -1,0 +1,178 @@
+/* The options of cache policies: --policy, what every policy is asked with (--window, --sinks, --gamma), and the own
+ * options of each, which come from the policies' tables. An own option that the chosen policy does not take is
+ * refused; window, sinks and ratio may be given to all, because a loop over policies does. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/command_line.h"
+#include "kernels/base/parse.h"
+
+enum { OPT_POLICY = 0x200, OPT_WINDOW, OPT_SINKS, OPT_GAMMA, OPT_OWN };
+enum { COMMON = 5, MOST_OWN = 64, TEXT = 8192 };
+
+/* Own options of all policies by name, each once; row i of it has the key OPT_OWN + i. */
+static const struct fkv_policy_option *own[MOST_OWN];
+static int own_count;
+static struct argp_option options[COMMON + MOST_OWN + 1];
+static char help[TEXT];
+
+static int find_own(const char *name) {
+    for (int i = 0; i < own_count; i++)
+        if (!strcmp(own[i]->name, name)) return i;
+    return -1;
+}
+
+static void collect_own(void) {
+    own_count = 0;
+    for (int p = 0; fkv_policies[p]; p++)
+        for (const struct fkv_policy_option *o = fkv_policies[p]->options; o && o->name; o++)
+            if (find_own(o->name) < 0 && own_count < MOST_OWN) own[own_count++] = o;
+}
+
+/* Names of the policies whose field at `has` is set: "full (default), freqkv, local, streaming". */
+static void print_names(FILE *f, bool (*has)(const struct fkv_policy *, const char *), const char *what) {
+    bool first = true;
+    for (int p = 0; fkv_policies[p]; p++) {
+        if (!has(fkv_policies[p], what)) continue;
+        fprintf(f, "%s%s%s", first ? "" : ", ", fkv_policies[p]->name, !what && !p ? " (default)" : "");
+        first = false;
+    }
+}
+
+static bool is_any(const struct fkv_policy *policy, const char *what) {
+    (void)policy, (void)what;
+    return true;
+}
+
+static bool takes_ratio(const struct fkv_policy *policy, const char *what) {
+    (void)what;
+    return policy->has_gamma;
+}
+
+static bool takes_own(const struct fkv_policy *policy, const char *name) {
+    for (const struct fkv_policy_option *o = policy->options; o && o->name; o++)
+        if (!strcmp(o->name, name)) return true;
+    return false;
+}
+
+static void print_standard(FILE *f, const struct fkv_policy_option *o) {
+    if (o->kind == FKV_OPTION_INTEGER) fprintf(f, " (default %lld)", (long long)o->standard);
+    if (o->kind == FKV_OPTION_ON_OFF) fprintf(f, " (default %s)", o->standard ? "on" : "off");
+}
+
+/* Ends a help text; the next one starts where it returns. */
+static const char *end_text(FILE *f, const char *text) {
+    putc(0, f);
+    fflush(f);
+    return text;
+}
+
+static void fill_options(void) {
+    FILE *f = fmemopen(help, sizeof help, "w");
+    const int group = 4;
+    if (!f) return;
+    collect_own();
+    const char *at = help;
+    print_names(f, is_any, NULL);
+    const char *policy = end_text(f, at);
+    at = help + ftell(f);
+    print_names(f, takes_ratio, "");
+    fputs(": retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", f);
+    const char *gamma = end_text(f, at);
+    const struct argp_option common[COMMON] = {
+        {0, 0, 0, 0, "Cache policy:", group},
+        {"policy", OPT_POLICY, "NAME", 0, policy, group},
+        {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", group},
+        {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
+        {"gamma", OPT_GAMMA, "G", 0, gamma, group},
+    };
+    memcpy(options, common, sizeof common);
+    for (int i = 0; i < own_count; i++) {
+        at = help + ftell(f);
+        print_names(f, takes_own, own[i]->name);
+        fprintf(f, ": %s", own[i]->help);
+        print_standard(f, own[i]);
+        options[COMMON + i] =
+            (struct argp_option){own[i]->name, OPT_OWN + i, own[i]->argument, 0, end_text(f, at), group};
+    }
+    options[COMMON + own_count] = (struct argp_option){0};
+    fclose(f);
+}
+
+void fkv_policy_options_default(struct fkv_policy_options *o) {
+    *o = (struct fkv_policy_options){.sinks = -1};
+    fill_options();
+}
+
+/* Ratios that can be read at all; what they are is checked against the model. */
+static void check_ratios(const char *text, struct argp_state *state) {
+    struct fkv_error err;
+    double *values;
+    int count;
+    if (!strcmp(text, "@")) argp_error(state, "--gamma: expected @gamma.json, found \"@\"");
+    if (*text == '@') return;
+    if (fkv_parse_range(text, "--gamma", &values, &count, &err)) argp_error(state, "%s", err.message);
+    free(values);
+}
+
+static int64_t value_of(const struct fkv_policy_option *option, const char *text, struct argp_state *state) {
+    char what[64];
+    snprintf(what, sizeof what, "--%s", option->name);
+    if (option->kind == FKV_OPTION_FLAG) return 1;
+    if (option->kind == FKV_OPTION_INTEGER) return fkv_integer_option(state, text, what, option->low, option->high);
+    if (strcmp(text, "on") && strcmp(text, "off"))
+        argp_error(state, "%s: expected on or off, found \"%s\"", what, text);
+    return !strcmp(text, "on");
+}
+
+/* The last value given counts. */
+static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option *option, const char *text,
+                    struct argp_state *state) {
+    int i = 0;
+    while (i < FKV_OWN_OPTIONS && o->own[i].name && strcmp(o->own[i].name, option->name)) i++;
+    if (i == FKV_OWN_OPTIONS) argp_error(state, "--%s: no policy takes so many options", option->name);
+    o->own[i] = (struct fkv_own_value){option->name, value_of(option, text, state)};
+}
+
+static void check_options(struct fkv_policy_options *o, struct argp_state *state) {
+    struct fkv_error err = {0};
+    if (!o->name && o->gamma)
+        argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy with one that does");
+    if (!o->name) o->name = "full";
+    const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
+    if (!policy || fkv_policy_options_check(policy, o->own, &err)) argp_error(state, "%s", err.message);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct fkv_policy_options *o = state->input;
+    struct fkv_error err;
+    if (key >= OPT_OWN && key < OPT_OWN + own_count) {
+        set_own(o, own[key - OPT_OWN], arg, state);
+        return 0;
+    }
+    switch (key) {
+    case OPT_POLICY:
+        if (!fkv_policy_find(arg, &err)) argp_error(state, "%s", err.message);
+        o->name = arg;
+        return 0;
+    case OPT_WINDOW: o->window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28); return 0;
+    case OPT_SINKS: o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28); return 0;
+    case OPT_GAMMA:
+        check_ratios(arg, state);
+        o->gamma = arg;
+        return 0;
+    case ARGP_KEY_END: check_options(o, state); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp fkv_policy_argp = {.options = options, .parser = parse};
+
+void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
+    const struct fkv_policy *policy = fkv_policy_find(o->name, NULL);
+    if (!to || !policy) return;
+    if (!policy->has_window && (o->window || o->sinks >= 0))
+        fprintf(to, "note: policy %s has no window: --window and --sinks are not used\n", policy->name);
+    if (!policy->has_gamma && o->gamma)
+        fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
+}
