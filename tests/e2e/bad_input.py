@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bad input through the tools themselves: every case must end with exit status 1, a message that names file, field, expected and found, and
+"""Bad input through the tools themselves: every case must end with exit status 1 (2 where the value of an option is refused), a message that names file, field, expected and found, and
 nothing half-written. (Single parsers are tested closer to home, in tests/unit and tests/fuzz.)
 
     bad_input.py --bin build/bin [--data data]
@@ -157,12 +157,12 @@ def settings(tools, work, model, text):
         expect('setting: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--policy', 'freqkv',
                                     *arguments, '--out', out], *words, gone=[out], status=status)
 
-    case('gamma 0', '--gamma', '0', words=['--gamma', '(0, 1]'])
-    case('gamma above 1', '--gamma', '1.2', words=['--gamma', '1.2'])
-    case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'])
-    case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'])
-    case('window of the sinks', '--window', '4', words=['--window', '4 sinks'])
-    expect('setting: a ratio without a policy', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--gamma', '0.5'], '--gamma', '--policy freqkv', status=2)
+    case('gamma 0', '--gamma', '0', words=['--gamma', '(0, 1]'], status=2)
+    case('gamma above 1', '--gamma', '1.2', words=['--gamma', '1.2'], status=2)
+    case('gamma keeps nothing', '--gamma', '0.001', '--window', '64', words=['found 0'], status=2)
+    case('gamma keeps everything', '--gamma', '1', '--window', '64', words=['found 60'], status=2)
+    case('window of the sinks', '--window', '4', words=['--window', '4 sinks'], status=2)
+    expect('setting: a ratio without a policy', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--gamma', '0.5'], '--gamma', 'expected --policy', status=2)
     for name, wrong, word in (('a name of the hub', 'meta-llama/Llama-3.2-1B', 'download'), ('a file for a model', text, 'found a file')):
         expect('setting: ' + name, [tools / 'freqkv-replay', 'ppl', '--model', wrong, '--text', text], wrong, word)
     case('a policy that does not exist', '--policy', 'best', words=['--policy', 'streaming'], status=2)
@@ -173,8 +173,12 @@ def settings(tools, work, model, text):
     case('sweep that misses its end', '--sweep', 'gamma=0.1:0.9:0.3', words=['--sweep', 'whole steps'], status=2)
     case('sweep beyond 1', '--sweep', 'gamma=0.5:1.5:0.5', words=['--sweep', '1.5'], status=2)
     case('sweep and gamma', '--sweep', 'gamma=0.5', '--gamma', '0.5', words=['--gamma or --sweep'], status=2)
-    case('sweep with a point that keeps nothing', '--sweep', 'gamma=0.01:0.51:0.25', '--window', '64', words=['gamma=0.01', 'found 0'])
-    case('sweep of a policy without ratio', '--sweep', 'gamma=0.5', '--policy', 'streaming', words=['streaming', 'no ratio'])
+    case('sweep with a point that keeps nothing', '--sweep', 'gamma=0.01:0.51:0.25', '--window', '64', words=['gamma=0.01', 'found 0'], status=2)
+    case('sweep of a policy without ratio', '--sweep', 'gamma=0.5', '--policy', 'streaming', words=['streaming', 'no ratio'], status=2)
+    for policy in ('full', 'local', 'streaming'):
+        for option in (['--recent', '16'], ['--rescale', 'off'], ['--mass-bias']):
+            case(f'{option[0]} of {policy}', '--policy', policy, *option, words=[option[0], f'policy {policy} does not take it'], status=2)
+    case('recent slots beyond the window', '--window', '64', '--recent', '60', words=['--recent', 'found 64'], status=2)
     sweeps(tools, work, model, text)
     existing = os.path.join(work, 'existing.h5')
     with open(existing, 'w') as f:
@@ -197,6 +201,8 @@ def sweeps(tools, work, model, text):
     changed = Checkpoint(work, model, 'changed').bf16('model.norm.weight', 0, 0.5)
     for name, arguments, words in [('window', ['--window', '65'], ['window', '65', '64']), ('limit', ['--window', '64', '--tokens', '199'], ['corpus_sha256']),
                                    ('baseline', ['--window', '64', '--baseline', 'full'], ['baseline']),
+                                   ('processor', ['--window', '64', '--backend', 'reference'], ['backend', 'reference', 'cpu']),
+                                   ('option', ['--window', '64', '--recent', '8'], ['policy_options', 'recent=8', 'recent=0']),
                                    ('model', ['--window', '64', '--model', changed.path], ['model_sha256'])]:
         expect('sweep resumed with another ' + name, command + arguments, 'gamma_0.25.h5', *words)
     with open(os.path.join(folder, files[1]), 'r+b') as f:
@@ -219,14 +225,14 @@ def probes(tools, work, model, text):
     case('a band beyond 1', '--filter', '0.5:1.5', words=['--filter', '1.5'], status=2)
     case('a band that ends before it begins', '--filter', '0.5:0.25', words=['--filter', '0.5:0.25'], status=2)
     case('half a band', '--filter', '0.5', words=['--filter', 'a:b'], status=2)
-    case('a band without a coefficient', '--filter', '0.0001:0.0002', words=['filter 0.0001:0.0002', '1/508'])
+    case('a band without a coefficient', '--filter', '0.0001:0.0002', words=['filter 0.0001:0.0002', '1/508'], status=2)
     case('noise without energy', '--noise', '0:0.5', words=['--noise', 'a:b:eps'], status=2)
     case('noise that is no number', '--noise', '0:0.5:nan', words=['--noise', 'nan'], status=2)
     case('a ratio above 1', '--freqkv', '0.5,1.5', words=['--freqkv', '1.5'], status=2)
-    case('a ratio that keeps nothing', '--local', '0.001', words=['--local 0.001', '508 slots'])
+    case('a ratio that keeps nothing', '--local', '0.001', words=['--local 0.001', '508 slots'], status=2)
     case('a state that does not exist', '--freqkv', '0.5', '--states', 'key,query', words=['--states', 'key,query'], status=2)
-    case('more than the trained context', '--freqkv', '0.5', '--prefix', '900', '--score', '200', words=['--prefix 900', '1024'])
-    case('a prefix of sinks', '--freqkv', '0.5', '--prefix', '5', words=['--prefix', '4 sinks', 'found 5'])
+    case('more than the trained context', '--freqkv', '0.5', '--prefix', '900', '--score', '200', words=['--prefix 900', '1024'], status=2)
+    case('a prefix of sinks', '--freqkv', '0.5', '--prefix', '5', words=['--prefix', '4 sinks', 'found 5'], status=2)
     case('a batch', '--freqkv', '0.5', '--batch', '2', words=['--batch'], status=2)
     short = os.path.join(work, 'short.txt')
     with open(short, 'w') as f:
@@ -247,6 +253,7 @@ def captures(tools, work, model, text):
     expect('capture: output that exists', capture + ['--model', model, '--out', out], out)
     other = Checkpoint(work, model, 'other').bf16('model.norm.weight', 0, 0.5)
     expect('capture: resumed with another model', capture + ['--model', other.path, '--out', out, '--resume'], 'model')
+    expect('capture: resumed on another processor', capture + ['--model', model, '--out', out, '--resume', '--backend', 'reference'], 'backend', 'reference', 'cpu')
     expect('capture: resumed with other options', capture + ['--model', model, '--out', out, '--resume', '--dtype', 'bf16'], 'dtype')
     loud, overflow = Checkpoint(work, model, 'loud'), os.path.join(work, 'overflow')
     loud.bf16('model.layers.2.input_layernorm.weight', 7, 1e7)
@@ -260,11 +267,11 @@ def captures(tools, work, model, text):
     empty = os.path.join(work, 'empty')
     os.mkdir(empty)
     expect('analyze: empty folder', [analyze, 'spectrum', empty, '--out', analysis], empty, gone=[analysis])
-    expect('analyze: gamma keeps nothing', [analyze, 'error', out, '--out', analysis, '--gamma', '0.0001'], 'gamma', gone=[analysis])
+    expect('analyze: gamma keeps nothing', [analyze, 'error', out, '--out', analysis, '--gamma', '0.0001'], 'gamma', gone=[analysis], status=2)
     ratios = [analyze, 'gamma', out, '--out', analysis]
     expect('gamma: attention without queries', ratios + ['--budget', '0.5', '--objective', 'attention'], out,
            'freqkv-capture --states key,value,query', gone=[analysis])
-    expect('gamma: a window of the sinks', ratios + ['--budget', '0.5', '--window', '4'], '--window', '4 sinks', gone=[analysis])
+    expect('gamma: a window of the sinks', ratios + ['--budget', '0.5', '--window', '4'], '--window', '4 sinks', gone=[analysis], status=2)
     expect('gamma: no criterion', ratios, '--energy', '--budget', gone=[analysis], status=2)
     expect('gamma: a budget above 1', ratios + ['--budget', '1.5'], '--budget', '1.5', gone=[analysis], status=2)
     expect('gamma: floor above cap', ratios + ['--budget', '0.5', '--floor', '0.8', '--cap', '0.2'], '0.8', '0.2', gone=[analysis], status=2)
@@ -279,7 +286,7 @@ def captures(tools, work, model, text):
     expect('impulse: a processor, where nothing needs one', impulse + ['--window', '64', '--backend', 'cpu'], '--backend', gone=[analysis], status=2)
     expect('merge: a processor, where nothing needs one', [analyze, 'merge', out, '--out', analysis, '--device', '0'], '--device', gone=[analysis], status=2)
     expect('impulse: keeps everything', impulse + ['--window', '64', '--gamma', '1'], '--gamma', 'between 0 and 1', gone=[analysis], status=2)
-    expect('impulse: keeps one slot', impulse + ['--window', '64', '--gamma', '0.02'], '--gamma 0.02', 'found 1', gone=[analysis])
+    expect('impulse: keeps one slot', impulse + ['--window', '64', '--gamma', '0.02'], '--gamma 0.02', 'found 1', gone=[analysis], status=2)
     os.mkdir(analysis)
     with open(os.path.join(analysis, 'impulse.csv'), 'w') as f:
         f.write('mine')

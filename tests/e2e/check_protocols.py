@@ -288,14 +288,14 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         sizes = [min(limit, n) for n in sizes]
     peak = longest if policy.kind == "full" else min(longest, policy.window)
     windowed = policy.kind != "full"
-    if policy.kind == "streaming":
-        actions = 0  # it evicts a token at a time, which is no compression
+    # Only linear maps are compressions; local evicts on its schedule, streaming at every token beyond the window.
+    own = {"recent": policy.recent, "rescale": policy.rescale, "mass_bias": policy.mass_bias} if policy.kind == "freqkv" else {}
     return {
+        **own,
         "policy": policy.kind,
         "window": policy.window if windowed else None,
         "sinks": policy.sinks if windowed else None,
         "gamma": mean_gamma(model, policy),
-        "mass_bias": policy.mass_bias,
         "protocol": protocol,
         "documents": len(documents),
         "tokens": sum(sizes),
@@ -303,7 +303,8 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         "mean_nll": mean,
         "perplexity": np.exp(mean),
         "perplexity_se": None if se is None else np.exp(mean) * se,
-        "compressions": actions / heads / passes,
+        "compressions": actions / heads / passes if policy.kind == "freqkv" else 0.0,
+        "evictions": actions / heads / passes if policy.kind in ("local", "streaming") else 0.0,
         "cache_bytes_peak": peak * heads * model.head_dim * 2 * 4,
         "cache_slots_mean": slots / heads / fed_rows,
         "per_document": [
@@ -342,6 +343,7 @@ TOLERANCE = {
     "kl": (1e-6, 2e-3),
     "gamma": (0, 1e-12),
     "compressions": (0, 1e-12),
+    "evictions": (0, 1e-12),
     "cache_slots_mean": (0, 1e-9),
 }
 
