@@ -233,6 +233,12 @@ enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const 
     return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
+const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+    if (o->compute == FKV_COMPUTE_BF16) return "bf16";
+    if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
+    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+}
+
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err) {
     struct fkv_documents_options options = {.texts = o->texts,

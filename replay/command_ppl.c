@@ -178,12 +178,6 @@ static int64_t expected_compressions(const struct fkv_policy_setup *setup, const
     return count;
 }
 
-static const char *compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
-    if (o->compute == FKV_COMPUTE_BF16) return "bf16";
-    if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
-    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
-}
-
 /* ---- the points ---- */
 
 struct job {
@@ -216,7 +210,7 @@ static struct fkv_experiment experiment_at(const struct job *job, const struct f
                                    .score_from = job->s->score_from,
                                    .backend = job->engine->ops->name,
                                    .command = job->s->command,
-                                   .compute = compute_name(&job->s->engine, job->engine),
+                                   .compute = fkv_engine_compute_name(&job->s->engine, job->engine),
                                    .cache_dtype = job->session.cache_dtype,
                                    .model_sha256 = job->model_sha256,
                                    .corpus_sha256 = job->corpus_sha256};

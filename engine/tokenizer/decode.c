@@ -304,7 +304,7 @@ int fkv_tokenizer_stream_open(const struct fkv_tokenizer *t, const int32_t *prom
     if (!s) return fkv_fail(err, "out of memory for a text");
     start(s, t);
     s->skip = before;
-    if (put_tokens(s, prompt, count, err)) {
+    if (fkv_tok_append(&s->out, "", 0, err) || put_tokens(s, prompt, count, err)) { /* no text has an address, too */
         fkv_tokenizer_stream_close(s);
         return FKV_FAILED;
     }

@@ -16,7 +16,7 @@ struct pieces {
 
 static struct fkv_tok_text piece(const struct pieces *p, size_t i) {
     size_t start = i ? p->ends[i - 1] : 0;
-    return (struct fkv_tok_text){p->bytes.at + start, p->ends[i] - start};
+    return (struct fkv_tok_text){p->bytes.at ? p->bytes.at + start : "", p->ends[i] - start};
 }
 
 /* What was appended to bytes since the last piece becomes one. */
