@@ -42,7 +42,8 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
 void fkv_engine_close(struct fkv_engine *engine);
 /* What sessions' caches hold: what --cache-dtype says; by default float32, but the weights' own 16-bit dtype on a device that computes in it. */
 enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine);
-/* What products are computed in: "f32", "bf16", or on a device that computes in it the weights' own dtype. */
+/* What products are computed in: "f32", "bf16", or on a device that computes in it the weights'
+ * own dtype. */
 const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);

@@ -27,12 +27,14 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
 int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text, size_t *bytes,
                          struct fkv_error *err);
 
-/* The text that follows a prompt's, as ids come one by one: an id costs what its own string is long,
- * and once the buffers have grown to the longest one nothing is allocated. What push and finish give,
- * put together, is the text of prompt and ids less the text of the prompt.
+/* The text that follows a prompt's, as ids come one by one: an id costs what its own string is
+ * long, and once the buffers have grown to the longest one nothing is allocated. What push and
+ * finish give, put together, is the text of prompt and ids less the text of the prompt.
  *
- * push    *text [*bytes], valid until the next call: what no later id can change, whole characters only
- * finish  the rest; bytes of a character that was never completed come with it. Nothing follows it. */
+ * push    *text [*bytes], valid until the next call: what no later id can change, whole
+ *         characters only
+ * finish  the rest; bytes of a character that was never completed come with it. Nothing follows
+ *         it. */
 struct fkv_tokenizer_stream;
 int fkv_tokenizer_stream_open(const struct fkv_tokenizer *t, const int32_t *prompt, size_t count,
                               struct fkv_tokenizer_stream **out, struct fkv_error *err);

@@ -1,11 +1,11 @@
-/* freqkv-replay generate: one prompt to the terminal as it comes, or a file of prompts to a file that
- * grows by a line per prompt (continuations.h). A prompt's text is decoded together with its
- * continuation and only what comes after is shown, because sentencepiece tokenizers treat the first
- * word of a text differently.
+/* freqkv-replay generate: one prompt to the terminal as it comes, or a file of prompts to a file
+ * that grows by a line per prompt (continuations.h). A prompt's text is decoded together with
+ * its continuation and only what comes after is shown, because sentencepiece tokenizers treat
+ * the first word of a text differently.
  *
- * Prompts side by side change the rounding of each other's logits, so a run that is resumed must come
- * back to the same neighbours: prompts run in groups, a group starts when the one before is done, and a
- * resumed run computes a group of which a line is missing once more. */
+ * Prompts side by side change the rounding of each other's logits, so a run that is resumed must
+ * come back to the same neighbours: prompts run in groups, a group starts when the one before is
+ * done, and a resumed run computes a group of which a line is missing once more. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +18,9 @@
 #include "replay/needs.h"
 
 enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_RESUME, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
-enum { BLOCK = 512 };  /* most tokens of a feed, all prompts together, where no more run side by side */
-enum { PER_LANE = 8 }; /* prompts of a group per lane: more idle less at its end, fewer cost less to compute again */
+enum { BLOCK = 512 }; /* most tokens of a feed, all prompts together, where no more run side by side */
+/* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
+enum { PER_LANE = 8 };
 
 struct settings {
     struct fkv_engine_options engine;
@@ -238,8 +239,7 @@ static int run_prompts(struct job *job, struct fkv_session *session, const struc
         return FKV_FAILED;
     int status = FKV_OK;
     fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || live);
-    for (job->first = first_left(job, options->sequences); job->first < p->count && !status;
-         job->first += size) {
+    for (job->first = first_left(job, options->sequences); job->first < p->count && !status; job->first += size) {
         job->count = p->count - job->first < size ? p->count - job->first : size;
         status = run_group(job, session, &how, err);
     }
@@ -366,7 +366,8 @@ static int run(const struct settings *s, const struct fkv_engine *engine, const 
     return status;
 }
 
-/* Refused at once and not after hours: an output that another run made or that cannot be written. */
+/* Refused at once and not after hours: an output that another run made or that cannot be
+ * written. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
     if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
     char *beside = fkv_continuing_path(s->out);

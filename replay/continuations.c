@@ -1,6 +1,6 @@
-/* Lines of OUT.jsonl: making one, and telling whether one that is there is a line of this run. The
- * latter makes the line again from its token_ids and compares bytes: nothing that stands in a line can
- * then be another run's, and nothing but ids has to be believed. */
+/* Lines of OUT.jsonl: making one, and telling whether one that is there is a line of this run.
+ * The latter makes the line again from its token_ids and compares bytes: nothing that stands in
+ * a line can then be another run's, and nothing but ids has to be believed. */
 #include "replay/continuations.h"
 
 #include <stdlib.h>
@@ -10,8 +10,9 @@
 
 enum { LINE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(17) };
 
-/* A string of the text that follows the prompt's, without a last character that is not complete; null
- * where the bytes are no UTF-8 (token_ids has them). A new reference, or NULL and a message. */
+/* A string of the text that follows the prompt's, without a last character that is not complete;
+ * null where the bytes are no UTF-8 (token_ids has them). A new reference, or NULL and a
+ * message. */
 static json_t *text_json(const struct fkv_tokenizer *tokenizer, const struct fkv_prompt *prompt,
                          const struct fkv_generation *g, struct fkv_error *err) {
     const size_t count = prompt->count + (size_t)g->count;

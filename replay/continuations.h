@@ -1,9 +1,11 @@
-/* OUT.jsonl of `generate`: one line per prompt, in the order of the prompts, appended and synced as
- * continuations are done, so that an interruption leaves whole lines (and at most one that is torn).
+/* OUT.jsonl of `generate`: one line per prompt, in the order of the prompts, appended and synced
+ * as continuations are done, so that an interruption leaves whole lines (and at most one that is
+ * torn).
  *
- * OUT.jsonl.run, beside it, is a JSON object that says what made the lines: everything that can change
- * one. It is written before the first line and stays. The lines alone are what users read; an object in
- * front of them would be in the way of every script that takes a line for a continuation. */
+ * OUT.jsonl.run, beside it, is a JSON object that says what made the lines: everything that can
+ * change one. It is written before the first line and stays. The lines alone are what users
+ * read; an object in front of them would be in the way of every script that takes a line for a
+ * continuation. */
 #ifndef FKV_REPLAY_CONTINUATIONS_H
 #define FKV_REPLAY_CONTINUATIONS_H
 
@@ -36,7 +38,8 @@ struct fkv_continuing_run {
 };
 /* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. */
 json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err);
-/* Every option of a policy, the defaults that were applied included: {"policy": NAME, "window": ...}. A new reference. */
+/* Every option of a policy, the defaults that were applied included: {"policy": NAME, "window":
+ * ...}. A new reference. */
 json_t *fkv_setup_json(const struct fkv_policy_setup *setup);
 
 /* What an earlier run left. */
@@ -48,10 +51,12 @@ struct fkv_continued {
     int64_t tokens;        /* generated */
 };
 
-/* Reads lines from `f`, called `where` in messages: each must be, byte for byte, what a prompt's token_ids in it make a line of this run. */
+/* Reads lines from `f`, called `where` in messages: each must be, byte for byte, what a prompt's
+ * token_ids in it make a line of this run. */
 int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c, struct fkv_continued *found,
                            struct fkv_error *err);
-/* Looks at OUT.jsonl and OUT.jsonl.run without changing them; neither there: nothing found. Refuses what another run made. */
+/* Looks at OUT.jsonl and OUT.jsonl.run without changing them; neither there: nothing found.
+ * Refuses what another run made. */
 int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
                            struct fkv_continued *found, struct fkv_error *err);
 

@@ -1,8 +1,9 @@
 /* OUT.jsonl as a file that grows, and OUT.jsonl.run, which says what made it.
  *
- * Lines go out in the order of the prompts, as users had them: a continuation that is done waits for
- * those before it. What a kill can cost is therefore no more than what was computed beside the oldest
- * continuation under way. A line is one write and one fdatasync, which also settles the file's size. */
+ * Lines go out in the order of the prompts, as users had them: a continuation that is done waits
+ * for those before it. What a kill can cost is therefore no more than what was computed beside
+ * the oldest continuation under way (and is never more than a group, command_generate.c). A line is one write and one fdatasync, which also settles
+ * the file's size. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

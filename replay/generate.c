@@ -146,7 +146,8 @@ static int tell(struct run *run, struct fkv_error *err) {
     return FKV_OK;
 }
 
-/* Feeds, logits and sampling are what the times are of; who watches may decode text and write files meanwhile. */
+/* Feeds, logits and sampling are what the times are of; who watches may decode text and write
+ * files meanwhile. */
 static int step(struct run *run, struct fkv_generation_times *times, struct fkv_error *err) {
     const struct fkv_model *model = fkv_session_model(run->session);
     bool decoding;

@@ -25,10 +25,11 @@ void fkv_generation_free(struct fkv_generation *g); /* harmless on a zeroed stru
 
 struct fkv_generation_times {
     double prefill_seconds,
-        decode_seconds; /* wall time, to the end of what was issued; sampling counts as decoding, watching does not */
+        decode_seconds; /* wall time, to the end of what was issued; with sampling, without watching */
 };
 
-/* Called after every draw: g has an id more, is complete, or both. Returning FKV_FAILED stops everything with its message. */
+/* Called after every draw: g has an id more, is complete, or both. Returning FKV_FAILED stops
+ * everything with its message. */
 typedef int fkv_generation_watcher(void *context, const struct fkv_generation *g, struct fkv_error *err);
 
 struct fkv_generation_options {
@@ -41,9 +42,11 @@ struct fkv_generation_options {
     void *context;
 };
 
-/* Continues every prompt of generations [count] from an empty cache: feeds it in blocks, then decodes up to `tokens` ids, each fed back; the last one is not fed.
- * The generator starts at `seed` for every prompt, so that a continuation depends neither on its neighbours nor on how many there are. Adds to `times`.
- * What was generated is the caller's to free, after a failure too. */
+/* Continues every prompt of generations [count] from an empty cache: feeds it in blocks, then
+ * decodes up to `tokens` ids, each fed back; the last one is not fed. The generator starts at
+ * `seed` for every prompt, so that a continuation depends neither on its neighbours nor on how
+ * many there are. Adds to `times`. What was generated is the caller's to free, after a failure
+ * too. */
 int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int64_t count,
                  const struct fkv_generation_options *options, struct fkv_generation_times *times,
                  struct fkv_error *err);

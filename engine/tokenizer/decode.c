@@ -1,17 +1,18 @@
-/* Ids -> text, one id at a time. The tokens' strings are pieces, and every decoder step of the file
- * maps a list of pieces to a list of pieces. A step here takes its pieces in chunks as they come and
- * hands on at once what no later chunk can change:
+/* Ids -> text, one id at a time. The tokens' strings are pieces, and every decoder step of the
+ * file maps a list of pieces to a list of pieces. A step here takes its pieces in chunks as they
+ * come and hands on at once what no later chunk can change:
  *
  *   Replace, Metaspace  all but the end of a piece that may begin a match
- *   ByteFallback        a run of bytes is one piece if it is UTF-8, else each is a piece: a run waits
- *                       for its end, but not where the next step joins pieces anyway
+ *   ByteFallback        a run of bytes is one piece if it is UTF-8, else each is a piece: a run
+ *                       waits for its end, but not where the next step joins pieces anyway
  *   Fuse                everything: the chunks of all pieces are the chunks of one
  *   Strip               all but the characters at the end that may have to go
- *   ByteLevel           nothing before a piece ends: one character that stands for no byte keeps it whole
+ *   ByteLevel           nothing before a piece ends: one character that stands for no byte keeps
+ *                       it whole
  *
- * So an id costs what its own string is long, however long the text has become, and whole texts are
- * decoded the same way. Unlike Hugging Face's, which puts U+FFFD where bytes are no UTF-8, the bytes
- * come out as they are: cutting a text between tokens loses nothing. */
+ * So an id costs what its own string is long, however long the text has become, and whole texts
+ * are decoded the same way. Unlike Hugging Face's, which puts U+FFFD where bytes are no UTF-8,
+ * the bytes come out as they are: cutting a text between tokens loses nothing. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,10 +22,10 @@ struct step {
     const struct fkv_tok_decoder *how;
     struct fkv_tok_bytes held; /* of the piece under way, not handed on yet */
     struct fkv_tok_bytes run;  /* ByteFallback: the bytes of a run; ByteLevel: a piece as bytes */
-    bool begun;                /* Metaspace: a piece has ended; ByteFallback: the piece is no byte */
+    bool begun;                /* Metaspace: a piece is over; ByteFallback: this one is no byte */
     bool loose;                /* ByteFallback: the next step joins pieces */
     bool inside;               /* Strip: the start of the piece is over */
-    int64_t copies;            /* Strip: characters taken from the start, then those held at the end */
+    int64_t copies;            /* Strip: characters taken at the start, then held at the end */
     size_t matched;            /* Strip: bytes of one more such character */
 };
 
@@ -129,7 +130,8 @@ static int release(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err)
     return put(s, i + 1, from.at, bytes, err);
 }
 
-/* One byte of the character that goes: a whole one more is taken, or held as long as `most` are. */
+/* One byte of the character that goes. A whole one is taken at the start, held at the end; one
+ * more than may go there is text. */
 static int strip_match(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err) {
     struct step *step = &s->steps[i];
     const struct fkv_tok_text from = step->how->from;
@@ -163,7 +165,8 @@ static int put_strip(struct fkv_tokenizer_stream *s, int i, const char *at, size
 
 static int end_strip(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err) {
     struct step *step = &s->steps[i];
-    if (!step->inside || !step->matched) step->copies = 0; /* else the piece ends in another character */
+    /* A character that is not whole ends the piece: nothing goes. */
+    if (!step->inside || !step->matched) step->copies = 0;
     int status = release(s, i, err);
     step->inside = false;
     return status ? FKV_FAILED : end(s, i + 1, err);
@@ -174,8 +177,8 @@ static int end_byte_level(struct fkv_tokenizer_stream *s, int i, struct fkv_erro
     struct step *step = &s->steps[i];
     const struct fkv_tok_text piece = {step->held.at, step->held.count};
     size_t bytes;
-    step->run.count = 0;
-    if (fkv_tok_append(&step->run, piece.at, piece.bytes, err)) return FKV_FAILED; /* room for what it becomes */
+    step->run.count = 0; /* a copy, as room for what it becomes */
+    if (fkv_tok_append(&step->run, piece.at, piece.bytes, err)) return FKV_FAILED;
     step->held.count = 0;
     if (fkv_tok_to_raw(piece, step->run.at, &bytes)) return put(s, i + 1, step->run.at, bytes, err);
     return put(s, i + 1, piece.at, piece.bytes, err);
@@ -304,7 +307,8 @@ int fkv_tokenizer_stream_open(const struct fkv_tokenizer *t, const int32_t *prom
     if (!s) return fkv_fail(err, "out of memory for a text");
     start(s, t);
     s->skip = before;
-    if (fkv_tok_append(&s->out, "", 0, err) || put_tokens(s, prompt, count, err)) { /* no text has an address, too */
+    /* Even an empty text has an address. */
+    if (fkv_tok_append(&s->out, "", 0, err) || put_tokens(s, prompt, count, err)) {
         fkv_tokenizer_stream_close(s);
         return FKV_FAILED;
     }

@@ -1,4 +1,5 @@
-/* Any bytes as the OUT.jsonl that an earlier run of `generate` left: refused in words, or whole lines of this run and at most one that is torn. */
+/* Any bytes as the OUT.jsonl that an earlier run of `generate` left: refused in words, or whole
+ * lines of this run and at most one that is torn. */
 #include <stdlib.h>
 #include <string.h>
 

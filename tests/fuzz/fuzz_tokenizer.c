@@ -1,5 +1,6 @@
-/* Any bytes as tokenizer.json: refused, or a tokenizer that encodes a tricky text and decodes what it made, at once
- * and streamed, as the definition has it (tests/unit/engine/whole_decode.h). */
+/* Any bytes as tokenizer.json: refused, or a tokenizer that encodes a tricky text and decodes
+ * what it made, at once and streamed, as the definition has it
+ * (tests/unit/engine/whole_decode.h). */
 #include "tests/unit/engine/whole_decode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

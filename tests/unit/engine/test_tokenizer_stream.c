@@ -1,5 +1,5 @@
-/* Decoding id by id against the definition over whole lists (whole_decode.h), for the tokenizers of the tests, the embedded model's, and decoders put
- * together by chance. */
+/* Decoding id by id against the definition over whole lists (whole_decode.h), for the tokenizers
+ * of the tests, the embedded model's, and decoders put together by chance. */
 #include "engine/tokenizer.h"
 
 #include <malloc.h>
@@ -27,12 +27,17 @@ static struct fkv_tokenizer *open_file(const char *path, json_t *decoder) {
     return t;
 }
 
-/* Ids that exist; half of them spell single bytes where the vocabulary has such tokens. */
+/* Ids that exist: any, those of single bytes, and those that decoders' patterns are made of, as
+ * far as there are such tokens. */
 static void random_ids(const struct fkv_tokenizer *t, int32_t *ids, size_t count) {
+    static const char *const parts[] = {"a", "b", "aa", "ab", "\xe2\x96\x81", "\xe2\x96\x81\x61", "<", "0",
+                                        "x", "4", "1",  ">"};
     for (size_t i = 0; i < count;) {
-        int32_t id = test_between(0, fkv_tokenizer_vocabulary(t) - 1), byte = t->fallback[test_between(0, 255)];
-        if (byte >= 0 && test_between(0, 1)) id = byte;
-        if (fkv_tok_string(&t->strings, id).at) ids[i++] = id;
+        const char *part = parts[test_between(0, (int)(sizeof parts / sizeof *parts) - 1)];
+        const int32_t choices[] = {test_between(0, fkv_tokenizer_vocabulary(t) - 1), t->fallback[test_between(0, 255)],
+                                   fkv_tok_find(&t->strings, part, strlen(part))};
+        int32_t id = choices[test_between(0, 2)];
+        if (id >= 0 && fkv_tok_string(&t->strings, id).at) ids[i++] = id;
     }
 }
 
@@ -153,7 +158,8 @@ static void decoders_put_together_by_chance_stream_alike(void **state) {
     }
 }
 
-/* Of real decoders nothing is kept back but a character that is not complete: all is shown as soon as a whole decoding would show it. */
+/* Of real decoders nothing is kept back but a character that is not complete: all is shown as
+ * soon as a whole decoding would show it. */
 static void whole_characters_are_shown_at_once(void **state) {
     (void)state;
     for (int f = 0; f < FILES; f++) {
@@ -180,7 +186,8 @@ static void whole_characters_are_shown_at_once(void **state) {
     }
 }
 
-/* The text grows and the stream does not: what it keeps is bounded by a token, so an id costs the same however many came before. */
+/* The text grows and the stream does not: what it keeps is bounded by a token, so an id costs
+ * the same however many came before. */
 static void a_stream_keeps_no_more_however_long_the_text(void **state) {
     (void)state;
     for (int f = 0; f < FILES; f++) {

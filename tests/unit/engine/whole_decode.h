@@ -1,5 +1,5 @@
-/* Decoding by its definition, as an oracle: every decoder step of tokenizer.json maps the whole list of
- * pieces of a text to another list of pieces. */
+/* Decoding by its definition, as an oracle: every decoder step of tokenizer.json maps the whole
+ * list of pieces of a text to another list of pieces. */
 #ifndef FKV_TESTS_WHOLE_DECODE_H
 #define FKV_TESTS_WHOLE_DECODE_H
 
@@ -48,7 +48,8 @@ static bool is_byte(struct fkv_tok_text s, char *byte) {
     return true;
 }
 
-/* A run of bytes is one piece if it is UTF-8, else each is a piece: as in Hugging Face's, which matters to steps on single pieces. */
+/* A run of bytes is one piece if it is UTF-8, else each is a piece: as in Hugging Face's, which
+ * matters to steps on single pieces. */
 static int byte_fallback(const struct pieces *in, struct pieces *out, struct fkv_error *err) {
     for (size_t i = 0; i < in->count;) {
         size_t start = out->bytes.count, bad;
@@ -124,7 +125,8 @@ static int apply(const struct fkv_tok_decoder *d, const struct pieces *in, struc
     return metaspace(d, in, out, err);
 }
 
-/* What a token is spelt as: for a normalized added token its normalized text, "<x>" as U+2581 "<x>". */
+/* What a token is spelt as: for a normalized added token its normalized text, "<x>" as U+2581
+ * "<x>". */
 static struct fkv_tok_text spelling(const struct fkv_tokenizer *t, int32_t id) {
     struct fkv_tok_text text = fkv_tok_string(&t->strings, id);
     if (text.at && t->kind[id] & FKV_TOK_NORMALIZED)

@@ -1,4 +1,5 @@
-/* The file of continuations: what an earlier run left of it is found, what another run made is refused by name, and nothing is lost. */
+/* The file of continuations: what an earlier run left of it is found, what another run made is
+ * refused by name, and nothing is lost. */
 #include "tests/unit/replay/runs.h"
 
 #include "kernels/base/atomic_file.h"
