@@ -40,7 +40,7 @@ struct lane {
     struct fkv_random random;
     const int32_t *next; /* [waiting] tokens to be fed: what is left of the prompt, then the last id */
     int64_t waiting;
-    bool decoding;
+    bool decoding, drawn; /* drawn: in this step, and nobody has been told */
 };
 
 struct run {
@@ -91,22 +91,20 @@ static int32_t next_feeds(struct run *run, bool *decoding) {
     return feeds;
 }
 
-/* Draws a lane's next id from its logits; the lane is idle afterwards when its continuation is complete. */
+/* Draws a lane's next id from its logits. */
 static int sample_lane(struct run *run, struct lane *lane, const float *logits, struct fkv_error *err) {
     const struct fkv_config *config = &fkv_session_model(run->session)->config;
     const struct fkv_generation_options *o = run->options;
     struct fkv_generation *g = lane->generation;
     int32_t id = fkv_sample(logits, config->vocab, o->temperature, &lane->random);
     if (id < 0)
-        return fkv_fail(err, "prompt %lld: token %lld: logits are not finite", (long long)(g - run->generations) + 1,
+        return fkv_fail(err, "prompt %lld: token %lld: logits are not finite", (long long)g->number,
                         (long long)(g->prompt_count + g->count));
     g->ended = id == config->eos;
-    if (!g->ended && (append(g, id, err) || (o->watch && o->watch(o->context, g, err)))) return FKV_FAILED;
-    if (g->ended || g->count == o->tokens) {
-        lane->generation = NULL;
-        run->finished++;
-        return FKV_OK;
-    }
+    if (!g->ended && append(g, id, err)) return FKV_FAILED;
+    g->complete = g->ended || g->count == o->tokens;
+    lane->drawn = true;
+    if (g->complete) return FKV_OK;
     lane->next = &g->ids[g->count - 1];
     lane->waiting = 1;
     lane->decoding = true;
@@ -133,6 +131,23 @@ static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* Tells the watcher what was drawn; a lane is idle afterwards when its continuation is complete. */
+static int tell(struct run *run, struct fkv_error *err) {
+    const struct fkv_generation_options *o = run->options;
+    for (int32_t l = 0; l < o->lanes; l++) {
+        struct lane *lane = &run->lanes[l];
+        if (!lane->drawn) continue;
+        lane->drawn = false;
+        if (o->watch && o->watch(o->context, lane->generation, err)) return FKV_FAILED;
+        if (!lane->generation->complete) continue;
+        lane->generation = NULL;
+        run->finished++;
+    }
+    return FKV_OK;
+}
+
+/* Feeds, logits and sampling are what the times are of; who watches may decode text and write
+ * files meanwhile. */
 static int step(struct run *run, struct fkv_generation_times *times, struct fkv_error *err) {
     const struct fkv_model *model = fkv_session_model(run->session);
     bool decoding;
@@ -150,14 +165,13 @@ static int step(struct run *run, struct fkv_generation_times *times, struct fkv_
     int status = sample_feeds(run, feeds, err);
     *(decoding ? &times->decode_seconds : &times->prefill_seconds) += fed - started;
     times->decode_seconds += fkv_seconds() - fed;
-    return status;
+    return status ? status : tell(run, err);
 }
 
 int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int64_t count,
                  const struct fkv_generation_options *options, struct fkv_generation_times *times,
                  struct fkv_error *err) {
     const size_t lanes = (size_t)options->lanes, vocab = (size_t)fkv_session_model(s)->config.vocab;
-    *times = (struct fkv_generation_times){0};
     struct run run = {.session = s,
                       .options = options,
                       .generations = generations,
@@ -165,15 +179,11 @@ int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int6
                       .lanes = calloc(lanes, sizeof *run.lanes),
                       .feeds = calloc(lanes, sizeof *run.feeds),
                       .logits = malloc(lanes * vocab * sizeof *run.logits)};
-    struct fkv_progress progress;
     int status = run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
-    fkv_progress_start(&progress, "prompts", count, options->quiet || options->watch);
     while (!status && run.finished < count) {
         take_prompts(&run);
         status = step(&run, times, err);
-        fkv_progress_update(&progress, run.finished, "");
     }
-    fkv_progress_finish(&progress);
     free(run.lanes);
     free(run.feeds);
     free(run.logits);

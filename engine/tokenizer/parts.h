@@ -1,4 +1,4 @@
-/* What the tokenizer is made of; nothing outside engine/tokenizer*.c includes this.
+/* What the tokenizer is made of; nothing outside engine/tokenizer*.c and its tests includes this.
  *
  *   read.c, read_model.c  tokenizer.json -> struct fkv_tokenizer, refusing what is not understood
  *   tables.c              token strings <-> ids, merge ranks
@@ -6,7 +6,7 @@
  *   added.c               added tokens in a text
  *   words.c               a section between added tokens -> words
  *   bpe.c                 a word -> ids
- *   decode.c              ids -> text
+ *   decode.c              ids -> text, one by one
  *
  * The order of work is that of Hugging Face `tokenizers`, whose results we reproduce: added tokens that are not normalized cut the text into
  * sections; each section is normalized on its own; normalized added tokens cut it further; what is left is split into words; BPE runs on words. */

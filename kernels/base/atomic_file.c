@@ -21,7 +21,7 @@ static int sync_path(const char *path, int flags, struct fkv_error *err) {
     return status;
 }
 
-static int sync_folder_of(const char *path, struct fkv_error *err) {
+int fkv_atomic_sync_folder(const char *path, struct fkv_error *err) {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     if (!folder) return fkv_fail(err, "%s: out of memory", path);
@@ -79,7 +79,7 @@ int fkv_atomic_commit(struct fkv_atomic_file *f, struct fkv_error *err) {
     if (status == FKV_OK) {
         free(f->temporary);
         f->temporary = NULL;
-        status = sync_folder_of(f->path, err);
+        status = fkv_atomic_sync_folder(f->path, err);
     }
     fkv_atomic_abandon(f);
     return status;
@@ -96,7 +96,7 @@ void fkv_atomic_abandon(struct fkv_atomic_file *f) {
 int fkv_atomic_rename(const char *temporary, const char *path, struct fkv_error *err) {
     if (sync_path(temporary, O_RDONLY, err)) return FKV_FAILED;
     if (rename(temporary, path)) return fkv_fail_errno(err, "%s: cannot rename to %s", temporary, path);
-    return sync_folder_of(path, err);
+    return fkv_atomic_sync_folder(path, err);
 }
 
 /* Reads until the end and not what fstat promises: pipes and files under /proc have no size. */

@@ -20,6 +20,9 @@ void fkv_atomic_abandon(
 /* For files another library writes by name: fsyncs `temporary`, renames it to `path`, syncs the folder. */
 int fkv_atomic_rename(const char *temporary, const char *path, struct fkv_error *err);
 
+/* Makes the name of a file that was created under `path` last. */
+int fkv_atomic_sync_folder(const char *path, struct fkv_error *err);
+
 /* Whole file into malloc'd memory with a NUL after it; refuses more than `limit` bytes. */
 int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes, struct fkv_error *err);
 

@@ -345,6 +345,55 @@ def links(tools, work, model, text):
     expect('plot: nothing', [analyze, 'plot', '--out', out], 'RUN.h5', status=2)
 
 
+def continuations(tools, work, model, text):
+    """--resume refuses what it did not write, and leaves it."""
+    prompts, out = os.path.join(work, 'prompts.jsonl'), os.path.join(work, 'continued.jsonl')
+    with open(prompts, 'w') as f:
+        f.write('{"prompt": "The miller"}\n{"prompt": "A boat"}\n')
+    command = [tools / 'freqkv-replay', 'generate', '--model', model, '--prompts', prompts, '--out', out, '--tokens', '3', '--policy', 'freqkv', '--window', '32']
+    run(command)
+    files = {path: open(path, 'rb').read() for path in (out, out + '.run')}
+    lines = files[out].splitlines(keepends=True)
+
+    def refused(name, *words, options=(), **changed):
+        for path, data in {**files, **{{'lines': out, 'made_by': out + '.run'}[key]: value for key, value in changed.items()}}.items():
+            with open(path, 'wb') as f:
+                f.write(data)
+        before = {path: open(path, 'rb').read() for path in files}
+        expect(f'generate --resume: {name}', [*command, '--resume', *options], *words)
+        expect_same(f'generate --resume: {name}: nothing is lost', before)
+
+    refused('a line that is no JSON', 'continued.jsonl:1', 'not valid JSON', lines=b'The miller\n' + lines[1])
+    refused('a line with a field changed', 'continued.jsonl:2', 'prompt', 'A boat', 'A ship', lines=lines[0] + lines[1].replace(b'A boat', b'A ship'))
+    refused('a line of other fields', 'continued.jsonl:1', 'token_ids', lines=b'{"question": 7}\n')
+    refused('lines in another order', 'continued.jsonl:1', 'prompt', 'The miller', 'A boat', lines=lines[1] + lines[0])
+    refused('more lines than prompts', 'continued.jsonl:3', '2 prompts', lines=files[out] + lines[1])
+    refused('an empty line', 'continued.jsonl:2', 'not valid JSON', lines=lines[0] + b'\n' + lines[1])
+    refused('what made it is no JSON', 'continued.jsonl.run', 'not valid JSON', made_by=b'tokens 3\n')
+    refused('what made it is no object', 'continued.jsonl.run', 'expected an object', made_by=b'[3]\n')
+    for options, field, words in ((('--tokens', '4'), 'tokens', ('expected 4', 'found 3')), (('--seed', '5'), 'seed', ('expected 5', 'found 0')),
+                                  (('--temperature', '0.5'), 'temperature', ('expected 0.5', 'found 0.0')), (('--window', '40'), 'window', ('expected 40', 'found 32')),
+                                  (('--policy', 'local'), 'policy', ('"local"', '"freqkv"')), (('--recent', '4'), 'recent', ('expected 4', 'found 0')),
+                                  (('--gamma', '0.25'), 'gamma', ('expected 0.25', 'found 0.5')), (('--cache-dtype', 'f16'), 'cache_dtype', ('"f16"', '"f32"')),
+                                  (('--backend', 'reference'), 'backend', ('"reference"', '"cpu"')), (('--batch', '2'), 'batch', ('expected 2', 'found 1'))):
+        refused(f'another {field}', 'continued.jsonl.run', f'"{field}"', *words, options=options)
+    with open(prompts, 'a') as f:
+        f.write('{"prompt": "And then"}\n')
+    refused('other prompts', 'continued.jsonl.run', '"prompts"', 'expected 3', 'found 2')
+    os.remove(out + '.run')
+    expect('generate --resume: nothing says what made it', [*command, '--resume'], 'continued.jsonl.run', 'nothing says')
+    expect('generate --resume without --out', [tools / 'freqkv-replay', 'generate', '--model', model, '--prompt', 'A', '--resume'], '--resume needs --out', status=2)
+
+
+def expect_same(name, before):
+    """The files still have these bytes."""
+    global failures, checks
+    checks += 1
+    changed = [path for path, data in before.items() if not os.path.exists(path) or open(path, 'rb').read() != data]
+    print(('ok      ' if not changed else 'FAILED  ') + name)
+    failures += bool(changed)
+
+
 def full_disk(tools, work, model, text):
     """A file system of 1 MiB; needs the right to mount one."""
     disk = os.path.join(work, 'disk')
@@ -362,6 +411,9 @@ def full_disk(tools, work, model, text):
             f.write(b'x' * (1020 << 10))
         expect('full disk: run file', [tools / 'freqkv-replay', 'ppl', '--model', model, '--text', text, '--window', '64', '--policy',
                                        'freqkv', '--out', run_file], 'run.h5', gone=[run_file])
+        continued = os.path.join(disk, 'out.jsonl')
+        expect('full disk: continuations refuse beforehand', [tools / 'freqkv-replay', 'generate', '--model', model, '--prompt', 'A', '--tokens', '900', '--out', continued],
+               'out.jsonl', 'space', gone=[continued, continued + '.run'])
     finally:
         run(['umount', disk])
 
@@ -380,6 +432,7 @@ def main():
         probes(tools, work, model, text)
         captures(tools, work, model, text)
         links(tools, work, model, text)
+        continuations(tools, work, model, text)
         full_disk(tools, work, model, text)
     finally:
         shutil.rmtree(work, ignore_errors=True)

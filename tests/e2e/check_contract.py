@@ -194,7 +194,21 @@ def generation(t):
     check('generate: lines', [(x['prompt'], x.get('id')) for x in lines] == [(x['prompt'], x.get('id')) for x in rows], lines)
     one = t.object('generate --prompt --json', 'freqkv-replay', 'generate', '--model', t.model, '--prompt', 'The miller', '--tokens', '5')
     check('generate: one prompt is one line', {**one, 'id': 7} == lines[0], (one, lines[0]))
-    t.ends('generate over a file', 1, 'freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out)
+    command, whole = ['freqkv-replay', 'generate', '--model', t.model, '--prompts', prompts, '--out', out, '--tokens', '5'], out.read_bytes()
+    t.ends('generate over a file', 1, *command)
+    check('generate over a file leaves it', out.read_bytes() == whole, out)
+    for bytes_left in (len(whole), len(whole) - 1, whole.index(b'\n') + 1, 0):
+        out.write_bytes(whole[:bytes_left])
+        again = t.object('generate --resume --json', *command, '--resume')
+        check('generate --resume: all prompts are in the summary', all(again[key] == found[key] for key in ('prompts', 'prompt_tokens', 'tokens')), again)
+        check('generate --resume: how many were there', again['prompts_there'] == whole[:bytes_left].count(b'\n'), again)
+        check('generate --resume: no speed of nothing', (again['decode_tokens_per_s'] is None) == (again['prompts_there'] == 3), again)
+        check('generate --resume: the bytes of an undisturbed run', out.read_bytes() == whole, out)
+    planned = t.object('generate --resume --dry-run --json', *command, '--resume', '--dry-run')
+    check('generate --resume --dry-run: nothing is left', planned.get('documents') == 0 and planned.get('tokens') == 0, planned)
+    fresh = t.path('started by --resume.jsonl')
+    t.ends('generate --resume of nothing', 0, *command[:6], '--out', fresh, '--tokens', '5', '--resume')
+    check('generate --resume of nothing starts', fresh.read_bytes() == whole, fresh)
 
 
 def provenance(t):

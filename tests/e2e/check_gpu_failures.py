@@ -88,11 +88,12 @@ def files_in(path):
 
 class Job:
     """A command with its output, how files of two runs are compared, and how it is started again where it has left something. `parts`: a folder for what is done so far,
-    which may stay; `grows`: the output is a folder of files that are whole one by one; `ignored`: files of it that hold the time."""
+    which may stay; `grows`: the output is a folder of files that are whole one by one; `lines`: it is a file of lines that are, with what made them in a file beside it; `ignored`: files of
+    it that hold the time."""
 
-    def __init__(self, name, command, out, same, resume=(), parts=None, grows=False, ignored=()):
+    def __init__(self, name, command, out, same, resume=(), parts=None, grows=False, lines=False, ignored=()):
         self.name, self.command, self.out, self.same = name, command, out, same
-        self.resume, self.parts, self.grows, self.ignored = list(resume), parts, grows, ignored
+        self.resume, self.parts, self.grows, self.lines, self.ignored = list(resume), parts, grows, lines, ignored
 
     def arguments(self, folder):
         return [*self.command, "--out", folder / self.out]
@@ -107,8 +108,12 @@ def check_left(job, folder, reference, where):
     """After a failure: every file there equals the reference's; none at all where a command writes its one file at the end."""
     whole = job.outputs(reference)
     for name, path in job.outputs(folder).items():
-        check(job.grows and name in whole and job.same(path, whole[name]), f"{where}: {name} is there and not that of an undisturbed run")
-    known = {str((folder / job.out)), str(folder / (job.parts or job.out))}
+        right = job.grows and name in whole and job.same(path, whole[name])
+        if job.lines:
+            found = path.read_bytes()
+            right = found.endswith(b"\n") and whole[name].read_bytes().startswith(found)
+        check(right, f"{where}: {name} is there and not that of an undisturbed run")
+    known = {str((folder / job.out)), str(folder / (job.parts or job.out))} | ({str(folder / job.out) + ".run"} if job.lines else set())
     for path in files_in(folder):
         inside = any(str(path) == k or str(path).startswith(k + "/") for k in known)
         check(inside and not path.name.startswith("."), f"{where}: left {path.relative_to(folder)}")
@@ -187,7 +192,7 @@ def make_jobs(tools, model, root, work):
         Job("ppl --sweep", [replay, "ppl", *text, *windowed, "--baseline", "full", "--json", "--sweep", "gamma=0.25:0.75:0.5"], "runs", same_h5, grows=True),
         Job("ppl --out", [replay, "ppl", *text, *windowed, "--json"], "run.h5", same_h5),
         Job("probe", [replay, "probe", *text, "--prefix", "12", "--score", "4", "--blocks", "2", "--freqkv", "0.5", "--json"], "probe.h5", same_h5, parts="probe.h5.parts"),
-        Job("generate", [replay, "generate", *common, "--prompts", work / "prompts.jsonl", "--tokens", "8", "--batch", "2", "--policy", "freqkv", "--window", "12"], "out.jsonl", same_bytes),
+        Job("generate", [replay, "generate", *common, "--prompts", work / "prompts.jsonl", "--tokens", "8", "--batch", "2", "--policy", "freqkv", "--window", "12"], "out.jsonl", same_bytes, ["--resume"], lines=True),
         Job("analyze spectrum", [analyze, "spectrum", states, "--backend", "cuda", "--quiet", "--length", "16", "--json"], "findings", same_h5),
     ]
 

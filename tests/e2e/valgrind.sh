@@ -48,4 +48,7 @@ check "$bin"/freqkv-analyze report "$work/analysis"
 check "$bin"/freqkv-replay generate "${model[@]}" --prompt "The tide came up" --tokens 20 --policy local --window 16
 check "$bin"/freqkv-replay generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --tokens 20 --temperature 0.8 --policy streaming \
     --window 16 --out "$work/answers.jsonl"
+truncate -s -9 "$work/answers.jsonl" # the last line is torn
+check "$bin"/freqkv-replay generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --tokens 20 --temperature 0.8 --policy streaming \
+    --window 16 --out "$work/answers.jsonl" --resume --json
 check "$bin"/freqkv-replay tokens --model data/litbank-1m --text "$work/text.txt"

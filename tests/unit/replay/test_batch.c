@@ -157,7 +157,7 @@ static void generate(struct fkv_generation generations[PROMPTS], struct fkv_poli
                      const struct fkv_generation_options *how) {
     struct fkv_error err = {0};
     struct fkv_session *session;
-    struct fkv_generation_times times;
+    struct fkv_generation_times times = {0};
     struct fkv_generation_options options = *how;
     options.lanes = lanes;
     options.block = test_between(lanes, 64);
@@ -199,7 +199,7 @@ static void continuations_do_not_depend_on_the_batch(void **state) {
         const int32_t batches[] = {2, 3, PROMPTS, 20};
         struct fkv_policy_options policy = random_policy(policies[turn]);
         const struct fkv_generation_options how = {
-            .tokens = GENERATED, .temperature = test_between(0, 1) ? 0.9 : 0, .seed = test_random(), .quiet = true};
+            .tokens = GENERATED, .temperature = test_between(0, 1) ? 0.9 : 0, .seed = test_random()};
         int32_t lanes = batches[test_between(0, 3)];
         for (int p = 0; p < PROMPTS; p++) together[p] = alone[p];
         generate(alone, policy, 1, &how);
