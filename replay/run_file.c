@@ -1,7 +1,7 @@
 /* RUN.h5, written whole once an experiment is done.
  *
  *   /                      attrs: format "freqkv-run", format_version 1, software_version, command, model (name, sha256, shape), corpus_sha256, policy,
- *                          protocol, compute, cache_dtype, results (mean_nll, mean_nll_se, compressions, delta_nll, kl, ...)
+ *                          protocol, compute, cache_dtype, se_unit (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions, delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
  *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the joined corpus)
  *       tokens             int32 [T]
@@ -38,12 +38,13 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 15, INTEGERS = 13 };
+enum { TEXTS = 16, INTEGERS = 13 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
     const struct fkv_config *c = &e->model->config;
     const bool window = e->setup->policy->has_window;
+    const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan));
     const struct text_attribute t[TEXTS] = {
         {"format", "freqkv-run", true},
         {"software_version", FKV_VERSION, false},
@@ -59,6 +60,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"policy", e->setup->policy->name, true},
         {"protocol", e->plan->name, true},
         {"baseline", e->baseline ? "full" : "", true},
+        {"se_unit", se_unit ? se_unit : "", true}, /* errors formed in another way are no errors of this sweep */
         {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
     };
     const struct integer_attribute i[INTEGERS] = {
