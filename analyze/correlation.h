@@ -6,8 +6,10 @@
  *
  * Intervals are percentile intervals (2.5% to 97.5%) of 1,000 resamples with replacement (Efron 1979), seed 0, formed in two ways that answer two questions:
  *  - over points: would other heads of such a model show it?
- *  - over units: y is a mean over units (documents, blocks within them, by kernels/statistics/bootstrap.h); would other texts show it? Resampling adds noise to y a second time, which
- *    pulls correlations towards 0, so that these intervals lie low rather than high.
+ *  - over units: y is a mean over units (documents, blocks within them, by
+ *    kernels/statistics/bootstrap.h); would other texts show it? Resampling adds noise to y a
+ *    second time, which pulls correlations towards 0, so that these intervals lie low rather than
+ *    high.
  * The same draws serve every predictor, so differences between predictors are paired. A resample without variation has no correlation and is left out. */
 #ifndef FKV_ANALYZE_CORRELATION_H
 #define FKV_ANALYZE_CORRELATION_H

@@ -36,8 +36,7 @@ static int make_units(struct fkv_damage *d, struct fkv_error *err) {
 }
 
 static int64_t unit_of(const struct fkv_damage *d, int64_t window, int32_t i) {
-    bool blocks = d->units.kind == FKV_SE_BLOCKS || d->units.kind == FKV_SE_DOCUMENTS_AND_BLOCKS;
-    return d->first[window] + (blocks ? i / FKV_BOOTSTRAP_BLOCK : 0);
+    return d->first[window] + (fkv_units_are_blocks(&d->units) ? i / FKV_BOOTSTRAP_BLOCK : 0);
 }
 
 /* ---- damage ---- */

@@ -1,10 +1,11 @@
 /* What the changes of a probe did (definitions.md, "Probe"): nll with the change minus nll untouched, and KL, paired per token, over windows, by class of token.
  *
- * Intervals and units: kernels/statistics/bootstrap.h, blocks being 256 scored tokens in a row within a window.
- * p of delta nll: two-sided t of what is independent. p of KL: one-sided, of KL minus the KL of the untouched run
- * repeated in blocks of another size, paired per token, since a mean KL is never below zero and rounding alone makes
- * one; NaN where the file has no KL of that run per token. q: corrected (Benjamini-Hochberg) among the heads, or among
- * the layers, of one change. The same as freqkv-replay probe reports. */
+ * Intervals and units: kernels/statistics/bootstrap.h, blocks being 256 scored tokens in a row
+ * within a window. p of delta nll: two-sided t of what is independent. p of KL: one-sided, of KL
+ * minus the KL of the untouched run repeated in blocks of another size, paired per token, since a
+ * mean KL is never below zero and rounding alone makes one; NaN where the file has no KL of that
+ * run per token. q: corrected (Benjamini-Hochberg) among the heads, or among the layers, of one
+ * change. The same as freqkv-replay probe reports. */
 #ifndef FKV_ANALYZE_DAMAGE_H
 #define FKV_ANALYZE_DAMAGE_H
 

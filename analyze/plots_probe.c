@@ -390,7 +390,8 @@ static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at
     return fkv_atomic_commit(&f, err);
 }
 
-/* What dots of a map say, for the note. A file without a repeated run has nothing to compare KL with. */
+/* What dots of a map say, for the note. A file without a repeated run has nothing to compare KL
+ * with. */
 static const char nll_test[] = "q: corrected among the heads of one change.";
 static const char kl_test[] = "q: KL above that of the untouched run repeated in another block size, paired per token; "
                               "corrected among the heads of one change.";

@@ -101,7 +101,8 @@ static double full_perplexity(const struct fkv_run *runs, int32_t count) {
     return exp(nll);
 }
 
-/* "95%, bootstrap over 3 documents and ..."; of the first run, which all share their texts with. */
+/* "95%, bootstrap over 3 documents and ..."; of the first run, which all share their texts
+ * with. */
 static const char *name_units(const struct fkv_run *run, char text[FKV_SE_WORDS]) {
     struct fkv_units units;
     text[0] = 0;
@@ -117,11 +118,16 @@ static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot
     struct fkv_charts c;
     char stem[300], label[160], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     double full = full_perplexity(runs, count);
+    bool unsaid = false;
     if (runs[0].joined)
         snprintf(words, sizeof words, "by the run's own standard errors (windows of joined texts; KL: none)");
     else
         name_units(&runs[0], words);
-    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens, %s.%s", words,
+    for (int32_t i = 0; i < count; i++) unsaid = unsaid || (!runs[i].joined && !runs[i].se_unit[0]);
+    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens, %s%s.%s", words,
+             unsaid
+                 ? "; of perplexity and \u0394 nll by the standard errors in a file that does not say what they rest on"
+                 : "",
              isfinite(full) ? " Dashed: full attention." : "");
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < 3; which++) {

@@ -110,7 +110,7 @@ static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units
 static void add_up(const struct work *w, int c, const struct fkv_units *units, double *sums[2], double *counts,
                    int64_t *tokens) {
     const struct fkv_segment_plan *plan = w->m->plan;
-    const bool documents = units->kind == FKV_SE_DOCUMENTS;
+    const bool blocks = fkv_units_are_blocks(units);
     memset(sums[0], 0, (size_t)units->count * sizeof(double));
     memset(sums[1], 0, (size_t)units->count * sizeof(double));
     memset(counts, 0, (size_t)units->count * sizeof(double));
@@ -119,7 +119,7 @@ static void add_up(const struct work *w, int c, const struct fkv_units *units, d
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t at = r->first * w->n; at < (r->first + r->segments) * w->n; at++) {
             if (!fkv_class_has(w->classes[at], c)) continue;
-            int64_t unit = documents ? r->document : at / w->n; /* segments are numbered document by document */
+            int64_t unit = blocks ? at / w->n : r->document; /* segments are numbered by document */
             sums[0][unit] += r->share * w->token[at];
             sums[1][unit] += r->share * w->token[plan->segments * w->n + at];
             counts[unit] += r->share;

@@ -47,8 +47,9 @@ void fkv_run_free(struct fkv_run *run); /* harmless on a zeroed struct and a sec
 
 /* Tokens of a set of columns that were scored. */
 int64_t fkv_run_scored(const struct fkv_run_columns *columns);
-/* The units of a run's tokens (bootstrap.h): blocks of 256 scored tokens of a document. Windows of joined texts overlap and
- * do not keep documents apart: one unit. The documents of `units` are the sets of columns. */
+/* The units of a run's tokens (bootstrap.h): blocks of 256 scored tokens of a document. Windows
+ * of joined texts overlap and do not keep documents apart: one unit. The documents of `units` are
+ * the sets of columns. */
 int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv_error *err);
 
 /* The ratio of a run as it was asked for (0.1, where L / n is 0.0984), of a table their mean; NaN where the policy has none. */

@@ -4,12 +4,14 @@
  * remaining energy evenly, E P(t) = (|x|^2 - P(0)) / (n - 1) for t > 0, because the covariance of a permuted sequence is constant off the diagonal and every
  * DCT vector with t > 0 sums to zero. Stored states use draws all the same: their scatter shows what n tokens can tell apart.
  *
- * With fewer than 20 documents there are no segments left to resample, and none are needed. What the bootstrap's variance tends to with many resamples is known from sums of
- * squares: with D documents, document d of mean m_d and S_d segments of variance s_d^2 (divided by S_d) about it,
+ * With fewer than 20 documents there are no segments left to resample, and none are needed. What
+ * the bootstrap's variance tends to with many resamples is known from sums of squares: with D
+ * documents, document d of mean m_d and S_d segments of variance s_d^2 (divided by S_d) about it,
  *
  *     1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d)
  *
- * (drawing documents, then segments within them). With one document it is the plain standard error over its segments, divided by S - 1. */
+ * (drawing documents, then segments within them). With one document it is the plain standard
+ * error over its segments, divided by S - 1. */
 #include "analyze/spectrum.h"
 
 #include <math.h>

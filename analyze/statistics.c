@@ -11,7 +11,8 @@ enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan) {
     return fkv_se_unit_of(plan->documents, plan->segments, false);
 }
 
-/* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie side by side in the plan. */
+/* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie
+ * side by side in the plan. */
 static void lay_out_blocks(const struct fkv_segment_plan *plan, int64_t *blocks, struct fkv_error_model *m) {
     int64_t number = 0;
     for (int32_t i = 0, end; i < plan->recordings; i = end) {

@@ -4,10 +4,13 @@
  *
  * Standard error (kernels/statistics/bootstrap.h; a block is a segment).
  *  - 20 documents or more: documents are the independent units; sqrt(sum_d (m_d - mean)^2 / (D (D - 1))), m_d the mean of document d.
- *  - 2 to 19: a resample draws documents with replacement, then as many segments as the drawn document has from its segments.
- *  - one: its segments are drawn with replacement, which speaks for that document only. A single segment has no standard error: NaN.
- * Each segment keeps the weight that it has in the mean, weights scaled to sum 1. Beyond 1,000 segments neighbours of a document are joined, so that there
- * are about 1,000 blocks, each document having one at least.
+ *  - 2 to 19: a resample draws documents with replacement, then as many segments as the drawn
+ *    document has from its segments.
+ *  - one: its segments are drawn with replacement, which speaks for that document only. A
+ *    single segment has no standard error: NaN.
+ * Each segment keeps the weight that it has in the mean, weights scaled to sum 1. Beyond 1,000
+ * segments neighbours of a document are joined, so that there are about 1,000 blocks, each
+ * document having one at least.
  *
  * The bootstrap replicate is linear in the blocks, w_r . Z, so the variance over the resamples is exactly Z' C Z with C the sample covariance [B, B] of the
  * weight vectors. C depends on the plan alone and is formed once for all layers, heads and coefficients; resampling each column anew costs 1000/B times as much. */

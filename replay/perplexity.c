@@ -297,7 +297,7 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
 static void gather_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks, double *nll,
                          double *delta, double *counts) {
     for (int64_t d = 0; d < run->corpus->document_count; d++) {
-        const bool whole = units->kind == FKV_SE_DOCUMENTS || units->kind == FKV_SE_NONE;
+        const bool whole = !fkv_units_are_blocks(units);
         const struct fkv_sums *sums = whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
         for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
             int64_t unit = fkv_unit_at(units, d, b);

@@ -20,8 +20,8 @@ struct fkv_perplexity {
     double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no compression) */
 };
 
-/* What standard errors of such a run rest on, by bootstrap.h: documents and blocks of 256 scored tokens
- * in their order. */
+/* What standard errors of such a run rest on, by bootstrap.h: documents and blocks of 256 scored
+ * tokens in their order. */
 enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
 /* Documents of which the plan scores something. */
 int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan);

@@ -1,11 +1,13 @@
-/* Sums per unit, then statistics by bootstrap.h, blocks being 256 scored tokens in a row within a window; all
- * are paired with the untouched run token by token. p values are corrected (Benjamini and Hochberg) among the
- * layers, or among the heads, of one change: those are the tables that people search for the largest entry.
+/* Sums per unit, then statistics by bootstrap.h, blocks being 256 scored tokens in a row within a
+ * window; all are paired with the untouched run token by token. p values are corrected (Benjamini
+ * and Hochberg) among the layers, or among the heads, of one change: those are the tables that
+ * people search for the largest entry.
  *
- * A mean KL is never below zero, so "KL = 0" is no hypothesis that any change could meet. What is tested is
- * KL minus the KL of the untouched run repeated in blocks of another size, which is rounding alone: p is
- * one-sided, of a change that does more than rounding does. An empty change has a KL of exactly 0, below
- * the repeated run's, and two-sided that would count as a difference. */
+ * A mean KL is never below zero, so "KL = 0" is no hypothesis that any change could meet. What is
+ * tested is KL minus the KL of the untouched run repeated in blocks of another size, which is
+ * rounding alone: p is one-sided, of a change that does more than rounding does. An empty change
+ * has a KL of exactly 0, below the repeated run's, and two-sided that would count as a
+ * difference. */
 #include "replay/probe_report.h"
 
 #include <math.h>
@@ -19,7 +21,7 @@ struct units {
     struct fkv_units drawn;
     int64_t *first;                               /* [windows] unit of the window's first block */
     double *delta, *kl, *excess, *tokens, *means; /* [count]: sums of a change (excess: KL above the floor); scratch */
-    bool blocks, has_floor;
+    bool has_floor;
 };
 
 static int32_t blocks_of(const struct fkv_probe *p) {
@@ -51,7 +53,6 @@ static int units_make(const struct fkv_probe *p, struct units *u, struct fkv_err
         if (begins_document(p, w)) document++, block = 0;
         u->first[w] = fkv_unit_at(&u->drawn, document, block);
     }
-    u->blocks = u->drawn.kind == FKV_SE_BLOCKS || u->drawn.kind == FKV_SE_DOCUMENTS_AND_BLOCKS;
     free(blocks);
     size_t count = (size_t)u->drawn.count;
     if (!status && !(u->delta = malloc(5 * count * sizeof *u->delta)))
@@ -70,7 +71,7 @@ static void sum_change(const struct fkv_probe *p, int32_t change, struct units *
         const struct fkv_probe_window *window = &p->windows[w];
         size_t at = (size_t)change * (size_t)p->score;
         for (int32_t i = 0; i < p->score; i++) {
-            int64_t unit = u->first[w] + (u->blocks ? i / FKV_BOOTSTRAP_BLOCK : 0);
+            int64_t unit = u->first[w] + (fkv_units_are_blocks(&u->drawn) ? i / FKV_BOOTSTRAP_BLOCK : 0);
             double kl = window->kl[at + (size_t)i];
             u->delta[unit] += (double)window->nll[at + (size_t)i] - window->untouched_nll[i];
             u->kl[unit] += kl;

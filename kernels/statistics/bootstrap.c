@@ -1,5 +1,6 @@
-/* Owns the draws of the bootstrap and what is formed from them; see bootstrap.h. Resampled means, not
- * sums, are collected by Welford's update, so that a small spread around a large mean keeps its digits. */
+/* Owns the draws of the bootstrap and what is formed from them; see bootstrap.h. Resampled means,
+ * not sums, are collected by Welford's update, so that a small spread around a large mean keeps
+ * its digits. */
 #include "kernels/statistics/bootstrap.h"
 
 #include <math.h>
@@ -46,13 +47,12 @@ int fkv_units_make(const int64_t *blocks, int64_t documents, bool overlap, struc
     units->first = calloc((size_t)(units->groups + 1 + documents), sizeof *units->first);
     if (!units->first) return fkv_fail(err, "out of memory for the units of %lld documents", (long long)documents);
     units->unit = units->first + units->groups + 1;
-    const bool by_blocks = units->kind == FKV_SE_BLOCKS || units->kind == FKV_SE_DOCUMENTS_AND_BLOCKS;
     int64_t group = 0;
     for (int64_t d = 0; d < documents; d++) {
         units->unit[d] = units->count;
         if (!blocks[d]) continue;
         if (units->groups > 1) units->first[group++] = units->count;
-        units->count += by_blocks ? blocks[d] : 1;
+        units->count += fkv_units_are_blocks(units) ? blocks[d] : 1;
     }
     units->first[units->groups] = units->count;
     return FKV_OK;
@@ -72,7 +72,8 @@ struct draw {
 
 static struct draw start_draw(const struct fkv_units *u) { return (struct draw){.groups = u->groups}; }
 
-/* The next unit, or -1 at the end of the resample. A group is drawn only where there is a choice. */
+/* The next unit, or -1 at the end of the resample. A group is drawn only where there is a
+ * choice. */
 static int64_t next_unit(const struct fkv_units *u, struct fkv_random *random, struct draw *d) {
     if (!d->left) {
         if (!d->groups) return -1;

@@ -1,6 +1,6 @@
 /* The one generator of the toolkit: splitmix64 (Steele, Lea, Flood 2014). Chosen because a reader
- * can repeat it in three lines of any language (tests/e2e/check_protocols.py does, to the last draw)
- * and because bootstrap, permutations and sampling need no more. */
+ * can repeat it in three lines of any language (tests/e2e/check_protocols.py does, to the last
+ * draw) and because bootstrap, permutations and sampling need no more. */
 #ifndef FKV_STATISTICS_RANDOM_H
 #define FKV_STATISTICS_RANDOM_H
 

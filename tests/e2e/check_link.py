@@ -250,7 +250,7 @@ def check_few_texts(checks, tools, args, work):
     for i, size in enumerate((2500, 3600, 1500)):
         files += ["--text", at(f"part{i}.txt")]
         with open(files[-1], "w", encoding="utf-8") as f:
-            f.write(content[30000 * i:30000 * i + size])
+            f.write(content[9000 * i:9000 * i + size])
     model = ["--model", args.model, *files, "--quiet"]
     run(capture, *model, "--out", at("few"), "--dtype", "f32")
     run(replay, "ppl", *model, "--policy", "freqkv", "--window", WINDOW, "--sweep", "gamma=0.25:0.75:0.25", "--baseline", "full", "--out", at("fewruns"))

@@ -269,7 +269,7 @@ def check_few_documents(tool, folder, text):
     """Three texts of one window and of two, each of a whole block and a rest: intervals by documents and blocks within them, p over documents."""
     with tempfile.TemporaryDirectory() as work, open(text, encoding="utf-8") as f:
         content, path, files = f.read(), os.path.join(work, "probe.h5"), []
-        for i, (start, size) in enumerate(((0, 3000), (20000, 6000), (60000, 6000))):
+        for i, (start, size) in enumerate(((0, 1500), (6000, 3000), (15000, 3000))):
             files += ["--text", os.path.join(work, f"{i}.txt")]
             with open(files[-1], "w", encoding="utf-8") as part:
                 part.write(content[start : start + size])

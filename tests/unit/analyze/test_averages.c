@@ -91,7 +91,8 @@ static void bootstrap_error_of_one_document_is_the_analytic_one(void **state) {
     fkv_segment_plan_free(&plan);
 }
 
-/* The variance that the two-stage bootstrap tends to: 1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d); its own relative spread is 2.2% of the deviation. */
+/* The variance that the two-stage bootstrap tends to: 1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d);
+ * its own relative spread is 2.2% of the deviation. */
 static void error_of_a_few_documents_is_that_of_documents_and_segments(void **state) {
     (void)state;
     enum { COLUMNS = 200, DOCUMENTS = 6 };

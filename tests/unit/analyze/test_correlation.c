@@ -171,7 +171,8 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
     fkv_units_free(&units);
 }
 
-/* Two texts that rank the points in opposite ways: over texts everything is possible, over blocks of them nothing of it is seen. */
+/* Two texts that rank the points in opposite ways: over texts everything is possible, over blocks
+ * of them nothing of it is seen. */
 static void intervals_over_texts_see_how_few_texts_differ(void **state) {
     (void)state;
     enum { N = 12, BLOCKS = 20 };

@@ -230,7 +230,8 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
     fkv_probe_free(&p);
 }
 
-/* KL is tested against that of the repeated run: without one there is no p, and what does no more than it has no small one. */
+/* KL is tested against that of the repeated run: without one there is no p, and what does no more
+ * than it has no small one. */
 static void a_change_that_is_no_change_has_no_small_p(void **state) {
     (void)state;
     char path[300];

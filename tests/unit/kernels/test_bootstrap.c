@@ -1,4 +1,5 @@
-/* The bootstrap over documents and blocks: what it draws, and how far its intervals and p values can be trusted. */
+/* The bootstrap over documents and blocks: what it draws, and how far its intervals and p values
+ * can be trusted. */
 #include "tests/unit/support.h"
 
 #include "kernels/base/significance.h"
@@ -87,7 +88,8 @@ static void a_resample_draws_whole_documents(void **state) {
     fkv_units_free(&u);
 }
 
-/* tests/e2e/check_protocols.py: bootstrap_se([[1.5, 10], [3.25, 0.75]], [[1, 4], [2, 1]]) and over one document of the four. */
+/* tests/e2e/check_protocols.py: bootstrap_se([[1.5, 10], [3.25, 0.75]], [[1, 4], [2, 1]]) and
+ * over one document of the four. */
 static void the_standard_error_is_what_plain_python_computes(void **state) {
     (void)state;
     const int64_t two[] = {2, 2}, one[] = {4};
@@ -127,7 +129,8 @@ static void se_of_two_documents_that_differ_exceeds_that_of_their_blocks(void **
     enum { BLOCKS = 30 };
     const int64_t two[] = {BLOCKS, BLOCKS}, one[] = {2 * BLOCKS};
     double sums[2 * BLOCKS], counts[2 * BLOCKS];
-    for (int i = 0; i < 2 * BLOCKS; i++) counts[i] = 256, sums[i] = 256 * (3 + (i < BLOCKS ? -1 : 1) + 0.1 * test_normal());
+    for (int i = 0; i < 2 * BLOCKS; i++)
+        counts[i] = 256, sums[i] = 256 * (3 + (i < BLOCKS ? -1 : 1) + 0.1 * test_normal());
     struct fkv_units documents = units_of(2, two), blocks = units_of(1, one);
     double by_documents = se_of(&documents, sums, counts), by_blocks = se_of(&blocks, sums, counts);
     /* Two draws of -1 or 1 have a mean of deviation 1 / sqrt(2); 60 draws one of 1 / sqrt(60). */
@@ -153,7 +156,8 @@ static void a_mean_without_spread_has_no_error_and_a_single_unit_no_interval(voi
     fkv_units_free(&u);
 }
 
-/* 2,000 documents of one block. 1,000 resamples know a standard error to 2.2 %, 2,000 draws the deviation to 1.6 %. */
+/* 2,000 documents of one block. 1,000 resamples know a standard error to 2.2 %, 2,000 draws the
+ * deviation to 1.6 %. */
 static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) {
     (void)state;
     enum { UNITS = 2000 };
@@ -214,8 +218,9 @@ static void fill(int documents, int blocks, double between, double *sums, double
     }
 }
 
-/* Fixed seed: what is tested is the method, not luck. Of intervals over 8 documents that differ as their blocks do, some 89% hold the truth; of those over their
- * blocks alone some 60%. p over documents is below 0.05 in 5% of tests. */
+/* Fixed seed: what is tested is the method, not luck. Of intervals over 8 documents that differ
+ * as their blocks do, some 89% hold the truth; of those over their blocks alone some 60%. p over
+ * documents is below 0.05 in 5% of tests. */
 static void intervals_and_tests_hold_what_they_say_where_documents_differ(void **state) {
     (void)state;
     enum { TRIALS = 400, DOCUMENTS = 8, BLOCKS = 8 };

@@ -91,7 +91,8 @@ static void numbers_that_do_not_exist_are_null(void **state) {
     result.seconds = 0;
     plan.scored = 10;
     json_t *o = fkv_experiment_json(&experiment);
-    const char *keys[] = {"window", "sinks", "gamma", "perplexity_se", "se_unit", "prefill_tokens_per_s", "compression_share"};
+    const char *keys[] = {"window",           "sinks", "gamma", "perplexity_se", "se_unit", "prefill_tokens_per_s",
+                          "compression_share"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_json_null(o, keys[i]);
     assert_json_null(json_object_get(o, "baseline"), "delta_nll_se");
     assert_json_null(json_array_get(json_object_get(o, "per_document"), 1), "mean_nll");

@@ -111,7 +111,8 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     done(&r);
 }
 
-/* What is said of the error is what was done: two documents that differ have an error of the order of their difference. */
+/* What is said of the error is what was done: two documents that differ have an error of the
+ * order of their difference. */
 static void the_error_of_a_few_documents_sees_how_they_differ(void **state) {
     (void)state;
     test_seed();

@@ -311,10 +311,12 @@ static void changes_touch_what_they_name_and_nothing_else(void **state) {
 
 enum { MADE_WINDOWS = 6, MADE_SCORE = 400, MADE_PREFIX = 30 };
 
-/* `documents` texts of MADE_WINDOWS windows in all. Rounding makes every repeated run's KL and nll differ; change 0 is empty, change 1 does no more than the repeated run
- * does, change 2 costs `damage` and as much in KL. */
+/* `documents` texts of MADE_WINDOWS windows in all. Rounding makes every repeated run's KL and
+ * nll differ; change 0 is empty, change 1 does no more than the repeated run does, change 2 costs
+ * `damage` and as much in KL. */
 static struct fkv_probe made_probe(int documents, double damage, struct fkv_edit edits[3]) {
-    struct fkv_probe p = {.layers = 1, .kv_heads = 3, .head_dim = 4, .prefix = MADE_PREFIX, .score = MADE_SCORE, .change_count = 3};
+    struct fkv_probe p = {
+        .layers = 1, .kv_heads = 3, .head_dim = 4, .prefix = MADE_PREFIX, .score = MADE_SCORE, .change_count = 3};
     p.changes = calloc(3, sizeof *p.changes);
     for (int c = 0; c < 3; c++) {
         p.changes[c] = (struct fkv_probe_change){.layer = 0, .kv_head = c, .states = FKV_PROBE_KEY};
