@@ -76,7 +76,9 @@ static const char doc[] =
     "y' G y, what the output projection W_O lets through: G the mean of W' W over the query heads that share the head, W their columns of W_O), attention (error of the attention output, "
     "keys and values low-passed together) and attention_projected (the same after W_O). What the capture does not hold is said, and left out: queries, /output_gram. Token by token: who is high-frequency.\n"
     "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
-    "`behind` how far Spearman's lies behind the best predictor's.\n"
+    "`behind` how far Spearman's lies behind the best predictor's. Over texts: documents where there are 20 or more; with 2 to 19 documents and, within each that is drawn, its blocks (256 "
+    "scored tokens, or a segment); with one its blocks, which speaks for that document only. Few documents say little about others. p and q as freqkv-replay probe forms them: of KL, whether "
+    "it lies above that of the untouched run repeated in another block size (none where the probe does not hold that run per token).\n"
     "Segments have as many tokens as the runs compress (window - sinks - recent), and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
     "\v"
     "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
@@ -88,9 +90,9 @@ static const char doc[] =
     "      --filter 0:0.5 --states key,value --per-head --out heads.h5\n"
     "  freqkv-analyze link --capture my-capture --runs runs/*.h5 \\\n"
     "      --probes heads.h5 --out link\n\n"
-    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: {segment_length, points: [{run, gamma, retained_key, retained_value, "
+    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: {segment_length, se_unit, points: [{run, gamma, retained_key, retained_value, "
     "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
-    "prefix_segment_length, heads: [{change, states, damage, depth, heads, links: [the same]}], classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
+    "prefix_segment_length, heads: [{change, states, damage, depth, heads, se_unit, links: [the same]}], classes_se_unit, classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
     "residual_value_no_dc}]. What does not exist is null. With --dry-run: capture, segments, tokens, memory_bytes (the most at a time), memory_available, seconds (without attention).";
 
 static const struct argp_child children[] = {

@@ -1,12 +1,10 @@
-/* Owns correlations, their bootstrap, and the correction for multiplicity (correlation.h). */
+/* Owns correlations and their bootstrap (correlation.h). */
 #include "analyze/correlation.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "analyze/statistics.h"
 
 double fkv_pearson(int32_t n, const double *x, const double *y) {
     double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
@@ -41,30 +39,6 @@ double fkv_partial_correlation(double xy, double xz, double yz) {
     return rest > 1e-12 ? fmax(-1, fmin(1, (xy - xz * yz) / sqrt(rest))) : NAN;
 }
 
-/* ---- percentiles ---- */
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* The interval of `values` [count, step apart], those that are NaN left out; more than half of them must be there. */
-static struct fkv_interval percentiles(double estimate, int count, const double *values, size_t step, double *room) {
-    struct fkv_interval interval = {estimate, NAN, NAN};
-    int kept = 0;
-    for (int i = 0; i < count; i++)
-        if (isfinite(values[(size_t)i * step])) room[kept++] = values[(size_t)i * step];
-    if (2 * kept <= count || !isfinite(estimate)) return interval;
-    qsort(room, (size_t)kept, sizeof *room, ascending);
-    double at[2] = {0.025 * (kept - 1), 0.975 * (kept - 1)}, ends[2];
-    for (int e = 0; e < 2; e++) {
-        int below = (int)at[e], above = below + 1 < kept ? below + 1 : below;
-        ends[e] = room[below] + (at[e] - below) * (room[above] - room[below]);
-    }
-    interval.low = ends[0], interval.high = ends[1];
-    return interval;
-}
-
 /* ---- correlations of all predictors ---- */
 
 enum { SPEARMAN, PEARSON, PARTIAL, MEASURES };
@@ -72,7 +46,8 @@ enum { SPEARMAN, PEARSON, PARTIAL, MEASURES };
 struct room {
     double *x, *y, *z;                /* [points] a resample */
     double *rank_x, *rank_y, *rank_z; /* [points] */
-    int32_t *order, *drawn;           /* [points]; [max(points, units)] */
+    int32_t *order, *drawn;           /* [points] each */
+    double *times;                    /* [units] of a resample of units */
     double *replicate;                /* [resamples, predictors, MEASURES] */
     double *sorted, *difference;      /* [resamples] */
 };
@@ -80,22 +55,23 @@ struct room {
 static void room_free(struct room *r) {
     free(r->x);
     free(r->order);
-    free(r->drawn);
+    free(r->times);
     free(r->replicate);
 }
 
 static int room_make(const struct fkv_correlation_task *t, struct room *r, struct fkv_error *err) {
     size_t n = (size_t)t->points, resamples = FKV_BOOTSTRAP_RESAMPLES;
     *r = (struct room){.x = malloc((6 * n + 2 * resamples) * sizeof(double)),
-                       .order = malloc((n + 1) * sizeof(int32_t))};
-    r->drawn = malloc((n + (size_t)t->units + 1) * sizeof(int32_t));
+                       .order = malloc((2 * n + 1) * sizeof(int32_t)),
+                       .times = malloc((size_t)t->units->count * sizeof(double))};
     r->replicate = malloc(resamples * (size_t)t->predictors * MEASURES * sizeof(double));
-    if (!r->x || !r->order || !r->drawn || !r->replicate) {
+    if (!r->x || !r->order || !r->times || !r->replicate) {
         room_free(r);
         return fkv_fail(err, "out of memory for correlations of %d points", t->points);
     }
     r->y = r->x + n, r->z = r->y + n, r->rank_x = r->z + n, r->rank_y = r->rank_x + n, r->rank_z = r->rank_y + n;
     r->sorted = r->rank_z + n, r->difference = r->sorted + resamples;
+    r->drawn = r->order + n;
     return FKV_OK;
 }
 
@@ -123,23 +99,24 @@ static void measure(const struct fkv_correlation_task *t, struct room *r, const 
     }
 }
 
-/* y [points] from the units drawn (NULL: all). */
-static void mean_over_units(const struct fkv_correlation_task *t, const int32_t *drawn, double *y) {
+/* y [points], each unit counted `times` [units] (NULL: once). */
+static void mean_over_units(const struct fkv_correlation_task *t, const double *times, double *y) {
+    const int64_t units = t->units->count;
     double count = 0;
-    for (int32_t u = 0; u < t->units; u++) count += t->counts[drawn ? drawn[u] : u];
+    for (int64_t u = 0; u < units; u++) count += (times ? times[u] : 1) * t->counts[u];
     for (int32_t i = 0; i < t->points; i++) {
-        const double *sums = t->sums + (int64_t)i * t->units;
+        const double *sums = t->sums + (int64_t)i * units;
         double sum = 0;
-        for (int32_t u = 0; u < t->units; u++) sum += sums[drawn ? drawn[u] : u];
+        for (int64_t u = 0; u < units; u++) sum += (times ? times[u] : 1) * sums[u];
         y[i] = sum / count;
     }
 }
 
 static void resample_points(const struct fkv_correlation_task *t, struct room *r, const double *y) {
-    uint64_t state = 0;
+    struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
         for (int32_t i = 0; i < t->points; i++) {
-            r->drawn[i] = fkv_draw_below(&state, t->points);
+            r->drawn[i] = (int32_t)fkv_random_below(&random, (uint64_t)t->points);
             r->y[i] = y[r->drawn[i]];
         }
         measure(t, r, r->drawn, r->replicate + (size_t)s * (size_t)t->predictors * MEASURES);
@@ -147,18 +124,18 @@ static void resample_points(const struct fkv_correlation_task *t, struct room *r
 }
 
 static void resample_units(const struct fkv_correlation_task *t, struct room *r, const int32_t *all) {
-    uint64_t state = 0;
+    struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
-        for (int32_t u = 0; u < t->units; u++) r->drawn[u] = fkv_draw_below(&state, t->units);
-        mean_over_units(t, r->drawn, r->y);
+        fkv_resample(t->units, &random, r->times);
+        mean_over_units(t, r->times, r->y);
         measure(t, r, all, r->replicate + (size_t)s * (size_t)t->predictors * MEASURES);
     }
 }
 
 static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct room *r, int32_t predictor,
                                        int measure, double estimate) {
-    return percentiles(estimate, FKV_BOOTSTRAP_RESAMPLES, r->replicate + predictor * MEASURES + measure,
-                       (size_t)t->predictors * MEASURES, r->sorted);
+    return fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES, r->replicate + predictor * MEASURES + measure,
+                                   (size_t)t->predictors * MEASURES, r->sorted);
 }
 
 static void rank_predictors(const struct fkv_correlation_task *t, struct room *r, struct fkv_correlation *out) {
@@ -180,7 +157,7 @@ static void rank_predictors(const struct fkv_correlation_task *t, struct room *r
             r->difference[s] = sign * (row[best * MEASURES] - row[p * MEASURES]);
         }
         double estimate = sign * (out[best].spearman.estimate - out[p].spearman.estimate);
-        out[p].behind = percentiles(estimate, FKV_BOOTSTRAP_RESAMPLES, r->difference, 1, r->sorted);
+        out[p].behind = fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES, r->difference, 1, r->sorted);
     }
 }
 
@@ -190,6 +167,7 @@ int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *
     double *y = malloc(((size_t)t->points + (size_t)t->predictors * MEASURES) * sizeof *y);
     int32_t *all = malloc(((size_t)t->points + 1) * sizeof *all);
     int status = y && all ? FKV_OK : fkv_fail(err, "out of memory for correlations of %d points", t->points);
+    const bool over_texts = t->units->kind != FKV_SE_NONE;
     memset(out, 0, (size_t)t->predictors * sizeof *out);
     if (!status) {
         double *found = y + t->points;
@@ -204,10 +182,10 @@ int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *
             out[p].partial = interval_of(t, &r, p, PARTIAL, found[p * MEASURES + PARTIAL]);
         }
         rank_predictors(t, &r, out);
-        if (t->units > 1) resample_units(t, &r, all);
+        if (over_texts) resample_units(t, &r, all);
         for (int32_t p = 0; p < t->predictors; p++) {
-            double spearman = t->units > 1 ? found[p * MEASURES + SPEARMAN] : NAN;
-            double pearson = t->units > 1 ? found[p * MEASURES + PEARSON] : NAN;
+            double spearman = over_texts ? found[p * MEASURES + SPEARMAN] : NAN;
+            double pearson = over_texts ? found[p * MEASURES + PEARSON] : NAN;
             out[p].spearman_units = interval_of(t, &r, p, SPEARMAN, spearman);
             out[p].pearson_units = interval_of(t, &r, p, PEARSON, pearson);
         }
@@ -216,31 +194,4 @@ int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *
     free(all);
     room_free(&r);
     return status;
-}
-
-/* ---- means and multiplicity ---- */
-
-struct fkv_interval fkv_ratio_interval(int32_t units, const double *sums, const double *counts, double *se) {
-    double replicate[FKV_BOOTSTRAP_RESAMPLES], sorted[FKV_BOOTSTRAP_RESAMPLES], sum = 0, count = 0;
-    uint64_t state = 0;
-    for (int32_t u = 0; u < units; u++) sum += sums[u], count += counts[u];
-    struct fkv_interval interval = {count > 0 ? sum / count : NAN, NAN, NAN};
-    if (se) *se = NAN;
-    if (units < 2 || !isfinite(interval.estimate)) return interval;
-    double mean = 0, squares = 0;
-    int kept = 0;
-    for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
-        double drawn_sum = 0, drawn_count = 0;
-        for (int32_t u = 0; u < units; u++) {
-            int32_t drawn = fkv_draw_below(&state, units);
-            drawn_sum += sums[drawn], drawn_count += counts[drawn];
-        }
-        replicate[s] = drawn_count > 0 ? drawn_sum / drawn_count : NAN;
-        if (!isfinite(replicate[s])) continue;
-        double deviation = replicate[s] - mean;
-        mean += deviation / ++kept;
-        squares += deviation * (replicate[s] - mean);
-    }
-    if (se && kept > 1) *se = sqrt(squares / (kept - 1));
-    return percentiles(interval.estimate, FKV_BOOTSTRAP_RESAMPLES, replicate, 1, sorted);
 }

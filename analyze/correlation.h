@@ -6,8 +6,10 @@
  *
  * Intervals are percentile intervals (2.5% to 97.5%) of 1,000 resamples with replacement (Efron 1979), seed 0, formed in two ways that answer two questions:
  *  - over points: would other heads of such a model show it?
- *  - over units: y is a mean over units (documents or blocks of tokens, statistics of definitions.md); would other texts show it? Resampling adds noise to y a second time, which
- *    pulls correlations towards 0, so that these intervals lie low rather than high.
+ *  - over units: y is a mean over units (documents, blocks within them, by
+ *    kernels/statistics/bootstrap.h); would other texts show it? Resampling adds noise to y a
+ *    second time, which pulls correlations towards 0, so that these intervals lie low rather than
+ *    high.
  * The same draws serve every predictor, so differences between predictors are paired. A resample without variation has no correlation and is left out. */
 #ifndef FKV_ANALYZE_CORRELATION_H
 #define FKV_ANALYZE_CORRELATION_H
@@ -15,11 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/base/error.h"
-
-struct fkv_interval {
-    double estimate, low, high; /* NaN where it does not exist */
-};
+#include "kernels/statistics/bootstrap.h"
 
 /* x, y [n]. NaN below three points, and where one of them does not vary. */
 double fkv_pearson(int32_t n, const double *x, const double *y);
@@ -32,7 +30,7 @@ struct fkv_correlation_task {
     bool falling;    /* a good predictor's correlation is -1, not 1 */
     const double *x; /* [predictors, points]; a predictor with a number that is not finite gets no correlations */
     const double *z; /* [points], what the partial correlation holds fixed, or NULL */
-    int32_t units;
+    const struct fkv_units *units;
     const double *sums;   /* [points, units]: y = sum of its sums / sum of counts */
     const double *counts; /* [units] */
 };
@@ -48,8 +46,5 @@ struct fkv_correlation {                            /* of one predictor */
 
 /* out [predictors] */
 int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out, struct fkv_error *err);
-
-/* Percentile interval of a ratio of sums, sum(sums) / sum(counts), over units; `sums`, `counts` [units]. No interval below two units. se may be NULL. */
-struct fkv_interval fkv_ratio_interval(int32_t units, const double *sums, const double *counts, double *se);
 
 #endif

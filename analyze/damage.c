@@ -5,40 +5,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/statistics.h"
 #include "analyze/token_classes.h"
 #include "kernels/base/significance.h"
-
-enum { BLOCK = 256 };
 
 const char *const fkv_damage_names[FKV_DAMAGES] = {"delta_nll", "kl"};
 
 /* ---- units ---- */
 
-static int make_units(const struct fkv_probe *p, struct fkv_units *u, struct fkv_error *err) {
-    int32_t blocks = (p->score + BLOCK - 1) / BLOCK, documents = 0;
-    *u = (struct fkv_units){.per_window = blocks};
-    u->of = malloc(((size_t)p->window_count * (size_t)blocks + 1) * sizeof *u->of);
-    int32_t *number = malloc(((size_t)p->window_count + 1) * sizeof *number);
-    if (!u->of || !number) {
-        free(number);
-        return fkv_fail(err, "out of memory for %lld windows", (long long)p->window_count);
-    }
-    for (int64_t w = 0; w < p->window_count; w++) {
+/* Windows of one document share its number, wherever they stand in the file. */
+static int make_units(struct fkv_damage *d, struct fkv_error *err) {
+    const struct fkv_probe *p = d->probe;
+    const int64_t windows = p->window_count, per_window = (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    int64_t *number = malloc((size_t)windows * sizeof *number), *blocks = calloc((size_t)windows, sizeof *blocks);
+    d->first = malloc((size_t)windows * sizeof *d->first);
+    int64_t documents = 0;
+    int status =
+        number && blocks && d->first ? FKV_OK : fkv_fail(err, "out of memory for %lld windows", (long long)windows);
+    for (int64_t w = 0; w < windows && !status; w++) {
         int64_t same = 0;
         while (p->windows[same].document != p->windows[w].document) same++;
         number[w] = same < w ? number[same] : documents++;
+        d->first[w] = blocks[number[w]]; /* for now its block within the document */
+        blocks[number[w]] += per_window;
     }
-    u->documents = documents >= FKV_DOCUMENTS_FOR_SE;
-    u->count = u->documents ? documents : (int32_t)p->window_count * blocks;
-    for (int64_t w = 0; w < p->window_count; w++)
-        for (int32_t b = 0; b < blocks; b++) u->of[w * blocks + b] = u->documents ? number[w] : (int32_t)w * blocks + b;
+    if (!status) status = fkv_units_make(blocks, documents, false, &d->units, err);
+    for (int64_t w = 0; w < windows && !status; w++) d->first[w] = fkv_unit_at(&d->units, number[w], d->first[w]);
     free(number);
-    return FKV_OK;
+    free(blocks);
+    return status;
 }
 
-static int32_t unit_of(const struct fkv_units *u, int64_t window, int32_t i) {
-    return u->of[window * u->per_window + i / BLOCK];
+static int64_t unit_of(const struct fkv_damage *d, int64_t window, int32_t i) {
+    return d->first[window] + (fkv_units_are_blocks(&d->units) ? i / FKV_BOOTSTRAP_BLOCK : 0);
 }
 
 /* ---- damage ---- */
@@ -47,13 +45,16 @@ static void add_up(struct fkv_damage *d) {
     const struct fkv_probe *p = d->probe;
     for (int64_t w = 0; w < p->window_count; w++) {
         const struct fkv_probe_window *window = &p->windows[w];
-        for (int32_t i = 0; i < p->score; i++) d->counts[unit_of(&d->units, w, i)] += 1;
+        for (int32_t i = 0; i < p->score; i++) {
+            d->counts[unit_of(d, w, i)] += 1;
+            if (d->floor) d->floor[unit_of(d, w, i)] += window->repeat_kl[i];
+        }
         for (int64_t c = 0; c < p->change_count; c++) {
             double *nll = d->sums[FKV_DAMAGE_NLL] + c * d->units.count;
             double *kl = d->sums[FKV_DAMAGE_KL] + c * d->units.count;
             for (int32_t i = 0; i < p->score; i++) {
                 int64_t at = c * p->score + i;
-                int32_t unit = unit_of(&d->units, w, i);
+                int64_t unit = unit_of(d, w, i);
                 nll[unit] += (double)window->nll[at] - window->untouched_nll[i];
                 kl[unit] += window->kl[at];
             }
@@ -89,15 +90,24 @@ static int32_t correct(struct fkv_damage *d, int measure, int32_t first, double 
     return end;
 }
 
+/* room [2 * units] */
+static double p_of(const struct fkv_damage *d, int measure, const double *sums, double *room) {
+    const int64_t units = d->units.count;
+    double *excess = room + units;
+    if (measure == FKV_DAMAGE_NLL) return fkv_t_test(room, fkv_independent_means(&d->units, sums, d->counts, room));
+    if (!d->floor) return NAN;
+    for (int64_t u = 0; u < units; u++) excess[u] = sums[u] - d->floor[u];
+    return fkv_t_test_above(room, fkv_independent_means(&d->units, excess, d->counts, room));
+}
+
 static void test_rows(struct fkv_damage *d, double *room, int32_t *order) {
     int32_t changes = d->probe->change_count;
     for (int m = 0; m < FKV_DAMAGES; m++) {
         for (int32_t c = 0; c < changes; c++) {
             const double *sums = d->sums[m] + (int64_t)c * d->units.count;
             struct fkv_damage_row *row = &d->row[c];
-            row->mean[m] = fkv_ratio_interval(d->units.count, sums, d->counts, &row->se[m]);
-            for (int32_t u = 0; u < d->units.count; u++) room[u] = sums[u] / d->counts[u];
-            row->p[m] = fkv_t_test(room, d->units.count), row->q[m] = NAN;
+            row->mean[m] = fkv_ratio_interval(&d->units, sums, d->counts, &row->se[m]);
+            row->p[m] = p_of(d, m, sums, room), row->q[m] = NAN;
         }
         for (int32_t c = 0; c < changes;) c = correct(d, m, c, room, room + changes, order);
     }
@@ -108,19 +118,20 @@ int fkv_damage_make(const struct fkv_probe *probe, struct fkv_damage *out, struc
     if (probe->window_count < 1 || probe->change_count < 1)
         return fkv_fail(err, "expected a probe of one change and one window or more, found %d and %lld",
                         probe->change_count, (long long)probe->window_count);
-    if (make_units(probe, &out->units, err)) {
+    if (make_units(out, err)) {
         fkv_damage_free(out);
         return FKV_FAILED;
     }
     size_t changes = (size_t)probe->change_count, units = (size_t)out->units.count;
     out->counts = calloc(units, sizeof(double));
     out->row = calloc(changes, sizeof *out->row);
+    const bool has_floor = fkv_probe_has_floor(probe);
+    if (has_floor) out->floor = calloc(units, sizeof(double));
     for (int m = 0; m < FKV_DAMAGES; m++) out->sums[m] = calloc(changes * units, sizeof(double));
-    double *room = malloc((2 * changes + units) * sizeof *room);
+    double *room = malloc(2 * (changes + units) * sizeof *room);
     int32_t *order = malloc(changes * sizeof *order);
-    int status = out->counts && out->row && out->sums[0] && out->sums[1] && room && order
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %zu changes", changes);
+    bool whole = out->counts && out->row && out->sums[0] && out->sums[1] && (out->floor || !has_floor);
+    int status = whole && room && order ? FKV_OK : fkv_fail(err, "out of memory for %zu changes", changes);
     if (!status) add_up(out);
     if (!status) status = check_numbers(out, err);
     if (!status) test_rows(out, room, order);
@@ -131,8 +142,10 @@ int fkv_damage_make(const struct fkv_probe *probe, struct fkv_damage *out, struc
 }
 
 void fkv_damage_free(struct fkv_damage *d) {
-    free(d->units.of);
+    fkv_units_free(&d->units);
+    free(d->first);
     free(d->counts);
+    free(d->floor);
     for (int m = 0; m < FKV_DAMAGES; m++) free(d->sums[m]);
     free(d->row);
     memset(d, 0, sizeof *d);
@@ -149,11 +162,11 @@ struct fkv_interval fkv_damage_of_class(const struct fkv_damage *d, int32_t chan
         const float *nll = window->nll + (int64_t)change * p->score;
         for (int32_t i = 0; i < p->score; i++) { /* element i is about token P + 1 + i */
             if (c && !(window->token_class && fkv_class_has(window->token_class[p->prefix + 1 + i], c))) continue;
-            int32_t unit = unit_of(&d->units, w, i);
+            int64_t unit = unit_of(d, w, i);
             sums[unit] += (double)nll[i] - window->untouched_nll[i];
             counts[unit] += 1;
             ++*tokens;
         }
     }
-    return fkv_ratio_interval(d->units.count, sums, counts, se);
+    return fkv_ratio_interval(&d->units, sums, counts, se);
 }

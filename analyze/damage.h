@@ -1,25 +1,19 @@
 /* What the changes of a probe did (definitions.md, "Probe"): nll with the change minus nll untouched, and KL, paired per token, over windows, by class of token.
  *
- * Intervals: bootstrap over documents, or over blocks of 256 tokens of a window where documents are fewer than 20. p-values: Student's t over the
- * means of units, two-sided; q: corrected (Benjamini-Hochberg) among the heads, or among the layers, of one change. The same as freqkv-replay probe reports. */
+ * Intervals and units: kernels/statistics/bootstrap.h, blocks being 256 scored tokens in a row
+ * within a window. p of delta nll: two-sided t of what is independent. p of KL: one-sided, of KL
+ * minus the KL of the untouched run repeated in blocks of another size, paired per token, since a
+ * mean KL is never below zero and rounding alone makes one; NaN where the file has no KL of that
+ * run per token. q: corrected (Benjamini-Hochberg) among the heads, or among the layers, of one
+ * change. The same as freqkv-replay probe reports. */
 #ifndef FKV_ANALYZE_DAMAGE_H
 #define FKV_ANALYZE_DAMAGE_H
-
-#include <stdbool.h>
 
 #include "analyze/correlation.h"
 #include "capture/store/probe.h"
 
 enum fkv_damage_measure { FKV_DAMAGE_NLL, FKV_DAMAGE_KL, FKV_DAMAGES };
 extern const char *const fkv_damage_names[FKV_DAMAGES]; /* "delta_nll", "kl" */
-
-/* Which unit of the bootstrap each token belongs to. */
-struct fkv_units {
-    int32_t count;
-    bool documents; /* else blocks of 256 tokens */
-    int32_t *of;    /* [windows, blocks per window]; owned */
-    int32_t per_window;
-};
 
 struct fkv_damage_row {
     struct fkv_interval mean[FKV_DAMAGES];
@@ -30,8 +24,10 @@ struct fkv_damage_row {
 struct fkv_damage {
     const struct fkv_probe *probe;
     struct fkv_units units;
+    int64_t *first;             /* [windows] unit of the window's first block; owned */
     double *counts;             /* [units]; owned */
     double *sums[FKV_DAMAGES];  /* [changes, units]; owned */
+    double *floor;              /* [units] KL of the repeated run; owned, NULL where the file has none */
     struct fkv_damage_row *row; /* [changes]; owned */
 };
 

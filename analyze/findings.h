@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "capture/store/capture.h"
+#include "kernels/statistics/bootstrap.h"
 
 /* Power of one state. definitions.md, "Power": orthonormal DCT-II along the n tokens of a segment, squared, mean over
  * channels; then mean over segments within a document, then over documents. */
@@ -15,7 +16,8 @@ struct fkv_spectrum {
     int32_t *head_index;  /* [heads]; owned */
     int32_t documents, trained_context;
     int64_t segments, tokens_left_out;
-    const char *se_kind;      /* what power_se rests on: "documents", "bootstrap" or "segments" */
+    const char *se_kind;      /* how power_se is formed: "documents", "bootstrap" or "segments" (of sums) */
+    enum fkv_se_unit se_unit; /* what it rests on; a block is a segment */
     const char *null_kind;    /* "permute", "expected" (captures of sums) or "none" */
     double *power, *power_se; /* [layers, heads, n]; se NaN where it cannot be estimated; owned */
     double *null;             /* [layers, heads, n], or NULL when not asked for; owned */

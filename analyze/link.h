@@ -33,6 +33,8 @@ struct fkv_link_sweep {
     double *retained;           /* [FKV_RETAINED, points]; owned */
     struct fkv_interval *outcome[FKV_OUTCOMES]; /* [points] over tokens, each NULL where there is none; owned */
     bool outcome_there[FKV_OUTCOMES];
+    enum fkv_se_unit se_unit; /* of intervals over texts */
+    int64_t documents;
     struct fkv_correlation correlation[FKV_OUTCOMES][FKV_RETAINED];
 };
 /* Runs all checked; spectra of segments of n tokens. */

@@ -45,7 +45,8 @@ static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int
 /* One depth of a group: its points gathered and correlated. */
 static int correlate(const struct fkv_link_heads *h, struct fkv_link_group *g, const struct fkv_damage *d,
                      enum fkv_depth depth, double *room, struct fkv_error *err) {
-    int32_t units = d->units.count, points = 0;
+    int64_t units = d->units.count;
+    int32_t points = 0;
     double *x = room, *z = x + (int64_t)FKV_PREDICTORS * g->count, *sums = z + g->count;
     int32_t chosen = 0;
     for (int32_t i = 0; i < g->count; i++)
@@ -64,7 +65,7 @@ static int correlate(const struct fkv_link_heads *h, struct fkv_link_group *g, c
                                                   .predictors = FKV_PREDICTORS,
                                                   .x = x,
                                                   .z = z,
-                                                  .units = units,
+                                                  .units = &d->units,
                                                   .sums = sums,
                                                   .counts = d->counts};
         if (fkv_correlate(&task, g->correlation[measure][depth], err)) return FKV_FAILED;

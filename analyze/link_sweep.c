@@ -4,68 +4,61 @@
 #include <string.h>
 
 #include "analyze/link.h"
-#include "analyze/statistics.h"
 
-enum { BLOCK = 256 };
-
-/* ---- units of the bootstrap: documents where they are many, else blocks of 256 scored tokens of a document; windows that overlap have documents only, which they do not keep apart ---- */
+/* ---- sums per unit of the bootstrap ---- */
 
 struct sums {
-    int32_t units;
+    struct fkv_units units;
     double *counts;            /* [units]; owned */
     double *sum[FKV_OUTCOMES]; /* [points, units]; owned */
     bool there[FKV_OUTCOMES];
 };
 
-static int64_t scored_in(const struct fkv_run_columns *c) {
-    int64_t scored = 0;
-    for (int64_t t = 0; t < c->count; t++) scored += isfinite(c->nll[t]);
-    return scored;
-}
-
-static int32_t count_units(const struct fkv_run *run) {
-    int64_t units = 0;
-    if (run->joined) return 1;
-    if (run->documents >= FKV_DOCUMENTS_FOR_SE) return run->documents;
-    for (int32_t d = 0; d < run->column_sets; d++) units += (scored_in(&run->columns[d]) + BLOCK - 1) / BLOCK;
-    return (int32_t)units;
-}
-
 /* One run: sum [units] of each outcome; counts [units] of the first run. */
-static void add_up(const struct fkv_run *run, int32_t units, double *sum[FKV_OUTCOMES], double *counts) {
-    int64_t unit = 0;
+static void add_up(const struct fkv_run *run, const struct fkv_units *units, double *sum[FKV_OUTCOMES],
+                   double *counts) {
     for (int32_t d = 0; d < run->column_sets; d++) {
         const struct fkv_run_columns *c = &run->columns[d];
         int64_t seen = 0;
-        if (units == run->documents && !run->joined) unit = d;
         for (int64_t t = 0; t < c->count; t++) {
             if (!isfinite(c->nll[t])) continue;
-            int64_t at = run->joined || units == run->documents ? unit : unit + seen / BLOCK;
+            int64_t at = fkv_unit_at(units, d, seen++ / FKV_BOOTSTRAP_BLOCK);
             if (counts) counts[at] += 1;
             sum[FKV_OUTCOME_NLL][at] += c->nll[t];
             if (c->baseline_nll) sum[FKV_OUTCOME_DELTA][at] += (double)c->nll[t] - c->baseline_nll[t];
-            seen++;
         }
-        unit += (seen + BLOCK - 1) / BLOCK;
     }
 }
 
-static void sums_free(struct sums *s) { free(s->counts), free(s->sum[0]), free(s->sum[1]); }
+static void sums_free(struct sums *s) {
+    fkv_units_free(&s->units);
+    free(s->counts), free(s->sum[0]), free(s->sum[1]);
+}
+
+/* Scored in the same places? Else the units of the first run are not those of this one. */
+static int check_scored(const struct fkv_run *first, const struct fkv_run *run, struct fkv_error *err) {
+    for (int32_t d = 0; d < first->column_sets; d++) {
+        int64_t a = fkv_run_scored(&first->columns[d]), b = fkv_run_scored(&run->columns[d]);
+        if (a != b)
+            return fkv_fail(err, "%s and %s: expected the same tokens to be scored, found %lld and %lld of document %d",
+                            first->path, run->path, (long long)a, (long long)b, d);
+    }
+    return FKV_OK;
+}
 
 static int sums_make(const struct fkv_link_sweep *sweep, struct sums *s, struct fkv_error *err) {
-    *s = (struct sums){.units = count_units(sweep->run[0]), .there = {true, true}};
-    size_t units = (size_t)s->units, points = (size_t)sweep->points;
-    if (!s->units) return fkv_fail(err, "%s: expected scored tokens, found none", sweep->run[0]->path);
+    *s = (struct sums){.there = {true, true}};
+    if (fkv_run_units(sweep->run[0], &s->units, err)) return FKV_FAILED;
+    size_t units = (size_t)s->units.count, points = (size_t)sweep->points;
+    if (!units) return fkv_fail(err, "%s: expected scored tokens, found none", sweep->run[0]->path);
     s->counts = calloc(units, sizeof(double));
     for (int o = 0; o < FKV_OUTCOMES; o++) s->sum[o] = calloc(points * units, sizeof(double));
     if (!s->counts || !s->sum[0] || !s->sum[1]) return fkv_fail(err, "out of memory for %zu runs", points);
     for (size_t p = 0; p < points; p++) {
         const struct fkv_run *run = sweep->run[p];
         double *sum[FKV_OUTCOMES] = {s->sum[0] + p * units, s->sum[1] + p * units};
-        if (count_units(run) != s->units)
-            return fkv_fail(err, "%s and %s: expected the same tokens to be scored, found %d and %d blocks of them",
-                            sweep->run[0]->path, run->path, s->units, count_units(run));
-        add_up(run, s->units, sum, p ? NULL : s->counts);
+        if (check_scored(sweep->run[0], run, err)) return FKV_FAILED;
+        add_up(run, &s->units, sum, p ? NULL : s->counts);
         for (int32_t d = 0; d < run->column_sets; d++)
             s->there[FKV_OUTCOME_DELTA] = s->there[FKV_OUTCOME_DELTA] && run->columns[d].baseline_nll;
     }
@@ -126,20 +119,21 @@ int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct 
         qsort(out->run, points, sizeof *out->run, by_ratio);
         for (int32_t p = 0; p < count; p++) add_point(spectra, out, p);
         status = sums_make(out, &sums, err);
+        out->se_unit = sums.units.kind, out->documents = sums.units.documents;
     }
     for (int o = 0; !status && o < FKV_OUTCOMES; o++) {
         struct fkv_correlation_task task = {.points = count,
                                             .predictors = FKV_RETAINED,
                                             .falling = true,
                                             .x = out->retained,
-                                            .units = sums.units,
+                                            .units = &sums.units,
                                             .sums = sums.sum[o],
                                             .counts = sums.counts};
         out->outcome_there[o] = sums.there[o];
         if (!sums.there[o]) continue;
         for (int32_t p = 0; p < count; p++)
             out->outcome[o][p] =
-                fkv_ratio_interval(sums.units, sums.sum[o] + (int64_t)p * sums.units, sums.counts, NULL);
+                fkv_ratio_interval(&sums.units, sums.sum[o] + (int64_t)p * sums.units.count, sums.counts, NULL);
         status = fkv_correlate(&task, out->correlation[o], err);
     }
     sums_free(&sums);

@@ -130,7 +130,7 @@ static void class_row(FILE *f, const char *quantity, int c, int64_t tokens, stru
 
 static int write_damage_by_class(FILE *f, const struct fkv_damage *d, struct fkv_error *err) {
     double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
-    if (!room) return fkv_fail(err, "out of memory for %d units", d->units.count);
+    if (!room) return fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (change->layer >= 0 || change->kind == FKV_PROBE_NONE) continue;
@@ -177,6 +177,11 @@ static json_t *interval_json(struct fkv_interval x) {
     return json_pack("[o, o, o]", fkv_json_number(x.estimate), fkv_json_number(x.low), fkv_json_number(x.high));
 }
 
+static json_t *se_unit_json(enum fkv_se_unit unit) {
+    const char *name = fkv_se_unit_name(unit);
+    return name ? json_string(name) : json_null();
+}
+
 static json_t *correlation_json(const char *predictor, const struct fkv_correlation *c) {
     json_t *object =
         json_pack("{s:s, s:o}", "predictor", predictor, "place", c->place ? json_integer(c->place) : json_null());
@@ -202,10 +207,12 @@ static json_t *sweep_json(const struct fkv_link_sweep *s, int32_t segment_length
             json_object_set_new(link, "damage", json_string(fkv_outcome_names[o]));
             json_array_append_new(links, link);
         }
-    return json_pack("{s:i, s:o, s:o}", "segment_length", segment_length, "points", points, "links", links);
+    return json_pack("{s:i, s:o, s:o, s:o}", "segment_length", segment_length, "se_unit", se_unit_json(s->se_unit),
+                     "points", points, "links", links);
 }
 
-static json_t *heads_json(const struct fkv_link_heads *h) {
+static json_t *heads_json(const struct fkv_link *l) {
+    const struct fkv_link_heads *h = &l->heads;
     json_t *groups = json_array();
     for (int32_t i = 0; i < h->groups; i++)
         for (int m = 0; m < FKV_DAMAGES; m++)
@@ -216,9 +223,10 @@ static json_t *heads_json(const struct fkv_link_heads *h) {
                     json_array_append_new(links,
                                           correlation_json(fkv_predictor_names[p], &g->correlation[m][depth][p]));
                 json_array_append_new(groups,
-                                      json_pack("{s:s, s:s, s:s, s:s, s:i, s:o}", "change", g->label, "states",
+                                      json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o}", "change", g->label, "states",
                                                 state_names[g->states & 3], "damage", fkv_damage_names[m], "depth",
-                                                fkv_depth_names[depth], "heads", g->points[depth], "links", links));
+                                                fkv_depth_names[depth], "heads", g->points[depth], "se_unit",
+                                                se_unit_json(l->damage[g->probe].units.kind), "links", links));
             }
     return groups;
 }
@@ -245,7 +253,9 @@ static int print_json(const struct fkv_link *l, struct fkv_error *err) {
     json_object_set_new(object, "sweep", l->has_sweep ? sweep_json(&l->sweep, l->segment_length[0]) : json_null());
     json_object_set_new(object, "prefix_segment_length",
                         l->segment_length[1] ? json_integer(l->segment_length[1]) : json_null());
-    json_object_set_new(object, "heads", l->has_heads ? heads_json(&l->heads) : json_null());
+    json_object_set_new(object, "heads", l->has_heads ? heads_json(l) : json_null());
+    json_object_set_new(object, "classes_se_unit",
+                        l->has_residuals ? se_unit_json(l->residuals[0].se_unit) : json_null());
     json_object_set_new(object, "classes", l->has_residuals ? classes_json(l->residuals) : json_null());
     return fkv_json_print(object, err);
 }
@@ -259,6 +269,11 @@ static void print_interval(struct fkv_interval x) {
         printf("  %6.3f [%6.3f,%6.3f]", x.estimate, x.low, x.high);
     else
         printf("  %6.3f %-15s", x.estimate, "");
+}
+
+static void print_se_unit(enum fkv_se_unit unit, int64_t documents, const char *blocks) {
+    char words[FKV_SE_WORDS];
+    printf("  intervals over texts: 95%%, bootstrap %s\n", fkv_se_unit_words(unit, documents, blocks, words));
 }
 
 static void print_sweep(const struct fkv_link_sweep *s) {
@@ -276,6 +291,7 @@ static void print_sweep(const struct fkv_link_sweep *s) {
         else
             printf("          -\n");
     }
+    print_se_unit(s->se_unit, s->documents, "blocks of 256 scored tokens");
     for (int o = 0; o < FKV_OUTCOMES; o++) {
         if (!s->outcome_there[o]) continue;
         printf("  %-22s  %-24s%-24s%s\n", fkv_outcome_names[o], "Spearman [over runs]", "[over texts]", "Pearson");
@@ -311,6 +327,16 @@ static void print_group(const struct fkv_link_group *g, int measure) {
         }
 }
 
+/* What holds for all groups of a probe. */
+static void print_probe(const struct fkv_link *l, int32_t p) {
+    const struct fkv_damage *d = &l->damage[p];
+    printf("%s\n", l->probe_path[p]);
+    print_se_unit(d->units.kind, d->units.documents, "blocks of 256 scored tokens");
+    if (!d->floor)
+        printf(
+            "  no q of KL: the file holds no KL of the untouched run repeated (repeat_kl), and no other is a reference\n");
+}
+
 static void print_classes(const struct fkv_residuals r[2]) {
     printf("Residual of tokens, %d of %d coefficients kept (of the token's energy; of the segment's without DC)\n"
            "  %-17s%8s  %-24s%-24s%-24s%s\n",
@@ -323,11 +349,13 @@ static void print_classes(const struct fkv_residuals r[2]) {
         }
         putchar('\n');
     }
+    print_se_unit(r[0].se_unit, r[0].documents, "segments");
 }
 
 int fkv_link_print(const struct fkv_link *l, bool json, struct fkv_error *err) {
     if (json) return print_json(l, err);
     if (l->has_sweep) print_sweep(&l->sweep);
+    for (int32_t p = 0; l->has_heads && p < l->probes; p++) print_probe(l, p);
     for (int32_t i = 0; l->has_heads && i < l->heads.groups; i++)
         for (int m = 0; m < FKV_DAMAGES; m++) print_group(&l->heads.group[i], m);
     if (l->has_residuals) print_classes(l->residuals);

@@ -58,11 +58,11 @@ static int plot_sweep(const struct fkv_link *l, const char *folder, struct fkv_e
                            s->outcome[outcome][p]);
         }
     }
-    char note[FKV_PLOT_NOTE];
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     snprintf(
         note, sizeof note,
-        "Segments of %d tokens; energy: mean over heads at each head's own L. Whiskers: 95%% over texts. \u03c1: Spearman over the runs, 95%% by bootstrap over them.",
-        s->n);
+        "Segments of %d tokens; energy: mean over heads at each head's own L. Whiskers: 95%%, bootstrap %s. \u03c1: Spearman over the runs, 95%% by bootstrap over them.",
+        s->n, fkv_se_unit_words(s->se_unit, s->documents, "blocks of 256 scored tokens", words));
     const struct fkv_charts_page page = {
         folder, "link_retained", "Retained energy against loss, along a sweep", note, 7.2, 6, 2, NULL};
     return write(&c, &page, l, FKV_OK, err);
@@ -120,8 +120,9 @@ static int add_group(struct fkv_charts *c, const struct fkv_link *l, const struc
 /* One figure per group: every predictor that exists against KL (first row) and delta nll. */
 static int plot_group(const struct fkv_link *l, int32_t i, const char *folder, struct fkv_error *err) {
     const struct fkv_link_group *g = &l->heads.group[i];
+    const struct fkv_units *units = &l->damage[g->probe].units;
     struct fkv_charts c;
-    char name[64], title[160], note[FKV_PLOT_NOTE];
+    char name[64], title[160], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     int status = fkv_charts_open(&c, err), columns = 0;
     for (int measure = FKV_DAMAGES - 1; !status && measure >= 0; measure--)
         for (int p = 0; !status && p < FKV_PREDICTORS; p++) {
@@ -133,8 +134,9 @@ static int plot_group(const struct fkv_link *l, int32_t i, const char *folder, s
     snprintf(title, sizeof title, "Energy against damage, head by head: %s", g->label);
     snprintf(
         note, sizeof note,
-        "A point is a KV head, changed alone. Whiskers: 95%% over texts. \u03c1: Spearman over heads, 95%% by bootstrap over them. Line: the fit of ranks, at the values "
+        "A point is a KV head, changed alone. Whiskers: 95%%, bootstrap %s. \u03c1: Spearman over heads, 95%% by bootstrap over them. Line: the fit of ranks, at the values "
         "that have them.%s",
+        fkv_se_unit_words(units->kind, units->documents, "blocks of 256 scored tokens", words),
         g->states == 1   ? " Visible: to queries before RoPE."
         : g->states == 2 ? " Visible: after the output projection."
                          : "");
@@ -234,17 +236,19 @@ static int plot_classes(const struct fkv_link *l, const char *folder, struct fkv
     add_residuals(&c, l, false);
     add_residuals(&c, l, true);
     for (int32_t p = 0; !status && p < l->probes && c.panels == 2; p++) {
-        double *room = malloc(2 * (size_t)l->damage[p].units.count * sizeof *room);
-        status = room ? FKV_OK : fkv_fail(err, "out of memory for %d units", l->damage[p].units.count);
+        long long units = (long long)l->damage[p].units.count;
+        double *room = malloc(2 * (size_t)units * sizeof *room);
+        status = room ? FKV_OK : fkv_fail(err, "out of memory for %lld units", units);
         if (room) add_damages(&c, l, &l->damage[p], room);
         free(room);
     }
-    char note[FKV_PLOT_NOTE];
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     const struct fkv_residuals *r = &l->residuals[0];
     snprintf(
         note, sizeof note,
-        "\u2016x \u2212 x_{L}\u2016^{2} per token, mean over layers and heads; L = %d of n = %d coefficients. Whiskers: 95%% over segments or documents.%s",
-        r->retained, r->n, r->by_ids ? " The capture holds no classes: those that ids alone decide." : "");
+        "\u2016x \u2212 x_{L}\u2016^{2} per token, mean over layers and heads; L = %d of n = %d coefficients. Whiskers: 95%%, bootstrap %s.%s",
+        r->retained, r->n, fkv_se_unit_words(r->se_unit, r->documents, "segments", words),
+        r->by_ids ? " The capture holds no classes: those that ids alone decide." : "");
     const struct fkv_charts_page page = {
         folder, "link_residuals", "Who is high-frequency", note, c.panels > 2 ? 9.6 : 7.2, 3.6, c.panels, NULL};
     return write(&c, &page, l, status, err);

@@ -32,13 +32,12 @@ static void without_state(const char *label, char out[FKV_PROBE_LABEL]) {
 
 static void describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
     const struct fkv_probe *p = d->probe;
-    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], intervals[64];
-    const char *unit_words = d->units.documents ? "documents" : "blocks of tokens";
+    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], words[FKV_SE_WORDS], intervals[FKV_SE_WORDS + 32];
     snprintf(windows, sizeof windows, p->window_count == 1 ? "one window" : "each of %lld windows",
              (long long)p->window_count);
+    fkv_se_unit_words(d->units.kind, d->units.documents, "blocks of 256 scored tokens", words);
     snprintf(intervals, sizeof intervals,
-             d->units.count == 1 ? "one block of tokens gives no intervals" : "95%% intervals over %d %s",
-             d->units.count, unit_words);
+             d->units.kind == FKV_SE_NONE ? "one block of tokens gives no intervals" : "95%% intervals %s", words);
     snprintf(note, FKV_PLOT_NOTE,
              "%s Prefix %d (%d sinks), %d tokens scored in %s; %s. Noise floor: |\u0394 nll| %s, KL %s.", text,
              p->prefix, p->sinks, p->score, windows, intervals, fkv_plot_number(nll, p->noise_floor_nll, 2),
@@ -263,7 +262,8 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, s
     bool classes = true;
     double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
     for (int64_t w = 0; w < d->probe->window_count; w++) classes = classes && d->probe->windows[w].token_class;
-    int status = room ? fkv_charts_open(&c, err) : fkv_fail(err, "out of memory for %d units", d->units.count);
+    int status =
+        room ? fkv_charts_open(&c, err) : fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     if (status || !classes) {
         free(room);
         if (!status) fkv_charts_close(&c);
@@ -390,6 +390,14 @@ static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at
     return fkv_atomic_commit(&f, err);
 }
 
+/* What dots of a map say, for the note. A file without a repeated run has nothing to compare KL
+ * with. */
+static const char nll_test[] = "q: corrected among the heads of one change.";
+static const char kl_test[] = "q: KL above that of the untouched run repeated in another block size, paired per token; "
+                              "corrected among the heads of one change.";
+static const char kl_untested[] =
+    "No dots: the file holds no KL of the untouched run repeated, per token, and a mean KL is never below zero.";
+
 static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
     int32_t first[MAPS];
     int maps = find_maps(d->probe, false, first);
@@ -407,7 +415,7 @@ static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at, str
         char title[120], note[FKV_PLOT_NOTE], stem[300];
         snprintf(title, sizeof title, "%s of changing one head", damage_words[m]);
         snprintf(stem, sizeof stem, "%.270s_heads_%s", at->stem, fkv_damage_names[m]);
-        describe(d, "q: corrected among the heads of one change.", note);
+        describe(d, m == FKV_DAMAGE_NLL ? nll_test : d->floor ? kl_test : kl_untested, note);
         status = fkv_figure_create(width, height, rows, columns, title, &f, err);
         if (status) break;
         status = draw_maps(f, d, maps, first, m, room, err);

@@ -7,9 +7,8 @@
 #include "analyze/plots_charts.h"
 #include "analyze/plots_files.h"
 #include "analyze/plots_parts.h"
-#include "analyze/statistics.h"
 
-enum { BLOCK = 256, BINS = 24, MOST_ROUNDS = 64 };
+enum { BINS = 24, MOST_ROUNDS = 64 };
 
 static struct fkv_interval around(double mean, double se) {
     return (struct fkv_interval){mean, mean - 1.96 * se, mean + 1.96 * se};
@@ -17,26 +16,24 @@ static struct fkv_interval around(double mean, double se) {
 
 /* ---- sums over tokens, by bin and by unit of the bootstrap ---- */
 
-struct cells { /* [bins, units] */
-    int bins, units;
+struct cells { /* [bins, units.count] */
+    int bins;
+    struct fkv_units units;
     double *sum, *count, *place; /* place [bins]: sum of the tokens' own */
 };
 
-static int cells_open(struct cells *c, int bins, int units, struct fkv_error *err) {
-    size_t n = (size_t)bins * (size_t)units;
-    *c = (struct cells){bins, units, calloc(n, sizeof(double)), calloc(n, sizeof(double)),
-                        calloc((size_t)bins, sizeof(double))};
-    return c->sum && c->count && c->place ? FKV_OK : fkv_fail(err, "out of memory for %d bins", bins);
+static void cells_close(struct cells *c) {
+    fkv_units_free(&c->units);
+    free(c->sum), free(c->count), free(c->place);
 }
 
-static void cells_close(struct cells *c) { free(c->sum), free(c->count), free(c->place); }
-
-static int units_of(const struct fkv_run *run) {
-    int64_t units = 0;
-    if (run->joined) return 1; /* windows overlap: no intervals */
-    if (run->documents >= FKV_DOCUMENTS_FOR_SE) return run->documents;
-    for (int32_t d = 0; d < run->column_sets; d++) units += (run->columns[d].count + BLOCK - 1) / BLOCK;
-    return (int)units;
+static int cells_open(struct cells *c, int bins, const struct fkv_run *run, struct fkv_error *err) {
+    *c = (struct cells){.bins = bins};
+    if (fkv_run_units(run, &c->units, err)) return FKV_FAILED;
+    size_t n = (size_t)bins * (size_t)c->units.count + 1;
+    c->sum = calloc(n, sizeof(double)), c->count = calloc(n, sizeof(double));
+    c->place = calloc((size_t)bins, sizeof(double));
+    return c->sum && c->count && c->place ? FKV_OK : fkv_fail(err, "out of memory for %d bins", bins);
 }
 
 /* ---- along a sweep ---- */
@@ -68,19 +65,21 @@ void fkv_plot_leave_out(struct fkv_plot_place *at, const char *file, const char 
 /* Mean KL over scored tokens; its interval is formed over all of them at once. */
 static struct fkv_interval mean_kl(const struct fkv_run *run) {
     struct fkv_interval y = {run->mean_kl, NAN, NAN};
-    struct cells c;
-    if (run->joined || !isfinite(run->mean_kl) || cells_open(&c, 1, units_of(run), NULL)) return y;
-    int64_t unit = 0;
-    for (int32_t d = 0; d < run->column_sets; d++) {
-        const struct fkv_run_columns *t = &run->columns[d];
-        for (int64_t i = 0; t->kl && i < t->count; i++) {
-            if (!isfinite(t->kl[i])) continue;
-            int64_t at = run->documents >= FKV_DOCUMENTS_FOR_SE ? d : unit + i / BLOCK;
-            c.sum[at] += t->kl[i], c.count[at] += 1;
+    struct cells c = {0};
+    if (!run->joined && isfinite(run->mean_kl) && !cells_open(&c, 1, run, NULL)) {
+        for (int32_t d = 0; d < run->column_sets; d++) {
+            const struct fkv_run_columns *t = &run->columns[d];
+            for (int64_t i = 0, seen = 0; t->kl && i < t->count; i++) {
+                int64_t block = seen / FKV_BOOTSTRAP_BLOCK;
+                if (!isfinite(t->nll[i])) continue;
+                seen++;
+                if (!isfinite(t->kl[i])) continue;
+                int64_t at = fkv_unit_at(&c.units, d, block);
+                c.sum[at] += t->kl[i], c.count[at] += 1;
+            }
         }
-        unit += (t->count + BLOCK - 1) / BLOCK;
+        y = fkv_ratio_interval(&c.units, c.sum, c.count, NULL);
     }
-    y = fkv_ratio_interval(c.units, c.sum, c.count, NULL);
     cells_close(&c);
     return y;
 }
@@ -98,6 +97,17 @@ static double full_perplexity(const struct fkv_run *runs, int32_t count) {
     for (int32_t i = 0; i < count; i++)
         if (runs[i].baseline_invalid[0] || !(fabs(runs[i].mean_nll - runs[i].delta_nll - nll) < 1e-6)) return NAN;
     return exp(nll);
+}
+
+/* "95%, bootstrap over 3 documents and ..."; of the first run, which all share their texts
+ * with. */
+static const char *name_units(const struct fkv_run *run, char text[FKV_SE_WORDS]) {
+    struct fkv_units units;
+    text[0] = 0;
+    if (fkv_run_units(run, &units, NULL)) return text;
+    fkv_se_unit_words(units.kind, units.documents, "blocks of 256 scored tokens", text);
+    fkv_units_free(&units);
+    return text;
 }
 
 static const char *const sweep_titles[] = {"perplexity", "\u0394 nll to full attention", "KL to full attention"};
@@ -132,14 +142,16 @@ static int fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *run
 
 static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot_place *at, struct fkv_error *err) {
     struct fkv_charts c;
-    char stem[300], note[FKV_PLOT_NOTE];
+    char stem[300], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     double full = full_perplexity(runs, count);
     bool flat = false;
     for (int32_t i = 0; i < count; i++) flat = flat || !isfinite(fkv_run_gamma(&runs[i]));
-    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens%s.%s%s",
-             runs[0].joined ? " (KL of windows of joined texts: none)" : "",
-             isfinite(full) ? " Grey: full attention." : "",
-             flat ? " Dashed: policies without a ratio." : "");
+    if (runs[0].joined)
+        snprintf(words, sizeof words, "by the run's own standard errors (windows of joined texts; KL: none)");
+    else
+        name_units(&runs[0], words);
+    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens, %s.%s%s", words,
+             isfinite(full) ? " Grey: full attention." : "", flat ? " Dashed: policies without a ratio." : "");
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < 3; which++) {
         int panel = fill_sweep(&c, which, runs, count, at);
@@ -178,27 +190,25 @@ static int bin_of(double since) {
 
 /* kl: else delta nll; by_round: else by distance */
 static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct cells *c) {
-    int64_t unit = 0;
     for (int32_t d = 0; d < run->column_sets; d++) {
         const struct fkv_run_columns *t = &run->columns[d];
-        for (int64_t i = 0; i < t->count; i++) {
+        for (int64_t i = 0, seen = 0; i < t->count; i++) {
+            int64_t block = seen / FKV_BOOTSTRAP_BLOCK;
+            seen += isfinite(t->nll[i]);
             double value = kl ? t->kl[i] : (double)t->nll[i] - t->baseline_nll[i];
-            if (!isfinite(value) || !(t->round[i] >= 1) || !(t->since[i] >= 1)) continue;
+            if (!isfinite(t->nll[i]) || !isfinite(value) || !(t->round[i] >= 1) || !(t->since[i] >= 1)) continue;
             int bin = by_round ? (int)floor(t->round[i] + 0.5) : bin_of(t->since[i]);
             if (bin >= c->bins) continue;
-            int64_t at = bin * c->units + (c->units == 1                            ? 0
-                                           : run->documents >= FKV_DOCUMENTS_FOR_SE ? d
-                                                                                    : unit + i / BLOCK);
+            int64_t at = bin * c->units.count + fkv_unit_at(&c->units, d, block);
             c->sum[at] += value, c->count[at] += 1;
             c->place[bin] += by_round ? bin : t->since[i];
         }
-        unit += (t->count + BLOCK - 1) / BLOCK;
     }
 }
 
 static double tokens_in(const struct cells *c, int bin) {
     double tokens = 0;
-    for (int u = 0; u < c->units; u++) tokens += c->count[bin * c->units + u];
+    for (int64_t u = 0; u < c->units.count; u++) tokens += c->count[bin * c->units.count + u];
     return tokens;
 }
 
@@ -208,7 +218,7 @@ static const double least_tokens = 20, round_share = 4;
 static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run, const char *label,
                      struct fkv_color color, bool kl, bool by_round, struct fkv_error *err) {
     struct cells c;
-    int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, units_of(run), err);
+    int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, run, err);
     if (!status) fill_cells(run, kl, by_round, &c);
     double least = least_tokens, most = 0;
     for (int b = 0; !status && by_round && b < c.bins; b++) most = fmax(most, tokens_in(&c, b));
@@ -216,7 +226,8 @@ static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run 
     for (int b = 0; !status && b < c.bins; b++) {
         double tokens = tokens_in(&c, b);
         if (tokens < least) continue;
-        struct fkv_interval y = fkv_ratio_interval(c.units, c.sum + b * c.units, c.count + b * c.units, NULL);
+        struct fkv_interval y =
+            fkv_ratio_interval(&c.units, c.sum + b * c.units.count, c.count + b * c.units.count, NULL);
         fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, c.place[b] / tokens, y);
     }
     cells_close(&c);
@@ -291,18 +302,15 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
             c.chart[panel].one[series].bare = shown > 3; /* bands of many runs hide each other; the CSV has them */
         }
     }
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
+    snprintf(
+        note, sizeof note,
+        "Means over scored tokens after the first compression; rounds that the text cuts short are left out. %s: 95%%, bootstrap %s.",
+        shown > 3 ? "Intervals in the table beside the figure" : "Shading", name_units(&runs[0], words));
     snprintf(stem, sizeof stem, "%.280s_distance", at->stem);
     const struct fkv_charts_page page = {
-        at->folder,
-        stem,
-        "Difference to full attention, after a compression and over compressions",
-        shown > 3
-            ? "Means over scored tokens after the first compression; rounds that the text cuts short are left out. The table beside the figure has the 95% intervals."
-            : "Means over scored tokens after the first compression; rounds that the text cuts short are left out. Shading: 95%, bootstrap.",
-        7.2,
-        5.6,
-        2,
-        NULL};
+        at->folder, stem, "Difference to full attention, after a compression and over compressions", note, 7.2, 5.6,
+        2,          NULL};
     if (!status && shown) status = fkv_charts_write(&c, &page, at->provenance, err);
     at->figures += shown > 0;
     fkv_charts_close(&c);

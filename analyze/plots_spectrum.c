@@ -198,9 +198,13 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
     describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
     bool errors = has_errors(s);
-    if (errors)
-        append(note, s->heads == 1 ? " Shading: \u00b1 1 standard error."
-                                   : " Shading: \u00b1 1 standard error at most (as if heads scattered together).");
+    if (errors) {
+        char words[FKV_SE_WORDS];
+        append(note, s->heads == 1 ? " Shading: \u00b1 1 standard error, "
+                                   : " Shading: \u00b1 1 standard error at most (as if heads scattered together), ");
+        append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
+        append(note, ".");
+    }
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
     const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};

@@ -47,7 +47,7 @@ static const struct {
     {"*_noise.*", "Damage of noise limited to a band, per unit of its energy."},
     {"*_layers.*", "Damage of the same change to one layer at a time."},
     {"*_heads_*",
-     "Damage of changing one head at a time; dots: differences that the correction for multiplicity lets stand."},
+     "Damage of changing one head at a time; dots: differences that the correction for multiplicity lets stand (of KL: above that of rounding, not above 0)."},
     {"*_classes.*", "Damage by class of token."},
 };
 

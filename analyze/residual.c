@@ -96,41 +96,57 @@ static int read_classes(struct work *w, const struct fkv_planned_recording *r, b
     return status;
 }
 
-/* Sums per segment, weighted as its document is -> sums, sums_no_dc, counts [segments]; the documents' own where there are enough (units). */
-static int32_t add_up(const struct work *w, int c, double *sums[2], double *counts, int64_t *tokens) {
+/* Documents are drawn, and segments within them where documents are few. */
+static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units, struct fkv_error *err) {
+    int64_t *segments = calloc((size_t)plan->documents, sizeof *segments);
+    if (!segments) return fkv_fail(err, "out of memory for %d documents", plan->documents);
+    for (int32_t i = 0; i < plan->recordings; i++) segments[plan->recording[i].document] += plan->recording[i].segments;
+    int status = fkv_units_make(segments, plan->documents, false, units, err);
+    free(segments);
+    return status;
+}
+
+/* Sums per unit, weighted as its document is -> sums with DC and without, counts [units] */
+static void add_up(const struct work *w, int c, const struct fkv_units *units, double *sums[2], double *counts,
+                   int64_t *tokens) {
     const struct fkv_segment_plan *plan = w->m->plan;
-    bool documents = plan->documents >= 20;
-    int32_t units = documents ? plan->documents : (int32_t)plan->segments;
-    memset(sums[0], 0, (size_t)units * sizeof(double));
-    memset(sums[1], 0, (size_t)units * sizeof(double));
-    memset(counts, 0, (size_t)units * sizeof(double));
+    const bool blocks = fkv_units_are_blocks(units);
+    memset(sums[0], 0, (size_t)units->count * sizeof(double));
+    memset(sums[1], 0, (size_t)units->count * sizeof(double));
+    memset(counts, 0, (size_t)units->count * sizeof(double));
     *tokens = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t at = r->first * w->n; at < (r->first + r->segments) * w->n; at++) {
             if (!fkv_class_has(w->classes[at], c)) continue;
-            int64_t unit = documents ? r->document : at / w->n;
+            int64_t unit = blocks ? at / w->n : r->document; /* segments are numbered by document */
             sums[0][unit] += r->share * w->token[at];
             sums[1][unit] += r->share * w->token[plan->segments * w->n + at];
             counts[unit] += r->share;
             ++*tokens;
         }
     }
-    return units;
 }
 
 static int summarise(const struct work *w, struct fkv_residuals *out, struct fkv_error *err) {
-    size_t room = (size_t)w->m->plan->segments + (size_t)w->m->plan->documents;
+    struct fkv_units units;
+    if (units_of(w->m->plan, &units, err)) return FKV_FAILED;
+    size_t room = (size_t)units.count;
     double *all = malloc(3 * room * sizeof *all), *sums[2] = {all, all + room};
-    if (!all) return fkv_fail(err, "out of memory for the residuals of %zu segments", room);
+    if (!all) {
+        fkv_units_free(&units);
+        return fkv_fail(err, "out of memory for the residuals of %zu segments", room);
+    }
+    out->se_unit = units.kind, out->documents = units.documents;
     for (int c = 0; c < FKV_CLASSES; c++) {
         bool known = c == 0 || c >= FKV_CLASSES_BY_IDS || !out->by_ids;
         double *counts = all + 2 * room;
-        int32_t units = add_up(w, c, sums, counts, &out->tokens[c]);
-        if (!known) out->tokens[c] = 0, memset(counts, 0, (size_t)units * sizeof *counts);
-        out->residual[c] = fkv_ratio_interval(units, sums[0], counts, &out->se[c]);
-        out->residual_no_dc[c] = fkv_ratio_interval(units, sums[1], counts, &out->se_no_dc[c]);
+        add_up(w, c, &units, sums, counts, &out->tokens[c]);
+        if (!known) out->tokens[c] = 0, memset(counts, 0, room * sizeof *counts);
+        out->residual[c] = fkv_ratio_interval(&units, sums[0], counts, &out->se[c]);
+        out->residual_no_dc[c] = fkv_ratio_interval(&units, sums[1], counts, &out->se_no_dc[c]);
     }
+    fkv_units_free(&units);
     free(all);
     return FKV_OK;
 }

@@ -15,8 +15,9 @@ struct fkv_residuals {
     int32_t n, retained;
     bool by_ids; /* some recording had no classes: only those that ids decide are there */
     int64_t tokens[FKV_CLASSES];
-    struct fkv_interval residual[FKV_CLASSES],
-        residual_no_dc[FKV_CLASSES]; /* over segments, or over documents where they are 20 or more */
+    enum fkv_se_unit se_unit; /* of the intervals (bootstrap.h); a block is a segment */
+    int64_t documents;
+    struct fkv_interval residual[FKV_CLASSES], residual_no_dc[FKV_CLASSES];
     double se[FKV_CLASSES], se_no_dc[FKV_CLASSES];
 };
 

@@ -70,8 +70,8 @@ static const struct group {
     const char *name;
     const struct dataset *datasets;
     bool by_state; /* datasets lie in a group per state */
-    const char *attributes[5];
-} groups[GROUPS] = {{"spectrum", spectrum_datasets, true, {"command", "version", "standard_error", "null"}},
+    const char *attributes[6];
+} groups[GROUPS] = {{"spectrum", spectrum_datasets, true, {"command", "version", "standard_error", "se_unit", "null"}},
                     {"error", error_datasets, true, {"command", "version"}},
                     {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}},
                     {"link", link_datasets, false, {"command", "version"}}};
@@ -300,6 +300,7 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
                           struct fkv_error *err) {
     const struct fkv_spectrum *s = &f->spectra[0];
     const struct fkv_provenance *p = f->provenance;
+    const char *se_unit = fkv_se_unit_name(s->se_unit);
     if (fkv_h5_put_string(w, "/", "format", format_name, err) || fkv_h5_put_int(w, "/", "format_version", 1, err) ||
         fkv_h5_put_string(w, "/", "version", p->version, err) ||
         fkv_h5_put_string(w, "/", "capture_sha256", p->capture_sha256, err) ||
@@ -313,6 +314,7 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
         return FKV_FAILED;
     if (f->curves || f->ratios) return FKV_OK;
     return fkv_h5_put_string(w, group, "standard_error", s->se_kind, err) ||
+                   fkv_h5_put_string(w, group, "se_unit", se_unit ? se_unit : "", err) ||
                    fkv_h5_put_string(w, group, "null", s->null_kind, err)
                ? FKV_FAILED
                : FKV_OK;

@@ -1,7 +1,7 @@
 /* DIR/results.h5: the findings of `spectrum`, `error` and `gamma` over one capture, at full resolution, float64.
  *
  *   /                       attrs: format "freqkv-results", format_version, version, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out
- *   /spectrum               attrs: command, version, standard_error ("documents", "bootstrap", "segments"), null ("permute", "expected", "none")
+ *   /spectrum               attrs: command, version, standard_error ("documents", "bootstrap", "segments"), se_unit ("documents", "documents and blocks", "blocks of one document", "" for none; a block is a segment), null ("permute", "expected", "none")
  *   /spectrum/STATE/        power, power_se, power_null, excess [layers, kv_heads, n]; power_normalised [layers, n]; rounding_floor, total, total_no_dc [layers, kv_heads];
  *                           layer_index [layers], head_index [kv_heads]
  *   /error                  attrs: command, version

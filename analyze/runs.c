@@ -55,6 +55,7 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
                        {"compute", run->compute, sizeof run->compute, false},
                        {"cache_dtype", run->cache_dtype, sizeof run->cache_dtype, false},
                        {"protocol", run->protocol, sizeof run->protocol, true},
+                       {"se_unit", run->se_unit, sizeof run->se_unit, false},
                        {"baseline_invalid", run->baseline_invalid, sizeof run->baseline_invalid, false}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (get_text(r, "/", texts[i].name, texts[i].value, texts[i].bytes, texts[i].required, err)) return FKV_FAILED;
@@ -217,6 +218,23 @@ void fkv_run_free(struct fkv_run *run) {
     free(c->layer), free(c->head), free(c->round), free(c->state), free(c->before), free(c->kept);
     free(run->path), free(run->retained), free(run->document), free(run->columns);
     memset(run, 0, sizeof *run);
+}
+
+int64_t fkv_run_scored(const struct fkv_run_columns *columns) {
+    int64_t scored = 0;
+    for (int64_t t = 0; t < columns->count; t++) scored += isfinite(columns->nll[t]);
+    return scored;
+}
+
+int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv_error *err) {
+    int64_t *blocks = malloc((size_t)run->column_sets * sizeof *blocks);
+    *units = (struct fkv_units){0};
+    if (!blocks) return fkv_fail(err, "out of memory for %d documents", run->column_sets);
+    for (int32_t d = 0; d < run->column_sets; d++)
+        blocks[d] = (fkv_run_scored(&run->columns[d]) + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    int status = fkv_units_make(blocks, run->column_sets, run->joined, units, err);
+    free(blocks);
+    return status;
 }
 
 double fkv_run_gamma(const struct fkv_run *run) {

@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/statistics/bootstrap.h"
 
 /* Per token of a document; of a joined protocol, per token of all windows one after the other, and there is one of these. NULL: the run has none. */
 struct fkv_run_columns {
@@ -38,6 +39,7 @@ struct fkv_run {
     int32_t compressible; /* n: slots that an action works on */
     int32_t low_pass;     /* 1: it keeps the L lowest of n coefficients */
     int32_t tokens_limit, score_from;
+    char se_unit[64]; /* what mean_nll_se and delta_nll_se rest on; "" where there are none */
     bool joined;
     double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se, mean_kl; /* NaN where there is none */
     int32_t *retained; /* [layers, kv_heads] L, or NULL where the policy has none; owned */
@@ -49,6 +51,13 @@ struct fkv_run {
 
 int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err);
 void fkv_run_free(struct fkv_run *run); /* harmless on a zeroed struct and a second time */
+
+/* Tokens of a set of columns that were scored. */
+int64_t fkv_run_scored(const struct fkv_run_columns *columns);
+/* The units of a run's tokens (bootstrap.h): blocks of 256 scored tokens of a document. Windows
+ * of joined texts overlap and do not keep documents apart: one unit. The documents of `units` are
+ * the sets of columns. */
+int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv_error *err);
 
 /* The ratio of a run as it was asked for (0.1, where L / n is 0.0984), of a table their mean; NaN where the policy has none. */
 double fkv_run_gamma(const struct fkv_run *run);

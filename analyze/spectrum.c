@@ -125,7 +125,8 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
                                .trained_context = info->trained_context,
                                .segments = plan->segments,
                                .tokens_left_out = plan->tokens_left_out,
-                               .se_kind = plan->documents >= FKV_DOCUMENTS_FOR_SE ? "documents" : "bootstrap",
+                               .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents" : "bootstrap",
+                               .se_unit = fkv_segments_se_unit(plan),
                                .null_kind = m->null ? "permute" : "none"};
     if (!allocate(s, m->null)) {
         fkv_spectrum_free(s);
@@ -386,9 +387,9 @@ int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan 
     int64_t findings = info->layer_count * heads * row * (null ? 3 : 2) + info->layer_count * row;
     if (info->spectra_only) return findings + info->layer_count * heads * row * 10;
     int64_t segment = heads * plan->n * info->head_dim * (int64_t)sizeof(float);
-    int64_t blocks = plan->documents >= FKV_DOCUMENTS_FOR_SE ? 3
-                     : plan->segments < FKV_BOOTSTRAP_BLOCKS ? plan->segments
-                                                             : FKV_BOOTSTRAP_BLOCKS;
+    int64_t blocks = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? 3
+                     : plan->segments < FKV_BOOTSTRAP_BLOCKS    ? plan->segments
+                                                                : FKV_BOOTSTRAP_BLOCKS + plan->documents;
     /* per thread: a packed head and the transform's two blocks of 32 channels */
     int64_t packed = omp_get_max_threads() * (int64_t)plan->n * (info->head_dim + 64) * (int64_t)sizeof(float);
     return findings + batch_segments(segment, plan) * segment + packed +

@@ -4,7 +4,14 @@
  * remaining energy evenly, E P(t) = (|x|^2 - P(0)) / (n - 1) for t > 0, because the covariance of a permuted sequence is constant off the diagonal and every
  * DCT vector with t > 0 sums to zero. Stored states use draws all the same: their scatter shows what n tokens can tell apart.
  *
- * With fewer than 20 documents there are no segments left to resample; the standard error is then the plain one over segments. */
+ * With fewer than 20 documents there are no segments left to resample, and none are needed. What
+ * the bootstrap's variance tends to with many resamples is known from sums of squares: with D
+ * documents, document d of mean m_d and S_d segments of variance s_d^2 (divided by S_d) about it,
+ *
+ *     1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d)
+ *
+ * (drawing documents, then segments within them). With one document it is the plain standard
+ * error over its segments, divided by S - 1. */
 #include "analyze/spectrum.h"
 
 #include <math.h>
@@ -30,16 +37,56 @@ static int check_sums(const struct fkv_measurement *m, const struct fkv_spectrum
     return FKV_OK;
 }
 
-/* Plain standard error over segments, where there are too few documents and no segments left to resample: the pooled variance of a segment, times sum_s a_s^2. */
-static void error_over_segments(const struct fkv_segment_plan *plan, int64_t count, const double *sum,
-                                const double *squares, double *se) {
-    double weights = 0, segments = (double)plan->segments;
-    for (int32_t i = 0; i < plan->recordings; i++) {
-        double weight = plan->recording[i].share / plan->documents;
-        weights += weight * weight * (double)plan->recording[i].segments;
+/* The errors of the equation above, [count] numbers; documents come one after the other. */
+struct segment_errors {
+    int64_t count, segments;        /* segments: of the document being added */
+    int32_t document, finished;     /* being added, or -1; how many are done */
+    double *sum, *squares;          /* [count] over the segments of the document being added; sum owns all */
+    double *mean, *spread, *within; /* [count] of document means: mean, sum of squared deviations; sum of s_d^2 / S_d */
+};
+
+static int segment_errors_make(struct segment_errors *e, int64_t count, struct fkv_error *err) {
+    size_t n = (size_t)count;
+    *e = (struct segment_errors){.count = count, .document = -1, .sum = calloc(5 * n, sizeof(double))};
+    if (!e->sum) return fkv_fail(err, "out of memory for the errors of %lld numbers", (long long)count);
+    e->squares = e->sum + n, e->mean = e->squares + n, e->spread = e->mean + n, e->within = e->spread + n;
+    return FKV_OK;
+}
+
+static void finish_document(struct segment_errors *e) {
+    double segments = (double)e->segments;
+    if (e->document < 0) return;
+    e->finished++;
+    for (int64_t i = 0; i < e->count; i++) {
+        double own = e->sum[i] / segments, delta = own - e->mean[i];
+        e->mean[i] += delta / e->finished;
+        e->spread[i] += delta * (own - e->mean[i]);
+        e->within[i] += fmax(e->squares[i] / segments - own * own, 0) / segments;
+        e->sum[i] = e->squares[i] = 0;
     }
-    for (int64_t i = 0; i < count; i++)
-        se[i] = segments < 2 ? NAN : sqrt(fmax(squares[i] - sum[i] * sum[i] / segments, 0) / (segments - 1) * weights);
+}
+
+static void add_to_errors(struct segment_errors *e, const struct fkv_planned_recording *r,
+                          const struct fkv_spectra_sums *sums) {
+    if (e->document != r->document) {
+        finish_document(e);
+        e->document = r->document, e->segments = 0;
+    }
+    e->segments += r->segments;
+    for (int64_t i = 0; i < e->count; i++) {
+        e->sum[i] += sums->power_sum[i];
+        e->squares[i] += sums->power_sum_of_squares[i];
+    }
+}
+
+/* se [count]; all has been added. */
+static void conclude_errors(struct segment_errors *e, double *se) {
+    finish_document(e);
+    double documents = e->finished, segments = (double)e->segments;
+    for (int64_t i = 0; i < e->count; i++) {
+        double one = segments < 2 ? NAN : sqrt(e->within[i] * segments / (segments - 1));
+        se[i] = e->finished > 1 ? sqrt(e->spread[i] + e->within[i]) / documents : one;
+    }
 }
 
 /* The exact expectation of the permutation null; see the top of the file. */
@@ -56,8 +103,8 @@ static void expected_null(const double *power, int64_t rows, int32_t n, double *
 struct sums_averages {
     struct fkv_error_model model;
     struct fkv_average power, normalised;
-    double *columns;       /* [layers * heads * (n + bands)] */
-    double *sum, *squares; /* [layers, heads, n] */
+    double *columns;              /* [layers * heads * (n + bands)] */
+    struct segment_errors errors; /* [layers, heads, n], where documents are few */
 };
 
 static void sums_averages_free(struct sums_averages *a) {
@@ -65,8 +112,7 @@ static void sums_averages_free(struct sums_averages *a) {
     fkv_average_free(&a->power);
     fkv_average_free(&a->normalised);
     free(a->columns);
-    free(a->sum);
-    free(a->squares);
+    free(a->errors.sum);
 }
 
 static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s, const struct fkv_planned_recording *r,
@@ -79,11 +125,10 @@ static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s, const str
         double segments = (double)r->segments, share = r->share * segments;
         for (int64_t i = 0; i < rows * n; i++) {
             a->columns[i] = sums.power_sum[i] / segments;
-            a->sum[i] += sums.power_sum[i];
-            a->squares[i] += sums.power_sum_of_squares[i];
             sums.normalised_sum[i] /= segments;
         }
         fkv_band_means(a->columns, rows, s->n, s->bands, s->band_edge, a->columns + rows * n);
+        if (a->errors.sum) add_to_errors(&a->errors, r, &sums);
         fkv_average_add(&a->power, r->document, share, r->first, a->columns);
         fkv_average_add(&a->normalised, r->document, share, r->first, sums.normalised_sum);
     }
@@ -106,7 +151,7 @@ static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *
         memcpy(s->band_se, a->columns + rows * n, (size_t)(rows * s->bands) * sizeof(double));
     } else {
         s->se_kind = "segments";
-        error_over_segments(m->plan, rows * n, a->sum, a->squares, s->power_se);
+        conclude_errors(&a->errors, s->power_se);
         for (int64_t i = 0; i < rows * s->bands; i++)
             s->band_se[i] = NAN; /* sums say nothing of coefficients together */
     }
@@ -119,13 +164,12 @@ static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *
 int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s, struct fkv_error *err) {
     int64_t rows = (int64_t)s->layers * s->heads, n = s->n;
     struct sums_averages a = {0};
-    bool over_documents = s->documents >= FKV_DOCUMENTS_FOR_SE;
+    bool over_documents = s->documents >= FKV_BOOTSTRAP_DOCUMENTS;
     a.columns = calloc((size_t)(rows * (n + s->bands)), sizeof(double));
-    a.sum = calloc((size_t)(rows * n), sizeof(double));
-    a.squares = calloc((size_t)(rows * n), sizeof(double));
     int status = FKV_OK;
-    if (!a.columns || !a.sum || !a.squares)
+    if (!a.columns)
         status = fkv_fail(err, "out of memory for sums of %lld spectra of %lld", (long long)rows, (long long)n);
+    if (!status && !over_documents) status = segment_errors_make(&a.errors, rows * n, err);
     if (!status && over_documents) status = fkv_error_model_make(m->plan, &a.model, err);
     if (!status)
         status =

@@ -7,34 +7,35 @@
 
 enum { SEED = 0 };
 
-static uint64_t mix(uint64_t z) { /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan) {
+    return fkv_se_unit_of(plan->documents, plan->segments, false);
 }
 
-static uint64_t next(uint64_t *state) { return mix(*state += 0x9e3779b97f4a7c15u); }
-
-int32_t fkv_draw_below(uint64_t *state, int32_t limit) {
-    return (int32_t)(((next(state) >> 32) * (uint64_t)limit) >> 32);
-}
-
-static int32_t block_of(const struct fkv_error_model *m, int64_t segment) {
-    return (int32_t)(segment * m->blocks / m->segments);
+/* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie
+ * side by side in the plan. */
+static void lay_out_blocks(const struct fkv_segment_plan *plan, int64_t *blocks, struct fkv_error_model *m) {
+    int64_t number = 0;
+    for (int32_t i = 0, end; i < plan->recordings; i = end) {
+        int64_t first = plan->recording[i].first, segments = 0;
+        for (end = i; end < plan->recordings && plan->recording[end].document == plan->recording[i].document; end++)
+            segments += plan->recording[end].segments;
+        int64_t count = segments;
+        if (plan->segments > FKV_BOOTSTRAP_BLOCKS) count = segments * FKV_BOOTSTRAP_BLOCKS / plan->segments;
+        if (count < 1) count = 1;
+        for (int64_t s = 0; s < segments; s++) m->block[first + s] = (int32_t)(number + s * count / segments);
+        blocks[plan->recording[i].document] = count;
+        number += count;
+    }
 }
 
 /* weight [resamples, blocks], centred over the resamples */
-static void draw_weights(const struct fkv_error_model *m, double *weight) {
-    uint64_t state = SEED;
+static void draw_weights(const struct fkv_error_model *m, const struct fkv_units *units, double *weight) {
+    struct fkv_random random = {SEED};
     int32_t blocks = m->blocks;
     for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++) {
         double *w = weight + (size_t)r * (size_t)blocks, total = 0;
-        memset(w, 0, (size_t)blocks * sizeof *w);
-        for (int32_t i = 0; i < blocks; i++) {
-            int32_t b = fkv_draw_below(&state, blocks);
-            w[b] += 1;
-            total += m->block_weight[b];
-        }
+        fkv_resample(units, &random, w);
+        for (int32_t b = 0; b < blocks; b++) total += w[b] * m->block_weight[b];
         for (int32_t b = 0; b < blocks; b++) w[b] /= total;
     }
     for (int32_t b = 0; b < blocks; b++) {
@@ -58,31 +59,48 @@ static void form_covariance(const struct fkv_error_model *m, const double *weigh
     }
 }
 
+static int make_blocks(const struct fkv_segment_plan *plan, struct fkv_error_model *model, struct fkv_units *units,
+                       struct fkv_error *err) {
+    int64_t *blocks = calloc((size_t)plan->documents, sizeof *blocks);
+    model->block = malloc((size_t)plan->segments * sizeof *model->block);
+    int status =
+        blocks && model->block ? FKV_OK : fkv_fail(err, "out of memory for %lld segments", (long long)plan->segments);
+    if (!status) lay_out_blocks(plan, blocks, model);
+    if (!status) status = fkv_units_make(blocks, plan->documents, false, units, err);
+    free(blocks);
+    model->blocks = (int32_t)units->count;
+    return status;
+}
+
 int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model, struct fkv_error *err) {
-    *model = (struct fkv_error_model){.documents = plan->documents, .segments = plan->segments};
-    if (plan->documents >= FKV_DOCUMENTS_FOR_SE) return FKV_OK;
-    model->blocks = (int32_t)(plan->segments < FKV_BOOTSTRAP_BLOCKS ? plan->segments : FKV_BOOTSTRAP_BLOCKS);
+    *model = (struct fkv_error_model){.unit = fkv_segments_se_unit(plan)};
+    if (model->unit == FKV_SE_DOCUMENTS) return FKV_OK;
+    struct fkv_units units = {0};
+    double *weight = NULL;
+    int status = make_blocks(plan, model, &units, err);
     size_t blocks = (size_t)model->blocks;
-    double *weight = malloc(FKV_BOOTSTRAP_RESAMPLES * blocks * sizeof *weight);
-    model->block_weight = calloc(blocks, sizeof *model->block_weight);
-    model->covariance = calloc(blocks * blocks, sizeof *model->covariance);
-    if (!weight || !model->block_weight || !model->covariance) {
-        free(weight);
-        fkv_error_model_free(model);
-        return fkv_fail(err, "out of memory for a bootstrap of %d blocks", (int)blocks);
+    if (!status) {
+        weight = malloc(FKV_BOOTSTRAP_RESAMPLES * blocks * sizeof *weight);
+        model->block_weight = calloc(blocks, sizeof *model->block_weight);
+        model->covariance = calloc(blocks * blocks, sizeof *model->covariance);
+        if (!weight || !model->block_weight || !model->covariance)
+            status = fkv_fail(err, "out of memory for a bootstrap of %zu blocks", blocks);
     }
-    for (int32_t i = 0; i < plan->recordings; i++) {
+    for (int32_t i = 0; i < plan->recordings && !status; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t s = 0; s < r->segments; s++)
-            model->block_weight[block_of(model, r->first + s)] += r->share / plan->documents;
+            model->block_weight[model->block[r->first + s]] += r->share / plan->documents;
     }
-    draw_weights(model, weight);
-    form_covariance(model, weight);
+    if (!status) draw_weights(model, &units, weight);
+    if (!status) form_covariance(model, weight);
+    fkv_units_free(&units);
     free(weight);
-    return FKV_OK;
+    if (status) fkv_error_model_free(model);
+    return status;
 }
 
 void fkv_error_model_free(struct fkv_error_model *model) {
+    free(model->block);
     free(model->block_weight);
     free(model->covariance);
     memset(model, 0, sizeof *model);
@@ -131,7 +149,7 @@ void fkv_average_add(struct fkv_average *a, int32_t document, double share, int6
     if (a->squares)
         for (int64_t i = 0; i < a->columns; i++) a->document_mean[i] += share * p[i];
     if (a->block_sum) {
-        double *sum = a->block_sum + block_of(a->model, segment) * a->columns;
+        double *sum = a->block_sum + a->model->block[segment] * a->columns;
         for (int64_t i = 0; i < a->columns; i++) sum[i] += weight * p[i];
     }
 }
@@ -168,7 +186,7 @@ static void error_of_strip(struct fkv_average *a, int64_t first, int64_t count, 
 void fkv_average_error(struct fkv_average *a, double *se) {
     if (a->squares) {
         error_over_documents(a, se);
-    } else if (a->model->blocks < 2) {
+    } else if (a->model->unit == FKV_SE_NONE) {
         for (int64_t i = 0; i < a->columns; i++) se[i] = NAN;
     } else {
 #pragma omp parallel for schedule(static)
@@ -188,8 +206,9 @@ void fkv_average_free(struct fkv_average *a) {
 
 void fkv_permutation(uint64_t key, int32_t n, int32_t *order) {
     for (int32_t i = 0; i < n; i++) order[i] = i;
+    struct fkv_random random = {key};
     for (int32_t i = n - 1; i > 0; i--) {
-        int32_t j = fkv_draw_below(&key, i + 1), moved = order[i];
+        int32_t j = (int32_t)fkv_random_below(&random, (uint64_t)i + 1), moved = order[i];
         order[i] = order[j];
         order[j] = moved;
     }
@@ -199,8 +218,8 @@ uint64_t fkv_permutation_key(const struct fkv_recording *recording, int64_t star
     uint64_t key = 0xcbf29ce484222325u ^ (uint64_t)SEED; /* FNV-1a over the names, then the numbers mixed in */
     for (const char *c = recording->name; *c; c++) key = (key ^ (uint8_t)*c) * 0x100000001b3u;
     for (const char *c = recording->text_sha256; *c; c++) key = (key ^ (uint8_t)*c) * 0x100000001b3u;
-    key = mix(key ^ (uint64_t)(recording->offset + start));
-    return mix(key + (uint64_t)draw);
+    key = fkv_random_mix(key ^ (uint64_t)(recording->offset + start));
+    return fkv_random_mix(key + (uint64_t)draw);
 }
 
 int32_t fkv_band_edges(int32_t n, int32_t edge[FKV_BANDS + 1]) {

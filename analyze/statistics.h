@@ -2,12 +2,15 @@
  *
  * Mean. Segments within a document, then documents, equal weight: mean = sum_s a_s p_s with a_s = 1 / (documents * segments of its document).
  *
- * Standard error.
+ * Standard error (kernels/statistics/bootstrap.h; a block is a segment).
  *  - 20 documents or more: documents are the independent units; sqrt(sum_d (m_d - mean)^2 / (D (D - 1))), m_d the mean of document d.
- *  - fewer: a block bootstrap over segments (Efron 1979; blocks because neighbouring tokens depend on each other). A resample draws B blocks of B with
- *    replacement, each keeping the weight its segments have in the mean, weights scaled to sum 1. A block is a segment; beyond 1,000 segments neighbours
- *    are joined into 1,000 blocks. Resampling within each document instead was dropped: it calls the spread between documents zero.
- *    One block has no standard error: NaN.
+ *  - 2 to 19: a resample draws documents with replacement, then as many segments as the drawn
+ *    document has from its segments.
+ *  - one: its segments are drawn with replacement, which speaks for that document only. A
+ *    single segment has no standard error: NaN.
+ * Each segment keeps the weight that it has in the mean, weights scaled to sum 1. Beyond 1,000
+ * segments neighbours of a document are joined, so that there are about 1,000 blocks, each
+ * document having one at least.
  *
  * The bootstrap replicate is linear in the blocks, w_r . Z, so the variance over the resamples is exactly Z' C Z with C the sample covariance [B, B] of the
  * weight vectors. C depends on the plan alone and is formed once for all layers, heads and coefficients; resampling each column anew costs 1000/B times as much. */
@@ -17,14 +20,18 @@
 #include <stdint.h>
 
 #include "analyze/segments.h"
+#include "kernels/statistics/bootstrap.h"
 
-enum { FKV_DOCUMENTS_FOR_SE = 20, FKV_BOOTSTRAP_RESAMPLES = 1000, FKV_BOOTSTRAP_BLOCKS = 1000, FKV_BANDS = 64 };
+enum { FKV_BOOTSTRAP_BLOCKS = 1000, FKV_BANDS = 64 };
+
+/* What standard errors under the plan rest on. */
+enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan);
 
 /* How standard errors are formed under one plan; immutable. */
 struct fkv_error_model {
-    int32_t documents;
-    int64_t segments;
+    enum fkv_se_unit unit;
     int32_t blocks;       /* 0: over documents */
+    int32_t *block;       /* [segments] the block of each; owned */
     double *block_weight; /* [blocks] sum of a_s over the block; owned */
     double *covariance;   /* [blocks, blocks] of the resamples' weights; owned */
 };
@@ -49,9 +56,6 @@ void fkv_average_add(struct fkv_average *a, int32_t document, double share, int6
 /* se [columns]; needs a model. All has been added; called once. */
 void fkv_average_error(struct fkv_average *a, double *se);
 void fkv_average_free(struct fkv_average *a); /* harmless on a zeroed struct and a second time */
-
-/* A number in [0, limit), uniform (splitmix64); moves *state on. */
-int32_t fkv_draw_below(uint64_t *state, int32_t limit);
 
 /* A uniformly random permutation of 0 .. n-1 (Fisher-Yates over splitmix64) that depends on `key` alone. */
 void fkv_permutation(uint64_t key, int32_t n, int32_t *order /* [n] */);

@@ -84,14 +84,18 @@ static json_t *spectrum_object(const struct fkv_findings *f, const char *capture
         }
         json_array_append_new(states, json_pack("{s:s, s:o}", "state", fkv_state_names[s->state], "layers", layers));
     }
+    const char *se_unit = fkv_se_unit_name(f->spectra[0].se_unit);
     json_object_set_new(object, "standard_error", json_string(f->spectra[0].se_kind));
+    json_object_set_new(object, "se_unit", se_unit ? json_string(se_unit) : json_null());
     json_object_set_new(object, "null", json_string(f->spectra[0].null_kind));
     json_object_set_new(object, "states", states);
     return object;
 }
 
 static void print_spectrum_table(const struct fkv_spectrum *s, double *power) {
+    char words[FKV_SE_WORDS];
     print_head(s);
+    printf("  standard errors: %s\n", fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
     printf("                   energy without DC in the lowest      the same, tokens permuted\n"
            "  layer DC share       1/8     1/4     1/2             1/8     1/4     1/2\n");
     for (int32_t layer = 0; layer < s->layers; layer++) {

@@ -72,6 +72,11 @@ static json_t *json_string_or_fallback(const char *text) {
     return string ? string : json_string("(a name that is not UTF-8)");
 }
 
+void fkv_se_unit_to_json(enum fkv_se_unit unit, json_t *o) {
+    const char *name = fkv_se_unit_name(unit);
+    json_object_set_new(o, "se_unit", name ? json_string(name) : json_null());
+}
+
 static json_t *documents_json(const struct fkv_experiment *e) {
     json_t *rows = json_array();
     for (int64_t d = 0; d < e->corpus->document_count; d++) {
@@ -135,6 +140,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
     fkv_results_to_json(results, o);
+    fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
     json_object_set_new(o, "per_document", documents_json(e));
@@ -169,6 +175,13 @@ void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma) {
     if (e->score_from) printf(", scored from target %lld", (long long)e->score_from);
 }
 
+void fkv_experiment_print_se_unit(const struct fkv_experiment *e) {
+    char words[FKV_SE_WORDS];
+    printf("standard errors: %s\n",
+           fkv_se_unit_words(fkv_perplexity_se_unit(e->corpus, e->plan), fkv_perplexity_documents(e->corpus, e->plan),
+                             "blocks of 256 scored tokens", words));
+}
+
 static void print_baseline(const double r[FKV_RESULTS], const char *invalid) {
     char a[32], b[32], c[32], d[32];
     printf("\nbaseline full%s%s\n", invalid ? ": no reference here, " : "", invalid ? invalid : "");
@@ -191,6 +204,7 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     if (e->corpus->document_count > 1) print_row("all", e->corpus->token_count, &e->result->total);
     fkv_format_bytes(bytes, e->result->statistics.cache_bytes_peak);
     printf("\nstandard error of the perplexity %s\n", fkv_format_result(se, "%.5f", fkv_perplexity_se(results)));
+    fkv_experiment_print_se_unit(e);
     printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n", (long long)e->plan->count,
            e->result->compressions, e->result->evictions);
     if (fkv_experiment_never_acts(e))

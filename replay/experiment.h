@@ -53,6 +53,10 @@ void fkv_own_options_to_json(const struct fkv_policy_setup *setup, json_t *objec
 void fkv_results_to_json(const double results[FKV_RESULTS], json_t *object);
 /* A new reference. `invalid`: see fkv_experiment_invalid. */
 json_t *fkv_baseline_json(const double results[FKV_RESULTS], const char *invalid);
+/* Adds "se_unit", the name of what standard errors rest on, or null. */
+void fkv_se_unit_to_json(enum fkv_se_unit unit, json_t *object);
+/* The same for people, a line on stdout. */
+void fkv_experiment_print_se_unit(const struct fkv_experiment *e);
 /* "%.5f" and the like, or a dash for a number that does not exist. */
 const char *fkv_format_result(char text[32], const char *format, double value);
 /* "model M, policy P, window N, ...", without an end of line; gamma where `gamma` is set. */

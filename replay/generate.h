@@ -6,7 +6,7 @@
 
 #include "engine/session.h"
 #include "engine/tokenizer.h"
-#include "replay/random.h"
+#include "kernels/statistics/random.h"
 
 /* logits [vocab] -> an id. Temperature 0: the first argmax, nothing is drawn. Else one number u in [0, 1) is drawn, and the id is the first whose
  * cumulative softmax(logits / temperature), in float64 and id order, exceeds u. -1 when a logit is NaN or none is finite. */

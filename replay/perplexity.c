@@ -71,6 +71,26 @@ static int64_t document_of(const struct fkv_corpus *corpus, int64_t d, int64_t t
     return d;
 }
 
+/* Passes come in the order of the stream, so that a document is met first after all before it. */
+int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+    int64_t count = 0, latest = -1;
+    for (int64_t p = 0; p < plan->count; p++) {
+        const struct fkv_pass *pass = &plan->passes[p];
+        if (pass->until == pass->from) continue;
+        int64_t first = document_of(corpus, pass->document, pass->start + pass->from + 1);
+        int64_t last = document_of(corpus, first, pass->start + pass->until);
+        for (int64_t d = first; d <= last; d++) count += d > latest && corpus->documents[d].count > 0;
+        if (last > latest) latest = last;
+    }
+    return count;
+}
+
+enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+    int64_t blocks = (plan->scored + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    int64_t documents = fkv_perplexity_documents(corpus, plan);
+    return fkv_se_unit_of(documents, blocks > documents ? blocks : documents, fkv_plan_overlaps(plan));
+}
+
 /* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose passes follow each other can number its targets. */
 static int place_targets(struct run *run, struct fkv_error *err) {
     const struct fkv_corpus *corpus = run->corpus;
@@ -287,21 +307,46 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     return status;
 }
 
-/* Documents are the unit of resampling; where they are fewer than 20, blocks of tokens, unless windows share tokens. */
+/* Gathers the units' sums -> nll, delta, counts [units]. */
+static void gather_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks, double *nll,
+                         double *delta, double *counts) {
+    for (int64_t d = 0; d < run->corpus->document_count; d++) {
+        const bool whole = !fkv_units_are_blocks(units);
+        const struct fkv_sums *sums = whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
+        for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
+            int64_t unit = fkv_unit_at(units, d, b);
+            nll[unit] = sums[b].nll;
+            delta[unit] = sums[b].nll - sums[b].baseline_nll;
+            counts[unit] = (double)sums[b].count;
+        }
+    }
+}
+
 static int estimate_errors(struct run *run, struct fkv_error *err) {
     struct fkv_perplexity *result = run->result;
-    int64_t count = 0;
-    struct fkv_sums *documents = malloc((size_t)run->corpus->document_count * sizeof *documents);
-    if (!documents) return fkv_fail(err, "out of memory for %lld documents", (long long)run->corpus->document_count);
-    for (int64_t d = 0; d < run->corpus->document_count; d++)
-        if (result->documents[d].count) documents[count++] = result->documents[d];
-    const bool few = count < FKV_BOOTSTRAP_DOCUMENTS && run->blocks;
-    const struct fkv_sums *units = few ? run->blocks : documents;
-    if (few) count = run->block_count;
-    result->nll_se = fkv_bootstrap_se(units, count, FKV_MEAN_NLL);
-    result->delta_nll_se = run->baseline ? fkv_bootstrap_se(units, count, FKV_DELTA_NLL) : NAN;
-    free(documents);
-    return FKV_OK;
+    const int64_t documents = run->corpus->document_count;
+    struct fkv_units units = {0};
+    int64_t *blocks = malloc((size_t)documents * sizeof *blocks);
+    double *sums = NULL;
+    int status = blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld documents", (long long)documents);
+    for (int64_t d = 0; d < documents && !status; d++) {
+        int64_t end = d + 1 < documents ? run->first_block[d + 1] : run->block_count;
+        blocks[d] = end - run->first_block[d];
+    }
+    if (!status) status = fkv_units_make(blocks, documents, !run->blocks, &units, err);
+    if (!status && !(sums = malloc(3 * (size_t)units.count * sizeof *sums)))
+        status = fkv_fail(err, "out of memory for %lld units", (long long)units.count);
+    if (!status) {
+        double *delta = sums + units.count, *counts = delta + units.count;
+        gather_units(run, &units, blocks, sums, delta, counts);
+        fkv_ratio_interval(&units, sums, counts, &result->nll_se);
+        fkv_ratio_interval(&units, delta, counts, &result->delta_nll_se);
+        if (!run->baseline) result->delta_nll_se = NAN;
+    }
+    fkv_units_free(&units);
+    free(blocks);
+    free(sums);
+    return status;
 }
 
 /* Time spent in actions so far; only the policy's session has any, for a baseline never acts. */

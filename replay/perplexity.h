@@ -2,6 +2,7 @@
 #ifndef FKV_REPLAY_PERPLEXITY_H
 #define FKV_REPLAY_PERPLEXITY_H
 
+#include "kernels/statistics/bootstrap.h"
 #include "replay/recorded.h"
 #include "replay/statistics.h"
 
@@ -12,12 +13,18 @@ enum { FKV_PASS_BLOCK = 512 };
 struct fkv_perplexity {
     struct fkv_sums total;
     struct fkv_sums *documents;               /* [corpus documents] */
-    double nll_se, delta_nll_se;              /* of the means; NaN when there are too few units */
     double compressions, evictions;           /* mean per head per pass */
+    double nll_se, delta_nll_se;              /* of the means (fkv_perplexity_se_unit); NaN: none */
     struct fkv_session_statistics statistics; /* of the policy's session in this run */
     double seconds;                           /* wall time of its feeds, to their end on a device too */
     double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no compression) */
 };
+
+/* What standard errors of such a run rest on, by bootstrap.h: documents and blocks of 256 scored
+ * tokens in their order. */
+enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
+/* Documents of which the plan scores something. */
+int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
 
 /* How many passes run side by side when `batch` are asked for. */
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch);

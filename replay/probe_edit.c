@@ -15,7 +15,7 @@
 
 #include "engine/ratios.h"
 #include "kernels/dct.h"
-#include "replay/random.h"
+#include "kernels/statistics/random.h"
 
 struct fkv_editor {
     int32_t layers, kv_heads, width, prefix, sinks, n;

@@ -1,6 +1,13 @@
-/* Sums per unit, then statistics. Units are documents where there are 20 or more, else blocks of 256 scored tokens within a window (definitions.md), all paired with the
- * untouched run token by token. p values are corrected (Benjamini and Hochberg) among the layers, or among the heads, of one change: those are the
- * tables that people search for the largest entry. */
+/* Sums per unit, then statistics by bootstrap.h, blocks being 256 scored tokens in a row within a
+ * window; all are paired with the untouched run token by token. p values are corrected (Benjamini
+ * and Hochberg) among the layers, or among the heads, of one change: those are the tables that
+ * people search for the largest entry.
+ *
+ * A mean KL is never below zero, so "KL = 0" is no hypothesis that any change could meet. What is
+ * tested is KL minus the KL of the untouched run repeated in blocks of another size, which is
+ * rounding alone: p is one-sided, of a change that does more than rounding does. An empty change
+ * has a KL of exactly 0, below the repeated run's, and two-sided that would count as a
+ * difference. */
 #include "replay/probe_report.h"
 
 #include <math.h>
@@ -9,57 +16,79 @@
 #include <string.h>
 
 #include "kernels/base/significance.h"
-#include "replay/probe_statistics.h"
-#include "replay/statistics.h"
 
 struct units {
-    double *delta, *kl, *means; /* [count]: sums of a change; mean delta */
-    int64_t *tokens;            /* [count] */
-    int64_t count;
-    bool documents;
+    struct fkv_units drawn;
+    int64_t *first;                               /* [windows] unit of the window's first block */
+    double *delta, *kl, *excess, *tokens, *means; /* [count]: sums of a change (excess: KL above the floor); scratch */
+    bool has_floor;
 };
 
-static int64_t documents_of(const struct fkv_probe *p) {
-    int64_t count = 0;
-    for (int64_t w = 0; w < p->window_count; w++) count += !w || p->windows[w].document != p->windows[w - 1].document;
-    return count;
+static int32_t blocks_of(const struct fkv_probe *p) {
+    return (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
 }
 
-/* The unit of scored token i of window w; windows come in the order of their documents. */
-static int64_t unit_of(const struct fkv_probe *p, const struct units *u, int64_t w, int32_t i, int64_t document) {
-    int32_t blocks = (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
-    return u->documents ? document : w * blocks + i / FKV_BOOTSTRAP_BLOCK;
+/* Windows come in the order of their documents. */
+static bool begins_document(const struct fkv_probe *p, int64_t w) {
+    return !w || p->windows[w].document != p->windows[w - 1].document;
+}
+
+static void units_free(struct units *u) {
+    fkv_units_free(&u->drawn);
+    free(u->first);
+    free(u->delta);
+}
+
+static int units_make(const struct fkv_probe *p, struct units *u, struct fkv_error *err) {
+    int64_t document = -1;
+    *u = (struct units){.has_floor = fkv_probe_has_floor(p)};
+    int64_t *blocks = calloc((size_t)p->window_count, sizeof *blocks);
+    u->first = malloc((size_t)p->window_count * sizeof *u->first);
+    int status = blocks && u->first ? FKV_OK : fkv_fail(err, "out of memory for the windows of the probe");
+    for (int64_t w = 0; w < p->window_count && !status; w++)
+        document += begins_document(p, w), blocks[document] += blocks_of(p);
+    if (!status) status = fkv_units_make(blocks, document + 1, false, &u->drawn, err);
+    document = -1;
+    for (int64_t w = 0, block = 0; w < p->window_count && !status; w++, block += blocks_of(p)) {
+        if (begins_document(p, w)) document++, block = 0;
+        u->first[w] = fkv_unit_at(&u->drawn, document, block);
+    }
+    free(blocks);
+    size_t count = (size_t)u->drawn.count;
+    if (!status && !(u->delta = malloc(5 * count * sizeof *u->delta)))
+        status = fkv_fail(err, "out of memory for the sums of %zu units", count);
+    if (status) {
+        units_free(u);
+        return status;
+    }
+    u->kl = u->delta + count, u->excess = u->kl + count, u->tokens = u->excess + count, u->means = u->tokens + count;
+    return FKV_OK;
 }
 
 static void sum_change(const struct fkv_probe *p, int32_t change, struct units *u) {
-    int64_t document = -1;
-    for (int64_t i = 0; i < u->count; i++) u->delta[i] = u->kl[i] = 0, u->tokens[i] = 0;
+    for (int64_t i = 0; i < u->drawn.count; i++) u->delta[i] = u->kl[i] = u->excess[i] = u->tokens[i] = 0;
     for (int64_t w = 0; w < p->window_count; w++) {
         const struct fkv_probe_window *window = &p->windows[w];
         size_t at = (size_t)change * (size_t)p->score;
-        document += !w || window->document != p->windows[w - 1].document;
         for (int32_t i = 0; i < p->score; i++) {
-            int64_t unit = unit_of(p, u, w, i, document);
+            int64_t unit = u->first[w] + (fkv_units_are_blocks(&u->drawn) ? i / FKV_BOOTSTRAP_BLOCK : 0);
+            double kl = window->kl[at + (size_t)i];
             u->delta[unit] += (double)window->nll[at + (size_t)i] - window->untouched_nll[i];
-            u->kl[unit] += window->kl[at + (size_t)i];
-            u->tokens[unit]++;
+            u->kl[unit] += kl;
+            u->excess[unit] += kl - window->repeat_kl[i];
+            u->tokens[unit] += 1;
         }
     }
 }
 
 static void measure(const struct fkv_probe *p, int32_t change, struct units *u, struct fkv_probe_effect *e) {
-    double delta = 0, kl = 0, tokens = 0;
     sum_change(p, change, u);
-    *e = (struct fkv_probe_effect){.q = NAN};
-    for (int64_t i = 0; i < u->count; i++) {
-        delta += u->delta[i], kl += u->kl[i], tokens += (double)u->tokens[i];
-        u->means[i] = u->delta[i] / (double)u->tokens[i];
-    }
-    e->delta_nll = delta / tokens;
-    e->kl = kl / tokens;
-    e->p = fkv_t_test(u->means, u->count);
-    fkv_bootstrap_interval(u->delta, u->tokens, u->count, &e->delta_low, &e->delta_high);
-    fkv_bootstrap_interval(u->kl, u->tokens, u->count, &e->kl_low, &e->kl_high);
+    *e = (struct fkv_probe_effect){.q = NAN, .kl_p = NAN, .kl_q = NAN};
+    e->delta_nll = fkv_ratio_interval(&u->drawn, u->delta, u->tokens, NULL);
+    e->kl = fkv_ratio_interval(&u->drawn, u->kl, u->tokens, NULL);
+    e->p = fkv_t_test(u->means, fkv_independent_means(&u->drawn, u->delta, u->tokens, u->means));
+    if (u->has_floor)
+        e->kl_p = fkv_t_test_above(u->means, fkv_independent_means(&u->drawn, u->excess, u->tokens, u->means));
     for (int s = 0; s < 2; s++)
         for (int64_t w = 0; w < p->window_count; w++)
             e->lost[s] += p->windows[w].lost_energy[2 * change + s] / (double)p->window_count;
@@ -68,8 +97,12 @@ static void measure(const struct fkv_probe *p, int32_t change, struct units *u, 
 /* 0: all heads at once, 1: a layer, 2: a head */
 static int scope_of(const struct fkv_probe_change *c) { return c->kv_head >= 0 ? 2 : c->layer >= 0; }
 
+/* The p of an effect, for delta nll or KL, and where its q belongs. */
+static double *p_of(struct fkv_probe_effect *e, bool kl) { return kl ? &e->kl_p : &e->p; }
+static double *q_of(struct fkv_probe_effect *e, bool kl) { return kl ? &e->kl_q : &e->q; }
+
 static int correct(const struct fkv_probe *probe, const struct fkv_edit *edits, struct fkv_probe_effect *effects,
-                   struct fkv_error *err) {
+                   bool kl, struct fkv_error *err) {
     const int32_t count = probe->change_count;
     double *p = malloc(2 * (size_t)count * sizeof *p), *q = p + count;
     int32_t *order = malloc((size_t)count * sizeof *order);
@@ -77,10 +110,11 @@ static int correct(const struct fkv_probe *probe, const struct fkv_edit *edits, 
     for (int32_t first = 0, end; !status && first < count; first = end) {
         for (end = first + 1; end < count && edits[end].family == edits[first].family;) end++;
         for (int scope = 1; scope <= 2; scope++) {
-            for (int32_t i = first; i < end; i++) p[i] = scope_of(&edits[i].row) == scope ? effects[i].p : NAN;
+            for (int32_t i = first; i < end; i++)
+                p[i] = scope_of(&edits[i].row) == scope ? *p_of(&effects[i], kl) : NAN;
             fkv_benjamini_hochberg(p + first, end - first, q + first, order);
             for (int32_t i = first; i < end; i++)
-                if (scope_of(&edits[i].row) == scope) effects[i].q = q[i];
+                if (scope_of(&edits[i].row) == scope) *q_of(&effects[i], kl) = q[i];
         }
     }
     free(order);
@@ -90,27 +124,18 @@ static int correct(const struct fkv_probe *probe, const struct fkv_edit *edits, 
 
 int fkv_probe_summarise(const struct fkv_probe *p, const struct fkv_edit *edits, struct fkv_probe_summary *summary,
                         struct fkv_error *err) {
-    int64_t documents = documents_of(p), blocks = (p->score + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
-    struct units u = {.documents = documents >= FKV_BOOTSTRAP_DOCUMENTS};
-    u.count = u.documents ? documents : p->window_count * blocks;
-    *summary = (struct fkv_probe_summary){.units = u.count, .documents = u.documents};
-    u.delta = malloc(3 * (size_t)u.count * sizeof *u.delta);
-    u.tokens = malloc((size_t)u.count * sizeof *u.tokens);
+    struct units u;
+    *summary = (struct fkv_probe_summary){0};
+    if (units_make(p, &u, err)) return FKV_FAILED;
+    summary->units = u.drawn.count, summary->documents = u.drawn.documents, summary->se_unit = u.drawn.kind;
     summary->effects = malloc((size_t)p->change_count * sizeof *summary->effects);
-    int status = FKV_FAILED;
-    if (!u.delta || !u.tokens || !summary->effects) {
-        fkv_fail(err, "out of memory for the sums of %lld units", (long long)u.count);
-        goto done;
-    }
-    u.kl = u.delta + u.count, u.means = u.kl + u.count;
-    for (int32_t c = 0; c < p->change_count; c++) measure(p, c, &u, &summary->effects[c]);
+    int status = summary->effects ? FKV_OK : fkv_fail(err, "out of memory for %d changes", p->change_count);
+    for (int32_t c = 0; c < p->change_count && !status; c++) measure(p, c, &u, &summary->effects[c]);
     for (int64_t w = 0; w < p->window_count; w++)
         for (int32_t i = 0; i < p->score; i++)
             summary->untouched_nll += p->windows[w].untouched_nll[i] / ((double)p->window_count * p->score);
-    status = correct(p, edits, summary->effects, err);
-done:
-    free(u.delta);
-    free(u.tokens);
+    for (int kl = 0; kl < 2 && !status; kl++) status = correct(p, edits, summary->effects, kl, err);
+    units_free(&u);
     if (status) fkv_probe_summary_free(summary);
     return status;
 }
@@ -144,28 +169,33 @@ static json_t *change_json(const struct fkv_probe_change *c, const struct fkv_pr
     json_object_set_new(o, "truncation", switch_json(c->truncation));
     json_object_set_new(o, "squeezed", switch_json(c->squeezed));
     json_object_set_new(o, "fewer", switch_json(c->fewer));
-    json_object_set_new(o, "delta_nll", fkv_json_number(e->delta_nll));
-    json_object_set_new(o, "delta_nll_low", fkv_json_number(e->delta_low));
-    json_object_set_new(o, "delta_nll_high", fkv_json_number(e->delta_high));
-    json_object_set_new(o, "kl", fkv_json_number(e->kl));
-    json_object_set_new(o, "kl_low", fkv_json_number(e->kl_low));
-    json_object_set_new(o, "kl_high", fkv_json_number(e->kl_high));
+    json_object_set_new(o, "delta_nll", fkv_json_number(e->delta_nll.estimate));
+    json_object_set_new(o, "delta_nll_low", fkv_json_number(e->delta_nll.low));
+    json_object_set_new(o, "delta_nll_high", fkv_json_number(e->delta_nll.high));
+    json_object_set_new(o, "kl", fkv_json_number(e->kl.estimate));
+    json_object_set_new(o, "kl_low", fkv_json_number(e->kl.low));
+    json_object_set_new(o, "kl_high", fkv_json_number(e->kl.high));
     json_object_set_new(o, "lost_key", fkv_json_number(c->states & FKV_PROBE_KEY ? e->lost[0] : NAN));
     json_object_set_new(o, "lost_value", fkv_json_number(c->states & FKV_PROBE_VALUE ? e->lost[1] : NAN));
     json_object_set_new(o, "p", fkv_json_number(e->p));
     json_object_set_new(o, "q", fkv_json_number(e->q));
+    json_object_set_new(o, "kl_p", fkv_json_number(e->kl_p));
+    json_object_set_new(o, "kl_q", fkv_json_number(e->kl_q));
     return o;
 }
 
 json_t *fkv_probe_json(const struct fkv_probe *p, const struct fkv_probe_summary *summary) {
     json_t *o = json_object(), *changes = json_array();
+    const char *se_unit = fkv_se_unit_name(summary->se_unit);
     json_object_set_new(o, "model", json_string(p->model_name));
     json_object_set_new(o, "prefix", json_integer(p->prefix));
     json_object_set_new(o, "score", json_integer(p->score));
     json_object_set_new(o, "sinks", json_integer(p->sinks));
     json_object_set_new(o, "windows", json_integer(p->window_count));
     json_object_set_new(o, "units", json_integer(summary->units));
-    json_object_set_new(o, "unit", json_string(summary->documents ? "document" : "block"));
+    json_object_set_new(o, "unit", json_string(summary->se_unit == FKV_SE_DOCUMENTS ? "document" : "block"));
+    json_object_set_new(o, "documents", json_integer(summary->documents));
+    json_object_set_new(o, "se_unit", se_unit ? json_string(se_unit) : json_null());
     json_object_set_new(o, "untouched_nll", fkv_json_number(summary->untouched_nll));
     json_object_set_new(o, "noise_floor_nll", fkv_json_number(p->noise_floor_nll));
     json_object_set_new(o, "noise_floor_kl", fkv_json_number(p->noise_floor_kl));
@@ -194,7 +224,7 @@ static const char *where(char text[32], const struct fkv_probe_change *c) {
 }
 
 void fkv_probe_print(const struct fkv_probe *p, const struct fkv_probe_summary *summary) {
-    char t[9][32];
+    char t[9][32], words[FKV_SE_WORDS];
     int wide[2] = {6, 5}; /* of the two columns of text, as narrow as they can be */
     bool corrected = false;
     for (int32_t c = 0; c < p->change_count; c++) {
@@ -206,16 +236,16 @@ void fkv_probe_print(const struct fkv_probe *p, const struct fkv_probe_summary *
            p->sinks, p->score, (long long)p->window_count);
     printf("untouched: mean nll %.5f; read again in blocks of another size: |delta nll| %.2g, KL %.2g (rounding)\n",
            summary->untouched_nll, p->noise_floor_nll, p->noise_floor_kl);
-    printf("intervals: 95%%, bootstrap over %lld %s; lost: energy taken out, over the energy without DC\n\n",
-           (long long)summary->units, summary->documents ? "documents" : "blocks of scored tokens");
+    printf("intervals: 95%%, bootstrap %s\nlost: energy taken out, over the energy without DC\n\n",
+           fkv_se_unit_words(summary->se_unit, summary->documents, "blocks of 256 scored tokens", words));
     printf("%-*s %-*s %8s %20s %8s %9s %9s%s\n", wide[0], "change", wide[1], "where", "delta nll", "interval", "KL",
            "lost keys", "lost vals", corrected ? "       q" : "");
     for (int32_t c = 0; c < p->change_count; c++) {
         const struct fkv_probe_change *row = &p->changes[c];
         const struct fkv_probe_effect *e = &summary->effects[c];
         printf("%-*s %-*s %9s [%8s, %8s] %8s %9s %9s", wide[0], row->label, wide[1], where(t[0], row),
-               number(t[1], "%+.5f", e->delta_nll), number(t[2], "%+.5f", e->delta_low),
-               number(t[3], "%+.5f", e->delta_high), number(t[4], "%.6f", e->kl > 0 ? e->kl : 0),
+               number(t[1], "%+.5f", e->delta_nll.estimate), number(t[2], "%+.5f", e->delta_nll.low),
+               number(t[3], "%+.5f", e->delta_nll.high), number(t[4], "%.6f", fmax(e->kl.estimate, 0)),
                number(t[5], "%.4f", row->states & FKV_PROBE_KEY ? e->lost[0] : NAN),
                number(t[6], "%.4f", row->states & FKV_PROBE_VALUE ? e->lost[1] : NAN));
         printf(corrected ? " %7s\n" : "\n", number(t[7], "%.2g", e->q));

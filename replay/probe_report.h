@@ -4,21 +4,23 @@
 
 #include "capture/store/probe.h"
 #include "kernels/base/json.h"
+#include "kernels/statistics/bootstrap.h"
 #include "replay/probe_changes.h"
 
 /* Of one change: means over all scored tokens, with 95% intervals. NaN where there are too few units. */
 struct fkv_probe_effect {
-    double delta_nll, delta_low, delta_high;
-    double kl, kl_low, kl_high;
+    struct fkv_interval delta_nll, kl;
     double lost[2]; /* mean over windows: keys, values */
-    double p, q;    /* of delta_nll; q among the layers, or the heads, of one change */
+    double p, q;    /* of delta_nll being 0; q among the layers, or the heads, of one change */
+    double kl_p;    /* of KL being no more than that of the repeated run, one-sided; NaN without one */
+    double kl_q;
 };
 
 struct fkv_probe_summary {
     struct fkv_probe_effect *effects; /* [changes]; owned */
     double untouched_nll;
-    int64_t units;
-    bool documents; /* the units are documents, else blocks of 256 scored tokens */
+    int64_t units, documents;
+    enum fkv_se_unit se_unit;
 };
 
 int fkv_probe_summarise(const struct fkv_probe *probe, const struct fkv_edit *edits, struct fkv_probe_summary *summary,

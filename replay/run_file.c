@@ -4,7 +4,7 @@
  *                          shape), tokenizer_sha256, corpus_sha256, policy, its own options (each by name, and all in
  *                          policy_options), policy_label (for figures), window, sinks, compressible (n), low_pass (1: it
  *                          keeps the L lowest of n coefficients), protocol, tokens_limit, score_from, backend, compute,
- *                          cache_dtype, results (mean_nll, mean_nll_se, compressions, evictions, delta_nll, kl, ...)
+ *                          cache_dtype, se_unit (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions, evictions, delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
  *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the joined corpus)
  *       tokens             int32 [T]
@@ -46,12 +46,13 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 18, INTEGERS = 12 };
+enum { TEXTS = 19, INTEGERS = 12 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
     const struct fkv_config *c = &e->model->config;
     const bool window = e->setup->policy->has_window;
+    const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan));
     const struct text_attribute t[TEXTS] = {
         {"format", "freqkv-run", true},
         {"software_version", FKV_VERSION, false},
@@ -70,6 +71,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"policy_label", e->setup->label, false},
         {"protocol", e->plan->name, true},
         {"baseline", e->baseline ? "full" : "", true},
+        {"se_unit", se_unit ? se_unit : "", true}, /* errors formed in another way are no errors of this sweep */
         {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
     };
     const struct integer_attribute i[INTEGERS] = {

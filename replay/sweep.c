@@ -84,6 +84,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const st
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
+    fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "points", rows);
     return o;
 }
@@ -110,9 +111,11 @@ void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const stru
                    fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), r[FKV_RESULT_KL], r[FKV_RESULT_TOP1]);
         printf("\n");
     }
+    printf("\n");
+    fkv_experiment_print_se_unit(e);
     if (!e->baseline) return;
     double nll = points[0].results[FKV_RESULT_BASELINE_NLL];
     const char *invalid = fkv_experiment_invalid(e);
-    printf("\nbaseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token (nats)\n",
+    printf("baseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token (nats)\n",
            invalid ? ", no reference here, " : "", invalid ? invalid : "", nll, exp(nll));
 }

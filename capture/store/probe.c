@@ -150,19 +150,20 @@ struct array {
     enum fkv_h5_type type;
     int64_t dims[2];
     void *data;
+    bool optional; /* stays as fkv_probe_window_create made it */
 };
 enum { ARRAYS = 7 };
 
 static void list_arrays(const struct fkv_probe *p, const struct fkv_probe_window *w, struct array arrays[ARRAYS]) {
     const int64_t m = p->score, changes = p->change_count;
     const struct array all[ARRAYS] = {
-        {"tokens", FKV_H5_I32, {p->prefix + m + 1, 0}, w->tokens},
-        {"untouched_nll", FKV_H5_F32, {m, 0}, w->untouched_nll},
-        {"repeat_nll", FKV_H5_F32, {m, 0}, w->repeat_nll},
-        {"repeat_kl", FKV_H5_F32, {m, 0}, w->repeat_kl},
-        {"nll", FKV_H5_F32, {changes, m}, w->nll},
-        {"kl", FKV_H5_F32, {changes, m}, w->kl},
-        {"lost_energy", FKV_H5_F64, {changes, 2}, w->lost_energy},
+        {"tokens", FKV_H5_I32, {p->prefix + m + 1, 0}, w->tokens, false},
+        {"untouched_nll", FKV_H5_F32, {m, 0}, w->untouched_nll, false},
+        {"repeat_nll", FKV_H5_F32, {m, 0}, w->repeat_nll, false},
+        {"repeat_kl", FKV_H5_F32, {m, 0}, w->repeat_kl, true},
+        {"nll", FKV_H5_F32, {changes, m}, w->nll, false},
+        {"kl", FKV_H5_F32, {changes, m}, w->kl, false},
+        {"lost_energy", FKV_H5_F64, {changes, 2}, w->lost_energy, false},
     };
     memcpy(arrays, all, sizeof all);
 }
@@ -286,7 +287,7 @@ static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
 
 /* Shapes are looked at before memory is asked for: a number at the root must not decide how much. */
 static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group, const char *path,
-                        struct fkv_error *err) {
+                        bool there[ARRAYS], struct fkv_error *err) {
     const struct fkv_probe_window none = {0};
     struct array arrays[ARRAYS];
     list_arrays(p, &none, arrays);
@@ -297,6 +298,8 @@ static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, cons
         bool found;
         snprintf(name, sizeof name, "%s/%s", group, arrays[i].name);
         if (fkv_h5_shape(r, name, &rank, dims, &found, err)) return FKV_FAILED;
+        there[i] = found;
+        if (!found && arrays[i].optional) continue;
         if (!found || rank != (arrays[i].dims[1] ? 2 : 1) || dims[0] != arrays[i].dims[0] ||
             (rank == 2 && dims[1] != arrays[i].dims[1]))
             return fkv_fail(err, "%s: %s: expected %lld x %lld numbers, found %s", path, name,
@@ -312,9 +315,9 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     char name[96];
     int rank;
     int64_t dims[8], value;
-    bool found;
+    bool found, there[ARRAYS];
     *window = (struct fkv_probe_window){0};
-    if (check_shapes(r, p, group, path, err) || fkv_probe_window_create(p, window, err)) return FKV_FAILED;
+    if (check_shapes(r, p, group, path, there, err) || fkv_probe_window_create(p, window, err)) return FKV_FAILED;
     if (get_text(r, group, "name", window->name, sizeof window->name, path, err) ||
         get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path, err) ||
         get_integer(r, group, "document", 0, INT32_MAX, &value, path, err) ||
@@ -323,6 +326,7 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     window->document = (int32_t)value;
     list_arrays(p, window, arrays);
     for (int i = 0; i < ARRAYS; i++) {
+        if (!there[i]) continue;
         int64_t elements = arrays[i].dims[0] * (arrays[i].dims[1] ? arrays[i].dims[1] : 1);
         snprintf(name, sizeof name, "%s/%s", group, arrays[i].name);
         if (fkv_h5_get(r, name, arrays[i].type, elements, arrays[i].data, err)) return FKV_FAILED;
@@ -365,6 +369,13 @@ int fkv_probe_read(const char *path, struct fkv_probe *p, struct fkv_error *err)
     if (!status) return FKV_OK;
     fkv_probe_free(p);
     return FKV_FAILED;
+}
+
+bool fkv_probe_has_floor(const struct fkv_probe *p) {
+    for (int64_t w = 0; w < p->window_count; w++)
+        for (int32_t i = 0; i < p->score; i++)
+            if (!isfinite(p->windows[w].repeat_kl[i])) return false;
+    return true;
 }
 
 /* ---- comparing ---- */

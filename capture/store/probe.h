@@ -9,12 +9,14 @@
  *   /documents/NNNNNN one group per window of prefix and scored tokens. attrs: name, text_sha256 of the text; document (windows of one text share it), offset (of
  *                     the window's first token in the text)
  *       tokens        int32 [P+M+1]; token_class uint8 [P+M+1] where the tokenizer is known
- *       untouched_nll, repeat_nll, repeat_kl   float32 [M]; element i is about token P + 1 + i
+ *       untouched_nll, repeat_nll, repeat_kl   float32 [M]; element i is about token P + 1 + i. repeat_*: the untouched run repeated in blocks of another
+ *                     size, the noise floor per token; NaN (or repeat_kl absent) in a file of another tool, where KL then has no p values
  *       nll, kl       float32 [changes, M]
  *       lost_energy   float64 [changes, 2] (keys, values): what the change took out or put in, over the energy without DC of the heads that it touched */
 #ifndef FKV_STORE_PROBE_H
 #define FKV_STORE_PROBE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/base/error.h"
@@ -64,6 +66,8 @@ int fkv_probe_write(const char *path, const struct fkv_probe *p, const struct fk
                     struct fkv_error *err);
 /* Reads a whole file; the caller frees p. Anything but what is described above is refused, by name. */
 int fkv_probe_read(const char *path, struct fkv_probe *p, struct fkv_error *err);
+/* Is there a noise floor to compare KL with, token by token: repeat_kl finite in every window? */
+bool fkv_probe_has_floor(const struct fkv_probe *p);
 /* Were both made by the same experiment (model, sizes, seed, changes)? If not, the message names what differs. */
 int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_probe *found, const char *where,
                          struct fkv_error *err);

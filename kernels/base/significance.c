@@ -39,13 +39,20 @@ double fkv_student_p(double t, double freedom) {
     return isinf(t) ? 0 : incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5);
 }
 
-double fkv_t_test(const double *x, int64_t n) {
+/* Student's t of the mean of x [n]; NaN for n < 2 or where nothing varies. */
+static double t_of(const double *x, int64_t n) {
     double mean = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) mean += x[i] / (double)n;
     for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
     if (n < 2 || !(squares > 0)) return NAN;
-    double freedom = (double)n - 1;
-    return fkv_student_p(mean / sqrt(squares / freedom / (double)n), freedom);
+    return mean / sqrt(squares / ((double)n - 1) / (double)n);
+}
+
+double fkv_t_test(const double *x, int64_t n) { return fkv_student_p(t_of(x, n), (double)n - 1); }
+
+double fkv_t_test_above(const double *x, int64_t n) {
+    double t = t_of(x, n), both = fkv_student_p(t, (double)n - 1);
+    return t > 0 ? both / 2 : 1 - both / 2;
 }
 
 static int by_value(const void *a, const void *b, void *values) {

@@ -117,6 +117,7 @@ def check_spectrum_state(checks, found, cut, capture, shown, sums):
     checks.close("normalised", found["power_normalised"], cut.mean(cut.normalised).mean(1), exact)
     if not sums:
         checks.close("rounding floor", found["rounding_floor"], cut.rounding(capture.attributes.get("dtype", "f32")))
+    checks.that("se_unit", shown["se_unit"] == cut.se_unit(), f"{shown['se_unit']}, expected {cut.se_unit()}")
     check_standard_error(checks, "power_se", found["power_se"], cut.power, cut, shown["standard_error"])
     if shown["null"] == "none":
         checks.that("no null", "power_null" not in found and "excess" not in found)
@@ -148,9 +149,9 @@ def check_standard_error(checks, label, found, values, cut, kind):
     if cut.documents >= 20:
         checks.that(f"{label} over documents", kind == "documents", kind)
         checks.close(label, found, want, 1e-4)
-    elif kind == "segments":  # of sums: the plain one over segments, and none for bands, since sums know no coefficients together
+    elif kind == "segments":  # of sums: in closed form, and none for bands, since sums know no coefficients together
         known = np.isfinite(found)
-        want = np.sqrt(values.var(0, ddof=1) * np.sum(cut.weight**2))
+        want = cut.error_from_sums(values)
         checks.close(label + " over segments", found[known], want[known], 1e-4)
     elif len(cut.x) == 1:
         checks.close(label, found, want)

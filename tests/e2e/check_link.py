@@ -21,7 +21,7 @@ from scipy import fft, stats
 
 from check_analysis import Checks
 from check_probe import discovery_control
-from check_protocols import Model
+from check_protocols import Model, bootstrap_means
 from check_ratios import K, attention_error
 from definitions import Capture
 
@@ -124,15 +124,16 @@ def paired(probe):
         documents = [f["documents"][name] for name in sorted(f["documents"])]
         nll = np.stack([d["nll"][:].astype(float) - d["untouched_nll"][:].astype(float) for d in documents], axis=1)
         kl = np.stack([d["kl"][:].astype(float) for d in documents], axis=1)
+        floor = np.stack([d["repeat_kl"][:].astype(float) for d in documents])
         classes = np.stack([d["token_class"][:] for d in documents])
         table = {name: f["changes"][name][:] for name in f["changes"]}
         labels = [bytes(label).split(b"\0")[0].decode() for label in table["label"]]
-    return {"delta_nll": nll, "kl": kl}, table, labels, classes
+    return {"delta_nll": nll, "kl": kl}, table, labels, classes, floor
 
 
 def check_damage(checks, probe, heads):
     checks.about("damage")
-    damage, table, labels, _ = paired(probe)
+    damage, table, labels, _, floor = paired(probe)
     for measure, values in damage.items():
         units = values.mean(axis=2)  # a window is shorter than a block of 256 tokens
         for state, label in (("key", "filter 0:0.5, key"), ("value", "filter 0:0.5, value")):
@@ -140,6 +141,8 @@ def check_damage(checks, probe, heads):
             rows = [row for row in heads if row["states"] == state]
             checks.close(f"{measure}: {state}", [number(row[measure]) for row in rows], units[own].mean(1), 1e-6, 1e-9)
             p = stats.ttest_1samp(units[own], 0, axis=1).pvalue
+            if measure == "kl":  # a mean KL is never below zero: is it above that of the repeated run?
+                p = stats.ttest_1samp(units[own] - floor.mean(axis=1), 0, axis=1, alternative="greater").pvalue
             checks.close(f"q of {measure}: {state}", [number(row[measure + "_q"]) for row in rows], discovery_control(p), 1e-6)
             low, high = stats.bootstrap((units[own],), np.mean, axis=1, method="percentile", n_resamples=4000,
                                         random_state=np.random.default_rng(1)).confidence_interval
@@ -228,13 +231,44 @@ def check_classes(checks, segments, probe, rows):
                 checks.that("tokens", int(row["tokens"]) == chosen.sum(), f"{row['tokens']} of {name}, expected {chosen.sum()}")
                 if chosen.any():
                     checks.close(f"{quantity}: {name}", number(row["mean"]), values[chosen].mean(), 1e-4)
-    damage, _, labels, token_class = paired(probe)
+    damage, _, labels, token_class, _ = paired(probe)
     scored = token_class[:, PREFIX + 1:PREFIX + 1 + SCORE]
     for i, label in enumerate(labels):
         if ("delta_nll: " + label, "copied") in found and label not in labels[:i]:
             chosen = scored >> 5 & 1 == 1
             checks.close(f"damage to copied tokens: {label}", number(found["delta_nll: " + label, "copied"]["mean"]),
                          damage["delta_nll"][i][chosen].mean(), 1e-6, 1e-9)
+
+
+def check_few_texts(checks, tools, args, work):
+    """Three texts: intervals over them by documents, and blocks of 256 scored tokens within those that are drawn."""
+    checks.about("three texts")
+    capture, analyze, replay = tools
+    files, at = [], lambda name: os.path.join(work, name)
+    with open(args.text, encoding="utf-8") as f:
+        content = f.read()
+    for i, size in enumerate((2500, 3600, 1500)):
+        files += ["--text", at(f"part{i}.txt")]
+        with open(files[-1], "w", encoding="utf-8") as f:
+            f.write(content[9000 * i:9000 * i + size])
+    model = ["--model", args.model, *files, "--quiet"]
+    run(capture, *model, "--out", at("few"), "--dtype", "f32")
+    run(replay, "ppl", *model, "--policy", "freqkv", "--window", WINDOW, "--sweep", "gamma=0.25:0.75:0.25", "--baseline", "full", "--out", at("fewruns"))
+    runs = sorted(os.path.join(at("fewruns"), name) for name in os.listdir(at("fewruns")))
+    shown = json.loads(run(analyze, "link", "--capture", at("few"), "--runs", *runs, "--out", at("fewlink"), "--json", "--quiet"))
+    run(analyze, "plot", *runs, "--out", at("fewfigures"))
+    drawn = [row for row in rows_of(os.path.join(at("fewfigures"), "runs_perplexity.csv")) if row["panel"].startswith("KL")]
+    checks.that("se_unit", shown["sweep"]["se_unit"] == "documents and blocks", shown["sweep"]["se_unit"])
+    for path, row, kl in zip(runs, rows_of(os.path.join(at("fewlink"), "link_sweep.csv")), drawn):
+        with h5py.File(path) as f:
+            checks.that("se_unit of a run", f.attrs["se_unit"] in ("documents and blocks", b"documents and blocks"), f.attrs["se_unit"])
+            columns = [{n: f["documents"][d][n][1:].astype(float) for n in ("nll", "baseline_nll", "kl")} for d in sorted(f["documents"])]
+        counts = [[len(c["nll"][i:i + 256]) for i in range(0, len(c["nll"]), 256)] for c in columns]
+        for name, value, found in (("mean_nll", lambda c: c["nll"], row), ("delta_nll", lambda c: c["nll"] - c["baseline_nll"], row), ("kl", lambda c: c["kl"], kl)):
+            sums = [[value(c)[i:i + 256].sum() for i in range(0, len(c["nll"]), 256)] for c in columns]
+            low, high = np.percentile(bootstrap_means(sums, counts), [2.5, 97.5])
+            prefix = "" if name == "kl" else name + "_"
+            checks.close(f"interval of {name}", [number(found[prefix + "low"]), number(found[prefix + "high"])], [low, high], 1e-5, 1e-7)
 
 
 def main():
@@ -269,6 +303,7 @@ def main():
         checks.that("a best predictor each", all(best.values()), best)
         drawn = json.loads(run(analyze, "plot", *files, probe, "--out", os.path.join(work, "figures"), "--json"))
         checks.that("figures", drawn["runs"] == 4 and drawn["probes"] == 1 and drawn["figures"] >= 9, drawn)
+        check_few_texts(checks, (os.path.join(args.bin, "freqkv-capture"), analyze, replay), args, work)
         checks.about(None)
     print(f"link: {checks.made - checks.failed} passed, {checks.failed} failed")
     sys.exit(checks.failed > 0)

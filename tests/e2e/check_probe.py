@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import scipy.stats
 
-from check_protocols import Model, dct_matrix, rmsnorm, rotate
+from check_protocols import Model, bootstrap_draws, bootstrap_means, dct_matrix, rmsnorm, rotate, unit_of_error
 
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
@@ -194,16 +194,6 @@ def together(model):
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def resampled(units):
-    """Indices [1000, units] of the tool's bootstrap: splitmix64 from seed 0, high 32 bits."""
-    with np.errstate(over="ignore"):
-        z = np.arange(1, 1000 * units + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (((z >> np.uint64(32)) * np.uint64(units)) >> np.uint64(32)).astype(int).reshape(1000, units)
-
-
 def close(name, found, want, absolute, relative=0):
     worst = np.max(np.abs(np.asarray(found) - want) - relative * np.abs(want))
     return [] if worst <= absolute else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
@@ -216,25 +206,32 @@ def discovery_control(p):
     return np.array([min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p])
 
 
-def check_statistics(rows, nll, untouched, kl):
-    """The summary's numbers from the file's own per-token ones. Units: windows, each one block."""
-    units, problems = len(nll), []
-    index = resampled(units)
+def check_statistics(printed, nll, untouched, kl, repeat_kl):
+    """The summary's numbers from the file's own per-token ones. All windows are of one document, and each is one block."""
+    rows, windows, problems = printed["changes"], len(nll), []
+    draws = np.array(bootstrap_draws([windows])[1])
     delta = nll.mean(2) - untouched.mean(1)[:, None]  # [windows, changes]
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (windows, 1, unit_of_error([windows])):
+        problems.append(f"units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}")
     for c, row in enumerate(rows):
         for name, values in (("delta_nll", delta[:, c]), ("kl", kl[:, c].mean(1))):
-            low, high = np.percentile(values[index].mean(1), [2.5, 97.5])
+            low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
             problems += close(f"{row['label']} {name}", [row[name], row[name + "_low"], row[name + "_high"]],
                               [values.mean(), low, high], 1e-7, 1e-5)
         if row["p"] is not None:
             problems += close(f"{row['label']} p", row["p"], scipy.stats.ttest_1samp(delta[:, c], 0).pvalue, 1e-9, 1e-4)
+        above = (kl[:, c] - repeat_kl).mean(1)
+        problems += close(f"{row['label']} kl_p", row["kl_p"], scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue, 1e-9, 1e-4)
+        if row["label"] == "nothing" and not row["kl_p"] > 0.5:
+            problems.append(f"the empty change has kl_p {row['kl_p']}")
     tables = {}
     for row in rows:
         if row["layer"] is not None and row["p"] is not None:
             tables.setdefault((row["label"], row["kv_head"] is None), []).append(row)
     for (label, _), table in tables.items():
-        q = discovery_control(np.array([row["p"] for row in table]))
-        problems += close(f"{label} q", [row["q"] for row in table], q, 1e-9, 1e-6)
+        for p, q in (("p", "q"), ("kl_p", "kl_q")):
+            want = discovery_control(np.array([row[p] for row in table]))
+            problems += close(f"{label} {q}", [row[q] for row in table], want, 1e-9, 1e-6)
     return problems
 
 
@@ -262,9 +259,43 @@ def check(tool, folder, text, model, expected, options):
         yield from check_window(model, w, window, ids, labels, places, expected, worst)
     for label, difference in worst.items():
         print(f"{label:50s} largest difference of delta nll {difference:.2g}")
-    yield from check_statistics(rows, *(np.stack([window[name] for window in windows]).astype(float) for name in ("nll", "untouched_nll", "kl")))
+    yield from check_statistics(printed, *(np.stack([window[name] for window in windows]).astype(float)
+                                           for name in ("nll", "untouched_nll", "kl", "repeat_kl")))
     repeat = np.mean([np.abs(window["repeat_nll"] - window["untouched_nll"]) for window in windows])
     yield from close("noise floor", printed["noise_floor_nll"], repeat, 1e-9, 1e-4)
+
+
+def check_few_documents(tool, folder, text):
+    """Three texts of one window and of two, each of a whole block and a rest: intervals by documents and blocks within them, p over documents."""
+    with tempfile.TemporaryDirectory() as work, open(text, encoding="utf-8") as f:
+        content, path, files = f.read(), os.path.join(work, "probe.h5"), []
+        for i, (start, size) in enumerate(((0, 1500), (6000, 3000), (15000, 3000))):
+            files += ["--text", os.path.join(work, f"{i}.txt")]
+            with open(files[-1], "w", encoding="utf-8") as part:
+                part.write(content[start : start + size])
+        command = [tool, "probe", "--model", folder, *files, "--prefix", "64", "--score", "300", "--blocks", "2", "--local", "0.5", "--filter",
+                   "0:0.5", "--per-head", "--out", path, "--json", "--quiet", "--backend", "cpu"]
+        printed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        with h5py.File(path) as f:
+            windows = [(int(f["documents"][n].attrs["document"]), {k: v[...].astype(float) for k, v in f["documents"][n].items()})
+                       for n in sorted(f["documents"])]
+    blocks = [[(w, slice(i, i + 256)) for d, w in windows if d == document for i in (0, 256)] for document in range(3)]
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (sum(map(len, blocks)), 3, unit_of_error(list(map(len, blocks)))):
+        yield f"three texts: units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
+    counts = [[w["untouched_nll"][i].size for w, i in document] for document in blocks]
+    for c, row in enumerate(printed["changes"]):
+        measures = {"delta_nll": lambda w, i: w["nll"][c][i] - w["untouched_nll"][i], "kl": lambda w, i: w["kl"][c][i],
+                    "above": lambda w, i: w["kl"][c][i] - w["repeat_kl"][i]}
+        sums = {name: [[value(w, i).sum() for w, i in document] for document in blocks] for name, value in measures.items()}
+        means = {name: np.array([sum(s) / sum(n) for s, n in zip(documents, counts)]) for name, documents in sums.items()}
+        label = f"three texts: {row['label']} layer {row['layer']} head {row['kv_head']}"
+        for name in ("delta_nll", "kl"):
+            low, high = np.percentile(bootstrap_means(sums[name], counts), [2.5, 97.5])
+            estimate = sum(map(sum, sums[name])) / sum(map(sum, counts))
+            yield from close(f"{label} {name}", [row[name], row[name + "_low"], row[name + "_high"]], [estimate, low, high], 1e-7, 1e-5)
+        if row["p"] is not None:
+            yield from close(f"{label} p", row["p"], scipy.stats.ttest_1samp(means["delta_nll"], 0).pvalue, 1e-9, 1e-4)
+        yield from close(f"{label} kl_p", row["kl_p"], scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue, 1e-9, 1e-4)
 
 
 def check_window(model, w, window, ids, labels, places, expected, worst):
@@ -309,6 +340,9 @@ def main():
         for problem in check(tool, folder, text, model, expected, options):
             print("FAIL", problem)
             failures += 1
+    for problem in check_few_documents(tool, folder, text):
+        print("FAIL", problem)
+        failures += 1
     print(f"{failures} differences" if failures else "all checks passed")
     return 1 if failures else 0
 

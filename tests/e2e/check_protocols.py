@@ -237,21 +237,60 @@ def strip_bos(model, ids):
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
-def bootstrap_se(sums, counts, resamples=1000):
-    """Units drawn with replacement by splitmix64 from seed 0: index = high 32 bits * units >> 32. The statistic is sum / count;
-    its standard deviation over resamples (n - 1). None for fewer than two units."""
-    units = len(sums)
-    if units < 2:
-        return None
+def random_bits(count):
+    """splitmix64 from seed 0: the high 32 bits of its first `count` numbers."""
     with np.errstate(over="ignore"):
-        z = np.arange(1, resamples * units + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-        index = ((z >> np.uint64(32)) * np.uint64(units)) >> np.uint64(32)
-    index = index.astype(np.int64).reshape(resamples, units)
-    means = np.asarray(sums)[index].sum(1) / np.asarray(counts)[index].sum(1)
-    return float(np.std(means, ddof=1))
+    return (z >> np.uint64(32)).astype(object)
+
+
+def bootstrap_draws(blocks, resamples=1000):
+    """blocks: how many each document has -> (units, draws): how many units there are, and the units of each resample. An index below n is
+    bits * n >> 32. 20 documents or more: documents are the units, as many are drawn. Fewer: as many documents, and as many of a drawn one's
+    blocks as it has; a single document is not drawn."""
+    if len(blocks) >= 20:
+        blocks = [len(blocks)]
+    first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
+    bits = iter(random_bits(resamples * len(blocks) * (max(blocks) + 1)))
+    draws = []
+    for _ in range(resamples):
+        drawn = []
+        for _ in blocks:
+            d = next(bits) * len(blocks) >> 32 if len(blocks) > 1 else 0
+            drawn += [first[d] + (next(bits) * blocks[d] >> 32) for _ in range(blocks[d])]
+        draws.append(np.array(drawn))
+    return first[-1], draws
+
+
+def bootstrap_means(sums, counts):
+    """sums, counts: per document, per block -> the ratio of their sums in each resample."""
+    units, draws = bootstrap_draws([len(s) for s in sums])
+    if len(sums) >= 20:
+        sums, counts = [[sum(s)] for s in sums], [[sum(c)] for c in counts]
+    sums, counts = np.concatenate(sums), np.concatenate(counts)
+    assert len(sums) == units
+    return np.array([sums[i].sum() / counts[i].sum() for i in draws])
+
+
+def bootstrap_se(sums, counts, overlap=False):
+    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few. None where there is but one unit."""
+    if overlap or len(sums) >= 20:
+        sums, counts = [[sum(s) for s in sums]], [[sum(c) for c in counts]]
+    if sum(map(len, sums)) < 2:
+        return None
+    return float(np.std(bootstrap_means(sums, counts), ddof=1))
+
+
+def unit_of_error(blocks, overlap=False):
+    """blocks: how many each document has -> what `se_unit` says."""
+    if len(blocks) >= 20 or overlap:
+        return "documents" if len(blocks) > 1 else None
+    if sum(blocks) < 2:
+        return None
+    return "documents and blocks" if len(blocks) > 1 else "blocks of one document"
 
 
 def expected(model, documents, protocol, policy, limit=None, score_from=0):
@@ -271,15 +310,14 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
                 scored[d].append((-p[row, target], -q[row, target], kl, p[row].argmax() == q[row].argmax()))
     tables = [np.array(s, float).reshape(-1, 4) for s in scored]
     everything = np.concatenate(tables)
-    # Documents are the unit; with fewer than 20, blocks of 256 scored tokens, unless windows overlap and share tokens.
-    units = [t for t in tables if len(t)]
+    # 256 scored tokens in a row are a block of their document. Windows that overlap share tokens.
     window = limit or model.context
-    if len(units) < 20 and not (name == "stride" and parameter < window - max(1, score_from)):
-        units = [t[i : i + 256] for t in units for i in range(0, len(t), 256)]
-    counts = [len(u) for u in units]
+    overlap = name == "stride" and len(everything) and parameter < window - max(1, score_from) and passes > 1
+    blocks = [[t[i : i + 256] for i in range(0, len(t), 256)] for t in tables if len(t)]
+    counts = [[len(u) for u in t] for t in blocks]
     heads = model.layers * model.kv_heads
     mean, base = everything[:, 0].mean(), everything[:, 1].mean()
-    se = bootstrap_se([u[:, 0].sum() for u in units], counts)
+    se = bootstrap_se([[u[:, 0].sum() for u in t] for t in blocks], counts, overlap)
     if name == "stride":
         sizes = [len(strip_bos(model, ids)) for ids in documents]
     else:
@@ -307,6 +345,7 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         "evictions": actions / heads / passes if policy.kind in ("local", "streaming") else 0.0,
         "cache_bytes_peak": peak * heads * model.head_dim * 2 * 4,
         "cache_slots_mean": slots / heads / fed_rows,
+        "se_unit": unit_of_error([len(t) for t in blocks], overlap),
         "per_document": [
             {"tokens": n, "mean_nll": t[:, 0].mean() if len(t) else None, "perplexity": np.exp(t[:, 0].mean()) if len(t) else None}
             for n, t in zip(sizes, tables)
@@ -317,7 +356,7 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
             "mean_nll": base,
             "perplexity": np.exp(base),
             "delta_nll": mean - base,
-            "delta_nll_se": bootstrap_se([(u[:, 0] - u[:, 1]).sum() for u in units], counts),
+            "delta_nll_se": bootstrap_se([[(u[:, 0] - u[:, 1]).sum() for u in t] for t in blocks], counts, overlap),
             "kl": everything[:, 2].mean(),
             "top1_agreement": everything[:, 3].mean(),
         },

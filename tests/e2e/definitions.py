@@ -106,15 +106,33 @@ class Cut:
         return self.mean(np.mean(4.0 ** (exponent - digits) / 12, (-1, -2)))
 
     def error_of_mean(self, values, resamples=2000):
-        """Of values [segments, ...]: over documents from 20 on, else a bootstrap over segments, each with its weight in the mean."""
+        """Of values [segments, ...]: over documents from 20 on; with 2 to 19 a bootstrap of documents and, within each that is drawn, of its
+        segments; with one of its segments; each segment with its weight in the mean."""
         if self.documents >= 20:
             means = np.array([values[self.document == d].mean(0) for d in range(self.documents)])
             return means.std(0, ddof=1) / np.sqrt(self.documents)
         if len(self.x) < 2:
             return np.full(values.shape[1:], np.nan)
-        count = len(values)
-        drawn = np.random.default_rng(5).multinomial(count, np.full(count, 1 / count), resamples) * self.weight
+        generator, sizes = np.random.default_rng(5), np.bincount(self.document)
+        drawn = np.zeros((resamples, len(values)))
+        for row, documents in zip(drawn, generator.integers(self.documents, size=(resamples, self.documents))):
+            for d in documents:
+                row[self.document == d] += generator.multinomial(sizes[d], np.full(sizes[d], 1 / sizes[d]))
+        drawn *= self.weight
         return np.tensordot(drawn / drawn.sum(1, keepdims=True), values, 1).std(0, ddof=1)
+
+    def error_from_sums(self, values):
+        """What that bootstrap tends to with ever more resamples; of one document the plain standard error over its segments."""
+        parts = [values[self.document == d] for d in range(self.documents)]
+        if self.documents == 1:
+            return values.std(0, ddof=1) / np.sqrt(len(values))
+        between = np.var([p.mean(0) for p in parts], axis=0)
+        return np.sqrt((between + np.mean([p.var(0) / len(p) for p in parts], axis=0)) / self.documents)
+
+    def se_unit(self):
+        if self.documents >= 20:
+            return "documents"
+        return "documents and blocks" if self.documents > 1 else "blocks of one document" if len(self.x) > 1 else None
 
     def null(self):
         """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard deviation over permutations."""

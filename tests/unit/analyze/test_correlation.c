@@ -44,14 +44,26 @@ static void what_does_not_vary_has_no_correlation(void **state) {
     assert_close(fkv_pearson(4, y, y), 1, 1e-15, 0);
 }
 
+/* Of so many documents of one block each; one: nothing to resample. */
+static struct fkv_units units_of(int documents) {
+    int64_t blocks[64];
+    struct fkv_units units;
+    struct fkv_error err;
+    for (int d = 0; d < documents; d++) blocks[d] = 1;
+    assert_ok(fkv_units_make(blocks, documents, false, &units, &err), err);
+    return units;
+}
+
 /* One unit: y is what it is. */
 static struct fkv_correlation correlate_one(int n, const double *x, const double *y, const double *z, bool falling) {
     const double one = 1;
     struct fkv_error err;
     struct fkv_correlation found;
+    struct fkv_units units = units_of(1);
     const struct fkv_correlation_task task = {
-        .points = n, .predictors = 1, .falling = falling, .x = x, .z = z, .units = 1, .sums = y, .counts = &one};
+        .points = n, .predictors = 1, .falling = falling, .x = x, .z = z, .units = &units, .sums = y, .counts = &one};
     assert_ok(fkv_correlate(&task, &found, &err), err);
+    fkv_units_free(&units);
     return found;
 }
 
@@ -90,7 +102,9 @@ static void predictors_are_ranked_in_the_direction_expected(void **state) {
         y[i] = i;
         x[i] = i + 12 * test_normal(), x[N + i] = -i, x[2 * N + i] = i == 3 ? NAN : i;
     }
-    struct fkv_correlation_task task = {.points = N, .predictors = 3, .x = x, .units = 1, .sums = y, .counts = &one};
+    struct fkv_units units = units_of(1);
+    struct fkv_correlation_task task = {
+        .points = N, .predictors = 3, .x = x, .units = &units, .sums = y, .counts = &one};
     assert_ok(fkv_correlate(&task, found, &err), err);
     assert_int_equal(found[0].place, 1);
     assert_int_equal(found[1].place, 2);
@@ -101,6 +115,7 @@ static void predictors_are_ranked_in_the_direction_expected(void **state) {
     task.falling = true;
     assert_ok(fkv_correlate(&task, found, &err), err);
     assert_int_equal(found[1].place, 1);
+    fkv_units_free(&units);
 }
 
 /* Fixed seeds: what is tested is the method, not luck. */
@@ -137,6 +152,7 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
     uint64_t saved = test_state;
     int covered = 0;
     double mean_se = 0, mean = 0, squares = 0;
+    struct fkv_units units = units_of(UNITS);
     test_state = 5;
     for (int trial = 0; trial < TRIALS; trial++) {
         double sums[UNITS], counts[UNITS], se;
@@ -144,7 +160,7 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
             counts[u] = test_between(100, 256);
             sums[u] = counts[u] * (0.3 + 0.2 * test_normal());
         }
-        struct fkv_interval x = fkv_ratio_interval(UNITS, sums, counts, &se);
+        struct fkv_interval x = fkv_ratio_interval(&units, sums, counts, &se);
         covered += x.low <= 0.3 && 0.3 <= x.high;
         mean_se += se / TRIALS, mean += x.estimate / TRIALS, squares += x.estimate * x.estimate / TRIALS;
     }
@@ -152,10 +168,35 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
     assert_in_range(covered, TRIALS * 90 / 100, TRIALS * 98 / 100);
     assert_close(mean_se, sqrt(squares - mean * mean), 0, 0.1);
     test_state = saved;
-    double one = 3;
-    struct fkv_interval x = fkv_ratio_interval(1, &one, &one, NULL);
-    assert_close(x.estimate, 1, 0, 0);
-    assert_true(isnan(x.low) && isnan(x.high));
+    fkv_units_free(&units);
+}
+
+/* Two texts that rank the points in opposite ways: over texts everything is possible, over blocks
+ * of them nothing of it is seen. */
+static void intervals_over_texts_see_how_few_texts_differ(void **state) {
+    (void)state;
+    enum { N = 12, BLOCKS = 20 };
+    const int64_t two[] = {BLOCKS, BLOCKS}, one[] = {2 * BLOCKS};
+    double x[N], sums[N * 2 * BLOCKS], counts[2 * BLOCKS];
+    struct fkv_error err;
+    for (int b = 0; b < 2 * BLOCKS; b++) counts[b] = 1;
+    for (int i = 0; i < N; i++) {
+        x[i] = i;
+        for (int b = 0; b < 2 * BLOCKS; b++) sums[i * 2 * BLOCKS + b] = b < BLOCKS ? 2 * i : -i;
+    }
+    double width[2];
+    for (int k = 0; k < 2; k++) {
+        struct fkv_units units;
+        struct fkv_correlation found;
+        assert_ok(fkv_units_make(k ? one : two, k ? 1 : 2, false, &units, &err), err);
+        const struct fkv_correlation_task task = {
+            .points = N, .predictors = 1, .x = x, .units = &units, .sums = sums, .counts = counts};
+        assert_ok(fkv_correlate(&task, &found, &err), err);
+        width[k] = found.spearman_units.high - found.spearman_units.low;
+        fkv_units_free(&units);
+    }
+    assert_close(width[0], 2, 1e-9, 0);
+    assert_true(width[1] < width[0]);
 }
 
 int main(void) {
@@ -168,6 +209,7 @@ int main(void) {
         cmocka_unit_test(predictors_are_ranked_in_the_direction_expected),
         cmocka_unit_test(intervals_of_independent_and_of_related_numbers_cover_as_stated),
         cmocka_unit_test(intervals_of_ratios_cover_as_stated),
+        cmocka_unit_test(intervals_over_texts_see_how_few_texts_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

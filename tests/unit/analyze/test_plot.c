@@ -308,7 +308,7 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
     assert_ok(fkv_probe_read(path, &p, &err), err);
     assert_ok(fkv_damage_make(&p, &d, &err), err);
     assert_int_equal(d.units.count, 3 * 2); /* 300 tokens are a block of 256 and a rest */
-    assert_false(d.units.documents);
+    assert_int_equal(d.units.kind, FKV_SE_BLOCKS);
     for (int i = 0; i < 6; i++) {
         assert_close(d.row[3 + i].mean[FKV_DAMAGE_NLL].estimate, damage[i], 1e-6, 0);
         assert_close(d.row[3 + i].mean[FKV_DAMAGE_KL].estimate, fmax(0, damage[i]), 1e-6, 0);
@@ -318,9 +318,42 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
     assert_close(fkv_damage_of_class(&d, 4, 1, &se, &tokens, room).estimate, 0.1, 1e-6, 0);
     assert_int_equal(tokens, 3 * 75);
     fkv_damage_free(&d);
+    for (int w = 1; w < 3; w++) p.windows[w].document = w; /* three texts: documents, and blocks within them */
+    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_int_equal(d.units.kind, FKV_SE_DOCUMENTS_AND_BLOCKS);
+    assert_int_equal(d.units.count, 3 * 2);
+    fkv_damage_free(&d);
     p.windows[1].nll[3 * m.score + 7] = NAN;
     assert_refused(fkv_damage_make(&p, &d, &err), err,
                    "change 3 (\"filter 0:0.25, value\"): expected finite numbers for delta_nll");
+    fkv_probe_free(&p);
+}
+
+/* KL is tested against that of the repeated run: without one there is no p, and what does no more
+ * than it has no small one. */
+static void a_change_that_is_no_change_has_no_small_p(void **state) {
+    (void)state;
+    char path[300];
+    const double damage[6] = {0, 0.1, 0.2, 0, 0, 0.05};
+    struct made_probe m = small_probe(damage);
+    struct fkv_error err;
+    struct fkv_probe p;
+    struct fkv_damage d;
+    m.noise = 0.01;
+    made_write_probe(&m, named(path, "probe.h5"));
+    assert_ok(fkv_probe_read(path, &p, &err), err);
+    for (int w = 0; w < 3; w++)
+        for (int i = 0; i < m.score; i++) p.windows[w].repeat_kl[i] = (float)(0.01 * fmax(0, test_normal()));
+    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_true(d.row[0].p[FKV_DAMAGE_KL] > 0.9); /* the empty change: KL 0, below the floor */
+    assert_true(d.row[4].p[FKV_DAMAGE_KL] < 1e-4 && d.row[4].q[FKV_DAMAGE_KL] < 1e-3);
+    assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-4 && d.row[6].p[FKV_DAMAGE_KL] > 1e-4);
+    fkv_damage_free(&d);
+    p.windows[2].repeat_kl[0] = NAN;
+    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    for (int i = 0; i < 9; i++) assert_true(isnan(d.row[i].p[FKV_DAMAGE_KL]) && isnan(d.row[i].q[FKV_DAMAGE_KL]));
+    assert_true(isfinite(d.row[4].mean[FKV_DAMAGE_KL].low) && isfinite(d.row[4].p[FKV_DAMAGE_NLL]));
+    fkv_damage_free(&d);
     fkv_probe_free(&p);
 }
 
@@ -338,6 +371,7 @@ int main(void) {
         TEST(points_of_one_curve_differ_in_their_ratio_only),
         TEST(a_file_of_somebody_else_is_never_replaced),
         TEST(what_cannot_be_drawn_is_refused),
+        TEST(a_change_that_is_no_change_has_no_small_p),
         TEST(damage_is_the_mean_difference_and_its_units_are_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

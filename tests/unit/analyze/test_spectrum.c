@@ -198,6 +198,7 @@ static void documents_weigh_equally_over_recordings(void **state) {
     assert_int_equal(s.segments, 4);
     assert_close(s.power[0], 8 * ((1.0 + 4 + 9) / 3 + 4) / 2, 0, 1e-6);
     assert_string_equal(s.se_kind, "bootstrap");
+    assert_int_equal(s.se_unit, FKV_SE_DOCUMENTS_AND_BLOCKS);
     fkv_spectrum_free(&s);
 }
 

@@ -54,6 +54,20 @@ static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(vo
     assert_true(isnan(fkv_t_test((double[]){1}, 1)) && isnan(fkv_t_test((double[]){2, 2}, 2)));
 }
 
+static void a_one_sided_p_is_small_above_zero_only(void **state) {
+    (void)state;
+    for (int t = 0; t < 100; t++) {
+        double x[9], below[9], mean = 0;
+        int n = test_between(2, 9);
+        for (int i = 0; i < n; i++) x[i] = test_normal(), below[i] = -x[i], mean += x[i];
+        double two_sided = fkv_t_test(x, n), p = fkv_t_test_above(x, n);
+        assert_close(p, mean > 0 ? two_sided / 2 : 1 - two_sided / 2, 1e-14, 0);
+        assert_close(p + fkv_t_test_above(below, n), 1, 1e-12, 0);
+    }
+    assert_true(fkv_t_test_above((double[]){-1, -2, -1.5, -1.7}, 4) > 0.99);
+    assert_true(isnan(fkv_t_test_above((double[]){1}, 1)) && isnan(fkv_t_test_above((double[]){2, 2}, 2)));
+}
+
 static void false_discoveries_are_controlled_as_the_paper_computes(void **state) {
     (void)state;
     /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are called. */
@@ -76,6 +90,7 @@ int main(void) {
         cmocka_unit_test(q_values_are_those_of_benjamini_and_hochberg),
         cmocka_unit_test(p_values_are_those_of_student),
         cmocka_unit_test(p_values_are_uniform_where_nothing_is_and_known_where_tables_know),
+        cmocka_unit_test(a_one_sided_p_is_small_above_zero_only),
         cmocka_unit_test(false_discoveries_are_controlled_as_the_paper_computes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

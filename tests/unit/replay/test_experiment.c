@@ -8,6 +8,7 @@ static struct fkv_policy policy;
 static struct fkv_policy_setup setup;
 static struct fkv_corpus_document documents[2];
 static struct fkv_corpus corpus;
+static struct fkv_pass passes[1];
 static struct fkv_plan plan;
 static struct fkv_sums sums[2];
 static struct fkv_perplexity result;
@@ -24,7 +25,8 @@ static int set_up(void **state) {
     documents[0] = (struct fkv_corpus_document){.name = "a.txt", .count = 11};
     documents[1] = (struct fkv_corpus_document){.name = "b.txt", .offset = 11, .count = 5};
     corpus = (struct fkv_corpus){.token_count = 16, .documents = documents, .document_count = 2};
-    plan = (struct fkv_plan){.name = "whole", .count = 2, .longest = 512};
+    passes[0] = (struct fkv_pass){.rows = 11, .until = 10};
+    plan = (struct fkv_plan){.name = "whole", .passes = passes, .count = 1, .longest = 512, .scored = 300};
     sums[0] = (struct fkv_sums){.count = 10, .nll = 20, .baseline_nll = 15, .kl = 1, .agree = 8};
     sums[1] = (struct fkv_sums){0}; /* nothing of b.txt was scored */
     result = (struct fkv_perplexity){
@@ -70,7 +72,8 @@ static void the_object_has_the_documented_keys(void **state) {
     assert_number(o, "cache_slots_mean", 5);
     assert_number(o, "prefill_tokens_per_s", 8);
     assert_number(o, "compression_share", 0.25);
-    assert_int_equal(json_object_size(o), 21);
+    assert_string_equal(json_string_value(json_object_get(o, "se_unit")), "blocks of one document");
+    assert_int_equal(json_object_size(o), 22);
     assert_true(json_is_true(json_object_get(baseline, "valid")));
     assert_string_equal(json_string_value(json_object_get(baseline, "policy")), "full");
     assert_number(baseline, "mean_nll", 1.5);
@@ -91,13 +94,16 @@ static void numbers_that_do_not_exist_are_null(void **state) {
     setup.gamma = NAN;
     result.nll_se = result.delta_nll_se = NAN;
     result.seconds = 0;
+    plan.scored = 10;
     json_t *o = fkv_experiment_json(&experiment);
-    const char *keys[] = {"window", "sinks", "gamma", "perplexity_se", "prefill_tokens_per_s", "compression_share"};
+    const char *keys[] = {"window",           "sinks", "gamma", "perplexity_se", "se_unit", "prefill_tokens_per_s",
+                          "compression_share"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_json_null(o, keys[i]);
     assert_json_null(json_object_get(o, "baseline"), "delta_nll_se");
     assert_json_null(json_array_get(json_object_get(o, "per_document"), 1), "mean_nll");
     assert_json_null(json_array_get(json_object_get(o, "per_document"), 1), "perplexity");
     json_decref(o);
+    assert_true(isnan(fkv_mean(0, 0)));
     experiment.baseline = false;
     o = fkv_experiment_json(&experiment);
     assert_ptr_equal(json_object_get(o, "baseline"), NULL);

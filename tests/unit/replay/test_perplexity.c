@@ -87,18 +87,56 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     documents[0].count = MOST_TOKENS;
     struct one_run r;
     struct fkv_policy_options policy = {.name = "freqkv", .window = 12, .sinks = 2};
-    struct fkv_sums blocks[3] = {0};
+    double nll[3] = {0}, delta[3] = {0}, counts[3] = {0}, se;
+    const int64_t blocks = 2;
     int64_t scored = 0;
+    struct fkv_units units;
+    struct fkv_error err;
     run_lanes(&r, &corpus, "chunks:20", 0, policy, test_between(1, 4)); /* 35 chunks score 9 tokens each */
     for (int64_t t = 0; t < MOST_TOKENS; t++) {
         if (isnan(r.recorded.nll[t])) continue;
-        struct fkv_sums one = {.count = 1, .nll = r.recorded.nll[t], .baseline_nll = r.recorded.baseline_nll[t]};
-        fkv_sums_add(&blocks[scored++ / FKV_BOOTSTRAP_BLOCK], &one);
+        int64_t block = scored++ / FKV_BOOTSTRAP_BLOCK;
+        nll[block] += r.recorded.nll[t], delta[block] += (double)r.recorded.nll[t] - r.recorded.baseline_nll[t];
+        counts[block] += 1;
     }
     assert_int_equal(scored, 35 * 9);
     /* What is recorded is float32: an nll of some 6 nats is rounded by up to 2.4e-7. */
-    assert_close(r.result.nll_se, fkv_bootstrap_se(blocks, 2, FKV_MEAN_NLL), 1e-7, 1e-4);
-    assert_close(r.result.delta_nll_se, fkv_bootstrap_se(blocks, 2, FKV_DELTA_NLL), 1e-7, 1e-3);
+    assert_ok(fkv_units_make(&blocks, 1, false, &units, &err), err);
+    fkv_ratio_interval(&units, nll, counts, &se);
+    assert_close(r.result.nll_se, se, 1e-7, 1e-4);
+    fkv_ratio_interval(&units, delta, counts, &se);
+    assert_close(r.result.delta_nll_se, se, 1e-7, 1e-3);
+    assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_BLOCKS);
+    fkv_units_free(&units);
+    done(&r);
+}
+
+/* What is said of the error is what was done: two documents that differ have an error of the
+ * order of their difference. */
+static void the_error_of_a_few_documents_sees_how_they_differ(void **state) {
+    (void)state;
+    test_seed();
+    struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
+    struct one_run r;
+    struct fkv_policy_options policy = {.name = "freqkv", .window = 40, .sinks = 4};
+    for (int64_t t = documents[1].offset; t < corpus.token_count; t++) tokens[t] = tokens[documents[1].offset];
+    corpus.document_count = 2; /* one of random tokens, one of a single token over and over */
+    corpus.token_count = documents[2].offset;
+    run(&r, &corpus, "whole", 0, policy);
+    const struct fkv_sums *sums = r.result.documents;
+    double difference = fkv_mean(sums[0].nll, sums[0].count) - fkv_mean(sums[1].nll, sums[1].count);
+    assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_DOCUMENTS_AND_BLOCKS);
+    assert_int_equal(fkv_perplexity_documents(&corpus, &r.plan), 2);
+    assert_true(r.result.nll_se > fabs(difference) / 4);
+    done(&r);
+    run(&r, &corpus, "stride:20", 60, policy); /* overlapping windows: documents only */
+    assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_DOCUMENTS);
+    assert_true(isfinite(r.result.nll_se));
+    done(&r);
+    corpus.document_count = 1, corpus.token_count = documents[1].offset;
+    run(&r, &corpus, "stride:20", 60, policy);
+    assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_NONE);
+    assert_true(isnan(r.result.nll_se) && isnan(r.result.delta_nll_se));
     done(&r);
 }
 
@@ -221,6 +259,7 @@ int main(void) {
         cmocka_unit_test(blocks_change_nothing_for_a_policy_that_acts_when_full),
         cmocka_unit_test(intervals_come_from_blocks_of_scored_tokens_in_their_order),
         cmocka_unit_test(evictions_are_counted_as_such_and_are_no_compressions),
+        cmocka_unit_test(the_error_of_a_few_documents_sees_how_they_differ),
         cmocka_unit_test(the_run_file_holds_every_scored_token_once_per_window),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);

@@ -6,7 +6,7 @@
 #include "kernels/dct.h"
 #include "replay/probe.h"
 #include "replay/probe_edit.h"
-#include "replay/probe_statistics.h"
+#include "replay/probe_report.h"
 
 enum { PREFIX = 50, SCORE = 24, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
 enum { LAYERS = 6, KV_HEADS = 2, HEADS = LAYERS * KV_HEADS, WIDTH = 32, VOCAB = 2048, STATE = PREFIX * WIDTH };
@@ -309,22 +309,89 @@ static void changes_touch_what_they_name_and_nothing_else(void **state) {
 
 /* ---- statistics ---- */
 
-static void intervals_cover_the_truth_about_as_often_as_they_say(void **state) {
-    (void)state;
-    enum { TRIALS = 600, UNITS = 40 };
-    int covered = 0;
-    for (int t = 0; t < TRIALS; t++) {
-        double sums[UNITS], low, high;
-        int64_t counts[UNITS];
-        for (int i = 0; i < UNITS; i++) {
-            counts[i] = test_between(50, 150);
-            sums[i] = (double)counts[i] * (0.7 + test_normal());
-        }
-        fkv_bootstrap_interval(sums, counts, UNITS, &low, &high);
-        covered += low < 0.7 && 0.7 < high;
+enum { MADE_WINDOWS = 6, MADE_SCORE = 400, MADE_PREFIX = 30 };
+
+/* `documents` texts of MADE_WINDOWS windows in all. Rounding makes every repeated run's KL and
+ * nll differ; change 0 is empty, change 1 does no more than the repeated run does, change 2 costs
+ * `damage` and as much in KL. */
+static struct fkv_probe made_probe(int documents, double damage, struct fkv_edit edits[3]) {
+    struct fkv_probe p = {
+        .layers = 1, .kv_heads = 3, .head_dim = 4, .prefix = MADE_PREFIX, .score = MADE_SCORE, .change_count = 3};
+    p.changes = calloc(3, sizeof *p.changes);
+    for (int c = 0; c < 3; c++) {
+        p.changes[c] = (struct fkv_probe_change){.layer = 0, .kv_head = c, .states = FKV_PROBE_KEY};
+        edits[c] = (struct fkv_edit){.row = p.changes[c]};
     }
-    /* 95% nominal, a little less with 40 units (93.5% expected), five standard errors around */
-    if (covered < 0.88 * TRIALS || covered > 0.985 * TRIALS) fail_msg("%d of %d intervals cover", covered, TRIALS);
+    p.windows = calloc(MADE_WINDOWS, sizeof *p.windows);
+    p.window_count = MADE_WINDOWS;
+    for (int w = 0; w < MADE_WINDOWS; w++) {
+        struct fkv_probe_window *window = &p.windows[w];
+        assert_ok(fkv_probe_window_create(&p, window, &err), err);
+        window->document = w * documents / MADE_WINDOWS;
+        for (int i = 0; i < MADE_SCORE; i++) {
+            window->untouched_nll[i] = window->nll[i] = (float)(3 + test_normal());
+            window->repeat_kl[i] = (float)(1e-9 * (0.5 + test_uniform()));
+            window->kl[i] = 0;
+            window->nll[MADE_SCORE + i] = window->untouched_nll[i] + (float)(1e-6 * test_normal());
+            window->kl[MADE_SCORE + i] = (float)(1e-9 * (0.5 + test_uniform()));
+            window->nll[2 * MADE_SCORE + i] = window->untouched_nll[i] + (float)(damage * (1 + test_normal()));
+            window->kl[2 * MADE_SCORE + i] = (float)(damage * (0.5 + test_uniform()));
+        }
+    }
+    return p;
+}
+
+static void a_change_that_is_no_change_has_no_small_p(void **state) {
+    (void)state;
+    for (int documents = 1; documents <= MADE_WINDOWS; documents += MADE_WINDOWS - 1) {
+        int small = 0, trials = 60;
+        for (int t = 0; t < trials; t++) {
+            struct fkv_edit edits[3];
+            struct fkv_probe_summary summary;
+            struct fkv_probe p = made_probe(documents, 0.01, edits);
+            assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
+            assert_true(summary.effects[0].kl_p > 0.9); /* an empty change does less than rounding does */
+            assert_true(isnan(summary.effects[0].p));
+            small += summary.effects[1].kl_p < 0.05;
+            assert_true(summary.effects[2].kl_p < 1e-4 && summary.effects[2].kl_q < 1e-3);
+            fkv_probe_summary_free(&summary);
+            fkv_probe_free(&p);
+        }
+        /* 3 of 60 expected; 11 or more have a chance of 2e-4 */
+        if (small > 10) fail_msg("%d of %d changes that are rounding alone have p < 0.05", small, trials);
+    }
+}
+
+static void kl_is_not_tested_where_the_repeated_run_is_missing(void **state) {
+    (void)state;
+    struct fkv_edit edits[3];
+    struct fkv_probe_summary summary;
+    struct fkv_probe p = made_probe(3, 0.01, edits);
+    p.windows[2].repeat_kl[7] = NAN;
+    assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
+    for (int c = 0; c < 3; c++) assert_true(isnan(summary.effects[c].kl_p) && isnan(summary.effects[c].kl_q));
+    assert_true(summary.effects[2].p < 0.05 && isfinite(summary.effects[2].kl.low));
+    fkv_probe_summary_free(&summary);
+    fkv_probe_free(&p);
+}
+
+static void the_unit_of_a_probe_is_what_its_documents_allow(void **state) {
+    (void)state;
+    const struct {
+        int documents;
+        enum fkv_se_unit unit;
+    } cases[] = {{1, FKV_SE_BLOCKS}, {3, FKV_SE_DOCUMENTS_AND_BLOCKS}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fkv_edit edits[3];
+        struct fkv_probe_summary summary;
+        struct fkv_probe p = made_probe(cases[i].documents, 0.01, edits);
+        assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
+        assert_int_equal(summary.se_unit, cases[i].unit);
+        assert_int_equal(summary.documents, cases[i].documents);
+        assert_int_equal(summary.units, 2 * MADE_WINDOWS); /* 400 tokens are a block of 256 and a rest */
+        fkv_probe_summary_free(&summary);
+        fkv_probe_free(&p);
+    }
 }
 
 static void windows_lie_one_after_the_other_and_short_texts_are_named(void **state) {
@@ -350,7 +417,9 @@ int main(void) {
         cmocka_unit_test(the_freqkv_and_local_changes_are_what_the_policies_do),
         cmocka_unit_test(an_interrupted_run_goes_on_and_other_options_are_refused),
         cmocka_unit_test(changes_touch_what_they_name_and_nothing_else),
-        cmocka_unit_test(intervals_cover_the_truth_about_as_often_as_they_say),
+        cmocka_unit_test(a_change_that_is_no_change_has_no_small_p),
+        cmocka_unit_test(kl_is_not_tested_where_the_repeated_run_is_missing),
+        cmocka_unit_test(the_unit_of_a_probe_is_what_its_documents_allow),
         cmocka_unit_test(windows_lie_one_after_the_other_and_short_texts_are_named),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
