@@ -20,7 +20,7 @@ int fkv_command_report(int argc, char **argv);
 
 struct fkv_common_options {
     const char *out;
-    int threads; /* 0: all cores */
+    int threads; /* 0: the cores it may use */
     bool quiet, json;
 };
 /* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */

@@ -11,7 +11,7 @@
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
-    int device, threads;         /* threads 0: all cores */
+    int device, threads;         /* threads 0: the cores it may use */
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
     bool cache_dtype_given;

@@ -54,7 +54,7 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
-    needs->host_free = fkv_host_memory_available();
+    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
         if (check_memory("", needs->weights + engine_bytes + needs->host, needs->host_free, err)) return FKV_FAILED;
