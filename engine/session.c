@@ -47,10 +47,12 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
     return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity * sizeof(float);
 }
 
-/* Biases are few beside the states they belong to; they are counted here. */
+/* Beside the session's own activations, the backend keeps normed rows and the second half of the MLP's.
+ * Biases are few beside the states they belong to; they are counted here. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
+    width += c->dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
     return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) + biases;
 }
