@@ -54,8 +54,8 @@ static int resolve_ratios(const struct fkv_policy_options *options, const struct
     return status;
 }
 
-int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
-                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err) {
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int64_t max_tokens,
+                     struct fkv_policy_setup *setup, struct fkv_error *err) {
     *setup = (struct fkv_policy_setup){.layers = config->layers,
                                        .kv_heads = config->kv_heads,
                                        .window = options->window ? options->window : config->trained_context,
@@ -71,7 +71,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
     if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) return FKV_FAILED;
     if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err)) return FKV_FAILED;
     setup->compressible = setup->window - setup->sinks - setup->recent;
-    if (setup->policy->prepare(setup, block, max_tokens, err)) {
+    if (setup->policy->prepare(setup, max_tokens, err)) {
         fkv_policy_setup_free(setup);
         return FKV_FAILED;
     }
@@ -81,4 +81,17 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
 void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     free(setup->retained);
     setup->retained = NULL;
+}
+
+double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
+    const double t = (double)tokens, n = setup->window;
+    if (!setup->policy->has_window || t <= n) return t * (t + 1) / 2;
+    double fewest = n; /* that a query sees: after an action, with its own */
+    if (setup->retained) {
+        double retained = 0;
+        const int32_t heads = setup->layers * setup->kv_heads;
+        for (int32_t h = 0; h < heads; h++) retained += setup->retained[h];
+        fewest = n - setup->compressible + retained / heads + 1;
+    }
+    return n * (n + 1) / 2 + (t - n) * (fewest + n) / 2;
 }

@@ -14,7 +14,6 @@
 #include "replay/needs.h"
 
 enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
-enum { BLOCK = 512 }; /* most tokens of a feed, all prompts together, where no more run side by side */
 
 struct settings {
     struct fkv_engine_options engine;
@@ -301,23 +300,17 @@ static int print_summary(const struct settings *s, const struct prompts *p, cons
 }
 
 static int run_prompts(const struct settings *s, const struct fkv_engine *engine, struct fkv_session *session,
-                       const struct fkv_session_options *options, const struct prompts *p, struct fkv_error *err) {
+                       struct fkv_generation_options *how, const struct prompts *p, struct fkv_error *err) {
     struct console console = {.tokenizer = engine->tokenizer, .prompt = &p->all[0]};
     const bool live = !s->out && !s->engine.json;
-    const struct fkv_generation_options how = {.tokens = s->tokens,
-                                               .temperature = s->temperature,
-                                               .seed = (uint64_t)s->seed,
-                                               .lanes = options->sequences,
-                                               .block = options->block,
-                                               .quiet = s->engine.quiet,
-                                               .watch = live ? show : NULL,
-                                               .context = &console};
+    how->watch = live ? show : NULL;
+    how->context = &console;
     struct fkv_generation_times times;
     struct fkv_generation *generations = calloc(p->count, sizeof *generations);
     if (!generations) return fkv_fail(err, "out of memory for %zu prompts", p->count);
     for (size_t i = 0; i < p->count; i++)
         generations[i] = (struct fkv_generation){.prompt = p->all[i].tokens, .prompt_count = (int64_t)p->all[i].count};
-    int status = fkv_generate(session, generations, (int64_t)p->count, &how, &times, err);
+    int status = fkv_generate(session, generations, (int64_t)p->count, how, &times, err);
     if (status && s->prompts) fkv_error_prefix(err, "%s", s->prompts);
     if (live) putchar('\n');
     if (!status && !live) status = write_results(s, engine, fkv_session_setup(session), p, generations, err);
@@ -345,17 +338,21 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     return fkv_needs_check(needs, engine, to, err);
 }
 
-/* Prompts go in blocks, what is generated one by one. */
-static int estimate_time(const struct settings *s, struct fkv_session *session,
-                         const struct fkv_session_options *options, const struct prompts *p, struct fkv_needs *needs,
-                         struct fkv_error *err) {
-    int64_t rows = p->longest < 64 ? (int64_t)p->longest : 64,
-            steps = options->max_tokens < 8 ? options->max_tokens : 8;
+/* Prompts go in blocks, one after the other; what is generated goes one by one, side by side. */
+static int estimate_time(const struct settings *s, struct fkv_session *session, const struct prompts *p,
+                         struct fkv_needs *needs, struct fkv_generation_options *how, struct fkv_error *err) {
+    const double tokens = (double)p->count * (double)s->tokens, longest = (double)p->longest;
+    const struct fkv_policy_setup *setup = fkv_session_setup(session);
+    struct fkv_cost prompt, decode;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (rows > options->block / options->sequences) rows = options->block / options->sequences;
-    if (fkv_needs_time(needs, session, options->sequences, (int32_t)rows, 1, needs->tokens, err) ||
-        fkv_needs_time(needs, session, options->sequences, 1, (int32_t)steps, (int64_t)p->count * s->tokens, err))
+    if (fkv_session_rehearse(session, 1, how->block, (int64_t)p->longest, FKV_NOT_SCORED, &prompt, err) ||
+        fkv_session_rehearse(session, how->lanes, 1, (int64_t)p->longest + s->tokens, FKV_SCORED, &decode, err))
         return FKV_FAILED;
+    const double before = fkv_policy_slots(setup, (int64_t)p->longest),
+                 after = fkv_policy_slots(setup, (int64_t)p->longest + s->tokens);
+    how->prompt_seconds = fkv_cost_seconds(&prompt, 1, before / longest);
+    how->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)s->tokens);
+    needs->seconds = (double)needs->tokens * how->prompt_seconds + tokens * how->token_seconds;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
@@ -363,21 +360,27 @@ static int estimate_time(const struct settings *s, struct fkv_session *session,
 static int run(const struct settings *s, const struct fkv_engine *engine, const struct prompts *p,
                struct fkv_error *err) {
     const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
-    struct fkv_session_options options = {.block = lanes > BLOCK ? lanes : BLOCK,
-                                          .sequences = lanes,
+    struct fkv_session_options options = {.sequences = lanes,
                                           .max_tokens = (int64_t)p->longest + s->tokens,
                                           .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
     struct fkv_session *session;
     struct fkv_needs needs;
-    if (check_needs(s, engine, p, &options, &needs, err) ||
+    if (fkv_engine_block(engine, &s->policy, false, 1, 0, &options, err) ||
+        check_needs(s, engine, p, &options, &needs, err) ||
         fkv_session_open(engine->model, &s->policy, &options, &session, err))
         return FKV_FAILED;
     const struct fkv_policy_setup *setup = fkv_session_setup(session);
     int32_t context = engine->model->config.trained_context;
     if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options.max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
-    int status = estimate_time(s, session, &options, p, &needs, err);
-    if (!status && !s->dry_run) status = run_prompts(s, engine, session, &options, p, err);
+    struct fkv_generation_options how = {.tokens = s->tokens,
+                                         .temperature = s->temperature,
+                                         .seed = (uint64_t)s->seed,
+                                         .lanes = lanes,
+                                         .block = options.block,
+                                         .quiet = s->engine.quiet};
+    int status = estimate_time(s, session, p, &needs, &how, err);
+    if (!status && !s->dry_run) status = run_prompts(s, engine, session, &how, p, err);
     fkv_session_close(session);
     return status;
 }

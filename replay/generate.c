@@ -48,6 +48,7 @@ struct run {
     const struct fkv_generation_options *options;
     struct fkv_generation *generations; /* [count] */
     int64_t count, taken, finished;
+    double expected;        /* seconds that what is done was to take */
     struct lane *lanes;     /* [options->lanes] */
     struct fkv_feed *feeds; /* [options->lanes] */
     float *logits;          /* [options->lanes, vocab] */
@@ -105,6 +106,7 @@ static int sample_lane(struct run *run, struct lane *lane, const float *logits, 
     if (g->ended || g->count == o->tokens) {
         lane->generation = NULL;
         run->finished++;
+        run->expected += (double)(o->tokens - g->count) * o->token_seconds; /* no longer to come */
         return FKV_OK;
     }
     lane->next = &g->ids[g->count - 1];
@@ -135,6 +137,7 @@ static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
 
 static int step(struct run *run, struct fkv_generation_times *times, struct fkv_error *err) {
     const struct fkv_model *model = fkv_session_model(run->session);
+    const struct fkv_generation_options *options = run->options;
     bool decoding;
     int32_t feeds = next_feeds(run, &decoding);
     double started = fkv_seconds();
@@ -146,6 +149,7 @@ static int step(struct run *run, struct fkv_generation_times *times, struct fkv_
         struct lane *lane = &run->lanes[run->feeds[f].sequence];
         lane->next += run->feeds[f].count;
         lane->waiting -= run->feeds[f].count;
+        run->expected += run->feeds[f].count * (decoding ? options->token_seconds : options->prompt_seconds);
     }
     int status = sample_feeds(run, feeds, err);
     *(decoding ? &times->decode_seconds : &times->prefill_seconds) += fed - started;
@@ -168,10 +172,13 @@ int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int6
     struct fkv_progress progress;
     int status = run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
     fkv_progress_start(&progress, "prompts", count, options->quiet || options->watch);
+    double expected = (double)(count * options->tokens) * options->token_seconds;
+    for (int64_t i = 0; i < count; i++) expected += (double)generations[i].prompt_count * options->prompt_seconds;
+    fkv_progress_weigh(&progress, expected);
     while (!status && run.finished < count) {
         take_prompts(&run);
         status = step(&run, times, err);
-        fkv_progress_update(&progress, run.finished, "");
+        fkv_progress_update_work(&progress, run.finished, expected > 0 ? run.expected : (double)run.finished, "");
     }
     fkv_progress_finish(&progress);
     free(run.lanes);

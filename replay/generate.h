@@ -35,6 +35,7 @@ struct fkv_generation_options {
     int32_t lanes; /* prompts side by side: the session's sequences */
     int32_t block; /* the session's: most tokens of a feed, at least `lanes` */
     bool quiet;
+    double prompt_seconds, token_seconds; /* what a token of a prompt and one that follows take; 0: not known */
     fkv_generation_watcher *watch; /* may be NULL */
     void *context;
 };

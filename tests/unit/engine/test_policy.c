@@ -11,7 +11,7 @@ static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t rec
                     struct fkv_policy_setup *setup) {
     struct fkv_policy_options o = {
         .name = name, .window = window, .sinks = sinks, .recent = recent, .rescale = true, .gamma = gamma};
-    return fkv_policy_setup(&o, &config, 64, 1000, setup, &err);
+    return fkv_policy_setup(&o, &config, 1000, setup, &err);
 }
 
 static void defaults_are_the_trained_context_four_sinks_and_one_half(void **state) {
