@@ -1,6 +1,8 @@
 /* How many rows the tools feed at once, and what that must not change. */
 #include "tests/unit/support.h"
 
+#include <malloc.h>
+
 #include "engine/command_line.h"
 
 static struct fkv_error err;
@@ -37,6 +39,22 @@ static int tear_down(void **state) {
 }
 
 static const struct fkv_policy_options full = {.name = "full", .sinks = -1, .rescale = true};
+
+/* The backend's own rows are among it: run it first, for they are kept. */
+static void a_session_takes_little_more_memory_than_was_said(void **state) {
+    (void)state;
+    const struct fkv_session_options options = {.block = 4096, .max_tokens = 4096};
+    struct fkv_session *s;
+    int64_t cache, scratch;
+    assert_ok(fkv_session_bytes(&engine.model->config, &full, &options, &cache, &scratch, &err), err);
+    const struct mallinfo2 before = mallinfo2();
+    assert_ok(fkv_session_open(engine.model, &full, &options, &s, &err), err);
+    const struct mallinfo2 after = mallinfo2();
+    const double taken = (double)(after.uordblks + after.hblkhd) - (double)(before.uordblks + before.hblkhd);
+    if (taken > 1.03 * (double)(cache + scratch) + (1 << 20)) /* tables of positions, a row's counts */
+        fail_msg("%.0f bytes were taken, %.0f were said", taken, (double)(cache + scratch));
+    fkv_session_close(s);
+}
 
 static int32_t block_of(enum fkv_space space, int64_t memory, bool baseline, int32_t sequences, int32_t shares,
                         int64_t beside, int64_t max_tokens) {
@@ -152,6 +170,7 @@ static void a_rehearsal_leaves_no_trace(void **state) {
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_session_takes_little_more_memory_than_was_said),
         cmocka_unit_test(a_host_is_fed_512_rows_and_a_device_4096),
         cmocka_unit_test(a_device_with_little_memory_is_fed_fewer_rows),
         cmocka_unit_test(what_a_policy_stores_does_not_depend_on_the_block),
