@@ -14,7 +14,7 @@
 /* A feed should take no longer than MOST_SECONDS; short ones are repeated until ENOUGH_SECONDS. */
 #define MOST_SECONDS 0.5
 #define ENOUGH_SECONDS 0.1
-enum { FIRST_ROWS = 8, MOST_TURNS = 10 };
+enum { FIRST_ROWS = 8, MOST_TURNS = 200 };
 
 struct rehearsal {
     struct fkv_session *s;
@@ -30,12 +30,18 @@ struct sample {
     double seconds, tokens, slots;
 };
 
-static void stand_at(struct fkv_session *s, int64_t token) {
-    const bool windowed = s->setup.policy->has_window && token > s->setup.window;
+/* A head that compresses every C tokens has room for what is left of `rows` over C, so that it does that
+ * within the feed as often as it would on average, a decode step never. */
+static void stand_at(struct fkv_session *s, int64_t token, int32_t rows) {
+    const struct fkv_policy_setup *setup = &s->setup;
+    const bool windowed = setup->policy->has_window && token > setup->window;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {
-        s->heads[i].tokens = token;
-        s->heads[i].slots = windowed ? s->setup.window : (int32_t)token;
+        struct fkv_head *head = &s->heads[i];
+        head->tokens = token;
+        head->slots = windowed ? setup->window : (int32_t)token;
+        if (!windowed || !setup->retained) continue;
+        head->slots -= rows % (setup->compressible - setup->retained[head->layer * setup->kv_heads + head->kv_head]);
     }
 }
 
@@ -44,7 +50,7 @@ static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sampl
     const struct fkv_session_statistics before = s->statistics;
     const int32_t all = rows * r->sequences;
     for (int32_t i = 0; i < r->sequences; i++) r->feeds[i] = (struct fkv_feed){i, r->ids, rows};
-    stand_at(s, at);
+    stand_at(s, at, rows);
     if (s->ops->synchronize(s->backend, err)) return FKV_FAILED;
     const double started = fkv_seconds();
     const bool kl = r->scoring == FKV_SCORED_WITH_KL; /* to itself, which takes as long */
