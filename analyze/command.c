@@ -39,7 +39,7 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option common_options[] = {
     {"out", 'o', "PATH", 0, "where results go", 0},
-    {"threads", 't', "K", 0, "CPU threads (default: all cores)", 1},
+    {"threads", 't', "K", 0, "CPU threads (default: the cores it may use)", 1},
     {"quiet", 'q', NULL, 0, "no progress, no notes on stderr", 1},
     {"json", 'j', NULL, 0, "one JSON object on stdout instead of the table", 1},
     {0}};

@@ -20,7 +20,7 @@ int fkv_command_report(int argc, char **argv);
 
 struct fkv_common_options {
     const char *out;
-    int threads; /* 0: all cores */
+    int threads; /* 0: the cores it may use */
     bool quiet, json;
     bool out_was_there; /* before the command ran */
 };

@@ -182,7 +182,7 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
         fkv_format_bytes(free_memory, n->device_free);
         fprintf(to, "device   %s of %s free, beside the weights\n", memory, free_memory);
     }
-    fprintf(to, "time     about %s\n", time);
+    fprintf(to, "time     about %s, corrected while running\n", time);
 }
 
 static json_t *needs_json(const struct fkv_recorder_needs *n) {

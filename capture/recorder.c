@@ -42,9 +42,11 @@ struct run {
     int32_t count;          /* of places */
     struct place *places;   /* [count] */
     struct fkv_feed *feeds; /* [count] */
-    int32_t *targets;       /* [count, FKV_RECORDER_BLOCK], as scores */
+    int32_t *targets;       /* [count, options.block], as scores */
     double *scores;
-    int64_t fed; /* tokens of this run, and those that are there */
+    int64_t fed;    /* tokens of this run, and those that are there */
+    double skipped; /* seconds that those which are there would have taken */
+    const struct fkv_recorder_needs *needs;
 };
 
 /* ---- life ---- */
@@ -80,7 +82,7 @@ const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r) {
 
 struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r, int32_t sequences,
                                                         int64_t n_tokens) {
-    return (struct fkv_session_options){.block = sequences * FKV_RECORDER_BLOCK,
+    return (struct fkv_session_options){.block = sequences * r->options.block,
                                         .sequences = sequences,
                                         .max_tokens = n_tokens,
                                         .cache_dtype = fkv_engine_cache_dtype(r->engine_options, r->engine)};
@@ -182,6 +184,20 @@ static int end(struct run *run, int32_t at, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static void skip_recording(struct run *run, int64_t n) {
+    const double tokens = (double)n, seconds = fkv_cost_seconds(&run->needs->cost, tokens, tokens * (tokens + 1) / 2);
+    run->fed += n;
+    run->skipped += seconds;
+    fkv_progress_skip(&run->progress, n, seconds);
+}
+
+/* Seconds that what is done was to take; see fkv_recorder_needs. */
+static double expected_so_far(const struct run *run) {
+    struct fkv_session_statistics fed;
+    fkv_session_statistics(run->session, &fed);
+    return run->skipped + fkv_cost_seconds(&run->needs->cost, (double)fed.tokens, fed.slots_sum);
+}
+
 /* Starts recordings in all places that are free, as long as there are any; what is there already is compared and passed over. */
 static int fill_places(struct run *run, struct fkv_error *err) {
     struct fkv_recording recording;
@@ -195,7 +211,7 @@ static int fill_places(struct run *run, struct fkv_error *err) {
             if (there ? fkv_pipeline_check(run->pipeline, run->index, &recording, err) : begin(run, i, &recording, err))
                 return FKV_FAILED;
             run->summary->recordings_there += there;
-            run->fed += there ? recording.n_tokens : 0;
+            if (there) skip_recording(run, recording.n_tokens);
             run->index++;
         }
     }
@@ -211,7 +227,7 @@ static void choose_blocks(struct run *run, int32_t *count, int32_t *rows) {
         struct place *place = &run->places[i];
         if (!place->open) continue;
         const int64_t n = place->recording.n_tokens, left = n - place->fed;
-        const int64_t blocks = (n + FKV_RECORDER_BLOCK - 1) / FKV_RECORDER_BLOCK, block = (n + blocks - 1) / blocks;
+        const int64_t most = run->r->options.block, blocks = (n + most - 1) / most, block = (n + blocks - 1) / blocks;
         const int32_t take = (int32_t)(left < block ? left : block);
         run->feeds[(*count)++] = (struct fkv_feed){i, place->tokens + place->fed, take};
         for (int32_t k = 0; k < take; k++) /* the last token has no target, and its score is not used */
@@ -247,7 +263,7 @@ static int pass(struct run *run, bool *done, struct fkv_error *err) {
         take_scores(run, &run->feeds[i], scores);
         scores += run->feeds[i].count;
     }
-    fkv_progress_update(&run->progress, run->fed, name);
+    fkv_progress_update_work(&run->progress, run->fed, expected_so_far(run), name);
     for (int32_t i = 0; i < count; i++) {
         const struct place *place = &run->places[run->feeds[i].sequence];
         if (place->fed == place->recording.n_tokens && end(run, run->feeds[i].sequence, err)) return FKV_FAILED;
@@ -275,7 +291,7 @@ static int run_open(struct run *run, const struct fkv_recorder_needs *needs, str
     const struct fkv_session_options session = fkv_recorder_session_options(r, run->count, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, run->count);
     const struct fkv_pipeline_options pipeline = {run->count, fkv_recorder_ring(r, run->count, needs->longest)};
-    const size_t rows = (size_t)run->count * FKV_RECORDER_BLOCK;
+    const size_t rows = (size_t)run->count * (size_t)r->options.block;
     run->places = calloc((size_t)run->count, sizeof *run->places);
     run->feeds = malloc((size_t)run->count * sizeof *run->feeds);
     run->targets = malloc(rows * sizeof *run->targets);
@@ -310,12 +326,13 @@ static void run_close(struct run *run) {
 int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
                      struct fkv_recorder_summary *summary, struct fkv_error *err) {
     *summary = (struct fkv_recorder_summary){0};
-    struct run run = {.r = r, .summary = summary};
+    struct run run = {.r = r, .summary = summary, .needs = needs};
     const double started = fkv_seconds();
     int64_t whole = 0;
     int status = run_open(&run, needs, err);
     if (status == FKV_OK) {
         fkv_progress_start(&run.progress, "tokens", needs->tokens, r->engine_options->quiet);
+        fkv_progress_weigh(&run.progress, fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots));
         status = record_all(&run, err);
         fkv_progress_finish(&run.progress);
     }

@@ -1,5 +1,5 @@
 /* Recording: texts through a model into a capture. A text is cut into recordings of at most max_tokens tokens, each with an empty cache, so that states are in the regime the
- * model was trained for; full attention, blocks of up to FKV_RECORDER_BLOCK tokens.
+ * model was trained for; full attention.
  *
  * With --batch B, up to B recordings are open side by side. Their numbers and order are those of B = 1 and their contents equal within rounding: what a matrix product makes of a row
  * may depend, in its last bit, on how many rows there are. A run that is killed leaves gaps where longer recordings were still open.
@@ -17,8 +17,6 @@
 #include "engine/command_line.h"
 #include "engine/session.h"
 
-enum { FKV_RECORDER_BLOCK = 512 };
-
 struct fkv_recorder_options {
     const char *out;
     uint32_t states;
@@ -30,6 +28,7 @@ struct fkv_recorder_options {
     int32_t length, skip_sinks;        /* of segments; length 0: the trained context without the sinks */
     int32_t shard, shards;             /* documents with index mod shards == shard */
     const volatile sig_atomic_t *stop; /* set by a signal: stop cleanly */
+    int32_t block; /* most tokens of a recording per pass; 0: what suits the backend (the survey fills it in) */
 };
 
 /* What a run will take, worked out before it starts. Exact when all texts fit in the sample that was read, else extrapolated from it. */
@@ -44,7 +43,10 @@ struct fkv_recorder_needs {
     int64_t ring_bytes;                     /* of those: rows on their way to the disk */
     int64_t device_bytes, device_free;      /* of an accelerator, where the weights are already; else 0 */
     int64_t weight_bytes;
-    double seconds;
+    double slots;         /* that tokens see, summed */
+    struct fkv_cost cost; /* of a token and a slot, to compute */
+    double reading;       /* seconds for reading and tokenizing the texts */
+    double seconds;       /* about, in all */
 };
 
 struct fkv_recorder_summary {
@@ -64,7 +66,7 @@ int fkv_recorder_open(const struct fkv_engine *engine, const struct fkv_engine_o
 void fkv_recorder_close(struct fkv_recorder *r); /* NULL is fine */
 const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r);
 
-/* Reads a sample of the texts and times a block; FKV_FAILED when that fails. */
+/* Reads a sample of the texts, chooses the block and times it; FKV_FAILED when that fails. */
 int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err);
 /* Refuses, naming the need, what cannot fit or cannot give what was asked for. */
 int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err);

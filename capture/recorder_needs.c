@@ -8,7 +8,7 @@
 #include "kernels/base/progress.h"
 
 /* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed meanwhile overlap. */
-enum { SAMPLE_BYTES = 2 << 20, WARM_TOKENS = 8, TIMED_TOKENS = 64, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
+enum { SAMPLE_BYTES = 2 << 20, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
 
 static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
 
@@ -20,6 +20,7 @@ static void count_document(const struct fkv_recorder *r, const struct fkv_docume
         int64_t n = left < r->options.max_tokens ? left : r->options.max_tokens;
         needs->recordings++;
         needs->tokens += n;
+        needs->slots += (double)n * (double)(n + 1) / 2;
         needs->disk_bytes += fkv_capture_bytes(&r->info, n, r->options.length);
         if (n <= needs->longest) continue;
         needs->longest = n;
@@ -29,6 +30,7 @@ static void count_document(const struct fkv_recorder *r, const struct fkv_docume
 
 static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     struct fkv_documents *documents;
+    const double started = fkv_seconds();
     if (fkv_engine_documents(r->engine_options, r->engine, &documents, err)) return FKV_FAILED;
     int status = FKV_OK;
     bool more = true;
@@ -48,6 +50,8 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
     needs->documents = (int64_t)((double)needs->documents * rest);
     needs->recordings = (int64_t)((double)needs->recordings * rest);
     needs->tokens = (int64_t)((double)needs->tokens * rest);
+    needs->slots *= rest;
+    needs->reading = (fkv_seconds() - started) * rest;
     needs->disk_bytes = (int64_t)((double)needs->disk_bytes * rest);
     if (more) needs->longest = r->options.max_tokens;
     fkv_documents_close(documents);
@@ -74,22 +78,15 @@ static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorde
     if (needs->recordings == 0) return;
     double left = (double)(needs->recordings - needs->recordings_there) / (double)needs->recordings;
     needs->disk_bytes = (int64_t)((double)needs->disk_bytes * left);
-    needs->seconds *= left;
+    needs->seconds = needs->reading + (needs->seconds - needs->reading) * left;
 }
 
 static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     struct fkv_session *session;
-    const int32_t tokens[TIMED_TOKENS] = {0};
-    const struct fkv_model *model = r->engine->model;
-    const int64_t longest = needs->longest < TIMED_TOKENS + WARM_TOKENS ? TIMED_TOKENS + WARM_TOKENS : needs->longest;
-    const struct fkv_session_options options = fkv_recorder_session_options(r, 1, longest);
-    if (fkv_session_open(model, &full, &options, &session, err)) return FKV_FAILED;
-    int status = fkv_session_feed(session, tokens, WARM_TOKENS, err);
-    if (status == FKV_OK) status = model->ops->synchronize(model->backend, err);
-    double started = fkv_seconds();
-    if (status == FKV_OK) status = fkv_session_feed(session, tokens, TIMED_TOKENS, err);
-    if (status == FKV_OK) status = model->ops->synchronize(model->backend, err);
-    needs->seconds = (fkv_seconds() - started) / TIMED_TOKENS * (double)needs->tokens;
+    const struct fkv_session_options options = fkv_recorder_session_options(r, 1, needs->longest);
+    if (fkv_session_open(r->engine->model, &full, &options, &session, err)) return FKV_FAILED;
+    int status = fkv_session_rehearse(session, 1, r->options.block, needs->longest, FKV_SCORED, &needs->cost, err);
+    needs->seconds = needs->reading + fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots);
     fkv_session_close(session);
     return status;
 }
@@ -102,15 +99,27 @@ int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recor
 }
 
 struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r, int32_t sequences) {
-    return (struct fkv_collector_options){sequences, r->options.length, r->options.skip_sinks, FKV_RECORDER_BLOCK};
+    return (struct fkv_collector_options){sequences, r->options.length, r->options.skip_sinks, r->options.block};
 }
 
 /* No more than two recordings per place; but two of the largest pieces at least, or nothing would overlap. */
 size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest) {
     const int64_t all = 2 * places * fkv_collector_all_rows(&r->info, longest);
-    const int64_t least = 2 * fkv_collector_largest_rows(&r->info, FKV_RECORDER_BLOCK);
+    const int64_t least = 2 * fkv_collector_largest_rows(&r->info, r->options.block);
     const int64_t bytes = all < RING_BYTES ? all : RING_BYTES;
     return (size_t)((least > bytes ? least : bytes) + RING_PIECE);
+}
+
+/* The same rows of every recording that is open. */
+static int choose_block(struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
+    const int32_t places = fkv_recorder_places(r, needs);
+    struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
+    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
+    if (r->options.block) return FKV_OK;
+    if (fkv_engine_block(r->engine, &full, false, places, fkv_collector_bytes(&r->info, &collector), &session, err))
+        return FKV_FAILED;
+    r->options.block = session.block / places;
+    return FKV_OK;
 }
 
 static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
@@ -128,7 +137,7 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
     needs->memory_bytes =
         needs->ring_bytes + fkv_collector_host_bytes(&r->info, &collector) +
-        places * (fkv_capture_staging(&r->info, needs->longest, FKV_RECORDER_BLOCK) + per_token * needs->longest);
+        places * (fkv_capture_staging(&r->info, needs->longest, r->options.block) + per_token * needs->longest);
     needs->memory_available = fkv_host_memory_available();
     if (device.space == FKV_HOST) {
         needs->memory_bytes += computing;
@@ -148,7 +157,7 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
     *needs = (struct fkv_recorder_needs){.weight_bytes = r->engine->model->weight_bytes};
     if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
     if (needs->recordings == 0) return FKV_OK;
-    if (size_of_run(r, needs, err)) return FKV_FAILED;
+    if (choose_block(r, needs, err) || size_of_run(r, needs, err)) return FKV_FAILED;
     if (!fits(needs)) return FKV_OK;
     if (time_a_block(r, needs, err)) return FKV_FAILED;
     count_what_is_there(r, needs);

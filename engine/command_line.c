@@ -47,7 +47,7 @@ static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Machine:", 2},
     {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
     {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default: the first that is supported)", 2},
-    {"threads", OPT_THREADS, "K", 0, "processor threads (default: all cores)", 2},
+    {"threads", OPT_THREADS, "K", 0, "processor threads (default: the cores it may use)", 2},
     {"compute", OPT_COMPUTE, "TYPE", 0,
      "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an accelerator)", 2},
     {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0,

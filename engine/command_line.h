@@ -9,10 +9,11 @@
 #include "engine/documents.h"
 #include "engine/model.h"
 #include "engine/policy.h"
+#include "engine/session.h"
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
-    int device, threads;         /* threads 0: all cores */
+    int device, threads;         /* threads 0: the cores it may use */
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
     bool cache_dtype_given;
@@ -55,6 +56,12 @@ enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const 
 const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine);
 /* "" without a tokenizer. */
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
+/* Sets options->block, the rows of a feed, for sessions that are fed `shares` blocks at a time (of as
+ * many sequences): on a host 512 rows for each; on a device 4096 in all, or 512 for each where that is
+ * more, and fewer where its free memory does not hold the session of `policy`, with `baseline` one of
+ * full attention too, and `beside` bytes of other things. Numbers depend on it by rounding alone. (block.c) */
+int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy, bool baseline,
+                     int32_t shares, int64_t beside, struct fkv_session_options *options, struct fkv_error *err);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 

@@ -151,8 +151,8 @@ static int resolve_ratios(const struct fkv_policy_options *options, const struct
     return status;
 }
 
-int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
-                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err) {
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int64_t max_tokens,
+                     struct fkv_policy_setup *setup, struct fkv_error *err) {
     *setup = (struct fkv_policy_setup){.layers = config->layers,
                                        .kv_heads = config->kv_heads,
                                        .window = options->window ? options->window : config->trained_context,
@@ -164,7 +164,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
     if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) goto failed;
     if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err)) goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
-    if (!setup->policy->prepare(setup, block, max_tokens, err)) return FKV_OK;
+    if (!setup->policy->prepare(setup, max_tokens, err)) return FKV_OK;
 failed:
     fkv_policy_setup_free(setup);
     return FKV_FAILED;
@@ -176,4 +176,17 @@ void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     free(setup->label);
     setup->retained = NULL;
     setup->own_text = setup->label = NULL;
+}
+
+double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
+    const double t = (double)tokens, n = setup->window;
+    if (!setup->policy->has_window || t <= n) return t * (t + 1) / 2;
+    double fewest = n; /* that a query sees: after an action, with its own */
+    if (setup->retained) {
+        double retained = 0;
+        const int32_t heads = setup->layers * setup->kv_heads;
+        for (int32_t h = 0; h < heads; h++) retained += setup->retained[h];
+        fewest = n - setup->compressible + retained / heads + 1;
+    }
+    return n * (n + 1) / 2 + (t - n) * (fewest + n) / 2;
 }

@@ -110,8 +110,9 @@ struct fkv_policy {
     int32_t max_spans; /* of a view; the session pads with empty ones, so that decode steps have one shape */
     /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
     int32_t (*recent)(const struct fkv_policy_setup *setup);
-    /* Checks the options further and sets capacity. `block`: rows that are appended at once as a rule; `max_tokens`: most tokens a session will see. */
-    int (*prepare)(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err);
+    /* Checks the options further and sets capacity. `max_tokens`: most tokens a session will see. How
+     * many of them come at once is not known here: the block must change neither memory nor counts. */
+    int (*prepare)(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
     int32_t (*room)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
     void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
                 struct fkv_action *action);
@@ -133,8 +134,11 @@ int fkv_policy_options_check(const struct fkv_policy *policy, const struct fkv_o
 void fkv_policy_option_key(const struct fkv_policy_option *option, char key[32]);
 
 /* Finds the policy, applies defaults, checks: own options are the policy's, window > sinks + recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window. */
-int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int32_t block,
-                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int64_t max_tokens,
+                     struct fkv_policy_setup *setup, struct fkv_error *err);
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);
+/* About how many slots the queries of a timeline of so many tokens see, summed: mean over heads, as
+ * if the last round between two actions were a whole one. */
+double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens);
 
 #endif

@@ -21,13 +21,6 @@ static void default_options(struct fkv_session_options *o, const struct fkv_conf
     if (o->block > o->max_tokens * o->sequences) o->block = (int32_t)(o->max_tokens * o->sequences);
 }
 
-/* The policy's setup. A block's rows are shared out among the sequences as a rule; one that gets more only acts more often. */
-static int set_up_policy(const struct fkv_policy_options *policy, const struct fkv_config *c,
-                         const struct fkv_session_options *o, struct fkv_policy_setup *setup, struct fkv_error *err) {
-    int32_t rows = (o->block + o->sequences - 1) / o->sequences;
-    return fkv_policy_setup(policy, c, rows, o->max_tokens, setup, err);
-}
-
 static int32_t logit_rows(const struct fkv_config *c, int32_t block) {
     int64_t rows = LOGIT_BYTES / (4 * (int64_t)c->vocab);
     return rows < 1 ? 1 : rows > block ? block : (int32_t)rows;
@@ -47,10 +40,12 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
     return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity * sizeof(float);
 }
 
-/* Biases are few beside the states they belong to; they are counted here. */
+/* Beside the session's own activations, the backend keeps normed rows and the second half of the MLP's.
+ * Biases are few beside the states they belong to; they are counted here. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
+    width += c->dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
     return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) + biases;
 }
@@ -61,7 +56,7 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
     struct fkv_session_options o = *options;
     struct fkv_policy_setup setup;
     default_options(&o, config);
-    if (set_up_policy(policy, config, &o, &setup, err)) return FKV_FAILED;
+    if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
     *cache = 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
     *scratch = scratch_bytes(config, &o, &setup);
     fkv_policy_setup_free(&setup);
@@ -221,7 +216,7 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
     s->options = *options;
     default_options(&s->options, &model->config);
     s->logit_rows = logit_rows(&model->config, s->options.block);
-    if (set_up_policy(policy, &model->config, &s->options, &s->setup, err)) {
+    if (fkv_policy_setup(policy, &model->config, s->options.max_tokens, &s->setup, err)) {
         free(s);
         return FKV_FAILED;
     }
@@ -267,6 +262,8 @@ void fkv_session_reset(struct fkv_session *s, int32_t sequence) {
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s) { return &s->setup; }
 
 const struct fkv_model *fkv_session_model(const struct fkv_session *s) { return s->model; }
+
+int32_t fkv_session_block(const struct fkv_session *s) { return s->options.block; }
 
 /* The last layer's heads are behind until a feed is through, so that a tap sees the tokens before it. */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {

@@ -65,6 +65,7 @@ void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before i
 
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
+int32_t fkv_session_block(const struct fkv_session *s);                    /* most rows of a feed */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence); /* in its current timeline */
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s);     /* [layers, sequences, kv_heads] */
 /* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it and tokens since
@@ -81,6 +82,23 @@ struct fkv_session_statistics {
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
+
+/* ---- how long it will take (rehearse.c) ---- */
+/* Seconds per token fed, and per slot that a token sees on top: attention's part, which grows along a
+ * timeline. */
+struct fkv_cost {
+    double token, slot;
+};
+enum fkv_scoring { FKV_NOT_SCORED, FKV_SCORED, FKV_SCORED_WITH_KL };
+
+/* Measures that: times feeds of `rows` rows (fewer where that would take seconds) to each of the first
+ * `sequences` sequences, scored as said, at the start of a timeline and at the end of one of `tokens`
+ * tokens, and lays a line through the two. For a session that has fed nothing; afterwards it is as new. */
+int fkv_session_rehearse(struct fkv_session *s, int32_t sequences, int32_t rows, int64_t tokens,
+                         enum fkv_scoring scoring, struct fkv_cost *cost, struct fkv_error *err);
+static inline double fkv_cost_seconds(const struct fkv_cost *cost, double tokens, double slots) {
+    return cost->token * tokens + cost->slot * slots;
+}
 
 /* ---- surgery: experiments on a cache (surgery.c); policy full only. Snapshots undo it ---- */
 /* Slots [first, first+count) of one head; the key of slot first + j stands at position + j * step. */

@@ -50,7 +50,7 @@ enum { FKV_ANY_DEVICE = -1 };
 
 struct fkv_backend_options {
     int device; /* index of the accelerator, or FKV_ANY_DEVICE: the first that the backend supports; the CPU ignores it */
-    int threads; /* 0: all cores */
+    int threads; /* 0: the cores it may use */
     enum fkv_compute compute;
 };
 

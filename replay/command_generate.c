@@ -18,7 +18,6 @@
 #include "replay/needs.h"
 
 enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_RESUME, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
-enum { BLOCK = 512 }; /* most tokens of a feed, all prompts together, where no more run side by side */
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
 enum { PER_LANE = 8 };
 
@@ -130,6 +129,8 @@ struct job {
     int64_t fed, drawn;            /* by this run */
     struct fkv_generation_times times;
     struct fkv_progress progress;
+    double prompt_seconds, token_seconds; /* what a token of a prompt, and one drawn, should take; 0: not known */
+    double seconds, work;                 /* expected of all that is left; of what is done */
 };
 
 /* The bytes of the text that are new, to the terminal. */
@@ -164,12 +165,15 @@ static int put_line(struct job *job, size_t i, const struct fkv_generation *g, s
 static int watch(void *context, const struct fkv_generation *g, struct fkv_error *err) {
     struct job *job = context;
     if (job->stream && show(job, g, err)) return FKV_FAILED;
+    if (g->count < 2) job->work += (double)g->prompt_count * job->prompt_seconds;
+    job->work += job->token_seconds;
+    if (g->complete) job->work += (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
+    fkv_progress_update_work(&job->progress, (int64_t)job->next, job->seconds > 0 ? job->work : (double)job->next, "");
     if (!g->complete) return FKV_OK;
     job->fed += g->prompt_count;
     job->drawn += g->count;
     for (; job->next < job->first + job->count && job->group[job->next - job->first].complete; job->next++)
         if (!job->stream && put_line(job, job->next, &job->group[job->next - job->first], err)) return FKV_FAILED;
-    fkv_progress_update(&job->progress, (int64_t)job->next, "");
     return FKV_OK;
 }
 
@@ -239,6 +243,7 @@ static int run_prompts(struct job *job, struct fkv_session *session, const struc
         return FKV_FAILED;
     int status = FKV_OK;
     fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || live);
+    fkv_progress_weigh(&job->progress, job->seconds);
     for (job->first = first_left(job, options->sequences); job->first < p->count && !status; job->first += size) {
         job->count = p->count - job->first < size ? p->count - job->first : size;
         status = run_group(job, session, &how, err);
@@ -269,17 +274,22 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     return fkv_needs_check(needs, engine, to, err);
 }
 
-/* Prompts go in blocks, what is generated one by one. */
-static int estimate_time(const struct settings *s, struct fkv_session *session,
-                         const struct fkv_session_options *options, const struct fkv_prompts *p,
+/* Prompts go in blocks, one after the other; what is generated goes one by one, side by side. */
+static int estimate_time(struct job *job, struct fkv_session *session, const struct fkv_session_options *options,
                          struct fkv_needs *needs, struct fkv_error *err) {
-    int64_t rows = p->longest < 64 ? (int64_t)p->longest : 64,
-            steps = options->max_tokens < 8 ? options->max_tokens : 8;
+    const struct settings *s = job->s;
+    const struct fkv_policy_setup *setup = job->lines->setup;
+    const int64_t longest = (int64_t)job->lines->prompts->longest, whole = longest + s->tokens;
+    struct fkv_cost prompt, decode;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (rows > options->block / options->sequences) rows = options->block / options->sequences;
-    if (fkv_needs_time(needs, session, options->sequences, (int32_t)rows, 1, needs->tokens, err) ||
-        fkv_needs_time(needs, session, options->sequences, 1, (int32_t)steps, needs->documents * s->tokens, err))
+    if (fkv_session_rehearse(session, 1, options->block, longest, FKV_NOT_SCORED, &prompt, err) ||
+        fkv_session_rehearse(session, options->sequences, 1, whole, FKV_SCORED, &decode, err))
         return FKV_FAILED;
+    const double before = fkv_policy_slots(setup, longest), after = fkv_policy_slots(setup, whole);
+    job->prompt_seconds = fkv_cost_seconds(&prompt, 1, before / (double)longest);
+    job->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)s->tokens);
+    needs->seconds = (double)needs->tokens * job->prompt_seconds +
+                     (double)needs->documents * (double)s->tokens * job->token_seconds;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
@@ -308,7 +318,8 @@ static int with_session(struct job *job, const struct fkv_engine *engine, const 
     if (!s->engine.quiet && setup->policy->has_window && options->max_tokens <= setup->window)
         fprintf(stderr, "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",
                 setup->window, setup->policy->name);
-    int status = estimate_time(s, session, options, job->lines->prompts, &needs, err);
+    int status = estimate_time(job, session, options, &needs, err);
+    job->seconds = needs.seconds;
     if (!status && !s->dry_run) {
         if (s->out) status = fkv_continuations_open(s->out, identity, found, &job->file, err);
         if (!status) status = run_prompts(job, session, options, err);
@@ -338,12 +349,12 @@ static int look_up(struct job *job, const struct fkv_continuing_run *run, json_t
 static int run(const struct settings *s, const struct fkv_engine *engine, const struct fkv_prompts *p,
                struct fkv_error *err) {
     const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
-    const struct fkv_session_options options = {.block = lanes > BLOCK ? lanes : BLOCK,
-                                                .sequences = lanes,
-                                                .max_tokens = (int64_t)p->longest + s->tokens,
-                                                .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
+    struct fkv_session_options options = {.sequences = lanes,
+                                          .max_tokens = (int64_t)p->longest + s->tokens,
+                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
     struct fkv_policy_setup setup;
-    if (fkv_policy_setup(&s->policy, &engine->model->config, options.block, options.max_tokens, &setup, err))
+    if (fkv_engine_block(engine, &s->policy, false, 1, 0, &options, err) ||
+        fkv_policy_setup(&s->policy, &engine->model->config, options.max_tokens, &setup, err))
         return FKV_FAILED;
     const struct fkv_continuing lines = {.prompts = p,
                                          .tokenizer = engine->tokenizer,

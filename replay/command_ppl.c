@@ -185,7 +185,7 @@ static int64_t expected_actions(const struct fkv_policy_setup *setup, const stru
 /* ---- the points ---- */
 
 struct job {
-    const struct settings *s;
+    struct settings *s;
     const struct fkv_engine *engine;
     const struct fkv_corpus *corpus;
     struct fkv_session_options session;
@@ -223,7 +223,7 @@ static struct fkv_experiment experiment_at(const struct job *job, const struct f
 
 static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *setup, struct fkv_error *err) {
     struct fkv_policy_options policy = policy_at(job, i);
-    if (fkv_policy_setup(&policy, &job->engine->model->config, FKV_PASS_BLOCK, job->session.max_tokens, setup, err))
+    if (fkv_policy_setup(&policy, &job->engine->model->config, job->session.max_tokens, setup, err))
         return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma) : FKV_FAILED;
     if (!job->s->sweep.count || setup->policy->has_gamma) return FKV_OK;
     fkv_policy_setup_free(setup);
@@ -309,10 +309,13 @@ static int check_needs(struct job *job, struct fkv_error *err) {
 
 /* ---- running ---- */
 
-/* Times a few tokens in every lane, and says what all of them will take. */
+/* Times a block of every lane, and says what all of them will take. */
 static int estimate_time(struct job *job, struct fkv_session *session, struct fkv_error *err) {
-    const int32_t longest = job->s->plan.longest, rows = longest < 64 ? longest : 64;
-    if (fkv_needs_time(&job->needs, session, job->lanes, rows, 1, job->needs.fed, err)) return FKV_FAILED;
+    struct fkv_plan *plan = &job->s->plan;
+    if (fkv_session_rehearse(session, job->lanes, fkv_session_block(session) / job->lanes, plan->longest,
+                             job->s->baseline ? FKV_SCORED_WITH_KL : FKV_SCORED, &plan->cost, err))
+        return FKV_FAILED;
+    job->needs.seconds = job->pending * fkv_perplexity_seconds(plan, fkv_session_setup(session), job->s->baseline);
     fkv_needs_print_time(&job->needs, fkv_needs_stream(&job->s->engine, job->s->dry_run));
     return FKV_OK;
 }
@@ -392,6 +395,13 @@ static int run_points(struct job *job, struct fkv_error *err) {
     return s->sweep.count ? report_sweep(job, err) : FKV_OK;
 }
 
+/* A block for every lane. Of a sweep's points all need the same. */
+static int choose_block(struct job *job, struct fkv_error *err) {
+    struct fkv_policy_options policy = job->s->policy;
+    if (job->s->sweep.count) policy.gamma = NULL;
+    return fkv_engine_block(job->engine, &policy, job->s->baseline, job->lanes, 0, &job->session, err);
+}
+
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus, struct fkv_error *err) {
     if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
     struct job job = {.s = s,
@@ -401,6 +411,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
                       .count = s->sweep.count ? s->sweep.count : 1};
     job.session = fkv_perplexity_session(&s->plan, job.lanes);
     job.session.cache_dtype = fkv_engine_cache_dtype(&s->engine, engine);
+    if (choose_block(&job, err)) return FKV_FAILED;
     if (s->out && (fkv_safetensors_sha256(engine->model->files, job.model_sha256, err) ||
                    fkv_corpus_sha256(corpus, job.corpus_sha256, err)))
         return FKV_FAILED;

@@ -215,23 +215,34 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
 }
 
+static int64_t kept_bytes(const struct fkv_engine *engine, const struct fkv_probe *p) {
+    return ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
+}
+
+static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p, struct fkv_session_options *options,
+                        struct fkv_error *err) {
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
+    int64_t snapshot, scratch;
+    if (fkv_session_bytes(&engine->model->config, &full, options, &snapshot, &scratch, err)) return FKV_FAILED;
+    return fkv_engine_block(engine, &full, false, 1, snapshot + kept_bytes(engine, p), options, err);
+}
+
 static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
                        const struct fkv_probe *p, int64_t windows, const struct fkv_session_options *options,
                        struct fkv_needs *needs, struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     int64_t results = windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
-    *needs =
-        (struct fkv_needs){.documents = corpus->document_count,
-                           .tokens = corpus->token_count,
-                           .fed = windows * (2 * ((int64_t)p->prefix + p->score) + (int64_t)p->change_count * p->score),
-                           .weights = engine->model->weight_bytes,
-                           .host = results,
-                           .output = s->out};
+    *needs = (struct fkv_needs){.documents = corpus->document_count,
+                                .tokens = corpus->token_count,
+                                .fed = windows * fkv_probe_fed(p),
+                                .weights = engine->model->weight_bytes,
+                                .host = results,
+                                .output = s->out};
     if (s->out)
         needs->host += results, needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
     if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
     needs->cache *= 2; /* the snapshot */
-    needs->scratch += ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
+    needs->scratch += kept_bytes(engine, p);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,
@@ -239,11 +250,14 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     return fkv_needs_check(needs, engine, to, err);
 }
 
-static int estimate_time(const struct settings *s, struct fkv_session *session, struct fkv_needs *needs,
-                         struct fkv_error *err) {
-    const int32_t rows = s->prefix + s->score < 64 ? (int32_t)(s->prefix + s->score) : 64;
+static int estimate_time(const struct settings *s, struct fkv_prober *prober, const struct fkv_probe *probe,
+                         struct fkv_needs *needs, struct fkv_error *err) {
+    struct fkv_session *session = prober->session;
+    const int32_t block = fkv_session_block(session), rows = s->score < block ? (int32_t)s->score : block;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (fkv_needs_time(needs, session, 1, rows, 1, needs->fed, err)) return FKV_FAILED;
+    if (fkv_session_rehearse(session, 1, rows, s->prefix + s->score, FKV_SCORED_WITH_KL, &prober->cost, err))
+        return FKV_FAILED;
+    needs->seconds = fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
@@ -295,16 +309,18 @@ static int report(const struct settings *s, const struct fkv_probe *probe, const
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober, struct fkv_probe *probe,
                struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    const struct fkv_session_options options = {
+    struct fkv_session_options options = {
         .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
     struct fkv_needs needs;
     char parts[4096];
-    if (check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err)) return FKV_FAILED;
+    if (choose_block(engine, probe, &options, err) ||
+        check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err))
+        return FKV_FAILED;
     snprintf(parts, sizeof parts, "%s.parts", s->out ? s->out : "");
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
     if (fkv_session_open(engine->model, &full, &options, &prober->session, err)) return FKV_FAILED;
-    int status = estimate_time(s, prober->session, &needs, err);
+    int status = estimate_time(s, prober, probe, &needs, err);
     if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);
     if (s->dry_run) return status;

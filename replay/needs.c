@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "kernels/base/host.h"
-#include "kernels/base/progress.h"
 
 int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err) {
@@ -54,7 +53,7 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
-    needs->host_free = fkv_host_memory_available();
+    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
         if (check_memory("", needs->weights + engine_bytes + needs->host, needs->host_free, err)) return FKV_FAILED;
@@ -71,31 +70,10 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     return FKV_OK;
 }
 
-int fkv_needs_time(struct fkv_needs *needs, struct fkv_session *session, int32_t sequences, int32_t rows, int32_t steps,
-                   int64_t tokens, struct fkv_error *err) {
-    const struct fkv_model *model = fkv_session_model(session);
-    struct fkv_feed *feeds = calloc((size_t)sequences, sizeof *feeds);
-    int32_t *ids = calloc((size_t)rows, sizeof *ids); /* which ones does not matter */
-    int status = feeds && ids ? FKV_OK : fkv_fail(err, "out of memory for %d sequences", sequences);
-    for (int32_t i = 0; !status && i < sequences; i++) feeds[i] = (struct fkv_feed){i, ids, rows};
-    double started = 0;
-    for (int turn = 0; turn < 2 && !status; turn++) {
-        fkv_session_reset(session, FKV_ALL_SEQUENCES);
-        started = fkv_seconds();
-        for (int32_t k = 0; k < steps && !status; k++) status = fkv_session_feed_batch(session, feeds, sequences, err);
-        if (!status) status = model->ops->synchronize(model->backend, err);
-    }
-    if (!status) needs->seconds += (fkv_seconds() - started) / ((double)steps * rows * sequences) * (double)tokens;
-    fkv_session_reset(session, FKV_ALL_SEQUENCES);
-    free(ids);
-    free(feeds);
-    return status;
-}
-
 void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
     char time[16];
     fkv_format_seconds(time, needs->seconds);
-    if (to) fprintf(to, "time: about %s\n", time);
+    if (to) fprintf(to, "time: about %s, corrected while running\n", time);
 }
 
 json_t *fkv_needs_json(const struct fkv_needs *n) {

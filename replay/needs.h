@@ -16,7 +16,7 @@ struct fkv_needs {
     int64_t host;                    /* bytes the experiment itself keeps on the host */
     int64_t disk;                    /* bytes of the output; 0: none */
     const char *output;              /* its path; NULL: none */
-    double seconds;                  /* see fkv_needs_time */
+    double seconds;                  /* about; fkv_session_rehearse says what a token takes */
 
     bool device;                          /* computed on one; filled in by fkv_needs_check, as is what there is: */
     int64_t host_free, device_free, free; /* bytes of memory, and of disk at `output` */
@@ -30,10 +30,6 @@ int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, 
                       const struct fkv_session_options *options, struct fkv_error *err);
 /* Prints memory and disk to `to`, which may be NULL; refuses what cannot fit. */
 int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to, struct fkv_error *err);
-/* Adds to `seconds` what feeding `tokens` tokens will take, `rows` at a time to each of the session's `sequences`: times `steps` such feeds, once they have warmed everything
- * up. The session is empty afterwards. */
-int fkv_needs_time(struct fkv_needs *needs, struct fkv_session *session, int32_t sequences, int32_t rows, int32_t steps,
-                   int64_t tokens, struct fkv_error *err);
 void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to); /* `to` may be NULL */
 
 /* The object that --dry-run --json prints: documents, tokens, tokens_fed, disk_bytes, disk_free, memory_bytes, memory_available, device_bytes, device_free, weight_bytes,

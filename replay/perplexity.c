@@ -13,14 +13,14 @@
 
 #include "kernels/base/progress.h"
 
-enum { IDLE = -1 };
+enum { IDLE = -1, SCORED_ROWS = 512 /* at a time, most */ };
 
 struct lane {
     int64_t pass;     /* or IDLE */
     int64_t document; /* of the target counted last, at first of the first token fed */
     int64_t scored;   /* targets of that document that were counted before in this run or stand before in the plan */
     int32_t fed;      /* rows of the pass */
-    int32_t *tokens;  /* [FKV_PASS_BLOCK] */
+    int32_t *tokens;  /* [block] */
 };
 
 /* One row of a feed. */
@@ -37,6 +37,7 @@ struct run {
 
     struct lane *lanes; /* [lane_count] */
     int32_t lane_count;
+    int32_t block; /* most rows of a lane's feed */
     int64_t next_pass;
     double seconds; /* of the session's feeds */
 
@@ -46,12 +47,12 @@ struct run {
     int64_t block_count;
 
     struct fkv_feed *feeds; /* [lane_count] */
-    struct row *rows;       /* [lane_count * FKV_PASS_BLOCK] of the last feed */
+    struct row *rows;       /* [lane_count, block] of the last feed */
     /* of the rows being scored */
-    int32_t targets[FKV_PASS_BLOCK], top1[FKV_PASS_BLOCK], baseline_top1[FKV_PASS_BLOCK];
-    double nll[FKV_PASS_BLOCK], baseline_nll[FKV_PASS_BLOCK], kl[FKV_PASS_BLOCK];
-    double slots[FKV_PASS_BLOCK], round[FKV_PASS_BLOCK], since[FKV_PASS_BLOCK];
-    double evictions[FKV_PASS_BLOCK], since_eviction[FKV_PASS_BLOCK];
+    int32_t targets[SCORED_ROWS], top1[SCORED_ROWS], baseline_top1[SCORED_ROWS];
+    double nll[SCORED_ROWS], baseline_nll[SCORED_ROWS], kl[SCORED_ROWS];
+    double slots[SCORED_ROWS], round[SCORED_ROWS], since[SCORED_ROWS];
+    double evictions[SCORED_ROWS], since_eviction[SCORED_ROWS];
 };
 
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
@@ -59,8 +60,7 @@ int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
 }
 
 struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes) {
-    return (struct fkv_session_options){
-        .block = FKV_PASS_BLOCK * lanes, .sequences = lanes, .max_tokens = plan->longest};
+    return (struct fkv_session_options){.sequences = lanes, .max_tokens = plan->longest};
 }
 
 /* ---- where targets belong ---- */
@@ -207,8 +207,8 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
 
 /* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made once. */
 static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
-    int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : FKV_PASS_BLOCK;
-    if (most > FKV_PASS_BLOCK) most = FKV_PASS_BLOCK;
+    int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : SCORED_ROWS;
+    if (most > SCORED_ROWS) most = SCORED_ROWS;
     for (int32_t at = 0, count; at < rows; at += count) {
         for (count = 0; count < most && at + count < rows && run->rows[at + count].place;) count++;
         if (count && score_rows(run, at, count, err)) return FKV_FAILED;
@@ -241,7 +241,7 @@ static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
     int32_t count = pass->rows - lane->fed;
     if (run->plan->block && count > run->plan->block - lane->fed % run->plan->block)
         count = run->plan->block - lane->fed % run->plan->block;
-    if (count > FKV_PASS_BLOCK) count = FKV_PASS_BLOCK;
+    if (count > run->block) count = run->block;
     for (int32_t i = 0; i < count; i++) {
         int32_t row = lane->fed + i;
         lane->tokens[i] = row == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + row];
@@ -292,16 +292,38 @@ static int run_round(struct run *run, int32_t *rows, struct fkv_error *err) {
     return advance_lanes(run, feeds, err);
 }
 
+double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup, bool baseline) {
+    double tokens = 0, slots = 0;
+    for (int64_t i = 0; i < plan->count; i++) {
+        const double rows = plan->passes[i].rows;
+        tokens += baseline ? 2 * rows : rows;
+        slots += fkv_policy_slots(setup, plan->passes[i].rows) + (baseline ? rows * (rows + 1) / 2 : 0);
+    }
+    return fkv_cost_seconds(&plan->cost, tokens, slots);
+}
+
+/* Of what has been fed, the seconds that it was to take. */
+static double expected_so_far(const struct run *run) {
+    struct fkv_session_statistics fed, baseline = {0};
+    fkv_session_statistics(run->session, &fed);
+    if (run->baseline) fkv_session_statistics(run->baseline, &baseline);
+    return fkv_cost_seconds(&run->plan->cost, (double)(fed.tokens + baseline.tokens),
+                            fed.slots_sum + baseline.slots_sum);
+}
+
 static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     struct fkv_progress progress;
     int64_t done = 0;
     int32_t rows = 0;
     int status;
     fkv_progress_start(&progress, "tokens", run->plan->rows, quiet);
+    const double seconds = fkv_perplexity_seconds(run->plan, fkv_session_setup(run->session), run->baseline != NULL);
+    fkv_progress_weigh(&progress, seconds);
     do {
         status = run_round(run, &rows, err);
         done += rows;
-        fkv_progress_update(&progress, done, run->corpus->documents[run->lanes[0].document].name);
+        fkv_progress_update_work(&progress, done, seconds > 0 ? expected_so_far(run) : (double)done,
+                                 run->corpus->documents[run->lanes[0].document].name);
     } while (!status && rows);
     fkv_progress_finish(&progress);
     return status;
@@ -386,15 +408,16 @@ static void close_run(struct run *run) {
     free(run);
 }
 
-static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, int32_t lanes,
+static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, int32_t lanes, int32_t block,
                             struct fkv_error *err) {
-    size_t count = (size_t)lanes, rows = count * FKV_PASS_BLOCK, documents = (size_t)corpus->document_count;
+    size_t count = (size_t)lanes, rows = count * (size_t)block, documents = (size_t)corpus->document_count;
     struct run *run = calloc(1, sizeof *run);
     if (!run) goto failed;
     *run = (struct run){.corpus = corpus,
                         .plan = plan,
                         .lanes = calloc(count, sizeof *run->lanes),
                         .lane_count = lanes,
+                        .block = block,
                         .scored_before = calloc((size_t)plan->count, sizeof *run->scored_before),
                         .first_block = calloc(documents, sizeof *run->first_block),
                         .feeds = calloc(count, sizeof *run->feeds),
@@ -403,7 +426,7 @@ static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_pl
     int32_t *tokens = malloc(rows * sizeof *tokens);
     if (!tokens) goto failed;
     for (size_t l = 0; l < count; l++)
-        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * FKV_PASS_BLOCK};
+        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * (size_t)block};
     if (!place_targets(run, err)) return run;
     close_run(run);
     return NULL;
@@ -417,7 +440,8 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
                        struct fkv_session *baseline, int32_t lanes, struct fkv_recorded *recorded, bool quiet,
                        struct fkv_perplexity *result, struct fkv_error *err) {
     *result = (struct fkv_perplexity){.documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
-    struct run *run = result->documents ? open_run(corpus, plan, lanes, err) : NULL;
+    const int32_t block = fkv_session_block(session) / lanes;
+    struct run *run = result->documents ? open_run(corpus, plan, lanes, block, err) : NULL;
     if (!run) {
         if (!result->documents) fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
         fkv_perplexity_free(result);

@@ -6,10 +6,6 @@
 #include "replay/recorded.h"
 #include "replay/statistics.h"
 
-/* Most tokens of one pass per feed. How many passes run side by side does not change it, so that a pass goes through the same blocks, and a policy whose
- * storage depends on the block has the same peak, whatever the batch. */
-enum { FKV_PASS_BLOCK = 512 };
-
 struct fkv_perplexity {
     struct fkv_sums total;
     struct fkv_sums *documents;               /* [corpus documents] */
@@ -28,8 +24,12 @@ int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct f
 
 /* How many passes run side by side when `batch` are asked for. */
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch);
-/* What sessions of such a run are opened with; cache_dtype and measure_energy are the caller's. */
+/* What sessions of such a run are opened with; block (fkv_engine_block, shared out among the lanes),
+ * cache_dtype and measure_energy are the caller's. */
 struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes);
+
+/* Seconds that a run takes by plan->cost: what its progress is counted in. */
+double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup, bool baseline);
 
 /* `baseline` and `recorded` may be NULL. Both sessions opened with fkv_perplexity_session(plan, lanes); with `recorded`, measure_energy on top. */
 int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,

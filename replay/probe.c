@@ -16,7 +16,7 @@
 #include "kernels/base/progress.h"
 #include "replay/probe_edit.h"
 
-enum { BLOCK = 512, REPEAT_BLOCK = 61 };
+enum { REPEAT_BLOCK = 61 };
 
 int fkv_probe_places(const struct fkv_corpus *corpus, int32_t prefix, int32_t score, int32_t blocks,
                      struct fkv_probe_place **places, int64_t *count, struct fkv_error *err) {
@@ -38,6 +38,16 @@ int fkv_probe_places(const struct fkv_corpus *corpus, int32_t prefix, int32_t sc
                     score, (long long)length, longest->name, (long long)longest->count);
 }
 
+int64_t fkv_probe_fed(const struct fkv_probe *probe) {
+    return 2 * ((int64_t)probe->prefix + probe->score) + (int64_t)probe->change_count * probe->score;
+}
+
+double fkv_probe_seconds(const struct fkv_probe *probe, const struct fkv_cost *cost) {
+    const double p = probe->prefix, m = probe->score, after = m * (p + (m + 1) / 2);
+    return fkv_cost_seconds(cost, (double)fkv_probe_fed(probe),
+                            2 * (p * (p + 1) / 2 + after) + probe->change_count * after);
+}
+
 struct run {
     const struct fkv_prober *prober;
     struct fkv_probe *probe;
@@ -45,7 +55,8 @@ struct run {
     struct fkv_kept_logits *kept; /* of the untouched run [M] */
     double *nll, *kl;             /* [M] */
     struct fkv_progress progress;
-    int64_t done; /* tokens */
+    int64_t done;    /* tokens */
+    double expected; /* seconds that they were to take */
 };
 
 /* ---- one timeline ---- */
@@ -67,7 +78,9 @@ static int feed(struct run *run, const struct fkv_probe_window *window, int32_t 
                 return FKV_FAILED;
         }
         run->done += count;
-        fkv_progress_update(&run->progress, run->done, window->name);
+        run->expected += fkv_cost_seconds(&run->prober->cost, count, count * (at + (count + 1) / 2.0));
+        fkv_progress_update_work(&run->progress, run->done,
+                                 run->prober->cost.token > 0 ? run->expected : (double)run->done, window->name);
     }
     return FKV_OK;
 }
@@ -87,13 +100,13 @@ static int store(const struct run *run, const char *label, float *nll, float *kl
 
 static int run_changes(struct run *run, struct fkv_probe_window *window, int64_t number,
                        const struct fkv_snapshot *prefix, struct fkv_error *err) {
-    const int32_t p = run->probe->prefix, m = run->probe->score;
+    const int32_t p = run->probe->prefix, m = run->probe->score, block = fkv_session_block(run->prober->session);
     for (int32_t c = 0; c < run->probe->change_count; c++) {
         const struct fkv_edit *edit = &run->prober->edits[c];
         size_t at = (size_t)c * (size_t)m;
         if (fkv_session_restore(run->prober->session, prefix, err) ||
             fkv_editor_apply(run->editor, run->prober->session, edit, number, window->lost_energy + 2 * c, err) ||
-            feed(run, window, p, p + m, BLOCK, false, err) ||
+            feed(run, window, p, p + m, block, false, err) ||
             store(run, edit->row.label, window->nll + at, window->kl + at, err))
             return FKV_FAILED;
     }
@@ -101,13 +114,13 @@ static int run_changes(struct run *run, struct fkv_probe_window *window, int64_t
 }
 
 static int run_window(struct run *run, struct fkv_probe_window *window, int64_t number, struct fkv_error *err) {
-    const int32_t p = run->probe->prefix, m = run->probe->score;
+    const int32_t p = run->probe->prefix, m = run->probe->score, block = fkv_session_block(run->prober->session);
     int32_t other = p + m < 3 * REPEAT_BLOCK ? (p + m) / 3 + 1 : REPEAT_BLOCK;
     struct fkv_snapshot *prefix = NULL;
     fkv_session_reset(run->prober->session, 0);
     int status =
-        feed(run, window, 0, p, BLOCK, true, err) || fkv_session_snapshot(run->prober->session, &prefix, err) ||
-        feed(run, window, p, p + m, BLOCK, true, err) || store(run, "untouched", window->untouched_nll, NULL, err) ||
+        feed(run, window, 0, p, block, true, err) || fkv_session_snapshot(run->prober->session, &prefix, err) ||
+        feed(run, window, p, p + m, block, true, err) || store(run, "untouched", window->untouched_nll, NULL, err) ||
         run_changes(run, window, number, prefix, err);
     fkv_snapshot_free(prefix);
     if (status) return FKV_FAILED;
@@ -175,14 +188,17 @@ static int take_part(const struct run *run, int64_t number, struct fkv_probe_win
 
 static int run_or_take(struct run *run, int64_t number, struct fkv_error *err) {
     struct fkv_probe_window *window = &run->probe->windows[number];
-    int64_t p = run->probe->prefix, m = run->probe->score;
     bool taken = false;
     char path[4096];
     run->probe->window_count = number + 1;
     if (fill_window(run, number, window, err)) return FKV_FAILED;
     if (run->prober->parts && take_part(run, number, window, &taken, err)) return FKV_FAILED;
     if (taken) {
-        run->done += 2 * (p + m) + run->probe->change_count * m;
+        const int64_t fed = fkv_probe_fed(run->probe);
+        const double seconds = fkv_probe_seconds(run->probe, &run->prober->cost);
+        run->done += fed;
+        run->expected += seconds;
+        fkv_progress_skip(&run->progress, fed, seconds > 0 ? seconds : (double)fed);
         return FKV_OK;
     }
     if (run_window(run, window, number, err)) return fkv_error_prefix(err, "%s", window->name);
@@ -205,7 +221,6 @@ static void measure_noise(struct fkv_probe *probe) {
 int fkv_probe_run(const struct fkv_prober *prober, struct fkv_probe *probe, struct fkv_error *err) {
     struct run run = {.prober = prober, .probe = probe};
     const size_t m = (size_t)probe->score;
-    int64_t each = 2 * ((int64_t)probe->prefix + probe->score) + (int64_t)probe->change_count * probe->score;
     probe->windows = calloc((size_t)prober->place_count, sizeof *probe->windows);
     run.nll = calloc(2 * m, sizeof *run.nll);
     run.kl = run.nll ? run.nll + m : NULL;
@@ -215,7 +230,8 @@ int fkv_probe_run(const struct fkv_prober *prober, struct fkv_probe *probe, stru
     if (!status)
         status = fkv_editor_open(fkv_session_model(prober->session), probe->prefix, probe->sinks, probe->seed,
                                  &run.editor, err);
-    fkv_progress_start(&run.progress, "tokens", each * prober->place_count, prober->quiet);
+    fkv_progress_start(&run.progress, "tokens", fkv_probe_fed(probe) * prober->place_count, prober->quiet);
+    fkv_progress_weigh(&run.progress, fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count);
     for (int64_t i = 0; i < prober->place_count && !status; i++) status = run_or_take(&run, i, err);
     fkv_progress_finish(&run.progress);
     if (!status) measure_noise(probe);

@@ -25,10 +25,15 @@ struct fkv_prober {
     int64_t place_count;
     int32_t bos;                 /* over the first token of windows that do not start a document; -1: none */
     const uint8_t *token_class;  /* of the corpus' tokens; NULL: unknown */
-    struct fkv_session *session; /* of policy full, with biases, for P + M tokens */
+    struct fkv_session *session; /* of policy full, with biases, for P + M tokens; its block is fed at once */
     const char *parts;           /* folder for finished windows, taken up again where it is there; NULL: none */
     bool quiet;
+    struct fkv_cost cost; /* of tokens and slots, where it was measured; else 0 */
 };
+
+/* Tokens that one window takes, and the seconds that those take by `cost`. */
+int64_t fkv_probe_fed(const struct fkv_probe *probe);
+double fkv_probe_seconds(const struct fkv_probe *probe, const struct fkv_cost *cost);
 
 /* Fills probe->windows (the rest of `probe` stands) and the noise floor. */
 int fkv_probe_run(const struct fkv_prober *prober, struct fkv_probe *probe, struct fkv_error *err);

@@ -21,9 +21,10 @@ struct fkv_plan {
     int32_t block;     /* the policy may act after every so many tokens; 0: only as it must */
     struct fkv_pass *passes;
     int64_t count;
-    int64_t rows;    /* fed, all passes */
-    int64_t scored;  /* rows scored, all passes */
-    int32_t longest; /* rows of the longest pass */
+    int64_t rows;         /* fed, all passes */
+    int64_t scored;       /* rows scored, all passes */
+    int32_t longest;      /* rows of the longest pass */
+    struct fkv_cost cost; /* of rows and slots, where it was measured; else 0 */
 };
 
 struct fkv_protocol_setting {

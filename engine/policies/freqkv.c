@@ -18,9 +18,9 @@ static const struct fkv_policy_option options[] = {
 
 static int32_t recent(const struct fkv_policy_setup *setup) { return (int32_t)setup->own[RECENT]; }
 
-static int prepare(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err) {
+static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     setup->mass_bias = setup->own[MASS_BIAS];
-    return fkv_schedule_prepare(setup, block, max_tokens, err);
+    return fkv_schedule_prepare(setup, max_tokens, err);
 }
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,

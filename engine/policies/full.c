@@ -1,8 +1,7 @@
 /* Full attention: every slot is kept. The baseline, and past the trained context no reference (definitions.md, "Baseline validity"). */
 #include "engine/policies/policies.h"
 
-static int prepare(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err) {
-    (void)block;
+static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     if (max_tokens > INT32_MAX / 2)
         return fkv_fail(err, "policy full: at most %d tokens fit one cache, found %lld", INT32_MAX / 2,
                         (long long)max_tokens);

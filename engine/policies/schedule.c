@@ -2,8 +2,8 @@
  * queries see the slots: all of them, causally, every key at its slot index (plus the head's shift, after surgery), the query at the position of its own key. */
 #include "engine/policies/policies.h"
 
-int fkv_schedule_prepare(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err) {
-    (void)block, (void)max_tokens, (void)err;
+int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
+    (void)max_tokens, (void)err;
     setup->capacity = setup->window;
     return FKV_OK;
 }

@@ -7,9 +7,11 @@
  * block that crosses N is split by `room`, so that the sinks' query position is one rule per block. */
 #include "engine/policies/policies.h"
 
-static int prepare(struct fkv_policy_setup *setup, int32_t block, int64_t max_tokens, struct fkv_error *err) {
+enum { LEAST_SLACK = 16 }; /* a small window is not cleared of dead slots every few tokens */
+
+static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     (void)max_tokens, (void)err;
-    int32_t slack = block > setup->window / 2 ? block : setup->window / 2;
+    int32_t slack = setup->window / 2 > LEAST_SLACK ? setup->window / 2 : LEAST_SLACK;
     setup->capacity = setup->window + slack;
     return FKV_OK;
 }

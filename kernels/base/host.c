@@ -1,4 +1,4 @@
-/* What this machine has, asked of the kernel: /proc/meminfo and statvfs. */
+/* Disk space and folders, and how sizes and times are written. Memory and processors: allowance.c. */
 #include "kernels/base/host.h"
 
 #include <errno.h>
@@ -7,16 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-
-int64_t fkv_host_memory_available(void) {
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f) return -1;
-    char line[256];
-    long long kib = -1;
-    while (kib < 0 && fgets(line, sizeof line, f)) sscanf(line, "MemAvailable: %lld kB", &kib);
-    fclose(f);
-    return kib < 0 ? -1 : (int64_t)kib * 1024;
-}
 
 int fkv_host_disk_free(const char *path, int64_t *bytes, struct fkv_error *err) {
     char *parent = strdup(path);

@@ -6,7 +6,17 @@
 
 #include "kernels/base/error.h"
 
-int64_t fkv_host_memory_available(void); /* bytes, MemAvailable; -1 if unknown */
+/* Bytes of memory that this process may take; -1 if unknown. The least of: the machine's
+ * MemAvailable; what the limits of its control groups leave (cgroup.h); what `ulimit -v` and
+ * `ulimit -d` leave of address space, from which all that is mapped has been taken off. */
+int64_t fkv_host_memory_available(void);
+/* The same, to compare with a need that counts `mapped` bytes of files that are mapped by now. */
+int64_t fkv_host_memory_beside(int64_t mapped);
+/* The first two alone, where /proc and /sys lie under `root`; for tests. */
+int64_t fkv_host_memory_under(const char *root);
+/* Sets the number of threads that loops have by default: the processors this process may run on,
+ * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */
+void fkv_host_limit_threads(void);
 int fkv_host_disk_free(const char *path, int64_t *bytes,
                        struct fkv_error *err);         /* of the nearest existing parent of path */
 void fkv_format_bytes(char out[16], int64_t bytes);    /* "1.5 GiB" */

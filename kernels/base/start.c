@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/base/host.h"
+
 /* A failure has said why already. */
 static void check_output(int status, void *context) {
     (void)context;
@@ -23,6 +25,7 @@ static void check_output(int status, void *context) {
 
 void fkv_start(char **argv) {
     on_exit(check_output, NULL);
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "2000", 1)) return;
-    execv("/proc/self/exe", argv);
+    if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") && !setenv("GOMP_SPINCOUNT", "2000", 1))
+        execv("/proc/self/exe", argv); /* comes back only where it cannot */
+    fkv_host_limit_threads();
 }

@@ -25,7 +25,7 @@ static const struct fkv_continuing *run(void) {
     if (fkv_tokenizer_parse(tokenizer_json, sizeof tokenizer_json - 1, "fuzz.json", &tokenizer, &err) ||
         fkv_prompts_add(&prompts, tokenizer, 3, "ab", NULL, "fuzz", &err) ||
         fkv_prompts_add(&prompts, tokenizer, 3, "b", id, "fuzz", &err) ||
-        fkv_policy_setup(&policy, &config, 16, 16, &setup, &err))
+        fkv_policy_setup(&policy, &config, 16, &setup, &err))
         abort();
     json_decref(id);
     c = (struct fkv_continuing){

@@ -35,12 +35,14 @@ static void write_ids(const char *path, int64_t count, int32_t vocab) {
 /* Every recording of the one document, as the recorder cuts it. */
 static double prefill(struct fkv_session *session, const struct fkv_document *d, int64_t length, bool score) {
     struct fkv_error err;
-    double nll[FKV_RECORDER_BLOCK];
+    const int32_t block = fkv_session_block(session);
+    double *nll = calloc((size_t)block, sizeof *nll);
+    if (!nll) exit(1);
     double started = fkv_seconds();
     for (int64_t offset = 0; offset < (int64_t)d->count; offset += length) {
         fkv_session_reset(session, 0);
-        for (int64_t t = 0; t < length; t += FKV_RECORDER_BLOCK) {
-            int32_t rows = length - t < FKV_RECORDER_BLOCK ? (int32_t)(length - t) : FKV_RECORDER_BLOCK;
+        for (int64_t t = 0; t < length; t += block) {
+            int32_t rows = length - t < block ? (int32_t)(length - t) : block;
             int32_t scored = t + rows < length ? rows : rows - 1;
             const int32_t *tokens = d->tokens + offset + t;
             check(fkv_session_feed(session, tokens, rows, &err), &err);
@@ -49,6 +51,7 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
     }
     const struct fkv_model *model = fkv_session_model(session);
     check(model->ops->synchronize(model->backend, &err), &err);
+    free(nll);
     return fkv_seconds() - started;
 }
 
@@ -107,8 +110,8 @@ int main(int argc, char **argv) {
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
-    const struct fkv_session_options options = {
-        .block = FKV_RECORDER_BLOCK, .max_tokens = length, .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
+    struct fkv_session_options options = {.max_tokens = length, .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
+    check(fkv_engine_block(&engine, &policy, false, 1, 0, &options, &err), &err);
     check(fkv_session_open(engine.model, &policy, &options, &session, &err), &err);
     prefill(session, &document, length, true);
 

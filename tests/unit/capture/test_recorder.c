@@ -132,6 +132,52 @@ static void every_recording_starts_with_an_empty_cache(void **state) {
     fkv_capture_close(piece);
 }
 
+/* A host's block and a device's: recordings of three feeds or one, on disk and as sums. */
+static void the_block_changes_no_number_beyond_rounding(void **state) {
+    (void)state;
+    enum { TOKENS = 1401, LENGTH = 200 };
+    struct fkv_error err;
+    struct fkv_recorder_summary s;
+    struct fkv_capture *c[2], *sums[2];
+    float nll[2][TOKENS];
+    bool found;
+    for (int i = 0; i < 2; i++) {
+        struct fkv_recorder_options o = defaults(in_base(i ? "device" : "host"));
+        o.block = i ? 4096 : 512;
+        o.max_tokens = TOKENS;
+        c[i] = record_and_open(&o, &s);
+        o.out = in_base(i ? "device_sums" : "host_sums");
+        o.spectra_only = true, o.length = LENGTH;
+        sums[i] = record_and_open(&o, &s);
+        assert_ok(fkv_capture_read_nll(c[i], 0, nll[i], &found, &err), err);
+    }
+    assert_arrays_close(nll[1] + 1, nll[0] + 1, TOKENS - 1, 1e-4, 0);
+    for (int i = 0; i < FKV_STATES; i++) {
+        struct fkv_spectra_sums a, b;
+        for (int layer = 0; layer < SMALL_LAYERS; layer++) {
+            float *host = layer_of(c[0], 0, i, layer), *device = layer_of(c[1], 0, i, layer);
+            assert_arrays_close(device, host, (size_t)fkv_capture_heads(c[0], i) * TOKENS * SMALL_HEAD_DIM, 0, 1e-5);
+            free(host);
+            free(device);
+        }
+        assert_ok(fkv_capture_read_sums(sums[0], 0, i, &a, &err), err);
+        assert_ok(fkv_capture_read_sums(sums[1], 0, i, &b, &err), err);
+        assert_int_equal(a.segments, (TOKENS - 4) / LENGTH);
+        assert_int_equal(b.segments, a.segments);
+        for (int32_t h = 0; h < SMALL_LAYERS * a.heads; h++) {
+            assert_close(b.energy_sum[h], a.energy_sum[h], 0, 1e-5);
+            for (int t = 0; t < LENGTH; t++)
+                assert_close(b.power_sum[h * LENGTH + t], a.power_sum[h * LENGTH + t], 1e-7 * a.energy_sum[h], 1e-3);
+        }
+        fkv_spectra_sums_free(&a);
+        fkv_spectra_sums_free(&b);
+    }
+    for (int i = 0; i < 2; i++) {
+        fkv_capture_close(c[i]);
+        fkv_capture_close(sums[i]);
+    }
+}
+
 static void chosen_layers_and_heads_are_slices_of_all(void **state) {
     (void)state;
     struct fkv_recorder_summary s;
@@ -383,6 +429,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_long_text_becomes_recordings_with_offsets, make, clean),
         cmocka_unit_test_setup_teardown(every_recording_starts_with_an_empty_cache, make, clean),
+        cmocka_unit_test_setup_teardown(the_block_changes_no_number_beyond_rounding, make, clean),
         cmocka_unit_test_setup_teardown(chosen_layers_and_heads_are_slices_of_all, make, clean),
         cmocka_unit_test_setup_teardown(nll_is_that_of_feeding_token_by_token, make, clean),
         cmocka_unit_test_setup_teardown(spectra_only_equals_the_spectra_of_stored_states, make, clean),

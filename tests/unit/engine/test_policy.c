@@ -12,7 +12,7 @@ static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t rec
     struct fkv_policy_options o = {
         .name = name, .window = window, .sinks = sinks, .gamma = gamma};
     if (recent) o.own[0] = (struct fkv_own_value){"recent", recent};
-    return fkv_policy_setup(&o, &config, 64, 1000, setup, &err);
+    return fkv_policy_setup(&o, &config, 1000, setup, &err);
 }
 
 static void defaults_are_the_trained_context_four_sinks_and_one_half(void **state) {
@@ -69,11 +69,11 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
                 for (const struct fkv_policy_option *p = fkv_policies[by]->options; p && p->name; p++)
                     same = same || !strcmp(p->name, o->name);
                 if (same) {
-                    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+                    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
                     fkv_policy_setup_free(&s);
                     taken++;
                 } else {
-                    assert_refused(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err, message);
+                    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err, message);
                     assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
                     refused++;
                 }
@@ -95,19 +95,19 @@ static void own_options_stand_in_the_label_unless_they_are_the_default(void **st
     (void)state;
     struct fkv_policy_options options = {.name = "freqkv", .window = 64, .sinks = 4};
     struct fkv_policy_setup s;
-    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
     assert_string_equal(s.label, "freqkv");
     assert_string_equal(s.own_text, "recent=0 rescale=on mass-bias=off");
     fkv_policy_setup_free(&s);
     options.own[0] = (struct fkv_own_value){"mass-bias", 1}, options.own[1] = (struct fkv_own_value){"recent", 16};
     options.own[2] = (struct fkv_own_value){"rescale", 0};
-    assert_ok(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err);
+    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
     assert_string_equal(s.label, "freqkv, recent 16, rescale off, mass-bias");
     assert_string_equal(s.own_text, "recent=16 rescale=off mass-bias=on");
     assert_int_equal(s.compressible, 44);
     fkv_policy_setup_free(&s);
     options.own[1].value = -1;
-    assert_refused(fkv_policy_setup(&options, &config, 64, 1000, &s, &err), err, "--recent: expected a number from 0");
+    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err, "--recent: expected a number from 0");
 }
 
 static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {

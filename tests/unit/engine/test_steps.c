@@ -136,7 +136,8 @@ static void what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences(v
         const int32_t fill[SEQUENCES] = {24, 24, 24}, one[SEQUENCES] = {1, 1, 1};
         struct fkv_feed feeds[SEQUENCES];
         feed_some(f, s, fill, feeds);
-        for (int i = 0; p == 3 && i < BLOCK / SEQUENCES; i++) feed_some(f, s, one, feeds); /* streaming has room left */
+        const int32_t left = fkv_session_setup(s)->capacity - 24; /* streaming has room for some more */
+        for (int i = 0; i < left; i++) feed_some(f, s, one, feeds);
         seen.compresses = seen.gathers = seen.heads_acting = 0;
         feed_some(f, s, one, feeds);
         assert_int_equal(seen.compresses, p == 1);

@@ -121,6 +121,36 @@ static void folders_are_made_with_their_parents(void **state) {
     test_remove_folder(folder);
 }
 
+static void the_time_left_follows_the_recent_rate(void **state) {
+    (void)state;
+    struct fkv_progress p = {.total = 1000, .total_work = 1000};
+    assert_true(isnan(fkv_progress_left(&p)));
+    double now = 0;
+    for (int i = 1; i <= 100; i++) fkv_progress_note(&p, now += 1, 5 * i, 5 * i); /* 5 a second */
+    assert_close(fkv_progress_left(&p), 100, 0, 1e-9);
+    for (int i = 1; i <= 10; i++) fkv_progress_note(&p, now += 1, 500 + i, 500 + i); /* slower by five */
+    /* Weights exp(-t / 11) at the end: 10 s of the new rate count 6.6 times as much as they would in the mean. */
+    assert_true(fkv_progress_left(&p) > 150 && fkv_progress_left(&p) < 490);
+    for (int i = 11; i <= 60; i++) fkv_progress_note(&p, now += 1, 500 + i, 500 + i);
+    assert_close(fkv_progress_left(&p), 440, 0, 0.05); /* the mean of the whole run would say 126 */
+    fkv_progress_note(&p, now += 1, 1000, 1000);
+    assert_close(fkv_progress_left(&p), 0, 0, 0);
+}
+
+static void the_time_left_counts_work_and_not_what_was_there(void **state) {
+    (void)state;
+    /* 100 tokens whose cost grows along the way: token t takes t seconds, and was expected to take t / 3. */
+    struct fkv_progress p = {.total = 100, .total_work = 5050 / 3.0};
+    double now = 0, work = 0;
+    for (int t = 1; t <= 50; t++) fkv_progress_note(&p, now += t, t, work += t / 3.0);
+    assert_close(fkv_progress_left(&p), 5050 - 1275, 0, 1e-9); /* by tokens it would be 2455 at most */
+    /* What was there before came in no time, and says nothing of what is to come. */
+    p = (struct fkv_progress){.total = 100, .total_work = 100};
+    fkv_progress_skip(&p, 80, 80);
+    fkv_progress_note(&p, 10, 85, 85);
+    assert_close(fkv_progress_left(&p), 30, 0, 1e-9);
+}
+
 static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(void **state) {
     (void)state;
     struct fkv_progress p;
@@ -142,6 +172,8 @@ int main(void) {
         cmocka_unit_test(seconds_read_well),
         cmocka_unit_test(the_machine_is_asked_before_a_run),
         cmocka_unit_test(folders_are_made_with_their_parents),
+        cmocka_unit_test(the_time_left_follows_the_recent_rate),
+        cmocka_unit_test(the_time_left_counts_work_and_not_what_was_there),
         cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,9 +46,9 @@ struct one_run {
     struct fkv_perplexity result;
 };
 
-/* `lanes`: passes side by side, fewer when there are not so many. */
-static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
-                             int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes) {
+/* `lanes`: passes side by side, fewer when there are not so many; `block`: rows of a pass that are fed at once. */
+static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
+                              int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes, int32_t block) {
     struct fkv_error err = {0};
     const struct fkv_config *config = &engine.model->config;
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
@@ -63,12 +63,18 @@ static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,
     lanes = fkv_perplexity_lanes(&r->plan, lanes);
     struct fkv_session_options options = fkv_perplexity_session(&r->plan, lanes);
     options.measure_energy = true;
+    options.block = block * lanes;
     assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
     assert_ok(fkv_session_open(engine.model, &full, &options, &r->baseline, &err), err);
     assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true, &r->recorded, &err), err);
     assert_ok(
         fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded, true, &r->result, &err),
         err);
+}
+
+static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
+                             int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes) {
+    run_blocks(r, corpus, protocol, tokens_option, policy, lanes, 512);
 }
 
 static inline void run(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol, int64_t tokens_option,

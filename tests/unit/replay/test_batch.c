@@ -149,6 +149,31 @@ static void blocks_side_by_side_are_what_they_are_alone(void **state) {
     assert_any_batch_agrees(protocol, &corpus, 0);
 }
 
+/* A host's block and a device's: passes longer than the first, policies that act many times within the second. */
+static void the_block_changes_no_number_beyond_rounding(void **state) {
+    (void)state;
+    test_seed();
+    enum { LONG = 1200, SHORT = 100 };
+    static int32_t many[LONG + SHORT];
+    for (int i = 0; i < LONG + SHORT; i++) many[i] = test_between(3, engine.model->config.vocab - 1);
+    for (int d = 0; d < 2; d++)
+        documents[d] = (struct fkv_corpus_document){
+            .name = "random", .text_sha256 = "00", .offset = d * LONG, .count = d ? SHORT : LONG};
+    const struct fkv_corpus corpus = {many, LONG + SHORT, documents, 2};
+    for (int p = 0; p < 4; p++) {
+        struct fkv_policy_options policy = random_policy(policies[p]);
+        const int32_t lanes = test_between(1, 2);
+        struct one_run host, device;
+        print_message("%s, window %d, %d lanes\n", policy.name, policy.window, lanes);
+        run_blocks(&host, &corpus, "whole", 0, policy, lanes, 512);
+        run_blocks(&device, &corpus, "whole", 0, policy, lanes, 4096);
+        assert_int_equal(fkv_session_block(device.session), lanes * LONG); /* one feed; a host's are three */
+        assert_runs_close(&device, &host, corpus.document_count);
+        done(&device);
+        done(&host);
+    }
+}
+
 /* ---- generation ---- */
 
 enum { PROMPTS = 7, GENERATED = 16 };
@@ -233,6 +258,7 @@ int main(void) {
         cmocka_unit_test(chunks_side_by_side_are_what_they_are_alone),
         cmocka_unit_test(rolling_windows_side_by_side_are_what_they_are_alone),
         cmocka_unit_test(blocks_side_by_side_are_what_they_are_alone),
+        cmocka_unit_test(the_block_changes_no_number_beyond_rounding),
         cmocka_unit_test(continuations_do_not_depend_on_the_batch),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);

@@ -22,7 +22,7 @@ static void make_lines(struct lines *l) {
     const struct fkv_policy_options policy = {.name = "freqkv", .window = 32, .sinks = -1};
     struct fkv_error err = {0};
     *l = (struct lines){0};
-    assert_ok(fkv_policy_setup(&policy, &engine.model->config, 64, 100, &l->setup, &err), err);
+    assert_ok(fkv_policy_setup(&policy, &engine.model->config, 100, &l->setup, &err), err);
     l->how = (struct fkv_continuing){.prompts = &l->prompts,
                                      .tokenizer = engine.tokenizer,
                                      .setup = &l->setup,
@@ -293,11 +293,11 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     others[4].own[0] = (struct fkv_own_value){"mass-bias", 1}, others[5].gamma = "0.25", others[6].name = "local";
     struct fkv_policy_setup setup;
     struct fkv_error err = {0};
-    assert_ok(fkv_policy_setup(&base, &engine.model->config, 64, 100, &setup, &err), err);
+    assert_ok(fkv_policy_setup(&base, &engine.model->config, 100, &setup, &err), err);
     json_t *expected = fkv_setup_json(&setup);
     fkv_policy_setup_free(&setup);
     for (int i = 0; i < 7; i++) {
-        assert_ok(fkv_policy_setup(&others[i], &engine.model->config, 64, 100, &setup, &err), err);
+        assert_ok(fkv_policy_setup(&others[i], &engine.model->config, 100, &setup, &err), err);
         json_t *found = fkv_setup_json(&setup);
         assert_false(json_equal(expected, found));
         json_decref(found);

@@ -138,6 +138,44 @@ static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rou
     free(edits);
 }
 
+/* A host's block and a device's, of windows longer than the first: prefix and scored tokens in two feeds or one. */
+static void the_block_changes_no_number_beyond_rounding(void **state) {
+    struct fixture *f = *state;
+    enum { LONG_PREFIX = 700, LONG_SCORE = 300, ALL = LONG_PREFIX + LONG_SCORE };
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
+    static const struct wish wishes[] = {{FKV_ASK_FILTER, "0:0.4"}, {FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_LOCAL, "0.5"}};
+    int32_t tokens[ALL + 1], count;
+    struct fkv_corpus_document document = {.name = document_name, .count = ALL + 1};
+    const struct fkv_corpus corpus = {tokens, ALL + 1, &document, 1};
+    static struct fkv_probe_wishes w;
+    struct fkv_edit *edits;
+    for (int i = 0; i <= ALL; i++) tokens[i] = test_between(0, VOCAB - 1);
+    assert_ok(fkv_probe_parse_states(&w, "both", &err), err);
+    for (int i = 0; i < 3; i++) assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
+    assert_ok(fkv_probe_list(&w, LAYERS, KV_HEADS, LONG_PREFIX - SINKS, &edits, &count, &err), err);
+    struct fkv_probe p[2];
+    for (int i = 0; i < 2; i++) {
+        const struct fkv_session_options options = {.block = i ? 4096 : 512, .max_tokens = ALL, .biases = true};
+        struct fkv_prober prober = prober_of(f, edits, NULL);
+        prober.corpus = &corpus;
+        prober.place_count = 1;
+        p[i] = probe_of(edits, count);
+        p[i].prefix = LONG_PREFIX, p[i].score = LONG_SCORE;
+        assert_ok(fkv_session_open(f->model, &full, &options, &prober.session, &err), err);
+        assert_int_equal(fkv_session_block(prober.session), i ? ALL : 512);
+        assert_ok(fkv_probe_run(&prober, &p[i], &err), err);
+        fkv_session_close(prober.session);
+    }
+    const struct fkv_probe_window *a = p[0].windows, *b = p[1].windows;
+    assert_arrays_close(b->untouched_nll, a->untouched_nll, LONG_SCORE, 3e-5, 0);
+    assert_arrays_close(b->nll, a->nll, (size_t)count * LONG_SCORE, 3e-5, 0);
+    assert_arrays_close(b->kl, a->kl, (size_t)count * LONG_SCORE, 3e-5, 0);
+    for (int i = 0; i < 2 * count; i++) assert_close(b->lost_energy[i], a->lost_energy[i], 1e-6, 1e-5);
+    fkv_probe_free(&p[0]);
+    fkv_probe_free(&p[1]);
+    free(edits);
+}
+
 static void the_order_of_changes_is_no_matter(void **state) {
     struct fixture *f = *state;
     struct fkv_edit *edits;
@@ -412,6 +450,7 @@ static void windows_lie_one_after_the_other_and_short_texts_are_named(void **sta
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds),
+        cmocka_unit_test(the_block_changes_no_number_beyond_rounding),
         cmocka_unit_test(the_order_of_changes_is_no_matter),
         cmocka_unit_test(all_parts_together_are_freqkv_and_truncation_alone_is_a_filter),
         cmocka_unit_test(the_freqkv_and_local_changes_are_what_the_policies_do),
