@@ -160,26 +160,31 @@ size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_l
 
 /* ---- compress ---- */
 
-/* parts [units][parts][2] -> totals [units][2], one thread each */
-static __global__ void energy_kernel(const double *parts, int32_t units, int32_t count, double *totals) {
-    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+enum { ENERGY_THREADS = 128, ENERGY_WARPS = ENERGY_THREADS / FKV_CUDA_WARP };
+
+/* parts [units][count][2] -> totals [units][2]; a warp per total, which sums in an order that depends on `count` alone */
+static __global__ void __launch_bounds__(ENERGY_THREADS)
+    energy_kernel(const double *parts, int32_t units, int32_t count, double *totals) {
+    int32_t lane = (int32_t)threadIdx.x % FKV_CUDA_WARP;
+    int32_t i = (int32_t)blockIdx.x * ENERGY_WARPS + (int32_t)threadIdx.x / FKV_CUDA_WARP;
     if (i >= 2 * units) return;
     const double *from = parts + (size_t)(i / 2) * (size_t)count * 2 + i % 2;
     double sum = 0;
-    for (int32_t p = 0; p < count; p++) sum += from[2 * (size_t)p];
-    totals[i] = sum;
+    for (int32_t p = lane; p < count; p += FKV_CUDA_WARP) sum += from[2 * (size_t)p];
+    sum = fkv_cuda_warp_sum(sum);
+    if (lane == 0) totals[i] = sum;
 }
 
 static int read_energies(struct fkv_backend *b, const struct fkv_map *map, const struct fkv_cuda_compression *c,
                          double *totals, struct fkv_energy *energy, struct fkv_error *err) {
-    enum { THREADS = 128 };
     double squared = 1 / (map->gain * map->gain);
     size_t bytes = (size_t)c->units * 2 * sizeof(double);
     double *host = (double *)malloc(bytes);
     if (!host) return fkv_fail(err, "out of memory");
     int status =
-        fkv_cuda_launch(b, "energies", energy_kernel, dim3((unsigned)((2 * c->units + THREADS - 1) / THREADS)),
-                        dim3(THREADS), 0, err, c->energy, c->units, c->parts, totals) ||
+        fkv_cuda_launch(b, "energies", energy_kernel,
+                        dim3((unsigned)((2 * c->units + ENERGY_WARPS - 1) / ENERGY_WARPS)), dim3(ENERGY_THREADS), 0,
+                        err, c->energy, c->units, c->parts, totals) ||
         fkv_cuda_check(cudaMemcpyAsync(host, totals, bytes, cudaMemcpyDeviceToHost, b->stream), "energies", err) ||
         fkv_cuda_wait(b, "compress", err);
     for (int32_t i = 0; !status && i < c->units / 2; i++) {

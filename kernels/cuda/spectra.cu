@@ -34,7 +34,7 @@ struct segment {
 
 /* What `moments` leaves of each channel. */
 struct moments {
-    double mean, squares, variance; /* squares: sum over rows */
+    double mean, squares, inverse; /* squares: sum over rows; inverse: 1 / variance, 0 of a constant channel */
 };
 
 struct fkv_cuda_spectra {
@@ -138,7 +138,7 @@ static __global__ void __launch_bounds__(LANES *WARPS) moments_kernel(struct seg
     squares = sum_warps(squares, parts);
     differs = sum_warps(differs, parts);
     double mean = level + distance, variance = fmax(sum_warps(deviations, parts) / g.n - distance * distance, 0.0);
-    if (warp == 0 && channel < channels) to[channel] = {mean, squares, differs > 0 ? variance : 0};
+    if (warp == 0 && channel < channels) to[channel] = {mean, squares, differs > 0 && variance > 0 ? 1 / variance : 0};
 }
 
 /* Channels [first, first + count) less their means -> to [count][n] in Makhoul's order; grid: tiles of rows, tiles of channels */
@@ -192,30 +192,29 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll 4
     for (int32_t i = 0; i < d; i++, v += n / 2 + 1) {
         const struct moments *m = &moments[head * d + i];
-        double inverse = m->variance > 0 ? 1 / m->variance : 0;
         double p = t ? (double)(v->x * c + v->y * s) : 0, q = t ? (double)(v->x * s - v->y * c) : 0;
         double p2 = t ? scale * p * p : n * m->mean * m->mean, q2 = scale * q * q;
         low += p2;
         high += q2;
-        low_normalised += p2 * inverse;
-        high_normalised += q2 * inverse;
+        low_normalised += p2 * m->inverse;
+        high_normalised += q2 * m->inverse;
     }
     size_t row = (size_t)head * (size_t)n;
     put(to, row + (size_t)t, low / d, low_normalised / d);
     if (t && n - t != t) put(to, row + (size_t)(n - t), high / d, high_normalised / d);
 }
 
-/* A thread per head, in order. */
-static __global__ void add_moments_kernel(struct segment g, const struct moments *moments, double *means,
-                                          double *energy) {
-    int32_t head = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (head >= g.heads) return;
+/* A block per head, a thread per channel; energies are summed in an order that depends on head_dim alone. */
+static __global__ void __launch_bounds__(THREADS)
+    add_moments_kernel(struct segment g, const struct moments *moments, double *means, double *energy) {
+    const size_t first = (size_t)blockIdx.x * (size_t)g.head_dim;
     double sum = 0;
-    for (int32_t i = head * g.head_dim; i < (head + 1) * g.head_dim; i++) {
-        means[i] += moments[i].mean;
-        sum += moments[i].squares;
+    for (int32_t i = (int32_t)threadIdx.x; i < g.head_dim; i += THREADS) {
+        means[first + (size_t)i] += moments[first + (size_t)i].mean;
+        sum += moments[first + (size_t)i].squares;
     }
-    energy[head] += sum;
+    sum = fkv_cuda_block_sum(sum);
+    if (threadIdx.x == 0) energy[blockIdx.x] += sum;
 }
 
 /* ---- a segment ---- */
@@ -304,6 +303,6 @@ int fkv_cuda_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size
         make_room(b, &g, s, 0, &room, err) ||
         measure(b, &g, s, &room, {sum + l.power, sum + l.squares, sum + l.normalised}, err))
         return FKV_FAILED;
-    return fkv_cuda_launch(b, "spectra_add", add_moments_kernel, blocks(heads, 32, 1, 1), dim3(32), 0, err, g,
+    return fkv_cuda_launch(b, "spectra_add", add_moments_kernel, dim3((unsigned)heads), dim3(THREADS), 0, err, g,
                            room.moments, sum + l.means, sum + l.energy);
 }
