@@ -163,6 +163,10 @@ def same_answers(r):
             yield f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g}, ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
 
 
+def differences(r):
+    return [line for line in same_answers(r) if line.endswith("DIFFERS")]
+
+
 def report(r):
     out = f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
     columns = ["what", "ours", "rival, same run", "ratio", "limit"]
@@ -173,7 +177,7 @@ def report(r):
                      ["tokens", "prefill s: full", "freqkv", "transformers", "decode ms/token: full", "freqkv", "transformers",
                       "compression in freqkv prefill", "in decode"], figure_rows(r, model))
     out += "".join(f"Same answer? {line}\n" for line in same_answers(r))
-    return out + "".join(f"Failed: {x['model']}, {x['policy']}: {x['error']}\n" for x in r.failures)
+    return out + "".join(f"FAILED: {x['model']}, {x['policy']}: {x['error']}\n" for x in r.failures)
 
 
 def read(paths):
