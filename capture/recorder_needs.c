@@ -77,12 +77,17 @@ static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorde
     needs->seconds *= left;
 }
 
+/* The session in which a block is timed. */
+static struct fkv_session_options timing_options(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs) {
+    const int64_t least = TIMED_TOKENS + WARM_TOKENS;
+    return fkv_recorder_session_options(r, 1, needs->longest < least ? least : needs->longest);
+}
+
 static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     struct fkv_session *session;
     const int32_t tokens[TIMED_TOKENS] = {0};
     const struct fkv_model *model = r->engine->model;
-    const int64_t longest = needs->longest < TIMED_TOKENS + WARM_TOKENS ? TIMED_TOKENS + WARM_TOKENS : needs->longest;
-    const struct fkv_session_options options = fkv_recorder_session_options(r, 1, longest);
+    const struct fkv_session_options options = timing_options(r, needs);
     if (fkv_session_open(model, &full, &options, &session, err)) return FKV_FAILED;
     int status = fkv_session_feed(session, tokens, WARM_TOKENS, err);
     if (status == FKV_OK) status = model->ops->synchronize(model->backend, err);
@@ -113,17 +118,29 @@ size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t l
     return (size_t)((least > bytes ? least : bytes) + RING_PIECE);
 }
 
+/* Adds the backend's own of a session; bytes: larger of what is there and what this session's cache and scratch take. */
+static int add_session(const struct fkv_recorder *r, const struct fkv_session_options *options, int64_t *bytes,
+                       struct fkv_own *own, struct fkv_error *err) {
+    int64_t cache, scratch;
+    if (fkv_session_bytes(&r->engine->model->config, &full, options, &cache, &scratch, err)) return FKV_FAILED;
+    if (cache + scratch > *bytes) *bytes = cache + scratch;
+    return fkv_session_own_bytes(r->engine->model, &full, options, own, err);
+}
+
 static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
     const int32_t places = fkv_recorder_places(r, needs);
     const struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
+    const struct fkv_session_options timing = timing_options(r, needs);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     struct fkv_device_info device;
-    int64_t cache, scratch;
-    if (fkv_session_bytes(&model->config, &full, &session, &cache, &scratch, err) ||
-        model->ops->info(model->backend, &device, err))
+    struct fkv_own own = {0};
+    int64_t bytes = 0; /* of a session; the one that is timed has closed when the other opens */
+    const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
+    if (add_session(r, &session, &bytes, &own, err) || add_session(r, &timing, &bytes, &own, err) ||
+        model->ops->own_bytes(model->backend, &demand, &own, err) || model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing = cache + scratch + fkv_collector_bytes(&r->info, &collector);
+    const int64_t computing = bytes + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token = 3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
     needs->memory_bytes =

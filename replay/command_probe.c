@@ -222,7 +222,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
         needs->host += results, needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
     if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
     needs->cache *= 2; /* the snapshot */
-    needs->scratch += ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
+    needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,

@@ -231,17 +231,38 @@ struct room {
     char *work, *extra;
 };
 
+/* Where they lie, from the scratch's start on. */
+struct places {
+    size_t columns, spectra, work, extra;
+};
+
+static struct places places_of(const struct segment *g, const struct fkv_cuda_spectra *s) {
+    struct places at;
+    at.columns = whole((size_t)g->heads * (size_t)g->head_dim * sizeof(struct moments));
+    at.spectra = at.columns + whole((size_t)s->columns * (size_t)g->n * sizeof(float));
+    at.work = at.spectra + whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2));
+    at.extra = at.work + whole(s->work);
+    return at;
+}
+
 static int make_room(struct fkv_backend *b, const struct segment *g, const struct fkv_cuda_spectra *s, size_t extra,
                      struct room *room, struct fkv_error *err) {
-    size_t moments = whole((size_t)g->heads * (size_t)g->head_dim * sizeof(struct moments));
-    size_t columns = whole((size_t)s->columns * (size_t)g->n * sizeof(float));
-    size_t spectra = whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2)), work = whole(s->work);
-    if (fkv_cuda_grow_scratch(b, moments + columns + spectra + work + extra, err)) return FKV_FAILED;
-    room->moments = (struct moments *)b->scratch;
-    room->columns = (float *)(b->scratch + moments);
-    room->spectra = (float2 *)(b->scratch + moments + columns);
-    room->work = b->scratch + moments + columns + spectra;
-    room->extra = room->work + work;
+    const struct places at = places_of(g, s);
+    if (fkv_cuda_grow_scratch(b, at.extra + extra, err)) return FKV_FAILED;
+    *room = {(struct moments *)b->scratch, (float *)(b->scratch + at.columns), (float2 *)(b->scratch + at.spectra),
+             b->scratch + at.work, b->scratch + at.extra};
+    return FKV_OK;
+}
+
+/* Power's results on their way to the host. */
+static size_t result_bytes(const struct segment *g) { return 2 * (size_t)g->heads * (size_t)g->n * sizeof(double); }
+
+int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, int32_t head_dim, size_t *scratch,
+                             struct fkv_error *err) {
+    const struct segment g = {NULL, 0, n, heads, head_dim};
+    struct fkv_cuda_spectra *s;
+    if (find(b, &g, &s, err)) return FKV_FAILED;
+    *scratch = places_of(&g, s).extra + result_bytes(&g);
     return FKV_OK;
 }
 
@@ -279,7 +300,7 @@ int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t off
     struct room room;
     if (fkv_cuda_outside_step(b, "power", err) ||
         fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "power", err) || find(b, &g, &s, err) ||
-        make_room(b, &g, s, 2 * bytes, &room, err))
+        make_room(b, &g, s, result_bytes(&g), &room, err))
         return FKV_FAILED;
     struct spectra to = {(double *)room.extra, NULL, normalised ? (double *)room.extra + spectrum : NULL};
     if (measure(b, &g, s, &room, to, err) ||
