@@ -260,7 +260,7 @@ static size_t result_bytes(const struct segment *g) { return 2 * (size_t)g->head
 int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, int32_t head_dim, size_t *scratch,
                              struct fkv_error *err) {
     const struct segment g = {NULL, 0, n, heads, head_dim};
-    struct fkv_cuda_spectra *s;
+    struct fkv_cuda_spectra *s = NULL;
     if (find(b, &g, &s, err)) return FKV_FAILED;
     *scratch = places_of(&g, s).extra + result_bytes(&g);
     return FKV_OK;
