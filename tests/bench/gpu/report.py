@@ -101,14 +101,13 @@ def decode_rows(r, model, tokens):
     read = decode_bytes(r.configs[model], load["weight_bytes"], tokens + ours["count"] / 2)
     share = read / ours["seconds"] / r.limit("copy", "bytes")
     names = dict(fast="transformers, {}", eager="transformers, eager attention", compiled="torch.compile, static cache, {}")
-    rows = []
+    what = [f"{model}: decode, {tokens} tokens in the cache, tokens/s", spread(ours, lambda s: 1 / s, 4)]
+    limit, rows = f"{share:.0%} of copy bandwidth", []
     for policy, name in names.items():
         rival = r.get("torch", model, "decode", policy, tokens)
         if rival:
-            rows.append([f"{model}: decode, {tokens} tokens in the cache, tokens/s", spread(ours, lambda s: 1 / s, 4),
-                         f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}",
-                         f"{rival['seconds'] / ours['seconds']:.2f}", f"{share:.0%} of copy bandwidth"])
-    return rows
+            rows.append([*what, f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}", f"{rival['seconds'] / ours['seconds']:.2f}", limit])
+    return rows or [[*what, "", "", limit]]
 
 
 def compress_rows(r, model):
