@@ -189,13 +189,13 @@ static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_optio
 
 static json_t *needs_json(const struct fkv_analysis *a, const struct fkv_cut_options *o) {
     const struct fkv_analysis_needs *n = &a->needs;
-    return json_pack("{s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "capture", fkv_json_string(o->capture),
-                     "segment_length", a->plan.n, "documents", a->plan.documents, "segments",
-                     (json_int_t)a->plan.segments, "tokens", (json_int_t)(a->plan.segments * a->plan.n),
+    return json_pack("{s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "capture",
+                     fkv_json_string(o->capture), "segment_length", a->plan.n, "documents", a->plan.documents,
+                     "segments", (json_int_t)a->plan.segments, "tokens", (json_int_t)(a->plan.segments * a->plan.n),
                      "tokens_left_out", (json_int_t)a->plan.tokens_left_out, "memory_bytes", (json_int_t)n->memory,
                      "memory_available", n->memory_free < 0 ? json_null() : json_integer(n->memory_free), "disk_bytes",
-                     (json_int_t)n->disk, "disk_free", (json_int_t)n->disk_free, "seconds",
-                     fkv_json_number(n->seconds));
+                     (json_int_t)n->disk, "disk_free", (json_int_t)n->disk_free, "device_bytes", (json_int_t)n->device,
+                     "device_free", (json_int_t)n->device_free, "seconds", fkv_json_number(n->seconds));
 }
 
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
@@ -225,6 +225,29 @@ static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *er
     return FKV_OK;
 }
 
+/* The accelerator's memory, once it is known which one. */
+static int check_device(struct fkv_analysis *a, struct fkv_error *err) {
+    const struct fkv_workers *w = &a->workers;
+    struct fkv_device_info info;
+    char needed[16], present[16];
+    if (!w->device) return FKV_OK;
+    for (int state = 0; state < FKV_STATES; state++) {
+        int64_t bytes;
+        if (!(a->wanted >> state & 1)) continue;
+        if (fkv_spectrum_device_bytes(a->capture, &a->plan, w, (enum fkv_state)state, &bytes, err)) return FKV_FAILED;
+        if (bytes > a->needs.device) a->needs.device = bytes;
+    }
+    if (w->ops->info(w->backend[0], &info, err)) return FKV_FAILED;
+    a->needs.device_free = info.memory_free;
+    if (a->needs.device <= info.memory_free) return FKV_OK;
+    fkv_format_bytes(needed, a->needs.device);
+    fkv_format_bytes(present, info.memory_free);
+    return fkv_fail(err,
+                    "segments of %d tokens need %s of memory on the device, and %s are available; a shorter --length "
+                    "or --backend cpu needs none of it",
+                    a->plan.n, needed, present);
+}
+
 int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, double more_seconds,
                           struct fkv_error *err) {
     FILE *to = o->dry_run ? (o->common.json ? NULL : stdout) : o->common.quiet ? NULL : stderr;
@@ -233,7 +256,7 @@ int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *
         if (to) print_needs(a, o, false, to);
         return FKV_FAILED;
     }
-    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err)) return FKV_FAILED;
+    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err) || check_device(a, err)) return FKV_FAILED;
     if ((to || o->dry_run) && estimate_time(a, null, err)) return FKV_FAILED;
     if (to) print_needs(a, o, true, to);
     return o->dry_run && o->common.json ? fkv_json_print(needs_json(a, o), err) : FKV_OK;

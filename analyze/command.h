@@ -53,6 +53,7 @@ char *fkv_command_line(int argc, char **argv);
 
 struct fkv_analysis_needs {
     int64_t memory, memory_free, disk, disk_free; /* bytes; memory_free -1 where nobody knows */
+    int64_t device, device_free;                  /* of an accelerator that computes; else 0 */
     double seconds;
 };
 

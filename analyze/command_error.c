@@ -52,7 +52,7 @@ static const char doc[] =
     "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, gamma: [..], "
     "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, retained_energy_no_dc}]}], "
     "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as well. What does not exist is null."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"gamma", 'g', "A:B:C", 0, "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},

@@ -91,7 +91,7 @@ static const char doc[] =
     "miss the share of energy at their largest ratio), losses: {key_energy_lost, value_energy_lost, objective, objective_projected (where it exists): {table, "
     "uniform}} (means over heads), gamma "
     "[layer][kv_head], retained [layer][kv_head]."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"energy", 'e', "TAU", 0, "share of the energy that every head keeps", 0},

@@ -44,7 +44,7 @@ static const char doc[] =
     "(documents, bootstrap or segments: in closed form from sums), se_unit (documents, documents and blocks, or blocks of one document; a block is a segment), null (permute, expected or none), states: [{state, layers: [{layer, dc_share (of all "
     "energy), low_eighth, low_quarter, low_half (share of the lowest coefficients in the energy without DC), "
     "null_low_eighth, null_low_quarter, null_low_half (of permuted tokens)}]}]. What does not exist is null."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, seconds.";
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"null", 'N', "KIND", 0,

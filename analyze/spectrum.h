@@ -33,6 +33,10 @@ int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s, st
 
 /* Bytes of memory that measuring this state takes at its peak, findings included. */
 int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan, enum fkv_state state, bool null);
+/* Bytes of a device's memory that measuring takes; 0 on the CPU, whose are counted above. */
+int fkv_spectrum_device_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
+                              const struct fkv_workers *workers, enum fkv_state state, int64_t *bytes,
+                              struct fkv_error *err);
 
 /* Mean of ulp^2 / 12 over x [n]: the energy that rounding to `dtype` adds per element, if its error is uniform over one unit in the last place (Bennett 1948). */
 double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype);

@@ -286,7 +286,15 @@ static int64_t sums_bytes(const struct fkv_capture_info *info, const struct fkv_
 int64_t fkv_collector_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {
     const int64_t d = info->head_dim * (int64_t)sizeof(float);
     if (!info->spectra_only) return neighbours(info) ? 0 : (int64_t)o->block * most_heads(info) * d;
-    return o->sequences * (all_heads(info) * o->length * d + sums_bytes(info, o));
+    return o->sequences * (all_heads(info) * o->length * d + sums_bytes(info, o)) +
+           (int64_t)(fkv_spectra_layout(most_heads(info), o->length, info->head_dim).count * sizeof(double));
+}
+
+struct fkv_demand fkv_collector_demand(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {
+    struct fkv_demand demand = {.fetches = true};
+    if (info->spectra_only)
+        demand.segment_n = o->length, demand.segment_heads = most_heads(info), demand.segment_head_dim = info->head_dim;
+    return demand;
 }
 
 int64_t fkv_collector_host_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *o) {

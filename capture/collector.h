@@ -23,6 +23,9 @@ void fkv_collector_close(struct fkv_collector *c); /* NULL is fine */
 /* Bytes that one takes of the backend's memory, and of the host's for sums that are being written. */
 int64_t fkv_collector_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *options);
 int64_t fkv_collector_host_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *options);
+/* What it asks of the backend beside. */
+struct fkv_demand fkv_collector_demand(const struct fkv_capture_info *info,
+                                       const struct fkv_collector_options *options);
 /* Bytes of the largest rows that it hands to the pipeline, and of all rows of a recording. */
 int64_t fkv_collector_largest_rows(const struct fkv_capture_info *info, int32_t rows);
 int64_t fkv_collector_all_rows(const struct fkv_capture_info *info, int64_t n_tokens);

@@ -128,11 +128,14 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
     const struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     struct fkv_device_info device;
+    struct fkv_own own = {0};
     int64_t cache, scratch;
+    const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
     if (fkv_session_bytes(&model->config, &full, &session, &cache, &scratch, err) ||
-        model->ops->info(model->backend, &device, err))
+        fkv_session_own_bytes(model, &full, &session, &own, err) ||
+        model->ops->own_bytes(model->backend, &demand, &own, err) || model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing = cache + scratch + fkv_collector_bytes(&r->info, &collector);
+    const int64_t computing = cache + scratch + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token = 3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
     needs->memory_bytes =

@@ -40,12 +40,10 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
     return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity * sizeof(float);
 }
 
-/* Beside the session's own activations, the backend keeps normed rows and the second half of the MLP's.
- * Biases are few beside the states they belong to; they are counted here. */
+/* Biases are few beside the states they belong to; they are counted here. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
-    width += c->dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
     return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) + biases;
 }
@@ -61,6 +59,82 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
     *scratch = scratch_bytes(config, &o, &setup);
     fkv_policy_setup_free(&setup);
     return FKV_OK;
+}
+
+/* Those, and some of another run to compare them with. */
+int64_t fkv_kept_logits_bytes(const struct fkv_config *config, const struct fkv_session_options *options,
+                              int32_t rows) {
+    struct fkv_session_options o = *options;
+    default_options(&o, config);
+    return ((int64_t)rows + logit_rows(config, o.block)) * config->vocab * (int64_t)sizeof(float);
+}
+
+/* Items of a layer's call to attend, spans among them, at most. */
+static int32_t most_spans(const struct fkv_config *c, const struct fkv_session_options *o,
+                          const struct fkv_policy_setup *setup) {
+    return o->sequences * c->heads * setup->policy->max_spans;
+}
+
+/* Most spans of a layer's call, or most heads that act at once. */
+static struct fkv_limits limits_of(const struct fkv_model *model, const struct fkv_session_options *o,
+                                   const struct fkv_policy_setup *setup) {
+    const struct fkv_config *c = &model->config;
+    const int32_t spans = most_spans(c, o, setup), heads_acting = setup->layers * o->sequences * setup->kv_heads;
+    return (struct fkv_limits){.rows = o->block,
+                               .dim = c->dim,
+                               .hidden = c->hidden,
+                               .vocab = c->vocab,
+                               .slots = setup->capacity,
+                               .items = spans > heads_acting ? spans : heads_acting,
+                               .attention = model->attention};
+}
+
+/* The maps that the policy's heads will need, each once: asks it what a full one would do. `maps` has room for one per head; from: [capacity]. */
+static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from, struct prepared_map *maps) {
+    int32_t count = 0;
+    for (int32_t i = 0; setup->policy->compresses && i < setup->layers * setup->kv_heads; i++) {
+        const struct fkv_head full = {
+            .layer = i / setup->kv_heads, .kv_head = i % setup->kv_heads, .slots = setup->capacity};
+        struct fkv_action a = {.gather_from = from};
+        setup->policy->act(setup, &full, NULL, &a);
+        int32_t k = 0;
+        while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained || maps[k].gain != a.map_gain))
+            k++;
+        if (a.map_n && k == count)
+            maps[count++] = (struct prepared_map){.n = a.map_n, .retained = a.map_retained, .gain = a.map_gain};
+    }
+    return count;
+}
+
+/* The first demand is for all but the maps; then one per map. */
+static int add_demands(const struct fkv_model *model, const struct fkv_session_options *o,
+                       const struct fkv_policy_setup *setup, struct fkv_own *own, struct fkv_error *err) {
+    const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
+    int32_t *from = malloc((size_t)setup->capacity * sizeof *from);
+    struct prepared_map *maps = malloc(heads * sizeof *maps);
+    struct fkv_demand demand = {.limits = limits_of(model, o, setup),
+                                .step_items = (int64_t)setup->layers * most_spans(&model->config, o, setup)};
+    int status = from && maps ? model->ops->own_bytes(model->backend, &demand, own, err)
+                              : fkv_fail(err, "session: out of memory");
+    const int32_t count = status ? 0 : list_maps(setup, from, maps);
+    for (int32_t i = 0; i < count && !status; i++) {
+        demand = (struct fkv_demand){.limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
+        status = model->ops->own_bytes(model->backend, &demand, own, err);
+    }
+    free(from);
+    free(maps);
+    return status;
+}
+
+int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options, struct fkv_own *own, struct fkv_error *err) {
+    struct fkv_session_options o = *options;
+    struct fkv_policy_setup setup;
+    default_options(&o, &model->config);
+    if (fkv_policy_setup(policy, &model->config, o.max_tokens, &setup, err)) return FKV_FAILED;
+    int status = add_demands(model, &o, &setup, own, err);
+    fkv_policy_setup_free(&setup);
+    return status;
 }
 
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
@@ -82,8 +156,10 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     struct fkv_device_info info;
     if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
     s->space = info.space;
+    struct fkv_own own = {0};
+    if (s->space == FKV_DEVICE && add_demands(s->model, o, &s->setup, &own, err)) return FKV_FAILED;
     int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
-            scratch = scratch_bytes(&s->model->config, o, &s->setup);
+            scratch = scratch_bytes(&s->model->config, o, &s->setup) + own.shared + own.kept;
     char a[16], b[16], needs[384], remedy[96];
     fkv_format_bytes(a, cache);
     fkv_format_bytes(b, scratch);
@@ -120,15 +196,7 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     if (has_biases(&s->options, &s->setup) &&
         s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases, err))
         return fkv_error_prefix(err, "biases of the cache");
-    /* Most spans of a layer's call, or most heads that act at once. */
-    int32_t spans = s->options.sequences * c->heads * s->setup.policy->max_spans, heads_acting = session_head_count(s);
-    struct fkv_limits limits = {.rows = s->options.block,
-                                .dim = c->dim,
-                                .hidden = c->hidden,
-                                .vocab = c->vocab,
-                                .slots = s->setup.capacity,
-                                .items = spans > heads_acting ? spans : heads_acting,
-                                .attention = s->model->attention};
+    const struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
     return s->ops->reserve(s->backend, &limits, err);
 }
 
@@ -179,28 +247,14 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static bool has_map(const struct fkv_session *s, const struct fkv_action *a) {
-    for (int32_t i = 0; i < s->map_count; i++)
-        if (s->maps[i].n == a->map_n && s->maps[i].retained == a->map_retained && s->maps[i].gain == a->map_gain)
-            return true;
-    return false;
-}
-
-/* Asks the policy what each head will do when it is full, and prepares the maps it will need. */
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     if (!s->setup.policy->compresses) return FKV_OK;
-    int32_t heads = s->setup.layers * s->setup.kv_heads;
-    if (!(s->maps = calloc((size_t)heads, sizeof *s->maps))) return fkv_fail(err, "session: out of memory");
-    for (int32_t i = 0; i < heads; i++) {
-        struct fkv_head full = *session_head(s, i / s->setup.kv_heads, 0, i % s->setup.kv_heads);
-        struct fkv_action *a = &s->items.actions[0];
-        full.slots = s->setup.capacity;
-        s->setup.policy->act(&s->setup, &full, NULL, a);
-        if (!a->map_n || has_map(s, a)) continue;
-        struct prepared_map *m = &s->maps[s->map_count];
-        *m = (struct prepared_map){.n = a->map_n, .retained = a->map_retained, .gain = a->map_gain};
+    s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
+    if (!s->maps) return fkv_fail(err, "session: out of memory");
+    s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);
+    for (int32_t i = 0; i < s->map_count; i++) {
+        struct prepared_map *m = &s->maps[i];
         if (s->ops->map_dct(s->backend, m->n, m->retained, m->gain, &m->map, err)) return FKV_FAILED;
-        s->map_count++;
     }
     return FKV_OK;
 }

@@ -35,6 +35,10 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
                       const struct fkv_session_options *options, int64_t *cache_bytes, int64_t *scratch_bytes,
                       struct fkv_error *err);
 
+/* Adds to `own` what the model's backend will take for itself beside those. */
+int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options, struct fkv_own *own, struct fkv_error *err);
+
 /* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay until the next feed. */
 int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count, struct fkv_error *err);
 /* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ... lie one after the other, together at most `block`. */
@@ -119,6 +123,8 @@ int fkv_session_cut(struct fkv_session *s, const struct fkv_slots *at, double sh
 
 /* Logits kept on the backend, to compare other timelines of the same tokens in the same session with. */
 struct fkv_kept_logits;
+/* Bytes that room for `rows` takes with the backend. */
+int64_t fkv_kept_logits_bytes(const struct fkv_config *config, const struct fkv_session_options *options, int32_t rows);
 int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out, struct fkv_error *err);
 /* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
 int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits *kept, int32_t at,

@@ -30,7 +30,7 @@
 #include "kernels/base/error.h"
 #include "kernels/dtype.h"
 
-enum { FKV_BACKEND_ABI = 4 };
+enum { FKV_BACKEND_ABI = 5 };
 
 struct fkv_backend; /* one processor and its stream; not shared between threads */
 struct fkv_buffer;  /* memory of a backend */
@@ -144,6 +144,20 @@ struct fkv_limits {
     struct fkv_attention_shape attention;
 };
 
+/* What a run will ask of a backend beside buffers. What is 0 is not asked for. */
+struct fkv_demand {
+    struct fkv_limits limits;                           /* reserve */
+    int32_t map_n, map_retained;                        /* map_dct, and compress within `limits` */
+    int32_t segment_n, segment_heads, segment_head_dim; /* power and spectra_add */
+    int64_t step_items;                                 /* items and spans of a decode step, all layers */
+    bool fetches;                                       /* host_create and fetch */
+};
+
+/* Bytes that a backend takes for itself, on top of what it holds: `shared` is what operations use one after the other, so of several demands the largest counts; `kept` adds up. */
+struct fkv_own {
+    int64_t shared, kept;
+};
+
 struct fkv_device_info {
     char name[128];
     int64_t memory_total, memory_free; /* bytes */
@@ -162,6 +176,10 @@ struct fkv_backend_ops {
     int (*info)(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
     /* Scratch for everything up to `limits`; a second call grows it. */
     int (*reserve)(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+    /* Adds to `own` what this demand will make the backend take where buffers lie, so that a run can be refused before it starts. It may prepare what the demand needs, and
+     * fails where there is no memory even for that. */
+    int (*own_bytes)(struct fkv_backend *b, const struct fkv_demand *demand, struct fkv_own *own,
+                     struct fkv_error *err);
     int (*synchronize)(struct fkv_backend *b, struct fkv_error *err);
 
     /* ---- time ---- */

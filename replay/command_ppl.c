@@ -281,6 +281,23 @@ static void note_context(const struct job *job, const struct fkv_policy_options 
         fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n", reach, context);
 }
 
+/* The session of the point that needs most: points run one after the other, and only their ratios differ. */
+static int add_point_session(const struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
+    struct fkv_needs most = {0};
+    for (int i = 0; i < job->count; i++) {
+        struct fkv_needs one = {0};
+        struct fkv_policy_options policy = policy_at(job, i);
+        if (job->points[i].there) continue;
+        if (fkv_needs_session(&one, job->engine, &policy, &job->session, err)) return FKV_FAILED;
+        most.cache = one.cache, most.scratch = one.scratch;
+        if (one.own.shared > most.own.shared) most.own.shared = one.own.shared;
+        if (one.own.kept > most.own.kept) most.own.kept = one.own.kept;
+    }
+    needs->cache += most.cache, needs->scratch += most.scratch;
+    needs->own = most.own;
+    return FKV_OK;
+}
+
 static int check_needs(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
@@ -294,7 +311,7 @@ static int check_needs(struct job *job, struct fkv_error *err) {
     if (plan_points(job, err)) return FKV_FAILED;
     needs->fed = s->plan.rows * job->pending * (s->baseline ? 2 : 1);
     struct fkv_policy_options policy = policy_at(job, 0);
-    if (job->pending && (fkv_needs_session(needs, job->engine, &policy, &job->session, err) ||
+    if (job->pending && (add_point_session(job, needs, err) ||
                          (s->baseline && fkv_needs_session(needs, job->engine, &full, &job->session, err))))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);

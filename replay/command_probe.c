@@ -215,16 +215,13 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
 }
 
-static int64_t kept_bytes(const struct fkv_engine *engine, const struct fkv_probe *p) {
-    return ((int64_t)p->score + 1) * engine->model->config.vocab * (int64_t)sizeof(float);
-}
-
 static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p, struct fkv_session_options *options,
                         struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     int64_t snapshot, scratch;
     if (fkv_session_bytes(&engine->model->config, &full, options, &snapshot, &scratch, err)) return FKV_FAILED;
-    return fkv_engine_block(engine, &full, false, 1, snapshot + kept_bytes(engine, p), options, err);
+    const int64_t kept = fkv_kept_logits_bytes(&engine->model->config, options, p->score);
+    return fkv_engine_block(engine, &full, false, 1, snapshot + kept, options, err);
 }
 
 static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
@@ -242,7 +239,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
         needs->host += results, needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
     if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
     needs->cache *= 2; /* the snapshot */
-    needs->scratch += kept_bytes(engine, p);
+    needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,

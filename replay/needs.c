@@ -15,8 +15,11 @@ int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, 
     if (fkv_session_bytes(&engine->model->config, policy, options, &cache, &scratch, err)) return FKV_FAILED;
     needs->cache += cache;
     needs->scratch += scratch;
-    return FKV_OK;
+    return fkv_session_own_bytes(engine->model, policy, options, &needs->own, err);
 }
+
+/* Where the backend computes, without the weights. */
+static int64_t engine_bytes(const struct fkv_needs *n) { return n->cache + n->scratch + n->own.shared + n->own.kept; }
 
 static int check_memory(const char *where, int64_t wanted, int64_t available, struct fkv_error *err) {
     char a[16], b[16];
@@ -35,7 +38,7 @@ static void print_bytes(const struct fkv_needs *needs, FILE *to) {
     char weights[16], cache[16], scratch[16], kept[16], available[16];
     fkv_format_bytes(weights, needs->weights);
     fkv_format_bytes(cache, needs->cache);
-    fkv_format_bytes(scratch, needs->scratch);
+    fkv_format_bytes(scratch, engine_bytes(needs) - needs->cache);
     fkv_format_bytes(kept, needs->host);
     fkv_format_bytes(available, needs->device ? needs->device_free : needs->host_free);
     fprintf(to, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights, cache, scratch, kept,
@@ -48,7 +51,6 @@ static void print_bytes(const struct fkv_needs *needs, FILE *to) {
 
 int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to, struct fkv_error *err) {
     struct fkv_device_info info;
-    const int64_t engine_bytes = needs->cache + needs->scratch;
     if (engine->ops->info(engine->backend, &info, err)) return FKV_FAILED;
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
@@ -56,8 +58,9 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
-        if (check_memory("", needs->weights + engine_bytes + needs->host, needs->host_free, err)) return FKV_FAILED;
-    } else if (check_memory(" on the device", engine_bytes, needs->device_free, err) ||
+        if (check_memory("", needs->weights + engine_bytes(needs) + needs->host, needs->host_free, err))
+            return FKV_FAILED;
+    } else if (check_memory(" on the device", engine_bytes(needs), needs->device_free, err) ||
                check_memory("", needs->host, needs->host_free, err)) {
         return FKV_FAILED;
     }
@@ -77,7 +80,7 @@ void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
 }
 
 json_t *fkv_needs_json(const struct fkv_needs *n) {
-    const int64_t engine = n->cache + n->scratch, host = n->host + (n->device ? 0 : n->weights + engine);
+    const int64_t engine = engine_bytes(n), host = n->host + (n->device ? 0 : n->weights + engine);
     return json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:o}", "documents", (json_int_t)n->documents,
                      "tokens", (json_int_t)n->tokens, "tokens_fed", (json_int_t)n->fed, "disk_bytes",
                      (json_int_t)n->disk, "disk_free", n->output ? json_integer(n->free) : json_null(), "memory_bytes",

@@ -13,6 +13,7 @@
 struct fkv_needs {
     int64_t documents, tokens, fed;  /* of the texts; fed: tokens of all passes, the baseline's too */
     int64_t weights, cache, scratch; /* bytes, where the backend computes; weights are mapped or already there */
+    struct fkv_own own;              /* what the backend takes for itself there */
     int64_t host;                    /* bytes the experiment itself keeps on the host */
     int64_t disk;                    /* bytes of the output; 0: none */
     const char *output;              /* its path; NULL: none */
@@ -25,7 +26,7 @@ struct fkv_needs {
 /* Where needs are shown: with --dry-run they are the result, else a note unless --quiet. NULL: nowhere, or later as JSON. */
 FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);
 
-/* Adds a session's cache and scratch. */
+/* Adds a session's cache and scratch, and the backend's own. */
 int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err);
 /* Prints memory and disk to `to`, which may be NULL; refuses what cannot fit. */

@@ -66,18 +66,45 @@ int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *er
     return FKV_OK;
 }
 
+/* Floats per thread. */
+static size_t work_of(const struct fkv_backend *b, const struct fkv_limits *l) {
+    size_t work = fkv_cpu_multiply_work(l);
+    work = LARGER(work, fkv_cpu_attend_work(l));
+    work = LARGER(work, fkv_cpu_cache_work(l));
+    return LARGER(work, fkv_cpu_compress_work(b, l));
+}
+
 static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
-        grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err))
+        grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err) ||
+        fkv_cpu_grow_work(b, work_of(b, &l), err))
         return FKV_FAILED;
-    size_t work = fkv_cpu_multiply_work(&l);
-    work = LARGER(work, fkv_cpu_attend_work(&l));
-    work = LARGER(work, fkv_cpu_cache_work(&l));
-    work = LARGER(work, fkv_cpu_compress_work(b, &l));
-    if (fkv_cpu_grow_work(b, work, err)) return FKV_FAILED;
     b->limits = l;
+    return FKV_OK;
+}
+
+/* What the threads' scratch holds while one is transformed: `rows` of head_dim and the transform's own. */
+static int add_transform(int32_t n, size_t rows, size_t *work, struct fkv_error *err) {
+    struct fkv_dct *plan;
+    if (fkv_dct_create(n, &plan, err)) return FKV_FAILED;
+    *work = LARGER(*work, rows + fkv_dct_scratch(plan));
+    fkv_dct_destroy(plan);
+    return FKV_OK;
+}
+
+static int cpu_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own,
+                         struct fkv_error *err) {
+    const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
+    const size_t head_dim = (size_t)l.attention.head_dim, segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
+    size_t work = work_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden);
+    if (d->map_n && (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &work, err) ||
+                     add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &work, err)))
+        return FKV_FAILED;
+    if (d->segment_n && add_transform(d->segment_n, 4 * segment, &work, err)) return FKV_FAILED;
+    const int64_t all = (int64_t)sizeof(float) * (int64_t)(rows + (size_t)b->threads * work);
+    own->shared = LARGER(own->shared, all + fkv_cpu_rotation_bytes(&d->limits));
     return FKV_OK;
 }
 
@@ -89,6 +116,7 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .close = cpu_close,
     .info = cpu_info,
     .reserve = cpu_reserve,
+    .own_bytes = cpu_own_bytes,
     .synchronize = fkv_host_synchronize,
     .time_begin = fkv_host_time_begin,
     .time_end = fkv_host_time_end,

@@ -73,6 +73,7 @@ int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *er
 
 /* rotate.c */
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits); /* the table that it makes */
 /* The backend's table where it was made for this shape's frequencies, else one without positions. */
 struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b, const struct fkv_attention_shape *shape);
 /* [cos: half, sin: half] at a position: a row of the table, or computed into `room` [2 half]. */

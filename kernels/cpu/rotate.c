@@ -20,12 +20,20 @@ static void angles(const double *inv_freq, int32_t half, double position, float 
     }
 }
 
+static int64_t positions_of(const struct fkv_limits *l) {
+    const int64_t positions = (int64_t)l->slots + l->rows;
+    return positions < MOST_POSITIONS ? positions : MOST_POSITIONS;
+}
+
+int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits) {
+    return positions_of(limits) * limits->attention.head_dim * (int64_t)sizeof(float);
+}
+
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
     const double *inv_freq = limits->attention.inv_freq;
     int32_t half = limits->attention.head_dim / 2;
     if (!inv_freq || half == 0) return FKV_OK;
-    int64_t positions = (int64_t)limits->slots + limits->rows;
-    if (positions > MOST_POSITIONS) positions = MOST_POSITIONS;
+    int64_t positions = positions_of(limits);
     struct fkv_rotation *r = &b->rotation;
     size_t frequencies = (size_t)half * sizeof *inv_freq;
     if (r->table && r->half == half && r->positions >= positions && !memcmp(r->inv_freq, inv_freq, frequencies))

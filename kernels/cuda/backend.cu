@@ -25,6 +25,10 @@ extern "C" {
 enum { OLDEST_MAJOR = 8 }; /* compute capability, which CMakeLists.txt compiles for */
 /* What cuBLAS asks for on Hopper ("cublasSetWorkspace" in its manual); elsewhere it needs less. */
 enum { BLAS_WORKSPACE = 32 << 20 };
+/* What CUDA takes when a run starts and does not say: the code of kernels, ours and the libraries', which comes with their first launch, plans, recorded steps,
+ * and allocations rounded up to pages of 2 MiB. An estimate. */
+enum { FOR_CUDA_ITSELF = 128 << 20 };
+enum { STEP_ITEM = 128 }; /* bytes at most of an item with its spans, as a step keeps it */
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -246,15 +250,34 @@ static size_t staging_bytes(const struct fkv_limits *l) {
     return 256 * (size_t)l->items + 64 * (size_t)l->rows + fkv_cuda_gather_staging(l);
 }
 
+static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l) {
+    size_t bytes = larger(fkv_cuda_matmul_scratch(l), fkv_cuda_attend_scratch(b, l));
+    return larger(bytes, larger(fkv_cuda_cache_scratch(l), fkv_cuda_compress_scratch(b, l)));
+}
+
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
-    size_t bytes = larger(fkv_cuda_matmul_scratch(&l), fkv_cuda_attend_scratch(b, &l));
-    bytes = larger(bytes, larger(fkv_cuda_cache_scratch(&l), fkv_cuda_compress_scratch(b, &l)));
     const double *frequencies;
-    if (fkv_cuda_grow_scratch(b, bytes, err) || fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
+    if (fkv_cuda_grow_scratch(b, scratch_of(b, &l), err) || fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
         (limits->attention.inv_freq && fkv_cuda_frequencies(b, &limits->attention, &frequencies, err)))
         return FKV_FAILED;
     b->limits = l;
+    return FKV_OK;
+}
+
+/* Scratch and staging are freed before they grow, so what is held counts against what will be. */
+int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own, struct fkv_error *err) {
+    const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
+    size_t scratch = d->limits.rows ? scratch_of(b, &l) : 0, tables = 0, most = 0;
+    if (d->map_n && fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, &tables, &most, err)) return FKV_FAILED;
+    scratch = larger(scratch, most);
+    if (d->segment_n && fkv_cuda_spectra_scratch(b, d->segment_n, d->segment_heads, d->segment_head_dim, &most, err))
+        return FKV_FAILED;
+    scratch = larger(scratch, most);
+    int64_t growth = FOR_CUDA_ITSELF + (int64_t)(scratch > b->scratch_bytes ? scratch - b->scratch_bytes : 0);
+    if (growth > own->shared) own->shared = growth;
+    own->kept += (int64_t)(tables + (d->fetches ? fkv_cuda_fetching_bytes(b) : 0)) + d->step_items * STEP_ITEM;
+    if (d->limits.rows) own->kept += (int64_t)fkv_cuda_staging_growth(b, staging_bytes(&l)) + l.attention.head_dim * 4;
     return FKV_OK;
 }
 
@@ -325,6 +348,7 @@ const struct fkv_backend_ops fkv_cuda_backend = {
     .close = fkv_cuda_close,
     .info = entry<fkv_cuda_info>::call,
     .reserve = entry<fkv_cuda_reserve>::call,
+    .own_bytes = entry<fkv_cuda_own_bytes>::call,
     .synchronize = entry<fkv_cuda_synchronize>::call,
     .time_begin = entry<fkv_cuda_time_begin>::call,
     .time_end = entry<fkv_cuda_time_end>::call,

@@ -93,22 +93,58 @@ static size_t scratch_of(const struct fkv_map *map, enum fkv_cuda_method method,
     return energy_bytes(units, parts_of(map, method, head_dim)) + own;
 }
 
+/* For any dtype of cache. */
+static size_t most_scratch(const struct fkv_map *map, const struct fkv_limits *l) {
+    size_t most = 0;
+    for (int t = FKV_F32; t <= FKV_BF16; t++) {
+        size_t bytes = scratch_of(map, map->method[t], l->attention.head_dim, 2 * l->items);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
 /* The rest of a map whose methods are chosen; a method that two dtypes share is prepared once. */
 static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error *err) {
     unsigned dtypes;
     if (uses(map, FKV_CUDA_PRODUCT, &dtypes) &&
         fkv_cuda_product_create(b, map->n, map->retained, map->gain, dtypes, &map->product, err))
         return FKV_FAILED;
-    if (uses(map, FKV_CUDA_FFT, &dtypes) && fkv_cuda_fft_create(b, map->n, map->retained, map->gain, &map->fft, err))
+    if (uses(map, FKV_CUDA_FFT, &dtypes) &&
+        fkv_cuda_fft_create(b, &b->limits, map->n, map->retained, map->gain, &map->fft, err))
         return FKV_FAILED;
     /* What is not reserved yet is unknown; then the first compression makes room. */
     if (!b->limits.items || !b->limits.attention.head_dim) return FKV_OK;
-    size_t most = 0;
-    for (int t = FKV_F32; t <= FKV_BF16; t++) {
-        size_t bytes = scratch_of(map, map->method[t], b->limits.attention.head_dim, 2 * b->limits.items);
-        if (bytes > most) most = bytes;
+    return fkv_cuda_grow_scratch(b, most_scratch(map, &b->limits), err);
+}
+
+/* Of a map that is made to be measured and not used: a product without its operators. */
+static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_map *map, size_t *tables,
+                       size_t *scratch, struct fkv_error *err) {
+    unsigned dtypes;
+    if (fkv_cuda_fused_create(b, map->n, map->retained, 1, &map->fused, err)) return FKV_FAILED;
+    for (int t = FKV_F32; t <= FKV_BF16; t++) map->method[t] = choose(map, (enum fkv_dtype)t);
+    *tables = map->fused ? fkv_cuda_fused_table_bytes(map->fused) : 0;
+    if (uses(map, FKV_CUDA_PRODUCT, &dtypes)) {
+        if (fkv_cuda_product_create(b, map->n, map->retained, 1, 0, &map->product, err)) return FKV_FAILED;
+        *tables += fkv_cuda_product_operator_bytes(map->product);
     }
-    return fkv_cuda_grow_scratch(b, most, err);
+    if (uses(map, FKV_CUDA_FFT, &dtypes)) {
+        if (fkv_cuda_fft_create(b, l, map->n, map->retained, 1, &map->fft, err)) return FKV_FAILED;
+        *tables += fkv_cuda_fft_table_bytes(map->fft);
+    }
+    *scratch = most_scratch(map, l);
+    return FKV_OK;
+}
+
+int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
+                       size_t *tables, size_t *scratch, struct fkv_error *err) {
+    struct fkv_map *map = (struct fkv_map *)calloc(1, sizeof *map);
+    if (!map) return fkv_fail(err, "out of memory");
+    map->n = n;
+    map->retained = retained;
+    int status = measure_map(b, limits, map, tables, scratch, err);
+    fkv_cuda_map_release(b, map);
+    return status;
 }
 
 static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain, const enum fkv_cuda_method *forced,
@@ -160,26 +196,31 @@ size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_l
 
 /* ---- compress ---- */
 
-/* parts [units][parts][2] -> totals [units][2], one thread each */
-static __global__ void energy_kernel(const double *parts, int32_t units, int32_t count, double *totals) {
-    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+enum { ENERGY_THREADS = 128, ENERGY_WARPS = ENERGY_THREADS / FKV_CUDA_WARP };
+
+/* parts [units][count][2] -> totals [units][2]; a warp per total, which sums in an order that depends on `count` alone */
+static __global__ void __launch_bounds__(ENERGY_THREADS)
+    energy_kernel(const double *parts, int32_t units, int32_t count, double *totals) {
+    int32_t lane = (int32_t)threadIdx.x % FKV_CUDA_WARP;
+    int32_t i = (int32_t)blockIdx.x * ENERGY_WARPS + (int32_t)threadIdx.x / FKV_CUDA_WARP;
     if (i >= 2 * units) return;
     const double *from = parts + (size_t)(i / 2) * (size_t)count * 2 + i % 2;
     double sum = 0;
-    for (int32_t p = 0; p < count; p++) sum += from[2 * (size_t)p];
-    totals[i] = sum;
+    for (int32_t p = lane; p < count; p += FKV_CUDA_WARP) sum += from[2 * (size_t)p];
+    sum = fkv_cuda_warp_sum(sum);
+    if (lane == 0) totals[i] = sum;
 }
 
 static int read_energies(struct fkv_backend *b, const struct fkv_map *map, const struct fkv_cuda_compression *c,
                          double *totals, struct fkv_energy *energy, struct fkv_error *err) {
-    enum { THREADS = 128 };
     double squared = 1 / (map->gain * map->gain);
     size_t bytes = (size_t)c->units * 2 * sizeof(double);
     double *host = (double *)malloc(bytes);
     if (!host) return fkv_fail(err, "out of memory");
     int status =
-        fkv_cuda_launch(b, "energies", energy_kernel, dim3((unsigned)((2 * c->units + THREADS - 1) / THREADS)),
-                        dim3(THREADS), 0, err, c->energy, c->units, c->parts, totals) ||
+        fkv_cuda_launch(b, "energies", energy_kernel,
+                        dim3((unsigned)((2 * c->units + ENERGY_WARPS - 1) / ENERGY_WARPS)), dim3(ENERGY_THREADS), 0,
+                        err, c->energy, c->units, c->parts, totals) ||
         fkv_cuda_check(cudaMemcpyAsync(host, totals, bytes, cudaMemcpyDeviceToHost, b->stream), "energies", err) ||
         fkv_cuda_wait(b, "compress", err);
     for (int32_t i = 0; !status && i < c->units / 2; i++) {

@@ -44,22 +44,25 @@ struct fkv_cuda_compression {
 int fkv_cuda_fused_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_cuda_fused **out,
                           struct fkv_error *err);
 void fkv_cuda_fused_release(struct fkv_cuda_fused *f);
+size_t fkv_cuda_fused_table_bytes(const struct fkv_cuda_fused *f);
 int32_t fkv_cuda_fused_parts(const struct fkv_cuda_fused *f, int32_t head_dim);
 int fkv_cuda_fused_run(struct fkv_backend *b, const struct fkv_cuda_fused *f, const struct fkv_cuda_compression *c,
                        struct fkv_error *err);
 
-/* dtypes: bit t set where a cache of dtype t goes this way */
+/* dtypes: bit t set where a cache of dtype t goes this way; none: sizes can be asked for, no more */
 int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, unsigned dtypes,
                             struct fkv_cuda_product **out, struct fkv_error *err);
 void fkv_cuda_product_release(struct fkv_cuda_product *p);
+size_t fkv_cuda_product_operator_bytes(const struct fkv_cuda_product *p); /* at most */
 int32_t fkv_cuda_product_parts(const struct fkv_cuda_product *p, int32_t head_dim);
 size_t fkv_cuda_product_scratch(const struct fkv_cuda_product *p, int32_t head_dim, int32_t units);
 int fkv_cuda_product_run(struct fkv_backend *b, const struct fkv_cuda_product *p, const struct fkv_cuda_compression *c,
                          struct fkv_error *err);
 
-int fkv_cuda_fft_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_cuda_fft **out,
-                        struct fkv_error *err);
+int fkv_cuda_fft_create(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
+                        double gain, struct fkv_cuda_fft **out, struct fkv_error *err);
 void fkv_cuda_fft_release(struct fkv_cuda_fft *f);
+size_t fkv_cuda_fft_table_bytes(const struct fkv_cuda_fft *f);
 int32_t fkv_cuda_fft_parts(int32_t head_dim);
 size_t fkv_cuda_fft_scratch(const struct fkv_cuda_fft *f);
 int fkv_cuda_fft_run(struct fkv_backend *b, const struct fkv_cuda_fft *f, const struct fkv_cuda_compression *c,

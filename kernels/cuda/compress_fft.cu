@@ -72,19 +72,23 @@ static int32_t slab_columns(const struct fkv_limits *limits, int32_t n, int32_t 
     return most > 0 ? (int32_t)most : 1;
 }
 
-int fkv_cuda_fft_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_cuda_fft **out,
-                        struct fkv_error *err) {
+int fkv_cuda_fft_create(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
+                        double gain, struct fkv_cuda_fft **out, struct fkv_error *err) {
     struct fkv_cuda_fft *f = (struct fkv_cuda_fft *)calloc(1, sizeof *f);
     if (!f) return fkv_fail(err, "out of memory");
     f->n = n;
     f->retained = retained;
-    f->slab = slab_columns(&b->limits, n, retained);
+    f->slab = slab_columns(limits, n, retained);
     if (plan(b, f, 0, n, err) || plan(b, f, 1, retained, err) || upload_tables(b, f, gain, err)) {
         fkv_cuda_fft_release(f);
         return FKV_FAILED;
     }
     *out = f;
     return FKV_OK;
+}
+
+size_t fkv_cuda_fft_table_bytes(const struct fkv_cuda_fft *f) {
+    return ((size_t)f->retained + (size_t)f->retained / 2 + 1) * sizeof(float2);
 }
 
 void fkv_cuda_fft_release(struct fkv_cuda_fft *f) {

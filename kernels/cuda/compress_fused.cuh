@@ -32,7 +32,8 @@ struct fkv_cuda_plan {
 };
 
 struct fkv_cuda_fused {
-    char *tables; /* device: the plan and all it points to */
+    char *tables; /* [table_bytes] on the device: the plan and all it points to */
+    size_t table_bytes;
     int32_t log_columns, threads;
     size_t shared;
 };

@@ -142,19 +142,20 @@ static void move_tables(struct fkv_cuda_plan *f, const char *from, const char *t
     move(&f->last_l, from, to);
 }
 
-static int upload_plan(struct fkv_backend *b, struct fkv_cuda_plan *plan, double gain, char **device,
+static int upload_plan(struct fkv_backend *b, struct fkv_cuda_plan *plan, double gain, struct fkv_cuda_fused *f,
                        struct fkv_error *err) {
     struct layout l = {};
     fill(plan, gain, &l);
+    f->table_bytes = l.bytes;
     char *host = (char *)malloc(l.bytes);
     if (!host) return fkv_fail(err, "out of memory");
-    int status = fkv_cuda_allocate(l.bytes, "tables of a DCT", device, err);
+    int status = fkv_cuda_allocate(l.bytes, "tables of a DCT", &f->tables, err);
     if (!status) {
         l = {host, 0};
         fill(plan, gain, &l);
-        move_tables(plan, host, *device);
+        move_tables(plan, host, f->tables);
         memcpy(host, plan, sizeof *plan);
-        status = fkv_cuda_check(cudaMemcpyAsync(*device, host, l.bytes, cudaMemcpyHostToDevice, b->stream),
+        status = fkv_cuda_check(cudaMemcpyAsync(f->tables, host, l.bytes, cudaMemcpyHostToDevice, b->stream),
                                 "tables of a DCT", err) ||
                  fkv_cuda_wait(b, "tables of a DCT", err);
     }
@@ -177,7 +178,7 @@ int fkv_cuda_fused_create(struct fkv_backend *b, int32_t n, int32_t retained, do
     f->log_columns = plan.log_columns;
     f->threads = threads_for(&plan, plan.log_columns);
     f->shared = shared_bytes(&plan, plan.log_columns);
-    if (upload_plan(b, &plan, gain, &f->tables, err)) {
+    if (upload_plan(b, &plan, gain, f, err)) {
         fkv_cuda_fused_release(f);
         return FKV_FAILED;
     }
@@ -190,6 +191,8 @@ void fkv_cuda_fused_release(struct fkv_cuda_fused *f) {
     cudaFree(f->tables);
     free(f);
 }
+
+size_t fkv_cuda_fused_table_bytes(const struct fkv_cuda_fused *f) { return f->table_bytes; }
 
 /* One part per block. */
 int32_t fkv_cuda_fused_parts(const struct fkv_cuda_fused *f, int32_t head_dim) {

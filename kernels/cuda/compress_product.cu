@@ -125,12 +125,16 @@ int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, 
     p->by_dtype[FKV_F32] = TRUE_F32;
     p->by_dtype[FKV_F16] = n < SHORT ? TRUE_F32 : SPLIT_BF16;
     p->by_dtype[FKV_BF16] = n < SHORT ? TRUE_F32 : n < MIDDLE ? SPLIT_BF16 : TF32;
-    if (upload_operators(b, p, gain, dtypes, err)) {
+    if (dtypes && upload_operators(b, p, gain, dtypes, err)) {
         fkv_cuda_product_release(p);
         return FKV_FAILED;
     }
     *out = p;
     return FKV_OK;
+}
+
+size_t fkv_cuda_product_operator_bytes(const struct fkv_cuda_product *p) {
+    return PRECISIONS * 2 * (size_t)p->rows * (size_t)p->depth * sizeof(float);
 }
 
 void fkv_cuda_product_release(struct fkv_cuda_product *p) {

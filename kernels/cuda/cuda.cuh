@@ -127,6 +127,14 @@ int fkv_cuda_upload(struct fkv_backend *b, char *device, const void *from, size_
 /* As fkv_cuda_stage_bytes outside a step. */
 int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, const void **device,
                        struct fkv_error *err);
+size_t fkv_cuda_staging_growth(const struct fkv_backend *b, size_t bytes); /* what staging_reserve would add */
+size_t fkv_cuda_fetching_bytes(const struct fkv_backend *b);               /* what the first host_create takes */
+/* What a map takes, and the scratch of compressions with it. */
+int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
+                       size_t *tables, size_t *scratch, struct fkv_error *err);
+/* The scratch of power and spectra_add; the transform is planned. */
+int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, int32_t head_dim, size_t *scratch,
+                             struct fkv_error *err);
 void fkv_cuda_fetching_release(struct fkv_backend *b);
 void fkv_cuda_spectra_release(struct fkv_backend *b);
 void fkv_cuda_stopwatch_release(struct fkv_backend *b);
@@ -166,6 +174,8 @@ int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend 
 void fkv_cuda_close(struct fkv_backend *b);
 int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand, struct fkv_own *own,
+                       struct fkv_error *err);
 int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err);
 /* stopwatch.cu */
 int fkv_cuda_time_begin(struct fkv_backend *b, struct fkv_error *err);

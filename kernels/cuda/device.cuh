@@ -82,6 +82,17 @@ template <typename T> __device__ inline T fkv_cuda_block_sum(T x) {
     return fkv_cuda_warp_sum(lane < (int)blockDim.x / FKV_CUDA_WARP ? parts[lane] : (T)0);
 }
 
+/* As the sum. A NaN loses against any number. */
+__device__ inline float fkv_cuda_block_max(float x) {
+    __shared__ float parts[FKV_CUDA_WARP];
+    int lane = (int)threadIdx.x % FKV_CUDA_WARP, warp = (int)threadIdx.x / FKV_CUDA_WARP;
+    x = fkv_cuda_warp_max(x);
+    __syncthreads(); /* the parts of the one before this have been read */
+    if (lane == 0) parts[warp] = x;
+    __syncthreads();
+    return fkv_cuda_warp_max(lane < (int)blockDim.x / FKV_CUDA_WARP ? parts[lane] : -INFINITY);
+}
+
 /* ---- angles ---- */
 /* cos and sin of position * inv_freq. The angle is formed, and its whole turns taken off, in double: positions may be large and fractional. In half turns, because sincospif has no
  * slow path for large arguments, which costs registers and a stack even where it is never taken. */

@@ -68,6 +68,8 @@ static int start_fetching(struct fkv_backend *b, struct fkv_error *err) {
     return FKV_FAILED;
 }
 
+size_t fkv_cuda_fetching_bytes(const struct fkv_backend *b) { return b->fetching ? 0 : BLOCKS * (size_t)BLOCK_BYTES; }
+
 int fkv_cuda_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err) {
     if (fkv_cuda_outside_step(b, "host memory", err) || start_fetching(b, err)) return FKV_FAILED;
     return fkv_cuda_allocate_pinned(bytes, "states on their way out", (char **)out, err);

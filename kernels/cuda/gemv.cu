@@ -304,7 +304,7 @@ int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struc
             struct fkv_cuda_carving scratch = {b, 0};
             void *normed;
             if (fkv_cuda_carve(&scratch, (size_t)c.rows * (size_t)c.cols * sizeof(float), &normed, err) ||
-                fkv_cuda_norm_rows(b, call->norm, call->eps, c.x, c.rows, FKV_F32, normed, err))
+                fkv_cuda_norm_rows(b, call->norm, call->eps, c.x, c.rows, FKV_F32, normed, NULL, err))
                 return FKV_FAILED;
             c.norm = NULL;
             c.x = (const float *)normed;

@@ -8,14 +8,16 @@
  * Matrices of different dtypes go the second way at any number of rows, each in its own.
  *
  * Memory traffic beside the products, bytes per number, 16-bit products: norm_rows 4 + 2 (x is read again from the first-level cache); q, k, v and x leave as float32. The MLP's inner
- * width costs 18: gate and up written by the products in 16 bits (2 + 2, rounded as every framework in 16 bits does) and read by swiglu (4), `hidden` written in float32 as
- * the contract says (4), read and rounded for the down projection (4 + 2). With gate and up in float32 it would be 26. LLaMA-2-7B, 4096 rows: 0.81 GB, 0.19 ms
+ * width costs 18: gate and up written by the products in bfloat16 (2 + 2, rounded as every framework in 16 bits does) and read by swiglu (4), `hidden` written in float32 as
+ * the contract says (4), read and rounded for the down projection (4 + 2). It costs 26 with gate and up in float32, which a float16 checkpoint gets: float16 would end at 65504. LLaMA-2-7B, 4096 rows: 0.81 GB, 0.19 ms
  * at 4.3 TB/s, beside 2.1 ms for the layer's 1.66 TFLOP at 790 TFLOP/s.
  *
  * Kernels. norm_rows: a block per row, four numbers per thread and step, the sum of squares in float32. heads: a warp per row and head. swiglu: elementwise. All are bound by memory.
  *
  * Considered and not done: a 16-bit copy of `hidden` kept for project_residual (4 bytes of the 18, but state that hides between two operations); SwiGLU as
  * the end of an own product on tensor cores (8 of the 18). Figures are arithmetic until measured on a GPU. */
+#include <type_traits>
+
 #include "kernels/cuda/matmul.cuh"
 
 enum { THREADS = 256, AT_ONCE = 4, WARPS = THREADS / FKV_CUDA_WARP };
@@ -35,26 +37,35 @@ static __device__ inline void take(const float *from, int32_t left, bool vectors
     for (int j = 0; j < AT_ONCE; j++) x[j] = j < left ? from[j] : 0;
 }
 
-/* `vectors`: dim is a multiple of four. */
+/* `vectors`: dim is a multiple of four. Rows of float16 leave 2^exponent times smaller where they would not fit (matmul.cuh). */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     norm_rows_kernel(const float *x, const void *norm, enum fkv_dtype norm_dtype, float eps, int32_t dim, bool vectors,
-                     T *out) {
+                     T *out, int32_t *exponents) {
+    constexpr bool HALF = std::is_same<T, __half>::value;
     x += (int64_t)blockIdx.x * dim;
     out += (int64_t)blockIdx.x * dim;
-    float squares = 0, v[AT_ONCE];
+    float squares = 0, largest = 0, v[AT_ONCE];
     for (int32_t i = (int32_t)threadIdx.x * AT_ONCE; i < dim; i += THREADS * AT_ONCE) {
         take(x + i, dim - i, vectors, v);
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j++) squares = fmaf(v[j], v[j], squares);
+        for (int j = 0; j < AT_ONCE; j++) {
+            squares = fmaf(v[j], v[j], squares);
+            if (HALF && i + j < dim) largest = fmaxf(largest, fabsf(v[j] * fkv_cuda_number(norm, norm_dtype, i + j)));
+        }
     }
     float scale = rsqrtf(fkv_cuda_block_sum(squares) / (float)dim + eps);
+    if constexpr (HALF) {
+        int32_t exponent = fkv_cuda_row_exponent(fkv_cuda_block_max(largest) * scale);
+        scale *= fkv_cuda_power_of_two(-exponent);
+        if (threadIdx.x == 0) exponents[blockIdx.x] = exponent;
+    }
     for (int32_t i = (int32_t)threadIdx.x * AT_ONCE; i < dim; i += THREADS * AT_ONCE) {
         struct fkv_cuda_four<T> y;
         take(x + i, dim - i, vectors, v);
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++)
-            y.at[j] = fkv_cuda_narrow<T>(i + j < dim ? v[j] * scale * fkv_cuda_number(norm, norm_dtype, i + j) : 0);
+            y.at[j] = fkv_cuda_from_float<T>(i + j < dim ? v[j] * scale * fkv_cuda_number(norm, norm_dtype, i + j) : 0);
         if (vectors)
             *(struct fkv_cuda_four<T> *)(out + i) = y;
         else
@@ -66,18 +77,18 @@ static __global__ void __launch_bounds__(THREADS)
 
 template <typename T>
 static int launch_norm(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
-                       void *out, struct fkv_error *err) {
+                       void *out, int32_t *exponents, struct fkv_error *err) {
     return fkv_cuda_launch(b, "norm", norm_rows_kernel<T>, dim3((unsigned)rows), dim3(THREADS), 0, err, x,
                            (const void *)fkv_cuda_weight(norm), norm->dtype, eps, norm->cols, norm->cols % AT_ONCE == 0,
-                           (T *)out);
+                           (T *)out, exponents);
 }
 
 int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
-                       enum fkv_dtype to, void *out, struct fkv_error *err) {
+                       enum fkv_dtype to, void *out, int32_t *exponents, struct fkv_error *err) {
     switch (to) {
-    case FKV_F32: return launch_norm<float>(b, norm, eps, x, rows, out, err);
-    case FKV_F16: return launch_norm<__half>(b, norm, eps, x, rows, out, err);
-    default: return launch_norm<__nv_bfloat16>(b, norm, eps, x, rows, out, err);
+    case FKV_F32: return launch_norm<float>(b, norm, eps, x, rows, out, exponents, err);
+    case FKV_F16: return launch_norm<__half>(b, norm, eps, x, rows, out, exponents, err);
+    default: return launch_norm<__nv_bfloat16>(b, norm, eps, x, rows, out, exponents, err);
     }
 }
 
@@ -89,13 +100,16 @@ static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight
         enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, products[i].w);
         if (i && type == fkv_cuda_gemm_dtype(c->b, products[i - 1].w)) {
             products[i].in = products[i - 1].in;
+            products[i].exponents = products[i - 1].exponents;
         } else {
-            void *normed;
+            void *normed, *exponents = NULL;
             scratch = *c;
             if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type), &normed, err) ||
-                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, err))
+                (type == FKV_F16 && fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t), &exponents, err)) ||
+                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, (int32_t *)exponents, err))
                 return FKV_FAILED;
             products[i].in = normed;
+            products[i].exponents = (const int32_t *)exponents;
         }
         if (fkv_cuda_gemm(&scratch, &products[i], rows, err)) return FKV_FAILED;
     }
@@ -184,9 +198,9 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
         if (fkv_cuda_gemv(b, &call, err)) return FKV_FAILED;
     } else {
         struct fkv_cuda_carving scratch = {b, 0};
-        struct fkv_cuda_gemm products[] = {{&w->wq, NULL, q->data, FKV_F32, false},
-                                           {&w->wk, NULL, k->data, FKV_F32, false},
-                                           {&w->wv, NULL, v->data, FKV_F32, false}};
+        struct fkv_cuda_gemm products[] = {{&w->wq, NULL, NULL, q->data, FKV_F32, false},
+                                           {&w->wk, NULL, NULL, k->data, FKV_F32, false},
+                                           {&w->wv, NULL, NULL, v->data, FKV_F32, false}};
         if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 3, rows, err)) return FKV_FAILED;
     }
     struct heads_arguments a = {{heads_of(q, shape->heads, few ? NULL : &w->bq, &w->q_norm),
@@ -206,10 +220,8 @@ int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_gemm product = {w, NULL, x->data, FKV_F32, true};
-    if (fkv_cuda_round(&scratch, floats(in), (size_t)rows * (size_t)w->cols, fkv_cuda_gemm_dtype(b, w), &product.in,
-                       err))
-        return FKV_FAILED;
+    struct fkv_cuda_gemm product = {w, NULL, NULL, x->data, FKV_F32, true};
+    if (fkv_cuda_round(&scratch, floats(in), rows, &product, err)) return FKV_FAILED;
     return fkv_cuda_gemm(&scratch, &product, rows, err);
 }
 
@@ -248,20 +260,17 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
         return fkv_cuda_gemv(b, &call, err);
     }
     enum fkv_dtype type = fkv_cuda_gemm_dtype(b, gate);
-    if (fkv_cuda_gemm_dtype(b, up) != type) type = FKV_F32;
+    if (type == FKV_F16 || fkv_cuda_gemm_dtype(b, up) != type) type = FKV_F32;
     size_t count = (size_t)rows * (size_t)gate->rows;
     struct fkv_cuda_carving scratch = {b, 0};
     void *gates, *ups = out->data; /* float32 needs no second place */
     if (fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &gates, err) ||
         (type != FKV_F32 && fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &ups, err)))
         return FKV_FAILED;
-    struct fkv_cuda_gemm products[] = {{gate, NULL, gates, type, false}, {up, NULL, ups, type, false}};
+    struct fkv_cuda_gemm products[] = {{gate, NULL, NULL, gates, type, false}, {up, NULL, NULL, ups, type, false}};
     if (norm_and_multiply(&scratch, norm, eps, floats(x), products, 2, rows, err)) return FKV_FAILED;
-    switch (type) {
-    case FKV_F32: return launch_swiglu<float>(b, gates, ups, count, floats(out), err);
-    case FKV_F16: return launch_swiglu<__half>(b, gates, ups, count, floats(out), err);
-    default: return launch_swiglu<__nv_bfloat16>(b, gates, ups, count, floats(out), err);
-    }
+    return type == FKV_F32 ? launch_swiglu<float>(b, gates, ups, count, floats(out), err)
+                           : launch_swiglu<__nv_bfloat16>(b, gates, ups, count, floats(out), err);
 }
 
 /* ---- logits ---- */
@@ -274,6 +283,6 @@ int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, f
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_gemm product = {w, NULL, logits->data, FKV_F32, false};
+    struct fkv_cuda_gemm product = {w, NULL, NULL, logits->data, FKV_F32, false};
     return norm_and_multiply(&scratch, norm, eps, from, &product, 1, rows, err);
 }

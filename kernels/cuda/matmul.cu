@@ -36,14 +36,14 @@ int fkv_cuda_carve(struct fkv_cuda_carving *c, size_t bytes, void **out, struct 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Rows in the product's dtype (the widest input in 16 bits, or the normed rows in float32), gate and up (both in
- * 16 bits, or one in float32), and a panel of weights in float32. */
+ * 16 bits, or one in float32), a panel of weights in float32, and exponents of rows. */
 size_t fkv_cuda_matmul_scratch(const struct fkv_limits *l) {
     size_t dim = (size_t)l->dim, hidden = (size_t)l->hidden, rows = (size_t)l->rows,
            heads = (size_t)l->attention.heads * (size_t)l->attention.head_dim,
            widest = larger(larger(dim, hidden), heads);
     size_t weight = sizeof(float) * widest * larger(widest, (size_t)l->vocab);
     return carved(rows * larger(sizeof(float) * dim, 2 * widest)) + carved(sizeof(float) * rows * hidden) + CARVE +
-           carved(larger(weight < PANEL ? weight : PANEL, sizeof(float) * widest));
+           carved(sizeof(int32_t) * rows) + carved(larger(weight < PANEL ? weight : PANEL, sizeof(float) * widest));
 }
 
 /* ---- conversion ---- */
@@ -55,12 +55,12 @@ static __global__ void convert_kernel(const From *from, int64_t count, bool vect
         struct fkv_cuda_four<From> x = *(const struct fkv_cuda_four<From> *)(from + i);
         struct fkv_cuda_four<To> y;
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j++) y.at[j] = fkv_cuda_narrow<To>(fkv_cuda_to_float(x.at[j]));
+        for (int j = 0; j < AT_ONCE; j++) y.at[j] = fkv_cuda_from_float<To>(fkv_cuda_to_float(x.at[j]));
         *(struct fkv_cuda_four<To> *)(to + i) = y;
         return;
     }
     for (int64_t end = i + AT_ONCE < count ? i + AT_ONCE : count; i < end; i++)
-        to[i] = fkv_cuda_narrow<To>(fkv_cuda_to_float(from[i]));
+        to[i] = fkv_cuda_from_float<To>(fkv_cuda_to_float(from[i]));
 }
 
 template <typename From, typename To>
@@ -72,14 +72,12 @@ static int launch_conversion(struct fkv_backend *b, const void *from, size_t cou
                            (uintptr_t)from % sizeof(struct fkv_cuda_four<From>) == 0, (To *)to);
 }
 
+/* To float32 or bfloat16. */
 template <typename From>
 static int convert_from(struct fkv_backend *b, const void *from, size_t count, enum fkv_dtype type, void *to,
                         struct fkv_error *err) {
-    switch (type) {
-    case FKV_F32: return launch_conversion<From, float>(b, from, count, to, err);
-    case FKV_F16: return launch_conversion<From, __half>(b, from, count, to, err);
-    default: return launch_conversion<From, __nv_bfloat16>(b, from, count, to, err);
-    }
+    return type == FKV_F32 ? launch_conversion<From, float>(b, from, count, to, err)
+                           : launch_conversion<From, __nv_bfloat16>(b, from, count, to, err);
 }
 
 static int convert(struct fkv_backend *b, const void *from, enum fkv_dtype from_type, size_t count, enum fkv_dtype type,
@@ -91,14 +89,43 @@ static int convert(struct fkv_backend *b, const void *from, enum fkv_dtype from_
     }
 }
 
-int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enum fkv_dtype to, const void **out,
-                   struct fkv_error *err) {
-    *out = x;
-    if (to == FKV_F32) return FKV_OK;
-    void *rounded = NULL;
-    if (fkv_cuda_carve(c, count * fkv_dtype_bytes(to), &rounded, err)) return FKV_FAILED;
-    *out = rounded;
-    return convert(c->b, x, FKV_F32, count, to, rounded, err);
+/* Numbers threadIdx.x, threadIdx.x + THREADS, .. of a row, AT_ONCE together where `vectors`. */
+template <typename Visit>
+static __device__ inline void visit_row(const float *x, int32_t width, bool vectors, Visit visit) {
+    const int32_t packs = vectors ? width / AT_ONCE : 0;
+    for (int32_t i = (int32_t)threadIdx.x; i < packs; i += THREADS) {
+        float4 v = ((const float4 *)x)[i];
+        visit(AT_ONCE * i, v.x), visit(AT_ONCE * i + 1, v.y), visit(AT_ONCE * i + 2, v.z), visit(AT_ONCE * i + 3, v.w);
+    }
+    for (int32_t i = AT_ONCE * packs + (int32_t)threadIdx.x; i < width; i += THREADS) visit(i, x[i]);
+}
+
+/* x [rows, width] -> out [rows, width], each row 2^exponent times smaller; grid: rows. `vectors`: width is a multiple of four. */
+static __global__ void __launch_bounds__(THREADS)
+    round_rows_kernel(const float *x, int32_t width, bool vectors, __half *out, int32_t *exponents) {
+    x += (int64_t)blockIdx.x * width, out += (int64_t)blockIdx.x * width;
+    float largest = 0;
+    visit_row(x, width, vectors, [&](int32_t, float value) { largest = fmaxf(largest, fabsf(value)); });
+    const int32_t exponent = fkv_cuda_row_exponent(fkv_cuda_block_max(largest));
+    const float factor = fkv_cuda_power_of_two(-exponent);
+    visit_row(x, width, vectors, [&](int32_t i, float value) { out[i] = __float2half_rn(value * factor); });
+    if (threadIdx.x == 0) exponents[blockIdx.x] = exponent;
+}
+
+/* x [rows, width], rows times 2^(sign exponent) in place; grid: rows. */
+static __global__ void __launch_bounds__(THREADS)
+    scale_rows_kernel(float *x, int32_t width, const int32_t *exponents, int32_t sign) {
+    const int32_t exponent = exponents[blockIdx.x];
+    if (!exponent) return;
+    const float factor = fkv_cuda_power_of_two(sign * exponent);
+    x += (int64_t)blockIdx.x * width;
+    for (int32_t i = (int32_t)threadIdx.x; i < width; i += THREADS) x[i] *= factor;
+}
+
+static int scale_rows(struct fkv_backend *b, const struct fkv_cuda_gemm *p, int32_t rows, int32_t sign,
+                      struct fkv_error *err) {
+    return fkv_cuda_launch(b, "matrix product", scale_rows_kernel, dim3((unsigned)rows), dim3(THREADS), 0, err,
+                           (float *)p->out, p->w->rows, p->exponents, sign);
 }
 
 /* ---- products ---- */
@@ -127,9 +154,10 @@ static int multiply(struct fkv_backend *b, const struct fkv_cuda_gemm *p, enum f
         "matrix product", err);
 }
 
-int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows, struct fkv_error *err) {
+static int multiply_panels(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows,
+                           struct fkv_error *err) {
     const struct fkv_weight *w = p->w;
-    enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, w);
+    const enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, w);
     if (type == w->dtype) return multiply(c->b, p, type, fkv_cuda_weight(w), 0, w->rows, rows, err);
 
     size_t row = (size_t)w->cols * fkv_dtype_bytes(type), fit = PANEL / row;
@@ -147,4 +175,26 @@ int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int
             return FKV_FAILED;
     }
     return FKV_OK;
+}
+
+int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows, struct fkv_error *err) {
+    if (p->exponents && p->add && scale_rows(c->b, p, rows, -1, err)) return FKV_FAILED;
+    if (multiply_panels(c, p, rows, err)) return FKV_FAILED;
+    return p->exponents ? scale_rows(c->b, p, rows, 1, err) : FKV_OK;
+}
+
+int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, int32_t rows, struct fkv_cuda_gemm *p,
+                   struct fkv_error *err) {
+    const enum fkv_dtype to = fkv_cuda_gemm_dtype(c->b, p->w);
+    const size_t count = (size_t)rows * (size_t)p->w->cols;
+    p->in = x;
+    if (to == FKV_F32) return FKV_OK;
+    void *rounded = NULL, *exponents = NULL;
+    if (fkv_cuda_carve(c, count * fkv_dtype_bytes(to), &rounded, err)) return FKV_FAILED;
+    p->in = rounded;
+    if (to != FKV_F16) return convert(c->b, x, FKV_F32, count, to, rounded, err);
+    if (fkv_cuda_carve(c, (size_t)rows * sizeof(int32_t), &exponents, err)) return FKV_FAILED;
+    p->exponents = (const int32_t *)exponents;
+    return fkv_cuda_launch(c->b, "conversion", round_rows_kernel, dim3((unsigned)rows), dim3(THREADS), 0, err, x,
+                           p->w->cols, p->w->cols % AT_ONCE == 0, (__half *)rounded, (int32_t *)exponents);
 }

@@ -9,10 +9,14 @@
 static inline const char *fkv_cuda_weight(const struct fkv_weight *w) { return w->data->data + w->offset; }
 
 /* ---- numbers ---- */
-/* Rounded to nearest even; a finite number beyond float16's largest becomes that. */
-template <typename T> static __device__ inline T fkv_cuda_narrow(float x) { return fkv_cuda_from_float<T>(x); }
-template <> __device__ inline __half fkv_cuda_narrow<__half>(float x) {
-    return __float2half_rn(fabsf(x) <= FLT_MAX ? fminf(fmaxf(x, -65504.0f), 65504.0f) : x);
+/* Rows in float16 whose largest number lies beyond 65504 are stored 2^exponent times smaller, and the product's rows made larger again: powers of two cost no
+ * digit. 0 where everything fits, and where a row is infinite already. */
+static __device__ inline int32_t fkv_cuda_row_exponent(float largest) {
+    return largest > 65504 && largest <= FLT_MAX ? ilogbf(largest) - 14 : 0;
+}
+/* 2^exponent, |exponent| < 127. */
+static __device__ inline float fkv_cuda_power_of_two(int32_t exponent) {
+    return __int_as_float((127 + exponent) << 23);
 }
 
 /* Number i of a vector of the checkpoint: biases, norms. */
@@ -36,23 +40,25 @@ int fkv_cuda_carve(struct fkv_cuda_carving *c, size_t bytes, void **out, struct 
 /* What products with this weight compute in: activations are given in this dtype. */
 enum fkv_dtype fkv_cuda_gemm_dtype(const struct fkv_backend *b, const struct fkv_weight *w);
 
-/* x [count] float32 -> *out [count] in `to`: x itself where that is float32, else carved. What float16 cannot hold becomes its largest number, infinities and NaN stay. */
-int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, size_t count, enum fkv_dtype to, const void **out,
-                   struct fkv_error *err);
-
-/* in [rows, W.cols] in W's product dtype -> out [rows, W.rows] in out_dtype (float32 or the product's own), or added to it. Sums are float32. */
+/* in [rows, W.cols] in W's product dtype -> out [rows, W.rows] in out_dtype (float32 or bfloat16), or added to it. Sums are float32. */
 struct fkv_cuda_gemm {
     const struct fkv_weight *w;
     const void *in;
+    /* [rows]: how much smaller the rows of `in` are (fkv_cuda_row_exponent); NULL unless they are float16. */
+    const int32_t *exponents;
     void *out;
     enum fkv_dtype out_dtype;
     bool add;
 };
 int fkv_cuda_gemm(struct fkv_cuda_carving *c, const struct fkv_cuda_gemm *p, int32_t rows, struct fkv_error *err);
 
-/* x [rows, dim] float32 -> out [rows, dim] in `to`: x / sqrt(mean(x^2) + eps) * norm (layer.cu) */
+/* x [rows, W.cols] float32 -> p->in in the product's dtype, and p->exponents: x itself where that is float32, else carved. Infinities and NaN stay. */
+int fkv_cuda_round(struct fkv_cuda_carving *c, const float *x, int32_t rows, struct fkv_cuda_gemm *p,
+                   struct fkv_error *err);
+
+/* x [rows, dim] float32 -> out [rows, dim] in `to`: x / sqrt(mean(x^2) + eps) * norm (layer.cu). exponents [rows]: written where `to` is float16. */
 int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
-                       enum fkv_dtype to, void *out, struct fkv_error *err);
+                       enum fkv_dtype to, void *out, int32_t *exponents, struct fkv_error *err);
 
 /* ---- few rows (gemv.cu) ---- */
 enum { FKV_CUDA_FEW_ROWS = 8, FKV_CUDA_MOST_MATRICES = 3 };

@@ -49,6 +49,10 @@ void fkv_cuda_staging_release(struct fkv_backend *b) {
     b->staging = NULL;
 }
 
+size_t fkv_cuda_staging_growth(const struct fkv_backend *b, size_t bytes) {
+    return bytes > b->staging->bytes ? bytes - b->staging->bytes : 0;
+}
+
 int fkv_cuda_staging_reserve(struct fkv_backend *b, size_t bytes, struct fkv_error *err) {
     struct fkv_cuda_staging *s = b->staging;
     if (bytes <= s->bytes) return FKV_OK;

@@ -34,7 +34,7 @@ struct segment {
 
 /* What `moments` leaves of each channel. */
 struct moments {
-    double mean, squares, variance; /* squares: sum over rows */
+    double mean, squares, inverse; /* squares: sum over rows; inverse: 1 / variance, 0 of a constant channel */
 };
 
 struct fkv_cuda_spectra {
@@ -138,7 +138,7 @@ static __global__ void __launch_bounds__(LANES *WARPS) moments_kernel(struct seg
     squares = sum_warps(squares, parts);
     differs = sum_warps(differs, parts);
     double mean = level + distance, variance = fmax(sum_warps(deviations, parts) / g.n - distance * distance, 0.0);
-    if (warp == 0 && channel < channels) to[channel] = {mean, squares, differs > 0 ? variance : 0};
+    if (warp == 0 && channel < channels) to[channel] = {mean, squares, differs > 0 && variance > 0 ? 1 / variance : 0};
 }
 
 /* Channels [first, first + count) less their means -> to [count][n] in Makhoul's order; grid: tiles of rows, tiles of channels */
@@ -192,30 +192,29 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll 4
     for (int32_t i = 0; i < d; i++, v += n / 2 + 1) {
         const struct moments *m = &moments[head * d + i];
-        double inverse = m->variance > 0 ? 1 / m->variance : 0;
         double p = t ? (double)(v->x * c + v->y * s) : 0, q = t ? (double)(v->x * s - v->y * c) : 0;
         double p2 = t ? scale * p * p : n * m->mean * m->mean, q2 = scale * q * q;
         low += p2;
         high += q2;
-        low_normalised += p2 * inverse;
-        high_normalised += q2 * inverse;
+        low_normalised += p2 * m->inverse;
+        high_normalised += q2 * m->inverse;
     }
     size_t row = (size_t)head * (size_t)n;
     put(to, row + (size_t)t, low / d, low_normalised / d);
     if (t && n - t != t) put(to, row + (size_t)(n - t), high / d, high_normalised / d);
 }
 
-/* A thread per head, in order. */
-static __global__ void add_moments_kernel(struct segment g, const struct moments *moments, double *means,
-                                          double *energy) {
-    int32_t head = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (head >= g.heads) return;
+/* A block per head, a thread per channel; energies are summed in an order that depends on head_dim alone. */
+static __global__ void __launch_bounds__(THREADS)
+    add_moments_kernel(struct segment g, const struct moments *moments, double *means, double *energy) {
+    const size_t first = (size_t)blockIdx.x * (size_t)g.head_dim;
     double sum = 0;
-    for (int32_t i = head * g.head_dim; i < (head + 1) * g.head_dim; i++) {
-        means[i] += moments[i].mean;
-        sum += moments[i].squares;
+    for (int32_t i = (int32_t)threadIdx.x; i < g.head_dim; i += THREADS) {
+        means[first + (size_t)i] += moments[first + (size_t)i].mean;
+        sum += moments[first + (size_t)i].squares;
     }
-    energy[head] += sum;
+    sum = fkv_cuda_block_sum(sum);
+    if (threadIdx.x == 0) energy[blockIdx.x] += sum;
 }
 
 /* ---- a segment ---- */
@@ -232,17 +231,38 @@ struct room {
     char *work, *extra;
 };
 
+/* Where they lie, from the scratch's start on. */
+struct places {
+    size_t columns, spectra, work, extra;
+};
+
+static struct places places_of(const struct segment *g, const struct fkv_cuda_spectra *s) {
+    struct places at;
+    at.columns = whole((size_t)g->heads * (size_t)g->head_dim * sizeof(struct moments));
+    at.spectra = at.columns + whole((size_t)s->columns * (size_t)g->n * sizeof(float));
+    at.work = at.spectra + whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2));
+    at.extra = at.work + whole(s->work);
+    return at;
+}
+
 static int make_room(struct fkv_backend *b, const struct segment *g, const struct fkv_cuda_spectra *s, size_t extra,
                      struct room *room, struct fkv_error *err) {
-    size_t moments = whole((size_t)g->heads * (size_t)g->head_dim * sizeof(struct moments));
-    size_t columns = whole((size_t)s->columns * (size_t)g->n * sizeof(float));
-    size_t spectra = whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2)), work = whole(s->work);
-    if (fkv_cuda_grow_scratch(b, moments + columns + spectra + work + extra, err)) return FKV_FAILED;
-    room->moments = (struct moments *)b->scratch;
-    room->columns = (float *)(b->scratch + moments);
-    room->spectra = (float2 *)(b->scratch + moments + columns);
-    room->work = b->scratch + moments + columns + spectra;
-    room->extra = room->work + work;
+    const struct places at = places_of(g, s);
+    if (fkv_cuda_grow_scratch(b, at.extra + extra, err)) return FKV_FAILED;
+    *room = {(struct moments *)b->scratch, (float *)(b->scratch + at.columns), (float2 *)(b->scratch + at.spectra),
+             b->scratch + at.work, b->scratch + at.extra};
+    return FKV_OK;
+}
+
+/* Power's results on their way to the host. */
+static size_t result_bytes(const struct segment *g) { return 2 * (size_t)g->heads * (size_t)g->n * sizeof(double); }
+
+int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, int32_t head_dim, size_t *scratch,
+                             struct fkv_error *err) {
+    const struct segment g = {NULL, 0, n, heads, head_dim};
+    struct fkv_cuda_spectra *s = NULL;
+    if (find(b, &g, &s, err)) return FKV_FAILED;
+    *scratch = places_of(&g, s).extra + result_bytes(&g);
     return FKV_OK;
 }
 
@@ -280,7 +300,7 @@ int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t off
     struct room room;
     if (fkv_cuda_outside_step(b, "power", err) ||
         fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "power", err) || find(b, &g, &s, err) ||
-        make_room(b, &g, s, 2 * bytes, &room, err))
+        make_room(b, &g, s, result_bytes(&g), &room, err))
         return FKV_FAILED;
     struct spectra to = {(double *)room.extra, NULL, normalised ? (double *)room.extra + spectrum : NULL};
     if (measure(b, &g, s, &room, to, err) ||
@@ -304,6 +324,6 @@ int fkv_cuda_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size
         make_room(b, &g, s, 0, &room, err) ||
         measure(b, &g, s, &room, {sum + l.power, sum + l.squares, sum + l.normalised}, err))
         return FKV_FAILED;
-    return fkv_cuda_launch(b, "spectra_add", add_moments_kernel, blocks(heads, 32, 1, 1), dim3(32), 0, err, g,
+    return fkv_cuda_launch(b, "spectra_add", add_moments_kernel, dim3((unsigned)heads), dim3(THREADS), 0, err, g,
                            room.moments, sum + l.means, sum + l.energy);
 }

@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 BY_CHANCE = 1  # failures per command without --all
+MEMORY_BYTES = 4 << 30  # of the stand-in's GPU
 BYTES = r"[\d.]+ (?:B|[KMG]iB)"
 MEMORY = re.compile(rf"out of GPU memory: \S.* wants (?:{BYTES}|some for (?:CUDA itself|cuBLAS|cuFFT)), free are {BYTES} of 4.0 GiB")
 problems, checks = [], 0
@@ -197,6 +198,31 @@ def make_jobs(tools, model, root, work):
     ]
 
 
+# ---- memory that is not there from the start ----
+
+FOR_CUDA_ITSELF = 128 << 20  # of what a tool says it needs, which the stand-in does not take (kernels/cuda/backend.cu)
+
+
+def check_needs(machine, job, work):
+    """A byte less than it says it needs: it refuses at once. That much: it never runs out. What it holds at most is within what it says."""
+    dry = [*job.arguments(work / "never"), *(["--json"] if "--json" not in job.command else []), "--dry-run"]
+    (work / "never").mkdir()
+    needs = json.loads(machine.run(dry).stdout)
+    wanted, held = needs["device_bytes"], MEMORY_BYTES - needs["device_free"]
+    folder = work / "needs"
+    for short in (1, 0):
+        folder.mkdir()
+        done = machine.run(job.arguments(folder), FKV_SHIM_MEMORY=str(held + wanted - short), FKV_SHIM_ALLOCATIONS="1000000")
+        if short:
+            check(done.returncode == 1 and re.search("memory.* on the device", done.stderr) and "out of GPU memory" not in done.stderr, f"{job.name}, a byte less than it needs: {done.stderr}")
+            check(not job.outputs(folder), f"{job.name}, a byte less than it needs: left {list(job.outputs(folder))}")
+        else:
+            check(done.returncode == 0, f"{job.name}, with the {wanted} bytes that it needs: {done.stderr}")
+            peak = int(re.search(r"(\d+) bytes at most", done.stderr).group(1))
+            check(peak - held <= wanted - FOR_CUDA_ITSELF, f"{job.name}: held {peak - held} bytes at once, of {wanted - FOR_CUDA_ITSELF} it said it needs")
+        shutil.rmtree(folder)
+
+
 # ---- machines that will not do ----
 
 def check_machines(machine, tools, model, module, work, every):
@@ -267,6 +293,7 @@ def main():
         for number, job in enumerate(make_jobs(tools, model, root, work)):
             count, said = walk(machine, job, work / f"job{number}", args, chance)
             refused, messages = refused + count, messages | said
+            check_needs(machine, job, work / f"job{number}")
         check_machines(machine, tools, model, module, work, args.all)
         check_share(machine, tools, model, work)
     finally:

@@ -50,3 +50,4 @@ for one in "${checks[@]}"; do wait "$one" || failed=1; done
 # The tools start from where cmake --install puts them, too.
 cmake --install build/release --prefix "$work/prefix" >/dev/null
 "$work"/prefix/bin/freqkv-replay --version
+tests/e2e/check_run_paths.sh "$bin" build/release/tests build/release/bench "$work"/prefix/bin

@@ -1,90 +1,104 @@
 #!/usr/bin/env bash
-# The CUDA backend on a GPU, from a clean checkout, without network. Needs nvcc 12 or newer, CMake, ninja, gcc and g++; the benchmark a Python with PyTorch and transformers.
-# Libraries come from tests/gpu/packages, fetched beforehand where there is a network (packages.sh), or else from the system.
+# The CUDA backend on a GPU, from a clean checkout, without network: built, tested and timed in this order, as far as LIMIT seconds allow. The same command again goes on where the
+# first stopped. Needs nvcc 12 or newer, CMake, ninja, gcc and g++; the benchmark a Python with PyTorch and transformers. Libraries come from tests/gpu/packages, fetched beforehand
+# where there is a network (tests/gpu/packages.sh), or else from the system.
 #
-#   tests/gpu/run.sh [STAGE...]      all of them in this order, when none is named
-#     build      kernels, engine, tools and the CUDA module, with plain C in place of FFTW and OpenBLAS
-#     test       every kernel against the double-precision reference, in float32 and in bf16 products; the engine's unit tests on CUDA
-#     compare    logits, perplexity, keys and values against the CPU; block sizes, decoding, documents side by side, snapshots; whole captures
-#     memcheck   compute-sanitizer over the kernels' tests at small sizes
-#     racecheck  the same, looking for races
-#     methods    the three ways to compress, timed at the sizes that kernels/cuda/compress.cu chooses for
-#     bench      tests/bench/gpu: beside PyTorch and the machine's limits
+#   tests/gpu/run.sh             everything that is not done yet
+#   tests/gpu/run.sh STAGE...    these, done or not, after `build`
 #
-# Every check is a line; a failed one shows the end of its output and the rest goes on. Whole outputs are in OUT/STAGE.log.
+#   stage       what                                                                                    needs   takes (estimates for one H200 and 16 cores)
+#   build       kernels, engine, tools and the CUDA module for the GPU that is here, in plain C              -   60 s: 100 s of a core (measured), the longest file 30 s
+#   test        every kernel against the double-precision reference, in float32 and in bf16 products;       30   40 s: some 5 s of a core per test (measured), the reference's
+#               the engine's unit tests on CUDA
+#   compare     logits, perplexity, keys and values against the CPU; block sizes, decoding, snapshots;      30   60 s: 15 s of a core for the embedded model on the CPU
+#               whole captures                                                                                      (measured), four times
+#   bench       LLaMA-2-7B's shape beside PyTorch and the machine's limits: prefill, decode, compression,   60  180 s: 15 s to write (measured: 3 s for 2.1 GB) and 5 s to
+#               capture                                                                                             read 13.5 GB a time, PyTorch's compiled decode 90 s
+#   memcheck    compute-sanitizer over the kernels' tests at small sizes                                    60  240 s: some hundred times what they take
+#   racecheck   the same, looking for races                                                                 60  240 s
+#   methods     the three ways to compress, timed at the sizes that kernels/cuda/compress.cu chooses for    20   60 s
+#   lengths     FreqKV against full cache from 4K to 64K tokens                                             60  120 s
+#   llama-3-8b  `bench` and `lengths` with Llama-3-8B's shape                                               60  300 s
 #
-# Where the machine is to be had for minutes at a time, stages go one by one with a LIMIT (they build on `build`), and a model of the benchmark at a time, which takes 6 to 9 minutes:
-#   LIMIT=580 tests/gpu/run.sh build test methods        LIMIT=580 tests/gpu/run.sh compare memcheck racecheck        LIMIT=580 MODELS=llama-2-7b tests/gpu/run.sh bench
+# A stage starts when `needs` seconds are left; what it cannot end is left for the next call. Every check is a line; a failed one shows the end of its output and everything else goes
+# on. The last thing printed is the summary, which is also OUT/summary.txt; OUT/results.tar.gz has it, every log and every measurement (below 16 MiB), and is there after each stage.
 #
-# OUT: folder for results (tests/gpu/results). BUILD: build folder (build/gpu). PYTHON (python3). LIMIT: seconds for all of it; checks that do not get their turn are skipped and
-# named. ONLY: a regular expression; checks whose "STAGE: NAME" it does not match are left out. JOBS: checks at once on the GPU (half the cores, 6 at most; what is timed goes alone).
-# MODELS: of the benchmark (llama-2-7b llama-3-8b). BENCH: further arguments for bench.py.
+# OUT: folder for these two (tests/gpu/results). LIMIT: seconds (580). BUILD: build folder, which also keeps what is done (build/gpu). PYTHON (python3). JOBS: checks at once on the GPU
+# (half the cores, 6 at most; what is timed goes alone). ONLY: a regular expression; checks whose "STAGE: NAME" it does not match are left out. BENCH: further arguments for bench.py.
+# At most 35 GB of host memory and 22 GB of /dev/shm or disk are used.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
-out=${OUT:-tests/gpu/results} build=${BUILD:-build/gpu} python=${PYTHON:-python3} only=${ONLY:-} limit_of_all=${LIMIT:-1000000}
+all=(build test compare bench memcheck racecheck methods lengths llama-3-8b)
+declare -A needs=([build]=0 [test]=30 [compare]=30 [bench]=60 [memcheck]=60 [racecheck]=60 [methods]=20 [lengths]=60 [llama-3-8b]=60)
+out=${OUT:-tests/gpu/results} build=${BUILD:-build/gpu} python=${PYTHON:-python3} only=${ONLY:-} packages=$PWD/tests/gpu/packages
+end=$((${LIMIT:-580} - 10)) # seconds to pack and print
 cores=$(nproc)
 most=${JOBS:-$((cores < 4 ? 1 : cores > 12 ? 6 : cores / 2))}
-mkdir -p "$out" "$build/checks"
-out=$(realpath "$out") build=$(realpath "$build")
-count=0 passed=0 failed=() skipped=()
+mkdir -p "$out" "$build/results/checks"
+out=$(realpath "$out") build=$(realpath "$build") results=$(realpath "$build/results")
 export FKV_CUDA_MODULE=${FKV_CUDA_MODULE:-$build/bin/freqkv-cuda.so}
 for folder in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do # where installers leave nvcc and compute-sanitizer, on the PATH or not
     [[ -d $folder ]] && PATH=$PATH:$folder
 done
 
 say() { printf '\n== %s\n' "$*"; }
+left() { echo $((end - SECONDS)); }
 
-# check NAME LIMIT COMMAND...: LIMIT seconds, beside at most `together` - 1 others.
+# ---- checks ----
+# check NAME SECONDS COMMAND...: for so long at most, beside at most `together` - 1 others.
 check() {
-    local name=$1 limit=$2 left
+    local name=$1 seconds=$2
     shift 2
     [[ "$stage: $name" =~ $only ]] || return 0
     while (($(jobs -rp | wc -l) >= together)); do wait -n; done
-    left=$((limit_of_all - SECONDS))
-    if ((left < 10)); then
-        skipped+=("$stage: $name")
-        echo "skipped $name (no time is left)"
-        return 0
-    fi
     count=$((count + 1))
-    run_check "$build/checks/$count" "$name" $((limit < left ? limit : left)) "$@" &
+    run_check "$results/checks/$count" "$name" "$seconds" "$@" &
 }
 
-# check's part in a process of its own; leaves FILE.log, and the check's name in FILE.passed or FILE.failed.
+# check's part in a process of its own; leaves FILE.log and, in FILE.result, "passed", "FAILED" or "skipped" and the check's name. Skipped: LIMIT did not let it end.
 run_check() {
-    local file=$1 name=$2 limit=$3 started=$SECONDS status
+    local file=$1 name=$2 seconds=$3 started=$SECONDS status result why=''
     shift 3
     printf '\n== %s: %s\n' "$name" "$*" >"$file.log"
-    timeout "$limit" "$@" >>"$file.log" 2>&1
-    status=$?
-    if ((status == 0)); then
-        echo "$stage: $name" >"$file.passed"
-        echo "ok      $name ($((SECONDS - started)) s)"
+    if (($(left) < 5)); then
+        status=3
     else
-        echo "$stage: $name" >"$file.failed"
-        echo "FAILED  $name (status $status, $((SECONDS - started)) s)
-$(tail -n 25 "$file.log" | cut -c1-300 | sed 's/^/    /')"
+        timeout $((seconds < $(left) ? seconds : $(left))) "$@" >>"$file.log" 2>&1
+        status=$?
     fi
+    case $status in
+    0) result=passed ;;
+    3) result=skipped why=" (no time was left)" ;; # bench.py's status too
+    124) (($(left) < 5)) && result=skipped why=" (no time was left)" || result=FAILED why=" (no end after $seconds s)" ;;
+    *) result=FAILED why=" (status $status)" ;;
+    esac
+    echo "$result $stage: $name$why" >"$file.result"
+    echo "$result  $name$why, $((SECONDS - started)) s"
+    if [[ $result == FAILED ]]; then tail -n 25 "$file.log" | cut -c1-300 | sed 's/^/    /'; fi
 }
 
-# Waits for the checks so far, and takes what they left.
+# Waits for the checks so far, and takes what they left: the end of each log, and the result.
 settle() {
-    local i file
+    local i
     wait
     for ((i = 1; i <= count; i++)); do
-        file=$build/checks/$i
-        [[ -f $file.log ]] || continue
-        cat "$file.log" >>"$out/$stage.log"
-        [[ -f $file.passed ]] && ((passed++))
-        [[ -f $file.failed ]] && failed+=("$(cat "$file.failed")")
-        rm -f "$file".*
+        [[ -f $results/checks/$i.log ]] || continue
+        tail -c 200000 "$results/checks/$i.log" >>"$results/$stage.log"
+        cat "$results/checks/$i.result" >>"$results/$stage.results"
+        rm -f "$results/checks/$i".*
     done
 }
 
+skip() { # WHY
+    echo "skipped $stage: $1" | tee -a "$results/$stage.results"
+}
+
+# ---- stages ----
 # Points CMake at tests/gpu/packages: pkg-config runs from there too, and programs find the libraries where they lie.
 configure() {
-    local flags=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DFKV_PLAIN=ON -DFKV_CUDA=ON)
-    local packages=$PWD/tests/gpu/packages libraries
+    local flags=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DFKV_PLAIN=ON -DFKV_CUDA=ON) capability libraries
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d '. ' | sort -u | sed 's/$/-real/' | paste -sd ';')
+    [[ $capability =~ ^[0-9] ]] && flags+=("-DCMAKE_CUDA_ARCHITECTURES=$capability")
     if [[ -d $packages ]]; then
         libraries=$(dirname "$(find "$packages/usr/lib" -name libjansson.so)")
         cat >"$build/pkg-config" <<END
@@ -115,10 +129,17 @@ borrow() {
     echo "cuBLAS and cuFFT: ${borrowed[*]}"
 }
 
+# What was built anew is tested and timed anew.
 stage_build() {
-    check "configure" 120 bash -c "$(declare -f configure borrow); build=$build python=$python; configure"
+    touch -d '1 second ago' "$build/before"
+    check "configure" 120 bash -c "$(declare -f configure borrow); build=$build python=$python packages=$packages; configure"
     settle
-    check "compile" 560 cmake --build "$build" -- -k 0
+    check "compile" 1000 cmake --build "$build" -- -k 0
+    settle
+    if [[ $(find "$build/bin" "$build/tests" "$build/bench" -newer "$build/before" -type f -print -quit 2>/dev/null) ]]; then
+        find "$results" -maxdepth 1 -type f ! -name 'build.*' -delete
+        rm -f "$build/done"
+    fi
 }
 
 # Tests that ask for the backend under test, by the file that does.
@@ -128,11 +149,10 @@ mapfile -t engine_tests < <(tests_that_use 'FKV_TEST_BACKEND|engine/sequences.h'
 
 stage_test() {
     local name compute
-    for name in "${kernel_tests[@]}"; do
-        check "$name, plain C on the CPU" 120 "$build/tests/$name"
-    done
-    for compute in f32 bf16; do
+    for compute in f32 bf16 native; do
         for name in "${kernel_tests[@]}"; do
+            # Only products and attention have a way of their own in the checkpoint's dtype.
+            [[ $compute == native && ! $name =~ attend|layer|step ]] && continue
             check "$name, products in $compute" 200 env FKV_TEST_BACKEND=cuda FKV_TEST_COMPUTE=$compute "$build/tests/$name"
         done
     done
@@ -156,24 +176,22 @@ stage_compare() {
     done
     if [[ -x $build/bin/freqkv-capture ]]; then
         check "captures and spectra on both backends" 200 "$python" tests/gpu/compare_captures.py "$build/bin/freqkv-capture" "$embedded" data/the_tide_mill.txt
+    else
+        skip "captures and spectra on both backends (there is no HDF5)"
     fi
 }
 
 # Small cases only: a sanitizer is some hundred times slower.
 sanitize() {
     local tool=$1 name compute sanitizer
-    if ! command -v compute-sanitizer >/dev/null; then
-        skipped+=("$tool: there is no compute-sanitizer here")
-        return
-    fi
+    command -v compute-sanitizer >/dev/null || { skip "there is no compute-sanitizer here" && return; }
     sanitizer=(compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20)
     # Tests that ask for more memory than there is want the error; this backend notices every one by itself.
     [[ $tool == memcheck ]] && sanitizer+=(--report-api-errors no)
     # Hazards of cuBLAS's kernels are none of ours; our kernels' names end in _kernel.
     [[ $tool == racecheck ]] && compute-sanitizer --help 2>&1 | grep -qe --kernel-name && sanitizer+=(--kernel-name kns=_kernel)
-    for name in "${kernel_tests[@]}"; do
-        for compute in f32 bf16; do
-            # Only products and attention have a way of their own in bf16.
+    for compute in f32 bf16; do
+        for name in "${kernel_tests[@]}"; do
             [[ $compute == bf16 && ! $name =~ attend|layer ]] && continue
             check "$name, products in $compute" 280 env FKV_TEST_SMALL=1 FKV_TEST_BACKEND=cuda FKV_TEST_COMPUTE=$compute "${sanitizer[@]}" "$build/tests/$name"
         done
@@ -183,49 +201,76 @@ sanitize() {
 stage_memcheck() { sanitize memcheck; }
 stage_racecheck() { sanitize racecheck; }
 
-stage_methods() {
-    check "ways to compress" 300 "$build/bench/bench_compress_cuda"
-    settle
-    cat "$out/methods.log"
-}
+stage_methods() { check "ways to compress" 300 "$build/bench/bench_compress_cuda"; }
 
-stage_bench() {
-    local model
-    for model in ${MODELS:-llama-2-7b llama-3-8b}; do
-        # bench.py ends by itself a little before `check` would end it, with a table of what it has.
-        # shellcheck disable=SC2086
-        check "$model beside PyTorch" 900 "$python" tests/bench/gpu/bench.py --build "$build" --out "$out" --models "$model" \
-            --seconds $((limit_of_all - SECONDS < 900 ? limit_of_all - SECONDS - 20 : 880)) ${BENCH:-}
-        settle
-        [[ -f $out/bench-$(basename "$model").md ]] && cat "$out/bench-$(basename "$model").md"
-    done
+# measure MODEL ROW...: bench.py ends by itself before `check` would end it, and goes on where it stopped.
+measure() {
+    # shellcheck disable=SC2086
+    check "$1: ${*:2}" 2000 "$python" tests/bench/gpu/bench.py --build "$build" --out "$results" --models "$1" --rows "${@:2}" --seconds $(($(left) - 10)) ${BENCH:-}
 }
+stage_bench() { measure llama-2-7b limits prefill compress capture compiled; }
+stage_lengths() { measure llama-2-7b figure; }
+stage_llama-3-8b() { measure llama-3-8b limits prefill compress capture compiled figure; }
 
+# ---- the whole ----
+# Libraries first, before anything slow.
+if [[ ! -d $packages ]]; then
+    missing=$(for name in jansson libpcre2-8 libutf8proc libcrypto cmocka; do pkg-config --exists $name 2>/dev/null || printf ' %s' $name; done)
+    echo "tests/gpu/packages is not here (tests/gpu/packages.sh fetches it, and it has to travel along): the system's libraries are taken."
+    [[ $missing ]] && { echo "They lack:$missing. Nothing can be built." >&2 && exit 2; }
+fi
 stages=("$@")
-((${#stages[@]})) || stages=(build test compare memcheck racecheck methods bench)
+((${#stages[@]})) || stages=("${all[@]}")
 for stage in "${stages[@]}"; do
-    if ! declare -F "stage_$stage" >/dev/null; then
-        echo "stages: build, test, compare, memcheck, racecheck, methods, bench; found $stage" >&2
-        exit 2
-    fi
+    [[ " ${all[*]} " == *" $stage "* ]] || { echo "stages: ${all[*]}; found $stage" >&2 && exit 2; }
 done
+[[ ${stages[0]} == build ]] || stages=(build "${stages[@]}")
 say "machine"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "nvidia-smi finds no GPU"
 command -v nvcc >/dev/null && nvcc --version | sed -n 's/^Cuda compilation tools, //p'
 grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'
+
+number() { grep -c "^$2" "$results/$1.results" 2>/dev/null; }
+summary() {
+    local stage
+    printf '%-12s %7s %7s %8s %8s\n' stage passed FAILED skipped seconds
+    for stage in "${all[@]}"; do
+        if [[ -f $results/$stage.results ]]; then
+            printf '%-12s %7s %7s %8s %8s\n' "$stage" "$(number "$stage" passed)" "$(number "$stage" FAILED)" "$(number "$stage" skipped)" "$(cat "$results/$stage.seconds" 2>/dev/null)"
+        else
+            printf '%-12s not run\n' "$stage"
+        fi
+    done
+    cat "$results"/*.results 2>/dev/null | grep -v ^passed
+    echo
+    [[ $(find "$results" -name 'bench-*.jsonl') ]] && "$python" tests/bench/gpu/report.py "$results"/bench-*.jsonl
+    [[ -f $results/methods.log ]] && cat "$results/methods.log"
+    return 0
+}
+pack() {
+    summary >"$out/summary.txt" 2>&1
+    tar -C "$results" -czf "$out/results.tar.gz.new" --exclude checks . && mv "$out/results.tar.gz.new" "$out/results.tar.gz"
+}
+
 for stage in "${stages[@]}"; do
+    if [[ $stage != build && $# == 0 ]] && grep -qx -- "$stage" "$build/done" 2>/dev/null; then continue; fi
     say "$stage"
-    : >"$out/$stage.log"
-    together=$most
-    [[ $stage =~ build|methods|bench ]] && together=1
+    if (($(left) < needs[$stage])); then
+        echo "left for another call: it needs ${needs[$stage]} s, $(left) are left"
+        continue
+    fi
+    started=$SECONDS count=0 together=$most
+    rm -f "$results/$stage".* "$results/checks"/*
+    [[ $stage =~ build|methods|bench|lengths|llama ]] && together=1
     export OMP_NUM_THREADS=$((cores / together)) OMP_WAIT_POLICY=passive # of the CPU's side
     "stage_$stage"
     settle
+    echo $((SECONDS - started)) >"$results/$stage.seconds"
+    grep -q 'no time was left' "$results/$stage.results" || echo "$stage" >>"$build/done"
+    pack
 done
 say "summary"
-{
-    echo "$passed passed, ${#failed[@]} failed, ${#skipped[@]} skipped"
-    ((${#failed[@]})) && printf 'FAILED  %s\n' "${failed[@]}"
-    ((${#skipped[@]})) && printf 'skipped %s\n' "${skipped[@]}"
-} | tee "$out/summary.txt"
-((${#failed[@]} + ${#skipped[@]} == 0))
+cat "$out/summary.txt"
+rest=$(for stage in "${all[@]}"; do grep -qx -- "$stage" "$build/done" 2>/dev/null || printf ' %s' "$stage"; done)
+echo "${rest:+the same command again goes on with:$rest}"
+! grep -q '^FAILED\|DIFFERS' "$out/summary.txt"

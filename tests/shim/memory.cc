@@ -7,7 +7,7 @@
  *   FKV_SHIM_MEMORY       bytes of a GPU, 4 GiB unless given; all GPUs share one account
  *   FKV_SHIM_SHARED       bytes of shared memory per block, 227 KiB unless given
  *   FKV_SHIM_ALLOCATIONS  K: another process takes what is left of the memory just before it is asked for the K-th time (K = 0: the first), by cudaMalloc or otherwise
- *                         (shim_memory_left). What is freed afterwards can be had again. A run that asks less often says on stderr how often it did. */
+ *                         (shim_memory_left). What is freed afterwards can be had again. A run that asks less often says on stderr how often it did, and how much it held at once at most. */
 #include "memory.h"
 
 #include <pthread.h>
@@ -26,7 +26,7 @@ static const size_t GUARD_BYTES = 256;
 static const size_t ALIGNMENT = 256;
 
 static std::map<const char *, size_t> device, pinned; /* start -> bytes */
-static size_t device_bytes;
+static size_t device_bytes, device_peak;
 
 static size_t number_given(const char *variable, size_t otherwise) {
     const char *text = getenv(variable);
@@ -53,7 +53,8 @@ bool shim_memory_left() {
 
 static __attribute__((destructor)) void say_requests() {
     if (requests <= number_given("FKV_SHIM_ALLOCATIONS", SIZE_MAX) && getenv("FKV_SHIM_ALLOCATIONS"))
-        fprintf(stderr, "CUDA shim: device memory was asked for %zu times\n", requests);
+        fprintf(stderr, "CUDA shim: device memory was asked for %zu times, %zu bytes at most were held at once\n",
+                requests, device_peak);
 }
 
 static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start, size_t bytes) {
@@ -100,6 +101,7 @@ cudaError_t shim_allocate(void **out, size_t bytes) {
     memset(start + bytes, 0x5a, GUARD_BYTES);
     device[start] = bytes;
     device_bytes += bytes;
+    if (device_bytes > device_peak) device_peak = device_bytes;
     *out = start;
     return cudaSuccess;
 }

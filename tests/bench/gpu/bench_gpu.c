@@ -157,6 +157,8 @@ static void run_job(const char *job) {
         run_compress((int32_t)count, rounds);
     else
         run_policy(name, count, rounds, decoded);
+    printf("{\"row\": \"done\", \"job\": \"%s\"}\n", job);
+    fflush(stdout);
 }
 
 static error_t parse(int key, char *value, struct argp_state *state) {

@@ -101,14 +101,13 @@ def decode_rows(r, model, tokens):
     read = decode_bytes(r.configs[model], load["weight_bytes"], tokens + ours["count"] / 2)
     share = read / ours["seconds"] / r.limit("copy", "bytes")
     names = dict(fast="transformers, {}", eager="transformers, eager attention", compiled="torch.compile, static cache, {}")
-    rows = []
+    what = [f"{model}: decode, {tokens} tokens in the cache, tokens/s", spread(ours, lambda s: 1 / s, 4)]
+    limit, rows = f"{share:.0%} of copy bandwidth", []
     for policy, name in names.items():
         rival = r.get("torch", model, "decode", policy, tokens)
         if rival:
-            rows.append([f"{model}: decode, {tokens} tokens in the cache, tokens/s", spread(ours, lambda s: 1 / s, 4),
-                         f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}",
-                         f"{rival['seconds'] / ours['seconds']:.2f}", f"{share:.0%} of copy bandwidth"])
-    return rows
+            rows.append([*what, f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}", f"{rival['seconds'] / ours['seconds']:.2f}", limit])
+    return rows or [[*what, "", "", limit]]
 
 
 def compress_rows(r, model):
@@ -163,6 +162,10 @@ def same_answers(r):
             yield f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g}, ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
 
 
+def differences(r):
+    return [line for line in same_answers(r) if line.endswith("DIFFERS")]
+
+
 def report(r):
     out = f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
     columns = ["what", "ours", "rival, same run", "ratio", "limit"]
@@ -173,7 +176,7 @@ def report(r):
                      ["tokens", "prefill s: full", "freqkv", "transformers", "decode ms/token: full", "freqkv", "transformers",
                       "compression in freqkv prefill", "in decode"], figure_rows(r, model))
     out += "".join(f"Same answer? {line}\n" for line in same_answers(r))
-    return out + "".join(f"Failed: {x['model']}, {x['policy']}: {x['error']}\n" for x in r.failures)
+    return out + "".join(f"FAILED: {x['model']}, {x['policy']}: {x['error']}\n" for x in r.failures)
 
 
 def read(paths):

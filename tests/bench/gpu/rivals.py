@@ -16,6 +16,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import sys
 import time
 
 import torch
@@ -195,8 +196,8 @@ def check_compression(device):
 @torch.inference_mode()
 def run_compression(config, name, window, rounds, device, clock):
     check_compression(device)
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (config.num_hidden_layers, config.num_key_value_heads, window, dim)
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    shape = (config["num_hidden_layers"], config["num_key_value_heads"], window, dim)
     key, value = (torch.empty(shape, dtype=torch.bfloat16, device=device).normal_() for _ in range(2))
     compression = Compression(window - SINKS, dim, device)
 
@@ -216,9 +217,7 @@ def main():
     parser.add_argument("--device", default="cuda")
     a = parser.parse_args()
     clock, name, model = Clock(a.device), a.checkpoint.resolve().name, None
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(a.checkpoint)
+    config = json.loads((a.checkpoint / "config.json").read_text())
     for job in a.jobs:
         kind, *numbers = job.split(":")
         try:
@@ -230,8 +229,11 @@ def main():
             else:
                 model = model or load(a.checkpoint, a.device)
                 run_variant(model, name, kind, *map(int, numbers), a.device, clock)
-        except Exception as error:  # one row less; the others still count
-            print(json.dumps(dict(side="torch", model=name, row="failed", policy=job, error=f"{type(error).__name__}: {error}"[:500])), flush=True)
+            print(json.dumps(dict(row="done", job=job)), flush=True)
+        except Exception as error:  # one row less; after a fault of the device nothing more comes from this process, and bench.py starts another
+            print(json.dumps(dict(side="torch", model=name, row="failed", job=job, policy=job, error=f"{type(error).__name__}: {error}"[:500])), flush=True)
+            if not isinstance(error, torch.cuda.OutOfMemoryError):
+                sys.exit(1)
         if a.device == "cuda":
             torch.cuda.empty_cache()
 

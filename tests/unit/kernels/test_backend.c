@@ -25,6 +25,66 @@ static void options_that_cannot_be_met_are_refused(void **state) {
     tested.ops->close(b);
 }
 
+/* Limits, a map, a spectrum and a fetch, asked about at once and in parts: what they take is within what own_bytes said, less the 128 MiB that it puts aside for CUDA
+ * itself. Only on the stand-in, where nobody else takes memory meanwhile. */
+static void a_demand_is_what_a_device_loses(void **state) {
+    (void)state;
+    static const int lengths[][2] = {{12, 6}, {1020, 510}, {1018, 509}, {600, 409}, {2040, 1024}};
+    struct fkv_device_info before, after;
+    assert_ok(tested.ops->info(tested.b, &before, &err), err);
+    if (!strstr(before.name, "shim")) return;
+    for (int round = 0; round < 2 * (int)(sizeof lengths / sizeof *lengths); round++) {
+        const int n = lengths[round / 2][0], retained = lengths[round / 2][1], in_parts = round % 2;
+        struct fkv_attention_shape s = shape_of(round);
+        const struct fkv_limits limits = {.rows = test_between(1, 200),
+                                          .dim = s.dim,
+                                          .hidden = test_between(1, 4000),
+                                          .vocab = 300,
+                                          .slots = n + 4,
+                                          .items = s.kv_heads * test_between(1, 8),
+                                          .attention = s};
+        const struct fkv_demand all = {.limits = limits,
+                                       .map_n = n,
+                                       .map_retained = retained,
+                                       .segment_n = n,
+                                       .segment_heads = s.kv_heads,
+                                       .segment_head_dim = s.head_dim,
+                                       .fetches = true},
+                                one = {.limits = limits},
+                                two = {.limits = limits, .map_n = n, .map_retained = retained};
+        struct fkv_backend *b;
+        struct fkv_own own = {0};
+        struct fkv_map *map;
+        struct fkv_buffer *x;
+        void *host;
+        size_t bytes = sizeof(float) * (size_t)(n * s.kv_heads * s.head_dim);
+        double *power = malloc(sizeof *power * (size_t)(n * s.kv_heads));
+        assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err), err);
+        if (in_parts) {
+            assert_ok(tested.ops->own_bytes(b, &one, &own, &err), err);
+            assert_ok(tested.ops->own_bytes(b, &two, &own, &err), err);
+        }
+        assert_ok(tested.ops->own_bytes(b, &all, &own, &err), err);
+        assert_ok(tested.ops->info(b, &before, &err), err);
+        assert_ok(tested.ops->reserve(b, &limits, &err), err);
+        assert_ok(tested.ops->map_dct(b, n, retained, 1, &map, &err), err);
+        assert_ok(tested.ops->host_create(b, 1000, &host, &err), err);
+        assert_ok(tested.ops->buffer_create(b, bytes, &x, &err), err);
+        assert_ok(
+            tested.ops->power(b, x, 0, (size_t)(s.kv_heads * s.head_dim), n, s.kv_heads, s.head_dim, power, NULL, &err),
+            err);
+        assert_ok(tested.ops->info(b, &after, &err), err);
+        int64_t lost = before.memory_free - after.memory_free - (int64_t)bytes,
+                said = own.shared + own.kept - (128 << 20);
+        if (lost > said) fail_msg("n = %d: lost %lld bytes, said %lld", n, (long long)lost, (long long)said);
+        tested.ops->host_release(b, host);
+        tested.ops->buffer_release(b, x);
+        tested.ops->map_release(b, map);
+        tested.ops->close(b);
+        free(power);
+    }
+}
+
 static void memory_keeps_what_was_written(void **state) {
     (void)state;
     size_t count = (size_t)test_between(100, 5000), cut = (size_t)test_between(1, 99);
@@ -255,6 +315,7 @@ int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_cannot_be_met_are_refused),
+        cmocka_unit_test(a_demand_is_what_a_device_loses),
         cmocka_unit_test(memory_keeps_what_was_written),
         cmocka_unit_test(a_write_has_taken_its_source_when_it_returns),
         cmocka_unit_test(rows_are_copied_between_strides),

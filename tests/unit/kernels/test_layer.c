@@ -222,6 +222,84 @@ static void gate_and_up_make_a_swiglu(void **state) {
     }
 }
 
+/* ---- beyond 65504, where float16 ends: weights in it may make numbers that it cannot hold ---- */
+
+static void gate_and_up_pass_the_range_of_f16(void **state) {
+    (void)state;
+    for (int round = 0; round < ROW_COUNTS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round), hidden = random_width(60);
+        s.dim = random_width(affordable(2.0 * rows * hidden, 300));
+        /* The product passes the range in every second round, gate and up by themselves in the others. */
+        double deviation = round & 1 ? 300 / sqrt(s.dim) : 10000, size = 1.02 * deviation * sqrt(s.dim);
+        struct weight norm = random_weight(FKV_F16, 1, s.dim, 1, 0.2),
+                      gate = random_weight(FKV_F16, hidden, s.dim, 0, deviation),
+                      up = random_weight(FKV_F16, hidden, s.dim, 0, deviation);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1), out = random_both((size_t)(rows * hidden), 0, 1);
+        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested, x.tested, rows,
+                                           out.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference, &up.reference,
+                                              x.reference, rows, out.reference, &err),
+                  err);
+        assert_product_close(out, FKV_F16, 2 * size * size);
+        release(x), release(out);
+        release_weight(&norm), release_weight(&gate), release_weight(&up);
+    }
+}
+
+/* Every third row has a channel that float16 cannot hold, up to 1e9; the rows beside it keep the digits they have alone. */
+static void projections_take_rows_beyond_the_range_of_f16(void **state) {
+    (void)state;
+    for (int round = 0; round < ROW_COUNTS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round);
+        s.dim = random_width(200);
+        int in = random_width(affordable((double)rows * s.dim, 300));
+        struct weight w = random_weight(FKV_F16, s.dim, in, 0, 0.1);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
+        float *inputs = random_numbers((size_t)(rows * in), 0, 1);
+        for (int r = round % 3; r < rows; r += 3)
+            inputs[r * in + test_between(0, in - 1)] = (float)pow(10, 4.9 + 0.1 * test_between(0, 41));
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1), y = upload_both(inputs, (size_t)(rows * in));
+        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err), err);
+        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows, x.reference, &err),
+                  err);
+        float *found = download(tested, x.tested, x.count), *expected = download(reference, x.reference, x.count);
+        double u = fmax(unit_of(FKV_F16), 1e-6);
+        for (int r = 0; r < rows; r++) {
+            double size = 0.1 * sqrt(in) * root_mean_square(inputs + r * in, (size_t)in);
+            assert_arrays_close(found + r * s.dim, expected + r * s.dim, (size_t)s.dim, 8 * u * size, 4 * u);
+        }
+        release(x), release(y);
+        release_weight(&w);
+        free(inputs), free(found), free(expected);
+    }
+}
+
+/* Normed rows of the deviation 30000: some pass the range, some do not. */
+static void norms_pass_the_range_of_f16(void **state) {
+    (void)state;
+    for (int round = 0; round < ROW_COUNTS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round), outputs = random_width(60);
+        s.dim = random_width(affordable((double)rows * outputs, 300));
+        struct weight norm = random_weight(FKV_F16, 1, s.dim, 30000, 3000),
+                      w = random_weight(FKV_F16, outputs, s.dim, 0, 0.1);
+        reserve_both((struct fkv_limits){.rows = rows, .vocab = outputs, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1), y = random_both((size_t)(rows * outputs), 0, 1);
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0, rows, y.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference, x.reference, 0, rows,
+                                             y.reference, &err),
+                  err);
+        assert_product_close(y, FKV_F16, 1.01 * 30000 * 0.1 * sqrt(s.dim));
+        release(x), release(y);
+        release_weight(&norm), release_weight(&w);
+    }
+}
+
 static void logits_of_some_rows(void **state) {
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
@@ -255,6 +333,9 @@ int main(void) {
         cmocka_unit_test(rotation_holds_at_large_positions_in_place_and_from_a_row_on),
         cmocka_unit_test(projections_add_to_the_residual),
         cmocka_unit_test(gate_and_up_make_a_swiglu),
+        cmocka_unit_test(gate_and_up_pass_the_range_of_f16),
+        cmocka_unit_test(projections_take_rows_beyond_the_range_of_f16),
+        cmocka_unit_test(norms_pass_the_range_of_f16),
         cmocka_unit_test(few_rows_of_wide_matrices),
         cmocka_unit_test(logits_of_some_rows),
     };

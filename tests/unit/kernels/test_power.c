@@ -189,6 +189,30 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
     }
 }
 
+/* Whatever the order in which threads run. */
+static void sums_repeat_to_the_bit(void **state) {
+    (void)state;
+    for (int i = 0; i < size_count(); i++) {
+        struct states s = random_states(sizes[i], test_normal());
+        size_t bytes = fkv_spectra_layout(s.heads, s.n, s.head_dim).count * sizeof(double);
+        double *zero = calloc(1, bytes), *sums[2];
+        assert_non_null(zero);
+        for (int turn = 0; turn < 2; turn++) {
+            struct fkv_buffer *buffer = upload(tested, zero, bytes);
+            sums[turn] = doubles(bytes / sizeof(double));
+            for (int segment = 0; segment < 2; segment++)
+                assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n, s.heads, s.head_dim,
+                                                  buffer, 0, &err),
+                          err);
+            assert_ok(tested.ops->read(tested.b, buffer, 0, sums[turn], bytes, &err), err);
+            tested.ops->buffer_release(tested.b, buffer);
+        }
+        assert_memory_equal(sums[0], sums[1], bytes);
+        free(zero), free(sums[0]), free(sums[1]);
+        release(s.x);
+    }
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -197,6 +221,7 @@ int main(void) {
         cmocka_unit_test(power_over_all_frequencies_is_the_energy_of_the_states),
         cmocka_unit_test(white_noise_is_flat_and_normalised_power_ignores_scale),
         cmocka_unit_test(sums_of_segments_stay_with_the_backend),
+        cmocka_unit_test(sums_repeat_to_the_bit),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
 }
