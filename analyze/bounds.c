@@ -249,9 +249,9 @@ static void project(const struct work *w, const struct room *room, const struct 
         double sign = i ? -1 : 1;
         for (size_t c = 0; c < d; c++)
             for (size_t a = 0; a < half; a++)
-                room->folded[c * half + a] =
-                    2 * a + 1 == n ? centred[a * d + c]
-                                   : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
+                room->folded[c * half + a] = 2 * a + 1 == n
+                                                 ? centred[a * d + c]
+                                                 : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
         if (half)
             fkv_matrix_product(b->vectors[i], true, room->folded, w->half[i], w->head_dim, w->half[i], room->projected);
         for (size_t a = 0; a < half; a++) {

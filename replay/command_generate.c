@@ -160,7 +160,7 @@ static int read_prompts(const struct settings *s, const struct fkv_engine *engin
         char *newline = memchr(at, '\n', (size_t)(end - at));
         size_t length = (size_t)((newline ? newline : end) - at);
         next = newline ? newline + 1 : end;
-        snprintf(where, sizeof where, "%s:%d", s->prompts, ++line);
+        fkv_print_short(where, sizeof where, "%s:%d", s->prompts, ++line);
         if (strspn(at, " \t\r") < length) status = add_line(p, engine, at, length, where, err);
     }
     free(data);
