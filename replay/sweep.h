@@ -12,9 +12,9 @@ struct fkv_sweep {
 };
 
 struct fkv_sweep_point {
-    char gamma[32];  /* as the policy is given it: "0.10" */
+    char gamma[32];      /* as the policy is given it: "0.10" */
     char path[FKV_PATH]; /* of its run file: FOLDER/gamma_0.10.h5; "" without a folder */
-    bool there;      /* made by an earlier run; results are its */
+    bool there;          /* made by an earlier run; results are its */
     double results[FKV_RESULTS];
 };
 

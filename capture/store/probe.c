@@ -385,8 +385,7 @@ int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_prob
                          struct fkv_error *err) {
     for (int i = 0; i < TEXTS; i++) {
         const char *a = (const char *)expected + texts[i].offset, *b = (const char *)found + texts[i].offset;
-        if (strcmp(a, b))
-            return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
+        if (strcmp(a, b)) return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
     }
     for (int i = 0; i < INTEGERS; i++) {
         int32_t a = *(const int32_t *)(const void *)((const char *)expected + integers[i].offset);

@@ -417,7 +417,6 @@ def main():
         checkpoints(tools, work, model, text)
         texts(tools, work, model)
         settings(tools, work, model, text)
-        sweeps(tools, work, model, text)
         probes(tools, work, model, text)
         long_paths(tools, work, model, text)
         captures(tools, work, model, text)
