@@ -12,10 +12,14 @@
  * SVD. The other axis: a segment's n x d matrix, less its means, cut to rank r, with r (n + d) numbers for vectors and values together where the DCT has (L - 1) d. This basis is the segment's own, the best
  * there is for it (Eckart and Young 1936), and it is paid for.
  *
- * Energies are pooled as in `error`: segments within a document, then documents. All segments of one head are held in memory; the work inside (lags, eigenvectors, products) runs on all threads. */
+ * Energies are pooled as in `error`: segments within a document, then documents. All segments of one head are held in
+ * memory. Threads take a segment each, and a fold's half each where eigenvectors are made, with BLAS on one thread
+ * inside: a product on several threads waits for all of them once per segment, and its last bits may depend on their
+ * number. What segments give is added up in their order, AT_ONCE at a time, so no result depends on threads. */
 #include "analyze/bounds.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +28,7 @@
 #include "analyze/matrix.h"
 #include "kernels/base/atomic_file.h"
 
-enum { FOLDS = 2 };
+enum { FOLDS = 2, AT_ONCE = 64 };
 
 int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err) {
     if (fkv_capture_info(c)->spectra_only)
@@ -41,7 +45,7 @@ int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
 int64_t fkv_bounds_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
     int64_t n = plan->n, d = fkv_capture_info(c)->head_dim, half = (n + 1) / 2;
     return plan->segments * n * d * (int64_t)sizeof(float) +
-           (FOLDS * half * half * 5 + 3 * n * d) * (int64_t)sizeof(double);
+           (FOLDS * half * half * 5 + 3 * n * d * omp_get_max_threads() + AT_ONCE * (n + d)) * (int64_t)sizeof(double);
 }
 
 int32_t fkv_bounds_rank(int32_t retained, int32_t n, int32_t head_dim) {
@@ -63,45 +67,73 @@ struct basis {
     int32_t *rank[2];               /* [half]: place of each among all n, from the largest value */
 };
 
-struct work {
-    int32_t n, head_dim, half[2];
-    int64_t segments;
-    struct segment *segment;    /* [segments] */
-    float *x;                   /* [segments, n, head_dim] of one head */
+/* What a thread needs for itself; `centred` on a cache line, so that vector loops cut it alike in every room. */
+struct room {
     double *centred;            /* [n, head_dim] */
     double *folded, *projected; /* (half, head_dim) */
-    double *lags[FOLDS];        /* [n] */
-    struct basis basis[FOLDS];
-    double *energy;              /* [n] by rank in the basis of the other fold */
-    double *gram, *square;       /* (smaller of n, head_dim)^2; its eigenvalues */
-    double total, *kept_by_rank; /* [smaller + 1]: energy in the r largest singular values, pooled */
+    double *gram, *square;      /* (smaller of n, head_dim)^2; its eigenvalues */
 };
 
+struct work {
+    int32_t n, head_dim, half[2], smaller; /* smaller of n, head_dim */
+    int threads;
+    int64_t segments;
+    struct segment *segment; /* [segments] */
+    float *x;                /* [segments, n, head_dim] of one head */
+    struct room *room;       /* [threads] */
+    double *found;           /* [AT_ONCE, n]: lags, then energies, of the segments at work */
+    double *kept;            /* [AT_ONCE, smaller + 1]: energy of each in its r largest singular values */
+    double *lags[FOLDS];     /* [n] */
+    struct basis basis[FOLDS];
+    double *energy;              /* [n] by rank in the basis of the other fold */
+    double total, *kept_by_rank; /* [smaller + 1]: `kept`, pooled */
+};
+
+static void room_free(struct room *r) {
+    free(r->centred), free(r->folded), free(r->projected), free(r->gram), free(r->square);
+}
+
+static bool room_make(const struct work *w, struct room *r) {
+    size_t size = (size_t)w->n * (size_t)w->head_dim, half = (size_t)w->half[0] * (size_t)w->head_dim;
+    size_t small = (size_t)w->smaller;
+    r->centred = aligned_alloc(64, (size * sizeof(double) + 63) / 64 * 64);
+    r->folded = malloc(half * sizeof(double));
+    r->projected = malloc(half * sizeof(double));
+    r->gram = malloc(small * small * sizeof(double));
+    r->square = malloc(small * sizeof(double));
+    return r->centred && r->folded && r->projected && r->gram && r->square;
+}
+
 static void work_free(struct work *w) {
-    free(w->segment), free(w->x), free(w->centred), free(w->folded), free(w->projected);
+    free(w->segment), free(w->x), free(w->found), free(w->kept);
+    for (int i = 0; w->room && i < w->threads; i++) room_free(&w->room[i]);
+    free(w->room);
     for (int f = 0; f < FOLDS; f++) {
         free(w->lags[f]);
         for (int i = 0; i < 2; i++)
             free(w->basis[f].vectors[i]), free(w->basis[f].values[i]), free(w->basis[f].rank[i]);
     }
-    free(w->energy), free(w->gram), free(w->square), free(w->kept_by_rank);
+    free(w->energy), free(w->kept_by_rank);
 }
 
 static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv_error *err) {
-    int32_t n = m->plan->n, d = fkv_capture_info(m->capture)->head_dim, small = n < d ? n : d;
-    *w = (struct work){.n = n, .head_dim = d, .half = {(n + 1) / 2, n / 2}, .segments = m->plan->segments};
-    size_t size = (size_t)n * (size_t)d, half = (size_t)w->half[0];
+    int32_t n = m->plan->n, d = fkv_capture_info(m->capture)->head_dim;
+    *w = (struct work){.n = n,
+                       .head_dim = d,
+                       .half = {(n + 1) / 2, n / 2},
+                       .smaller = n < d ? n : d,
+                       .threads = omp_get_max_threads(),
+                       .segments = m->plan->segments};
+    size_t half = (size_t)w->half[0], ranks = (size_t)w->smaller + 1;
     w->segment = malloc((size_t)w->segments * sizeof *w->segment);
-    w->x = malloc((size_t)w->segments * size * sizeof(float));
-    w->centred = malloc(size * sizeof(double));
-    w->folded = malloc(half * (size_t)d * sizeof(double));
-    w->projected = malloc(half * (size_t)d * sizeof(double));
+    w->x = malloc((size_t)w->segments * (size_t)n * (size_t)d * sizeof(float));
+    w->room = calloc((size_t)w->threads, sizeof *w->room);
+    w->found = malloc(AT_ONCE * (size_t)n * sizeof(double));
+    w->kept = malloc(AT_ONCE * ranks * sizeof(double));
     w->energy = malloc((size_t)n * sizeof(double));
-    w->gram = malloc((size_t)small * (size_t)small * sizeof(double));
-    w->square = malloc((size_t)small * sizeof(double));
-    w->kept_by_rank = malloc((size_t)(small + 1) * sizeof(double));
-    bool whole = w->segment && w->x && w->centred && w->folded && w->projected && w->energy && w->gram && w->square &&
-                 w->kept_by_rank;
+    w->kept_by_rank = malloc(ranks * sizeof(double));
+    bool whole = w->segment && w->x && w->room && w->found && w->kept && w->energy && w->kept_by_rank;
+    for (int i = 0; whole && i < w->threads; i++) whole = room_make(w, &w->room[i]);
     for (int f = 0; f < FOLDS; f++) {
         whole = (w->lags[f] = malloc((size_t)n * sizeof(double))) && whole;
         for (int i = 0; i < 2; i++) {
@@ -138,28 +170,27 @@ static int read_head(struct work *w, const struct fkv_measurement *m, enum fkv_s
     return FKV_OK;
 }
 
-/* Segment s less its means -> w->centred */
-static void centre(struct work *w, int64_t s) {
+/* Segment s less its means -> centred [n, head_dim] */
+static void centre(const struct work *w, int64_t s, double *centred) {
     const float *x = w->x + (size_t)s * (size_t)w->n * (size_t)w->head_dim;
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     for (size_t c = 0; c < d; c++) {
         double mean = 0;
         for (size_t j = 0; j < n; j++) mean += x[j * d + c];
         mean /= (double)n;
-        for (size_t j = 0; j < n; j++) w->centred[j * d + c] = x[j * d + c] - mean;
+        for (size_t j = 0; j < n; j++) centred[j * d + c] = x[j * d + c] - mean;
     }
 }
 
-/* Tokens lie one after the other, so lag tau is one inner product of the segment with itself, tau rows on. */
-static void add_lags(const struct work *w, double weight, double *lags) {
+/* centred [n, head_dim] -> lags [n]. Tokens lie one after the other, so lag tau is one inner product of the segment with itself, tau rows on. */
+static void find_lags(const struct work *w, const double *centred, double *lags) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
-#pragma omp parallel for schedule(dynamic, 16)
     for (size_t lag = 0; lag < n; lag++) {
         double sum = 0;
-        const double *ahead = w->centred + lag * d;
+        const double *ahead = centred + lag * d;
 #pragma omp simd reduction(+ : sum)
-        for (size_t i = 0; i < (n - lag) * d; i++) sum += w->centred[i] * ahead[i];
-        lags[lag] += weight * sum;
+        for (size_t i = 0; i < (n - lag) * d; i++) sum += centred[i] * ahead[i];
+        lags[lag] = sum;
     }
 }
 
@@ -180,9 +211,9 @@ static void fold_covariance(const struct work *w, const double *lags, int i, dou
 }
 
 /* P M P of the symmetric half, P = I - c c' and c the constant vector there */
-static void remove_constant(const struct work *w, double *matrix) {
+static void remove_constant(const struct work *w, const struct room *room, double *matrix) {
     int32_t half = w->half[0];
-    double *c = w->folded, *product = w->projected, square = 0; /* free until segments are projected */
+    double *c = room->folded, *product = room->projected, square = 0; /* free until segments are projected */
     for (int32_t a = 0; a < half; a++) c[a] = (2 * a + 1 == w->n ? 1 : sqrt(2)) / sqrt(w->n);
     fkv_matrix_product(matrix, false, c, half, 1, half, product);
     for (int32_t a = 0; a < half; a++) square += c[a] * product[a];
@@ -201,73 +232,118 @@ static void rank_values(const struct work *w, struct basis *b) {
     }
 }
 
-static int make_basis(struct work *w, int fold, struct fkv_error *err) {
-    struct basis *b = &w->basis[fold];
-    for (int i = 0; i < 2; i++) {
-        fold_covariance(w, w->lags[fold], i, b->vectors[i]);
-        if (!i) remove_constant(w, b->vectors[i]);
-        if (w->half[i] && fkv_matrix_eigen(b->vectors[i], w->half[i], true, b->values[i], err)) return FKV_FAILED;
-    }
-    rank_values(w, b);
-    return FKV_OK;
+/* One half of a fold's basis. */
+static int make_half(const struct work *w, const struct room *room, int fold, int i, struct fkv_error *err) {
+    const struct basis *b = &w->basis[fold];
+    fold_covariance(w, w->lags[fold], i, b->vectors[i]);
+    if (!i) remove_constant(w, room, b->vectors[i]);
+    return w->half[i] ? fkv_matrix_eigen(b->vectors[i], w->half[i], true, b->values[i], err) : FKV_OK;
 }
 
-/* Adds the energy of w->centred along each vector of the basis, by rank. */
-static void add_projection(struct work *w, const struct basis *b, double weight) {
+/* The energy of room->centred along each vector of the basis, by rank -> energy [n] */
+static void project(const struct work *w, const struct room *room, const struct basis *b, double *energy) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
+    const double *centred = room->centred;
     for (int i = 0; i < 2; i++) {
         size_t half = (size_t)w->half[i];
         double sign = i ? -1 : 1;
         for (size_t c = 0; c < d; c++)
             for (size_t a = 0; a < half; a++)
-                w->folded[c * half + a] =
-                    2 * a + 1 == n ? w->centred[a * d + c]
-                                   : (w->centred[a * d + c] + sign * w->centred[(n - 1 - a) * d + c]) / sqrt(2);
-        if (half) fkv_matrix_product(b->vectors[i], true, w->folded, w->half[i], w->head_dim, w->half[i], w->projected);
+                room->folded[c * half + a] = 2 * a + 1 == n
+                                                 ? centred[a * d + c]
+                                                 : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
+        if (half)
+            fkv_matrix_product(b->vectors[i], true, room->folded, w->half[i], w->head_dim, w->half[i], room->projected);
         for (size_t a = 0; a < half; a++) {
             double sum = 0;
-            for (size_t c = 0; c < d; c++) sum += w->projected[c * half + a] * w->projected[c * half + a];
-            w->energy[b->rank[i][a]] += weight * sum;
+            for (size_t c = 0; c < d; c++) sum += room->projected[c * half + a] * room->projected[c * half + a];
+            energy[b->rank[i][a]] = sum;
         }
     }
 }
 
 /* ---- SVD ---- */
 
-static int add_ranks(struct work *w, double weight, struct fkv_error *err) {
-    int32_t small = w->n < w->head_dim ? w->n : w->head_dim;
+/* The energy of room->centred in its r largest singular values -> kept [smaller + 1] */
+static int find_ranks(const struct work *w, const struct room *room, double *kept, struct fkv_error *err) {
+    int32_t small = w->smaller;
     /* centred is [n, d] by rows, so (d, n) to LAPACK */
-    fkv_matrix_gram(w->centred, w->head_dim, w->n, small == w->head_dim, w->gram);
-    if (fkv_matrix_eigen(w->gram, small, false, w->square, err)) return FKV_FAILED;
-    double kept = 0;
-    for (int32_t r = 1; r <= small; r++) {
-        kept += fmax(w->square[small - r], 0);
-        w->kept_by_rank[r] += weight * kept;
-    }
-    w->total += weight * kept;
+    fkv_matrix_gram(room->centred, w->head_dim, w->n, small == w->head_dim, room->gram);
+    if (fkv_matrix_eigen(room->gram, small, false, room->square, err)) return FKV_FAILED;
+    kept[0] = 0;
+    for (int32_t r = 1; r <= small; r++) kept[r] = kept[r - 1] + fmax(room->square[small - r], 0);
     return FKV_OK;
 }
 
 /* ---- together ---- */
 
+enum pass { FIT, JUDGE };
+
+static int measure_segment(const struct work *w, const struct room *room, enum pass pass, int64_t s, int64_t at,
+                           struct fkv_error *err) {
+    double *found = w->found + (size_t)at * (size_t)w->n;
+    centre(w, s, room->centred);
+    if (pass == JUDGE) {
+        project(w, room, &w->basis[1 - w->segment[s].fold], found);
+        return FKV_OK;
+    }
+    find_lags(w, room->centred, found);
+    return find_ranks(w, room, w->kept + (size_t)at * ((size_t)w->smaller + 1), err);
+}
+
+static void add_segment(struct work *w, enum pass pass, int64_t s, int64_t at) {
+    const struct segment *segment = &w->segment[s];
+    const double *found = w->found + (size_t)at * (size_t)w->n;
+    const double *kept = w->kept + (size_t)at * ((size_t)w->smaller + 1);
+    double *sum = pass == FIT ? w->lags[segment->fold] : w->energy;
+    for (int32_t i = 0; i < w->n; i++) sum[i] += segment->weight * found[i];
+    if (pass == JUDGE) return;
+    for (int32_t r = 0; r <= w->smaller; r++) w->kept_by_rank[r] += segment->weight * kept[r];
+    w->total += segment->weight * kept[w->smaller];
+}
+
+/* All segments, side by side, added up in their order. */
+static int pass_over(struct work *w, enum pass pass, struct fkv_error *err) {
+    int status = FKV_OK;
+    for (int64_t first = 0; !status && first < w->segments; first += AT_ONCE) {
+        int64_t count = w->segments - first < AT_ONCE ? w->segments - first : AT_ONCE;
+#pragma omp parallel for schedule(dynamic) num_threads(w->threads)
+        for (int64_t at = 0; at < count; at++) {
+            struct fkv_error own;
+            if (!measure_segment(w, &w->room[omp_get_thread_num()], pass, first + at, at, &own)) continue;
+#pragma omp critical
+            {
+                status = FKV_FAILED;
+                *err = own;
+            }
+        }
+        for (int64_t at = 0; !status && at < count; at++) add_segment(w, pass, first + at, at);
+    }
+    return status;
+}
+
+static int make_bases(struct work *w, struct fkv_error *err) {
+    int status = FKV_OK;
+#pragma omp parallel for schedule(dynamic) num_threads(w->threads)
+    for (int unit = 0; unit < 2 * FOLDS; unit++) {
+        struct fkv_error own;
+        if (!make_half(w, &w->room[omp_get_thread_num()], unit / 2, unit % 2, &own)) continue;
+#pragma omp critical
+        {
+            status = FKV_FAILED;
+            *err = own;
+        }
+    }
+    for (int f = 0; !status && f < FOLDS; f++) rank_values(w, &w->basis[f]);
+    return status;
+}
+
 static int measure_head(struct work *w, struct fkv_error *err) {
-    int32_t small = w->n < w->head_dim ? w->n : w->head_dim;
     w->total = 0;
     for (int f = 0; f < FOLDS; f++) memset(w->lags[f], 0, (size_t)w->n * sizeof(double));
     memset(w->energy, 0, (size_t)w->n * sizeof(double));
-    memset(w->kept_by_rank, 0, (size_t)(small + 1) * sizeof(double));
-    for (int64_t s = 0; s < w->segments; s++) {
-        centre(w, s);
-        add_lags(w, w->segment[s].weight, w->lags[w->segment[s].fold]);
-        if (add_ranks(w, w->segment[s].weight, err)) return FKV_FAILED;
-    }
-    for (int f = 0; f < FOLDS; f++)
-        if (make_basis(w, f, err)) return FKV_FAILED;
-    for (int64_t s = 0; s < w->segments; s++) {
-        centre(w, s);
-        add_projection(w, &w->basis[1 - w->segment[s].fold], w->segment[s].weight);
-    }
-    return FKV_OK;
+    memset(w->kept_by_rank, 0, ((size_t)w->smaller + 1) * sizeof(double));
+    return pass_over(w, FIT, err) || make_bases(w, err) || pass_over(w, JUDGE, err) ? FKV_FAILED : FKV_OK;
 }
 
 static double error_of(double lost, double total) { return total > 0 ? sqrt(fmax(lost, 0) / total) : NAN; }

@@ -11,8 +11,9 @@
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/path.h"
 
-enum { MOST_RATIOS = 16, DEFAULT_SINKS = 4, PATH = 4096 };
+enum { MOST_RATIOS = 16, DEFAULT_SINKS = 4 };
 
 struct options {
     struct fkv_common_options common;
@@ -88,18 +89,17 @@ static const char csv_header[] =
 static int check_folder(const char *folder, struct fkv_error *err) {
     static const char *const names[] = {"impulse_responses.png", "impulse_responses.svg", "impulse_memory.png",
                                         "impulse_memory.svg"};
-    char path[PATH], line[512] = "";
+    char path[FKV_PATH], line[512] = "";
     if (fkv_make_directories(folder, err)) return FKV_FAILED;
     if (access(folder, W_OK | X_OK)) return fkv_fail_errno(err, "%s", folder);
-    if (snprintf(path, sizeof path, "%s/impulse.csv", folder) >= PATH)
-        return fkv_fail(err, "%s: the path is too long", folder);
+    if (fkv_path_print(path, err, "%s/impulse.csv", folder)) return FKV_FAILED;
     FILE *f = fopen(path, "r");
     bool ours = f && fgets(line, sizeof line, f) && !strcmp(line, csv_header);
     if (f) fclose(f);
     if (ours) return FKV_OK;
     if (f) return fkv_fail(err, "%s: exists, and freqkv-analyze impulse did not make it; choose another --out", path);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (fkv_path_print(path, err, "%s/%s", folder, names[i])) return FKV_FAILED;
         if (!access(path, F_OK))
             return fkv_fail(
                 err,
@@ -111,8 +111,8 @@ static int check_folder(const char *folder, struct fkv_error *err) {
 
 static int write_csv(const struct options *o, const struct fkv_impulse *impulses, struct fkv_error *err) {
     struct fkv_atomic_file f;
-    char path[PATH];
-    snprintf(path, sizeof path, "%s/impulse.csv", o->common.out);
+    char path[FKV_PATH];
+    if (fkv_path_print(path, err, "%s/impulse.csv", o->common.out)) return FKV_FAILED;
     if (fkv_atomic_open(&f, path, err)) return FKV_FAILED;
     fputs(csv_header, f.stream);
     for (int i = 0; i < o->gammas; i++) {

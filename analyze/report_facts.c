@@ -140,13 +140,12 @@ static int read_root(struct fkv_report *r, struct fkv_error *err) {
 
 static int read_commands(struct fkv_report *r, struct fkv_error *err) {
     static const char *const groups[] = {"/spectrum", "/error", "/gamma"};
-    char command[8192];
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-        bool found;
-        *command = 0;
-        if (fkv_h5_get_string(r->results, groups[i], "command", command, sizeof command, &found, err) ||
-            fkv_report_command(r, command, err))
-            return FKV_FAILED;
+        char *command;
+        int status = fkv_h5_get_text(r->results, groups[i], "command", &command, err);
+        if (!status) status = fkv_report_command(r, command ? command : "", err);
+        free(command);
+        if (status) return status;
     }
     return FKV_OK;
 }

@@ -183,7 +183,7 @@ static int carry_dataset(struct fkv_h5_reader *from, struct fkv_h5_writer *to, c
 
 static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const struct group *group,
                        struct fkv_error *err) {
-    char object[128], value[8192];
+    char object[128], *value;
     bool found;
     if (has_group(from, group, &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;
@@ -197,8 +197,10 @@ static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, con
         }
     snprintf(object, sizeof object, "/%s", group->name);
     for (const char *const *name = group->attributes; *name; name++) {
-        if (fkv_h5_get_string(from, object, *name, value, sizeof value, &found, err)) return FKV_FAILED;
-        if (found && fkv_h5_put_string(to, object, *name, value, err)) return FKV_FAILED;
+        if (fkv_h5_get_text(from, object, *name, &value, err)) return FKV_FAILED;
+        int status = value ? fkv_h5_put_string(to, object, *name, value, err) : FKV_OK;
+        free(value);
+        if (status) return status;
     }
     return FKV_OK;
 }

@@ -8,6 +8,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/statistics/bootstrap.h"
+#include "kernels/base/path.h"
 
 /* Per token of a document; of a joined protocol, per token of all windows one after the other, and there is one of these. NULL: the run has none. */
 struct fkv_run_columns {
@@ -17,7 +18,7 @@ struct fkv_run_columns {
 };
 
 struct fkv_run_document {
-    char name[256];
+    char name[FKV_DOCUMENT_NAME];
     fkv_sha256_hex text_sha256;
 };
 

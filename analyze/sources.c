@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "analyze/csv.h"
+#include "kernels/base/path.h"
 
 const char fkv_sources_header[] = "kind,name,sha256";
 
@@ -67,8 +68,8 @@ static void keep_first_of_each(struct sources *s) {
 }
 
 static int check_ours(const char *folder, const char *name, struct fkv_error *err) {
-    char path[4096], line[64] = "";
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    char path[FKV_PATH], line[64] = "";
+    if (fkv_path_print(path, err, "%s/%s", folder, name)) return FKV_FAILED;
     FILE *f = fopen(path, "r");
     if (!f) return FKV_OK;
     bool ours = fgets(line, sizeof line, f) && !strncmp(line, fkv_sources_header, strlen(fkv_sources_header));

@@ -29,7 +29,7 @@ struct order {
 
 struct place {
     struct fkv_capture_writer *writer;
-    char name[256]; /* of the document, for errors */
+    char name[FKV_DOCUMENT_NAME]; /* of the document, for errors */
 };
 
 struct fkv_pipeline {

@@ -35,9 +35,9 @@ struct fkv_recorder_options {
 struct fkv_recorder_needs {
     bool exact;
     int64_t documents, recordings, tokens;
-    int64_t recordings_there; /* of those, in the folder already */
-    int64_t longest;          /* tokens of the longest recording */
-    char longest_name[256];   /* of its document, among those that were read */
+    int64_t recordings_there;             /* of those, in the folder already */
+    int64_t longest;                      /* tokens of the longest recording */
+    char longest_name[FKV_DOCUMENT_NAME]; /* of its document, among those that were read */
     int64_t disk_bytes, disk_free;
     int64_t memory_bytes, memory_available; /* of the host; without the weights, which are mapped */
     int64_t ring_bytes;                     /* of those: rows on their way to the disk */

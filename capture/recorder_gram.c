@@ -4,6 +4,7 @@
  * head is one thread's: a few rows at a time are widened to float32 and their products added to the upper triangle, so the order of the sums does not depend
  * on threads and a resumed run writes the same bytes. float32 sums over some thousand rows are good to about 1e-6 of the largest element. BLAS is left alone:
  * it would want a matrix in float32, and this takes a 7B model's 0.5 billion weights about 4 seconds of one core. */
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,11 +40,11 @@ static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t
 }
 
 /* gram [layers, heads, d, d] of what `info` says is captured; weights [layer_count] */
-static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *const *weights, float *gram,
-                     struct fkv_error *err) {
+static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *const *weights, int threads,
+                     float *gram, struct fkv_error *err) {
     const int32_t group = info->n_heads / info->n_kv_heads, heads = info->head_count * group, d = info->head_dim;
     bool failed = false;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         float *x = malloc((size_t)ROWS * (size_t)d * sizeof *x);
 #pragma omp for collapse(2) schedule(dynamic)
@@ -63,6 +64,7 @@ static int make_gram(const struct fkv_capture_info *info, const struct fkv_tenso
 int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_writer *w, struct fkv_error *err) {
     const struct fkv_capture_info *info = &r->info;
     const int64_t bytes = fkv_capture_output_gram_bytes(info);
+    const int threads = r->engine->device.threads ? r->engine->device.threads : omp_get_max_threads();
     if (!bytes || fkv_capture_has_output_gram(w)) return FKV_OK;
     const struct fkv_tensor **weights = malloc((size_t)info->layer_count * sizeof *weights);
     float *gram = malloc((size_t)bytes);
@@ -72,7 +74,7 @@ int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_wri
         snprintf(name, sizeof name, "model.layers.%d.self_attn.o_proj.weight", info->layer_index[i]);
         weights[i] = fkv_safetensors_find(r->engine->model->files, name); /* bound by the model: its shape is right */
     }
-    if (status == FKV_OK) status = make_gram(info, weights, gram, err);
+    if (status == FKV_OK) status = make_gram(info, weights, threads, gram, err);
     if (status == FKV_OK) status = fkv_capture_write_output_gram(w, gram, err);
     free(gram);
     free(weights);

@@ -5,6 +5,7 @@
 
 #include "capture/recorder.h"
 #include "kernels/base/host.h"
+#include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 
 /* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed meanwhile overlap. */
@@ -60,20 +61,20 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
 
 /* Of output_gram.h5, which is written before the recordings: what its array takes in memory then, and of the disk. */
 static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
-    char path[4096];
+    char path[FKV_PATH];
     const int64_t bytes = fkv_capture_output_gram_bytes(&r->info);
-    snprintf(path, sizeof path, "%s/output_gram.h5", r->options.out);
-    if (!bytes || (r->options.resume && access(path, F_OK) == 0)) return;
+    bool named = !fkv_path_print(path, NULL, "%s/output_gram.h5", r->options.out);
+    if (!bytes || (r->options.resume && named && access(path, F_OK) == 0)) return;
     needs->disk_bytes += bytes;
     if (needs->memory_bytes < bytes) needs->memory_bytes = bytes;
 }
 
 /* Recordings that are there already need no space and no time. */
 static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
-    char path[4096];
+    char path[FKV_PATH];
     for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
-        snprintf(path, sizeof path, "%s/documents/%06lld.h5", r->options.out, (long long)i);
-        needs->recordings_there += access(path, F_OK) == 0;
+        bool named = !fkv_path_print(path, NULL, "%s/documents/%06lld.h5", r->options.out, (long long)i);
+        needs->recordings_there += named && access(path, F_OK) == 0;
     }
     if (needs->recordings == 0) return;
     double left = (double)(needs->recordings - needs->recordings_there) / (double)needs->recordings;

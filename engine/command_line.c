@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "kernels/base/parse.h"
+#include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
@@ -119,9 +120,8 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
 const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_engine};
 
 static bool has_tokenizer(const char *directory) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/tokenizer.json", directory);
-    return access(path, F_OK) == 0;
+    char path[FKV_PATH];
+    return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
 }
 
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err) {
@@ -198,17 +198,19 @@ static void put_argument(FILE *f, const char *text) {
     fputc('\'', f);
 }
 
-void fkv_join_arguments(int argc, char **argv, char *out, size_t room) {
-    FILE *f = fmemopen(out, room, "w");
-    *out = 0;
-    if (!f) return;
+char *fkv_join_arguments(int argc, char **argv) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
     fputs(argv[0], f); /* "freqkv-replay ppl" is two words */
     for (int i = 1; i < argc; i++) {
         fputc(' ', f);
         put_argument(f, argv[i]);
     }
-    fclose(f);
-    out[room - 1] = 0;
+    if (!fclose(f)) return text;
+    free(text);
+    return NULL;
 }
 
 int fkv_tool_failed(const char *tool, const struct fkv_error *err) {

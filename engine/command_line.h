@@ -65,8 +65,9 @@ int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_op
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 
-/* The command line as a shell would take it back, for files that say where they come from; cut to `room`. */
-void fkv_join_arguments(int argc, char **argv, char *out, size_t room);
+/* The command line as a shell would take it back, for files that say where they come from. The caller frees
+ * it; NULL: out of memory. */
+char *fkv_join_arguments(int argc, char **argv);
 
 /* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at fault, else 1. */
 int fkv_tool_failed(const char *tool, const struct fkv_error *err);

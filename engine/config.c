@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 1 << 20, MAX_LAYERS = 1024, MAX_HEADS = 1 << 14, MAX_CONTEXT = 1 << 30 };
 
@@ -239,7 +240,7 @@ static int scale_llama3(const json_t *root, const json_t *rope, const char *wher
 static int read_rope(const json_t *root, const char *where, struct fkv_config *c, struct fkv_error *err) {
     const json_t *rope;
     const char *field, *type = "default";
-    char scope[4200];
+    char scope[FKV_PATH + 64]; /* a path and a field's name */
     double theta = 10000, part = 1;
     if (find_rope(root, where, &rope, &field, err)) return FKV_FAILED;
     snprintf(scope, sizeof scope, "%s: %s", where, field);
@@ -314,9 +315,8 @@ int fkv_config_parse(const char *text, size_t bytes, const char *where, struct f
 }
 
 int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err) {
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s/config.json", directory) >= (int)sizeof path)
-        return fkv_fail(err, "%.64s...: path too long", directory);
+    char path[FKV_PATH];
+    if (fkv_path_print(path, err, "%s/config.json", directory)) return FKV_FAILED;
     *config = (struct fkv_config){0};
     struct stat info;
     if (stat(directory, &info))

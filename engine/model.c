@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +38,11 @@ static bool any_not_finite(const void *data, enum fkv_dtype dtype, size_t n) {
 }
 
 /* The index of the first element that is not finite, or n. */
-static size_t first_not_finite(const void *data, enum fkv_dtype dtype, size_t n) {
+static size_t first_not_finite(const void *data, enum fkv_dtype dtype, size_t n, int threads) {
     size_t size = fkv_dtype_bytes(dtype), first = n;
     int64_t chunks = (int64_t)((n + CHECK_CHUNK - 1) / CHECK_CHUNK);
-#pragma omp parallel for schedule(dynamic, 8) reduction(min : first) if (chunks >= PARALLEL_CHUNKS)
+    if (chunks < PARALLEL_CHUNKS) threads = 1;
+#pragma omp parallel for schedule(dynamic, 8) reduction(min : first) num_threads(threads)
     for (int64_t c = 0; c < chunks; c++) {
         size_t from = (size_t)c * CHECK_CHUNK, count = n - from < CHECK_CHUNK ? n - from : CHECK_CHUNK;
         const char *chunk = (const char *)data + from * size;
@@ -51,9 +53,9 @@ static size_t first_not_finite(const void *data, enum fkv_dtype dtype, size_t n)
     return first;
 }
 
-static int check_finite(const struct fkv_tensor *t, const struct fkv_weight *w, const char *path, const char *name,
-                        struct fkv_error *err) {
-    size_t n = (size_t)w->rows * (size_t)w->cols, at = first_not_finite(t->data, t->dtype, n);
+static int check_finite(const struct fkv_tensor *t, const struct fkv_weight *w, int threads, const char *path,
+                        const char *name, struct fkv_error *err) {
+    size_t n = (size_t)w->rows * (size_t)w->cols, at = first_not_finite(t->data, t->dtype, n, threads);
     if (at == n) return FKV_OK;
     float value;
     fkv_to_f32((const char *)t->data + at * fkv_dtype_bytes(t->dtype), t->dtype, 1, &value);
@@ -75,6 +77,7 @@ struct binder {
     const char *directory;
     bool check_values;
     enum pass pass;
+    int threads; /* for the check of values: the backend's */
 };
 
 static void print_shape(char text[96], const int64_t *shape, int32_t dims) {
@@ -115,7 +118,7 @@ static int bind(const struct binder *b, const char *name, int32_t rows, int32_t 
         return check_tensor(t, path, name, rows, cols, err);
     }
     *w = (struct fkv_weight){.dtype = t->dtype, .rows = rows ? rows : 1, .cols = cols};
-    if (b->check_values && check_finite(t, w, path, name, err)) return FKV_FAILED;
+    if (b->check_values && check_finite(t, w, b->threads, path, name, err)) return FKV_FAILED;
     if (m->ops->buffer_adopt(m->backend, t->data, t->bytes, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", path, name);
     m->buffers[m->buffer_count++] = w->data;
@@ -196,28 +199,30 @@ static void name_model(const char *directory, char name[256]) {
 }
 
 /* What is bound has to fit a device; the host maps it. */
-static int check_memory(const struct fkv_model *m, struct fkv_error *err) {
-    struct fkv_device_info info;
+static int check_memory(const struct fkv_model *m, const struct fkv_device_info *info, struct fkv_error *err) {
     char bytes[16], needs[300];
-    if (m->ops->info(m->backend, &info, err)) return FKV_FAILED;
     fkv_format_bytes(bytes, m->weight_bytes);
     snprintf(needs, sizeof needs, "%s: weights need %s", m->name, bytes);
-    return fkv_check_device_memory(&info, m->weight_bytes, needs, "", err);
+    return fkv_check_device_memory(info, m->weight_bytes, needs, "", err);
 }
 
 static int load(struct fkv_model *m, const char *directory, bool check_values, struct fkv_error *err) {
     struct fkv_config *c = &m->config;
+    struct fkv_device_info info;
     if (fkv_config_load(directory, c, err) || fkv_safetensors_open(directory, &m->files, err)) return FKV_FAILED;
     m->attention =
         (struct fkv_attention_shape){c->dim, c->heads, c->kv_heads, c->head_dim, c->attention_scale, c->inv_freq};
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     if (!m->layers) return fkv_fail(err, "%s: out of memory", directory);
     name_model(directory, m->name);
-    if (bind_all(&(struct binder){m, directory, check_values, PASS_CHECK}, err) || check_memory(m, err))
+    struct binder binder = {m, directory, check_values, PASS_CHECK, 1};
+    if (bind_all(&binder, err) || m->ops->info(m->backend, &info, err) || check_memory(m, &info, err))
         return FKV_FAILED;
+    binder.pass = PASS_LOAD;
+    binder.threads = info.threads ? info.threads : omp_get_max_threads();
     m->buffers = calloc((size_t)m->buffer_room, sizeof *m->buffers);
     if (!m->buffers) return fkv_fail(err, "%s: out of memory", directory);
-    return bind_all(&(struct binder){m, directory, check_values, PASS_LOAD}, err);
+    return bind_all(&binder, err);
 }
 
 int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, struct fkv_backend *backend,

@@ -118,15 +118,17 @@ int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct f
                     struct fkv_error *err) {
     *ratios = (struct fkv_ratios){
         .table = text[0] == '@', .layers = layers, .kv_heads = kv_heads, .sinks = -1};
-    snprintf(ratios->where, sizeof ratios->where, "%s", text[0] == '@' ? text + 1 : "--gamma");
+    ratios->where = strdup(text[0] == '@' ? text + 1 : "--gamma");
     ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
-    if (!ratios->gamma) return fkv_fail(err, "--gamma: out of memory");
-    int status = text[0] == '@' ? read_file(ratios, err) : read_numbers(ratios, text, err);
+    int status = !ratios->where || !ratios->gamma ? fkv_fail(err, "--gamma: out of memory")
+                 : text[0] == '@'                 ? read_file(ratios, err)
+                                                  : read_numbers(ratios, text, err);
     if (status) fkv_ratios_free(ratios);
     return status;
 }
 
 void fkv_ratios_free(struct fkv_ratios *ratios) {
+    free(ratios->where);
     free(ratios->gamma);
     free(ratios->retained);
     free(ratios->texts);

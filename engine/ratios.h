@@ -10,7 +10,7 @@
 #include "kernels/base/hash.h"
 
 struct fkv_ratios {
-    char where[512]; /* "--gamma" or the file's path, for messages */
+    char *where; /* "--gamma" or the file's path, which is opened by it; owned */
     int32_t layers, kv_heads;
     bool table, uniform; /* from a file; one number for all */
     int32_t window, sinks; /* of the table; 0 and -1 when there is none */

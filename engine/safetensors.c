@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 enum { MAX_HEADER_BYTES = 100000000, MAX_INDEX_BYTES = 64 << 20, MAX_SHARDS = 4096 };
 
@@ -134,7 +135,7 @@ static int read_entry(const char *name, const json_t *info, const char *where, c
                       size_t data_bytes, struct entry *entry, struct fkv_error *err) {
     char scope[1024];
     int bits = 0;
-    snprintf(scope, sizeof scope, "%s: tensor %.200s", where, name);
+    fkv_print_short(scope, sizeof scope, "%s: tensor %s", where, name);
     if (!json_is_object(info)) return fkv_fail(err, "%s: expected an object", scope);
     if (read_format(info, scope, &entry->tensor, &bits, err) || read_shape(info, scope, bits, &entry->tensor, err) ||
         read_offsets(info, scope, data_bytes, entry, err))
@@ -378,10 +379,8 @@ static int explain_missing(const char *directory, struct fkv_error *err) {
     int n = scandir(directory, &entries, looks_like_weights, alphasort);
     if (n < 0) return fkv_fail_errno(err, "%s: cannot read the folder", directory);
     char list[400] = "";
-    size_t used = 0;
     for (int i = 0; i < n; i++) {
-        if (used < sizeof list)
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", entries[i]->d_name);
+        fkv_print_short(list, sizeof list, "%s%s%s", list, i ? ", " : "", entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);
@@ -399,10 +398,10 @@ static bool exists(const char *path) {
 
 int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out, struct fkv_error *err) {
     *out = NULL;
-    char single[4096], index[4096];
-    snprintf(single, sizeof single, "%s/model.safetensors", directory);
-    if (snprintf(index, sizeof index, "%s/model.safetensors.index.json", directory) >= (int)sizeof index)
-        return fkv_fail(err, "%.64s...: path too long", directory);
+    char single[FKV_PATH], index[FKV_PATH];
+    if (fkv_path_print(single, err, "%s/model.safetensors", directory) ||
+        fkv_path_print(index, err, "%s/model.safetensors.index.json", directory))
+        return FKV_FAILED;
     struct fkv_safetensors *files = calloc(1, sizeof *files);
     int status;
     if (!files)

@@ -22,7 +22,8 @@ static int module_path(char path[PATH_MAX], struct fkv_error *err) {
     }
     static const char name[] = "freqkv-cuda.so";
     ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - sizeof name);
-    if (length <= 0) return fkv_fail(err, "/proc/self/exe: cannot be read; set FKV_CUDA_MODULE");
+    if (length <= 0 || length == (ssize_t)(PATH_MAX - sizeof name)) /* it may be longer: readlink cuts */
+        return fkv_fail(err, "/proc/self/exe: cannot be read, or too long; set FKV_CUDA_MODULE");
     while (length && path[length - 1] != '/') length--;
     memcpy(path + length, name, sizeof name);
     return FKV_OK;

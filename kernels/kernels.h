@@ -30,7 +30,7 @@
 #include "kernels/base/error.h"
 #include "kernels/dtype.h"
 
-enum { FKV_BACKEND_ABI = 5 };
+enum { FKV_BACKEND_ABI = 6 };
 
 struct fkv_backend; /* one processor and its stream; not shared between threads */
 struct fkv_buffer;  /* memory of a backend */
@@ -50,7 +50,7 @@ enum { FKV_ANY_DEVICE = -1 };
 
 struct fkv_backend_options {
     int device; /* index of the accelerator, or FKV_ANY_DEVICE: the first that the backend supports; the CPU ignores it */
-    int threads; /* 0: the cores it may use */
+    int threads; /* of this backend alone; 0: as many as OpenMP gives the caller, all cores by default */
     enum fkv_compute compute;
 };
 
@@ -162,6 +162,7 @@ struct fkv_device_info {
     char name[128];
     int64_t memory_total, memory_free; /* bytes */
     enum fkv_space space;
+    int threads; /* processor threads that the backend computes with; 0 on a device */
 };
 
 struct fkv_backend_ops {

@@ -28,7 +28,7 @@ struct settings {
     int64_t tokens, seed;
     double temperature;
     bool resume, dry_run;
-    char command[4096];
+    char *command; /* owned */
 };
 
 static const char doc[] = "Continues prompts under a cache policy."
@@ -399,9 +399,9 @@ int fkv_command_generate(int argc, char **argv) {
     struct fkv_prompts p = {0};
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
-    fkv_join_arguments(argc, argv, s.command, sizeof s.command);
+    s.command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = check_output(&s, &err);
+    int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) {
         const int32_t vocab = engine.model->config.vocab;
@@ -411,5 +411,6 @@ int fkv_command_generate(int argc, char **argv) {
     if (!status) status = run(&s, &engine, &p, &err);
     fkv_prompts_free(&p);
     fkv_engine_close(&engine);
+    free(s.command);
     return status ? fkv_tool_failed("freqkv-replay generate", &err) : 0;
 }

@@ -10,6 +10,7 @@
 
 #include "engine/ratios.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 #include "replay/commands.h"
 #include "replay/experiment.h"
@@ -26,7 +27,7 @@ struct settings {
     int64_t tokens, score_from;
     bool baseline, dry_run;
     const char *out;
-    char command[4096];
+    char *command; /* owned */
 };
 
 static const char doc[] = "Perplexity of texts under a cache policy."
@@ -434,8 +435,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
         return FKV_FAILED;
     job.points = calloc((size_t)job.count, sizeof *job.points);
     if (!job.points) return fkv_fail(err, "out of memory for %d points", job.count);
-    if (s->out && !s->sweep.count) snprintf(job.points[0].path, sizeof job.points[0].path, "%s", s->out);
-    int status = run_points(&job, err);
+    int status = s->out && !s->sweep.count ? fkv_path_print(job.points[0].path, err, "%s", s->out) : FKV_OK;
+    if (!status) status = run_points(&job, err);
     free(job.points);
     return status;
 }
@@ -443,7 +444,6 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
 /* Refuses an output that cannot be written before the model is loaded. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
     if (!s->out) return FKV_OK;
-    if (strlen(s->out) >= sizeof((struct fkv_sweep_point *)NULL)->path) return fkv_fail(err, "--out: too long a path");
     return s->sweep.count ? fkv_sweep_check_folder(s->out, err) : fkv_check_new_file(s->out, err);
 }
 
@@ -454,15 +454,16 @@ int fkv_command_ppl(int argc, char **argv) {
     struct fkv_corpus corpus = {0};
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
-    fkv_join_arguments(argc, argv, s.command, sizeof s.command);
+    s.command = fkv_join_arguments(argc, argv);
     if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = check_output(&s, &err);
+    int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = run(&s, &engine, &corpus, &err);
     fkv_sweep_free(&s.sweep);
     fkv_plan_free(&s.plan);
     fkv_corpus_free(&corpus);
     fkv_engine_close(&engine);
+    free(s.command);
     return status ? fkv_tool_failed("freqkv-replay ppl", &err) : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "engine/token_class.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/path.h"
 #include "replay/commands.h"
 #include "replay/needs.h"
 #include "replay/probe.h"
@@ -41,7 +42,7 @@ struct settings {
     int64_t prefix, score, blocks, sinks, seed; /* prefix and score 0: the default */
     bool dry_run;
     const char *out, *states;
-    char command[4096];
+    char *command; /* owned */
 };
 
 static const char doc[] = "What do parts of the cache carry? Reads P tokens with full attention, changes\n"
@@ -211,7 +212,7 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
     snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s", fkv_engine_tokenizer_sha256(engine));
     snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s", fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
-    snprintf(p->command, sizeof p->command, "%s", s->command);
+    if (!(p->command = strdup(s->command))) return fkv_fail(err, "out of memory");
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
 }
 
@@ -282,11 +283,9 @@ static int classify(const struct fkv_engine *engine, const struct fkv_corpus *co
 
 /* The folder of parts goes once the whole is written. */
 static void remove_parts(const char *folder, int64_t count) {
-    char path[4200];
-    for (int64_t i = 0; i < count; i++) {
-        snprintf(path, sizeof path, "%s/%06lld.h5", folder, (long long)i);
-        unlink(path);
-    }
+    char path[FKV_PATH];
+    for (int64_t i = 0; i < count; i++)
+        if (!fkv_path_print(path, NULL, "%s/%06lld.h5", folder, (long long)i)) unlink(path);
     rmdir(folder);
 }
 
@@ -309,11 +308,10 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     struct fkv_session_options options = {
         .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
     struct fkv_needs needs;
-    char parts[4096];
+    char parts[FKV_PATH];
     if (choose_block(engine, probe, &options, err) ||
-        check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err))
-        return FKV_FAILED;
-    snprintf(parts, sizeof parts, "%s.parts", s->out ? s->out : "");
+        check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err) ||
+        fkv_path_print(parts, err, "%s.parts", s->out ? s->out : "")) return FKV_FAILED;
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
     if (fkv_session_open(engine->model, &full, &options, &prober->session, err)) return FKV_FAILED;
@@ -366,11 +364,13 @@ int fkv_command_probe(int argc, char **argv) {
     fkv_engine_options_default(&s.engine);
     s.blocks = 1, s.sinks = 4, s.states = "both";
     fkv_probe_parse_states(&s.wishes, s.states, &err);
-    fkv_join_arguments(argc, argv, s.command, sizeof s.command);
+    s.command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = s.out ? fkv_check_new_file(s.out, &err) : FKV_OK;
+    int status = s.command ? FKV_OK : fkv_fail(&err, "out of memory");
+    if (!status && s.out) status = fkv_check_new_file(s.out, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = prepare_and_run(&s, &engine, &err);
     fkv_engine_close(&engine);
+    free(s.command);
     return status ? fkv_tool_failed("freqkv-replay probe", &err) : 0;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kernels/base/host.h"
+#include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 #include "replay/probe_edit.h"
 
@@ -152,17 +153,17 @@ static int fill_window(const struct run *run, int64_t number, struct fkv_probe_w
 
 /* ---- parts ---- */
 
-static void part_path(const struct run *run, int64_t number, char path[4096]) {
-    snprintf(path, 4096, "%s/%06lld.h5", run->prober->parts, (long long)number);
+static int part_path(const struct run *run, int64_t number, char path[FKV_PATH], struct fkv_error *err) {
+    return fkv_path_print(path, err, "%s/%06lld.h5", run->prober->parts, (long long)number);
 }
 
 /* Takes the finished window over from its part, if there is one. */
 static int take_part(const struct run *run, int64_t number, struct fkv_probe_window *window, bool *taken,
                      struct fkv_error *err) {
     struct fkv_probe part;
-    char path[4096];
-    part_path(run, number, path);
+    char path[FKV_PATH];
     *taken = false;
+    if (part_path(run, number, path, err)) return FKV_FAILED;
     if (access(path, F_OK)) return FKV_OK;
     if (fkv_probe_read(path, &part, err)) return FKV_FAILED;
     struct fkv_probe_window *found = &part.windows[0];
@@ -189,7 +190,7 @@ static int take_part(const struct run *run, int64_t number, struct fkv_probe_win
 static int run_or_take(struct run *run, int64_t number, struct fkv_error *err) {
     struct fkv_probe_window *window = &run->probe->windows[number];
     bool taken = false;
-    char path[4096];
+    char path[FKV_PATH];
     run->probe->window_count = number + 1;
     if (fill_window(run, number, window, err)) return FKV_FAILED;
     if (run->prober->parts && take_part(run, number, window, &taken, err)) return FKV_FAILED;
@@ -202,8 +203,9 @@ static int run_or_take(struct run *run, int64_t number, struct fkv_error *err) {
         return FKV_OK;
     }
     if (run_window(run, window, number, err)) return fkv_error_prefix(err, "%s", window->name);
-    part_path(run, number, path);
-    return run->prober->parts ? fkv_probe_write(path, run->probe, window, 1, err) : FKV_OK;
+    if (!run->prober->parts) return FKV_OK;
+    if (part_path(run, number, path, err)) return FKV_FAILED;
+    return fkv_probe_write(path, run->probe, window, 1, err);
 }
 
 static void measure_noise(struct fkv_probe *probe) {

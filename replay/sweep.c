@@ -55,8 +55,7 @@ int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i, str
                    struct fkv_error *err) {
     snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->places, sweep->gammas[i]);
     if (!folder) return FKV_OK;
-    int length = snprintf(point->path, sizeof point->path, "%s/gamma_%s.h5", folder, point->gamma);
-    return length < (int)sizeof point->path ? FKV_OK : fkv_fail(err, "%s: too long a path", folder);
+    return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->gamma);
 }
 
 int fkv_sweep_check_folder(const char *folder, struct fkv_error *err) {

@@ -2,6 +2,7 @@
 #ifndef FKV_REPLAY_SWEEP_H
 #define FKV_REPLAY_SWEEP_H
 
+#include "kernels/base/path.h"
 #include "replay/experiment.h"
 
 struct fkv_sweep {
@@ -11,9 +12,9 @@ struct fkv_sweep {
 };
 
 struct fkv_sweep_point {
-    char gamma[32];  /* as the policy is given it: "0.10" */
-    char path[4096]; /* of its run file: FOLDER/gamma_0.10.h5; "" without a folder */
-    bool there;      /* made by an earlier run; results are its */
+    char gamma[32];      /* as the policy is given it: "0.10" */
+    char path[FKV_PATH]; /* of its run file: FOLDER/gamma_0.10.h5; "" without a folder */
+    bool there;          /* made by an earlier run; results are its */
     double results[FKV_RESULTS];
 };
 

@@ -30,6 +30,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/path.h"
 #include "kernels/dtype.h"
 
 enum { FKV_CAPTURE_FORMAT_VERSION = 1 };
@@ -61,7 +62,7 @@ int fkv_capture_info_compare(const struct fkv_capture_info *expected, const stru
                              const char *where, struct fkv_error *err);
 
 struct fkv_recording {
-    char name[256];
+    char name[FKV_DOCUMENT_NAME];
     fkv_sha256_hex text_sha256;
     int64_t n_tokens, offset; /* offset: first token's index in its document */
     bool beyond_trained_context;

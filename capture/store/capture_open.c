@@ -101,10 +101,15 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
     *r = (struct fkv_recording){0};
     if (fkv_hdf_get_string(group, "name", &name, NULL, err) == FKV_OK &&
         fkv_hdf_get_string(group, "text_sha256", &hash, NULL, err) == FKV_OK) {
-        snprintf(r->name, sizeof r->name, "%s", name ? name : fallback_name);
-        snprintf(r->text_sha256, sizeof r->text_sha256, "%s", hash ? hash : "");
+        int length = snprintf(r->name, sizeof r->name, "%s", name ? name : fallback_name);
+        int digits = snprintf(r->text_sha256, sizeof r->text_sha256, "%s", hash ? hash : "");
         free(name);
         free(hash);
+        if (length >= (int)sizeof r->name || digits >= (int)sizeof r->text_sha256)
+            return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d",
+                            length >= (int)sizeof r->name ? "name" : "text_sha256",
+                            length >= (int)sizeof r->name ? sizeof r->name - 1 : sizeof r->text_sha256 - 1,
+                            length >= (int)sizeof r->name ? length : digits);
     } else {
         free(name);
         return FKV_FAILED;
@@ -161,9 +166,12 @@ static int add_documents(struct fkv_capture *c, const char *file, hid_t id, stru
     for (hsize_t i = 0; i < found.nlinks; i++) {
         char group[256] = FKV_CAPTURE_DOCUMENTS "/";
         const size_t at = strlen(group);
-        if (H5Lget_name_by_idx(id, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC, i, group + at, sizeof group - at,
-                               H5P_DEFAULT) < 0)
-            return fkv_hdf_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": cannot list it", file);
+        ssize_t length = H5Lget_name_by_idx(id, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC, i, group + at,
+                                            sizeof group - at, H5P_DEFAULT);
+        if (length < 0) return fkv_hdf_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": cannot list it", file);
+        if ((size_t)length >= sizeof group - at)
+            return fkv_fail(err, "%s: %s...: expected a name of at most %zu bytes, found %zd", file, group,
+                            sizeof group - at - 1, length);
         if (add_entry(c, file, group, id, false, info, err)) return FKV_FAILED;
     }
     return FKV_OK;

@@ -14,6 +14,7 @@
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
+#include "kernels/base/path.h"
 
 char *fkv_folder_document(const char *folder, int64_t number, bool temporary) {
     char *path = NULL;
@@ -40,10 +41,10 @@ static int ascending(const void *a, const void *b) {
 }
 
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err) {
-    char path[4096];
+    char path[FKV_PATH];
     *numbers = NULL;
     *count = 0;
-    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_DOCUMENTS, folder);
+    if (fkv_path_print(path, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
     DIR *dir = opendir(path);
     if (!dir) return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
     int64_t room = 0;
@@ -92,11 +93,14 @@ static int clear_entries(const char *path, bool resume, bool documents, struct f
 }
 
 int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock, struct fkv_error *err) {
-    char documents[4096];
+    char documents[FKV_PATH];
     *end = -1;
     *lock = -1;
-    if ((size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >= sizeof documents)
-        return fkv_fail(err, "%s: the path is too long", folder);
+    /* With room for the names that follow: temporaries of recordings. A folder that is too deep is refused before it is made. */
+    char *last = fkv_folder_document(folder, 0, true);
+    int status = last ? fkv_path_print(documents, err, "%s", last) : fkv_fail(err, "%s: out of memory", folder);
+    free(last);
+    if (status || fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
     if (!resume && clear_entries(folder, false, false, err)) return FKV_FAILED;
     if (fkv_make_directories(documents, err)) return FKV_FAILED;
     *lock = open(documents, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -148,10 +152,10 @@ static int link_output_gram(hid_t file, const char *folder, struct fkv_error *er
 }
 
 int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
-    char path[4096], temporary[4096], created[32];
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s/." FKV_CAPTURE_FACE ".tmp", folder) >= sizeof temporary)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_FACE, folder);
+    char path[FKV_PATH], temporary[FKV_PATH], created[32];
+    if (fkv_path_print(temporary, err, "%s/." FKV_CAPTURE_FACE ".tmp", folder) ||
+        fkv_path_print(path, err, "%s/" FKV_CAPTURE_FACE, folder))
+        return FKV_FAILED;
     time_t now = time(NULL);
     struct tm utc;
     strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
@@ -172,9 +176,8 @@ int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *inf
 
 /* Without a recording, what says something of the model alone is no capture either. */
 void fkv_folder_remove_if_empty(const char *folder) {
-    char path[4096], *gram = fkv_folder_output_gram(folder, false);
-    snprintf(path, sizeof path, "%s/" FKV_CAPTURE_DOCUMENTS, folder);
-    if (rmdir(path) == 0) {
+    char path[FKV_PATH], *gram = fkv_folder_output_gram(folder, false);
+    if (!fkv_path_print(path, NULL, "%s/" FKV_CAPTURE_DOCUMENTS, folder) && rmdir(path) == 0) {
         if (gram) unlink(gram);
         rmdir(folder);
     }

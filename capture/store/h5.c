@@ -227,19 +227,28 @@ int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type ty
     return status;
 }
 
-int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value, int64_t bytes,
-                      bool *found, struct fkv_error *err) {
-    *found = false;
+int fkv_h5_get_text(struct fkv_h5_reader *r, const char *object, const char *name, char **value,
+                    struct fkv_error *err) {
+    *value = NULL;
     hid_t on = exists(r->file, object) ? H5Oopen(r->file, object, H5P_DEFAULT) : H5I_INVALID_HID;
     if (on < 0) return FKV_OK;
-    char *text = NULL;
-    int status = fkv_hdf_get_string(on, name, &text, found, err);
+    int status = fkv_hdf_get_string(on, name, value, NULL, err);
     H5Oclose(on);
-    if (status == FKV_OK && text && (int64_t)strlen(text) >= bytes)
-        status = fkv_fail(err, "attribute %s of %s: expected fewer than %lld bytes", name, object, (long long)bytes);
-    if (status == FKV_OK && text) memcpy(value, text, strlen(text) + 1);
-    free(text);
     return status ? fkv_error_prefix(err, "%s", r->path) : FKV_OK;
+}
+
+int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value, int64_t bytes,
+                      bool *found, struct fkv_error *err) {
+    char *text;
+    int status = fkv_h5_get_text(r, object, name, &text, err);
+    *found = text != NULL;
+    if (text && (int64_t)strlen(text) >= bytes)
+        status = fkv_fail(err, "%s: attribute %s of %s: expected fewer than %lld bytes", r->path, name, object,
+                          (long long)bytes);
+    else if (text)
+        memcpy(value, text, strlen(text) + 1);
+    free(text);
+    return status;
 }
 
 int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value, bool *found,

@@ -35,6 +35,8 @@ int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_
                  struct fkv_error *err);
 int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type, int64_t elements, void *data,
                struct fkv_error *err);
+/* A text attribute of any length -> *value, the caller's to free; NULL where there is none. */
+int fkv_h5_get_text(struct fkv_h5_reader *r, const char *object, const char *name, char **value, struct fkv_error *err);
 int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value, int64_t bytes,
                       bool *found, struct fkv_error *err);
 int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value, bool *found,

@@ -46,7 +46,6 @@ static const struct {
      sizeof((struct fkv_probe *)0)->tokenizer_sha256},
     {"compute", offsetof(struct fkv_probe, compute), sizeof((struct fkv_probe *)0)->compute},
     {"cache_dtype", offsetof(struct fkv_probe, cache_dtype), sizeof((struct fkv_probe *)0)->cache_dtype},
-    {"command", offsetof(struct fkv_probe, command), sizeof((struct fkv_probe *)0)->command},
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
@@ -96,7 +95,8 @@ void fkv_probe_free(struct fkv_probe *p) {
     for (int64_t i = 0; i < p->window_count; i++) fkv_probe_window_free(&p->windows[i]);
     free(p->windows);
     free(p->changes);
-    p->windows = NULL, p->changes = NULL;
+    free(p->command);
+    p->windows = NULL, p->changes = NULL, p->command = NULL;
     p->window_count = 0, p->change_count = 0;
 }
 
@@ -105,7 +105,8 @@ void fkv_probe_free(struct fkv_probe *p) {
 static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct fkv_error *err) {
     if (fkv_h5_put_string(w, "/", "format", "freqkv-probe", err) ||
         fkv_h5_put_int(w, "/", "format_version", PROBE_FORMAT_VERSION, err) ||
-        fkv_h5_put_string(w, "/", "version", FKV_VERSION, err) || fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
+        fkv_h5_put_string(w, "/", "version", FKV_VERSION, err) ||
+        fkv_h5_put_string(w, "/", "command", p->command, err) || fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_nll", p->noise_floor_nll, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_kl", p->noise_floor_kl, err))
         return FKV_FAILED;
@@ -231,9 +232,11 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
         return fkv_fail(err, "%s: expected the format freqkv-probe, found %s", path, format);
     if (get_integer(r, "/", "format_version", PROBE_FORMAT_VERSION, PROBE_FORMAT_VERSION, &value, path, err) ||
         get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
+        fkv_h5_get_text(r, "/", "command", &p->command, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_nll", &p->noise_floor_nll, &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_kl", &p->noise_floor_kl, &found, err))
         return FKV_FAILED;
+    if (!p->command) return fkv_fail(err, "%s: /: expected an attribute command, found none", path);
     for (int i = 0; i < TEXTS; i++)
         if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].room, path, err)) return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++) {
@@ -396,8 +399,7 @@ int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_prob
                          struct fkv_error *err) {
     for (int i = 0; i < TEXTS; i++) {
         const char *a = (const char *)expected + texts[i].offset, *b = (const char *)found + texts[i].offset;
-        if (strcmp(texts[i].name, "command") && strcmp(a, b))
-            return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
+        if (strcmp(a, b)) return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
     }
     for (int i = 0; i < INTEGERS; i++) {
         int32_t a = *(const int32_t *)(const void *)((const char *)expected + integers[i].offset);

@@ -21,6 +21,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/path.h"
 
 enum { FKV_PROBE_NONE, FKV_PROBE_FILTER, FKV_PROBE_NOISE, FKV_PROBE_FREQKV, FKV_PROBE_LOCAL, FKV_PROBE_KINDS };
 enum { FKV_PROBE_KEY = 1, FKV_PROBE_VALUE = 2, FKV_PROBE_LABEL = 96 };
@@ -33,7 +34,7 @@ struct fkv_probe_change {
 };
 
 struct fkv_probe_window {
-    char name[256]; /* of the document */
+    char name[FKV_DOCUMENT_NAME]; /* of the document */
     fkv_sha256_hex text_sha256;
     int32_t document;
     int64_t offset;
@@ -45,7 +46,8 @@ struct fkv_probe_window {
 };
 
 struct fkv_probe {
-    char model_name[256], states[64], backend[32], compute[16], cache_dtype[16], command[4096];
+    char model_name[256], states[64], backend[32], compute[16], cache_dtype[16];
+    char *command; /* owned */
     fkv_sha256_hex model_sha256, tokenizer_sha256;
     int32_t layers, kv_heads, head_dim, trained_context, prefix, score, sinks;
     int64_t seed;

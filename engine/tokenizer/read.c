@@ -21,7 +21,7 @@ static int read_steps(struct fkv_tokenizer *t, const json_t *node, const char *l
     if (!json_is_array(steps) || depth > 4) return fkv_fail(err, "%s.%s: expected a list of steps", where, list);
     for (size_t i = 0; i < json_array_size(steps); i++) {
         char inner[512];
-        snprintf(inner, sizeof inner, "%.440s.%s[%zu]", where, list, i);
+        fkv_print_short(inner, sizeof inner, "%s.%s[%zu]", where, list, i);
         if (read_steps(t, json_array_get(steps, i), list, inner, depth + 1, read, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -100,7 +100,7 @@ static int read_split(struct fkv_tokenizer *t, const json_t *step, const char *w
     if (strcmp(behavior, "Isolated")) return fkv_fail(err, "%s.behavior: expected Isolated, found %s", where, behavior);
     if (invert) return fkv_fail(err, "%s.invert: expected false, found true", where);
     char field[560];
-    snprintf(field, sizeof field, "%.500s.pattern", where);
+    fkv_print_short(field, sizeof field, "%s.pattern", where);
     const char *regex = NULL;
     if (fkv_json_get_string(json_object_get(step, "pattern"), field, "Regex", true, &regex, err)) return FKV_FAILED;
     return fkv_tok_pattern(regex, field, &t->pattern, err);
@@ -173,7 +173,7 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
     int status = seen ? FKV_OK : fkv_fail(err, "%s: out of memory", where);
     for (size_t i = 0; i < count && !status; i++) {
         char place[512];
-        snprintf(place, sizeof place, "%.400s: added_tokens[%zu]", where, i);
+        fkv_print_short(place, sizeof place, "%s: added_tokens[%zu]", where, i);
         struct fkv_tok_added token = {0};
         status = read_added_token(json_array_get(list, i), place, &token, err);
         if (status) break;
@@ -234,7 +234,7 @@ static int read_post_processor(struct fkv_tokenizer *t, const json_t *step, cons
     bool text = false;
     for (size_t i = 0; i < json_array_size(single); i++) {
         char place[560];
-        snprintf(place, sizeof place, "%.500s.single[%zu]", where, i);
+        fkv_print_short(place, sizeof place, "%s.single[%zu]", where, i);
         if (read_template_item(t, json_array_get(single, i), json_object_get(step, "special_tokens"), &text, place,
                                err))
             return FKV_FAILED;
@@ -276,7 +276,7 @@ int fkv_tok_read(struct fkv_tokenizer *t, json_t *document, const char *where, s
     const json_t *added = json_object_get(document, "added_tokens"), *model = json_object_get(document, "model");
     char place[5][480];
     static const char *const parts[] = {"normalizer", "pre_tokenizer", "model", "post_processor", "decoder"};
-    for (int i = 0; i < 5; i++) snprintf(place[i], sizeof place[i], "%.400s: %s", where, parts[i]);
+    for (int i = 0; i < 5; i++) fkv_print_short(place[i], sizeof place[i], "%s: %s", where, parts[i]);
     if (!json_is_object(model)) return fkv_fail(err, "%s: expected an object with vocab and merges", place[2]);
     if (added && !json_is_null(added) && !json_is_array(added))
         return fkv_fail(err, "%s: added_tokens: expected a list", where);

@@ -1,35 +1,78 @@
-/* The one place where messages are put together. Text is formatted aside and then copied, so a message may quote the one it replaces. */
+/* The one place where messages are put together. Text is formatted aside and then copied, so a message may quote the one it replaces.
+ *
+ * A message begins with a path, as a rule, and ends with what is wrong. Where both together are too long the middle goes: what is left names the file by its
+ * last part and still says why. */
 #include "kernels/base/error.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void set_message(struct fkv_error *err, const char *text) {
-    if (!err) return;
-    snprintf(err->message, sizeof err->message, "%s", text);
-    err->of_option = false;
+/* Where a character of UTF-8 begins, at `at` or before it; bytes that are no UTF-8 count each for itself. */
+static size_t character_start(const char *text, size_t at) {
+    for (size_t back = 0; back < 4 && back <= at; back++)
+        if (((unsigned char)text[at - back] & 0xc0) != 0x80) return at - back;
+    return at;
+}
+
+static void shorten(const char *text, size_t length, char *out, size_t room) {
+    static const char gap[] = " ... ";
+    if (length < room) {
+        memcpy(out, text, length + 1);
+        return;
+    }
+    size_t left = room - sizeof gap, head = character_start(text, left / 3), tail = length - (left - left / 3);
+    while (tail < length && tail > character_start(text, tail)) tail++;
+    memcpy(out, text, head);
+    memcpy(out + head, gap, sizeof gap - 1);
+    memcpy(out + head + sizeof gap - 1, text + tail, length - tail + 1);
+}
+
+static void print_short(char *out, size_t room, const char *format, va_list arguments) {
+    char *text = NULL;
+    va_list again;
+    va_copy(again, arguments);
+    int length = vasprintf(&text, format, arguments);
+    if (length < 0)
+        vsnprintf(out, room, format, again); /* out of memory: cut, but said */
+    else
+        shorten(text, (size_t)length, out, room);
+    if (length >= 0) free(text);
+    va_end(again);
+}
+
+void fkv_print_short(char *out, size_t room, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    print_short(out, room, format, arguments);
+    va_end(arguments);
+}
+
+/* Text may quote the message that it replaces: it is formatted aside, then copied. */
+static int fail(struct fkv_error *err, bool of_option, const char *format, va_list arguments) {
+    char text[sizeof err->message];
+    if (!err) return FKV_FAILED;
+    print_short(text, sizeof text, format, arguments);
+    strcpy(err->message, text);
+    err->of_option = of_option;
+    return FKV_FAILED;
 }
 
 int fkv_fail(struct fkv_error *err, const char *format, ...) {
-    char text[sizeof err->message];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    fail(err, false, format, arguments);
     va_end(arguments);
-    set_message(err, text);
     return FKV_FAILED;
 }
 
 int fkv_fail_option(struct fkv_error *err, const char *format, ...) {
-    char text[sizeof err->message];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    fail(err, true, format, arguments);
     va_end(arguments);
-    set_message(err, text);
-    if (err) err->of_option = true;
     return FKV_FAILED;
 }
 
@@ -40,7 +83,7 @@ int fkv_fail_errno(struct fkv_error *err, const char *format, ...) {
     char text[sizeof err->message];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    print_short(text, sizeof text, format, arguments);
     va_end(arguments);
     return fkv_fail(err, "%s: %s", text, strerror(reason));
 }
@@ -49,7 +92,7 @@ int fkv_error_prefix(struct fkv_error *err, const char *format, ...) {
     char text[sizeof err->message];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    print_short(text, sizeof text, format, arguments);
     va_end(arguments);
     if (!err) return FKV_FAILED;
     bool of_option = err->of_option;

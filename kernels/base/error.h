@@ -5,6 +5,7 @@
 #define FKV_BASE_ERROR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum { FKV_OK = 0, FKV_FAILED = -1 };
 
@@ -16,7 +17,7 @@ struct fkv_error {
 /* Exit statuses of every tool. */
 enum { FKV_EXIT_DONE = 0, FKV_EXIT_FAILED = 1, FKV_EXIT_USAGE = 2 };
 
-/* Writes the message (truncated to fit) and returns FKV_FAILED, so that `return fkv_fail(err, ...)` reads well. `err` may be NULL. */
+/* Writes the message (as fkv_print_short does) and returns FKV_FAILED, so that `return fkv_fail(err, ...)` reads well. `err` may be NULL. */
 int fkv_fail(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* As fkv_fail, where the value of an option is refused, however late that is noticed. */
@@ -30,5 +31,9 @@ int fkv_fail_errno(struct fkv_error *err, const char *format, ...) __attribute__
 
 /* Puts "context: " before a message that is already there; returns FKV_FAILED. */
 int fkv_error_prefix(struct fkv_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* printf into out [room], room above 64. A text that is too long loses its middle, which " ... " stands for, and no
+ * character of UTF-8 in part: the ends name the file and say what is wrong with it. For people, never to open a file by. */
+void fkv_print_short(char *out, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

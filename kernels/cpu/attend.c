@@ -217,11 +217,14 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
                           .out = fkv_cpu_floats(out),
                           .rotation = fkv_cpu_rotation(b, shape)};
 #pragma omp parallel num_threads(fkv_cpu_threads(b, work_of(&a, items, count)))
-    for (int32_t n = 0; n < count; n++) {
-        int32_t units = (items[n].rows + unit_rows(items[n].heads) - 1) / unit_rows(items[n].heads);
-        /* Later rows of a causal block see more: a dynamic schedule evens that out. */
+    {
+        fkv_cpu_products_alone();
+        for (int32_t n = 0; n < count; n++) {
+            int32_t units = (items[n].rows + unit_rows(items[n].heads) - 1) / unit_rows(items[n].heads);
+            /* Later rows of a causal block see more: a dynamic schedule evens that out. */
 #pragma omp for schedule(dynamic) nowait
-        for (int32_t i = 0; i < units; i++) attend_unit(&a, take_unit(&a, &items[n], i));
+            for (int32_t i = 0; i < units; i++) attend_unit(&a, take_unit(&a, &items[n], i));
+        }
     }
     return FKV_OK;
 }

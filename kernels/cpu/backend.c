@@ -1,8 +1,9 @@
 /* The CPU backend's table and its scratch (its buffers are host_buffer.h's).
  *
  * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it);
- * an operation that is asked for more rows than were reserved refuses. Threads: `threads` OpenMP threads per region,
- * and results do not depend on which thread did what. */
+ * an operation that is asked for more rows than were reserved refuses. Threads: every region names its own number, at
+ * most `threads`, and OpenMP's number for the process is left alone: backends of other numbers and the caller's own
+ * loops stand beside this one. Results do not depend on which thread did what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,8 +21,6 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     if (!b) return fkv_fail(err, "out of memory");
     b->threads = options->threads ? options->threads : omp_get_max_threads();
     b->simd = fkv_simd_choose();
-    /* For the whole process: OpenBLAS (one thread inside our regions, OpenMP's number outside) and every other loop obey --threads too. */
-    omp_set_num_threads(b->threads);
     *out = b;
     return FKV_OK;
 }
@@ -42,7 +41,8 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
     (void)err;
     *out = (struct fkv_device_info){.memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
                                     .memory_free = fkv_host_memory_available(),
-                                    .space = FKV_HOST};
+                                    .space = FKV_HOST,
+                                    .threads = b->threads};
     snprintf(out->name, sizeof out->name, "CPU, %d threads, %s", b->threads, b->simd->name);
     return FKV_OK;
 }

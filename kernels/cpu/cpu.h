@@ -47,6 +47,10 @@ struct fkv_backend {
  * times more. */
 static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) { return work < 1 << 19 ? 1 : b->threads; }
 
+/* For regions with products: OpenBLAS works on the calling thread inside a region of several, and in a region of one it
+ * takes as many threads as OpenMP would give the caller. The number belongs to the task: it ends with the region. */
+static inline void fkv_cpu_products_alone(void) { omp_set_num_threads(1); }
+
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
 static inline float *fkv_cpu_work(const struct fkv_backend *b) {
     return b->work + (size_t)omp_get_thread_num() * b->work_each;

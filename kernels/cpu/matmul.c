@@ -6,8 +6,7 @@
  * memory once.
  *
  * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS'
- * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone (OpenBLAS does so inside
- * a parallel region). float32 weights on a 4-byte boundary need no panel.
+ * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone. float32 weights on a 4-byte boundary need no panel.
  *
  * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096,
  * GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own choice, Cooperlake) bf16 16 rows 86/25, 64
@@ -104,18 +103,22 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
         begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
         work += (int64_t)rows * products[i].w->rows * products[i].w->cols;
     }
-#pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, work))
-    for (int32_t unit = 0; unit < begin[count]; unit++) {
-        int i = 0;
-        while (unit >= begin[i + 1]) i++;
-        const struct fkv_cpu_product *p = &products[i];
-        int32_t first = (unit - begin[i]) * height, n = p->w->rows - first < height ? p->w->rows - first : height;
+#pragma omp parallel num_threads(fkv_cpu_threads(b, work))
+    {
+        fkv_cpu_products_alone();
+#pragma omp for schedule(dynamic)
+        for (int32_t unit = 0; unit < begin[count]; unit++) {
+            int i = 0;
+            while (unit >= begin[i + 1]) i++;
+            const struct fkv_cpu_product *p = &products[i];
+            int32_t first = (unit - begin[i]) * height, n = p->w->rows - first < height ? p->w->rows - first : height;
 #ifndef FKV_PLAIN
-        if (height == PANEL)
-            multiply_panel(p, first, n, in, rows, fkv_cpu_work(b));
-        else
+            if (height == PANEL)
+                multiply_panel(p, first, n, in, rows, fkv_cpu_work(b));
+            else
 #endif
-            multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_work(b));
-        if (p->bias && p->bias->data) add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
+                multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_work(b));
+            if (p->bias && p->bias->data) add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
+        }
     }
 }

@@ -50,7 +50,7 @@ static void reference_close(struct fkv_backend *b) {
 
 static int reference_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
     (void)b, (void)err;
-    *out = (struct fkv_device_info){.space = FKV_HOST, .memory_free = fkv_host_memory_available()};
+    *out = (struct fkv_device_info){.space = FKV_HOST, .threads = 1, .memory_free = fkv_host_memory_available()};
     out->memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     snprintf(out->name, sizeof out->name, "reference (double precision)");
     return FKV_OK;

@@ -418,6 +418,53 @@ def full_disk(tools, work, model, text):
         run(['umount', disk])
 
 
+def nested(base, length):
+    """A folder under `base` whose path has `length` bytes."""
+    while len(base) < length:
+        left = length - len(base)
+        step = 200 if left > 300 else left // 2 if left > 200 else left  # no "/" alone
+        base += '/' + 'd' * (step - 1)
+        os.makedirs(base, exist_ok=True)
+    return base
+
+
+def long_paths(tools, work, model, text):
+    """Paths as long as the system takes are opened as they are; longer ones are refused and nothing is written under a cut name."""
+    replay, analyze = tools / 'freqkv-replay', tools / 'freqkv-analyze'
+    engine = ['--model', model, '--text', text, '--quiet']
+    ppl = [replay, 'ppl', *engine, '--tokens', '200', '--policy', 'freqkv', '--window', '64']
+    probe = [replay, 'probe', *engine, '--freqkv', '0.5', '--prefix', '100', '--score', '20']
+
+    def writes(name, command, *paths):
+        expect(name, command, status=0)
+        expect(f'{name}: leaves its files', ['ls', *paths], status=0)
+
+    for length in 600, 3960:
+        folder, length = nested(os.path.join(work, str(length)), length), f'{length} bytes: '
+        with open(folder + '/gamma.json', 'w') as f:
+            json.dump({'gamma': 0.5}, f)
+        writes(length + 'ratios', ppl + ['--gamma', f'@{folder}/gamma.json', '--out', folder + '/table.h5'], folder + '/table.h5')
+        writes(length + 'sweep', ppl + ['--sweep', 'gamma=0.25:0.75:0.25', '--out', folder + '/sweep'], folder + '/sweep/gamma_0.75.h5')
+        writes(length + 'probe', probe + ['--out', folder + '/probe.h5'], folder + '/probe.h5')
+        writes(length + 'capture', [tools / 'freqkv-capture', *engine, '--out', folder + '/capture'], folder + '/capture/documents/000000.h5')
+        writes(length + 'spectrum', [analyze, 'spectrum', folder + '/capture', '--out', folder + '/out', '--length', '100', '--quiet'],
+               folder + '/out/results.h5', folder + '/out/sources.csv')
+        writes(length + 'impulse', [analyze, 'impulse', '--window', '64', '--out', folder + '/impulse', '--quiet'], folder + '/impulse/impulse.csv')
+        writes(length + 'plot', [analyze, 'plot', folder + '/table.h5', folder + '/probe.h5', '--out', folder + '/figures', '--quiet'],
+               folder + '/figures/table_rounds.svg', folder + '/figures/probe_sources.csv')
+        with h5py.File(folder + '/table.h5') as f:
+            expect(length + 'the run says its whole command', ['test', folder + '/table.h5', '=', f.attrs['command'].split()[-1]], status=0)
+        expect(length + 'a message keeps file and reason', ppl + ['--gamma', f'@{folder}/none.json'], '/none.json: cannot open: No such file')
+    folder = nested(os.path.join(work, 'deep'), 4080)
+    before = sorted(os.listdir(folder))
+    for name, command in [('sweep', ppl + ['--sweep', 'gamma=0.25:0.75:0.25', '--out', folder]), ('run', ppl + ['--gamma', '0.5', '--out', folder + '/a_run_too_long.h5']),
+                          ('probe', probe + ['--out', folder + '/probe_a.h5']), ('capture', [tools / 'freqkv-capture', *engine, '--out', folder + '/capture']),
+                          ('impulse', [analyze, 'impulse', '--window', '64', '--out', folder])]:
+        expect('4080 bytes: ' + name, command, 'too long')
+        checked = sorted(os.listdir(folder))
+        expect('4080 bytes: ' + name + ' leaves nothing', ['test', str(before), '=', str(checked)], status=0)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--bin', default='build/bin')
@@ -430,6 +477,7 @@ def main():
         texts(tools, work, model)
         settings(tools, work, model, text)
         probes(tools, work, model, text)
+        long_paths(tools, work, model, text)
         captures(tools, work, model, text)
         links(tools, work, model, text)
         continuations(tools, work, model, text)

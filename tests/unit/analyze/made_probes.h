@@ -53,7 +53,7 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
     snprintf(p.states, sizeof p.states, "key,value");
     snprintf(p.backend, sizeof p.backend, "cpu");
     snprintf(p.cache_dtype, sizeof p.cache_dtype, "f32");
-    snprintf(p.command, sizeof p.command, "made");
+    p.command = strdup("made");
     made_hash(p.model_sha256, (char)('1' + m->model));
     snprintf(label, sizeof label, "filter %g:%g, %s", m->low, m->high,
              m->states == 1   ? "key"

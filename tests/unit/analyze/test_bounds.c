@@ -1,6 +1,8 @@
 /* Other bases beside the DCT: where theory says which is best, and against the eigenvectors of the whole matrix. */
 #include "analyze/bounds.h"
 
+#include <omp.h>
+
 #include "analyze/error.h"
 #include "analyze/matrix.h"
 #include "tests/unit/analyze/made_captures.h"
@@ -160,6 +162,32 @@ static void folding_changes_nothing(void **state) {
     }
 }
 
+/* To the last bit, odd and even n, more threads than segments and fewer. */
+static void bounds_do_not_depend_on_the_number_of_threads(void **state) {
+    (void)state;
+    enum { GAMMAS = 5 };
+    const double gamma[GAMMAS] = {0.1, 0.3, 0.5, 0.7, 0.9};
+    const int callers = omp_get_max_threads();
+    struct fkv_error_curves expected, found;
+    int n = test_between(50, 90);
+    struct made m = one_head(3, test_between(3 * n, 40 * n), test_between(2, 16));
+    for (int r = 0; r < 3; r++)
+        for (int c = 0; c < m.head_dim; c++)
+            for (int t = 0; t < m.tokens[r]; t++)
+                series[r][c][t] = (t ? 0.7 * series[r][c][t - 1] : 0) + test_normal() + c;
+    for (int threads = 1; threads <= 4; threads++) {
+        omp_set_num_threads(threads);
+        if (threads > 1) test_remove_folder(path);
+        measure(&m, n, gamma, GAMMAS, threads == 1 ? &expected : &found);
+        if (threads == 1) continue;
+        assert_memory_equal(found.klt_error, expected.klt_error, GAMMAS * sizeof(double));
+        assert_memory_equal(found.svd_error, expected.svd_error, GAMMAS * sizeof(double));
+        fkv_error_curves_free(&found);
+    }
+    fkv_error_curves_free(&expected);
+    omp_set_num_threads(callers);
+}
+
 static void one_segment_has_nothing_to_be_fitted_to(void **state) {
     (void)state;
     struct fkv_error err;
@@ -182,6 +210,7 @@ int main(void) {
         TEST(an_autoregressive_process_needs_no_better_basis_than_the_dct),
         TEST(a_state_of_rank_one_belongs_to_the_svd),
         TEST(folding_changes_nothing),
+        TEST(bounds_do_not_depend_on_the_number_of_threads),
         TEST(one_segment_has_nothing_to_be_fitted_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

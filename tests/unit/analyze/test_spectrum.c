@@ -1,4 +1,6 @@
 /* From captures to spectra: known signals, weights, the null, the floor, user's files, refusals. */
+#include <omp.h>
+
 #include "analyze/spectrum.h"
 #include "capture/store/h5.h"
 #include "tests/unit/analyze/made_captures.h"
@@ -336,6 +338,27 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of one thread are open and after. */
+static void workers_leave_the_callers_threads_alone(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_workers workers;
+    const int callers = omp_get_max_threads();
+    for (int threads = 0; threads <= 3; threads++) {
+        int team = 0;
+        omp_set_num_threads(3);
+        assert_ok(fkv_workers_open(&workers, "cpu", 0, threads, NULL, &err), err);
+        assert_int_equal(workers.count, threads ? threads : 3);
+#pragma omp parallel
+#pragma omp single
+        team = omp_get_num_threads();
+        assert_int_equal(team, 3);
+        fkv_workers_close(&workers);
+        assert_int_equal(omp_get_max_threads(), 3);
+    }
+    omp_set_num_threads(callers);
+}
+
 int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
@@ -349,6 +372,7 @@ int main(void) {
         TEST(a_minimal_file_with_one_state_is_measured),
         TEST(too_short_recordings_nan_and_empty_folders_are_refused),
         TEST(the_null_does_not_depend_on_the_order_of_recordings),
+        TEST(workers_leave_the_callers_threads_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

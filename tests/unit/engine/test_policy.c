@@ -1,4 +1,6 @@
 /* Working out a policy's options: every refusal by name, and what tables turn into. */
+#include <sys/stat.h>
+
 #include "tests/unit/support.h"
 
 #include "engine/policy.h"
@@ -34,6 +36,37 @@ static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
     assert_int_equal(fkv_retained_slots(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
     assert_int_equal(fkv_retained_slots(0.1, 4092), 409);
     assert_int_equal(fkv_retained_slots(0.999, 100), 99);
+}
+
+/* As deep as the system takes: 4095 bytes. */
+static void a_table_is_read_from_a_path_of_any_length(void **state) {
+    (void)state;
+    const int lengths[] = {500, 511, 512, 700, 4000, 4095};
+    char base[256], text[4200];
+    test_make_folder(base);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        struct fkv_ratios ratios;
+        size_t wanted = (size_t)lengths[i] - strlen("/gamma.json"), used = (size_t)sprintf(text, "@%s", base) - 1;
+        while (used < wanted) {
+            size_t left = wanted - used, step = left > 300 ? 200 : left > 200 ? left / 2 : left; /* no "/" alone */
+            text[1 + used] = '/';
+            memset(text + 2 + used, 'd', step - 1);
+            text[1 + (used += step)] = 0;
+            mkdir(text + 1, 0777);
+        }
+        strcat(text, "/gamma.json");
+        assert_int_equal(strlen(text + 1), lengths[i]);
+        FILE *f = fopen(text + 1, "w");
+        assert_non_null(f);
+        fputs("{\"gamma\": [[0.5, 0.25, 0.5], [0.5, 0.5, 0.5]]}", f);
+        fclose(f);
+        assert_ok(fkv_ratios_read(text, 2, 3, &ratios, &err), err);
+        assert_close(ratios.gamma[1], 0.25, 0, 0);
+        assert_string_equal(ratios.where, text + 1);
+        fkv_ratios_free(&ratios);
+        assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err), err, "gamma.json: gamma[0]: expected 4 KV heads");
+    }
+    test_remove_folder(base);
 }
 
 static void bad_options_are_refused_by_name(void **state) {
@@ -177,6 +210,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
         cmocka_unit_test(retained_slots_are_floored_with_a_hair_of_tolerance),
+        cmocka_unit_test(a_table_is_read_from_a_path_of_any_length),
         cmocka_unit_test(bad_options_are_refused_by_name),
         cmocka_unit_test(every_policy_refuses_options_it_does_not_take),
         cmocka_unit_test(options_of_one_name_are_of_one_kind),

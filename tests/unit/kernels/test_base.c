@@ -3,6 +3,7 @@
 
 #include "kernels/base/hash.h"
 #include "kernels/base/host.h"
+#include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 #include "tests/unit/support.h"
 
@@ -23,6 +24,48 @@ static void messages_are_built_from_the_inside_out(void **state) {
     fkv_fail(&err, "%s", text);
     fkv_error_prefix(&err, "%s", text);
     assert_int_equal(strlen(err.message), sizeof err.message - 1);
+}
+
+/* A path as deep as the system takes, of characters of one to four bytes, cut anywhere. */
+static void a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters(void **state) {
+    (void)state;
+    static const char *const characters[] = {"a", "\u00e9", "\u4e16", "\U0001d11e"};
+    for (int round = 0; round < 200; round++) {
+        struct fkv_error err;
+        char path[FKV_PATH] = "/the/begin";
+        size_t used = strlen(path), most = (size_t)test_between(1100, FKV_PATH - 20);
+        while (used < most) used += (size_t)sprintf(path + used, "%s", characters[test_between(0, 3)]);
+        strcpy(path + used, "/gamma.json");
+        errno = EACCES;
+        if (round % 2)
+            fkv_fail(&err, "%s: field \"gamma\": expected a table, found nothing", path);
+        else
+            fkv_fail_errno(&err, "%s: cannot open", path);
+        assert_true(strlen(err.message) < sizeof err.message && strlen(err.message) > sizeof err.message - 10);
+        assert_true(!strncmp(err.message, "/the/begin", 10));
+        assert_non_null(strstr(err.message, " ... "));
+        assert_non_null(strstr(err.message, round % 2 ? "/gamma.json: field \"gamma\": expected a table, found nothing"
+                                                      : "/gamma.json: cannot open: Permission denied"));
+        for (const unsigned char *c = (const unsigned char *)err.message; *c;) {
+            int bytes = *c < 0x80 ? 1 : *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : *c >= 0xc0 ? 2 : 0;
+            if (!bytes) fail_msg("half a character in \"%s\"", err.message);
+            for (int i = 1; i < bytes; i++)
+                if ((c[i] & 0xc0) != 0x80) fail_msg("half a character in \"%s\"", err.message);
+            c += bytes;
+        }
+    }
+}
+
+static void a_path_that_does_not_fit_is_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    char folder[FKV_PATH], path[FKV_PATH];
+    memset(folder, 'a', sizeof folder);
+    folder[FKV_PATH - 1 - 5] = 0;
+    assert_ok(fkv_path_print(path, &err, "%s/1234", folder), err);
+    assert_int_equal(strlen(path), FKV_PATH - 1);
+    assert_refused(fkv_path_print(path, &err, "%s/12345", folder), err, "at most 4095 bytes, found 4096");
+    assert_int_equal(fkv_path_print(path, NULL, "%s/12345", folder), FKV_FAILED);
 }
 
 static void sha256_gives_the_published_digests(void **state) {
@@ -166,6 +209,8 @@ int main(void) {
     test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_built_from_the_inside_out),
+        cmocka_unit_test(a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters),
+        cmocka_unit_test(a_path_that_does_not_fit_is_refused),
         cmocka_unit_test(sha256_gives_the_published_digests),
         cmocka_unit_test(files_hash_as_their_contents_one_after_the_other),
         cmocka_unit_test(bytes_read_well),

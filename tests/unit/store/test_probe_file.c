@@ -12,12 +12,22 @@ static void fill_floats(float *x, size_t count) {
     for (size_t i = 0; i < count; i++) x[i] = test_between(0, 9) ? (float)test_normal() : NAN;
 }
 
+/* As long as a shell takes it: hundreds of files, or one. */
+static char *random_command(void) {
+    size_t bytes = (size_t)(test_between(0, 1) ? test_between(20, 5000) : test_between(5000, 200000));
+    char *command = malloc(bytes + 1);
+    assert_non_null(command);
+    for (size_t i = 0; i < bytes; i++) command[i] = (char)test_between(' ', '~');
+    command[bytes] = 0;
+    return command;
+}
+
 static struct fkv_probe random_probe(int64_t windows) {
     struct fkv_probe p = {.model_name = "a model",
                           .states = "key,value",
                           .backend = "cpu",
                           .cache_dtype = "bf16",
-                          .command = "freqkv-replay probe",
+                          .command = random_command(),
                           .model_sha256 = "0123",
                           .layers = test_between(1, 40),
                           .kv_heads = test_between(1, 8),

@@ -1,0 +1,149 @@
+/* Threads belong to the CPU backend that was opened with them: not to the process, and not to OpenBLAS.
+ *
+ * OpenMP keeps the threads that it has made, so the tasks of this process say how many were ever wanted at once. Tests
+ * therefore stand in the order of the threads they may make. */
+#include <dirent.h>
+#include <omp.h>
+
+#include "kernels/kernels.h"
+#include "tests/unit/support.h"
+
+enum {
+    CALLERS = 4, /* more than that, and LLVM's libomp loses memory on a machine of two cores */
+    ROWS = 300,
+    WIDE = 512
+};
+
+static const struct fkv_backend_ops *ops;
+static struct fkv_error err;
+
+static struct fkv_backend *open_with(int threads) {
+    struct fkv_backend *b;
+    struct fkv_device_info info;
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = threads}, &b, &err), err);
+    assert_ok(ops->info(b, &info, &err), err);
+    assert_int_equal(info.threads, threads ? threads : omp_get_max_threads());
+    return b;
+}
+
+static int tasks(void) {
+    int count = 0;
+    DIR *folder = opendir("/proc/self/task");
+    assert_non_null(folder);
+    for (const struct dirent *e = readdir(folder); e; e = readdir(folder)) count += e->d_name[0] != '.';
+    closedir(folder);
+    return count;
+}
+
+static int team(void) {
+    int size = 0;
+#pragma omp parallel
+#pragma omp single
+    size = omp_get_num_threads();
+    return size;
+}
+
+/* Rows through a float32 weight: panels and sgemm. x [ROWS, WIDE] -> out [ROWS, WIDE] */
+static void multiply(struct fkv_backend *b, float *weight, const float *x, float *out) {
+    const struct fkv_limits limits = {.rows = ROWS,
+                                      .dim = WIDE,
+                                      .hidden = WIDE,
+                                      .vocab = 1,
+                                      .slots = 1,
+                                      .items = 1,
+                                      .attention = {.dim = WIDE, .heads = 1, .kv_heads = 1, .head_dim = 16}};
+    struct fkv_weight w = {.dtype = FKV_F32, .rows = WIDE, .cols = WIDE};
+    struct fkv_buffer *in, *sum;
+    size_t bytes = sizeof(float) * ROWS * WIDE;
+    assert_ok(ops->reserve(b, &limits, &err), err);
+    assert_ok(ops->buffer_adopt(b, weight, sizeof(float) * WIDE * WIDE, &w.data, &err), err);
+    assert_ok(ops->buffer_create(b, bytes, &in, &err), err);
+    assert_ok(ops->buffer_create(b, bytes, &sum, &err), err);
+    assert_ok(ops->write(b, in, 0, x, bytes, &err), err);
+    memset(out, 0, bytes);
+    assert_ok(ops->write(b, sum, 0, out, bytes, &err), err);
+    assert_ok(ops->project_residual(b, &w, in, ROWS, sum, &err), err);
+    assert_ok(ops->read(b, sum, 0, out, bytes, &err), err);
+    ops->buffer_release(b, w.data), ops->buffer_release(b, in), ops->buffer_release(b, sum);
+}
+
+static void a_backend_of_one_thread_stays_on_it(void **state) {
+    float *weight = state[0], *x = weight + WIDE * WIDE, *out = x + ROWS * WIDE;
+    omp_set_num_threads(CALLERS);
+    struct fkv_backend *one = open_with(1);
+    multiply(one, weight, x, out);
+    assert_int_equal(tasks(), 1);
+    ops->close(one);
+}
+
+static void two_backends_keep_their_own_threads(void **state) {
+    float *weight = state[0], *x = weight + WIDE * WIDE, *of_three = x + ROWS * WIDE, *of_one = of_three + ROWS * WIDE;
+    struct fkv_backend *three = open_with(3), *one = open_with(1);
+    struct fkv_device_info info;
+    int before = tasks();
+    multiply(one, weight, x, of_one);
+    assert_int_equal(tasks(), before);
+    multiply(three, weight, x, of_three); /* although it was opened first */
+    assert_int_equal(tasks(), 3);
+    assert_ok(ops->info(three, &info, &err), err);
+    assert_int_equal(info.threads, 3);
+    ops->close(three);
+    multiply(one, weight, x, of_three);
+    assert_memory_equal(of_three, of_one, sizeof(float) * ROWS * WIDE);
+    ops->close(one);
+}
+
+static void results_do_not_depend_on_the_number_of_threads(void **state) {
+    float *weight = state[0], *x = weight + WIDE * WIDE, *expected = x + ROWS * WIDE, *out = expected + ROWS * WIDE;
+    for (int threads = 1; threads <= 4; threads++) {
+        struct fkv_backend *b = open_with(threads);
+        multiply(b, weight, x, threads == 1 ? expected : out);
+        if (threads > 1) assert_memory_equal(out, expected, sizeof(float) * ROWS * WIDE);
+        ops->close(b);
+    }
+}
+
+static void opening_a_backend_leaves_the_callers_threads_alone(void **state) {
+    (void)state;
+    for (int threads = 0; threads <= CALLERS; threads++) {
+        omp_set_num_threads(CALLERS);
+        struct fkv_backend *b = open_with(threads);
+        assert_int_equal(omp_get_max_threads(), CALLERS);
+        assert_int_equal(team(), CALLERS);
+        ops->close(b);
+        assert_int_equal(omp_get_max_threads(), CALLERS);
+        omp_set_num_threads(2); /* what the caller chooses while a backend is open stays too */
+        b = open_with(3);
+        multiply(b, state[0], (float *)state[0] + WIDE * WIDE, (float *)state[0] + WIDE * WIDE + ROWS * WIDE);
+        assert_int_equal(omp_get_max_threads(), 2);
+        assert_int_equal(team(), 2);
+        ops->close(b);
+    }
+}
+
+static int setup(void **state) {
+    size_t count = WIDE * WIDE + 3 * ROWS * WIDE;
+    float *numbers = malloc(sizeof *numbers * count);
+    assert_non_null(numbers);
+    test_fill(numbers, count, 0, 1);
+    omp_set_dynamic(0);
+    state[0] = numbers;
+    return 0;
+}
+
+static int teardown(void **state) {
+    free(state[0]);
+    return 0;
+}
+
+int main(void) {
+    test_seed();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_backend_of_one_thread_stays_on_it),
+        cmocka_unit_test(two_backends_keep_their_own_threads),
+        cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
+        cmocka_unit_test(opening_a_backend_leaves_the_callers_threads_alone),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
