@@ -235,9 +235,8 @@ static void what_is_missing_is_named(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),
                                        TEST(the_projected_error_is_of_what_the_projection_reads),
                                        TEST(what_is_missing_is_named)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

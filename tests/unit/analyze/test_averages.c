@@ -188,7 +188,6 @@ static void bands_cover_every_coefficient_but_dc_once(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_weigh_equally_whatever_their_length),
         cmocka_unit_test(from_twenty_documents_on_the_error_is_over_document_means),
@@ -200,5 +199,5 @@ int main(void) {
         cmocka_unit_test(permutations_are_uniform),
         cmocka_unit_test(bands_cover_every_coefficient_but_dc_once),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -177,12 +177,11 @@ static void one_segment_has_nothing_to_be_fitted_to(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(an_autoregressive_process_needs_no_better_basis_than_the_dct),
         TEST(a_state_of_rank_one_belongs_to_the_svd),
         TEST(folding_changes_nothing),
         TEST(one_segment_has_nothing_to_be_fitted_to),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -159,7 +159,6 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_share_ties_and_give_the_definition_of_spearman),
         cmocka_unit_test(what_does_not_vary_has_no_correlation),
@@ -169,5 +168,5 @@ int main(void) {
         cmocka_unit_test(intervals_of_independent_and_of_related_numbers_cover_as_stated),
         cmocka_unit_test(intervals_of_ratios_cover_as_stated),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

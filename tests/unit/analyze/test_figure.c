@@ -427,7 +427,6 @@ static void an_axis_of_whole_numbers_has_no_others(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_text_stays_on_the_canvas_and_off_the_others),
         cmocka_unit_test(the_same_figure_has_the_same_bytes),
@@ -444,5 +443,5 @@ int main(void) {
         cmocka_unit_test(the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends),
         cmocka_unit_test(an_axis_of_whole_numbers_has_no_others),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

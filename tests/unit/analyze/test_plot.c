@@ -228,7 +228,6 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(every_file_gets_its_figures),
         TEST(a_run_stands_at_the_ratio_that_was_asked_for),
@@ -237,5 +236,5 @@ int main(void) {
         TEST(what_cannot_be_drawn_is_refused),
         TEST(damage_is_the_mean_difference_and_its_units_are_blocks),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -336,7 +336,6 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(power_is_that_of_the_plain_sum_in_double),
         TEST(a_cosine_at_a_dct_frequency_puts_its_energy_there),
@@ -349,5 +348,5 @@ int main(void) {
         TEST(too_short_recordings_nan_and_empty_folders_are_refused),
         TEST(the_null_does_not_depend_on_the_order_of_recordings),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

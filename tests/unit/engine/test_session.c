@@ -23,7 +23,6 @@ static int set_up(void **state) {
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
-    test_seed();
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;
@@ -371,5 +370,5 @@ int main(void) {
         cmocka_unit_test(row_state_tells_slots_rounds_and_age),
         cmocka_unit_test(misuse_is_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

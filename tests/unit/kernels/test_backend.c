@@ -252,7 +252,6 @@ static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state)
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_cannot_be_met_are_refused),
         cmocka_unit_test(memory_keeps_what_was_written),
@@ -262,5 +261,5 @@ int main(void) {
         cmocka_unit_test(a_second_thread_waits_while_the_first_goes_on),
         cmocka_unit_test(the_stopwatch_counts_what_stands_between_begin_and_end),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

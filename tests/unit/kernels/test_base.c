@@ -133,7 +133,6 @@ static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(voi
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_built_from_the_inside_out),
         cmocka_unit_test(sha256_gives_the_published_digests),
@@ -144,5 +143,5 @@ int main(void) {
         cmocka_unit_test(folders_are_made_with_their_parents),
         cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

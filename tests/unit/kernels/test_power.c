@@ -190,7 +190,6 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(power_and_normalised_power_equal_the_reference),
         cmocka_unit_test(a_cosine_puts_its_power_at_its_frequency),
@@ -198,5 +197,5 @@ int main(void) {
         cmocka_unit_test(white_noise_is_flat_and_normalised_power_ignores_scale),
         cmocka_unit_test(sums_of_segments_stay_with_the_backend),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -78,5 +78,5 @@ int main(void) {
         cmocka_unit_test(p_values_are_uniform_where_nothing_is_and_known_where_tables_know),
         cmocka_unit_test(false_discoveries_are_controlled_as_the_paper_computes),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -171,12 +171,11 @@ static void swish_is_z_over_one_plus_exp(void **state) {
 
 int main(void) {
     const struct fkv_simd *sets[3];
-    test_seed();
     for (int i = fkv_simd_available(sets); i-- > 0;) printf("testing %s\n", sets[i]->name);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dots_equal_sums_in_double),       cmocka_unit_test(mixes_equal_sums_in_double),
         cmocka_unit_test(exponentials_are_exact_to_float), cmocka_unit_test(nan_stays_nan),
         cmocka_unit_test(swish_is_z_over_one_plus_exp),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

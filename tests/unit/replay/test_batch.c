@@ -100,14 +100,12 @@ static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpu
 
 static void whole_documents_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("whole", &corpus, 0);
 }
 
 static void windows_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
-    test_seed();
     char protocol[32];
     struct fkv_corpus corpus = uneven_corpus(3, 160);
     int window = (int)(corpus.token_count / test_between(3, 4)); /* at least 15 */
@@ -118,14 +116,12 @@ static void windows_side_by_side_are_what_they_are_alone(void **state) {
 /* Windows that touch and do not overlap have bootstrap blocks that begin in one pass and end in another. */
 static void blocks_of_tokens_do_not_depend_on_the_batch(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(280);
     assert_any_batch_agrees("stride:40", &corpus, 40);
 }
 
 static void chunks_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
-    test_seed();
     char protocol[32];
     struct fkv_corpus corpus = random_corpus(test_between(150, 200));
     snprintf(protocol, sizeof protocol, "chunks:%d", test_between(20, 70));
@@ -134,14 +130,12 @@ static void chunks_side_by_side_are_what_they_are_alone(void **state) {
 
 static void rolling_windows_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("rolling", &corpus, 0);
 }
 
 static void blocks_side_by_side_are_what_they_are_alone(void **state) {
     (void)state;
-    test_seed();
     char protocol[32];
     struct fkv_corpus corpus = uneven_corpus(test_between(2, 5), 80);
     snprintf(protocol, sizeof protocol, "blocks:%d", test_between(1, 60));
@@ -189,7 +183,6 @@ static double logit_gap(const struct fkv_generation *g, int64_t at, struct fkv_p
 
 static void continuations_do_not_depend_on_the_batch(void **state) {
     (void)state;
-    test_seed();
     struct fkv_generation alone[PROMPTS] = {0}, together[PROMPTS] = {0};
     for (int p = 0; p < PROMPTS; p++)
         alone[p] = (struct fkv_generation){.prompt = tokens + p, .prompt_count = test_between(1, 100)};
@@ -234,5 +227,5 @@ int main(void) {
         cmocka_unit_test(blocks_side_by_side_are_what_they_are_alone),
         cmocka_unit_test(continuations_do_not_depend_on_the_batch),
     };
-    return cmocka_run_group_tests(tests, open_engine, close_engine);
+    return test_run(tests, open_engine, close_engine);
 }

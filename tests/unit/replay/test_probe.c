@@ -33,7 +33,6 @@ static int set_up(void **state) {
     assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
-    test_seed();
     for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
     f->corpus = (struct fkv_corpus){f->tokens, WINDOWS * LENGTH, &f->document, 1};
@@ -353,5 +352,5 @@ int main(void) {
         cmocka_unit_test(intervals_cover_the_truth_about_as_often_as_they_say),
         cmocka_unit_test(windows_lie_one_after_the_other_and_short_texts_are_named),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

@@ -15,7 +15,6 @@ static void the_generator_is_splitmix64(void **state) {
 
 static void draws_below_n_are_uniform(void **state) {
     (void)state;
-    test_seed();
     struct fkv_random random = {test_random()};
     int n = test_between(2, 40), draws = 20000 * n, count[40] = {0};
     double sum = 0;
@@ -47,7 +46,6 @@ static void the_standard_error_is_what_plain_python_computes(void **state) {
 
 static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) {
     (void)state;
-    test_seed();
     static struct fkv_sums units[2000];
     double deviation = 1 + 4 * test_uniform();
     for (int i = 0; i < 2000; i++) units[i] = (struct fkv_sums){.count = 1, .nll = 100 + deviation * test_normal()};
@@ -57,7 +55,6 @@ static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) 
 
 static void intervals_cover_the_truth_as_often_as_they_say(void **state) {
     (void)state;
-    test_seed();
     struct fkv_sums units[30];
     int covered = 0, trials = 400;
     for (int t = 0; t < trials; t++) {
@@ -71,7 +68,6 @@ static void intervals_cover_the_truth_as_often_as_they_say(void **state) {
 
 static void a_difference_is_paired(void **state) {
     (void)state;
-    test_seed();
     struct fkv_sums units[40];
     for (int i = 0; i < 40; i++) { /* texts differ wildly, the policy costs each token the same */
         int64_t count = test_between(1, 300);
@@ -100,5 +96,5 @@ int main(void) {
         cmocka_unit_test(a_difference_is_paired),
         cmocka_unit_test(fewer_than_two_units_have_no_error),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }
