@@ -57,6 +57,18 @@ static inline void test_fill(float *x, size_t n, double mean, double deviation) 
     for (size_t i = 0; i < n; i++) x[i] = (float)(mean + deviation * test_normal());
 }
 
+/* Rows of `stride` numbers from index `first` on. Of a few normal numbers of a column some are now and then almost the
+ * same, and a column that is divided by its variance then magnifies what is rounded without bound: up to 16 rows lie on
+ * alternate sides of the mean, at least half a deviation from it. */
+static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t stride, double mean, double deviation) {
+    test_fill(x, first + rows * stride, 0, deviation);
+    for (size_t i = 0; i < first + rows * stride; i++) {
+        double apart = 0.5 * deviation + fabs((double)x[i]);
+        if (rows <= 16 && i >= first) x[i] = (float)((i - first) / stride % 2 ? -apart : apart);
+        x[i] = (float)(x[i] + mean);
+    }
+}
+
 /* The group that runs: setups get their test by way of cmocka's initial state, the only thing that it hands to them. */
 static struct {
     CMFixtureFunction setup, teardown;
@@ -122,6 +134,18 @@ static inline int test_run_named(const char *name, const struct CMUnitTest *test
 static inline void assert_close(double found, double expected, double absolute, double relative) {
     if (!(fabs(found - expected) <= absolute + relative * fabs(expected)))
         fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
+}
+
+/* How far a sum of independent numbers may lie from its mean when each lies within 1 of its own mean and their
+ * variances add up to `variance`: by Bernstein's inequality farther with a probability below 2 exp(-30), 2e-13. A test
+ * that allows as much does not fail by chance. */
+static inline double test_chance(double variance) { return 10 + sqrt(100 + 60 * variance); }
+
+/* How often something of probability p happened in so many independent draws. */
+static inline void assert_frequency(double count, double draws, double p) {
+    double allowed = test_chance(draws * p * (1 - p));
+    if (!(fabs(count - draws * p) <= allowed))
+        fail_msg("%g of %g draws, expected %.6g, give or take %.4g", count, draws, draws * p, allowed);
 }
 
 /* Largest |found - expected| and where; fails beyond absolute + relative * max|expected|. */
