@@ -278,7 +278,11 @@ static void a_legend_covers_no_data(void **state) {
         struct fkv_figure *f = make(3.5, 3, 1, 1, NULL);
         double x[POINTS], y[POINTS];
         assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
-        for (int i = 0; i < POINTS; i++) x[i] = test_uniform(), y[i] = trial % 2 ? x[i] * x[i] : test_uniform();
+        for (int i = 0; i < POINTS; i++) { /* a parabola, or a cloud: a point anywhere in each cell of a grid */
+            int cell = 61 * i % POINTS, columns = 10;
+            x[i] = trial % 2 ? test_uniform() : (cell % columns + test_uniform()) / columns;
+            y[i] = trial % 2 ? x[i] * x[i] : (cell / columns + test_uniform()) * columns / POINTS;
+        }
         struct fkv_line style = {.label = "some data", .color = fkv_color_cycle(0), .width = 1};
         assert_ok(fkv_figure_line(f, 0, &style, POINTS, x, y, &err), err);
         paint(f);
