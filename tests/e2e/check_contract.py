@@ -2,7 +2,7 @@
 """What scripts rely on, tried as somebody would who has read --help and nothing else: exit statuses, one JSON object on stdout, what --dry-run says, lists of
 paths, and captures of one's own in every way that h5py can write them.
 
-    check_contract.py --bin build/bin [--data data]
+    check_contract.py --bin build/bin [--data data] [--seed N]
 """
 import argparse
 import json
@@ -224,9 +224,10 @@ def brain(x):
     return (x.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def own_files(t):
+def own_files(t, seed):
     """Keys and values in one's own file, however it was written: the same energies. (`gamma` draws least and so is the quickest to ask.)"""
-    rng = np.random.default_rng()
+    print('seed', seed)
+    rng = np.random.default_rng(seed)
     layers, heads, tokens, dim = 2, 3, 200, 8
     key, value = rng.standard_normal((2, layers, heads, tokens, dim)).cumsum(axis=-2).astype(np.float32)
     shape, reference = dict(n_layers=layers, n_kv_heads=heads, head_dim=dim), {}
@@ -287,6 +288,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--bin', default='build/bin')
     p.add_argument('--data', default='data')
+    p.add_argument('--seed', type=int, default=int.from_bytes(os.urandom(4), 'little'))
     args = p.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix='fkv-contract-'))
     data = pathlib.Path(os.path.abspath(args.data))
@@ -297,7 +299,7 @@ def main():
         needs(t, work / 'capture of several')
         generation(t)
         provenance(t)
-        own_files(t)
+        own_files(t, args.seed)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(f'contract: {checks - failures} passed, {failures} failed')

@@ -83,10 +83,7 @@ def check_frequencies():
     )
 
 
-def check_writing(work):
-    seed = int.from_bytes(os.urandom(4), 'little')
-    print('seed', seed)
-    random = np.random.default_rng(seed)
+def check_writing(work, random):
     layers, batch, heads, length, head_dim = 3, 2, 2, 40, 16
     key, value = random.standard_normal((2, layers, batch, heads, length, head_dim))
     config = {'rope_theta': 500.0, 'max_position_embeddings': 64}
@@ -137,9 +134,8 @@ class Model:
             yield f'model.layers.{layer}.self_attn.o_proj.weight', w
 
 
-def check_projection(work):
+def check_projection(work, random):
     """What a head's columns of o_proj make of the length of a vector is what /output_gram says."""
-    random = np.random.default_rng()
     layers, kv_heads, heads, length, head_dim, hidden = 2, 2, 6, 30, 4, 11
     pairs = list(random.standard_normal((layers, 2, kv_heads, length, head_dim)))
     weights = list(random.standard_normal((layers, hidden, heads * head_dim)))
@@ -246,12 +242,14 @@ def main():
     p.add_argument('--bin', required=True)
     p.add_argument('--model', default='data/litbank-1m')
     p.add_argument('--text', default='data/the_tide_mill.txt')
+    p.add_argument('--seed', type=int, default=int.from_bytes(os.urandom(4), 'little'))
     args = p.parse_args()
+    print('seed', args.seed)
     os.environ['FREQKV_BIN'] = args.bin
     check_frequencies()
     with tempfile.TemporaryDirectory() as work:
-        check_writing(work)
-        check_projection(work)
+        check_writing(work, np.random.default_rng(args.seed))
+        check_projection(work, np.random.default_rng(args.seed))
         check_tools(work, args)
     sys.exit(failed > 0)
 

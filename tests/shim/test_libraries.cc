@@ -210,11 +210,10 @@ static void transforms_equal_their_sums(void **) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemm_multiplies_column_major_matrices), cmocka_unit_test(gemm_rounds_to_tf32_only_where_asked),
         cmocka_unit_test(gemm_refuses_what_cublas_refuses),      cmocka_unit_test(gemm_takes_arrays_of_pointers),
         cmocka_unit_test(transforms_equal_their_sums),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -444,7 +444,6 @@ static void misaligned_vectors_end_the_program(void **) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collectives_give_what_the_manual_says),
         cmocka_unit_test(a_missing_barrier_gives_wrong_results),
@@ -461,5 +460,5 @@ int main(void) {
         cmocka_unit_test(writes_beyond_memory_are_noticed),
         cmocka_unit_test(misaligned_vectors_end_the_program),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -1,4 +1,8 @@
-/* What unit tests share: fresh random input with a printed seed, comparisons that fail with numbers, a scratch folder. */
+/* What unit tests share: fresh random input with a printed seed, comparisons that fail with numbers, a scratch folder.
+ *
+ *     FKV_TEST_SEED=123 FKV_TEST_ONLY=the_name_of_a_test build/release/tests/test_x
+ *
+ * repeats one test with the numbers that it failed with. Every program runs its tests with test_run. */
 #ifndef FKV_TESTS_SUPPORT_H
 #define FKV_TESTS_SUPPORT_H
 
@@ -17,13 +21,21 @@
 
 #include "kernels/base/error.h"
 
-/* splitmix64; seeded from FKV_TEST_SEED or the clock, and printed, so that a failure can be repeated. */
+/* splitmix64. A program has one seed, FKV_TEST_SEED or the clock's, and prints it; its fixture and each of its tests
+ * start from it, so that a test draws the same numbers whether those before it run or not. */
 static uint64_t test_state;
 
 static inline void test_seed(void) {
+    static uint64_t seed;
+    static int known;
     const char *text = getenv("FKV_TEST_SEED");
-    test_state = text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
-    printf("FKV_TEST_SEED=%llu\n", (unsigned long long)test_state);
+    if (!known) {
+        known = 1;
+        seed = text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
+        printf("FKV_TEST_SEED=%llu\n", (unsigned long long)seed);
+        fflush(stdout); /* a test that is killed leaves it as well */
+    }
+    test_state = seed;
 }
 
 static inline uint64_t test_random(void) {
@@ -45,6 +57,66 @@ static inline void test_fill(float *x, size_t n, double mean, double deviation) 
     for (size_t i = 0; i < n; i++) x[i] = (float)(mean + deviation * test_normal());
 }
 
+/* Rows of `stride` numbers from index `first` on. Of a few normal numbers of a column some are now and then almost the
+ * same, and a column that is divided by its variance then magnifies what is rounded without bound: up to 16 rows lie on
+ * alternate sides of the mean, at least half a deviation from it. */
+static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t stride, double mean, double deviation) {
+    test_fill(x, first + rows * stride, 0, deviation);
+    for (size_t i = 0; i < first + rows * stride; i++) {
+        double apart = 0.5 * deviation + fabs((double)x[i]);
+        if (rows <= 16 && i >= first) x[i] = (float)((i - first) / stride % 2 ? -apart : apart);
+        x[i] = (float)(x[i] + mean);
+    }
+}
+
+/* The group that runs: setups get their test by way of cmocka's initial state, the only thing that it hands to them. */
+static struct {
+    CMFixtureFunction setup, teardown;
+    void *state; /* what the group's setup left */
+} test_group;
+
+static inline int test_group_setup(void **state) {
+    (void)state;
+    test_seed();
+    test_group.state = NULL;
+    return test_group.setup ? test_group.setup(&test_group.state) : 0;
+}
+
+static inline int test_group_teardown(void **state) {
+    (void)state;
+    return test_group.teardown ? test_group.teardown(&test_group.state) : 0;
+}
+
+static inline int test_setup(void **state) {
+    const struct CMUnitTest *test = *(const struct CMUnitTest **)state;
+    *state = test->initial_state ? test->initial_state : test_group.state;
+    test_seed();
+    return test->setup_func ? test->setup_func(state) : 0;
+}
+
+static inline int test_run_named(const char *name, const struct CMUnitTest *tests, size_t count,
+                                 CMFixtureFunction setup, CMFixtureFunction teardown) {
+    struct CMUnitTest seeded[64];
+    const char *only = getenv("FKV_TEST_ONLY");
+    if (count > sizeof seeded / sizeof *seeded) {
+        fprintf(stderr, "%s: %zu tests, more than test_run has places for\n", name, count);
+        return 1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        seeded[i] = tests[i];
+        seeded[i].setup_func = test_setup;
+        seeded[i].initial_state = (void *)&tests[i];
+    }
+    test_group.setup = setup, test_group.teardown = teardown;
+    if (only) cmocka_set_test_filter(only);
+    return _cmocka_run_group_tests(name, seeded, count, test_group_setup, test_group_teardown);
+}
+
+/* Instead of cmocka's own, which seeds nothing. */
+#undef cmocka_run_group_tests
+#undef cmocka_run_group_tests_name
+#define test_run(tests, setup, teardown) test_run_named(#tests, tests, sizeof(tests) / sizeof *(tests), setup, teardown)
+
 /* Asserts that a call returned FKV_OK, and shows its message when not. */
 #define assert_ok(call, err)                                                                                           \
     do {                                                                                                               \
@@ -62,6 +134,18 @@ static inline void test_fill(float *x, size_t n, double mean, double deviation) 
 static inline void assert_close(double found, double expected, double absolute, double relative) {
     if (!(fabs(found - expected) <= absolute + relative * fabs(expected)))
         fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
+}
+
+/* How far a sum of independent numbers may lie from its mean when each lies within 1 of its own mean and their
+ * variances add up to `variance`: by Bernstein's inequality farther with a probability below 2 exp(-30), 2e-13. A test
+ * that allows as much does not fail by chance. */
+static inline double test_chance(double variance) { return 10 + sqrt(100 + 60 * variance); }
+
+/* How often something of probability p happened in so many independent draws. */
+static inline void assert_frequency(double count, double draws, double p) {
+    double allowed = test_chance(draws * p * (1 - p));
+    if (!(fabs(count - draws * p) <= allowed))
+        fail_msg("%g of %g draws, expected %.6g, give or take %.4g", count, draws, draws * p, allowed);
 }
 
 /* Largest |found - expected| and where; fails beyond absolute + relative * max|expected|. */

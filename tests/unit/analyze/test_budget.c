@@ -29,7 +29,6 @@ static double brute_force(const double *loss, int32_t heads, int32_t low, int32_
 
 static void the_share_costs_what_the_best_of_all_combinations_costs(void **state) {
     (void)state;
-    test_seed();
     for (int trial = 0; trial < 200; trial++) {
         double loss[HEADS * (STEPS + 1)];
         int32_t heads = 1 + (int32_t)(test_random() % HEADS), parts[HEADS];
@@ -80,5 +79,5 @@ int main(void) {
         cmocka_unit_test(a_band_that_is_far_up_is_reached_where_greedy_sharing_never_would),
         cmocka_unit_test(a_budget_below_the_floors_is_refused_with_both_numbers),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -180,12 +180,11 @@ static void merged_captures_are_measured_as_one(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(spectrum_and_error_share_a_folder_and_agree),
         TEST(a_dry_run_writes_nothing),
         TEST(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files),
         TEST(merged_captures_are_measured_as_one),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -192,7 +192,6 @@ static void numbers_are_set_as_in_print(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_of_every_size_are_whole),
         cmocka_unit_test(zeros_and_nan_among_the_findings_are_drawn_around),
@@ -200,5 +199,5 @@ int main(void) {
         cmocka_unit_test(an_absent_folder_is_named),
         cmocka_unit_test(numbers_are_set_as_in_print),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -98,7 +98,6 @@ static void log_ticks_are_inside_whatever_the_span(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_ticks_are_round_inside_and_say_their_value),
         cmocka_unit_test(the_third_tick_reads_0_3),
@@ -106,5 +105,5 @@ int main(void) {
         cmocka_unit_test(decades_have_minor_ticks_and_superscripts),
         cmocka_unit_test(log_ticks_are_inside_whatever_the_span),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -200,7 +200,6 @@ static void white_noise_gets_the_share_that_is_asked_for(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_band_limited_head_gets_its_bands_ratio),
         cmocka_unit_test(a_budget_worked_out_by_hand),
@@ -210,5 +209,5 @@ int main(void) {
         cmocka_unit_test(ratios_are_for_the_window_that_was_asked_for),
         cmocka_unit_test(white_noise_gets_the_share_that_is_asked_for),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

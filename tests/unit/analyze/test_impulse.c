@@ -116,12 +116,11 @@ static void what_has_no_schedule_is_refused(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounds_are_products_of_the_operator),
         cmocka_unit_test(the_horizon_is_what_the_schedule_says),
         cmocka_unit_test(a_token_stays_where_the_maps_slots_are),
         cmocka_unit_test(what_has_no_schedule_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -407,7 +407,6 @@ static void link_has_a_group_in_results_that_others_carry_over(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(damage_that_follows_lost_energy_has_rank_correlation_one),
         TEST(damage_that_has_nothing_to_do_with_energy_covers_zero),
@@ -419,5 +418,5 @@ int main(void) {
         TEST(files_that_do_not_belong_together_are_refused_by_name),
         TEST(link_has_a_group_in_results_that_others_carry_over),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -360,7 +360,6 @@ static void a_change_that_is_no_change_has_no_small_p(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(every_file_gets_its_figures),
         TEST(a_run_stands_at_the_ratio_that_was_asked_for),
@@ -374,5 +373,5 @@ int main(void) {
         TEST(a_change_that_is_no_change_has_no_small_p),
         TEST(damage_is_the_mean_difference_and_its_units_are_blocks),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -155,7 +155,6 @@ static void ratios_that_keep_nothing_or_more_than_all_are_refused(void **state) 
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curves_equal_explicit_reconstruction),
         cmocka_unit_test(squared_error_and_retained_energy_sum_to_one),
@@ -163,5 +162,5 @@ int main(void) {
         cmocka_unit_test(a_constant_has_no_error_without_dc),
         cmocka_unit_test(ratios_that_keep_nothing_or_more_than_all_are_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -11,7 +11,6 @@ static const char *model; /* of the next results.h5 */
 
 static int setup(void **state) {
     (void)state;
-    test_seed();
     test_make_folder(folder);
     model = "made";
     return 0;
@@ -485,5 +484,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(names_from_files_never_become_markup, setup, teardown),
         cmocka_unit_test_setup_teardown(folders_that_are_not_ours_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(broken_findings_are_refused_and_the_old_report_stays, setup, teardown)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

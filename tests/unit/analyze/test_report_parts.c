@@ -8,7 +8,6 @@ static const struct fkv_provenance provenance = {"0.0", "abc", "freqkv-analyze s
 
 static int setup(void **state) {
     (void)state;
-    test_seed();
     snprintf(path, sizeof path, "%s/file", test_make_folder(folder));
     return 0;
 }
@@ -224,5 +223,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_damaged_figure_never_becomes_more_than_a_figure, setup, teardown),
         cmocka_unit_test_setup_teardown(a_table_gives_back_what_was_written, setup, teardown),
         cmocka_unit_test_setup_teardown(a_ragged_table_is_refused_by_row, setup, teardown)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

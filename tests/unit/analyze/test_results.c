@@ -284,7 +284,6 @@ static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(ratios_live_beside_the_others),
         TEST(both_commands_live_in_one_file_in_any_order_and_again),
@@ -294,5 +293,5 @@ int main(void) {
         TEST(a_leftover_of_a_killed_run_is_no_obstacle),
         TEST(csv_rows_hold_the_numbers_of_the_bands),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -67,5 +67,5 @@ int main(void) {
         cmocka_unit_test(same_name_with_another_text_and_nameless_recordings_are_documents_of_their_own),
         cmocka_unit_test(no_segment_names_the_longest_recording_and_a_length_that_fits),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -157,12 +157,11 @@ static void only_names_of_sources_are_taken_for_them(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(a_capture_names_each_text_once_in_its_order),
         TEST(runs_and_probes_name_theirs),
         TEST(the_report_says_which_texts_were_used_for_what),
         cmocka_unit_test(only_names_of_sources_are_taken_for_them),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

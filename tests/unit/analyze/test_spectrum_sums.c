@@ -145,10 +145,9 @@ static void the_expected_null_is_the_mean_of_permutation_nulls(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         TEST(sums_give_the_spectrum_of_the_stored_states),
         TEST(the_expected_null_is_the_mean_of_permutation_nulls),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -13,7 +13,6 @@ static struct fkv_capture_writer *writer;
 static int make(void **state) {
     (void)state;
     struct fkv_error err;
-    test_seed();
     test_make_folder(folder);
     assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err), err);
     assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err), err);
@@ -176,5 +175,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_error_of_the_writer_reaches_the_feed, make, clean),
         cmocka_unit_test_setup_teardown(recordings_that_are_not_ended_leave_nothing, make, clean),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

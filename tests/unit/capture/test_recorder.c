@@ -13,7 +13,6 @@ static struct fkv_engine_options engine_options;
 static int make(void **state) {
     (void)state;
     struct fkv_error err;
-    test_seed();
     test_make_folder(base);
     snprintf(model, sizeof model, "%s/model", base);
     write_small_model(model, FKV_F32, 0.5);
@@ -440,5 +439,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused_before_the_run, make, clean),
         cmocka_unit_test_setup_teardown(states_float16_cannot_hold_stop_the_run, make, clean),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

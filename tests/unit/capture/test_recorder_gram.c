@@ -58,7 +58,6 @@ static double element(int layer, int head, int a, int b) {
 
 static void it_is_that_of_the_weights_in_any_dtype(void **state) {
     (void)state;
-    test_seed();
     for (enum fkv_dtype dtype = FKV_F32; dtype <= FKV_BF16; dtype++) {
         struct fkv_error err;
         struct fkv_recorder_needs needs;
@@ -94,7 +93,6 @@ static void it_is_counted_made_once_and_made_again_where_it_is_missing(void **st
     (void)state;
     struct fkv_recorder_needs needs, left;
     char folder[300], path[400], command[1000];
-    test_seed();
     open_model(FKV_F32);
     snprintf(folder, sizeof folder, "%s/c", base);
     snprintf(path, sizeof path, "%s/output_gram.h5", folder);
@@ -125,5 +123,5 @@ int main(void) {
         cmocka_unit_test(it_is_that_of_the_weights_in_any_dtype),
         cmocka_unit_test(it_is_counted_made_once_and_made_again_where_it_is_missing),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -29,7 +29,6 @@ static void open_engine(const char *backend, struct fkv_engine_options *o, struc
 
 static int make(void **state) {
     (void)state;
-    test_seed();
     test_make_folder(base);
     const int counts[TEXTS] = {2 * CONTEXT + 9, 5, CONTEXT - 3}; /* 64 + 64 + 9; 5; 61 */
     for (int i = 0; i < TEXTS; i++) {
@@ -229,5 +228,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(spectra_do_not_depend_on_batch_or_backend, make, clean),
         cmocka_unit_test_setup_teardown(gaps_are_filled_with_another_batch, make, clean),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -22,7 +22,6 @@ static inline int rounds(int many, int few) { return getenv("FKV_TEST_SMALL") ? 
 static inline void open_fixture(struct fixture *f, const struct fkv_backend_ops *ops) {
     assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", ops, f->backend, false, &f->model, &err), err);
-    test_seed();
     for (int i = 0; i < SEQUENCES * TOKENS; i++) f->tokens[i / TOKENS][i % TOKENS] = test_between(0, VOCAB - 1);
 }
 

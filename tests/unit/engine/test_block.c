@@ -172,7 +172,6 @@ static void a_rehearsal_leaves_no_trace(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_takes_little_more_memory_than_was_said),
         cmocka_unit_test(a_host_is_fed_512_rows_and_a_device_4096),
@@ -180,5 +179,5 @@ int main(void) {
         cmocka_unit_test(what_a_policy_stores_does_not_depend_on_the_block),
         cmocka_unit_test(a_rehearsal_leaves_no_trace),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

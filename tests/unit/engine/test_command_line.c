@@ -92,5 +92,5 @@ int main(void) {
         cmocka_unit_test(the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it),
         cmocka_unit_test(the_processor_refuses_to_compute_in_bf16),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

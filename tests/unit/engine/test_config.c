@@ -177,7 +177,6 @@ static void configs_of_published_models_load(void **state) {
 
 static void frequencies_fall_geometrically(void **state) {
     (void)state;
-    test_seed();
     double theta = 1000 * (1 + 1000 * test_uniform());
     char changes[96];
     snprintf(changes, sizeof changes, "{\"rope_theta\": %.17g, \"head_dim\": 64}", theta);
@@ -213,7 +212,6 @@ static void both_spellings_of_the_rotation_agree(void **state) {
 /* Random parameters: short wavelengths as they are, long ones divided, between them in order. */
 static void llama3_scaling_touches_only_long_wavelengths(void **state) {
     (void)state;
-    test_seed();
     for (int round = 0; round < 50; round++) {
         double factor = 1 + 31 * test_uniform(), low = 0.5 + test_uniform(), high = low + 0.1 + 4 * test_uniform();
         int context = test_between(16, 8192);
@@ -428,5 +426,5 @@ int main(void) {
         cmocka_unit_test(text_that_is_no_config_is_refused),
         cmocka_unit_test(a_folder_without_config_is_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -129,5 +129,5 @@ int main(void) {
         MODEL("bf16_checkpoint_equals_transformers_in_float32", "llama-bf16"),
         MODEL("sharded_checkpoint_equals_transformers", "sharded"),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -166,7 +166,6 @@ static void assert_is(const struct fkv_model *m, const struct fkv_weight *w, con
 
 static void every_tensor_lies_where_its_layer_looks(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("qwen2", false, true, NULL);
     struct fkv_model *m = opened();
     const struct fkv_layer_weights *w = &m->layers[1];
@@ -195,7 +194,6 @@ static void every_tensor_lies_where_its_layer_looks(void **state) {
 
 static void query_and_key_norms_are_bound_where_the_family_has_them(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("qwen3", true, false, NULL);
     struct fkv_model *m = opened();
     assert_is(m, &m->layers[0].qkv.q_norm, "model.layers.0.self_attn.q_norm.weight", 1, HEAD_DIM);
@@ -206,7 +204,6 @@ static void query_and_key_norms_are_bound_where_the_family_has_them(void **state
 
 static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false, NULL);
     struct fkv_model *m = opened();
     assert_true(m->config.tied);
@@ -219,7 +216,6 @@ static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
 
 static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, true, NULL);
     struct fkv_model *m = opened();
     assert_false(m->config.tied);
@@ -229,7 +225,6 @@ static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
 
 static void the_name_is_the_last_part_of_the_path(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false, NULL);
     struct fkv_error err;
     struct fkv_model *m;
@@ -257,7 +252,6 @@ static void the_name_is_the_last_part_of_the_path(void **state) {
 
 static void tensors_nobody_asks_for_are_ignored(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("qwen2", true, false, NULL);
     write_config("llama", true, VOCAB); /* llama has no biases, the file has */
     struct fkv_model *m = opened();
@@ -269,7 +263,6 @@ static void tensors_nobody_asks_for_are_ignored(void **state) {
 
 static void a_missing_tensor_is_named(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false, &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
     open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors files, found nothing");
     write_checkpoint("qwen2", true, false, &(struct change){.tensor = "model.layers.0.self_attn.k_proj.bias"});
@@ -278,14 +271,12 @@ static void a_missing_tensor_is_named(void **state) {
 
 static void an_untied_checkpoint_needs_its_head(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", false, false, NULL);
     open_refused(true, "tensor lm_head.weight: expected in the safetensors files");
 }
 
 static void a_wrong_shape_is_refused(void **state) {
     (void)state;
-    test_seed();
     struct change change = {.tensor = "model.layers.0.mlp.down_proj.weight", .shape = "[12,8]"};
     write_checkpoint("llama", true, false, &change);
     open_refused(true, "tensor model.layers.0.mlp.down_proj.weight: shape: expected [8, 12], found [12, 8]");
@@ -302,7 +293,6 @@ static void a_wrong_shape_is_refused(void **state) {
 
 static void a_config_of_another_model_is_refused(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false, NULL);
     write_text(folder, "config.json",
                "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, \"num_hidden_layers\": 2, "
@@ -312,7 +302,6 @@ static void a_config_of_another_model_is_refused(void **state) {
 
 static void a_wrong_dtype_is_refused(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false,
                      &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
     open_refused(true,
@@ -321,7 +310,6 @@ static void a_wrong_dtype_is_refused(void **state) {
 
 static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
     (void)state;
-    test_seed();
     struct change change = {"model.layers.1.self_attn.o_proj.weight", .element = 2 * HEADS * HEAD_DIM + 5,
                             .value = NAN};
     write_checkpoint("llama", true, false, &change);
@@ -338,7 +326,6 @@ static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
 /* A head of many chunks with a few bad values at random places, in every dtype: the first is reported, whichever thread meets it. */
 static void of_several_bad_values_the_first_is_reported(void **state) {
     (void)state;
-    test_seed();
     static const struct {
         const char *format;
         size_t size;
@@ -370,7 +357,6 @@ static void of_several_bad_values_the_first_is_reported(void **state) {
 
 static void a_misaligned_tensor_is_refused(void **state) {
     (void)state;
-    test_seed();
     struct weights_file w = {0};
     weights_add(&w, "odd", "U8", "[3]", NULL, 3);
     weights_add(&w, "model.embed_tokens.weight", "F32", "[10,8]", NULL, 320);
@@ -381,7 +367,6 @@ static void a_misaligned_tensor_is_refused(void **state) {
 
 static void a_backend_without_room_fails_the_load(void **state) {
     (void)state;
-    test_seed();
     write_checkpoint("llama", true, false, NULL);
     adopting_fails = true;
     open_refused(true, "model.safetensors: tensor model.embed_tokens.weight: no room");
@@ -391,7 +376,6 @@ static void a_backend_without_room_fails_the_load(void **state) {
 
 static void a_model_too_large_for_its_device_is_refused_before_anything_is_read(void **state) {
     (void)state;
-    test_seed();
     struct change change = {"model.norm.weight", .element = 0, .value = NAN};
     write_checkpoint("llama", true, false, &change); /* reading the values would find the NaN */
     struct fkv_error err;
@@ -432,5 +416,5 @@ int main(void) {
         WITH_FOLDER(a_backend_without_room_fails_the_load),
         WITH_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_read),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

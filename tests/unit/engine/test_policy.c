@@ -219,5 +219,5 @@ int main(void) {
         cmocka_unit_test(tables_are_honoured_exactly),
         cmocka_unit_test(malformed_tables_are_refused_by_field),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

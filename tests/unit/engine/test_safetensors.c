@@ -37,7 +37,6 @@ static void check_accepted(const char *header, size_t data_bytes) {
 
 static void tensors_are_handed_out_as_they_lie_in_the_file(void **state) {
     (void)state;
-    test_seed();
     static const struct {
         const char *name;
         size_t bytes;
@@ -209,7 +208,6 @@ static void dtypes_nobody_computes_with_are_tolerated(void **state) {
 
 static void a_changed_byte_never_makes_the_check_misbehave(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     size_t total;
     unsigned char *file = weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
@@ -378,5 +376,5 @@ int main(void) {
         WITH_FOLDER(a_folder_without_weights_says_what_lies_there),
         WITH_FOLDER(links_are_followed_and_broken_ones_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -231,5 +231,5 @@ int main(void) {
         cmocka_unit_test(taps_see_each_sequence_at_its_own_tokens),
         cmocka_unit_test(misuse_is_refused_by_sequence_and_token),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

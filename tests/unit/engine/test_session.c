@@ -23,7 +23,6 @@ static int set_up(void **state) {
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
-    test_seed();
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;
@@ -303,10 +302,10 @@ static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
     int32_t top1[128];
     assert_ok(fkv_session_feed(a, f->tokens, 128, &err), err);
     assert_ok(fkv_session_feed(b, f->tokens, 128, &err), err);
-    assert_ok(fkv_session_logits(a, 0, 128, logits, &err), err);
+    assert_ok(fkv_session_logits(a, 3, 100, logits, &err), err); /* the very rows: other products round otherwise */
     assert_ok(fkv_session_score(a, a, 3, 100, f->tokens + 4, nll, top1, kl, &err), err);
     for (int i = 0; i < 100; i++) {
-        const float *row = logits + (size_t)(3 + i) * VOCAB;
+        const float *row = logits + (size_t)i * VOCAB;
         double sum = 0;
         int best = 0;
         for (int v = 0; v < VOCAB; v++) sum += exp(row[v]), best = row[v] > row[best] ? v : best;
@@ -371,5 +370,5 @@ int main(void) {
         cmocka_unit_test(row_state_tells_slots_rounds_and_age),
         cmocka_unit_test(misuse_is_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

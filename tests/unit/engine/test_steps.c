@@ -248,5 +248,5 @@ int main(void) {
         cmocka_unit_test(a_step_that_fails_is_ended_and_made_afresh),
         cmocka_unit_test(a_session_too_large_for_its_device_is_refused_with_what_would_help),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

@@ -21,7 +21,6 @@ static int set_up(void **state) {
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
-    test_seed();
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;
@@ -248,5 +247,5 @@ int main(void) {
         cmocka_unit_test(mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot),
         cmocka_unit_test(what_cannot_be_operated_on_is_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }

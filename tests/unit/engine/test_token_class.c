@@ -45,7 +45,6 @@ static void tokens_are_told_apart_by_their_text(void **state) {
 
 static void context_bits_follow_their_definition(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     const int n = test_between(2, 400), ids = test_between(1, 60);
     int32_t tokens[400];
@@ -91,5 +90,5 @@ int main(void) {
         cmocka_unit_test(context_bits_follow_their_definition),
         cmocka_unit_test(rare_is_a_share_of_the_document),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

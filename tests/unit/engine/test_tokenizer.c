@@ -431,7 +431,6 @@ static void a_missing_file_is_named(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encodes_and_decodes_as_hugging_face_does),
         cmocka_unit_test(encodes_gpt2_as_llama_cpp_does),
@@ -445,5 +444,5 @@ int main(void) {
         cmocka_unit_test(what_it_does_not_understand_is_refused_by_name),
         cmocka_unit_test(a_missing_file_is_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -232,7 +232,6 @@ static void ids_outside_the_vocabulary_are_refused(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streamed_bytes_are_the_whole_text_less_the_prompts),
         cmocka_unit_test(decoders_put_together_by_chance_stream_alike),
@@ -240,5 +239,5 @@ int main(void) {
         cmocka_unit_test(a_stream_keeps_no_more_however_long_the_text),
         cmocka_unit_test(ids_outside_the_vocabulary_are_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

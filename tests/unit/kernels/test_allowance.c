@@ -299,7 +299,6 @@ static void limits_of_address_space_count_and_leave_out_what_is_mapped(void **st
 #define WITH_TREE(test) cmocka_unit_test_setup_teardown(test, make_tree, remove_tree)
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         WITH_TREE(without_groups_the_machine_is_what_there_is),
         WITH_TREE(a_limit_leaves_what_is_not_used_and_files_pages),
@@ -313,5 +312,5 @@ int main(void) {
         WITH_TREE(a_quota_of_time_counts_as_processors),
         cmocka_unit_test(limits_of_address_space_count_and_leave_out_what_is_mapped),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

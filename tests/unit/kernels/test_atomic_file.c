@@ -163,5 +163,5 @@ int main(void) {
         cmocka_unit_test(reading_stops_at_its_limit),
         cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -220,11 +220,10 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_over_spans_with_limits_and_positions),
         cmocka_unit_test(one_row_over_many_slots),
         cmocka_unit_test(a_bias_of_log_m_counts_a_slot_m_times),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -294,7 +294,9 @@ static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state)
         before = now;
     }
     double sum = time_on(b), elapsed = fkv_seconds() - started;
-    if (!(sum > before && sum <= elapsed))
+    /* A device's events stand on its own clock, which tells no less than half a microsecond. */
+    double fuzz = tested_space == FKV_DEVICE ? 1e-6 * STRETCHES : 0;
+    if (!(sum > 0 && sum >= before && sum <= elapsed + fuzz))
         fail_msg("%g s in stretches of %g s in all, %g before", sum, elapsed, before);
     assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err), err); /* in none */
     assert_ok(tested.ops->time_begin(b, &err), err);                  /* without an end */
@@ -312,7 +314,6 @@ static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state)
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_cannot_be_met_are_refused),
         cmocka_unit_test(a_demand_is_what_a_device_loses),
@@ -323,5 +324,5 @@ int main(void) {
         cmocka_unit_test(a_second_thread_waits_while_the_first_goes_on),
         cmocka_unit_test(the_stopwatch_counts_what_stands_between_begin_and_end),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

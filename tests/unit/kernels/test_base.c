@@ -206,7 +206,6 @@ static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(voi
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_built_from_the_inside_out),
         cmocka_unit_test(a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters),
@@ -221,5 +220,5 @@ int main(void) {
         cmocka_unit_test(the_time_left_counts_work_and_not_what_was_there),
         cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -270,7 +270,6 @@ static void what_is_tested_is_the_largest_independent_unit(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_drawn_depends_on_how_many_documents_there_are),
         cmocka_unit_test(units_lie_side_by_side_and_empty_documents_have_none),
@@ -285,5 +284,5 @@ int main(void) {
         cmocka_unit_test(intervals_and_tests_hold_what_they_say_where_documents_differ),
         cmocka_unit_test(what_is_tested_is_the_largest_independent_unit),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

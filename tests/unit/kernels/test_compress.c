@@ -266,7 +266,6 @@ static void maps_of_no_size_are_refused(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keeping_every_coefficient_is_the_identity),
         cmocka_unit_test(a_constant_sequence_stays_that_constant),
@@ -277,5 +276,5 @@ int main(void) {
         cmocka_unit_test(gathering_moves_slots_and_turns_keys_by_the_shift),
         cmocka_unit_test(maps_of_no_size_are_refused),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -149,7 +149,6 @@ static void a_large_prime_factor_has_no_fused_kernel(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fused_kernel_equals_the_reference),
         cmocka_unit_test(products_equal_the_reference),
@@ -157,5 +156,5 @@ int main(void) {
         cmocka_unit_test(all_methods_agree_at_the_default_window),
         cmocka_unit_test(a_large_prime_factor_has_no_fused_kernel),
     };
-    return cmocka_run_group_tests(tests, open_methods, close_both);
+    return test_run(tests, open_methods, close_both);
 }

@@ -112,12 +112,11 @@ static void names_parse_back(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_16_bit_pattern_survives_the_way_to_float32_and_back),
         cmocka_unit_test(rounding_is_to_nearest_even),
         cmocka_unit_test(bulk_conversion_equals_one_by_one_at_any_length_and_alignment),
         cmocka_unit_test(names_parse_back),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -143,7 +143,6 @@ static void printing_gives_one_line_that_parses_back_exactly(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_that_do_not_exist_are_null),
         cmocka_unit_test(malformed_text_is_refused_with_its_place),
@@ -153,5 +152,5 @@ int main(void) {
         cmocka_unit_test(a_file_is_loaded_within_its_limit),
         cmocka_unit_test(printing_gives_one_line_that_parses_back_exactly),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -325,7 +325,6 @@ static void logits_of_some_rows(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embedding_copies_rows_exactly),
         cmocka_unit_test(norm_and_projections_with_biases_and_head_norms),
@@ -339,5 +338,5 @@ int main(void) {
         cmocka_unit_test(few_rows_of_wide_matrices),
         cmocka_unit_test(logits_of_some_rows),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

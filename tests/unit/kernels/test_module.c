@@ -116,5 +116,5 @@ int main(void) {
         cmocka_unit_test(auto_takes_the_cpu_unless_a_module_can_run_and_says_why),
         cmocka_unit_test(auto_looks_for_a_module_only_where_there_is_a_driver),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

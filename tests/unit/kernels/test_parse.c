@@ -121,7 +121,6 @@ static void indices_come_out_ascending_without_repeats(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tenths_from_a_tenth_are_nine_decimal_literals),
         cmocka_unit_test(every_value_of_a_random_range_is_the_nearest_double),
@@ -130,5 +129,5 @@ int main(void) {
         cmocka_unit_test(numbers_are_finite_decimal_and_in_range),
         cmocka_unit_test(indices_come_out_ascending_without_repeats),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -8,14 +8,24 @@ struct states {
     int n, heads, head_dim;
 };
 
-static struct states random_states(int n, double mean) {
-    struct states s = {.n = n, .heads = test_between(1, 4), .head_dim = test_between(1, 40)};
+static float *random_rows(const struct states *s, double mean, double deviation) {
+    float *x = numbers(s->offset / 4 + (size_t)s->n * s->stride);
+    test_fill_rows(x, s->offset / 4, (size_t)s->n, s->stride, mean, deviation);
+    return x;
+}
+
+static struct states random_heads(int n, int head_dim, double mean) {
+    struct states s = {.n = n, .heads = test_between(1, 4), .head_dim = head_dim};
     s.stride = (size_t)(s.heads * s.head_dim + test_between(0, 9));
     s.offset = 4 * (size_t)test_between(0, 9);
-    s.x = random_both(s.offset / 4 + (size_t)n * s.stride, mean, 1);
+    float *x = random_rows(&s, mean, 1);
+    s.x = upload_both(x, s.offset / 4 + (size_t)n * s.stride);
+    free(x);
     reserve_both((struct fkv_limits){.slots = n, .attention = shape_of(n)});
     return s;
 }
+
+static struct states random_states(int n, double mean) { return random_heads(n, test_between(1, 40), mean); }
 
 /* Overwrites channel c of every row on both sides. */
 static void set_channel(struct states *s, int c, const float *values) {
@@ -113,18 +123,20 @@ static void power_over_all_frequencies_is_the_energy_of_the_states(void **state)
     }
 }
 
-/* Mean power of unit white noise is 1 at every t: averaged over a band of m coefficients and d channels, within 6 standard errors sqrt(2 / (m d)). */
+/* Mean power of unit white noise is 1 at every t. Over a band of m coefficients and d channels it is a chi-square of
+ * k = m d degrees of freedom over k, which leaves 1 by more than 2 sqrt(30 / k) + 60 / k with a probability below
+ * 2 exp(-30) (Laurent and Massart 2000, lemma 1). */
 static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state) {
     (void)state;
     int n = small_sizes() ? test_between(100, 150) : test_between(400, 700), bands = 8;
-    struct states s = random_states(n, 0);
+    struct states s = random_heads(n, test_between(48, 80), 0);
     size_t count = (size_t)(s.heads * n);
     double *power = doubles(count), *normalised = doubles(count), *scaled = doubles(count);
     measure(tested, s.x.tested, &s, power, normalised);
     for (int h = 0; h < s.heads; h++)
         for (int band = 0; band < bands; band++) {
             int first = band * n / bands, end = (band + 1) * n / bands;
-            double mean = 0, allowed = 6 * sqrt(2.0 / ((end - first) * s.head_dim));
+            double mean = 0, freedom = (end - first) * s.head_dim, allowed = 2 * sqrt(30 / freedom) + 60 / freedom;
             for (int t = first; t < end; t++) mean += power[h * n + t] / (end - first);
             if (!(fabs(mean - 1) < allowed))
                 fail_msg("band %d of head %d: mean power %.4f, allowed 1 +- %.4f", band, h, mean, allowed);
@@ -151,7 +163,7 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
         struct fkv_buffer *ours = upload(tested, zero, sizeof *zero * count),
                           *theirs = upload(reference, zero, sizeof *zero * count);
         for (int segment = 0; segment < 3; segment++) {
-            float *x = random_numbers(s.x.count, test_normal(), 1 + segment);
+            float *x = random_rows(&s, test_normal(), 1 + segment);
             assert_ok(tested.ops->write(tested.b, s.x.tested, 0, x, 4 * s.x.count, &err), err);
             assert_ok(reference.ops->write(reference.b, s.x.reference, 0, x, 4 * s.x.count, &err), err);
             assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n, s.heads, s.head_dim, ours,
@@ -214,7 +226,6 @@ static void sums_repeat_to_the_bit(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(power_and_normalised_power_equal_the_reference),
         cmocka_unit_test(a_cosine_puts_its_power_at_its_frequency),
@@ -223,5 +234,5 @@ int main(void) {
         cmocka_unit_test(sums_of_segments_stay_with_the_backend),
         cmocka_unit_test(sums_repeat_to_the_bit),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -14,7 +14,6 @@ static void the_generator_is_splitmix64(void **state) {
 
 static void draws_below_n_are_uniform(void **state) {
     (void)state;
-    test_seed();
     struct fkv_random random = {test_random()};
     int n = test_between(2, 40), draws = 20000 * n, count[40] = {0};
     double sum = 0;
@@ -36,5 +35,5 @@ int main(void) {
         cmocka_unit_test(the_generator_is_splitmix64),
         cmocka_unit_test(draws_below_n_are_uniform),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -73,10 +73,9 @@ static void divergence_is_in_float64_and_zero_for_equals(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_nats_and_the_first_largest_wins),
         cmocka_unit_test(divergence_is_in_float64_and_zero_for_equals),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -163,7 +163,6 @@ static void a_replayed_step_does_what_its_operations_say(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_replayed_step_does_what_its_operations_say)};
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

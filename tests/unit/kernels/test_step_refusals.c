@@ -129,12 +129,11 @@ static void a_recorded_step_survives_a_larger_reserve(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_operation_leaves_stream_and_step_usable),
         cmocka_unit_test(a_step_may_be_released_between_begin_and_end),
         cmocka_unit_test(another_sequence_in_a_recorded_step_is_refused),
         cmocka_unit_test(a_recorded_step_survives_a_larger_reserve),
     };
-    return cmocka_run_group_tests(tests, open_both, close_both);
+    return test_run(tests, open_both, close_both);
 }

@@ -138,12 +138,11 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    test_seed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_backend_of_one_thread_stays_on_it),
         cmocka_unit_test(two_backends_keep_their_own_threads),
         cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(opening_a_backend_leaves_the_callers_threads_alone),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return test_run(tests, setup, teardown);
 }

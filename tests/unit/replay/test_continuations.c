@@ -66,7 +66,6 @@ static int read_text(const struct lines *l, const char *text, size_t bytes, stru
 
 static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
     (void)state;
-    test_seed();
     struct lines l;
     make_lines(&l);
     size_t total = strlen(l.text[PROMPTS]);
@@ -188,7 +187,6 @@ static json_t *identity_of(const struct lines *l, int32_t batch) {
 
 static void a_file_grows_behind_its_whole_lines(void **state) {
     (void)state;
-    test_seed();
     char folder[256], path[512];
     struct lines l;
     struct fkv_error err = {0};
@@ -346,7 +344,6 @@ static int watch_slowly(void *context, const struct fkv_generation *g, struct fk
 /* Disjoint parts of one span of time cannot add up to more than it, however busy the machine is. */
 static void watching_is_not_in_the_times(void **state) {
     (void)state;
-    test_seed();
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.block = 64, .sequences = 2, .max_tokens = 64};
     struct fkv_generation g[3] = {0};
@@ -388,5 +385,5 @@ int main(void) {
         cmocka_unit_test(prompts_are_told_apart_by_text_id_and_order),
         cmocka_unit_test(watching_is_not_in_the_times),
     };
-    return cmocka_run_group_tests(tests, open_engine, close_engine);
+    return test_run(tests, open_engine, close_engine);
 }

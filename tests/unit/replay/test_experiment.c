@@ -138,5 +138,5 @@ int main(void) {
         cmocka_unit_test_setup(a_perplexity_beyond_doubles_is_null_and_its_nll_is_not, set_up),
         cmocka_unit_test_setup(a_baseline_past_the_trained_context_is_no_reference, set_up),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

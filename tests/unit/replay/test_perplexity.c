@@ -6,7 +6,6 @@
 
 static void a_window_that_never_fills_costs_nothing(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(300);
     struct one_run r;
     run(&r, &corpus, "whole", 0, (struct fkv_policy_options){.name = "freqkv", .window = 150, .sinks = -1});
@@ -21,7 +20,6 @@ static void a_window_that_never_fills_costs_nothing(void **state) {
 
 static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(test_between(400, MOST_TOKENS));
     int window = test_between(20, 120), sinks = test_between(0, 6);
     struct one_run r;
@@ -45,7 +43,6 @@ static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_t
 
 static void round_and_since_follow_the_schedule(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(400);
     struct one_run r;
     run(&r, &corpus, "whole", 0,
@@ -64,7 +61,6 @@ static void round_and_since_follow_the_schedule(void **state) {
 /* "blocks" lets a policy act early; one that acts only when it is full is not moved by it. */
 static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(400);
     struct fkv_policy_options policy = {.name = "freqkv", .window = 50, .sinks = 4};
     char blocks[32];
@@ -81,7 +77,6 @@ static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state)
 /* Many passes share a document's blocks of 256 scored tokens: the intervals must be those of the tokens in their order. */
 static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **state) {
     (void)state;
-    test_seed();
     struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
     corpus.document_count = 1;
     documents[0].count = MOST_TOKENS;
@@ -219,7 +214,6 @@ static void evictions_are_counted_as_such_and_are_no_compressions(void **state) 
 
 static void the_run_file_holds_every_scored_token_once_per_window(void **state) {
     (void)state;
-    test_seed();
     char folder[256], path[300], name[64];
     test_make_folder(folder);
     struct fkv_corpus corpus = random_corpus(400);
@@ -262,5 +256,5 @@ int main(void) {
         cmocka_unit_test(the_error_of_a_few_documents_sees_how_they_differ),
         cmocka_unit_test(the_run_file_holds_every_scored_token_once_per_window),
     };
-    return cmocka_run_group_tests(tests, open_engine, close_engine);
+    return test_run(tests, open_engine, close_engine);
 }

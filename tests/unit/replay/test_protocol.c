@@ -171,7 +171,6 @@ static void score_from_leaves_out_earlier_targets_only(void **state) {
 
 static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once(void **state) {
     (void)state;
-    test_seed();
     for (int trial = 0; trial < 300; trial++) {
         int64_t lengths[MOST_DOCUMENTS];
         int count = test_between(1, MOST_DOCUMENTS);
@@ -252,5 +251,5 @@ int main(void) {
         cmocka_unit_test(unknown_protocols_and_parameters_are_refused),
         cmocka_unit_test(a_corpus_with_nothing_to_score_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -63,7 +63,6 @@ static void assert_same_results(const double found[FKV_RESULTS], const double ex
 
 static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(void **state) {
     (void)state;
-    test_seed();
     char folder[256], path[300];
     test_make_folder(folder);
     snprintf(path, sizeof path, "%s/gamma_0.50.h5", folder);
@@ -148,5 +147,5 @@ int main(void) {
         cmocka_unit_test(a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other),
         cmocka_unit_test(what_is_no_run_file_is_no_point),
     };
-    return cmocka_run_group_tests(tests, open_engine, close_engine);
+    return test_run(tests, open_engine, close_engine);
 }

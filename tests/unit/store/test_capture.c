@@ -92,7 +92,6 @@ static void round_trip(enum fkv_dtype dtype, uint32_t states, int64_t n_tokens, 
 
 static void every_dtype_and_state_comes_back(void **state) {
     (void)state;
-    test_seed();
     for (enum fkv_dtype dtype = FKV_F32; dtype <= FKV_BF16; dtype++) {
         round_trip(dtype, 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE, test_between(2, 1500), 512);
         round_trip(dtype, 15, test_between(2, 700), test_between(1, 300));
@@ -102,7 +101,6 @@ static void every_dtype_and_state_comes_back(void **state) {
 
 static void large_heads_span_several_chunks(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s = {0};
     char folder[256];
@@ -123,7 +121,6 @@ static void large_heads_span_several_chunks(void **state) {
 
 static void blocks_in_any_order_give_the_same_states(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s;
     struct fkv_capture_writer *w;
@@ -153,7 +150,6 @@ static void blocks_in_any_order_give_the_same_states(void **state) {
 
 static void the_same_data_gives_the_same_bytes(void **state) {
     (void)state;
-    test_seed();
     struct sample s;
     char base[256], a[300], b[300];
     test_make_folder(base);
@@ -175,7 +171,6 @@ static void the_same_data_gives_the_same_bytes(void **state) {
 
 static void an_abandoned_recording_leaves_nothing(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s;
     struct fkv_capture_writer *w;
@@ -195,7 +190,6 @@ static void an_abandoned_recording_leaves_nothing(void **state) {
 
 static void a_recording_without_all_its_rows_is_not_committed(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s;
     struct fkv_capture_writer *w;
@@ -217,7 +211,6 @@ static void a_recording_without_all_its_rows_is_not_committed(void **state) {
 
 static void a_killed_run_resumes_to_the_same_bytes(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s, second;
     struct fkv_capture_writer *w;
@@ -294,7 +287,6 @@ static void assert_no_times(const char *folder) {
 
 static void sums_come_back(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s;
     struct fkv_capture_writer *w;
@@ -351,7 +343,6 @@ static void identity(const char *path, char out[65]) {
 
 static void captures_of_one_text_differ_in_identity_when_their_contents_do(void **state) {
     (void)state;
-    test_seed();
     struct sample s;
     char base[256], path[4][300], sha[4][65];
     test_make_folder(base);
@@ -374,7 +365,6 @@ static void captures_of_one_text_differ_in_identity_when_their_contents_do(void 
 
 static void merging_copies_recordings_in_order(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct sample s, second;
     char base[256], path[3][300];
@@ -402,7 +392,6 @@ static void merging_copies_recordings_in_order(void **state) {
 
 static void bytes_on_disk_are_foreseen(void **state) {
     (void)state;
-    test_seed();
     struct sample s;
     char folder[256], path[300];
     test_make_folder(folder);
@@ -433,5 +422,5 @@ int main(void) {
         cmocka_unit_test(merging_copies_recordings_in_order),
         cmocka_unit_test(bytes_on_disk_are_foreseen),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

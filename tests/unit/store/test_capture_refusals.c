@@ -16,7 +16,6 @@ static struct sample s;
 
 static int make(void **state) {
     (void)state;
-    test_seed();
     test_make_folder(base);
     sample_make(&s, FKV_F16, 1, 100, '1');
     return 0;
@@ -370,5 +369,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_rotation_that_is_not_finite_is_refused, make, clean),
         cmocka_unit_test_setup_teardown(reads_outside_a_recording_are_refused, make, clean),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

@@ -7,7 +7,6 @@
 
 static void every_type_and_rank_comes_back(void **state) {
     (void)state;
-    test_seed();
     struct fkv_error err;
     struct fkv_h5_writer *w;
     struct fkv_h5_reader *r;
@@ -162,5 +161,5 @@ int main(void) {
         cmocka_unit_test(files_appear_whole_or_not_at_all),
         cmocka_unit_test(a_shape_beyond_what_the_file_holds_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

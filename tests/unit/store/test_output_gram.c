@@ -19,7 +19,6 @@ static const char *in_base(const char *name) {
 
 static int make(void **state) {
     (void)state;
-    test_seed();
     test_make_folder(base);
     sample_make(&s, FKV_F16, 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE, 60, '1');
     layer_size = (size_t)sample_heads(&s.info, FKV_STATE_QUERY) * (size_t)s.info.head_dim * (size_t)s.info.head_dim;
@@ -261,5 +260,5 @@ int main(void) {
                                        TEST(merging_carries_it_over_and_refuses_another),
                                        TEST(a_users_own_file_may_hold_it),
                                        TEST(shapes_and_types_that_cannot_be_are_refused)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_run(tests, NULL, NULL);
 }

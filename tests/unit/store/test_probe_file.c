@@ -81,7 +81,6 @@ static struct fkv_probe random_probe(int64_t windows) {
 
 static int set_up(void **state) {
     (void)state;
-    test_seed();
     snprintf(path, sizeof path, "%s/probe.h5", test_make_folder(folder));
     return 0;
 }
@@ -226,5 +225,5 @@ int main(void) {
         cmocka_unit_test(sizes_that_the_arrays_do_not_have_are_refused),
         cmocka_unit_test(files_that_are_no_probes_are_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return test_run(tests, set_up, tear_down);
 }
