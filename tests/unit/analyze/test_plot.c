@@ -347,7 +347,7 @@ static void a_change_that_is_no_change_has_no_small_p(void **state) {
     assert_ok(fkv_damage_make(&p, &d, &err), err);
     assert_true(d.row[0].p[FKV_DAMAGE_KL] > 0.9); /* the empty change: KL 0, below the floor */
     assert_true(d.row[4].p[FKV_DAMAGE_KL] < 1e-4 && d.row[4].q[FKV_DAMAGE_KL] < 1e-3);
-    assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-4 && d.row[6].p[FKV_DAMAGE_KL] > 1e-4);
+    assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-7 && d.row[6].p[FKV_DAMAGE_KL] > 1e-7); /* noise alone */
     fkv_damage_free(&d);
     p.windows[2].repeat_kl[0] = NAN;
     assert_ok(fkv_damage_make(&p, &d, &err), err);
