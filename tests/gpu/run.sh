@@ -7,12 +7,12 @@
 #   tests/gpu/run.sh STAGE...    these, done or not, after `build`
 #
 #   stage       what                                                                                    needs   takes (estimates for one H200 and 16 cores)
-#   build       kernels, engine, tools and the CUDA module for the GPU that is here, in plain C              -   60 s: 100 s of a core (measured), the longest file 30 s
+#   build       kernels, engine, tools and the CUDA module for the GPU that is here, in plain C              -   60 s: 100 s of a core for one architecture (measured)
 #   test        every kernel against the double-precision reference, in float32 and in bf16 products;       30   40 s: some 5 s of a core per test (measured), the reference's
 #               the engine's unit tests on CUDA
 #   compare     logits, perplexity, keys and values against the CPU; block sizes, decoding, snapshots;      30   60 s: 15 s of a core for the embedded model on the CPU
 #               whole captures                                                                                      (measured), four times
-#   bench       LLaMA-2-7B's shape beside PyTorch and the machine's limits: prefill, decode, compression,   60  180 s: 15 s to write (measured: 3 s for 2.1 GB) and 5 s to
+#   bench       LLaMA-2-7B's shape beside PyTorch and the machine's limits: prefill, decode, compression,   60  180 s: 20 s to write (measured: 2.1 GB in 6 s, loaded) and 5 s to
 #               capture                                                                                             read 13.5 GB a time, PyTorch's compiled decode 90 s
 #   memcheck    compute-sanitizer over the kernels' tests at small sizes                                    60  240 s: some hundred times what they take
 #   racecheck   the same, looking for races                                                                 60  240 s
