@@ -128,7 +128,7 @@ static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *ch
     range(chart, &place[0], &place[1]);
     const struct fkv_interval y = s->y[0];
     const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low}, high[2] = {y.high, y.high};
-    shade.a = 0.12;
+    shade.a = 0.08;
     if (!s->bare && isfinite(y.low) && fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
         return FKV_FAILED;
     return fkv_figure_line(f, panel, &line, 2, place, value, err);

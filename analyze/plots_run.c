@@ -241,13 +241,14 @@ static bool has_differences(const struct fkv_run *run) {
     return run->actions.count > 0;
 }
 
-/* Runs of the first run's policy take the map of ordered colours; those of others, its rivals, one of their own each, dashed. */
+/* Runs of the first run's policy and options take the map of ordered colours; others, its rivals, one of their own
+ * each, dashed. */
 static struct fkv_color color_at(const struct fkv_run *runs, int32_t count, int32_t i, bool *rival) {
     int before = 0, alike = 0, lead = 0;
     while (!has_differences(&runs[lead])) lead++;
-    *rival = strcmp(runs[i].policy, runs[lead].policy);
+    *rival = strcmp(runs[i].policy_label, runs[lead].policy_label);
     for (int32_t k = 0; k < count; k++) {
-        if (!has_differences(&runs[k]) || !strcmp(runs[k].policy, runs[lead].policy) == *rival) continue;
+        if (!has_differences(&runs[k]) || !strcmp(runs[k].policy_label, runs[lead].policy_label) == *rival) continue;
         before += k < i, alike++;
     }
     return *rival ? fkv_color_cycle(1 + before) : fkv_color_map(alike > 1 ? 0.92 * before / (alike - 1) : 0.3);
@@ -302,11 +303,15 @@ static int plot_distance(const struct fkv_run *runs, int32_t count, struct fkv_p
             c.chart[panel].one[series].bare = shown > 3; /* bands of many runs hide each other; the CSV has them */
         }
     }
-    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
-    snprintf(
-        note, sizeof note,
-        "Means over scored tokens after the first compression; rounds that the text cuts short are left out. %s: 95%%, bootstrap %s.",
-        shown > 3 ? "Intervals in the table beside the figure" : "Shading", name_units(&runs[0], words));
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS], intervals[FKV_SE_WORDS + 80];
+    if (runs[0].joined)
+        snprintf(intervals, sizeof intervals, "No intervals: windows of joined texts overlap");
+    else
+        snprintf(intervals, sizeof intervals, "%s: 95%%, bootstrap %s",
+                 shown > 3 ? "Intervals in the table beside the figure" : "Shading", name_units(&runs[0], words));
+    snprintf(note, sizeof note,
+             "Means over scored tokens after the first compression; rounds that the text cuts short are left out. %s.",
+             intervals);
     snprintf(stem, sizeof stem, "%.280s_distance", at->stem);
     const struct fkv_charts_page page = {
         at->folder, stem, "Difference to full attention, after a compression and over compressions", note, 7.2, 5.6,

@@ -59,7 +59,8 @@ def print_table(title, rows, keys):
 
 def row_of(label, result):
     row = {'policy': label, 'perplexity': number(result['perplexity']), '+-': number(result['perplexity_se']),
-           'compressions': number(result['compressions'], 1), 'mean slots': number(result['cache_slots_mean'], 0)}
+           'compressions': number(result['compressions'], 1), 'evictions': number(result['evictions'], 1),
+           'mean slots': number(result['cache_slots_mean'], 0)}
     baseline = result.get('baseline')
     if baseline:
         row |= {'delta nll': number(baseline['delta_nll'], 5), 'se': number(baseline['delta_nll_se'], 5),
@@ -78,7 +79,8 @@ def within_context(tools, context):
     rows.append(row_of('local 0.5', tools.perplexity('valid-local', 'local', '--gamma', '0.5', *window, *setting)))
     print_table(f'Within the trained context: T = {context}, window {context // 2}, 4 sinks, targets {context // 2} and up; '
                 'differences are paired with full attention (nats)', rows,
-                ['policy', 'perplexity', '+-', 'delta nll', 'se', 'KL', 'same top-1', 'compressions', 'mean slots'])
+                ['policy', 'perplexity', '+-', 'delta nll', 'se', 'KL', 'same top-1', 'compressions', 'evictions',
+                 'mean slots'])
     return rows
 
 
@@ -93,12 +95,13 @@ def beyond_context(tools, context):
         rows.append(row_of(f'{policy} {gamma or ""}'.strip(), result))
     print_table(f'Beyond it: {tokens} tokens in one timeline through a window of {context} '
                 '(full attention is past the trained context there, so it is no reference)', rows,
-                ['policy', 'perplexity', '+-', 'compressions', 'mean slots'])
+                ['policy', 'perplexity', '+-', 'compressions', 'evictions', 'mean slots'])
     return rows
 
 
 def write_csv(path, tables):
-    keys = ['setting', 'policy', 'perplexity', '+-', 'delta nll', 'se', 'KL', 'same top-1', 'compressions', 'mean slots']
+    keys = ['setting', 'policy', 'perplexity', '+-', 'delta nll', 'se', 'KL', 'same top-1', 'compressions', 'evictions',
+            'mean slots']
     with open(path, 'w', newline='') as f:
         writer = csv.DictWriter(f, keys, restval='')
         writer.writeheader()
