@@ -4,7 +4,7 @@
 #define FKV_CAPTURE_COLLECTOR_H
 
 #include "capture/pipeline.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 
 struct fkv_collector;
 

@@ -11,7 +11,7 @@
 #define FKV_CAPTURE_PIPELINE_H
 
 #include "capture/store/capture.h"
-#include "engine/model.h"
+#include "engine/checkpoint/model.h"
 
 struct fkv_pipeline;
 

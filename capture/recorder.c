@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "capture/collector.h"
-#include "engine/token_class.h"
+#include "engine/text/token_class.h"
 #include "kernels/base/progress.h"
 
 /* A recording that is open. */

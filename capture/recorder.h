@@ -15,7 +15,7 @@
 
 #include "capture/collector.h"
 #include "engine/command_line.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 
 struct fkv_recorder_options {
     const char *out;

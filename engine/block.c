@@ -2,7 +2,7 @@
  * model leave most of it idle, and 4096 are what its products are measured with. A host reaches its
  * speed at some hundreds, and what more rows take would only leave its caches. */
 #include "engine/command_line.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 
 enum { HOST_ROWS = 512, DEVICE_ROWS = 4096 };
 

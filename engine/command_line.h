@@ -6,10 +6,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "engine/documents.h"
-#include "engine/model.h"
-#include "engine/policy.h"
-#include "engine/session.h"
+#include "engine/text/documents.h"
+#include "engine/checkpoint/model.h"
+#include "engine/cache/policy.h"
+#include "engine/session/session.h"
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */

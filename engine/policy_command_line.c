@@ -140,7 +140,7 @@ static void check_options(struct fkv_policy_options *o, struct argp_state *state
         argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy with one that does");
     if (!o->name) o->name = "full";
     const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
-    if (!policy || fkv_policy_options_check(policy, o->own, &err)) argp_error(state, "%s", err.message);
+    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, &err)) argp_error(state, "%s", err.message);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {

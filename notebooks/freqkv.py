@@ -24,7 +24,7 @@ import sys
 import h5py
 import numpy as np
 
-COLORS = ['#0072b2', '#d55e00', '#000000', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7a4b00']  # as in analyze/figure_color.c
+COLORS = ['#0072b2', '#d55e00', '#000000', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7a4b00']  # as in analyze/figure/color.c
 STATES = ('key', 'value', 'key_rotated', 'query')
 HERE = os.path.dirname(os.path.abspath(__file__))
 

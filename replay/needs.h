@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "engine/command_line.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "kernels/base/json.h"
 
 struct fkv_needs {

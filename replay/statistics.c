@@ -1,4 +1,4 @@
-/* Sums over scored tokens; see statistics.h. */
+/* Sums over scored tokens; see measure/averages.h. */
 #include "replay/statistics.h"
 
 #include <math.h>

@@ -4,7 +4,7 @@
  *   /document            attrs: name, text_sha256, n_tokens, offset
  *       tokens           int32   [T]
  *       nll              float32 [T]     NaN at 0; optional
- *       token_class      uint8   [T]     bits, engine/token_class.h; optional: where there was a tokenizer
+ *       token_class      uint8   [T]     bits, engine/text/token_class.h; optional: where there was a tokenizer
  *       key, value, key_rotated   float32 | float16 | uint16 (attribute dtype "bf16")  [layers, kv_heads, T, head_dim]
  *       query            likewise        [layers, heads, T, head_dim]
  *       spectra/STATE/   (--spectra-only, instead of the states) attrs: segment_length, skip_sinks, segments

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replay/continuations.h"
+#include "replay/generate/continuations.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/documents.h"
+#include "engine/text/documents.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

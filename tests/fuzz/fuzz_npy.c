@@ -1,7 +1,7 @@
 /* Any bytes as a .npy file: refused, or as many ids as there is room for, none negative. */
 #include <stdlib.h>
 
-#include "engine/documents.h"
+#include "engine/text/documents.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/ratios.h"
+#include "engine/cache/ratios.h"
 
 enum { LAYERS = 2, KV_HEADS = 3, N = 508 };
 

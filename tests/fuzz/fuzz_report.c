@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "analyze/report.h"
-#include "analyze/table.h"
+#include "analyze/report/report.h"
+#include "analyze/tables/table.h"
 #include "capture/store/h5.h"
 #include "kernels/base/atomic_file.h"
 

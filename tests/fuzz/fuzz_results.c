@@ -2,8 +2,8 @@
  * after its groups were carried over as before. */
 #include <sys/stat.h>
 
-#include "analyze/report.h"
-#include "analyze/results.h"
+#include "analyze/report/report.h"
+#include "analyze/tables/results.h"
 #include "tests/fuzz/hdf_file.h"
 
 enum { LAYERS = 2, HEADS = 3, COEFFICIENTS = 8, GAMMAS = 4, STEPS = 65 };

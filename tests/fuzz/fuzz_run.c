@@ -1,7 +1,7 @@
 /* Both readers of RUN.h5 over files of any structure (hdf_file.h): the analyzer's, of which what comes back must hold together, and that of a sweep that goes on, which must
  * take over nothing but a file of its own experiment. */
-#include "analyze/runs.h"
-#include "replay/experiment.h"
+#include "capture/store/run.h"
+#include "replay/perplexity/experiment.h"
 #include "tests/fuzz/hdf_file.h"
 
 enum { LAYERS = 2, HEADS = 3, WINDOW = 24, SINKS = 4 };

@@ -1,7 +1,7 @@
 /* The bytes are a safetensors file. Its check must come to a verdict, with a message when it refuses, and read nothing outside. */
 #include <stdlib.h>
 
-#include "engine/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

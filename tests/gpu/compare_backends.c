@@ -19,8 +19,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/session.h"
-#include "engine/tokenizer.h"
+#include "engine/session/session.h"
+#include "engine/text/tokenizer.h"
 
 enum { BLOCK = 128, SIDE_BY_SIDE = 3, SITES = 2 };
 static const enum fkv_site sites[SITES] = {FKV_SITE_KEY, FKV_SITE_VALUE};

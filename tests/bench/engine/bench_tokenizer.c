@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/progress.h"
 

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "tests/bench/kernels/bench.h"
 
 enum { SINKS = 4, WARM_UP = 8, MOST_JOBS = 64, MOST_TIMES = 1 << 16 };

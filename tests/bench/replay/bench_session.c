@@ -9,7 +9,7 @@
 #include <omp.h>
 
 #include "engine/command_line.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "tests/bench/kernels/bench.h"
 
 enum { BLOCK = 512, DECODED = 12, ROUNDS = 9 };

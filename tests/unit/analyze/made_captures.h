@@ -2,8 +2,8 @@
 #ifndef FKV_TESTS_MADE_CAPTURES_H
 #define FKV_TESTS_MADE_CAPTURES_H
 
-#include "analyze/segments.h"
-#include "analyze/spectrum.h"
+#include "analyze/measure/segments.h"
+#include "analyze/measure/spectrum.h"
 #include "tests/unit/support.h"
 
 /* Value of one element of a recording. */

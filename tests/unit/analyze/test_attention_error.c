@@ -1,5 +1,5 @@
 /* The attention-output error, against attention written out in double. */
-#include "analyze/attention_error.h"
+#include "analyze/measure/attention_error.h"
 
 #include "tests/unit/analyze/made_captures.h"
 

@@ -1,5 +1,5 @@
 /* Estimators on plain arrays. */
-#include "analyze/statistics.h"
+#include "analyze/measure/averages.h"
 #include "tests/unit/support.h"
 
 /* Documents with the given numbers of segments. */

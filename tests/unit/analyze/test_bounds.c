@@ -1,10 +1,10 @@
 /* Other bases beside the DCT: where theory says which is best, and against the eigenvectors of the whole matrix. */
-#include "analyze/bounds.h"
+#include "analyze/measure/bounds.h"
 
 #include <omp.h>
 
-#include "analyze/error.h"
-#include "analyze/matrix.h"
+#include "analyze/measure/error.h"
+#include "analyze/measure/matrix.h"
 #include "tests/unit/analyze/made_captures.h"
 
 enum { MOST = 8 << 10 };

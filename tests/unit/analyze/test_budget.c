@@ -1,5 +1,5 @@
 /* Sharing out a budget: against trying every combination, and against greedy sharing where that must lose. */
-#include "analyze/budget.h"
+#include "analyze/measure/budget.h"
 
 #include "tests/unit/support.h"
 

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 
-#include "analyze/command.h"
+#include "analyze/commands/command.h"
 #include "kernels/base/json.h"
 #include "tests/unit/analyze/made_captures.h"
 

@@ -1,7 +1,7 @@
 /* Correlations against what is known of them: ties, monotone functions, independence, and how often a 95% interval holds the truth. */
-#include "analyze/correlation.h"
+#include "kernels/statistics/correlation.h"
 
-#include "analyze/damage.h"
+#include "analyze/link/damage.h"
 #include "tests/unit/support.h"
 
 /* Spearman from counts of smaller and equal values, O(n^2): no sorting to get wrong. */

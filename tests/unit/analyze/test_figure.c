@@ -3,8 +3,8 @@
 
 #include <png.h>
 
-#include "analyze/figure_parts.h"
-#include "analyze/text_clean.h"
+#include "analyze/figure/parts.h"
+#include "analyze/tables/text_clean.h"
 #include "kernels/base/atomic_file.h"
 
 enum { POINTS = 200 };

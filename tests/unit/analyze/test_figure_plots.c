@@ -4,8 +4,8 @@
 #include <png.h>
 #include <unistd.h>
 
-#include "analyze/plots_parts.h"
-#include "analyze/statistics.h"
+#include "analyze/plots/parts.h"
+#include "analyze/measure/averages.h"
 #include "kernels/base/atomic_file.h"
 
 static const struct fkv_provenance provenance = {"0.0-test", "00ff", "freqkv-analyze", "a/model/folder/"};

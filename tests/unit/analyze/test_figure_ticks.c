@@ -1,7 +1,7 @@
 /* Tick placement: round numbers inside the axis, never too many, labels that say what the tick is. */
 #include "../support.h"
 
-#include "analyze/figure_ticks.h"
+#include "analyze/figure/ticks.h"
 
 static int labelled(const struct fkv_ticks *t) {
     int n = 0;

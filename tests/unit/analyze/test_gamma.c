@@ -1,7 +1,7 @@
 /* Ratios per head: from spectra whose answer is known, against trying every combination, and from a capture of noise. */
-#include "analyze/gamma.h"
+#include "analyze/measure/gamma.h"
 
-#include "analyze/error.h"
+#include "analyze/measure/error.h"
 #include "tests/unit/analyze/made_captures.h"
 
 enum { K = FKV_RATIO_STEPS };

@@ -1,7 +1,7 @@
 /* The life of a chunk: against the matrices written down, and the memory that follows from the schedule alone. */
-#include "analyze/impulse.h"
+#include "analyze/measure/impulse.h"
 
-#include "analyze/matrix.h"
+#include "analyze/measure/matrix.h"
 #include "tests/unit/support.h"
 
 /* A (L, n), column-major: sqrt(L/n) IDCT_L [I_L 0] DCT_n from the definition */

@@ -3,10 +3,10 @@
 #include <sys/stat.h>
 #include <jansson.h>
 
-#include "analyze/command.h"
-#include "analyze/error.h"
-#include "analyze/predictors.h"
-#include "analyze/residual.h"
+#include "analyze/commands/command.h"
+#include "analyze/measure/error.h"
+#include "analyze/link/predictors.h"
+#include "analyze/link/residual.h"
 #include "kernels/base/json.h"
 #include "tests/unit/analyze/made_captures.h"
 #include "tests/unit/analyze/made_probes.h"

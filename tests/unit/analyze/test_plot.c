@@ -3,9 +3,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "analyze/command.h"
-#include "analyze/damage.h"
-#include "analyze/plots_files.h"
+#include "analyze/commands/command.h"
+#include "analyze/link/damage.h"
+#include "analyze/plots/files.h"
 #include "tests/unit/analyze/made_probes.h"
 
 static char base[256], out[300];

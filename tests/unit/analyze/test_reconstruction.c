@@ -1,5 +1,5 @@
 /* Reconstruction errors from spectra, against explicit reconstruction. */
-#include "analyze/error.h"
+#include "analyze/measure/error.h"
 #include "kernels/dct.h"
 #include "tests/unit/analyze/made_captures.h"
 

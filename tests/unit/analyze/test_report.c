@@ -1,8 +1,8 @@
 /* report.html from folders made for the purpose: sections, sentences, refusals, escaping. What only a browser can say is in tests/e2e/check_report.py. */
 #include <sys/stat.h>
 
-#include "analyze/figure.h"
-#include "analyze/report.h"
+#include "analyze/figure/figure.h"
+#include "analyze/report/report.h"
 #include "capture/store/h5.h"
 #include "tests/unit/support.h"
 

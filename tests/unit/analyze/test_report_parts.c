@@ -1,6 +1,6 @@
 /* What a report reads: SVG figures, which go into a page only as our own code writes them, and CSV tables. */
-#include "analyze/figure.h"
-#include "analyze/report_parts.h"
+#include "analyze/figure/figure.h"
+#include "analyze/report/parts.h"
 #include "tests/unit/support.h"
 
 static char folder[256], path[300];

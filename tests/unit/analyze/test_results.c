@@ -1,9 +1,9 @@
 /* results.h5, the CSV files and the folder they live in. */
 #include <unistd.h>
 
-#include "analyze/error.h"
-#include "analyze/results.h"
-#include "analyze/tables.h"
+#include "analyze/measure/error.h"
+#include "analyze/tables/results.h"
+#include "analyze/tables/tables.h"
 #include "capture/store/h5.h"
 #include "tests/unit/support.h"
 

@@ -1,5 +1,5 @@
 /* Cutting recordings into segments. */
-#include "analyze/segments.h"
+#include "analyze/measure/segments.h"
 #include "tests/unit/support.h"
 
 static struct fkv_recording recording(const char *name, char hash, int64_t n_tokens, int64_t offset) {

@@ -1,7 +1,7 @@
 /* What findings rest on: the files of sources as commands write them, and the report's table of texts. */
-#include "analyze/command.h"
-#include "analyze/report.h"
-#include "analyze/sources.h"
+#include "analyze/commands/command.h"
+#include "analyze/report/report.h"
+#include "analyze/tables/sources.h"
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/analyze/made_captures.h"
 #include "tests/unit/analyze/made_probes.h"

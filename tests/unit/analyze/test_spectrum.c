@@ -1,7 +1,7 @@
 /* From captures to spectra: known signals, weights, the null, the floor, user's files, refusals. */
 #include <omp.h>
 
-#include "analyze/spectrum.h"
+#include "analyze/measure/spectrum.h"
 #include "capture/store/h5.h"
 #include "tests/unit/analyze/made_captures.h"
 

@@ -1,5 +1,5 @@
 /* Captures of sums (--spectra-only) against the stored states they stand for. */
-#include "analyze/spectrum.h"
+#include "analyze/measure/spectrum.h"
 #include "tests/unit/analyze/made_captures.h"
 
 static char base[256], path[300];

@@ -2,7 +2,7 @@
 #ifndef FKV_TESTS_SEQUENCES_H
 #define FKV_TESTS_SEQUENCES_H
 
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "tests/unit/support.h"
 
 enum { TOKENS = 300, VOCAB = 2048, SEQUENCES = 3, LAYERS = 6, KV_HEADS = 2, BLOCK = 96 };

@@ -1,8 +1,8 @@
 /* config.json: every family's defaults, both spellings of the rotation, and a refusal by name for whatever we do not compute. */
 #include <jansson.h>
 
-#include "engine/config.h"
-#include "engine/safetensors.h"
+#include "engine/checkpoint/config.h"
+#include "engine/checkpoint/safetensors.h"
 #include "tests/unit/support.h"
 
 /* A complete llama config with the fields of `changes` on top of it; a field set to "absent" is taken out. The caller frees. */

@@ -1,5 +1,5 @@
 /* Reading documents: what is in the files comes out, in order, and what cannot be read is named. The tokenizer is a golden one. */
-#include "engine/documents.h"
+#include "engine/text/documents.h"
 
 #include <sys/stat.h>
 

@@ -1,7 +1,7 @@
 /* Binding: every tensor by name, dtype, shape and values, on a backend that only counts what it is given. */
 #include <sys/stat.h>
 
-#include "engine/model.h"
+#include "engine/checkpoint/model.h"
 #include "tests/unit/engine/weights_file.h"
 
 static char folder[256];

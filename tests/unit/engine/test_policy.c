@@ -3,8 +3,8 @@
 
 #include "tests/unit/support.h"
 
-#include "engine/policy.h"
-#include "engine/ratios.h"
+#include "engine/cache/policy.h"
+#include "engine/cache/ratios.h"
 
 static struct fkv_error err;
 static const struct fkv_config config = {.layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};

@@ -1,5 +1,5 @@
 /* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with a message that says what and where. */
-#include "engine/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 #include "tests/unit/engine/weights_file.h"
 
 static char folder[256];

@@ -3,8 +3,8 @@
 
 #include <malloc.h>
 
-#include "engine/ratios.h"
-#include "engine/session.h"
+#include "engine/cache/ratios.h"
+#include "engine/session/session.h"
 
 enum { TOKENS = 300, VOCAB = 2048 };
 

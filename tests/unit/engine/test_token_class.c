@@ -1,5 +1,5 @@
 /* Kinds of tokens: by what they look like in their place, and by what stood before in the document. */
-#include "engine/token_class.h"
+#include "engine/text/token_class.h"
 #include "tests/unit/support.h"
 
 #define TOKENIZER "data/litbank-1m"

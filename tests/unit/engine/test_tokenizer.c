@@ -1,6 +1,6 @@
 /* The tokenizer against Hugging Face's results (tests/golden/tokenizer, made by tests/golden/make_tokenizer_vectors.py), against a search by
  * brute force, and against files it must refuse. */
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"

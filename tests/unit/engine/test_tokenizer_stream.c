@@ -1,6 +1,6 @@
 /* Decoding id by id against the definition over whole lists (whole_decode.h), for the tokenizers
  * of the tests, the embedded model's, and decoders put together by chance. */
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 
 #include <malloc.h>
 

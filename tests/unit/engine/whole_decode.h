@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/tokenizer/parts.h"
+#include "engine/text/tokenizer/parts.h"
 
 struct pieces {
     struct fkv_tok_bytes bytes;

@@ -2,7 +2,7 @@
  * can be trusted. */
 #include "tests/unit/support.h"
 
-#include "kernels/base/significance.h"
+#include "kernels/statistics/significance.h"
 #include "kernels/statistics/bootstrap.h"
 
 static struct fkv_units units_of(int documents, const int64_t *blocks) {

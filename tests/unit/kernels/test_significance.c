@@ -1,5 +1,5 @@
 /* p-values and false discovery rates, against scipy, printed tables and the paper's own example. */
-#include "kernels/base/significance.h"
+#include "kernels/statistics/significance.h"
 
 #include "tests/unit/support.h"
 

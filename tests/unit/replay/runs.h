@@ -4,7 +4,7 @@
 
 #include "tests/unit/support.h"
 
-#include "replay/experiment.h"
+#include "replay/perplexity/experiment.h"
 
 enum { MOST_TOKENS = 700, MOST_DOCUMENTS = 8 };
 

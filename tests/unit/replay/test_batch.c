@@ -1,7 +1,7 @@
 /* Passes and prompts side by side change nothing: whatever the batch, every protocol and policy gives what it gives alone. */
 #include "tests/unit/replay/runs.h"
 
-#include "replay/generate.h"
+#include "replay/generate/generate.h"
 
 /* Up to `count` documents of random lengths, together about `total` tokens; the first is no short one, others may have two. */
 static struct fkv_corpus uneven_corpus(int count, int total) {

@@ -4,7 +4,7 @@
 
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/progress.h"
-#include "replay/continuations.h"
+#include "replay/generate/continuations.h"
 
 enum { PROMPTS = 5, TOKENS = 6 };
 

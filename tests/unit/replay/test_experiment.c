@@ -1,7 +1,7 @@
 /* What is said about an experiment: null for what does not exist, and when a baseline is no reference. */
 #include "tests/unit/support.h"
 
-#include "replay/experiment.h"
+#include "replay/perplexity/experiment.h"
 
 static struct fkv_model model;
 static struct fkv_policy policy;

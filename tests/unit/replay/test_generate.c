@@ -1,7 +1,7 @@
 /* Sampling from logits: greedy, its limits, and frequencies. */
 #include "tests/unit/support.h"
 
-#include "replay/generate.h"
+#include "replay/generate/generate.h"
 
 enum { VOCAB = 17 };
 

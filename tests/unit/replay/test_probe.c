@@ -2,11 +2,11 @@
  * implementation by tests/e2e/check_probe.py. */
 #include "tests/unit/support.h"
 
-#include "engine/ratios.h"
+#include "engine/cache/ratios.h"
 #include "kernels/dct.h"
-#include "replay/probe.h"
-#include "replay/probe_edit.h"
-#include "replay/probe_report.h"
+#include "replay/probe/probe.h"
+#include "replay/probe/edit.h"
+#include "replay/probe/report.h"
 
 enum { PREFIX = 50, SCORE = 24, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
 enum { LAYERS = 6, KV_HEADS = 2, HEADS = LAYERS * KV_HEADS, WIDTH = 32, VOCAB = 2048, STATE = PREFIX * WIDTH };

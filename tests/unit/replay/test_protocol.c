@@ -1,7 +1,7 @@
 /* Plans against windows counted by hand, and the invariants that every protocol owes for any corpus. */
 #include "tests/unit/support.h"
 
-#include "replay/protocol.h"
+#include "replay/perplexity/protocol.h"
 
 enum { MOST_DOCUMENTS = 5, BOS = 1, EOS = 2 };
 

@@ -2,7 +2,7 @@
 #include "tests/unit/replay/runs.h"
 
 #include "capture/store/h5.h"
-#include "replay/sweep.h"
+#include "replay/perplexity/sweep.h"
 
 static void a_range_has_exactly_its_points_and_names_that_sort(void **state) {
     (void)state;

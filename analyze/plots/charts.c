@@ -1,0 +1,297 @@
+/* Owns the drawing of points with intervals (plots/charts.h). Series that share an axis of names stand beside each other within a name's place, so that whiskers do not
+ * cover each other. */
+#include "analyze/plots/charts.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyze/tables/csv.h"
+#include "analyze/plots/parts.h"
+
+static const struct fkv_color level_color = {0.45, 0.45, 0.45, 1};
+
+int fkv_charts_open(struct fkv_charts *c, struct fkv_error *err) {
+    *c = (struct fkv_charts){.chart = calloc(FKV_CHARTS_PANELS, sizeof *c->chart)};
+    return c->chart ? FKV_OK : fkv_fail(err, "out of memory for a figure");
+}
+
+void fkv_charts_close(struct fkv_charts *c) {
+    for (int i = 0; i < c->panels; i++) {
+        struct fkv_chart *chart = &c->chart[i];
+        free(chart->title), free(chart->x_label), free(chart->y_label);
+        for (int k = 0; k < chart->names; k++) free(chart->name[k]);
+        for (int s = 0; s < chart->series; s++) free(chart->one[s].label), free(chart->one[s].x), free(chart->one[s].y);
+    }
+    free(c->chart);
+    *c = (struct fkv_charts){0};
+}
+
+static char *copy(struct fkv_charts *c, const char *text) {
+    char *out = strdup(text ? text : "");
+    if (!out) c->failed = true;
+    return out;
+}
+
+int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label, const char *y_label) {
+    struct fkv_chart *chart = &c->chart[c->panels];
+    *chart = (struct fkv_chart){
+        .title = copy(c, title), .x_label = copy(c, x_label), .y_label = copy(c, y_label), .level = NAN};
+    return c->panels++;
+}
+
+int fkv_charts_name(struct fkv_charts *c, int panel, const char *name) {
+    struct fkv_chart *chart = &c->chart[panel];
+    for (int i = 0; i < chart->names; i++)
+        if (chart->name[i] && !strcmp(chart->name[i], name)) return i;
+    if (chart->names == FKV_CHARTS_NAMES) return -1;
+    chart->name[chart->names] = copy(c, name);
+    return chart->names++;
+}
+
+void fkv_charts_add(struct fkv_charts *c, int panel, const char *series, struct fkv_color color,
+                    enum fkv_chart_look look, double x, struct fkv_interval y) {
+    struct fkv_chart *chart = &c->chart[panel];
+    struct fkv_chart_series *s = chart->one;
+    while (s < chart->one + chart->series && s->label && strcmp(s->label, series)) s++;
+    if (s == chart->one + chart->series) {
+        if (chart->series == FKV_CHARTS_SERIES) return;
+        *s = (struct fkv_chart_series){.label = copy(c, series), .color = color, .look = look};
+        chart->series++;
+    }
+    if (s->count == s->room) {
+        int room = s->room ? 2 * s->room : 16;
+        double *xs = realloc(s->x, (size_t)room * sizeof *xs);
+        if (xs) s->x = xs;
+        struct fkv_interval *ys = realloc(s->y, (size_t)room * sizeof *ys);
+        if (ys) s->y = ys;
+        if (!xs || !ys) {
+            c->failed = true;
+            return;
+        }
+        s->room = room;
+    }
+    s->x[s->count] = x, s->y[s->count++] = y;
+}
+
+/* ---- drawing ---- */
+
+struct room { /* [3 * points] */
+    double *place, *value;
+};
+
+/* Whiskers as strokes with breaks between them. */
+static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                         const struct fkv_chart_series *s, double shift, struct room r, struct fkv_error *err) {
+    const struct fkv_line line = {.color = s->color, .width = 0.8};
+    int n = 0;
+    for (int i = 0; i < s->count; i++) {
+        if (!isfinite(s->y[i].low)) continue;
+        r.place[n] = r.place[n + 1] = s->x[i] + shift, r.place[n + 2] = NAN;
+        r.value[n] = s->y[i].low, r.value[n + 1] = s->y[i].high, r.value[n + 2] = NAN;
+        n += 3;
+    }
+    if (!n) return FKV_OK;
+    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.place, chart->across ? r.place : r.value,
+                           err);
+}
+
+static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s, struct room r,
+                     struct fkv_error *err) {
+    struct fkv_color shade = s->color;
+    bool any = false;
+    shade.a = 0.18;
+    for (int i = 0; i < s->count; i++) {
+        r.place[i] = s->y[i].low, r.value[i] = s->y[i].high;
+        any = any || isfinite(s->y[i].low);
+    }
+    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.place, r.value, err) : FKV_OK;
+}
+
+static void range(const struct fkv_chart *chart, double *low, double *high) {
+    *low = INFINITY, *high = -INFINITY;
+    for (int s = 0; s < chart->series; s++)
+        for (int i = 0; i < chart->one[s].count; i++) {
+            *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
+        }
+}
+
+static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
+
+/* One value along the whole axis of numbers. */
+static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
+                     struct fkv_error *err) {
+    const struct fkv_line line = {.label = s->label, .color = s->color, .width = 1.2, .dashed = true};
+    struct fkv_color shade = s->color;
+    double place[2];
+    range(chart, &place[0], &place[1]);
+    const struct fkv_interval y = s->y[0];
+    const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low}, high[2] = {y.high, y.high};
+    shade.a = 0.08;
+    if (!s->bare && isfinite(y.low) && fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
+        return FKV_FAILED;
+    return fkv_figure_line(f, panel, &line, 2, place, value, err);
+}
+
+static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
+                       double shift, struct fkv_error *err) {
+    if (is_flat(s)) return draw_flat(f, panel, chart, s, err);
+    double *room = malloc(6 * (size_t)s->count * sizeof *room);
+    if (!room) return fkv_fail(err, "figure: out of memory");
+    struct room r = {room, room + 3 * s->count};
+    int status = FKV_OK;
+    if (!s->bare)
+        status = s->look == FKV_LOOK_LINE ? draw_band(f, panel, s, r, err)
+                                          : draw_whiskers(f, panel, chart, s, shift, r, err);
+    for (int i = 0; i < s->count; i++) r.place[i] = s->x[i] + shift, r.value[i] = s->y[i].estimate;
+    const struct fkv_line line = {.label = *s->label && !s->unnamed ? s->label : NULL,
+                                  .color = s->color,
+                                  .width = 1.2,
+                                  .dashed = s->dashed,
+                                  .markers = s->look != FKV_LOOK_LINE,
+                                  .scattered = s->look == FKV_LOOK_POINTS};
+    if (!status)
+        status = fkv_figure_line(f, panel, &line, s->count, chart->across ? r.value : r.place,
+                                 chart->across ? r.place : r.value, err);
+    free(room);
+    return status;
+}
+
+static double extent(const struct fkv_chart *chart) {
+    double low, high;
+    range(chart, &low, &high);
+    return chart->logarithmic_x || !(high > low) ? 0 : high - low;
+}
+
+/* Along the whole axis of places. */
+static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart, struct fkv_error *err) {
+    const struct fkv_line line = {.color = level_color, .width = 0.8, .dashed = true};
+    double low, high;
+    if (!isfinite(chart->level)) return FKV_OK;
+    range(chart, &low, &high);
+    if (chart->names) low = -0.5, high = chart->names - 0.5;
+    const double place[2] = {low, high}, value[2] = {chart->level, chart->level};
+    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : place, chart->across ? place : value, err);
+}
+
+/* Names along y run downwards: place i stands at names - 1 - i. */
+static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
+                      struct fkv_error *err) {
+    const char *names[FKV_CHARTS_NAMES];
+    for (int i = 0; i < chart->names; i++)
+        names[i] = named_before ? "" : chart->name[chart->across ? chart->names - 1 - i : i];
+    struct fkv_axis x = {.label = *chart->x_label ? chart->x_label : NULL,
+                         .low = FKV_FIT,
+                         .high = FKV_FIT,
+                         .logarithmic = chart->logarithmic_x,
+                         .integers = chart->integers};
+    struct fkv_axis y = {.label = *chart->y_label ? chart->y_label : NULL,
+                         .low = FKV_FIT,
+                         .high = FKV_FIT,
+                         .logarithmic = chart->logarithmic_y};
+    struct fkv_axis *named = chart->across ? &y : &x;
+    named->names = names, named->name_count = chart->names;
+    if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) || draw_level(f, panel, chart, err))
+        return FKV_FAILED;
+    for (int s = 0; s < chart->series; s++) {
+        struct fkv_chart_series *one = &chart->one[s];
+        if (one->hidden) continue;
+        double step = chart->names ? fmin(0.16, 0.8 / chart->series) : chart->apart ? extent(chart) / 100 : 0;
+        double shift = (s - (chart->series - 1) / 2.0) * step;
+        for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
+        int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);
+        for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
+        if (status) return status;
+    }
+    return FKV_OK;
+}
+
+/* Panels of one row whose names run along y need them once. */
+static bool same_names(const struct fkv_chart *a, const struct fkv_chart *b) {
+    bool same = a->across && b->across && a->names == b->names;
+    for (int i = 0; same && i < a->names; i++) same = !strcmp(a->name[i], b->name[i]);
+    return same;
+}
+
+static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *page, struct fkv_error *err) {
+    struct fkv_atomic_file f;
+    char name[512];
+    snprintf(name, sizeof name, "%s.csv", page->name);
+    if (fkv_csv_open(&f, page->folder, name, "panel,series,place,estimate,low,high", err)) return FKV_FAILED;
+    for (int i = 0; i < c->panels; i++)
+        for (int s = 0; s < c->chart[i].series; s++) {
+            const struct fkv_chart *chart = &c->chart[i];
+            const struct fkv_chart_series *one = &chart->one[s];
+            for (int k = 0; k < one->count; k++) {
+                fkv_csv_first(f.stream, chart->title);
+                fkv_csv_text(f.stream, one->label);
+                if (chart->names)
+                    fkv_csv_text(f.stream, chart->name[(int)one->x[k]]);
+                else
+                    fkv_csv_number(f.stream, one->x[k]);
+                fkv_csv_interval(f.stream, one->y[k]);
+                fputc('\n', f.stream);
+            }
+        }
+    return fkv_atomic_commit(&f, err);
+}
+
+int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
+                    struct fkv_error *err) {
+    if (c->failed) return fkv_fail(err, "out of memory for figure %s", page->name);
+    int columns = page->columns < c->panels ? page->columns : c->panels, rows = (c->panels + columns - 1) / columns;
+    int names = 0;
+    for (int i = 0; i < c->panels; i++)
+        if (c->chart[i].across && c->chart[i].names > names) names = c->chart[i].names;
+    double width = page->width > 0 ? page->width : columns == 1 ? 5 : 7.2;
+    double height = page->height > 0 ? page->height : fmin(11, rows * fmax(2.3, 0.9 + 0.19 * names) + 0.9);
+    struct fkv_figure *f;
+    if (fkv_figure_create(width, height, rows, columns, page->title, &f, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    for (int i = 0; !status && i < c->panels; i++)
+        status = draw_panel(f, i, &c->chart[i], i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
+    if (!status && page->bar) status = fkv_figure_color_bar(f, page->bar, err);
+    if (status) {
+        fkv_figure_destroy(f);
+        return status;
+    }
+    return fkv_charts_finish(f, page->note, page->folder, page->name, p, err);
+}
+
+int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
+                     struct fkv_error *err) {
+    return fkv_charts_draw(c, page, p, err) ? FKV_FAILED : write_csv(c, page, err);
+}
+
+/* A picture that lies there already is replaced only if it says that this program drew it; a table, if it lies beside one. */
+static int check_ours(const char *base, struct fkv_error *err) {
+    static const char *const suffixes[] = {".svg", ".png", ".csv"};
+    static char start[4096];
+    char path[4100];
+    bool ours = false;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s%s", base, suffixes[i]);
+        FILE *f = fopen(path, "rb");
+        if (!f) continue;
+        size_t bytes = fread(start, 1, sizeof start, f);
+        fclose(f);
+        if (i < 2) ours = memmem(start, bytes, "FreqKV toolkit", 14) != NULL;
+        if (!ours) return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
+    }
+    return FKV_OK;
+}
+
+int fkv_charts_finish(struct fkv_figure *f, const char *note, const char *folder, const char *name,
+                      const struct fkv_provenance *p, struct fkv_error *err) {
+    char base[4096], text[FKV_PLOT_NOTE];
+    snprintf(text, sizeof text, "%s", note ? note : "");
+    fkv_plot_note_model(text, p);
+    int status = *text ? fkv_figure_note(f, text, err) : FKV_OK;
+    if (!status && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base - 4)
+        status = fkv_fail(err, "figure %s: the folder's path is too long", name);
+    if (!status) status = check_ours(base, err);
+    if (!status) status = fkv_figure_write(f, base, p, err);
+    fkv_figure_destroy(f);
+    return status;
+}

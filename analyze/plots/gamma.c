@@ -1,0 +1,90 @@
+/* Ratios as a map over layers and heads, and how they spread. The colours of the map run from 0 to 1, so that two tables can be laid side by side. */
+#include <stdio.h>
+#include <string.h>
+
+#include "analyze/measure/gamma.h"
+#include "analyze/plots/parts.h"
+
+enum { BINS = 16 };
+
+static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) {
+    const struct fkv_ratio_choice *c = &t->choice;
+    int used = 0;
+    if (c->by_budget)
+        used = snprintf(note, FKV_PLOT_NOTE, "Mean ratio at most %.4g, least sum of losses (objective: %s).", c->target,
+                        fkv_objective_names[c->objective]);
+    else
+        used = snprintf(note, FKV_PLOT_NOTE, "Every head keeps %.4g of the energy of its keys and of its values.",
+                        c->target);
+    bool energy = !c->by_budget || c->objective != FKV_OBJECTIVE_ATTENTION;
+    snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
+             " n\u00a0=\u00a0%d tokens%s. Chosen: mean %.4g, standard deviation %.3g.", t->n,
+             !energy ? ""
+             : c->dc ? ", with the mean over tokens"
+                     : ", without the mean over tokens",
+             t->mean, t->deviation);
+}
+
+static int draw_map(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
+    const struct fkv_axis x = {"KV head", FKV_FIT, FKV_FIT, .logarithmic = false};
+    const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
+    const struct fkv_color_bar bar = {.label = "retaining ratio \u03b3", .low = 0, .high = 1, .top = 1};
+    if (fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err) ||
+        fkv_figure_heatmap(f, 0, t->layers, t->heads, t->gamma, t->layer_index, t->head_index, 0, 1, err))
+        return FKV_FAILED;
+    return fkv_figure_color_bar(f, &bar, err);
+}
+
+/* Bars as one outline that steps: bin b holds b/16 < gamma <= (b+1)/16. */
+static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
+    double x[2 * BINS], low[2 * BINS] = {0}, high[2 * BINS] = {0}, most = 1;
+    for (int32_t i = 0; i < t->layers * t->heads; i++) {
+        int32_t bin = (t->parts[i] - 1) * BINS / FKV_RATIO_STEPS;
+        high[2 * bin]++;
+        most = fmax(most, high[2 * bin]);
+    }
+    for (int b = 0; b < BINS; b++) {
+        x[2 * b] = (double)b / BINS, x[2 * b + 1] = (b + 1.0) / BINS;
+        high[2 * b + 1] = high[2 * b];
+    }
+    const struct fkv_axis across = {"retaining ratio \u03b3", 0, 1, .logarithmic = false};
+    const struct fkv_axis up = {"KV heads", 0, 1.15 * most, .integers = true};
+    const double mean[2] = {t->mean, t->mean}, height[2] = {0, 1.15 * most};
+    const struct fkv_line line = {.label = "mean", .color = fkv_color_cycle(1), .width = 1.2, .dashed = true};
+    if (fkv_figure_axes(f, 0, NULL, &across, &up, NULL, 1, err) ||
+        fkv_figure_band(f, 0, NULL, fkv_color_cycle(0), 2 * BINS, x, low, high, err))
+        return FKV_FAILED;
+    return fkv_figure_line(f, 0, &line, 2, mean, height, err);
+}
+
+static int finish(struct fkv_figure *f, const struct fkv_ratio_table *t, const char *folder, const char *name,
+                  const struct fkv_provenance *p, struct fkv_error *err) {
+    char note[FKV_PLOT_NOTE], base[4096];
+    describe(t, note);
+    fkv_plot_note_model(note, p);
+    int rc = fkv_figure_note(f, note, err);
+    if (!rc && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base)
+        rc = fkv_fail(err, "figure %s: the folder's path is too long", name);
+    if (!rc) rc = fkv_figure_write(f, base, p, err);
+    return rc;
+}
+
+int fkv_plot_gamma(const struct fkv_ratio_table *t, const char *folder, const struct fkv_provenance *p,
+                   struct fkv_error *err) {
+    const struct {
+        const char *name, *title;
+        double width, height;
+        int (*draw)(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err);
+    } figures[] = {{"gamma_heatmap", "Retaining ratio of every layer and KV head",
+                    fmin(7.2, fmax(4.3, 1.5 + 0.33 * t->heads)), fmin(9, fmax(2.8, 1.3 + 0.17 * t->layers)), draw_map},
+                   {"gamma_histogram", "How the retaining ratios spread over heads", 4.6, 3.2, draw_histogram}};
+    for (int i = 0; i < 2; i++) {
+        struct fkv_figure *f;
+        if (fkv_figure_create(figures[i].width, figures[i].height, 1, 1, figures[i].title, &f, err)) return FKV_FAILED;
+        int rc = figures[i].draw(f, t, err);
+        if (!rc) rc = finish(f, t, folder, figures[i].name, p, err);
+        fkv_figure_destroy(f);
+        if (rc) return rc;
+    }
+    return FKV_OK;
+}

@@ -1,0 +1,96 @@
+/* Tables of policies' own options, and their values as texts and JSON; see options.h. */
+#include "engine/cache/options.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct fkv_policy_option none = {0};
+
+static int check_value(const struct fkv_policy_option *option, int64_t value, struct fkv_error *err) {
+    const bool integer = option->kind == FKV_OPTION_INTEGER;
+    const int64_t low = integer ? option->low : 0, high = integer ? option->high : 1;
+    if (value >= low && value <= high) return FKV_OK;
+    return fkv_fail_option(err, "--%s: expected a number from %" PRId64 " to %" PRId64 ", found %" PRId64,
+                           option->name, low, high, value);
+}
+
+static int refuse(const char *policy, const struct fkv_policy_option *table, const char *name, struct fkv_error *err) {
+    char own[256] = "";
+    for (int i = 0; table[i].name; i++) {
+        size_t used = strlen(own);
+        snprintf(own + used, sizeof own - used, "%s--%s", used ? ", " : "", table[i].name);
+    }
+    return fkv_fail_option(err, "--%s: policy %s does not take it%s%s", name, policy,
+                           *own ? "; its own options are " : "; it has no options of its own", own);
+}
+
+int fkv_own_set(const char *policy, const struct fkv_policy_option *table, const struct fkv_own_value *own,
+                int64_t *values, struct fkv_error *err) {
+    if (!table) table = &none;
+    for (int i = 0; values && table[i].name; i++) values[i] = table[i].standard;
+    for (int k = 0; k < FKV_OWN_OPTIONS && own[k].name; k++) {
+        int i = 0;
+        while (table[i].name && strcmp(table[i].name, own[k].name)) i++;
+        if (!table[i].name) return refuse(policy, table, own[k].name, err);
+        if (check_value(&table[i], own[k].value, err)) return FKV_FAILED;
+        if (values) values[i] = own[k].value;
+    }
+    return FKV_OK;
+}
+
+void fkv_own_key(const struct fkv_policy_option *option, char key[FKV_OPTION_KEY]) {
+    snprintf(key, FKV_OPTION_KEY, "%s", option->name);
+    for (char *c = key; *c; c++)
+        if (*c == '-') *c = '_';
+}
+
+/* As a user would give it. */
+static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t value) {
+    if (option->kind == FKV_OPTION_INTEGER)
+        fprintf(f, "%" PRId64, value);
+    else
+        fputs(value ? "on" : "off", f);
+}
+
+char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
+    if (!table) table = &none;
+    for (int i = 0; table[i].name; i++) {
+        fprintf(f, "%s%s=", i ? " " : "", table[i].name);
+        print_value(f, &table[i], values[i]);
+    }
+    fclose(f);
+    return text;
+}
+
+char *fkv_own_label(const char *policy, const struct fkv_policy_option *table, const int64_t *values) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
+    if (!table) table = &none;
+    fputs(policy, f);
+    for (int i = 0; table[i].name; i++) {
+        if (values[i] == table[i].standard) continue;
+        fprintf(f, ", %s", table[i].name);
+        if (table[i].kind == FKV_OPTION_FLAG) continue;
+        fputc(' ', f);
+        print_value(f, &table[i], values[i]);
+    }
+    fclose(f);
+    return text;
+}
+
+void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values, json_t *object) {
+    if (!table) table = &none;
+    for (int i = 0; table[i].name; i++) {
+        char key[FKV_OPTION_KEY];
+        fkv_own_key(&table[i], key);
+        json_object_set_new(object, key,
+                            table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i]) : json_boolean(values[i]));
+    }
+}

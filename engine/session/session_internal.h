@@ -1,0 +1,112 @@
+/* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c (a layer's rounds of append, attend, act),
+ * predict.c (logits and scores), biases.c, surgery.c and snapshot.c. Nobody else includes it. */
+#ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
+#define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
+
+#include "engine/session/session.h"
+
+struct prepared_map {
+    int32_t n, retained;
+    double gain;
+    struct fkv_map *map;
+};
+
+/* Items of one call. Appending and attending is a layer's affair; acting goes over all heads of the cache at once. */
+struct round_items {
+    struct fkv_append_item *append;       /* [sequences, kv_heads] */
+    struct fkv_attend_item *attend;       /* [sequences, heads] */
+    struct fkv_span *spans;               /* [sequences, heads, max_spans] */
+    int32_t *next_row;                    /* [feeds, kv_heads], within the feed */
+    struct fkv_action *actions;           /* [all heads]; gather_from [capacity] each */
+    struct fkv_head **acting;             /* [all heads] */
+    struct fkv_compress_item *compress;   /* [all heads] */
+    struct fkv_gather_item *gather;       /* [all heads] */
+    struct fkv_energy *energy, *measured; /* [all heads]: per acting head; in the order of a call's items */
+    int32_t *of;                          /* [all heads]: which acting head an item came from */
+};
+
+/* A sequence's part of the rows being fed. */
+struct fed {
+    int32_t sequence, row, rows;
+};
+
+struct tap {
+    fkv_tap_function *function;
+    void *context;
+};
+
+struct fkv_session {
+    const struct fkv_model *model;
+    const struct fkv_backend_ops *ops; /* the model's, for short */
+    struct fkv_backend *backend;
+    enum fkv_space space; /* where buffers lie */
+    struct fkv_policy_setup setup;
+    struct fkv_session_options options;
+
+    struct fkv_buffer *key, *value; /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
+    /* Biases of slots, where the session has them (else all NULL): on the host in double, with the backend in float32. */
+    struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] */
+    double *bias;              /* the same, what `biases` is to hold */
+    bool *bias_stale;          /* [layers, sequences, kv_heads]: the backend has yet to get this head's */
+    double *bias_work;         /* [2, capacity] */
+    float *bias_row;           /* [capacity] */
+
+    struct fkv_buffer *x, *q, *k, *v, *attended, *hidden; /* activations of a block */
+    struct fkv_buffer *rotated;                           /* keys for FKV_SITE_KEY_ROTATED */
+    struct fkv_buffer *logits;                            /* [logit_rows, vocab] */
+    int32_t logit_rows;
+    int32_t logits_row, logits_count; /* rows of the last feed that `logits` holds; count 0: none */
+
+    struct fkv_head *heads; /* [layers, sequences, kv_heads] */
+    int32_t *peak_slots;    /* [layers, sequences, kv_heads], most slots each head held */
+    int64_t *peak_bytes;    /* [sequences] */
+
+    struct fed *fed; /* [sequences] */
+    int32_t fed_count;
+    int32_t *tokens;                           /* [block] of all feeds */
+    int32_t last_rows;                         /* of the last feed */
+    double *row_slots, *row_round, *row_since; /* [block], means over (layer, KV head) */
+
+    struct fkv_step *step; /* the decode step of `step_feeds` sequences (0: none yet) */
+    int32_t step_feeds;
+
+    struct prepared_map *maps;
+    int32_t map_count;
+    struct round_items items;
+    struct tap taps[FKV_SITES];
+    struct fkv_session_statistics statistics;
+};
+
+static inline int32_t session_layer_heads(const struct fkv_session *s) {
+    return s->options.sequences * s->setup.kv_heads;
+}
+
+static inline int32_t session_head_count(const struct fkv_session *s) {
+    return s->setup.layers * session_layer_heads(s);
+}
+
+static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t layer, int32_t sequence,
+                                            int32_t kv_head) {
+    return &s->heads[layer * session_layer_heads(s) + sequence * s->setup.kv_heads + kv_head];
+}
+
+/* What a slot of one head's keys (or values) takes, in bytes. */
+static inline size_t session_slot_bytes(const struct fkv_session *s) {
+    return (size_t)s->model->config.head_dim * fkv_dtype_bytes(s->options.cache_dtype);
+}
+
+/* The cache from the heads of `layer` on. */
+struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);
+
+/* Biases (biases.c); all of them but session_write_biases only where s->bias. The action's masses, before the head's slots are set anew: */
+void session_move_biases(struct fkv_session *s, const struct fkv_head *head, const struct fkv_action *action);
+void session_clear_biases(struct fkv_session *s, int32_t head);
+/* Gives the backend the rows that changed. */
+int session_write_biases(struct fkv_session *s, struct fkv_error *err);
+
+/* Lets every head of the fed sequences act that has no room for a first row, all layers at once; refuses where there is still none. */
+int session_act_before(struct fkv_session *s, struct fkv_error *err);
+/* Appends the fed rows of k and v to the heads of a layer, attends, and acts where a head is full within its rows: q, k, v -> attended. */
+int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err);
+
+#endif

@@ -1,0 +1,77 @@
+/* Snapshots of a session: what lies in the slots in use, and where every head stands. Only the slots in use are copied. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/session/session_internal.h"
+
+struct fkv_snapshot {
+    struct fkv_session *session;
+    struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
+    struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
+    double *bias;                   /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
+};
+
+/* Copies every head's used slots (as `heads` says) between the session's cache and the packed buffers. */
+static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struct fkv_buffer *cache,
+                      struct fkv_buffer *packed, bool restore, struct fkv_error *err) {
+    size_t slot = session_slot_bytes(s), at = 0;
+    for (int32_t i = 0; i < session_head_count(s); i++) {
+        size_t bytes = (size_t)heads[i].slots * slot, place = (size_t)i * (size_t)s->setup.capacity * slot;
+        struct fkv_buffer *to = restore ? cache : packed, *from = restore ? packed : cache;
+        if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place, bytes, err))
+            return FKV_FAILED;
+        at += bytes;
+    }
+    return FKV_OK;
+}
+
+int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err) {
+    *out = NULL;
+    size_t slots = 0, heads = (size_t)session_head_count(s);
+    for (size_t i = 0; i < heads; i++) slots += (size_t)s->heads[i].slots;
+    size_t bytes = slots * session_slot_bytes(s);
+    struct fkv_snapshot *snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
+    snapshot->session = s;
+    size_t bias_bytes = heads * (size_t)s->setup.capacity * sizeof *s->bias;
+    if (s->bias && (snapshot->bias = malloc(bias_bytes))) memcpy(snapshot->bias, s->bias, bias_bytes);
+    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads)) || (s->bias && !snapshot->bias)) {
+        fkv_snapshot_free(snapshot);
+        return fkv_fail(err, "snapshot: out of memory");
+    }
+    memcpy(snapshot->heads, s->heads, heads * sizeof *s->heads);
+    if (s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->key, err) ||
+        s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->value, err) ||
+        copy_slots(s, s->heads, s->key, snapshot->key, false, err) ||
+        copy_slots(s, s->heads, s->value, snapshot->value, false, err)) {
+        fkv_snapshot_free(snapshot);
+        return fkv_error_prefix(err, "snapshot");
+    }
+    *out = snapshot;
+    return FKV_OK;
+}
+
+int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err) {
+    if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
+    memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
+    s->last_rows = s->logits_count = 0;
+    if (s->bias) {
+        size_t heads = (size_t)session_head_count(s);
+        memcpy(s->bias, snapshot->bias, heads * (size_t)s->setup.capacity * sizeof *s->bias);
+        memset(s->bias_stale, true, heads * sizeof *s->bias_stale);
+    }
+    if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
+        copy_slots(s, s->heads, s->value, snapshot->value, true, err))
+        return fkv_error_prefix(err, "restore");
+    return FKV_OK;
+}
+
+void fkv_snapshot_free(struct fkv_snapshot *snapshot) {
+    if (!snapshot) return;
+    const struct fkv_session *s = snapshot->session;
+    s->ops->buffer_release(s->backend, snapshot->key);
+    s->ops->buffer_release(s->backend, snapshot->value);
+    free(snapshot->heads);
+    free(snapshot->bias);
+    free(snapshot);
+}

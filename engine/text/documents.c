@@ -1,0 +1,307 @@
+/* The inputs in the order given, one document at a time. Folders are listed when opened, so that files that appear during a run change nothing.
+ * A .jsonl is read line by line and may be larger than memory; every other input is one document and is read whole.
+ *
+ * A text's bytes are taken as they are: no newline conversion, no stripping, the trailing newline belongs to it. */
+#include "engine/text/documents.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kernels/base/atomic_file.h"
+#include "kernels/base/json.h"
+
+static const size_t MAX_FILE = (size_t)1 << 36;
+
+struct source {
+    enum { TEXT, JSONL, NPY, RAW } kind;
+    char *path;
+    int64_t bytes;
+};
+
+struct fkv_documents {
+    const struct fkv_tokenizer *tokenizer;
+    struct source *sources;
+    int count, capacity, current;
+    int64_t bytes, passed; /* of all sources, of those that are done */
+    int64_t remaining;     /* documents still wanted; -1: all */
+    int32_t vocab;
+    bool special;
+    size_t raw_width; /* bytes per raw id */
+    FILE *lines;      /* the current .jsonl, NULL between sources */
+    char *line;
+    size_t line_capacity;
+    int64_t line_number;
+};
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t n = strlen(text), m = strlen(ending);
+    return n > m && !strcmp(text + n - m, ending);
+}
+
+static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes, struct fkv_error *err) {
+    if (access(path, R_OK)) return fkv_fail_errno(err, "%s: cannot read", path);
+    if (d->count == d->capacity) {
+        int capacity = d->capacity ? 2 * d->capacity : 16;
+        struct source *grown = realloc(d->sources, (size_t)capacity * sizeof *grown);
+        if (!grown) return fkv_fail(err, "%s: out of memory", path);
+        d->sources = grown;
+        d->capacity = capacity;
+    }
+    char *copy = strdup(path);
+    if (!copy) return fkv_fail(err, "%s: out of memory", path);
+    d->sources[d->count++] = (struct source){kind, copy, bytes};
+    d->bytes += bytes;
+    return FKV_OK;
+}
+
+static int is_text(const struct dirent *entry) { return ends_with(entry->d_name, ".txt"); }
+
+/* By bytes, not by locale: the order must be the same everywhere. */
+static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_error *err) {
+    struct dirent **entries;
+    int n = scandir(folder, &entries, is_text, by_name), before = d->count;
+    if (n < 0) return fkv_fail_errno(err, "%s: cannot list", folder);
+    int status = FKV_OK;
+    for (int i = 0; i < n; i++) {
+        char *path = NULL;
+        struct stat st;
+        if (!status && asprintf(&path, "%s/%s", folder, entries[i]->d_name) < 0) {
+            path = NULL;
+            status = fkv_fail(err, "%s: out of memory", folder);
+        }
+        if (!status && stat(path, &st)) status = fkv_fail_errno(err, "%s: cannot read", path);
+        if (!status && S_ISREG(st.st_mode)) status = add_source(d, path, TEXT, st.st_size, err);
+        free(path);
+        free(entries[i]);
+    }
+    free(entries);
+    if (!status && d->count == before) return fkv_fail(err, "%s: a folder without .txt files", folder);
+    return status;
+}
+
+static int add_text(struct fkv_documents *d, const char *path, struct fkv_error *err) {
+    struct stat st;
+    if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
+    if (S_ISDIR(st.st_mode)) return add_folder(d, path, err);
+    bool jsonl = ends_with(path, ".jsonl");
+    if (!jsonl && !ends_with(path, ".txt"))
+        return fkv_fail(err, "%s: expected a .txt file, a folder of them or a .jsonl file", path);
+    return add_source(d, path, jsonl ? JSONL : TEXT, st.st_size, err);
+}
+
+static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *err) {
+    struct stat st;
+    if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
+    if (S_ISDIR(st.st_mode)) return fkv_fail(err, "%s: expected a file of token ids, found a folder", path);
+    return add_source(d, path, ends_with(path, ".npy") ? NPY : RAW, st.st_size, err);
+}
+
+int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_tokenizer *tokenizer,
+                       struct fkv_documents **out, struct fkv_error *err) {
+    *out = NULL;
+    const char *dtype = o->token_dtype ? o->token_dtype : "uint16";
+    if (strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
+        return fkv_fail_option(err, "--token-dtype: expected uint16 or uint32, found %s", dtype);
+    if (o->text_count && !tokenizer) return fkv_fail(err, "%s: reading text needs a tokenizer.json", o->texts[0]);
+    if (!o->text_count && !o->token_ids_count) return fkv_fail(err, "nothing to read: expected --text or --token-ids");
+    struct fkv_documents *d = calloc(1, sizeof *d);
+    if (!d) return fkv_fail(err, "out of memory");
+    d->tokenizer = tokenizer;
+    d->vocab = o->vocab;
+    d->special = o->special;
+    d->raw_width = strcmp(dtype, "uint16") ? 4 : 2;
+    d->remaining = o->max_documents > 0 ? o->max_documents : -1;
+    int status = FKV_OK;
+    for (int i = 0; i < o->text_count && !status; i++) status = add_text(d, o->texts[i], err);
+    for (int i = 0; i < o->token_ids_count && !status; i++) status = add_ids(d, o->token_ids[i], err);
+    if (status)
+        fkv_documents_close(d);
+    else
+        *out = d;
+    return status;
+}
+
+void fkv_documents_close(struct fkv_documents *d) {
+    if (!d) return;
+    for (int i = 0; i < d->count; i++) free(d->sources[i].path);
+    free(d->sources);
+    if (d->lines) fclose(d->lines);
+    free(d->line);
+    free(d);
+}
+
+void fkv_document_free(struct fkv_document *document) {
+    free(document->name);
+    free(document->tokens);
+    *document = (struct fkv_document){0};
+}
+
+int64_t fkv_documents_bytes(const struct fkv_documents *d) { return d->bytes; }
+
+int64_t fkv_documents_bytes_read(const struct fkv_documents *d) {
+    return d->passed + (d->lines ? (int64_t)ftello(d->lines) : 0);
+}
+
+int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text, size_t *text_bytes,
+                   struct fkv_error *err) {
+    *text = NULL;
+    *text_bytes = 0;
+    json_t *object = fkv_json_parse(line, bytes, where, err);
+    if (!object) return FKV_FAILED;
+    const json_t *field = json_object_get(object, "text");
+    if (!field) field = json_object_get(object, "article");
+    int status = FKV_OK;
+    if (!json_is_string(field)) {
+        status = fkv_fail(err, "%s: expected an object with a string \"text\" or \"article\"", where);
+    } else {
+        *text_bytes = json_string_length(field);
+        *text = malloc(*text_bytes + 1);
+        if (*text)
+            memcpy(*text, json_string_value(field), *text_bytes + 1);
+        else
+            status = fkv_fail(err, "%s: out of memory for %zu bytes of text", where, *text_bytes);
+    }
+    json_decref(object);
+    return status;
+}
+
+static int raw_parse(const uint8_t *data, size_t bytes, size_t width, const char *where, int32_t **ids, size_t *count,
+                     struct fkv_error *err) {
+    if (bytes % width) return fkv_fail(err, "%s: expected a multiple of %zu bytes, found %zu", where, width, bytes);
+    *count = bytes / width;
+    *ids = malloc((*count ? *count : 1) * sizeof **ids);
+    if (!*ids) return fkv_fail(err, "%s: out of memory for %zu token ids", where, *count);
+    for (size_t i = 0; i < *count; i++, data += width) {
+        uint32_t id = data[0] | (uint32_t)data[1] << 8;
+        if (width == 4) id |= (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
+        if (id > INT32_MAX) return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
+        (*ids)[i] = (int32_t)id;
+    }
+    return FKV_OK;
+}
+
+/* What holds for every document: two tokens at least, all in the vocabulary. */
+static int check_tokens(const struct fkv_documents *d, const struct fkv_document *document, const char *where,
+                        struct fkv_error *err) {
+    if (document->count < 2) return fkv_fail(err, "%s: expected at least 2 tokens, found %zu", where, document->count);
+    for (size_t i = 0; i < document->count; i++)
+        if (document->tokens[i] >= d->vocab)
+            return fkv_fail(err, "%s: token %zu: id %d is not in the model's vocabulary of %d", where, i,
+                            (int)document->tokens[i], (int)d->vocab);
+    return FKV_OK;
+}
+
+static int from_text(const struct fkv_documents *d, const char *text, size_t bytes, const char *where,
+                     struct fkv_document *document, struct fkv_error *err) {
+    if (!bytes) return fkv_fail(err, "%s: the text is empty", where);
+    if (fkv_sha256_memory(text, bytes, document->text_sha256, err)) return FKV_FAILED;
+    if (fkv_tokenizer_encode(d->tokenizer, text, bytes, d->special, &document->tokens, &document->count, err))
+        return fkv_error_prefix(err, "%s", where);
+    return check_tokens(d, document, where, err);
+}
+
+/* The hash is of the ids as little-endian int32, whatever the file held and whatever this machine is. */
+static int from_ids(const struct fkv_documents *d, const char *data, size_t bytes, const struct source *source,
+                    struct fkv_document *document, struct fkv_error *err) {
+    const char *where = source->path;
+    if (source->kind == NPY
+            ? fkv_npy_parse(data, bytes, where, &document->tokens, &document->count, err)
+            : raw_parse((const uint8_t *)data, bytes, d->raw_width, where, &document->tokens, &document->count, err))
+        return FKV_FAILED;
+    if (check_tokens(d, document, where, err)) return FKV_FAILED;
+    uint8_t *little = malloc(4 * document->count);
+    if (!little) return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
+    for (size_t i = 0; i < document->count; i++)
+        for (int b = 0; b < 4; b++) little[4 * i + (size_t)b] = (uint8_t)((uint32_t)document->tokens[i] >> 8 * b);
+    int status = fkv_sha256_memory(little, 4 * document->count, document->text_sha256, err);
+    free(little);
+    return status;
+}
+
+static int whole_file(const struct fkv_documents *d, const struct source *source, struct fkv_document *document,
+                      struct fkv_error *err) {
+    char *data;
+    size_t bytes;
+    if (fkv_read_file(source->path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
+    int status = source->kind == TEXT ? from_text(d, data, bytes, source->path, document, err)
+                                      : from_ids(d, data, bytes, source, document, err);
+    free(data);
+    document->name = status ? NULL : strdup(base_name(source->path));
+    return status || document->name ? status : fkv_fail(err, "%s: out of memory", source->path);
+}
+
+static bool blank(const char *line, size_t bytes) { return strspn(line, " \t\r\n") >= bytes; }
+
+/* The next line that is not blank; *bytes 0 at the end of the file. */
+static int next_line(struct fkv_documents *d, const char *path, size_t *bytes, struct fkv_error *err) {
+    *bytes = 0;
+    if (!d->lines) {
+        d->lines = fopen(path, "rb");
+        d->line_number = 0;
+        if (!d->lines) return fkv_fail_errno(err, "%s: cannot open", path);
+    }
+    for (ssize_t n; (n = getline(&d->line, &d->line_capacity, d->lines)) > 0;) {
+        d->line_number++;
+        if (blank(d->line, (size_t)n)) continue;
+        *bytes = (size_t)n;
+        return FKV_OK;
+    }
+    return ferror(d->lines) ? fkv_fail_errno(err, "%s: cannot read", path) : FKV_OK;
+}
+
+static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes, struct fkv_document *document,
+                     struct fkv_error *err) {
+    char *where, *text = NULL;
+    size_t bytes;
+    if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
+        return fkv_fail(err, "%s: out of memory", path);
+    int status = fkv_jsonl_text(d->line, line_bytes, where, &text, &bytes, err);
+    if (!status) status = from_text(d, text, bytes, where, document, err);
+    free(text);
+    if (!status && !(document->name = strdup(base_name(where)))) status = fkv_fail(err, "%s: out of memory", where);
+    free(where);
+    return status;
+}
+
+static void next_source(struct fkv_documents *d) {
+    if (d->lines) fclose(d->lines);
+    d->lines = NULL;
+    d->passed += d->sources[d->current++].bytes;
+}
+
+int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more, struct fkv_error *err) {
+    *document = (struct fkv_document){0};
+    *more = false;
+    int status = FKV_OK;
+    while (!status && !*more && d->current < d->count && d->remaining) {
+        const struct source *source = &d->sources[d->current];
+        size_t bytes = 0;
+        if (source->kind != JSONL) {
+            status = whole_file(d, source, document, err);
+            *more = !status;
+            next_source(d);
+            continue;
+        }
+        status = next_line(d, source->path, &bytes, err);
+        if (!status && bytes) {
+            status = from_line(d, source->path, bytes, document, err);
+            *more = !status;
+        } else {
+            next_source(d);
+        }
+    }
+    if (*more && d->remaining > 0) d->remaining--;
+    if (status) fkv_document_free(document);
+    return status;
+}

@@ -1,0 +1,10 @@
+/* The sub-commands of freqkv-replay: each parses its own command line and returns main's exit status. */
+#ifndef FKV_REPLAY_COMMANDS_COMMANDS_H
+#define FKV_REPLAY_COMMANDS_COMMANDS_H
+
+int fkv_command_ppl(int argc, char **argv);
+int fkv_command_probe(int argc, char **argv);
+int fkv_command_generate(int argc, char **argv);
+int fkv_command_tokens(int argc, char **argv);
+
+#endif

@@ -1,0 +1,416 @@
+/* freqkv-replay generate: one prompt to the terminal as it comes, or a file of prompts to a file
+ * that grows by a line per prompt (continuations.h). A prompt's text is decoded together with
+ * its continuation and only what comes after is shown, because sentencepiece tokenizers treat
+ * the first word of a text differently.
+ *
+ * Prompts side by side change the rounding of each other's logits, so a run that is resumed must
+ * come back to the same neighbours: prompts run in groups, a group starts when the one before is
+ * done, and a resumed run computes a group of which a line is missing once more. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "kernels/base/parse.h"
+#include "kernels/base/progress.h"
+#include "replay/commands/commands.h"
+#include "replay/generate/continuations.h"
+#include "replay/needs.h"
+
+enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_RESUME, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
+/* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
+enum { PER_LANE = 8 };
+
+struct settings {
+    struct fkv_engine_options engine;
+    struct fkv_policy_options policy;
+    const char *prompt, *prompts, *out;
+    int64_t tokens, seed;
+    double temperature;
+    bool resume, dry_run;
+    char *command; /* owned */
+};
+
+static const char doc[] = "Continues prompts under a cache policy."
+                          "\v"
+                          "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
+                          "or EOS; --batch B decodes B prompts side by side. A seed gives a prompt the\n"
+                          "same continuation every time, whatever other prompts stand in the file and\n"
+                          "run beside it: the generator (splitmix64) starts anew for each. (The batch\n"
+                          "changes logits by their rounding, as the block does.)\n"
+                          "\n"
+                          "OUT.jsonl grows by a line as soon as a prompt and those before it are done, and\n"
+                          "is synced: an interruption leaves whole lines. The same command with --resume\n"
+                          "goes on after the last whole one, or starts where there is none; the file ends\n"
+                          "up with the bytes of an undisturbed run. OUT.jsonl.run, written beside it, says\n"
+                          "what made the lines (model, tokenizer, prompts, policy with all its options,\n"
+                          "compute, cache dtype, backend, batch, tokens, temperature, seed); --resume\n"
+                          "refuses lines of another run.\n"
+                          "\n"
+                          "Examples:\n"
+                          "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
+                          "      --policy freqkv --window 64 --tokens 100\n"
+                          "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
+                          "      --out out.jsonl --temperature 0.8 --seed 1\n"
+                          "\n"
+                          "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
+                          "OUT.jsonl, and the object that --json prints without --out, has: id (where there\n"
+                          "was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens\n"
+                          "(generated), stopped (\"eos\" or \"length\"), policy, window, gamma, seed,\n"
+                          "temperature. With --out, --json prints out, prompts (how many), prompts_there\n"
+                          "(found whole by --resume, counted in what follows, too), prompt_tokens, tokens,\n"
+                          "prefill_tokens_per_s, decode_tokens_per_s (what this run computed: feeds, logits\n"
+                          "and sampling; null for nothing); with --dry-run documents (the prompts that are\n"
+                          "left), tokens (theirs), tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
+                          "memory_available, device_bytes, device_free, weight_bytes, seconds.";
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "Generation:", 5},
+    {"prompt", OPT_PROMPT, "TEXT", 0, "continue this text and print what comes", 5},
+    {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's field \"prompt\"", 5},
+    {"out", OPT_OUT, "OUT.jsonl", 0, "write one line per prompt; must not exist, but for --resume", 5},
+    {"resume", OPT_RESUME, 0, 0, "go on in a file whose run was interrupted", 5},
+    {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
+    {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
+    {"seed", OPT_SEED, "s", 0, "of the sampling (default 0)", 5},
+    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
+    {0},
+};
+
+static void check_options(const struct settings *s, struct argp_state *state) {
+    if (s->engine.text_count || s->engine.token_ids_count)
+        argp_error(state, "generate reads --prompt or --prompts, not --text or --token-ids");
+    if (!s->prompt == !s->prompts) argp_error(state, "give --prompt or --prompts");
+    if (s->prompts && !s->out) argp_error(state, "--prompts needs --out");
+    if (s->resume && !s->out) argp_error(state, "--resume needs --out");
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct settings *s = state->input;
+    struct fkv_error err = {0};
+    int status = FKV_OK;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &s->engine;
+        state->child_inputs[1] = &s->policy;
+        return 0;
+    case OPT_PROMPT: s->prompt = arg; return 0;
+    case OPT_PROMPTS: s->prompts = arg; return 0;
+    case OPT_OUT: s->out = arg; return 0;
+    case OPT_RESUME: s->resume = true; return 0;
+    case OPT_DRY_RUN: s->dry_run = true; return 0;
+    case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
+    case OPT_TEMPERATURE: status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err); break;
+    case OPT_SEED: status = fkv_parse_int(arg, "--seed", 0, INT64_MAX, &s->seed, &err); break;
+    case ARGP_KEY_END: check_options(s, state); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    if (status) argp_error(state, "%s", err.message);
+    return 0;
+}
+
+static const struct argp_child children[] = {
+    {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
+
+/* ---- what comes out ---- */
+
+/* A run under way, and where its continuations go. */
+struct job {
+    const struct settings *s;
+    const struct fkv_continuing *lines;
+    struct fkv_tokenizer_stream *stream; /* to the terminal; else NULL */
+    int64_t shown;                       /* ids given to it */
+    struct fkv_continuations *file;      /* OUT.jsonl; else NULL */
+    size_t there, next;                  /* lines that were found; the next one to write */
+    const struct fkv_generation *group;  /* the generations under way, from prompt `first` on */
+    size_t first, count;
+    int64_t prompt_tokens, tokens; /* of all lines */
+    int64_t fed, drawn;            /* by this run */
+    struct fkv_generation_times times;
+    struct fkv_progress progress;
+    double prompt_seconds, token_seconds; /* what a token of a prompt, and one drawn, should take; 0: not known */
+    double seconds, work;                 /* expected of all that is left; of what is done */
+};
+
+/* The bytes of the text that are new, to the terminal. */
+static int show(struct job *job, const struct fkv_generation *g, struct fkv_error *err) {
+    const char *text;
+    size_t bytes = 0;
+    if (job->shown < g->count) {
+        if (fkv_tokenizer_stream_push(job->stream, g->ids[job->shown++], &text, &bytes, err)) return FKV_FAILED;
+        fwrite(text, 1, bytes, stdout);
+    }
+    if (g->complete) {
+        if (fkv_tokenizer_stream_finish(job->stream, &text, &bytes, err)) return FKV_FAILED;
+        fwrite(text, 1, fkv_utf8_complete(text, bytes), stdout);
+    }
+    fflush(stdout);
+    return ferror(stdout) ? fkv_fail_errno(err, "standard output") : FKV_OK;
+}
+
+/* Line i goes to the file, or to standard output, if it is not there yet. */
+static int put_line(struct job *job, size_t i, const struct fkv_generation *g, struct fkv_error *err) {
+    if (i < job->there) return FKV_OK;
+    job->prompt_tokens += g->prompt_count;
+    job->tokens += g->count;
+    json_t *line = fkv_continuation_json(job->lines, i, g, err);
+    if (!line) return FKV_FAILED;
+    if (!job->file) return fkv_json_print(line, err);
+    int status = fkv_continuations_append(job->file, line, err);
+    json_decref(line);
+    return status;
+}
+
+static int watch(void *context, const struct fkv_generation *g, struct fkv_error *err) {
+    struct job *job = context;
+    if (job->stream && show(job, g, err)) return FKV_FAILED;
+    if (g->count < 2) job->work += (double)g->prompt_count * job->prompt_seconds;
+    job->work += job->token_seconds;
+    if (g->complete) job->work += (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
+    fkv_progress_update_work(&job->progress, (int64_t)job->next, job->seconds > 0 ? job->work : (double)job->next, "");
+    if (!g->complete) return FKV_OK;
+    job->fed += g->prompt_count;
+    job->drawn += g->count;
+    for (; job->next < job->first + job->count && job->group[job->next - job->first].complete; job->next++)
+        if (!job->stream && put_line(job, job->next, &job->group[job->next - job->first], err)) return FKV_FAILED;
+    return FKV_OK;
+}
+
+/* On stderr; and of a file, as the result. */
+static int print_summary(const struct job *job, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const double prefill = (double)job->fed / job->times.prefill_seconds,
+                 decode = (double)job->drawn / job->times.decode_seconds;
+    if (!s->engine.quiet && job->fed)
+        fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n",
+                job->fed, prefill, job->drawn, decode);
+    if (!s->out) return FKV_OK;
+    if (!s->engine.json) {
+        printf("%s: %zu prompts continued, %" PRId64 " tokens\n", s->out, job->lines->prompts->count, job->tokens);
+        return FKV_OK;
+    }
+    return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
+                                    (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->there,
+                                    "prompt_tokens", (json_int_t)job->prompt_tokens, "tokens", (json_int_t)job->tokens,
+                                    "prefill_tokens_per_s", fkv_json_number(prefill), "decode_tokens_per_s",
+                                    fkv_json_number(decode)),
+                          err);
+}
+
+/* ---- running ---- */
+
+/* Prompts [first, first + count) side by side, from a clean start. */
+static int run_group(struct job *job, struct fkv_session *session, const struct fkv_generation_options *how,
+                     struct fkv_error *err) {
+    struct fkv_generation *group = calloc(job->count, sizeof *group);
+    if (!group) return fkv_fail(err, "out of memory for %zu prompts", job->count);
+    for (size_t i = 0; i < job->count; i++) {
+        const struct fkv_prompt *prompt = &job->lines->prompts->all[job->first + i];
+        group[i] = (struct fkv_generation){
+            .prompt = prompt->tokens, .prompt_count = (int64_t)prompt->count, .number = (int64_t)(job->first + i) + 1};
+    }
+    job->group = group;
+    job->next = job->first;
+    int status = fkv_generate(session, group, (int64_t)job->count, how, &job->times, err);
+    for (size_t i = 0; i < job->count; i++) fkv_generation_free(&group[i]);
+    free(group);
+    return status;
+}
+
+static size_t group_size(int32_t lanes) { return lanes == 1 ? 1 : (size_t)lanes * PER_LANE; }
+
+/* The first prompt of the first group that is not done. */
+static size_t first_left(const struct job *job, int32_t lanes) {
+    if (job->there == job->lines->prompts->count) return job->there;
+    return job->there / group_size(lanes) * group_size(lanes);
+}
+
+static int run_prompts(struct job *job, struct fkv_session *session, const struct fkv_session_options *options,
+                       struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const struct fkv_prompts *p = job->lines->prompts;
+    const size_t size = group_size(options->sequences);
+    const bool live = !s->out && !s->engine.json;
+    const struct fkv_generation_options how = {.tokens = s->tokens,
+                                               .temperature = s->temperature,
+                                               .seed = (uint64_t)s->seed,
+                                               .lanes = options->sequences,
+                                               .block = options->block,
+                                               .watch = watch,
+                                               .context = job};
+    if (live && fkv_tokenizer_stream_open(job->lines->tokenizer, p->all[0].tokens, p->all[0].count, &job->stream, err))
+        return FKV_FAILED;
+    int status = FKV_OK;
+    fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || live);
+    fkv_progress_weigh(&job->progress, job->seconds);
+    for (job->first = first_left(job, options->sequences); job->first < p->count && !status; job->first += size) {
+        job->count = p->count - job->first < size ? p->count - job->first : size;
+        status = run_group(job, session, &how, err);
+    }
+    fkv_progress_finish(&job->progress);
+    fkv_tokenizer_stream_close(job->stream);
+    if (live) putchar('\n');
+    return status;
+}
+
+/* What is left to do of the prompts, from `first` on. */
+static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_prompts *p,
+                       size_t first, const struct fkv_session_options *options, struct fkv_needs *needs,
+                       struct fkv_error *err) {
+    const int64_t count = (int64_t)(p->count - first), line = 512; /* bytes of a line without its tokens */
+    *needs = (struct fkv_needs){.documents = count,
+                                .weights = engine->model->weight_bytes,
+                                .host = options->sequences * (int64_t)sizeof(float) * engine->model->config.vocab,
+                                .output = s->out};
+    for (size_t i = first; i < p->count; i++) needs->tokens += (int64_t)p->all[i].count;
+    needs->fed = needs->tokens + count * (s->tokens - 1); /* the last one is not fed */
+    if (s->out) needs->disk = count * (line + 16 * s->tokens) + 8 * needs->tokens;
+    if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
+    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    if (to)
+        fprintf(to, "%" PRId64 " prompts%s, %" PRId64 " tokens; at most %" PRId64 " tokens to generate\n", count,
+                first ? " left" : "", needs->tokens, count * s->tokens);
+    return fkv_needs_check(needs, engine, to, err);
+}
+
+/* Prompts go in blocks, one after the other; what is generated goes one by one, side by side. */
+static int estimate_time(struct job *job, struct fkv_session *session, const struct fkv_session_options *options,
+                         struct fkv_needs *needs, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const struct fkv_policy_setup *setup = job->lines->setup;
+    const int64_t longest = (int64_t)job->lines->prompts->longest, whole = longest + s->tokens;
+    struct fkv_cost prompt, decode;
+    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (fkv_session_rehearse(session, 1, options->block, longest, FKV_NOT_SCORED, &prompt, err) ||
+        fkv_session_rehearse(session, options->sequences, 1, whole, FKV_SCORED, &decode, err))
+        return FKV_FAILED;
+    const double before = fkv_policy_slots(setup, longest), after = fkv_policy_slots(setup, whole);
+    job->prompt_seconds = fkv_cost_seconds(&prompt, 1, before / (double)longest);
+    job->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)s->tokens);
+    needs->seconds = (double)needs->tokens * job->prompt_seconds +
+                     (double)needs->documents * (double)s->tokens * job->token_seconds;
+    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
+    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
+}
+
+/* After a failure: what is in the file, and how to go on. */
+static void say_what_is_there(const struct job *job, struct fkv_error *err) {
+    const struct fkv_error why = *err;
+    fkv_fail(err, "%.800s (%zu lines are whole; the same command with --resume goes on)", why.message,
+             job->next > job->there ? job->next : job->there);
+}
+
+static int with_session(struct job *job, const struct fkv_engine *engine, const struct fkv_session_options *options,
+                        const json_t *identity, const struct fkv_continued *found, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    const struct fkv_policy_setup *setup = job->lines->setup;
+    struct fkv_session *session;
+    struct fkv_needs needs;
+    size_t first = first_left(job, options->sequences);
+    if (check_needs(s, engine, job->lines->prompts, first, options, &needs, err) ||
+        fkv_session_open(engine->model, &s->policy, options, &session, err))
+        return FKV_FAILED;
+    int32_t context = engine->model->config.trained_context;
+    if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options->max_tokens > context))
+        fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
+    if (!s->engine.quiet) fkv_policy_note_unused(&s->policy, stderr);
+    if (!s->engine.quiet && setup->policy->has_window && options->max_tokens <= setup->window)
+        fprintf(stderr, "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",
+                setup->window, setup->policy->name);
+    int status = estimate_time(job, session, options, &needs, err);
+    job->seconds = needs.seconds;
+    if (!status && !s->dry_run) {
+        if (s->out) status = fkv_continuations_open(s->out, identity, found, &job->file, err);
+        if (!status) status = run_prompts(job, session, options, err);
+        if (status && s->out && job->next) say_what_is_there(job, err);
+        fkv_continuations_close(job->file);
+    }
+    fkv_session_close(session);
+    return status;
+}
+
+/* What an earlier run left of the lines of `run`, and what identifies them. */
+static int look_up(struct job *job, const struct fkv_continuing_run *run, json_t **identity,
+                   struct fkv_continued *found, struct fkv_error *err) {
+    const struct settings *s = job->s;
+    if (!s->out || (s->dry_run && !s->resume)) return FKV_OK;
+    if (!(*identity = fkv_continuing_identity(run, err))) return FKV_FAILED;
+    if (s->resume && fkv_continuations_find(s->out, run->lines, *identity, found, err)) return FKV_FAILED;
+    job->there = found->lines;
+    job->prompt_tokens = found->prompt_tokens;
+    job->tokens = found->tokens;
+    if (!s->engine.quiet && s->resume)
+        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", s->out, found->lines, run->lines->prompts->count,
+                found->torn ? "; a line that is not whole is dropped" : "");
+    return FKV_OK;
+}
+
+static int run(const struct settings *s, const struct fkv_engine *engine, const struct fkv_prompts *p,
+               struct fkv_error *err) {
+    const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
+    struct fkv_session_options options = {.sequences = lanes,
+                                          .max_tokens = (int64_t)p->longest + s->tokens,
+                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
+    struct fkv_policy_setup setup;
+    if (fkv_engine_block(engine, &s->policy, false, 1, 0, &options, err) ||
+        fkv_policy_setup(&s->policy, &engine->model->config, options.max_tokens, &setup, err))
+        return FKV_FAILED;
+    const struct fkv_continuing lines = {.prompts = p,
+                                         .tokenizer = engine->tokenizer,
+                                         .setup = &setup,
+                                         .tokens = s->tokens,
+                                         .seed = s->seed,
+                                         .temperature = s->temperature};
+    const struct fkv_continuing_run continuing = {.lines = &lines,
+                                                  .model = engine->model,
+                                                  .backend = engine->ops->name,
+                                                  .compute = fkv_engine_compute_name(&s->engine, engine),
+                                                  .command = s->command,
+                                                  .cache_dtype = options.cache_dtype,
+                                                  .batch = lanes};
+    struct job job = {.s = s, .lines = &lines};
+    struct fkv_continued found = {0};
+    json_t *identity = NULL;
+    int status = look_up(&job, &continuing, &identity, &found, err);
+    bool left = job.there < p->count || s->dry_run;
+    if (!status && left) status = with_session(&job, engine, &options, identity, &found, err);
+    if (!status && !s->dry_run) status = print_summary(&job, err);
+    json_decref(identity);
+    fkv_policy_setup_free(&setup);
+    return status;
+}
+
+/* Refused at once and not after hours: an output that another run made or that cannot be
+ * written. */
+static int check_output(const struct settings *s, struct fkv_error *err) {
+    if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
+    char *beside = fkv_continuing_path(s->out);
+    int status = beside ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
+    if (!status && !s->resume) status = fkv_check_new_file(beside, err);
+    free(beside);
+    return status;
+}
+
+int fkv_command_generate(int argc, char **argv) {
+    static struct settings s = {.tokens = 128}; /* thousands of paths: too much for a stack */
+    struct fkv_error err = {0};
+    struct fkv_engine engine = {0};
+    struct fkv_prompts p = {0};
+    fkv_engine_options_default(&s.engine);
+    fkv_policy_options_default(&s.policy);
+    s.command = fkv_join_arguments(argc, argv);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
+    int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
+    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
+    if (!status) {
+        const int32_t vocab = engine.model->config.vocab;
+        status = s.prompt ? fkv_prompts_add(&p, engine.tokenizer, vocab, s.prompt, NULL, "--prompt", &err)
+                          : fkv_prompts_read(&p, engine.tokenizer, vocab, s.prompts, &err);
+    }
+    if (!status) status = run(&s, &engine, &p, &err);
+    fkv_prompts_free(&p);
+    fkv_engine_close(&engine);
+    free(s.command);
+    return status ? fkv_tool_failed("freqkv-replay generate", &err) : 0;
+}

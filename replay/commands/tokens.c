@@ -1,0 +1,88 @@
+/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs a tokenizer and no weights. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/command_line.h"
+#include "kernels/base/json.h"
+#include "replay/commands/commands.h"
+
+static const char doc[] =
+    "Prints the token ids of texts, space-separated, one line per document, as ppl feeds them: with BOS where the tokenizer adds it."
+    "\v"
+    "Example:\n"
+    "  freqkv-replay tokens --model data/litbank-1m --text book.txt\n"
+    "\n"
+    "With --json: {\"documents\": [{\"name\", \"tokens\": [ids]}]}.";
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct fkv_engine_options *o = state->input;
+    (void)arg;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = o; return 0;
+    case ARGP_KEY_END:
+        if (!o->text_count && !o->token_ids_count) argp_error(state, "--text or --token-ids is missing");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {{&fkv_engine_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+static const struct argp parser = {NULL, parse, NULL, doc, children, NULL, NULL};
+
+static void print_line(const struct fkv_document *document) {
+    for (size_t i = 0; i < document->count; i++) printf(i ? " %d" : "%d", document->tokens[i]);
+    putchar('\n');
+}
+
+static void add_json(json_t *rows, const struct fkv_document *document) {
+    json_t *row = json_object(), *ids = json_array();
+    for (size_t i = 0; i < document->count; i++) json_array_append_new(ids, json_integer(document->tokens[i]));
+    json_object_set_new(row, "name", fkv_json_string(document->name));
+    json_object_set_new(row, "tokens", ids);
+    json_array_append_new(rows, row);
+}
+
+static int print_documents(const struct fkv_engine_options *o, const struct fkv_tokenizer *tokenizer,
+                           struct fkv_error *err) {
+    struct fkv_documents_options from = {.texts = o->texts,
+                                         .text_count = o->text_count,
+                                         .token_ids = o->token_ids,
+                                         .token_ids_count = o->token_ids_count,
+                                         .token_dtype = o->token_dtype,
+                                         .max_documents = o->max_documents,
+                                         .vocab = fkv_tokenizer_vocabulary(tokenizer),
+                                         .special = true};
+    struct fkv_documents *documents;
+    if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
+    json_t *rows = o->json ? json_array() : NULL;
+    bool more = true;
+    int64_t count = 0;
+    int status;
+    for (;; count++) {
+        struct fkv_document document = {0};
+        status = fkv_documents_next(documents, &document, &more, err);
+        if (status || !more) break;
+        if (o->json)
+            add_json(rows, &document);
+        else
+            print_line(&document);
+        fkv_document_free(&document);
+    }
+    fkv_documents_close(documents);
+    if (!status && !count) status = fkv_fail(err, "no documents: give --text or --token-ids");
+    if (!status && o->json) return fkv_json_print(json_pack("{s:o}", "documents", rows), err);
+    json_decref(rows);
+    return status;
+}
+
+int fkv_command_tokens(int argc, char **argv) {
+    static struct fkv_engine_options options; /* thousands of paths: too much for a stack */
+    struct fkv_error err = {0};
+    struct fkv_tokenizer *tokenizer;
+    fkv_engine_options_default(&options);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
+    if (fkv_tokenizer_open(options.model, &tokenizer, &err)) return fkv_tool_failed("freqkv-replay tokens", &err);
+    int status = print_documents(&options, tokenizer, &err);
+    fkv_tokenizer_close(tokenizer);
+    return status ? fkv_tool_failed("freqkv-replay tokens", &err) : 0;
+}

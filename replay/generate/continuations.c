@@ -1,0 +1,189 @@
+/* Lines of OUT.jsonl: making one, and telling whether one that is there is a line of this run.
+ * The latter makes the line again from its token_ids and compares bytes: nothing that stands in
+ * a line can then be another run's, and nothing but ids has to be believed. */
+#include "replay/generate/continuations.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "replay/generate/continuations_line.h"
+
+enum { LINE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(17) };
+
+/* A string of the text that follows the prompt's, without a last character that is not complete;
+ * null where the bytes are no UTF-8 (token_ids has them). A new reference, or NULL and a
+ * message. */
+static json_t *text_json(const struct fkv_tokenizer *tokenizer, const struct fkv_prompt *prompt,
+                         const struct fkv_generation *g, struct fkv_error *err) {
+    const size_t count = prompt->count + (size_t)g->count;
+    size_t before, bytes;
+    char *text = NULL;
+    int32_t *ids = malloc(count * sizeof *ids);
+    if (!ids) {
+        fkv_fail(err, "out of memory for %zu tokens", count);
+        return NULL;
+    }
+    memcpy(ids, prompt->tokens, prompt->count * sizeof *ids);
+    if (g->count) memcpy(ids + prompt->count, g->ids, (size_t)g->count * sizeof *ids);
+    int status = fkv_tokenizer_decode(tokenizer, ids, prompt->count, &text, &before, err);
+    if (!status) {
+        free(text);
+        text = NULL;
+        status = fkv_tokenizer_decode(tokenizer, ids, count, &text, &bytes, err);
+    }
+    free(ids);
+    if (status) return NULL;
+    if (before > bytes) before = bytes;
+    json_t *string = json_stringn(text + before, fkv_utf8_complete(text + before, bytes - before));
+    free(text);
+    return string ? string : json_null();
+}
+
+json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i, const struct fkv_generation *g,
+                              struct fkv_error *err) {
+    const struct fkv_prompt *prompt = &c->prompts->all[i];
+    json_t *text = text_json(c->tokenizer, prompt, g, err);
+    if (!text) return NULL;
+    json_t *o = json_object(), *ids = json_array();
+    for (int64_t k = 0; k < g->count; k++) json_array_append_new(ids, json_integer(g->ids[k]));
+    if (prompt->id) json_object_set(o, "id", prompt->id);
+    json_object_set_new(o, "prompt", json_string(prompt->text));
+    json_object_set_new(o, "text", text);
+    json_object_set_new(o, "token_ids", ids);
+    json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)prompt->count));
+    json_object_set_new(o, "tokens", json_integer(g->count));
+    json_object_set_new(o, "stopped", json_string(g->ended ? "eos" : "length"));
+    json_object_set_new(o, "policy", json_string(c->setup->policy->name));
+    json_object_set_new(o, "window", c->setup->policy->has_window ? json_integer(c->setup->window) : json_null());
+    json_object_set_new(o, "gamma", fkv_json_number(c->setup->gamma));
+    json_object_set_new(o, "seed", json_integer(c->seed));
+    json_object_set_new(o, "temperature", fkv_json_number(c->temperature));
+    return o;
+}
+
+char *fkv_continuation_text(const json_t *line, size_t *bytes, struct fkv_error *err) {
+    char *text = json_dumps(line, LINE_FLAGS);
+    *bytes = text ? strlen(text) : 0;
+    char *longer = text ? realloc(text, *bytes + 2) : NULL;
+    if (!longer) {
+        free(text);
+        fkv_fail(err, "out of memory for a line");
+        return NULL;
+    }
+    memcpy(longer + (*bytes)++, "\n", 2);
+    return longer;
+}
+
+/* ---- what is there ---- */
+
+static int refuse(const char *where, const char *field, const json_t *expected, const json_t *found,
+                  struct fkv_error *err) {
+    char *a = expected ? json_dumps(expected, LINE_FLAGS | JSON_ENCODE_ANY) : NULL,
+         *b = found ? json_dumps(found, LINE_FLAGS | JSON_ENCODE_ANY) : NULL;
+    fkv_fail(err,
+             "%s: field \"%s\": expected %.160s, found %.160s: made by another run; give its options, or another --out",
+             where, field, a ? a : "nothing", b ? b : "nothing");
+    free(a);
+    free(b);
+    return FKV_FAILED;
+}
+
+int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found, const char *const *skipped,
+                           struct fkv_error *err) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(found)) return fkv_fail(err, "%s: expected an object", where);
+    json_object_foreach((json_t *)expected, key, value) {
+        bool skip = false;
+        for (int i = 0; skipped && skipped[i]; i++) skip |= !strcmp(key, skipped[i]);
+        const json_t *other = json_object_get(found, key);
+        if (!skip && (!other || !json_equal(value, other))) return refuse(where, key, value, other, err);
+    }
+    json_object_foreach((json_t *)found, key,
+                        value) if (!json_object_get(expected, key)) return refuse(where, key, NULL, value, err);
+    return FKV_OK;
+}
+
+/* The ids of a line; their number and what ended them must go together. */
+static int read_generation(const json_t *line, const char *where, int64_t most, struct fkv_generation *g,
+                           struct fkv_error *err) {
+    const json_t *ids = json_object_get(line, "token_ids");
+    const char *stopped;
+    *g = (struct fkv_generation){0};
+    if (!json_is_object(line)) return fkv_fail(err, "%s: expected an object", where);
+    if (!json_is_array(ids)) return fkv_fail(err, "%s: field \"token_ids\": expected a list", where);
+    if (fkv_json_get_string(line, where, "stopped", true, &stopped, err)) return FKV_FAILED;
+    g->count = (int64_t)json_array_size(ids);
+    g->ended = !strcmp(stopped, "eos");
+    g->complete = true;
+    if (g->ended ? g->count >= most : g->count != most)
+        return fkv_fail(err, "%s: field \"token_ids\": expected %s%lld, as --tokens has it, found %lld", where,
+                        g->ended ? "less than " : "", (long long)most, (long long)g->count);
+    g->ids = malloc((size_t)(g->count ? g->count : 1) * sizeof *g->ids);
+    if (!g->ids) return fkv_fail(err, "%s: out of memory", where);
+    for (int64_t i = 0; i < g->count; i++) {
+        const json_t *id = json_array_get(ids, (size_t)i);
+        json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (value < 0 || value > INT32_MAX)
+            return fkv_fail(err, "%s: field \"token_ids\": expected ids, found something else at %lld", where,
+                            (long long)i);
+        g->ids[i] = (int32_t)value;
+    }
+    return FKV_OK;
+}
+
+static int check_bytes(const json_t *expected, const json_t *found, const char *at, size_t bytes, const char *where,
+                       struct fkv_error *err) {
+    size_t expected_bytes;
+    char *text = fkv_continuation_text(expected, &expected_bytes, err);
+    if (!text) return FKV_FAILED;
+    bool same = bytes == expected_bytes && !memcmp(text, at, bytes);
+    free(text);
+    if (same) return FKV_OK;
+    if (fkv_continuations_same(where, expected, found, NULL, err)) return FKV_FAILED;
+    return fkv_fail(err, "%s: expected the line as it was written, found the same fields written otherwise", where);
+}
+
+/* Line i, its newline included. */
+static int check_line(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes, const char *where,
+                      struct fkv_continued *found, struct fkv_error *err) {
+    struct fkv_generation g = {0};
+    json_t *line = fkv_json_parse(at, bytes, where, err);
+    if (!line) return FKV_FAILED;
+    int status = read_generation(line, where, c->tokens, &g, err);
+    json_t *expected = status ? NULL : fkv_continuation_json(c, i, &g, err);
+    if (!status && !expected) status = fkv_error_prefix(err, "%s: field \"token_ids\"", where);
+    if (!status) status = check_bytes(expected, line, at, bytes, where, err);
+    if (!status) {
+        found->lines++;
+        found->bytes += (int64_t)bytes;
+        found->prompt_tokens += (int64_t)c->prompts->all[i].count;
+        found->tokens += g.count;
+    }
+    json_decref(expected);
+    json_decref(line);
+    fkv_generation_free(&g);
+    return status;
+}
+
+int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c, struct fkv_continued *found,
+                           struct fkv_error *err) {
+    char *line = NULL, place[512];
+    size_t room = 0;
+    ssize_t bytes;
+    int status = FKV_OK;
+    *found = (struct fkv_continued){0};
+    while (!status && (bytes = getline(&line, &room, f)) > 0) {
+        snprintf(place, sizeof place, "%.400s:%zu", where, found->lines + 1);
+        if (found->lines == c->prompts->count)
+            status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more", place,
+                              c->prompts->count);
+        else if (line[bytes - 1] != '\n')
+            found->torn = bytes; /* the last one */
+        else
+            status = check_line(c, found->lines, line, (size_t)bytes, place, found, err);
+    }
+    free(line);
+    if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);
+    return status;
+}

@@ -1,0 +1,76 @@
+/* OUT.jsonl of `generate`: one line per prompt, in the order of the prompts, appended and synced
+ * as continuations are done, so that an interruption leaves whole lines (and at most one that is
+ * torn).
+ *
+ * OUT.jsonl.run, beside it, is a JSON object that says what made the lines: everything that can
+ * change one. It is written before the first line and stays. The lines alone are what users
+ * read; an object in front of them would be in the way of every script that takes a line for a
+ * continuation. */
+#ifndef FKV_REPLAY_GENERATE_CONTINUATIONS_H
+#define FKV_REPLAY_GENERATE_CONTINUATIONS_H
+
+#include <stdio.h>
+
+#include "engine/cache/policy.h"
+#include "replay/generate/generate.h"
+#include "replay/generate/prompts.h"
+
+/* What lines are made of and with. */
+struct fkv_continuing {
+    const struct fkv_prompts *prompts;
+    const struct fkv_tokenizer *tokenizer;
+    const struct fkv_policy_setup *setup;
+    int64_t tokens, seed; /* as for the generation */
+    double temperature;
+};
+
+/* The line of prompt i as an object, a new reference; NULL and a message. */
+json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i, const struct fkv_generation *g,
+                              struct fkv_error *err);
+
+/* A run that writes lines, for its identity. */
+struct fkv_continuing_run {
+    const struct fkv_continuing *lines;
+    const struct fkv_model *model;
+    const char *backend, *compute, *command;
+    enum fkv_dtype cache_dtype;
+    int32_t batch; /* prompts side by side: it changes the rounding */
+};
+/* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. */
+json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err);
+/* Every option of a policy, the defaults that were applied included: {"policy": NAME, "window":
+ * ...}. A new reference. */
+json_t *fkv_setup_json(const struct fkv_policy_setup *setup);
+
+/* What an earlier run left. */
+struct fkv_continued {
+    size_t lines;          /* whole ones */
+    int64_t bytes;         /* theirs */
+    int64_t torn;          /* bytes of a line that is not whole */
+    int64_t prompt_tokens; /* of the prompts of those lines */
+    int64_t tokens;        /* generated */
+};
+
+/* Reads lines from `f`, called `where` in messages: each must be, byte for byte, what a prompt's
+ * token_ids in it make a line of this run. */
+int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c, struct fkv_continued *found,
+                           struct fkv_error *err);
+/* Looks at OUT.jsonl and OUT.jsonl.run without changing them; neither there: nothing found.
+ * Refuses what another run made. */
+int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
+                           struct fkv_continued *found, struct fkv_error *err);
+
+struct fkv_continuations; /* OUT.jsonl, open for appending */
+
+/* Goes on behind what was found, without a torn line; creates both files where nothing was. */
+int fkv_continuations_open(const char *path, const json_t *identity, const struct fkv_continued *found,
+                           struct fkv_continuations **out, struct fkv_error *err);
+/* Appends a line and syncs it; a line that cannot be written whole is taken back. */
+int fkv_continuations_append(struct fkv_continuations *file, const json_t *line, struct fkv_error *err);
+/* Without a single line both files go. NULL is fine. */
+void fkv_continuations_close(struct fkv_continuations *file);
+
+/* "OUT.jsonl" -> "OUT.jsonl.run", malloc'd */
+char *fkv_continuing_path(const char *path);
+
+#endif

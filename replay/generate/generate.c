@@ -1,0 +1,191 @@
+/* Greedy and temperature sampling over full distributions; no top-k or top-p: what is studied here is the cache.
+ *
+ * Prompts run in lanes, one per sequence; a lane that is through takes the next prompt. Prompts are fed apart from the tokens that are decoded: a feed with one token
+ * of every lane is a decode step, which a device replays, and mixing a prompt's block into it would make it another one. */
+#include "replay/generate/generate.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/base/progress.h"
+
+int32_t fkv_sample(const float *logits, int32_t vocab, double temperature, struct fkv_random *random) {
+    int32_t top = 0;
+    for (int32_t i = 0; i < vocab; i++) {
+        if (isnan(logits[i])) return -1;
+        if (logits[i] > logits[top]) top = i;
+    }
+    if (!isfinite(logits[top])) return -1;
+    if (temperature == 0) return top;
+    double sum = 0, passed = 0;
+    for (int32_t i = 0; i < vocab; i++) sum += exp(((double)logits[i] - logits[top]) / temperature);
+    double u = fkv_random_uniform(random) * sum;
+    int32_t last = top; /* rounding may leave u beyond the end: then the last id that has any mass */
+    for (int32_t i = 0; i < vocab; i++) {
+        double mass = exp(((double)logits[i] - logits[top]) / temperature);
+        passed += mass;
+        if (mass > 0) last = i;
+        if (passed > u) return i;
+    }
+    return last;
+}
+
+void fkv_generation_free(struct fkv_generation *g) {
+    free(g->ids);
+    *g = (struct fkv_generation){0};
+}
+
+struct lane {
+    struct fkv_generation *generation; /* NULL: idle */
+    struct fkv_random random;
+    const int32_t *next; /* [waiting] tokens to be fed: what is left of the prompt, then the last id */
+    int64_t waiting;
+    bool decoding, drawn; /* drawn: in this step, and nobody has been told */
+};
+
+struct run {
+    struct fkv_session *session;
+    const struct fkv_generation_options *options;
+    struct fkv_generation *generations; /* [count] */
+    int64_t count, taken, finished;
+    struct lane *lanes;     /* [options->lanes] */
+    struct fkv_feed *feeds; /* [options->lanes] */
+    float *logits;          /* [options->lanes, vocab] */
+};
+
+static int append(struct fkv_generation *g, int32_t id, struct fkv_error *err) {
+    if (g->count == g->room) {
+        int64_t room = g->room ? 2 * g->room : 256;
+        int32_t *larger = realloc(g->ids, (size_t)room * sizeof *larger);
+        if (!larger) return fkv_fail(err, "out of memory for %lld generated tokens", (long long)room);
+        g->ids = larger;
+        g->room = room;
+    }
+    g->ids[g->count++] = id;
+    return FKV_OK;
+}
+
+static void take_prompts(struct run *run) {
+    for (int32_t l = 0; l < run->options->lanes; l++) {
+        if (run->lanes[l].generation || run->taken == run->count) continue;
+        struct fkv_generation *g = &run->generations[run->taken++];
+        run->lanes[l] = (struct lane){
+            .generation = g, .random = {run->options->seed}, .next = g->prompt, .waiting = g->prompt_count};
+        fkv_session_reset(run->session, l);
+    }
+}
+
+/* The feeds of a step: blocks of prompts while there are any, else one token of every lane. Returns how many. */
+static int32_t next_feeds(struct run *run, bool *decoding) {
+    int32_t feeds = 0, left = run->options->block;
+    *decoding = true;
+    for (int32_t l = 0; l < run->options->lanes; l++)
+        if (run->lanes[l].generation && !run->lanes[l].decoding) *decoding = false;
+    for (int32_t l = 0; l < run->options->lanes && left; l++) {
+        const struct lane *lane = &run->lanes[l];
+        if (!lane->generation || lane->decoding != *decoding) continue;
+        int32_t rows = lane->waiting < left ? (int32_t)lane->waiting : left;
+        run->feeds[feeds++] = (struct fkv_feed){l, lane->next, rows};
+        left -= rows;
+    }
+    return feeds;
+}
+
+/* Draws a lane's next id from its logits. */
+static int sample_lane(struct run *run, struct lane *lane, const float *logits, struct fkv_error *err) {
+    const struct fkv_config *config = &fkv_session_model(run->session)->config;
+    const struct fkv_generation_options *o = run->options;
+    struct fkv_generation *g = lane->generation;
+    int32_t id = fkv_sample(logits, config->vocab, o->temperature, &lane->random);
+    if (id < 0)
+        return fkv_fail(err, "prompt %lld: token %lld: logits are not finite", (long long)g->number,
+                        (long long)(g->prompt_count + g->count));
+    g->ended = id == config->eos;
+    if (!g->ended && append(g, id, err)) return FKV_FAILED;
+    g->complete = g->ended || g->count == o->tokens;
+    lane->drawn = true;
+    if (g->complete) return FKV_OK;
+    lane->next = &g->ids[g->count - 1];
+    lane->waiting = 1;
+    lane->decoding = true;
+    return FKV_OK;
+}
+
+/* Samples for every lane whose tokens are all fed. Rows that lie side by side, as in a decode step, are one product. */
+static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
+    const size_t vocab = (size_t)fkv_session_model(run->session)->config.vocab;
+    int32_t end = 0; /* of the feed's rows in the session */
+    for (int32_t f = 0, count; f < feeds; f += count) {
+        end += run->feeds[f].count;
+        count = 1;
+        if (run->lanes[run->feeds[f].sequence].waiting) continue;
+        while (f + count < feeds && run->feeds[f + count].count == 1 &&
+               !run->lanes[run->feeds[f + count].sequence].waiting)
+            count++;
+        if (fkv_session_logits(run->session, end - 1, count, run->logits, err)) return FKV_FAILED;
+        for (int32_t i = 0; i < count; i++)
+            if (sample_lane(run, &run->lanes[run->feeds[f + i].sequence], run->logits + (size_t)i * vocab, err))
+                return FKV_FAILED;
+        end += count - 1;
+    }
+    return FKV_OK;
+}
+
+/* Tells the watcher what was drawn; a lane is idle afterwards when its continuation is complete. */
+static int tell(struct run *run, struct fkv_error *err) {
+    const struct fkv_generation_options *o = run->options;
+    for (int32_t l = 0; l < o->lanes; l++) {
+        struct lane *lane = &run->lanes[l];
+        if (!lane->drawn) continue;
+        lane->drawn = false;
+        if (o->watch && o->watch(o->context, lane->generation, err)) return FKV_FAILED;
+        if (!lane->generation->complete) continue;
+        lane->generation = NULL;
+        run->finished++;
+    }
+    return FKV_OK;
+}
+
+/* Feeds, logits and sampling are what the times are of; who watches may decode text and write
+ * files meanwhile. */
+static int step(struct run *run, struct fkv_generation_times *times, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(run->session);
+    bool decoding;
+    int32_t feeds = next_feeds(run, &decoding);
+    double started = fkv_seconds();
+    if (fkv_session_feed_batch(run->session, run->feeds, feeds, err) ||
+        (!decoding && model->ops->synchronize(model->backend, err)))
+        return FKV_FAILED;
+    double fed = fkv_seconds();
+    for (int32_t f = 0; f < feeds; f++) {
+        struct lane *lane = &run->lanes[run->feeds[f].sequence];
+        lane->next += run->feeds[f].count;
+        lane->waiting -= run->feeds[f].count;
+    }
+    int status = sample_feeds(run, feeds, err);
+    *(decoding ? &times->decode_seconds : &times->prefill_seconds) += fed - started;
+    times->decode_seconds += fkv_seconds() - fed;
+    return status ? status : tell(run, err);
+}
+
+int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int64_t count,
+                 const struct fkv_generation_options *options, struct fkv_generation_times *times,
+                 struct fkv_error *err) {
+    const size_t lanes = (size_t)options->lanes, vocab = (size_t)fkv_session_model(s)->config.vocab;
+    struct run run = {.session = s,
+                      .options = options,
+                      .generations = generations,
+                      .count = count,
+                      .lanes = calloc(lanes, sizeof *run.lanes),
+                      .feeds = calloc(lanes, sizeof *run.feeds),
+                      .logits = malloc(lanes * vocab * sizeof *run.logits)};
+    int status = run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
+    while (!status && run.finished < count) {
+        take_prompts(&run);
+        status = step(&run, times, err);
+    }
+    free(run.lanes);
+    free(run.feeds);
+    free(run.logits);
+    return status;
+}

@@ -1,0 +1,474 @@
+/* The runner of every protocol. It knows passes, not protocols. Passes run in lanes, one per sequence of the session; a lane that is through its pass takes
+ * the next one. In a round every lane feeds a block of its pass, all of the pass's tokens, so that the number of compressions is that after T tokens even though
+ * the last one predicts nothing that is scored; the baseline is fed the same before either is scored, so that only one round's hidden states of each
+ * are alive. Rows are scored as they lie in the feed, across lanes, so that one product serves the short blocks of many lanes.
+ *
+ * How many lanes there are changes nothing but the order in which float64 sums are formed: a token's document and its bootstrap block follow from
+ * the plan and not from when it was scored. Per-token values are float32 and kept only for a run file. */
+#include "replay/perplexity/perplexity.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/progress.h"
+
+enum { IDLE = -1, SCORED_ROWS = 512 /* at a time, most */ };
+
+struct lane {
+    int64_t pass;     /* or IDLE */
+    int64_t document; /* of the target counted last, at first of the first token fed */
+    int64_t scored;   /* targets of that document that were counted before in this run or stand before in the plan */
+    int32_t fed;      /* rows of the pass */
+    int32_t *tokens;  /* [block] */
+};
+
+/* One row of a feed. */
+struct row {
+    int32_t lane, place; /* place of its target in the lane's pass; 0: not scored */
+};
+
+struct run {
+    const struct fkv_corpus *corpus;
+    const struct fkv_plan *plan;
+    struct fkv_session *session, *baseline;
+    struct fkv_recorded *recorded;
+    struct fkv_perplexity *result;
+
+    struct lane *lanes; /* [lane_count] */
+    int32_t lane_count;
+    int32_t block; /* most rows of a lane's feed */
+    int64_t next_pass;
+    double seconds; /* of the session's feeds */
+
+    int64_t *scored_before;  /* [passes] targets of the first target's document that earlier passes score */
+    struct fkv_sums *blocks; /* [block_count] of 256 scored tokens within a document; NULL where windows overlap */
+    int64_t *first_block;    /* [documents] */
+    int64_t block_count;
+
+    struct fkv_feed *feeds; /* [lane_count] */
+    struct row *rows;       /* [lane_count, block] of the last feed */
+    /* of the rows being scored */
+    int32_t targets[SCORED_ROWS], top1[SCORED_ROWS], baseline_top1[SCORED_ROWS];
+    double nll[SCORED_ROWS], baseline_nll[SCORED_ROWS], kl[SCORED_ROWS];
+    double slots[SCORED_ROWS], round[SCORED_ROWS], since[SCORED_ROWS];
+    double evictions[SCORED_ROWS], since_eviction[SCORED_ROWS];
+};
+
+int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
+    return plan->count < batch ? (int32_t)plan->count : batch;
+}
+
+struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes) {
+    return (struct fkv_session_options){.sequences = lanes, .max_tokens = plan->longest};
+}
+
+/* ---- where targets belong ---- */
+
+/* The document of a stream token at or after document d's first. */
+static int64_t document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {
+    while (token >= corpus->documents[d].offset + corpus->documents[d].count) d++;
+    return d;
+}
+
+/* Passes come in the order of the stream, so that a document is met first after all before it. */
+int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+    int64_t count = 0, latest = -1;
+    for (int64_t p = 0; p < plan->count; p++) {
+        const struct fkv_pass *pass = &plan->passes[p];
+        if (pass->until == pass->from) continue;
+        int64_t first = document_of(corpus, pass->document, pass->start + pass->from + 1);
+        int64_t last = document_of(corpus, first, pass->start + pass->until);
+        for (int64_t d = first; d <= last; d++) count += d > latest && corpus->documents[d].count > 0;
+        if (last > latest) latest = last;
+    }
+    return count;
+}
+
+enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+    int64_t blocks = (plan->scored + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+    int64_t documents = fkv_perplexity_documents(corpus, plan);
+    return fkv_se_unit_of(documents, blocks > documents ? blocks : documents, fkv_plan_overlaps(plan));
+}
+
+/* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose passes follow each other can number its targets. */
+static int place_targets(struct run *run, struct fkv_error *err) {
+    const struct fkv_corpus *corpus = run->corpus;
+    int64_t *count = run->first_block; /* of targets, to begin with */
+    for (int64_t p = 0; p < run->plan->count; p++) {
+        const struct fkv_pass *pass = &run->plan->passes[p];
+        int64_t target = pass->start + pass->from + 1, end = pass->start + pass->until + 1;
+        if (target == end) continue;
+        int64_t d = document_of(corpus, pass->document, target);
+        run->scored_before[p] = count[d];
+        for (; target < end; d++) {
+            int64_t until = corpus->documents[d].offset + corpus->documents[d].count;
+            if (until > end) until = end;
+            count[d] += until - target;
+            target = until;
+        }
+    }
+    for (int64_t d = 0; d < corpus->document_count; d++) {
+        int64_t blocks = (count[d] + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+        run->first_block[d] = run->block_count;
+        run->block_count += blocks;
+    }
+    if (fkv_plan_overlaps(run->plan)) return FKV_OK;
+    run->blocks = calloc((size_t)run->block_count, sizeof *run->blocks);
+    return run->blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld blocks", (long long)run->block_count);
+}
+
+/* ---- scoring ---- */
+
+static int record_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
+    struct run *run = context;
+    return fkv_recorded_add_action(run->recorded,
+                                   &(struct fkv_recorded_action){.pass = run->lanes[event->sequence].pass,
+                                                                 .token = event->token,
+                                                                 .layer = event->layer,
+                                                                 .kv_head = event->head->kv_head,
+                                                                 .round = event->head->rounds,
+                                                                 .energy = *event->energy},
+                                   err);
+}
+
+/* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into compressions and
+ * evictions. A policy that evicts at every token acts on storage only, which nobody counts. */
+static void sort_actions(struct run *run, int32_t i, int32_t fed) {
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    int32_t beyond = fed > setup->window ? fed - setup->window : 0;
+    run->evictions[i] = setup->policy->evicts_every_token ? beyond : run->round[i];
+    run->since_eviction[i] = !setup->policy->evicts_every_token ? run->since[i] : beyond ? 1 : fed;
+    if (!setup->policy->compresses) run->round[i] = 0, run->since[i] = fed;
+}
+
+static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
+    struct fkv_recorded *r = run->recorded;
+    const struct fkv_plan *plan = run->plan;
+    int64_t at = plan->protocol->joined ? pass * plan->longest + place : plan->passes[pass].start + place;
+    r->nll[at] = (float)run->nll[i];
+    r->round[at] = (float)run->round[i];
+    r->slots_used[at] = (float)run->slots[i];
+    r->since[at] = (float)run->since[i];
+    if (r->evictions) {
+        r->evictions[at] = (float)run->evictions[i];
+        r->since_eviction[at] = (float)run->since_eviction[i];
+    }
+    if (!run->baseline) return;
+    r->baseline_nll[at] = (float)run->baseline_nll[i];
+    r->kl[at] = (float)run->kl[i];
+    r->agree[at] = run->top1[i] == run->baseline_top1[i];
+}
+
+/* Adds scored row i. */
+static int count_row(struct run *run, int32_t i, const struct row *row, struct fkv_error *err) {
+    struct lane *lane = &run->lanes[row->lane];
+    int64_t target = run->plan->passes[lane->pass].start + row->place;
+    int64_t d = document_of(run->corpus, lane->document, target);
+    if (d > lane->document) lane->scored = 0;
+    lane->document = d;
+    struct fkv_sums one = {.count = 1, .nll = run->nll[i]};
+    if (run->baseline) {
+        one.baseline_nll = run->baseline_nll[i];
+        one.kl = run->kl[i];
+        one.agree = run->top1[i] == run->baseline_top1[i];
+    }
+    if (!isfinite(one.nll) || !isfinite(one.baseline_nll) || !isfinite(one.kl))
+        return fkv_fail(err, "%s: token %lld: nll is %g%s: the model's logits are not finite there",
+                        run->corpus->documents[d].name, (long long)(target - run->corpus->documents[d].offset), one.nll,
+                        run->baseline ? " (or the baseline's)" : "");
+    if (run->blocks) fkv_sums_add(&run->blocks[run->first_block[d] + lane->scored++ / FKV_BOOTSTRAP_BLOCK], &one);
+    fkv_sums_add(&run->result->documents[d], &one);
+    fkv_sums_add(&run->result->total, &one);
+    if (run->recorded) record_row(run, i, lane->pass, row->place);
+    return FKV_OK;
+}
+
+/* Scores rows [at, at+count) of the last feed, all of which have a target. */
+static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_error *err) {
+    for (int32_t i = 0; i < count; i++) {
+        const struct row *row = &run->rows[at + i];
+        run->targets[i] = run->corpus->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->place];
+    }
+    if (fkv_session_score(run->session, run->baseline, at, count, run->targets, run->nll, run->top1,
+                          run->baseline ? run->kl : NULL, err))
+        return FKV_FAILED;
+    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->targets, run->baseline_nll,
+                                           run->baseline_top1, NULL, err))
+        return FKV_FAILED;
+    fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
+    for (int32_t i = 0; i < count; i++) {
+        const struct row *row = &run->rows[at + i];
+        sort_actions(run, i, row->place);
+        if (count_row(run, i, row, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made once. */
+static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
+    int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : SCORED_ROWS;
+    if (most > SCORED_ROWS) most = SCORED_ROWS;
+    for (int32_t at = 0, count; at < rows; at += count) {
+        for (count = 0; count < most && at + count < rows && run->rows[at + count].place;) count++;
+        if (count && score_rows(run, at, count, err)) return FKV_FAILED;
+        if (!count) count = 1;
+    }
+    return FKV_OK;
+}
+
+/* ---- running ---- */
+
+/* Gives an idle lane the next pass, if there is one. */
+static void take_pass(struct run *run, int32_t l) {
+    struct lane *lane = &run->lanes[l];
+    if (lane->pass != IDLE || run->next_pass == run->plan->count) return;
+    lane->pass = run->next_pass++;
+    const struct fkv_pass *pass = &run->plan->passes[lane->pass];
+    lane->document = pass->document;
+    if (pass->until > pass->from)
+        lane->document = document_of(run->corpus, lane->document, pass->start + pass->from + 1);
+    lane->scored = run->scored_before[lane->pass];
+    lane->fed = 0;
+    fkv_session_reset(run->session, l);
+    if (run->baseline) fkv_session_reset(run->baseline, l);
+}
+
+/* The next tokens of a lane's pass, at most to the end of the protocol's block; they become rows `at` and on of the feed. */
+static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
+    const struct lane *lane = &run->lanes[l];
+    const struct fkv_pass *pass = &run->plan->passes[lane->pass];
+    int32_t count = pass->rows - lane->fed;
+    if (run->plan->block && count > run->plan->block - lane->fed % run->plan->block)
+        count = run->plan->block - lane->fed % run->plan->block;
+    if (count > run->block) count = run->block;
+    for (int32_t i = 0; i < count; i++) {
+        int32_t row = lane->fed + i;
+        lane->tokens[i] = row == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + row];
+        run->rows[at + i] = (struct row){l, row >= pass->from && row < pass->until ? row + 1 : 0};
+    }
+    return count;
+}
+
+/* Feeds both sessions; the clock sees all of the policy's work and nothing else. */
+static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(run->session);
+    if (model->ops->synchronize(model->backend, err)) return FKV_FAILED;
+    double started = fkv_seconds();
+    if (fkv_session_feed_batch(run->session, run->feeds, feeds, err) || model->ops->synchronize(model->backend, err))
+        return FKV_FAILED;
+    run->seconds += fkv_seconds() - started;
+    if (run->baseline && fkv_session_feed_batch(run->baseline, run->feeds, feeds, err))
+        return fkv_error_prefix(err, "baseline");
+    return FKV_OK;
+}
+
+/* After a round: lets policies act where a block ends, and frees the lanes that are through. */
+static int advance_lanes(struct run *run, int32_t feeds, struct fkv_error *err) {
+    for (int32_t f = 0; f < feeds; f++) {
+        struct lane *lane = &run->lanes[run->feeds[f].sequence];
+        lane->fed += run->feeds[f].count;
+        if (run->plan->block && lane->fed % run->plan->block == 0 &&
+            fkv_session_end_block(run->session, run->feeds[f].sequence, err))
+            return FKV_FAILED;
+        if (lane->fed == run->plan->passes[lane->pass].rows) lane->pass = IDLE;
+    }
+    return FKV_OK;
+}
+
+/* Feeds and scores a block of every lane; *rows 0 when nothing is left. */
+static int run_round(struct run *run, int32_t *rows, struct fkv_error *err) {
+    int32_t feeds = 0;
+    *rows = 0;
+    for (int32_t l = 0; l < run->lane_count; l++) {
+        take_pass(run, l);
+        if (run->lanes[l].pass == IDLE) continue;
+        int32_t count = next_tokens(run, l, *rows);
+        run->feeds[feeds++] = (struct fkv_feed){l, run->lanes[l].tokens, count};
+        *rows += count;
+    }
+    if (!feeds) return FKV_OK;
+    if (feed_sessions(run, feeds, err) || score_feed(run, *rows, err)) return FKV_FAILED;
+    return advance_lanes(run, feeds, err);
+}
+
+double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup, bool baseline) {
+    double tokens = 0, slots = 0;
+    for (int64_t i = 0; i < plan->count; i++) {
+        const double rows = plan->passes[i].rows;
+        tokens += baseline ? 2 * rows : rows;
+        slots += fkv_policy_slots(setup, plan->passes[i].rows) + (baseline ? rows * (rows + 1) / 2 : 0);
+    }
+    return fkv_cost_seconds(&plan->cost, tokens, slots);
+}
+
+/* Of what has been fed, the seconds that it was to take. */
+static double expected_so_far(const struct run *run) {
+    struct fkv_session_statistics fed, baseline = {0};
+    fkv_session_statistics(run->session, &fed);
+    if (run->baseline) fkv_session_statistics(run->baseline, &baseline);
+    return fkv_cost_seconds(&run->plan->cost, (double)(fed.tokens + baseline.tokens),
+                            fed.slots_sum + baseline.slots_sum);
+}
+
+static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
+    struct fkv_progress progress;
+    int64_t done = 0;
+    int32_t rows = 0;
+    int status;
+    fkv_progress_start(&progress, "tokens", run->plan->rows, quiet);
+    const double seconds = fkv_perplexity_seconds(run->plan, fkv_session_setup(run->session), run->baseline != NULL);
+    fkv_progress_weigh(&progress, seconds);
+    do {
+        status = run_round(run, &rows, err);
+        done += rows;
+        fkv_progress_update_work(&progress, done, seconds > 0 ? expected_so_far(run) : (double)done,
+                                 run->corpus->documents[run->lanes[0].document].name);
+    } while (!status && rows);
+    fkv_progress_finish(&progress);
+    return status;
+}
+
+/* Gathers the units' sums -> nll, delta, counts [units]. */
+static void gather_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks, double *nll,
+                         double *delta, double *counts) {
+    for (int64_t d = 0; d < run->corpus->document_count; d++) {
+        const bool whole = !fkv_units_are_blocks(units);
+        const struct fkv_sums *sums = whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
+        for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
+            int64_t unit = fkv_unit_at(units, d, b);
+            nll[unit] = sums[b].nll;
+            delta[unit] = sums[b].nll - sums[b].baseline_nll;
+            counts[unit] = (double)sums[b].count;
+        }
+    }
+}
+
+static int estimate_errors(struct run *run, struct fkv_error *err) {
+    struct fkv_perplexity *result = run->result;
+    const int64_t documents = run->corpus->document_count;
+    struct fkv_units units = {0};
+    int64_t *blocks = malloc((size_t)documents * sizeof *blocks);
+    double *sums = NULL;
+    int status = blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld documents", (long long)documents);
+    for (int64_t d = 0; d < documents && !status; d++) {
+        int64_t end = d + 1 < documents ? run->first_block[d + 1] : run->block_count;
+        blocks[d] = end - run->first_block[d];
+    }
+    if (!status) status = fkv_units_make(blocks, documents, !run->blocks, &units, err);
+    if (!status && !(sums = malloc(3 * (size_t)units.count * sizeof *sums)))
+        status = fkv_fail(err, "out of memory for %lld units", (long long)units.count);
+    if (!status) {
+        double *delta = sums + units.count, *counts = delta + units.count;
+        gather_units(run, &units, blocks, sums, delta, counts);
+        fkv_ratio_interval(&units, sums, counts, &result->nll_se);
+        fkv_ratio_interval(&units, delta, counts, &result->delta_nll_se);
+        if (!run->baseline) result->delta_nll_se = NAN;
+    }
+    fkv_units_free(&units);
+    free(blocks);
+    free(sums);
+    return status;
+}
+
+/* Time spent in actions so far; only the policy's session has any, for a baseline never acts. */
+static int read_stopwatch(const struct run *run, double *seconds, struct fkv_error *err) {
+    const struct fkv_model *model = fkv_session_model(run->session);
+    return model->ops->time_read(model->backend, seconds, err);
+}
+
+/* What the session spent in this run, with the run's own clock. */
+static int take_statistics(struct run *run, const struct fkv_session_statistics *before, double acted_before,
+                           struct fkv_error *err) {
+    struct fkv_session_statistics *spent = &run->result->statistics;
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    double acted;
+    if (read_stopwatch(run, &acted, err)) return FKV_FAILED;
+    fkv_session_statistics(run->session, spent);
+    spent->tokens -= before->tokens;
+    spent->compressions -= before->compressions;
+    spent->evictions -= before->evictions;
+    spent->slots_sum -= before->slots_sum;
+    run->result->seconds = run->seconds;
+    run->result->seconds_compressing = setup->policy->compresses ? acted - acted_before : 0;
+    double runs = (double)setup->layers * setup->kv_heads * (double)run->plan->count;
+    run->result->compressions = (double)spent->compressions / runs;
+    run->result->evictions = (double)spent->evictions / runs;
+    return FKV_OK;
+}
+
+static void close_run(struct run *run) {
+    free(run->lanes ? run->lanes[0].tokens : NULL);
+    free(run->lanes);
+    free(run->scored_before);
+    free(run->first_block);
+    free(run->blocks);
+    free(run->feeds);
+    free(run->rows);
+    free(run);
+}
+
+static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, int32_t lanes, int32_t block,
+                            struct fkv_error *err) {
+    size_t count = (size_t)lanes, rows = count * (size_t)block, documents = (size_t)corpus->document_count;
+    struct run *run = calloc(1, sizeof *run);
+    if (!run) goto failed;
+    *run = (struct run){.corpus = corpus,
+                        .plan = plan,
+                        .lanes = calloc(count, sizeof *run->lanes),
+                        .lane_count = lanes,
+                        .block = block,
+                        .scored_before = calloc((size_t)plan->count, sizeof *run->scored_before),
+                        .first_block = calloc(documents, sizeof *run->first_block),
+                        .feeds = calloc(count, sizeof *run->feeds),
+                        .rows = calloc(rows, sizeof *run->rows)};
+    if (!run->lanes || !run->scored_before || !run->first_block || !run->feeds || !run->rows) goto failed;
+    int32_t *tokens = malloc(rows * sizeof *tokens);
+    if (!tokens) goto failed;
+    for (size_t l = 0; l < count; l++)
+        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * (size_t)block};
+    if (!place_targets(run, err)) return run;
+    close_run(run);
+    return NULL;
+failed:
+    if (run) close_run(run);
+    fkv_fail(err, "out of memory for %lld passes", (long long)plan->count);
+    return NULL;
+}
+
+int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,
+                       struct fkv_session *baseline, int32_t lanes, struct fkv_recorded *recorded, bool quiet,
+                       struct fkv_perplexity *result, struct fkv_error *err) {
+    *result = (struct fkv_perplexity){.documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
+    const int32_t block = fkv_session_block(session) / lanes;
+    struct run *run = result->documents ? open_run(corpus, plan, lanes, block, err) : NULL;
+    if (!run) {
+        if (!result->documents) fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
+        fkv_perplexity_free(result);
+        return FKV_FAILED;
+    }
+    run->session = session;
+    run->baseline = baseline;
+    run->recorded = recorded;
+    run->result = result;
+    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
+    struct fkv_session_statistics before;
+    double acted_before;
+    fkv_session_statistics(session, &before);
+    int status = read_stopwatch(run, &acted_before, err);
+    if (recorded && (policy->compresses || policy->evicts))
+        fkv_session_tap(session, FKV_SITE_ACTION, record_action, run);
+    if (!status) status = run_all(run, quiet, err);
+    fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
+    if (recorded) fkv_recorded_sort(recorded);
+    if (!status) status = take_statistics(run, &before, acted_before, err);
+    if (!status) status = estimate_errors(run, err);
+    close_run(run);
+    if (status) fkv_perplexity_free(result);
+    return status;
+}
+
+void fkv_perplexity_free(struct fkv_perplexity *result) {
+    free(result->documents);
+    result->documents = NULL;
+}

@@ -1,0 +1,41 @@
+/* What a run keeps per scored token and per action (compression or eviction), for the run file. */
+#ifndef FKV_REPLAY_PERPLEXITY_RECORDED_H
+#define FKV_REPLAY_PERPLEXITY_RECORDED_H
+
+#include "engine/session/session.h"
+#include "replay/perplexity/protocol.h"
+
+/* One action of one head: energies of kernels.h, struct fkv_energy. */
+struct fkv_recorded_action {
+    int64_t pass, token; /* token: place in the pass of the one that triggered it */
+    int32_t layer, kv_head;
+    int32_t round; /* of this head in this pass, from 1 */
+    struct fkv_energy energy;
+};
+
+/* A joined protocol (stride) has a row per window, columns [passes, longest]; every other protocol scores a token at most once, columns
+ * [corpus tokens]. NaN where nothing was scored. */
+struct fkv_recorded {
+    int64_t count; /* elements per column */
+    float *nll;    /* nats */
+    float *slots_used;              /* slots it could attend to; this and what follows: means over heads */
+    float *round, *since;           /* compressions before it; tokens since the last */
+    float *evictions, *since_eviction; /* the same of evictions; NULL where the policy evicts nothing */
+    float *baseline_nll, *kl, *agree; /* NULL without a baseline */
+    struct fkv_recorded_action *actions;
+    int64_t action_count, action_room;
+};
+
+/* Bytes of the columns of such a run; actions come on top. */
+int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                           const struct fkv_policy *policy, bool baseline);
+int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan, const struct fkv_policy *policy,
+                      bool baseline, struct fkv_recorded *recorded, struct fkv_error *err);
+void fkv_recorded_free(struct fkv_recorded *recorded); /* harmless on a zeroed struct */
+
+int fkv_recorded_add_action(struct fkv_recorded *recorded, const struct fkv_recorded_action *action,
+                            struct fkv_error *err);
+/* Puts actions in the order of pass, token, layer, head, which the engine's own order (by feeds and rounds) is not. */
+void fkv_recorded_sort(struct fkv_recorded *recorded);
+
+#endif

@@ -1,0 +1,120 @@
+/* The grid of a sweep, its files, and the table over its points. Ratios come from one reading of their decimals (fkv_parse_range) and are handed on as
+ * decimals, so that a file's name, the policy's ratio and the one in the file are the same number.
+ *
+ * A point that an earlier run finished is known by its file: run files appear whole or not at all, and say what made them. The baseline runs again with
+ * every point: its KL needs the whole distribution at each token, which is more than a file can keep, and running all points in lockstep with one baseline would
+ * leave nothing of a sweep that is interrupted. */
+#include "replay/perplexity/sweep.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kernels/base/parse.h"
+#include "replay/needs.h"
+
+enum { MOST_PLACES = 15 };
+
+/* Decimals that give `value` back. */
+static int places_of(double value) {
+    char text[32];
+    for (int places = 2; places < MOST_PLACES; places++) {
+        snprintf(text, sizeof text, "%.*f", places, value);
+        if (strtod(text, NULL) == value) return places;
+    }
+    return MOST_PLACES;
+}
+
+int fkv_sweep_parse(const char *text, struct fkv_sweep *sweep, struct fkv_error *err) {
+    const char *prefix = "gamma=";
+    if (strncmp(text, prefix, strlen(prefix)))
+        return fkv_fail_option(err, "--sweep: expected gamma=first:last:step, found \"%s\"", text);
+    fkv_sweep_free(sweep);
+    if (fkv_parse_range(text + strlen(prefix), "--sweep", &sweep->gammas, &sweep->count, err)) return FKV_FAILED;
+    for (int i = 0; i < sweep->count; i++) {
+        double gamma = sweep->gammas[i];
+        if (!(gamma > 0 && gamma <= 1)) return fkv_fail_option(err, "--sweep: expected ratios in (0, 1], found %.10g", gamma);
+        if (i && gamma <= sweep->gammas[i - 1])
+            return fkv_fail_option(err, "--sweep: expected ascending ratios, found %.10g after %.10g", gamma,
+                            sweep->gammas[i - 1]);
+        int places = places_of(gamma);
+        if (places > sweep->places) sweep->places = places;
+    }
+    return FKV_OK;
+}
+
+void fkv_sweep_free(struct fkv_sweep *sweep) {
+    free(sweep->gammas);
+    *sweep = (struct fkv_sweep){0};
+}
+
+int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i, struct fkv_sweep_point *point,
+                   struct fkv_error *err) {
+    snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->places, sweep->gammas[i]);
+    if (!folder) return FKV_OK;
+    return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->gamma);
+}
+
+int fkv_sweep_check_folder(const char *folder, struct fkv_error *err) {
+    struct stat found;
+    if (stat(folder, &found)) return fkv_check_new_file(folder, err);
+    if (!S_ISDIR(found.st_mode)) return fkv_fail(err, "%s: --sweep: expected a folder, found a file", folder);
+    return access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to it", folder) : FKV_OK;
+}
+
+json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const struct fkv_experiment *e) {
+    json_t *rows = json_array(), *o = json_object();
+    for (int i = 0; i < count; i++) {
+        json_t *row = json_object(), *file = points[i].path[0] ? json_string(points[i].path) : NULL;
+        json_object_set_new(row, "gamma", fkv_json_number(points[i].results[FKV_RESULT_GAMMA]));
+        json_object_set_new(row, "file", file ? file : json_null());
+        fkv_results_to_json(points[i].results, row);
+        if (e->baseline)
+            json_object_set_new(row, "baseline", fkv_baseline_json(points[i].results, fkv_experiment_invalid(e)));
+        json_array_append_new(rows, row);
+    }
+    json_object_set_new(o, "policy", json_string(e->setup->policy->name));
+    json_object_set_new(o, "window", json_integer(e->setup->window));
+    json_object_set_new(o, "sinks", json_integer(e->setup->sinks));
+    fkv_own_to_json(e->setup->policy->options, e->setup->own, o);
+    json_object_set_new(o, "protocol", json_string(e->plan->name));
+    json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
+    json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
+    fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
+    json_object_set_new(o, "points", rows);
+    return o;
+}
+
+void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const struct fkv_experiment *e) {
+    const bool evicts = e->setup->policy->evicts;
+    const char *counted = evicts ? "evictions" : "compressions";
+    fkv_experiment_print_head(e, false);
+    if (fkv_experiment_never_acts(e))
+        printf("\nthe window of %d slots was never full: the policy did nothing, and this is full attention",
+               e->setup->window);
+    printf("\n\n%8s %12s %11s %13s %11s", "gamma", "perplexity", "+-", counted, "mean slots");
+    if (e->baseline) printf(" %11s %10s %10s %10s", "delta nll", "+-", "KL", "same top-1");
+    printf("\n");
+    for (int i = 0; i < count; i++) {
+        const double *r = points[i].results;
+        char a[32], b[32];
+        printf("%8s %12s %11s %13.4g %11.1f", points[i].gamma, fkv_format_result(a, "%.5f", exp(r[FKV_RESULT_NLL])),
+               fkv_format_result(b, "%.5f", fkv_perplexity_se(r)),
+               r[evicts ? FKV_RESULT_EVICTIONS : FKV_RESULT_COMPRESSIONS],
+               r[FKV_RESULT_CACHE_SLOTS]);
+        if (e->baseline)
+            printf(" %+11.5f %10s %10.5f %10.4f", r[FKV_RESULT_DELTA_NLL],
+                   fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), r[FKV_RESULT_KL], r[FKV_RESULT_TOP1]);
+        printf("\n");
+    }
+    printf("\n");
+    fkv_experiment_print_se_unit(e);
+    if (!e->baseline) return;
+    double nll = points[0].results[FKV_RESULT_BASELINE_NLL];
+    const char *invalid = fkv_experiment_invalid(e);
+    printf("baseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token (nats)\n",
+           invalid ? ", no reference here, " : "", invalid ? invalid : "", nll, exp(nll));
+}
