@@ -69,6 +69,8 @@ static void expect_close(const double *a, const double *b, size_t n, double tole
     for (size_t i = 0; i < n; i++) assert_close(b[i], a[i], tolerance * largest, 0);
 }
 
+/* The norm before a projection magnifies what was rounded in a token whose state is small: 4e-6 of the largest was the
+ * most in 200 captures, mostly it is 1.5e-6. */
 static void expect_same_states(struct fkv_capture *a, struct fkv_capture *b, int index) {
     struct fkv_error err;
     const int64_t n = fkv_capture_recording(a, index)->n_tokens;
@@ -81,7 +83,7 @@ static void expect_same_states(struct fkv_capture *a, struct fkv_capture *b, int
             assert_ok(fkv_capture_read_state(b, index, state, layer, 0, heads, 0, n, y, &err), err);
             float largest = 0;
             for (size_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(x[i]));
-            for (size_t i = 0; i < count; i++) assert_close(y[i], x[i], 1e-5 * largest, 0);
+            for (size_t i = 0; i < count; i++) assert_close(y[i], x[i], 2e-5 * largest, 0);
             free(x);
             free(y);
         }

@@ -38,7 +38,8 @@ static struct fkv_qkv_weights qkv_of(const struct weight w[9], bool for_referenc
 }
 
 /* Normalised rows have the deviation 1.02 (that of the norm's weights); products of dim of them with weights of deviation 0.1 have `size`, heads that are
- * normalised again 1.02. */
+ * normalised again 1.02. Not heads of few channels: all of them are now and then almost nothing, and the norm magnifies
+ * what was rounded with them. */
 static void norm_and_projections_with_biases_and_head_norms(void **state) {
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
@@ -47,7 +48,7 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
         if (rows > 40) s.heads /= s.kv_heads, s.kv_heads = 1;
         int q_rows = s.heads * s.head_dim, k_rows = s.kv_heads * s.head_dim;
         s.dim = random_width(affordable((double)rows * (q_rows + 2 * k_rows), 300));
-        bool biased = test_between(0, 1), normed = test_between(0, 1);
+        bool biased = test_between(0, 1), normed = s.head_dim >= 16 && test_between(0, 1);
         enum fkv_dtype t = dtype_of(round);
         double size = 1.02 * 0.1 * sqrt(s.dim);
         float eps = 1e-5f;

@@ -25,9 +25,8 @@ static void draws_below_n_are_uniform(void **state) {
         assert_true(u >= 0 && u < 1);
         sum += u;
     }
-    for (int k = 0; k < n; k++) /* six standard deviations of a binomial */
-        assert_close(count[k], 20000, 6 * sqrt(20000), 0);
-    assert_close(sum / draws, 0.5, 6 / sqrt(12.0 * draws), 0);
+    for (int k = 0; k < n; k++) assert_frequency(count[k], draws, 1.0 / n);
+    assert_close(sum, 0.5 * draws, test_chance(draws / 12.0), 0);
 }
 
 int main(void) {
