@@ -45,10 +45,6 @@ void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption) {
 
 void fkv_html_table_end(FILE *out) { fputs("</tbody>\n</table>\n</div>\n", out); }
 
-static void put_lines(FILE *out, const char *const *lines) {
-    for (; *lines; lines++) fprintf(out, "%s\n", *lines);
-}
-
 void fkv_html_open(FILE *out, const struct fkv_report *r) {
     /* The policy lets nothing in from outside and lets nothing out: a report can be opened without trust in who made it. */
     fputs(
@@ -60,7 +56,7 @@ void fkv_html_open(FILE *out, const struct fkv_report *r) {
         out);
     if (*r->model) fputs(": ", out), fkv_html(out, r->model);
     fputs("</title>\n<style>\n", out);
-    put_lines(out, fkv_report_style);
+    fputs((const char *)fkv_report_css, out);
     fputs(
         "</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the findings</a>\n<header>\n<p class='kind'>FreqKV "
         "report</p>\n<h1>",
@@ -89,7 +85,7 @@ void fkv_html_close(FILE *out, const char *data) {
         fputs("</script>\n", out);
     }
     fputs("<script>\n", out);
-    put_lines(out, fkv_report_script);
+    fputs((const char *)fkv_report_js, out);
     fputs("</script>\n", out);
     fputs("</body>\n</html>\n", out);
 }

@@ -74,8 +74,9 @@ void fkv_html_table_end(FILE *out);
 void fkv_html_open(FILE *out, const struct fkv_report *r);
 void fkv_html_close(FILE *out, const char *data);
 
-extern const char *const fkv_report_style[];  /* lines of CSS, NULL at the end (report/style.c) */
-extern const char *const fkv_report_script[]; /* lines of JavaScript, NULL at the end (report/script.c) */
+/* report.css and report.js, 0 at the end; embedded when the toolkit is built (embed.cmake). */
+extern const unsigned char fkv_report_css[];
+extern const unsigned char fkv_report_js[];
 
 /* ---- figures (report/svg.c, report/figures.c) ---- */
 
