@@ -119,50 +119,27 @@ size_t fkv_cpu_cache_work(const struct fkv_limits *limits);
 size_t fkv_cpu_compress_work(const struct fkv_backend *b, const struct fkv_limits *limits);
 
 /* The operations, in the order of struct fkv_backend_ops. norm.c: */
-int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                  struct fkv_buffer *x, struct fkv_error *err);
-int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
-                     const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
-                     struct fkv_buffer *v, struct fkv_error *err);
-int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                             int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
-int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate,
-                         const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
-                         struct fkv_error *err);
-int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
-                        const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
-                        struct fkv_error *err);
+fkv_op_embed fkv_cpu_embed;
+fkv_op_norm_qkv fkv_cpu_norm_qkv;
+fkv_op_project_residual fkv_cpu_project_residual;
+fkv_op_norm_gate_up fkv_cpu_norm_gate_up;
+fkv_op_norm_logits fkv_cpu_norm_logits;
 /* rotate.c: */
-int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                   int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
-                   struct fkv_error *err);
+fkv_op_rotate fkv_cpu_rotate;
 /* cache.c: */
-int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                   const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
-                   int32_t count, struct fkv_error *err);
-int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                   const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
-                   struct fkv_error *err);
+fkv_op_append fkv_cpu_append;
+fkv_op_gather fkv_cpu_gather;
 /* attend.c: */
-int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                   const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
-                   int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+fkv_op_attend fkv_cpu_attend;
 /* score.c: */
-int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
-                  int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
-int fkv_cpu_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
-                       int32_t vocab, double *kl, struct fkv_error *err);
+fkv_op_score fkv_cpu_score;
+fkv_op_divergence fkv_cpu_divergence;
 /* compress.c: */
-int fkv_cpu_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
-                    struct fkv_error *err);
-void fkv_cpu_map_release(struct fkv_backend *b, struct fkv_map *map);
-int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                     const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
-                     struct fkv_energy *energy, struct fkv_error *err);
+fkv_op_map_dct fkv_cpu_map_dct;
+fkv_op_map_release fkv_cpu_map_release;
+fkv_op_compress fkv_cpu_compress;
 /* power.c: */
-int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                  int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
-int fkv_cpu_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                        int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err);
+fkv_op_power fkv_cpu_power;
+fkv_op_spectra_add fkv_cpu_spectra_add;
 
 #endif

@@ -169,89 +169,58 @@ int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape
 
 /* ---- the operations: struct fkv_backend_ops says what each does ---- */
 /* backend.cu */
-int fkv_cuda_probe(struct fkv_error *err);
-int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err);
-void fkv_cuda_close(struct fkv_backend *b);
-int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
-int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
-int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand, struct fkv_own *own,
-                       struct fkv_error *err);
-int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err);
+fkv_op_probe fkv_cuda_probe;
+fkv_op_open fkv_cuda_open;
+fkv_op_close fkv_cuda_close;
+fkv_op_info fkv_cuda_info;
+fkv_op_reserve fkv_cuda_reserve;
+fkv_op_own_bytes fkv_cuda_own_bytes;
+fkv_op_synchronize fkv_cuda_synchronize;
 /* stopwatch.cu */
-int fkv_cuda_time_begin(struct fkv_backend *b, struct fkv_error *err);
-int fkv_cuda_time_end(struct fkv_backend *b, struct fkv_error *err);
-int fkv_cuda_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err);
+fkv_op_time_begin fkv_cuda_time_begin;
+fkv_op_time_end fkv_cuda_time_end;
+fkv_op_time_read fkv_cuda_time_read;
 /* memory.cu */
-int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
-int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
-                          struct fkv_error *err);
-void fkv_cuda_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer);
-int fkv_cuda_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
-                   struct fkv_error *err);
-int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
-                  struct fkv_error *err);
-int fkv_cuda_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
-                  size_t from_offset, size_t bytes, struct fkv_error *err);
-int fkv_cuda_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
-                       const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows,
-                       int32_t width, struct fkv_error *err);
-const void *fkv_cuda_address(const struct fkv_buffer *buffer);
+fkv_op_buffer_create fkv_cuda_buffer_create;
+fkv_op_buffer_adopt fkv_cuda_buffer_adopt;
+fkv_op_buffer_release fkv_cuda_buffer_release;
+fkv_op_write fkv_cuda_write;
+fkv_op_read fkv_cuda_read;
+fkv_op_copy fkv_cuda_copy;
+fkv_op_copy_rows fkv_cuda_copy_rows;
+fkv_op_address fkv_cuda_address;
 /* fetch.cu */
-int fkv_cuda_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err);
-void fkv_cuda_host_release(struct fkv_backend *b, void *host);
-int fkv_cuda_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
-                   int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err);
-int fkv_cuda_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
+fkv_op_host_create fkv_cuda_host_create;
+fkv_op_host_release fkv_cuda_host_release;
+fkv_op_fetch fkv_cuda_fetch;
+fkv_op_fetch_wait fkv_cuda_fetch_wait;
 /* step.cu */
-int fkv_cuda_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
-void fkv_cuda_step_release(struct fkv_backend *b, struct fkv_step *step);
-int fkv_cuda_step_begin(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
-int fkv_cuda_step_end(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
+fkv_op_step_create fkv_cuda_step_create;
+fkv_op_step_release fkv_cuda_step_release;
+fkv_op_step_begin fkv_cuda_step_begin;
+fkv_op_step_end fkv_cuda_step_end;
 /* embed.cu */
-int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                   struct fkv_buffer *x, struct fkv_error *err);
+fkv_op_embed fkv_cuda_embed;
 /* layer.cu */
-int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
-                      const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
-                      struct fkv_buffer *v, struct fkv_error *err);
-int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                              int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
-int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                          const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x,
-                          int32_t rows, struct fkv_buffer *out, struct fkv_error *err);
-int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
-                         const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
-                         struct fkv_error *err);
+fkv_op_norm_qkv fkv_cuda_norm_qkv;
+fkv_op_project_residual fkv_cuda_project_residual;
+fkv_op_norm_gate_up fkv_cuda_norm_gate_up;
+fkv_op_norm_logits fkv_cuda_norm_logits;
 /* cache.cu */
-int fkv_cuda_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                    const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
-                    int32_t count, struct fkv_error *err);
-int fkv_cuda_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                    int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
-                    struct fkv_error *err);
-int fkv_cuda_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                    const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
-                    struct fkv_error *err);
+fkv_op_append fkv_cuda_append;
+fkv_op_rotate fkv_cuda_rotate;
+fkv_op_gather fkv_cuda_gather;
 /* attend.cu */
-int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                    const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
-                    int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+fkv_op_attend fkv_cuda_attend;
 /* score.cu */
-int fkv_cuda_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
-                   int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
-int fkv_cuda_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows,
-                        int32_t vocab, double *kl, struct fkv_error *err);
+fkv_op_score fkv_cuda_score;
+fkv_op_divergence fkv_cuda_divergence;
 /* compress.cu */
-int fkv_cuda_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
-                     struct fkv_error *err);
-void fkv_cuda_map_release(struct fkv_backend *b, struct fkv_map *map);
-int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                      const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
-                      struct fkv_energy *energy, struct fkv_error *err);
+fkv_op_map_dct fkv_cuda_map_dct;
+fkv_op_map_release fkv_cuda_map_release;
+fkv_op_compress fkv_cuda_compress;
 /* spectra.cu */
-int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                   int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
-int fkv_cuda_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                         int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at, struct fkv_error *err);
+fkv_op_power fkv_cuda_power;
+fkv_op_spectra_add fkv_cuda_spectra_add;
 
 #endif

@@ -27,48 +27,23 @@ static inline size_t fkv_reference_slot(const struct fkv_attention_shape *shape,
 }
 
 /* The operations by file: layer.c, score.c, spectrum.c. Their contracts stand in kernels.h. */
-int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                        struct fkv_buffer *x, struct fkv_error *err);
-int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
-                           const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
-                           struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v, struct fkv_error *err);
-int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                         const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
-                         int32_t count, struct fkv_error *err);
-int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                         int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
-                         struct fkv_error *err);
-int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                         const struct fkv_cache *cache, const struct fkv_span *spans,
-                         const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out,
-                         struct fkv_error *err);
-int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                                   int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
-int fkv_reference_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                               const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x,
-                               int32_t rows, struct fkv_buffer *out, struct fkv_error *err);
-int fkv_reference_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                              const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row, int32_t rows,
-                              struct fkv_buffer *logits, struct fkv_error *err);
+fkv_op_embed fkv_reference_embed;
+fkv_op_norm_qkv fkv_reference_norm_qkv;
+fkv_op_append fkv_reference_append;
+fkv_op_rotate fkv_reference_rotate;
+fkv_op_attend fkv_reference_attend;
+fkv_op_project_residual fkv_reference_project_residual;
+fkv_op_norm_gate_up fkv_reference_norm_gate_up;
+fkv_op_norm_logits fkv_reference_norm_logits;
 
-int fkv_reference_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
-                        int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
-int fkv_reference_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q,
-                             int32_t rows, int32_t vocab, double *kl, struct fkv_error *err);
+fkv_op_score fkv_reference_score;
+fkv_op_divergence fkv_reference_divergence;
 
-int fkv_reference_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
-                          struct fkv_error *err);
-void fkv_reference_map_release(struct fkv_backend *b, struct fkv_map *map);
-int fkv_reference_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                           const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
-                           struct fkv_energy *energy, struct fkv_error *err);
-int fkv_reference_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                         const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
-                         struct fkv_error *err);
-int fkv_reference_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride, int32_t n,
-                        int32_t heads, int32_t head_dim, double *power, double *normalised, struct fkv_error *err);
-int fkv_reference_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_t offset, size_t stride,
-                              int32_t n, int32_t heads, int32_t head_dim, struct fkv_buffer *sums, size_t at,
-                              struct fkv_error *err);
+fkv_op_map_dct fkv_reference_map_dct;
+fkv_op_map_release fkv_reference_map_release;
+fkv_op_compress fkv_reference_compress;
+fkv_op_gather fkv_reference_gather;
+fkv_op_power fkv_reference_power;
+fkv_op_spectra_add fkv_reference_spectra_add;
 
 #endif
