@@ -5,6 +5,7 @@
  * full: a model that makes half a megabyte of states per token is asked for a few numbers per frequency at the end of a recording. A segment that is not whole leaves no
  * trace. Numbers that are not finite show in a head's energy when the sums are read; which token they belong to is not known then. */
 #include "capture/collector.h"
+#include "engine/session/taps.h"
 
 #include <math.h>
 #include <stdlib.h>

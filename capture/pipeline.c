@@ -3,6 +3,7 @@
  *
  * One mutex guards queue, ring and error. It is held for a few instructions at a time, never while something is converted, waited for or written. */
 #include "capture/pipeline.h"
+#include "capture/store/capture_writer.h"
 
 #include <pthread.h>
 #include <signal.h>

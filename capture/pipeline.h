@@ -11,6 +11,7 @@
 #define FKV_CAPTURE_PIPELINE_H
 
 #include "capture/store/capture.h"
+#include "capture/store/capture_writer.h"
 #include "engine/checkpoint/model.h"
 
 struct fkv_pipeline;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "capture/collector.h"
+#include "capture/store/capture_writer.h"
 #include "engine/text/token_class.h"
 #include "kernels/base/progress.h"
 

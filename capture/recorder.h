@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "capture/collector.h"
+#include "capture/store/capture_writer.h"
 #include "engine/command_line.h"
 #include "engine/session/session.h"
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "capture/recorder.h"
+#include "capture/store/capture_writer.h"
 
 enum { ROWS = 4 }; /* per pass over the triangle: fewer wait for its memory, more run out of registers */
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "capture/recorder.h"
+#include "capture/store/capture_writer.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
 #include "kernels/base/progress.h"

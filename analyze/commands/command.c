@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"

@@ -5,8 +5,9 @@
 #include <argp.h>
 #include <stdbool.h>
 
-#include "analyze/tables/results.h"
 #include "analyze/measure/spectrum.h"
+#include "analyze/tables/results.h"
+#include "capture/store/capture_reader.h"
 
 /* Each parses argv (argv[0] "freqkv-analyze NAME"), works, and returns main's exit status. */
 int fkv_command_spectrum(int argc, char **argv);

@@ -3,12 +3,13 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "analyze/measure/bounds.h"
 #include "analyze/commands/command.h"
+#include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
 #include "analyze/plots/plots.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/parse.h"
 

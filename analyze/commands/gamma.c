@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/measure/attention_error.h"
 #include "analyze/commands/command.h"
+#include "analyze/measure/attention_error.h"
 #include "analyze/measure/gamma.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/parse.h"
 
 struct options {

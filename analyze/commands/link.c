@@ -5,9 +5,10 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/measure/error.h"
 #include "analyze/link/link.h"
+#include "analyze/measure/error.h"
 #include "analyze/tables/sources.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"

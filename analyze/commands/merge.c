@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include "analyze/commands/command.h"
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 

@@ -1,5 +1,6 @@
 /* Owns which files may be joined (link.h). A capture made by hand may know neither model nor texts: what it does not say is not compared, its shape always is. */
 #include "analyze/link/link.h"
+#include "capture/store/capture_reader.h"
 
 #include <stdio.h>
 #include <string.h>

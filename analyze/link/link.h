@@ -11,6 +11,7 @@
 #include "analyze/link/damage.h"
 #include "analyze/link/predictors.h"
 #include "analyze/link/residual.h"
+#include "capture/store/capture_reader.h"
 #include "capture/store/run.h"
 
 /* ---- along a sweep ---- */

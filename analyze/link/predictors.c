@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "analyze/measure/attention_error.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/dct.h"
 
 const char *const fkv_predictor_names[FKV_PREDICTORS] = {"energy",  "energy_no_dc", "absolute",

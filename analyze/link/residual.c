@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture/store/capture_reader.h"
 #include "kernels/dct.h"
 
 struct work {

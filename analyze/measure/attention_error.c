@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture/store/capture_reader.h"
 #include "kernels/dct.h"
 
 enum { K = FKV_RATIO_STEPS };

@@ -4,6 +4,7 @@
 
 #include "analyze/measure/gamma.h"
 #include "analyze/measure/spectrum.h"
+#include "capture/store/capture_reader.h"
 
 enum { FKV_ATTENTION_QUERIES = 256 }; /* after a segment, as far as the recording goes */
 

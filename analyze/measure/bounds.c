@@ -26,6 +26,7 @@
 
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/atomic_file.h"
 
 enum { FOLDS = 2, AT_ONCE = 64 };

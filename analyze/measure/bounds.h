@@ -3,6 +3,7 @@
 #define FKV_ANALYZE_MEASURE_BOUNDS_H
 
 #include "analyze/measure/spectrum.h"
+#include "capture/store/capture_reader.h"
 
 /* FKV_OK where the capture holds stored states and two segments or more; else a message. */
 int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err);

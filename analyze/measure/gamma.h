@@ -8,6 +8,7 @@
 
 #include "analyze/measure/findings.h"
 #include "analyze/measure/segments.h"
+#include "capture/store/capture_reader.h"
 
 enum { FKV_RATIO_STEPS = 64 };
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "analyze/measure/averages.h"
+#include "capture/store/capture_reader.h"
 
 enum { BATCH_BYTES = 64 << 20 };
 

@@ -5,6 +5,7 @@
 #include "analyze/measure/findings.h"
 #include "analyze/measure/segments.h"
 #include "analyze/measure/workers.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/progress.h"
 
 enum { FKV_NULL_DRAWS = 8, FKV_DEFAULT_SINKS = 4 };

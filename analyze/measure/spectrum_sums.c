@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "analyze/measure/averages.h"
+#include "capture/store/capture_reader.h"
 
 static int check_sums(const struct fkv_measurement *m, const struct fkv_spectrum *s,
                       const struct fkv_planned_recording *r, const struct fkv_spectra_sums *sums,

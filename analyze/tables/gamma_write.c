@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "analyze/measure/gamma.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 

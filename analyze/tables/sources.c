@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "analyze/tables/csv.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/path.h"
 
 const char fkv_sources_header[] = "kind,name,sha256";

@@ -6,9 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "capture/store/run.h"
 #include "capture/store/capture.h"
+#include "capture/store/capture_reader.h"
 #include "capture/store/probe.h"
+#include "capture/store/run.h"
 
 /* Each writes its file into the folder, every source once, in the order it came; one that has neither name nor hash is left out, and with none at all there is no file. A file of that name that is none of ours is
  * refused. */

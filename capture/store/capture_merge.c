@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "capture/store/folder.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"

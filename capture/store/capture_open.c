@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "capture/store/capture_reader.h"
 #include "capture/store/folder.h"
 #include "capture/store/reader.h"
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "capture/store/capture_reader.h"
 #include "capture/store/reader.h"
 
 enum { MOST_CACHE = 64 << 20 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture/store/capture_writer.h"
 #include "capture/store/writer.h"
 
 /* ---- life ---- */

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "capture/store/folder.h"
 #include "capture/store/writer.h"
 #include "kernels/base/atomic_file.h"

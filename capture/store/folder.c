@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "capture/store/capture_reader.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "capture/store/folder.h"
 #include "capture/store/reader.h"
 #include "capture/store/writer.h"

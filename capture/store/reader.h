@@ -2,6 +2,7 @@
 #ifndef FKV_STORE_READER_H
 #define FKV_STORE_READER_H
 
+#include "capture/store/capture_reader.h"
 #include "capture/store/schema.h"
 
 struct entry {

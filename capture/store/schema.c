@@ -2,6 +2,7 @@
  *
  * Chunks are [1, heads, tokens, head_dim]. Tokens are cut into equal chunks of at most 512, the block a model runs in, or of more where 512 tokens of all
  * heads stay under 256 KiB; heads are joined until a chunk has 256 KiB. So a block is written once, in large pieces, and whoever reads one head of a large model reads little else. */
+#include "capture/store/capture_writer.h"
 #include "capture/store/schema.h"
 
 #include <math.h>

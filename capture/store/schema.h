@@ -3,6 +3,7 @@
 #define FKV_STORE_SCHEMA_H
 
 #include "capture/store/capture.h"
+#include "capture/store/capture_reader.h"
 #include "capture/store/hdf.h"
 
 #define FKV_CAPTURE_FACE "capture.h5"

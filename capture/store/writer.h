@@ -2,6 +2,7 @@
 #ifndef FKV_STORE_WRITER_H
 #define FKV_STORE_WRITER_H
 
+#include "capture/store/capture_writer.h"
 #include "capture/store/schema.h"
 
 /* Tokens [first, first+rows) of one layer, not yet in the file. They lie within one row of chunks. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/session/session_internal.h"
+#include "engine/session/taps.h"
 
 /* ---- taps ---- */
 

@@ -1,6 +1,7 @@
 /* What the last feed predicts: logits and scores of its rows, a bounded number of rows at a time, because a vocabulary is wide. */
 #include <stdlib.h>
 
+#include "engine/session/kept_logits.h"
 #include "engine/session/session_internal.h"
 
 static int check_rows(const struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {

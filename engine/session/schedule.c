@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/session/session_internal.h"
+#include "engine/session/taps.h"
 
 /* The peak is each head's own, summed: within a block the layers do not fill at the same moment, and the block size must not show. Slots
  * beyond the window wait to be dropped in bulk and no query sees them, so they do not count. */

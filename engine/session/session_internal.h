@@ -4,6 +4,7 @@
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 
 #include "engine/session/session.h"
+#include "engine/session/taps.h"
 
 struct prepared_map {
     int32_t n, retained;

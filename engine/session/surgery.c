@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/session/session_internal.h"
+#include "engine/session/surgery.h"
 
 /* The head whose slots are meant, or NULL and a message. */
 static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots *at, struct fkv_error *err) {

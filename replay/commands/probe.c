@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/session/kept_logits.h"
 #include "engine/text/token_class.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/session/taps.h"
 #include "kernels/base/progress.h"
 
 enum { IDLE = -1, SCORED_ROWS = 512 /* at a time, most */ };

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/cache/ratios.h"
+#include "engine/session/surgery.h"
 #include "kernels/dct.h"
 #include "kernels/statistics/random.h"
 

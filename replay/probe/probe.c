@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/session/kept_logits.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
 #include "kernels/base/progress.h"

@@ -1,5 +1,6 @@
 /* The capture reader over files of any structure (hdf_file.h). Damaged bytes are tested in tests/unit/store/test_capture_refusals.c (truncation, flipped bits). */
 #include "capture/store/capture.h"
+#include "capture/store/capture_reader.h"
 #include "capture/store/h5.h"
 #include "tests/fuzz/hdf_file.h"
 

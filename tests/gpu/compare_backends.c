@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "engine/session/session.h"
+#include "engine/session/taps.h"
 #include "engine/text/tokenizer.h"
 
 enum { BLOCK = 128, SIDE_BY_SIDE = 3, SITES = 2 };

@@ -4,6 +4,8 @@
 
 #include "analyze/measure/segments.h"
 #include "analyze/measure/spectrum.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "tests/unit/support.h"
 
 /* Value of one element of a recording. */

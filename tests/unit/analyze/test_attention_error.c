@@ -1,6 +1,7 @@
 /* The attention-output error, against attention written out in double. */
 #include "analyze/measure/attention_error.h"
 
+#include "capture/store/capture_reader.h"
 #include "tests/unit/analyze/made_captures.h"
 
 enum { K = FKV_RATIO_STEPS };

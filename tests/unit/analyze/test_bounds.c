@@ -5,6 +5,7 @@
 
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
+#include "capture/store/capture_reader.h"
 #include "tests/unit/analyze/made_captures.h"
 
 enum { MOST = 8 << 10 };

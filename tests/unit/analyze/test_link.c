@@ -4,9 +4,10 @@
 #include <jansson.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/measure/error.h"
 #include "analyze/link/predictors.h"
 #include "analyze/link/residual.h"
+#include "analyze/measure/error.h"
+#include "capture/store/capture_reader.h"
 #include "kernels/base/json.h"
 #include "tests/unit/analyze/made_captures.h"
 #include "tests/unit/analyze/made_probes.h"

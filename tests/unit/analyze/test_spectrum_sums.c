@@ -1,5 +1,6 @@
 /* Captures of sums (--spectra-only) against the stored states they stand for. */
 #include "analyze/measure/spectrum.h"
+#include "capture/store/capture_writer.h"
 #include "tests/unit/analyze/made_captures.h"
 
 static char base[256], path[300];

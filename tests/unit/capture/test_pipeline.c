@@ -1,6 +1,8 @@
 /* Between the feed and the disk: what is handed over arrives whole and in order however small the ring is, and errors travel back without taking along
  * what was whole before. */
 #include "capture/pipeline.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "tests/unit/store/captures.h"
 
 enum { PLACES = 3, TOKENS = 333, MOST_ROWS = 40 };

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include "capture/recorder.h"
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
 
 static char base[256], model[300], texts[3][300];

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "capture/recorder.h"
+#include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
 
 enum { GROUP = SMALL_HEADS / SMALL_KV_HEADS, D = SMALL_HEAD_DIM };

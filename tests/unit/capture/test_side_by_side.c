@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "capture/recorder.h"
+#include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
 
 #define MODEL "tests/golden/llama-mha"

@@ -2,6 +2,7 @@
  * backend under test ($FKV_TEST_BACKEND, default cpu) and on the reference, in blocks of several sizes. Logits and every tapped state agree
  * to 1e-4 absolute. Both sides compute in float32, where logits of up to 12 carry rounding of about 1e-5. */
 #include "engine/session/session.h"
+#include "engine/session/taps.h"
 #include "tests/unit/support.h"
 
 enum { MAX_TOKENS = 64, MAX_LAYERS = 4 };

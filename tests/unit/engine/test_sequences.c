@@ -1,4 +1,5 @@
 /* Several sequences side by side on the embedded model: each as if it were alone, whatever the others do. */
+#include "engine/session/taps.h"
 #include "tests/unit/engine/sequences.h"
 
 static const struct fkv_backend_ops *ops;

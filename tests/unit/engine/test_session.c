@@ -5,6 +5,7 @@
 
 #include "engine/cache/ratios.h"
 #include "engine/session/session.h"
+#include "engine/session/taps.h"
 
 enum { TOKENS = 300, VOCAB = 2048 };
 

@@ -2,6 +2,7 @@
  * before it passes them to the processor can tell. */
 #include <malloc.h>
 
+#include "engine/session/taps.h"
 #include "tests/unit/engine/sequences.h"
 
 enum { MOST_ISSUED = 256 };

@@ -1,7 +1,10 @@
 /* Surgery on a session's cache, and biases of slots, by properties: what moves together stays the same, what is cut off equals what weighs nothing. */
 #include "tests/unit/support.h"
 
+#include "engine/session/kept_logits.h"
 #include "engine/session/session.h"
+#include "engine/session/surgery.h"
+#include "engine/session/taps.h"
 
 enum { TOKENS = 240, VOCAB = 2048, LAYERS = 6, KV_HEADS = 2, WIDTH = 32 };
 

@@ -3,9 +3,10 @@
 #include "tests/unit/support.h"
 
 #include "engine/cache/ratios.h"
+#include "engine/session/surgery.h"
 #include "kernels/dct.h"
-#include "replay/probe/probe.h"
 #include "replay/probe/edit.h"
+#include "replay/probe/probe.h"
 #include "replay/probe/report.h"
 
 enum { PREFIX = 50, SCORE = 24, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };

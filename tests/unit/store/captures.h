@@ -3,6 +3,7 @@
 #define FKV_TESTS_CAPTURES_H
 
 #include "capture/store/capture.h"
+#include "capture/store/capture_writer.h"
 #include "tests/unit/support.h"
 
 struct sample {

@@ -1,6 +1,9 @@
 /* Captures: what is written comes back, files appear whole or not at all, the same data gives the same bytes. */
 #include <unistd.h>
 
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "tests/unit/store/captures.h"
 
 /* What the dtype makes of x. */

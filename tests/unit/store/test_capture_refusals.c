@@ -4,6 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "capture/store/h5.h"
 #include "tests/unit/store/captures.h"
 

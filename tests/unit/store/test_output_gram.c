@@ -1,6 +1,9 @@
 /* output_gram.h5: what is written comes back wherever the capture is opened from, it appears whole or not at all, and what cannot be is refused by name. */
 #include <unistd.h>
 
+#include "capture/store/capture_merge.h"
+#include "capture/store/capture_reader.h"
+#include "capture/store/capture_writer.h"
 #include "capture/store/h5.h"
 #include "tests/unit/store/captures.h"
 
