@@ -61,6 +61,8 @@ static void write_file(struct choices *c) {
         {"model_sha256", TEXT, 0, 0, "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"},
         {"states", TEXT, 0, 0, "key,value"},
         {"backend", TEXT, 0, 0, "cpu"},
+        {"compute", TEXT, 0, 0, "f32"},
+        {"tokenizer_sha256", TEXT, 0, 0, ""},
         {"cache_dtype", TEXT, 0, 0, "f32"},
         {"command", TEXT, 0, 0, "freqkv-replay probe"},
         {"n_layers", NUMBER, LAYERS, 0, NULL},

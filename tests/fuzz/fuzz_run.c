@@ -65,6 +65,7 @@ static void write_file(struct choices *c) {
         {"n_kv_heads", NUMBER, HEADS, 0, NULL},   {"head_dim", NUMBER, 4, 0, NULL},
         {"trained_context", NUMBER, 64, 0, NULL}, {"window", NUMBER, WINDOW, 0, NULL},
         {"sinks", NUMBER, SINKS, 0, NULL},        {"compressible", NUMBER, WINDOW - SINKS, 0, NULL},
+        {"se_unit", TEXT, 0, 0, ""},
         {"policy_options", TEXT, 0, 0, "none"},   {"policy_label", TEXT, 0, 0, "freqkv"},
         {"tokenizer_sha256", TEXT, 0, 0, ""},     {"low_pass", NUMBER, 1, 0, NULL},
         {"tokens_limit", NUMBER, 0, 0, NULL},     {"score_from", NUMBER, 0, 0, NULL}};
