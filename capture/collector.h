@@ -1,5 +1,6 @@
-/* What happens to states as they leave the engine: a tap per state hands rows to the pipeline, or, for spectra only, gathers segments and adds up their power. Nothing is
- * looked at on the way: rows stay in the backend's memory until they are on disk or have become sums. */
+/* What happens to states as they leave the engine: a tap per state hands rows to the pipeline, or,
+ * for spectra only, gathers segments and adds up their power. Nothing is looked at on the way: rows
+ * stay in the backend's memory until they are on disk or have become sums. */
 #ifndef FKV_CAPTURE_COLLECTOR_H
 #define FKV_CAPTURE_COLLECTOR_H
 
@@ -9,10 +10,11 @@
 struct fkv_collector;
 
 struct fkv_collector_options {
-    int32_t sequences; /* side by side; sequence i of the session records into place i of the pipeline */
-    int32_t length,
-        skip_sinks; /* of segments (info->spectra_only): `length` tokens each, after the first `skip_sinks` */
-    int32_t block;  /* most rows of an event */
+    int32_t sequences; /* side by side; sequence i of the session records into place i of the
+                          pipeline */
+    int32_t length, skip_sinks; /* of segments (info->spectra_only): `length` tokens each, after the
+                                   first `skip_sinks` */
+    int32_t block;              /* most rows of an event */
 };
 
 /* `info`, `model` and `pipeline` must outlive it. */
@@ -20,9 +22,12 @@ int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_mod
                        struct fkv_pipeline *pipeline, const struct fkv_collector_options *options,
                        struct fkv_collector **out, struct fkv_error *err);
 void fkv_collector_close(struct fkv_collector *c); /* NULL is fine */
-/* Bytes that one takes of the backend's memory, and of the host's for sums that are being written. */
-int64_t fkv_collector_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *options);
-int64_t fkv_collector_host_bytes(const struct fkv_capture_info *info, const struct fkv_collector_options *options);
+/* Bytes that one takes of the backend's memory, and of the host's for sums that are being written.
+ */
+int64_t fkv_collector_bytes(const struct fkv_capture_info *info,
+                            const struct fkv_collector_options *options);
+int64_t fkv_collector_host_bytes(const struct fkv_capture_info *info,
+                                 const struct fkv_collector_options *options);
 /* What it asks of the backend beside. */
 struct fkv_demand fkv_collector_demand(const struct fkv_capture_info *info,
                                        const struct fkv_collector_options *options);
@@ -33,7 +38,9 @@ int64_t fkv_collector_all_rows(const struct fkv_capture_info *info, int64_t n_to
 void fkv_collector_attach(struct fkv_collector *c, struct fkv_session *session);
 /* A recording has begun in this sequence. */
 int fkv_collector_begin(struct fkv_collector *c, int32_t sequence, struct fkv_error *err);
-/* All its tokens, n_tokens of them, have been fed: reads the sums and hands them over, where sums are wanted. */
-int fkv_collector_end(struct fkv_collector *c, int32_t sequence, int64_t n_tokens, struct fkv_error *err);
+/* All its tokens, n_tokens of them, have been fed: reads the sums and hands them over, where sums
+ * are wanted. */
+int fkv_collector_end(struct fkv_collector *c, int32_t sequence, int64_t n_tokens,
+                      struct fkv_error *err);
 
 #endif

@@ -15,24 +15,33 @@
 const char *argp_program_version = "freqkv-capture " FKV_VERSION;
 
 static const char before[] =
-    "Runs a model over texts and writes the keys and values of its attention layers, per head and before RoPE, to "
+    "Runs a model over texts and writes the keys and values of its attention layers, per head and "
+    "before RoPE, to "
     "a folder of HDF5 files."
-    "\vA text longer than --max-tokens becomes several recordings, each with an empty cache. OUT/capture.h5 opens in "
-    "h5py as one tree: /documents/000000/key is [layers, heads, tokens, head_dim]. With --batch B, B recordings are "
+    "\vA text longer than --max-tokens becomes several recordings, each with an empty cache. "
+    "OUT/capture.h5 opens in "
+    "h5py as one tree: /documents/000000/key is [layers, heads, tokens, head_dim]. With --batch B, "
+    "B recordings are "
     "made side by side and numbered as without.\n"
     "\n"
-    "With values comes OUT/output_gram.h5, in the same tree /output_gram [layers, query heads, head_dim, head_dim]: G = W' W of each head's columns W of the output "
-    "projection, so that ||W d||^2 = d' G d for any d; freqkv-analyze gamma and link weigh by it. --resume makes it where it is missing; --spectra-only has no use for it.\n"
+    "With values comes OUT/output_gram.h5, in the same tree /output_gram [layers, query heads, "
+    "head_dim, head_dim]: G = W' W of each head's columns W of the output "
+    "projection, so that ||W d||^2 = d' G d for any d; freqkv-analyze gamma and link weigh by it. "
+    "--resume makes it where it is missing; --spectra-only has no use for it.\n"
     "\n"
     "Example:\n"
     "  freqkv-capture --model Llama-3.2-1B --text books/ --out books.capture\n"
     "  python3 -c \"import h5py; f = h5py.File('books.capture/capture.h5'); \\\n"
     "      print(f['documents/000000/key'])\"\n"
     "\n"
-    "--json prints capture, model, documents, recordings, recordings_there (found whole by --resume), tokens, "
-    "tokens_left_out, segments, segment_tokens_left_out, beyond_trained_context, mean_nll (nats), seconds, "
-    "tokens_per_s; with --dry-run documents, recordings, recordings_there, tokens, exact, disk_bytes, disk_free, "
-    "memory_bytes (ring_bytes of it for states on their way to the disk), memory_available, device_bytes, device_free, weight_bytes, seconds.\n"
+    "--json prints capture, model, documents, recordings, recordings_there (found whole by "
+    "--resume), tokens, "
+    "tokens_left_out, segments, segment_tokens_left_out, beyond_trained_context, mean_nll (nats), "
+    "seconds, "
+    "tokens_per_s; with --dry-run documents, recordings, recordings_there, tokens, exact, "
+    "disk_bytes, disk_free, "
+    "memory_bytes (ring_bytes of it for states on their way to the disk), memory_available, "
+    "device_bytes, device_free, weight_bytes, seconds.\n"
     "\n"
     "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.";
 
@@ -56,14 +65,19 @@ static const struct argp_option options[] = {
     {"out", OPT_OUT, "CAPTURE", 0, "folder to write; must not exist, but for --resume", 10},
     {"states", OPT_STATES, "LIST", 0, "key,value (default), key_rotated, query", 10},
     {"layers", OPT_LAYERS, "LIST", 0, "layers to capture, as in 0-3,7 (default: all)", 10},
-    {"heads", OPT_HEADS, "LIST", 0, "KV heads to capture (default: all); query heads follow theirs", 10},
+    {"heads", OPT_HEADS, "LIST", 0, "KV heads to capture (default: all); query heads follow theirs",
+     10},
     {"dtype", OPT_DTYPE, "TYPE", 0, "f16 (default), f32 or bf16", 10},
-    {"max-tokens", OPT_MAX_TOKENS, "T", 0, "tokens per recording (default: the trained context)", 10},
+    {"max-tokens", OPT_MAX_TOKENS, "T", 0, "tokens per recording (default: the trained context)",
+     10},
     {"resume", OPT_RESUME, 0, 0, "go on in a folder whose run was interrupted", 10},
     {"spectra-only", OPT_SPECTRA_ONLY, 0, 0, "write sums of power spectra instead of states", 10},
-    {"length", OPT_LENGTH, "N", 0, "spectra: tokens per segment (default: the trained context less the skipped)", 10},
-    {"skip-sinks", OPT_SKIP_SINKS, "S", 0, "spectra: first tokens of a recording to leave out (default 4)", 10},
-    {"shard", OPT_SHARD, "I/K", 0, "only documents whose index modulo K is I; merge with freqkv-analyze merge", 10},
+    {"length", OPT_LENGTH, "N", 0,
+     "spectra: tokens per segment (default: the trained context less the skipped)", 10},
+    {"skip-sinks", OPT_SKIP_SINKS, "S", 0,
+     "spectra: first tokens of a recording to leave out (default 4)", 10},
+    {"shard", OPT_SHARD, "I/K", 0,
+     "only documents whose index modulo K is I; merge with freqkv-analyze merge", 10},
     {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run will need", 10},
     {0},
 };
@@ -84,7 +98,8 @@ static void on_signal(int number) {
 
 /* ---- parsing ---- */
 
-static int64_t number(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high) {
+static int64_t number(struct argp_state *state, const char *text, const char *what, int64_t low,
+                      int64_t high) {
     struct fkv_error err;
     int64_t value = low;
     if (fkv_parse_int(text, what, low, high, &value, &err)) argp_error(state, "%s", err.message);
@@ -97,9 +112,11 @@ static uint32_t parse_states(struct argp_state *state, const char *text) {
         size_t bytes = strcspn(at, ",");
         int found = -1;
         for (int i = 0; i < FKV_STATES; i++)
-            if (strlen(fkv_state_names[i]) == bytes && !strncmp(at, fkv_state_names[i], bytes)) found = i;
+            if (strlen(fkv_state_names[i]) == bytes && !strncmp(at, fkv_state_names[i], bytes))
+                found = i;
         if (found < 0)
-            argp_error(state, "--states: expected key, value, key_rotated or query, found \"%.*s\"", (int)bytes, at);
+            argp_error(state, "--states: expected key, value, key_rotated or query, found \"%.*s\"",
+                       (int)bytes, at);
         states |= 1u << found;
         at += bytes + (at[bytes] == ',');
     }
@@ -126,18 +143,22 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_LAYERS: c->layers = arg; return 0;
     case OPT_HEADS: c->heads = arg; return 0;
     case OPT_DTYPE:
-        if (fkv_dtype_parse(arg, &r->dtype)) argp_error(state, "--dtype: expected f16, f32 or bf16, found \"%s\"", arg);
+        if (fkv_dtype_parse(arg, &r->dtype))
+            argp_error(state, "--dtype: expected f16, f32 or bf16, found \"%s\"", arg);
         return 0;
     case OPT_MAX_TOKENS: r->max_tokens = number(state, arg, "--max-tokens", 2, 1 << 28); return 0;
     case OPT_RESUME: r->resume = true; return 0;
     case OPT_SPECTRA_ONLY: r->spectra_only = true; return 0;
     case OPT_LENGTH: r->length = (int32_t)number(state, arg, "--length", 1, 1 << 28); return 0;
-    case OPT_SKIP_SINKS: r->skip_sinks = (int32_t)number(state, arg, "--skip-sinks", 0, 1 << 28); return 0;
+    case OPT_SKIP_SINKS:
+        r->skip_sinks = (int32_t)number(state, arg, "--skip-sinks", 0, 1 << 28);
+        return 0;
     case OPT_SHARD: parse_shard(state, arg, r); return 0;
     case OPT_DRY_RUN: c->dry_run = true; return 0;
     case ARGP_KEY_END:
         if (!r->out || !*r->out) argp_error(state, "--out is missing: the folder to write");
-        if (!c->engine.text_count && !c->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
+        if (!c->engine.text_count && !c->engine.token_ids_count)
+            argp_error(state, "--text or --token-ids is missing");
         if (!r->spectra_only && (r->length || r->skip_sinks >= 0))
             argp_error(state, "--length and --skip-sinks go with --spectra-only");
         if (r->skip_sinks < 0) r->skip_sinks = 4;
@@ -147,12 +168,15 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 /* --layers and --heads, once the model says how many there are. */
-static int parse_selection(struct command *c, const struct fkv_config *config, struct fkv_error *err) {
+static int parse_selection(struct command *c, const struct fkv_config *config,
+                           struct fkv_error *err) {
     int *layers = NULL, *heads = NULL;
-    if (c->layers && fkv_parse_indices(c->layers, "--layers", config->layers, &layers, &c->recorder.layer_count, err))
+    if (c->layers && fkv_parse_indices(c->layers, "--layers", config->layers, &layers,
+                                       &c->recorder.layer_count, err))
         return FKV_FAILED;
     c->recorder.layers = layers;
-    if (c->heads && fkv_parse_indices(c->heads, "--heads", config->kv_heads, &heads, &c->recorder.head_count, err))
+    if (c->heads && fkv_parse_indices(c->heads, "--heads", config->kv_heads, &heads,
+                                      &c->recorder.head_count, err))
         return FKV_FAILED;
     c->recorder.heads = heads;
     return FKV_OK;
@@ -170,12 +194,15 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
     fkv_format_bytes(ring, n->ring_bytes);
     fkv_format_bytes(weights, n->weight_bytes);
     fkv_format_seconds(time, n->seconds);
-    fprintf(to, "texts    %s%lld document%s, %lld recording%s, %lld tokens", about, (long long)n->documents,
-            n->documents == 1 ? "" : "s", (long long)n->recordings, n->recordings == 1 ? "" : "s",
-            (long long)n->tokens);
-    if (n->recordings_there) fprintf(to, " (%lld recordings are there)", (long long)n->recordings_there);
+    fprintf(to, "texts    %s%lld document%s, %lld recording%s, %lld tokens", about,
+            (long long)n->documents, n->documents == 1 ? "" : "s", (long long)n->recordings,
+            n->recordings == 1 ? "" : "s", (long long)n->tokens);
+    if (n->recordings_there)
+        fprintf(to, " (%lld recordings are there)", (long long)n->recordings_there);
     fprintf(to, "\ndisk     %s%s of %s free\n", about, disk, free_disk);
-    fprintf(to, "memory   %s of %s available (%s of it for states on their way to disk), and %s of weights mapped\n",
+    fprintf(to,
+            "memory   %s of %s available (%s of it for states on their way to disk), and %s of "
+            "weights mapped\n",
             memory, free_memory, ring, weights);
     if (n->device_bytes) {
         fkv_format_bytes(memory, n->device_bytes);
@@ -186,14 +213,15 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
 }
 
 static json_t *needs_json(const struct fkv_recorder_needs *n) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "documents",
-                     (json_int_t)n->documents, "recordings", (json_int_t)n->recordings, "recordings_there",
-                     (json_int_t)n->recordings_there, "tokens", (json_int_t)n->tokens, "exact", (int)n->exact,
-                     "disk_bytes", (json_int_t)n->disk_bytes, "disk_free", (json_int_t)n->disk_free, "memory_bytes",
-                     (json_int_t)n->memory_bytes, "ring_bytes", (json_int_t)n->ring_bytes, "memory_available",
-                     (json_int_t)n->memory_available, "device_bytes", (json_int_t)n->device_bytes, "device_free",
-                     (json_int_t)n->device_free, "weight_bytes", (json_int_t)n->weight_bytes, "seconds",
-                     fkv_json_number(n->seconds));
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "documents",
+        (json_int_t)n->documents, "recordings", (json_int_t)n->recordings, "recordings_there",
+        (json_int_t)n->recordings_there, "tokens", (json_int_t)n->tokens, "exact", (int)n->exact,
+        "disk_bytes", (json_int_t)n->disk_bytes, "disk_free", (json_int_t)n->disk_free,
+        "memory_bytes", (json_int_t)n->memory_bytes, "ring_bytes", (json_int_t)n->ring_bytes,
+        "memory_available", (json_int_t)n->memory_available, "device_bytes",
+        (json_int_t)n->device_bytes, "device_free", (json_int_t)n->device_free, "weight_bytes",
+        (json_int_t)n->weight_bytes, "seconds", fkv_json_number(n->seconds));
 }
 
 static double mean_nll(const struct fkv_recorder_summary *s) {
@@ -205,8 +233,8 @@ static void print_summary(const struct command *c, const struct fkv_capture_info
     char time[16];
     fkv_format_seconds(time, s->seconds);
     printf("capture     %s\n", c->recorder.out);
-    printf("model       %s, %d of %d layers, %d of %d KV heads, head_dim %d\n", info->model_name, info->layer_count,
-           info->n_layers, info->head_count, info->n_kv_heads, info->head_dim);
+    printf("model       %s, %d of %d layers, %d of %d KV heads, head_dim %d\n", info->model_name,
+           info->layer_count, info->n_layers, info->head_count, info->n_kv_heads, info->head_dim);
     printf("states     ");
     for (int i = 0; i < FKV_STATES; i++)
         if ((info->states >> i) & 1) printf(" %s", fkv_state_names[i]);
@@ -228,16 +256,17 @@ static void print_summary(const struct command *c, const struct fkv_capture_info
 static json_t *summary_json(const struct command *c, const struct fkv_capture_info *info,
                             const struct fkv_recorder_summary *s) {
     bool spectra = info->spectra_only;
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "capture",
-                     fkv_json_string(c->recorder.out), "model", fkv_json_string(info->model_name), "documents",
-                     (json_int_t)s->documents, "recordings", (json_int_t)(s->recordings + s->recordings_there),
-                     "recordings_there", (json_int_t)s->recordings_there, "tokens", (json_int_t)s->tokens,
-                     "tokens_left_out", (json_int_t)s->tokens_left_out, "segments",
-                     spectra ? json_integer((json_int_t)s->segments) : json_null(), "segment_tokens_left_out",
-                     spectra ? json_integer((json_int_t)s->segment_tokens_left_out) : json_null(),
-                     "beyond_trained_context", (json_int_t)s->beyond_trained_context, "mean_nll",
-                     fkv_json_number(mean_nll(s)), "seconds", fkv_json_number(s->seconds), "tokens_per_s",
-                     fkv_json_number(s->tokens_scored ? (double)s->tokens / s->seconds : NAN));
+    return json_pack(
+        "{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "capture",
+        fkv_json_string(c->recorder.out), "model", fkv_json_string(info->model_name), "documents",
+        (json_int_t)s->documents, "recordings", (json_int_t)(s->recordings + s->recordings_there),
+        "recordings_there", (json_int_t)s->recordings_there, "tokens", (json_int_t)s->tokens,
+        "tokens_left_out", (json_int_t)s->tokens_left_out, "segments",
+        spectra ? json_integer((json_int_t)s->segments) : json_null(), "segment_tokens_left_out",
+        spectra ? json_integer((json_int_t)s->segment_tokens_left_out) : json_null(),
+        "beyond_trained_context", (json_int_t)s->beyond_trained_context, "mean_nll",
+        fkv_json_number(mean_nll(s)), "seconds", fkv_json_number(s->seconds), "tokens_per_s",
+        fkv_json_number(s->tokens_scored ? (double)s->tokens / s->seconds : NAN));
 }
 
 /* ---- the run ---- */
@@ -248,15 +277,19 @@ static int work(struct command *c, struct fkv_recorder *r, struct fkv_error *err
     const struct fkv_capture_info *info = fkv_recorder_info(r);
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
     if (c->dry_run) {
-        if (c->engine.json) return fkv_json_print(needs_json(&needs), err) || fkv_recorder_check(r, &needs, err);
+        if (c->engine.json)
+            return fkv_json_print(needs_json(&needs), err) || fkv_recorder_check(r, &needs, err);
         print_needs(stdout, &needs);
         return fkv_recorder_check(r, &needs, err);
     }
     if (!c->engine.quiet) print_needs(stderr, &needs);
     if (needs.longest > info->trained_context)
-        fprintf(stderr, "warning: recordings of %lld tokens go beyond the trained context of %d and are marked so\n",
+        fprintf(stderr,
+                "warning: recordings of %lld tokens go beyond the trained context of %d and are "
+                "marked so\n",
                 (long long)needs.longest, info->trained_context);
-    if (fkv_recorder_check(r, &needs, err) || fkv_recorder_run(r, &needs, &summary, err)) return FKV_FAILED;
+    if (fkv_recorder_check(r, &needs, err) || fkv_recorder_run(r, &needs, &summary, err))
+        return FKV_FAILED;
     if (c->engine.json) return fkv_json_print(summary_json(c, info, &summary), err);
     print_summary(c, info, &summary);
     return FKV_OK;
@@ -267,14 +300,16 @@ int main(int argc, char **argv) {
     struct fkv_engine engine;
     struct fkv_error err;
     const struct argp_child children[] = {{&fkv_engine_argp, 0, NULL, 0}, {0}};
-    const struct argp argp = {.options = options, .parser = parse, .doc = before, .children = children};
+    const struct argp argp = {
+        .options = options, .parser = parse, .doc = before, .children = children};
     fkv_start(argv);
     fkv_engine_options_default(&c.engine);
-    c.recorder = (struct fkv_recorder_options){.states = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE,
-                                               .dtype = FKV_F16,
-                                               .skip_sinks = -1,
-                                               .shards = 1,
-                                               .stop = &stop};
+    c.recorder =
+        (struct fkv_recorder_options){.states = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE,
+                                      .dtype = FKV_F16,
+                                      .skip_sinks = -1,
+                                      .shards = 1,
+                                      .stop = &stop};
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
     const struct sigaction action = {.sa_handler = on_signal};
@@ -286,7 +321,8 @@ int main(int argc, char **argv) {
     int status = 0;
     if (parse_selection(&c, &engine.model->config, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
-    else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) || work(&c, recorder, &err))
+    else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
+             work(&c, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);
     free((void *)c.recorder.layers);

@@ -1,7 +1,10 @@
-/* A queue of orders in the order of their handing over, and a ring for their rows; see pipeline.h. Both are first in, first out, so the ring needs no more than a place to
- * go on at and a count of the bytes in use: an order frees what it took. Rows that do not fit before the ring's end start at its beginning, and the rest counts as theirs.
+/* A queue of orders in the order of their handing over, and a ring for their rows; see pipeline.h.
+ * Both are first in, first out, so the ring needs no more than a place to go on at and a count of
+ * the bytes in use: an order frees what it took. Rows that do not fit before the ring's end start
+ * at its beginning, and the rest counts as theirs.
  *
- * One mutex guards queue, ring and error. It is held for a few instructions at a time, never while something is converted, waited for or written. */
+ * One mutex guards queue, ring and error. It is held for a few instructions at a time, never while
+ * something is converted, waited for or written. */
 #include "capture/pipeline.h"
 #include "capture/store/capture_writer.h"
 
@@ -66,13 +69,16 @@ static void free_order(struct order *o) {
 
 static int begin(struct place *place, const struct order *o, struct fkv_error *err) {
     memcpy(place->name, o->recording.name, sizeof place->name);
-    if (fkv_capture_begin(place->writer, o->index, &o->recording, o->tokens, err)) return FKV_FAILED;
+    if (fkv_capture_begin(place->writer, o->index, &o->recording, o->tokens, err))
+        return FKV_FAILED;
     return o->classes ? fkv_capture_write_token_class(place->writer, o->classes, err) : FKV_OK;
 }
 
-static int rows(struct fkv_pipeline *p, struct place *place, const struct order *o, struct fkv_error *err) {
+static int rows(struct fkv_pipeline *p, struct place *place, const struct order *o,
+                struct fkv_error *err) {
     if (p->model->ops->fetch_wait(p->model->backend, o->ticket, err)) return FKV_FAILED;
-    return fkv_capture_write_rows(place->writer, o->state, o->layer, o->t, o->rows, p->ring + o->at, err);
+    return fkv_capture_write_rows(place->writer, o->state, o->layer, o->t, o->rows, p->ring + o->at,
+                                  err);
 }
 
 static int end(struct place *place, const struct order *o, struct fkv_error *err) {
@@ -127,7 +133,8 @@ static void *write_orders(void *context) {
 
 /* ---- handing over ---- */
 
-/* Where `bytes` would lie, and with what is lost at the ring's end in *taken; false: no room now. */
+/* Where `bytes` would lie, and with what is lost at the ring's end in *taken; false: no room now.
+ */
 static bool find_room(struct fkv_pipeline *p, size_t bytes, size_t *at, size_t *taken) {
     if (p->used == 0) p->next = 0;
     const size_t rest = p->ring_bytes - p->next;
@@ -136,11 +143,14 @@ static bool find_room(struct fkv_pipeline *p, size_t bytes, size_t *at, size_t *
     return *taken <= p->ring_bytes - p->used;
 }
 
-/* Waits until there is room for an order with `bytes` of rows, and takes it; FKV_FAILED with the writer's error. */
-static int take_room(struct fkv_pipeline *p, bool begins, size_t bytes, struct order *o, struct fkv_error *err) {
+/* Waits until there is room for an order with `bytes` of rows, and takes it; FKV_FAILED with the
+ * writer's error. */
+static int take_room(struct fkv_pipeline *p, bool begins, size_t bytes, struct order *o,
+                     struct fkv_error *err) {
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (bytes > p->ring_bytes)
-        return fkv_fail(err, "rows of %zu bytes, but room for %zu on their way", bytes, p->ring_bytes);
+        return fkv_fail(err, "rows of %zu bytes, but room for %zu on their way", bytes,
+                        p->ring_bytes);
     pthread_mutex_lock(&p->mutex);
     while (!p->failed && (p->waiting == ORDERS || !find_room(p, bytes, &o->at, &o->taken) ||
                           (begins && p->open >= 2 * (int64_t)p->count)))
@@ -179,8 +189,9 @@ int fkv_pipeline_check(struct fkv_pipeline *p, int64_t index, const struct fkv_r
     return post(p, &o, err);
 }
 
-int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t place, int64_t index, const struct fkv_recording *recording,
-                       const int32_t *tokens, const uint8_t *classes, struct fkv_error *err) {
+int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t place, int64_t index,
+                       const struct fkv_recording *recording, const int32_t *tokens,
+                       const uint8_t *classes, struct fkv_error *err) {
     const size_t n = (size_t)recording->n_tokens;
     struct order o = {.kind = BEGIN, .place = place, .index = index, .recording = *recording};
     o.tokens = malloc(n * sizeof *tokens);
@@ -194,12 +205,18 @@ int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t place, int64_t index, con
     return post(p, &o, err);
 }
 
-int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t place, const struct fkv_pipeline_rows *r, struct fkv_error *err) {
-    struct order o = {.kind = ROWS, .place = place, .state = r->state, .layer = r->layer, .t = r->t, .rows = r->rows};
+int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t place, const struct fkv_pipeline_rows *r,
+                      struct fkv_error *err) {
+    struct order o = {.kind = ROWS,
+                      .place = place,
+                      .state = r->state,
+                      .layer = r->layer,
+                      .t = r->t,
+                      .rows = r->rows};
     const size_t bytes = (size_t)r->rows * (size_t)r->width * fkv_dtype_bytes(p->info->dtype);
     if (take_room(p, false, bytes, &o, err) ||
-        p->model->ops->fetch(p->model->backend, r->states, r->offset, r->stride, r->rows, r->width, p->info->dtype,
-                             p->ring + o.at, &o.ticket, err))
+        p->model->ops->fetch(p->model->backend, r->states, r->offset, r->stride, r->rows, r->width,
+                             p->info->dtype, p->ring + o.at, &o.ticket, err))
         return FKV_FAILED;
     p->ticket = o.ticket;
     p->fetched = true;
@@ -207,14 +224,15 @@ int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t place, const struct fkv_pi
     return FKV_OK;
 }
 
-int fkv_pipeline_sums(struct fkv_pipeline *p, int32_t place, enum fkv_state state, struct fkv_spectra_sums *sums,
-                      struct fkv_error *err) {
+int fkv_pipeline_sums(struct fkv_pipeline *p, int32_t place, enum fkv_state state,
+                      struct fkv_spectra_sums *sums, struct fkv_error *err) {
     struct order o = {.kind = SUMS, .place = place, .state = state, .sums = *sums};
     *sums = (struct fkv_spectra_sums){0};
     return post(p, &o, err);
 }
 
-int fkv_pipeline_end(struct fkv_pipeline *p, int32_t place, int64_t n_tokens, const float *nll, struct fkv_error *err) {
+int fkv_pipeline_end(struct fkv_pipeline *p, int32_t place, int64_t n_tokens, const float *nll,
+                     struct fkv_error *err) {
     struct order o = {.kind = END, .place = place};
     if (!(o.nll = malloc((size_t)n_tokens * sizeof *nll))) return fkv_fail(err, "out of memory");
     memcpy(o.nll, nll, (size_t)n_tokens * sizeof *nll);
@@ -250,7 +268,8 @@ int fkv_pipeline_open(struct fkv_capture_writer *first, const struct fkv_capture
         p->places[p->count].writer = first;
         if (p->count) status = fkv_capture_beside(first, &p->places[p->count].writer, err);
     }
-    if (status == FKV_OK && p->ring_bytes) status = model->ops->host_create(model->backend, p->ring_bytes, &ring, err);
+    if (status == FKV_OK && p->ring_bytes)
+        status = model->ops->host_create(model->backend, p->ring_bytes, &ring, err);
     p->ring = ring;
     if (status == FKV_OK) status = start(p, err);
     if (status) {

@@ -1,8 +1,11 @@
-/* The loop of a capture: documents, their recordings, blocks of tokens; see recorder.h. As many recordings as --batch says are open side by side, each in a sequence of the
- * session and a place of the pipeline; every pass takes the next block of each. A block is scored as soon as it is fed (the target of its last row is the first token
- * of the next block, which is known), so a recording carries its nll at the price of the logits.
+/* The loop of a capture: documents, their recordings, blocks of tokens; see recorder.h. As many
+ * recordings as --batch says are open side by side, each in a sequence of the session and a place
+ * of the pipeline; every pass takes the next block of each. A block is scored as soon as it is fed
+ * (the target of its last row is the first token of the next block, which is known), so a recording
+ * carries its nll at the price of the logits.
  *
- * A recording is cut into equal blocks, which are the store's rows of chunks where models are large: what comes out of a pass then goes to the file whole. */
+ * A recording is cut into equal blocks, which are the store's rows of chunks where models are
+ * large: what comes out of a pass then goes to the file whole. */
 #include "capture/recorder.h"
 
 #include <math.h>
@@ -52,19 +55,25 @@ struct run {
 
 /* ---- life ---- */
 
-int fkv_recorder_open(const struct fkv_engine *engine, const struct fkv_engine_options *engine_options,
-                      const struct fkv_recorder_options *options, struct fkv_recorder **out, struct fkv_error *err) {
+int fkv_recorder_open(const struct fkv_engine *engine,
+                      const struct fkv_engine_options *engine_options,
+                      const struct fkv_recorder_options *options, struct fkv_recorder **out,
+                      struct fkv_error *err) {
     *out = NULL;
     const int32_t trained = engine->model->config.trained_context;
     struct fkv_recorder *r = calloc(1, sizeof *r);
     if (!r) return fkv_fail(err, "out of memory");
-    *r = (struct fkv_recorder){.engine = engine, .engine_options = engine_options, .options = *options};
+    *r = (struct fkv_recorder){
+        .engine = engine, .engine_options = engine_options, .options = *options};
     if (!r->options.max_tokens) r->options.max_tokens = trained;
     if (!r->options.length) r->options.length = trained - r->options.skip_sinks;
     int status = FKV_OK;
-    if (r->options.spectra_only && r->options.max_tokens < (int64_t)r->options.skip_sinks + r->options.length)
-        status = fkv_fail_option(err, "no segment: --length %d after the first %d tokens, but recordings have %lld tokens",
-                          r->options.length, r->options.skip_sinks, (long long)r->options.max_tokens);
+    if (r->options.spectra_only &&
+        r->options.max_tokens < (int64_t)r->options.skip_sinks + r->options.length)
+        status = fkv_fail_option(
+            err,
+            "no segment: --length %d after the first %d tokens, but recordings have %lld tokens",
+            r->options.length, r->options.skip_sinks, (long long)r->options.max_tokens);
     if (status || fkv_recorder_make_info(r, err)) {
         fkv_recorder_close(r);
         return FKV_FAILED;
@@ -81,12 +90,13 @@ void fkv_recorder_close(struct fkv_recorder *r) {
 
 const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r) { return &r->info; }
 
-struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r, int32_t sequences,
-                                                        int64_t n_tokens) {
+struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r,
+                                                        int32_t sequences, int64_t n_tokens) {
     return (struct fkv_session_options){.block = sequences * r->options.block,
                                         .sequences = sequences,
                                         .max_tokens = n_tokens,
-                                        .cache_dtype = fkv_engine_cache_dtype(r->engine_options, r->engine)};
+                                        .cache_dtype =
+                                            fkv_engine_cache_dtype(r->engine_options, r->engine)};
 }
 
 /* ---- what comes next ---- */
@@ -113,18 +123,22 @@ static int next_document(struct run *run, bool *more, struct fkv_error *err) {
     run->summary->documents++;
     if (!run->classifier) return FKV_OK;
     const size_t count = run->document.count;
-    if (!(run->classes = malloc(count))) return fkv_fail(err, "%s: out of memory", run->document.name);
+    if (!(run->classes = malloc(count)))
+        return fkv_fail(err, "%s: out of memory", run->document.name);
     return fkv_token_class_text(run->classifier, run->document.tokens, count, run->classes, err) ||
                    fkv_token_class_context(run->document.tokens, count, run->classes, err)
                ? fkv_error_prefix(err, "%s", run->document.name)
                : FKV_OK;
 }
 
-/* The next recording, tokens [recording->offset, + n_tokens) of run->document; *more false after the last one. */
-static int next_recording(struct run *run, struct fkv_recording *recording, bool *more, struct fkv_error *err) {
+/* The next recording, tokens [recording->offset, + n_tokens) of run->document; *more false after
+ * the last one. */
+static int next_recording(struct run *run, struct fkv_recording *recording, bool *more,
+                          struct fkv_error *err) {
     *more = true;
     for (;;) {
-        const int64_t left = (int64_t)run->document.count - run->offset, most = run->r->options.max_tokens;
+        const int64_t left = (int64_t)run->document.count - run->offset,
+                      most = run->r->options.max_tokens;
         if (left < 2) { /* nothing to predict */
             run->summary->tokens_left_out += left;
             leave_document(run);
@@ -132,7 +146,8 @@ static int next_recording(struct run *run, struct fkv_recording *recording, bool
             if (!*more) return FKV_OK;
             continue;
         }
-        *recording = (struct fkv_recording){.n_tokens = left < most ? left : most, .offset = run->offset};
+        *recording =
+            (struct fkv_recording){.n_tokens = left < most ? left : most, .offset = run->offset};
         recording->beyond_trained_context = recording->n_tokens > run->r->info.trained_context;
         strncpy(recording->name, run->document.name, sizeof recording->name - 1);
         memcpy(recording->text_sha256, run->document.text_sha256, sizeof recording->text_sha256);
@@ -146,14 +161,16 @@ static int next_recording(struct run *run, struct fkv_recording *recording, bool
 
 static void count_recording(struct run *run, const struct fkv_recording *recording) {
     const struct fkv_recorder_options *o = &run->r->options;
-    const int64_t left = recording->n_tokens - o->skip_sinks, segments = left > 0 ? left / o->length : 0;
+    const int64_t left = recording->n_tokens - o->skip_sinks,
+                  segments = left > 0 ? left / o->length : 0;
     run->summary->recordings++;
     run->summary->beyond_trained_context += recording->beyond_trained_context;
     run->summary->segments += segments;
     run->summary->segment_tokens_left_out += left > 0 ? left - segments * o->length : 0;
 }
 
-static int begin(struct run *run, int32_t at, const struct fkv_recording *recording, struct fkv_error *err) {
+static int begin(struct run *run, int32_t at, const struct fkv_recording *recording,
+                 struct fkv_error *err) {
     struct place *place = &run->places[at];
     const size_t n = (size_t)recording->n_tokens;
     *place = (struct place){.open = true, .recording = *recording};
@@ -178,7 +195,8 @@ static void leave(struct place *place) {
 static int end(struct run *run, int32_t at, struct fkv_error *err) {
     struct place *place = &run->places[at];
     const int64_t n = place->recording.n_tokens;
-    if (fkv_collector_end(run->collector, at, n, err)) return fkv_error_prefix(err, "%s", place->recording.name);
+    if (fkv_collector_end(run->collector, at, n, err))
+        return fkv_error_prefix(err, "%s", place->recording.name);
     if (fkv_pipeline_end(run->pipeline, at, n, place->nll, err)) return FKV_FAILED;
     count_recording(run, &place->recording);
     leave(place);
@@ -186,7 +204,8 @@ static int end(struct run *run, int32_t at, struct fkv_error *err) {
 }
 
 static void skip_recording(struct run *run, int64_t n) {
-    const double tokens = (double)n, seconds = fkv_cost_seconds(&run->needs->cost, tokens, tokens * (tokens + 1) / 2);
+    const double tokens = (double)n,
+                 seconds = fkv_cost_seconds(&run->needs->cost, tokens, tokens * (tokens + 1) / 2);
     run->fed += n;
     run->skipped += seconds;
     fkv_progress_skip(&run->progress, n, seconds);
@@ -199,7 +218,8 @@ static double expected_so_far(const struct run *run) {
     return run->skipped + fkv_cost_seconds(&run->needs->cost, (double)fed.tokens, fed.slots_sum);
 }
 
-/* Starts recordings in all places that are free, as long as there are any; what is there already is compared and passed over. */
+/* Starts recordings in all places that are free, as long as there are any; what is there already is
+ * compared and passed over. */
 static int fill_places(struct run *run, struct fkv_error *err) {
     struct fkv_recording recording;
     bool more = true;
@@ -209,7 +229,8 @@ static int fill_places(struct run *run, struct fkv_error *err) {
             if (next_recording(run, &recording, &more, err)) return FKV_FAILED;
             if (!more) break;
             const bool there = fkv_capture_has(run->writer, run->index);
-            if (there ? fkv_pipeline_check(run->pipeline, run->index, &recording, err) : begin(run, i, &recording, err))
+            if (there ? fkv_pipeline_check(run->pipeline, run->index, &recording, err)
+                      : begin(run, i, &recording, err))
                 return FKV_FAILED;
             run->summary->recordings_there += there;
             if (there) skip_recording(run, recording.n_tokens);
@@ -228,11 +249,14 @@ static void choose_blocks(struct run *run, int32_t *count, int32_t *rows) {
         struct place *place = &run->places[i];
         if (!place->open) continue;
         const int64_t n = place->recording.n_tokens, left = n - place->fed;
-        const int64_t most = run->r->options.block, blocks = (n + most - 1) / most, block = (n + blocks - 1) / blocks;
+        const int64_t most = run->r->options.block, blocks = (n + most - 1) / most,
+                      block = (n + blocks - 1) / blocks;
         const int32_t take = (int32_t)(left < block ? left : block);
         run->feeds[(*count)++] = (struct fkv_feed){i, place->tokens + place->fed, take};
-        for (int32_t k = 0; k < take; k++) /* the last token has no target, and its score is not used */
-            run->targets[*rows + k] = place->fed + k + 1 < n ? place->tokens[place->fed + k + 1] : 0;
+        for (int32_t k = 0; k < take;
+             k++) /* the last token has no target, and its score is not used */
+            run->targets[*rows + k] =
+                place->fed + k + 1 < n ? place->tokens[place->fed + k + 1] : 0;
         *rows += take;
     }
 }
@@ -267,7 +291,8 @@ static int pass(struct run *run, bool *done, struct fkv_error *err) {
     fkv_progress_update_work(&run->progress, run->fed, expected_so_far(run), name);
     for (int32_t i = 0; i < count; i++) {
         const struct place *place = &run->places[run->feeds[i].sequence];
-        if (place->fed == place->recording.n_tokens && end(run, run->feeds[i].sequence, err)) return FKV_FAILED;
+        if (place->fed == place->recording.n_tokens && end(run, run->feeds[i].sequence, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -277,28 +302,33 @@ static int record_all(struct run *run, struct fkv_error *err) {
     while (!done)
         if (fill_places(run, err) || pass(run, &done, err)) return FKV_FAILED;
     if (fkv_capture_end(run->writer) > run->index)
-        return fkv_fail(err, "%s: expected %lld recordings of these texts, found more", run->r->options.out,
-                        (long long)run->index);
+        return fkv_fail(err, "%s: expected %lld recordings of these texts, found more",
+                        run->r->options.out, (long long)run->index);
     return FKV_OK;
 }
 
 /* ---- the run ---- */
 
-static int run_open(struct run *run, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
+static int run_open(struct run *run, const struct fkv_recorder_needs *needs,
+                    struct fkv_error *err) {
     struct fkv_recorder *r = run->r;
     const struct fkv_model *model = r->engine->model;
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     run->count = fkv_recorder_places(r, needs);
-    const struct fkv_session_options session = fkv_recorder_session_options(r, run->count, needs->longest);
+    const struct fkv_session_options session =
+        fkv_recorder_session_options(r, run->count, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, run->count);
-    const struct fkv_pipeline_options pipeline = {run->count, fkv_recorder_ring(r, run->count, needs->longest)};
+    const struct fkv_pipeline_options pipeline = {run->count,
+                                                  fkv_recorder_ring(r, run->count, needs->longest)};
     const size_t rows = (size_t)run->count * (size_t)r->options.block;
     run->places = calloc((size_t)run->count, sizeof *run->places);
     run->feeds = malloc((size_t)run->count * sizeof *run->feeds);
     run->targets = malloc(rows * sizeof *run->targets);
     run->scores = malloc(rows * sizeof *run->scores);
-    if (!run->places || !run->feeds || !run->targets || !run->scores) return fkv_fail(err, "out of memory");
-    if (r->engine->tokenizer && fkv_token_classifier_open(r->engine->tokenizer, &run->classifier, err))
+    if (!run->places || !run->feeds || !run->targets || !run->scores)
+        return fkv_fail(err, "out of memory");
+    if (r->engine->tokenizer &&
+        fkv_token_classifier_open(r->engine->tokenizer, &run->classifier, err))
         return FKV_FAILED;
     if (fkv_capture_create(r->options.out, &r->info, r->options.resume, &run->writer, err) ||
         fkv_recorder_write_gram(r, run->writer, err) ||
@@ -333,7 +363,8 @@ int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *ne
     int status = run_open(&run, needs, err);
     if (status == FKV_OK) {
         fkv_progress_start(&run.progress, "tokens", needs->tokens, r->engine_options->quiet);
-        fkv_progress_weigh(&run.progress, fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots));
+        fkv_progress_weigh(&run.progress,
+                           fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots));
         status = record_all(&run, err);
         fkv_progress_finish(&run.progress);
     }
@@ -342,8 +373,8 @@ int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *ne
     whole += summary->recordings_there;
     if (status && whole > 0 && err) {
         const struct fkv_error why = *err;
-        fkv_fail(err, "%.800s (%lld recordings are whole; the same command with --resume goes on)", why.message,
-                 (long long)whole);
+        fkv_fail(err, "%.800s (%lld recordings are whole; the same command with --resume goes on)",
+                 why.message, (long long)whole);
     }
     summary->seconds = fkv_seconds() - started;
     run_close(&run);

@@ -1,9 +1,13 @@
-/* The output projection as captures keep it: G_h = W' W for each captured layer and each query head of the captured KV heads, W = W_O[:, h] (dim, head_dim).
+/* The output projection as captures keep it: G_h = W' W for each captured layer and each query head
+ * of the captured KV heads, W = W_O[:, h] (dim, head_dim).
  *
- * Weights are read where the checkpoint is mapped, in their own dtype: a device's copy would have to come back, and the mapping is open as long as the model is. A
- * head is one thread's: a few rows at a time are widened to float32 and their products added to the upper triangle, so the order of the sums does not depend
- * on threads and a resumed run writes the same bytes. float32 sums over some thousand rows are good to about 1e-6 of the largest element. BLAS is left alone:
- * it would want a matrix in float32, and this takes a 7B model's 0.5 billion weights about 4 seconds of one core. */
+ * Weights are read where the checkpoint is mapped, in their own dtype: a device's copy would have
+ * to come back, and the mapping is open as long as the model is. A head is one thread's: a few rows
+ * at a time are widened to float32 and their products added to the upper triangle, so the order of
+ * the sums does not depend on threads and a resumed run writes the same bytes. float32 sums over
+ * some thousand rows are good to about 1e-6 of the largest element. BLAS is left alone: it would
+ * want a matrix in float32, and this takes a 7B model's 0.5 billion weights about 4 seconds of one
+ * core. */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,17 +16,21 @@
 #include "capture/recorder.h"
 #include "capture/store/capture_writer.h"
 
-enum { ROWS = 4 }; /* per pass over the triangle: fewer wait for its memory, more run out of registers */
+enum {
+    ROWS = 4
+}; /* per pass over the triangle: fewer wait for its memory, more run out of registers */
 
 /* x [ROWS, d] -> gram [d, d] += x' x, upper triangle */
 static void add_products(const float *restrict x, int32_t d, float *restrict gram) {
     for (int32_t a = 0; a < d; a++, gram += d)
         for (int32_t b = a; b < d; b++)
-            gram[b] += x[a] * x[b] + x[d + a] * x[d + b] + x[2 * d + a] * x[2 * d + b] + x[3 * d + a] * x[3 * d + b];
+            gram[b] += x[a] * x[b] + x[d + a] * x[d + b] + x[2 * d + a] * x[2 * d + b] +
+                       x[3 * d + a] * x[3 * d + b];
 }
 
 /* Columns [head * d, (head + 1) * d) of weights (rows, cols); x [ROWS, d] is room. */
-static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d, float *x, float *gram) {
+static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d, float *x,
+                         float *gram) {
     const int64_t rows = weights->shape[0], cols = weights->shape[1];
     const size_t bytes = fkv_dtype_bytes(weights->dtype), row = (size_t)cols * bytes;
     const char *from = (const char *)weights->data + (size_t)head * (size_t)d * bytes;
@@ -41,9 +49,10 @@ static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t
 }
 
 /* gram [layers, heads, d, d] of what `info` says is captured; weights [layer_count] */
-static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *const *weights, int threads,
-                     float *gram, struct fkv_error *err) {
-    const int32_t group = info->n_heads / info->n_kv_heads, heads = info->head_count * group, d = info->head_dim;
+static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *const *weights,
+                     int threads, float *gram, struct fkv_error *err) {
+    const int32_t group = info->n_heads / info->n_kv_heads, heads = info->head_count * group,
+                  d = info->head_dim;
     bool failed = false;
 #pragma omp parallel num_threads(threads)
     {
@@ -62,18 +71,23 @@ static int make_gram(const struct fkv_capture_info *info, const struct fkv_tenso
     return failed ? fkv_fail(err, "out of memory") : FKV_OK;
 }
 
-int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_writer *w, struct fkv_error *err) {
+int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_writer *w,
+                            struct fkv_error *err) {
     const struct fkv_capture_info *info = &r->info;
     const int64_t bytes = fkv_capture_output_gram_bytes(info);
-    const int threads = r->engine->device.threads ? r->engine->device.threads : omp_get_max_threads();
+    const int threads =
+        r->engine->device.threads ? r->engine->device.threads : omp_get_max_threads();
     if (!bytes || fkv_capture_has_output_gram(w)) return FKV_OK;
     const struct fkv_tensor **weights = malloc((size_t)info->layer_count * sizeof *weights);
     float *gram = malloc((size_t)bytes);
-    int status = weights && gram ? FKV_OK : fkv_fail(err, "out of memory for the output projection");
+    int status =
+        weights && gram ? FKV_OK : fkv_fail(err, "out of memory for the output projection");
     for (int32_t i = 0; i < info->layer_count && status == FKV_OK; i++) {
         char name[96];
-        snprintf(name, sizeof name, "model.layers.%d.self_attn.o_proj.weight", info->layer_index[i]);
-        weights[i] = fkv_safetensors_find(r->engine->model->files, name); /* bound by the model: its shape is right */
+        snprintf(name, sizeof name, "model.layers.%d.self_attn.o_proj.weight",
+                 info->layer_index[i]);
+        weights[i] = fkv_safetensors_find(r->engine->model->files,
+                                          name); /* bound by the model: its shape is right */
     }
     if (status == FKV_OK) status = make_gram(info, weights, threads, gram, err);
     if (status == FKV_OK) status = fkv_capture_write_output_gram(w, gram, err);

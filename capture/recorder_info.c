@@ -1,19 +1,22 @@
-/* What a capture says about itself: model, tokenizer, layers, heads, and the options that decide its contents. */
+/* What a capture says about itself: model, tokenizer, layers, heads, and the options that decide
+ * its contents. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "capture/recorder.h"
 #include "kernels/base/json.h"
 
-/* As JSON with sorted keys, so that equal options are equal text. Left out on purpose: what does not change the contents (threads) or is told apart by
- * the recordings themselves (texts, shard). */
+/* As JSON with sorted keys, so that equal options are equal text. Left out on purpose: what does
+ * not change the contents (threads) or is told apart by the recordings themselves (texts, shard).
+ */
 static char *describe_options(const struct fkv_recorder *r) {
     const struct fkv_recorder_options *o = &r->options;
     json_t *states = json_array();
     for (int i = 0; i < FKV_STATES; i++)
         if ((o->states >> i) & 1) json_array_append_new(states, json_string(fkv_state_names[i]));
-    json_t *all = json_pack("{s:o, s:I, s:s, s:b}", "states", states, "max_tokens", (json_int_t)o->max_tokens,
-                            "cache_dtype", fkv_dtype_name(fkv_engine_cache_dtype(r->engine_options, r->engine)),
+    json_t *all = json_pack("{s:o, s:I, s:s, s:b}", "states", states, "max_tokens",
+                            (json_int_t)o->max_tokens, "cache_dtype",
+                            fkv_dtype_name(fkv_engine_cache_dtype(r->engine_options, r->engine)),
                             "spectra_only", (int)o->spectra_only);
     if (o->spectra_only) {
         json_object_set_new(all, "length", json_integer(o->length));
@@ -57,8 +60,8 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     info->layer_index = indices(o->layers, o->layer_count, c->layers, &info->layer_count);
     info->head_index = indices(o->heads, o->head_count, c->kv_heads, &info->head_count);
     info->inv_freq = malloc(angles);
-    if (!info->model_name || !info->rope_scaling || !info->backend || !info->compute || !info->options || !info->layer_index ||
-        !info->head_index || !info->inv_freq)
+    if (!info->model_name || !info->rope_scaling || !info->backend || !info->compute ||
+        !info->options || !info->layer_index || !info->head_index || !info->inv_freq)
         return fkv_fail(err, "out of memory");
     memcpy(info->inv_freq, c->inv_freq, angles);
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));

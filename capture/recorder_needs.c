@@ -1,5 +1,7 @@
-/* What a run will take, worked out before it starts: texts are read until SAMPLE_BYTES have gone by (often all of them), a block is timed, and what cannot fit is refused at
- * once and not hours later. Weights are mapped from disk and shared with other programs, so they are named but not counted as memory. */
+/* What a run will take, worked out before it starts: texts are read until SAMPLE_BYTES have gone by
+ * (often all of them), a block is timed, and what cannot fit is refused at once and not hours
+ * later. Weights are mapped from disk and shared with other programs, so they are named but not
+ * counted as memory. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -9,7 +11,8 @@
 #include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 
-/* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed meanwhile overlap. */
+/* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed
+ * meanwhile overlap. */
 enum { SAMPLE_BYTES = 2 << 20, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
 
 static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
@@ -30,7 +33,8 @@ static void count_document(const struct fkv_recorder *r, const struct fkv_docume
     }
 }
 
-static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs *needs,
+                        struct fkv_error *err) {
     struct fkv_documents *documents;
     const double started = fkv_seconds();
     if (fkv_engine_documents(r->engine_options, r->engine, &documents, err)) return FKV_FAILED;
@@ -48,7 +52,8 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
     double rest = 1, bytes = (double)fkv_documents_bytes_read(documents);
     if (more && bytes > 0) rest = (double)fkv_documents_bytes(documents) / bytes;
     const int64_t most = r->engine_options->max_documents;
-    if (more && most > 0 && seen > 0 && rest > (double)most / (double)seen) rest = (double)most / (double)seen;
+    if (more && most > 0 && seen > 0 && rest > (double)most / (double)seen)
+        rest = (double)most / (double)seen;
     needs->documents = (int64_t)((double)needs->documents * rest);
     needs->recordings = (int64_t)((double)needs->recordings * rest);
     needs->tokens = (int64_t)((double)needs->tokens * rest);
@@ -60,7 +65,8 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
     return status;
 }
 
-/* Of output_gram.h5, which is written before the recordings: what its array takes in memory then, and of the disk. */
+/* Of output_gram.h5, which is written before the recordings: what its array takes in memory then,
+ * and of the disk. */
 static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
     char path[FKV_PATH];
     const int64_t bytes = fkv_capture_output_gram_bytes(&r->info);
@@ -74,7 +80,8 @@ static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_
 static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
     char path[FKV_PATH];
     for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
-        bool named = !fkv_path_print(path, NULL, "%s/documents/%06lld.h5", r->options.out, (long long)i);
+        bool named =
+            !fkv_path_print(path, NULL, "%s/documents/%06lld.h5", r->options.out, (long long)i);
         needs->recordings_there += named && access(path, F_OK) == 0;
     }
     if (needs->recordings == 0) return;
@@ -83,12 +90,15 @@ static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorde
     needs->seconds = needs->reading + (needs->seconds - needs->reading) * left;
 }
 
-static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs *needs,
+                        struct fkv_error *err) {
     struct fkv_session *session;
     const struct fkv_session_options options = fkv_recorder_session_options(r, 1, needs->longest);
     if (fkv_session_open(r->engine->model, &full, &options, &session, err)) return FKV_FAILED;
-    int status = fkv_session_rehearse(session, 1, r->options.block, needs->longest, FKV_SCORED, &needs->cost, err);
-    needs->seconds = needs->reading + fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots);
+    int status = fkv_session_rehearse(session, 1, r->options.block, needs->longest, FKV_SCORED,
+                                      &needs->cost, err);
+    needs->seconds =
+        needs->reading + fkv_cost_seconds(&needs->cost, (double)needs->tokens, needs->slots);
     fkv_session_close(session);
     return status;
 }
@@ -100,11 +110,14 @@ int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recor
     return needs->exact && needs->recordings < batch ? (int32_t)needs->recordings : batch;
 }
 
-struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r, int32_t sequences) {
-    return (struct fkv_collector_options){sequences, r->options.length, r->options.skip_sinks, r->options.block};
+struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r,
+                                                            int32_t sequences) {
+    return (struct fkv_collector_options){sequences, r->options.length, r->options.skip_sinks,
+                                          r->options.block};
 }
 
-/* No more than two recordings per place; but two of the largest pieces at least, or nothing would overlap. */
+/* No more than two recordings per place; but two of the largest pieces at least, or nothing would
+ * overlap. */
 size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest) {
     const int64_t all = 2 * places * fkv_collector_all_rows(&r->info, longest);
     const int64_t least = 2 * fkv_collector_largest_rows(&r->info, r->options.block);
@@ -113,21 +126,25 @@ size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t l
 }
 
 /* The same rows of every recording that is open. */
-static int choose_block(struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
+static int choose_block(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
+                        struct fkv_error *err) {
     const int32_t places = fkv_recorder_places(r, needs);
     struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     if (r->options.block) return FKV_OK;
-    if (fkv_engine_block(r->engine, &full, false, places, fkv_collector_bytes(&r->info, &collector), &session, err))
+    if (fkv_engine_block(r->engine, &full, false, places, fkv_collector_bytes(&r->info, &collector),
+                         &session, err))
         return FKV_FAILED;
     r->options.block = session.block / places;
     return FKV_OK;
 }
 
-static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs,
+                       struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
     const int32_t places = fkv_recorder_places(r, needs);
-    const struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
+    const struct fkv_session_options session =
+        fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     struct fkv_device_info device;
     struct fkv_own own = {0};
@@ -135,14 +152,18 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
     const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
     if (fkv_session_bytes(&model->config, &full, &session, &cache, &scratch, err) ||
         fkv_session_own_bytes(model, &full, &session, &own, err) ||
-        model->ops->own_bytes(model->backend, &demand, &own, err) || model->ops->info(model->backend, &device, err))
+        model->ops->own_bytes(model->backend, &demand, &own, err) ||
+        model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing = cache + scratch + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
-    const int64_t per_token = 3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
+    const int64_t computing =
+        cache + scratch + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
+    const int64_t per_token =
+        3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
     needs->memory_bytes =
         needs->ring_bytes + fkv_collector_host_bytes(&r->info, &collector) +
-        places * (fkv_capture_staging(&r->info, needs->longest, r->options.block) + per_token * needs->longest);
+        places * (fkv_capture_staging(&r->info, needs->longest, r->options.block) +
+                  per_token * needs->longest);
     needs->memory_available = fkv_host_memory_available();
     if (device.space == FKV_HOST) {
         needs->memory_bytes += computing;
@@ -158,9 +179,11 @@ static bool fits(const struct fkv_recorder_needs *needs) {
            needs->device_bytes <= needs->device_free;
 }
 
-int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs, struct fkv_error *err) {
+int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs,
+                        struct fkv_error *err) {
     *needs = (struct fkv_recorder_needs){.weight_bytes = r->engine->model->weight_bytes};
-    if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err)) return FKV_FAILED;
+    if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err))
+        return FKV_FAILED;
     if (needs->recordings == 0) return FKV_OK;
     if (choose_block(r, needs, err) || size_of_run(r, needs, err)) return FKV_FAILED;
     if (!fits(needs)) return FKV_OK;
@@ -170,30 +193,37 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
     return FKV_OK;
 }
 
-int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs, struct fkv_error *err) {
+int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
+                       struct fkv_error *err) {
     const struct fkv_recorder_options *o = &r->options;
     char need[16], have[16];
     if (needs->recordings == 0) {
-        if (o->shards > 1) return fkv_fail(err, "--shard %d/%d: expected documents, found none", o->shard, o->shards);
+        if (o->shards > 1)
+            return fkv_fail(err, "--shard %d/%d: expected documents, found none", o->shard,
+                            o->shards);
         return fkv_fail(err, "expected documents, found none");
     }
     if (o->spectra_only && needs->exact && needs->longest < (int64_t)o->skip_sinks + o->length)
-        return fkv_fail(
-            err,
-            "no segment: --length %d after the first %d tokens, but the longest recording, \"%s\", has %lld "
-            "tokens",
-            o->length, o->skip_sinks, needs->longest_name, (long long)needs->longest);
+        return fkv_fail(err,
+                        "no segment: --length %d after the first %d tokens, but the longest "
+                        "recording, \"%s\", has %lld "
+                        "tokens",
+                        o->length, o->skip_sinks, needs->longest_name, (long long)needs->longest);
     if (needs->disk_bytes > needs->disk_free) {
         fkv_format_bytes(need, needs->disk_bytes);
         fkv_format_bytes(have, needs->disk_free);
         return fkv_fail(err, "%s: the capture needs %s on disk, %s are free%s", o->out, need, have,
-                        o->spectra_only ? "" : ": fewer --layers, --heads or --max-documents, or --spectra-only");
+                        o->spectra_only
+                            ? ""
+                            : ": fewer --layers, --heads or --max-documents, or --spectra-only");
     }
     if (fits(needs)) return FKV_OK;
     const bool device = needs->device_bytes > needs->device_free;
     fkv_format_bytes(need, device ? needs->device_bytes : needs->memory_bytes);
     fkv_format_bytes(have, device ? needs->device_free : needs->memory_available);
     return fkv_fail(err,
-                    "the run needs %s of memory%s, %s are available: a smaller --max-tokens%s, or --cache-dtype f16",
-                    need, device ? " on the device" : "", have, r->engine_options->batch > 1 ? " or --batch" : "");
+                    "the run needs %s of memory%s, %s are available: a smaller --max-tokens%s, or "
+                    "--cache-dtype f16",
+                    need, device ? " on the device" : "", have,
+                    r->engine_options->batch > 1 ? " or --batch" : "");
 }

@@ -1,4 +1,5 @@
-/* Parsing the options that every tool with an engine shares, and opening what they name; see command_line.h. */
+/* Parsing the options that every tool with an engine shares, and opening what they name; see
+ * command_line.h. */
 #include "engine/command_line.h"
 
 #include <stdio.h>
@@ -13,7 +14,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high) {
+int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
+                           int64_t low, int64_t high) {
     struct fkv_error err;
     int64_t value = low;
     if (fkv_parse_int(text, what, low, high, &value, &err)) argp_error(state, "%s", err.message);
@@ -38,21 +40,29 @@ enum {
 
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
-    {"model", OPT_MODEL, "DIR", 0, "Hugging Face folder: config.json, *.safetensors, tokenizer.json", 1},
+    {"model", OPT_MODEL, "DIR", 0,
+     "Hugging Face folder: config.json, *.safetensors, tokenizer.json", 1},
     {"text", OPT_TEXT, "PATH...", 0,
-     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; several may follow one another",
+     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; several may "
+     "follow one another",
      1},
-    {"token-ids", OPT_TOKEN_IDS, "PATH...", 0, "token ids as .npy (1-D integers) or raw little-endian", 1},
+    {"token-ids", OPT_TOKEN_IDS, "PATH...", 0,
+     "token ids as .npy (1-D integers) or raw little-endian", 1},
     {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw token ids: uint16 (default) or uint32", 1},
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
     {0, 0, 0, 0, "Machine:", 2},
-    {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
-    {"device", OPT_DEVICE, "K", 0, "index of the accelerator (default: the first that is supported)", 2},
+    {"backend", OPT_BACKEND, "NAME", 0,
+     "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
+    {"device", OPT_DEVICE, "K", 0,
+     "index of the accelerator (default: the first that is supported)", 2},
     {"threads", OPT_THREADS, "K", 0, "processor threads (default: the cores it may use)", 2},
     {"compute", OPT_COMPUTE, "TYPE", 0,
-     "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an accelerator)", 2},
+     "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an "
+     "accelerator)",
+     2},
     {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0,
-     "keys and values in the cache: f32, f16 or bf16 (default: f32; on an accelerator the weights' own 16-bit dtype "
+     "keys and values in the cache: f32, f16 or bf16 (default: f32; on an accelerator the weights' "
+     "own 16-bit dtype "
      "where it computes in it)",
      2},
     {"batch", OPT_BATCH, "B", 0, "documents side by side (default 1)", 2},
@@ -63,12 +73,14 @@ static const struct argp_option engine_options[] = {
 };
 
 /* Adds a path to the list that `key` stands for, and remembers where the next one would stand. */
-static void add_path(struct fkv_engine_options *o, int key, const char *path, struct argp_state *state) {
+static void add_path(struct fkv_engine_options *o, int key, const char *path,
+                     struct argp_state *state) {
     const int most = (int)(sizeof o->texts / sizeof *o->texts);
     const bool text = key == OPT_TEXT;
     int *count = text ? &o->text_count : &o->token_ids_count;
     if (*count == most)
-        argp_error(state, "--%s: at most %d paths%s", text ? "text" : "token-ids", most, text ? "; give a folder" : "");
+        argp_error(state, "--%s: at most %d paths%s", text ? "text" : "token-ids", most,
+                   text ? "; give a folder" : "");
     (text ? o->texts : o->token_ids)[(*count)++] = path;
     o->list = key;
     o->list_next = state->next;
@@ -81,7 +93,8 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case OPT_TEXT:
     case OPT_TOKEN_IDS: add_path(o, key, arg, state); return 0;
     case ARGP_KEY_ARG: /* a shell makes several of a pattern */
-        if (!o->list || state->next - 1 != o->list_next) argp_error(state, "\"%s\" belongs to no option", arg);
+        if (!o->list || state->next - 1 != o->list_next)
+            argp_error(state, "\"%s\" belongs to no option", arg);
         add_path(o, o->list, arg, state);
         return 0;
     case OPT_TOKEN_DTYPE:
@@ -89,14 +102,20 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--token-dtype: expected uint16 or uint32, found \"%s\"", arg);
         o->token_dtype = arg;
         return 0;
-    case OPT_MAX_DOCUMENTS: o->max_documents = fkv_integer_option(state, arg, "--max-documents", 1, INT64_MAX); return 0;
+    case OPT_MAX_DOCUMENTS:
+        o->max_documents = fkv_integer_option(state, arg, "--max-documents", 1, INT64_MAX);
+        return 0;
     case OPT_BACKEND:
-        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") && strcmp(arg, "reference"))
-            argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"", arg);
+        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") &&
+            strcmp(arg, "reference"))
+            argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"",
+                       arg);
         o->backend = arg;
         return 0;
     case OPT_DEVICE: o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023); return 0;
-    case OPT_THREADS: o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 4096); return 0;
+    case OPT_THREADS:
+        o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 4096);
+        return 0;
     case OPT_COMPUTE:
         if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
             argp_error(state, "--compute: expected f32 or bf16, found \"%s\"", arg);
@@ -107,7 +126,9 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", arg);
         o->cache_dtype_given = true;
         return 0;
-    case OPT_BATCH: o->batch = (int32_t)fkv_integer_option(state, arg, "--batch", 1, 1 << 16); return 0;
+    case OPT_BATCH:
+        o->batch = (int32_t)fkv_integer_option(state, arg, "--batch", 1, 1 << 16);
+        return 0;
     case OPT_QUIET: o->quiet = true; return 0;
     case OPT_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
@@ -124,22 +145,26 @@ static bool has_tokenizer(const char *directory) {
     return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
 }
 
-int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err) {
-    const struct fkv_backend_options backend = {.device = o->device, .threads = o->threads, .compute = o->compute};
+int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
+                    struct fkv_error *err) {
+    const struct fkv_backend_options backend = {
+        .device = o->device, .threads = o->threads, .compute = o->compute};
     struct fkv_error why;
     *engine = (struct fkv_engine){0};
     if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;
-    if (why.message[0] && !o->quiet) fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
+    if (why.message[0] && !o->quiet)
+        fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;
     bool there = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
     if (needed && !there) {
-        fkv_fail(err,
-                 "%s: expected tokenizer.json, found none (make it with transformers: "
-                 "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
-                 o->model);
+        fkv_fail(
+            err,
+            "%s: expected tokenizer.json, found none (make it with transformers: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
+            o->model);
         goto failed;
     }
     if (there && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
@@ -156,14 +181,16 @@ void fkv_engine_close(struct fkv_engine *engine) {
     *engine = (struct fkv_engine){0};
 }
 
-enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o,
+                                      const struct fkv_engine *engine) {
     if (o->cache_dtype_given) return o->cache_dtype;
     enum fkv_dtype weights = engine->model->layers[0].qkv.wq.dtype;
     if (engine->device.space != FKV_DEVICE || o->compute == FKV_COMPUTE_F32) return FKV_F32;
     return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
-const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
+const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
+                                    const struct fkv_engine *engine) {
     if (o->compute == FKV_COMPUTE_BF16) return "bf16";
     if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
     return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
@@ -188,7 +215,8 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_en
 
 /* One argument, in quotes where a shell would read it otherwise. */
 static void put_argument(FILE *f, const char *text) {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
     if (*text && !text[strspn(text, plain)]) {
         fputs(text, f);
         return;

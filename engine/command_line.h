@@ -1,4 +1,5 @@
-/* The options that every tool with an engine shares, and opening what they name: backend, model, tokenizer, documents. */
+/* The options that every tool with an engine shares, and opening what they name: backend, model,
+ * tokenizer, documents. */
 #ifndef FKV_ENGINE_COMMAND_LINE_H
 #define FKV_ENGINE_COMMAND_LINE_H
 
@@ -17,28 +18,35 @@ struct fkv_engine_options {
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
     bool cache_dtype_given;
-    int32_t batch; /* documents side by side; a tool that has no use for more than one refuses them */
+    int32_t
+        batch; /* documents side by side; a tool that has no use for more than one refuses them */
     const char *texts[1024], *token_ids[1024];
     int text_count, token_ids_count;
-    int list, list_next; /* of the parser: the option whose list an argument at argv[list_next] continues */
+    int list, list_next; /* of the parser: the option whose list an argument at argv[list_next]
+                            continues */
     const char *token_dtype;
     int64_t max_documents; /* 0: all */
     bool quiet, json;
 };
 void fkv_engine_options_default(struct fkv_engine_options *o);
 
-/* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct fkv_policy_options *. Give them in your own parser's
- * ARGP_KEY_INIT through state->child_inputs, and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program with status 2 and a message, as argp does. */
+/* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct
+ * fkv_policy_options *. Give them in your own parser's ARGP_KEY_INIT through state->child_inputs,
+ * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
+ * with status 2 and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device --threads --compute --cache-dtype --batch --quiet --json */
-extern const struct argp fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
+    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
+                        --threads --compute --cache-dtype --batch --quiet --json */
+extern const struct argp
+    fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
 /* Call before argp_parse: fills fkv_policy_argp's list from the table of policies, too. */
 void fkv_policy_options_default(struct fkv_policy_options *o);
-/* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the policy has no use
- * for: loops over policies give all of them the same. */
+/* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the
+ * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
 /* An option's integer; one that is none or out of range ends the program with status 2. */
-int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what, int64_t low, int64_t high);
+int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
+                           int64_t low, int64_t high);
 
 struct fkv_engine {
     const struct fkv_backend_ops *ops;
@@ -47,29 +55,37 @@ struct fkv_engine {
     struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none */
     struct fkv_device_info device;   /* before the model was loaded */
 };
-int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine, struct fkv_error *err);
+int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
+                    struct fkv_error *err);
 void fkv_engine_close(struct fkv_engine *engine);
-/* What sessions' caches hold: what --cache-dtype says; by default float32, but the weights' own 16-bit dtype on a device that computes in it. */
-enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o, const struct fkv_engine *engine);
-/* How products are computed, "f32" or "bf16": what --compute says; by default float32 on the CPU, the weights' own dtype
- * on a device. It changes numbers, so files say it and nothing is resumed or joined across it. */
-const char *fkv_engine_compute_name(const struct fkv_engine_options *o, const struct fkv_engine *engine);
+/* What sessions' caches hold: what --cache-dtype says; by default float32, but the weights' own
+ * 16-bit dtype on a device that computes in it. */
+enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o,
+                                      const struct fkv_engine *engine);
+/* How products are computed, "f32" or "bf16": what --compute says; by default float32 on the CPU,
+ * the weights' own dtype on a device. It changes numbers, so files say it and nothing is resumed or
+ * joined across it. */
+const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
+                                    const struct fkv_engine *engine);
 /* "" without a tokenizer. */
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
-/* Sets options->block, the rows of a feed, for sessions that are fed `shares` blocks at a time (of as
- * many sequences): on a host 512 rows for each; on a device 4096 in all, or 512 for each where that is
- * more, and fewer where its free memory does not hold the session of `policy`, with `baseline` one of
- * full attention too, and `beside` bytes of other things. Numbers depend on it by rounding alone. (block.c) */
-int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy, bool baseline,
-                     int32_t shares, int64_t beside, struct fkv_session_options *options, struct fkv_error *err);
+/* Sets options->block, the rows of a feed, for sessions that are fed `shares` blocks at a time (of
+ * as many sequences): on a host 512 rows for each; on a device 4096 in all, or 512 for each where
+ * that is more, and fewer where its free memory does not hold the session of `policy`, with
+ * `baseline` one of full attention too, and `beside` bytes of other things. Numbers depend on it by
+ * rounding alone. (block.c) */
+int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
+                     bool baseline, int32_t shares, int64_t beside,
+                     struct fkv_session_options *options, struct fkv_error *err);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 
-/* The command line as a shell would take it back, for files that say where they come from. The caller frees
- * it; NULL: out of memory. */
+/* The command line as a shell would take it back, for files that say where they come from. The
+ * caller frees it; NULL: out of memory. */
 char *fkv_join_arguments(int argc, char **argv);
 
-/* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at fault, else 1. */
+/* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at
+ * fault, else 1. */
 int fkv_tool_failed(const char *tool, const struct fkv_error *err);
 
 #endif

@@ -1,6 +1,7 @@
-/* The options of cache policies: --policy, what every policy is asked with (--window, --sinks, --gamma), and the own
- * options of each, which come from the policies' tables. An own option that the chosen policy does not take is
- * refused; window, sinks and ratio may be given to all, because a loop over policies does. */
+/* The options of cache policies: --policy, what every policy is asked with (--window, --sinks,
+ * --gamma), and the own options of each, which come from the policies' tables. An own option that
+ * the chosen policy does not take is refused; window, sinks and ratio may be given to all, because
+ * a loop over policies does. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,11 +31,13 @@ static void collect_own(void) {
 }
 
 /* Names of the policies whose field at `has` is set: "full (default), freqkv, local, streaming". */
-static void print_names(FILE *f, bool (*has)(const struct fkv_policy *, const char *), const char *what) {
+static void print_names(FILE *f, bool (*has)(const struct fkv_policy *, const char *),
+                        const char *what) {
     bool first = true;
     for (int p = 0; fkv_policies[p]; p++) {
         if (!has(fkv_policies[p], what)) continue;
-        fprintf(f, "%s%s%s", first ? "" : ", ", fkv_policies[p]->name, !what && !p ? " (default)" : "");
+        fprintf(f, "%s%s%s", first ? "" : ", ", fkv_policies[p]->name,
+                !what && !p ? " (default)" : "");
         first = false;
     }
 }
@@ -77,12 +80,15 @@ static void fill_options(void) {
     const char *policy = end_text(f, at);
     at = help + ftell(f);
     print_names(f, takes_ratio, "");
-    fputs(": retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, KV head)", f);
+    fputs(": retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, "
+          "KV head)",
+          f);
     const char *gamma = end_text(f, at);
     const struct argp_option common[COMMON] = {
         {0, 0, 0, 0, "Cache policy:", group},
         {"policy", OPT_POLICY, "NAME", 0, policy, group},
-        {"window", OPT_WINDOW, "N", 0, "cache capacity in slots, sinks included (default: the trained context)", group},
+        {"window", OPT_WINDOW, "N", 0,
+         "cache capacity in slots, sinks included (default: the trained context)", group},
         {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
         {"gamma", OPT_GAMMA, "G", 0, gamma, group},
     };
@@ -92,8 +98,8 @@ static void fill_options(void) {
         print_names(f, takes_own, own[i]->name);
         fprintf(f, ": %s", own[i]->help);
         print_standard(f, own[i]);
-        options[COMMON + i] =
-            (struct argp_option){own[i]->name, OPT_OWN + i, own[i]->argument, 0, end_text(f, at), group};
+        options[COMMON + i] = (struct argp_option){
+            own[i]->name, OPT_OWN + i, own[i]->argument, 0, end_text(f, at), group};
     }
     options[COMMON + own_count] = (struct argp_option){0};
     fclose(f);
@@ -111,36 +117,42 @@ static void check_ratios(const char *text, struct argp_state *state) {
     int count;
     if (!strcmp(text, "@")) argp_error(state, "--gamma: expected @gamma.json, found \"@\"");
     if (*text == '@') return;
-    if (fkv_parse_range(text, "--gamma", &values, &count, &err)) argp_error(state, "%s", err.message);
+    if (fkv_parse_range(text, "--gamma", &values, &count, &err))
+        argp_error(state, "%s", err.message);
     free(values);
 }
 
-static int64_t value_of(const struct fkv_policy_option *option, const char *text, struct argp_state *state) {
+static int64_t value_of(const struct fkv_policy_option *option, const char *text,
+                        struct argp_state *state) {
     char what[64];
     snprintf(what, sizeof what, "--%s", option->name);
     if (option->kind == FKV_OPTION_FLAG) return 1;
-    if (option->kind == FKV_OPTION_INTEGER) return fkv_integer_option(state, text, what, option->low, option->high);
+    if (option->kind == FKV_OPTION_INTEGER)
+        return fkv_integer_option(state, text, what, option->low, option->high);
     if (strcmp(text, "on") && strcmp(text, "off"))
         argp_error(state, "%s: expected on or off, found \"%s\"", what, text);
     return !strcmp(text, "on");
 }
 
 /* The last value given counts. */
-static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option *option, const char *text,
-                    struct argp_state *state) {
+static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option *option,
+                    const char *text, struct argp_state *state) {
     int i = 0;
     while (i < FKV_OWN_OPTIONS && o->own[i].name && strcmp(o->own[i].name, option->name)) i++;
-    if (i == FKV_OWN_OPTIONS) argp_error(state, "--%s: no policy takes so many options", option->name);
+    if (i == FKV_OWN_OPTIONS)
+        argp_error(state, "--%s: no policy takes so many options", option->name);
     o->own[i] = (struct fkv_own_value){option->name, value_of(option, text, state)};
 }
 
 static void check_options(struct fkv_policy_options *o, struct argp_state *state) {
     struct fkv_error err = {0};
     if (!o->name && o->gamma)
-        argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy with one that does");
+        argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy "
+                          "with one that does");
     if (!o->name) o->name = "full";
     const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
-    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, &err)) argp_error(state, "%s", err.message);
+    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, &err))
+        argp_error(state, "%s", err.message);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -155,8 +167,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (!fkv_policy_find(arg, &err)) argp_error(state, "%s", err.message);
         o->name = arg;
         return 0;
-    case OPT_WINDOW: o->window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28); return 0;
-    case OPT_SINKS: o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28); return 0;
+    case OPT_WINDOW:
+        o->window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
+        return 0;
+    case OPT_SINKS:
+        o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
+        return 0;
     case OPT_GAMMA:
         check_ratios(arg, state);
         o->gamma = arg;
@@ -172,7 +188,8 @@ void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
     const struct fkv_policy *policy = fkv_policy_find(o->name, NULL);
     if (!to || !policy) return;
     if (!policy->has_window && (o->window || o->sinks >= 0))
-        fprintf(to, "note: policy %s has no window: --window and --sinks are not used\n", policy->name);
+        fprintf(to, "note: policy %s has no window: --window and --sinks are not used\n",
+                policy->name);
     if (!policy->has_gamma && o->gamma)
         fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
 }

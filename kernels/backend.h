@@ -18,7 +18,8 @@ enum fkv_space { FKV_HOST, FKV_DEVICE };
 
 /* What the matrix products and attention compute in; sums are float32 always. */
 enum fkv_compute {
-    FKV_COMPUTE_NATIVE, /* the CPU: float32; an accelerator: the dtype that each weight is stored in */
+    FKV_COMPUTE_NATIVE, /* the CPU: float32; an accelerator: the dtype that each weight is stored in
+                         */
     FKV_COMPUTE_F32,    /* true float32 everywhere (no TF32), to compare processors */
     FKV_COMPUTE_BF16,   /* bfloat16 products; refused by a processor without them */
 };
@@ -26,16 +27,18 @@ enum fkv_compute {
 enum { FKV_ANY_DEVICE = -1 };
 
 struct fkv_backend_options {
-    int device; /* index of the accelerator, or FKV_ANY_DEVICE: the first that the backend supports; the CPU ignores it */
-    int threads; /* of this backend alone; 0: as many as OpenMP gives the caller, all cores by default */
+    int device; /* index of the accelerator, or FKV_ANY_DEVICE: the first that the backend supports;
+                   the CPU ignores it */
+    int threads; /* of this backend alone; 0: as many as OpenMP gives the caller, all cores by
+                    default */
     enum fkv_compute compute;
 };
 
 struct fkv_attention_shape {
     int32_t dim, heads, kv_heads, head_dim; /* heads is a multiple of kv_heads; head_dim is even */
     float scale;                            /* on the scores, 1/sqrt(head_dim) as a rule */
-    const double *
-        inv_freq; /* [head_dim/2] rotation per position, radians; rotate-half convention: channel i turns with i + head_dim/2 */
+    const double *inv_freq; /* [head_dim/2] rotation per position, radians; rotate-half convention:
+                               channel i turns with i + head_dim/2 */
 };
 
 struct fkv_limits {
@@ -52,11 +55,12 @@ struct fkv_demand {
     struct fkv_limits limits;                           /* reserve */
     int32_t map_n, map_retained;                        /* map_dct, and compress within `limits` */
     int32_t segment_n, segment_heads, segment_head_dim; /* power and spectra_add */
-    int64_t step_items;                                 /* items and spans of a decode step, all layers */
-    bool fetches;                                       /* host_create and fetch */
+    int64_t step_items; /* items and spans of a decode step, all layers */
+    bool fetches;       /* host_create and fetch */
 };
 
-/* Bytes that a backend takes for itself, on top of what it holds: `shared` is what operations use one after the other, so of several demands the largest counts; `kept` adds up. */
+/* Bytes that a backend takes for itself, on top of what it holds: `shared` is what operations use
+ * one after the other, so of several demands the largest counts; `kept` adds up. */
 struct fkv_own {
     int64_t shared, kept;
 };
@@ -72,16 +76,19 @@ struct fkv_device_info {
 /* FKV_OK when this machine has what the backend needs (a supported device, a driver that is new
  * enough). */
 typedef int fkv_op_probe(struct fkv_error *err);
-typedef int fkv_op_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err);
+typedef int fkv_op_open(const struct fkv_backend_options *options, struct fkv_backend **out,
+                        struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_close(struct fkv_backend *b);
 typedef int fkv_op_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
 /* Scratch for everything up to `limits`; a second call grows it. */
-typedef int fkv_op_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+typedef int fkv_op_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                           struct fkv_error *err);
 /* Adds to `own` what this demand will make the backend take where buffers lie, so that a run can
  * be refused before it starts. It may prepare what the demand needs, and fails where there is no
  * memory even for that. */
-typedef int fkv_op_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand, struct fkv_own *own, struct fkv_error *err);
+typedef int fkv_op_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand,
+                             struct fkv_own *own, struct fkv_error *err);
 typedef int fkv_op_synchronize(struct fkv_backend *b, struct fkv_error *err);
 
 /* ---- time ---- */
@@ -95,32 +102,44 @@ typedef int fkv_op_time_read(struct fkv_backend *b, double *seconds, struct fkv_
 
 /* ---- memory ---- */
 /* contents undefined; 64-byte aligned */
-typedef int fkv_op_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
+typedef int fkv_op_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
+                                 struct fkv_error *err);
 /* Makes host memory readable by operations. The CPU wraps it (the caller keeps it alive and
  * unchanged); a device copies it. */
-typedef int fkv_op_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out, struct fkv_error *err);
+typedef int fkv_op_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes,
+                                struct fkv_buffer **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer);
-typedef int fkv_op_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes, struct fkv_error *err);
-typedef int fkv_op_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes, struct fkv_error *err);
-typedef int fkv_op_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from, size_t from_offset, size_t bytes, struct fkv_error *err);
+typedef int fkv_op_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset,
+                         const void *from, size_t bytes, struct fkv_error *err);
+typedef int fkv_op_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
+                        void *to, size_t bytes, struct fkv_error *err);
+typedef int fkv_op_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
+                        const struct fkv_buffer *from, size_t from_offset, size_t bytes,
+                        struct fkv_error *err);
 /* Rows of `width` float32: from [rows, from_stride] -> to [rows, to_stride]; strides in floats,
  * offsets in bytes. */
-typedef int fkv_op_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride, const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows, int32_t width, struct fkv_error *err);
+typedef int fkv_op_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
+                             size_t to_stride, const struct fkv_buffer *from, size_t from_offset,
+                             size_t from_stride, int32_t rows, int32_t width,
+                             struct fkv_error *err);
 /* Where the contents lie: a host pointer on the CPU, a device pointer elsewhere (for taps, with
  * `info`'s space). */
 typedef const void *fkv_op_address(const struct fkv_buffer *buffer);
 
 /* ---- states on their way out ---- */
 /* Host memory that `fetch` fills (pinned where that means something), 64-byte aligned. */
-typedef int fkv_op_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err);
+typedef int fkv_op_host_create(struct fkv_backend *b, size_t bytes, void **out,
+                               struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_host_release(struct fkv_backend *b, void *host);
 /* Rows of `width` float32, `stride` floats apart, from byte `offset` on -> to [rows, width] in
  * `dtype` (rounded to nearest even), memory of host_create. `to` is filled once fetch_wait has
  * returned for this ticket or a later one; the source may be overwritten by operations issued
  * after this. */
-typedef int fkv_op_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows, int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err);
+typedef int fkv_op_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
+                         size_t stride, int32_t rows, int32_t width, enum fkv_dtype dtype, void *to,
+                         uint64_t *ticket, struct fkv_error *err);
 /* The one call that a second thread may make while the first goes on issuing operations. */
 typedef int fkv_op_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
 

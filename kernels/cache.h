@@ -12,9 +12,11 @@
 
 #include "kernels/backend.h"
 
-/* Cache heads: key and value [heads, capacity, head_dim] from byte `offset` of each buffer on, in `dtype`. How heads map to layers, sequences and KV heads is the
- * session's affair ([layers, sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather whatever is due at once.
- * `bias`, where there is one: float32 [heads, capacity] from byte `bias_offset` on, which attend adds to every slot's scaled score (the log of how many tokens the
+/* Cache heads: key and value [heads, capacity, head_dim] from byte `offset` of each buffer on, in
+ * `dtype`. How heads map to layers, sequences and KV heads is the session's affair ([layers,
+ * sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather
+ * whatever is due at once. `bias`, where there is one: float32 [heads, capacity] from byte
+ * `bias_offset` on, which attend adds to every slot's scaled score (the log of how many tokens the
  * slot stands for, say). Nothing else reads or writes it. */
 struct fkv_cache {
     struct fkv_buffer *key, *value;
@@ -25,15 +27,18 @@ struct fkv_cache {
     size_t bias_offset;
 };
 
-/* Rows [row, row+rows) of KV head `kv_head` of k and v go to slots [slot, slot+rows) of a cache head; row i is rotated to `position` + i. */
+/* Rows [row, row+rows) of KV head `kv_head` of k and v go to slots [slot, slot+rows) of a cache
+ * head; row i is rotated to `position` + i. */
 struct fkv_append_item {
     int32_t cache_head, kv_head, row, rows, slot;
     double position;
 };
 
-/* A run of slots [first, end) that query row i of an item (i = 0, 1, ...) sees where from + i <= slot < until + i, with the query
- * rotated to position + i (position alone where `fixed`). FKV_NO_LIMIT switches a limit off. Slots of all spans of a row share one softmax;
- * the spans of an item must not overlap and every row must see at least one slot; a span may be empty (first == end). */
+/* A run of slots [first, end) that query row i of an item (i = 0, 1, ...) sees where from + i <=
+ * slot < until + i, with the query rotated to position + i (position alone where `fixed`).
+ * FKV_NO_LIMIT switches a limit off. Slots of all spans of a row share one softmax; the spans of an
+ * item must not overlap and every row must see at least one slot; a span may be empty (first ==
+ * end). */
 struct fkv_span {
     int32_t first, end;
     int32_t from, until;
@@ -43,46 +48,62 @@ struct fkv_span {
 #define FKV_NO_LIMIT_BELOW (-(1 << 30))
 #define FKV_NO_LIMIT_ABOVE (1 << 30)
 
-/* Query rows [row, row+rows) of query heads [head, head+heads), which all read one cache head, attend over spans [span, span+spans) of the call's span array. */
+/* Query rows [row, row+rows) of query heads [head, head+heads), which all read one cache head,
+ * attend over spans [span, span+spans) of the call's span array. */
 struct fkv_attend_item {
     int32_t cache_head, head, heads;
     int32_t row, rows;
     int32_t span, spans;
 };
 
-/* n slots from `slot` on become map.retained slots from `slot` on, keys and values alike. Keys lie at position + i before and are rotated to position + j
- * after. The map acts on un-rotated keys. Slots beyond slot + retained are then free. */
+/* n slots from `slot` on become map.retained slots from `slot` on, keys and values alike. Keys lie
+ * at position + i before and are rotated to position + j after. The map acts on un-rotated keys.
+ * Slots beyond slot + retained are then free. */
 struct fkv_compress_item {
     int32_t cache_head, slot;
     double position;
 };
 
-/* Slots from[0 .. count) (ascending, from[j] >= slot + j) move to slot + j, in place; moved keys are rotated further by `shift` positions. */
+/* Slots from[0 .. count) (ascending, from[j] >= slot + j) move to slot + j, in place; moved keys
+ * are rotated further by `shift` positions. */
 struct fkv_gather_item {
     int32_t cache_head, slot, count;
     const int32_t *from; /* host */
     double shift;
 };
 
-/* What a compress or gather kept of one head: sums of squares of un-rotated keys (rotation does not change them) and of values. For compress,
- * `before` is over its n slots and `kept` is what lies in the map's range at unit gain (the L lowest coefficients of the orthonormal DCT-II);
- * for gather, over slots [slot, from[count-1]] and over the slots moved. */
+/* What a compress or gather kept of one head: sums of squares of un-rotated keys (rotation does not
+ * change them) and of values. For compress, `before` is over its n slots and `kept` is what lies in
+ * the map's range at unit gain (the L lowest coefficients of the orthonormal DCT-II); for gather,
+ * over slots [slot, from[count-1]] and over the slots moved. */
 struct fkv_energy {
     double key_before, key_kept, value_before, value_kept;
 };
 
 /* k, v [.., kv_heads, head_dim] -> cache slots */
-typedef int fkv_op_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k, const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items, int32_t count, struct fkv_error *err);
+typedef int fkv_op_append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                          const struct fkv_buffer *k, const struct fkv_buffer *v,
+                          const struct fkv_cache *cache, const struct fkv_append_item *items,
+                          int32_t count, struct fkv_error *err);
 /* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k + bias) v over
  * the item's spans */
-typedef int fkv_op_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q, const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+typedef int fkv_op_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                          const struct fkv_buffer *q, const struct fkv_cache *cache,
+                          const struct fkv_span *spans, const struct fkv_attend_item *items,
+                          int32_t count, struct fkv_buffer *out, struct fkv_error *err);
 /* FreqKV's operator: orthonormal DCT-II of n, coefficients 0..L-1, orthonormal inverse of length
  * L, times `gain` (sqrt(L/n), or 1 for the ablation). 1 <= L <= n. */
-typedef int fkv_op_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out, struct fkv_error *err);
+typedef int fkv_op_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                           struct fkv_map **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_map_release(struct fkv_backend *b, struct fkv_map *map);
 /* energy [count] on the host, or NULL */
-typedef int fkv_op_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map, const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count, struct fkv_energy *energy, struct fkv_error *err);
-typedef int fkv_op_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache, const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy, struct fkv_error *err);
+typedef int fkv_op_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                            const struct fkv_map *map, const struct fkv_cache *cache,
+                            const struct fkv_compress_item *items, int32_t count,
+                            struct fkv_energy *energy, struct fkv_error *err);
+typedef int fkv_op_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                          const struct fkv_cache *cache, const struct fkv_gather_item *items,
+                          int32_t count, struct fkv_energy *energy, struct fkv_error *err);
 
 #endif

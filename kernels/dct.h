@@ -1,10 +1,13 @@
-/* DCT along tokens on the CPU, for data laid out [token][channel]: the transform everything else here rests on.
+/* DCT along tokens on the CPU, for data laid out [token][channel]: the transform everything else
+ * here rests on.
  *
- *   forward   y_t = c_t sqrt(2/n) sum_j x_j cos(pi t (j + 1/2) / n),  c_0 = 1/sqrt(2), c_t = 1     (orthonormal DCT-II)
- *   inverse   its transpose                                                                       (orthonormal DCT-III)
+ *   forward   y_t = c_t sqrt(2/n) sum_j x_j cos(pi t (j + 1/2) / n),  c_0 = 1/sqrt(2), c_t = 1
+ *           (orthonormal DCT-II)
+ *   inverse   its transpose
+ *           (orthonormal DCT-III)
  *
- * Both are isometries: sums of squares over tokens are kept (Parseval). Any n >= 1, primes included. Every call runs on
- * the calling thread. */
+ * Both are isometries: sums of squares over tokens are kept (Parseval). Any n >= 1, primes
+ * included. Every call runs on the calling thread. */
 #ifndef FKV_KERNELS_DCT_H
 #define FKV_KERNELS_DCT_H
 
@@ -18,19 +21,22 @@ struct fkv_dct; /* a plan for one n: immutable after creation, shared by any num
 int fkv_dct_create(int32_t n, struct fkv_dct **out, struct fkv_error *err);
 void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
 
-/* Floats of scratch that one call needs, whatever the number of channels; each thread brings its own. */
+/* Floats of scratch that one call needs, whatever the number of channels; each thread brings its
+ * own. */
 size_t fkv_dct_scratch(const struct fkv_dct *plan);
 
-/* x [n, channels], rows x_stride floats apart -> y likewise. In place when x == y and the strides agree. */
-void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, float *y,
-                     size_t y_stride, float *scratch);
-void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels, float *x,
-                     size_t x_stride, float *scratch);
+/* x [n, channels], rows x_stride floats apart -> y likewise. In place when x == y and the strides
+ * agree. */
+void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels,
+                     float *y, size_t y_stride, float *scratch);
+void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels,
+                     float *x, size_t x_stride, float *scratch);
 
-/* Adds the squares of the coefficients of x [n, channels], summed over channels, to power [n], and to normalised [n]
- * (may be NULL) the same with each channel's divided by its variance over tokens; a constant channel adds nothing
- * there. Squares are taken in float32, so that coefficients should lie between 1e-19 and 1e19. */
-void fkv_dct_add_power(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, double *power,
-                       double *normalised, float *scratch);
+/* Adds the squares of the coefficients of x [n, channels], summed over channels, to power [n], and
+ * to normalised [n] (may be NULL) the same with each channel's divided by its variance over tokens;
+ * a constant channel adds nothing there. Squares are taken in float32, so that coefficients should
+ * lie between 1e-19 and 1e19. */
+void fkv_dct_add_power(const struct fkv_dct *plan, const float *x, size_t x_stride,
+                       int32_t channels, double *power, double *normalised, float *scratch);
 
 #endif

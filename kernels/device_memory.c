@@ -3,8 +3,8 @@
 
 #include "kernels/base/host.h"
 
-int fkv_check_device_memory(const struct fkv_device_info *info, int64_t bytes, const char *needs, const char *remedy,
-                            struct fkv_error *err) {
+int fkv_check_device_memory(const struct fkv_device_info *info, int64_t bytes, const char *needs,
+                            const char *remedy, struct fkv_error *err) {
     char available[16], total[16];
     if (info->space != FKV_DEVICE || bytes <= info->memory_free) return FKV_OK;
     fkv_format_bytes(available, info->memory_free);

@@ -1,5 +1,6 @@
-/* Conversion between float32, float16 and bfloat16. The plain C functions are canonical; on x86 with AVX2 the bulk ones go through F16C
- * and wider registers and give the same bits (every processor with AVX2 has F16C). */
+/* Conversion between float32, float16 and bfloat16. The plain C functions are canonical; on x86
+ * with AVX2 the bulk ones go through F16C and wider registers and give the same bits (every
+ * processor with AVX2 has F16C). */
 #include "kernels/dtype.h"
 
 #include "kernels/base/error.h"
@@ -22,10 +23,12 @@ int fkv_dtype_parse(const char *name, enum fkv_dtype *t) {
 }
 
 float fkv_f16_to_f32(uint16_t x) {
-    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, exponent = x >> 10 & 31u, mantissa = x & 0x3ffu, bits;
+    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, exponent = x >> 10 & 31u, mantissa = x & 0x3ffu,
+             bits;
     float y;
     if (exponent == 31) {
-        bits = 0x7f800000u | mantissa << 13 | (mantissa ? 0x400000u : 0); /* signalling NaNs become quiet */
+        bits = 0x7f800000u | mantissa << 13 |
+               (mantissa ? 0x400000u : 0); /* signalling NaNs become quiet */
     } else if (exponent) {
         bits = (exponent + 112) << 23 | mantissa << 13;
     } else { /* zero or subnormal: mantissa * 2^-24, exact in float32 */
@@ -43,12 +46,14 @@ uint16_t fkv_f32_to_f16(float x) {
     uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
     uint32_t size = bits & 0x7fffffffu;
     if (size > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (size >> 13 & 0x3ffu)); /* NaN */
-    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);                        /* rounds beyond 65504 */
-    if (size >= 0x38800000u) { /* normal: drop 13 bits to nearest even; a carry into the exponent is right */
+    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds beyond 65504 */
+    if (size >= 0x38800000u) { /* normal: drop 13 bits to nearest even; a carry into the exponent is
+                                  right */
         uint32_t rebased = size - 0x38000000u;
         return (uint16_t)(sign | (rebased + 0xfffu + (rebased >> 13 & 1u)) >> 13);
     }
-    float magnitude; /* subnormal: adding 0.5 leaves the multiple of 2^-24, rounded to nearest even, in the low bits */
+    float magnitude; /* subnormal: adding 0.5 leaves the multiple of 2^-24, rounded to nearest even,
+                        in the low bits */
     memcpy(&magnitude, &size, 4);
     magnitude += 0.5f;
     memcpy(&size, &magnitude, 4);
@@ -63,11 +68,13 @@ static inline uint16_t load16(const void *at, size_t i) {
 
 static inline void store16(void *at, size_t i, uint16_t x) { memcpy((char *)at + 2 * i, &x, 2); }
 
-static inline __attribute__((always_inline)) void bf16_to_f32(const void *src, size_t n, float *dst) {
+static inline __attribute__((always_inline)) void bf16_to_f32(const void *src, size_t n,
+                                                              float *dst) {
     for (size_t i = 0; i < n; i++) dst[i] = fkv_bf16_to_f32(load16(src, i));
 }
 
-static inline __attribute__((always_inline)) void f32_to_bf16(const float *src, size_t n, void *dst) {
+static inline __attribute__((always_inline)) void f32_to_bf16(const float *src, size_t n,
+                                                              void *dst) {
     for (size_t i = 0; i < n; i++) store16(dst, i, fkv_f32_to_bf16(src[i]));
 }
 
@@ -86,19 +93,21 @@ static void from_f32_plain(const float *src, enum fkv_dtype t, size_t n, void *d
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,f16c"))) static void to_f32_avx2(const void *src, enum fkv_dtype t, size_t n, float *dst) {
+__attribute__((target("avx2,f16c"))) static void to_f32_avx2(const void *src, enum fkv_dtype t,
+                                                             size_t n, float *dst) {
     if (t == FKV_BF16) {
         bf16_to_f32(src, n, dst);
         return;
     }
     size_t whole = n & ~(size_t)7;
     for (size_t i = 0; i < whole; i += 8)
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const char *)src + 2 * i))));
+        _mm256_storeu_ps(
+            dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const char *)src + 2 * i))));
     to_f32_plain((const char *)src + 2 * whole, t, n - whole, dst + whole);
 }
 
-__attribute__((target("avx2,f16c"))) static void from_f32_avx2(const float *src, enum fkv_dtype t, size_t n,
-                                                               void *dst) {
+__attribute__((target("avx2,f16c"))) static void from_f32_avx2(const float *src, enum fkv_dtype t,
+                                                               size_t n, void *dst) {
     if (t == FKV_BF16) {
         f32_to_bf16(src, n, dst);
         return;

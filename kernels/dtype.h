@@ -1,4 +1,5 @@
-/* The three number formats that checkpoints and caches use, and their conversion. Rounding is to nearest even; arithmetic is float32. */
+/* The three number formats that checkpoints and caches use, and their conversion. Rounding is to
+ * nearest even; arithmetic is float32. */
 #ifndef FKV_KERNELS_DTYPE_H
 #define FKV_KERNELS_DTYPE_H
 
@@ -22,14 +23,16 @@ static inline float fkv_bf16_to_f32(uint16_t x) {
 static inline uint16_t fkv_f32_to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40u); /* keep NaN a NaN */
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((bits >> 16) | 0x40u); /* keep NaN a NaN */
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 float fkv_f16_to_f32(uint16_t x);
 uint16_t fkv_f32_to_f16(float x); /* beyond 65504: infinity; whoever stores states checks for it */
 
-/* n elements of type t at src (unaligned is fine) -> float32, and back. Vectorised where the processor can. */
+/* n elements of type t at src (unaligned is fine) -> float32, and back. Vectorised where the
+ * processor can. */
 void fkv_to_f32(const void *src, enum fkv_dtype t, size_t n, float *dst);
 void fkv_from_f32(const float *src, enum fkv_dtype t, size_t n, void *dst);
 

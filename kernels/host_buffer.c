@@ -9,7 +9,8 @@
 /* 64-byte aligned, at least one line. */
 static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
 
-static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out, struct fkv_error *err) {
+static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out,
+                       struct fkv_error *err) {
     *out = data ? malloc(sizeof **out) : NULL;
     if (!*out) {
         if (owned) free(data);
@@ -19,15 +20,17 @@ static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer *
     return FKV_OK;
 }
 
-int fkv_host_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
+int fkv_host_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
+                           struct fkv_error *err) {
     (void)b;
     return make_buffer(allocate(bytes), bytes, true, out, err);
 }
 
-int fkv_host_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
-                          struct fkv_error *err) {
+int fkv_host_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes,
+                          struct fkv_buffer **out, struct fkv_error *err) {
     (void)b;
-    return make_buffer((char *)(uintptr_t)host, bytes, false, out, err); /* operations only read what was adopted */
+    return make_buffer((char *)(uintptr_t)host, bytes, false, out,
+                       err); /* operations only read what was adopted */
 }
 
 void fkv_host_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
@@ -37,31 +40,35 @@ void fkv_host_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
     free(buffer);
 }
 
-static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, struct fkv_error *err) {
+static int check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes,
+                       struct fkv_error *err) {
     if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
-    return fkv_fail(err, "%zu bytes at %zu do not lie in a buffer of %zu", bytes, offset, buffer->bytes);
+    return fkv_fail(err, "%zu bytes at %zu do not lie in a buffer of %zu", bytes, offset,
+                    buffer->bytes);
 }
 
-int fkv_host_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
-                   struct fkv_error *err) {
+int fkv_host_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from,
+                   size_t bytes, struct fkv_error *err) {
     (void)b;
     if (check_range(to, offset, bytes, err)) return FKV_FAILED;
     if (bytes) memcpy(to->data + offset, from, bytes);
     return FKV_OK;
 }
 
-int fkv_host_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
-                  struct fkv_error *err) {
+int fkv_host_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to,
+                  size_t bytes, struct fkv_error *err) {
     (void)b;
     if (check_range(from, offset, bytes, err)) return FKV_FAILED;
     if (bytes) memcpy(to, from->data + offset, bytes);
     return FKV_OK;
 }
 
-int fkv_host_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
-                  size_t from_offset, size_t bytes, struct fkv_error *err) {
+int fkv_host_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
+                  const struct fkv_buffer *from, size_t from_offset, size_t bytes,
+                  struct fkv_error *err) {
     (void)b;
-    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err)) return FKV_FAILED;
+    if (check_range(to, to_offset, bytes, err) || check_range(from, from_offset, bytes, err))
+        return FKV_FAILED;
     if (bytes) memmove(to->data + to_offset, from->data + from_offset, bytes);
     return FKV_OK;
 }
@@ -71,16 +78,16 @@ static size_t span_of(size_t stride, int32_t rows, int32_t width) {
     return rows ? 4 * ((size_t)(rows - 1) * stride + (size_t)width) : 0;
 }
 
-int fkv_host_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, size_t to_stride,
-                       const struct fkv_buffer *from, size_t from_offset, size_t from_stride, int32_t rows,
-                       int32_t width, struct fkv_error *err) {
+int fkv_host_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
+                       size_t to_stride, const struct fkv_buffer *from, size_t from_offset,
+                       size_t from_stride, int32_t rows, int32_t width, struct fkv_error *err) {
     (void)b;
     if (check_range(to, to_offset, span_of(to_stride, rows, width), err) ||
         check_range(from, from_offset, span_of(from_stride, rows, width), err))
         return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++)
-        memcpy(to->data + to_offset + 4 * r * to_stride, from->data + from_offset + 4 * r * from_stride,
-               4 * (size_t)width);
+        memcpy(to->data + to_offset + 4 * r * to_stride,
+               from->data + from_offset + 4 * r * from_stride, 4 * (size_t)width);
     return FKV_OK;
 }
 
@@ -94,7 +101,8 @@ int fkv_host_synchronize(struct fkv_backend *b, struct fkv_error *err) {
 int fkv_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err) {
     (void)b;
     *out = allocate(bytes);
-    return *out ? FKV_OK : fkv_fail(err, "out of memory: %zu bytes for states on their way out", bytes);
+    return *out ? FKV_OK
+                : fkv_fail(err, "out of memory: %zu bytes for states on their way out", bytes);
 }
 
 void fkv_host_release(struct fkv_backend *b, void *host) {
@@ -102,8 +110,9 @@ void fkv_host_release(struct fkv_backend *b, void *host) {
     free(host);
 }
 
-int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, size_t stride, int32_t rows,
-                   int32_t width, enum fkv_dtype dtype, void *to, uint64_t *ticket, struct fkv_error *err) {
+int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
+                   size_t stride, int32_t rows, int32_t width, enum fkv_dtype dtype, void *to,
+                   uint64_t *ticket, struct fkv_error *err) {
     (void)b;
     if (check_range(from, offset, span_of(stride, rows, width), err)) return FKV_FAILED;
     size_t bytes = (size_t)width * fkv_dtype_bytes(dtype);
@@ -159,10 +168,12 @@ int fkv_host_probe(struct fkv_error *err) {
     return FKV_OK;
 }
 
-int fkv_host_check_options(const struct fkv_backend_options *options, const char *name, struct fkv_error *err) {
+int fkv_host_check_options(const struct fkv_backend_options *options, const char *name,
+                           struct fkv_error *err) {
     if (options->threads < 0)
         return fkv_fail(err, "threads: expected 0 (all cores) or more, found %d", options->threads);
     if (options->compute == FKV_COMPUTE_BF16)
-        return fkv_fail(err, "compute: the %s backend has no bfloat16 products; use native or f32", name);
+        return fkv_fail(err, "compute: the %s backend has no bfloat16 products; use native or f32",
+                        name);
     return FKV_OK;
 }

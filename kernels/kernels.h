@@ -1,22 +1,30 @@
 /* The kernel contract: what a processor does for this project.
  *
- * A backend is one const table of operations (struct fkv_backend_ops). Three answer to it and pass the same tests: `reference` (double
- * arithmetic, the equations written down, no speed), `cpu`, and `cuda` (a module found at run time). The operations are the fused steps of
- * a transformer layer, not scalar arithmetic, because that is the size at which two processors can both be fast.
+ * A backend is one const table of operations (struct fkv_backend_ops). Three answer to it and pass
+ * the same tests: `reference` (double arithmetic, the equations written down, no speed), `cpu`, and
+ * `cuda` (a module found at run time). The operations are the fused steps of a transformer layer,
+ * not scalar arithmetic, because that is the size at which two processors can both be fast.
  *
  * Conventions
- *  - Arrays are row-major, slowest index first; a shape stands in brackets: x [rows, dim]. W (out, in): y = W x.
- *  - Buffers are opaque and belong to the backend that made them; offsets are in bytes. Activations are float32.
- *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`, `power`, `fetch_wait`, `synchronize`, `time_read`, and `compress` and
+ *  - Arrays are row-major, slowest index first; a shape stands in brackets: x [rows, dim]. W (out,
+ *  in): y = W x.
+ *  - Buffers are opaque and belong to the backend that made them; offsets are in bytes. Activations
+ *  are float32.
+ *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`,
+ *  `power`, `fetch_wait`, `synchronize`, `time_read`, and `compress` and
  *    `gather` where energies are asked for, wait. The CPU runs at once.
- *  - Inputs and outputs do not overlap unless an operation says "in place". Nothing is scaled unless an operation says so.
- *  - Item arrays (struct fkv_*_item) live on the host and may be reused as soon as the call returns. Items of one call touch disjoint
+ *  - Inputs and outputs do not overlap unless an operation says "in place". Nothing is scaled
+ *  unless an operation says so.
+ *  - Item arrays (struct fkv_*_item) live on the host and may be reused as soon as the call
+ *  returns. Items of one call touch disjoint
  *    rows and slots, so they run in any order.
- *  - No operation allocates: `reserve` is called once, before the first step, with the largest sizes that will occur.
+ *  - No operation allocates: `reserve` is called once, before the first step, with the largest
+ *  sizes that will occur.
  *  - Every call returns FKV_OK, or FKV_FAILED with a message.
  *
- * backend.h has life, memory and time; layer.h the steps of a layer; cache.h appending, attending and compressing;
- * spectra.h power. Each operation's signature stands there once, as a function type: a backend declares its own by it. */
+ * backend.h has life, memory and time; layer.h the steps of a layer; cache.h appending, attending
+ * and compressing; spectra.h power. Each operation's signature stands there once, as a function
+ * type: a backend declares its own by it. */
 #ifndef FKV_KERNELS_KERNELS_H
 #define FKV_KERNELS_KERNELS_H
 
@@ -82,9 +90,11 @@ struct fkv_backend_ops {
     fkv_op_spectra_add *spectra_add;
 };
 
-/* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". The CUDA backend is a module, freqkv-cuda.so, loaded when it is asked for: from
- * the folder of the running program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. Where "auto" takes the CPU although there is an
- * NVIDIA driver, or although FKV_CUDA_MODULE points somewhere, `why` says what is missing; else it is "". It may be NULL. */
+/* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". The CUDA
+ * backend is a module, freqkv-cuda.so, loaded when it is asked for: from the folder of the running
+ * program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. Where
+ * "auto" takes the CPU although there is an NVIDIA driver, or although FKV_CUDA_MODULE points
+ * somewhere, `why` says what is missing; else it is "". It may be NULL. */
 int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *why,
                      struct fkv_error *err);
 

@@ -1,10 +1,12 @@
-/* The steps of a transformer layer on float32 activations, and what is read of its predictions. Conventions: kernels.h. */
+/* The steps of a transformer layer on float32 activations, and what is read of its predictions.
+ * Conventions: kernels.h. */
 #ifndef FKV_KERNELS_LAYER_H
 #define FKV_KERNELS_LAYER_H
 
 #include "kernels/backend.h"
 
-/* A matrix or vector of the checkpoint, in its own dtype. Absent (no bias, no QK norm): data == NULL. */
+/* A matrix or vector of the checkpoint, in its own dtype. Absent (no bias, no QK norm): data ==
+ * NULL. */
 struct fkv_weight {
     struct fkv_buffer *data;
     size_t offset; /* bytes */
@@ -12,34 +14,53 @@ struct fkv_weight {
     int32_t rows, cols; /* (out, in); vectors: rows = 1 */
 };
 
-/* x [rows, dim] -> n = rmsnorm(x) * norm; q = Wq n + bq, k = Wk n + bk, v = Wv n + bv; then, where q_norm/k_norm are present (Qwen3),
- * each head of q and k is RMS-normalised over head_dim and multiplied by that weight [head_dim]. No rotation. rmsnorm divides by sqrt(mean(x^2) + eps). */
+/* x [rows, dim] -> n = rmsnorm(x) * norm; q = Wq n + bq, k = Wk n + bk, v = Wv n + bv; then, where
+ * q_norm/k_norm are present (Qwen3), each head of q and k is RMS-normalised over head_dim and
+ * multiplied by that weight [head_dim]. No rotation. rmsnorm divides by sqrt(mean(x^2) + eps). */
 struct fkv_qkv_weights {
     struct fkv_weight norm, wq, wk, wv, bq, bk, bv, q_norm, k_norm;
     float eps;
 };
 
 /* table (vocab, dim), tokens [rows] on the host -> x [rows, dim] */
-typedef int fkv_op_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+typedef int fkv_op_embed(struct fkv_backend *b, const struct fkv_weight *table,
+                         const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
+                         struct fkv_error *err);
 /* x [rows, dim] -> q [rows, heads, head_dim], k and v [rows, kv_heads, head_dim] */
-typedef int fkv_op_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v, struct fkv_error *err);
+typedef int fkv_op_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                            const struct fkv_qkv_weights *w, const struct fkv_buffer *x,
+                            int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
+                            struct fkv_buffer *v, struct fkv_error *err);
 /* rows [row, row+rows) of x [.., heads, head_dim] -> the same rows of out, rotated: row + i to
  * position + i. May be in place. */
-typedef int fkv_op_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out, struct fkv_error *err);
+typedef int fkv_op_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                          const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads,
+                          double position, struct fkv_buffer *out, struct fkv_error *err);
 /* x += W in, where in [rows, W.cols] and x [rows, W.rows], in place: the output projection and the
  * down projection */
-typedef int fkv_op_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x, struct fkv_error *err);
+typedef int fkv_op_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+                                    const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
+                                    struct fkv_error *err);
 /* x [rows, dim] -> out [rows, hidden] = silu(Wg n) * (Wu n), n = rmsnorm(x) * norm, silu(z) = z /
  * (1 + exp(-z)) */
-typedef int fkv_op_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out, struct fkv_error *err);
+typedef int fkv_op_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                                const struct fkv_weight *gate, const struct fkv_weight *up,
+                                const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                                struct fkv_error *err);
 /* rows [row, row+rows) of x [.., dim] -> logits [rows, vocab] = W (rmsnorm(x) * norm) */
-typedef int fkv_op_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits, struct fkv_error *err);
+typedef int fkv_op_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                               const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
+                               int32_t rows, struct fkv_buffer *logits, struct fkv_error *err);
 /* logits [rows, vocab], targets [rows] -> nll[i] = logsumexp(logits_i) - logits_i[targets_i] in
  * nats, accumulated in float64; top1[i] = the first argmax (top1 may be NULL). Host outputs. A
  * logit that is NaN, or a row without a finite one, gives NaN. */
-typedef int fkv_op_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows, int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err);
+typedef int fkv_op_score(struct fkv_backend *b, const struct fkv_buffer *logits,
+                         const int32_t *targets, int32_t rows, int32_t vocab, double *nll,
+                         int32_t *top1, struct fkv_error *err);
 /* p, q [rows, vocab] logits -> kl[i] = KL(softmax(p_i) || softmax(q_i)) in nats, float64
  * throughout. Host output. */
-typedef int fkv_op_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl, struct fkv_error *err);
+typedef int fkv_op_divergence(struct fkv_backend *b, const struct fkv_buffer *p,
+                              const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl,
+                              struct fkv_error *err);
 
 #endif

@@ -1,23 +1,26 @@
-/* Reads a whole corpus into memory before anything runs: 4 bytes a token (40 MB for a hundred novels) buys the exact number of passes, and with it the
- * needs, the refusals and the ETA that a run prints beforehand; and windows that run across documents need no second code path. */
+/* Reads a whole corpus into memory before anything runs: 4 bytes a token (40 MB for a hundred
+ * novels) buys the exact number of passes, and with it the needs, the refusals and the ETA that a
+ * run prints beforehand; and windows that run across documents need no second code path. */
 #include "replay/corpus.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* Makes room for `more` elements after `count` ones; the size at least doubles. */
-static int grow(void **array, size_t element, int64_t count, int64_t more, int64_t *capacity, struct fkv_error *err) {
+static int grow(void **array, size_t element, int64_t count, int64_t more, int64_t *capacity,
+                struct fkv_error *err) {
     if (count + more <= *capacity) return FKV_OK;
     int64_t wanted = 2 * *capacity > count + more ? 2 * *capacity : count + more;
     void *larger = realloc(*array, (size_t)wanted * element);
-    if (!larger) return fkv_fail(err, "out of memory for %lld tokens of text", (long long)(count + more));
+    if (!larger)
+        return fkv_fail(err, "out of memory for %lld tokens of text", (long long)(count + more));
     *array = larger;
     *capacity = wanted;
     return FKV_OK;
 }
 
-int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine, bool special,
-                    int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err) {
+int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine,
+                    bool special, int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err) {
     *corpus = (struct fkv_corpus){0};
     struct fkv_documents_options from = {.texts = options->texts,
                                          .text_count = options->text_count,
@@ -37,22 +40,26 @@ int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_e
         status = fkv_documents_next(documents, &next, &more, err);
         if (status || !more) break;
         int64_t count = limit && (int64_t)next.count > limit ? limit : (int64_t)next.count;
-        status = grow((void **)&corpus->tokens, sizeof *corpus->tokens, corpus->token_count, count, &tokens_room, err);
+        status = grow((void **)&corpus->tokens, sizeof *corpus->tokens, corpus->token_count, count,
+                      &tokens_room, err);
         if (!status)
-            status = grow((void **)&corpus->documents, sizeof *corpus->documents, corpus->document_count, 1,
-                          &documents_room, err);
+            status = grow((void **)&corpus->documents, sizeof *corpus->documents,
+                          corpus->document_count, 1, &documents_room, err);
         if (!status) {
             struct fkv_corpus_document *document = &corpus->documents[corpus->document_count++];
-            *document = (struct fkv_corpus_document){.name = next.name, .offset = corpus->token_count, .count = count};
+            *document = (struct fkv_corpus_document){
+                .name = next.name, .offset = corpus->token_count, .count = count};
             memcpy(document->text_sha256, next.text_sha256, sizeof document->text_sha256);
-            memcpy(corpus->tokens + corpus->token_count, next.tokens, (size_t)count * sizeof *corpus->tokens);
+            memcpy(corpus->tokens + corpus->token_count, next.tokens,
+                   (size_t)count * sizeof *corpus->tokens);
             corpus->token_count += count;
             next.name = NULL;
         }
         fkv_document_free(&next);
     }
     fkv_documents_close(documents);
-    if (!status && !corpus->document_count) status = fkv_fail(err, "no documents: give --text or --token-ids");
+    if (!status && !corpus->document_count)
+        status = fkv_fail(err, "no documents: give --text or --token-ids");
     if (status) fkv_corpus_free(corpus);
     return status;
 }
@@ -67,8 +74,8 @@ int fkv_corpus_sha256(const struct fkv_corpus *corpus, fkv_sha256_hex out, struc
     int status = FKV_OK;
     for (size_t d = 0; d < documents && !status; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
-        status = fkv_sha256_memory(corpus->tokens + document->offset, (size_t)document->count * sizeof *corpus->tokens,
-                                   out, err);
+        status = fkv_sha256_memory(corpus->tokens + document->offset,
+                                   (size_t)document->count * sizeof *corpus->tokens, out, err);
         all[d].count = document->count;
         memcpy(all[d].tokens, out, sizeof all[d].tokens);
     }

@@ -1,4 +1,5 @@
-/* The texts of an experiment: every document's tokens one after the other in one stream, which is what windows are cut from. */
+/* The texts of an experiment: every document's tokens one after the other in one stream, which is
+ * what windows are cut from. */
 #ifndef FKV_REPLAY_CORPUS_H
 #define FKV_REPLAY_CORPUS_H
 
@@ -20,9 +21,10 @@ struct fkv_corpus {
     int64_t document_count;
 };
 
-/* Reads all documents that the options name, at most `limit` tokens of each (0: all). `special`: let the tokenizer add its BOS. */
-int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine, bool special,
-                    int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err);
+/* Reads all documents that the options name, at most `limit` tokens of each (0: all). `special`:
+ * let the tokenizer add its BOS. */
+int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine,
+                    bool special, int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err);
 /* Of all tokens and of where documents end: the same for the same texts, tokenizer and limit. */
 int fkv_corpus_sha256(const struct fkv_corpus *corpus, fkv_sha256_hex out, struct fkv_error *err);
 void fkv_corpus_free(struct fkv_corpus *corpus); /* harmless on a zeroed struct */

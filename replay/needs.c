@@ -1,5 +1,6 @@
-/* The check before a long run. Weights are mapped from disk, so what the kernel calls available already counts their cached pages: they have to
- * fit beside cache and scratch all the same, or every pass would read them from disk again. On a device they are loaded by now. */
+/* The check before a long run. Weights are mapped from disk, so what the kernel calls available
+ * already counts their cached pages: they have to fit beside cache and scratch all the same, or
+ * every pass would read them from disk again. On a device they are loaded by now. */
 #include "replay/needs.h"
 
 #include <stdio.h>
@@ -9,19 +10,24 @@
 
 #include "kernels/base/host.h"
 
-int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine, const struct fkv_policy_options *policy,
+int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine,
+                      const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err) {
     int64_t cache, scratch;
-    if (fkv_session_bytes(&engine->model->config, policy, options, &cache, &scratch, err)) return FKV_FAILED;
+    if (fkv_session_bytes(&engine->model->config, policy, options, &cache, &scratch, err))
+        return FKV_FAILED;
     needs->cache += cache;
     needs->scratch += scratch;
     return fkv_session_own_bytes(engine->model, policy, options, &needs->own, err);
 }
 
 /* Where the backend computes, without the weights. */
-static int64_t engine_bytes(const struct fkv_needs *n) { return n->cache + n->scratch + n->own.shared + n->own.kept; }
+static int64_t engine_bytes(const struct fkv_needs *n) {
+    return n->cache + n->scratch + n->own.shared + n->own.kept;
+}
 
-static int check_memory(const char *where, int64_t wanted, int64_t available, struct fkv_error *err) {
+static int check_memory(const char *where, int64_t wanted, int64_t available,
+                        struct fkv_error *err) {
     char a[16], b[16];
     if (available < 0 || wanted <= available) return FKV_OK;
     fkv_format_bytes(a, wanted);
@@ -41,15 +47,16 @@ static void print_bytes(const struct fkv_needs *needs, FILE *to) {
     fkv_format_bytes(scratch, engine_bytes(needs) - needs->cache);
     fkv_format_bytes(kept, needs->host);
     fkv_format_bytes(available, needs->device ? needs->device_free : needs->host_free);
-    fprintf(to, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights, cache, scratch, kept,
-            available);
+    fprintf(to, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights,
+            cache, scratch, kept, available);
     if (!needs->output) return;
     fkv_format_bytes(kept, needs->disk);
     fkv_format_bytes(available, needs->free);
     fprintf(to, "disk: %s about %s; free %s\n", needs->output, kept, available);
 }
 
-int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to, struct fkv_error *err) {
+int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to,
+                    struct fkv_error *err) {
     struct fkv_device_info info;
     if (engine->ops->info(engine->backend, &info, err)) return FKV_FAILED;
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
@@ -58,7 +65,8 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
-        if (check_memory("", needs->weights + engine_bytes(needs) + needs->host, needs->host_free, err))
+        if (check_memory("", needs->weights + engine_bytes(needs) + needs->host, needs->host_free,
+                         err))
             return FKV_FAILED;
     } else if (check_memory(" on the device", engine_bytes(needs), needs->device_free, err) ||
                check_memory("", needs->host, needs->host_free, err)) {
@@ -81,21 +89,26 @@ void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
 
 json_t *fkv_needs_json(const struct fkv_needs *n) {
     const int64_t engine = engine_bytes(n), host = n->host + (n->device ? 0 : n->weights + engine);
-    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:o}", "documents", (json_int_t)n->documents,
-                     "tokens", (json_int_t)n->tokens, "tokens_fed", (json_int_t)n->fed, "disk_bytes",
-                     (json_int_t)n->disk, "disk_free", n->output ? json_integer(n->free) : json_null(), "memory_bytes",
-                     (json_int_t)host, "memory_available", n->host_free < 0 ? json_null() : json_integer(n->host_free),
-                     "device_bytes", (json_int_t)(n->device ? engine : 0), "device_free", (json_int_t)n->device_free,
-                     "weight_bytes", (json_int_t)n->weights, "seconds", fkv_json_number(n->seconds));
+    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:o}", "documents",
+                     (json_int_t)n->documents, "tokens", (json_int_t)n->tokens, "tokens_fed",
+                     (json_int_t)n->fed, "disk_bytes", (json_int_t)n->disk, "disk_free",
+                     n->output ? json_integer(n->free) : json_null(), "memory_bytes",
+                     (json_int_t)host, "memory_available",
+                     n->host_free < 0 ? json_null() : json_integer(n->host_free), "device_bytes",
+                     (json_int_t)(n->device ? engine : 0), "device_free",
+                     (json_int_t)n->device_free, "weight_bytes", (json_int_t)n->weights, "seconds",
+                     fkv_json_number(n->seconds));
 }
 
 int fkv_check_new_file(const char *path, struct fkv_error *err) {
     if (!*path) return fkv_fail(err, "--out: expected a path, found an empty one");
-    if (access(path, F_OK) == 0) return fkv_fail(err, "%s: exists already; remove it or name another file", path);
+    if (access(path, F_OK) == 0)
+        return fkv_fail(err, "%s: exists already; remove it or name another file", path);
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     if (!folder) return fkv_fail(err, "%s: out of memory", path);
-    int status = access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to its folder", path) : FKV_OK;
+    int status =
+        access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to its folder", path) : FKV_OK;
     free(folder);
     return status;
 }

@@ -1,4 +1,5 @@
-/* The CUDA module's ways to compress, for the test and the benchmark that name them (kernels/cuda/methods.h). */
+/* The CUDA module's ways to compress, for the test and the benchmark that name them
+ * (kernels/cuda/methods.h). */
 #ifndef FKV_TESTS_CUDA_METHODS_H
 #define FKV_TESTS_CUDA_METHODS_H
 
@@ -15,7 +16,8 @@ struct cuda_methods {
     fkv_cuda_map_method_function *map_method;
 };
 
-/* The module that a table came from is loaded already and stays so; false where the table is not CUDA's. */
+/* The module that a table came from is loaded already and stays so; false where the table is not
+ * CUDA's. */
 static inline bool cuda_methods_of(const struct fkv_backend_ops *ops, struct cuda_methods *out) {
     Dl_info where;
     *out = (struct cuda_methods){0};

@@ -1,4 +1,5 @@
-/* Owns what the sub-commands share (command.h). Everything that can be refused is refused before the first byte of states is read. */
+/* Owns what the sub-commands share (command.h). Everything that can be refused is refused before
+ * the first byte of states is read. */
 #include "analyze/commands/command.h"
 #include "analyze/tables/sources.h"
 
@@ -15,7 +16,8 @@
 
 /* ---- options ---- */
 
-static int parse_integer(const char *text, const char *option, int64_t low, int64_t high, struct argp_state *state) {
+static int parse_integer(const char *text, const char *option, int64_t low, int64_t high,
+                         struct argp_state *state) {
     struct fkv_error err;
     int64_t value = 0;
     if (fkv_parse_int(text, option, low, high, &value, &err)) argp_error(state, "%s", err.message);
@@ -49,7 +51,9 @@ const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, N
 static error_t parse_processor(int key, char *arg, struct argp_state *state) {
     struct fkv_processor_options *o = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: *o = (struct fkv_processor_options){.backend = "auto", .device = FKV_ANY_DEVICE}; break;
+    case ARGP_KEY_INIT:
+        *o = (struct fkv_processor_options){.backend = "auto", .device = FKV_ANY_DEVICE};
+        break;
     case 'b':
         if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
             argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
@@ -65,13 +69,18 @@ static const struct argp_option processor_options[] = {
     {"backend", 'b', "NAME", 0, "auto (default), cpu or cuda", 1},
     {"device", 'd', "K", 0, "index of the accelerator (default: the first that is supported)", 1},
     {0}};
-const struct argp fkv_processor_argp = {processor_options, parse_processor, NULL, NULL, NULL, NULL, NULL};
+const struct argp fkv_processor_argp = {
+    processor_options, parse_processor, NULL, NULL, NULL, NULL, NULL};
 
-int fkv_processor_open(const struct fkv_processor_options *processor, const struct fkv_common_options *common,
-                       struct fkv_workers *workers, struct fkv_error *err) {
+int fkv_processor_open(const struct fkv_processor_options *processor,
+                       const struct fkv_common_options *common, struct fkv_workers *workers,
+                       struct fkv_error *err) {
     struct fkv_error why;
-    if (fkv_workers_open(workers, processor->backend, processor->device, common->threads, &why, err)) return FKV_FAILED;
-    if (why.message[0] && !common->quiet) fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
+    if (fkv_workers_open(workers, processor->backend, processor->device, common->threads, &why,
+                         err))
+        return FKV_FAILED;
+    if (why.message[0] && !common->quiet)
+        fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     return FKV_OK;
 }
 
@@ -106,9 +115,12 @@ static const struct argp_child cut_children[] = {
     {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
 
-void fkv_cut_options_default(struct fkv_cut_options *o) { *o = (struct fkv_cut_options){.skip_sinks = -1}; }
+void fkv_cut_options_default(struct fkv_cut_options *o) {
+    *o = (struct fkv_cut_options){.skip_sinks = -1};
+}
 
-int fkv_command_failed(const char *name, const struct fkv_common_options *common, const struct fkv_error *err) {
+int fkv_command_failed(const char *name, const struct fkv_common_options *common,
+                       const struct fkv_error *err) {
     if (common && common->out && !common->out_was_there) rmdir(common->out);
     fprintf(stderr, "freqkv-analyze %s: %s\n", name, err->message);
     return fkv_exit_status(err);
@@ -123,8 +135,9 @@ char *fkv_command_line(int argc, char **argv) {
     if (!f) return NULL;
     fputs(argv[0], f);
     for (int i = 1; i < argc; i++) {
-        bool plain = *argv[i] && !argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                                          "0123456789_-+=.,:/@%")];
+        bool plain = *argv[i] &&
+                     !argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                              "0123456789_-+=.,:/@%")];
         fputs(plain ? " " : " '", f);
         for (const char *c = argv[i]; *c; c++) {
             if (*c == '\'')
@@ -139,14 +152,16 @@ char *fkv_command_line(int argc, char **argv) {
 }
 
 /* Bytes of memory and of disk that the run needs, and that there are. */
-static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {
+static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                  struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     struct fkv_analysis_needs *needs = &a->needs;
     needs->memory_free = fkv_host_memory_available();
     for (int state = 0; state < FKV_STATES; state++) {
         if (!(info->states >> state & 1)) continue;
         int64_t bytes = fkv_spectrum_bytes(a->capture, &a->plan, (enum fkv_state)state, null);
-        int64_t rows = (int64_t)info->layer_count * fkv_capture_heads(a->capture, (enum fkv_state)state);
+        int64_t rows =
+            (int64_t)info->layer_count * fkv_capture_heads(a->capture, (enum fkv_state)state);
         needs->disk += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
         if (bytes > needs->memory) needs->memory = bytes;
     }
@@ -154,14 +169,16 @@ static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool 
     return fkv_host_disk_free(o->common.out, &needs->disk_free, err);
 }
 
-static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, struct fkv_error *err) {
+static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o,
+                       struct fkv_error *err) {
     const struct fkv_analysis_needs *needs = &a->needs;
     char needed[16], present[16];
     if (needs->memory_free >= 0 && needs->memory > needs->memory_free) {
         fkv_format_bytes(needed, needs->memory);
         fkv_format_bytes(present, needs->memory_free);
         return fkv_fail(err,
-                        "segments of %d tokens need %s of memory, and %s are available; a shorter --length needs less",
+                        "segments of %d tokens need %s of memory, and %s are available; a shorter "
+                        "--length needs less",
                         a->plan.n, needed, present);
     }
     if (needs->disk <= needs->disk_free) return FKV_OK;
@@ -170,7 +187,8 @@ static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_option
     return fkv_fail(err, "%s: results need %s, and %s are free", o->common.out, needed, present);
 }
 
-static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool timed, FILE *to) {
+static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool timed,
+                        FILE *to) {
     const struct fkv_analysis_needs *needs = &a->needs;
     char memory[16], memory_free[16], disk[16], disk_free[16], time[16];
     fkv_format_seconds(time, needs->seconds);
@@ -179,11 +197,12 @@ static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_optio
     fkv_format_bytes(disk, needs->disk);
     fkv_format_bytes(disk_free, needs->disk_free);
     fprintf(to,
-            "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); needs %s of %s of "
+            "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); "
+            "needs %s of %s of "
             "memory, about %s of %s on disk",
-            o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments, a->plan.n,
-            a->plan.documents, a->plan.documents == 1 ? "" : "s", (long long)a->plan.tokens_left_out, memory,
-            memory_free, disk, disk_free);
+            o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments,
+            a->plan.n, a->plan.documents, a->plan.documents == 1 ? "" : "s",
+            (long long)a->plan.tokens_left_out, memory, memory_free, disk, disk_free);
     if (timed) fprintf(to, ", a time of about %s", time);
     fputc('\n', to);
 }
@@ -191,32 +210,37 @@ static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_optio
 static json_t *needs_json(const struct fkv_analysis *a, const struct fkv_cut_options *o) {
     const struct fkv_analysis_needs *n = &a->needs;
     return json_pack("{s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "capture",
-                     fkv_json_string(o->capture), "segment_length", a->plan.n, "documents", a->plan.documents,
-                     "segments", (json_int_t)a->plan.segments, "tokens", (json_int_t)(a->plan.segments * a->plan.n),
-                     "tokens_left_out", (json_int_t)a->plan.tokens_left_out, "memory_bytes", (json_int_t)n->memory,
-                     "memory_available", n->memory_free < 0 ? json_null() : json_integer(n->memory_free), "disk_bytes",
-                     (json_int_t)n->disk, "disk_free", (json_int_t)n->disk_free, "device_bytes", (json_int_t)n->device,
-                     "device_free", (json_int_t)n->device_free, "seconds", fkv_json_number(n->seconds));
+                     fkv_json_string(o->capture), "segment_length", a->plan.n, "documents",
+                     a->plan.documents, "segments", (json_int_t)a->plan.segments, "tokens",
+                     (json_int_t)(a->plan.segments * a->plan.n), "tokens_left_out",
+                     (json_int_t)a->plan.tokens_left_out, "memory_bytes", (json_int_t)n->memory,
+                     "memory_available",
+                     n->memory_free < 0 ? json_null() : json_integer(n->memory_free), "disk_bytes",
+                     (json_int_t)n->disk, "disk_free", (json_int_t)n->disk_free, "device_bytes",
+                     (json_int_t)n->device, "device_free", (json_int_t)n->device_free, "seconds",
+                     fkv_json_number(n->seconds));
 }
 
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
-                      struct fkv_error *err) {
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                      char *command, struct fkv_error *err) {
     *a = (struct fkv_analysis){.command = command};
     if (!command) return fkv_fail(err, "out of memory");
     if (o->common.threads) omp_set_num_threads(o->common.threads);
     if (fkv_capture_open(o->capture, &a->capture, err) ||
-        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) || add_up(a, o, null, err))
+        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) ||
+        add_up(a, o, null, err))
         return FKV_FAILED;
     const char *model = fkv_capture_info(a->capture)->model_name;
     a->wanted = fkv_capture_info(a->capture)->states;
-    a->provenance =
-        (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command, model ? model : ""};
+    a->provenance = (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command,
+                                            model ? model : ""};
     return FKV_OK;
 }
 
 /* Times one segment of each wanted state. */
 static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *err) {
-    struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null};
+    struct fkv_measurement m = {
+        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null};
     for (int state = 0; state < FKV_STATES; state++) {
         double seconds;
         if (!(a->wanted >> state & 1)) continue;
@@ -235,7 +259,8 @@ static int check_device(struct fkv_analysis *a, struct fkv_error *err) {
     for (int state = 0; state < FKV_STATES; state++) {
         int64_t bytes;
         if (!(a->wanted >> state & 1)) continue;
-        if (fkv_spectrum_device_bytes(a->capture, &a->plan, w, (enum fkv_state)state, &bytes, err)) return FKV_FAILED;
+        if (fkv_spectrum_device_bytes(a->capture, &a->plan, w, (enum fkv_state)state, &bytes, err))
+            return FKV_FAILED;
         if (bytes > a->needs.device) a->needs.device = bytes;
     }
     if (w->ops->info(w->backend[0], &info, err)) return FKV_FAILED;
@@ -244,40 +269,47 @@ static int check_device(struct fkv_analysis *a, struct fkv_error *err) {
     fkv_format_bytes(needed, a->needs.device);
     fkv_format_bytes(present, info.memory_free);
     return fkv_fail(err,
-                    "segments of %d tokens need %s of memory on the device, and %s are available; a shorter --length "
+                    "segments of %d tokens need %s of memory on the device, and %s are available; "
+                    "a shorter --length "
                     "or --backend cpu needs none of it",
                     a->plan.n, needed, present);
 }
 
-int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, double more_seconds,
-                          struct fkv_error *err) {
+int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                          double more_seconds, struct fkv_error *err) {
     FILE *to = o->dry_run ? (o->common.json ? NULL : stdout) : o->common.quiet ? NULL : stderr;
     a->needs.seconds = more_seconds;
     if (check_needs(a, o, err)) {
         if (to) print_needs(a, o, false, to);
         return FKV_FAILED;
     }
-    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err) || check_device(a, err)) return FKV_FAILED;
+    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err) || check_device(a, err))
+        return FKV_FAILED;
     if ((to || o->dry_run) && estimate_time(a, null, err)) return FKV_FAILED;
     if (to) print_needs(a, o, true, to);
     return o->dry_run && o->common.json ? fkv_json_print(needs_json(a, o), err) : FKV_OK;
 }
 
-int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
-                       struct fkv_error *err) {
-    const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256, a->plan.n,
-                                              a->plan.skip_sinks};
+int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o,
+                       const char *group, struct fkv_error *err) {
+    const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256,
+                                              a->plan.n, a->plan.skip_sinks};
     return fkv_results_check(&intent, err);
 }
 
-int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err) {
+int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                         struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     struct fkv_progress progress;
-    struct fkv_measurement m = {
-        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null, .progress = &progress};
+    struct fkv_measurement m = {.capture = a->capture,
+                                .plan = &a->plan,
+                                .workers = &a->workers,
+                                .null = null,
+                                .progress = &progress};
     int states = 0, status = FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) states += a->wanted >> state & 1;
-    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states, o->common.quiet);
+    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states,
+                       o->common.quiet);
     for (int state = 0; !status && state < FKV_STATES; state++) {
         if (!(a->wanted >> state & 1)) continue;
         status = fkv_spectrum_measure(&m, (enum fkv_state)state, &a->spectra[a->states], err);

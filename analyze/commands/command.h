@@ -1,4 +1,5 @@
-/* The sub-commands of freqkv-analyze and what they share: options, opening a capture for work, provenance. */
+/* The sub-commands of freqkv-analyze and what they share: options, opening a capture for work,
+ * provenance. */
 #ifndef FKV_ANALYZE_COMMANDS_COMMAND_H
 #define FKV_ANALYZE_COMMANDS_COMMAND_H
 
@@ -25,7 +26,8 @@ struct fkv_common_options {
     bool quiet, json;
     bool out_was_there; /* before the command ran */
 };
-/* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and end the program with status 2 on a bad value. */
+/* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and
+ * end the program with status 2 on a bad value. */
 extern const struct argp fkv_common_argp;
 
 /* Where the transforms of states run; for commands that have any. */
@@ -34,9 +36,11 @@ struct fkv_processor_options {
     int device;
 };
 extern const struct argp fkv_processor_argp; /* --backend --device; sets the defaults, too */
-/* Opens the backends of a command that has both kinds of options; says on stderr where "auto" had to pass an accelerator over. */
-int fkv_processor_open(const struct fkv_processor_options *processor, const struct fkv_common_options *common,
-                       struct fkv_workers *workers, struct fkv_error *err);
+/* Opens the backends of a command that has both kinds of options; says on stderr where "auto" had
+ * to pass an accelerator over. */
+int fkv_processor_open(const struct fkv_processor_options *processor,
+                       const struct fkv_common_options *common, struct fkv_workers *workers,
+                       struct fkv_error *err);
 
 struct fkv_cut_options {
     struct fkv_common_options common;
@@ -66,26 +70,34 @@ struct fkv_analysis {
     struct fkv_analysis_needs needs;
     char *command; /* owned */
     struct fkv_provenance provenance;
-    uint32_t wanted; /* bit i: state i is measured; all that the capture has unless the command wants fewer */
+    uint32_t wanted; /* bit i: state i is measured; all that the capture has unless the command
+                        wants fewer */
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
-/* Opens the capture and cuts it. `command` (of fkv_command_line) becomes its own, whatever happens. */
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, char *command,
-                      struct fkv_error *err);
-/* Opens the workers and says what measuring the wanted states needs, beside `more_seconds` of other work: as a note on stderr, or with --dry-run as the result.
- * Refuses what memory or disk cannot hold. */
-int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, double more_seconds,
-                          struct fkv_error *err);
-/* Makes the output folder, refuses one with files that are not ours. `group`: the command's name. */
-int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o, const char *group,
-                       struct fkv_error *err);
+/* Opens the capture and cuts it. `command` (of fkv_command_line) becomes its own, whatever happens.
+ */
+int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                      char *command, struct fkv_error *err);
+/* Opens the workers and says what measuring the wanted states needs, beside `more_seconds` of other
+ * work: as a note on stderr, or with --dry-run as the result. Refuses what memory or disk cannot
+ * hold. */
+int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                          double more_seconds, struct fkv_error *err);
+/* Makes the output folder, refuses one with files that are not ours. `group`: the command's name.
+ */
+int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o,
+                       const char *group, struct fkv_error *err);
 /* Fills spectra, one per wanted state. */
-int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null, struct fkv_error *err);
+int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
+                         struct fkv_error *err);
 void fkv_analysis_close(struct fkv_analysis *a);
 
-/* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made and left empty
- * (`common` NULL: there is none). Returns main's exit status: 2 where an option is at fault, else 1. */
-int fkv_command_failed(const char *name, const struct fkv_common_options *common, const struct fkv_error *err);
+/* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made
+ * and left empty
+ * (`common` NULL: there is none). Returns main's exit status: 2 where an option is at fault,
+ * else 1. */
+int fkv_command_failed(const char *name, const struct fkv_common_options *common,
+                       const struct fkv_error *err);
 
 #endif

@@ -27,7 +27,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case 'g':
         free(o->gamma);
         o->gamma = NULL;
-        if (fkv_parse_range(arg, "--gamma", &o->gamma, &o->gammas, &err)) argp_error(state, "%s", err.message);
+        if (fkv_parse_range(arg, "--gamma", &o->gamma, &o->gammas, &err))
+            argp_error(state, "%s", err.message);
         break;
     case 'B': o->bounds = true; break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
@@ -37,82 +38,104 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "Reconstruction error of a capture's states from their lowest frequencies, per layer and KV head.\n\n"
-    "Segments of N tokens as in `spectrum`. At retaining ratio gamma the L = floor(gamma N) lowest DCT coefficients are kept: "
-    "retained energy, relative error ||x - x_L|| / ||x||, SNR in dB and cosine, energies pooled over segments and documents "
-    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is left out of both sides.\n\n"
-    "--bounds puts two other bases beside the DCT, at equal cost and without DC: a fixed one fitted to other documents (KLT of their autocovariance; even documents in "
-    "the basis of the odd ones and the other way round; halves of the segments where there is one document), and a segment's own singular vectors along channels (SVD; rank r costs r (n + "
-    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: a fraction of a second per head at 1,000 tokens, a minute at 4,000, and time grows as the cube."
+    "Reconstruction error of a capture's states from their lowest frequencies, per layer and KV "
+    "head.\n\n"
+    "Segments of N tokens as in `spectrum`. At retaining ratio gamma the L = floor(gamma N) lowest "
+    "DCT coefficients are kept: "
+    "retained energy, relative error ||x - x_L|| / ||x||, SNR in dB and cosine, energies pooled "
+    "over segments and documents "
+    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is "
+    "left out of both sides.\n\n"
+    "--bounds puts two other bases beside the DCT, at equal cost and without DC: a fixed one "
+    "fitted to other documents (KLT of their autocovariance; even documents in "
+    "the basis of the odd ones and the other way round; halves of the segments where there is one "
+    "document), and a segment's own singular vectors along channels (SVD; rank r costs r (n + "
+    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: a "
+    "fraction of a second per head at 1,000 tokens, a minute at 4,000, and time grows as the cube."
     "\v"
-    "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, head, gamma), error_STATE and "
-    "error_heatmap_STATE as PNG and SVG; with --bounds error_bounds.csv and error_bounds_STATE. Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
+    "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, "
+    "head, gamma), error_STATE and "
+    "error_heatmap_STATE as PNG and SVG; with --bounds error_bounds.csv and error_bounds_STATE. "
+    "Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
     "stay. Files that freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
     "  freqkv-analyze error my-capture --out findings\n"
     "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n\n"
-    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, tokens_left_out, gamma: [..], "
-    "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, retained_energy_no_dc}]}], "
-    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as well. What does not exist is null."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
+    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, "
+    "tokens_left_out, gamma: [..], "
+    "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, "
+    "retained_energy_no_dc}]}], "
+    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as "
+    "well. What does not exist is null."
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, "
+    "memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
 
 static const struct argp_option options_list[] = {
-    {"gamma", 'g', "A:B:C", 0, "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
+    {"gamma", 'g', "A:B:C", 0,
+     "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
     {"bounds", 'B', NULL, 0, "also what other bases would lose at equal cost", 0},
     {0}};
 static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
-static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children, NULL, NULL};
+static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children,
+                                   NULL,         NULL};
 
-static int write_all(const struct fkv_analysis *a, const struct options *o, const struct fkv_error_curves *curves,
-                     struct fkv_error *err) {
+static int write_all(const struct fkv_analysis *a, const struct options *o,
+                     const struct fkv_error_curves *curves, struct fkv_error *err) {
     const char *folder = o->cut.common.out;
     const struct fkv_findings findings = {
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .curves = curves};
-    if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err)) return FKV_FAILED;
+    if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err))
+        return FKV_FAILED;
     for (int32_t i = 0; i < a->states; i++)
         if (fkv_plot_error(&curves[i], folder, &a->provenance, err) ||
             fkv_plot_error_heatmap(&curves[i], folder, &a->provenance, err) ||
             (o->bounds && fkv_plot_bounds(&curves[i], folder, &a->provenance, err)))
             return FKV_FAILED;
-    if (o->bounds && fkv_bounds_csv(folder, curves, a->states, fkv_capture_info(a->capture)->head_dim, err))
+    if (o->bounds &&
+        fkv_bounds_csv(folder, curves, a->states, fkv_capture_info(a->capture)->head_dim, err))
         return FKV_FAILED;
     return fkv_summary_error(&findings, o->cut.capture, o->cut.common.json, err);
 }
 
-static int measure_bounds(struct fkv_analysis *a, const struct options *o, struct fkv_error_curves *curves,
-                          struct fkv_error *err) {
+static int measure_bounds(struct fkv_analysis *a, const struct options *o,
+                          struct fkv_error_curves *curves, struct fkv_error *err) {
     struct fkv_progress progress;
-    struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
+    struct fkv_measurement m = {
+        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
     int64_t heads = 0;
     int status = FKV_OK;
     for (int32_t i = 0; i < a->states; i++) heads += (int64_t)curves[i].layers * curves[i].heads;
     fkv_progress_start(&progress, "heads", heads, o->cut.common.quiet);
-    for (int32_t i = 0; !status && i < a->states; i++) status = fkv_bounds_measure(&m, &curves[i], err);
+    for (int32_t i = 0; !status && i < a->states; i++)
+        status = fkv_bounds_measure(&m, &curves[i], err);
     fkv_progress_finish(&progress);
     return status;
 }
 
 static int check_bounds(const struct fkv_analysis *a, struct fkv_error *err) {
-    int64_t needed = fkv_bounds_bytes(a->capture, &a->plan), available = fkv_host_memory_available();
+    int64_t needed = fkv_bounds_bytes(a->capture, &a->plan),
+            available = fkv_host_memory_available();
     char text[2][16];
     if (fkv_bounds_check(a->capture, &a->plan, err)) return FKV_FAILED;
     if (available < 0 || needed <= available) return FKV_OK;
     fkv_format_bytes(text[0], needed);
     fkv_format_bytes(text[1], available);
-    return fkv_fail(
-        err,
-        "--bounds needs %s of memory for segments of %d tokens, and %s are available; a shorter --length needs less",
-        text[0], a->plan.n, text[1]);
+    return fkv_fail(err,
+                    "--bounds needs %s of memory for segments of %d tokens, and %s are available; "
+                    "a shorter --length needs less",
+                    text[0], a->plan.n, text[1]);
 }
 
-/* A minute per head at 4,000 tokens, on one core of 2023; with the cube of the tokens. Two folds of two halves each
- * keep four threads busy. */
+/* A minute per head at 4,000 tokens, on one core of 2023; with the cube of the tokens. Two folds of
+ * two halves each keep four threads busy. */
 static double bounds_seconds(const struct fkv_analysis *a) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     int64_t heads = 0;
     for (int state = 0; state < FKV_STATES; state++)
-        if (info->states >> state & 1) heads += fkv_capture_heads(a->capture, (enum fkv_state)state);
-    return (double)(heads * info->layer_count) * 60 * pow(a->plan.n / 4000.0, 3) / fmin(omp_get_max_threads(), 4);
+        if (info->states >> state & 1)
+            heads += fkv_capture_heads(a->capture, (enum fkv_state)state);
+    return (double)(heads * info->layer_count) * 60 * pow(a->plan.n / 4000.0, 3) /
+           fmin(omp_get_max_threads(), 4);
 }
 
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
@@ -139,7 +162,8 @@ int fkv_command_error(int argc, char **argv) {
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
     if (!status && o.bounds) status = check_bounds(&a, &err);
-    if (!status) status = fkv_analysis_announce(&a, &o.cut, false, o.bounds ? bounds_seconds(&a) : 0, &err);
+    if (!status)
+        status = fkv_analysis_announce(&a, &o.cut, false, o.bounds ? bounds_seconds(&a) : 0, &err);
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);

@@ -16,17 +16,21 @@ struct options {
     bool chosen;                    /* a criterion was given */
 };
 
-static double parse_share(const char *text, const char *option, double low, double high, struct argp_state *state) {
+static double parse_share(const char *text, const char *option, double low, double high,
+                          struct argp_state *state) {
     struct fkv_error err;
     double value = 0;
-    if (fkv_parse_double(text, option, low, high, &value, &err)) argp_error(state, "%s", err.message);
+    if (fkv_parse_double(text, option, low, high, &value, &err))
+        argp_error(state, "%s", err.message);
     return value;
 }
 
-static int32_t parse_slots(const char *text, const char *option, int64_t low, struct argp_state *state) {
+static int32_t parse_slots(const char *text, const char *option, int64_t low,
+                           struct argp_state *state) {
     struct fkv_error err;
     int64_t value = 0;
-    if (fkv_parse_int(text, option, low, 1 << 28, &value, &err)) argp_error(state, "%s", err.message);
+    if (fkv_parse_int(text, option, low, 1 << 28, &value, &err))
+        argp_error(state, "%s", err.message);
     return (int32_t)value;
 }
 
@@ -34,11 +38,13 @@ static void parse_objective(struct options *o, const char *text, struct argp_sta
     int i = 0;
     while (i < FKV_OBJECTIVES && strcmp(text, fkv_objective_names[i])) i++;
     if (i == FKV_OBJECTIVES)
-        argp_error(state, "--objective: expected relative, absolute or attention, found \"%s\"", text);
+        argp_error(state, "--objective: expected relative, absolute or attention, found \"%s\"",
+                   text);
     o->choice.objective = (enum fkv_objective)i;
 }
 
-static void parse_criterion(struct options *o, bool budget, const char *text, struct argp_state *state) {
+static void parse_criterion(struct options *o, bool budget, const char *text,
+                            struct argp_state *state) {
     if (o->chosen) argp_error(state, "expected one of --energy and --budget, once");
     o->choice.by_budget = budget;
     o->choice.target = parse_share(text, budget ? "--budget" : "--energy", 0, 1, state);
@@ -69,44 +75,59 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "A retaining ratio for every layer and KV head, from what each ratio would lose.\n\n"
-    "Segments of N tokens as in `error`, and its errors. Ratios are k/64, k = 1 .. 63. With --energy TAU a head gets the smallest at which "
-    "keys and values both keep the share TAU of their energy; with --budget G ratios with a mean of at most G and the least sum of losses, exactly. The mean "
+    "Segments of N tokens as in `error`, and its errors. Ratios are k/64, k = 1 .. 63. With "
+    "--energy TAU a head gets the smallest at which "
+    "keys and values both keep the share TAU of their energy; with --budget G ratios with a mean "
+    "of at most G and the least sum of losses, exactly. The mean "
     "over tokens counts as no energy unless --dc."
     "\v"
-    "Objectives, summed over heads: relative, the mean of the shares of energy that keys and values lose; absolute, the energy itself per channel; attention, "
-    "the square of the attention-output error ||o' - o|| / ||o|| of the min(N, 256) tokens after a segment when its keys and values are replaced (at all 63 ratios; needs a "
-    "capture of --states key,value,query, and segments with tokens after them: --length of half the context, say). Where the capture holds the output projection W_O "
-    "(output_gram), the square of ||W_O (o' - o)|| / ||W_O o|| stands beside it as objective_projected. A capture of --spectra-only serves for all "
+    "Objectives, summed over heads: relative, the mean of the shares of energy that keys and "
+    "values lose; absolute, the energy itself per channel; attention, "
+    "the square of the attention-output error ||o' - o|| / ||o|| of the min(N, 256) tokens after a "
+    "segment when its keys and values are replaced (at all 63 ratios; needs a "
+    "capture of --states key,value,query, and segments with tokens after them: --length of half "
+    "the context, say). Where the capture holds the output projection W_O "
+    "(output_gram), the square of ||W_O (o' - o)|| / ||W_O o|| stands beside it as "
+    "objective_projected. A capture of --spectra-only serves for all "
     "but the last.\n\n"
-    "The table compares with one ratio for all heads at equal mean, on the texts the ratios were chosen on. freqkv-replay ppl --gamma @DIR/gamma.json "
+    "The table compares with one ratio for all heads at equal mean, on the texts the ratios were "
+    "chosen on. freqkv-replay ppl --gamma @DIR/gamma.json "
     "takes the ratios, window and sinks, and warns on those texts.\n\n"
-    "Writes into the folder --out: gamma.json, gamma.csv, gamma_heatmap and gamma_histogram as PNG and SVG, and the group /gamma of results.h5. Running again "
+    "Writes into the folder --out: gamma.json, gamma.csv, gamma_heatmap and gamma_histogram as PNG "
+    "and SVG, and the group /gamma of results.h5. Running again "
     "replaces them; findings of other commands on the same capture, length and sinks stay.\n\n"
     "Example:\n"
     "  freqkv-analyze gamma my-capture --out ratios --budget 0.5\n"
     "  freqkv-analyze gamma my-capture --out ratios --energy 0.95 --window 512\n"
     "  freqkv-analyze gamma my-capture --out ratios --budget 0.5 --length 508 \\\n"
     "      --objective attention\n\n"
-    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, window, sinks, chosen: {criterion (budget or energy), "
-    "mean_gamma or retained_energy (what was asked for), objective, dc, floor, cap}, mean_gamma, least, largest, deviation, mean_retained, unreached (heads that "
-    "miss the share of energy at their largest ratio), losses: {key_energy_lost, value_energy_lost, objective, objective_projected (where it exists): {table, "
+    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, "
+    "window, sinks, chosen: {criterion (budget or energy), "
+    "mean_gamma or retained_energy (what was asked for), objective, dc, floor, cap}, mean_gamma, "
+    "least, largest, deviation, mean_retained, unreached (heads that "
+    "miss the share of energy at their largest ratio), losses: {key_energy_lost, "
+    "value_energy_lost, objective, objective_projected (where it exists): {table, "
     "uniform}} (means over heads), gamma "
     "[layer][kv_head], retained [layer][kv_head]."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
+    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, "
+    "memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
 
 static const struct argp_option options_list[] = {
     {"energy", 'e', "TAU", 0, "share of the energy that every head keeps", 0},
     {"budget", 'B', "G", 0, "mean ratio over heads", 0},
-    {"objective", 'O', "NAME", 0, "what the budget minimises: relative (default), absolute or attention", 0},
+    {"objective", 'O', "NAME", 0,
+     "what the budget minimises: relative (default), absolute or attention", 0},
     {"dc", 'D', NULL, 0, "count the mean over tokens as energy", 0},
     {"floor", 'f', "G", 0, "no ratio below this", 0},
     {"cap", 'c', "G", 0, "no ratio above this", 0},
-    {"window", 'w', "W", 0, "cache slots, sinks included, that the table is for (default: segment length + sinks)", 0},
+    {"window", 'w', "W", 0,
+     "cache slots, sinks included, that the table is for (default: segment length + sinks)", 0},
     {"sinks", 'S', "S", 0, "of them never compressed (default: as --skip-sinks)", 0},
     {0}};
 static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
-static const struct argp parser = {options_list, parse, "CAPTURE --out DIR (--energy TAU | --budget G)", doc, children,
-                                   NULL,         NULL};
+static const struct argp parser = {
+    options_list, parse, "CAPTURE --out DIR (--energy TAU | --budget G)", doc, children,
+    NULL,         NULL};
 
 /* What the table needs of the capture; fills in window and sinks. */
 static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *err) {
@@ -119,14 +140,17 @@ static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *er
                                                               : "neither");
     if (info->layer_count != info->n_layers || info->head_count != info->n_kv_heads)
         return fkv_fail(err,
-                        "%s: a table needs every head of the model: expected %d layers of %d KV heads, found %d of %d",
-                        o->cut.capture, info->n_layers, info->n_kv_heads, info->layer_count, info->head_count);
+                        "%s: a table needs every head of the model: expected %d layers of %d KV "
+                        "heads, found %d of %d",
+                        o->cut.capture, info->n_layers, info->n_kv_heads, info->layer_count,
+                        info->head_count);
     a->wanted = needed;
     if (o->choice.sinks < 0) o->choice.sinks = a->plan.skip_sinks;
     if (!o->choice.window) o->choice.window = a->plan.n + o->choice.sinks;
     int32_t low, high;
     if (fkv_ratio_limits(&o->choice, a->plan.n, &low, &high, err)) return FKV_FAILED;
-    if (o->choice.objective == FKV_OBJECTIVE_ATTENTION) return fkv_attention_error_check(a->capture, &a->plan, err);
+    if (o->choice.objective == FKV_OBJECTIVE_ATTENTION)
+        return fkv_attention_error_check(a->capture, &a->plan, err);
     return FKV_OK;
 }
 
@@ -136,22 +160,25 @@ static int measure_attention(struct fkv_analysis *a, const struct options *o, do
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     size_t heads = (size_t)info->layer_count * (size_t)info->head_count;
     struct fkv_progress progress;
-    struct fkv_measurement m = {.capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
+    struct fkv_measurement m = {
+        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
     const bool projected = fkv_capture_output_gram(a->capture);
     for (int i = 0; i < 1 + projected; i++)
         if (!(errors[i] = malloc(heads * (FKV_RATIO_STEPS + 1) * sizeof **errors)))
             return fkv_fail(err, "out of memory for %zu heads", heads);
     if (!projected && !o->cut.common.quiet)
-        fprintf(stderr, "no objective_projected: the capture holds no output projection (output_gram; freqkv-capture "
+        fprintf(stderr, "no objective_projected: the capture holds no output projection "
+                        "(output_gram; freqkv-capture "
                         "--resume adds it)\n");
-    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count, o->cut.common.quiet);
+    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count,
+                       o->cut.common.quiet);
     int status = fkv_attention_error_measure(&m, errors[0], errors[1], err);
     fkv_progress_finish(&progress);
     return status;
 }
 
-static int write_all(const struct fkv_analysis *a, const struct options *o, const struct fkv_ratio_table *t,
-                     struct fkv_error *err) {
+static int write_all(const struct fkv_analysis *a, const struct options *o,
+                     const struct fkv_ratio_table *t, struct fkv_error *err) {
     const char *folder = o->cut.common.out;
     const struct fkv_findings findings = {
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .ratios = t};
@@ -159,19 +186,25 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, cons
         fkv_ratio_table_write(folder, t, a->capture, &a->plan, &a->provenance, err) ||
         fkv_plot_gamma(t, folder, &a->provenance, err))
         return FKV_FAILED;
-    return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance, o->cut.common.json, err);
+    return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance,
+                                 o->cut.common.json, err);
 }
 
-/* From the products of attention, which dominate: 4 flops per query, token before it and channel, at the 20 Gflop/s that a core of 2023 does. */
+/* From the products of attention, which dominate: 4 flops per query, token before it and channel,
+ * at the 20 Gflop/s that a core of 2023 does. */
 static double attention_seconds(const struct fkv_analysis *a) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
-    double pairs = 0, heads = (double)info->layer_count * fkv_capture_heads(a->capture, FKV_STATE_QUERY);
+    double pairs = 0,
+           heads = (double)info->layer_count * fkv_capture_heads(a->capture, FKV_STATE_QUERY);
     for (int32_t i = 0; i < a->plan.recordings; i++) {
         const struct fkv_planned_recording *r = &a->plan.recording[i];
         double queries = a->plan.n < FKV_ATTENTION_QUERIES ? a->plan.n : FKV_ATTENTION_QUERIES;
-        pairs += queries * (double)(r->segments * fkv_capture_recording(a->capture, r->recording)->n_tokens) / 2;
+        pairs += queries *
+                 (double)(r->segments * fkv_capture_recording(a->capture, r->recording)->n_tokens) /
+                 2;
     }
-    return pairs * heads * info->head_dim * 4 * (FKV_RATIO_STEPS + 1) / (20e9 * omp_get_max_threads());
+    return pairs * heads * info->head_dim * 4 * (FKV_RATIO_STEPS + 1) /
+           (20e9 * omp_get_max_threads());
 }
 
 static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
@@ -179,10 +212,11 @@ static int work(struct fkv_analysis *a, const struct options *o, struct fkv_erro
     double *attention[2] = {NULL};
     int status = fkv_analysis_start(a, &o->cut, "gamma", err);
     if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
-    if (!status && o->choice.objective == FKV_OBJECTIVE_ATTENTION) status = measure_attention(a, o, attention, err);
+    if (!status && o->choice.objective == FKV_OBJECTIVE_ATTENTION)
+        status = measure_attention(a, o, attention, err);
     if (!status)
-        status =
-            fkv_ratio_table_make(&o->choice, &a->spectra[0], &a->spectra[1], attention[0], attention[1], &table, err);
+        status = fkv_ratio_table_make(&o->choice, &a->spectra[0], &a->spectra[1], attention[0],
+                                      attention[1], &table, err);
     if (!status) status = write_all(a, o, &table, err);
     fkv_ratio_table_free(&table);
     free(attention[0]), free(attention[1]);
@@ -200,7 +234,8 @@ int fkv_command_gamma(int argc, char **argv) {
     if (!status) status = check(&a, &o, &err);
     if (!status) {
         bool attention = o.choice.objective == FKV_OBJECTIVE_ATTENTION;
-        status = fkv_analysis_announce(&a, &o.cut, false, attention ? attention_seconds(&a) : 0, &err);
+        status =
+            fkv_analysis_announce(&a, &o.cut, false, attention ? attention_seconds(&a) : 0, &err);
     }
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);

@@ -34,7 +34,8 @@ static void parse_gamma(struct options *o, const char *text, struct argp_state *
     struct fkv_error err;
     free(o->gamma);
     o->gamma = NULL;
-    if (fkv_parse_range(text, "--gamma", &o->gamma, &o->gammas, &err)) argp_error(state, "%s", err.message);
+    if (fkv_parse_range(text, "--gamma", &o->gamma, &o->gammas, &err))
+        argp_error(state, "%s", err.message);
     if (o->gammas > MOST_RATIOS)
         argp_error(state, "--gamma: expected at most %d ratios, found %d", MOST_RATIOS, o->gammas);
     for (int i = 0; i < o->gammas; i++)
@@ -59,18 +60,25 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "What becomes of a chunk of tokens in a cache that is compressed again and again: FreqKV's schedule as linear algebra, no model and no data.\n\n"
-    "A chunk of C = n - L tokens, n = N - S, enters just before a compression; every later one, each after C more tokens, compresses what is left of it again. Per "
-    "round: slots left, where, how wide a token has become, how loud, how much it rings, and how many independent directions of the chunk remain. After "
+    "What becomes of a chunk of tokens in a cache that is compressed again and again: FreqKV's "
+    "schedule as linear algebra, no model and no data.\n\n"
+    "A chunk of C = n - L tokens, n = N - S, enters just before a compression; every later one, "
+    "each after C more tokens, compresses what is left of it again. Per "
+    "round: slots left, where, how wide a token has become, how loud, how much it rings, and how "
+    "many independent directions of the chunk remain. After "
     "log_{n/L}(L) rounds, C log_{n/L}(L) tokens, of L slots one is left: the memory horizon."
     "\v"
-    "Writes into the folder --out: impulse.csv, impulse_responses and impulse_memory as PNG and SVG. Files that this command did not make are never replaced. Chunks "
+    "Writes into the folder --out: impulse.csv, impulse_responses and impulse_memory as PNG and "
+    "SVG. Files that this command did not make are never replaced. Chunks "
     "of more than 4096 tokens get no rank.\n\n"
     "Example:\n"
     "  freqkv-analyze impulse --out memory --window 4096 --gamma 0.25,0.5,0.75\n\n"
-    "JSON keys: window, sinks, ratios: [{gamma, retained, chunk, horizon_tokens, horizon_rounds, rounds: [{round, tokens_since (k C), slots_left (C (L/n)^k), "
-    "centre (slot after the sinks, of the middle token), width_slots (slots that hold a token: sum(m^2)^2 / sum(m^4) of its weights), width_tokens (times (n/L)^k), gain "
-    "(largest slot where all tokens are 1), ringing (share of |weight| outside the main lobe), negative (share of |weight|), rank (singular values above 1% "
+    "JSON keys: window, sinks, ratios: [{gamma, retained, chunk, horizon_tokens, horizon_rounds, "
+    "rounds: [{round, tokens_since (k C), slots_left (C (L/n)^k), "
+    "centre (slot after the sinks, of the middle token), width_slots (slots that hold a token: "
+    "sum(m^2)^2 / sum(m^4) of its weights), width_tokens (times (n/L)^k), gain "
+    "(largest slot where all tokens are 1), ringing (share of |weight| outside the main lobe), "
+    "negative (share of |weight|), rank (singular values above 1% "
     "of the largest), participation (sum(s^2)^2 / sum(s^4))}]}]. What does not exist is null.";
 
 static const struct argp_option options_list[] = {
@@ -80,15 +88,18 @@ static const struct argp_option options_list[] = {
     {"rounds", 'r', "K", 0, "compressions to follow (default: until the horizon)", 0},
     {0}};
 static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
-static const struct argp parser = {options_list, parse, "--out DIR --window N", doc, children, NULL, NULL};
+static const struct argp parser = {options_list, parse, "--out DIR --window N", doc, children,
+                                   NULL,         NULL};
 
 static const char csv_header[] =
-    "window,sinks,gamma,retained,chunk,horizon_tokens,round,tokens_since,slots_left,centre,width_slots,width_tokens,gain,ringing,negative,rank,participation\n";
+    "window,sinks,gamma,retained,chunk,horizon_tokens,round,tokens_since,slots_left,centre,width_"
+    "slots,width_tokens,gain,ringing,negative,rank,participation\n";
 
-/* There is no capture and so no results.h5 that could say whose the folder's files are: our CSV, known by its header, does. */
+/* There is no capture and so no results.h5 that could say whose the folder's files are: our CSV,
+ * known by its header, does. */
 static int check_folder(const char *folder, struct fkv_error *err) {
-    static const char *const names[] = {"impulse_responses.png", "impulse_responses.svg", "impulse_memory.png",
-                                        "impulse_memory.svg"};
+    static const char *const names[] = {"impulse_responses.png", "impulse_responses.svg",
+                                        "impulse_memory.png", "impulse_memory.svg"};
     char path[FKV_PATH], line[512] = "";
     if (fkv_make_directories(folder, err)) return FKV_FAILED;
     if (access(folder, W_OK | X_OK)) return fkv_fail_errno(err, "%s", folder);
@@ -97,19 +108,23 @@ static int check_folder(const char *folder, struct fkv_error *err) {
     bool ours = f && fgets(line, sizeof line, f) && !strcmp(line, csv_header);
     if (f) fclose(f);
     if (ours) return FKV_OK;
-    if (f) return fkv_fail(err, "%s: exists, and freqkv-analyze impulse did not make it; choose another --out", path);
+    if (f)
+        return fkv_fail(
+            err, "%s: exists, and freqkv-analyze impulse did not make it; choose another --out",
+            path);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (fkv_path_print(path, err, "%s/%s", folder, names[i])) return FKV_FAILED;
         if (!access(path, F_OK))
-            return fkv_fail(
-                err,
-                "%s: exists, and no impulse.csv beside it says that freqkv-analyze impulse made it; choose another --out",
-                path);
+            return fkv_fail(err,
+                            "%s: exists, and no impulse.csv beside it says that freqkv-analyze "
+                            "impulse made it; choose another --out",
+                            path);
     }
     return FKV_OK;
 }
 
-static int write_csv(const struct options *o, const struct fkv_impulse *impulses, struct fkv_error *err) {
+static int write_csv(const struct options *o, const struct fkv_impulse *impulses,
+                     struct fkv_error *err) {
     struct fkv_atomic_file f;
     char path[FKV_PATH];
     if (fkv_path_print(path, err, "%s/impulse.csv", o->common.out)) return FKV_FAILED;
@@ -119,9 +134,10 @@ static int write_csv(const struct options *o, const struct fkv_impulse *impulses
         const struct fkv_schedule *s = &impulses[i].schedule;
         for (int32_t k = 0; k < impulses[i].rounds; k++) {
             const struct fkv_impulse_round *r = &impulses[i].round[k];
-            fprintf(f.stream, "%d,%d,%.9g,%d,%d,%.9g,%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", s->window, s->sinks,
-                    s->gamma, s->retained, s->chunk, s->horizon, k + 1, r->tokens_since, r->slots_left, r->centre,
-                    r->width, r->width_tokens, r->gain, r->ringing, r->negative);
+            fprintf(f.stream, "%d,%d,%.9g,%d,%d,%.9g,%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g",
+                    s->window, s->sinks, s->gamma, s->retained, s->chunk, s->horizon, k + 1,
+                    r->tokens_since, r->slots_left, r->centre, r->width, r->width_tokens, r->gain,
+                    r->ringing, r->negative);
             if (r->rank >= 0)
                 fprintf(f.stream, ",%.9g,%.9g\n", r->rank, r->participation);
             else
@@ -132,38 +148,44 @@ static int write_csv(const struct options *o, const struct fkv_impulse *impulses
 }
 
 static json_t *round_object(const struct fkv_impulse_round *r, int32_t k) {
-    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "round", k, "tokens_since",
-                     r->tokens_since, "slots_left", r->slots_left, "centre", r->centre, "width_slots", r->width,
-                     "width_tokens", r->width_tokens, "gain", r->gain, "ringing", r->ringing, "negative", r->negative,
-                     "rank", fkv_json_number(r->rank), "participation", fkv_json_number(r->participation));
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "round", k,
+                     "tokens_since", r->tokens_since, "slots_left", r->slots_left, "centre",
+                     r->centre, "width_slots", r->width, "width_tokens", r->width_tokens, "gain",
+                     r->gain, "ringing", r->ringing, "negative", r->negative, "rank",
+                     fkv_json_number(r->rank), "participation", fkv_json_number(r->participation));
 }
 
-static int print_json(const struct options *o, const struct fkv_impulse *impulses, struct fkv_error *err) {
+static int print_json(const struct options *o, const struct fkv_impulse *impulses,
+                      struct fkv_error *err) {
     json_t *ratios = json_array();
     for (int i = 0; i < o->gammas; i++) {
         const struct fkv_schedule *s = &impulses[i].schedule;
         json_t *rounds = json_array();
         for (int32_t k = 0; k < impulses[i].rounds; k++)
             json_array_append_new(rounds, round_object(&impulses[i].round[k], k + 1));
-        json_array_append_new(ratios, json_pack("{s:f, s:i, s:i, s:f, s:f, s:o}", "gamma", s->gamma, "retained",
-                                                s->retained, "chunk", s->chunk, "horizon_tokens", s->horizon,
-                                                "horizon_rounds", s->horizon_rounds, "rounds", rounds));
+        json_array_append_new(ratios, json_pack("{s:f, s:i, s:i, s:f, s:f, s:o}", "gamma", s->gamma,
+                                                "retained", s->retained, "chunk", s->chunk,
+                                                "horizon_tokens", s->horizon, "horizon_rounds",
+                                                s->horizon_rounds, "rounds", rounds));
     }
-    return fkv_json_print(json_pack("{s:i, s:i, s:o}", "window", o->window, "sinks", o->sinks, "ratios", ratios), err);
+    return fkv_json_print(
+        json_pack("{s:i, s:i, s:o}", "window", o->window, "sinks", o->sinks, "ratios", ratios),
+        err);
 }
 
 static void print_table(const struct options *o, const struct fkv_impulse *impulses) {
     for (int i = 0; i < o->gammas; i++) {
         const struct fkv_schedule *s = &impulses[i].schedule;
-        printf(
-            "gamma %.4g: %d slots, %d sinks, L = %d, chunks of %d tokens; memory horizon %.0f tokens (%.1f rounds)\n",
-            s->gamma, s->window, s->sinks, s->retained, s->chunk, s->horizon, s->horizon_rounds);
-        printf(
-            "  round  tokens since  slots left    centre  width: slots    tokens   gain  ringing  negative    rank  participation\n");
+        printf("gamma %.4g: %d slots, %d sinks, L = %d, chunks of %d tokens; memory horizon %.0f "
+               "tokens (%.1f rounds)\n",
+               s->gamma, s->window, s->sinks, s->retained, s->chunk, s->horizon, s->horizon_rounds);
+        printf("  round  tokens since  slots left    centre  width: slots    tokens   gain  "
+               "ringing  negative    rank  participation\n");
         for (int32_t k = 0; k < impulses[i].rounds; k++) {
             const struct fkv_impulse_round *r = &impulses[i].round[k];
-            printf("  %5d  %12.0f  %10.4g  %8.1f  %12.2f  %8.5g  %5.3f  %6.1f%%  %7.1f%%", k + 1, r->tokens_since,
-                   r->slots_left, r->centre, r->width, r->width_tokens, r->gain, 100 * r->ringing, 100 * r->negative);
+            printf("  %5d  %12.0f  %10.4g  %8.1f  %12.2f  %8.5g  %5.3f  %6.1f%%  %7.1f%%", k + 1,
+                   r->tokens_since, r->slots_left, r->centre, r->width, r->width_tokens, r->gain,
+                   100 * r->ringing, 100 * r->negative);
             if (r->rank >= 0)
                 printf("  %6.0f  %13.1f\n", r->rank, r->participation);
             else
@@ -172,16 +194,18 @@ static void print_table(const struct options *o, const struct fkv_impulse *impul
     }
 }
 
-static int work(const struct options *o, const struct fkv_provenance *p, struct fkv_impulse *impulses,
-                struct fkv_error *err) {
+static int work(const struct options *o, const struct fkv_provenance *p,
+                struct fkv_impulse *impulses, struct fkv_error *err) {
     const char *folder = o->common.out;
     struct fkv_schedule schedules[MOST_RATIOS];
     for (int i = 0; i < o->gammas; i++)
-        if (fkv_schedule_make(o->window, o->sinks, o->gamma[i], &schedules[i], err)) return FKV_FAILED;
+        if (fkv_schedule_make(o->window, o->sinks, o->gamma[i], &schedules[i], err))
+            return FKV_FAILED;
     if (check_folder(folder, err)) return FKV_FAILED;
     for (int i = 0; i < o->gammas; i++)
         if (fkv_impulse_follow(&schedules[i], o->rounds, &impulses[i], err)) return FKV_FAILED;
-    if (write_csv(o, impulses, err) || fkv_plot_impulse(impulses, o->gammas, folder, p, err)) return FKV_FAILED;
+    if (write_csv(o, impulses, err) || fkv_plot_impulse(impulses, o->gammas, folder, p, err))
+        return FKV_FAILED;
     if (o->common.json) return print_json(o, impulses, err);
     print_table(o, impulses);
     return FKV_OK;

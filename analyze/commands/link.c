@@ -1,4 +1,5 @@
-/* freqkv-analyze link: a capture's energy beside the perplexity of runs and the damage of probes. */
+/* freqkv-analyze link: a capture's energy beside the perplexity of runs and the damage of probes.
+ */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +47,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case 'r': add_file(o, RUNS, arg, state); break;
     case 'p': add_file(o, PROBES, arg, state); break;
     case 'g':
-        if (fkv_parse_double(arg, "--gamma", 0, 1, &o->gamma, &err)) argp_error(state, "%s", err.message);
+        if (fkv_parse_double(arg, "--gamma", 0, 1, &o->gamma, &err))
+            argp_error(state, "%s", err.message);
         break;
     case ARGP_KEY_ARG:
         if (!o->list) argp_error(state, "expected an option before \"%s\"", arg);
@@ -54,7 +56,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         break;
     case ARGP_KEY_END:
         if (!o->capture) argp_error(state, "--capture is missing");
-        if (!o->count[RUNS] && !o->count[PROBES]) argp_error(state, "--runs or --probes is missing");
+        if (!o->count[RUNS] && !o->count[PROBES])
+            argp_error(state, "--runs or --probes is missing");
         break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -62,28 +65,46 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option options_list[] = {
-    {"capture", 'c', "CAPTURE", 0, "keys and values (queries, too, for what queries see and for attention)", 0},
-    {"runs", 'r', "RUN.h5...", 0, "a sweep: run files of one policy, protocol, window and of the same texts", 0},
-    {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all", 0},
-    {"gamma", 'g', "G", 0, "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
+    {"capture", 'c', "CAPTURE", 0,
+     "keys and values (queries, too, for what queries see and for attention)", 0},
+    {"runs", 'r', "RUN.h5...", 0,
+     "a sweep: run files of one policy, protocol, window and of the same texts", 0},
+    {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all",
+     0},
+    {"gamma", 'g', "G", 0,
+     "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
     {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
     {0}};
 
 static const char doc[] =
     "What the energy of a capture has to do with perplexity.\n\n"
-    "Along a sweep: the energy that the runs' coefficients retain (keys and values, with and without DC) against mean nll and the difference to the baseline. Head by head: what a "
-    "probe's filter takes out of one head against what that does, for six predictors: energy (share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
-    "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second moment of the head's queries before RoPE, so that distances are left out; of values "
-    "y' G y, what the output projection W_O lets through: G the mean of W' W over the query heads that share the head, W their columns of W_O), attention (error of the attention output, "
-    "keys and values low-passed together) and attention_projected (the same after W_O). What the capture does not hold is said, and left out: queries, /output_gram. Token by token: who is high-frequency.\n"
-    "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
-    "`behind` how far Spearman's lies behind the best predictor's. Over texts: documents where there are 20 or more; with 2 to 19 documents and, within each that is drawn, its blocks (256 "
-    "scored tokens, or a segment); with one its blocks, which speaks for that document only. Few documents say little about others. p and q as freqkv-replay probe forms them: of KL, whether "
-    "it lies above that of the untouched run repeated in another block size (none where the probe does not hold that run per token).\n"
-    "Segments have as many tokens as the runs compress (window - sinks - recent), and prefix - sinks for probes. Refused: captures, runs and probes of different models or texts."
+    "Along a sweep: the energy that the runs' coefficients retain (keys and values, with and "
+    "without DC) against mean nll and the difference to the baseline. Head by head: what a "
+    "probe's filter takes out of one head against what that does, for six predictors: energy "
+    "(share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
+    "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second "
+    "moment of the head's queries before RoPE, so that distances are left out; of values "
+    "y' G y, what the output projection W_O lets through: G the mean of W' W over the query heads "
+    "that share the head, W their columns of W_O), attention (error of the attention output, "
+    "keys and values low-passed together) and attention_projected (the same after W_O). What the "
+    "capture does not hold is said, and left out: queries, /output_gram. Token by token: who is "
+    "high-frequency.\n"
+    "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) "
+    "and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
+    "`behind` how far Spearman's lies behind the best predictor's. Over texts: documents where "
+    "there are 20 or more; with 2 to 19 documents and, within each that is drawn, its blocks (256 "
+    "scored tokens, or a segment); with one its blocks, which speaks for that document only. Few "
+    "documents say little about others. p and q as freqkv-replay probe forms them: of KL, whether "
+    "it lies above that of the untouched run repeated in another block size (none where the probe "
+    "does not hold that run per token).\n"
+    "Segments have as many tokens as the runs compress (window - sinks - recent), and prefix - "
+    "sinks for probes. Refused: captures, runs and probes of different models or texts."
     "\v"
-    "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
-    "changes each), link_ranking, link_residuals: those for which there is input; and the group /link of results.h5. Running again replaces them; files that freqkv-analyze did not make are never replaced.\n\n"
+    "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, "
+    "link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
+    "changes each), link_ranking, link_residuals: those for which there is input; and the group "
+    "/link of results.h5. Running again replaces them; files that freqkv-analyze did not make are "
+    "never replaced.\n\n"
     "Example:\n"
     "  freqkv-capture --model M --text books --states key,value,query \\\n"
     "      --out my-capture\n"
@@ -91,16 +112,22 @@ static const char doc[] =
     "      --filter 0:0.5 --states key,value --per-head --out heads.h5\n"
     "  freqkv-analyze link --capture my-capture --runs runs/*.h5 \\\n"
     "      --probes heads.h5 --out link\n\n"
-    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: {segment_length, se_unit, points: [{run, gamma, retained_key, retained_value, "
-    "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
-    "prefix_segment_length, heads: [{change, states, damage, depth, heads, se_unit, links: [the same]}], classes_se_unit, classes: [{class, tokens, residual_key, residual_key_no_dc, residual_value, "
-    "residual_value_no_dc}]. What does not exist is null. With --dry-run: capture, segments, tokens, memory_bytes (the most at a time), memory_available, seconds (without attention).";
+    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: "
+    "{segment_length, se_unit, points: [{run, gamma, retained_key, retained_value, "
+    "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, "
+    "place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
+    "prefix_segment_length, heads: [{change, states, damage, depth, heads, se_unit, links: [the "
+    "same]}], classes_se_unit, classes: [{class, tokens, residual_key, residual_key_no_dc, "
+    "residual_value, "
+    "residual_value_no_dc}]. What does not exist is null. With --dry-run: capture, segments, "
+    "tokens, memory_bytes (the most at a time), memory_available, seconds (without attention).";
 
 static const struct argp_child children[] = {
     {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
 static const struct argp parser = {
-    options_list, parse, "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR", doc, children,
-    NULL,         NULL};
+    options_list, parse,    "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR",
+    doc,          children, NULL,
+    NULL};
 
 struct work {
     const struct options *o;
@@ -119,7 +146,8 @@ struct work {
 static int read_runs(struct work *w, struct fkv_error *err) {
     for (int i = 0; i < w->o->count[RUNS]; i++) {
         struct fkv_run *run = &w->runs[i];
-        if (fkv_run_read(w->o->files[RUNS][i], run, err) || fkv_link_check_run(w->capture, run, err) ||
+        if (fkv_run_read(w->o->files[RUNS][i], run, err) ||
+            fkv_link_check_run(w->capture, run, err) ||
             (i && fkv_runs_compare(&w->runs[0], run, err)))
             return FKV_FAILED;
     }
@@ -130,20 +158,28 @@ static int read_probes(struct work *w, struct fkv_error *err) {
     for (int i = 0; i < w->o->count[PROBES]; i++) {
         const char *path = w->o->files[PROBES][i], *first = w->o->files[PROBES][0];
         struct fkv_probe *probe = &w->probes[i];
-        if (fkv_probe_read(path, probe, err) || fkv_link_check_probe(w->capture, probe, path, err)) return FKV_FAILED;
+        if (fkv_probe_read(path, probe, err) || fkv_link_check_probe(w->capture, probe, path, err))
+            return FKV_FAILED;
         if (probe->prefix != w->probes[0].prefix || probe->sinks != w->probes[0].sinks)
-            return fkv_fail(err, "%s and %s: expected one prefix and as many sinks, found %d with %d and %d with %d",
-                            first, path, w->probes[0].prefix, w->probes[0].sinks, probe->prefix, probe->sinks);
-        if (strcmp(probe->backend, w->probes[0].backend) || strcmp(probe->compute, w->probes[0].compute) ||
+            return fkv_fail(
+                err,
+                "%s and %s: expected one prefix and as many sinks, found %d with %d and %d with %d",
+                first, path, w->probes[0].prefix, w->probes[0].sinks, probe->prefix, probe->sinks);
+        if (strcmp(probe->backend, w->probes[0].backend) ||
+            strcmp(probe->compute, w->probes[0].compute) ||
             strcmp(probe->cache_dtype, w->probes[0].cache_dtype))
             return fkv_fail(err,
-                            "%s and %s: expected one processor and number format, found %s, %s, cache %s and %s, %s, "
+                            "%s and %s: expected one processor and number format, found %s, %s, "
+                            "cache %s and %s, %s, "
                             "cache %s",
-                            first, path, w->probes[0].backend, w->probes[0].compute, w->probes[0].cache_dtype,
-                            probe->backend, probe->compute, probe->cache_dtype);
+                            first, path, w->probes[0].backend, w->probes[0].compute,
+                            w->probes[0].cache_dtype, probe->backend, probe->compute,
+                            probe->cache_dtype);
         if (probe->prefix <= probe->sinks + 1)
-            return fkv_fail(err, "%s: expected a prefix longer than its %d sinks by two tokens or more, found %d", path,
-                            probe->sinks, probe->prefix);
+            return fkv_fail(
+                err,
+                "%s: expected a prefix longer than its %d sinks by two tokens or more, found %d",
+                path, probe->sinks, probe->prefix);
         if (fkv_damage_make(probe, &w->damage[i], err)) return fkv_error_prefix(err, "%s", path);
     }
     return FKV_OK;
@@ -152,11 +188,13 @@ static int read_probes(struct work *w, struct fkv_error *err) {
 /* ---- computing ---- */
 
 /* Segments as what the runs compress (n = N - S - R), or as the prefix of the probes. */
-static int cut(const struct work *w, bool probes, struct fkv_segment_plan *plan, struct fkv_error *err) {
+static int cut(const struct work *w, bool probes, struct fkv_segment_plan *plan,
+               struct fkv_error *err) {
     int32_t sinks = probes ? w->probes[0].sinks : w->runs[0].sinks;
     int32_t length = probes ? w->probes[0].prefix - sinks : w->runs[0].compressible;
     if (fkv_spectrum_plan(w->capture, length, sinks, plan, err))
-        return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture, probes ? "prefix" : "window",
+        return fkv_error_prefix(err, "%s, cut as the %s of %s is", w->o->capture,
+                                probes ? "prefix" : "window",
                                 w->o->files[probes ? PROBES : RUNS][0]);
     return FKV_OK;
 }
@@ -169,26 +207,32 @@ static int64_t memory_for(const struct work *w, const struct fkv_segment_plan *p
         if (fkv_capture_recording(w->capture, i)->n_tokens > longest)
             longest = fkv_capture_recording(w->capture, i)->n_tokens;
     for (int s = 0; s < 2; s++)
-        if (info->states >> s & 1) memory += fkv_spectrum_bytes(w->capture, plan, (enum fkv_state)s, false);
-    if (info->states >> FKV_STATE_QUERY & 1) heads += fkv_capture_heads(w->capture, FKV_STATE_QUERY);
+        if (info->states >> s & 1)
+            memory += fkv_spectrum_bytes(w->capture, plan, (enum fkv_state)s, false);
+    if (info->states >> FKV_STATE_QUERY & 1)
+        heads += fkv_capture_heads(w->capture, FKV_STATE_QUERY);
     memory += heads * (probes ? longest : plan->n) * info->head_dim * (int64_t)sizeof(float);
     return memory + 2 * plan->segments * plan->n * (int64_t)sizeof(double);
 }
 
-/* Says on `to` (NULL: nowhere) what segments cut by `plan` need; refuses what memory cannot hold. */
-static int check_needs(const struct work *w, const struct fkv_segment_plan *plan, bool probes, FILE *to,
-                       struct fkv_error *err) {
+/* Says on `to` (NULL: nowhere) what segments cut by `plan` need; refuses what memory cannot hold.
+ */
+static int check_needs(const struct work *w, const struct fkv_segment_plan *plan, bool probes,
+                       FILE *to, struct fkv_error *err) {
     int64_t memory = memory_for(w, plan, probes), available = fkv_host_memory_available();
     char needed[16], present[16];
     fkv_format_bytes(needed, memory);
     fkv_format_bytes(present, available);
     if (to)
-        fprintf(to, "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of %s of memory\n",
-                w->o->capture, probes ? "probes" : "runs", fkv_capture_info(w->capture)->layer_count,
-                (long long)plan->segments, plan->n, plan->documents, plan->documents == 1 ? "" : "s", needed, present);
+        fprintf(to,
+                "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of "
+                "%s of memory\n",
+                w->o->capture, probes ? "probes" : "runs",
+                fkv_capture_info(w->capture)->layer_count, (long long)plan->segments, plan->n,
+                plan->documents, plan->documents == 1 ? "" : "s", needed, present);
     if (available < 0 || memory <= available) return FKV_OK;
-    return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available", w->o->capture, plan->n,
-                    needed, present);
+    return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available",
+                    w->o->capture, plan->n, needed, present);
 }
 
 /* Keys and values are transformed once for their spectra and once for the residuals. */
@@ -197,7 +241,8 @@ static int add_seconds(const struct work *w, const struct fkv_segment_plan *plan
     struct fkv_measurement m = {.capture = w->capture, .plan = plan, .workers = &w->workers};
     for (int s = 0; s < 2; s++) {
         double once = 0;
-        if (fkv_capture_info(w->capture)->states >> s & 1 && fkv_spectrum_time(&m, (enum fkv_state)s, &once, err))
+        if (fkv_capture_info(w->capture)->states >> s & 1 &&
+            fkv_spectrum_time(&m, (enum fkv_state)s, &once, err))
             return FKV_FAILED;
         *seconds += 2 * once;
     }
@@ -228,11 +273,12 @@ static int say_needs(const struct work *w, struct fkv_error *err) {
         printf("time: about %s, and what attention takes\n", time);
         return FKV_OK;
     }
-    return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:o, s:f}", "capture", fkv_json_string(w->o->capture),
-                                    "segments", (json_int_t)segments, "tokens", (json_int_t)tokens, "memory_bytes",
-                                    (json_int_t)memory, "memory_available",
-                                    available < 0 ? json_null() : json_integer(available), "seconds", seconds),
-                          err);
+    return fkv_json_print(
+        json_pack("{s:o, s:I, s:I, s:I, s:o, s:f}", "capture", fkv_json_string(w->o->capture),
+                  "segments", (json_int_t)segments, "tokens", (json_int_t)tokens, "memory_bytes",
+                  (json_int_t)memory, "memory_available",
+                  available < 0 ? json_null() : json_integer(available), "seconds", seconds),
+        err);
 }
 
 /* Measures on such segments, for a join. */
@@ -245,13 +291,15 @@ static int with_spectra(struct work *w, bool probes, struct fkv_error *err) {
         return FKV_FAILED;
     }
     fkv_predictor_spectra_free(&w->spectra);
-    struct fkv_measurement m = {.capture = w->capture, .plan = &plan, .workers = &w->workers, .progress = &progress};
+    struct fkv_measurement m = {
+        .capture = w->capture, .plan = &plan, .workers = &w->workers, .progress = &progress};
     fkv_progress_start(&progress, "segments", 0, w->o->common.quiet);
     int status = fkv_predictor_spectra_measure(&m, probes, &w->spectra, err);
     bool stored = !fkv_capture_info(w->capture)->spectra_only;
     int32_t kept = fkv_retained(w->o->gamma, plan.n);
     for (int s = 0; !status && stored && s < 2; s++)
-        status = fkv_residuals_measure(&m, s ? FKV_STATE_VALUE : FKV_STATE_KEY, kept, &w->link.residuals[s], err);
+        status = fkv_residuals_measure(&m, s ? FKV_STATE_VALUE : FKV_STATE_KEY, kept,
+                                       &w->link.residuals[s], err);
     w->link.has_residuals = stored;
     w->link.segment_length[probes] = plan.n;
     fkv_progress_finish(&progress);
@@ -266,12 +314,14 @@ static int with_spectra(struct work *w, bool probes, struct fkv_error *err) {
 static int join(struct work *w, struct fkv_error *err) {
     struct fkv_link *l = &w->link;
     if (l->runs) {
-        if (with_spectra(w, false, err) || fkv_link_sweep_make(w->runs, l->runs, &w->spectra, &l->sweep, err))
+        if (with_spectra(w, false, err) ||
+            fkv_link_sweep_make(w->runs, l->runs, &w->spectra, &l->sweep, err))
             return FKV_FAILED;
         l->has_sweep = true;
     }
     if (l->probes) {
-        if (with_spectra(w, true, err) || fkv_link_heads_make(w->damage, l->probes, &w->spectra, &l->heads, err))
+        if (with_spectra(w, true, err) ||
+            fkv_link_heads_make(w->damage, l->probes, &w->spectra, &l->heads, err))
             return FKV_FAILED;
         l->has_heads = true;
     }
@@ -279,8 +329,9 @@ static int join(struct work *w, struct fkv_error *err) {
 }
 
 static int check_out(const struct work *w, struct fkv_error *err) {
-    const struct fkv_results_intent intent = {
-        .folder = w->o->common.out, .group = "link", .capture_sha256 = w->provenance.capture_sha256};
+    const struct fkv_results_intent intent = {.folder = w->o->common.out,
+                                              .group = "link",
+                                              .capture_sha256 = w->provenance.capture_sha256};
     return fkv_results_check(&intent, err);
 }
 
@@ -299,12 +350,15 @@ static int work(struct work *w, struct fkv_error *err) {
                                 .damage = w->damage,
                                 .probe_path = o->files[PROBES],
                                 .spectra = &w->spectra};
-    if (!(o->gamma > 0)) return fkv_fail_option(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
-    if (read_runs(w, err) || read_probes(w, err) || fkv_processor_open(&o->processor, &o->common, &w->workers, err))
+    if (!(o->gamma > 0))
+        return fkv_fail_option(err, "--gamma: expected a ratio above 0, found %g", o->gamma);
+    if (read_runs(w, err) || read_probes(w, err) ||
+        fkv_processor_open(&o->processor, &o->common, &w->workers, err))
         return FKV_FAILED;
     if (o->dry_run) return say_needs(w, err);
     if (check_out(w, err) || join(w, err)) return FKV_FAILED;
-    if (fkv_sources_of_capture(w->capture, o->common.out, err) || fkv_link_results(o->common.out, &w->link, err) ||
+    if (fkv_sources_of_capture(w->capture, o->common.out, err) ||
+        fkv_link_results(o->common.out, &w->link, err) ||
         fkv_link_write(o->common.out, &w->link, err) || fkv_plot_link(&w->link, o->common.out, err))
         return FKV_FAILED;
     return fkv_link_print(&w->link, o->common.json, err);
@@ -332,7 +386,8 @@ int fkv_command_link(int argc, char **argv) {
                      .probes = calloc((size_t)o.count[PROBES] + 1, sizeof *w.probes),
                      .damage = calloc((size_t)o.count[PROBES] + 1, sizeof *w.damage),
                      .provenance = {.version = FKV_VERSION, .command = command}};
-    int status = command && w.runs && w.probes && w.damage ? work(&w, &err) : fkv_fail(&err, "out of memory");
+    int status = command && w.runs && w.probes && w.damage ? work(&w, &err)
+                                                           : fkv_fail(&err, "out of memory");
     close_all(&w);
     for (int i = 0; i < LISTS; i++) free(o.files[i]);
     free(command);

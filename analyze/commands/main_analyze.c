@@ -11,14 +11,10 @@ const char *argp_program_version = "freqkv-analyze " FKV_VERSION;
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {{"spectrum", fkv_command_spectrum},
-                {"error", fkv_command_error},
-                {"gamma", fkv_command_gamma},
-                {"impulse", fkv_command_impulse},
-                {"link", fkv_command_link},
-                {"plot", fkv_command_plot},
-                {"merge", fkv_command_merge},
-                {"report", fkv_command_report}};
+} commands[] = {{"spectrum", fkv_command_spectrum}, {"error", fkv_command_error},
+                {"gamma", fkv_command_gamma},       {"impulse", fkv_command_impulse},
+                {"link", fkv_command_link},         {"plot", fkv_command_plot},
+                {"merge", fkv_command_merge},       {"report", fkv_command_report}};
 
 struct choice {
     const struct command *command;
@@ -31,7 +27,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     if (key != ARGP_KEY_ARG) return ARGP_ERR_UNKNOWN;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(arg, commands[i].name)) choice->command = &commands[i];
-    if (!choice->command) argp_error(state, "unknown command \"%s\"; --help lists those there are", arg);
+    if (!choice->command)
+        argp_error(state, "unknown command \"%s\"; --help lists those there are", arg);
     choice->index = state->next - 1;
     state->next = state->argc; /* the rest is the command's own */
     return 0;
@@ -48,7 +45,8 @@ static const char doc[] =
     "  merge      several captures into one\n"
     "  report     everything found so far, as one page of HTML"
     "\v"
-    "freqkv-analyze COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the command line was "
+    "freqkv-analyze COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the "
+    "command line was "
     "wrong.\n\n"
     "Example:\n"
     "  freqkv-analyze spectrum my-capture --out findings\n"

@@ -1,4 +1,5 @@
-/* freqkv-analyze merge: captures of one model, made in shards or on several machines, into one. The store does the work. */
+/* freqkv-analyze merge: captures of one model, made in shards or on several machines, into one. The
+ * store does the work. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -32,19 +33,24 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "One capture out of several: shards, or machines that captured different texts.\n\n"
-    "All must be of one model and tokenizer, with equal layers, heads, states, dtype and options; stored states or sums of "
-    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs twice is refused. "
+    "All must be of one model and tokenizer, with equal layers, heads, states, dtype and options; "
+    "stored states or sums of "
+    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs "
+    "twice is refused. "
     "The first output_gram.h5 goes with them, and one that differs from it is refused."
     "\v"
     "--out is a new folder.\n\n"
     "Example:\n"
     "  freqkv-analyze merge shard-0 shard-1 --out whole\n\n"
-    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens; with --dry-run recordings, tokens, disk_bytes, disk_free.";
+    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens; with "
+    "--dry-run recordings, tokens, disk_bytes, disk_free.";
 
-static const struct argp_option options_list[] = {{"dry-run", 'n', NULL, 0, "only say what the run needs", 0}, {0}};
+static const struct argp_option options_list[] = {
+    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0}, {0}};
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}};
-static const struct argp parser = {options_list, parse, "CAPTURE... --out CAPTURE", doc, children, NULL, NULL};
+static const struct argp parser = {options_list, parse, "CAPTURE... --out CAPTURE", doc, children,
+                                   NULL,         NULL};
 
 static int report(const struct options *o, struct fkv_error *err) {
     struct fkv_capture *merged;
@@ -55,13 +61,15 @@ static int report(const struct options *o, struct fkv_error *err) {
     for (int32_t i = 0; i < recordings; i++) tokens += fkv_capture_recording(merged, i)->n_tokens;
     if (o->common.json) {
         json_t *object =
-            json_pack("{s:s, s:s, s:i, s:i, s:I}", "out", o->common.out, "capture_sha256", fkv_capture_sha256(merged),
-                      "captures", o->count, "recordings", recordings, "tokens", (json_int_t)tokens);
-        status = object ? fkv_json_print(object, err)
-                        : fkv_fail(err, "%s: the path is not UTF-8, which JSON needs", o->common.out);
+            json_pack("{s:s, s:s, s:i, s:i, s:I}", "out", o->common.out, "capture_sha256",
+                      fkv_capture_sha256(merged), "captures", o->count, "recordings", recordings,
+                      "tokens", (json_int_t)tokens);
+        status = object
+                     ? fkv_json_print(object, err)
+                     : fkv_fail(err, "%s: the path is not UTF-8, which JSON needs", o->common.out);
     } else {
-        printf("%s: %d recordings, %lld tokens from %d captures\n", o->common.out, recordings, (long long)tokens,
-               o->count);
+        printf("%s: %d recordings, %lld tokens from %d captures\n", o->common.out, recordings,
+               (long long)tokens, o->count);
     }
     fkv_capture_close(merged);
     return status;
@@ -80,9 +88,11 @@ static int add_up(const struct options *o, struct needs *needs, struct fkv_error
         struct fkv_capture *c;
         if (fkv_capture_open(o->captures[i], &c, err)) return FKV_FAILED;
         needs->recordings += fkv_capture_count(c);
-        for (int32_t k = 0; k < fkv_capture_count(c); k++) needs->tokens += fkv_capture_recording(c, k)->n_tokens;
+        for (int32_t k = 0; k < fkv_capture_count(c); k++)
+            needs->tokens += fkv_capture_recording(c, k)->n_tokens;
         needs->bytes += fkv_capture_file_bytes(c);
-        if (fkv_capture_output_gram(c) && !stat(fkv_capture_output_gram(c), &file)) gram = file.st_size;
+        if (fkv_capture_output_gram(c) && !stat(fkv_capture_output_gram(c), &file))
+            gram = file.st_size;
         fkv_capture_close(c);
     }
     needs->bytes += gram;
@@ -90,7 +100,8 @@ static int add_up(const struct options *o, struct needs *needs, struct fkv_error
     if (needs->bytes <= needs->free) return FKV_OK;
     fkv_format_bytes(wanted, needs->bytes);
     fkv_format_bytes(present, needs->free);
-    return fkv_fail(err, "%s: the recordings need %s on disk, and %s are free", o->common.out, wanted, present);
+    return fkv_fail(err, "%s: the recordings need %s on disk, and %s are free", o->common.out,
+                    wanted, present);
 }
 
 static int announce(const struct options *o, struct fkv_error *err) {
@@ -101,10 +112,11 @@ static int announce(const struct options *o, struct fkv_error *err) {
     fkv_format_bytes(wanted, needs.bytes);
     fkv_format_bytes(present, needs.free);
     if (o->dry_run && o->common.json)
-        return fkv_json_print(json_pack("{s:I, s:I, s:I, s:I}", "recordings", (json_int_t)needs.recordings, "tokens",
-                                        (json_int_t)needs.tokens, "disk_bytes", (json_int_t)needs.bytes, "disk_free",
-                                        (json_int_t)needs.free),
-                              err);
+        return fkv_json_print(
+            json_pack("{s:I, s:I, s:I, s:I}", "recordings", (json_int_t)needs.recordings, "tokens",
+                      (json_int_t)needs.tokens, "disk_bytes", (json_int_t)needs.bytes, "disk_free",
+                      (json_int_t)needs.free),
+            err);
     if (o->dry_run || !o->common.quiet)
         fprintf(to, "%lld recordings, %lld tokens; %s of %s on disk\n", (long long)needs.recordings,
                 (long long)needs.tokens, wanted, present);

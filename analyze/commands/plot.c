@@ -37,26 +37,36 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "Figures of what freqkv-replay wrote, and of tables.\n\n"
-    "Runs (ppl --out), all together: runs_perplexity (perplexity, delta nll and KL over the retaining ratio), runs_distance (delta nll and KL over tokens since the last "
-    "compression and over rounds); each on its own: NAME_rounds (the share of energy that every round of compression keeps: ratios chosen on fresh states are applied to caches "
+    "Runs (ppl --out), all together: runs_perplexity (perplexity, delta nll and KL over the "
+    "retaining ratio), runs_distance (delta nll and KL over tokens since the last "
+    "compression and over rounds); each on its own: NAME_rounds (the share of energy that every "
+    "round of compression keeps: ratios chosen on fresh states are applied to caches "
     "that are mostly compressed already).\n"
-    "Probes (probe --out): NAME_bands, NAME_filters, NAME_policies, NAME_decomposition, NAME_noise (per unit of energy), NAME_layers, NAME_heads_delta_nll and NAME_heads_kl (dots: "
-    "differences that the correction for multiplicity lets stand; of KL: above that of the untouched run repeated in another block size, and without dots where the file does not hold that run "
-    "per token; p and q beside them in NAME_heads.csv, empty where there are none), NAME_classes: those the probe has changes for.\n"
-    "Tables (.csv with a header): NAME, every column of numbers over the first one, a line per combination of the columns of text."
+    "Probes (probe --out): NAME_bands, NAME_filters, NAME_policies, NAME_decomposition, NAME_noise "
+    "(per unit of energy), NAME_layers, NAME_heads_delta_nll and NAME_heads_kl (dots: "
+    "differences that the correction for multiplicity lets stand; of KL: above that of the "
+    "untouched run repeated in another block size, and without dots where the file does not hold "
+    "that run "
+    "per token; p and q beside them in NAME_heads.csv, empty where there are none), NAME_classes: "
+    "those the probe has changes for.\n"
+    "Tables (.csv with a header): NAME, every column of numbers over the first one, a line per "
+    "combination of the columns of text."
     "\v"
-    "NAME is the file's name without its ending. Figures are written as PNG and SVG into the folder --out, with their numbers as CSV; runs_sources.csv and NAME_sources.csv name model and texts with their hashes. Running again replaces them; files that "
+    "NAME is the file's name without its ending. Figures are written as PNG and SVG into the "
+    "folder --out, with their numbers as CSV; runs_sources.csv and NAME_sources.csv name model and "
+    "texts with their hashes. Running again replaces them; files that "
     "freqkv-analyze did not make are never replaced.\n\n"
     "Example:\n"
     "  freqkv-replay ppl --model M --text book.txt --policy freqkv --window 512 \\\n"
     "      --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
     "  freqkv-analyze plot runs/*.h5 --out figures\n"
     "  freqkv-analyze plot probe.h5 --out figures --json\n\n"
-    "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures), left_out [{file, figure, reason}]: what has no place in a figure.";
+    "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures), "
+    "left_out [{file, figure, reason}]: what has no place in a figure.";
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
-static const struct argp parser = {NULL, parse, "RUN.h5... | PROBE.h5... | TABLE.csv... --out DIR", doc, children,
-                                   NULL, NULL};
+static const struct argp parser = {
+    NULL, parse, "RUN.h5... | PROBE.h5... | TABLE.csv... --out DIR", doc, children, NULL, NULL};
 
 static bool ends_with(const char *text, const char *ending) {
     size_t n = strlen(text), m = strlen(ending);
@@ -77,9 +87,10 @@ static int check_names(const struct options *o, struct fkv_error *err) {
         for (int k = 0; k < i; k++) {
             stem_of(o->files[i], stem), stem_of(o->files[k], other);
             if (!strcmp(stem, other))
-                return fkv_fail(
-                    err, "%s and %s: expected files of different names, since figures take theirs, found \"%s\" twice",
-                    o->files[k], o->files[i], stem);
+                return fkv_fail(err,
+                                "%s and %s: expected files of different names, since figures take "
+                                "theirs, found \"%s\" twice",
+                                o->files[k], o->files[i], stem);
         }
     return FKV_OK;
 }
@@ -97,12 +108,14 @@ static int plot_runs(struct work *w, struct fkv_error *err) {
     struct fkv_plot_place all = {w->o->common.out, "runs", &w->provenance, 0, w->left_out};
     for (int32_t i = 1; i < w->run_count; i++)
         if (strcmp(w->runs[0].model_sha256, w->runs[i].model_sha256))
-            return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", w->runs[0].path,
-                            w->runs[i].path, w->runs[0].model_sha256, w->runs[i].model_sha256);
+            return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
+                            w->runs[0].path, w->runs[i].path, w->runs[0].model_sha256,
+                            w->runs[i].model_sha256);
     snprintf(w->model, sizeof w->model, "%s", w->runs[0].model_name);
     if (fkv_plot_runs(w->runs, w->run_count, &all, err)) return FKV_FAILED;
     w->figures += all.figures;
-    if (all.figures && fkv_sources_of_runs(w->runs, w->run_count, w->o->common.out, err)) return FKV_FAILED;
+    if (all.figures && fkv_sources_of_runs(w->runs, w->run_count, w->o->common.out, err))
+        return FKV_FAILED;
     for (int32_t i = 0; i < w->run_count; i++) {
         char stem[256];
         stem_of(w->runs[i].path, stem);
@@ -148,8 +161,9 @@ static int plot_file(struct work *w, const char *path, struct fkv_error *err) {
     if (fkv_run_format(path, format, err)) return FKV_FAILED;
     if (!strcmp(format, "freqkv-probe")) return plot_probe(w, path, err);
     if (strcmp(format, "freqkv-run"))
-        return fkv_fail(err, "%s: attribute format: expected \"freqkv-run\" or \"freqkv-probe\", found \"%s\"", path,
-                        format);
+        return fkv_fail(
+            err, "%s: attribute format: expected \"freqkv-run\" or \"freqkv-probe\", found \"%s\"",
+            path, format);
     if (fkv_run_read(path, &w->runs[w->run_count], err)) return FKV_FAILED;
     w->run_count++;
     return FKV_OK;
@@ -160,21 +174,24 @@ static void print_left_out(const struct work *w) {
     json_t *row;
     json_array_foreach(w->left_out, i, row)
         printf("left out of %s: %s: %s\n", json_string_value(json_object_get(row, "figure")),
-               json_string_value(json_object_get(row, "file")), json_string_value(json_object_get(row, "reason")));
+               json_string_value(json_object_get(row, "file")),
+               json_string_value(json_object_get(row, "reason")));
 }
 
 static int report(const struct work *w, struct fkv_error *err) {
     const char *out = w->o->common.out;
     if (!w->o->common.json) {
-        printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, w->figures, w->figures == 1 ? "" : "s",
-               w->run_count, w->run_count == 1 ? "" : "s", w->probes, w->probes == 1 ? "" : "s", w->tables,
-               w->tables == 1 ? "" : "s");
+        printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, w->figures,
+               w->figures == 1 ? "" : "s", w->run_count, w->run_count == 1 ? "" : "s", w->probes,
+               w->probes == 1 ? "" : "s", w->tables, w->tables == 1 ? "" : "s");
         print_left_out(w);
         return FKV_OK;
     }
-    json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "out", out, "runs", w->run_count, "probes", w->probes,
-                               "tables", w->tables, "figures", w->figures, "left_out", w->left_out);
-    return object ? fkv_json_print(object, err) : fkv_fail(err, "%s: is not UTF-8, which JSON needs", out);
+    json_t *object =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "out", out, "runs", w->run_count, "probes",
+                  w->probes, "tables", w->tables, "figures", w->figures, "left_out", w->left_out);
+    return object ? fkv_json_print(object, err)
+                  : fkv_fail(err, "%s: is not UTF-8, which JSON needs", out);
 }
 
 int fkv_command_plot(int argc, char **argv) {
@@ -183,9 +200,11 @@ int fkv_command_plot(int argc, char **argv) {
     char *command = fkv_command_line(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     fkv_sha256_hex sha = "";
-    struct work w = {.o = &o, .runs = calloc((size_t)o.count, sizeof *w.runs), .left_out = json_array()};
+    struct work w = {
+        .o = &o, .runs = calloc((size_t)o.count, sizeof *w.runs), .left_out = json_array()};
     w.provenance = (struct fkv_provenance){FKV_VERSION, sha, command, w.model};
-    int status = command && w.runs && w.left_out ? fkv_sha256_files(o.files, o.count, sha, &err) : fkv_fail(&err, "out of memory");
+    int status = command && w.runs && w.left_out ? fkv_sha256_files(o.files, o.count, sha, &err)
+                                                 : fkv_fail(&err, "out of memory");
     if (!status) status = check_names(&o, &err);
     if (!status) status = fkv_make_directories(o.common.out, &err);
     for (int i = 0; !status && i < o.count; i++) status = plot_file(&w, o.files[i], &err);

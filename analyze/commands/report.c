@@ -31,17 +31,23 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "One page of everything in a folder of findings.\n\n"
-    "DIR is the --out of `spectrum`, `error`, `gamma`, `impulse`, `link` and `plot`, of as many as there are; one of the first three must be among them. DIR/report.html holds what they found: a "
-    "summary in words that is computed from the numbers, spectra with a selector of state, layer and head, tables, every figure, commands and hashes. It is one file that loads nothing: open it, mail "
+    "DIR is the --out of `spectrum`, `error`, `gamma`, `impulse`, `link` and `plot`, of as many as "
+    "there are; one of the first three must be among them. DIR/report.html holds what they found: "
+    "a "
+    "summary in words that is computed from the numbers, spectra with a selector of state, layer "
+    "and head, tables, every figure, commands and hashes. It is one file that loads nothing: open "
+    "it, mail "
     "it, print it. The same folder gives the same bytes."
     "\v"
-    "A link can point at one head: report.html#state=key&layer=1&head=0. SVG files that freqkv-analyze did not draw are left out, and named. A report.html that this "
+    "A link can point at one head: report.html#state=key&layer=1&head=0. SVG files that "
+    "freqkv-analyze did not draw are left out, and named. A report.html that this "
     "command did not make is never replaced.\n\n"
     "Example:\n"
     "  freqkv-analyze spectrum my-capture --out findings\n"
     "  freqkv-analyze error my-capture --out findings\n"
     "  freqkv-analyze report findings\n\n"
-    "JSON keys: report (its path), bytes, figures (count), sections (ids), summary (sentences), left_out (files that are not shown, and why).";
+    "JSON keys: report (its path), bytes, figures (count), sections (ids), summary (sentences), "
+    "left_out (files that are not shown, and why).";
 
 static const struct argp_option options_list[] = {
     {"quiet", 'q', NULL, 0, "no notes on stderr", 0},
@@ -58,19 +64,22 @@ static json_t *list_json(const struct fkv_text_list *list) {
     return array;
 }
 
-static int print(const struct options *o, const struct fkv_report_outline *outline, struct fkv_error *err) {
+static int print(const struct options *o, const struct fkv_report_outline *outline,
+                 struct fkv_error *err) {
     char size[16];
     if (o->json) {
         json_t *object =
-            json_pack("{s:s, s:I, s:i, s:o, s:o, s:o}", "report", outline->path, "bytes", (json_int_t)outline->bytes,
-                      "figures", outline->figures, "sections", list_json(&outline->sections), "summary",
-                      list_json(&outline->summary), "left_out", list_json(&outline->left_out));
+            json_pack("{s:s, s:I, s:i, s:o, s:o, s:o}", "report", outline->path, "bytes",
+                      (json_int_t)outline->bytes, "figures", outline->figures, "sections",
+                      list_json(&outline->sections), "summary", list_json(&outline->summary),
+                      "left_out", list_json(&outline->left_out));
         return object ? fkv_json_print(object, err)
                       : fkv_fail(err, "%s: its path is not UTF-8, which JSON needs", outline->path);
     }
     for (int i = 0; i < outline->summary.count; i++) printf("%s\n", outline->summary.text[i]);
     fkv_format_bytes(size, outline->bytes);
-    printf("%s: %s, %d figure%s\n", outline->path, size, outline->figures, outline->figures == 1 ? "" : "s");
+    printf("%s: %s, %d figure%s\n", outline->path, size, outline->figures,
+           outline->figures == 1 ? "" : "s");
     for (int i = 0; !o->quiet && i < outline->left_out.count; i++)
         fprintf(stderr, "left out: %s\n", outline->left_out.text[i]);
     return FKV_OK;

@@ -1,6 +1,7 @@
-/* From a description to places: ranges from the data, ticks from the ranges and the room, margins from the ticks, boxes from the margins. Ticks and margins
- * depend on each other, so it runs twice from an estimate; a third round left seven of eight figures tried the same to the byte. Columns share one left and right margin, rows
- * one top and bottom, so that frames line up. */
+/* From a description to places: ranges from the data, ticks from the ranges and the room, margins
+ * from the ticks, boxes from the margins. Ticks and margins depend on each other, so it runs twice
+ * from an estimate; a third round left seven of eight figures tried the same to the byte. Columns
+ * share one left and right margin, rows one top and bottom, so that frames line up. */
 #include "analyze/figure/parts.h"
 
 #include <stdio.h>
@@ -11,9 +12,11 @@ static const double pad = 5, gap = 6, tick_length = 3, label_room = 13, bar_widt
 double fkv_scale_at(const struct fkv_scale *s, double v) {
     if (s->zero && v == 0) return s->zero_at;
     if (!isfinite(v) || (s->logarithmic && v <= 0)) return NAN;
-    double t = s->logarithmic ? log(v / s->low) / log(s->high / s->low) : (v - s->low) / (s->high - s->low);
+    double t = s->logarithmic ? log(v / s->low) / log(s->high / s->low)
+                              : (v - s->low) / (s->high - s->low);
     return s->from +
-           fmax(-8, fmin(9, t)) * (s->to - s->from); /* far outside is clipped; cairo's numbers end at 8 million */
+           fmax(-8, fmin(9, t)) *
+               (s->to - s->from); /* far outside is clipped; cairo's numbers end at 8 million */
 }
 
 struct range {
@@ -33,17 +36,20 @@ static void extend_panel(struct range *x, struct range *y, const struct fkv_pane
         for (int k = 0; k < p->items[i].n; k++) {
             const struct fkv_item *item = &p->items[i];
             extend(x, &p->x, item->x[k]);
-            if (p->x.logarithmic && !(item->x[k] > 0 || (p->x.zero && item->x[k] == 0))) continue; /* has no place */
+            if (p->x.logarithmic && !(item->x[k] > 0 || (p->x.zero && item->x[k] == 0)))
+                continue; /* has no place */
             extend(y, &p->y, item->y[k]);
             if (item->high) extend(y, &p->y, item->high[k]);
         }
 }
 
-/* The axis' own ends where it has them, else the data's with some air; something to draw on whatever the data are. */
+/* The axis' own ends where it has them, else the data's with some air; something to draw on
+ * whatever the data are. */
 static void settle(const struct fkv_axis *axis, struct range r, double air, struct fkv_scale *s) {
     bool logarithmic = axis->logarithmic;
     if (r.low > r.high) r.low = logarithmic ? 0.1 : 0, r.high = 1; /* no data */
-    double low = isnan(axis->low) ? r.low : axis->low, high = isnan(axis->high) ? r.high : axis->high;
+    double low = isnan(axis->low) ? r.low : axis->low,
+           high = isnan(axis->high) ? r.high : axis->high;
     if (logarithmic) {
         if (!(high > low * (1 + 1e-9))) low /= 2, high = fmax(high, low) * 2;
         double ratio = pow(high / low, air);
@@ -51,7 +57,8 @@ static void settle(const struct fkv_axis *axis, struct range r, double air, stru
         if (isnan(axis->high)) high = fmin(high * ratio, 1e305);
     } else {
         double size = fmax(fabs(low), fabs(high));
-        if (!(high - low > 1e-9 * size)) low -= size ? size * 0.05 : 1, high = low + (size ? size * 0.1 : 2);
+        if (!(high - low > 1e-9 * size))
+            low -= size ? size * 0.05 : 1, high = low + (size ? size * 0.1 : 2);
         double extra = (high - low) * air;
         if (isnan(axis->low)) low -= extra;
         if (isnan(axis->high)) high += extra;
@@ -71,12 +78,14 @@ static bool has_markers(const struct fkv_figure *f, const struct fkv_panel *p) {
 static void find_ranges(struct fkv_figure *f) {
     const struct range nothing = {INFINITY, -INFINITY, false};
     struct range all_x = nothing, all_y = nothing;
-    for (int i = 0; f->share && i < f->rows * f->columns; i++) extend_panel(&all_x, &all_y, &f->panels[i]);
+    for (int i = 0; f->share && i < f->rows * f->columns; i++)
+        extend_panel(&all_x, &all_y, &f->panels[i]);
     for (int i = 0; i < f->rows * f->columns; i++) {
         struct fkv_panel *p = &f->panels[i];
         struct range x = all_x, y = all_y;
         if (!f->share) extend_panel(&x, &y, p);
-        settle(&p->x, x, has_markers(f, p) ? 0.04 : 0.02, &p->sx); /* markers do not sit on the frame */
+        settle(&p->x, x, has_markers(f, p) ? 0.04 : 0.02,
+               &p->sx); /* markers do not sit on the frame */
         settle(&p->y, y, 0.05, &p->sy);
         if (p->x.name_count) p->sx = (struct fkv_scale){.low = -0.5, .high = p->x.name_count - 0.5};
         if (p->y.name_count) p->sy = (struct fkv_scale){.low = -0.5, .high = p->y.name_count - 0.5};
@@ -101,11 +110,13 @@ static double label_extent(cairo_t *cr, const char *label, bool upright) {
     return upright ? FKV_SIZE_TICK * 1.25 : fkv_text_width(cr, FKV_SIZE_TICK, label) + 5;
 }
 
-static int colliding(cairo_t *cr, const struct fkv_ticks *t, const struct fkv_scale *s, double factor, bool upright) {
+static int colliding(cairo_t *cr, const struct fkv_ticks *t, const struct fkv_scale *s,
+                     double factor, bool upright) {
     double last = NAN, last_extent = 0;
     for (int i = 0; i < t->count; i++) {
         if (!t->label[i][0]) continue;
-        double at = fkv_scale_at(s, t->at[i] / factor), extent = label_extent(cr, t->label[i], upright);
+        double at = fkv_scale_at(s, t->at[i] / factor),
+               extent = label_extent(cr, t->label[i], upright);
         if (fabs(at - last) < (extent + last_extent) / 2) return i;
         last = at, last_extent = extent;
     }
@@ -121,9 +132,10 @@ static void add_zero(struct fkv_ticks *t) {
     t->count++;
 }
 
-/* As many labels as stand apart. Where even two do not, or the strip's 0 is in the way, the later gives way. */
-static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright, bool integers,
-                      struct fkv_ticks *t) {
+/* As many labels as stand apart. Where even two do not, or the strip's 0 is in the way, the later
+ * gives way. */
+static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, bool upright,
+                      bool integers, struct fkv_ticks *t) {
     double length = fabs(s->to - s->from);
     int most = (int)fmax(2, length / (upright ? (s->logarithmic ? 14 : 18) : 26)), hit;
     for (;; most--) {
@@ -137,8 +149,8 @@ static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, boo
     while ((hit = colliding(cr, t, s, factor, upright)) >= 0) t->label[hit][0] = 0;
 }
 
-static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int count, const int *names, double offset,
-                       struct fkv_ticks *t) {
+static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int count,
+                       const int *names, double offset, struct fkv_ticks *t) {
     static const int strides[] = {1, 2, 4, 5, 8, 10, 16, 20, 25, 50, 100, 200, 500, 1000};
     for (size_t k = 0; k < sizeof strides / sizeof *strides; k++) {
         t->count = 0;
@@ -151,8 +163,8 @@ static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int
 }
 
 /* Every name has its tick; of those that would run into each other, the later go without words. */
-static void text_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s, bool upright,
-                       struct fkv_ticks *t) {
+static void text_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s,
+                       bool upright, struct fkv_ticks *t) {
     int hit;
     t->count = axis->name_count < FKV_TICKS ? axis->name_count : FKV_TICKS;
     for (int i = 0; i < t->count; i++) {
@@ -182,7 +194,8 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
 
 static double widest(cairo_t *cr, const struct fkv_ticks *t) {
     double width = 0;
-    for (int i = 0; i < t->count; i++) width = fmax(width, fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]));
+    for (int i = 0; i < t->count; i++)
+        width = fmax(width, fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]));
     return width;
 }
 
@@ -190,19 +203,23 @@ struct margins {
     double left, right, top, bottom;
 };
 
-static void overhang(cairo_t *cr, const struct fkv_panel *p, const struct fkv_ticks *t, double factor,
-                     struct margins *m) {
+static void overhang(cairo_t *cr, const struct fkv_panel *p, const struct fkv_ticks *t,
+                     double factor, struct margins *m) {
     for (int i = 0; i < t->count; i++) {
-        double at = fkv_scale_at(&p->sx, t->at[i] / factor), half = fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]) / 2;
+        double at = fkv_scale_at(&p->sx, t->at[i] / factor),
+               half = fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]) / 2;
         m->left = fmax(m->left, p->box.x - at + half);
         m->right = fmax(m->right, at + half - p->box.x - p->box.width);
     }
 }
 
-static struct margins find_margins(const struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
+static struct margins find_margins(const struct fkv_figure *f, const struct fkv_panel *p,
+                                   cairo_t *cr) {
     struct margins m = {gap, gap / 2, gap, gap / 2};
-    if (p->show_y) m.left = tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_room);
-    if (p->show_x) m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_room);
+    if (p->show_y)
+        m.left = tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_room);
+    if (p->show_x)
+        m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_room);
     if (p->show_x) overhang(cr, p, &p->tx, 1, &m);
     if (p->top_label) {
         m.top = tick_length + 4 + FKV_SIZE_TICK + label_room;
@@ -261,7 +278,8 @@ static void bar_ticks(struct fkv_figure *f, cairo_t *cr) {
     if (bar->steps)
         name_ticks(cr, &s, true, bar->steps, bar->names, 0.5, &f->bar_ticks);
     else
-        fkv_ticks_linear(s.low, s.high, (int)fmin(9, fmax(2, f->bar_box.height / 18)), bar->integers, &f->bar_ticks);
+        fkv_ticks_linear(s.low, s.high, (int)fmin(9, fmax(2, f->bar_box.height / 18)),
+                         bar->integers, &f->bar_ticks);
 }
 
 /* Beside the panels, as high as they are up to four inches. */
@@ -274,7 +292,8 @@ static void place_bar(struct fkv_figure *f, cairo_t *cr) {
         end = fmax(end, p->box.y + p->box.height);
     }
     double height = fmin(end - top, 4 * FKV_POINTS);
-    f->bar_box = (struct fkv_box){f->area.x + f->area.width + gap, (top + end - height) / 2, bar_width, height};
+    f->bar_box = (struct fkv_box){f->area.x + f->area.width + gap, (top + end - height) / 2,
+                                  bar_width, height};
     bar_ticks(f, cr);
 }
 
@@ -282,11 +301,12 @@ static void find_area(struct fkv_figure *f, cairo_t *cr) {
     const struct fkv_color none = {0, 0, 0, 0};
     double width = f->width - 2 * pad, top = pad, bottom = f->height - pad;
     if (f->title)
-        top +=
-            fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_TITLE, FKV_CENTER, none, f->title) * FKV_SIZE_TITLE * 1.3;
+        top += fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_TITLE, FKV_CENTER, none, f->title) *
+               FKV_SIZE_TITLE * 1.3;
     if (f->note)
-        bottom -=
-            fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, none, f->note) * FKV_SIZE_NOTE * 1.3 + 5;
+        bottom -= fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, none, f->note) *
+                      FKV_SIZE_NOTE * 1.3 +
+                  5;
     if (f->legend.outside) {
         double height = fkv_legend_rows_height(f, cr, width);
         bottom -= height;
@@ -296,15 +316,16 @@ static void find_area(struct fkv_figure *f, cairo_t *cr) {
     if (f->bar.label) {
         f->bar_box.height = (bottom - top) * 0.7;
         bar_ticks(f, cr);
-        f->area.width -=
-            gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) + (*f->bar.label ? label_room : 0);
+        f->area.width -= gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) +
+                         (*f->bar.label ? label_room : 0);
     }
 }
 
 static void arrange(struct fkv_figure *f, cairo_t *cr) {
     find_area(f, cr);
     for (int i = 0; i < f->rows * f->columns; i++)
-        f->panels[i].box = (struct fkv_box){0, 0, f->area.width / f->columns * 0.8, f->area.height / f->rows * 0.7};
+        f->panels[i].box = (struct fkv_box){0, 0, f->area.width / f->columns * 0.8,
+                                            f->area.height / f->rows * 0.7};
     place_panels(f, cr);
     place_panels(f, cr);
     if (f->bar.label) place_bar(f, cr);

@@ -1,5 +1,6 @@
-/* The legend: one entry per label, in the order the labels came. In a figure of one panel it takes the corner or edge where it covers no data; where there is no
- * such place, and in figures of many panels, it stands in rows below them. */
+/* The legend: one entry per label, in the order the labels came. In a figure of one panel it takes
+ * the corner or edge where it covers no data; where there is no such place, and in figures of many
+ * panels, it stands in rows below them. */
 #include "analyze/figure/parts.h"
 
 #include <string.h>
@@ -13,7 +14,8 @@ void fkv_legend_collect(struct fkv_figure *f) {
         for (int k = 0; k < f->panels[i].count; k++) {
             const struct fkv_item *item = &f->panels[i].items[k];
             bool known = !item->style.label || l->count == FKV_LEGEND_MOST;
-            for (int e = 0; !known && e < l->count; e++) known = !strcmp(l->entries[e]->style.label, item->style.label);
+            for (int e = 0; !known && e < l->count; e++)
+                known = !strcmp(l->entries[e]->style.label, item->style.label);
             if (!known) l->entries[l->count++] = item;
         }
 }
@@ -22,7 +24,8 @@ static double entry_width(cairo_t *cr, const struct fkv_item *item) {
     return handle + space + fkv_text_width(cr, FKV_SIZE_TICK, item->style.label);
 }
 
-/* Entries in rows of at most `width`: x [count] from the left and line [count]; returns the number of rows. */
+/* Entries in rows of at most `width`: x [count] from the left and line [count]; returns the number
+ * of rows. */
 static int flow(const struct fkv_legend *l, cairo_t *cr, double width, double *x, int *line) {
     int rows = 1;
     double at = 0;
@@ -56,8 +59,10 @@ static int covered(const struct fkv_panel *p, struct fkv_box box) {
             if (isnan(h1)) h1 = h0;
             int steps = 1 + (int)fmin(200, fmax(fabs(x1 - x0), fabs(y1 - y0)) / 3);
             for (int s = 0; s <= steps; s++) {
-                double t = (double)s / steps, x = x0 + t * (x1 - x0), y = y0 + t * (y1 - y0), h = h0 + t * (h1 - h0);
-                hits += x >= box.x && x <= box.x + box.width && fmax(y, h) >= box.y && fmin(y, h) <= box.y + box.height;
+                double t = (double)s / steps, x = x0 + t * (x1 - x0), y = y0 + t * (y1 - y0),
+                       h = h0 + t * (h1 - h0);
+                hits += x >= box.x && x <= box.x + box.width && fmax(y, h) >= box.y &&
+                        fmin(y, h) <= box.y + box.height;
             }
         }
     }
@@ -66,7 +71,8 @@ static int covered(const struct fkv_panel *p, struct fkv_box box) {
 
 bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr) {
     /* upper right, lower left, upper left, lower right, then the middles of the sides */
-    static const double places[][2] = {{1, 0}, {0, 1}, {0, 0}, {1, 1}, {1, 0.5}, {0, 0.5}, {0.5, 0}, {0.5, 1}};
+    static const double places[][2] = {{1, 0},   {0, 1},   {0, 0},   {1, 1},
+                                       {1, 0.5}, {0, 0.5}, {0.5, 0}, {0.5, 1}};
     struct fkv_legend *l = &f->legend;
     const struct fkv_panel *p = &f->panels[0];
     double width = 0, height = l->count * row + 4;
@@ -76,7 +82,8 @@ bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr) {
     double room_y = p->box.height - 2 * inset - height;
     if (room_x < 0 || room_y < 0) return false;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        struct fkv_box box = {left + places[i][0] * room_x, p->box.y + inset + places[i][1] * room_y, width, height};
+        struct fkv_box box = {left + places[i][0] * room_x,
+                              p->box.y + inset + places[i][1] * room_y, width, height};
         struct fkv_box around = {box.x - 3, box.y - 3, width + 6, height + 6};
         if (covered(p, around)) continue;
         l->box = box;
@@ -85,7 +92,8 @@ bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr) {
     return false;
 }
 
-static void paint_entry(struct fkv_figure *f, cairo_t *cr, const struct fkv_item *item, double x, double y) {
+static void paint_entry(struct fkv_figure *f, cairo_t *cr, const struct fkv_item *item, double x,
+                        double y) {
     const struct fkv_line *s = &item->style;
     fkv_paint_color(cr, s->color);
     if (item->high) {
@@ -126,6 +134,7 @@ void fkv_legend_paint(struct fkv_figure *f, cairo_t *cr) {
     flow(l, cr, l->box.width, x, line);
     for (int i = 0; i < l->count; i++) ends[line[i]] = x[i] + entry_width(cr, l->entries[i]);
     for (int i = 0; i < l->count; i++)
-        paint_entry(f, cr, l->entries[i], l->box.x + fmax(0, l->box.width - ends[line[i]]) / 2 + x[i],
+        paint_entry(f, cr, l->entries[i],
+                    l->box.x + fmax(0, l->box.width - ends[line[i]]) / 2 + x[i],
                     l->box.y + 5 + (line[i] + 0.5) * row);
 }

@@ -1,13 +1,16 @@
-/* Painting: from the layout to ink. No groups, masks or patterns: cairo numbers those through the whole process, and a second SVG would differ from the first. */
+/* Painting: from the layout to ink. No groups, masks or patterns: cairo numbers those through the
+ * whole process, and a second SVG would differ from the first. */
 #include "analyze/figure/parts.h"
 
 #include <stdio.h>
 
-static const struct fkv_color ink = {0.13, 0.13, 0.13, 1}, faint = {0.90, 0.90, 0.90, 1}, quiet = {0.35, 0.35, 0.35, 1},
-                              missing = {0.93, 0.93, 0.93, 1};
+static const struct fkv_color ink = {0.13, 0.13, 0.13, 1}, faint = {0.90, 0.90, 0.90, 1},
+                              quiet = {0.35, 0.35, 0.35, 1}, missing = {0.93, 0.93, 0.93, 1};
 static const double frame_width = 0.7, tick_length = 3, minor_length = 1.8;
 
-void fkv_paint_color(cairo_t *cr, struct fkv_color c) { cairo_set_source_rgba(cr, c.r, c.g, c.b, c.a); }
+void fkv_paint_color(cairo_t *cr, struct fkv_color c) {
+    cairo_set_source_rgba(cr, c.r, c.g, c.b, c.a);
+}
 
 static void segment(cairo_t *cr, double x0, double y0, double x1, double y1) {
     cairo_move_to(cr, x0, y0);
@@ -15,7 +18,9 @@ static void segment(cairo_t *cr, double x0, double y0, double x1, double y1) {
     cairo_stroke(cr);
 }
 
-static void rectangle(cairo_t *cr, struct fkv_box b) { cairo_rectangle(cr, b.x, b.y, b.width, b.height); }
+static void rectangle(cairo_t *cr, struct fkv_box b) {
+    cairo_rectangle(cr, b.x, b.y, b.width, b.height);
+}
 
 /* The main frame, right of the strip for x = 0. */
 static struct fkv_box main_box(const struct fkv_panel *p) {
@@ -31,7 +36,8 @@ static void paint_grid(const struct fkv_panel *p, cairo_t *cr) {
     cairo_set_line_width(cr, 0.5);
     for (int i = 0; i < p->tx.count; i++) {
         double x = fkv_scale_at(&p->sx, p->tx.at[i]);
-        if (p->tx.label[i][0] && p->tx.at[i] != 0) segment(cr, x, p->box.y, x, p->box.y + p->box.height);
+        if (p->tx.label[i][0] && p->tx.at[i] != 0)
+            segment(cr, x, p->box.y, x, p->box.y + p->box.height);
     }
     for (int i = 0; i < p->ty.count; i++) {
         double y = fkv_scale_at(&p->sy, p->ty.at[i]);
@@ -44,7 +50,8 @@ static bool in_band(const struct fkv_panel *p, const struct fkv_item *item, int 
            !isnan(fkv_scale_at(&p->sy, item->y[k])) && !isnan(fkv_scale_at(&p->sy, item->high[k]));
 }
 
-/* One polygon from break to break: along the low side, back along the high one. At x = 0 of a logarithmic axis, an upright bar. */
+/* One polygon from break to break: along the low side, back along the high one. At x = 0 of a
+ * logarithmic axis, an upright bar. */
 static void paint_band(const struct fkv_panel *p, cairo_t *cr, const struct fkv_item *item) {
     fkv_paint_color(cr, item->style.color);
     for (int k = 0, first; k < item->n; k++) {
@@ -56,7 +63,8 @@ static void paint_band(const struct fkv_panel *p, cairo_t *cr, const struct fkv_
         for (first = k; k < item->n && in_band(p, item, k); k++)
             cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[k]), fkv_scale_at(&p->sy, item->y[k]));
         for (int back = k - 1; back >= first; back--)
-            cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[back]), fkv_scale_at(&p->sy, item->high[back]));
+            cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[back]),
+                          fkv_scale_at(&p->sy, item->high[back]));
         if (k > first) cairo_close_path(cr), k--; /* what ended it is looked at anew */
         cairo_fill(cr);
     }
@@ -128,7 +136,8 @@ static struct fkv_color map_color(const struct fkv_figure *f, double t) {
     return f->bar.is_signed ? fkv_color_signed(t) : fkv_color_map(t);
 }
 
-/* Each cell reaches under its neighbours to the right and below, so that no seam of background shows between them. */
+/* Each cell reaches under its neighbours to the right and below, so that no seam of background
+ * shows between them. */
 static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
     const struct fkv_heatmap *m = p->map;
     double w = p->box.width / m->columns, h = p->box.height / m->rows;
@@ -136,7 +145,8 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
     for (int r = 0; r < m->rows; r++)
         for (int c = 0; c < m->columns; c++) {
             double v = m->values[r * m->columns + c], x = p->box.x + c * w, y = p->box.y + r * h;
-            struct fkv_color color = isfinite(v) ? map_color(f, (v - m->low) / (m->high - m->low)) : missing;
+            struct fkv_color color =
+                isfinite(v) ? map_color(f, (v - m->low) / (m->high - m->low)) : missing;
             fkv_paint_color(cr, color);
             cairo_rectangle(cr, x, y, fmin(w + 0.5, p->box.x + p->box.width - x),
                             fmin(h + 0.5, p->box.y + p->box.height - y));
@@ -151,8 +161,8 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
                               : dark       ? (struct fkv_color){1, 1, 1, 1}
                                            : (struct fkv_color){0, 0, 0, 1};
         fkv_text(f, cr, p->box.x + (i % m->columns + 0.5) * w,
-                 p->box.y + (i / m->columns + 0.5) * h + FKV_SIZE_NOTE * 0.36, FKV_SIZE_NOTE, FKV_CENTER, false, on,
-                 text);
+                 p->box.y + (i / m->columns + 0.5) * h + FKV_SIZE_NOTE * 0.36, FKV_SIZE_NOTE,
+                 FKV_CENTER, false, on, text);
     }
 }
 
@@ -170,44 +180,49 @@ static void paint_ticks(struct fkv_figure *f, const struct fkv_panel *p, cairo_t
         double x = fkv_scale_at(&p->sx, p->tx.at[i]);
         segment(cr, x, bottom, x, bottom + (p->tx.label[i][0] ? tick_length : minor_length));
         if (p->show_x)
-            fkv_text(f, cr, x, bottom + tick_length + 2 + FKV_SIZE_TICK * 0.9, FKV_SIZE_TICK, FKV_CENTER, false, ink,
-                     p->tx.label[i]);
+            fkv_text(f, cr, x, bottom + tick_length + 2 + FKV_SIZE_TICK * 0.9, FKV_SIZE_TICK,
+                     FKV_CENTER, false, ink, p->tx.label[i]);
         fkv_paint_color(cr, ink);
     }
     for (int i = 0; i < p->ty.count; i++) {
         double y = fkv_scale_at(&p->sy, p->ty.at[i]);
         segment(cr, left, y, left - (p->ty.label[i][0] ? tick_length : minor_length), y);
         if (p->show_y)
-            fkv_text(f, cr, left - tick_length - 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK, FKV_RIGHT, false, ink,
-                     p->ty.label[i]);
+            fkv_text(f, cr, left - tick_length - 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK,
+                     FKV_RIGHT, false, ink, p->ty.label[i]);
         fkv_paint_color(cr, ink);
     }
     for (int i = 0; p->top_label && i < p->tt.count; i++) {
         double x = fkv_scale_at(&p->sx, p->tt.at[i] / p->top_scale);
         segment(cr, x, p->box.y, x, p->box.y - (p->tt.label[i][0] ? tick_length : minor_length));
-        fkv_text(f, cr, x, p->box.y - tick_length - 3, FKV_SIZE_TICK, FKV_CENTER, false, ink, p->tt.label[i]);
+        fkv_text(f, cr, x, p->box.y - tick_length - 3, FKV_SIZE_TICK, FKV_CENTER, false, ink,
+                 p->tt.label[i]);
         fkv_paint_color(cr, ink);
     }
 }
 
 /* A label that would be longer than its room is set smaller. */
-static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double room, double size, bool upright,
-                  const char *text) {
+static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double room, double size,
+                  bool upright, const char *text) {
     if (!text) return;
     double width = fkv_text_width(cr, size, text);
-    fkv_text(f, cr, x, y, width > room ? size * room / width : size, FKV_CENTER, upright, ink, text);
+    fkv_text(f, cr, x, y, width > room ? size * room / width : size, FKV_CENTER, upright, ink,
+             text);
 }
 
 static void paint_labels(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
     double widest = 0, middle = p->box.x + p->box.width / 2;
-    for (int i = 0; i < p->ty.count; i++) widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, p->ty.label[i]));
+    for (int i = 0; i < p->ty.count; i++)
+        widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, p->ty.label[i]));
     double room = p->box.width * 1.15;
-    label(f, cr, middle, p->box.y + p->box.height + tick_length + 3 + FKV_SIZE_TICK + FKV_SIZE_LABEL, room,
+    label(f, cr, middle,
+          p->box.y + p->box.height + tick_length + 3 + FKV_SIZE_TICK + FKV_SIZE_LABEL, room,
           FKV_SIZE_LABEL, false, p->x.label);
-    label(f, cr, p->box.x - tick_length - 6 - widest, p->box.y + p->box.height / 2, p->box.height * 1.15,
-          FKV_SIZE_LABEL, true, p->y.label);
+    label(f, cr, p->box.x - tick_length - 6 - widest, p->box.y + p->box.height / 2,
+          p->box.height * 1.15, FKV_SIZE_LABEL, true, p->y.label);
     if (p->top_label)
-        label(f, cr, middle, p->box.y - tick_length - 7 - FKV_SIZE_TICK, room, FKV_SIZE_LABEL, false, p->top_label);
+        label(f, cr, middle, p->box.y - tick_length - 7 - FKV_SIZE_TICK, room, FKV_SIZE_LABEL,
+              false, p->top_label);
 }
 
 static void paint_panel(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
@@ -221,7 +236,8 @@ static void paint_panel(struct fkv_figure *f, const struct fkv_panel *p, cairo_t
     paint_ticks(f, p, cr);
     if (!f->share) paint_labels(f, p, cr);
     double above = p->top_label ? tick_length + 9 + FKV_SIZE_TICK + FKV_SIZE_LABEL : 4;
-    label(f, cr, p->box.x + p->box.width / 2, p->box.y - above, p->box.width + 8, FKV_SIZE_LABEL, false, p->title);
+    label(f, cr, p->box.x + p->box.width / 2, p->box.y - above, p->box.width + 8, FKV_SIZE_LABEL,
+          false, p->title);
 }
 
 static void paint_shared_labels(struct fkv_figure *f, cairo_t *cr) {
@@ -232,16 +248,18 @@ static void paint_shared_labels(struct fkv_figure *f, cairo_t *cr) {
             right = fmax(right, f->panels[i].box.x + f->panels[i].box.width);
             end = fmax(end, f->panels[i].box.y + f->panels[i].box.height);
         }
-    label(f, cr, (p->box.x + right) / 2, f->area.y + f->area.height - 3, f->area.width, FKV_SIZE_LABEL, false,
-          p->x.label);
-    label(f, cr, f->area.x + FKV_SIZE_LABEL, (p->box.y + end) / 2, f->area.height, FKV_SIZE_LABEL, true, p->y.label);
+    label(f, cr, (p->box.x + right) / 2, f->area.y + f->area.height - 3, f->area.width,
+          FKV_SIZE_LABEL, false, p->x.label);
+    label(f, cr, f->area.x + FKV_SIZE_LABEL, (p->box.y + end) / 2, f->area.height, FKV_SIZE_LABEL,
+          true, p->y.label);
 }
 
 static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     const struct fkv_color_bar *bar = &f->bar;
     struct fkv_box b = f->bar_box;
     int steps = bar->steps ? bar->steps : 128;
-    for (int i = 0; i < steps; i++) { /* from the bottom; each reaches up to the top and is covered by the next */
+    for (int i = 0; i < steps;
+         i++) { /* from the bottom; each reaches up to the top and is covered by the next */
         double t = steps > 1 ? (double)i / (steps - 1) : 0;
         fkv_paint_color(cr, map_color(f, t * bar->top));
         cairo_rectangle(cr, b.x, b.y, b.width, b.height * (steps - i) / steps);
@@ -256,13 +274,13 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
         double y = b.y + b.height * (1 - (f->bar_ticks.at[i] - low) / (high - low));
         const char *text = f->bar_ticks.label[i];
         segment(cr, b.x + b.width, y, b.x + b.width + tick_length, y);
-        fkv_text(f, cr, b.x + b.width + tick_length + 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK, FKV_LEFT, false, ink,
-                 text);
+        fkv_text(f, cr, b.x + b.width + tick_length + 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK,
+                 FKV_LEFT, false, ink, text);
         fkv_paint_color(cr, ink);
         widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, text));
     }
-    label(f, cr, b.x + b.width + tick_length + 4 + widest + FKV_SIZE_LABEL, b.y + b.height / 2, b.height * 1.15,
-          FKV_SIZE_LABEL, true, bar->label);
+    label(f, cr, b.x + b.width + tick_length + 4 + widest + FKV_SIZE_LABEL, b.y + b.height / 2,
+          b.height * 1.15, FKV_SIZE_LABEL, true, bar->label);
 }
 
 int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err) {
@@ -280,12 +298,15 @@ int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err) {
     if (f->legend.count) fkv_legend_paint(f, cr);
     double width = f->width - 10;
     if (f->title)
-        fkv_text_wrapped(f, cr, f->width / 2, 5 + FKV_SIZE_TITLE, width, FKV_SIZE_TITLE, FKV_CENTER, ink, f->title);
+        fkv_text_wrapped(f, cr, f->width / 2, 5 + FKV_SIZE_TITLE, width, FKV_SIZE_TITLE, FKV_CENTER,
+                         ink, f->title);
     if (f->note) {
-        int lines = fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, quiet, f->note);
-        fkv_text_wrapped(f, cr, 5, f->height - 7 - (lines - 1) * FKV_SIZE_NOTE * 1.3, width, FKV_SIZE_NOTE, FKV_LEFT,
-                         quiet, f->note);
+        int lines =
+            fkv_text_wrapped(NULL, cr, 0, 0, width, FKV_SIZE_NOTE, FKV_LEFT, quiet, f->note);
+        fkv_text_wrapped(f, cr, 5, f->height - 7 - (lines - 1) * FKV_SIZE_NOTE * 1.3, width,
+                         FKV_SIZE_NOTE, FKV_LEFT, quiet, f->note);
     }
-    if (cairo_status(cr)) return fkv_fail(err, "figure: cairo: %s", cairo_status_to_string(cairo_status(cr)));
+    if (cairo_status(cr))
+        return fkv_fail(err, "figure: cairo: %s", cairo_status_to_string(cairo_status(cr)));
     return FKV_OK;
 }

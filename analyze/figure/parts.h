@@ -1,5 +1,6 @@
-/* What the files of the figure toolkit share: the description (figure.c), the layout found for it (figure/layout.c, figure/legend.c), text (figure/text.c) and
- * painting (figure/paint.c). Lengths are points from the top left corner. Private to figure_*.c and their tests. */
+/* What the files of the figure toolkit share: the description (figure.c), the layout found for it
+ * (figure/layout.c, figure/legend.c), text (figure/text.c) and painting (figure/paint.c). Lengths
+ * are points from the top left corner. Private to figure_*.c and their tests. */
 #ifndef FKV_ANALYZE_FIGURE_PARTS_H
 #define FKV_ANALYZE_FIGURE_PARTS_H
 
@@ -86,18 +87,21 @@ enum fkv_anchor { FKV_LEFT, FKV_CENTER, FKV_RIGHT };
 int fkv_font_open(cairo_font_face_t **out, struct fkv_error *err);
 void fkv_text_begin(const struct fkv_figure *f, cairo_t *cr);
 double fkv_text_width(cairo_t *cr, double size, const char *text);
-/* (x, y) is on the baseline, or left of the middle of the letters for `upright` text (read from below), which is centred on y. */
-void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size, enum fkv_anchor anchor, bool upright,
-              struct fkv_color color, const char *text);
-/* Lines of at most `width`, broken at blanks (in the middle of a word where it must be): their number; painted downwards from baseline y unless f is NULL. */
-int fkv_text_wrapped(struct fkv_figure *f, cairo_t *cr, double x, double y, double width, double size,
-                     enum fkv_anchor anchor, struct fkv_color color, const char *text);
+/* (x, y) is on the baseline, or left of the middle of the letters for `upright` text (read from
+ * below), which is centred on y. */
+void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size,
+              enum fkv_anchor anchor, bool upright, struct fkv_color color, const char *text);
+/* Lines of at most `width`, broken at blanks (in the middle of a word where it must be): their
+ * number; painted downwards from baseline y unless f is NULL. */
+int fkv_text_wrapped(struct fkv_figure *f, cairo_t *cr, double x, double y, double width,
+                     double size, enum fkv_anchor anchor, struct fkv_color color, const char *text);
 
 /* figure/layout.c, figure/legend.c */
 void fkv_figure_layout(struct fkv_figure *f, cairo_t *cr);
 void fkv_legend_collect(struct fkv_figure *f);
-double fkv_legend_rows_height(struct fkv_figure *f, cairo_t *cr, double width); /* of an outside legend */
-bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr);                       /* within panel 0, free of data */
+double fkv_legend_rows_height(struct fkv_figure *f, cairo_t *cr,
+                              double width);              /* of an outside legend */
+bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr); /* within panel 0, free of data */
 void fkv_legend_paint(struct fkv_figure *f, cairo_t *cr);
 
 /* figure/paint.c: lays out and paints on a surface whose user space is points. */

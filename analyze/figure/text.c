@@ -1,5 +1,7 @@
-/* Text: one font, opened by path through FreeType, so that neither fontconfig's configuration nor the installed fonts change a picture. Hinting is off, so that
- * widths are the same in PNG and SVG. Superscripts and subscripts are the only markup. Pango was dropped: it needs fontconfig and crashes where no font is installed. */
+/* Text: one font, opened by path through FreeType, so that neither fontconfig's configuration nor
+ * the installed fonts change a picture. Hinting is off, so that widths are the same in PNG and SVG.
+ * Superscripts and subscripts are the only markup. Pango was dropped: it needs fontconfig and
+ * crashes where no font is installed. */
 #include "analyze/figure/parts.h"
 
 #include <cairo-ft.h>
@@ -7,11 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const double small = 0.7, raised_by = 0.42, lowered_by = 0.16, ascent = 0.76, descent = 0.24; /* of the size */
+static const double small = 0.7, raised_by = 0.42, lowered_by = 0.16, ascent = 0.76,
+                    descent = 0.24; /* of the size */
 
-static const char *const font_paths[] = {
-    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
-    "/usr/share/fonts/TTF/DejaVuSans.ttf", "/usr/share/fonts/dejavu/DejaVuSans.ttf"};
+static const char *const font_paths[] = {"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+                                         "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
+                                         "/usr/share/fonts/TTF/DejaVuSans.ttf",
+                                         "/usr/share/fonts/dejavu/DejaVuSans.ttf"};
 
 struct loaded_font { /* lives as long as cairo uses the face, which may be longer than the figure */
     FT_Library library;
@@ -34,7 +38,8 @@ int fkv_font_open(cairo_font_face_t **out, struct fkv_error *err) {
         if (!access(font_paths[i], R_OK)) path = font_paths[i];
     if (!path)
         return fkv_fail(err,
-                        "font: expected %s, found none; install fonts-dejavu-core (apt install fonts-dejavu-core) "
+                        "font: expected %s, found none; install fonts-dejavu-core (apt install "
+                        "fonts-dejavu-core) "
                         "or set FKV_FONT to a TrueType file",
                         font_paths[0]);
     struct loaded_font *font = calloc(1, sizeof *font);
@@ -45,13 +50,15 @@ int fkv_font_open(cairo_font_face_t **out, struct fkv_error *err) {
     }
     if (FT_New_Face(font->library, path, 0, &font->face) || !FT_IS_SCALABLE(font->face)) {
         close_font(font);
-        return fkv_fail(err,
-                        "font %s%s: expected a readable scalable font; install fonts-dejavu-core (apt install "
-                        "fonts-dejavu-core) or set FKV_FONT to a TrueType file",
-                        path, asked ? " (from FKV_FONT)" : "");
+        return fkv_fail(
+            err,
+            "font %s%s: expected a readable scalable font; install fonts-dejavu-core (apt install "
+            "fonts-dejavu-core) or set FKV_FONT to a TrueType file",
+            path, asked ? " (from FKV_FONT)" : "");
     }
     *out = cairo_ft_font_face_create_for_ft_face(font->face, FT_LOAD_NO_HINTING);
-    if (cairo_font_face_status(*out) || cairo_font_face_set_user_data(*out, &key, font, close_font)) {
+    if (cairo_font_face_status(*out) ||
+        cairo_font_face_set_user_data(*out, &key, font, close_font)) {
         cairo_font_face_destroy(*out);
         *out = NULL;
         close_font(font);
@@ -81,7 +88,8 @@ static bool next_run(const char **text, char run[256], int *level) {
     if (*level) p += 2;
     size_t n = 0;
     while (*p && (*level ? *p != '}' : !mark(p))) {
-        if (n >= 250 && ((unsigned char)*p & 0xc0) != 0x80) break; /* never in the middle of a character */
+        if (n >= 250 && ((unsigned char)*p & 0xc0) != 0x80)
+            break; /* never in the middle of a character */
         run[n++] = *p++;
     }
     run[n] = 0;
@@ -116,8 +124,8 @@ static void remember(struct fkv_figure *f, struct fkv_box box, const char *text)
     snprintf(t->text, sizeof t->text, "%s", text);
 }
 
-void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size, enum fkv_anchor anchor, bool upright,
-              struct fkv_color color, const char *text) {
+void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size,
+              enum fkv_anchor anchor, bool upright, struct fkv_color color, const char *text) {
     if (!*text) return;
     double width = fkv_text_width(cr, size, text);
     double top = strstr(text, "^{") ? raised_by + small * ascent : ascent;
@@ -143,7 +151,8 @@ void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size
     cairo_restore(cr);
 }
 
-/* The bytes of the longest beginning of `text` that fits, at a blank if there is one; at least one character. */
+/* The bytes of the longest beginning of `text` that fits, at a blank if there is one; at least one
+ * character. */
 static size_t fitting(cairo_t *cr, const char *text, double width, double size) {
     char part[512];
     size_t fits = 0, blank = 0, limit = sizeof part - 8;
@@ -159,8 +168,9 @@ static size_t fitting(cairo_t *cr, const char *text, double width, double size) 
     return fits;
 }
 
-int fkv_text_wrapped(struct fkv_figure *f, cairo_t *cr, double x, double y, double width, double size,
-                     enum fkv_anchor anchor, struct fkv_color color, const char *text) {
+int fkv_text_wrapped(struct fkv_figure *f, cairo_t *cr, double x, double y, double width,
+                     double size, enum fkv_anchor anchor, struct fkv_color color,
+                     const char *text) {
     int lines = 0;
     while (*text == ' ') text++;
     while (*text) {

@@ -1,7 +1,10 @@
-/* Ticks at round numbers. Linear: steps of 1, 2 or 5 times a power of ten. Logarithmic: decades with their 2..9 as minor ticks; every second, third, ...
- * decade where all do not fit; 1-2-5 where the axis holds fewer than three decades, and linear steps where it spans less still.
- * Tick i is computed as (integer) * 10^e, never by adding steps, so that a label cannot read 0.30000000000000004.
- * Heckbert's "Nice numbers for graph labels" (Graphics Gems, 1990) is the linear rule; Talbot's extended search was dropped: a page of code for ticks nobody tells apart. */
+/* Ticks at round numbers. Linear: steps of 1, 2 or 5 times a power of ten. Logarithmic: decades
+ * with their 2..9 as minor ticks; every second, third, ... decade where all do not fit; 1-2-5 where
+ * the axis holds fewer than three decades, and linear steps where it spans less still. Tick i is
+ * computed as (integer) * 10^e, never by adding steps, so that a label cannot read
+ * 0.30000000000000004. Heckbert's "Nice numbers for graph labels" (Graphics Gems, 1990) is the
+ * linear rule; Talbot's extended search was dropped: a page of code for ticks nobody tells apart.
+ */
 #include "analyze/figure/ticks.h"
 
 #include <math.h>
@@ -10,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double slack = 1e-9; /* of a step: a tick at the very end of the axis counts as inside */
+static const double slack =
+    1e-9; /* of a step: a tick at the very end of the axis counts as inside */
 
 static void add(struct fkv_ticks *t, double at, const char *label) {
     if (t->count == FKV_TICKS) return;
@@ -26,7 +30,8 @@ static void format_fixed(double v, int decimals, char out[48]) {
 static void format_power(double mantissa, int decimals, int exponent, char out[48]) {
     char m[48] = "";
     if (mantissa != 1) format_fixed(mantissa, decimals, m);
-    snprintf(out, 48, "%.20s%s10^{%s%d}", m, *m ? "\u00d7" : "", exponent < 0 ? "\u2212" : "", abs(exponent));
+    snprintf(out, 48, "%.20s%s10^{%s%d}", m, *m ? "\u00d7" : "", exponent < 0 ? "\u2212" : "",
+             abs(exponent));
 }
 
 static int steps_inside(double low, double high, double step) {
@@ -40,14 +45,16 @@ void fkv_ticks_linear(double low, double high, int most, double least_step, stru
     while (i < 3 && nice[i] * pow(10, e) < raw * (1 - slack)) i++;
     if (i == 3) i = 0, e++;
     /* One tick alone gives no scale: then rather one more than asked for. */
-    while (steps_inside(low, high, nice[i] * pow(10, e)) < 2 && nice[i] * pow(10, e) > least_step * (1 + slack))
+    while (steps_inside(low, high, nice[i] * pow(10, e)) < 2 &&
+           nice[i] * pow(10, e) > least_step * (1 + slack))
         if (--i < 0) i = 2, e--;
     double step = nice[i] * pow(10, e);
 
     t->count = 0;
     int top = (int)floor(log10(fmax(fabs(low), fabs(high))) + slack);
     bool power = top >= 5 || e < -5;
-    for (double k = ceil(low / step - slack); k <= floor(high / step + slack) && t->count < FKV_TICKS; k++) {
+    for (double k = ceil(low / step - slack);
+         k <= floor(high / step + slack) && t->count < FKV_TICKS; k++) {
         double units = k * nice[i], v = e < 0 ? units / pow(10, -e) : units * pow(10, e);
         char label[48];
         if (power && units != 0)
@@ -107,7 +114,8 @@ void fkv_ticks_log(double low, double high, int most, struct fkv_ticks *t) {
                 else
                     format_power(1, 0, d, label);
             }
-            if (*label || (m == 1 && stride > 1) || (stride == 1 && last - first <= 12)) add(t, v, label);
+            if (*label || (m == 1 && stride > 1) || (stride == 1 && last - first <= 12))
+                add(t, v, label);
         }
     }
 }

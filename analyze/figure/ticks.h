@@ -10,8 +10,9 @@ struct fkv_ticks {
     char label[FKV_TICKS][48]; /* "" for a minor tick; superscripts as ^{...} */
 };
 
-/* About `most` (>= 2) labelled ticks within [low, high], never fewer than two and never more than `most` + 1 or five; low < high, finite, and above 0 for the
- * logarithm. No step is below `least_step`. */
+/* About `most` (>= 2) labelled ticks within [low, high], never fewer than two and never more than
+ * `most` + 1 or five; low < high, finite, and above 0 for the logarithm. No step is below
+ * `least_step`. */
 void fkv_ticks_linear(double low, double high, int most, double least_step, struct fkv_ticks *t);
 void fkv_ticks_log(double low, double high, int most, struct fkv_ticks *t);
 

@@ -1,5 +1,7 @@
-/* A figure's two files. Both are finished under temporary names before either takes its place. PNG: 8-bit RGB at 300 dpi, provenance as tEXt (iTXt where it is not
- * ASCII). SVG: cairo's, with a title and Dublin Core metadata put behind the opening tag. Neither carries a time: the same findings give the same bytes. */
+/* A figure's two files. Both are finished under temporary names before either takes its place. PNG:
+ * 8-bit RGB at 300 dpi, provenance as tEXt (iTXt where it is not ASCII). SVG: cairo's, with a title
+ * and Dublin Core metadata put behind the opening tag. Neither carries a time: the same findings
+ * give the same bytes. */
 #include "analyze/figure/parts.h"
 
 #include <cairo-svg.h>
@@ -25,8 +27,10 @@ static int add_chunk(struct chunks *c, const char *key, const char *value, struc
     bool ascii = true;
     for (const char *p = copy; *p; p++) ascii = ascii && (unsigned char)*p < 0x80;
     c->copies[c->count] = copy;
-    c->text[c->count++] = (png_text){
-        .compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE, .key = (char *)key, .text = copy};
+    c->text[c->count++] =
+        (png_text){.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE,
+                   .key = (char *)key,
+                   .text = copy};
     return FKV_OK;
 }
 
@@ -36,13 +40,15 @@ static void png_failed(png_structp png, png_const_charp message) {
 }
 
 /* libpng would say that it failed, and not why; committing the file does. */
-static void put_bytes(png_structp png, png_bytep data, size_t bytes) { fwrite(data, 1, bytes, png_get_io_ptr(png)); }
+static void put_bytes(png_structp png, png_bytep data, size_t bytes) {
+    fwrite(data, 1, bytes, png_get_io_ptr(png));
+}
 
 static void png_warned(png_structp png, png_const_charp message) { (void)png, (void)message; }
 
 /* pixels: cairo's RGB24, one native-endian 32-bit word per pixel. row [3 * width]. */
-static int encode_png(FILE *stream, const unsigned char *pixels, int width, int height, int stride, png_byte *row,
-                      struct chunks *chunks, struct fkv_error *err) {
+static int encode_png(FILE *stream, const unsigned char *pixels, int width, int height, int stride,
+                      png_byte *row, struct chunks *chunks, struct fkv_error *err) {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, err, png_failed, png_warned);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     if (!info) {
@@ -54,8 +60,8 @@ static int encode_png(FILE *stream, const unsigned char *pixels, int width, int 
         return FKV_FAILED;
     }
     png_set_write_fn(png, stream, put_bytes, NULL);
-    png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 8, PNG_COLOR_TYPE_RGB,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_uint_32 per_metre = (png_uint_32)lround(FKV_DPI / 0.0254);
     png_set_pHYs(png, info, per_metre, per_metre, PNG_RESOLUTION_METER);
     png_set_text(png, info, chunks->text, chunks->count);
@@ -66,7 +72,8 @@ static int encode_png(FILE *stream, const unsigned char *pixels, int width, int 
         for (int x = 0; x < width; x++) {
             uint32_t word;
             memcpy(&word, pixels + (size_t)y * (size_t)stride + 4 * (size_t)x, sizeof word);
-            row[3 * x] = word >> 16 & 255, row[3 * x + 1] = word >> 8 & 255, row[3 * x + 2] = word & 255;
+            row[3 * x] = word >> 16 & 255, row[3 * x + 1] = word >> 8 & 255,
+                    row[3 * x + 2] = word & 255;
         }
         png_write_row(png, row);
     }
@@ -75,9 +82,11 @@ static int encode_png(FILE *stream, const unsigned char *pixels, int width, int 
     return FKV_OK;
 }
 
-static int write_png(struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p, struct fkv_error *err) {
+static int write_png(struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p,
+                     struct fkv_error *err) {
     double scale = (double)FKV_DPI / FKV_POINTS;
-    int width = (int)lround(f->width * scale), height = (int)lround(f->height * scale), rc = FKV_FAILED;
+    int width = (int)lround(f->width * scale), height = (int)lround(f->height * scale),
+        rc = FKV_FAILED;
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
     cairo_t *cr = cairo_create(surface);
     struct chunks chunks = {0};
@@ -87,8 +96,10 @@ static int write_png(struct fkv_figure *f, FILE *stream, const struct fkv_proven
     cairo_scale(cr, scale, scale);
     if (!row) fkv_fail(err, "figure: out of memory");
     if (row && !fkv_figure_paint(f, cr, err) && !add_chunk(&chunks, "Title", f->title, err) &&
-        !add_chunk(&chunks, "Software", software, err) && !add_chunk(&chunks, "Source", p->capture_sha256, err) &&
-        !add_chunk(&chunks, "Command", p->command, err) && !add_chunk(&chunks, "Model", p->model, err)) {
+        !add_chunk(&chunks, "Software", software, err) &&
+        !add_chunk(&chunks, "Source", p->capture_sha256, err) &&
+        !add_chunk(&chunks, "Command", p->command, err) &&
+        !add_chunk(&chunks, "Model", p->model, err)) {
         cairo_surface_flush(surface);
         rc = encode_png(stream, cairo_image_surface_get_data(surface), width, height,
                         cairo_image_surface_get_stride(surface), row, &chunks, err);
@@ -120,7 +131,8 @@ static cairo_status_t collect(void *closure, const unsigned char *data, unsigned
     return CAIRO_STATUS_SUCCESS;
 }
 
-static int put_element(FILE *stream, const char *name, const char *label, const char *text, struct fkv_error *err) {
+static int put_element(FILE *stream, const char *name, const char *label, const char *text,
+                       struct fkv_error *err) {
     if (!text || !*text) return FKV_OK;
     char *clean = fkv_text_clean(text);
     if (!clean) return fkv_fail(err, "figure: out of memory");
@@ -138,8 +150,9 @@ static int put_element(FILE *stream, const char *name, const char *label, const 
 static int put_metadata(const struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p,
                         struct fkv_error *err) {
     if (put_element(stream, "title", "", f->title, err)) return FKV_FAILED;
-    fprintf(stream, "<metadata>\n<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\" "
-                    "xmlns:dc=\"http://purl.org/dc/elements/1.1/\">\n<rdf:Description rdf:about=\"\">\n");
+    fprintf(stream,
+            "<metadata>\n<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\" "
+            "xmlns:dc=\"http://purl.org/dc/elements/1.1/\">\n<rdf:Description rdf:about=\"\">\n");
     if (put_element(stream, "dc:creator", "FreqKV toolkit ", p->version, err) ||
         put_element(stream, "dc:source", "sha256:", p->capture_sha256, err) ||
         put_element(stream, "dc:description", "Command: ", p->command, err) ||
@@ -149,9 +162,10 @@ static int put_metadata(const struct fkv_figure *f, FILE *stream, const struct f
     return FKV_OK;
 }
 
-/* cairo's text with the metadata behind the opening tag, and without the page group's id: a number counted through the whole process. */
-static int put_svg(const struct fkv_figure *f, FILE *stream, const struct buffer *b, const struct fkv_provenance *p,
-                   struct fkv_error *err) {
+/* cairo's text with the metadata behind the opening tag, and without the page group's id: a number
+ * counted through the whole process. */
+static int put_svg(const struct fkv_figure *f, FILE *stream, const struct buffer *b,
+                   const struct fkv_provenance *p, struct fkv_error *err) {
     static const char group[] = "<g id=\"surface";
     const char *end = b->data + b->bytes, *tag = memmem(b->data, b->bytes, "<svg", 4);
     const char *body = tag ? memchr(tag, '>', (size_t)(end - tag)) : NULL;
@@ -170,9 +184,11 @@ static int put_svg(const struct fkv_figure *f, FILE *stream, const struct buffer
     return FKV_OK;
 }
 
-static int write_svg(struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p, struct fkv_error *err) {
+static int write_svg(struct fkv_figure *f, FILE *stream, const struct fkv_provenance *p,
+                     struct fkv_error *err) {
     struct buffer buffer = {0};
-    cairo_surface_t *surface = cairo_svg_surface_create_for_stream(collect, &buffer, f->width, f->height);
+    cairo_surface_t *surface =
+        cairo_svg_surface_create_for_stream(collect, &buffer, f->width, f->height);
     cairo_t *cr = cairo_create(surface);
     int rc = fkv_figure_paint(f, cr, err);
     cairo_destroy(cr);
@@ -185,8 +201,8 @@ static int write_svg(struct fkv_figure *f, FILE *stream, const struct fkv_proven
     return rc;
 }
 
-int fkv_figure_write(struct fkv_figure *f, const char *base, const struct fkv_provenance *provenance,
-                     struct fkv_error *err) {
+int fkv_figure_write(struct fkv_figure *f, const char *base,
+                     const struct fkv_provenance *provenance, struct fkv_error *err) {
     static int (*const write[])(struct fkv_figure *, FILE *, const struct fkv_provenance *,
                                 struct fkv_error *) = {write_png, write_svg};
     static const char *const suffix[] = {".png", ".svg"};
@@ -197,7 +213,8 @@ int fkv_figure_write(struct fkv_figure *f, const char *base, const struct fkv_pr
         if ((size_t)snprintf(path, sizeof path, "%s%s", base, suffix[i]) >= sizeof path)
             rc = fkv_fail(err, "figure: the path %.60s... is too long", base);
         if (!rc) rc = fkv_atomic_open(&files[i], path, err);
-        if (!rc && (rc = write[i](f, files[i].stream, provenance, err))) fkv_error_prefix(err, "%s", path);
+        if (!rc && (rc = write[i](f, files[i].stream, provenance, err)))
+            fkv_error_prefix(err, "%s", path);
     }
     for (int i = 0; !rc && i < 2; i++) rc = fkv_atomic_commit(&files[i], err);
     for (int i = 0; i < 2; i++) fkv_atomic_abandon(&files[i]);

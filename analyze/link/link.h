@@ -1,10 +1,15 @@
-/* Energy joined with what its loss does: a capture's spectra beside the perplexity of runs and the damage of probes.
+/* Energy joined with what its loss does: a capture's spectra beside the perplexity of runs and the
+ * damage of probes.
  *
- * Along a sweep, each run of a policy that keeps L lowest coefficients is a point: the energy that its own L retain of segments of n = window - sinks - recent tokens (mean over the captured heads,
+ * Along a sweep, each run of a policy that keeps L lowest coefficients is a point: the energy that
+ * its own L retain of segments of n = window - sinks - recent tokens (mean over the captured heads,
  * keys and values, with DC and without) against its mean nll and its difference to the baseline.
- * Over heads, each change of a single head by a filter is a point: predictors (predictors.h) of what the change takes out, from segments of prefix - sinks tokens, against delta nll and KL.
- * Changes of one label (the same change of every head) form a group; groups are looked at whole and by thirds of the model's layers.
- * Refused: runs, probes and captures of different models or sizes; runs and probes of texts that the capture does not hold; sweeps of different protocols, texts, windows. */
+ * Over heads, each change of a single head by a filter is a point: predictors (predictors.h) of
+ * what the change takes out, from segments of prefix - sinks tokens, against delta nll and KL.
+ * Changes of one label (the same change of every head) form a group; groups are looked at whole and
+ * by thirds of the model's layers. Refused: runs, probes and captures of different models or sizes;
+ * runs and probes of texts that the capture does not hold; sweeps of different protocols, texts,
+ * windows. */
 #ifndef FKV_ANALYZE_LINK_LINK_H
 #define FKV_ANALYZE_LINK_LINK_H
 
@@ -28,20 +33,24 @@ enum fkv_link_outcome { FKV_OUTCOME_NLL, FKV_OUTCOME_DELTA, FKV_OUTCOMES };
 extern const char *const fkv_outcome_names[FKV_OUTCOMES]; /* "mean_nll", "delta_nll" */
 
 struct fkv_link_sweep {
-    int32_t points, n;          /* runs, in the order of their mean ratio; n: slots that a compression sees */
+    int32_t points,
+        n; /* runs, in the order of their mean ratio; n: slots that a compression sees */
     const struct fkv_run **run; /* [points]; owned array */
     double *gamma;              /* [points] mean L / n over heads; owned */
     double *retained;           /* [FKV_RETAINED, points]; owned */
-    struct fkv_interval *outcome[FKV_OUTCOMES]; /* [points] over tokens, each NULL where there is none; owned */
+    struct fkv_interval
+        *outcome[FKV_OUTCOMES]; /* [points] over tokens, each NULL where there is none; owned */
     bool outcome_there[FKV_OUTCOMES];
     enum fkv_se_unit se_unit; /* of intervals over texts */
     int64_t documents;
     struct fkv_correlation correlation[FKV_OUTCOMES][FKV_RETAINED];
 };
 /* Runs all checked; spectra of segments of n tokens. */
-int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct fkv_predictor_spectra *spectra,
-                        struct fkv_link_sweep *out, struct fkv_error *err);
-void fkv_link_sweep_free(struct fkv_link_sweep *s); /* harmless on a zeroed struct and a second time */
+int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count,
+                        const struct fkv_predictor_spectra *spectra, struct fkv_link_sweep *out,
+                        struct fkv_error *err);
+void fkv_link_sweep_free(
+    struct fkv_link_sweep *s); /* harmless on a zeroed struct and a second time */
 
 /* ---- over heads ---- */
 
@@ -68,14 +77,17 @@ struct fkv_link_heads {
     struct fkv_link_group *group; /* [groups]; owned */
 };
 /* damage [probes], all checked, of one prefix and as many sinks. */
-int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes, const struct fkv_predictor_spectra *spectra,
-                        struct fkv_link_heads *out, struct fkv_error *err);
-void fkv_link_heads_free(struct fkv_link_heads *h); /* harmless on a zeroed struct and a second time */
+int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes,
+                        const struct fkv_predictor_spectra *spectra, struct fkv_link_heads *out,
+                        struct fkv_error *err);
+void fkv_link_heads_free(
+    struct fkv_link_heads *h); /* harmless on a zeroed struct and a second time */
 
 /* ---- checks ---- */
 
 int fkv_link_check_run(struct fkv_capture *c, const struct fkv_run *run, struct fkv_error *err);
-int fkv_link_check_probe(struct fkv_capture *c, const struct fkv_probe *probe, const char *path, struct fkv_error *err);
+int fkv_link_check_probe(struct fkv_capture *c, const struct fkv_probe *probe, const char *path,
+                         struct fkv_error *err);
 
 /* ---- everything that one command found ---- */
 
@@ -89,18 +101,20 @@ struct fkv_link {
     bool has_sweep, has_heads, has_residuals;
     struct fkv_link_sweep sweep;
     struct fkv_link_heads heads;
-    struct fkv_residuals residuals[2];           /* keys, values */
-    int32_t segment_length[2];                   /* of the sweep, of the probes; 0: none */
-    struct fkv_segment_plan cut;                 /* how segments were cut last: its numbers, not its recordings */
+    struct fkv_residuals residuals[2]; /* keys, values */
+    int32_t segment_length[2];         /* of the sweep, of the probes; 0: none */
+    struct fkv_segment_plan cut; /* how segments were cut last: its numbers, not its recordings */
     const struct fkv_predictor_spectra *spectra; /* of the probes */
 };
 
-/* FOLDER/link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv: those for which there is something. (link/write.c) */
+/* FOLDER/link_sweep.csv, link_heads.csv, link_predictors.csv, link_classes.csv: those for which
+ * there is something. (link/write.c) */
 int fkv_link_write(const char *folder, const struct fkv_link *l, struct fkv_error *err);
 /* The group /link of FOLDER/results.h5. (link/results.c) */
 int fkv_link_results(const char *folder, const struct fkv_link *l, struct fkv_error *err);
 int fkv_link_print(const struct fkv_link *l, bool json, struct fkv_error *err);
-/* FOLDER/link_retained, link_heads_1, _2, ... per group, link_ranking, link_residuals, with their points as CSV. (plots/link.c) */
+/* FOLDER/link_retained, link_heads_1, _2, ... per group, link_ranking, link_residuals, with their
+ * points as CSV. (plots/link.c) */
 int fkv_plot_link(const struct fkv_link *l, const char *folder, struct fkv_error *err);
 
 #endif

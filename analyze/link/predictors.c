@@ -1,22 +1,32 @@
 /* Owns the predictors of damage (predictors.h).
  *
- * Query-visible energy. Keys k_j that lose e_j move the score of a query by attention_scale * q' R e_j, where R rotates by the distance between the two (RoPE). Taking R as the
- * identity, that is, queries and keys both before RoPE, and the head's queries by their second moment Sigma_q = mean q q' (all queries of the segments' tokens, all query heads that
- * share the KV head, documents weighing equally), the variance of the score's change, mean over the n slots, is by Parseval
+ * Query-visible energy. Keys k_j that lose e_j move the score of a query by attention_scale * q' R
+ * e_j, where R rotates by the distance between the two (RoPE). Taking R as the identity, that is,
+ * queries and keys both before RoPE, and the head's queries by their second moment Sigma_q = mean q
+ * q' (all queries of the segments' tokens, all query heads that share the KV head, documents
+ * weighing equally), the variance of the score's change, mean over the n slots, is by Parseval
  *
- *     visible = attention_scale^2 / n * sum over lost t of y_t' Sigma_q y_t           y_t [head_dim]: DCT coefficients of the segment's keys
+ *     visible = attention_scale^2 / n * sum over lost t of y_t' Sigma_q y_t           y_t
+ *             [head_dim]: DCT coefficients of the segment's keys
  *
- * What is approximated: distances (the rotation mixes the two channels of a pair, and does not change the energy of either pair), and which query meets which key. Averaging R over all angles instead was
- * dropped: it makes Sigma_q a multiple of the identity within each pair, and low frequencies of RoPE hardly turn within a segment.
+ * What is approximated: distances (the rotation mixes the two channels of a pair, and does not
+ * change the energy of either pair), and which query meets which key. Averaging R over all angles
+ * instead was dropped: it makes Sigma_q a multiple of the identity within each pair, and low
+ * frequencies of RoPE hardly turn within a segment.
  *
- * Of values, what a lost e_j adds to the residual where a query looks at slot j alone: ||W_O e_j||^2, again the mean over slots,
+ * Of values, what a lost e_j adds to the residual where a query looks at slot j alone: ||W_O
+ * e_j||^2, again the mean over slots,
  *
- *     visible = 1 / n * sum over lost t of y_t' G y_t                y_t: DCT coefficients of the values, G = mean over the query heads of the group of W' W, W their columns of W_O
+ *     visible = 1 / n * sum over lost t of y_t' G y_t                y_t: DCT coefficients of the
+ *             values, G = mean over the query heads of the group of W' W, W their columns of W_O
  *
- * The heads of a group read the same values, each through columns of its own. Their mean and not their sum: it is what one query head passes on, as Sigma_q is what one asks and as the
- * attention-output error is a mean over them; in one model, where groups are equal, the sum would rank heads alike. What is approximated: weights of attention, which average errors of
- * neighbouring slots and so let low frequencies through before high ones. Captures without the output projection have none: ||y_t||^2 / n instead was dropped, as it is the absolute
- * energy under another name. */
+ * The heads of a group read the same values, each through columns of its own. Their mean and not
+ * their sum: it is what one query head passes on, as Sigma_q is what one asks and as the
+ * attention-output error is a mean over them; in one model, where groups are equal, the sum would
+ * rank heads alike. What is approximated: weights of attention, which average errors of
+ * neighbouring slots and so let low frequencies through before high ones. Captures without the
+ * output projection have none: ||y_t||^2 / n instead was dropped, as it is the absolute energy
+ * under another name. */
 #include "analyze/link/predictors.h"
 
 #include <math.h>
@@ -29,8 +39,8 @@
 #include "capture/store/capture_reader.h"
 #include "kernels/dct.h"
 
-const char *const fkv_predictor_names[FKV_PREDICTORS] = {"energy",  "energy_no_dc", "absolute",
-                                                         "visible", "attention",    "attention_projected"};
+const char *const fkv_predictor_names[FKV_PREDICTORS] = {
+    "energy", "energy_no_dc", "absolute", "visible", "attention", "attention_projected"};
 const char *const fkv_predictor_words[FKV_PREDICTORS] = {
     "lost share of energy", "lost share of energy without DC", "lost energy per element",
     "visible lost energy",  "attention-output error",          "attention-output error, projected"};
@@ -42,15 +52,20 @@ struct work {
     int32_t n, heads, group, head_dim, threads;
     const struct fkv_dct *dct;
     float *shared, *x, *y,
-        *scratch; /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices; [heads, n, d]; [threads, n, d]; [threads, ...] */
+        *scratch;   /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices;
+                       [heads, n, d]; [threads, n, d]; [threads, ...] */
     double *moment; /* [heads, d, d]: Sigma_q, or the mean Gram matrix */
 };
 
-static void work_free(struct work *w) { free(w->shared), free(w->x), free(w->y), free(w->scratch), free(w->moment); }
+static void work_free(struct work *w) {
+    free(w->shared), free(w->x), free(w->y), free(w->scratch), free(w->moment);
+}
 
 static int work_make(struct work *w, struct fkv_error *err) {
-    size_t d = (size_t)w->head_dim, head = (size_t)w->n * d, heads = (size_t)w->heads, threads = (size_t)w->threads;
-    w->shared = malloc(heads * (size_t)w->group * (w->n > w->head_dim ? head : d * d) * sizeof(float));
+    size_t d = (size_t)w->head_dim, head = (size_t)w->n * d, heads = (size_t)w->heads,
+           threads = (size_t)w->threads;
+    w->shared =
+        malloc(heads * (size_t)w->group * (w->n > w->head_dim ? head : d * d) * sizeof(float));
     w->x = malloc(heads * head * sizeof(float));
     w->y = malloc(threads * head * sizeof(float));
     w->scratch = malloc((threads * fkv_dct_scratch(w->dct) + 1) * sizeof(float));
@@ -86,8 +101,10 @@ static void add_visible(const struct work *w, int32_t head, double weight, doubl
 
 enum pass { QUERIES, KEYS, VALUES };
 
-/* All segments of a layer: queries into the moment, or keys or values through it into visible [heads, n]. */
-static int pass_over(struct work *w, enum pass pass, int32_t layer, double *visible, struct fkv_error *err) {
+/* All segments of a layer: queries into the moment, or keys or values through it into visible
+ * [heads, n]. */
+static int pass_over(struct work *w, enum pass pass, int32_t layer, double *visible,
+                     struct fkv_error *err) {
     static const enum fkv_state states[] = {FKV_STATE_QUERY, FKV_STATE_KEY, FKV_STATE_VALUE};
     const struct fkv_segment_plan *plan = w->m->plan;
     const double scale = pass == KEYS ? fkv_capture_info(w->m->capture)->attention_scale : 1;
@@ -104,9 +121,10 @@ static int pass_over(struct work *w, enum pass pass, int32_t layer, double *visi
 #pragma omp parallel for schedule(dynamic) num_threads(w->threads)
             for (int32_t h = 0; h < w->heads; h++) {
                 for (int32_t g = 0; pass == QUERIES && g < w->group; g++)
-                    add_moment(x + (size_t)(h * w->group + g) * head, w->n, w->head_dim, weight / w->group,
-                               w->moment + (size_t)h * d * d);
-                if (pass != QUERIES) add_visible(w, h, weight * scale * scale, visible + (int64_t)h * w->n);
+                    add_moment(x + (size_t)(h * w->group + g) * head, w->n, w->head_dim,
+                               weight / w->group, w->moment + (size_t)h * d * d);
+                if (pass != QUERIES)
+                    add_visible(w, h, weight * scale * scale, visible + (int64_t)h * w->n);
             }
             if (w->m->progress) fkv_progress_update(w->m->progress, ++w->m->done, "visible energy");
         }
@@ -119,12 +137,14 @@ static int add_gram(struct work *w, int32_t layer, struct fkv_error *err) {
     if (fkv_capture_read_output_gram(w->m->capture, layer, w->shared, err)) return FKV_FAILED;
     for (int32_t h = 0; h < w->heads * w->group; h++)
         for (size_t i = 0; i < matrix; i++)
-            w->moment[(size_t)(h / w->group) * matrix + i] += (double)w->shared[(size_t)h * matrix + i] / w->group;
+            w->moment[(size_t)(h / w->group) * matrix + i] +=
+                (double)w->shared[(size_t)h * matrix + i] / w->group;
     return FKV_OK;
 }
 
 /* visible [layers, heads, n] of keys or values */
-static int measure_visible(struct fkv_measurement *m, enum fkv_state state, double *visible, struct fkv_error *err) {
+static int measure_visible(struct fkv_measurement *m, enum fkv_state state, double *visible,
+                           struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     struct fkv_dct *dct;
     if (fkv_dct_create(m->plan->n, &dct, err)) return FKV_FAILED;
@@ -140,7 +160,8 @@ static int measure_visible(struct fkv_measurement *m, enum fkv_state state, doub
     int status = work_make(&w, err);
     for (int32_t layer = 0; !status && layer < info->layer_count; layer++) {
         double *of_layer = visible + (int64_t)layer * heads * w.n;
-        memset(w.moment, 0, (size_t)heads * (size_t)w.head_dim * (size_t)w.head_dim * sizeof(double));
+        memset(w.moment, 0,
+               (size_t)heads * (size_t)w.head_dim * (size_t)w.head_dim * sizeof(double));
         status = keys ? pass_over(&w, QUERIES, layer, NULL, err) : add_gram(&w, layer, err);
         if (!status) status = pass_over(&w, keys ? KEYS : VALUES, layer, of_layer, err);
     }
@@ -151,7 +172,8 @@ static int measure_visible(struct fkv_measurement *m, enum fkv_state state, doub
 
 /* ---- all spectra ---- */
 
-static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra *out, struct fkv_error *err) {
+static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
+                         struct fkv_error *err) {
     for (int state = 0; state < 2; state++) {
         struct fkv_spectrum s;
         if (fkv_spectrum_measure(m, (enum fkv_state)state, &s, err)) return FKV_FAILED;
@@ -166,21 +188,25 @@ static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra
     return FKV_OK;
 }
 
-static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_spectra *out, struct fkv_error *err) {
+static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
+                                struct fkv_error *err) {
     for (int state = 0; state < 2; state++) {
         if (out->why_not[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
-        out->visible[state] = calloc((size_t)out->layers * (size_t)out->heads * (size_t)out->n, sizeof(double));
+        out->visible[state] =
+            calloc((size_t)out->layers * (size_t)out->heads * (size_t)out->n, sizeof(double));
         if (!out->visible[state]) return fkv_fail(err, "out of memory");
         if (measure_visible(m, (enum fkv_state)state, out->visible[state], err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int measure_attention(struct fkv_measurement *m, struct fkv_predictor_spectra *out, struct fkv_error *err) {
+static int measure_attention(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
+                             struct fkv_error *err) {
     const bool projected = !out->why_not[FKV_NO_PROJECTION][0];
     if (out->why_not[FKV_NO_ATTENTION][0]) return FKV_OK;
     for (int i = 0; i < 1 + projected; i++) {
-        out->attention[i] = malloc((size_t)out->layers * (size_t)out->heads * (FKV_RATIO_STEPS + 1) * sizeof(double));
+        out->attention[i] = malloc((size_t)out->layers * (size_t)out->heads *
+                                   (FKV_RATIO_STEPS + 1) * sizeof(double));
         if (!out->attention[i]) return fkv_fail(err, "out of memory");
     }
     return fkv_attention_error_measure(m, out->attention[0], out->attention[1], err);
@@ -192,25 +218,30 @@ static void find_gaps(struct fkv_measurement *m, struct fkv_predictor_spectra *o
     struct fkv_error why;
     if (info->spectra_only || !(info->states >> FKV_STATE_QUERY & 1))
         snprintf(out->why_not[FKV_NO_QUERIES], sizeof *out->why_not,
-                 "no visible energy of keys: the capture holds no queries (freqkv-capture --states key,value,query)");
+                 "no visible energy of keys: the capture holds no queries (freqkv-capture --states "
+                 "key,value,query)");
     if (info->spectra_only || !fkv_capture_output_gram(m->capture))
         snprintf(out->why_not[FKV_NO_PROJECTION], sizeof *out->why_not,
-                 "no visible energy of values and no projected attention-output error: the capture holds %s",
-                 info->spectra_only ? "sums of spectra alone"
-                                    : "no output projection (output_gram; freqkv-capture --resume adds it)");
+                 "no visible energy of values and no projected attention-output error: the capture "
+                 "holds %s",
+                 info->spectra_only
+                     ? "sums of spectra alone"
+                     : "no output projection (output_gram; freqkv-capture --resume adds it)");
     if (fkv_attention_error_check(m->capture, m->plan, &why))
-        snprintf(out->why_not[FKV_NO_ATTENTION], sizeof *out->why_not, "no attention-output error: %.400s",
-                 why.message);
+        snprintf(out->why_not[FKV_NO_ATTENTION], sizeof *out->why_not,
+                 "no attention-output error: %.400s", why.message);
 }
 
-int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads, struct fkv_predictor_spectra *out,
-                                  struct fkv_error *err) {
+int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads,
+                                  struct fkv_predictor_spectra *out, struct fkv_error *err) {
     *out = (struct fkv_predictor_spectra){.n = m->plan->n};
     if ((fkv_capture_info(m->capture)->states & 3) != 3)
-        return fkv_fail(err, "%s: expected keys and values, found only one of them", fkv_capture_path(m->capture));
+        return fkv_fail(err, "%s: expected keys and values, found only one of them",
+                        fkv_capture_path(m->capture));
     int status = measure_power(m, out, err);
     if (heads) find_gaps(m, out);
-    if (!status && heads && (measure_both_visible(m, out, err) || measure_attention(m, out, err))) status = FKV_FAILED;
+    if (!status && heads && (measure_both_visible(m, out, err) || measure_attention(m, out, err)))
+        status = FKV_FAILED;
     if (status) fkv_predictor_spectra_free(out);
     return status;
 }
@@ -244,13 +275,14 @@ static double attention_value(const double *errors, int32_t n, size_t row, struc
     if (!errors || kept.low > 0 || kept.complement) return NAN;
     const double *error = errors + row * (FKV_RATIO_STEPS + 1);
     double at = (double)kept.high * FKV_RATIO_STEPS / n;
-    int below = (int)fmin(floor(at + 1e-9), FKV_RATIO_STEPS), above = below < FKV_RATIO_STEPS ? below + 1 : below;
+    int below = (int)fmin(floor(at + 1e-9), FKV_RATIO_STEPS),
+        above = below < FKV_RATIO_STEPS ? below + 1 : below;
     double part = fmax(0, at - below);
     return part > 0 ? (1 - part) * error[below] + part * error[above] : error[below];
 }
 
-double fkv_predictor_value(const struct fkv_predictor_spectra *s, enum fkv_predictor predictor, int32_t layer,
-                           int32_t head, int32_t states, struct fkv_kept kept) {
+double fkv_predictor_value(const struct fkv_predictor_spectra *s, enum fkv_predictor predictor,
+                           int32_t layer, int32_t head, int32_t states, struct fkv_kept kept) {
     size_t row = (size_t)layer * (size_t)s->heads + (size_t)head;
     double total = 0;
     int count = 0;
@@ -264,9 +296,10 @@ double fkv_predictor_value(const struct fkv_predictor_spectra *s, enum fkv_predi
         if (!(states >> state & 1)) continue;
         struct sums sums = sum_of(s->power[state] + row * (size_t)s->n, s->n, kept);
         count++;
-        total += predictor == FKV_PREDICTOR_ENERGY         ? sums.lost / sums.all
-                 : predictor == FKV_PREDICTOR_ENERGY_NO_DC ? (sums.lost - sums.lost_dc) / (sums.all - sums.dc)
-                                                           : sums.lost / s->n;
+        total += predictor == FKV_PREDICTOR_ENERGY ? sums.lost / sums.all
+                 : predictor == FKV_PREDICTOR_ENERGY_NO_DC
+                     ? (sums.lost - sums.lost_dc) / (sums.all - sums.dc)
+                     : sums.lost / s->n;
     }
     return predictor == FKV_PREDICTOR_ABSOLUTE ? total : total / count;
 }

@@ -1,5 +1,6 @@
-/* Owns residuals by class of token (residual.h). A pass over the capture per state: every head of every layer is low-passed segment by segment, and what is left adds
- * to its token's number; tokens are then added up by class per segment, which is all that means and their bootstrap need. */
+/* Owns residuals by class of token (residual.h). A pass over the capture per state: every head of
+ * every layer is low-passed segment by segment, and what is left adds to its token's number; tokens
+ * are then added up by class per segment, which is all that means and their bootstrap need. */
 #include "analyze/link/residual.h"
 
 #include <math.h>
@@ -22,11 +23,13 @@ struct work {
 };
 
 static void work_free(struct work *w) {
-    free(w->x), free(w->rest), free(w->scratch), free(w->ratio), free(w->variance), free(w->token), free(w->classes);
+    free(w->x), free(w->rest), free(w->scratch), free(w->ratio), free(w->variance), free(w->token),
+        free(w->classes);
 }
 
 static int work_make(struct work *w, struct fkv_error *err) {
-    size_t n = (size_t)w->n, head = n * (size_t)w->head_dim, heads = (size_t)w->heads, threads = (size_t)w->threads;
+    size_t n = (size_t)w->n, head = n * (size_t)w->head_dim, heads = (size_t)w->heads,
+           threads = (size_t)w->threads;
     size_t segments = (size_t)w->m->plan->segments;
     w->x = malloc(heads * head * sizeof(float));
     w->rest = malloc(threads * head * sizeof(float));
@@ -35,33 +38,39 @@ static int work_make(struct work *w, struct fkv_error *err) {
     w->variance = malloc(heads * n * sizeof(double));
     w->token = calloc(2 * segments * n, sizeof(double));
     w->classes = calloc(segments * n, 1);
-    if (w->x && w->rest && w->scratch && w->ratio && w->variance && w->token && w->classes) return FKV_OK;
-    return fkv_fail(err, "out of memory for the residuals of %zu segments of %d tokens", segments, w->n);
+    if (w->x && w->rest && w->scratch && w->ratio && w->variance && w->token && w->classes)
+        return FKV_OK;
+    return fkv_fail(err, "out of memory for the residuals of %zu segments of %d tokens", segments,
+                    w->n);
 }
 
 /* One head: ratio [n], variance [n] */
 static void measure_head(struct work *w, int32_t head) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n, thread = (size_t)omp_get_thread_num();
     const float *x = w->x + (size_t)head * n * d;
-    float *rest = w->rest + thread * n * d, *scratch = w->scratch + thread * fkv_dct_scratch(w->dct);
-    double *ratio = w->ratio + (size_t)head * n, *variance = w->variance + (size_t)head * n, spread = 0;
+    float *rest = w->rest + thread * n * d,
+          *scratch = w->scratch + thread * fkv_dct_scratch(w->dct);
+    double *ratio = w->ratio + (size_t)head * n, *variance = w->variance + (size_t)head * n,
+           spread = 0;
     fkv_dct_forward(w->dct, x, d, w->head_dim, rest, d, scratch);
     for (size_t i = d; i < n * d; i++) spread += (double)rest[i] * rest[i] / (double)n;
     memset(rest, 0, (size_t)w->retained * d * sizeof *rest);
     fkv_dct_inverse(w->dct, rest, d, w->head_dim, rest, d, scratch);
     for (size_t j = 0; j < n; j++) {
         double lost = 0, all = 0;
-        for (size_t c = j * d; c < (j + 1) * d; c++) lost += (double)rest[c] * rest[c], all += (double)x[c] * x[c];
+        for (size_t c = j * d; c < (j + 1) * d; c++)
+            lost += (double)rest[c] * rest[c], all += (double)x[c] * x[c];
         ratio[j] = all > 0 ? lost / all : 0;
         variance[j] = spread > 0 ? lost / spread : 0;
     }
 }
 
-static int measure_segment(struct work *w, enum fkv_state state, int32_t layer, int32_t recording, int64_t start,
-                           int64_t number, struct fkv_error *err) {
+static int measure_segment(struct work *w, enum fkv_state state, int32_t layer, int32_t recording,
+                           int64_t start, int64_t number, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(w->m->capture);
     double weight = 1.0 / ((double)w->heads * info->layer_count);
-    if (fkv_capture_read_state(w->m->capture, recording, state, layer, 0, w->heads, start, w->n, w->x, err))
+    if (fkv_capture_read_state(w->m->capture, recording, state, layer, 0, w->heads, start, w->n,
+                               w->x, err))
         return FKV_FAILED;
 #pragma omp parallel for schedule(dynamic) num_threads(w->threads)
     for (int32_t h = 0; h < w->heads; h++) measure_head(w, h);
@@ -73,43 +82,52 @@ static int measure_segment(struct work *w, enum fkv_state state, int32_t layer, 
     return FKV_OK;
 }
 
-/* Classes of a recording's segments. Ids of a stretch that is not the first of its text cannot know what stood before; with classes stored it does not matter. */
-static int read_classes(struct work *w, const struct fkv_planned_recording *r, bool *by_ids, struct fkv_error *err) {
+/* Classes of a recording's segments. Ids of a stretch that is not the first of its text cannot know
+ * what stood before; with classes stored it does not matter. */
+static int read_classes(struct work *w, const struct fkv_planned_recording *r, bool *by_ids,
+                        struct fkv_error *err) {
     int64_t tokens = fkv_capture_recording(w->m->capture, r->recording)->n_tokens;
     uint8_t *classes = malloc((size_t)tokens + 1);
     int32_t *ids = malloc(((size_t)tokens + 1) * sizeof *ids);
     bool found = false;
-    int status =
-        classes && ids ? FKV_OK : fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)tokens);
-    if (!status) status = fkv_capture_read_token_class(w->m->capture, r->recording, classes, &found, err);
+    int status = classes && ids ? FKV_OK
+                                : fkv_fail(err, "out of memory for the classes of %lld tokens",
+                                           (long long)tokens);
+    if (!status)
+        status = fkv_capture_read_token_class(w->m->capture, r->recording, classes, &found, err);
     if (!status && !found) {
         *by_ids = true;
         status = fkv_capture_read_tokens(w->m->capture, r->recording, ids, &found, err);
         if (!status && !found)
-            status = fkv_fail(
-                err, "%s: classes of tokens need the dataset tokens or token_class, and recording %d has neither",
-                fkv_capture_path(w->m->capture), r->recording);
+            status = fkv_fail(err,
+                              "%s: classes of tokens need the dataset tokens or token_class, and "
+                              "recording %d has neither",
+                              fkv_capture_path(w->m->capture), r->recording);
         if (!status) status = fkv_classes_by_ids(ids, tokens, classes, err);
     }
-    if (!status) memcpy(w->classes + r->first * w->n, classes + w->m->plan->skip_sinks, (size_t)(r->segments * w->n));
+    if (!status)
+        memcpy(w->classes + r->first * w->n, classes + w->m->plan->skip_sinks,
+               (size_t)(r->segments * w->n));
     free(classes);
     free(ids);
     return status;
 }
 
 /* Documents are drawn, and segments within them where documents are few. */
-static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units, struct fkv_error *err) {
+static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units,
+                    struct fkv_error *err) {
     int64_t *segments = calloc((size_t)plan->documents, sizeof *segments);
     if (!segments) return fkv_fail(err, "out of memory for %d documents", plan->documents);
-    for (int32_t i = 0; i < plan->recordings; i++) segments[plan->recording[i].document] += plan->recording[i].segments;
+    for (int32_t i = 0; i < plan->recordings; i++)
+        segments[plan->recording[i].document] += plan->recording[i].segments;
     int status = fkv_units_make(segments, plan->documents, false, units, err);
     free(segments);
     return status;
 }
 
 /* Sums per unit, weighted as its document is -> sums with DC and without, counts [units] */
-static void add_up(const struct work *w, int c, const struct fkv_units *units, double *sums[2], double *counts,
-                   int64_t *tokens) {
+static void add_up(const struct work *w, int c, const struct fkv_units *units, double *sums[2],
+                   double *counts, int64_t *tokens) {
     const struct fkv_segment_plan *plan = w->m->plan;
     const bool blocks = fkv_units_are_blocks(units);
     memset(sums[0], 0, (size_t)units->count * sizeof(double));
@@ -160,7 +178,8 @@ static int measure_all(struct work *w, enum fkv_state state, bool *by_ids, struc
         if (read_classes(w, r, by_ids, err)) return FKV_FAILED;
         for (int32_t layer = 0; layer < info->layer_count; layer++)
             for (int64_t s = 0; s < r->segments; s++) {
-                if (measure_segment(w, state, layer, r->recording, plan->skip_sinks + s * plan->n, r->first + s, err))
+                if (measure_segment(w, state, layer, r->recording, plan->skip_sinks + s * plan->n,
+                                    r->first + s, err))
                     return FKV_FAILED;
                 if (w->m->progress) fkv_progress_update(w->m->progress, ++w->m->done, "residuals");
             }
@@ -168,13 +187,13 @@ static int measure_all(struct work *w, enum fkv_state state, bool *by_ids, struc
     return FKV_OK;
 }
 
-int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32_t retained, struct fkv_residuals *out,
-                          struct fkv_error *err) {
+int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32_t retained,
+                          struct fkv_residuals *out, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     *out = (struct fkv_residuals){.state = state, .n = m->plan->n, .retained = retained};
     if (info->spectra_only || !(info->states >> state & 1))
-        return fkv_fail(err, "%s: residuals of tokens need stored states of %s", fkv_capture_path(m->capture),
-                        fkv_state_names[state]);
+        return fkv_fail(err, "%s: residuals of tokens need stored states of %s",
+                        fkv_capture_path(m->capture), fkv_state_names[state]);
     struct fkv_dct *dct;
     if (fkv_dct_create(m->plan->n, &dct, err)) return FKV_FAILED;
     struct work w = {.m = m,

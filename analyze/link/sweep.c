@@ -15,8 +15,8 @@ struct sums {
 };
 
 /* One run: sum [units] of each outcome; counts [units] of the first run. */
-static void add_up(const struct fkv_run *run, const struct fkv_units *units, double *sum[FKV_OUTCOMES],
-                   double *counts) {
+static void add_up(const struct fkv_run *run, const struct fkv_units *units,
+                   double *sum[FKV_OUTCOMES], double *counts) {
     for (int32_t d = 0; d < run->column_sets; d++) {
         const struct fkv_run_columns *c = &run->columns[d];
         int64_t seen = 0;
@@ -25,7 +25,8 @@ static void add_up(const struct fkv_run *run, const struct fkv_units *units, dou
             int64_t at = fkv_unit_at(units, d, seen++ / FKV_BOOTSTRAP_BLOCK);
             if (counts) counts[at] += 1;
             sum[FKV_OUTCOME_NLL][at] += c->nll[t];
-            if (c->baseline_nll) sum[FKV_OUTCOME_DELTA][at] += (double)c->nll[t] - c->baseline_nll[t];
+            if (c->baseline_nll)
+                sum[FKV_OUTCOME_DELTA][at] += (double)c->nll[t] - c->baseline_nll[t];
         }
     }
 }
@@ -36,11 +37,14 @@ static void sums_free(struct sums *s) {
 }
 
 /* Scored in the same places? Else the units of the first run are not those of this one. */
-static int check_scored(const struct fkv_run *first, const struct fkv_run *run, struct fkv_error *err) {
+static int check_scored(const struct fkv_run *first, const struct fkv_run *run,
+                        struct fkv_error *err) {
     for (int32_t d = 0; d < first->column_sets; d++) {
         int64_t a = fkv_run_scored(&first->columns[d]), b = fkv_run_scored(&run->columns[d]);
         if (a != b)
-            return fkv_fail(err, "%s and %s: expected the same tokens to be scored, found %lld and %lld of document %d",
+            return fkv_fail(err,
+                            "%s and %s: expected the same tokens to be scored, found %lld and %lld "
+                            "of document %d",
                             first->path, run->path, (long long)a, (long long)b, d);
     }
     return FKV_OK;
@@ -53,14 +57,16 @@ static int sums_make(const struct fkv_link_sweep *sweep, struct sums *s, struct 
     if (!units) return fkv_fail(err, "%s: expected scored tokens, found none", sweep->run[0]->path);
     s->counts = calloc(units, sizeof(double));
     for (int o = 0; o < FKV_OUTCOMES; o++) s->sum[o] = calloc(points * units, sizeof(double));
-    if (!s->counts || !s->sum[0] || !s->sum[1]) return fkv_fail(err, "out of memory for %zu runs", points);
+    if (!s->counts || !s->sum[0] || !s->sum[1])
+        return fkv_fail(err, "out of memory for %zu runs", points);
     for (size_t p = 0; p < points; p++) {
         const struct fkv_run *run = sweep->run[p];
         double *sum[FKV_OUTCOMES] = {s->sum[0] + p * units, s->sum[1] + p * units};
         if (check_scored(sweep->run[0], run, err)) return FKV_FAILED;
         add_up(run, &s->units, sum, p ? NULL : s->counts);
         for (int32_t d = 0; d < run->column_sets; d++)
-            s->there[FKV_OUTCOME_DELTA] = s->there[FKV_OUTCOME_DELTA] && run->columns[d].baseline_nll;
+            s->there[FKV_OUTCOME_DELTA] =
+                s->there[FKV_OUTCOME_DELTA] && run->columns[d].baseline_nll;
     }
     return FKV_OK;
 }
@@ -76,16 +82,19 @@ static double share(const double *power, int32_t n, int32_t kept, bool no_dc) {
     return low / all;
 }
 
-static void add_point(const struct fkv_predictor_spectra *s, struct fkv_link_sweep *out, int32_t p) {
+static void add_point(const struct fkv_predictor_spectra *s, struct fkv_link_sweep *out,
+                      int32_t p) {
     const struct fkv_run *run = out->run[p];
     double rows = (double)s->layers * s->heads;
     out->gamma[p] = fkv_run_gamma(run);
     for (int32_t l = 0; l < s->layers; l++)
         for (int32_t h = 0; h < s->heads; h++) {
-            int32_t kept = run->retained[(int64_t)s->layer_index[l] * run->kv_heads + s->head_index[h]];
+            int32_t kept =
+                run->retained[(int64_t)s->layer_index[l] * run->kv_heads + s->head_index[h]];
             size_t row = ((size_t)l * (size_t)s->heads + (size_t)h) * (size_t)s->n;
             for (int r = 0; r < FKV_RETAINED; r++)
-                out->retained[r * out->points + p] += share(s->power[r % 2] + row, s->n, kept, r >= 2) / rows;
+                out->retained[r * out->points + p] +=
+                    share(s->power[r % 2] + row, s->n, kept, r >= 2) / rows;
         }
 }
 
@@ -98,12 +107,14 @@ static double mean_ratio(const struct fkv_run *run) {
 }
 
 static int by_ratio(const void *a, const void *b) {
-    double x = mean_ratio(*(const struct fkv_run *const *)a), y = mean_ratio(*(const struct fkv_run *const *)b);
+    double x = mean_ratio(*(const struct fkv_run *const *)a),
+           y = mean_ratio(*(const struct fkv_run *const *)b);
     return x < y ? -1 : x > y;
 }
 
-int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct fkv_predictor_spectra *spectra,
-                        struct fkv_link_sweep *out, struct fkv_error *err) {
+int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count,
+                        const struct fkv_predictor_spectra *spectra, struct fkv_link_sweep *out,
+                        struct fkv_error *err) {
     size_t points = (size_t)count;
     *out = (struct fkv_link_sweep){.points = count, .n = spectra->n};
     out->run = malloc(points * sizeof *out->run);
@@ -132,8 +143,8 @@ int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count, const struct 
         out->outcome_there[o] = sums.there[o];
         if (!sums.there[o]) continue;
         for (int32_t p = 0; p < count; p++)
-            out->outcome[o][p] =
-                fkv_ratio_interval(&sums.units, sums.sum[o] + (int64_t)p * sums.units.count, sums.counts, NULL);
+            out->outcome[o][p] = fkv_ratio_interval(
+                &sums.units, sums.sum[o] + (int64_t)p * sums.units.count, sums.counts, NULL);
         status = fkv_correlate(&task, out->correlation[o], err);
     }
     sums_free(&sums);

@@ -1,10 +1,12 @@
-/* Owns classes by ids where a file has none (token_classes.h). Ids are sorted with their places rather than hashed: runs of equal ids, and of equal pairs, then tell all three classes. */
+/* Owns classes by ids where a file has none (token_classes.h). Ids are sorted with their places
+ * rather than hashed: runs of equal ids, and of equal pairs, then tell all three classes. */
 #include "analyze/link/token_classes.h"
 
 #include <stdlib.h>
 
-const char *const fkv_class_names[FKV_CLASSES] = {"all",          "digit", "punctuation", "word start",
-                                                  "continuation", "rare",  "copied",      "first occurrence"};
+const char *const fkv_class_names[FKV_CLASSES] = {"all",        "digit",           "punctuation",
+                                                  "word start", "continuation",    "rare",
+                                                  "copied",     "first occurrence"};
 
 enum { RARE = 16, COPIED = 32, FIRST = 64, RARE_ONE_IN = 10000 };
 
@@ -22,7 +24,8 @@ static int by_key_and_place(const void *a, const void *b) {
 int fkv_classes_by_ids(const int32_t *tokens, int64_t n, uint8_t *classes, struct fkv_error *err) {
     struct place *places = malloc(((size_t)n + 1) * sizeof *places);
     if (!places) return fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)n);
-    for (int64_t i = 0; i < n; i++) places[i] = (struct place){(uint32_t)tokens[i], i}, classes[i] = 0;
+    for (int64_t i = 0; i < n; i++)
+        places[i] = (struct place){(uint32_t)tokens[i], i}, classes[i] = 0;
     qsort(places, (size_t)n, sizeof *places, by_key_and_place);
     for (int64_t first = 0, end; first < n; first = end) {
         for (end = first; end < n && places[end].key == places[first].key;) end++;
@@ -31,7 +34,8 @@ int fkv_classes_by_ids(const int32_t *tokens, int64_t n, uint8_t *classes, struc
         classes[places[first].at] |= FIRST;
     }
     for (int64_t i = 1; i < n; i++)
-        places[i - 1] = (struct place){(uint64_t)(uint32_t)tokens[i - 1] << 32 | (uint32_t)tokens[i], i};
+        places[i - 1] =
+            (struct place){(uint64_t)(uint32_t)tokens[i - 1] << 32 | (uint32_t)tokens[i], i};
     qsort(places, n ? (size_t)n - 1 : 0, sizeof *places, by_key_and_place);
     for (int64_t i = 1; i < n - 1; i++)
         if (places[i].key == places[i - 1].key) classes[places[i].at] |= COPIED;

@@ -1,4 +1,5 @@
-/* Classes of tokens as captures and probes store them, a byte of bits per token (defined in engine/text/token_class.h, which the analyzer does not link). */
+/* Classes of tokens as captures and probes store them, a byte of bits per token (defined in
+ * engine/text/token_class.h, which the analyzer does not link). */
 #ifndef FKV_ANALYZE_LINK_TOKEN_CLASSES_H
 #define FKV_ANALYZE_LINK_TOKEN_CLASSES_H
 
@@ -13,8 +14,9 @@ extern const char *const fkv_class_names[FKV_CLASSES];
 
 static inline bool fkv_class_has(uint8_t bits, int c) { return c == 0 || (bits >> (c - 1) & 1); }
 
-/* Bits of the classes that ids alone decide -> classes [n], from tokens [n] of one text: for files without a tokenizer's classes. The rules are those of
- * engine/text/token_class.h, applied to the tokens at hand. */
+/* Bits of the classes that ids alone decide -> classes [n], from tokens [n] of one text: for files
+ * without a tokenizer's classes. The rules are those of engine/text/token_class.h, applied to the
+ * tokens at hand. */
 int fkv_classes_by_ids(const int32_t *tokens, int64_t n, uint8_t *classes, struct fkv_error *err);
 
 #endif

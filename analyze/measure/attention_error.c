@@ -1,19 +1,25 @@
 /* Owns the attention-output error (definitions.md).
  *
- * Of each segment [s, s + n) keys and values are replaced by x_L, together; the queries are the next min(n, 256) tokens, at true positions, causal, and see everything
- * before them: sinks, earlier segments and the tokens after the segment stay exact. Per query head, with squares summed over queries (queries of a document weigh
- * equally, then documents),
+ * Of each segment [s, s + n) keys and values are replaced by x_L, together; the queries are the
+ * next min(n, 256) tokens, at true positions, causal, and see everything before them: sinks,
+ * earlier segments and the tokens after the segment stay exact. Per query head, with squares summed
+ * over queries (queries of a document weigh equally, then documents),
  *
  *     E(L) = sqrt( sum_q ||o'_q - o_q||^2 / sum_q ||o_q||^2 )
  *
- * and a KV head's error is the mean over the query heads that share it. Projected, lengths are those after the output projection: ||W d||^2 = d' G d with W the columns of W_O that
- * belong to the query head, G = W' W as the capture keeps it. Channels that W_O does not read then do not count. It is each head's own part of what W_O adds up;
- * that errors of several heads may cancel there, no number per head can show.
+ * and a KV head's error is the mean over the query heads that share it. Projected, lengths are
+ * those after the output projection: ||W d||^2 = d' G d with W the columns of W_O that belong to
+ * the query head, G = W' W as the capture keeps it. Channels that W_O does not read then do not
+ * count. It is each head's own part of what W_O adds up; that errors of several heads may cancel
+ * there, no number per head can show.
  *
- * Attention itself is the kernels' (append, attend): they rotate keys and queries by the capture's inv_freq, and they do the same on a device.
+ * Attention itself is the kernels' (append, attend): they rotate keys and queries by the capture's
+ * inv_freq, and they do the same on a device.
  *
- * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries over the recording so far, which dominates: 4 * 256 * tokens * head_dim
- * flops per query head. Scoring only the segment and adding the exact rest was dropped: the softmax joins them, and the rest is usually short. */
+ * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries
+ * over the recording so far, which dominates: 4 * 256 * tokens * head_dim flops per query head.
+ * Scoring only the segment and adding the exact rest was dropped: the softmax joins them, and the
+ * rest is usually short. */
 #include "analyze/measure/attention_error.h"
 
 #include <math.h>
@@ -29,7 +35,8 @@ enum { K = FKV_RATIO_STEPS };
 
 /* ---- which queries ---- */
 
-static int32_t queries_after(const struct fkv_recording *r, const struct fkv_segment_plan *plan, int64_t segment) {
+static int32_t queries_after(const struct fkv_recording *r, const struct fkv_segment_plan *plan,
+                             int64_t segment) {
     int64_t most = plan->n < FKV_ATTENTION_QUERIES ? plan->n : FKV_ATTENTION_QUERIES;
     int64_t left = r->n_tokens - plan->skip_sinks - (segment + 1) * plan->n;
     return (int32_t)(left < most ? left : most);
@@ -38,28 +45,34 @@ static int32_t queries_after(const struct fkv_recording *r, const struct fkv_seg
 static int64_t queries_of(struct fkv_capture *c, const struct fkv_segment_plan *plan,
                           const struct fkv_planned_recording *r) {
     int64_t queries = 0;
-    for (int64_t i = 0; i < r->segments; i++) queries += queries_after(fkv_capture_recording(c, r->recording), plan, i);
+    for (int64_t i = 0; i < r->segments; i++)
+        queries += queries_after(fkv_capture_recording(c, r->recording), plan, i);
     return queries;
 }
 
 static int64_t all_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
     int64_t queries = 0;
-    for (int32_t i = 0; i < plan->recordings; i++) queries += queries_of(c, plan, &plan->recording[i]);
+    for (int32_t i = 0; i < plan->recordings; i++)
+        queries += queries_of(c, plan, &plan->recording[i]);
     return queries;
 }
 
-int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err) {
+int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
+                              struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
     const uint32_t needed = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE | 1u << FKV_STATE_QUERY;
     const char *path = fkv_capture_path(c);
     if (info->spectra_only || (info->states & needed) != needed)
-        return fkv_fail(err,
-                        "%s: --objective attention needs stored key, value and query states; capture them with "
-                        "freqkv-capture --states key,value,query",
-                        path);
+        return fkv_fail(
+            err,
+            "%s: --objective attention needs stored key, value and query states; capture them with "
+            "freqkv-capture --states key,value,query",
+            path);
     if (!info->inv_freq)
-        return fkv_fail(err, "%s: --objective attention needs the attribute inv_freq [head_dim/2] to rotate keys by",
-                        path);
+        return fkv_fail(
+            err,
+            "%s: --objective attention needs the attribute inv_freq [head_dim/2] to rotate keys by",
+            path);
     if (all_queries(c, plan)) return FKV_OK;
     int64_t longest = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
@@ -67,18 +80,20 @@ int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_pl
         if (tokens > longest) longest = tokens;
     }
     longest -= plan->skip_sinks;
-    return fkv_fail(
-        err,
-        "%s: --objective attention needs tokens after a segment of %d; the longest recording has %lld after the "
-        "sinks: --length %lld leaves some",
-        path, plan->n, (long long)longest, (long long)(longest > 512 ? longest - FKV_ATTENTION_QUERIES : longest / 2));
+    return fkv_fail(err,
+                    "%s: --objective attention needs tokens after a segment of %d; the longest "
+                    "recording has %lld after the "
+                    "sinks: --length %lld leaves some",
+                    path, plan->n, (long long)longest,
+                    (long long)(longest > 512 ? longest - FKV_ATTENTION_QUERIES : longest / 2));
 }
 
 /* ---- one worker: a backend with a cache of one head ---- */
 
 struct shape {
     int32_t n, head_dim, group; /* group: query heads per KV head */
-    int32_t columns; /* 1, or 2 with the projected error; a column is K + 2 sums: errors over k, then exact */
+    int32_t columns; /* 1, or 2 with the projected error; a column is K + 2 sums: errors over k,
+                        then exact */
     int64_t tokens;  /* most of a recording */
     struct fkv_attention_shape attention;
     const struct fkv_dct *dct;
@@ -88,7 +103,7 @@ struct worker {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *b;
     struct fkv_buffer *key, *value, *q, *out,
-        *states[2];                    /* cache; [queries, group, head_dim] twice; [tokens, head_dim] twice */
+        *states[2]; /* cache; [queries, group, head_dim] twice; [tokens, head_dim] twice */
     float *coefficient[2], *low, *cut; /* [n, head_dim] each */
     float *exact, *found, *packed;     /* [queries, group, head_dim] */
     float *scratch, *vectors;          /* vectors [2, head_dim] */
@@ -96,7 +111,8 @@ struct worker {
 
 static void worker_close(struct worker *w) {
     struct fkv_buffer *buffers[] = {w->key, w->value, w->q, w->out, w->states[0], w->states[1]};
-    for (size_t i = 0; w->ops && i < sizeof buffers / sizeof *buffers; i++) w->ops->buffer_release(w->b, buffers[i]);
+    for (size_t i = 0; w->ops && i < sizeof buffers / sizeof *buffers; i++)
+        w->ops->buffer_release(w->b, buffers[i]);
     free(w->coefficient[0]), free(w->coefficient[1]), free(w->low), free(w->cut);
     free(w->exact), free(w->found), free(w->packed), free(w->scratch), free(w->vectors);
     memset(w, 0, sizeof *w);
@@ -115,16 +131,19 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
     size_t cache = (size_t)s->tokens * dim * sizeof(float);
     size_t queries = (size_t)FKV_ATTENTION_QUERIES * (size_t)s->group * dim * sizeof(float);
     *w = (struct worker){.ops = ops, .b = b};
-    float **host[] = {&w->coefficient[0], &w->coefficient[1], &w->low, &w->cut, &w->exact, &w->found, &w->packed};
+    float **host[] = {&w->coefficient[0], &w->coefficient[1], &w->low,   &w->cut,
+                      &w->exact,          &w->found,          &w->packed};
     for (int i = 0; i < 7; i++)
-        if (!(*host[i] = malloc(i < 4 ? segment : queries))) return fkv_fail(err, "out of memory for attention");
+        if (!(*host[i] = malloc(i < 4 ? segment : queries)))
+            return fkv_fail(err, "out of memory for attention");
     w->scratch = malloc(fkv_dct_scratch(s->dct) * sizeof(float));
     w->vectors = malloc(2 * dim * sizeof(float));
     if (!w->scratch || !w->vectors) return fkv_fail(err, "out of memory for attention");
     if (ops->reserve(b, &limits, err) || ops->buffer_create(b, cache, &w->key, err) ||
-        ops->buffer_create(b, cache, &w->value, err) || ops->buffer_create(b, cache, &w->states[0], err) ||
-        ops->buffer_create(b, cache, &w->states[1], err) || ops->buffer_create(b, queries, &w->q, err) ||
-        ops->buffer_create(b, queries, &w->out, err))
+        ops->buffer_create(b, cache, &w->value, err) ||
+        ops->buffer_create(b, cache, &w->states[0], err) ||
+        ops->buffer_create(b, cache, &w->states[1], err) ||
+        ops->buffer_create(b, queries, &w->q, err) || ops->buffer_create(b, queries, &w->out, err))
         return FKV_FAILED;
     return FKV_OK;
 }
@@ -132,18 +151,21 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
 /* ---- one segment of one KV head ---- */
 
 struct piece {
-    const float *state[2]; /* key, value [tokens, head_dim] of this head, from the recording's first token */
+    const float *
+        state[2]; /* key, value [tokens, head_dim] of this head, from the recording's first token */
     const float *query;    /* [group, tokens, head_dim] */
     const float *gram;     /* [group, head_dim, head_dim]; NULL with one column */
     int64_t tokens, first; /* of the recording; the segment's first */
     int32_t queries;
 };
 
-/* key and value [rows, head_dim] -> the cache's slots from `slot` on, rotated to their positions, which are the slots' */
-static int append(struct worker *w, const struct shape *s, const float *key, const float *value, int64_t slot,
-                  int64_t rows, struct fkv_error *err) {
+/* key and value [rows, head_dim] -> the cache's slots from `slot` on, rotated to their positions,
+ * which are the slots' */
+static int append(struct worker *w, const struct shape *s, const float *key, const float *value,
+                  int64_t slot, int64_t rows, struct fkv_error *err) {
     size_t bytes = (size_t)rows * (size_t)s->head_dim * sizeof(float);
-    const struct fkv_cache cache = {.key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
+    const struct fkv_cache cache = {
+        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_append_item item = {0, 0, 0, (int32_t)rows, (int32_t)slot, (double)slot};
     if (w->ops->write(w->b, w->states[0], 0, key, bytes, err) ||
         w->ops->write(w->b, w->states[1], 0, value, bytes, err))
@@ -151,19 +173,24 @@ static int append(struct worker *w, const struct shape *s, const float *key, con
     return w->ops->append(w->b, &s->attention, w->states[0], w->states[1], &cache, &item, 1, err);
 }
 
-static int attend(struct worker *w, const struct shape *s, const struct piece *p, float *out, struct fkv_error *err) {
+static int attend(struct worker *w, const struct shape *s, const struct piece *p, float *out,
+                  struct fkv_error *err) {
     int64_t start = p->first + s->n;
-    const struct fkv_cache cache = {.key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
+    const struct fkv_cache cache = {
+        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_span span = {
-        0, (int32_t)(start + p->queries), FKV_NO_LIMIT_BELOW, (int32_t)start + 1, (double)start, false};
+        0,    (int32_t)(start + p->queries), FKV_NO_LIMIT_BELOW, (int32_t)start + 1, (double)start,
+        false};
     const struct fkv_attend_item item = {0, 0, s->group, 0, p->queries, 0, 1};
     size_t bytes = (size_t)p->queries * (size_t)(s->group * s->head_dim) * sizeof(float);
-    if (w->ops->attend(w->b, &s->attention, w->q, &cache, &span, &item, 1, w->out, err)) return FKV_FAILED;
+    if (w->ops->attend(w->b, &s->attention, w->q, &cache, &span, &item, 1, w->out, err))
+        return FKV_FAILED;
     return w->ops->read(w->b, w->out, 0, out, bytes, err);
 }
 
 /* The segment with coefficients from L on set to zero -> low [n, head_dim] */
-static void low_pass(struct worker *w, const struct shape *s, int state, int32_t retained, float *low) {
+static void low_pass(struct worker *w, const struct shape *s, int state, int32_t retained,
+                     float *low) {
     size_t dim = (size_t)s->head_dim, kept = (size_t)retained * dim;
     memcpy(w->cut, w->coefficient[state], kept * sizeof(float));
     memset(w->cut + kept, 0, ((size_t)s->n * dim - kept) * sizeof(float));
@@ -185,24 +212,27 @@ static double projected_square(const float *restrict gram, const float *restrict
     return dot(x, product, d);
 }
 
-/* Adds the squares of found - exact (exact alone where found is NULL) per query head and column: sum [group, columns], K + 2 apart. */
-static void add_squares(const struct worker *w, const struct shape *s, const struct piece *p, const float *found,
-                        double *sum) {
+/* Adds the squares of found - exact (exact alone where found is NULL) per query head and column:
+ * sum [group, columns], K + 2 apart. */
+static void add_squares(const struct worker *w, const struct shape *s, const struct piece *p,
+                        const float *found, double *sum) {
     const size_t d = (size_t)s->head_dim;
     float *x = w->vectors;
     for (int32_t q = 0; q < p->queries; q++)
         for (int32_t h = 0; h < s->group; h++) {
             const size_t at = (size_t)(q * s->group + h) * d;
-            for (size_t c = 0; c < d; c++) x[c] = found ? found[at + c] - w->exact[at + c] : w->exact[at + c];
+            for (size_t c = 0; c < d; c++)
+                x[c] = found ? found[at + c] - w->exact[at + c] : w->exact[at + c];
             double *to = sum + h * s->columns * (K + 2);
             *to += dot(x, x, s->head_dim);
-            if (p->gram) to[K + 2] += projected_square(p->gram + (size_t)h * d * d, x, s->head_dim, x + d);
+            if (p->gram)
+                to[K + 2] += projected_square(p->gram + (size_t)h * d * d, x, s->head_dim, x + d);
         }
 }
 
 /* sums [group, columns, K + 2] <- squared errors over k, then the squares of the exact output. */
-static int measure_piece(struct worker *w, const struct shape *s, const struct piece *p, double *sums,
-                         struct fkv_error *err) {
+static int measure_piece(struct worker *w, const struct shape *s, const struct piece *p,
+                         double *sums, struct fkv_error *err) {
     size_t dim = (size_t)s->head_dim, from = (size_t)p->first * dim;
     for (int32_t q = 0; q < p->queries; q++)
         for (int32_t h = 0; h < s->group; h++)
@@ -210,18 +240,22 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
                    p->query + ((size_t)h * (size_t)p->tokens + (size_t)(p->first + s->n + q)) * dim,
                    dim * sizeof(float));
     memset(sums, 0, (size_t)(s->group * s->columns) * (K + 2) * sizeof *sums);
-    if (w->ops->write(w->b, w->q, 0, w->packed, (size_t)p->queries * (size_t)s->group * dim * sizeof(float), err) ||
-        append(w, s, p->state[0], p->state[1], 0, p->first + s->n + p->queries, err) || attend(w, s, p, w->exact, err))
+    if (w->ops->write(w->b, w->q, 0, w->packed,
+                      (size_t)p->queries * (size_t)s->group * dim * sizeof(float), err) ||
+        append(w, s, p->state[0], p->state[1], 0, p->first + s->n + p->queries, err) ||
+        attend(w, s, p, w->exact, err))
         return FKV_FAILED;
     add_squares(w, s, p, NULL, sums + K + 1);
     for (int i = 0; i < 2; i++)
-        fkv_dct_forward(s->dct, p->state[i] + from, dim, s->head_dim, w->coefficient[i], dim, w->scratch);
+        fkv_dct_forward(s->dct, p->state[i] + from, dim, s->head_dim, w->coefficient[i], dim,
+                        w->scratch);
     for (int32_t k = 1; k < K; k++) {
         int32_t retained = (int32_t)((int64_t)k * s->n / K);
         if (!retained) continue;
         low_pass(w, s, 0, retained, w->low);
         low_pass(w, s, 1, retained, w->cut); /* in place: the keys are done with it */
-        if (append(w, s, w->low, w->cut, p->first, s->n, err) || attend(w, s, p, w->found, err)) return FKV_FAILED;
+        if (append(w, s, w->low, w->cut, p->first, s->n, err) || attend(w, s, p, w->found, err))
+            return FKV_FAILED;
         add_squares(w, s, p, w->found, sums + k);
     }
     return FKV_OK;
@@ -233,11 +267,12 @@ struct layer_work {
     const struct fkv_measurement *m;
     struct shape shape;
     struct worker *workers;
-    float *state[2], *query; /* [kv_heads, tokens, head_dim], [heads, tokens, head_dim] of one recording */
-    float *gram;             /* [heads, head_dim, head_dim] of a layer, or NULL */
-    double *sums;            /* [segments of a recording * kv_heads, group, columns, K + 2] */
-    double *total;           /* [heads, columns, K + 2] of a layer */
-    double *weight;          /* [documents] of a query */
+    float *state[2],
+        *query;     /* [kv_heads, tokens, head_dim], [heads, tokens, head_dim] of one recording */
+    float *gram;    /* [heads, head_dim, head_dim] of a layer, or NULL */
+    double *sums;   /* [segments of a recording * kv_heads, group, columns, K + 2] */
+    double *total;  /* [heads, columns, K + 2] of a layer */
+    double *weight; /* [documents] of a query */
 };
 
 /* Of the query heads of one KV head. */
@@ -246,24 +281,30 @@ static const float *gram_of(const struct layer_work *w, int32_t head) {
     return w->gram ? w->gram + (size_t)(head * w->shape.group) * d * d : NULL;
 }
 
-static int measure_recording(struct layer_work *w, const struct fkv_planned_recording *r, struct fkv_error *err) {
+static int measure_recording(struct layer_work *w, const struct fkv_planned_recording *r,
+                             struct fkv_error *err) {
     const struct fkv_measurement *m = w->m;
     const struct fkv_recording *recording = fkv_capture_recording(m->capture, r->recording);
-    int32_t kv_heads = fkv_capture_info(m->capture)->head_count, units = (int32_t)r->segments * kv_heads;
+    int32_t kv_heads = fkv_capture_info(m->capture)->head_count,
+            units = (int32_t)r->segments * kv_heads;
     int status = FKV_OK;
 #pragma omp parallel for schedule(dynamic) num_threads(m->workers->count)
     for (int32_t unit = 0; unit < units; unit++) {
         int32_t segment = unit / kv_heads, head = unit % kv_heads;
         size_t stride = (size_t)recording->n_tokens * (size_t)w->shape.head_dim;
         struct fkv_error own;
-        struct piece p = {.state = {w->state[0] + (size_t)head * stride, w->state[1] + (size_t)head * stride},
-                          .query = w->query + (size_t)(head * w->shape.group) * stride,
-                          .gram = gram_of(w, head),
-                          .tokens = recording->n_tokens,
-                          .first = m->plan->skip_sinks + (int64_t)segment * m->plan->n,
-                          .queries = queries_after(recording, m->plan, segment)};
-        double *sums = w->sums + (size_t)unit * (size_t)(w->shape.group * w->shape.columns) * (K + 2);
-        if (!p.queries || !measure_piece(&w->workers[omp_get_thread_num()], &w->shape, &p, sums, &own)) continue;
+        struct piece p = {
+            .state = {w->state[0] + (size_t)head * stride, w->state[1] + (size_t)head * stride},
+            .query = w->query + (size_t)(head * w->shape.group) * stride,
+            .gram = gram_of(w, head),
+            .tokens = recording->n_tokens,
+            .first = m->plan->skip_sinks + (int64_t)segment * m->plan->n,
+            .queries = queries_after(recording, m->plan, segment)};
+        double *sums =
+            w->sums + (size_t)unit * (size_t)(w->shape.group * w->shape.columns) * (K + 2);
+        if (!p.queries ||
+            !measure_piece(&w->workers[omp_get_thread_num()], &w->shape, &p, sums, &own))
+            continue;
 #pragma omp critical
         {
             status = FKV_FAILED;
@@ -295,7 +336,8 @@ static void conclude(const struct layer_work *w, int32_t column, double *error) 
         }
 }
 
-static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measurement *m, struct fkv_error *err) {
+static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measurement *m,
+                         struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     int32_t heads = fkv_capture_heads(m->capture, FKV_STATE_QUERY);
     char label[48];
@@ -305,12 +347,12 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         int64_t tokens = fkv_capture_recording(m->capture, r->recording)->n_tokens;
-        if (fkv_capture_read_state(m->capture, r->recording, FKV_STATE_KEY, layer, 0, info->head_count, 0, tokens,
-                                   w->state[0], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_VALUE, layer, 0, info->head_count, 0, tokens,
-                                   w->state[1], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_QUERY, layer, 0, heads, 0, tokens, w->query,
-                                   err) ||
+        if (fkv_capture_read_state(m->capture, r->recording, FKV_STATE_KEY, layer, 0,
+                                   info->head_count, 0, tokens, w->state[0], err) ||
+            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_VALUE, layer, 0,
+                                   info->head_count, 0, tokens, w->state[1], err) ||
+            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_QUERY, layer, 0, heads, 0,
+                                   tokens, w->query, err) ||
             measure_recording(w, r, err))
             return FKV_FAILED;
         if (m->progress) fkv_progress_update(m->progress, m->done += r->segments, label);
@@ -325,16 +367,19 @@ static int weigh_documents(struct layer_work *w, struct fkv_error *err) {
     w->weight = calloc((size_t)plan->documents, sizeof *w->weight);
     if (!w->weight) return fkv_fail(err, "out of memory for %d documents", plan->documents);
     for (int32_t i = 0; i < plan->recordings; i++)
-        w->weight[plan->recording[i].document] += (double)queries_of(w->m->capture, plan, &plan->recording[i]);
+        w->weight[plan->recording[i].document] +=
+            (double)queries_of(w->m->capture, plan, &plan->recording[i]);
     for (int32_t d = 0; d < plan->documents; d++)
         if (w->weight[d] > 0) w->weight[d] = 1 / w->weight[d];
     return FKV_OK;
 }
 
-static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected, struct fkv_error *err) {
+static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
+                   struct fkv_error *err) {
     const struct fkv_measurement *m = w->m;
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
-    int32_t heads = fkv_capture_heads(m->capture, FKV_STATE_QUERY), group = heads / info->head_count;
+    int32_t heads = fkv_capture_heads(m->capture, FKV_STATE_QUERY),
+            group = heads / info->head_count;
     int64_t tokens = 0, segments = 0;
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         int64_t t = fkv_capture_recording(m->capture, m->plan->recording[i].recording)->n_tokens;
@@ -342,31 +387,37 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected, st
         if (m->plan->recording[i].segments > segments) segments = m->plan->recording[i].segments;
     }
     double scale = info->attention_scale > 0 ? info->attention_scale : 1 / sqrt(info->head_dim);
-    w->shape =
-        (struct shape){.n = m->plan->n,
-                       .head_dim = info->head_dim,
-                       .group = group,
-                       .columns = projected ? 2 : 1,
-                       .tokens = tokens,
-                       .attention = {group * info->head_dim, group, 1, info->head_dim, (float)scale, info->inv_freq},
-                       .dct = dct};
+    w->shape = (struct shape){.n = m->plan->n,
+                              .head_dim = info->head_dim,
+                              .group = group,
+                              .columns = projected ? 2 : 1,
+                              .tokens = tokens,
+                              .attention = {group * info->head_dim, group, 1, info->head_dim,
+                                            (float)scale, info->inv_freq},
+                              .dct = dct};
     size_t head = (size_t)tokens * (size_t)info->head_dim * sizeof(float);
     w->state[0] = malloc((size_t)info->head_count * head);
     w->state[1] = malloc((size_t)info->head_count * head);
     w->query = malloc((size_t)heads * head);
-    if (projected) w->gram = malloc((size_t)heads * (size_t)info->head_dim * (size_t)info->head_dim * sizeof(float));
+    if (projected)
+        w->gram =
+            malloc((size_t)heads * (size_t)info->head_dim * (size_t)info->head_dim * sizeof(float));
     size_t sums = (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double);
     w->sums = malloc((size_t)segments * sums);
     w->total = malloc(sums);
     w->workers = calloc((size_t)m->workers->count, sizeof *w->workers);
-    if (!w->state[0] || !w->state[1] || !w->query || (projected && !w->gram) || !w->sums || !w->total || !w->workers)
-        return fkv_fail(err, "out of memory for recordings of %lld tokens of %d heads", (long long)tokens, heads);
+    if (!w->state[0] || !w->state[1] || !w->query || (projected && !w->gram) || !w->sums ||
+        !w->total || !w->workers)
+        return fkv_fail(err, "out of memory for recordings of %lld tokens of %d heads",
+                        (long long)tokens, heads);
     for (int32_t i = 0; i < m->workers->count; i++)
-        if (worker_open(&w->workers[i], m->workers->ops, m->workers->backend[i], &w->shape, err)) return FKV_FAILED;
+        if (worker_open(&w->workers[i], m->workers->ops, m->workers->backend[i], &w->shape, err))
+            return FKV_FAILED;
     return weigh_documents(w, err);
 }
 
-int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double *projected, struct fkv_error *err) {
+int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double *projected,
+                                struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     struct layer_work w = {.m = m};
     struct fkv_dct *dct;
@@ -379,8 +430,8 @@ int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double
         if (!status && projected) conclude(&w, 1, projected + at);
     }
     for (int32_t i = 0; w.workers && i < m->workers->count; i++) worker_close(&w.workers[i]);
-    free(w.workers), free(w.state[0]), free(w.state[1]), free(w.query), free(w.gram), free(w.sums), free(w.total),
-        free(w.weight);
+    free(w.workers), free(w.state[0]), free(w.state[1]), free(w.query), free(w.gram), free(w.sums),
+        free(w.total), free(w.weight);
     fkv_dct_destroy(dct);
     return status;
 }

@@ -13,23 +13,29 @@ enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan) {
 
 /* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie
  * side by side in the plan. */
-static void lay_out_blocks(const struct fkv_segment_plan *plan, int64_t *blocks, struct fkv_error_model *m) {
+static void lay_out_blocks(const struct fkv_segment_plan *plan, int64_t *blocks,
+                           struct fkv_error_model *m) {
     int64_t number = 0;
     for (int32_t i = 0, end; i < plan->recordings; i = end) {
         int64_t first = plan->recording[i].first, segments = 0;
-        for (end = i; end < plan->recordings && plan->recording[end].document == plan->recording[i].document; end++)
+        for (end = i;
+             end < plan->recordings && plan->recording[end].document == plan->recording[i].document;
+             end++)
             segments += plan->recording[end].segments;
         int64_t count = segments;
-        if (plan->segments > FKV_BOOTSTRAP_BLOCKS) count = segments * FKV_BOOTSTRAP_BLOCKS / plan->segments;
+        if (plan->segments > FKV_BOOTSTRAP_BLOCKS)
+            count = segments * FKV_BOOTSTRAP_BLOCKS / plan->segments;
         if (count < 1) count = 1;
-        for (int64_t s = 0; s < segments; s++) m->block[first + s] = (int32_t)(number + s * count / segments);
+        for (int64_t s = 0; s < segments; s++)
+            m->block[first + s] = (int32_t)(number + s * count / segments);
         blocks[plan->recording[i].document] = count;
         number += count;
     }
 }
 
 /* weight [resamples, blocks], centred over the resamples */
-static void draw_weights(const struct fkv_error_model *m, const struct fkv_units *units, double *weight) {
+static void draw_weights(const struct fkv_error_model *m, const struct fkv_units *units,
+                         double *weight) {
     struct fkv_random random = {SEED};
     int32_t blocks = m->blocks;
     for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++) {
@@ -40,9 +46,11 @@ static void draw_weights(const struct fkv_error_model *m, const struct fkv_units
     }
     for (int32_t b = 0; b < blocks; b++) {
         double mean = 0;
-        for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++) mean += weight[(size_t)r * (size_t)blocks + (size_t)b];
+        for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++)
+            mean += weight[(size_t)r * (size_t)blocks + (size_t)b];
         mean /= FKV_BOOTSTRAP_RESAMPLES;
-        for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++) weight[(size_t)r * (size_t)blocks + (size_t)b] -= mean;
+        for (int r = 0; r < FKV_BOOTSTRAP_RESAMPLES; r++)
+            weight[(size_t)r * (size_t)blocks + (size_t)b] -= mean;
     }
 }
 
@@ -59,12 +67,13 @@ static void form_covariance(const struct fkv_error_model *m, const double *weigh
     }
 }
 
-static int make_blocks(const struct fkv_segment_plan *plan, struct fkv_error_model *model, struct fkv_units *units,
-                       struct fkv_error *err) {
+static int make_blocks(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
+                       struct fkv_units *units, struct fkv_error *err) {
     int64_t *blocks = calloc((size_t)plan->documents, sizeof *blocks);
     model->block = malloc((size_t)plan->segments * sizeof *model->block);
-    int status =
-        blocks && model->block ? FKV_OK : fkv_fail(err, "out of memory for %lld segments", (long long)plan->segments);
+    int status = blocks && model->block
+                     ? FKV_OK
+                     : fkv_fail(err, "out of memory for %lld segments", (long long)plan->segments);
     if (!status) lay_out_blocks(plan, blocks, model);
     if (!status) status = fkv_units_make(blocks, plan->documents, false, units, err);
     free(blocks);
@@ -72,7 +81,8 @@ static int make_blocks(const struct fkv_segment_plan *plan, struct fkv_error_mod
     return status;
 }
 
-int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model, struct fkv_error *err) {
+int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
+                         struct fkv_error *err) {
     *model = (struct fkv_error_model){.unit = fkv_segments_se_unit(plan)};
     if (model->unit == FKV_SE_DOCUMENTS) return FKV_OK;
     struct fkv_units units = {0};
@@ -106,9 +116,10 @@ void fkv_error_model_free(struct fkv_error_model *model) {
     memset(model, 0, sizeof *model);
 }
 
-int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents, const struct fkv_error_model *model,
-                      struct fkv_error *err) {
-    *a = (struct fkv_average){.model = model, .columns = columns, .documents = documents, .document = -1};
+int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents,
+                      const struct fkv_error_model *model, struct fkv_error *err) {
+    *a = (struct fkv_average){
+        .model = model, .columns = columns, .documents = documents, .document = -1};
     size_t count = (size_t)columns;
     bool over_documents = model && !model->blocks;
     a->mean = calloc(count, sizeof(double));
@@ -139,7 +150,8 @@ static void finish_document(struct fkv_average *a) {
     }
 }
 
-void fkv_average_add(struct fkv_average *a, int32_t document, double share, int64_t segment, const double *p) {
+void fkv_average_add(struct fkv_average *a, int32_t document, double share, int64_t segment,
+                     const double *p) {
     double weight = share / a->documents;
     if (document != a->document) {
         if (a->squares) finish_document(a);
@@ -163,7 +175,8 @@ static void error_over_documents(struct fkv_average *a, double *se) {
 
 enum { STRIP = 256 };
 
-/* Z' C Z of columns [first, first+count). The mean's part is taken out of Z (in place) first: C ignores it, rounding would not. */
+/* Z' C Z of columns [first, first+count). The mean's part is taken out of Z (in place) first: C
+ * ignores it, rounding would not. */
 static void error_of_strip(struct fkv_average *a, int64_t first, int64_t count, double *se) {
     const struct fkv_error_model *m = a->model;
     double variance[STRIP] = {0};
@@ -215,9 +228,11 @@ void fkv_permutation(uint64_t key, int32_t n, int32_t *order) {
 }
 
 uint64_t fkv_permutation_key(const struct fkv_recording *recording, int64_t start, int32_t draw) {
-    uint64_t key = 0xcbf29ce484222325u ^ (uint64_t)SEED; /* FNV-1a over the names, then the numbers mixed in */
+    uint64_t key =
+        0xcbf29ce484222325u ^ (uint64_t)SEED; /* FNV-1a over the names, then the numbers mixed in */
     for (const char *c = recording->name; *c; c++) key = (key ^ (uint8_t)*c) * 0x100000001b3u;
-    for (const char *c = recording->text_sha256; *c; c++) key = (key ^ (uint8_t)*c) * 0x100000001b3u;
+    for (const char *c = recording->text_sha256; *c; c++)
+        key = (key ^ (uint8_t)*c) * 0x100000001b3u;
     key = fkv_random_mix(key ^ (uint64_t)(recording->offset + start));
     return fkv_random_mix(key + (uint64_t)draw);
 }
@@ -225,16 +240,18 @@ uint64_t fkv_permutation_key(const struct fkv_recording *recording, int64_t star
 int32_t fkv_band_edges(int32_t n, int32_t edge[FKV_BANDS + 1]) {
     int32_t bands = n - 1 < FKV_BANDS ? n - 1 : FKV_BANDS;
     edge[0] = 1;
-    for (int32_t b = 0; b < bands;
-         b++) { /* what is left is spread anew, because the lowest bands cannot be narrower than 1 */
+    for (int32_t b = 0; b < bands; b++) { /* what is left is spread anew, because the lowest bands
+                                             cannot be narrower than 1 */
         double wanted = edge[b] * pow((double)n / edge[b], 1.0 / (bands - b));
-        int32_t next_edge = (int32_t)lround(wanted), least = edge[b] + 1, most = n - (bands - b - 1);
+        int32_t next_edge = (int32_t)lround(wanted), least = edge[b] + 1,
+                most = n - (bands - b - 1);
         edge[b + 1] = next_edge < least ? least : next_edge > most ? most : next_edge;
     }
     return bands;
 }
 
-void fkv_band_means(const double *power, int64_t rows, int32_t n, int32_t bands, const int32_t *edge, double *mean) {
+void fkv_band_means(const double *power, int64_t rows, int32_t n, int32_t bands,
+                    const int32_t *edge, double *mean) {
     for (int64_t r = 0; r < rows; r++)
         for (int32_t b = 0; b < bands; b++) {
             double sum = 0;

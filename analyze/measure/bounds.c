@@ -1,21 +1,30 @@
-/* Owns the bounds beside the DCT. Everything is without DC: the mean over tokens is kept by all three, exactly, and counts as one of the L coefficients.
+/* Owns the bounds beside the DCT. Everything is without DC: the mean over tokens is kept by all
+ * three, exactly, and counts as one of the L coefficients.
  *
- * KLT. For a stationary sequence the best fixed basis at any L is that of the eigenvectors of its covariance (Karhunen-Loeve), a Toeplitz matrix R_ij = r(|i - j|); for AR(1) with strong correlation
- * the DCT-II comes close to it (Ahmed, Natarajan and Rao 1974), and how close it comes here is the question. r is estimated per (state, layer, head) over channels and segments, each less its mean,
+ * KLT. For a stationary sequence the best fixed basis at any L is that of the eigenvectors of its
+ * covariance (Karhunen-Loeve), a Toeplitz matrix R_ij = r(|i - j|); for AR(1) with strong
+ * correlation the DCT-II comes close to it (Ahmed, Natarajan and Rao 1974), and how close it comes
+ * here is the question. r is estimated per (state, layer, head) over channels and segments, each
+ * less its mean,
  *
- *     r(tau) = sum_j x_j . x_{j + tau} / n        (divided by n - tau instead, the few noisy far lags made errors 2% larger on a small model)
+ *     r(tau) = sum_j x_j . x_{j + tau} / n        (divided by n - tau instead, the few noisy far
+ *                                                 lags made errors 2% larger on a small model)
  *
- * and the basis is P R P's, P removing the constant vector. It may not be fitted to what it is judged on: documents of even number are rebuilt in the basis of the odd ones and the other way round, and where
- * there is one document only, so are the halves of its segments. R commutes with reversal, so its eigenvectors are symmetric or antisymmetric and come from two matrices of half the size
- * (Cantoni and Butler 1976): a quarter of the time.
+ * and the basis is P R P's, P removing the constant vector. It may not be fitted to what it is
+ * judged on: documents of even number are rebuilt in the basis of the odd ones and the other way
+ * round, and where there is one document only, so are the halves of its segments. R commutes with
+ * reversal, so its eigenvectors are symmetric or antisymmetric and come from two matrices of half
+ * the size (Cantoni and Butler 1976): a quarter of the time.
  *
- * SVD. The other axis: a segment's n x d matrix, less its means, cut to rank r, with r (n + d) numbers for vectors and values together where the DCT has (L - 1) d. This basis is the segment's own, the best
- * there is for it (Eckart and Young 1936), and it is paid for.
+ * SVD. The other axis: a segment's n x d matrix, less its means, cut to rank r, with r (n + d)
+ * numbers for vectors and values together where the DCT has (L - 1) d. This basis is the segment's
+ * own, the best there is for it (Eckart and Young 1936), and it is paid for.
  *
- * Energies are pooled as in `error`: segments within a document, then documents. All segments of one head are held in
- * memory. Threads take a segment each, and a fold's half each where eigenvectors are made, with BLAS on one thread
- * inside: a product on several threads waits for all of them once per segment, and its last bits may depend on their
- * number. What segments give is added up in their order, AT_ONCE at a time, so no result depends on threads. */
+ * Energies are pooled as in `error`: segments within a document, then documents. All segments of
+ * one head are held in memory. Threads take a segment each, and a fold's half each where
+ * eigenvectors are made, with BLAS on one thread inside: a product on several threads waits for all
+ * of them once per segment, and its last bits may depend on their number. What segments give is
+ * added up in their order, AT_ONCE at a time, so no result depends on threads. */
 #include "analyze/measure/bounds.h"
 
 #include <math.h>
@@ -31,22 +40,25 @@
 
 enum { FOLDS = 2, AT_ONCE = 64 };
 
-int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan, struct fkv_error *err) {
+int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
+                     struct fkv_error *err) {
     if (fkv_capture_info(c)->spectra_only)
-        return fkv_fail(err, "%s: --bounds needs stored states, and this capture holds sums (--spectra-only)",
-                        fkv_capture_path(c));
-    if (plan->segments < 2)
         return fkv_fail(
-            err,
-            "%s: --bounds needs two segments to fit a basis to one and judge it on the other, found one of %d tokens",
-            fkv_capture_path(c), plan->n);
+            err, "%s: --bounds needs stored states, and this capture holds sums (--spectra-only)",
+            fkv_capture_path(c));
+    if (plan->segments < 2)
+        return fkv_fail(err,
+                        "%s: --bounds needs two segments to fit a basis to one and judge it on the "
+                        "other, found one of %d tokens",
+                        fkv_capture_path(c), plan->n);
     return FKV_OK;
 }
 
 int64_t fkv_bounds_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
     int64_t n = plan->n, d = fkv_capture_info(c)->head_dim, half = (n + 1) / 2;
     return plan->segments * n * d * (int64_t)sizeof(float) +
-           (FOLDS * half * half * 5 + 3 * n * d * omp_get_max_threads() + AT_ONCE * (n + d)) * (int64_t)sizeof(double);
+           (FOLDS * half * half * 5 + 3 * n * d * omp_get_max_threads() + AT_ONCE * (n + d)) *
+               (int64_t)sizeof(double);
 }
 
 int32_t fkv_bounds_rank(int32_t retained, int32_t n, int32_t head_dim) {
@@ -62,13 +74,15 @@ struct segment {
     double weight; /* in the mean over documents */
 };
 
-/* Eigenvectors of one fold's covariance, in coordinates of the symmetric (0) and antisymmetric (1) half. */
+/* Eigenvectors of one fold's covariance, in coordinates of the symmetric (0) and antisymmetric (1)
+ * half. */
 struct basis {
     double *vectors[2], *values[2]; /* (half, half), [half]; ascending */
     int32_t *rank[2];               /* [half]: place of each among all n, from the largest value */
 };
 
-/* What a thread needs for itself; `centred` on a cache line, so that vector loops cut it alike in every room. */
+/* What a thread needs for itself; `centred` on a cache line, so that vector loops cut it alike in
+ * every room. */
 struct room {
     double *centred;            /* [n, head_dim] */
     double *folded, *projected; /* (half, head_dim) */
@@ -83,8 +97,8 @@ struct work {
     float *x;                /* [segments, n, head_dim] of one head */
     struct room *room;       /* [threads] */
     double *found;           /* [AT_ONCE, n]: lags, then energies, of the segments at work */
-    double *kept;            /* [AT_ONCE, smaller + 1]: energy of each in its r largest singular values */
-    double *lags[FOLDS];     /* [n] */
+    double *kept; /* [AT_ONCE, smaller + 1]: energy of each in its r largest singular values */
+    double *lags[FOLDS]; /* [n] */
     struct basis basis[FOLDS];
     double *energy;              /* [n] by rank in the basis of the other fold */
     double total, *kept_by_rank; /* [smaller + 1]: `kept`, pooled */
@@ -95,7 +109,8 @@ static void room_free(struct room *r) {
 }
 
 static bool room_make(const struct work *w, struct room *r) {
-    size_t size = (size_t)w->n * (size_t)w->head_dim, half = (size_t)w->half[0] * (size_t)w->head_dim;
+    size_t size = (size_t)w->n * (size_t)w->head_dim,
+           half = (size_t)w->half[0] * (size_t)w->head_dim;
     size_t small = (size_t)w->smaller;
     r->centred = aligned_alloc(64, (size * sizeof(double) + 63) / 64 * 64);
     r->folded = malloc(half * sizeof(double));
@@ -133,7 +148,8 @@ static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv
     w->kept = malloc(AT_ONCE * ranks * sizeof(double));
     w->energy = malloc((size_t)n * sizeof(double));
     w->kept_by_rank = malloc(ranks * sizeof(double));
-    bool whole = w->segment && w->x && w->room && w->found && w->kept && w->energy && w->kept_by_rank;
+    bool whole =
+        w->segment && w->x && w->room && w->found && w->kept && w->energy && w->kept_by_rank;
     for (int i = 0; whole && i < w->threads; i++) whole = room_make(w, &w->room[i]);
     for (int f = 0; f < FOLDS; f++) {
         whole = (w->lags[f] = malloc((size_t)n * sizeof(double))) && whole;
@@ -147,25 +163,26 @@ static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv
     }
     if (!whole) {
         work_free(w);
-        return fkv_fail(err, "out of memory for the bounds of %lld segments of %d tokens", (long long)m->plan->segments,
-                        n);
+        return fkv_fail(err, "out of memory for the bounds of %lld segments of %d tokens",
+                        (long long)m->plan->segments, n);
     }
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         for (int64_t s = r->first; s < r->first + r->segments; s++)
-            w->segment[s] = (struct segment){m->plan->documents > 1 ? r->document % 2 : s >= w->segments / 2,
-                                             r->share / m->plan->documents};
+            w->segment[s] =
+                (struct segment){m->plan->documents > 1 ? r->document % 2 : s >= w->segments / 2,
+                                 r->share / m->plan->documents};
     }
     return FKV_OK;
 }
 
-static int read_head(struct work *w, const struct fkv_measurement *m, enum fkv_state state, int32_t layer, int32_t head,
-                     struct fkv_error *err) {
+static int read_head(struct work *w, const struct fkv_measurement *m, enum fkv_state state,
+                     int32_t layer, int32_t head, struct fkv_error *err) {
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         float *to = w->x + (size_t)r->first * (size_t)w->n * (size_t)w->head_dim;
-        if (fkv_capture_read_state(m->capture, r->recording, state, layer, head, 1, m->plan->skip_sinks,
-                                   r->segments * w->n, to, err))
+        if (fkv_capture_read_state(m->capture, r->recording, state, layer, head, 1,
+                                   m->plan->skip_sinks, r->segments * w->n, to, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -183,7 +200,8 @@ static void centre(const struct work *w, int64_t s, double *centred) {
     }
 }
 
-/* centred [n, head_dim] -> lags [n]. Tokens lie one after the other, so lag tau is one inner product of the segment with itself, tau rows on. */
+/* centred [n, head_dim] -> lags [n]. Tokens lie one after the other, so lag tau is one inner
+ * product of the segment with itself, tau rows on. */
 static void find_lags(const struct work *w, const double *centred, double *lags) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     for (size_t lag = 0; lag < n; lag++) {
@@ -197,7 +215,8 @@ static void find_lags(const struct work *w, const double *centred, double *lags)
 
 /* ---- KLT ---- */
 
-/* lags [n] -> the (half, half) matrix on vectors that reversal keeps (i = 0) or negates (1); of odd n the middle token is the last of the former */
+/* lags [n] -> the (half, half) matrix on vectors that reversal keeps (i = 0) or negates (1); of odd
+ * n the middle token is the last of the former */
 static void fold_covariance(const struct work *w, const double *lags, int i, double *matrix) {
     int32_t n = w->n, half = w->half[i];
     double sign = i ? -1 : 1;
@@ -205,16 +224,18 @@ static void fold_covariance(const struct work *w, const double *lags, int i, dou
         for (int32_t a = 0; a < half; a++) {
             bool middle_a = 2 * a + 1 == n, middle_b = 2 * b + 1 == n;
             double near = lags[a > b ? a - b : b - a], far = lags[n - 1 - a - b];
-            matrix[(size_t)b * (size_t)half + (size_t)a] = middle_a && middle_b   ? lags[0]
-                                                           : middle_a || middle_b ? sqrt(2) * near
-                                                                                  : near + sign * far;
+            matrix[(size_t)b * (size_t)half + (size_t)a] = middle_a && middle_b ? lags[0]
+                                                           : middle_a || middle_b
+                                                               ? sqrt(2) * near
+                                                               : near + sign * far;
         }
 }
 
 /* P M P of the symmetric half, P = I - c c' and c the constant vector there */
 static void remove_constant(const struct work *w, const struct room *room, double *matrix) {
     int32_t half = w->half[0];
-    double *c = room->folded, *product = room->projected, square = 0; /* free until segments are projected */
+    double *c = room->folded, *product = room->projected,
+           square = 0; /* free until segments are projected */
     for (int32_t a = 0; a < half; a++) c[a] = (2 * a + 1 == w->n ? 1 : sqrt(2)) / sqrt(w->n);
     fkv_matrix_product(matrix, false, c, half, 1, half, product);
     for (int32_t a = 0; a < half; a++) square += c[a] * product[a];
@@ -234,15 +255,18 @@ static void rank_values(const struct work *w, struct basis *b) {
 }
 
 /* One half of a fold's basis. */
-static int make_half(const struct work *w, const struct room *room, int fold, int i, struct fkv_error *err) {
+static int make_half(const struct work *w, const struct room *room, int fold, int i,
+                     struct fkv_error *err) {
     const struct basis *b = &w->basis[fold];
     fold_covariance(w, w->lags[fold], i, b->vectors[i]);
     if (!i) remove_constant(w, room, b->vectors[i]);
-    return w->half[i] ? fkv_matrix_eigen(b->vectors[i], w->half[i], true, b->values[i], err) : FKV_OK;
+    return w->half[i] ? fkv_matrix_eigen(b->vectors[i], w->half[i], true, b->values[i], err)
+                      : FKV_OK;
 }
 
 /* The energy of room->centred along each vector of the basis, by rank -> energy [n] */
-static void project(const struct work *w, const struct room *room, const struct basis *b, double *energy) {
+static void project(const struct work *w, const struct room *room, const struct basis *b,
+                    double *energy) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     const double *centred = room->centred;
     for (int i = 0; i < 2; i++) {
@@ -250,14 +274,17 @@ static void project(const struct work *w, const struct room *room, const struct 
         double sign = i ? -1 : 1;
         for (size_t c = 0; c < d; c++)
             for (size_t a = 0; a < half; a++)
-                room->folded[c * half + a] = 2 * a + 1 == n
-                                                 ? centred[a * d + c]
-                                                 : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
+                room->folded[c * half + a] =
+                    2 * a + 1 == n
+                        ? centred[a * d + c]
+                        : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
         if (half)
-            fkv_matrix_product(b->vectors[i], true, room->folded, w->half[i], w->head_dim, w->half[i], room->projected);
+            fkv_matrix_product(b->vectors[i], true, room->folded, w->half[i], w->head_dim,
+                               w->half[i], room->projected);
         for (size_t a = 0; a < half; a++) {
             double sum = 0;
-            for (size_t c = 0; c < d; c++) sum += room->projected[c * half + a] * room->projected[c * half + a];
+            for (size_t c = 0; c < d; c++)
+                sum += room->projected[c * half + a] * room->projected[c * half + a];
             energy[b->rank[i][a]] = sum;
         }
     }
@@ -266,7 +293,8 @@ static void project(const struct work *w, const struct room *room, const struct 
 /* ---- SVD ---- */
 
 /* The energy of room->centred in its r largest singular values -> kept [smaller + 1] */
-static int find_ranks(const struct work *w, const struct room *room, double *kept, struct fkv_error *err) {
+static int find_ranks(const struct work *w, const struct room *room, double *kept,
+                      struct fkv_error *err) {
     int32_t small = w->smaller;
     /* centred is [n, d] by rows, so (d, n) to LAPACK */
     fkv_matrix_gram(room->centred, w->head_dim, w->n, small == w->head_dim, room->gram);
@@ -280,8 +308,8 @@ static int find_ranks(const struct work *w, const struct room *room, double *kep
 
 enum pass { FIT, JUDGE };
 
-static int measure_segment(const struct work *w, const struct room *room, enum pass pass, int64_t s, int64_t at,
-                           struct fkv_error *err) {
+static int measure_segment(const struct work *w, const struct room *room, enum pass pass, int64_t s,
+                           int64_t at, struct fkv_error *err) {
     double *found = w->found + (size_t)at * (size_t)w->n;
     centre(w, s, room->centred);
     if (pass == JUDGE) {
@@ -311,7 +339,8 @@ static int pass_over(struct work *w, enum pass pass, struct fkv_error *err) {
 #pragma omp parallel for schedule(dynamic) num_threads(w->threads)
         for (int64_t at = 0; at < count; at++) {
             struct fkv_error own;
-            if (!measure_segment(w, &w->room[omp_get_thread_num()], pass, first + at, at, &own)) continue;
+            if (!measure_segment(w, &w->room[omp_get_thread_num()], pass, first + at, at, &own))
+                continue;
 #pragma omp critical
             {
                 status = FKV_FAILED;
@@ -344,23 +373,29 @@ static int measure_head(struct work *w, struct fkv_error *err) {
     for (int f = 0; f < FOLDS; f++) memset(w->lags[f], 0, (size_t)w->n * sizeof(double));
     memset(w->energy, 0, (size_t)w->n * sizeof(double));
     memset(w->kept_by_rank, 0, ((size_t)w->smaller + 1) * sizeof(double));
-    return pass_over(w, FIT, err) || make_bases(w, err) || pass_over(w, JUDGE, err) ? FKV_FAILED : FKV_OK;
+    return pass_over(w, FIT, err) || make_bases(w, err) || pass_over(w, JUDGE, err) ? FKV_FAILED
+                                                                                    : FKV_OK;
 }
 
-static double error_of(double lost, double total) { return total > 0 ? sqrt(fmax(lost, 0) / total) : NAN; }
+static double error_of(double lost, double total) {
+    return total > 0 ? sqrt(fmax(lost, 0) / total) : NAN;
+}
 
 /* klt and svd [gammas] of the head that was measured */
-static void conclude_head(const struct work *w, const struct fkv_error_curves *e, double *klt, double *svd) {
+static void conclude_head(const struct work *w, const struct fkv_error_curves *e, double *klt,
+                          double *svd) {
     for (int32_t g = 0; g < e->gammas; g++) {
         int32_t retained = fkv_retained(e->gamma[g], w->n);
         double lost = 0;
         for (int32_t i = w->n - 1; i >= retained - 1; i--) lost += w->energy[i];
         klt[g] = error_of(lost, w->total);
-        svd[g] = error_of(w->total - w->kept_by_rank[fkv_bounds_rank(retained, w->n, w->head_dim)], w->total);
+        svd[g] = error_of(w->total - w->kept_by_rank[fkv_bounds_rank(retained, w->n, w->head_dim)],
+                          w->total);
     }
 }
 
-int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e, struct fkv_error *err) {
+int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
+                       struct fkv_error *err) {
     struct work w;
     size_t count = (size_t)e->layers * (size_t)e->heads * (size_t)e->gammas;
     char label[48];
@@ -371,7 +406,8 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e, st
     if (work_make(&w, m, err)) return FKV_FAILED;
     int status = FKV_OK;
     for (int32_t row = 0; !status && row < e->layers * e->heads; row++) {
-        snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[e->state], e->layer_index[row / e->heads]);
+        snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[e->state],
+                 e->layer_index[row / e->heads]);
         status = read_head(&w, m, e->state, row / e->heads, row % e->heads, err);
         if (!status) status = measure_head(&w, err);
         if (!status)
@@ -383,8 +419,8 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e, st
     return status;
 }
 
-int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count, int32_t head_dim,
-                   struct fkv_error *err) {
+int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
+                   int32_t head_dim, struct fkv_error *err) {
     struct fkv_atomic_file f;
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/error_bounds.csv", folder) >= sizeof path)
@@ -394,10 +430,11 @@ int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, in
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_error_curves *e = &curves[i];
         for (int32_t at = 0; at < e->layers * e->heads * e->gammas; at++) {
-            int32_t g = at % e->gammas, head = at / e->gammas % e->heads, layer = at / e->gammas / e->heads;
+            int32_t g = at % e->gammas, head = at / e->gammas % e->heads,
+                    layer = at / e->gammas / e->heads;
             int32_t retained = fkv_retained(e->gamma[g], e->n);
-            fprintf(f.stream, "%s,%d,%d,%.9g,%d", fkv_state_names[e->state], e->layer_index[layer], e->head_index[head],
-                    e->gamma[g], retained);
+            fprintf(f.stream, "%s,%d,%d,%.9g,%d", fkv_state_names[e->state], e->layer_index[layer],
+                    e->head_index[head], e->gamma[g], retained);
             const double values[] = {e->relative_error[1][at], e->klt_error[at], e->svd_error[at]};
             for (int k = 0; k < 3; k++) {
                 fputc(',', f.stream);

@@ -1,13 +1,20 @@
-/* Owns reconstruction errors. Nothing is reconstructed: x_L, a segment rebuilt from its L lowest DCT coefficients at full length, differs from x by the coefficients
- * from L on, and the transform is orthonormal, so with P the mean power over segments (documents weighing equally, segments equally within)
+/* Owns reconstruction errors. Nothing is reconstructed: x_L, a segment rebuilt from its L lowest
+ * DCT coefficients at full length, differs from x by the coefficients from L on, and the transform
+ * is orthonormal, so with P the mean power over segments (documents weighing equally, segments
+ * equally within)
  *
- *     retained energy  R = sum_{t<L} P / sum_t P                   ||x_L||^2 / ||x||^2, sums pooled before the division
- *     relative error   E = sqrt(sum_{t>=L} P / sum_t P)            ||x - x_L|| / ||x||, so E^2 = 1 - R (Parseval)
- *     SNR              -20 log10 E dB                              infinite where nothing is thrown away
+ *     retained energy  R = sum_{t<L} P / sum_t P                   ||x_L||^2 / ||x||^2, sums pooled
+ *             before the division
+ *     relative error   E = sqrt(sum_{t>=L} P / sum_t P)            ||x - x_L|| / ||x||, so E^2 = 1
+ *             - R (Parseval)
+ *     SNR              -20 log10 E dB                              infinite where nothing is thrown
+ *             away
  *     cosine           <x, x_L> / (||x|| ||x_L||) = sqrt(R)        because <x, x_L> = ||x_L||^2
  *
- * Pooling documents by their mean sums keeps equal weights and makes the curves exact functions of the spectrum beside them. E comes from the tail's own sum:
- * 1 - R would lose its digits where the error is small. L = n is allowed here (error 0): it throws nothing away, but it is a fair end of a curve. */
+ * Pooling documents by their mean sums keeps equal weights and makes the curves exact functions of
+ * the spectrum beside them. E comes from the tail's own sum: 1 - R would lose its digits where the
+ * error is small. L = n is allowed here (error 0): it throws nothing away, but it is a fair end of
+ * a curve. */
 #include "analyze/measure/error.h"
 
 #include <math.h>
@@ -30,10 +37,13 @@ double fkv_retained_energy(const double *power, int32_t n, int32_t retained, boo
 int fkv_gammas_check(const double *gamma, int32_t count, int32_t n, struct fkv_error *err) {
     for (int32_t g = 0; g < count; g++) {
         if (!(gamma[g] > 0 && gamma[g] <= 1))
-            return fkv_fail_option(err, "--gamma: expected ratios above 0 and at most 1, found %g", gamma[g]);
+            return fkv_fail_option(err, "--gamma: expected ratios above 0 and at most 1, found %g",
+                                   gamma[g]);
         if (fkv_retained(gamma[g], n) < 1)
-            return fkv_fail_option(err, "--gamma %g keeps no coefficient of a segment of %d tokens: expected %g or more",
-                            gamma[g], n, 1.0 / n);
+            return fkv_fail_option(
+                err,
+                "--gamma %g keeps no coefficient of a segment of %d tokens: expected %g or more",
+                gamma[g], n, 1.0 / n);
     }
     return FKV_OK;
 }
@@ -50,7 +60,8 @@ static int allocate(struct fkv_error_curves *e, struct fkv_error *err) {
         e->relative_error[dc] = malloc(count * sizeof(double));
         e->snr_db[dc] = malloc(count * sizeof(double));
         e->cosine[dc] = malloc(count * sizeof(double));
-        whole = whole && e->retained_energy[dc] && e->relative_error[dc] && e->snr_db[dc] && e->cosine[dc];
+        whole = whole && e->retained_energy[dc] && e->relative_error[dc] && e->snr_db[dc] &&
+                e->cosine[dc];
     }
     if (whole) return FKV_OK;
     fkv_error_curves_free(e);

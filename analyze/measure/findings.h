@@ -1,4 +1,5 @@
-/* What the analyzer finds, as plain data: filled by spectrum.c and error.c, written by results.c and tables.c, drawn by plots.c. */
+/* What the analyzer finds, as plain data: filled by spectrum.c and error.c, written by results.c
+ * and tables.c, drawn by plots.c. */
 #ifndef FKV_ANALYZE_MEASURE_FINDINGS_H
 #define FKV_ANALYZE_MEASURE_FINDINGS_H
 
@@ -7,8 +8,8 @@
 #include "capture/store/capture.h"
 #include "kernels/statistics/bootstrap.h"
 
-/* Power of one state. definitions.md, "Power": orthonormal DCT-II along the n tokens of a segment, squared, mean over
- * channels; then mean over segments within a document, then over documents. */
+/* Power of one state. definitions.md, "Power": orthonormal DCT-II along the n tokens of a segment,
+ * squared, mean over channels; then mean over segments within a document, then over documents. */
 struct fkv_spectrum {
     enum fkv_state state;
     int32_t layers, heads, n, skip_sinks;
@@ -16,32 +17,38 @@ struct fkv_spectrum {
     int32_t *head_index;  /* [heads]; owned */
     int32_t documents, trained_context;
     int64_t segments, tokens_left_out;
-    const char *se_kind;      /* how power_se is formed: "documents", "bootstrap" or "segments" (of sums) */
+    const char
+        *se_kind; /* how power_se is formed: "documents", "bootstrap" or "segments" (of sums) */
     enum fkv_se_unit se_unit; /* what it rests on; a block is a segment */
     const char *null_kind;    /* "permute", "expected" (captures of sums) or "none" */
     double *power, *power_se; /* [layers, heads, n]; se NaN where it cannot be estimated; owned */
     double *null;             /* [layers, heads, n], or NULL when not asked for; owned */
-    double *normalised;       /* [layers, n]: mean over heads, each channel divided by its variance; owned */
-    double *rounding_floor;   /* [layers, heads]: mean energy per element that storage rounding adds, ulp^2/12, NaN when
-                                 unknown; owned */
-    int32_t bands, *band_edge; /* band b holds band_edge[b] <= t < band_edge[b+1], from 1 (DC is in none) to n; owned */
-    double *band_se;           /* [layers, heads, bands]: standard error of the band's mean power; owned */
+    double
+        *normalised; /* [layers, n]: mean over heads, each channel divided by its variance; owned */
+    double *rounding_floor; /* [layers, heads]: mean energy per element that storage rounding adds,
+                               ulp^2/12, NaN when unknown; owned */
+    int32_t bands, *band_edge; /* band b holds band_edge[b] <= t < band_edge[b+1], from 1 (DC is in
+                                  none) to n; owned */
+    double *band_se; /* [layers, heads, bands]: standard error of the band's mean power; owned */
 };
 void fkv_spectrum_free(struct fkv_spectrum *s); /* harmless on a zeroed struct and a second time */
 
-/* Reconstruction from the L = floor(gamma n) lowest coefficients. definitions.md, "Retained energy". [0] with DC, [1] without. */
+/* Reconstruction from the L = floor(gamma n) lowest coefficients. definitions.md, "Retained
+ * energy". [0] with DC, [1] without. */
 struct fkv_error_curves {
     enum fkv_state state;
     int32_t layers, heads, n, gammas;
-    int32_t *layer_index, *head_index;                                      /* owned */
-    double *gamma;                                                          /* [gammas]; owned */
-    double *retained_energy[2], *relative_error[2], *snr_db[2], *cosine[2]; /* [layers, heads, gammas]; owned */
-    double *floor; /* [layers, heads]: relative error that storage rounding alone makes; owned */
-    double *klt_error,
-        *svd_error; /* [layers, heads, gammas]: relative error without DC of other bases (bounds.c), or NULL; owned */
-    const char *fitted_to; /* what the KLT was fitted to: "other documents", ... */
+    int32_t *layer_index, *head_index; /* owned */
+    double *gamma;                     /* [gammas]; owned */
+    double *retained_energy[2], *relative_error[2], *snr_db[2],
+        *cosine[2]; /* [layers, heads, gammas]; owned */
+    double *floor;  /* [layers, heads]: relative error that storage rounding alone makes; owned */
+    double *klt_error, *svd_error; /* [layers, heads, gammas]: relative error without DC of other
+                                      bases (bounds.c), or NULL; owned */
+    const char *fitted_to;         /* what the KLT was fitted to: "other documents", ... */
 };
-void fkv_error_curves_free(struct fkv_error_curves *e); /* harmless on a zeroed struct and a second time */
+void fkv_error_curves_free(
+    struct fkv_error_curves *e); /* harmless on a zeroed struct and a second time */
 
 /* Where a figure came from: written into every file. */
 struct fkv_provenance {

@@ -1,16 +1,20 @@
 /* Owns the choice of a retaining ratio per (layer, KV head).
  *
- * K and V of a head share one L, so both have a say. --energy: the smallest k at which keys and values both keep the wanted share of their energy, which is the larger of
- * the two. --budget: k per head with a sum of at most floor(64 g heads) and the least sum of losses (budget.c). The mean over tokens is left out unless asked for: DC dominates
- * keys, and every L keeps it.
+ * K and V of a head share one L, so both have a say. --energy: the smallest k at which keys and
+ * values both keep the wanted share of their energy, which is the larger of the two. --budget: k
+ * per head with a sum of at most floor(64 g heads) and the least sum of losses (budget.c). The mean
+ * over tokens is left out unless asked for: DC dominates keys, and every L keeps it.
  *
- * Losses come from the mean spectra, so they are those of `error` at these L: lost share = sum_{t >= L} P / sum P = relative error squared. Squares are summed, because energies of
- * independent errors add; so the attention-output error (attention_error.h) is squared too. Its plain sum was tried: sqrt(1 - k/64) is concave, so the least sum gives some heads all and
- * others nothing (on a small model: 1/64 or 63/64 for every one of 12 heads), which says more about the root than about the heads. The projected error is shown of
- * the same table, not minimised.
+ * Losses come from the mean spectra, so they are those of `error` at these L: lost share = sum_{t
+ * >= L} P / sum P = relative error squared. Squares are summed, because energies of independent
+ * errors add; so the attention-output error (attention_error.h) is squared too. Its plain sum was
+ * tried: sqrt(1 - k/64) is concave, so the least sum gives some heads all and others nothing (on a
+ * small model: 1/64 or 63/64 for every one of 12 heads), which says more about the root than about
+ * the heads. The projected error is shown of the same table, not minimised.
  *
- * The comparison with one ratio for all heads is at equal mean ratio; where that is no multiple of 1/64, losses are interpolated linearly between the two steps
- * beside it (the share of heads that would have to take the larger). */
+ * The comparison with one ratio for all heads is at equal mean ratio; where that is no multiple of
+ * 1/64, losses are interpolated linearly between the two steps beside it (the share of heads that
+ * would have to take the larger). */
 #include "analyze/measure/gamma.h"
 
 #include <math.h>
@@ -35,7 +39,8 @@ void fkv_ratio_table_free(struct fkv_ratio_table *t) {
     memset(t, 0, sizeof *t);
 }
 
-static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, bool projected, struct fkv_error *err) {
+static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, bool projected,
+                    struct fkv_error *err) {
     size_t heads = (size_t)s->layers * (size_t)s->heads;
     t->layers = s->layers, t->heads = s->heads, t->n = s->n;
     t->losses = projected ? FKV_LOSSES : FKV_LOSS_PROJECTED;
@@ -56,7 +61,8 @@ static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, boo
     return FKV_OK;
 }
 
-/* power [n] -> lost [K + 1], energy from L(k) on, and the energy it is a share of. A head without energy loses nothing. */
+/* power [n] -> lost [K + 1], energy from L(k) on, and the energy it is a share of. A head without
+ * energy loses nothing. */
 static double lost_energy(const double *power, int32_t n, bool dc, double lost[K + 1]) {
     double sum = 0;
     int32_t t = n;
@@ -69,13 +75,15 @@ static double lost_energy(const double *power, int32_t n, bool dc, double lost[K
     return sum;
 }
 
-static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *key, const struct fkv_spectrum *value,
-                        const double *attention, const double *projected) {
+static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *key,
+                        const struct fkv_spectrum *value, const double *attention,
+                        const double *projected) {
     const struct fkv_spectrum *const spectra[2] = {key, value};
     for (int32_t head = 0; head < t->layers * t->heads; head++) {
         double lost[2][K + 1], total[2];
         for (int i = 0; i < 2; i++)
-            total[i] = lost_energy(spectra[i]->power + (size_t)head * (size_t)t->n, t->n, t->choice.dc, lost[i]);
+            total[i] = lost_energy(spectra[i]->power + (size_t)head * (size_t)t->n, t->n,
+                                   t->choice.dc, lost[i]);
         for (int32_t k = 0; k <= K; k++) {
             size_t at = (size_t)head * (K + 1) + (size_t)k;
             double share[2];
@@ -83,30 +91,37 @@ static void fill_losses(struct fkv_ratio_table *t, const struct fkv_spectrum *ke
                 share[i] = total[i] > 0 ? lost[i][k] / total[i] : 0;
                 t->loss[FKV_LOSS_KEY + i][at] = coefficients(k, t->n) ? share[i] : NAN;
             }
-            double objective = t->choice.objective == FKV_OBJECTIVE_RELATIVE   ? (share[0] + share[1]) / 2
-                               : t->choice.objective == FKV_OBJECTIVE_ABSOLUTE ? lost[0][k] + lost[1][k]
-                                                                               : attention[at] * attention[at];
+            double objective =
+                t->choice.objective == FKV_OBJECTIVE_RELATIVE   ? (share[0] + share[1]) / 2
+                : t->choice.objective == FKV_OBJECTIVE_ABSOLUTE ? lost[0][k] + lost[1][k]
+                                                                : attention[at] * attention[at];
             t->loss[FKV_LOSS_OBJECTIVE][at] = coefficients(k, t->n) ? objective : NAN;
             if (projected) t->loss[FKV_LOSS_PROJECTED][at] = projected[at] * projected[at];
         }
     }
 }
 
-int fkv_ratio_limits(const struct fkv_ratio_choice *c, int32_t n, int32_t *low, int32_t *high, struct fkv_error *err) {
+int fkv_ratio_limits(const struct fkv_ratio_choice *c, int32_t n, int32_t *low, int32_t *high,
+                     struct fkv_error *err) {
     int32_t slots = c->window - c->sinks, shorter = slots < n ? slots : n;
     if (slots < 2)
-        return fkv_fail_option(err, "--window: expected %d sinks and at least two slots more, found %d", c->sinks, c->window);
+        return fkv_fail_option(err,
+                               "--window: expected %d sinks and at least two slots more, found %d",
+                               c->sinks, c->window);
     int32_t least = (K + shorter - 1) / shorter;
     *low = (int32_t)ceil(c->floor * K - 1e-9);
     *high = (int32_t)floor(c->cap * K + 1e-9);
     if (*low < least) *low = least;
     if (*high > K - 1) *high = K - 1;
     if (*low > *high)
-        return fkv_fail_option(err, "--floor %g and --cap %g: expected a multiple of 1/64 between them, from %d/64 to 63/64",
-                        c->floor, c->cap, least);
+        return fkv_fail_option(err,
+                               "--floor %g and --cap %g: expected a multiple of 1/64 between them, "
+                               "from %d/64 to 63/64",
+                               c->floor, c->cap, least);
     if (c->by_budget && c->target * K < *low - 1e-9)
-        return fkv_fail_option(err, "--budget %g: expected %g or more, the least that a head may get", c->target,
-                        (double)*low / K);
+        return fkv_fail_option(err,
+                               "--budget %g: expected %g or more, the least that a head may get",
+                               c->target, (double)*low / K);
     return FKV_OK;
 }
 
@@ -124,7 +139,8 @@ static int choose_by_energy(struct fkv_ratio_table *t, int32_t low, int32_t high
     return unreached;
 }
 
-static int choose_by_budget(struct fkv_ratio_table *t, int32_t low, int32_t high, struct fkv_error *err) {
+static int choose_by_budget(struct fkv_ratio_table *t, int32_t low, int32_t high,
+                            struct fkv_error *err) {
     int32_t heads = t->layers * t->heads;
     int64_t total = (int64_t)floor(t->choice.target * K * heads + 1e-9);
     return fkv_budget_share(t->loss[FKV_LOSS_OBJECTIVE], heads, K, low, high, total, t->parts, err);
@@ -148,7 +164,8 @@ static void conclude(struct fkv_ratio_table *t) {
         t->least = fmin(t->least, t->gamma[i]), t->largest = fmax(t->largest, t->gamma[i]);
     }
     t->mean /= heads;
-    for (int32_t i = 0; i < heads; i++) squares += (t->gamma[i] - t->mean) * (t->gamma[i] - t->mean);
+    for (int32_t i = 0; i < heads; i++)
+        squares += (t->gamma[i] - t->mean) * (t->gamma[i] - t->mean);
     t->deviation = sqrt(squares / heads);
     for (int i = 0; i < t->losses; i++)
         for (int32_t head = 0; head < heads; head++) {
@@ -159,8 +176,9 @@ static void conclude(struct fkv_ratio_table *t) {
 }
 
 int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv_spectrum *key,
-                         const struct fkv_spectrum *value, const double *attention, const double *projected,
-                         struct fkv_ratio_table *out, struct fkv_error *err) {
+                         const struct fkv_spectrum *value, const double *attention,
+                         const double *projected, struct fkv_ratio_table *out,
+                         struct fkv_error *err) {
     int32_t low = 1, high = K - 1;
     *out = (struct fkv_ratio_table){.choice = *choice};
     int status = allocate(out, key, projected != NULL, err);

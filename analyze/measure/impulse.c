@@ -1,16 +1,22 @@
 /* Owns the life of a chunk under repeated compression.
  *
- * One compression is the matrix A (L, n) = sqrt(L/n) IDCT_L [I_L 0] DCT_n. The C = n - L tokens that came last before it stand in slots L .. n-1, so what the cache
- * then holds of them is M_1 = A[:, L:n]; the next compression finds that in slots 0 .. L-1 and new tokens behind, so M_{k+1} = A[:, :L] M_k. Slots of the
- * cache count from the first after the sinks.
+ * One compression is the matrix A (L, n) = sqrt(L/n) IDCT_L [I_L 0] DCT_n. The C = n - L tokens
+ * that came last before it stand in slots L .. n-1, so what the cache then holds of them is M_1 =
+ * A[:, L:n]; the next compression finds that in slots 0 .. L-1 and new tokens behind, so M_{k+1} =
+ * A[:, :L] M_k. Slots of the cache count from the first after the sinks.
  *
- * A column of M_k is a token: what every slot holds of it. Rather than all C, 64 tokens are followed, beside the middle one and the sum of all (they cost a column each
- * in the same transforms). How a token falls between slots decides the shape of its response, and 64 average that out, if they fall differently: evenly spaced ones come to fall alike
- * after a few rounds, so they stand at multiples of the golden ratio (Weyl).
+ * A column of M_k is a token: what every slot holds of it. Rather than all C, 64 tokens are
+ * followed, beside the middle one and the sum of all (they cost a column each in the same
+ * transforms). How a token falls between slots decides the shape of its response, and 64 average
+ * that out, if they fall differently: evenly spaced ones come to fall alike after a few rounds, so
+ * they stand at multiples of the golden ratio (Weyl).
  *
- * The rank needs all of M_k, but only its singular values, and those above 1e-5 of the largest. So W_k with W_k W_k' = M_k M_k' (numerically) is carried in its place: the eigenvectors
- * of the smaller Gram matrix turn W into orthogonal columns, ascending in length, and the short ones are dropped. Columns fall off as slots do, by L/n per round, and
- * all rounds together cost little more than the first. An SVD of M_k each round took ten times as long. Squaring loses nothing here: 1% is 1e-4 in the Gram matrix. */
+ * The rank needs all of M_k, but only its singular values, and those above 1e-5 of the largest. So
+ * W_k with W_k W_k' = M_k M_k' (numerically) is carried in its place: the eigenvectors of the
+ * smaller Gram matrix turn W into orthogonal columns, ascending in length, and the short ones are
+ * dropped. Columns fall off as slots do, by L/n per round, and all rounds together cost little more
+ * than the first. An SVD of M_k each round took ten times as long. Squaring loses nothing here: 1%
+ * is 1e-4 in the Gram matrix. */
 #include "analyze/measure/impulse.h"
 
 #include <math.h>
@@ -24,20 +30,26 @@
 enum { TOKENS = 64, FOLLOWED = TOKENS + 2, BLOCK = 32 };
 
 static const double golden = 0.6180339887498949;
-static const double kept_length = 1e-5,
-                    counted = 0.01; /* of the largest singular value; transforms in float32 add about 1e-6 */
+static const double
+    kept_length = 1e-5,
+    counted = 0.01; /* of the largest singular value; transforms in float32 add about 1e-6 */
 
 /* ---- the schedule ---- */
 
-int fkv_schedule_make(int32_t window, int32_t sinks, double gamma, struct fkv_schedule *s, struct fkv_error *err) {
+int fkv_schedule_make(int32_t window, int32_t sinks, double gamma, struct fkv_schedule *s,
+                      struct fkv_error *err) {
     int32_t n = window - sinks;
     if (n < 3)
-        return fkv_fail_option(err, "--window: expected %d sinks and at least three slots more, found %d", sinks, window);
+        return fkv_fail_option(
+            err, "--window: expected %d sinks and at least three slots more, found %d", sinks,
+            window);
     int32_t retained = fkv_retained(gamma, n);
     if (retained < 2 || retained >= n)
-        return fkv_fail_option(err, "--gamma %g: expected 2 to %d retained slots of %d, found %d", gamma, n - 1, n, retained);
+        return fkv_fail_option(err, "--gamma %g: expected 2 to %d retained slots of %d, found %d",
+                               gamma, n - 1, n, retained);
     double rounds = log(retained) / log((double)n / retained);
-    *s = (struct fkv_schedule){window, sinks, n, retained, n - retained, gamma, rounds, (n - retained) * rounds};
+    *s = (struct fkv_schedule){window,       sinks, n,      retained,
+                               n - retained, gamma, rounds, (n - retained) * rounds};
     return FKV_OK;
 }
 
@@ -60,7 +72,8 @@ static void operator_free(struct operator* a) {
     fkv_dct_destroy(a->inverse);
 }
 
-/* Column c of the first round's input: a unit at `slot`, or ones in all of the chunk's slots where slot is ALL. */
+/* Column c of the first round's input: a unit at `slot`, or ones in all of the chunk's slots where
+ * slot is ALL. */
 enum { ALL = -1 };
 
 static void fill_start(const struct operator* a, int32_t slot, float *x, size_t stride) {
@@ -69,8 +82,8 @@ static void fill_start(const struct operator* a, int32_t slot, float *x, size_t 
 }
 
 /* One thread's block: columns [first, first + width) through x [n, width] and y [L, width] */
-static void apply_block(const struct operator* a, const int32_t *start, double *columns, int32_t first, int32_t width,
-                        float *x, float *y, float *scratch) {
+static void apply_block(const struct operator* a, const int32_t *start, double *columns,
+                        int32_t first, int32_t width, float *x, float *y, float *scratch) {
     size_t stride = (size_t)width, retained = (size_t)a->retained;
     double gain = sqrt((double)a->retained / a->n);
     memset(x, 0, (size_t)a->n * stride * sizeof *x);
@@ -86,7 +99,8 @@ static void apply_block(const struct operator* a, const int32_t *start, double *
             columns[(size_t)(first + c) * retained + i] = gain * y[i * stride + (size_t)c];
 }
 
-/* columns (L, count) <- what a compression makes of them, standing in slots 0 .. L-1; with start [count], of the first round's input. */
+/* columns (L, count) <- what a compression makes of them, standing in slots 0 .. L-1; with start
+ * [count], of the first round's input. */
 static int apply(const struct operator* a, const int32_t *start, double *columns, int32_t count,
                  struct fkv_error *err) {
     size_t scratch = fkv_dct_scratch(a->forward), other = fkv_dct_scratch(a->inverse);
@@ -99,8 +113,8 @@ static int apply(const struct operator* a, const int32_t *start, double *columns
 #pragma omp for schedule(dynamic)
         for (int32_t first = 0; first < count; first += BLOCK)
             if (room)
-                apply_block(a, start, columns, first, count - first < BLOCK ? count - first : BLOCK, room, room + x,
-                            room + x + y);
+                apply_block(a, start, columns, first, count - first < BLOCK ? count - first : BLOCK,
+                            room, room + x, room + x + y);
         free(room);
     }
     return failures ? fkv_fail(err, "out of memory for columns of %d slots", a->n) : FKV_OK;
@@ -142,7 +156,8 @@ static void add_token(const double *m, int32_t count, struct fkv_impulse_round *
 }
 
 /* followed (L, FOLLOWED): the chunk of ones, the middle token, the others */
-static void measure_round(const struct fkv_schedule *s, const double *followed, int32_t k, struct fkv_impulse *out) {
+static void measure_round(const struct fkv_schedule *s, const double *followed, int32_t k,
+                          struct fkv_impulse *out) {
     struct fkv_impulse_round *r = &out->round[k - 1];
     const double *token = followed + s->retained;
     double shrink = pow((double)s->retained / s->n, k);
@@ -156,7 +171,8 @@ static void measure_round(const struct fkv_schedule *s, const double *followed, 
         out->chunk[(size_t)(k - 1) * (size_t)s->retained + (size_t)i] = (float)followed[i];
         out->token[(size_t)(k - 1) * (size_t)s->retained + (size_t)i] = (float)token[i];
     }
-    for (int32_t t = 2; t < FOLLOWED; t++) add_token(followed + (size_t)t * (size_t)s->retained, s->retained, r);
+    for (int32_t t = 2; t < FOLLOWED; t++)
+        add_token(followed + (size_t)t * (size_t)s->retained, s->retained, r);
     r->width_tokens = r->width / shrink;
 }
 
@@ -168,7 +184,9 @@ struct factor {
     int32_t rows, columns;
 };
 
-static void factor_free(struct factor *f) { free(f->w), free(f->next), free(f->gram), free(f->squares); }
+static void factor_free(struct factor *f) {
+    free(f->w), free(f->next), free(f->gram), free(f->squares);
+}
 
 static int factor_make(struct factor *f, const struct fkv_schedule *s, struct fkv_error *err) {
     int32_t size = s->chunk < s->retained ? s->chunk : s->retained, columns = s->chunk;
@@ -213,8 +231,8 @@ static int reduce(struct factor *f, struct fkv_impulse_round *r, struct fkv_erro
 
 /* ---- rounds ---- */
 
-static int follow(const struct fkv_schedule *s, const struct operator* a, struct factor *f, double *followed,
-                  struct fkv_impulse *out, struct fkv_error *err) {
+static int follow(const struct fkv_schedule *s, const struct operator* a, struct factor *f,
+                  double *followed, struct fkv_impulse *out, struct fkv_error *err) {
     int32_t start[FOLLOWED] = {ALL, s->retained + s->chunk / 2};
     int32_t *units = malloc((size_t)s->chunk * sizeof *units);
     if (!units) return fkv_fail(err, "out of memory for a chunk of %d tokens", s->chunk);
@@ -234,13 +252,17 @@ static int follow(const struct fkv_schedule *s, const struct operator* a, struct
     return status;
 }
 
-int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_impulse *out, struct fkv_error *err) {
+int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_impulse *out,
+                       struct fkv_error *err) {
     struct operator a = {.n = s->n, .retained = s->retained};
     struct factor f = {0};
-    *out = (struct fkv_impulse){.schedule = *s, .rounds = rounds ? rounds : (int32_t)ceil(s->horizon_rounds)};
+    *out = (struct fkv_impulse){.schedule = *s,
+                                .rounds = rounds ? rounds : (int32_t)ceil(s->horizon_rounds)};
     if (out->rounds > FKV_IMPULSE_ROUNDS)
-        return fkv_fail_option(err, "--rounds: expected at most %d, found %d (gamma %g: the horizon is %.0f rounds away)",
-                        FKV_IMPULSE_ROUNDS, out->rounds, s->gamma, s->horizon_rounds);
+        return fkv_fail_option(
+            err,
+            "--rounds: expected at most %d, found %d (gamma %g: the horizon is %.0f rounds away)",
+            FKV_IMPULSE_ROUNDS, out->rounds, s->gamma, s->horizon_rounds);
     size_t responses = (size_t)out->rounds * (size_t)s->retained;
     double *followed = malloc((size_t)FOLLOWED * (size_t)s->retained * sizeof *followed);
     out->round = calloc((size_t)out->rounds, sizeof *out->round);

@@ -1,5 +1,7 @@
-/* Dense linear algebra in double for the analyzer: the two or three calls of BLAS and LAPACK it needs. Matrices are column-major as LAPACK has them: a (m, n) is m rows,
- * element (i, j) at i + j m. Safe from several threads at once; from inside a parallel region OpenBLAS works on the calling thread. */
+/* Dense linear algebra in double for the analyzer: the two or three calls of BLAS and LAPACK it
+ * needs. Matrices are column-major as LAPACK has them: a (m, n) is m rows, element (i, j) at i + j
+ * m. Safe from several threads at once; from inside a parallel region OpenBLAS works on the calling
+ * thread. */
 #ifndef FKV_ANALYZE_MEASURE_MATRIX_H
 #define FKV_ANALYZE_MEASURE_MATRIX_H
 
@@ -12,9 +14,11 @@
 void fkv_matrix_gram(const double *a, int32_t m, int32_t n, bool rows, double *gram);
 
 /* c (m, n) = a (m, k) b (k, n), or with `transposed` a' b where a is (k, m) */
-void fkv_matrix_product(const double *a, bool transposed, const double *b, int32_t m, int32_t n, int32_t k, double *c);
+void fkv_matrix_product(const double *a, bool transposed, const double *b, int32_t m, int32_t n,
+                        int32_t k, double *c);
 
-/* Symmetric a (n, n), both triangles -> values [n] ascending; with `vectors` a becomes the orthonormal eigenvectors, one per column, else it is destroyed. */
+/* Symmetric a (n, n), both triangles -> values [n] ascending; with `vectors` a becomes the
+ * orthonormal eigenvectors, one per column, else it is destroyed. */
 int fkv_matrix_eigen(double *a, int32_t n, bool vectors, double *values, struct fkv_error *err);
 
 #endif

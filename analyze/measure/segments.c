@@ -1,5 +1,6 @@
-/* Owns the cut of a capture into segments (segments.h). Recordings are sorted by document so that the averages of measure/averages.c can finish one
- * document before the next begins; documents keep the order in which they first occur, recordings that of their offsets. */
+/* Owns the cut of a capture into segments (segments.h). Recordings are sorted by document so that
+ * the averages of measure/averages.c can finish one document before the next begins; documents keep
+ * the order in which they first occur, recordings that of their offsets. */
 #include "analyze/measure/segments.h"
 
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static int by_identity(const void *a, const void *b) {
 static int by_document_and_offset(const void *a, const void *b) {
     const struct entry *x = a, *y = b;
     if (x->first != y->first) return x->first < y->first ? -1 : 1;
-    if (x->recording->offset != y->recording->offset) return x->recording->offset < y->recording->offset ? -1 : 1;
+    if (x->recording->offset != y->recording->offset)
+        return x->recording->offset < y->recording->offset ? -1 : 1;
     return x->index < y->index ? -1 : 1;
 }
 
@@ -42,12 +44,15 @@ static int refuse_empty(const struct fkv_recording *const *recordings, int32_t c
     int64_t usable = longest->n_tokens - plan->skip_sinks;
     if (usable < 1)
         return fkv_fail(err,
-                        "no segment of %d tokens after the first %d: the longest recording, \"%s\", has %lld tokens",
+                        "no segment of %d tokens after the first %d: the longest recording, "
+                        "\"%s\", has %lld tokens",
                         plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens);
     return fkv_fail(err,
-                    "no segment of %d tokens after the first %d: the longest recording, \"%s\", has %lld tokens; "
+                    "no segment of %d tokens after the first %d: the longest recording, \"%s\", "
+                    "has %lld tokens; "
                     "--length %lld or less would fit",
-                    plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens, (long long)usable);
+                    plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens,
+                    (long long)usable);
 }
 
 static void lay_out(struct fkv_segment_plan *plan, const struct entry *entries, int32_t count) {
@@ -60,19 +65,21 @@ static void lay_out(struct fkv_segment_plan *plan, const struct entry *entries, 
             if (r->n_tokens > plan->skip_sinks)
                 plan->tokens_left_out += r->n_tokens - plan->skip_sinks - segments * plan->n;
             if (!segments) continue;
-            plan->recording[plan->recordings++] =
-                (struct fkv_planned_recording){entries[end].index, plan->documents, plan->segments, segments, 0};
+            plan->recording[plan->recordings++] = (struct fkv_planned_recording){
+                entries[end].index, plan->documents, plan->segments, segments, 0};
             in_document += segments;
             plan->segments += segments;
         }
-        for (int32_t k = start; k < plan->recordings; k++) plan->recording[k].share = 1.0 / (double)in_document;
+        for (int32_t k = start; k < plan->recordings; k++)
+            plan->recording[k].share = 1.0 / (double)in_document;
         if (in_document) plan->documents++;
         i = end;
     }
 }
 
-int fkv_segment_plan_make(const struct fkv_recording *const *recordings, int32_t count, int32_t n, int32_t skip_sinks,
-                          struct fkv_segment_plan *plan, struct fkv_error *err) {
+int fkv_segment_plan_make(const struct fkv_recording *const *recordings, int32_t count, int32_t n,
+                          int32_t skip_sinks, struct fkv_segment_plan *plan,
+                          struct fkv_error *err) {
     *plan = (struct fkv_segment_plan){.n = n, .skip_sinks = skip_sinks};
     struct entry *entries = malloc((size_t)(count + 1) * sizeof *entries);
     plan->recording = malloc((size_t)(count + 1) * sizeof *plan->recording);
@@ -84,7 +91,8 @@ int fkv_segment_plan_make(const struct fkv_recording *const *recordings, int32_t
     for (int32_t i = 0; i < count; i++) entries[i] = (struct entry){recordings[i], i, i};
     qsort(entries, (size_t)count, sizeof *entries, by_identity);
     for (int32_t i = 1; i < count; i++)
-        if (same_document(entries[i - 1].recording, entries[i].recording)) entries[i].first = entries[i - 1].first;
+        if (same_document(entries[i - 1].recording, entries[i].recording))
+            entries[i].first = entries[i - 1].first;
     qsort(entries, (size_t)count, sizeof *entries, by_document_and_offset);
     lay_out(plan, entries, count);
     free(entries);

@@ -1,8 +1,11 @@
-/* Which tokens are compared: the recordings of a capture, grouped into documents and cut into segments of one length.
+/* Which tokens are compared: the recordings of a capture, grouped into documents and cut into
+ * segments of one length.
  *
- * A document is a name and the hash of its text; recordings of one document (successive stretches of a long text, each with its own
- * cache and sinks) belong together. Of each recording the first `skip_sinks` tokens are skipped and the rest is cut into consecutive segments
- * of n tokens; a shorter rest is left out and counted. Averages weigh segments equally within a document, then documents equally. */
+ * A document is a name and the hash of its text; recordings of one document (successive stretches
+ * of a long text, each with its own cache and sinks) belong together. Of each recording the first
+ * `skip_sinks` tokens are skipped and the rest is cut into consecutive segments of n tokens; a
+ * shorter rest is left out and counted. Averages weigh segments equally within a document, then
+ * documents equally. */
 #ifndef FKV_ANALYZE_MEASURE_SEGMENTS_H
 #define FKV_ANALYZE_MEASURE_SEGMENTS_H
 
@@ -11,9 +14,10 @@
 #include "capture/store/capture.h"
 
 struct fkv_planned_recording {
-    int32_t recording, document; /* index in the capture; index among documents that have a segment */
-    int64_t first, segments;     /* number of its first segment, counted over the plan; how many */
-    double share;                /* of one segment in its document: 1 / segments of the document */
+    int32_t recording,
+        document;            /* index in the capture; index among documents that have a segment */
+    int64_t first, segments; /* number of its first segment, counted over the plan; how many */
+    double share;            /* of one segment in its document: 1 / segments of the document */
 };
 
 /* Recordings that have a segment, those of one document side by side. */
@@ -24,8 +28,9 @@ struct fkv_segment_plan {
 };
 
 /* `recordings` [count] -> plan. No segment at all is refused, naming the longest recording. */
-int fkv_segment_plan_make(const struct fkv_recording *const *recordings, int32_t count, int32_t n, int32_t skip_sinks,
-                          struct fkv_segment_plan *plan, struct fkv_error *err);
-void fkv_segment_plan_free(struct fkv_segment_plan *plan); /* harmless on a zeroed struct and a second time */
+int fkv_segment_plan_make(const struct fkv_recording *const *recordings, int32_t count, int32_t n,
+                          int32_t skip_sinks, struct fkv_segment_plan *plan, struct fkv_error *err);
+void fkv_segment_plan_free(
+    struct fkv_segment_plan *plan); /* harmless on a zeroed struct and a second time */
 
 #endif

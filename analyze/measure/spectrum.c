@@ -1,9 +1,11 @@
 /* Owns the way from a capture to power spectra (definitions.md, "Power").
  *
- * One layer is worked on at a time: a few segments of all its heads are read at once, then draws and heads of a segment are packed, token by token as the power operation
- * wants them, and transformed, side by side; the null permutes while packing, so a draw costs one pass and one transform. All channels and heads of a segment share a
- * permutation: the null keeps every relation between channels and destroys only the order of tokens.
- * Captures of sums (--spectra-only) take the other way, in spectrum_sums.c. */
+ * One layer is worked on at a time: a few segments of all its heads are read at once, then draws
+ * and heads of a segment are packed, token by token as the power operation wants them, and
+ * transformed, side by side; the null permutes while packing, so a draw costs one pass and one
+ * transform. All channels and heads of a segment share a permutation: the null keeps every relation
+ * between channels and destroys only the order of tokens. Captures of sums (--spectra-only) take
+ * the other way, in spectrum_sums.c. */
 #include "analyze/measure/spectrum.h"
 
 #include <math.h>
@@ -19,7 +21,8 @@ enum { BATCH_BYTES = 64 << 20 };
 
 /* ---- the cut ---- */
 
-static int stored_cut(struct fkv_capture *c, int32_t *length, int32_t *skip_sinks, struct fkv_error *err) {
+static int stored_cut(struct fkv_capture *c, int32_t *length, int32_t *skip_sinks,
+                      struct fkv_error *err) {
     const char *path = fkv_capture_path(c);
     uint32_t states = fkv_capture_info(c)->states;
     enum fkv_state state = FKV_STATE_KEY;
@@ -31,31 +34,38 @@ static int stored_cut(struct fkv_capture *c, int32_t *length, int32_t *skip_sink
     fkv_spectra_sums_free(&sums);
     if (*length && *length != n)
         return fkv_fail(err,
-                        "%s: holds sums over segments of %d tokens (--spectra-only); --length %d needs stored states",
+                        "%s: holds sums over segments of %d tokens (--spectra-only); --length %d "
+                        "needs stored states",
                         path, n, *length);
     if (*skip_sinks >= 0 && *skip_sinks != skip)
-        return fkv_fail(err, "%s: holds sums made with %d sinks skipped; --skip-sinks %d needs stored states", path,
-                        skip, *skip_sinks);
+        return fkv_fail(
+            err, "%s: holds sums made with %d sinks skipped; --skip-sinks %d needs stored states",
+            path, skip, *skip_sinks);
     *length = n;
     *skip_sinks = skip;
     return FKV_OK;
 }
 
-int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks, struct fkv_segment_plan *plan,
-                      struct fkv_error *err) {
+int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
+                      struct fkv_segment_plan *plan, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
-    if (!info->states) return fkv_fail(err, "%s: holds none of key, value, key_rotated, query", fkv_capture_path(c));
+    if (!info->states)
+        return fkv_fail(err, "%s: holds none of key, value, key_rotated, query",
+                        fkv_capture_path(c));
     if (info->spectra_only) {
         if (stored_cut(c, &length, &skip_sinks, err)) return FKV_FAILED;
     } else {
         if (skip_sinks < 0) skip_sinks = FKV_DEFAULT_SINKS;
         if (!length && info->trained_context <= 0)
-            return fkv_fail(err, "%s: no attribute trained_context to take the segment length from; give --length",
-                            fkv_capture_path(c));
+            return fkv_fail(
+                err,
+                "%s: no attribute trained_context to take the segment length from; give --length",
+                fkv_capture_path(c));
         if (!length) length = info->trained_context - skip_sinks;
         if (length < 2)
             return fkv_fail(err,
-                            "%s: trained_context %d less %d sinks leaves no segment; expected a length of 2 or more",
+                            "%s: trained_context %d less %d sinks leaves no segment; expected a "
+                            "length of 2 or more",
                             fkv_capture_path(c), info->trained_context, skip_sinks);
     }
     int32_t count = fkv_capture_count(c);
@@ -69,7 +79,8 @@ int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
 
 /* ---- small pieces ---- */
 
-/* Square of the power of two at or below |x|, at least that of the smallest normal number: below it the spacing stays. */
+/* Square of the power of two at or below |x|, at least that of the smallest normal number: below it
+ * the spacing stays. */
 static double squared_scale(float x, float smallest) {
     uint32_t bits;
     float scale;
@@ -85,7 +96,8 @@ double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype) {
     static const struct {
         int bits;
         float smallest;
-    } formats[] = {[FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
+    } formats[] = {
+        [FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
     enum { SUMS = 8 }; /* side by side, so that additions do not wait for each other */
     float smallest = formats[dtype].smallest;
     double part[SUMS] = {0}, sum = 0;
@@ -108,8 +120,8 @@ static bool allocate(struct fkv_spectrum *s, bool null) {
     s->rounding_floor = calloc(rows, sizeof(double));
     s->band_edge = calloc(FKV_BANDS + 1, sizeof(int32_t));
     s->band_se = calloc(rows * FKV_BANDS, sizeof(double));
-    return s->layer_index && s->head_index && s->power && s->power_se && (s->null || !null) && s->normalised &&
-           s->rounding_floor && s->band_edge && s->band_se;
+    return s->layer_index && s->head_index && s->power && s->power_se && (s->null || !null) &&
+           s->normalised && s->rounding_floor && s->band_edge && s->band_se;
 }
 
 /* Sizes, names of axes and counts; memory for the rest. */
@@ -126,7 +138,8 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
                                .trained_context = info->trained_context,
                                .segments = plan->segments,
                                .tokens_left_out = plan->tokens_left_out,
-                               .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents" : "bootstrap",
+                               .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents"
+                                                                                     : "bootstrap",
                                .se_unit = fkv_segments_se_unit(plan),
                                .null_kind = m->null ? "permute" : "none"};
     if (!allocate(s, m->null)) {
@@ -135,14 +148,16 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
     }
     for (int32_t i = 0; i < s->layers; i++) s->layer_index[i] = info->layer_index[i];
     int32_t group = s->heads / info->head_count; /* query heads per KV head, for query; else 1 */
-    for (int32_t h = 0; h < s->heads; h++) s->head_index[h] = info->head_index[h / group] * group + h % group;
+    for (int32_t h = 0; h < s->heads; h++)
+        s->head_index[h] = info->head_index[h / group] * group + h % group;
     s->bands = fkv_band_edges(s->n, s->band_edge);
     return FKV_OK;
 }
 
 /* ---- stored states ---- */
 
-/* What one layer needs, made once and used for all layers. Transforms run in units of one draw of `group` heads (one head on the CPU, all on a device), a thread each. */
+/* What one layer needs, made once and used for all layers. Transforms run in units of one draw of
+ * `group` heads (one head on the CPU, all on a device), a thread each. */
 struct scratch {
     int32_t heads, head_dim, n, group;
     int64_t batch;             /* segments read at once */
@@ -173,14 +188,15 @@ static void scratch_free(struct scratch *w) {
     fkv_error_model_free(&w->model);
 }
 
-static int scratch_make(const struct fkv_measurement *m, const struct fkv_spectrum *s, struct scratch *w,
-                        struct fkv_error *err) {
+static int scratch_make(const struct fkv_measurement *m, const struct fkv_spectrum *s,
+                        struct scratch *w, struct fkv_error *err) {
     int32_t head_dim = fkv_capture_info(m->capture)->head_dim;
     size_t n = (size_t)s->n, heads = (size_t)s->heads, segment = n * heads * (size_t)head_dim;
     *w = (struct scratch){.heads = s->heads, .head_dim = head_dim, .n = s->n};
     w->group = m->workers->device ? s->heads : 1;
     w->batch = batch_segments((int64_t)(segment * sizeof(float)), m->plan);
-    size_t packed = (size_t)m->workers->count * n * (size_t)(w->group * head_dim), draws = m->null ? FKV_NULL_DRAWS : 0;
+    size_t packed = (size_t)m->workers->count * n * (size_t)(w->group * head_dim),
+           draws = m->null ? FKV_NULL_DRAWS : 0;
     w->x = malloc((size_t)w->batch * segment * sizeof(float));
     w->packed = malloc(packed * sizeof(float));
     w->columns = malloc(heads * (n + FKV_BANDS) * sizeof(double));
@@ -188,10 +204,11 @@ static int scratch_make(const struct fkv_measurement *m, const struct fkv_spectr
     w->normalised = malloc(heads * n * sizeof(double));
     w->mean = malloc(n * sizeof(double));
     w->orders = malloc((draws * n + 1) * sizeof(int32_t));
-    if (!w->x || !w->packed || !w->columns || !w->draws || !w->normalised || !w->mean || !w->orders) {
+    if (!w->x || !w->packed || !w->columns || !w->draws || !w->normalised || !w->mean ||
+        !w->orders) {
         scratch_free(w);
-        return fkv_fail(err, "out of memory for segments of %d tokens, %d heads of %d channels", s->n, s->heads,
-                        head_dim);
+        return fkv_fail(err, "out of memory for segments of %d tokens, %d heads of %d channels",
+                        s->n, s->heads, head_dim);
     }
     if (fkv_error_model_make(m->plan, &w->model, err)) {
         scratch_free(w);
@@ -216,8 +233,10 @@ struct span {
     int64_t rows, first;
 };
 
-/* Heads [head, head+group) of w->x, tokens in `order` (NULL: as they are) -> packed [n, group, head_dim] */
-static void pack(const struct scratch *w, struct span span, int32_t head, const int32_t *order, float *packed) {
+/* Heads [head, head+group) of w->x, tokens in `order` (NULL: as they are) -> packed [n, group,
+ * head_dim] */
+static void pack(const struct scratch *w, struct span span, int32_t head, const int32_t *order,
+                 float *packed) {
     size_t dim = (size_t)w->head_dim;
     for (int32_t j = 0; j < w->n; j++)
         for (int32_t h = 0; h < w->group; h++, packed += dim) {
@@ -226,17 +245,19 @@ static void pack(const struct scratch *w, struct span span, int32_t head, const 
         }
 }
 
-/* Unit `unit` of a segment: draw unit / groups (0: tokens in order), a group of heads. A device copies what it adopts, so the buffer is adopted anew for each content; the
- * CPU only wraps it. */
-static int transform(const struct fkv_measurement *m, const struct scratch *w, struct span span, int32_t unit,
-                     int32_t worker, struct fkv_error *err) {
+/* Unit `unit` of a segment: draw unit / groups (0: tokens in order), a group of heads. A device
+ * copies what it adopts, so the buffer is adopted anew for each content; the CPU only wraps it. */
+static int transform(const struct fkv_measurement *m, const struct scratch *w, struct span span,
+                     int32_t unit, int32_t worker, struct fkv_error *err) {
     const struct fkv_backend_ops *ops = m->workers->ops;
     struct fkv_backend *b = m->workers->backend[worker];
     int32_t groups = w->heads / w->group, draw = unit / groups - 1, head = unit % groups * w->group;
-    size_t stride = (size_t)w->group * (size_t)w->head_dim, size = (size_t)w->n * stride, n = (size_t)w->n;
+    size_t stride = (size_t)w->group * (size_t)w->head_dim, size = (size_t)w->n * stride,
+           n = (size_t)w->n;
     size_t at = (size_t)head * n;
     float *packed = w->packed + (size_t)worker * size;
-    double *power = draw < 0 ? w->columns + at : w->draws + (size_t)draw * (size_t)w->heads * n + at;
+    double *power =
+        draw < 0 ? w->columns + at : w->draws + (size_t)draw * (size_t)w->heads * n + at;
     struct fkv_buffer *buffer = NULL;
     pack(w, span, head, draw < 0 ? NULL : w->orders + (size_t)draw * n, packed);
     int status = ops->buffer_adopt(b, packed, size * sizeof(float), &buffer, err);
@@ -266,14 +287,16 @@ static int transform_all(const struct fkv_measurement *m, const struct scratch *
 }
 
 /* One segment; `number` counts over the plan, `start` is its first token in the recording. */
-static int add_segment(const struct fkv_measurement *m, struct scratch *w, const struct fkv_spectrum *s,
-                       const struct fkv_planned_recording *r, int64_t number, int64_t start, struct span span,
-                       struct layer_averages *a, struct fkv_error *err) {
+static int add_segment(const struct fkv_measurement *m, struct scratch *w,
+                       const struct fkv_spectrum *s, const struct fkv_planned_recording *r,
+                       int64_t number, int64_t start, struct span span, struct layer_averages *a,
+                       struct fkv_error *err) {
     const struct fkv_recording *recording = fkv_capture_recording(m->capture, r->recording);
     size_t n = (size_t)w->n, size = (size_t)w->heads * n;
     int32_t draws = m->null ? FKV_NULL_DRAWS : 0;
     for (int32_t draw = 0; draw < draws; draw++)
-        fkv_permutation(fkv_permutation_key(recording, start, draw), w->n, w->orders + (size_t)draw * n);
+        fkv_permutation(fkv_permutation_key(recording, start, draw), w->n,
+                        w->orders + (size_t)draw * n);
     if (transform_all(m, w, span, err)) return FKV_FAILED;
     /* Bands are columns of their own, so that they get standard errors of their own. */
     fkv_band_means(w->columns, w->heads, s->n, s->bands, s->band_edge, w->columns + size);
@@ -284,31 +307,37 @@ static int add_segment(const struct fkv_measurement *m, struct scratch *w, const
     }
     fkv_average_add(&a->normalised, r->document, r->share, number, w->mean);
     for (int32_t draw = 0; draw < draws; draw++)
-        fkv_average_add(&a->null, r->document, r->share / draws, number, w->draws + (size_t)draw * size);
+        fkv_average_add(&a->null, r->document, r->share / draws, number,
+                        w->draws + (size_t)draw * size);
     return FKV_OK;
 }
 
-static void add_floor(const struct scratch *w, enum fkv_dtype dtype, double weight, int64_t rows, double *floor) {
+static void add_floor(const struct scratch *w, enum fkv_dtype dtype, double weight, int64_t rows,
+                      double *floor) {
 #pragma omp parallel for schedule(static)
     for (int32_t h = 0; h < w->heads; h++)
-        floor[h] += weight * fkv_rounding_energy(w->x + (size_t)h * (size_t)rows * (size_t)w->head_dim,
-                                                 rows * w->head_dim, dtype);
+        floor[h] +=
+            weight * fkv_rounding_energy(w->x + (size_t)h * (size_t)rows * (size_t)w->head_dim,
+                                         rows * w->head_dim, dtype);
 }
 
-static int add_recording(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s, int32_t layer,
-                         const struct fkv_planned_recording *r, struct layer_averages *a, struct fkv_error *err) {
+static int add_recording(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s,
+                         int32_t layer, const struct fkv_planned_recording *r,
+                         struct layer_averages *a, struct fkv_error *err) {
     enum fkv_dtype dtype = fkv_capture_info(m->capture)->dtype;
     char label[64];
     snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[s->state], s->layer_index[layer]);
     for (int64_t first = 0; first < r->segments; first += w->batch) {
         int64_t count = r->segments - first < w->batch ? r->segments - first : w->batch;
         int64_t rows = count * w->n, start = s->skip_sinks + first * w->n;
-        if (fkv_capture_read_state(m->capture, r->recording, s->state, layer, 0, w->heads, start, rows, w->x, err))
+        if (fkv_capture_read_state(m->capture, r->recording, s->state, layer, 0, w->heads, start,
+                                   rows, w->x, err))
             return FKV_FAILED;
         add_floor(w, dtype, r->share * (double)count / s->documents, rows,
                   s->rounding_floor + (size_t)layer * (size_t)s->heads);
         for (int64_t i = 0; i < count; i++) {
-            if (add_segment(m, w, s, r, r->first + first + i, start + i * w->n, (struct span){rows, i * w->n}, a, err))
+            if (add_segment(m, w, s, r, r->first + first + i, start + i * w->n,
+                            (struct span){rows, i * w->n}, a, err))
                 return FKV_FAILED;
             if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
         }
@@ -316,8 +345,8 @@ static int add_recording(struct fkv_measurement *m, struct scratch *w, struct fk
     return FKV_OK;
 }
 
-static int measure_layer(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s, int32_t layer,
-                         struct fkv_error *err) {
+static int measure_layer(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s,
+                         int32_t layer, struct fkv_error *err) {
     int64_t heads = s->heads, n = s->n, bands = s->bands;
     struct layer_averages a = {0};
     int status = fkv_average_begin(&a.power, heads * (n + bands), s->documents, &w->model, err);
@@ -326,23 +355,28 @@ static int measure_layer(struct fkv_measurement *m, struct scratch *w, struct fk
     for (int32_t i = 0; !status && i < m->plan->recordings; i++)
         status = add_recording(m, w, s, layer, &m->plan->recording[i], &a, err);
     if (!status) {
-        size_t bytes = (size_t)(heads * n) * sizeof(double), at = (size_t)layer * (size_t)(heads * n);
+        size_t bytes = (size_t)(heads * n) * sizeof(double),
+               at = (size_t)layer * (size_t)(heads * n);
         memcpy(s->power + at, a.power.mean, bytes);
         if (m->null) memcpy(s->null + at, a.null.mean, bytes);
-        memcpy(s->normalised + (size_t)layer * (size_t)n, a.normalised.mean, (size_t)n * sizeof(double));
+        memcpy(s->normalised + (size_t)layer * (size_t)n, a.normalised.mean,
+               (size_t)n * sizeof(double));
         fkv_average_error(&a.power, w->columns);
         memcpy(s->power_se + at, w->columns, bytes);
-        memcpy(s->band_se + layer * heads * bands, w->columns + heads * n, (size_t)(heads * bands) * sizeof(double));
+        memcpy(s->band_se + layer * heads * bands, w->columns + heads * n,
+               (size_t)(heads * bands) * sizeof(double));
     }
     layer_averages_free(&a);
     return status;
 }
 
-static int measure_states(struct fkv_measurement *m, struct fkv_spectrum *s, struct fkv_error *err) {
+static int measure_states(struct fkv_measurement *m, struct fkv_spectrum *s,
+                          struct fkv_error *err) {
     struct scratch w;
     if (scratch_make(m, s, &w, err)) return FKV_FAILED;
     int status = FKV_OK;
-    for (int32_t layer = 0; !status && layer < s->layers; layer++) status = measure_layer(m, &w, s, layer, err);
+    for (int32_t layer = 0; !status && layer < s->layers; layer++)
+        status = measure_layer(m, &w, s, layer, err);
     scratch_free(&w);
     return status;
 }
@@ -357,7 +391,8 @@ int fkv_spectrum_measure(struct fkv_measurement *m, enum fkv_state state, struct
 }
 
 /* Twice, so that the second time finds file and threads as most segments will. */
-int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds, struct fkv_error *err) {
+int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds,
+                      struct fkv_error *err) {
     struct fkv_spectrum s;
     struct scratch w;
     double started = 0;
@@ -370,8 +405,8 @@ int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *s
         started = fkv_seconds();
         for (int32_t draw = 0; draw < (m->null ? FKV_NULL_DRAWS : 0); draw++)
             fkv_permutation((uint64_t)draw, w.n, w.orders + (size_t)draw * (size_t)w.n);
-        status = fkv_capture_read_state(m->capture, m->plan->recording[0].recording, state, 0, 0, s.heads, s.skip_sinks,
-                                        s.n, w.x, err) ||
+        status = fkv_capture_read_state(m->capture, m->plan->recording[0].recording, state, 0, 0,
+                                        s.heads, s.skip_sinks, s.n, w.x, err) ||
                  transform_all(m, &w, (struct span){s.n, 0}, err);
     }
     *seconds = (fkv_seconds() - started) * (double)m->plan->segments * s.layers;
@@ -381,34 +416,39 @@ done:
     return status ? FKV_FAILED : FKV_OK;
 }
 
-int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan, enum fkv_state state,
-                           bool null) {
+int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
+                           enum fkv_state state, bool null) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
-    int64_t heads = fkv_capture_heads(c, state), row = (int64_t)(plan->n + FKV_BANDS) * (int64_t)sizeof(double);
+    int64_t heads = fkv_capture_heads(c, state),
+            row = (int64_t)(plan->n + FKV_BANDS) * (int64_t)sizeof(double);
     int64_t findings = info->layer_count * heads * row * (null ? 3 : 2) + info->layer_count * row;
     if (info->spectra_only) return findings + info->layer_count * heads * row * 10;
     int64_t segment = heads * plan->n * info->head_dim * (int64_t)sizeof(float);
     int64_t blocks = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? 3
-                     : plan->segments < FKV_BOOTSTRAP_BLOCKS    ? plan->segments
-                                                                : FKV_BOOTSTRAP_BLOCKS + plan->documents;
+                     : plan->segments < FKV_BOOTSTRAP_BLOCKS
+                         ? plan->segments
+                         : FKV_BOOTSTRAP_BLOCKS + plan->documents;
     /* per thread: a packed head and the transform's two blocks of 32 channels */
-    int64_t packed = omp_get_max_threads() * (int64_t)plan->n * (info->head_dim + 64) * (int64_t)sizeof(float);
+    int64_t packed =
+        omp_get_max_threads() * (int64_t)plan->n * (info->head_dim + 64) * (int64_t)sizeof(float);
     return findings + batch_segments(segment, plan) * segment + packed +
            heads * row * (blocks + 5 + (null ? FKV_NULL_DRAWS : 0));
 }
 
 /* One segment of all heads at a time. Of a capture of spectra nothing is computed. */
 int fkv_spectrum_device_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
-                              const struct fkv_workers *workers, enum fkv_state state, int64_t *bytes,
-                              struct fkv_error *err) {
+                              const struct fkv_workers *workers, enum fkv_state state,
+                              int64_t *bytes, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
     struct fkv_own own = {0};
     *bytes = 0;
     if (!workers->device || info->spectra_only) return FKV_OK;
-    const struct fkv_demand demand = {
-        .segment_n = plan->n, .segment_heads = fkv_capture_heads(c, state), .segment_head_dim = info->head_dim};
+    const struct fkv_demand demand = {.segment_n = plan->n,
+                                      .segment_heads = fkv_capture_heads(c, state),
+                                      .segment_head_dim = info->head_dim};
     if (workers->ops->own_bytes(workers->backend[0], &demand, &own, err)) return FKV_FAILED;
-    *bytes = own.shared + own.kept +
-             (int64_t)sizeof(float) * demand.segment_heads * demand.segment_n * demand.segment_head_dim;
+    *bytes =
+        own.shared + own.kept +
+        (int64_t)sizeof(float) * demand.segment_heads * demand.segment_n * demand.segment_head_dim;
     return FKV_OK;
 }

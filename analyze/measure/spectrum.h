@@ -1,4 +1,5 @@
-/* Power spectra of a capture: of stored states, or of the sums that freqkv-capture --spectra-only wrote. */
+/* Power spectra of a capture: of stored states, or of the sums that freqkv-capture --spectra-only
+ * wrote. */
 #ifndef FKV_ANALYZE_MEASURE_SPECTRUM_H
 #define FKV_ANALYZE_MEASURE_SPECTRUM_H
 
@@ -10,9 +11,10 @@
 
 enum { FKV_NULL_DRAWS = 8, FKV_DEFAULT_SINKS = 4 };
 
-/* The cut of a capture. length 0: the trained context - skip_sinks; skip_sinks -1: 4. A capture of sums has one length and one skip, and another is refused. */
-int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks, struct fkv_segment_plan *plan,
-                      struct fkv_error *err);
+/* The cut of a capture. length 0: the trained context - skip_sinks; skip_sinks -1: 4. A capture of
+ * sums has one length and one skip, and another is refused. */
+int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
+                      struct fkv_segment_plan *plan, struct fkv_error *err);
 
 struct fkv_measurement {
     struct fkv_capture *capture;
@@ -27,19 +29,23 @@ int fkv_spectrum_measure(struct fkv_measurement *m, enum fkv_state state, struct
                          struct fkv_error *err);
 
 /* About how long that will take, from one segment of one layer. */
-int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds, struct fkv_error *err);
+int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds,
+                      struct fkv_error *err);
 
 /* The part of the above for captures of sums; *s is prepared: sizes set, memory there. */
-int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s, struct fkv_error *err);
+int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
+                           struct fkv_error *err);
 
 /* Bytes of memory that measuring this state takes at its peak, findings included. */
-int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan, enum fkv_state state, bool null);
+int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
+                           enum fkv_state state, bool null);
 /* Bytes of a device's memory that measuring takes; 0 on the CPU, whose are counted above. */
 int fkv_spectrum_device_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
-                              const struct fkv_workers *workers, enum fkv_state state, int64_t *bytes,
-                              struct fkv_error *err);
+                              const struct fkv_workers *workers, enum fkv_state state,
+                              int64_t *bytes, struct fkv_error *err);
 
-/* Mean of ulp^2 / 12 over x [n]: the energy that rounding to `dtype` adds per element, if its error is uniform over one unit in the last place (Bennett 1948). */
+/* Mean of ulp^2 / 12 over x [n]: the energy that rounding to `dtype` adds per element, if its error
+ * is uniform over one unit in the last place (Bennett 1948). */
 double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype);
 
 #endif

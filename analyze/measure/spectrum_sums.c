@@ -1,8 +1,11 @@
-/* Owns spectra from the sums that freqkv-capture --spectra-only wrote: sums over the segments of a recording add up to the same means as stored states do.
+/* Owns spectra from the sums that freqkv-capture --spectra-only wrote: sums over the segments of a
+ * recording add up to the same means as stored states do.
  *
- * A capture of sums has no tokens left to permute, but the null's expectation is known exactly: a uniformly random permutation leaves DC as it is and spreads the
- * remaining energy evenly, E P(t) = (|x|^2 - P(0)) / (n - 1) for t > 0, because the covariance of a permuted sequence is constant off the diagonal and every
- * DCT vector with t > 0 sums to zero. Stored states use draws all the same: their scatter shows what n tokens can tell apart.
+ * A capture of sums has no tokens left to permute, but the null's expectation is known exactly: a
+ * uniformly random permutation leaves DC as it is and spreads the remaining energy evenly, E P(t) =
+ * (|x|^2 - P(0)) / (n - 1) for t > 0, because the covariance of a permuted sequence is constant off
+ * the diagonal and every DCT vector with t > 0 sums to zero. Stored states use draws all the same:
+ * their scatter shows what n tokens can tell apart.
  *
  * With fewer than 20 documents there are no segments left to resample, and none are needed. What
  * the bootstrap's variance tends to with many resamples is known from sums of squares: with D
@@ -24,33 +27,40 @@
 static int check_sums(const struct fkv_measurement *m, const struct fkv_spectrum *s,
                       const struct fkv_planned_recording *r, const struct fkv_spectra_sums *sums,
                       struct fkv_error *err) {
-    const char *name = fkv_capture_recording(m->capture, r->recording)->name, *state = fkv_state_names[s->state];
-    if (sums->layers != s->layers || sums->heads != s->heads || sums->n != s->n || sums->skip_sinks != s->skip_sinks)
-        return fkv_fail(
-            err,
-            "%s: recording \"%s\", sums of %s: expected %d layers, %d heads, segments of %d tokens, %d sinks; "
-            "found %d, %d, %d, %d",
-            fkv_capture_path(m->capture), name, state, s->layers, s->heads, s->n, s->skip_sinks, sums->layers,
-            sums->heads, sums->n, sums->skip_sinks);
+    const char *name = fkv_capture_recording(m->capture, r->recording)->name,
+               *state = fkv_state_names[s->state];
+    if (sums->layers != s->layers || sums->heads != s->heads || sums->n != s->n ||
+        sums->skip_sinks != s->skip_sinks)
+        return fkv_fail(err,
+                        "%s: recording \"%s\", sums of %s: expected %d layers, %d heads, segments "
+                        "of %d tokens, %d sinks; "
+                        "found %d, %d, %d, %d",
+                        fkv_capture_path(m->capture), name, state, s->layers, s->heads, s->n,
+                        s->skip_sinks, sums->layers, sums->heads, sums->n, sums->skip_sinks);
     if (sums->segments != r->segments)
         return fkv_fail(err, "%s: recording \"%s\", sums of %s: expected %lld segments, found %lld",
-                        fkv_capture_path(m->capture), name, state, (long long)r->segments, (long long)sums->segments);
+                        fkv_capture_path(m->capture), name, state, (long long)r->segments,
+                        (long long)sums->segments);
     return FKV_OK;
 }
 
 /* The errors of the equation above, [count] numbers; documents come one after the other. */
 struct segment_errors {
-    int64_t count, segments;        /* segments: of the document being added */
-    int32_t document, finished;     /* being added, or -1; how many are done */
-    double *sum, *squares;          /* [count] over the segments of the document being added; sum owns all */
-    double *mean, *spread, *within; /* [count] of document means: mean, sum of squared deviations; sum of s_d^2 / S_d */
+    int64_t count, segments;    /* segments: of the document being added */
+    int32_t document, finished; /* being added, or -1; how many are done */
+    double *sum, *squares; /* [count] over the segments of the document being added; sum owns all */
+    double *mean, *spread, *within; /* [count] of document means: mean, sum of squared deviations;
+                                       sum of s_d^2 / S_d */
 };
 
 static int segment_errors_make(struct segment_errors *e, int64_t count, struct fkv_error *err) {
     size_t n = (size_t)count;
-    *e = (struct segment_errors){.count = count, .document = -1, .sum = calloc(5 * n, sizeof(double))};
-    if (!e->sum) return fkv_fail(err, "out of memory for the errors of %lld numbers", (long long)count);
-    e->squares = e->sum + n, e->mean = e->squares + n, e->spread = e->mean + n, e->within = e->spread + n;
+    *e = (struct segment_errors){
+        .count = count, .document = -1, .sum = calloc(5 * n, sizeof(double))};
+    if (!e->sum)
+        return fkv_fail(err, "out of memory for the errors of %lld numbers", (long long)count);
+    e->squares = e->sum + n, e->mean = e->squares + n, e->spread = e->mean + n,
+    e->within = e->spread + n;
     return FKV_OK;
 }
 
@@ -116,8 +126,9 @@ static void sums_averages_free(struct sums_averages *a) {
     free(a->errors.sum);
 }
 
-static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s, const struct fkv_planned_recording *r,
-                    struct sums_averages *a, struct fkv_error *err) {
+static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
+                    const struct fkv_planned_recording *r, struct sums_averages *a,
+                    struct fkv_error *err) {
     int64_t rows = (int64_t)s->layers * s->heads, n = s->n;
     struct fkv_spectra_sums sums = {0};
     if (fkv_capture_read_sums(m->capture, r->recording, s->state, &sums, err)) return FKV_FAILED;
@@ -134,11 +145,14 @@ static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s, const str
         fkv_average_add(&a->normalised, r->document, share, r->first, sums.normalised_sum);
     }
     fkv_spectra_sums_free(&sums);
-    if (m->progress) fkv_progress_update(m->progress, m->done += r->segments * s->layers, fkv_state_names[s->state]);
+    if (m->progress)
+        fkv_progress_update(m->progress, m->done += r->segments * s->layers,
+                            fkv_state_names[s->state]);
     return status;
 }
 
-static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *s, struct sums_averages *a) {
+static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *s,
+                          struct sums_averages *a) {
     int64_t rows = (int64_t)s->layers * s->heads, n = s->n;
     memcpy(s->power, a->power.mean, (size_t)(rows * n) * sizeof(double));
     for (int64_t r = 0; r < rows; r++) {
@@ -162,19 +176,21 @@ static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *
     }
 }
 
-int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s, struct fkv_error *err) {
+int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
+                           struct fkv_error *err) {
     int64_t rows = (int64_t)s->layers * s->heads, n = s->n;
     struct sums_averages a = {0};
     bool over_documents = s->documents >= FKV_BOOTSTRAP_DOCUMENTS;
     a.columns = calloc((size_t)(rows * (n + s->bands)), sizeof(double));
     int status = FKV_OK;
     if (!a.columns)
-        status = fkv_fail(err, "out of memory for sums of %lld spectra of %lld", (long long)rows, (long long)n);
+        status = fkv_fail(err, "out of memory for sums of %lld spectra of %lld", (long long)rows,
+                          (long long)n);
     if (!status && !over_documents) status = segment_errors_make(&a.errors, rows * n, err);
     if (!status && over_documents) status = fkv_error_model_make(m->plan, &a.model, err);
     if (!status)
-        status =
-            fkv_average_begin(&a.power, rows * (n + s->bands), s->documents, over_documents ? &a.model : NULL, err);
+        status = fkv_average_begin(&a.power, rows * (n + s->bands), s->documents,
+                                   over_documents ? &a.model : NULL, err);
     if (!status) status = fkv_average_begin(&a.normalised, rows * n, s->documents, NULL, err);
     for (int32_t i = 0; !status && i < m->plan->recordings; i++)
         status = add_sums(m, s, &m->plan->recording[i], &a, err);

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads, struct fkv_error *why,
-                     struct fkv_error *err) {
+int fkv_workers_open(struct fkv_workers *w, const char *backend, int device, int threads,
+                     struct fkv_error *why, struct fkv_error *err) {
     const struct fkv_backend_options one = {.device = device, .threads = 1};
     struct fkv_device_info info;
     int32_t most = threads ? threads : omp_get_max_threads();

@@ -1,4 +1,5 @@
-/* The DCT beside other bases at equal cost: the errors, and the errors in units of the DCT's, where the difference between curves that lie together can be seen. */
+/* The DCT beside other bases at equal cost: the errors, and the errors in units of the DCT's, where
+ * the difference between curves that lie together can be seen. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,8 +11,10 @@ enum { METHODS = 3 };
 static const char *const names[METHODS] = {"DCT, the L lowest", "KLT of other data, the L largest",
                                            "SVD along channels, equal bytes"};
 
-/* Mean, least and largest of values / unit over layers and heads: three rows [gammas]. unit NULL: of values. */
-static void spread(const struct fkv_error_curves *e, const double *values, const double *unit, double *rows) {
+/* Mean, least and largest of values / unit over layers and heads: three rows [gammas]. unit NULL:
+ * of values. */
+static void spread(const struct fkv_error_curves *e, const double *values, const double *unit,
+                   double *rows) {
     double *mean = rows, *low = rows + e->gammas, *high = low + e->gammas;
     for (int g = 0; g < e->gammas; g++) {
         int count = 0;
@@ -27,43 +30,48 @@ static void spread(const struct fkv_error_curves *e, const double *values, const
     }
 }
 
-static int draw(struct fkv_figure *f, int panel, const struct fkv_error_curves *e, bool relative, double *rows,
-                struct fkv_error *err) {
+static int draw(struct fkv_figure *f, int panel, const struct fkv_error_curves *e, bool relative,
+                double *rows, struct fkv_error *err) {
     const double *values[METHODS] = {e->relative_error[1], e->klt_error, e->svd_error};
     for (int i = 0; i < METHODS; i++) {
         struct fkv_color shade = fkv_color_cycle(i);
-        const struct fkv_line line = {.label = names[i], .color = shade, .width = 1.2, .markers = e->gammas <= 20};
+        const struct fkv_line line = {
+            .label = names[i], .color = shade, .width = 1.2, .markers = e->gammas <= 20};
         shade.a = 0.15;
         spread(e, values[i], relative ? e->relative_error[1] : NULL, rows);
         if (e->layers * e->heads > 1 &&
-            fkv_figure_band(f, panel, NULL, shade, e->gammas, e->gamma, rows + e->gammas, rows + 2 * e->gammas, err))
+            fkv_figure_band(f, panel, NULL, shade, e->gammas, e->gamma, rows + e->gammas,
+                            rows + 2 * e->gammas, err))
             return FKV_FAILED;
         if (fkv_figure_line(f, panel, &line, e->gammas, e->gamma, rows, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int fill(struct fkv_figure *f, const struct fkv_error_curves *e, double *rows, struct fkv_error *err) {
+static int fill(struct fkv_figure *f, const struct fkv_error_curves *e, double *rows,
+                struct fkv_error *err) {
     const struct fkv_axis x = {"retaining ratio \u03b3", FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_axis y = {"\u2016x \u2212 x_{L}\u2016 / \u2016x\u2016, without DC", 0, FKV_FIT,
                                .logarithmic = false};
-    const struct fkv_axis ratio = {"error / error of the DCT", FKV_FIT, FKV_FIT, .logarithmic = false};
+    const struct fkv_axis ratio = {"error / error of the DCT", FKV_FIT, FKV_FIT,
+                                   .logarithmic = false};
     if (fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err) || draw(f, 0, e, false, rows, err) ||
         fkv_figure_axes(f, 1, NULL, &x, &ratio, NULL, 1, err))
         return FKV_FAILED;
     return draw(f, 1, e, true, rows, err);
 }
 
-int fkv_plot_bounds(const struct fkv_error_curves *e, const char *folder, const struct fkv_provenance *p,
-                    struct fkv_error *err) {
+int fkv_plot_bounds(const struct fkv_error_curves *e, const char *folder,
+                    const struct fkv_provenance *p, struct fkv_error *err) {
     struct fkv_figure *f;
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "How good a basis the DCT is for %s", fkv_plot_state[e->state]);
-    snprintf(
-        note, sizeof note,
-        "n\u00a0=\u00a0%d tokens. All keep the means, which count as one coefficient. KLT: eigenvectors of the Toeplitz autocovariance of %s. SVD: each segment's own, r\u00a0(n\u00a0+\u00a0head_dim) numbers. "
-        "Lines: mean over layers and heads; shading: least to largest.",
-        e->n, e->fitted_to);
+    snprintf(note, sizeof note,
+             "n\u00a0=\u00a0%d tokens. All keep the means, which count as one coefficient. KLT: "
+             "eigenvectors of the Toeplitz autocovariance of %s. SVD: each segment's own, "
+             "r\u00a0(n\u00a0+\u00a0head_dim) numbers. "
+             "Lines: mean over layers and heads; shading: least to largest.",
+             e->n, e->fitted_to);
     fkv_plot_note_model(note, p);
     if (fkv_figure_create(7.0, 3.6, 1, 2, title, &f, err)) return FKV_FAILED;
     double *rows = malloc(3 * (size_t)e->gammas * sizeof *rows);

@@ -1,5 +1,5 @@
-/* Owns the drawing of points with intervals (plots/charts.h). Series that share an axis of names stand beside each other within a name's place, so that whiskers do not
- * cover each other. */
+/* Owns the drawing of points with intervals (plots/charts.h). Series that share an axis of names
+ * stand beside each other within a name's place, so that whiskers do not cover each other. */
 #include "analyze/plots/charts.h"
 
 #include <math.h>
@@ -22,7 +22,8 @@ void fkv_charts_close(struct fkv_charts *c) {
         struct fkv_chart *chart = &c->chart[i];
         free(chart->title), free(chart->x_label), free(chart->y_label);
         for (int k = 0; k < chart->names; k++) free(chart->name[k]);
-        for (int s = 0; s < chart->series; s++) free(chart->one[s].label), free(chart->one[s].x), free(chart->one[s].y);
+        for (int s = 0; s < chart->series; s++)
+            free(chart->one[s].label), free(chart->one[s].x), free(chart->one[s].y);
     }
     free(c->chart);
     *c = (struct fkv_charts){0};
@@ -34,10 +35,13 @@ static char *copy(struct fkv_charts *c, const char *text) {
     return out;
 }
 
-int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label, const char *y_label) {
+int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
+                     const char *y_label) {
     struct fkv_chart *chart = &c->chart[c->panels];
-    *chart = (struct fkv_chart){
-        .title = copy(c, title), .x_label = copy(c, x_label), .y_label = copy(c, y_label), .level = NAN};
+    *chart = (struct fkv_chart){.title = copy(c, title),
+                                .x_label = copy(c, x_label),
+                                .y_label = copy(c, y_label),
+                                .level = NAN};
     return c->panels++;
 }
 
@@ -83,7 +87,8 @@ struct room { /* [3 * points] */
 
 /* Whiskers as strokes with breaks between them. */
 static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                         const struct fkv_chart_series *s, double shift, struct room r, struct fkv_error *err) {
+                         const struct fkv_chart_series *s, double shift, struct room r,
+                         struct fkv_error *err) {
     const struct fkv_line line = {.color = s->color, .width = 0.8};
     int n = 0;
     for (int i = 0; i < s->count; i++) {
@@ -93,12 +98,12 @@ static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart
         n += 3;
     }
     if (!n) return FKV_OK;
-    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.place, chart->across ? r.place : r.value,
-                           err);
+    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.place,
+                           chart->across ? r.place : r.value, err);
 }
 
-static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s, struct room r,
-                     struct fkv_error *err) {
+static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s,
+                     struct room r, struct fkv_error *err) {
     struct fkv_color shade = s->color;
     bool any = false;
     shade.a = 0.18;
@@ -106,7 +111,8 @@ static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_ser
         r.place[i] = s->y[i].low, r.value[i] = s->y[i].high;
         any = any || isfinite(s->y[i].low);
     }
-    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.place, r.value, err) : FKV_OK;
+    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.place, r.value, err)
+               : FKV_OK;
 }
 
 static void range(const struct fkv_chart *chart, double *low, double *high) {
@@ -120,22 +126,25 @@ static void range(const struct fkv_chart *chart, double *low, double *high) {
 static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
 
 /* One value along the whole axis of numbers. */
-static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
-                     struct fkv_error *err) {
-    const struct fkv_line line = {.label = s->label, .color = s->color, .width = 1.2, .dashed = true};
+static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                     const struct fkv_chart_series *s, struct fkv_error *err) {
+    const struct fkv_line line = {
+        .label = s->label, .color = s->color, .width = 1.2, .dashed = true};
     struct fkv_color shade = s->color;
     double place[2];
     range(chart, &place[0], &place[1]);
     const struct fkv_interval y = s->y[0];
-    const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low}, high[2] = {y.high, y.high};
+    const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low},
+                 high[2] = {y.high, y.high};
     shade.a = 0.08;
-    if (!s->bare && isfinite(y.low) && fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
+    if (!s->bare && isfinite(y.low) &&
+        fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
         return FKV_FAILED;
     return fkv_figure_line(f, panel, &line, 2, place, value, err);
 }
 
-static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart, const struct fkv_chart_series *s,
-                       double shift, struct fkv_error *err) {
+static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                       const struct fkv_chart_series *s, double shift, struct fkv_error *err) {
     if (is_flat(s)) return draw_flat(f, panel, chart, s, err);
     double *room = malloc(6 * (size_t)s->count * sizeof *room);
     if (!room) return fkv_fail(err, "figure: out of memory");
@@ -165,14 +174,16 @@ static double extent(const struct fkv_chart *chart) {
 }
 
 /* Along the whole axis of places. */
-static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart, struct fkv_error *err) {
+static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                      struct fkv_error *err) {
     const struct fkv_line line = {.color = level_color, .width = 0.8, .dashed = true};
     double low, high;
     if (!isfinite(chart->level)) return FKV_OK;
     range(chart, &low, &high);
     if (chart->names) low = -0.5, high = chart->names - 0.5;
     const double place[2] = {low, high}, value[2] = {chart->level, chart->level};
-    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : place, chart->across ? place : value, err);
+    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : place,
+                           chart->across ? place : value, err);
 }
 
 /* Names along y run downwards: place i stands at names - 1 - i. */
@@ -192,16 +203,21 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
                          .logarithmic = chart->logarithmic_y};
     struct fkv_axis *named = chart->across ? &y : &x;
     named->names = names, named->name_count = chart->names;
-    if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) || draw_level(f, panel, chart, err))
+    if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
+        draw_level(f, panel, chart, err))
         return FKV_FAILED;
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
         if (one->hidden) continue;
-        double step = chart->names ? fmin(0.16, 0.8 / chart->series) : chart->apart ? extent(chart) / 100 : 0;
+        double step = chart->names   ? fmin(0.16, 0.8 / chart->series)
+                      : chart->apart ? extent(chart) / 100
+                                     : 0;
         double shift = (s - (chart->series - 1) / 2.0) * step;
-        for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
+        for (int i = 0; chart->across && i < one->count; i++)
+            one->x[i] = chart->names - 1 - one->x[i];
         int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);
-        for (int i = 0; chart->across && i < one->count; i++) one->x[i] = chart->names - 1 - one->x[i];
+        for (int i = 0; chart->across && i < one->count; i++)
+            one->x[i] = chart->names - 1 - one->x[i];
         if (status) return status;
     }
     return FKV_OK;
@@ -214,11 +230,13 @@ static bool same_names(const struct fkv_chart *a, const struct fkv_chart *b) {
     return same;
 }
 
-static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *page, struct fkv_error *err) {
+static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *page,
+                     struct fkv_error *err) {
     struct fkv_atomic_file f;
     char name[512];
     snprintf(name, sizeof name, "%s.csv", page->name);
-    if (fkv_csv_open(&f, page->folder, name, "panel,series,place,estimate,low,high", err)) return FKV_FAILED;
+    if (fkv_csv_open(&f, page->folder, name, "panel,series,place,estimate,low,high", err))
+        return FKV_FAILED;
     for (int i = 0; i < c->panels; i++)
         for (int s = 0; s < c->chart[i].series; s++) {
             const struct fkv_chart *chart = &c->chart[i];
@@ -237,20 +255,23 @@ static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *p
     return fkv_atomic_commit(&f, err);
 }
 
-int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
-                    struct fkv_error *err) {
+int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page,
+                    const struct fkv_provenance *p, struct fkv_error *err) {
     if (c->failed) return fkv_fail(err, "out of memory for figure %s", page->name);
-    int columns = page->columns < c->panels ? page->columns : c->panels, rows = (c->panels + columns - 1) / columns;
+    int columns = page->columns < c->panels ? page->columns : c->panels,
+        rows = (c->panels + columns - 1) / columns;
     int names = 0;
     for (int i = 0; i < c->panels; i++)
         if (c->chart[i].across && c->chart[i].names > names) names = c->chart[i].names;
     double width = page->width > 0 ? page->width : columns == 1 ? 5 : 7.2;
-    double height = page->height > 0 ? page->height : fmin(11, rows * fmax(2.3, 0.9 + 0.19 * names) + 0.9);
+    double height =
+        page->height > 0 ? page->height : fmin(11, rows * fmax(2.3, 0.9 + 0.19 * names) + 0.9);
     struct fkv_figure *f;
     if (fkv_figure_create(width, height, rows, columns, page->title, &f, err)) return FKV_FAILED;
     int status = FKV_OK;
     for (int i = 0; !status && i < c->panels; i++)
-        status = draw_panel(f, i, &c->chart[i], i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
+        status = draw_panel(f, i, &c->chart[i],
+                            i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
     if (!status && page->bar) status = fkv_figure_color_bar(f, page->bar, err);
     if (status) {
         fkv_figure_destroy(f);
@@ -259,12 +280,13 @@ int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page, co
     return fkv_charts_finish(f, page->note, page->folder, page->name, p, err);
 }
 
-int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
-                     struct fkv_error *err) {
+int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page,
+                     const struct fkv_provenance *p, struct fkv_error *err) {
     return fkv_charts_draw(c, page, p, err) ? FKV_FAILED : write_csv(c, page, err);
 }
 
-/* A picture that lies there already is replaced only if it says that this program drew it; a table, if it lies beside one. */
+/* A picture that lies there already is replaced only if it says that this program drew it; a table,
+ * if it lies beside one. */
 static int check_ours(const char *base, struct fkv_error *err) {
     static const char *const suffixes[] = {".svg", ".png", ".csv"};
     static char start[4096];
@@ -277,7 +299,9 @@ static int check_ours(const char *base, struct fkv_error *err) {
         size_t bytes = fread(start, 1, sizeof start, f);
         fclose(f);
         if (i < 2) ours = memmem(start, bytes, "FreqKV toolkit", 14) != NULL;
-        if (!ours) return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
+        if (!ours)
+            return fkv_fail(
+                err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
     }
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* Figures of points with intervals: what was measured at some places, by series, in panels. Filled point by point; drawn, and written as a CSV beside the picture, at the end.
+/* Figures of points with intervals: what was measured at some places, by series, in panels. Filled
+ * point by point; drawn, and written as a CSV beside the picture, at the end.
  *
  * Memory that runs out while it is filled is remembered and said by fkv_charts_write. */
 #ifndef FKV_ANALYZE_PLOTS_CHARTS_H
@@ -19,8 +20,8 @@ struct fkv_chart_series {
     char *label; /* owned */
     struct fkv_color color;
     enum fkv_chart_look look;
-    bool dashed, bare, unnamed,
-        hidden; /* bare: no intervals in the picture; unnamed: not in the legend; hidden: in the table alone */
+    bool dashed, bare, unnamed, hidden; /* bare: no intervals in the picture; unnamed: not in the
+                                           legend; hidden: in the table alone */
     int count, room;
     double *x;              /* [count]; owned */
     struct fkv_interval *y; /* [count]; owned */
@@ -28,11 +29,11 @@ struct fkv_chart_series {
 
 struct fkv_chart {
     char *title, *x_label, *y_label; /* owned */
-    bool across;                     /* values run along x; places are names along y, the first at the top */
+    bool across; /* values run along x; places are names along y, the first at the top */
     bool logarithmic_x, logarithmic_y;
     bool integers; /* places are whole numbers */
-    bool
-        apart; /* series share places of a linear axis of numbers: a hundredth of it between them keeps whiskers apart */
+    bool apart;   /* series share places of a linear axis of numbers: a hundredth of it between them
+                     keeps whiskers apart */
     double level; /* a grey line at this value; NaN: none */
     int names, series;
     char *name[FKV_CHARTS_NAMES]; /* owned */
@@ -49,11 +50,14 @@ int fkv_charts_open(struct fkv_charts *c, struct fkv_error *err);
 void fkv_charts_close(struct fkv_charts *c); /* harmless on a zeroed struct and a second time */
 
 /* A new panel, with axes labelled as said and no reference line; its number. */
-int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label, const char *y_label);
-/* The place of a name on the panel's axis of names, put there if it is new; -1 when there are too many. */
+int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
+                     const char *y_label);
+/* The place of a name on the panel's axis of names, put there if it is new; -1 when there are too
+ * many. */
 int fkv_charts_name(struct fkv_charts *c, int panel, const char *name);
-/* A point of a series, which the first one makes. x NaN: the series has one value and no place; it is drawn along the
- * whole axis of numbers, which other series must span, and its place in the table is empty. */
+/* A point of a series, which the first one makes. x NaN: the series has one value and no place; it
+ * is drawn along the whole axis of numbers, which other series must span, and its place in the
+ * table is empty. */
 void fkv_charts_add(struct fkv_charts *c, int panel, const char *series, struct fkv_color color,
                     enum fkv_chart_look look, double x, struct fkv_interval y);
 
@@ -65,12 +69,13 @@ struct fkv_charts_page {
     const struct fkv_color_bar *bar; /* or NULL */
 };
 /* The picture alone, and with its table. */
-int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
-                    struct fkv_error *err);
-int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page, const struct fkv_provenance *p,
-                     struct fkv_error *err);
+int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page,
+                    const struct fkv_provenance *p, struct fkv_error *err);
+int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page,
+                     const struct fkv_provenance *p, struct fkv_error *err);
 
-/* Puts the note under a figure, writes FOLDER/NAME.png and .svg, and destroys it, whatever happens. */
+/* Puts the note under a figure, writes FOLDER/NAME.png and .svg, and destroys it, whatever happens.
+ */
 int fkv_charts_finish(struct fkv_figure *f, const char *note, const char *folder, const char *name,
                       const struct fkv_provenance *p, struct fkv_error *err);
 

@@ -1,18 +1,22 @@
-/* What the lowest coefficients keep and lose. Upper row with DC, lower row without: DC carries most of a key's energy, and a figure with it alone shows little but
- * that. Layers are lines; the spread over heads is a band per layer where few layers leave room for that, and one band over all layers and heads where not. */
+/* What the lowest coefficients keep and lose. Upper row with DC, lower row without: DC carries most
+ * of a key's energy, and a figure with it alone shows little but that. Layers are lines; the spread
+ * over heads is a band per layer where few layers leave room for that, and one band over all layers
+ * and heads where not. */
 #include "analyze/plots/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct fkv_color spread_color = {0.45, 0.45, 0.45, 0.18}, floor_color = {0.45, 0.45, 0.45, 1};
+static const struct fkv_color spread_color = {0.45, 0.45, 0.45, 0.18},
+                              floor_color = {0.45, 0.45, 0.45, 1};
 
 struct curves { /* [gammas] each, for one layer or all */
     double *mean, *low, *high;
 };
 
 /* Mean, least and largest over the heads of layers [first, last). NaN is left out. */
-static void spread(const struct fkv_error_curves *e, const double *values, int first, int last, struct curves *c) {
+static void spread(const struct fkv_error_curves *e, const double *values, int first, int last,
+                   struct curves *c) {
     for (int g = 0; g < e->gammas; g++) {
         double sum = 0, low = INFINITY, high = -INFINITY;
         int count = 0;
@@ -27,13 +31,13 @@ static void spread(const struct fkv_error_curves *e, const double *values, int f
     }
 }
 
-static int add_layers(struct fkv_figure *f, int panel, const struct fkv_error_curves *e, const double *values,
-                      struct curves *c, struct fkv_error *err) {
+static int add_layers(struct fkv_figure *f, int panel, const struct fkv_error_curves *e,
+                      const double *values, struct curves *c, struct fkv_error *err) {
     bool few = e->layers <= FKV_PLOT_FEW;
     if (!few) {
         spread(e, values, 0, e->layers, c);
-        if (fkv_figure_band(f, panel, "range over all layers and heads", spread_color, e->gammas, e->gamma, c->low,
-                            c->high, err))
+        if (fkv_figure_band(f, panel, "range over all layers and heads", spread_color, e->gammas,
+                            e->gamma, c->low, c->high, err))
             return FKV_FAILED;
     }
     for (int l = 0; l < e->layers; l++) {
@@ -49,47 +53,58 @@ static int add_layers(struct fkv_figure *f, int panel, const struct fkv_error_cu
         if (fkv_figure_line(f, panel, &line, e->gammas, e->gamma, c->mean, err)) return FKV_FAILED;
         struct fkv_color shade = line.color;
         shade.a = 0.15;
-        if (few && e->heads > 1 && fkv_figure_band(f, panel, NULL, shade, e->gammas, e->gamma, c->low, c->high, err))
+        if (few && e->heads > 1 &&
+            fkv_figure_band(f, panel, NULL, shade, e->gammas, e->gamma, c->low, c->high, err))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int add_floor(struct fkv_figure *f, int panel, const struct fkv_error_curves *e, struct fkv_error *err) {
+static int add_floor(struct fkv_figure *f, int panel, const struct fkv_error_curves *e,
+                     struct fkv_error *err) {
     double floor = 0;
     for (int i = 0; e->floor && i < e->layers * e->heads; i++) floor = fmax(floor, e->floor[i]);
     if (!(floor > 0) || e->gammas < 2) return FKV_OK;
     const double x[2] = {e->gamma[0], e->gamma[e->gammas - 1]}, y[2] = {floor, floor};
     char label[64], number[FKV_PLOT_NUMBER];
-    snprintf(label, sizeof label, "storage rounding alone: at most %s", fkv_plot_number(number, floor, 1));
-    const struct fkv_line line = {.label = label, .color = floor_color, .width = 0.9, .dashed = true};
+    snprintf(label, sizeof label, "storage rounding alone: at most %s",
+             fkv_plot_number(number, floor, 1));
+    const struct fkv_line line = {
+        .label = label, .color = floor_color, .width = 0.9, .dashed = true};
     return fkv_figure_line(f, panel, &line, 2, x, y, err);
 }
 
-static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, struct curves *c, struct fkv_error *err) {
+static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, struct curves *c,
+                      struct fkv_error *err) {
     static const char *const titles[4] = {"retained energy, with DC", "relative error, with DC",
-                                          "retained energy, without DC", "relative error, without DC"};
+                                          "retained energy, without DC",
+                                          "relative error, without DC"};
     const double *values[4] = {e->retained_energy[0], e->relative_error[0], e->retained_energy[1],
                                e->relative_error[1]};
     for (int i = 0; i < 4; i++) {
-        const struct fkv_axis x = {i >= 2 ? "retaining ratio \u03b3" : NULL, FKV_FIT, FKV_FIT, .logarithmic = false};
-        const struct fkv_axis y = {i % 2 ? "\u2016x \u2212 x_{L}\u2016 / \u2016x\u2016" : "retained energy (fraction)",
+        const struct fkv_axis x = {i >= 2 ? "retaining ratio \u03b3" : NULL, FKV_FIT, FKV_FIT,
+                                   .logarithmic = false};
+        const struct fkv_axis y = {i % 2 ? "\u2016x \u2212 x_{L}\u2016 / \u2016x\u2016"
+                                         : "retained energy (fraction)",
                                    FKV_FIT, FKV_FIT, .logarithmic = false};
-        if (fkv_figure_axes(f, i, titles[i], &x, &y, NULL, 1, err) || add_layers(f, i, e, values[i], c, err) ||
-            (i % 2 && add_floor(f, i, e, err)))
+        if (fkv_figure_axes(f, i, titles[i], &x, &y, NULL, 1, err) ||
+            add_layers(f, i, e, values[i], c, err) || (i % 2 && add_floor(f, i, e, err)))
             return FKV_FAILED;
     }
     return fkv_plot_color_bar(f, "layer", e->layers, e->layer_index, err);
 }
 
-int fkv_plot_error(const struct fkv_error_curves *e, const char *folder, const struct fkv_provenance *p,
-                   struct fkv_error *err) {
+int fkv_plot_error(const struct fkv_error_curves *e, const char *folder,
+                   const struct fkv_provenance *p, struct fkv_error *err) {
     struct fkv_figure *f;
     char title[128], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
+    snprintf(title, sizeof title,
+             "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
              fkv_plot_state[e->state]);
-    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s", e->n, e->heads > 1 ? " Lines: mean over heads." : "",
-             e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads." : "");
+    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s", e->n,
+             e->heads > 1 ? " Lines: mean over heads." : "",
+             e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads."
+                                                       : "");
     fkv_plot_note_model(note, p);
     if (fkv_figure_create(6.6, 5.2, 2, 2, title, &f, err)) return FKV_FAILED;
     double *room = malloc(3 * (size_t)e->gammas * sizeof *room);
@@ -103,8 +118,8 @@ int fkv_plot_error(const struct fkv_error_curves *e, const char *folder, const s
     return fkv_plot_finish(f, note, folder, "error", e->state, p, err);
 }
 
-int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder, const struct fkv_provenance *p,
-                           struct fkv_error *err) {
+int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
+                           const struct fkv_provenance *p, struct fkv_error *err) {
     int g = 0;
     for (int i = 1; i < e->gammas; i++)
         if (fabs(e->gamma[i] - 0.5) < fabs(e->gamma[g] - 0.5)) g = i;
@@ -119,18 +134,23 @@ int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
     if (high - low < 1e-6) low -= 0.005, high += 0.005; /* all alike: a bar needs two ends */
 
     char title[160], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "Relative error of %s at \u03b3 = %.4g, without DC", fkv_plot_state[e->state],
-             e->gamma[g]);
-    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens, \u230a\u03b3n\u230b lowest DCT coefficients kept.", e->n);
+    snprintf(title, sizeof title, "Relative error of %s at \u03b3 = %.4g, without DC",
+             fkv_plot_state[e->state], e->gamma[g]);
+    snprintf(note, sizeof note,
+             "n\u00a0=\u00a0%d tokens, \u230a\u03b3n\u230b lowest DCT coefficients kept.", e->n);
     fkv_plot_note_model(note, p);
     const struct fkv_axis x = {fkv_plot_heads(e->state), FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
-    const struct fkv_color_bar bar = {.label = "relative error", .low = low, .high = high, .top = 1};
+    const struct fkv_color_bar bar = {
+        .label = "relative error", .low = low, .high = high, .top = 1};
     struct fkv_figure *f = NULL;
-    double width = fmin(7.2, fmax(4.3, 1.5 + 0.33 * e->heads)), height = fmin(9, fmax(2.6, 1.1 + 0.17 * e->layers));
+    double width = fmin(7.2, fmax(4.3, 1.5 + 0.33 * e->heads)),
+           height = fmin(9, fmax(2.6, 1.1 + 0.17 * e->layers));
     int rc = fkv_figure_create(width, height, 1, 1, title, &f, err);
     if (!rc) rc = fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err);
-    if (!rc) rc = fkv_figure_heatmap(f, 0, e->layers, e->heads, values, e->layer_index, e->head_index, low, high, err);
+    if (!rc)
+        rc = fkv_figure_heatmap(f, 0, e->layers, e->heads, values, e->layer_index, e->head_index,
+                                low, high, err);
     if (!rc) rc = fkv_figure_color_bar(f, &bar, err);
     free(values);
     if (rc) {

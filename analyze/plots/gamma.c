@@ -1,4 +1,5 @@
-/* Ratios as a map over layers and heads, and how they spread. The colours of the map run from 0 to 1, so that two tables can be laid side by side. */
+/* Ratios as a map over layers and heads, and how they spread. The colours of the map run from 0 to
+ * 1, so that two tables can be laid side by side. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,10 +12,12 @@ static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) 
     const struct fkv_ratio_choice *c = &t->choice;
     int used = 0;
     if (c->by_budget)
-        used = snprintf(note, FKV_PLOT_NOTE, "Mean ratio at most %.4g, least sum of losses (objective: %s).", c->target,
+        used = snprintf(note, FKV_PLOT_NOTE,
+                        "Mean ratio at most %.4g, least sum of losses (objective: %s).", c->target,
                         fkv_objective_names[c->objective]);
     else
-        used = snprintf(note, FKV_PLOT_NOTE, "Every head keeps %.4g of the energy of its keys and of its values.",
+        used = snprintf(note, FKV_PLOT_NOTE,
+                        "Every head keeps %.4g of the energy of its keys and of its values.",
                         c->target);
     bool energy = !c->by_budget || c->objective != FKV_OBJECTIVE_ATTENTION;
     snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
@@ -28,15 +31,18 @@ static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) 
 static int draw_map(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
     const struct fkv_axis x = {"KV head", FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
-    const struct fkv_color_bar bar = {.label = "retaining ratio \u03b3", .low = 0, .high = 1, .top = 1};
+    const struct fkv_color_bar bar = {
+        .label = "retaining ratio \u03b3", .low = 0, .high = 1, .top = 1};
     if (fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err) ||
-        fkv_figure_heatmap(f, 0, t->layers, t->heads, t->gamma, t->layer_index, t->head_index, 0, 1, err))
+        fkv_figure_heatmap(f, 0, t->layers, t->heads, t->gamma, t->layer_index, t->head_index, 0, 1,
+                           err))
         return FKV_FAILED;
     return fkv_figure_color_bar(f, &bar, err);
 }
 
 /* Bars as one outline that steps: bin b holds b/16 < gamma <= (b+1)/16. */
-static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
+static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t,
+                          struct fkv_error *err) {
     double x[2 * BINS], low[2 * BINS] = {0}, high[2 * BINS] = {0}, most = 1;
     for (int32_t i = 0; i < t->layers * t->heads; i++) {
         int32_t bin = (t->parts[i] - 1) * BINS / FKV_RATIO_STEPS;
@@ -50,15 +56,16 @@ static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t,
     const struct fkv_axis across = {"retaining ratio \u03b3", 0, 1, .logarithmic = false};
     const struct fkv_axis up = {"KV heads", 0, 1.15 * most, .integers = true};
     const double mean[2] = {t->mean, t->mean}, height[2] = {0, 1.15 * most};
-    const struct fkv_line line = {.label = "mean", .color = fkv_color_cycle(1), .width = 1.2, .dashed = true};
+    const struct fkv_line line = {
+        .label = "mean", .color = fkv_color_cycle(1), .width = 1.2, .dashed = true};
     if (fkv_figure_axes(f, 0, NULL, &across, &up, NULL, 1, err) ||
         fkv_figure_band(f, 0, NULL, fkv_color_cycle(0), 2 * BINS, x, low, high, err))
         return FKV_FAILED;
     return fkv_figure_line(f, 0, &line, 2, mean, height, err);
 }
 
-static int finish(struct fkv_figure *f, const struct fkv_ratio_table *t, const char *folder, const char *name,
-                  const struct fkv_provenance *p, struct fkv_error *err) {
+static int finish(struct fkv_figure *f, const struct fkv_ratio_table *t, const char *folder,
+                  const char *name, const struct fkv_provenance *p, struct fkv_error *err) {
     char note[FKV_PLOT_NOTE], base[4096];
     describe(t, note);
     fkv_plot_note_model(note, p);
@@ -69,18 +76,21 @@ static int finish(struct fkv_figure *f, const struct fkv_ratio_table *t, const c
     return rc;
 }
 
-int fkv_plot_gamma(const struct fkv_ratio_table *t, const char *folder, const struct fkv_provenance *p,
-                   struct fkv_error *err) {
+int fkv_plot_gamma(const struct fkv_ratio_table *t, const char *folder,
+                   const struct fkv_provenance *p, struct fkv_error *err) {
     const struct {
         const char *name, *title;
         double width, height;
         int (*draw)(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err);
     } figures[] = {{"gamma_heatmap", "Retaining ratio of every layer and KV head",
-                    fmin(7.2, fmax(4.3, 1.5 + 0.33 * t->heads)), fmin(9, fmax(2.8, 1.3 + 0.17 * t->layers)), draw_map},
-                   {"gamma_histogram", "How the retaining ratios spread over heads", 4.6, 3.2, draw_histogram}};
+                    fmin(7.2, fmax(4.3, 1.5 + 0.33 * t->heads)),
+                    fmin(9, fmax(2.8, 1.3 + 0.17 * t->layers)), draw_map},
+                   {"gamma_histogram", "How the retaining ratios spread over heads", 4.6, 3.2,
+                    draw_histogram}};
     for (int i = 0; i < 2; i++) {
         struct fkv_figure *f;
-        if (fkv_figure_create(figures[i].width, figures[i].height, 1, 1, figures[i].title, &f, err)) return FKV_FAILED;
+        if (fkv_figure_create(figures[i].width, figures[i].height, 1, 1, figures[i].title, &f, err))
+            return FKV_FAILED;
         int rc = figures[i].draw(f, t, err);
         if (!rc) rc = finish(f, t, folder, figures[i].name, p, err);
         fkv_figure_destroy(f);

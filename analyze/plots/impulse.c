@@ -1,5 +1,7 @@
-/* The life of a chunk, as two figures. Responses: the chunk of ones wanders to the front of the cache, where half the slots hold ever older text, so slots are on a
- * logarithmic axis; a token's response keeps its shape and loses (L/n)^k of its weight, so it is drawn about its centre and scaled by (n/L)^k. Memory: what is left against tokens since. */
+/* The life of a chunk, as two figures. Responses: the chunk of ones wanders to the front of the
+ * cache, where half the slots hold ever older text, so slots are on a logarithmic axis; a token's
+ * response keeps its shape and loses (L/n)^k of its weight, so it is drawn about its centre and
+ * scaled by (n/L)^k. Memory: what is left against tokens since. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,7 +14,8 @@ static const double panel_height = 1.9;
 
 /* ---- responses ---- */
 
-/* The rounds that are drawn, in steps of about 1.5: the same in every panel, so that one legend serves. */
+/* The rounds that are drawn, in steps of about 1.5: the same in every panel, so that one legend
+ * serves. */
 static const int32_t drawn[] = {1, 2, 3, 5, 8, 12, 18, 28, 45, 70, 110, 170, 270, 420, 650, 1000};
 enum { DRAWN = sizeof drawn / sizeof *drawn };
 
@@ -39,7 +42,8 @@ static int draw_chunk(struct fkv_figure *f, int panel, const struct fkv_impulse 
         char label[32];
         snprintf(label, sizeof label, "round %d", k + 1);
         const struct fkv_line line = {.label = label, .color = round_color(k, most), .width = 0.9};
-        for (int32_t j = 0; j < slots; j++) at[j] = j + 1, y[j] = x->chunk[(size_t)k * (size_t)slots + (size_t)j];
+        for (int32_t j = 0; j < slots; j++)
+            at[j] = j + 1, y[j] = x->chunk[(size_t)k * (size_t)slots + (size_t)j];
         rc = fkv_figure_line(f, panel, &line, slots, at, y, err);
     }
     free(at);
@@ -51,7 +55,8 @@ static int draw_token(struct fkv_figure *f, int panel, const struct fkv_impulse 
     int32_t slots = x->schedule.retained;
     for (int i = 0; i < DRAWN && drawn[i] <= x->rounds; i++) {
         int32_t k = drawn[i] - 1, count = 0;
-        double at[2 * AROUND + 1], y[2 * AROUND + 1], grow = pow((double)x->schedule.n / slots, k + 1);
+        double at[2 * AROUND + 1], y[2 * AROUND + 1],
+            grow = pow((double)x->schedule.n / slots, k + 1);
         int32_t middle = (int32_t)lround(x->round[k].centre);
         for (int32_t j = middle - AROUND; j <= middle + AROUND; j++) {
             if (j < 0 || j >= slots) continue;
@@ -71,13 +76,16 @@ static int draw_responses(struct fkv_figure *f, const struct fkv_impulse *impuls
         const struct fkv_schedule *s = &impulses[i].schedule;
         bool last = i == count - 1;
         char title[2][96];
-        snprintf(title[0], sizeof title[0], "a chunk of %d ones, \u03b3 = %.4g", s->chunk, s->gamma);
+        snprintf(title[0], sizeof title[0], "a chunk of %d ones, \u03b3 = %.4g", s->chunk,
+                 s->gamma);
         snprintf(title[1], sizeof title[1], "its middle token, \u03b3 = %.4g", s->gamma);
         const struct fkv_axis slot = {last ? "slot after the sinks, from 1" : NULL, 1, s->retained,
                                       .logarithmic = true};
-        const struct fkv_axis away = {last ? "slots from its centre" : NULL, -AROUND, AROUND, .logarithmic = false};
+        const struct fkv_axis away = {last ? "slots from its centre" : NULL, -AROUND, AROUND,
+                                      .logarithmic = false};
         const struct fkv_axis held = {"weight in the slot", FKV_FIT, FKV_FIT, .logarithmic = false};
-        const struct fkv_axis scaled = {"weight \u00d7 (n/L)^{k}", FKV_FIT, FKV_FIT, .logarithmic = false};
+        const struct fkv_axis scaled = {"weight \u00d7 (n/L)^{k}", FKV_FIT, FKV_FIT,
+                                        .logarithmic = false};
         if (fkv_figure_axes(f, 2 * i, title[0], &slot, &held, NULL, 1, err) ||
             draw_chunk(f, 2 * i, &impulses[i], most, err) ||
             fkv_figure_axes(f, 2 * i + 1, title[1], &away, &scaled, NULL, 1, err) ||
@@ -89,20 +97,24 @@ static int draw_responses(struct fkv_figure *f, const struct fkv_impulse *impuls
 
 /* ---- memory ---- */
 
-static int draw_curve(struct fkv_figure *f, int panel, const struct fkv_impulse *x, const char *label, int color,
-                      bool dashed, const double *y, struct fkv_error *err) {
+static int draw_curve(struct fkv_figure *f, int panel, const struct fkv_impulse *x,
+                      const char *label, int color, bool dashed, const double *y,
+                      struct fkv_error *err) {
     double *since = malloc((size_t)x->rounds * sizeof *since);
     if (!since) return fkv_fail(err, "figure: out of memory");
     for (int32_t k = 0; k < x->rounds; k++) since[k] = x->round[k].tokens_since;
-    const struct fkv_line line = {
-        .label = label, .color = fkv_color_cycle(color), .width = 1.1, .dashed = dashed, .markers = !dashed};
+    const struct fkv_line line = {.label = label,
+                                  .color = fkv_color_cycle(color),
+                                  .width = 1.1,
+                                  .dashed = dashed,
+                                  .markers = !dashed};
     int rc = fkv_figure_line(f, panel, &line, x->rounds, since, y, err);
     free(since);
     return rc;
 }
 
-static int draw_horizon(struct fkv_figure *f, int panel, const struct fkv_impulse *x, int color, double high,
-                        struct fkv_error *err) {
+static int draw_horizon(struct fkv_figure *f, int panel, const struct fkv_impulse *x, int color,
+                        double high, struct fkv_error *err) {
     const double at[2] = {x->schedule.horizon, x->schedule.horizon}, y[2] = {0.5, high};
     struct fkv_line line = {.color = fkv_color_cycle(color), .width = 0.8, .dashed = true};
     line.color.a = 0.6;
@@ -110,8 +122,8 @@ static int draw_horizon(struct fkv_figure *f, int panel, const struct fkv_impuls
 }
 
 /* Where the rank was not computed, the dashed line alone says which ratio it is. */
-static int draw_memory_of(struct fkv_figure *f, const struct fkv_impulse *x, int color, double *y, const double high[2],
-                          struct fkv_error *err) {
+static int draw_memory_of(struct fkv_figure *f, const struct fkv_impulse *x, int color, double *y,
+                          const double high[2], struct fkv_error *err) {
     char label[32];
     bool ranked = x->round[0].rank >= 0;
     snprintf(label, sizeof label, "\u03b3 = %.4g", x->schedule.gamma);
@@ -126,7 +138,8 @@ static int draw_memory_of(struct fkv_figure *f, const struct fkv_impulse *x, int
     return FKV_OK;
 }
 
-static int draw_memory(struct fkv_figure *f, const struct fkv_impulse *impulses, int32_t count, struct fkv_error *err) {
+static int draw_memory(struct fkv_figure *f, const struct fkv_impulse *impulses, int32_t count,
+                       struct fkv_error *err) {
     double high[2] = {1, 1}, *y = malloc((size_t)most_rounds(impulses, count) * sizeof *y);
     if (!y) return fkv_fail(err, "figure: out of memory");
     for (int32_t i = 0; i < count; i++)
@@ -137,20 +150,23 @@ static int draw_memory(struct fkv_figure *f, const struct fkv_impulse *impulses,
         }
     const struct fkv_axis bare = {NULL, 0, FKV_FIT, .logarithmic = false};
     const struct fkv_axis since = {"tokens since the chunk", 0, FKV_FIT, .logarithmic = false};
-    const struct fkv_axis left = {"rank (solid), slots (dashed)", 0.5, 2 * high[0], .logarithmic = true};
-    const struct fkv_axis wide = {"width of a token (tokens)", 0.5, 2 * high[1], .logarithmic = true};
+    const struct fkv_axis left = {"rank (solid), slots (dashed)", 0.5, 2 * high[0],
+                                  .logarithmic = true};
+    const struct fkv_axis wide = {"width of a token (tokens)", 0.5, 2 * high[1],
+                                  .logarithmic = true};
     int rc = fkv_figure_axes(f, 0, "what is left of the chunk", &bare, &left, NULL, 1, err);
     if (!rc) rc = fkv_figure_axes(f, 1, "how finely it is resolved", &since, &wide, NULL, 1, err);
     for (int i = 0; i < 2; i++) high[i] *= 2;
-    for (int32_t i = 0; !rc && i < count; i++) rc = draw_memory_of(f, &impulses[i], i, y, high, err);
+    for (int32_t i = 0; !rc && i < count; i++)
+        rc = draw_memory_of(f, &impulses[i], i, y, high, err);
     free(y);
     return rc;
 }
 
 /* ---- both ---- */
 
-static int finish(struct fkv_figure *f, int rc, const char *note, const char *folder, const char *name,
-                  const struct fkv_provenance *p, struct fkv_error *err) {
+static int finish(struct fkv_figure *f, int rc, const char *note, const char *folder,
+                  const char *name, const struct fkv_provenance *p, struct fkv_error *err) {
     char base[4096];
     if (!rc) rc = fkv_figure_note(f, note, err);
     if (!rc && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base)
@@ -165,19 +181,23 @@ int fkv_plot_impulse(const struct fkv_impulse *impulses, int32_t count, const ch
     const struct fkv_schedule *s = &impulses[0].schedule;
     struct fkv_figure *f;
     char note[FKV_PLOT_NOTE];
-    snprintf(
-        note, sizeof note,
-        "N\u00a0=\u00a0%d slots, S\u00a0=\u00a0%d sinks. Round k: the chunk has been compressed k times, each after n\u00a0\u2212\u00a0L further tokens.",
-        s->window, s->sinks);
-    if (fkv_figure_create(7.2, 1.1 + panel_height * count, count, 2, "What a compressed cache holds of a chunk", &f,
-                          err))
+    snprintf(note, sizeof note,
+             "N\u00a0=\u00a0%d slots, S\u00a0=\u00a0%d sinks. Round k: the chunk has been "
+             "compressed k times, each after n\u00a0\u2212\u00a0L further tokens.",
+             s->window, s->sinks);
+    if (fkv_figure_create(7.2, 1.1 + panel_height * count, count, 2,
+                          "What a compressed cache holds of a chunk", &f, err))
         return FKV_FAILED;
-    if (finish(f, draw_responses(f, impulses, count, err), note, folder, "impulse_responses", p, err))
+    if (finish(f, draw_responses(f, impulses, count, err), note, folder, "impulse_responses", p,
+               err))
         return FKV_FAILED;
-    snprintf(
-        note, sizeof note,
-        "N\u00a0=\u00a0%d slots, S\u00a0=\u00a0%d sinks. Rank: singular values above 1%% of the largest; dashed: C\u00a0(L/n)^{k} slots, nominally. A token's width: slots that hold it, times the tokens per slot. Verticals: memory horizon, C\u00a0log_{n/L}(L) tokens, where one slot of L is left.",
-        s->window, s->sinks);
-    if (fkv_figure_create(5.6, 5.4, 2, 1, "Memory of a compressed cache", &f, err)) return FKV_FAILED;
+    snprintf(note, sizeof note,
+             "N\u00a0=\u00a0%d slots, S\u00a0=\u00a0%d sinks. Rank: singular values above 1%% of "
+             "the largest; dashed: C\u00a0(L/n)^{k} slots, nominally. A token's width: slots that "
+             "hold it, times the tokens per slot. Verticals: memory horizon, C\u00a0log_{n/L}(L) "
+             "tokens, where one slot of L is left.",
+             s->window, s->sinks);
+    if (fkv_figure_create(5.6, 5.4, 2, 1, "Memory of a compressed cache", &f, err))
+        return FKV_FAILED;
     return finish(f, draw_memory(f, impulses, count, err), note, folder, "impulse_memory", p, err);
 }

@@ -1,4 +1,5 @@
-/* Figures of a probe: each draws the changes it is about, if the file has some. All damages stand in milli-nats, since most are that small. */
+/* Figures of a probe: each draws the changes it is about, if the file has some. All damages stand
+ * in milli-nats, since most are that small. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,16 +33,20 @@ static void without_state(const char *label, char out[FKV_PROBE_LABEL]) {
 
 static void describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
     const struct fkv_probe *p = d->probe;
-    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], words[FKV_SE_WORDS], intervals[FKV_SE_WORDS + 32];
+    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], words[FKV_SE_WORDS],
+        intervals[FKV_SE_WORDS + 32];
     snprintf(windows, sizeof windows, p->window_count == 1 ? "one window" : "each of %lld windows",
              (long long)p->window_count);
     fkv_se_unit_words(d->units.kind, d->units.documents, "blocks of 256 scored tokens", words);
     snprintf(intervals, sizeof intervals,
-             d->units.kind == FKV_SE_NONE ? "one block of tokens gives no intervals" : "95%% intervals %s", words);
-    snprintf(note, FKV_PLOT_NOTE,
-             "%s Prefix %d (%d sinks), %d tokens scored in %s; %s. Noise floor: |\u0394 nll| %s, KL %s.", text,
-             p->prefix, p->sinks, p->score, windows, intervals, fkv_plot_number(nll, p->noise_floor_nll, 2),
-             fkv_plot_number(kl, p->noise_floor_kl, 2));
+             d->units.kind == FKV_SE_NONE ? "one block of tokens gives no intervals"
+                                          : "95%% intervals %s",
+             words);
+    snprintf(
+        note, FKV_PLOT_NOTE,
+        "%s Prefix %d (%d sinks), %d tokens scored in %s; %s. Noise floor: |\u0394 nll| %s, KL %s.",
+        text, p->prefix, p->sinks, p->score, windows, intervals,
+        fkv_plot_number(nll, p->noise_floor_nll, 2), fkv_plot_number(kl, p->noise_floor_kl, 2));
 }
 
 struct picture {
@@ -58,8 +63,9 @@ static int finish(struct fkv_charts *c, const struct fkv_damage *d, const struct
     for (int i = 0; i < c->panels; i++) points += c->chart[i].series;
     snprintf(stem, sizeof stem, "%.280s_%s", at->stem, picture->suffix);
     describe(d, picture->text, note);
-    const struct fkv_charts_page page = {at->folder,       stem, picture->title, note, picture->width, picture->height,
-                                         picture->columns, NULL};
+    const struct fkv_charts_page page = {
+        at->folder,       stem, picture->title, note, picture->width, picture->height,
+        picture->columns, NULL};
     if (!status && points) status = fkv_charts_write(c, &page, at->provenance, err);
     at->figures += !status && points;
     fkv_charts_close(c);
@@ -77,7 +83,8 @@ static bool several_bands(const char *label) {
 }
 
 static bool belongs(const struct fkv_probe_change *c, enum kind kind) {
-    bool part = !strncmp(c->label, "decompose", 9), band = c->complement && !several_bands(c->label);
+    bool part = !strncmp(c->label, "decompose", 9),
+         band = c->complement && !several_bands(c->label);
     if (!whole_cache(c)) return false;
     switch (kind) {
     case BANDS: return c->kind == FKV_PROBE_FILTER && band;
@@ -87,14 +94,17 @@ static bool belongs(const struct fkv_probe_change *c, enum kind kind) {
     }
 }
 
-/* "0:0.25,0.75:1" as "0–0.25, 0.75–1" at a readable precision; false where it is no list of bands. What stands behind a third colon is noise's energy, put in brackets. */
+/* "0:0.25,0.75:1" as "0–0.25, 0.75–1" at a readable precision; false where it is no list of bands.
+ * What stands behind a third colon is noise's energy, put in brackets. */
 static bool name_bands(const char *list, char out[FKV_PROBE_LABEL]) {
     size_t used = 0;
     for (;;) {
         double low, high, energy;
         int end = 0, more = 0;
-        if (sscanf(list, "%lf:%lf%n", &low, &high, &end) != 2 || used + 60 > FKV_PROBE_LABEL) return false;
-        used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, "%s%.3g\u2013%.3g", used ? ", " : "", low, high);
+        if (sscanf(list, "%lf:%lf%n", &low, &high, &end) != 2 || used + 60 > FKV_PROBE_LABEL)
+            return false;
+        used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, "%s%.3g\u2013%.3g",
+                                 used ? ", " : "", low, high);
         list += end;
         if (sscanf(list, ":%lf%n", &energy, &more) == 1)
             used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, " (%.3g)", energy);
@@ -105,16 +115,19 @@ static bool name_bands(const char *list, char out[FKV_PROBE_LABEL]) {
 }
 
 /* The name of a change on its axis: what stands behind the first word, bands in a readable form. */
-static void name_change(const struct fkv_probe_change *c, enum kind kind, char out[FKV_PROBE_LABEL]) {
+static void name_change(const struct fkv_probe_change *c, enum kind kind,
+                        char out[FKV_PROBE_LABEL]) {
     char text[FKV_PROBE_LABEL];
     without_state(c->label, text);
-    const char *space = strchr(text, ' '), *rest = space && !(kind == FILTERS && c->complement) ? space + 1 : text;
+    const char *space = strchr(text, ' '),
+               *rest = space && !(kind == FILTERS && c->complement) ? space + 1 : text;
     const char *parts = kind == DECOMPOSITION ? strstr(text, ": ") : NULL;
     if (parts) rest = parts + 2;
     if (kind == DECOMPOSITION || !name_bands(rest, out)) snprintf(out, FKV_PROBE_LABEL, "%s", rest);
 }
 
-/* DC's damage is hundreds of times that of any band and has no place on their axis: then the note says it. */
+/* DC's damage is hundreds of times that of any band and has no place on their axis: then the note
+ * says it. */
 static bool is_dc(const struct fkv_probe_change *c) { return !strncmp(c->label, "without DC", 10); }
 
 /* Bands of one width stand evenly on a linear axis, octaves on a logarithmic one. */
@@ -132,14 +145,15 @@ static bool bands_widen(const struct fkv_damage *d) {
     return most > 3 * least;
 }
 
-/* Of a part of FreqKV; truncation at full length is a filter and has its ratio in its label alone. */
+/* Of a part of FreqKV; truncation at full length is a filter and has its ratio in its label alone.
+ */
 static double gamma_of(const struct fkv_probe_change *c) {
     double gamma = NAN;
     return sscanf(c->label, "decompose %lf", &gamma) == 1 ? gamma : c->gamma;
 }
 
-static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kind, int measure, const char *title,
-                 const char *label) {
+static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kind, int measure,
+                 const char *title, const char *label) {
     bool across = kind == DECOMPOSITION || kind == FILTERS;
     int panel = fkv_charts_panel(c, title, across ? unit : label, across ? NULL : unit);
     c->chart[panel].across = across;
@@ -157,32 +171,39 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kin
         int place = kind == BANDS ? 0 : fkv_charts_name(c, panel, name);
         if (place < 0) continue;
         snprintf(series, sizeof series, "%s", state_words[state]);
-        if (kind == DECOMPOSITION) snprintf(series, sizeof series, "\u03b3 = %.3g", gamma_of(change));
+        if (kind == DECOMPOSITION)
+            snprintf(series, sizeof series, "\u03b3 = %.3g", gamma_of(change));
         if (kind == BANDS) { /* a second division into bands starts anew at the left */
             sets[state] += change->low < last[state];
             last[state] = change->low;
-            if (sets[state]) snprintf(series, sizeof series, "%s, division %d", state_words[state], sets[state] + 1);
+            if (sets[state])
+                snprintf(series, sizeof series, "%s, division %d", state_words[state],
+                         sets[state] + 1);
         }
         fkv_charts_add(c, panel, series,
-                       fkv_color_cycle(kind == DECOMPOSITION ? c->chart[panel].series : state - 1 + 3 * sets[state]),
+                       fkv_color_cycle(kind == DECOMPOSITION ? c->chart[panel].series
+                                                             : state - 1 + 3 * sets[state]),
                        kind == BANDS ? FKV_LOOK_JOINED : FKV_LOOK_POINTS,
                        kind == BANDS ? middle_of(change, c->chart[panel].logarithmic_x) : place,
                        milli(d->row[i].mean[measure], kind == NOISE ? change->epsilon : 1));
     }
 }
 
-static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot_place *at, struct fkv_error *err) {
+static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot_place *at,
+                     struct fkv_error *err) {
     static const struct picture pictures[KINDS] = {
         {"bands", "Damage of taking out one band", NULL, 7.2, 3.4, 2},
         {"filters", "Damage of keeping some bands only",
          "Rows: the bands that are kept, as fractions of the n coefficients.", 7.2, 0, 2},
         {"decomposition", "FreqKV's damage in parts",
-         "truncation: coefficients beyond L are lost; squeezed: slot indices as positions; fewer: L slots in the softmax instead of n.",
+         "truncation: coefficients beyond L are lost; squeezed: slot indices as positions; fewer: "
+         "L slots in the softmax instead of n.",
          7.2, 0, 2},
         {"noise", "Damage of noise, per unit of energy",
-         "Damage over the noise's energy, which is in units of the head's energy without DC.", 7.2, 3.4, 2}};
-    static const char *const labels[KINDS] = {"middle of the band (fraction of the coefficients)", "", "",
-                                              "band (energy of the noise)"};
+         "Damage over the noise's energy, which is in units of the head's energy without DC.", 7.2,
+         3.4, 2}};
+    static const char *const labels[KINDS] = {"middle of the band (fraction of the coefficients)",
+                                              "", "", "band (energy of the noise)"};
     struct fkv_charts c;
     char text[400] = "", *end = text;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
@@ -191,9 +212,9 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!belongs(change, kind) || !is_dc(change) || end > text + 300) continue;
         char nats[FKV_PLOT_NUMBER];
-        end +=
-            sprintf(end, "%s %s %s nats", end == text ? "Not shown: taking out DC costs" : ",",
-                    state_words[change->states & 3], fkv_plot_number(nats, d->row[i].mean[FKV_DAMAGE_NLL].estimate, 3));
+        end += sprintf(end, "%s %s %s nats", end == text ? "Not shown: taking out DC costs" : ",",
+                       state_words[change->states & 3],
+                       fkv_plot_number(nats, d->row[i].mean[FKV_DAMAGE_NLL].estimate, 3));
     }
     if (end > text) memcpy(end, ".", 2);
     struct picture picture = pictures[kind];
@@ -202,9 +223,12 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
 }
 
 /* FreqKV whole and local windows over the ratio. */
-static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
+static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at,
+                         struct fkv_error *err) {
     static const struct picture picture = {
-        "policies", "Damage of one compression, and of keeping the latest tokens instead", "", 7.2, 3.2, 2};
+        "policies", "Damage of one compression, and of keeping the latest tokens instead",
+        "",         7.2,
+        3.2,        2};
     struct fkv_charts c;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) {
@@ -216,16 +240,18 @@ static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at, 
             if (!whole_cache(change) || !(local || change->kind == FKV_PROBE_FREQKV) ||
                 !strncmp(change->label, "decompose", 9))
                 continue;
-            fkv_charts_add(&c, panel, local ? "local" : "freqkv", fkv_color_cycle(local), FKV_LOOK_JOINED,
-                           change->gamma, milli(d->row[i].mean[m], 1));
+            fkv_charts_add(&c, panel, local ? "local" : "freqkv", fkv_color_cycle(local),
+                           FKV_LOOK_JOINED, change->gamma, milli(d->row[i].mean[m], 1));
         }
     }
     return finish(&c, d, &picture, at, FKV_OK, err);
 }
 
 /* As many changes as can be told apart; DC would hide the rest. */
-static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
-    struct picture picture = {"layers", "Damage of the same change to one layer at a time", "", 7.2, 3.8, 2};
+static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at,
+                       struct fkv_error *err) {
+    struct picture picture = {
+        "layers", "Damage of the same change to one layer at a time", "", 7.2, 3.8, 2};
     struct fkv_charts c;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) {
@@ -236,12 +262,14 @@ static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, st
             const struct fkv_probe_change *change = &d->probe->changes[i];
             int series = chart->series;
             if (change->layer < 0 || change->kv_head >= 0) continue;
-            fkv_charts_add(&c, panel, change->label, fkv_color_cycle(shown), FKV_LOOK_JOINED, change->layer,
-                           milli(d->row[i].mean[m], 1));
+            fkv_charts_add(&c, panel, change->label, fkv_color_cycle(shown), FKV_LOOK_JOINED,
+                           change->layer, milli(d->row[i].mean[m], 1));
             if (chart->series == series) continue;
-            chart->one[series].hidden = shown == FKV_COLORS || is_dc(change) || strstr(change->label, ": nothing");
+            chart->one[series].hidden =
+                shown == FKV_COLORS || is_dc(change) || strstr(change->label, ": nothing");
             shown += !chart->one[series].hidden;
-            if (chart->one[series].hidden) picture.text = "The table beside the figure has more changes.";
+            if (chart->one[series].hidden)
+                picture.text = "The table beside the figure has more changes.";
         }
     }
     return finish(&c, d, &picture, at, FKV_OK, err);
@@ -249,21 +277,24 @@ static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at, st
 
 /* ---- classes of tokens ---- */
 
-static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
+static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at,
+                        struct fkv_error *err) {
     enum { MOST = 6 };
     static const struct picture picture = {
         "classes",
         "Damage by class of token",
-        "Rare: fewer than 1 in 10,000 of its text. Copied: it and the token before it stood side by side earlier in the text.",
+        "Rare: fewer than 1 in 10,000 of its text. Copied: it and the token before it stood side "
+        "by side earlier in the text.",
         6.4,
         4.4,
         1};
     struct fkv_charts c;
     bool classes = true;
     double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
-    for (int64_t w = 0; w < d->probe->window_count; w++) classes = classes && d->probe->windows[w].token_class;
-    int status =
-        room ? fkv_charts_open(&c, err) : fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
+    for (int64_t w = 0; w < d->probe->window_count; w++)
+        classes = classes && d->probe->windows[w].token_class;
+    int status = room ? fkv_charts_open(&c, err)
+                      : fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     if (status || !classes) {
         free(room);
         if (!status) fkv_charts_close(&c);
@@ -273,7 +304,8 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, s
     c.chart[panel].across = true, c.chart[panel].level = 0;
     for (int32_t i = 0; i < d->probe->change_count && c.chart[panel].series < MOST; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
-        bool policy = change->kind == FKV_PROBE_FREQKV || change->kind == FKV_PROBE_LOCAL || belongs(change, FILTERS);
+        bool policy = change->kind == FKV_PROBE_FREQKV || change->kind == FKV_PROBE_LOCAL ||
+                      belongs(change, FILTERS);
         if (!whole_cache(change) || !policy || !strncmp(change->label, "decompose", 9)) continue;
         int series = c.chart[panel].series;
         for (int k = 0; k < FKV_CLASSES; k++) {
@@ -281,7 +313,8 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, s
             struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, room);
             if (!tokens) continue;
             int place = fkv_charts_name(&c, panel, fkv_class_names[k]);
-            fkv_charts_add(&c, panel, change->label, fkv_color_cycle(series), FKV_LOOK_POINTS, place, milli(y, 1));
+            fkv_charts_add(&c, panel, change->label, fkv_color_cycle(series), FKV_LOOK_POINTS,
+                           place, milli(y, 1));
         }
     }
     free(room);
@@ -292,19 +325,23 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at, s
 
 enum { MAPS = 6 };
 
-/* The changes of single heads, by label: first of each -> first [MAPS]; how many. All share a scale, on which DC would leave the others no colour. */
+/* The changes of single heads, by label: first of each -> first [MAPS]; how many. All share a
+ * scale, on which DC would leave the others no colour. */
 static int find_maps(const struct fkv_probe *p, bool with_dc, int32_t first[MAPS]) {
     int maps = 0;
     for (int32_t i = 0; i < p->change_count && maps < MAPS; i++) {
         bool known = p->changes[i].kv_head < 0 || (!with_dc && is_dc(&p->changes[i]));
-        for (int m = 0; m < maps && !known; m++) known = !strcmp(p->changes[first[m]].label, p->changes[i].label);
+        for (int m = 0; m < maps && !known; m++)
+            known = !strcmp(p->changes[first[m]].label, p->changes[i].label);
         if (!known) first[maps++] = i;
     }
     return maps;
 }
 
-/* One map: values [layers, heads], and dots where the correction for multiplicity lets a difference stand: x, y [count]. */
-static int gather_map(const struct fkv_damage *d, int32_t first, int measure, double *values, double *x, double *y) {
+/* One map: values [layers, heads], and dots where the correction for multiplicity lets a difference
+ * stand: x, y [count]. */
+static int gather_map(const struct fkv_damage *d, int32_t first, int measure, double *values,
+                      double *x, double *y) {
     const struct fkv_probe *p = d->probe;
     int count = 0;
     for (int32_t i = 0; i < p->layers * p->kv_heads; i++) values[i] = NAN;
@@ -321,14 +358,15 @@ static int gather_map(const struct fkv_damage *d, int32_t first, int measure, do
 static void name_map(const char *label, char out[FKV_PROBE_LABEL]) {
     double low, high;
     int end = 0;
-    if (sscanf(label, "without %lf:%lf%n", &low, &high, &end) == 2 && !strncmp(label + end, ", ", 2))
+    if (sscanf(label, "without %lf:%lf%n", &low, &high, &end) == 2 &&
+        !strncmp(label + end, ", ", 2))
         snprintf(out, FKV_PROBE_LABEL, "without %.3g\u2013%.3g%.60s", low, high, label + end);
     else
         snprintf(out, FKV_PROBE_LABEL, "%s", label);
 }
 
-static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps, const int32_t *first, int measure,
-                     double *room, struct fkv_error *err) {
+static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
+                     const int32_t *first, int measure, double *room, struct fkv_error *err) {
     const struct fkv_probe *p = d->probe;
     const struct fkv_axis across = {.label = "KV head", .low = FKV_FIT, .high = FKV_FIT};
     const struct fkv_axis down = {.label = "layer", .low = FKV_FIT, .high = FKV_FIT};
@@ -352,28 +390,32 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
     if (!(high >= low)) low = high = 0; /* no number at all */
     if (is_signed) high = fmax(fabs(low), fabs(high)), low = -high;
     if (!(high > low)) high += 1, low -= is_signed;
-    const struct fkv_color_bar bar = {.label = unit, .low = low, .high = high, .top = 1, .is_signed = is_signed};
+    const struct fkv_color_bar bar = {
+        .label = unit, .low = low, .high = high, .top = 1, .is_signed = is_signed};
     int status = FKV_OK;
     for (int m = 0; !status && m < maps; m++) {
         int dots = gather_map(d, first[m], measure, room, x, y);
         char title[FKV_PROBE_LABEL];
         name_map(p->changes[first[m]].label, title);
         status = fkv_figure_axes(f, m, title, &across, &down, NULL, 1, err);
-        if (!status) status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, room, names, names, low, high, err);
+        if (!status)
+            status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, room, names, names, low, high,
+                                        err);
         if (!status && dots) status = fkv_figure_line(f, m, &dot, dots, x, y, err);
     }
     free(names);
     return status ? status : fkv_figure_color_bar(f, &bar, err);
 }
 
-static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
+static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at,
+                           struct fkv_error *err) {
     struct fkv_atomic_file f;
     char name[320];
     snprintf(name, sizeof name, "%.280s_heads.csv", at->stem);
-    if (fkv_csv_open(
-            &f, at->folder, name,
-            "change,layer,head,delta_nll,delta_nll_low,delta_nll_high,delta_nll_p,delta_nll_q,kl,kl_low,kl_high,kl_p,kl_q",
-            err))
+    if (fkv_csv_open(&f, at->folder, name,
+                     "change,layer,head,delta_nll,delta_nll_low,delta_nll_high,delta_nll_p,delta_"
+                     "nll_q,kl,kl_low,kl_high,kl_p,kl_q",
+                     err))
         return FKV_FAILED;
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *c = &d->probe->changes[i];
@@ -393,12 +435,14 @@ static int write_heads_csv(const struct fkv_damage *d, struct fkv_plot_place *at
 /* What dots of a map say, for the note. A file without a repeated run has nothing to compare KL
  * with. */
 static const char nll_test[] = "q: corrected among the heads of one change.";
-static const char kl_test[] = "q: KL above that of the untouched run repeated in another block size, paired per token; "
-                              "corrected among the heads of one change.";
-static const char kl_untested[] =
-    "No dots: the file holds no KL of the untouched run repeated, per token, and a mean KL is never below zero.";
+static const char kl_test[] =
+    "q: KL above that of the untouched run repeated in another block size, paired per token; "
+    "corrected among the heads of one change.";
+static const char kl_untested[] = "No dots: the file holds no KL of the untouched run repeated, "
+                                  "per token, and a mean KL is never below zero.";
 
-static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
+static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at,
+                      struct fkv_error *err) {
     int32_t first[MAPS];
     int maps = find_maps(d->probe, false, first);
     if (!maps) maps = find_maps(d->probe, true, first);
@@ -432,7 +476,8 @@ static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at, str
 int fkv_plot_probe(const struct fkv_damage *d, struct fkv_plot_place *at, struct fkv_error *err) {
     for (int kind = 0; kind < KINDS; kind++)
         if (plot_kind(d, (enum kind)kind, at, err)) return FKV_FAILED;
-    return plot_policies(d, at, err) || plot_layers(d, at, err) || plot_classes(d, at, err) || plot_heads(d, at, err)
+    return plot_policies(d, at, err) || plot_layers(d, at, err) || plot_classes(d, at, err) ||
+                   plot_heads(d, at, err)
                ? FKV_FAILED
                : FKV_OK;
 }

@@ -1,7 +1,11 @@
-/* Power over frequency, per layer and per head. Both axes are logarithmic: the states' power falls like a power law over three to four decades of frequency, which
- * is a straight line here, while on a linear axis everything of interest stands within a hair of the left edge. t = 0 has no place on such an axis and most of the
- * power, so it gets a strip of its own in the figure per layer, and a second panel shows power over null. A single coefficient scatters as a squared Gaussian does; lines therefore show means over bands that are even in log t,
- * which leaves the low coefficients single and averages the high ones. The mean is taken of power, not of its logarithm, which lies up to 5.5 dB lower (one degree of freedom). */
+/* Power over frequency, per layer and per head. Both axes are logarithmic: the states' power falls
+ * like a power law over three to four decades of frequency, which is a straight line here, while on
+ * a linear axis everything of interest stands within a hair of the left edge. t = 0 has no place on
+ * such an axis and most of the power, so it gets a strip of its own in the figure per layer, and a
+ * second panel shows power over null. A single coefficient scatters as a squared Gaussian does;
+ * lines therefore show means over bands that are even in log t, which leaves the low coefficients
+ * single and averages the high ones. The mean is taken of power, not of its logarithm, which lies
+ * up to 5.5 dB lower (one degree of freedom). */
 #include "analyze/plots/parts.h"
 
 #include <stdio.h>
@@ -13,10 +17,12 @@ enum { MOST_PANELS = 36, SUBSET = 24 };
 
 static const char frequency_label[] = "frequency (cycles per token)";
 static const char power_label[] = "power per channel (DCT-II, orthonormal)";
-static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, null_shade = {0.45, 0.45, 0.45, 0.22},
+static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1},
+                              null_shade = {0.45, 0.45, 0.45, 0.22},
                               floor_color = {0.6, 0.4, 0.4, 1};
 
-/* The spectrum's own bands (those of the CSV) with t = 0 in front: band i is edge[i] <= t < edge[i + 1]. */
+/* The spectrum's own bands (those of the CSV) with t = 0 in front: band i is edge[i] <= t < edge[i
+ * + 1]. */
 struct bands {
     int count, edge[FKV_BANDS + 2];
     double frequency[FKV_BANDS + 1]; /* cycles per token at the geometric middle; 0 for the first */
@@ -27,7 +33,8 @@ static void make_bands(struct bands *b, const struct fkv_spectrum *s) {
     b->edge[0] = 0;
     for (int i = 0; i <= s->bands; i++) b->edge[i + 1] = s->band_edge[i];
     b->frequency[0] = 0;
-    for (int i = 1; i < b->count; i++) b->frequency[i] = sqrt((double)b->edge[i] * (b->edge[i + 1] - 1)) / (2.0 * s->n);
+    for (int i = 1; i < b->count; i++)
+        b->frequency[i] = sqrt((double)b->edge[i] * (b->edge[i + 1] - 1)) / (2.0 * s->n);
 }
 
 static double band_mean(const double *values, const struct bands *b, int i) {
@@ -36,16 +43,18 @@ static double band_mean(const double *values, const struct bands *b, int i) {
     return sum / (b->edge[i + 1] - b->edge[i]);
 }
 
-static const double *curve(const struct fkv_spectrum *s, const double *values, int layer, int head) {
+static const double *curve(const struct fkv_spectrum *s, const double *values, int layer,
+                           int head) {
     return values + ((size_t)layer * (size_t)s->heads + (size_t)head) * (size_t)s->n;
 }
 
 /* Mean over heads, per band: out [bands]. */
-static void layer_mean(const struct fkv_spectrum *s, const double *values, int layer, const struct bands *b,
-                       double *out) {
+static void layer_mean(const struct fkv_spectrum *s, const double *values, int layer,
+                       const struct bands *b, double *out) {
     for (int i = 0; i < b->count; i++) {
         out[i] = 0;
-        for (int h = 0; h < s->heads; h++) out[i] += band_mean(curve(s, values, layer, h), b, i) / s->heads;
+        for (int h = 0; h < s->heads; h++)
+            out[i] += band_mean(curve(s, values, layer, h), b, i) / s->heads;
     }
 }
 
@@ -63,12 +72,14 @@ static struct fkv_line layer_line(const struct fkv_spectrum *s, int l) {
                              .markers = s->n <= 32};
 }
 
-/* The standard error of a layer's band, mean over heads: what full correlation between heads gives, an upper bound. */
+/* The standard error of a layer's band, mean over heads: what full correlation between heads gives,
+ * an upper bound. */
 static double layer_error(const struct fkv_spectrum *s, int layer, int band) {
     double sum = 0;
     for (int h = 0; h < s->heads; h++) {
         size_t row = (size_t)layer * (size_t)s->heads + (size_t)h;
-        sum += band ? s->band_se[row * (size_t)s->bands + (size_t)band - 1] : s->power_se[row * (size_t)s->n];
+        sum += band ? s->band_se[row * (size_t)s->bands + (size_t)band - 1]
+                    : s->power_se[row * (size_t)s->n];
     }
     return sum / s->heads;
 }
@@ -90,15 +101,19 @@ static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const 
         }
         struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
         color.a = 0.25;
-        if (fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high, err)) return FKV_FAILED;
+        if (fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-/* The permuted null is flat at the layer's variance without DC, and layers differ by orders of magnitude: few layers show each its own, dashed in its colour; many
- * show the range and the geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
-static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, struct fkv_error *err) {
-    double low[FKV_BANDS + 1], high[FKV_BANDS + 1], middle[FKV_BANDS + 1] = {0}, mean[FKV_BANDS + 1];
+/* The permuted null is flat at the layer's variance without DC, and layers differ by orders of
+ * magnitude: few layers show each its own, dashed in its colour; many show the range and the
+ * geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
+static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                    struct fkv_error *err) {
+    double low[FKV_BANDS + 1], high[FKV_BANDS + 1], middle[FKV_BANDS + 1] = {0},
+                                                                       mean[FKV_BANDS + 1];
     int n = b->count - 1;
     if (n < 1) return FKV_OK;
     bool few = s->layers > 1 && s->layers <= FKV_PLOT_FEW;
@@ -111,9 +126,11 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
         }
         const struct fkv_line own = {
             .color = fkv_plot_color(s->layers, s->layer_index, l), .width = 0.8, .dashed = true};
-        if (few && fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err)) return FKV_FAILED;
+        if (few && fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err))
+            return FKV_FAILED;
     }
-    for (int i = 0; i < b->count; i++) middle[i] = few ? NAN : exp(middle[i]); /* few: the legend's entry only */
+    for (int i = 0; i < b->count; i++)
+        middle[i] = few ? NAN : exp(middle[i]); /* few: the legend's entry only */
     const struct fkv_line line = {.label = few              ? "permuted null, each layer's own"
                                            : s->layers == 1 ? "permuted null"
                                                             : "permuted null, geometric mean",
@@ -122,10 +139,12 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
                                   .dashed = true};
     if (fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err)) return FKV_FAILED;
     if (few || s->layers == 1) return FKV_OK;
-    return fkv_figure_band(f, 0, "its range over layers", null_shade, n, b->frequency + 1, low + 1, high + 1, err);
+    return fkv_figure_band(f, 0, "its range over layers", null_shade, n, b->frequency + 1, low + 1,
+                           high + 1, err);
 }
 
-/* Power over null, layer by layer: the shape beside the levels, which DC and the differences between layers press together in the panel above. */
+/* Power over null, layer by layer: the shape beside the levels, which DC and the differences
+ * between layers press together in the panel above. */
 static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
                       struct fkv_error *err) {
     double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
@@ -144,11 +163,13 @@ static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     return FKV_OK;
 }
 
-/* What storage rounding adds, where it is near enough to the curves to matter: within a factor of ten below the lowest. */
-static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, double lowest,
-                     struct fkv_error *err) {
+/* What storage rounding adds, where it is near enough to the curves to matter: within a factor of
+ * ten below the lowest. */
+static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                     double lowest, struct fkv_error *err) {
     double floor = 0;
-    for (int i = 0; s->rounding_floor && i < s->layers * s->heads; i++) floor = fmax(floor, s->rounding_floor[i]);
+    for (int i = 0; s->rounding_floor && i < s->layers * s->heads; i++)
+        floor = fmax(floor, s->rounding_floor[i]);
     if (!(floor > lowest / 10) || b->count < 2) return FKV_OK;
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, y[2] = {floor, floor};
     const struct fkv_line line = {
@@ -156,8 +177,8 @@ static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const s
     return fkv_figure_line(f, 0, &line, 2, x, y, err);
 }
 
-static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b, double *lowest,
-                      struct fkv_error *err) {
+static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                      double *lowest, struct fkv_error *err) {
     double mean[FKV_BANDS + 1];
     *lowest = INFINITY;
     for (int l = 0; l < s->layers; l++) {
@@ -173,12 +194,15 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     return FKV_OK;
 }
 
-static void describe(const struct fkv_spectrum *s, const struct bands *b, char note[FKV_PLOT_NOTE]) {
+static void describe(const struct fkv_spectrum *s, const struct bands *b,
+                     char note[FKV_PLOT_NOTE]) {
     int used =
-        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.", s->n,
-                 (long long)s->segments, s->segments == 1 ? "" : "s", s->documents, s->documents == 1 ? "" : "s");
+        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.",
+                 s->n, (long long)s->segments, s->segments == 1 ? "" : "s", s->documents,
+                 s->documents == 1 ? "" : "s");
     if (b->count < s->n)
-        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used, " Lines: means over %d log-spaced bands of t.", s->bands);
+        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
+                 " Lines: means over %d log-spaced bands of t.", s->bands);
 }
 
 static void append(char note[FKV_PLOT_NOTE], const char *text) {
@@ -186,32 +210,38 @@ static void append(char note[FKV_PLOT_NOTE], const char *text) {
     snprintf(note + used, FKV_PLOT_NOTE - used, "%s", text);
 }
 
-int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const struct fkv_provenance *p,
-                      struct fkv_error *err) {
+int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder,
+                      const struct fkv_provenance *p, struct fkv_error *err) {
     struct fkv_figure *f;
     struct bands b;
     char title[128], note[FKV_PLOT_NOTE];
     snprintf(title, sizeof title, "Power spectrum of %s%s", fkv_plot_state[s->state],
              s->heads > 1 ? ", mean over heads" : "");
-    if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err)) return FKV_FAILED;
+    if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err))
+        return FKV_FAILED;
     make_bands(&b, s);
     describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
     bool errors = has_errors(s);
     if (errors) {
         char words[FKV_SE_WORDS];
-        append(note, s->heads == 1 ? " Shading: \u00b1 1 standard error, "
-                                   : " Shading: \u00b1 1 standard error at most (as if heads scattered together), ");
+        append(
+            note,
+            s->heads == 1
+                ? " Shading: \u00b1 1 standard error, "
+                : " Shading: \u00b1 1 standard error at most (as if heads scattered together), ");
         append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
         append(note, ".");
     }
     fkv_plot_note_model(note, p);
-    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
+    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true,
+                               .zero = true};
     const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
     const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
     const struct fkv_axis ratio = {"power / permuted null", FKV_FIT, FKV_FIT, .logarithmic = true};
     double lowest;
-    int rc = fkv_figure_axes(f, 0, NULL, s->null ? &bare : &x, &y, "DCT coefficient t", 2.0 * s->n, err);
+    int rc =
+        fkv_figure_axes(f, 0, NULL, s->null ? &bare : &x, &y, "DCT coefficient t", 2.0 * s->n, err);
     if (!rc && errors) rc = add_errors(f, s, &b, err);
     if (!rc) rc = add_layers(f, s, &b, &lowest, err);
     if (!rc && s->null) rc = add_null(f, s, &b, err);
@@ -228,17 +258,19 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder, const st
 
 /* ------------------------------------------------------------------ per head */
 
-/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the sequential map. Without DC (x = 0 on an axis that has no place for
- * it): it lies up to four decades above the rest and would leave the small panels nothing but that. */
-static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, const struct bands *b,
-                     struct fkv_error *err) {
+/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the
+ * sequential map. Without DC (x = 0 on an axis that has no place for it): it lies up to four
+ * decades above the rest and would leave the small panels nothing but that. */
+static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l,
+                     const struct bands *b, struct fkv_error *err) {
     double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
     bool few = s->heads <= FKV_PLOT_FEW;
     for (int h = 0; h < s->heads; h++) {
         char label[32];
         snprintf(label, sizeof label, "%s %d", fkv_plot_heads(s->state), s->head_index[h]);
         const struct fkv_line line = {.label = few ? label : NULL,
-                                      .color = few ? fkv_color_cycle(h) : fkv_plot_color(s->heads, s->head_index, h),
+                                      .color = few ? fkv_color_cycle(h)
+                                                   : fkv_plot_color(s->heads, s->head_index, h),
                                       .width = few ? 0.9 : 0.6,
                                       .dashed = few && h >= 4,
                                       .markers = s->n <= 16};
@@ -247,7 +279,8 @@ static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int pan
     }
     if (!s->null || b->count < 2) return FKV_OK;
     layer_mean(s, s->null, l, b, null);
-    const struct fkv_line line = {.label = s->heads > 1 ? "permuted null (mean over heads)" : "permuted null",
+    const struct fkv_line line = {.label = s->heads > 1 ? "permuted null (mean over heads)"
+                                                        : "permuted null",
                                   .color = null_color,
                                   .width = 0.9,
                                   .dashed = true};
@@ -259,22 +292,25 @@ static int grid_columns(int panels) {
     return panels <= 9 ? columns[panels] : 4;
 }
 
-int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder, const struct fkv_provenance *p,
-                            struct fkv_error *err) {
+int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder,
+                            const struct fkv_provenance *p, struct fkv_error *err) {
     int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET, columns = grid_columns(panels);
     int rows = (panels + columns - 1) / columns;
     struct fkv_figure *f;
     struct bands b;
     char title[160], note[FKV_PLOT_NOTE];
-    int used = snprintf(title, sizeof title, "Power spectrum of %s, per %s", fkv_plot_state[s->state],
-                        fkv_plot_heads(s->state));
+    int used = snprintf(title, sizeof title, "Power spectrum of %s, per %s",
+                        fkv_plot_state[s->state], fkv_plot_heads(s->state));
     if (panels < s->layers)
-        snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)", panels, s->layers);
-    /* Inches, by columns: as wide as a page from three on; panels of many rows are lower, so that 36 layers stay on one page. */
+        snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)",
+                 panels, s->layers);
+    /* Inches, by columns: as wide as a page from three on; panels of many rows are lower, so that
+     * 36 layers stay on one page. */
     static const double widths[] = {0, 4.6, 5.6, 7.2, 7.2}, single[] = {0, 2.8, 2.4, 2.4, 2.4},
                         stacked[] = {0, 2.0, 2.0, 1.65, 1.65};
     double panel_height = rows == 1 ? single[columns] : rows <= 3 ? stacked[columns] : 1.15;
-    if (fkv_figure_create(widths[columns], 1 + rows * panel_height, rows, columns, title, &f, err)) return FKV_FAILED;
+    if (fkv_figure_create(widths[columns], 1 + rows * panel_height, rows, columns, title, &f, err))
+        return FKV_FAILED;
     fkv_figure_share_axes(f);
     make_bands(&b, s);
     describe(s, &b, note);

@@ -1,5 +1,6 @@
-/* A figure of any CSV with a header: columns of numbers are drawn over the first of them, one panel each; rows that agree in all columns of text are one line. Refused: tables
- * without a header, with rows of another length, with fewer than two columns of numbers. */
+/* A figure of any CSV with a header: columns of numbers are drawn over the first of them, one panel
+ * each; rows that agree in all columns of text are one line. Refused: tables without a header, with
+ * rows of another length, with fewer than two columns of numbers. */
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -35,15 +36,18 @@ static void find_numbers(const struct fkv_table *t, bool number[COLUMNS]) {
     }
 }
 
-static void name_row(const struct fkv_table *t, const bool number[COLUMNS], int64_t row, char label[160]) {
+static void name_row(const struct fkv_table *t, const bool number[COLUMNS], int64_t row,
+                     char label[160]) {
     int used = 0;
     label[0] = 0;
     for (int c = 0; c < t->columns && used < 120; c++)
         if (!number[c] && *fkv_table_text(t, row, c))
-            used += snprintf(label + used, 160 - (size_t)used, "%s%.30s", used ? ", " : "", fkv_table_text(t, row, c));
+            used += snprintf(label + used, 160 - (size_t)used, "%s%.30s", used ? ", " : "",
+                             fkv_table_text(t, row, c));
 }
 
-static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_place *at, struct fkv_error *err) {
+static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_place *at,
+                struct fkv_error *err) {
     struct fkv_charts c;
     bool number[COLUMNS];
     int x = 0;
@@ -59,15 +63,16 @@ static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_pla
             read_number(fkv_table_text(t, r, x), &place);
             read_number(fkv_table_text(t, r, column), &value);
             name_row(t, number, r, label);
-            fkv_charts_add(&c, panel, label, fkv_color_cycle(c.chart[panel].series), FKV_LOOK_JOINED, place,
-                           (struct fkv_interval){value, NAN, NAN});
+            fkv_charts_add(&c, panel, label, fkv_color_cycle(c.chart[panel].series),
+                           FKV_LOOK_JOINED, place, (struct fkv_interval){value, NAN, NAN});
         }
     }
     const char *slash = strrchr(path, '/');
     const struct fkv_charts_page page = {at->folder, at->stem, slash ? slash + 1 : path,    NULL,
                                          0,          0,        c.panels < 3 ? c.panels : 3, NULL};
-    int status = c.panels ? fkv_charts_draw(&c, &page, at->provenance, err)
-                          : fkv_fail(err, "%s: expected two columns of numbers or more, found fewer", path);
+    int status =
+        c.panels ? fkv_charts_draw(&c, &page, at->provenance, err)
+                 : fkv_fail(err, "%s: expected two columns of numbers or more, found fewer", path);
     at->figures += !status;
     fkv_charts_close(&c);
     return status;
@@ -78,11 +83,12 @@ int fkv_plot_table(const char *path, struct fkv_plot_place *at, struct fkv_error
     if (fkv_table_read(path, &t, err)) return FKV_FAILED;
     int status = FKV_OK;
     if (t.rows < 1)
-        status =
-            fkv_fail(err, "%s: expected a header and one row or more, found %lld lines", path, (long long)t.rows + 1);
+        status = fkv_fail(err, "%s: expected a header and one row or more, found %lld lines", path,
+                          (long long)t.rows + 1);
     else if (t.columns > COLUMNS || t.rows * t.columns > CELLS)
-        status = fkv_fail(err, "%s: expected at most %d columns and %d cells, found %d columns and %lld rows", path,
-                          COLUMNS, CELLS, t.columns, (long long)t.rows);
+        status = fkv_fail(
+            err, "%s: expected at most %d columns and %d cells, found %d columns and %lld rows",
+            path, COLUMNS, CELLS, t.columns, (long long)t.rows);
     if (!status) status = draw(&t, path, at, err);
     fkv_table_free(&t);
     return status;

@@ -1,4 +1,6 @@
-/* Owns what the report says in words about runs and probes: from the tables that `plot` writes beside its figures (panel, series, place, estimate, low, high), whose intervals decide how a sentence ends. */
+/* Owns what the report says in words about runs and probes: from the tables that `plot` writes
+ * beside its figures (panel, series, place, estimate, low, high), whose intervals decide how a
+ * sentence ends. */
 #include <fnmatch.h>
 #include <math.h>
 #include <string.h>
@@ -26,9 +28,11 @@ static double number_at(const struct chart *c, int64_t row, int column) {
 
 /* "10.2 [8.1, 12.3]", the interval where there is one. */
 static const char *interval_text(char text[96], const struct chart *c, int64_t row) {
-    const double x[3] = {number_at(c, row, ESTIMATE), number_at(c, row, LOW), number_at(c, row, HIGH)};
+    const double x[3] = {number_at(c, row, ESTIMATE), number_at(c, row, LOW),
+                         number_at(c, row, HIGH)};
     char part[3][32];
-    for (int i = 0; i < 3; i++) snprintf(part[i], sizeof part[i], "%s%.3g", x[i] < 0 ? MINUS : "", fabs(x[i]));
+    for (int i = 0; i < 3; i++)
+        snprintf(part[i], sizeof part[i], "%s%.3g", x[i] < 0 ? MINUS : "", fabs(x[i]));
     snprintf(text, 96, isfinite(x[1] + x[2]) ? "%s [%s, %s]" : "%s", part[0], part[1], part[2]);
     return text;
 }
@@ -37,7 +41,9 @@ static bool clear_of_zero(const struct chart *c, int64_t row) {
     return number_at(c, row, LOW) > 0 || number_at(c, row, HIGH) < 0;
 }
 
-static bool is_damage(const struct chart *c, int64_t row) { return !strncmp(text_at(c, row, PANEL), "\u0394 nll", 6); }
+static bool is_damage(const struct chart *c, int64_t row) {
+    return !strncmp(text_at(c, row, PANEL), "\u0394 nll", 6);
+}
 
 /* The row of a series nearest to a place, -1 where there is none. */
 static int64_t nearest(const struct chart *c, const char *series, double place) {
@@ -45,7 +51,8 @@ static int64_t nearest(const struct chart *c, const char *series, double place) 
     for (int64_t row = 0; row < c->table.rows; row++)
         if (is_damage(c, row) && !strncmp(text_at(c, row, SERIES), series, strlen(series)) &&
             isfinite(number_at(c, row, PLACE)) &&
-            (best < 0 || fabs(number_at(c, row, PLACE) - place) < fabs(number_at(c, best, PLACE) - place)))
+            (best < 0 ||
+             fabs(number_at(c, row, PLACE) - place) < fabs(number_at(c, best, PLACE) - place)))
             best = row;
     return best;
 }
@@ -56,13 +63,16 @@ static int say_policies(struct fkv_report *r, const struct chart *c, struct fkv_
     if (freqkv < 0) return FKV_OK;
     int64_t local = nearest(c, "local", number_at(c, freqkv, PLACE));
     bool beside = local >= 0 && number_at(c, local, PLACE) == number_at(c, freqkv, PLACE);
-    const char *verdict = !clear_of_zero(c, freqkv)            ? "not told apart from no damage"
-                          : number_at(c, freqkv, ESTIMATE) > 0 ? "damage that its interval keeps away from 0"
-                                                               : "less loss than untouched";
+    const char *verdict = !clear_of_zero(c, freqkv) ? "not told apart from no damage"
+                          : number_at(c, freqkv, ESTIMATE) > 0
+                              ? "damage that its interval keeps away from 0"
+                              : "less loss than untouched";
     if (fkv_text_list_add(
             &r->outline->summary, err,
-            "One compression at \u03b3\u00a0=\u00a0%.3g changes the loss of the tokens after it by %s thousandths of a nat per token (probe \u201c%.*s\u201d): %s.",
-            number_at(c, freqkv, PLACE), interval_text(whole, c, freqkv), c->stem_length, c->stem, verdict))
+            "One compression at \u03b3\u00a0=\u00a0%.3g changes the loss of the tokens after it by "
+            "%s thousandths of a nat per token (probe \u201c%.*s\u201d): %s.",
+            number_at(c, freqkv, PLACE), interval_text(whole, c, freqkv), c->stem_length, c->stem,
+            verdict))
         return FKV_FAILED;
     if (!beside) return FKV_OK;
     const char *order = number_at(c, freqkv, LOW) > number_at(c, local, HIGH)
@@ -86,7 +96,8 @@ static int say_bands(struct fkv_report *r, const struct chart *c, struct fkv_err
                 !isfinite(number_at(c, row, ESTIMATE)))
                 continue;
             bands++, clear += clear_of_zero(c, row);
-            if (worst < 0 || number_at(c, row, ESTIMATE) > number_at(c, worst, ESTIMATE)) worst = row;
+            if (worst < 0 || number_at(c, row, ESTIMATE) > number_at(c, worst, ESTIMATE))
+                worst = row;
         }
         if (bands < 2) continue;
         char place[32];
@@ -97,8 +108,11 @@ static int say_bands(struct fkv_report *r, const struct chart *c, struct fkv_err
             snprintf(place, sizeof place, "%.31s", text_at(c, worst, PLACE));
         if (fkv_text_list_add(
                 &r->outline->summary, err,
-                "Of %lld bands (DC apart) taken out of the %s one at a time, the one at %s of all coefficients (0: the lowest, 1: the highest) hurts most: %s thousandths of a nat per token; for %lld of the %lld the interval leaves out 0.",
-                (long long)bands, series[s], place, interval_text(text, c, worst), (long long)clear, (long long)bands))
+                "Of %lld bands (DC apart) taken out of the %s one at a time, the one at %s of all "
+                "coefficients (0: the lowest, 1: the highest) hurts most: %s thousandths of a nat "
+                "per token; for %lld of the %lld the interval leaves out 0.",
+                (long long)bands, series[s], place, interval_text(text, c, worst), (long long)clear,
+                (long long)bands))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -113,12 +127,14 @@ static int say_decomposition(struct fkv_report *r, const struct chart *c, struct
         part = part ? part + 1 + strspn(part + 1, " ") : text_at(c, row, PLACE);
         if (!strcmp(part, "nothing")) continue; /* the check that no part does nothing */
         size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "%s%s %s", parts++ ? "; " : "", part, interval_text(text, c, row));
+        snprintf(list + used, sizeof list - used, "%s%s %s", parts++ ? "; " : "", part,
+                 interval_text(text, c, row));
     }
     if (!parts) return FKV_OK;
     return fkv_text_list_add(
         &r->outline->summary, err,
-        "FreqKV\u2019s damage by which of its parts are on (coefficients lost, positions squeezed, fewer slots), in thousandths of a nat per token: %s.",
+        "FreqKV\u2019s damage by which of its parts are on (coefficients lost, positions squeezed, "
+        "fewer slots), in thousandths of a nat per token: %s.",
         list);
 }
 
@@ -132,11 +148,11 @@ static int say_runs(struct fkv_report *r, const struct chart *c, struct fkv_erro
                           : number_at(c, first, HIGH) < number_at(c, last, LOW)
                               ? "keeping more costs more, and the intervals are apart"
                               : "the intervals overlap, so the ratio is not shown to matter";
-    return fkv_text_list_add(
-        &r->outline->summary, err,
-        "Along the runs, FreqKV costs %s nats per token at \u03b3\u00a0=\u00a0%.3g and %s at %.3g, against full attention: %s.",
-        interval_text(low, c, first), number_at(c, first, PLACE), interval_text(high, c, last),
-        number_at(c, last, PLACE), verdict);
+    return fkv_text_list_add(&r->outline->summary, err,
+                             "Along the runs, FreqKV costs %s nats per token at "
+                             "\u03b3\u00a0=\u00a0%.3g and %s at %.3g, against full attention: %s.",
+                             interval_text(low, c, first), number_at(c, first, PLACE),
+                             interval_text(high, c, last), number_at(c, last, PLACE), verdict);
 }
 
 static const struct {
@@ -155,8 +171,10 @@ static int say_chart(struct fkv_report *r, const char *name,
     struct chart c = {.stem = name, .stem_length = (int)(strrchr(name, '_') - name)};
     bool ours = true;
     if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
-    if (fkv_table_read(path, &c.table, NULL)) return FKV_OK; /* the section that shows it says why */
-    for (int i = 0; i < COLUMNS; i++) ours = (c.column[i] = fkv_table_column(&c.table, names[i])) >= 0 && ours;
+    if (fkv_table_read(path, &c.table, NULL))
+        return FKV_OK; /* the section that shows it says why */
+    for (int i = 0; i < COLUMNS; i++)
+        ours = (c.column[i] = fkv_table_column(&c.table, names[i])) >= 0 && ours;
     int status = ours ? say(r, &c, err) : FKV_OK;
     fkv_table_free(&c.table);
     return status;
@@ -165,7 +183,8 @@ static int say_chart(struct fkv_report *r, const char *name,
 int fkv_report_say_damage(struct fkv_report *r, struct fkv_error *err) {
     for (size_t k = 0; k < sizeof charts / sizeof *charts; k++)
         for (int i = 0; i < r->files.count; i++)
-            if (!fnmatch(charts[k].pattern, r->files.text[i], 0) && say_chart(r, r->files.text[i], charts[k].say, err))
+            if (!fnmatch(charts[k].pattern, r->files.text[i], 0) &&
+                say_chart(r, r->files.text[i], charts[k].say, err))
                 return FKV_FAILED;
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* Owns the section of reconstruction errors: a table of ratio against state, and behind a fold one per state and layer. From /error of results.h5; means over heads. */
+/* Owns the section of reconstruction errors: a table of ratio against state, and behind a fold one
+ * per state and layer. From /error of results.h5; means over heads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,8 @@
 #include "analyze/report/parts.h"
 
 enum { ENERGY, ENERGY_NO_DC, ERROR, ERROR_NO_DC, VALUES, MOST_GAMMAS = 20 };
-static const char *const datasets[VALUES] = {"retained_energy", "retained_energy_no_dc", "relative_error",
-                                             "relative_error_no_dc"};
+static const char *const datasets[VALUES] = {"retained_energy", "retained_energy_no_dc",
+                                             "relative_error", "relative_error_no_dc"};
 
 struct curves {
     enum fkv_state state;
@@ -25,8 +26,8 @@ static void free_curves(struct curves *c) {
 }
 
 /* *found false: results.h5 has no errors of this state. */
-static int read_curves(struct fkv_h5_reader *h5, enum fkv_state state, struct curves *c, bool *found,
-                       struct fkv_error *err) {
+static int read_curves(struct fkv_h5_reader *h5, enum fkv_state state, struct curves *c,
+                       bool *found, struct fkv_error *err) {
     char name[96];
     int rank;
     int64_t dims[8];
@@ -34,15 +35,18 @@ static int read_curves(struct fkv_h5_reader *h5, enum fkv_state state, struct cu
     snprintf(name, sizeof name, "/error/%s/%s", of, datasets[ENERGY]);
     if (fkv_h5_shape(h5, name, &rank, dims, found, err)) return FKV_FAILED;
     if (!*found) return FKV_OK;
-    if (rank != 3) return fkv_fail(err, "%s: expected [layers, heads, gammas], found %d axes", name, rank);
+    if (rank != 3)
+        return fkv_fail(err, "%s: expected [layers, heads, gammas], found %d axes", name, rank);
     *c = (struct curves){.state = state, .layers = dims[0], .heads = dims[1], .gammas = dims[2]};
     snprintf(name, sizeof name, "/error/%s/layer_index", of);
-    if (fkv_column_expect(h5, name, FKV_H5_I32, c->layers, true, &c->layer_index, err)) return FKV_FAILED;
+    if (fkv_column_expect(h5, name, FKV_H5_I32, c->layers, true, &c->layer_index, err))
+        return FKV_FAILED;
     snprintf(name, sizeof name, "/error/%s/gamma", of);
     if (fkv_column_expect(h5, name, FKV_H5_F64, c->gammas, true, &c->gamma, err)) return FKV_FAILED;
     for (int i = 0; i < VALUES; i++) {
         snprintf(name, sizeof name, "/error/%s/%s", of, datasets[i]);
-        if (fkv_column_expect(h5, name, FKV_H5_F64, c->layers * c->heads * c->gammas, true, &c->value[i], err))
+        if (fkv_column_expect(h5, name, FKV_H5_F64, c->layers * c->heads * c->gammas, true,
+                              &c->value[i], err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -51,12 +55,15 @@ static int read_curves(struct fkv_h5_reader *h5, enum fkv_state state, struct cu
 /* Mean over heads of layers [from, to). */
 static double mean_of(const struct curves *c, int value, int64_t from, int64_t to, int64_t gamma) {
     double sum = 0;
-    for (int64_t row = from * c->heads; row < to * c->heads; row++) sum += c->value[value][row * c->gammas + gamma];
+    for (int64_t row = from * c->heads; row < to * c->heads; row++)
+        sum += c->value[value][row * c->gammas + gamma];
     return sum / (double)((to - from) * c->heads);
 }
 
 /* Of more ratios than a table holds, every k-th (the CSV has all). */
-static int64_t step_of(const struct curves *c) { return (c->gammas + MOST_GAMMAS - 1) / MOST_GAMMAS; }
+static int64_t step_of(const struct curves *c) {
+    return (c->gammas + MOST_GAMMAS - 1) / MOST_GAMMAS;
+}
 
 static void decimals(FILE *out, double x) {
     fputs("<td>", out);
@@ -70,13 +77,15 @@ static void decimals(FILE *out, double x) {
 static void overview(struct fkv_report *r, FILE *out, const struct curves *c, int count) {
     fkv_html_table(
         out, r,
-        "What the L = floor(\u03b3 n) lowest coefficients keep of the energy, and the relative error \u2016x \u2212 x_L\u2016 / \u2016x\u2016 that is left; without DC, "
+        "What the L = floor(\u03b3 n) lowest coefficients keep of the energy, and the relative "
+        "error \u2016x \u2212 x_L\u2016 / \u2016x\u2016 that is left; without DC, "
         "mean over layers and heads.");
     fputs("<thead><tr><th scope='col' rowspan='2' class='text'>\u03b3</th>", out);
     for (int i = 0; i < count; i++)
         fprintf(out, "<th scope='colgroup' colspan='2'>%s</th>", fkv_report_state[c[i].state]);
     fputs("</tr>\n<tr>", out);
-    for (int i = 0; i < count; i++) fputs("<th scope='col'>kept</th><th scope='col'>error</th>", out);
+    for (int i = 0; i < count; i++)
+        fputs("<th scope='col'>kept</th><th scope='col'>error</th>", out);
     fputs("</tr></thead>\n<tbody>\n", out);
     for (int64_t g = 0; g < c[0].gammas; g += step_of(c)) {
         fprintf(out, "<tr><th scope='row'>%.4g</th>", c[0].gamma[g]);
@@ -91,16 +100,19 @@ static void overview(struct fkv_report *r, FILE *out, const struct curves *c, in
     fkv_html_table_end(out);
 }
 
-static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c, int value, const char *what) {
+static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c, int value,
+                        const char *what) {
     char caption[256];
     snprintf(caption, sizeof caption, "%s, %s: mean over heads.", fkv_report_state[c->state], what);
     fkv_html_table(out, r, caption);
     fputs("<thead><tr><th scope='col' class='text'>layer \\ \u03b3</th>", out);
-    for (int64_t g = 0; g < c->gammas; g += step_of(c)) fprintf(out, "<th scope='col'>%.4g</th>", c->gamma[g]);
+    for (int64_t g = 0; g < c->gammas; g += step_of(c))
+        fprintf(out, "<th scope='col'>%.4g</th>", c->gamma[g]);
     fputs("</tr></thead>\n<tbody>\n", out);
     for (int64_t l = 0; l < c->layers; l++) {
         fprintf(out, "<tr><th scope='row'>%d</th>", c->layer_index[l]);
-        for (int64_t g = 0; g < c->gammas; g += step_of(c)) decimals(out, mean_of(c, value, l, l + 1, g));
+        for (int64_t g = 0; g < c->gammas; g += step_of(c))
+            decimals(out, mean_of(c, value, l, l + 1, g));
         fputs("</tr>\n", out);
     }
     fkv_html_table_end(out);
@@ -123,7 +135,8 @@ int fkv_report_errors(struct fkv_report *r, FILE *out, struct fkv_error *err) {
         bool found;
         status = read_curves(r->results, (enum fkv_state)state, &curves[count], &found, err);
         if (!status && found && curves[count].gammas != curves[0].gammas)
-            status = fkv_fail(err, "%s/results.h5: /error: expected the same ratios for all states", r->folder);
+            status = fkv_fail(err, "%s/results.h5: /error: expected the same ratios for all states",
+                              r->folder);
         if (!status && found) count++;
     }
     if (!status && count) write_tables(r, out, curves, count);

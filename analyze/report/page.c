@@ -1,4 +1,5 @@
-/* Owns the page around the sections: text as HTML, the opening with its contents, the ending with data and script. */
+/* Owns the page around the sections: text as HTML, the opening with its contents, the ending with
+ * data and script. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ void fkv_html(FILE *out, const char *text) {
 
 void fkv_html_number(FILE *out, double x) {
     if (isfinite(x))
-        fprintf(out, fabs(x) < 1e9 && x == floor(x) ? "%s%.0f" : "%s%.4g", x < 0 ? "\u2212" : "", fabs(x));
+        fprintf(out, fabs(x) < 1e9 && x == floor(x) ? "%s%.0f" : "%s%.4g", x < 0 ? "\u2212" : "",
+                fabs(x));
     else
         fputs("\u2013", out);
 }
@@ -37,47 +39,53 @@ void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption) {
     int number = ++r->tables;
     fprintf(out, "<p class='caption' id='table-%d'><b>Table %d.</b> ", number, number);
     fkv_html(out, caption);
-    fprintf(
-        out,
-        "</p>\n<div class='scroll' tabindex='0' role='region' aria-labelledby='table-%d'>\n<table aria-labelledby='table-%d'>\n",
-        number, number);
+    fprintf(out,
+            "</p>\n<div class='scroll' tabindex='0' role='region' "
+            "aria-labelledby='table-%d'>\n<table aria-labelledby='table-%d'>\n",
+            number, number);
 }
 
 void fkv_html_table_end(FILE *out) { fputs("</tbody>\n</table>\n</div>\n", out); }
 
 void fkv_html_open(FILE *out, const struct fkv_report *r) {
-    /* The policy lets nothing in from outside and lets nothing out: a report can be opened without trust in who made it. */
-    fputs(
-        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'; script-src "
-        "'unsafe-inline'\">\n"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n<meta name='color-scheme' content='light dark'>\n"
-        "<meta name='generator' content='freqkv-analyze report " FKV_VERSION "'>\n<title>FreqKV report",
-        out);
+    /* The policy lets nothing in from outside and lets nothing out: a report can be opened without
+     * trust in who made it. */
+    fputs("<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
+          "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src "
+          "'unsafe-inline'; script-src "
+          "'unsafe-inline'\">\n"
+          "<meta name='viewport' content='width=device-width, initial-scale=1'>\n<meta "
+          "name='color-scheme' content='light dark'>\n"
+          "<meta name='generator' content='freqkv-analyze report " FKV_VERSION
+          "'>\n<title>FreqKV report",
+          out);
     if (*r->model) fputs(": ", out), fkv_html(out, r->model);
     fputs("</title>\n<style>\n", out);
     fputs((const char *)fkv_report_css, out);
-    fputs(
-        "</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the findings</a>\n<header>\n<p class='kind'>FreqKV "
-        "report</p>\n<h1>",
-        out);
+    fputs("</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the "
+          "findings</a>\n<header>\n<p class='kind'>FreqKV "
+          "report</p>\n<h1>",
+          out);
     fkv_html(out, *r->model ? r->model : "a capture without a model\u2019s name");
-    fputs(
-        "</h1>\n<p class='lead'>The states of a language model\u2019s KV cache along tokens: where their energy lies over frequency, and "
-        "what that does and does not say about compressing them.",
-        out);
+    fputs("</h1>\n<p class='lead'>The states of a language model\u2019s KV cache along tokens: "
+          "where their energy lies over frequency, and "
+          "what that does and does not say about compressing them.",
+          out);
     if (isfinite(r->segment_length) && isfinite(r->segments) && isfinite(r->documents))
-        fprintf(out, " %.0f segment%s of <i>n</i>&nbsp;=&nbsp;%.0f tokens from %.0f document%s.", r->segments,
-                r->segments == 1 ? "" : "s", r->segment_length, r->documents, r->documents == 1 ? "" : "s");
+        fprintf(out, " %.0f segment%s of <i>n</i>&nbsp;=&nbsp;%.0f tokens from %.0f document%s.",
+                r->segments, r->segments == 1 ? "" : "s", r->segment_length, r->documents,
+                r->documents == 1 ? "" : "s");
     fputs("</p>\n</header>\n", out);
 }
 
 void fkv_html_close(FILE *out, const char *data) {
-    fputs("<footer><p>Made by freqkv-analyze " FKV_VERSION ". This file is complete: it loads nothing.</p></footer>\n",
+    fputs("<footer><p>Made by freqkv-analyze " FKV_VERSION
+          ". This file is complete: it loads nothing.</p></footer>\n",
           out);
     if (data) {
         fputs("<script type='application/json' id='data'>", out);
-        for (const char *p = data; *p; p++) /* no "</script>" and no "<!--", whatever a name holds */
+        for (const char *p = data; *p;
+             p++) /* no "</script>" and no "<!--", whatever a name holds */
             if (*p == '<')
                 fputs("\\u003c", out);
             else

@@ -1,4 +1,6 @@
-/* Owns the section that says where everything came from: model, capture, texts, commands, and the hashes of the data files, so that a reader can tell whether a folder is the one the page was made from. */
+/* Owns the section that says where everything came from: model, capture, texts, commands, and the
+ * hashes of the data files, so that a reader can tell whether a folder is the one the page was made
+ * from. */
 #include <math.h>
 #include <string.h>
 
@@ -32,11 +34,12 @@ static void text_table(struct fkv_report *r, FILE *out, const struct fkv_report_
     for (int64_t i = 0; i < s->count; i++) texts += !strcmp(s->one[i].kind, "text");
     if (!texts) return;
     snprintf(caption, sizeof caption, "Texts%s. What they were used for stands behind them.",
-             texts > MOST_TEXTS ? ", of which the first are shown; the files of sources have all" : "");
+             texts > MOST_TEXTS ? ", of which the first are shown; the files of sources have all"
+                                : "");
     fkv_html_table(out, r, caption);
-    fputs(
-        "<thead><tr><th scope='col' class='text'>text</th><th scope='col' class='text'>SHA-256</th><th scope='col' class='text'>of</th></tr></thead>\n<tbody>\n",
-        out);
+    fputs("<thead><tr><th scope='col' class='text'>text</th><th scope='col' "
+          "class='text'>SHA-256</th><th scope='col' class='text'>of</th></tr></thead>\n<tbody>\n",
+          out);
     for (int64_t i = 0; i < s->count && shown < MOST_TEXTS; i++) {
         if (strcmp(s->one[i].kind, "text")) continue;
         shown++;
@@ -61,15 +64,17 @@ static bool is_data(const char *name) {
 
 static int file_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     fkv_html_table(out, r, "Data files beside this page, as they were when it was made.");
-    fputs(
-        "<thead><tr><th scope='col' class='text'>file</th><th scope='col' class='text'>SHA-256</th></tr></thead>\n<tbody>\n",
-        out);
+    fputs("<thead><tr><th scope='col' class='text'>file</th><th scope='col' "
+          "class='text'>SHA-256</th></tr></thead>\n<tbody>\n",
+          out);
     for (int i = 0; i < r->files.count; i++) {
         char path[4096];
         const char *paths[] = {path};
         fkv_sha256_hex hash;
         if (!is_data(r->files.text[i])) continue;
-        if (fkv_report_path(r, r->files.text[i], path, err) || fkv_sha256_files(paths, 1, hash, err)) return FKV_FAILED;
+        if (fkv_report_path(r, r->files.text[i], path, err) ||
+            fkv_sha256_files(paths, 1, hash, err))
+            return FKV_FAILED;
         fputs("<tr><th scope='row'>", out);
         fkv_html(out, r->files.text[i]);
         fprintf(out, "</th><td class='text hash'>%s</td></tr>\n", hash);
@@ -87,18 +92,22 @@ int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err
     if (fkv_report_sources_read(r, &sources, err)) return FKV_FAILED;
     source_entries(out, &sources);
     snprintf(text, sizeof text,
-             "%.0f segment%s of %.0f tokens from %.0f document%s, after %.0f sinks; %.0f tokens left out", r->segments,
-             r->segments == 1 ? "" : "s", r->segment_length, r->documents, r->documents == 1 ? "" : "s", r->skip_sinks,
-             r->tokens_left_out);
-    if (isfinite(r->segments + r->segment_length + r->documents + r->skip_sinks + r->tokens_left_out))
+             "%.0f segment%s of %.0f tokens from %.0f document%s, after %.0f sinks; %.0f tokens "
+             "left out",
+             r->segments, r->segments == 1 ? "" : "s", r->segment_length, r->documents,
+             r->documents == 1 ? "" : "s", r->skip_sinks, r->tokens_left_out);
+    if (isfinite(r->segments + r->segment_length + r->documents + r->skip_sinks +
+                 r->tokens_left_out))
         entry(out, "cut", text, false);
     entry(out, "software", r->version, false);
-    for (int i = 0; i < r->commands.count; i++) entry(out, i ? NULL : "commands", r->commands.text[i], true);
+    for (int i = 0; i < r->commands.count; i++)
+        entry(out, i ? NULL : "commands", r->commands.text[i], true);
     fputs("</dl>\n", out);
     text_table(r, out, &sources);
     fkv_report_sources_free(&sources);
     if (file_table(r, out, err)) return FKV_FAILED;
-    if (r->outline->left_out.count) fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
+    if (r->outline->left_out.count)
+        fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
     for (int i = 0; i < r->outline->left_out.count; i++) {
         fputs("<li>", out);
         fkv_html(out, r->outline->left_out.text[i]);

@@ -1,5 +1,6 @@
-/* Owns report.html as a whole (report.h): what is in the folder, which section shows what, and in which order. A section is a row of `sections`. Each writes into memory first, and one that wrote nothing does not
- * appear, so that nobody has to say beforehand what a section needs. */
+/* Owns report.html as a whole (report.h): what is in the folder, which section shows what, and in
+ * which order. A section is a row of `sections`. Each writes into memory first, and one that wrote
+ * nothing does not appear, so that nobody has to say beforehand what a section needs. */
 #include "analyze/report/report.h"
 
 #include <dirent.h>
@@ -17,27 +18,34 @@
 
 enum { PATH = 4096, PATTERNS = 12 };
 
-static const char *const spectrum_csv[] = {"spectrum.csv", NULL}, *const error_csv[] = {"error.csv", NULL},
+static const char *const spectrum_csv[] = {"spectrum.csv", NULL},
+                         *const error_csv[] = {"error.csv", NULL},
                          *const gamma_csv[] = {"gamma.csv", NULL};
 
 static const struct section {
     const char *id, *title, *lead;
-    int (*write)(struct fkv_report *r, FILE *out, struct fkv_error *err); /* its own tables; may be NULL */
-    const char *patterns
-        [PATTERNS]; /* names of the figures and tables that follow, in this order; one that starts with * is tried when no section has a better one */
-    const char *const *own; /* tables that `write` stands for: too long to be shown, and there is a better form */
+    int (*write)(struct fkv_report *r, FILE *out,
+                 struct fkv_error *err); /* its own tables; may be NULL */
+    const char
+        *patterns[PATTERNS]; /* names of the figures and tables that follow, in this order; one that
+                                starts with * is tried when no section has a better one */
+    const char *const
+        *own; /* tables that `write` stands for: too long to be shown, and there is a better form */
 } sections[] = {
     {"spectra",
      "Power spectra",
-     "Power of the orthonormal DCT-II along tokens, mean over channels. The permuted null says what the same vectors give in random order.",
+     "Power of the orthonormal DCT-II along tokens, mean over channels. The permuted null says "
+     "what the same vectors give in random order.",
      fkv_report_spectra,
-     {"spectrum_key.*", "spectrum_value.*", "spectrum_key_rotated.*", "spectrum_query.*", "spectrum[._]*"},
+     {"spectrum_key.*", "spectrum_value.*", "spectrum_key_rotated.*", "spectrum_query.*",
+      "spectrum[._]*"},
      spectrum_csv},
     {"errors",
      "Reconstruction error",
      "What keeping only the lowest coefficients loses, segment by segment.",
      fkv_report_errors,
-     {"error_key.*", "error_value.*", "error_key_rotated.*", "error_query.*", "error_heatmap*", "error[._]*"},
+     {"error_key.*", "error_value.*", "error_key_rotated.*", "error_query.*", "error_heatmap*",
+      "error[._]*"},
      error_csv},
     {"ratios",
      "Ratios per head",
@@ -53,7 +61,8 @@ static const struct section {
      NULL},
     {"rounds",
      "Compression upon compression",
-     "What each round of compression found and kept: caches are mostly re-compressed, while spectra are of fresh states.",
+     "What each round of compression found and kept: caches are mostly re-compressed, while "
+     "spectra are of fresh states.",
      NULL,
      {"*_rounds.*"},
      NULL},
@@ -61,8 +70,8 @@ static const struct section {
      "Probes",
      "The cache changed once, and what that did to the tokens after it.",
      NULL,
-     {"*_policies.*", "*_decomposition.*", "*_bands.*", "*_filters.*", "*_noise.*", "*_layers.*", "*_heads_delta_nll.*",
-      "*_heads_kl.*", "*_heads.*", "*_classes.*"},
+     {"*_policies.*", "*_decomposition.*", "*_bands.*", "*_filters.*", "*_noise.*", "*_layers.*",
+      "*_heads_delta_nll.*", "*_heads_kl.*", "*_heads.*", "*_classes.*"},
      NULL},
     {"link",
      "Energy against damage",
@@ -72,7 +81,8 @@ static const struct section {
      NULL},
     {"memory",
      "Memory horizon",
-     "What becomes of a token in a cache that is compressed again and again: the schedule alone, no model.",
+     "What becomes of a token in a cache that is compressed again and again: the schedule alone, "
+     "no model.",
      NULL,
      {"impulse[._]*"},
      NULL},
@@ -110,7 +120,8 @@ void fkv_report_outline_free(struct fkv_report_outline *o) {
 
 /* ---- the folder ---- */
 
-int fkv_report_path(const struct fkv_report *r, const char *name, char path[PATH], struct fkv_error *err) {
+int fkv_report_path(const struct fkv_report *r, const char *name, char path[PATH],
+                    struct fkv_error *err) {
     if (snprintf(path, PATH, "%s/%s", r->folder, name) < PATH) return FKV_OK;
     return fkv_fail(err, "%s: the path is too long", r->folder);
 }
@@ -121,7 +132,9 @@ bool fkv_report_has(const struct fkv_report *r, const char *name) {
     return false;
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* Plain files only, without hidden ones and those that a writer has not finished. */
 static int list_files(struct fkv_report *r, struct fkv_error *err) {
@@ -137,7 +150,8 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
             status = fkv_text_list_add(&r->files, err, "%s", entry->d_name);
     }
     closedir(directory);
-    if (r->files.count) qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
+    if (r->files.count)
+        qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
     r->shown = calloc((size_t)r->files.count + 1, sizeof *r->shown);
     return status || r->shown ? status : fkv_fail(err, "out of memory");
 }
@@ -148,14 +162,15 @@ static int open_results(struct fkv_report *r, struct fkv_error *err) {
     if (fkv_report_path(r, "results.h5", path, err)) return FKV_FAILED;
     if (!fkv_report_has(r, "results.h5"))
         return fkv_fail(err,
-                        "%s: expected results.h5, which freqkv-analyze spectrum, error and gamma write, found none",
+                        "%s: expected results.h5, which freqkv-analyze spectrum, error and gamma "
+                        "write, found none",
                         r->folder);
     if (fkv_h5_open(path, &r->results, err)) return FKV_FAILED;
     if (fkv_h5_get_string(r->results, "/", "format", format, sizeof format, &found, err))
         return fkv_error_prefix(err, "%s", path);
     if (strcmp(format, "freqkv-results"))
-        return fkv_fail(err, "%s: attribute format: expected \"freqkv-results\", found %s%.60s%s", path,
-                        *format ? "\"" : "", *format ? format : "none", *format ? "\"" : "");
+        return fkv_fail(err, "%s: attribute format: expected \"freqkv-results\", found %s%.60s%s",
+                        path, *format ? "\"" : "", *format ? format : "none", *format ? "\"" : "");
     return fkv_report_facts_read(r, err) ? fkv_error_prefix(err, "%s", path) : FKV_OK;
 }
 
@@ -169,7 +184,8 @@ static int check_target(const char *path, struct fkv_error *err) {
     fclose(f);
     head[bytes] = 0;
     if (strstr(head, "name='generator' content='freqkv-analyze report")) return FKV_OK;
-    return fkv_fail(err, "%s: exists, and freqkv-analyze report did not make it; move it away", path);
+    return fkv_fail(err, "%s: exists, and freqkv-analyze report did not make it; move it away",
+                    path);
 }
 
 /* ---- sections ---- */
@@ -196,12 +212,14 @@ static bool listed(const char *name, const char *const *names) {
 
 /* The section's files whose names end so, in the order of its patterns. */
 static int show(struct fkv_report *r, const struct section *s, const char *suffix,
-                int (*one)(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err), FILE *out,
-                struct fkv_error *err) {
+                int (*one)(struct fkv_report *r, FILE *out, const char *name,
+                           struct fkv_error *err),
+                FILE *out, struct fkv_error *err) {
     for (int p = 0; p < PATTERNS && s->patterns[p]; p++)
         for (int i = 0; i < r->files.count; i++) {
             const char *name = r->files.text[i], *dot = strrchr(name, '.');
-            if (r->shown[i] || !dot || strcmp(dot, suffix) || fnmatch(s->patterns[p], name, 0) || home_of(name) != s)
+            if (r->shown[i] || !dot || strcmp(dot, suffix) || fnmatch(s->patterns[p], name, 0) ||
+                home_of(name) != s)
                 continue;
             r->shown[i] = true;
             if (!listed(name, s->own) && one(r, out, name, err)) return FKV_FAILED;
@@ -209,7 +227,8 @@ static int show(struct fkv_report *r, const struct section *s, const char *suffi
     return FKV_OK;
 }
 
-static int write_section(struct fkv_report *r, const struct section *s, char **text, struct fkv_error *err) {
+static int write_section(struct fkv_report *r, const struct section *s, char **text,
+                         struct fkv_error *err) {
     size_t bytes;
     FILE *out = open_memstream(text, &bytes);
     if (!out) return fkv_fail(err, "out of memory");
@@ -219,16 +238,18 @@ static int write_section(struct fkv_report *r, const struct section *s, char **t
     return fclose(out) && !status ? fkv_fail(err, "out of memory") : status;
 }
 
-static void put_section(FILE *out, const char *id, const char *title, const char *lead, const char *text) {
-    fprintf(out, "<section id='%s' aria-labelledby='%s-title'>\n<h2 id='%s-title'>%s</h2>\n", id, id, id, title);
+static void put_section(FILE *out, const char *id, const char *title, const char *lead,
+                        const char *text) {
+    fprintf(out, "<section id='%s' aria-labelledby='%s-title'>\n<h2 id='%s-title'>%s</h2>\n", id,
+            id, id, title);
     if (lead) fprintf(out, "<p>%s</p>\n", lead);
     fprintf(out, "%s</section>\n", text);
 }
 
 static void put_summary(FILE *out, const struct fkv_report_outline *o) {
-    fputs(
-        "<section id='summary' aria-labelledby='summary-title'>\n<h2 id='summary-title'>In words</h2>\n<p>Computed from the numbers below.</p>\n<ul>\n",
-        out);
+    fputs("<section id='summary' aria-labelledby='summary-title'>\n<h2 id='summary-title'>In "
+          "words</h2>\n<p>Computed from the numbers below.</p>\n<ul>\n",
+          out);
     for (int i = 0; i < o->summary.count; i++) {
         fputs("<li>", out);
         fkv_html(out, o->summary.text[i]);
@@ -237,18 +258,20 @@ static void put_summary(FILE *out, const struct fkv_report_outline *o) {
     fputs("</ul>\n</section>\n", out);
 }
 
-static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS], const char *provenance,
-                     const char *data) {
+static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS],
+                     const char *provenance, const char *data) {
     fkv_html_open(out, r);
     fkv_svg_glyphs(out, &r->glyphs);
     fputs("<nav aria-label='Contents'><ol>\n", out);
     if (r->outline->summary.count) fputs("<li><a href='#summary'>In words</a></li>\n", out);
     for (int i = 0; i < SECTIONS; i++)
-        if (*text[i]) fprintf(out, "<li><a href='#%s'>%s</a></li>\n", sections[i].id, sections[i].title);
+        if (*text[i])
+            fprintf(out, "<li><a href='#%s'>%s</a></li>\n", sections[i].id, sections[i].title);
     fputs("<li><a href='#provenance'>Provenance</a></li>\n</ol></nav>\n<main id='main'>\n", out);
     if (r->outline->summary.count) put_summary(out, r->outline);
     for (int i = 0; i < SECTIONS; i++)
-        if (*text[i]) put_section(out, sections[i].id, sections[i].title, sections[i].lead, text[i]);
+        if (*text[i])
+            put_section(out, sections[i].id, sections[i].title, sections[i].lead, text[i]);
     put_section(out, "provenance", "Provenance", NULL, provenance);
     fputs("</main>\n", out);
     fkv_html_close(out, data);
@@ -262,8 +285,8 @@ static int list_sections(struct fkv_report *r, char *const text[SECTIONS], struc
     return fkv_text_list_add(list, err, "provenance");
 }
 
-static int save(struct fkv_report *r, char *const text[SECTIONS], const char *provenance, const char *data,
-                struct fkv_error *err) {
+static int save(struct fkv_report *r, char *const text[SECTIONS], const char *provenance,
+                const char *data, struct fkv_error *err) {
     struct fkv_atomic_file f;
     if (fkv_atomic_open(&f, r->outline->path, err)) return FKV_FAILED;
     put_page(f.stream, r, text, provenance, data);
@@ -272,11 +295,13 @@ static int save(struct fkv_report *r, char *const text[SECTIONS], const char *pr
 }
 
 static int write_page(struct fkv_report *r, struct fkv_error *err) {
-    const struct section last = {.write = fkv_report_provenance}; /* knows what the others used and left out */
+    const struct section last = {
+        .write = fkv_report_provenance}; /* knows what the others used and left out */
     char *text[SECTIONS] = {0}, *provenance = NULL, *data = NULL;
     int status = fkv_report_summary(r, err);
     if (!status) status = fkv_report_data(r, &data, err);
-    for (int i = 0; !status && i < SECTIONS; i++) status = write_section(r, &sections[i], &text[i], err);
+    for (int i = 0; !status && i < SECTIONS; i++)
+        status = write_section(r, &sections[i], &text[i], err);
     if (!status) status = write_section(r, &last, &provenance, err);
     if (!status) status = list_sections(r, text, err);
     if (!status) status = save(r, text, provenance, data, err);

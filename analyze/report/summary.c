@@ -1,7 +1,8 @@
-/* Owns what the report says in words. Each function looks at one kind of data and adds sentences or none; how a sentence ends is decided by the numbers in it, by these rules:
- *   low frequencies beyond chance   every head above its permuted null and the median by 5 points of energy or more; "no" within 1 point of it, or below
- *   a gain                          1% of the uniform loss or more
- *   a link                          an interval that leaves out 0 */
+/* Owns what the report says in words. Each function looks at one kind of data and adds sentences or
+ * none; how a sentence ends is decided by the numbers in it, by these rules: low frequencies beyond
+ * chance   every head above its permuted null and the median by 5 points of energy or more; "no"
+ * within 1 point of it, or below a gain                          1% of the uniform loss or more a
+ * link                          an interval that leaves out 0 */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 #define MINUS "\u2212"
 #define HALF "\u03b3\u00a0=\u00a00.5"
 
-static const char *const subject[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE", "queries"};
+static const char *const subject[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE",
+                                                "queries"};
 
 /* "0.42", or "−0.42" */
 static const char *signed_text(char text[32], double x) {
@@ -24,12 +26,15 @@ static const char *signed_text(char text[32], double x) {
 static const char *verdict_on_shares(double advantage, int64_t above, int64_t heads) {
     if (advantage <= -0.01) return "Without DC these states lean to the high frequencies.";
     if (advantage < 0.01) return "Without DC there is no dominance of low frequencies to speak of.";
-    if (above == heads && advantage >= 0.05) return "Low frequencies dominate beyond what DC and chance explain.";
-    if (above == heads) return "A lean to low frequencies is there beyond DC and chance, and it is slight.";
+    if (above == heads && advantage >= 0.05)
+        return "Low frequencies dominate beyond what DC and chance explain.";
+    if (above == heads)
+        return "A lean to low frequencies is there beyond DC and chance, and it is slight.";
     return "A lean to low frequencies is there, but not in every head.";
 }
 
-static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, struct fkv_error *err) {
+static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
+                     struct fkv_error *err) {
     struct fkv_text_list *summary = &r->outline->summary;
     int64_t heads = (int64_t)s->layers * s->heads, above = 0;
     struct fkv_spread half, half_dc, dc, null, advantage;
@@ -40,11 +45,12 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
     if (!s->half_null)
         return fkv_text_list_add(
             summary, err,
-            "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, which " HALF
+            "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
+            "which " HALF
             " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
             "measured, so chance is not ruled out.",
-            100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s", 100 * half.least,
-            100 * half.largest);
+            100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s",
+            100 * half.least, 100 * half.largest);
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -57,12 +63,13 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s, st
     if (status) return status;
     return fkv_text_list_add(
         summary, err,
-        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, which " HALF
-        " keeps (median over %lld head%s, %.1f%% to %.1f%%), against %.1f%% with the tokens permuted; "
-        "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all their energy; with it, " HALF
-        " keeps %.1f%%.",
-        100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s", 100 * half.least,
-        100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
+        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
+        "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%), against %.1f%% with the "
+        "tokens permuted; "
+        "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all "
+        "their energy; with it, " HALF " keeps %.1f%%.",
+        100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s",
+        100 * half.least, 100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
 
@@ -73,21 +80,24 @@ static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enu
 }
 
 static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
-    const struct fkv_report_shares *k = shares_of(r, FKV_STATE_KEY), *v = shares_of(r, FKV_STATE_VALUE);
+    const struct fkv_report_shares *k = shares_of(r, FKV_STATE_KEY),
+                                   *v = shares_of(r, FKV_STATE_VALUE);
     if (!k || !v || k->layers != v->layers || k->heads != v->heads) return FKV_OK;
     int64_t heads = (int64_t)k->layers * k->heads, more = 0;
     struct fkv_spread key, value;
-    if (fkv_spread_of(k->half, heads, &key, err) || fkv_spread_of(v->half, heads, &value, err)) return FKV_FAILED;
+    if (fkv_spread_of(k->half, heads, &key, err) || fkv_spread_of(v->half, heads, &value, err))
+        return FKV_FAILED;
     if (!key.count || !value.count) return FKV_OK;
     for (int64_t i = 0; i < heads; i++) more += k->half[i] > v->half[i];
     double difference = key.median - value.median;
     const char *relation = difference >= 0.01    ? "more low-frequency than"
                            : difference <= -0.01 ? "less low-frequency than"
                                                  : "as low-frequency as";
-    return fkv_text_list_add(&r->outline->summary, err,
-                             "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
-                             "; the key\u2019s share is the larger one in %lld of %lld heads.",
-                             relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
+    return fkv_text_list_add(
+        &r->outline->summary, err,
+        "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
+        "; the key\u2019s share is the larger one in %lld of %lld heads.",
+        relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
 }
 
 static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
@@ -105,11 +115,14 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
     if (!l.gamma.count || !isfinite(gain) || !isfinite(l.table[0] + l.table[1])) return FKV_OK;
     return fkv_text_list_add(
         &r->outline->summary, err,
-        "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what they "
+        "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% "
+        "of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what "
+        "they "
         "minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
-        l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.table[0], 100 * l.table[1], 100 * l.uniform[0],
-        100 * l.uniform[1], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
-        gain >= 0.1    ? "That is a gain worth having in energy; whether it is one in perplexity, only runs can say."
+        l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.table[0], 100 * l.table[1],
+        100 * l.uniform[0], 100 * l.uniform[1], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
+        gain >= 0.1    ? "That is a gain worth having in energy; whether it is one in perplexity, "
+                         "only runs can say."
         : gain >= 0.01 ? "That is a small gain."
                        : "Next to nothing is gained.");
 }
@@ -117,31 +130,35 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
 /* ---- links ---- */
 
 enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, PLACE, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
-static const char *const link_columns[LINK_COLUMNS] = {"change", "damage",   "depth",        "predictor",    "points",
-                                                       "place",  "spearman", "spearman_low", "spearman_high"};
+static const char *const link_columns[LINK_COLUMNS] = {
+    "change", "damage",   "depth",        "predictor",    "points",
+    "place",  "spearman", "spearman_low", "spearman_high"};
 
-/* A correlation's sentence ends by where its interval lies; `expected` is the sign that "energy matters" would have. */
+/* A correlation's sentence ends by where its interval lies; `expected` is the sign that "energy
+ * matters" would have. */
 static const char *verdict_on_link(double low, double high, int expected) {
     if (!isfinite(low + high)) return "too few points for an interval";
     if (low <= 0 && high >= 0) return "the interval holds 0, so no link is shown";
-    return (low > 0) == (expected > 0) ? "a link that the interval keeps away from 0"
-                                       : "a link, and the other way round than energy as importance would have it";
+    return (low > 0) == (expected > 0)
+               ? "a link that the interval keeps away from 0"
+               : "a link, and the other way round than energy as importance would have it";
 }
 
 /* A predictor's name in the file, in words. */
 static const char *in_words(const char *predictor) {
     static const struct {
         const char *name, *words;
-    } predictors[] = {{"retained_key", "the share of the keys\u2019 energy that is kept"},
-                      {"retained_value", "the share of the values\u2019 energy that is kept"},
-                      {"retained_key_no_dc", "the share of the keys\u2019 energy without DC that is kept"},
-                      {"retained_value_no_dc", "the share of the values\u2019 energy without DC that is kept"},
-                      {"energy", "the share of energy that is lost"},
-                      {"energy_no_dc", "the share of energy without DC that is lost"},
-                      {"absolute", "the energy lost, not as a share"},
-                      {"visible", "the energy lost that queries or the output can see"},
-                      {"attention", "the attention-output error"},
-                      {"attention_projected", "the attention-output error after the output projection"}};
+    } predictors[] = {
+        {"retained_key", "the share of the keys\u2019 energy that is kept"},
+        {"retained_value", "the share of the values\u2019 energy that is kept"},
+        {"retained_key_no_dc", "the share of the keys\u2019 energy without DC that is kept"},
+        {"retained_value_no_dc", "the share of the values\u2019 energy without DC that is kept"},
+        {"energy", "the share of energy that is lost"},
+        {"energy_no_dc", "the share of energy without DC that is lost"},
+        {"absolute", "the energy lost, not as a share"},
+        {"visible", "the energy lost that queries or the output can see"},
+        {"attention", "the attention-output error"},
+        {"attention_projected", "the attention-output error after the output projection"}};
     for (size_t i = 0; i < sizeof predictors / sizeof *predictors; i++)
         if (!strcmp(predictor, predictors[i].name)) return predictors[i].words;
     return predictor;
@@ -162,58 +179,70 @@ static double link_number(const struct links *l, int64_t row, int column) {
 static const char *correlation_text(char text[96], const struct links *l, int64_t row) {
     char x[32], low[32], high[32];
     double from = link_number(l, row, LOW), to = link_number(l, row, HIGH);
-    snprintf(text, 96, isfinite(from + to) ? "%s [%s, %s]" : "%s", signed_text(x, link_number(l, row, SPEARMAN)),
-             signed_text(low, from), signed_text(high, to));
+    snprintf(text, 96, isfinite(from + to) ? "%s [%s, %s]" : "%s",
+             signed_text(x, link_number(l, row, SPEARMAN)), signed_text(low, from),
+             signed_text(high, to));
     return text;
 }
 
-static int say_link(struct fkv_report *r, const struct links *l, int64_t row, struct fkv_error *err) {
+static int say_link(struct fkv_report *r, const struct links *l, int64_t row,
+                    struct fkv_error *err) {
     char correlation[96];
     bool sweep = !strcmp(link_text(l, row, CHANGE), "sweep");
-    const char *verdict = verdict_on_link(link_number(l, row, LOW), link_number(l, row, HIGH), sweep ? -1 : 1);
+    const char *verdict =
+        verdict_on_link(link_number(l, row, LOW), link_number(l, row, HIGH), sweep ? -1 : 1);
     if (!isfinite(link_number(l, row, SPEARMAN))) return FKV_OK;
     if (sweep)
         return fkv_text_list_add(
             &r->outline->summary, err,
-            "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both follow the ratio, so this alone says little.",
-            link_text(l, row, POINTS), in_words(link_text(l, row, PREDICTOR)), correlation_text(correlation, l, row),
-            verdict);
-    return fkv_text_list_add(
-        &r->outline->summary, err,
-        "Over %s heads changed one at a time (%s), %s and the damage have a rank correlation of %s: %s.",
-        link_text(l, row, POINTS), link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
-        correlation_text(correlation, l, row), verdict);
+            "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both "
+            "follow the ratio, so this alone says little.",
+            link_text(l, row, POINTS), in_words(link_text(l, row, PREDICTOR)),
+            correlation_text(correlation, l, row), verdict);
+    return fkv_text_list_add(&r->outline->summary, err,
+                             "Over %s heads changed one at a time (%s), %s and the damage have a "
+                             "rank correlation of %s: %s.",
+                             link_text(l, row, POINTS), link_text(l, row, CHANGE),
+                             in_words(link_text(l, row, PREDICTOR)),
+                             correlation_text(correlation, l, row), verdict);
 }
 
-static int say_best(struct fkv_report *r, const struct links *l, int64_t row, struct fkv_error *err) {
+static int say_best(struct fkv_report *r, const struct links *l, int64_t row,
+                    struct fkv_error *err) {
     char correlation[96];
     bool clear = link_number(l, row, LOW) > 0;
-    return fkv_text_list_add(&r->outline->summary, err,
-                             clear ? "The best predictor of that damage (%s) is %s: %s."
-                                   : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
-                             link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
-                             correlation_text(correlation, l, row));
+    return fkv_text_list_add(
+        &r->outline->summary, err,
+        clear ? "The best predictor of that damage (%s) is %s: %s."
+              : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
+        link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
+        correlation_text(correlation, l, row));
 }
 
-/* From link_predictors.csv: energy without DC against delta nll, and which predictor came first over heads. Another file of that name is left alone. */
+/* From link_predictors.csv: energy without DC against delta nll, and which predictor came first
+ * over heads. Another file of that name is left alone. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
     char path[4096];
     struct links l;
     int status = FKV_OK;
     bool ours = true;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
-    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err)) return FKV_FAILED;
+    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err))
+        return FKV_FAILED;
     for (int i = 0; i < LINK_COLUMNS; i++)
         ours = (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && ours;
     for (int64_t row = 0; ours && !status && row < l.table.rows; row++) {
         const char *predictor = link_text(&l, row, PREDICTOR);
-        if (strcmp(link_text(&l, row, DEPTH), "all") || strcmp(link_text(&l, row, DAMAGE), "delta_nll")) continue;
+        if (strcmp(link_text(&l, row, DEPTH), "all") ||
+            strcmp(link_text(&l, row, DAMAGE), "delta_nll"))
+            continue;
         if (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
             !strcmp(predictor, "retained_value_no_dc"))
             status = say_link(r, &l, row, err);
     }
     for (int64_t row = 0; ours && !status && row < l.table.rows; row++)
-        if (!strcmp(link_text(&l, row, DEPTH), "all") && !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
+        if (!strcmp(link_text(&l, row, DEPTH), "all") &&
+            !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
             strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, PLACE) == 1)
             status = say_best(r, &l, row, err);
     fkv_table_free(&l.table);
@@ -221,6 +250,8 @@ static int say_links(struct fkv_report *r, struct fkv_error *err) {
 }
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err) {
-    return say_spectra(r, err) || say_ratios(r, err) || fkv_report_say_damage(r, err) || say_links(r, err) ? FKV_FAILED
-                                                                                                           : FKV_OK;
+    return say_spectra(r, err) || say_ratios(r, err) || fkv_report_say_damage(r, err) ||
+                   say_links(r, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }

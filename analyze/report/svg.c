@@ -1,8 +1,11 @@
-/* Owns the way of a figure's SVG into a page. A page has one space of ids and runs what it holds, so an SVG is not copied but taken apart and written anew: only the elements and attributes that
- * fkv_figure_write's files have, every id and reference with the figure's own prefix, no text, no address, no script. Anything else is refused: then the file is not one of ours.
+/* Owns the way of a figure's SVG into a page. A page has one space of ids and runs what it holds,
+ * so an SVG is not copied but taken apart and written anew: only the elements and attributes that
+ * fkv_figure_write's files have, every id and reference with the figure's own prefix, no text, no
+ * address, no script. Anything else is refused: then the file is not one of ours.
  *
- * On the way coordinates lose what is below a hundredth of a point, strokes what is a default (the page's style sets the miter limit), and glyphs, which cairo draws anew in
- * every file, are shared by all figures of the page: a third of the bytes stays. */
+ * On the way coordinates lose what is below a hundredth of a point, strokes what is a default (the
+ * page's style sets the miter limit), and glyphs, which cairo draws anew in every file, are shared
+ * by all figures of the page: a third of the bytes stays. */
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
@@ -14,14 +17,16 @@
 enum { LARGEST = 64 << 20, NAME = 32, DEEPEST = 64 };
 static const double on_page = 1.1; /* a screen is further away than paper */
 
-static const char *const elements[] = {"svg", "g", "defs", "symbol", "path", "rect", "use", "clipPath", NULL};
-static const char *const attributes[] = {"d",        "x",          "y",         "width",     "height",  "id",
-                                         "style",    "xlink:href", "clip-path", "clip-rule", "viewBox", "transform",
-                                         "overflow", "fill",       "fill-rule", NULL};
+static const char *const elements[] = {"svg",  "g",   "defs",     "symbol", "path",
+                                       "rect", "use", "clipPath", NULL};
+static const char *const attributes[] = {
+    "d",         "x",         "y",       "width",     "height",   "id",   "style",     "xlink:href",
+    "clip-path", "clip-rule", "viewBox", "transform", "overflow", "fill", "fill-rule", NULL};
 /* Said of the file or of no account inside a page. */
 static const char *const dropped[] = {"xmlns", "xmlns:xlink", "version", NULL};
-static const char *const default_styles[] = {"stroke-linecap:butt;",  "stroke-linejoin:miter;", "stroke-opacity:1;",
-                                             "stroke-miterlimit:10;", "fill-opacity:1;",        NULL};
+static const char *const default_styles[] = {"stroke-linecap:butt;", "stroke-linejoin:miter;",
+                                             "stroke-opacity:1;",    "stroke-miterlimit:10;",
+                                             "fill-opacity:1;",      NULL};
 
 struct reading {
     const char *path, *at, *end, *prefix;
@@ -29,7 +34,8 @@ struct reading {
     char *title, *command, *creator; /* owned */
     char open[DEEPEST][NAME];
     int depth;
-    FILE *page; /* where `out` goes on behind a symbol, which is written to memory; NULL outside of one */
+    FILE *page; /* where `out` goes on behind a symbol, which is written to memory; NULL outside of
+                   one */
     char *symbol, symbol_id[NAME];
     size_t symbol_bytes;
     struct fkv_text_list *glyphs; /* of the page */
@@ -72,12 +78,14 @@ static int take_name(struct reading *x, char name[NAME]) {
     return n ? FKV_OK : refuse(x, "something that is not a name");
 }
 
-/* The text of an element that holds nothing else, entities resolved; its content starts at x->at. NULL and a message on failure. */
+/* The text of an element that holds nothing else, entities resolved; its content starts at x->at.
+ * NULL and a message on failure. */
 static char *take_text(struct reading *x, const char *name) {
     static const struct {
         const char *entity;
         char is;
-    } entities[] = {{"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}};
+    } entities[] = {
+        {"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}};
     const char *from = x->at;
     char close[NAME + 4];
     snprintf(close, sizeof close, "</%s>", name);
@@ -125,7 +133,8 @@ static void put_numbers(FILE *out, const char *from, const char *to) {
     }
 }
 
-/* Properties apart from defaults. A style can load things: ours name nothing but colours and numbers. */
+/* Properties apart from defaults. A style can load things: ours name nothing but colours and
+ * numbers. */
 static int put_style(struct reading *x, const char *from, const char *to) {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-:;.,()% ";
     for (const char *p = from; p < to; p++)
@@ -169,8 +178,10 @@ static int close_symbol(struct reading *x) {
     if (fclose(x->out) || !grown) status = fkv_fail(x->err, "%s: out of memory", x->path);
     x->out = x->page;
     x->page = NULL;
-    while (!status && glyph < x->glyphs->count && strcmp(x->glyphs->text[glyph], x->symbol)) glyph++;
-    if (!status && glyph == x->glyphs->count) status = fkv_text_list_add(x->glyphs, x->err, "%s", x->symbol);
+    while (!status && glyph < x->glyphs->count && strcmp(x->glyphs->text[glyph], x->symbol))
+        glyph++;
+    if (!status && glyph == x->glyphs->count)
+        status = fkv_text_list_add(x->glyphs, x->err, "%s", x->symbol);
     if (!status) {
         grown[x->knowns].glyph = glyph;
         memcpy(grown[x->knowns++].id, x->symbol_id, NAME);
@@ -183,17 +194,20 @@ static int close_symbol(struct reading *x) {
 void fkv_svg_glyphs(FILE *out, const struct fkv_text_list *glyphs) {
     if (!glyphs->count) return;
     fputs("<svg class='glyphs' aria-hidden='true' width='0' height='0'><defs>\n", out);
-    for (int i = 0; i < glyphs->count; i++) fprintf(out, "<symbol id='g%d'%s</symbol>\n", i, glyphs->text[i]);
+    for (int i = 0; i < glyphs->count; i++)
+        fprintf(out, "<symbol id='g%d'%s</symbol>\n", i, glyphs->text[i]);
     fputs("</defs></svg>\n", out);
 }
 
 static int put_reference(struct reading *x, bool clip, const char *from, const char *to) {
     for (int i = 0; !clip && i < x->knowns; i++)
-        if (strlen(x->known[i].id) == (size_t)(to - from) && !strncmp(x->known[i].id, from, (size_t)(to - from))) {
+        if (strlen(x->known[i].id) == (size_t)(to - from) &&
+            !strncmp(x->known[i].id, from, (size_t)(to - from))) {
             fprintf(x->out, " href='#g%d'", x->known[i].glyph);
             return FKV_OK;
         }
-    fprintf(x->out, clip ? " clip-path='url(#%s%.*s)'" : " href='#%s%.*s'", x->prefix, (int)(to - from), from);
+    fprintf(x->out, clip ? " clip-path='url(#%s%.*s)'" : " href='#%s%.*s'", x->prefix,
+            (int)(to - from), from);
     return FKV_OK;
 }
 
@@ -209,7 +223,8 @@ static int put_id(struct reading *x, const char *from, const char *to) {
 
 /* One attribute's value, which stands at from .. to, with its name in front. */
 static int put_attribute(struct reading *x, const char *name, const char *from, const char *to) {
-    static const char geometry[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,-+()% \n";
+    static const char geometry[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,-+()% \n";
     bool href = !strcmp(name, "xlink:href"), clip = !strcmp(name, "clip-path");
     size_t before = href ? 1 : clip ? 5 : 0, after = clip ? 1 : 0;
     if (href || clip || !strcmp(name, "id")) {
@@ -221,7 +236,8 @@ static int put_attribute(struct reading *x, const char *name, const char *from, 
                     before) ||
             (clip && to[-1] != ')') || !plain_name(from + before, to - after))
             return refuse(x, "a reference that leaves the figure");
-        return href || clip ? put_reference(x, clip, from + before, to - after) : put_id(x, from, to);
+        return href || clip ? put_reference(x, clip, from + before, to - after)
+                            : put_id(x, from, to);
     }
     fprintf(x->out, " %s='", name);
     if (!strcmp(name, "style")) {
@@ -237,7 +253,8 @@ static int put_attribute(struct reading *x, const char *name, const char *from, 
 
 /* ---- elements ---- */
 
-/* From behind the element's name to behind its '>'; *empty: it ended with "/>". The root's height follows from its width. */
+/* From behind the element's name to behind its '>'; *empty: it ended with "/>". The root's height
+ * follows from its width. */
 static int take_attributes(struct reading *x, bool root, bool *empty) {
     for (;;) {
         char name[NAME];
@@ -247,12 +264,15 @@ static int take_attributes(struct reading *x, bool root, bool *empty) {
         if (*empty) x->at++;
         if (x->at < x->end && *x->at == '>') break;
         if (*empty || take_name(x, name)) return *empty ? refuse(x, "a lone /") : FKV_FAILED;
-        if (x->end - x->at < 2 || x->at[0] != '=' || x->at[1] != '"') return refuse(x, "an attribute without a value");
+        if (x->end - x->at < 2 || x->at[0] != '=' || x->at[1] != '"')
+            return refuse(x, "an attribute without a value");
         const char *from = x->at + 2;
         x->at = from;
         if (skip_past(x, "\"")) return FKV_FAILED;
-        if (root && !strcmp(name, "width")) fprintf(x->out, " width='%.0fpt'", on_page * strtod(from, NULL));
-        if (one_of(name, dropped) || (root && (!strcmp(name, "width") || !strcmp(name, "height")))) continue;
+        if (root && !strcmp(name, "width"))
+            fprintf(x->out, " width='%.0fpt'", on_page * strtod(from, NULL));
+        if (one_of(name, dropped) || (root && (!strcmp(name, "width") || !strcmp(name, "height"))))
+            continue;
         if (!one_of(name, attributes)) return refuse(x, name);
         if (put_attribute(x, name, from, x->at - 1)) return FKV_FAILED;
     }
@@ -298,7 +318,8 @@ static int open_element(struct reading *x, const char *alt) {
     }
     if (!one_of(name, elements)) return refuse(x, name);
     bool root = !x->depth;
-    if (root != !strcmp(name, "svg") || x->depth == DEEPEST) return refuse(x, "elements in another order");
+    if (root != !strcmp(name, "svg") || x->depth == DEEPEST)
+        return refuse(x, "elements in another order");
     bool symbol = !strcmp(name, "symbol");
     if (symbol && open_symbol(x)) return FKV_FAILED;
     if (!symbol) fprintf(x->out, "<%s", name);
@@ -314,7 +335,8 @@ static int open_element(struct reading *x, const char *alt) {
 static int close_element(struct reading *x) {
     char name[NAME];
     if (take_name(x, name) || skip_past(x, ">")) return FKV_FAILED;
-    if (!x->depth || strcmp(x->open[x->depth - 1], name)) return refuse(x, "elements that do not nest");
+    if (!x->depth || strcmp(x->open[x->depth - 1], name))
+        return refuse(x, "elements that do not nest");
     x->depth--;
     if (!strcmp(name, "symbol")) return close_symbol(x);
     fprintf(x->out, "</%s>", name);
@@ -327,7 +349,8 @@ static int take_markup(struct reading *x, const char *alt) {
     if (x->end - x->at > 5 && !strncmp(x->at, "<?xml", 5) && skip_past(x, "?>")) return FKV_FAILED;
     while (!begun || x->depth) {
         skip_space(x);
-        if (x->at >= x->end || *x->at != '<') return refuse(x, "text between elements, or an end before its time");
+        if (x->at >= x->end || *x->at != '<')
+            return refuse(x, "text between elements, or an end before its time");
         x->at++;
         bool closing = x->at < x->end && *x->at == '/';
         if (closing) x->at++;
@@ -352,15 +375,21 @@ static char *command_of(const char *description) {
     return strdup(there ? description + sizeof label - 1 : "");
 }
 
-int fkv_svg_read(const char *path, const char *prefix, const char *alt, struct fkv_text_list *glyphs,
-                 struct fkv_svg *out, struct fkv_error *err) {
+int fkv_svg_read(const char *path, const char *prefix, const char *alt,
+                 struct fkv_text_list *glyphs, struct fkv_svg *out, struct fkv_error *err) {
     char *text;
     size_t bytes, length;
     *out = (struct fkv_svg){0};
     if (fkv_read_file(path, LARGEST, &text, &bytes, err)) return FKV_FAILED;
-    struct reading x = {.path = path, .at = text, .end = text + bytes, .prefix = prefix, .glyphs = glyphs, .err = err};
+    struct reading x = {.path = path,
+                        .at = text,
+                        .end = text + bytes,
+                        .prefix = prefix,
+                        .glyphs = glyphs,
+                        .err = err};
     int status = strlen(text) == bytes ? FKV_OK : refuse(&x, "a NUL");
-    if (!status && !(x.out = open_memstream(&out->markup, &length))) status = fkv_fail(err, "%s: out of memory", path);
+    if (!status && !(x.out = open_memstream(&out->markup, &length)))
+        status = fkv_fail(err, "%s: out of memory", path);
     if (!status) status = take_markup(&x, alt);
     if (x.page) {
         fclose(x.out);

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-int fkv_csv_open(struct fkv_atomic_file *f, const char *folder, const char *name, const char *header,
-                 struct fkv_error *err) {
+int fkv_csv_open(struct fkv_atomic_file *f, const char *folder, const char *name,
+                 const char *header, struct fkv_error *err) {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
         return fkv_fail(err, "%s: the path is too long", folder);

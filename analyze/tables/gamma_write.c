@@ -11,10 +11,11 @@
 
 enum { PATH = 4096, K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
 
-static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost", "objective",
-                                                   "objective_projected"};
+static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost",
+                                                   "objective", "objective_projected"};
 
-static int open_in(struct fkv_atomic_file *f, const char *folder, const char *name, struct fkv_error *err) {
+static int open_in(struct fkv_atomic_file *f, const char *folder, const char *name,
+                   struct fkv_error *err) {
     char path[PATH];
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH)
         return fkv_fail(err, "%s: the path is too long", folder);
@@ -30,16 +31,20 @@ static json_t *rows(const struct fkv_ratio_table *t, bool retained) {
         json_t *row = json_array();
         for (int32_t h = 0; h < t->heads; h++) {
             int32_t at = l * t->heads + h;
-            json_array_append_new(row, retained ? json_integer(t->retained[at]) : json_real(t->gamma[at]));
+            json_array_append_new(row, retained ? json_integer(t->retained[at])
+                                                : json_real(t->gamma[at]));
         }
         json_array_append_new(layers, row);
     }
     return layers;
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
-/* Every text with a segment, once; a user's own file need not know its texts, nor call them by hashes. */
+/* Every text with a segment, once; a user's own file need not know its texts, nor call them by
+ * hashes. */
 static json_t *texts(struct fkv_capture *capture, const struct fkv_segment_plan *plan) {
     const char **hashes = malloc((size_t)(plan->recordings + 1) * sizeof *hashes);
     if (!hashes) return NULL;
@@ -48,36 +53,43 @@ static json_t *texts(struct fkv_capture *capture, const struct fkv_segment_plan 
         hashes[i] = fkv_capture_recording(capture, plan->recording[i].recording)->text_sha256;
     qsort(hashes, (size_t)plan->recordings, sizeof *hashes, by_text);
     for (int32_t i = 0; i < plan->recordings; i++)
-        if (strlen(hashes[i]) == sizeof(fkv_sha256_hex) - 1 && (!i || strcmp(hashes[i], hashes[i - 1])))
+        if (strlen(hashes[i]) == sizeof(fkv_sha256_hex) - 1 &&
+            (!i || strcmp(hashes[i], hashes[i - 1])))
             json_array_append_new(list, json_string(hashes[i]));
     free(hashes);
     return list;
 }
 
 static json_t *how(const struct fkv_ratio_choice *c) {
-    return json_pack("{s:s, s:f, s:s, s:b, s:f, s:f}", "criterion", c->by_budget ? "budget" : "energy",
-                     c->by_budget ? "mean_gamma" : "retained_energy", c->target, "objective",
-                     fkv_objective_names[c->objective], "dc", c->dc, "floor", c->floor, "cap", c->cap);
+    return json_pack(
+        "{s:s, s:f, s:s, s:b, s:f, s:f}", "criterion", c->by_budget ? "budget" : "energy",
+        c->by_budget ? "mean_gamma" : "retained_energy", c->target, "objective",
+        fkv_objective_names[c->objective], "dc", c->dc, "floor", c->floor, "cap", c->cap);
 }
 
-static int write_json(const char *folder, const struct fkv_ratio_table *t, struct fkv_capture *capture,
-                      const struct fkv_segment_plan *plan, const struct fkv_provenance *p, struct fkv_error *err) {
+static int write_json(const char *folder, const struct fkv_ratio_table *t,
+                      struct fkv_capture *capture, const struct fkv_segment_plan *plan,
+                      const struct fkv_provenance *p, struct fkv_error *err) {
     struct fkv_atomic_file f;
     json_t *chosen = how(&t->choice), *hashes = texts(capture, plan);
-    json_t *origin = json_pack("{s:s, s:i, s:i, s:i, s:I, s:s}", "capture_sha256", p->capture_sha256, "segment_length",
-                               t->n, "skip_sinks", plan->skip_sinks, "documents", plan->documents, "segments",
-                               (json_int_t)plan->segments, "command", p->command);
+    json_t *origin =
+        json_pack("{s:s, s:i, s:i, s:i, s:I, s:s}", "capture_sha256", p->capture_sha256,
+                  "segment_length", t->n, "skip_sinks", plan->skip_sinks, "documents",
+                  plan->documents, "segments", (json_int_t)plan->segments, "command", p->command);
     json_t *object =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:o, s:o, s:o, s:o, s:o}", "format",
-                  "freqkv-gamma", "format_version", 1, "version", p->version, "model", p->model, "model_sha256",
-                  fkv_capture_info(capture)->model_sha256, "n_layers", t->layers, "n_kv_heads", t->heads, "window",
-                  t->choice.window, "sinks", t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, false),
-                  "retained", rows(t, true), "chosen", chosen, "measured", origin, "text_sha256", hashes);
+        json_pack("{s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:o, s:o, s:o, s:o, s:o}",
+                  "format", "freqkv-gamma", "format_version", 1, "version", p->version, "model",
+                  p->model, "model_sha256", fkv_capture_info(capture)->model_sha256, "n_layers",
+                  t->layers, "n_kv_heads", t->heads, "window", t->choice.window, "sinks",
+                  t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, false), "retained",
+                  rows(t, true), "chosen", chosen, "measured", origin, "text_sha256", hashes);
     if (!object)
-        return fkv_fail(err, "gamma.json: the command line or the model's name is not UTF-8, which JSON needs");
+        return fkv_fail(
+            err, "gamma.json: the command line or the model's name is not UTF-8, which JSON needs");
     int status = open_in(&f, folder, "gamma.json", err);
     if (!status) {
-        if (json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) || fputc('\n', f.stream) == EOF) {
+        if (json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) ||
+            fputc('\n', f.stream) == EOF) {
             fkv_atomic_abandon(&f);
             status = fkv_fail_errno(err, "%s/gamma.json", folder);
         } else {
@@ -94,11 +106,12 @@ static int write_csv(const char *folder, const struct fkv_ratio_table *t, struct
     struct fkv_atomic_file f;
     if (open_in(&f, folder, "gamma.csv", err)) return FKV_FAILED;
     fputs("layer,head,gamma,retained", f.stream);
-    for (int i = 0; i < t->losses; i++) fprintf(f.stream, ",%s,%s_uniform", loss_names[i], loss_names[i]);
+    for (int i = 0; i < t->losses; i++)
+        fprintf(f.stream, ",%s,%s_uniform", loss_names[i], loss_names[i]);
     fputc('\n', f.stream);
     for (int32_t at = 0; at < t->layers * t->heads; at++) {
-        fprintf(f.stream, "%d,%d,%.9g,%d", t->layer_index[at / t->heads], t->head_index[at % t->heads], t->gamma[at],
-                t->retained[at]);
+        fprintf(f.stream, "%d,%d,%.9g,%d", t->layer_index[at / t->heads],
+                t->head_index[at % t->heads], t->gamma[at], t->retained[at]);
         for (int i = 0; i < t->losses; i++) {
             const double *loss = t->loss[i] + (size_t)at * (K + 1);
             fprintf(f.stream, ",%.9g,%.9g", loss[t->parts[at]], fkv_uniform_loss(loss, t->mean));
@@ -108,9 +121,11 @@ static int write_csv(const char *folder, const struct fkv_ratio_table *t, struct
     return fkv_atomic_commit(&f, err);
 }
 
-int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t, struct fkv_capture *capture,
-                          const struct fkv_segment_plan *plan, const struct fkv_provenance *p, struct fkv_error *err) {
-    return write_json(folder, t, capture, plan, p, err) || write_csv(folder, t, err) ? FKV_FAILED : FKV_OK;
+int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t,
+                          struct fkv_capture *capture, const struct fkv_segment_plan *plan,
+                          const struct fkv_provenance *p, struct fkv_error *err) {
+    return write_json(folder, t, capture, plan, p, err) || write_csv(folder, t, err) ? FKV_FAILED
+                                                                                     : FKV_OK;
 }
 
 /* ---- stdout ---- */
@@ -122,8 +137,9 @@ static const char *objective_text(const struct fkv_ratio_table *t) {
 }
 
 static void print_losses(const struct fkv_ratio_table *t) {
-    const char *const labels[FKV_LOSSES] = {"keys, share of energy lost", "values, share of energy lost",
-                                            objective_text(t), "the same, projected"};
+    const char *const labels[FKV_LOSSES] = {"keys, share of energy lost",
+                                            "values, share of energy lost", objective_text(t),
+                                            "the same, projected"};
     printf("  mean over heads%s        this table    uniform %.4f    difference\n",
            t->choice.dc ? "          " : ", without DC", t->mean);
     for (int i = 0; i < t->losses; i++) {
@@ -151,37 +167,42 @@ static void print_layers(const struct fkv_ratio_table *t) {
     }
 }
 
-static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum *s, const char *capture,
-                      const struct fkv_provenance *p, struct fkv_error *err) {
+static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum *s,
+                      const char *capture, const struct fkv_provenance *p, struct fkv_error *err) {
     json_t *losses = json_object();
     for (int i = 0; i < t->losses; i++)
         json_object_set_new(losses, loss_names[i],
-                            json_pack("{s:o, s:o}", "table", fkv_json_number(t->table_loss[i]), "uniform",
-                                      fkv_json_number(t->uniform_loss[i])));
-    json_t *object =
-        json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:o, s:o, s:o}",
-                  "capture", capture, "capture_sha256", p->capture_sha256, "model", p->model, "segment_length", s->n,
-                  "skip_sinks", s->skip_sinks, "documents", s->documents, "segments", (json_int_t)s->segments, "window",
-                  t->choice.window, "sinks", t->choice.sinks, "chosen", how(&t->choice), "mean_gamma", t->mean, "least",
-                  t->least, "largest", t->largest, "deviation", t->deviation, "mean_retained", t->mean_retained,
-                  "unreached", t->unreached, "losses", losses, "gamma", rows(t, false), "retained", rows(t, true));
-    if (!object) return fkv_fail(err, "%s: its path or model name is not UTF-8, which JSON needs", capture);
+                            json_pack("{s:o, s:o}", "table", fkv_json_number(t->table_loss[i]),
+                                      "uniform", fkv_json_number(t->uniform_loss[i])));
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:o, "
+        "s:o, s:o}",
+        "capture", capture, "capture_sha256", p->capture_sha256, "model", p->model,
+        "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents", s->documents, "segments",
+        (json_int_t)s->segments, "window", t->choice.window, "sinks", t->choice.sinks, "chosen",
+        how(&t->choice), "mean_gamma", t->mean, "least", t->least, "largest", t->largest,
+        "deviation", t->deviation, "mean_retained", t->mean_retained, "unreached", t->unreached,
+        "losses", losses, "gamma", rows(t, false), "retained", rows(t, true));
+    if (!object)
+        return fkv_fail(err, "%s: its path or model name is not UTF-8, which JSON needs", capture);
     return fkv_json_print(object, err);
 }
 
-int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key, const char *capture,
-                          const struct fkv_provenance *p, bool json, struct fkv_error *err) {
+int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key,
+                          const char *capture, const struct fkv_provenance *p, bool json,
+                          struct fkv_error *err) {
     if (json) return print_json(t, key, capture, p, err);
     const struct fkv_ratio_choice *c = &t->choice;
-    printf(
-        "%d layer%s x %d KV head%s, %lld segment%s of %d tokens from %d document%s; ratios for a window of %d slots, %d sinks\n",
-        t->layers, t->layers == 1 ? "" : "s", t->heads, t->heads == 1 ? "" : "s", (long long)key->segments,
-        key->segments == 1 ? "" : "s", t->n, key->documents, key->documents == 1 ? "" : "s", c->window, c->sinks);
-    printf("  gamma: mean %.4f, from %.4f to %.4f, standard deviation %.4f; mean L %.1f of %d\n", t->mean, t->least,
-           t->largest, t->deviation, t->mean_retained, c->window - c->sinks);
+    printf("%d layer%s x %d KV head%s, %lld segment%s of %d tokens from %d document%s; ratios for "
+           "a window of %d slots, %d sinks\n",
+           t->layers, t->layers == 1 ? "" : "s", t->heads, t->heads == 1 ? "" : "s",
+           (long long)key->segments, key->segments == 1 ? "" : "s", t->n, key->documents,
+           key->documents == 1 ? "" : "s", c->window, c->sinks);
+    printf("  gamma: mean %.4f, from %.4f to %.4f, standard deviation %.4f; mean L %.1f of %d\n",
+           t->mean, t->least, t->largest, t->deviation, t->mean_retained, c->window - c->sinks);
     if (t->unreached)
-        printf("  %d head%s keep less than the wanted share of energy at their largest ratio\n", t->unreached,
-               t->unreached == 1 ? "" : "s");
+        printf("  %d head%s keep less than the wanted share of energy at their largest ratio\n",
+               t->unreached, t->unreached == 1 ? "" : "s");
     print_losses(t);
     print_layers(t);
     return FKV_OK;

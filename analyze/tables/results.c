@@ -1,4 +1,5 @@
-/* Owns results.h5 (results.h) and the rules by which an output folder is written to. HDF5 itself stays in the store. */
+/* Owns results.h5 (results.h) and the rules by which an output folder is written to. HDF5 itself
+ * stays in the store. */
 #include "analyze/tables/results.h"
 
 #include <dirent.h>
@@ -56,13 +57,14 @@ static const struct dataset {
                       {"loss_objective_projected", FKV_H5_F64},
                       {NULL, FKV_H5_F64}};
 
-static const struct dataset link_datasets[] = {{"sweep_gamma", FKV_H5_F64},    {"sweep_retained", FKV_H5_F64},
-                                               {"sweep_mean_nll", FKV_H5_F64}, {"sweep_delta_nll", FKV_H5_F64},
-                                               {"head_place", FKV_H5_I32},     {"head_predictor", FKV_H5_F64},
-                                               {"head_delta_nll", FKV_H5_F64}, {"head_kl", FKV_H5_F64},
-                                               {"link_place", FKV_H5_I32},     {"link_spearman", FKV_H5_F64},
-                                               {"link_pearson", FKV_H5_F64},   {"link_partial", FKV_H5_F64},
-                                               {"segment_length", FKV_H5_I32}, {NULL, FKV_H5_F64}};
+static const struct dataset link_datasets[] = {
+    {"sweep_gamma", FKV_H5_F64},    {"sweep_retained", FKV_H5_F64},
+    {"sweep_mean_nll", FKV_H5_F64}, {"sweep_delta_nll", FKV_H5_F64},
+    {"head_place", FKV_H5_I32},     {"head_predictor", FKV_H5_F64},
+    {"head_delta_nll", FKV_H5_F64}, {"head_kl", FKV_H5_F64},
+    {"link_place", FKV_H5_I32},     {"link_spearman", FKV_H5_F64},
+    {"link_pearson", FKV_H5_F64},   {"link_partial", FKV_H5_F64},
+    {"segment_length", FKV_H5_I32}, {NULL, FKV_H5_F64}};
 
 enum { SPECTRUM, ERROR, GAMMA, LINK, GROUPS, PATH = 4096 };
 
@@ -71,10 +73,14 @@ static const struct group {
     const struct dataset *datasets;
     bool by_state; /* datasets lie in a group per state */
     const char *attributes[6];
-} groups[GROUPS] = {{"spectrum", spectrum_datasets, true, {"command", "version", "standard_error", "se_unit", "null"}},
-                    {"error", error_datasets, true, {"command", "version"}},
-                    {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}},
-                    {"link", link_datasets, false, {"command", "version"}}};
+} groups[GROUPS] = {
+    {"spectrum",
+     spectrum_datasets,
+     true,
+     {"command", "version", "standard_error", "se_unit", "null"}},
+    {"error", error_datasets, true, {"command", "version"}},
+    {"gamma", gamma_datasets, false, {"command", "version", "criterion", "objective"}},
+    {"link", link_datasets, false, {"command", "version"}}};
 
 static int path_in(char path[PATH], const char *folder, const char *name, struct fkv_error *err) {
     if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return FKV_OK;
@@ -83,7 +89,8 @@ static int path_in(char path[PATH], const char *folder, const char *name, struct
 
 /* ---- what is there already ---- */
 
-/* Opens DIR/results.h5, if there is one; refuses one that is not ours. *reader stays NULL when there is none. */
+/* Opens DIR/results.h5, if there is one; refuses one that is not ours. *reader stays NULL when
+ * there is none. */
 static int open_existing(const char *folder, struct fkv_h5_reader **reader, struct fkv_error *err) {
     char path[PATH], format[64] = "";
     bool found = false;
@@ -96,19 +103,24 @@ static int open_existing(const char *folder, struct fkv_h5_reader **reader, stru
         return FKV_OK;
     if (*reader) fkv_h5_close(*reader);
     *reader = NULL;
-    return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
+    return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out",
+                    path);
 }
 
-static int has_group(struct fkv_h5_reader *reader, const struct group *group, bool *found, struct fkv_error *err) {
+static int has_group(struct fkv_h5_reader *reader, const struct group *group, bool *found,
+                     struct fkv_error *err) {
     char object[32], version[256];
     snprintf(object, sizeof object, "/%s", group->name);
     *found = false;
-    return reader ? fkv_h5_get_string(reader, object, "version", version, sizeof version, found, err) : FKV_OK;
+    return reader
+               ? fkv_h5_get_string(reader, object, "version", version, sizeof version, found, err)
+               : FKV_OK;
 }
 
-/* Capture, segment length and sinks of what is there must be those of what comes; `link` cuts the capture in ways of its own. */
-static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_intent *intent, const char *other,
-                        struct fkv_error *err) {
+/* Capture, segment length and sinks of what is there must be those of what comes; `link` cuts the
+ * capture in ways of its own. */
+static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_intent *intent,
+                        const char *other, struct fkv_error *err) {
     const char *link = groups[LINK].name;
     char sha[128] = "";
     int32_t n = 0, skip = 0;
@@ -119,13 +131,14 @@ static int check_agrees(struct fkv_h5_reader *reader, const struct fkv_results_i
         return FKV_FAILED;
     const char *advice = "choose another --out, or remove that file";
     if (strcmp(sha, intent->capture_sha256))
-        return fkv_fail(err, "%s/results.h5: holds /%s of capture %.12s, this is capture %.12s; %s", intent->folder,
-                        other, sha, intent->capture_sha256, advice);
+        return fkv_fail(err, "%s/results.h5: holds /%s of capture %.12s, this is capture %.12s; %s",
+                        intent->folder, other, sha, intent->capture_sha256, advice);
     if (!strcmp(other, link) || !strcmp(intent->group, link)) return FKV_OK;
     if (n != intent->n || skip != intent->skip_sinks)
-        return fkv_fail(
-            err, "%s/results.h5: holds /%s of segments of %d tokens after %d sinks, this run has %d after %d; %s",
-            intent->folder, other, n, skip, intent->n, intent->skip_sinks, advice);
+        return fkv_fail(err,
+                        "%s/results.h5: holds /%s of segments of %d tokens after %d sinks, this "
+                        "run has %d after %d; %s",
+                        intent->folder, other, n, skip, intent->n, intent->skip_sinks, advice);
     return FKV_OK;
 }
 
@@ -137,12 +150,15 @@ static int check_no_foreign_file(const char *folder, const char *prefix, struct 
     size_t length = strlen(prefix);
     for (struct dirent *entry; !status && (entry = readdir(directory));) {
         const char *name = entry->d_name, *dot = strrchr(name, '.');
-        if (strncmp(name, prefix, length) || (name[length] != '_' && name[length] != '.') || !dot) continue;
-        if (!strcmp(dot, ".csv") || !strcmp(dot, ".json") || !strcmp(dot, ".png") || !strcmp(dot, ".svg"))
-            status = fkv_fail(err,
-                              "%s/%s: exists, and no results.h5 beside it says that freqkv-analyze %s made it; "
-                              "choose another --out",
-                              folder, name, prefix);
+        if (strncmp(name, prefix, length) || (name[length] != '_' && name[length] != '.') || !dot)
+            continue;
+        if (!strcmp(dot, ".csv") || !strcmp(dot, ".json") || !strcmp(dot, ".png") ||
+            !strcmp(dot, ".svg"))
+            status = fkv_fail(
+                err,
+                "%s/%s: exists, and no results.h5 beside it says that freqkv-analyze %s made it; "
+                "choose another --out",
+                folder, name, prefix);
     }
     closedir(directory);
     return status;
@@ -157,7 +173,8 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
     for (int i = 0; !status && i < GROUPS; i++) {
         bool found, own = !strcmp(groups[i].name, intent->group);
         status = has_group(reader, &groups[i], &found, err);
-        if (!status && own && !found) status = check_no_foreign_file(intent->folder, intent->group, err);
+        if (!status && own && !found)
+            status = check_no_foreign_file(intent->folder, intent->group, err);
         if (!status && !own && found) status = check_agrees(reader, intent, groups[i].name, err);
     }
     if (reader) fkv_h5_close(reader);
@@ -166,8 +183,8 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
 
 /* ---- carrying the other commands' groups over ---- */
 
-static int carry_dataset(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *path, enum fkv_h5_type type,
-                         bool *found, struct fkv_error *err) {
+static int carry_dataset(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *path,
+                         enum fkv_h5_type type, bool *found, struct fkv_error *err) {
     int rank;
     int64_t dims[8], count = 1;
     if (fkv_h5_shape(from, path, &rank, dims, found, err)) return FKV_FAILED;
@@ -181,8 +198,8 @@ static int carry_dataset(struct fkv_h5_reader *from, struct fkv_h5_writer *to, c
     return status;
 }
 
-static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const struct group *group,
-                       struct fkv_error *err) {
+static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to,
+                       const struct group *group, struct fkv_error *err) {
     char object[128], *value;
     bool found;
     if (has_group(from, group, &found, err)) return FKV_FAILED;
@@ -190,7 +207,8 @@ static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, con
     for (int state = 0; state < (group->by_state ? FKV_STATES : 1); state++)
         for (const struct dataset *d = group->datasets; d->name; d++) {
             if (group->by_state)
-                snprintf(object, sizeof object, "/%s/%s/%s", group->name, fkv_state_names[state], d->name);
+                snprintf(object, sizeof object, "/%s/%s/%s", group->name, fkv_state_names[state],
+                         d->name);
             else
                 snprintf(object, sizeof object, "/%s/%s", group->name, d->name);
             if (carry_dataset(from, to, object, d->type, &found, err)) return FKV_FAILED;
@@ -208,18 +226,21 @@ static int carry_group(struct fkv_h5_reader *from, struct fkv_h5_writer *to, con
 /* ---- writing ---- */
 
 static int put(struct fkv_h5_writer *w, const char *group, enum fkv_state state, const char *name,
-               enum fkv_h5_type type, int rank, const int64_t *dims, const void *data, struct fkv_error *err) {
+               enum fkv_h5_type type, int rank, const int64_t *dims, const void *data,
+               struct fkv_error *err) {
     char path[128];
     snprintf(path, sizeof path, "/%s/%s/%s", group, fkv_state_names[state], name);
     return fkv_h5_put(w, path, type, rank, dims, data, err);
 }
 
-static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s, struct fkv_error *err) {
+static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s,
+                        struct fkv_error *err) {
     int64_t dims[] = {s->layers, s->heads, s->n}, by_layer[] = {s->layers, s->n};
     size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
     double *excess = malloc(rows * n * sizeof *excess), *total = calloc(2 * rows, sizeof *total);
-    int status =
-        excess && total ? FKV_OK : fkv_fail(err, "out of memory for the results of %s", fkv_state_names[s->state]);
+    int status = excess && total ? FKV_OK
+                                 : fkv_fail(err, "out of memory for the results of %s",
+                                            fkv_state_names[s->state]);
     for (size_t r = 0; !status && r < rows; r++)
         for (size_t t = 0; t < n; t++) {
             total[r] += s->power[r * n + t];
@@ -240,19 +261,21 @@ static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s, s
                           {"total", FKV_H5_F64, 2, dims, total},
                           {"total_no_dc", FKV_H5_F64, 2, dims, total + rows}};
     for (size_t i = 0; !status && i < sizeof datasets / sizeof *datasets; i++)
-        status = put(w, "spectrum", s->state, datasets[i].name, datasets[i].type, datasets[i].rank, datasets[i].dims,
-                     datasets[i].data, err);
+        status = put(w, "spectrum", s->state, datasets[i].name, datasets[i].type, datasets[i].rank,
+                     datasets[i].dims, datasets[i].data, err);
     if (!status && s->null) {
         for (size_t i = 0; i < rows * n; i++) excess[i] = s->power[i] / s->null[i];
         status = put(w, "spectrum", s->state, "power_null", FKV_H5_F64, 3, dims, s->null, err);
-        if (!status) status = put(w, "spectrum", s->state, "excess", FKV_H5_F64, 3, dims, excess, err);
+        if (!status)
+            status = put(w, "spectrum", s->state, "excess", FKV_H5_F64, 3, dims, excess, err);
     }
     free(excess);
     free(total);
     return status;
 }
 
-static int put_curves(struct fkv_h5_writer *w, const struct fkv_error_curves *e, struct fkv_error *err) {
+static int put_curves(struct fkv_h5_writer *w, const struct fkv_error_curves *e,
+                      struct fkv_error *err) {
     int64_t dims[] = {e->layers, e->heads, e->gammas};
     struct {
         const char *name;
@@ -275,25 +298,33 @@ static int put_curves(struct fkv_h5_writer *w, const struct fkv_error_curves *e,
                           {"klt_error_no_dc", FKV_H5_F64, 3, dims, e->klt_error},
                           {"svd_error_no_dc", FKV_H5_F64, 3, dims, e->svd_error}};
     for (size_t i = 0; i < sizeof datasets / sizeof *datasets; i++)
-        if (datasets[i].data && put(w, "error", e->state, datasets[i].name, datasets[i].type, datasets[i].rank,
-                                    datasets[i].dims, datasets[i].data, err))
+        if (datasets[i].data && put(w, "error", e->state, datasets[i].name, datasets[i].type,
+                                    datasets[i].rank, datasets[i].dims, datasets[i].data, err))
             return FKV_FAILED;
     return FKV_OK;
 }
 
-static int put_ratios(struct fkv_h5_writer *w, const struct fkv_ratio_table *t, struct fkv_error *err) {
+static int put_ratios(struct fkv_h5_writer *w, const struct fkv_ratio_table *t,
+                      struct fkv_error *err) {
     int64_t dims[] = {t->layers, t->heads, FKV_RATIO_STEPS + 1};
     return fkv_h5_put(w, "/gamma/layer_index", FKV_H5_I32, 1, dims, t->layer_index, err) ||
-                   fkv_h5_put(w, "/gamma/head_index", FKV_H5_I32, 1, dims + 1, t->head_index, err) ||
+                   fkv_h5_put(w, "/gamma/head_index", FKV_H5_I32, 1, dims + 1, t->head_index,
+                              err) ||
                    fkv_h5_put(w, "/gamma/gamma", FKV_H5_F64, 2, dims, t->gamma, err) ||
                    fkv_h5_put(w, "/gamma/retained", FKV_H5_I32, 2, dims, t->retained, err) ||
-                   fkv_h5_put(w, "/gamma/loss_key", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_KEY], err) ||
-                   fkv_h5_put(w, "/gamma/loss_value", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_VALUE], err) ||
-                   fkv_h5_put(w, "/gamma/loss_objective", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_OBJECTIVE], err) ||
-                   (t->losses > FKV_LOSS_PROJECTED && fkv_h5_put(w, "/gamma/loss_objective_projected", FKV_H5_F64, 3,
-                                                                 dims, t->loss[FKV_LOSS_PROJECTED], err)) ||
-                   fkv_h5_put_string(w, "/gamma", "criterion", t->choice.by_budget ? "budget" : "energy", err) ||
-                   fkv_h5_put_string(w, "/gamma", "objective", fkv_objective_names[t->choice.objective], err)
+                   fkv_h5_put(w, "/gamma/loss_key", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_KEY],
+                              err) ||
+                   fkv_h5_put(w, "/gamma/loss_value", FKV_H5_F64, 3, dims, t->loss[FKV_LOSS_VALUE],
+                              err) ||
+                   fkv_h5_put(w, "/gamma/loss_objective", FKV_H5_F64, 3, dims,
+                              t->loss[FKV_LOSS_OBJECTIVE], err) ||
+                   (t->losses > FKV_LOSS_PROJECTED &&
+                    fkv_h5_put(w, "/gamma/loss_objective_projected", FKV_H5_F64, 3, dims,
+                               t->loss[FKV_LOSS_PROJECTED], err)) ||
+                   fkv_h5_put_string(w, "/gamma", "criterion",
+                                     t->choice.by_budget ? "budget" : "energy", err) ||
+                   fkv_h5_put_string(w, "/gamma", "objective",
+                                     fkv_objective_names[t->choice.objective], err)
                ? FKV_FAILED
                : FKV_OK;
 }
@@ -303,10 +334,12 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
     const struct fkv_spectrum *s = &f->spectra[0];
     const struct fkv_provenance *p = f->provenance;
     const char *se_unit = fkv_se_unit_name(s->se_unit);
-    if (fkv_h5_put_string(w, "/", "format", format_name, err) || fkv_h5_put_int(w, "/", "format_version", 1, err) ||
+    if (fkv_h5_put_string(w, "/", "format", format_name, err) ||
+        fkv_h5_put_int(w, "/", "format_version", 1, err) ||
         fkv_h5_put_string(w, "/", "version", p->version, err) ||
         fkv_h5_put_string(w, "/", "capture_sha256", p->capture_sha256, err) ||
-        fkv_h5_put_string(w, "/", "model", p->model, err) || fkv_h5_put_int(w, "/", "segment_length", s->n, err) ||
+        fkv_h5_put_string(w, "/", "model", p->model, err) ||
+        fkv_h5_put_int(w, "/", "segment_length", s->n, err) ||
         fkv_h5_put_int(w, "/", "skip_sinks", s->skip_sinks, err) ||
         fkv_h5_put_int(w, "/", "documents", s->documents, err) ||
         fkv_h5_put_int(w, "/", "segments", s->segments, err) ||
@@ -322,7 +355,8 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
                : FKV_OK;
 }
 
-static int carry_others(struct fkv_h5_writer *w, const char *folder, int own, struct fkv_error *err) {
+static int carry_others(struct fkv_h5_writer *w, const char *folder, int own,
+                        struct fkv_error *err) {
     struct fkv_h5_reader *reader;
     int status = FKV_OK;
     if (open_existing(folder, &reader, err)) return FKV_FAILED;
@@ -332,18 +366,21 @@ static int carry_others(struct fkv_h5_writer *w, const char *folder, int own, st
     return status;
 }
 
-static int fill(struct fkv_h5_writer *w, const char *folder, const struct fkv_findings *f, struct fkv_error *err) {
+static int fill(struct fkv_h5_writer *w, const char *folder, const struct fkv_findings *f,
+                struct fkv_error *err) {
     int own = f->ratios ? GAMMA : f->curves ? ERROR : SPECTRUM;
     char object[32];
     snprintf(object, sizeof object, "/%s", groups[own].name);
     int status = put_attributes(w, f, object, err);
     if (!status && own == GAMMA) status = put_ratios(w, f->ratios, err);
     for (int32_t i = 0; !status && own != GAMMA && i < f->states; i++)
-        status = own == ERROR ? put_curves(w, &f->curves[i], err) : put_spectrum(w, &f->spectra[i], err);
+        status =
+            own == ERROR ? put_curves(w, &f->curves[i], err) : put_spectrum(w, &f->spectra[i], err);
     return status ? status : carry_others(w, folder, own, err);
 }
 
-/* What the cut of the others says stays where there is one: the link's own lengths are in its group. */
+/* What the cut of the others says stays where there is one: the link's own lengths are in its
+ * group. */
 static int put_cut(struct fkv_h5_writer *w, const char *folder, const struct fkv_segment_plan *cut,
                    struct fkv_error *err) {
     const struct {
@@ -362,8 +399,8 @@ static int put_cut(struct fkv_h5_writer *w, const char *folder, const struct fkv
         bool found;
         if (reader) status = fkv_h5_get_double(reader, "/", own[i].name, &there, &found, err);
         if (!status && !(fabs(there) <= 0x1p53))
-            status =
-                fkv_fail(err, "%s/results.h5: attribute %s: expected an integer, found %g", folder, own[i].name, there);
+            status = fkv_fail(err, "%s/results.h5: attribute %s: expected an integer, found %g",
+                              folder, own[i].name, there);
         if (!status) status = fkv_h5_put_int(w, "/", own[i].name, (int64_t)there, err);
     }
     if (reader) fkv_h5_close(reader);
@@ -374,7 +411,8 @@ static int fill_link(struct fkv_h5_writer *w, const char *folder, const struct f
                      struct fkv_error *err) {
     const struct fkv_provenance *p = l->provenance;
     char path[64];
-    if (fkv_h5_put_string(w, "/", "format", format_name, err) || fkv_h5_put_int(w, "/", "format_version", 1, err) ||
+    if (fkv_h5_put_string(w, "/", "format", format_name, err) ||
+        fkv_h5_put_int(w, "/", "format_version", 1, err) ||
         fkv_h5_put_string(w, "/", "version", p->version, err) ||
         fkv_h5_put_string(w, "/", "capture_sha256", p->capture_sha256, err) ||
         fkv_h5_put_string(w, "/", "model", p->model, err) || put_cut(w, folder, l->cut, err) ||
@@ -390,11 +428,13 @@ static int fill_link(struct fkv_h5_writer *w, const char *folder, const struct f
 }
 
 /* One of the two. */
-static int write_file(const char *folder, const struct fkv_findings *findings, const struct fkv_results_link *link,
-                      struct fkv_error *err) {
-    /* The writer refuses to replace a file, so the new one gets a name of its own first; a leftover of a killed run goes. */
+static int write_file(const char *folder, const struct fkv_findings *findings,
+                      const struct fkv_results_link *link, struct fkv_error *err) {
+    /* The writer refuses to replace a file, so the new one gets a name of its own first; a leftover
+     * of a killed run goes. */
     char path[PATH], fresh[PATH];
-    if (path_in(path, folder, "results.h5", err) || path_in(fresh, folder, ".results.h5.new", err)) return FKV_FAILED;
+    if (path_in(path, folder, "results.h5", err) || path_in(fresh, folder, ".results.h5.new", err))
+        return FKV_FAILED;
     if (unlink(fresh) && errno != ENOENT) return fkv_fail_errno(err, "%s", fresh);
     struct fkv_h5_writer *writer;
     if (fkv_h5_create(fresh, &writer, err)) return FKV_FAILED;
@@ -408,10 +448,12 @@ static int write_file(const char *folder, const struct fkv_findings *findings, c
     return FKV_FAILED;
 }
 
-int fkv_results_write(const char *folder, const struct fkv_findings *findings, struct fkv_error *err) {
+int fkv_results_write(const char *folder, const struct fkv_findings *findings,
+                      struct fkv_error *err) {
     return write_file(folder, findings, NULL, err);
 }
 
-int fkv_results_write_link(const char *folder, const struct fkv_results_link *link, struct fkv_error *err) {
+int fkv_results_write_link(const char *folder, const struct fkv_results_link *link,
+                           struct fkv_error *err) {
     return write_file(folder, NULL, link, err);
 }

@@ -32,7 +32,8 @@ static bool same(const struct source *a, const struct source *b) {
 }
 
 /* Texts mostly come several times in a row: windows, recordings. */
-static int add(struct sources *s, const char *kind, const char *name, const char *sha256, struct fkv_error *err) {
+static int add(struct sources *s, const char *kind, const char *name, const char *sha256,
+               struct fkv_error *err) {
     const struct source source = {kind, name ? name : "", sha256, s->count};
     if (!*source.name && !*sha256) return FKV_OK;
     if (s->count && same(&s->one[s->count - 1], &source)) return FKV_OK;
@@ -73,15 +74,19 @@ static int check_ours(const char *folder, const char *name, struct fkv_error *er
     if (fkv_path_print(path, err, "%s/%s", folder, name)) return FKV_FAILED;
     FILE *f = fopen(path, "r");
     if (!f) return FKV_OK;
-    bool ours = fgets(line, sizeof line, f) && !strncmp(line, fkv_sources_header, strlen(fkv_sources_header));
+    bool ours = fgets(line, sizeof line, f) &&
+                !strncmp(line, fkv_sources_header, strlen(fkv_sources_header));
     fclose(f);
     if (ours) return FKV_OK;
-    return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
+    return fkv_fail(err, "%s: exists, and freqkv-analyze did not make it; choose another --out",
+                    path);
 }
 
-static int write_rows(const struct sources *s, const char *folder, const char *name, struct fkv_error *err) {
+static int write_rows(const struct sources *s, const char *folder, const char *name,
+                      struct fkv_error *err) {
     struct fkv_atomic_file f;
-    if (check_ours(folder, name, err) || fkv_csv_open(&f, folder, name, fkv_sources_header, err)) return FKV_FAILED;
+    if (check_ours(folder, name, err) || fkv_csv_open(&f, folder, name, fkv_sources_header, err))
+        return FKV_FAILED;
     for (int64_t i = 0; i < s->count; i++) {
         fkv_csv_first(f.stream, s->one[i].kind);
         fkv_csv_text(f.stream, s->one[i].name);
@@ -92,7 +97,8 @@ static int write_rows(const struct sources *s, const char *folder, const char *n
 }
 
 /* Frees s, whatever happens. */
-static int finish(struct sources *s, int status, const char *folder, const char *name, struct fkv_error *err) {
+static int finish(struct sources *s, int status, const char *folder, const char *name,
+                  struct fkv_error *err) {
     if (!status && s->count) {
         keep_first_of_each(s);
         status = write_rows(s, folder, name, err);
@@ -101,11 +107,13 @@ static int finish(struct sources *s, int status, const char *folder, const char 
     return status;
 }
 
-int fkv_sources_of_capture(const struct fkv_capture *capture, const char *folder, struct fkv_error *err) {
+int fkv_sources_of_capture(const struct fkv_capture *capture, const char *folder,
+                           struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(capture);
     struct sources s = {0};
     int status = add(&s, "model", info->model_name, info->model_sha256, err);
-    if (!status && *info->tokenizer_sha256) status = add(&s, "tokenizer", "", info->tokenizer_sha256, err);
+    if (!status && *info->tokenizer_sha256)
+        status = add(&s, "tokenizer", "", info->tokenizer_sha256, err);
     for (int32_t i = 0; !status && i < fkv_capture_count(capture); i++) {
         const struct fkv_recording *r = fkv_capture_recording(capture, i);
         status = add(&s, "text", r->name, r->text_sha256, err);
@@ -113,18 +121,21 @@ int fkv_sources_of_capture(const struct fkv_capture *capture, const char *folder
     return finish(&s, status, folder, "sources.csv", err);
 }
 
-int fkv_sources_of_runs(const struct fkv_run *runs, int32_t count, const char *folder, struct fkv_error *err) {
+int fkv_sources_of_runs(const struct fkv_run *runs, int32_t count, const char *folder,
+                        struct fkv_error *err) {
     struct sources s = {0};
     int status = FKV_OK;
     for (int32_t i = 0; !status && i < count; i++) {
         status = add(&s, "model", runs[i].model_name, runs[i].model_sha256, err);
         for (int32_t d = 0; !status && d < runs[i].documents; d++)
-            status = add(&s, "text", runs[i].document[d].name, runs[i].document[d].text_sha256, err);
+            status =
+                add(&s, "text", runs[i].document[d].name, runs[i].document[d].text_sha256, err);
     }
     return finish(&s, status, folder, "runs_sources.csv", err);
 }
 
-int fkv_sources_of_probe(const struct fkv_probe *probe, const char *stem, const char *folder, struct fkv_error *err) {
+int fkv_sources_of_probe(const struct fkv_probe *probe, const char *stem, const char *folder,
+                         struct fkv_error *err) {
     struct sources s = {0};
     char name[300];
     snprintf(name, sizeof name, "%.280s_sources.csv", stem);

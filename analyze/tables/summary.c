@@ -13,17 +13,19 @@
 /* What both objects open with; NULL when a string is not UTF-8. */
 static json_t *head_of(const struct fkv_findings *f, const char *capture) {
     const struct fkv_spectrum *s = &f->spectra[0];
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:I}", "capture", capture, "capture_sha256",
-                     f->provenance->capture_sha256, "model", f->provenance->model, "segment_length", s->n, "skip_sinks",
-                     s->skip_sinks, "documents", s->documents, "segments", (json_int_t)s->segments, "tokens_left_out",
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:I}", "capture", capture,
+                     "capture_sha256", f->provenance->capture_sha256, "model", f->provenance->model,
+                     "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents", s->documents,
+                     "segments", (json_int_t)s->segments, "tokens_left_out",
                      (json_int_t)s->tokens_left_out);
 }
 
 static void print_head(const struct fkv_spectrum *s) {
-    printf("%s: %d layer%s x %d head%s, %lld segment%s of %d tokens from %d document%s, %lld tokens left out\n",
-           fkv_state_names[s->state], s->layers, s->layers == 1 ? "" : "s", s->heads, s->heads == 1 ? "" : "s",
-           (long long)s->segments, s->segments == 1 ? "" : "s", s->n, s->documents, s->documents == 1 ? "" : "s",
-           (long long)s->tokens_left_out);
+    printf("%s: %d layer%s x %d head%s, %lld segment%s of %d tokens from %d document%s, %lld "
+           "tokens left out\n",
+           fkv_state_names[s->state], s->layers, s->layers == 1 ? "" : "s", s->heads,
+           s->heads == 1 ? "" : "s", (long long)s->segments, s->segments == 1 ? "" : "s", s->n,
+           s->documents, s->documents == 1 ? "" : "s", (long long)s->tokens_left_out);
 }
 
 /* ---- spectrum ---- */
@@ -31,21 +33,25 @@ static void print_head(const struct fkv_spectrum *s) {
 enum { SHARES = 3 };
 static const double share_gamma[SHARES] = {0.125, 0.25, 0.5};
 static const char *const share_names[SHARES] = {"low_eighth", "low_quarter", "low_half"};
-static const char *const null_names[SHARES] = {"null_low_eighth", "null_low_quarter", "null_low_half"};
+static const char *const null_names[SHARES] = {"null_low_eighth", "null_low_quarter",
+                                               "null_low_half"};
 
-/* Of a layer's power (mean over heads): the part of DC, and without DC the part of the lowest coefficients. */
+/* Of a layer's power (mean over heads): the part of DC, and without DC the part of the lowest
+ * coefficients. */
 struct shares {
     double dc, low[SHARES];
 };
 
 /* spectra [layers, heads, n], NULL for none (all NaN); power [n] is scratch */
-static struct shares shares_of(const struct fkv_spectrum *s, const double *spectra, int32_t layer, double *power) {
+static struct shares shares_of(const struct fkv_spectrum *s, const double *spectra, int32_t layer,
+                               double *power) {
     struct shares out = {NAN, {NAN, NAN, NAN}};
     if (!spectra) return out;
     const double *from = spectra + (size_t)layer * (size_t)s->heads * (size_t)s->n;
     for (int32_t t = 0; t < s->n; t++) {
         power[t] = 0;
-        for (int32_t h = 0; h < s->heads; h++) power[t] += from[(size_t)h * (size_t)s->n + (size_t)t];
+        for (int32_t h = 0; h < s->heads; h++)
+            power[t] += from[(size_t)h * (size_t)s->n + (size_t)t];
     }
     out.dc = fkv_retained_energy(power, s->n, 1, false);
     for (int i = 0; i < SHARES; i++) {
@@ -79,10 +85,12 @@ static json_t *spectrum_object(const struct fkv_findings *f, const char *capture
         const struct fkv_spectrum *s = &f->spectra[i];
         json_t *layers = json_array();
         for (int32_t layer = 0; layer < s->layers; layer++) {
-            struct shares shares = shares_of(s, s->power, layer, power), null = shares_of(s, s->null, layer, power);
+            struct shares shares = shares_of(s, s->power, layer, power),
+                          null = shares_of(s, s->null, layer, power);
             json_array_append_new(layers, spectrum_row(s->layer_index[layer], &shares, &null));
         }
-        json_array_append_new(states, json_pack("{s:s, s:o}", "state", fkv_state_names[s->state], "layers", layers));
+        json_array_append_new(
+            states, json_pack("{s:s, s:o}", "state", fkv_state_names[s->state], "layers", layers));
     }
     const char *se_unit = fkv_se_unit_name(f->spectra[0].se_unit);
     json_object_set_new(object, "standard_error", json_string(f->spectra[0].se_kind));
@@ -95,11 +103,13 @@ static json_t *spectrum_object(const struct fkv_findings *f, const char *capture
 static void print_spectrum_table(const struct fkv_spectrum *s, double *power) {
     char words[FKV_SE_WORDS];
     print_head(s);
-    printf("  standard errors: %s\n", fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
+    printf("  standard errors: %s\n",
+           fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
     printf("                   energy without DC in the lowest      the same, tokens permuted\n"
            "  layer DC share       1/8     1/4     1/2             1/8     1/4     1/2\n");
     for (int32_t layer = 0; layer < s->layers; layer++) {
-        struct shares shares = shares_of(s, s->power, layer, power), null = shares_of(s, s->null, layer, power);
+        struct shares shares = shares_of(s, s->power, layer, power),
+                      null = shares_of(s, s->null, layer, power);
         printf("  %5d", s->layer_index[layer]);
         percent(shares.dc, 9);
         printf("  ");
@@ -110,7 +120,8 @@ static void print_spectrum_table(const struct fkv_spectrum *s, double *power) {
     }
 }
 
-int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool json, struct fkv_error *err) {
+int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool json,
+                         struct fkv_error *err) {
     double *power = malloc((size_t)f->spectra[0].n * sizeof *power);
     if (!power) return fkv_fail(err, "out of memory for the summary");
     int status = FKV_OK;
@@ -126,10 +137,12 @@ int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool
 /* ---- error ---- */
 
 /* values [layers, heads, gammas] -> the mean over heads of one layer at one gamma */
-static double mean_over_heads(const struct fkv_error_curves *e, const double *values, int32_t layer, int32_t gamma) {
+static double mean_over_heads(const struct fkv_error_curves *e, const double *values, int32_t layer,
+                              int32_t gamma) {
     double sum = 0;
     for (int32_t h = 0; h < e->heads; h++)
-        sum += values[((size_t)layer * (size_t)e->heads + (size_t)h) * (size_t)e->gammas + (size_t)gamma];
+        sum += values[((size_t)layer * (size_t)e->heads + (size_t)h) * (size_t)e->gammas +
+                      (size_t)gamma];
     return sum / e->heads;
 }
 
@@ -137,15 +150,19 @@ static json_t *error_row(const struct fkv_error_curves *e, int32_t layer) {
     const struct {
         const char *name;
         const double *values;
-    } columns[] = {{"relative_error", e->relative_error[0]},   {"relative_error_no_dc", e->relative_error[1]},
-                   {"retained_energy", e->retained_energy[0]}, {"retained_energy_no_dc", e->retained_energy[1]},
-                   {"klt_error_no_dc", e->klt_error},          {"svd_error_no_dc", e->svd_error}};
+    } columns[] = {{"relative_error", e->relative_error[0]},
+                   {"relative_error_no_dc", e->relative_error[1]},
+                   {"retained_energy", e->retained_energy[0]},
+                   {"retained_energy_no_dc", e->retained_energy[1]},
+                   {"klt_error_no_dc", e->klt_error},
+                   {"svd_error_no_dc", e->svd_error}};
     json_t *row = json_pack("{s:i}", "layer", e->layer_index[layer]);
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
         if (!columns[c].values) continue;
         json_t *values = json_array();
         for (int32_t g = 0; g < e->gammas; g++)
-            json_array_append_new(values, fkv_json_number(mean_over_heads(e, columns[c].values, layer, g)));
+            json_array_append_new(values,
+                                  fkv_json_number(mean_over_heads(e, columns[c].values, layer, g)));
         json_object_set_new(row, columns[c].name, values);
     }
     return row;
@@ -170,19 +187,23 @@ static void print_error_table(const struct fkv_error_curves *e) {
     }
 }
 
-/* The DCT between a basis fitted to other data and one of each segment's own, over all layers and heads. */
+/* The DCT between a basis fitted to other data and one of each segment's own, over all layers and
+ * heads. */
 static void print_bounds(const struct fkv_error_curves *e) {
     const struct {
         const char *name;
         const double *values;
     } rows[] = {{"DCT", e->relative_error[1]}, {"KLT", e->klt_error}, {"SVD", e->svd_error}};
     int32_t step = (e->gammas + 9) / 10;
-    printf("  relative error without DC at equal cost, mean over layers and heads; KLT fitted to %s\n", e->fitted_to);
+    printf(
+        "  relative error without DC at equal cost, mean over layers and heads; KLT fitted to %s\n",
+        e->fitted_to);
     for (int i = 0; i < 3; i++) {
         printf("  %5s", rows[i].name);
         for (int32_t g = 0; g < e->gammas; g += step) {
             double sum = 0;
-            for (int32_t layer = 0; layer < e->layers; layer++) sum += mean_over_heads(e, rows[i].values, layer, g);
+            for (int32_t layer = 0; layer < e->layers; layer++)
+                sum += mean_over_heads(e, rows[i].values, layer, g);
             printf("  %5.3f", sum / e->layers);
         }
         putchar('\n');
@@ -193,19 +214,23 @@ static json_t *error_object(const struct fkv_findings *f, const char *capture) {
     json_t *object = head_of(f, capture);
     if (!object) return NULL;
     json_t *gammas = json_array(), *states = json_array();
-    for (int32_t g = 0; g < f->curves[0].gammas; g++) json_array_append_new(gammas, json_real(f->curves[0].gamma[g]));
+    for (int32_t g = 0; g < f->curves[0].gammas; g++)
+        json_array_append_new(gammas, json_real(f->curves[0].gamma[g]));
     for (int32_t i = 0; i < f->states; i++) {
         const struct fkv_error_curves *e = &f->curves[i];
         json_t *layers = json_array();
-        for (int32_t layer = 0; layer < e->layers; layer++) json_array_append_new(layers, error_row(e, layer));
-        json_array_append_new(states, json_pack("{s:s, s:o}", "state", fkv_state_names[e->state], "layers", layers));
+        for (int32_t layer = 0; layer < e->layers; layer++)
+            json_array_append_new(layers, error_row(e, layer));
+        json_array_append_new(
+            states, json_pack("{s:s, s:o}", "state", fkv_state_names[e->state], "layers", layers));
     }
     json_object_set_new(object, "gamma", gammas);
     json_object_set_new(object, "states", states);
     return object;
 }
 
-int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool json, struct fkv_error *err) {
+int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool json,
+                      struct fkv_error *err) {
     if (json) {
         json_t *object = error_object(f, capture);
         return object ? fkv_json_print(object, err) : fkv_fail(err, "%s: " NOT_UTF8, capture);

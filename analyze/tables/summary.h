@@ -6,11 +6,15 @@
 
 #include "analyze/tables/results.h"
 
-/* Per state and layer the share of DC, and the share of the lowest 1/8, 1/4 and 1/2 of the coefficients in the energy without DC, for the segment and its null.
- * The layer's power is the mean over its heads. */
-int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool json, struct fkv_error *err);
+/* Per state and layer the share of DC, and the share of the lowest 1/8, 1/4 and 1/2 of the
+ * coefficients in the energy without DC, for the segment and its null. The layer's power is the
+ * mean over its heads. */
+int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool json,
+                         struct fkv_error *err);
 
-/* Per state and layer the relative error at every gamma, mean over heads; the table shows it without DC. */
-int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool json, struct fkv_error *err);
+/* Per state and layer the relative error at every gamma, mean over heads; the table shows it
+ * without DC. */
+int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool json,
+                      struct fkv_error *err);
 
 #endif

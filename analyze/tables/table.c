@@ -1,4 +1,5 @@
-/* Owns the reading of CSV files (table.h). A cell is taken apart in place, so a table costs its text and a pointer per cell. */
+/* Owns the reading of CSV files (table.h). A cell is taken apart in place, so a table costs its
+ * text and a pointer per cell. */
 #include "analyze/tables/table.h"
 
 #include <math.h>
@@ -49,7 +50,8 @@ static int take_rows(struct fkv_table *c, const char *path, struct fkv_error *er
     char *names[MOST_COLUMNS], *at = c->text;
     bool last = false;
     while (!last && c->columns < MOST_COLUMNS) names[c->columns++] = take_cell(&at, &last);
-    if (!last) return fkv_fail(err, "%s: expected at most %d columns, found more", path, MOST_COLUMNS);
+    if (!last)
+        return fkv_fail(err, "%s: expected at most %d columns, found more", path, MOST_COLUMNS);
     size_t most = (size_t)count_lines(at) + 1;
     c->cell = malloc(most * (size_t)c->columns * sizeof *c->cell);
     if (!c->cell) return fkv_fail(err, "%s: out of memory", path);
@@ -62,8 +64,8 @@ static int take_rows(struct fkv_table *c, const char *path, struct fkv_error *er
             if (cells < c->columns) row[cells] = cell;
         }
         if (cells != c->columns)
-            return fkv_fail(err, "%s: row %lld: expected %d cells, found %d", path, (long long)c->rows + 1, c->columns,
-                            cells);
+            return fkv_fail(err, "%s: row %lld: expected %d cells, found %d", path,
+                            (long long)c->rows + 1, c->columns, cells);
         c->rows++;
     }
     return FKV_OK;
@@ -73,7 +75,8 @@ int fkv_table_read(const char *path, struct fkv_table *out, struct fkv_error *er
     size_t bytes;
     *out = (struct fkv_table){0};
     if (fkv_read_file(path, LARGEST, &out->text, &bytes, err)) return FKV_FAILED;
-    int status = strlen(out->text) == bytes ? FKV_OK : fkv_fail(err, "%s: expected text, found a NUL", path);
+    int status =
+        strlen(out->text) == bytes ? FKV_OK : fkv_fail(err, "%s: expected text, found a NUL", path);
     if (!status) status = take_rows(out, path, err);
     if (!status) return FKV_OK;
     fkv_table_free(out);

@@ -1,4 +1,6 @@
-/* CSV files of anyone's: a line of names, then rows with as many cells; quotes as RFC 4180 has them. Refused: rows of another length, more than 256 columns or 256 MiB, bytes that are no text. */
+/* CSV files of anyone's: a line of names, then rows with as many cells; quotes as RFC 4180 has
+ * them. Refused: rows of another length, more than 256 columns or 256 MiB, bytes that are no text.
+ */
 #ifndef FKV_ANALYZE_TABLES_TABLE_H
 #define FKV_ANALYZE_TABLES_TABLE_H
 
@@ -17,6 +19,7 @@ void fkv_table_free(struct fkv_table *c); /* harmless on a zeroed struct and a s
 /* -1 where there is no such column. */
 int fkv_table_column(const struct fkv_table *c, const char *name);
 const char *fkv_table_text(const struct fkv_table *c, int64_t row, int column);
-double fkv_table_number(const struct fkv_table *c, int64_t row, int column); /* NaN where it is no number */
+double fkv_table_number(const struct fkv_table *c, int64_t row,
+                        int column); /* NaN where it is no number */
 
 #endif

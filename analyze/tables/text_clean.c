@@ -1,4 +1,5 @@
-/* Owns what becomes of text from files and command lines before it is drawn or put into a page (text_clean.h). */
+/* Owns what becomes of text from files and command lines before it is drawn or put into a page
+ * (text_clean.h). */
 #include "analyze/tables/text_clean.h"
 
 #include <stdlib.h>
@@ -7,10 +8,14 @@
 /* The length of the valid UTF-8 character at p (RFC 3629), or 0. */
 static int utf8_length(const unsigned char *p) {
     if (*p < 0x80) return *p >= 0x20 && *p != 0x7f;
-    int n = *p >= 0xc2 && *p <= 0xdf ? 2 : (*p & 0xf0) == 0xe0 ? 3 : *p >= 0xf0 && *p <= 0xf4 ? 4 : 0;
+    int n = *p >= 0xc2 && *p <= 0xdf   ? 2
+            : (*p & 0xf0) == 0xe0      ? 3
+            : *p >= 0xf0 && *p <= 0xf4 ? 4
+                                       : 0;
     for (int i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80) return 0;
-    if (n == 3 && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f))) return 0; /* overlong, surrogate */
+    if (n == 3 && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f)))
+        return 0; /* overlong, surrogate */
     if (n == 4 && ((*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))) return 0;
     return n;
 }

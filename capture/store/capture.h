@@ -1,27 +1,40 @@
-/* Captures: what a recording is on disk. A capture is a folder: documents/NNNNNN.h5 hold one recording each, capture.h5 is the face that links to them.
- * Every file appears whole or not at all (temporary name, fsync, rename), carries the root attributes, and is readable with plain h5py.
+/* Captures: what a recording is on disk. A capture is a folder: documents/NNNNNN.h5 hold one
+ * recording each, capture.h5 is the face that links to them. Every file appears whole or not at all
+ * (temporary name, fsync, rename), carries the root attributes, and is readable with plain h5py.
  *
  *   /document            attrs: name, text_sha256, n_tokens, offset
  *       tokens           int32   [T]
  *       nll              float32 [T]     NaN at 0; optional
- *       token_class      uint8   [T]     bits, engine/text/token_class.h; optional: where there was a tokenizer
- *       key, value, key_rotated   float32 | float16 | uint16 (attribute dtype "bf16")  [layers, kv_heads, T, head_dim]
+ *       token_class      uint8   [T]     bits, engine/text/token_class.h; optional: where there was
+ *                                        a tokenizer
+ *       key, value, key_rotated   float32 | float16 | uint16 (attribute dtype "bf16")  [layers,
+ *               kv_heads, T, head_dim]
  *       query            likewise        [layers, heads, T, head_dim]
- *       spectra/STATE/   (--spectra-only, instead of the states) attrs: segment_length, skip_sinks, segments
- *           power_sum, power_sum_of_squares   float64 [layers, heads, n]     over segments, of the segment's power (kernels.h, power)
- *           normalised_sum                    float64 [layers, heads, n]     likewise, channel-normalised
- *           channel_mean_sum                  float64 [layers, heads, head_dim]  over segments, of the segment's mean
- *           energy_sum                        float64 [layers, heads]        over segments, of the sum of squares of all elements
+ *       spectra/STATE/   (--spectra-only, instead of the states) attrs: segment_length, skip_sinks,
+ *                        segments
+ *           power_sum, power_sum_of_squares   float64 [layers, heads, n]     over segments, of the
+ *                   segment's power (kernels.h, power)
+ *           normalised_sum                    float64 [layers, heads, n]     likewise,
+ *                   channel-normalised
+ *           channel_mean_sum                  float64 [layers, heads, head_dim]  over segments, of
+ *                   the segment's mean
+ *           energy_sum                        float64 [layers, heads]        over segments, of the
+ *                   sum of squares of all elements
  *
- * output_gram.h5, beside documents/ and linked from the face as /output_gram: what the output projection W_O does to the length of a head's output, per captured layer and per query
- * head of the captured KV heads (all that share one: the heads of axis 1 of `query`)
+ * output_gram.h5, beside documents/ and linked from the face as /output_gram: what the output
+ * projection W_O does to the length of a head's output, per captured layer and per query head of
+ * the captured KV heads (all that share one: the heads of axis 1 of `query`)
  *
- *   /output_gram         float32 [layers, heads, head_dim, head_dim]     W' W, W the head's columns of W_O, so that ||W d||^2 = d' (W' W) d
+ *   /output_gram         float32 [layers, heads, head_dim, head_dim]     W' W, W the head's columns
+ *           of W_O, so that ||W d||^2 = d' (W' W) d
  *
- * W itself would be hidden/head_dim times as large, and lengths are all that is asked of it. Optional: written once, before the first recording, where values are stored; sums of spectra
- * (--spectra-only) have no use for it, nor has a capture without values. A user's own single .h5 may hold /output_gram likewise (float64 will do).
+ * W itself would be hidden/head_dim times as large, and lengths are all that is asked of it.
+ * Optional: written once, before the first recording, where values are stored; sums of spectra
+ * (--spectra-only) have no use for it, nor has a capture without values. A user's own single .h5
+ * may hold /output_gram likewise (float64 will do).
  *
- * The store knows no engine, and it is the only place that includes hdf5.h. HDF5 is not thread-safe here: call from one thread. */
+ * The store knows no engine, and it is the only place that includes hdf5.h. HDF5 is not thread-safe
+ * here: call from one thread. */
 #ifndef FKV_STORE_CAPTURE_H
 #define FKV_STORE_CAPTURE_H
 
@@ -35,20 +48,27 @@
 
 enum { FKV_CAPTURE_FORMAT_VERSION = 1 };
 
-enum fkv_state { FKV_STATE_KEY, FKV_STATE_VALUE, FKV_STATE_KEY_ROTATED, FKV_STATE_QUERY, FKV_STATES };
+enum fkv_state {
+    FKV_STATE_KEY,
+    FKV_STATE_VALUE,
+    FKV_STATE_KEY_ROTATED,
+    FKV_STATE_QUERY,
+    FKV_STATES
+};
 extern const char *const fkv_state_names[FKV_STATES]; /* "key", "value", "key_rotated", "query" */
 
-/* The root attributes: the same in the face and in every document file. Pointers are owned by the struct (fkv_capture_info_free). */
+/* The root attributes: the same in the face and in every document file. Pointers are owned by the
+ * struct (fkv_capture_info_free). */
 struct fkv_capture_info {
     char *model_name;
-    char *rope_scaling;     /* JSON */
+    char *rope_scaling;      /* JSON */
     char *backend, *compute; /* where and how products were computed: "cpu", "f32" */
-    char *options;          /* the command's settings that decide the contents, as JSON */
+    char *options;           /* the command's settings that decide the contents, as JSON */
     fkv_sha256_hex model_sha256, tokenizer_sha256;   /* "" when unknown */
     int32_t n_layers, n_heads, n_kv_heads, head_dim; /* of the model */
-    int32_t layer_count, *layer_index;               /* captured layers, ascending: axis 0 of the states */
-    int32_t head_count, *head_index;                 /* captured KV heads, ascending: axis 1 of key and value */
-    double rope_theta, *inv_freq;                    /* [head_dim/2]; NULL when unknown */
+    int32_t layer_count, *layer_index; /* captured layers, ascending: axis 0 of the states */
+    int32_t head_count, *head_index;   /* captured KV heads, ascending: axis 1 of key and value */
+    double rope_theta, *inv_freq;      /* [head_dim/2]; NULL when unknown */
     double attention_scale;
     int32_t trained_context;
     bool adds_bos;
@@ -57,9 +77,11 @@ struct fkv_capture_info {
     uint32_t states; /* bit i: state i is there */
 };
 void fkv_capture_info_free(struct fkv_capture_info *info);
-/* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype, backend, compute, options); else a message naming the first difference, expected and found. */
-int fkv_capture_info_compare(const struct fkv_capture_info *expected, const struct fkv_capture_info *found,
-                             const char *where, struct fkv_error *err);
+/* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype,
+ * backend, compute, options); else a message naming the first difference, expected and found. */
+int fkv_capture_info_compare(const struct fkv_capture_info *expected,
+                             const struct fkv_capture_info *found, const char *where,
+                             struct fkv_error *err);
 
 struct fkv_recording {
     char name[FKV_DOCUMENT_NAME];
@@ -76,8 +98,8 @@ struct fkv_spectra_sums {
     double *channel_mean_sum;                                  /* [layers, heads, head_dim] */
     double *energy_sum;                                        /* [layers, heads] */
 };
-int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads, int32_t n, int32_t head_dim,
-                              struct fkv_error *err);
+int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads,
+                              int32_t n, int32_t head_dim, struct fkv_error *err);
 void fkv_spectra_sums_free(struct fkv_spectra_sums *sums);
 
 #endif

@@ -1,4 +1,5 @@
-/* Merging captures: shards and machines add up because a recording is a file. Files are copied byte for byte and only their numbers change. */
+/* Merging captures: shards and machines add up because a recording is a file. Files are copied byte
+ * for byte and only their numbers change. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ struct source {
 };
 
 static int by_text(const void *a, const void *b) {
-    const struct fkv_recording *x = ((const struct source *)a)->recording, *y = ((const struct source *)b)->recording;
+    const struct fkv_recording *x = ((const struct source *)a)->recording,
+                               *y = ((const struct source *)b)->recording;
     int order = strcmp(x->text_sha256, y->text_sha256);
     return order ? order : (x->offset > y->offset) - (x->offset < y->offset);
 }
@@ -47,27 +49,31 @@ static int copy_file(const char *from, const char *to, struct fkv_error *err) {
     return status;
 }
 
-/* The captures' recordings in the order given; every one must have a file of its own and a text of its own. */
-static int gather(struct fkv_capture *const *captures, int count, struct source **out, int64_t *total,
-                  struct fkv_error *err) {
+/* The captures' recordings in the order given; every one must have a file of its own and a text of
+ * its own. */
+static int gather(struct fkv_capture *const *captures, int count, struct source **out,
+                  int64_t *total, struct fkv_error *err) {
     *total = 0;
     for (int i = 0; i < count; i++) *total += fkv_capture_count(captures[i]);
-    struct source *all = calloc((size_t)*total, sizeof *all), *sorted = calloc((size_t)*total, sizeof *sorted);
+    struct source *all = calloc((size_t)*total, sizeof *all),
+                  *sorted = calloc((size_t)*total, sizeof *sorted);
     int status = all && sorted ? FKV_OK : fkv_fail(err, "out of memory");
     for (int64_t i = 0, at = 0; i < count && status == FKV_OK; i++)
         for (int32_t k = 0; k < fkv_capture_count(captures[i]) && status == FKV_OK; k++, at++) {
-            all[at] = (struct source){fkv_capture_recording(captures[i], k), fkv_capture_own_file(captures[i], k)};
+            all[at] = (struct source){fkv_capture_recording(captures[i], k),
+                                      fkv_capture_own_file(captures[i], k)};
             if (!all[at].file)
-                status = fkv_fail(err, "%s: expected a folder made by freqkv-capture", fkv_capture_path(captures[i]));
+                status = fkv_fail(err, "%s: expected a folder made by freqkv-capture",
+                                  fkv_capture_path(captures[i]));
         }
     if (status == FKV_OK) {
         memcpy(sorted, all, (size_t)*total * sizeof *all);
         qsort(sorted, (size_t)*total, sizeof *sorted, by_text);
         for (int64_t i = 1; i < *total && status == FKV_OK; i++)
             if (by_text(&sorted[i - 1], &sorted[i]) == 0)
-                status =
-                    fkv_fail(err, "%s: the same text and offset as %s (\"%s\", token %lld)", sorted[i].file,
-                             sorted[i - 1].file, sorted[i].recording->name, (long long)sorted[i].recording->offset);
+                status = fkv_fail(err, "%s: the same text and offset as %s (\"%s\", token %lld)",
+                                  sorted[i].file, sorted[i - 1].file, sorted[i].recording->name,
+                                  (long long)sorted[i].recording->offset);
     }
     free(sorted);
     if (status) {
@@ -78,8 +84,10 @@ static int gather(struct fkv_capture *const *captures, int count, struct source 
     return status;
 }
 
-/* The first of the captures that holds the output projection's, against which all others that do are held; NULL where none does. */
-static int choose_gram(struct fkv_capture *const *captures, int count, const char **file, struct fkv_error *err) {
+/* The first of the captures that holds the output projection's, against which all others that do
+ * are held; NULL where none does. */
+static int choose_gram(struct fkv_capture *const *captures, int count, const char **file,
+                       struct fkv_error *err) {
     struct fkv_capture *first = NULL;
     *file = NULL;
     for (int i = 0; i < count; i++) {
@@ -96,9 +104,11 @@ static void name_copy(char path[PATH], const char *folder, int64_t number) {
     snprintf(path, PATH, "%s/%06lld.h5", folder, (long long)number);
 }
 
-static int copy_all(const struct source *sources, int64_t total, const char *folder, struct fkv_error *err) {
+static int copy_all(const struct source *sources, int64_t total, const char *folder,
+                    struct fkv_error *err) {
     char to[PATH];
-    int status = mkdir(folder, 0777) ? fkv_fail_errno(err, "%s: cannot make the folder", folder) : FKV_OK;
+    int status =
+        mkdir(folder, 0777) ? fkv_fail_errno(err, "%s: cannot make the folder", folder) : FKV_OK;
     for (int64_t i = 0; i < total && status == FKV_OK; i++) {
         name_copy(to, folder, i);
         status = copy_file(sources[i].file, to, err);
@@ -114,17 +124,21 @@ static void remove_all(int64_t total, const char *folder) {
     }
 }
 
-/* Recordings gather in a folder beside documents/, which takes its place when all are there: a merge that is cut short would open as a capture of fewer texts. */
+/* Recordings gather in a folder beside documents/, which takes its place when all are there: a
+ * merge that is cut short would open as a capture of fewer texts. */
 static int write_merged(const struct source *sources, int64_t total, const char *gram,
-                        const struct fkv_capture_info *info, const char *folder, struct fkv_error *err) {
+                        const struct fkv_capture_info *info, const char *folder,
+                        struct fkv_error *err) {
     struct fkv_capture_writer *w;
     char fresh[PATH - 32], documents[PATH - 32];
     if ((size_t)snprintf(fresh, sizeof fresh, "%s/.merging", folder) >= sizeof fresh ||
-        (size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >= sizeof documents)
+        (size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >=
+            sizeof documents)
         return fkv_fail(err, "%s: the path is too long", folder);
     if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
     char *gram_here = fkv_folder_output_gram(folder, false);
-    int status = gram_here ? copy_all(sources, total, fresh, err) : fkv_fail(err, "%s: out of memory", folder);
+    int status = gram_here ? copy_all(sources, total, fresh, err)
+                           : fkv_fail(err, "%s: out of memory", folder);
     if (status == FKV_OK && gram) status = copy_file(gram, gram_here, err);
     if (status == FKV_OK) status = fkv_atomic_rename(fresh, documents, err);
     if (status == FKV_OK) status = fkv_capture_finish(w, err);
@@ -138,7 +152,8 @@ static int write_merged(const struct source *sources, int64_t total, const char 
     return status;
 }
 
-int fkv_capture_merge(const char *const *paths, int count, const char *folder, struct fkv_error *err) {
+int fkv_capture_merge(const char *const *paths, int count, const char *folder,
+                      struct fkv_error *err) {
     if (count < 1) return fkv_fail(err, "%s: nothing to merge", folder);
     struct fkv_capture **captures = calloc((size_t)count, sizeof *captures);
     if (!captures) return fkv_fail(err, "out of memory");
@@ -146,15 +161,16 @@ int fkv_capture_merge(const char *const *paths, int count, const char *folder, s
     for (int i = 0; i < count && status == FKV_OK; i++) {
         status = fkv_capture_open(paths[i], &captures[i], err);
         if (status == FKV_OK)
-            status =
-                fkv_capture_info_compare(fkv_capture_info(captures[0]), fkv_capture_info(captures[i]), paths[i], err);
+            status = fkv_capture_info_compare(fkv_capture_info(captures[0]),
+                                              fkv_capture_info(captures[i]), paths[i], err);
     }
     struct source *sources = NULL;
     int64_t total = 0;
     if (status == FKV_OK) status = gather(captures, count, &sources, &total, err);
     const char *gram = NULL;
     if (status == FKV_OK) status = choose_gram(captures, count, &gram, err);
-    if (status == FKV_OK) status = write_merged(sources, total, gram, fkv_capture_info(captures[0]), folder, err);
+    if (status == FKV_OK)
+        status = write_merged(sources, total, gram, fkv_capture_info(captures[0]), folder, err);
     free(sources);
     for (int i = 0; i < count; i++) fkv_capture_close(captures[i]);
     free(captures);

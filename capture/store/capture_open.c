@@ -1,5 +1,6 @@
-/* Opening captures: a folder, its face, or any single .h5 with the same groups. Everything that shapes are derived from is checked here: attributes, ranks, dims that
- * agree with each other, number formats. After that a read fails only on damaged data. */
+/* Opening captures: a folder, its face, or any single .h5 with the same groups. Everything that
+ * shapes are derived from is checked here: attributes, ranks, dims that agree with each other,
+ * number formats. After that a read fails only on damaged data. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 
 /* ---- number formats ---- */
 
-int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, struct fkv_error *err) {
+int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype,
+                     struct fkv_error *err) {
     hid_t type = H5Dget_type(dataset);
     H5T_class_t class = H5Tget_class(type);
     size_t bytes = H5Tget_size(type);
@@ -19,19 +21,22 @@ int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, str
     H5Tclose(type);
     if (class == H5T_INTEGER && bytes == 2) {
         char *text = NULL;
-        if (fkv_hdf_get_string(dataset, "dtype", &text, NULL, err)) return fkv_error_prefix(err, "%s", name);
+        if (fkv_hdf_get_string(dataset, "dtype", &text, NULL, err))
+            return fkv_error_prefix(err, "%s", name);
         brain = text ? fkv_schema_names_bf16(text) : *dtype == FKV_BF16;
         free(text);
     }
     if (class != H5T_FLOAT && !brain)
         return fkv_fail(err,
-                        "%s: expected float16, float32, float64, or uint16 with the attribute dtype \"bf16\", found %s",
+                        "%s: expected float16, float32, float64, or uint16 with the attribute "
+                        "dtype \"bf16\", found %s",
                         name, class == H5T_INTEGER ? "integers" : "another type");
     *dtype = half ? FKV_F16 : brain ? FKV_BF16 : FKV_F32;
     return FKV_OK;
 }
 
-/* h5py compresses in ways that only h5py reads (LZF), and plugins do; gzip is everywhere. Names what is missing. */
+/* h5py compresses in ways that only h5py reads (LZF), and plugins do; gzip is everywhere. Names
+ * what is missing. */
 static int check_filters(hid_t dataset, const char *name, struct fkv_error *err) {
     hid_t creation = H5Dget_create_plist(dataset);
     int status = FKV_OK, count = H5Pget_nfilters(creation);
@@ -39,10 +44,13 @@ static int check_filters(hid_t dataset, const char *name, struct fkv_error *err)
         char filter[64] = "";
         size_t none = 0;
         unsigned flags, config;
-        H5Z_filter_t id = H5Pget_filter2(creation, (unsigned)i, &flags, &none, NULL, sizeof filter, filter, &config);
+        H5Z_filter_t id = H5Pget_filter2(creation, (unsigned)i, &flags, &none, NULL, sizeof filter,
+                                         filter, &config);
         if (H5Zfilter_avail(id) <= 0)
-            status = fkv_fail(err, "%s: expected no compression or gzip, found %s (HDF5 filter %d), which is not here",
-                              name, *filter ? filter : "another", (int)id);
+            status = fkv_fail(
+                err,
+                "%s: expected no compression or gzip, found %s (HDF5 filter %d), which is not here",
+                name, *filter ? filter : "another", (int)id);
     }
     H5Pclose(creation);
     return status;
@@ -50,32 +58,37 @@ static int check_filters(hid_t dataset, const char *name, struct fkv_error *err)
 
 /* ---- opening ---- */
 
-int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found, struct fkv_error *err) {
+int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found,
+                         struct fkv_error *err) {
     if ((hsize_t)expected == found) return FKV_OK;
     return fkv_fail(err, "%s: expected %lld %s, found %llu", name, (long long)expected, axis,
                     (unsigned long long)found);
 }
 
 /* Checks one state's dataset against info, sets its bit and T. T < 0: not known yet. */
-static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_info *info, int64_t *n_tokens,
-                       struct fkv_error *err) {
+static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_info *info,
+                       int64_t *n_tokens, struct fkv_error *err) {
     const char *name = fkv_state_names[state];
     hid_t dataset;
     hsize_t dims[8];
     int rank = 0;
     if (fkv_hdf_find(group, name, &dataset, &rank, dims, err)) return FKV_FAILED;
     if (dataset < 0) return FKV_OK;
-    int status = fkv_reader_dtype(dataset, name, &info->dtype, err) || check_filters(dataset, name, err);
+    int status =
+        fkv_reader_dtype(dataset, name, &info->dtype, err) || check_filters(dataset, name, err);
     H5Dclose(dataset);
     if (status) return status;
-    if (rank != 4) return fkv_fail(err, "%s: expected 4 axes [layers, heads, tokens, head_dim], found %d", name, rank);
+    if (rank != 4)
+        return fkv_fail(err, "%s: expected 4 axes [layers, heads, tokens, head_dim], found %d",
+                        name, rank);
     if (state == FKV_STATE_QUERY) fkv_schema_infer_heads(info, dims[1]);
     if (dims[2] < 1 || dims[2] > INT32_MAX)
-        return fkv_fail(err, "%s: expected 1 to %d tokens, found %llu", name, INT32_MAX, (unsigned long long)dims[2]);
+        return fkv_fail(err, "%s: expected 1 to %d tokens, found %llu", name, INT32_MAX,
+                        (unsigned long long)dims[2]);
     if (*n_tokens < 0) *n_tokens = (int64_t)dims[2];
     info->states |= 1u << state;
-    return fkv_reader_check_dim(name, "layers (n_layers, or the length of layer_index)", info->layer_count, dims[0],
-                                err) ||
+    return fkv_reader_check_dim(name, "layers (n_layers, or the length of layer_index)",
+                                info->layer_count, dims[0], err) ||
                    fkv_reader_check_dim(name, "heads (n_kv_heads, or the length of head_index)",
                                         fkv_schema_heads(info, state), dims[1], err) ||
                    fkv_reader_check_dim(name, "tokens", *n_tokens, dims[2], err) ||
@@ -109,7 +122,8 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
         if (length >= (int)sizeof r->name || digits >= (int)sizeof r->text_sha256)
             return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d",
                             length >= (int)sizeof r->name ? "name" : "text_sha256",
-                            length >= (int)sizeof r->name ? sizeof r->name - 1 : sizeof r->text_sha256 - 1,
+                            length >= (int)sizeof r->name ? sizeof r->name - 1
+                                                          : sizeof r->text_sha256 - 1,
                             length >= (int)sizeof r->name ? length : digits);
     } else {
         free(name);
@@ -125,15 +139,17 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
         if (check_state(group, s, info, &n_tokens, err)) return FKV_FAILED;
     if (!info->states && check_spectra(group, info, err)) return FKV_FAILED;
     if (!info->states)
-        return fkv_fail(err, "expected key, value, key_rotated or query, or spectra of them, found none");
+        return fkv_fail(
+            err, "expected key, value, key_rotated or query, or spectra of them, found none");
     if (n_tokens < 0) return fkv_fail(err, "attribute n_tokens: expected a number, found none");
     r->n_tokens = n_tokens;
-    r->beyond_trained_context = beyond || (info->trained_context > 0 && n_tokens > info->trained_context);
+    r->beyond_trained_context =
+        beyond || (info->trained_context > 0 && n_tokens > info->trained_context);
     return FKV_OK;
 }
 
-static int add_entry(struct fkv_capture *c, const char *file, const char *group, hid_t id, bool whole_file,
-                     struct fkv_capture_info *info, struct fkv_error *err) {
+static int add_entry(struct fkv_capture *c, const char *file, const char *group, hid_t id,
+                     bool whole_file, struct fkv_capture_info *info, struct fkv_error *err) {
     if (c->count == c->room) {
         int32_t room = 2 * c->room + 16;
         struct entry *larger = realloc(c->entries, (size_t)room * sizeof *larger);
@@ -158,21 +174,24 @@ static int add_entry(struct fkv_capture *c, const char *file, const char *group,
 }
 
 /* The recordings under /documents, in the order of their names. */
-static int add_documents(struct fkv_capture *c, const char *file, hid_t id, struct fkv_capture_info *info,
-                         struct fkv_error *err) {
+static int add_documents(struct fkv_capture *c, const char *file, hid_t id,
+                         struct fkv_capture_info *info, struct fkv_error *err) {
     H5G_info_t found;
     if (H5Gget_info_by_name(id, FKV_CAPTURE_DOCUMENTS, &found, H5P_DEFAULT) < 0)
         return fkv_hdf_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": expected a group", file);
-    if (found.nlinks < 1) return fkv_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": expected recordings, found none", file);
+    if (found.nlinks < 1)
+        return fkv_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": expected recordings, found none",
+                        file);
     for (hsize_t i = 0; i < found.nlinks; i++) {
         char group[256] = FKV_CAPTURE_DOCUMENTS "/";
         const size_t at = strlen(group);
-        ssize_t length = H5Lget_name_by_idx(id, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC, i, group + at,
-                                            sizeof group - at, H5P_DEFAULT);
-        if (length < 0) return fkv_hdf_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": cannot list it", file);
+        ssize_t length = H5Lget_name_by_idx(id, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC,
+                                            i, group + at, sizeof group - at, H5P_DEFAULT);
+        if (length < 0)
+            return fkv_hdf_fail(err, "%s: " FKV_CAPTURE_DOCUMENTS ": cannot list it", file);
         if ((size_t)length >= sizeof group - at)
-            return fkv_fail(err, "%s: %s...: expected a name of at most %zu bytes, found %zd", file, group,
-                            sizeof group - at - 1, length);
+            return fkv_fail(err, "%s: %s...: expected a name of at most %zu bytes, found %zd", file,
+                            group, sizeof group - at - 1, length);
         if (add_entry(c, file, group, id, false, info, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -200,7 +219,8 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
             status = add_entry(c, file, "/", id, false, &info, err);
     }
     bool gram = false;
-    if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err)) status = fkv_error_prefix(err, "%s", file);
+    if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err))
+        status = fkv_error_prefix(err, "%s", file);
     if (status == FKV_OK && gram) status = hold_gram(c, strdup(file), err);
     if (status == FKV_OK && !first) status = fkv_capture_info_compare(&c->info, &info, file, err);
     if (status == FKV_OK && first) {
@@ -215,7 +235,10 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
 static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_error *err) {
     int64_t *numbers, count;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
-    int status = count ? FKV_OK : fkv_fail(err, "%s: expected recordings documents/000000.h5, ..., found none", folder);
+    int status =
+        count
+            ? FKV_OK
+            : fkv_fail(err, "%s: expected recordings documents/000000.h5, ..., found none", folder);
     for (int64_t i = 0; i < count && status == FKV_OK; i++) {
         char *file = fkv_folder_document(folder, numbers[i], false);
         status = file ? add_file(c, file, err) : fkv_fail(err, "%s: out of memory", folder);
@@ -224,10 +247,12 @@ static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_erro
     free(numbers);
     bool gram = false;
     if (status == FKV_OK) status = fkv_output_gram_check_folder(folder, &c->info, &gram, err);
-    return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err) : status;
+    return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err)
+                                    : status;
 }
 
-/* The face of a folder stands for the folder, which is right even where the face is older than its recordings. */
+/* The face of a folder stands for the folder, which is right even where the face is older than its
+ * recordings. */
 static char *folder_of_face(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     if (strcmp(name, FKV_CAPTURE_FACE)) return NULL;
@@ -240,15 +265,17 @@ static char *folder_of_face(const char *path) {
 }
 
 static void describe_info(const struct fkv_capture_info *info, FILE *f) {
-    fprintf(f, "%s %s %s states %x sums %d\nlayers", info->model_sha256, info->options ? info->options : "",
-            fkv_dtype_name(info->dtype), info->states, info->spectra_only);
+    fprintf(f, "%s %s %s states %x sums %d\nlayers", info->model_sha256,
+            info->options ? info->options : "", fkv_dtype_name(info->dtype), info->states,
+            info->spectra_only);
     for (int32_t i = 0; i < info->layer_count; i++) fprintf(f, " %d", info->layer_index[i]);
     fprintf(f, "\nheads");
     for (int32_t i = 0; i < info->head_count; i++) fprintf(f, " %d", info->head_index[i]);
     fprintf(f, "\n");
 }
 
-/* Model, options and texts decide what our captures hold. A user's own file says nothing of the kind: its size and time of change stand in for its contents. */
+/* Model, options and texts decide what our captures hold. A user's own file says nothing of the
+ * kind: its size and time of change stand in for its contents. */
 static int identify(struct fkv_capture *c, struct fkv_error *err) {
     char *text = NULL;
     size_t bytes = 0;
@@ -259,14 +286,14 @@ static int identify(struct fkv_capture *c, struct fkv_error *err) {
         const struct entry *e = &c->entries[i];
         const struct fkv_recording *r = &e->recording;
         struct stat file;
-        fprintf(f, "%s %lld %lld\n", *r->text_sha256 ? r->text_sha256 : r->name, (long long)r->offset,
-                (long long)r->n_tokens);
+        fprintf(f, "%s %lld %lld\n", *r->text_sha256 ? r->text_sha256 : r->name,
+                (long long)r->offset, (long long)r->n_tokens);
         if (!*r->text_sha256 && !stat(e->file, &file))
             fprintf(f, "%lld %lld.%09ld\n", (long long)file.st_size, (long long)file.st_mtim.tv_sec,
                     file.st_mtim.tv_nsec);
     }
-    int status =
-        fclose(f) ? fkv_fail(err, "%s: out of memory", c->path) : fkv_sha256_memory(text, bytes, c->sha256, err);
+    int status = fclose(f) ? fkv_fail(err, "%s: out of memory", c->path)
+                           : fkv_sha256_memory(text, bytes, c->sha256, err);
     free(text);
     return status;
 }
@@ -335,7 +362,8 @@ int64_t fkv_capture_file_bytes(const struct fkv_capture *c) {
     int64_t bytes = 0;
     struct stat file;
     for (int32_t i = 0; i < c->count; i++)
-        if ((i == 0 || strcmp(c->entries[i].file, c->entries[i - 1].file)) && !stat(c->entries[i].file, &file))
+        if ((i == 0 || strcmp(c->entries[i].file, c->entries[i - 1].file)) &&
+            !stat(c->entries[i].file, &file))
             bytes += file.st_size;
     return bytes;
 }

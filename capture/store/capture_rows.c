@@ -1,7 +1,9 @@
-/* States into a recording's file. Rows come in as the model makes them, a block of tokens of all heads of one layer, already in the capture's dtype, and lie on disk as
- * [layer, head, token, channel]. They are checked and transposed into a row of chunks, and HDF5, which converts nothing, gets whole rows of chunks, so every chunk is written
- * once. Rows that make a whole one go straight through one buffer that all layers share; only a (state, layer) that gets less than that at a time has
- * a buffer of its own to collect in.
+/* States into a recording's file. Rows come in as the model makes them, a block of tokens of all
+ * heads of one layer, already in the capture's dtype, and lie on disk as [layer, head, token,
+ * channel]. They are checked and transposed into a row of chunks, and HDF5, which converts nothing,
+ * gets whole rows of chunks, so every chunk is written once. Rows that make a whole one go straight
+ * through one buffer that all layers share; only a (state, layer) that gets less than that at a
+ * time has a buffer of its own to collect in.
  *
  * What conversion has made infinite is found by its bits: the number itself is gone by then. */
 #include <stdlib.h>
@@ -13,7 +15,8 @@
 /* ---- life ---- */
 
 static size_t chunk_row_bytes(const struct fkv_capture_writer *w, const struct state_output *o) {
-    return (size_t)o->heads * (size_t)o->chunk * (size_t)w->info->head_dim * fkv_dtype_bytes(w->info->dtype);
+    return (size_t)o->heads * (size_t)o->chunk * (size_t)w->info->head_dim *
+           fkv_dtype_bytes(w->info->dtype);
 }
 
 static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct fkv_error *err) {
@@ -25,10 +28,13 @@ static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct
     const hsize_t dims[4] = {(hsize_t)info->layer_count, (hsize_t)o->heads, (hsize_t)w->n_tokens,
                              (hsize_t)info->head_dim};
     const hsize_t chunk[4] = {1, (hsize_t)chunk_heads, (hsize_t)o->chunk, (hsize_t)info->head_dim};
-    hid_t type = info->dtype == FKV_F32 ? H5T_IEEE_F32LE : info->dtype == FKV_F16 ? fkv_hdf_f16() : H5T_STD_U16LE;
+    hid_t type = info->dtype == FKV_F32   ? H5T_IEEE_F32LE
+                 : info->dtype == FKV_F16 ? fkv_hdf_f16()
+                                          : H5T_STD_U16LE;
     o->dataset = fkv_hdf_dataset(w->group, fkv_state_names[state], type, 4, dims, chunk, err);
     if (o->dataset < 0) return FKV_FAILED;
-    if (info->dtype == FKV_BF16 && fkv_hdf_put_string(o->dataset, "dtype", "bf16", err)) return FKV_FAILED;
+    if (info->dtype == FKV_BF16 && fkv_hdf_put_string(o->dataset, "dtype", "bf16", err))
+        return FKV_FAILED;
     o->space = H5Screate_simple(4, dims, NULL);
     o->layers = calloc((size_t)info->layer_count, sizeof *o->layers);
     o->whole = malloc(chunk_row_bytes(w, o));
@@ -67,8 +73,8 @@ static bool all_finite(const void *x, enum fkv_dtype dtype, size_t n) {
     return !beyond;
 }
 
-static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t,
-                          const void *x, struct fkv_error *err) {
+static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
+                          int64_t t, const void *x, struct fkv_error *err) {
     const struct fkv_capture_info *info = w->info;
     const size_t bytes = fkv_dtype_bytes(info->dtype), d = (size_t)info->head_dim;
     const size_t row = d * (size_t)w->states[state].heads;
@@ -79,10 +85,12 @@ static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state sta
     int32_t head = fkv_schema_head_number(info, state, (int32_t)(at % row / d));
     const long long token = t + (int64_t)(at / row);
     if (value != value || info->dtype == FKV_F32)
-        return fkv_fail(err, "%s of layer %d, head %d, token %lld: expected a finite number, found %g",
-                        fkv_state_names[state], info->layer_index[layer], head, token, (double)value);
+        return fkv_fail(
+            err, "%s of layer %d, head %d, token %lld: expected a finite number, found %g",
+            fkv_state_names[state], info->layer_index[layer], head, token, (double)value);
     return fkv_fail(err,
-                    "%s of layer %d, head %d, token %lld: a number (or an infinity) that is beyond %s: use --dtype %s",
+                    "%s of layer %d, head %d, token %lld: a number (or an infinity) that is beyond "
+                    "%s: use --dtype %s",
                     fkv_state_names[state], info->layer_index[layer], head, token,
                     info->dtype == FKV_F16 ? "float16's 65504" : "bfloat16's range",
                     info->dtype == FKV_F16 ? "f32 or bf16" : "f32");
@@ -90,12 +98,14 @@ static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state sta
 
 /* ---- rows ---- */
 
-/* Tokens [first, first+rows), of one row of chunks, from data [heads, chunk, head_dim] to the file */
-static int write_chunks(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t first, int64_t rows,
-                        const uint8_t *data, struct fkv_error *err) {
+/* Tokens [first, first+rows), of one row of chunks, from data [heads, chunk, head_dim] to the file
+ */
+static int write_chunks(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
+                        int64_t first, int64_t rows, const uint8_t *data, struct fkv_error *err) {
     struct state_output *o = &w->states[state];
     const hsize_t heads = (hsize_t)o->heads, tokens = (hsize_t)rows, d = (hsize_t)w->info->head_dim;
-    const hsize_t from[4] = {(hsize_t)layer, 0, (hsize_t)first, 0}, count[4] = {1, heads, tokens, d};
+    const hsize_t from[4] = {(hsize_t)layer, 0, (hsize_t)first, 0},
+                  count[4] = {1, heads, tokens, d};
     const hsize_t room[3] = {heads, (hsize_t)o->chunk, d}, part[3] = {heads, tokens, d};
     const hsize_t inside[3] = {0, (hsize_t)(first % o->chunk), 0};
     hid_t memory = H5Screate_simple(3, room, NULL), type = H5Dget_type(o->dataset);
@@ -109,50 +119,58 @@ static int write_chunks(struct fkv_capture_writer *w, enum fkv_state state, int3
     return status;
 }
 
-static int flush_staging(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, struct fkv_error *err) {
+static int flush_staging(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
+                         struct fkv_error *err) {
     struct staging *s = &w->states[state].layers[layer];
     const int64_t rows = s->rows;
     s->rows = 0;
     return rows ? write_chunks(w, state, layer, s->first, rows, s->data, err) : FKV_OK;
 }
 
-/* x [rows, heads, head_dim] -> rows from `at` on of data [heads, chunk, head_dim]; `bytes`: of head_dim numbers */
-static void transpose(const struct state_output *o, size_t bytes, uint8_t *data, int64_t at, int64_t rows,
-                      const uint8_t *x) {
+/* x [rows, heads, head_dim] -> rows from `at` on of data [heads, chunk, head_dim]; `bytes`: of
+ * head_dim numbers */
+static void transpose(const struct state_output *o, size_t bytes, uint8_t *data, int64_t at,
+                      int64_t rows, const uint8_t *x) {
     for (int64_t h = 0; h < o->heads; h++)
         for (int64_t r = 0; r < rows; r++)
-            memcpy(data + (size_t)(h * o->chunk + at + r) * bytes, x + (size_t)(r * o->heads + h) * bytes, bytes);
+            memcpy(data + (size_t)(h * o->chunk + at + r) * bytes,
+                   x + (size_t)(r * o->heads + h) * bytes, bytes);
 }
 
 /* Tokens [t, t+rows), of one row of chunks. */
-static int take_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int64_t rows,
-                     const uint8_t *x, struct fkv_error *err) {
+static int take_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t,
+                     int64_t rows, const uint8_t *x, struct fkv_error *err) {
     struct state_output *o = &w->states[state];
     struct staging *s = &o->layers[layer];
     const size_t bytes = (size_t)w->info->head_dim * fkv_dtype_bytes(w->info->dtype);
     const int64_t at = t % o->chunk;
     const bool ends = at + rows == o->chunk || t + rows == w->n_tokens;
-    if ((s->first + s->rows != t || at == 0) && flush_staging(w, state, layer, err)) return FKV_FAILED;
+    if ((s->first + s->rows != t || at == 0) && flush_staging(w, state, layer, err))
+        return FKV_FAILED;
     if (at == 0 && ends) {
         transpose(o, bytes, o->whole, 0, rows, x);
         return write_chunks(w, state, layer, t, rows, o->whole, err);
     }
-    if (!s->data && !(s->data = malloc(chunk_row_bytes(w, o)))) return fkv_fail(err, "out of memory for staging");
+    if (!s->data && !(s->data = malloc(chunk_row_bytes(w, o))))
+        return fkv_fail(err, "out of memory for staging");
     if (s->rows == 0) s->first = t;
     transpose(o, bytes, s->data, at, rows, x);
     s->rows += rows;
     return ends ? flush_staging(w, state, layer, err) : FKV_OK;
 }
 
-int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
-                           const void *x, struct fkv_error *err) {
+int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
+                           int64_t t, int32_t rows, const void *x, struct fkv_error *err) {
     struct state_output *o = &w->states[state];
-    if (!o->layers || layer < 0 || layer >= w->info->layer_count || t < 0 || rows < 0 || t + rows > w->n_tokens)
-        return fkv_fail(err, "%s: %s, layer %d, tokens %lld to %lld are not part of this recording", w->folder,
-                        fkv_state_names[state], layer, (long long)t, (long long)t + rows);
+    if (!o->layers || layer < 0 || layer >= w->info->layer_count || t < 0 || rows < 0 ||
+        t + rows > w->n_tokens)
+        return fkv_fail(err, "%s: %s, layer %d, tokens %lld to %lld are not part of this recording",
+                        w->folder, fkv_state_names[state], layer, (long long)t,
+                        (long long)t + rows);
     const size_t row = (size_t)w->info->head_dim * (size_t)o->heads;
     const uint8_t *from = x;
-    if (!all_finite(x, w->info->dtype, (size_t)rows * row)) return name_bad_value(w, state, layer, t, x, err);
+    if (!all_finite(x, w->info->dtype, (size_t)rows * row))
+        return name_bad_value(w, state, layer, t, x, err);
     o->layers[layer].received += rows;
     while (rows > 0) {
         int64_t fit = o->chunk - t % o->chunk;
@@ -170,9 +188,9 @@ int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err
         for (int32_t i = 0; fkv_writer_wants(w, s) && i < w->info->layer_count; i++) {
             if (flush_staging(w, s, i, err)) return FKV_FAILED;
             if (w->states[s].layers[i].received != w->n_tokens)
-                return fkv_fail(err, "%s: %s of layer %d: expected %lld tokens, found %lld", w->path,
-                                fkv_state_names[s], w->info->layer_index[i], (long long)w->n_tokens,
-                                (long long)w->states[s].layers[i].received);
+                return fkv_fail(err, "%s: %s of layer %d: expected %lld tokens, found %lld",
+                                w->path, fkv_state_names[s], w->info->layer_index[i],
+                                (long long)w->n_tokens, (long long)w->states[s].layers[i].received);
         }
     return FKV_OK;
 }

@@ -1,7 +1,9 @@
-/* Writing captures: one file per recording, under a temporary name until it is whole. How states get into it is capture_rows.c.
+/* Writing captures: one file per recording, under a temporary name until it is whole. How states
+ * get into it is capture_rows.c.
  *
- * The disk space is taken before the first byte is written: a full disk is an error of fallocate's then, and not one inside HDF5, which cannot
- * take back a failed flush. A lock on documents/ keeps a second run out. */
+ * The disk space is taken before the first byte is written: a full disk is an error of fallocate's
+ * then, and not one inside HDF5, which cannot take back a failed flush. A lock on documents/ keeps
+ * a second run out. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -30,7 +32,8 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
         free(name);
         return fkv_fail(err, "%s: out of memory", folder);
     }
-    *w = (struct fkv_capture_writer){.folder = name, .info = info, .lock = -1, .file = H5I_INVALID_HID};
+    *w = (struct fkv_capture_writer){
+        .folder = name, .info = info, .lock = -1, .file = H5I_INVALID_HID};
     bool gram;
     if (fkv_folder_prepare(folder, resume, &w->end, &w->lock, err) ||
         (w->end > 0 && fkv_folder_check(folder, info, err)) ||
@@ -42,7 +45,8 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
     return FKV_OK;
 }
 
-int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_capture_writer **out, struct fkv_error *err) {
+int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_capture_writer **out,
+                       struct fkv_error *err) {
     struct fkv_capture_writer *w = calloc(1, sizeof *w);
     char *name = strdup(first->folder);
     *out = w;
@@ -70,21 +74,25 @@ bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index) {
     return there;
 }
 
-int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
-                      struct fkv_error *err) {
+int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index,
+                      const struct fkv_recording *recording, struct fkv_error *err) {
     char *path = fkv_folder_document(w->folder, index, false);
     struct fkv_capture *c = NULL;
-    int status = path ? fkv_capture_open(path, &c, err) : fkv_fail(err, "%s: out of memory", w->folder);
+    int status =
+        path ? fkv_capture_open(path, &c, err) : fkv_fail(err, "%s: out of memory", w->folder);
     if (status == FKV_OK) {
         const struct fkv_recording *there = fkv_capture_recording(c, 0);
-        if (strcmp(there->text_sha256, recording->text_sha256) || there->offset != recording->offset ||
-            there->n_tokens != recording->n_tokens)
+        if (strcmp(there->text_sha256, recording->text_sha256) ||
+            there->offset != recording->offset || there->n_tokens != recording->n_tokens)
             status = fkv_fail(err,
-                              "%s: made from another text: expected \"%s\" (sha256 %.8s...), tokens %lld to %lld, "
+                              "%s: made from another text: expected \"%s\" (sha256 %.8s...), "
+                              "tokens %lld to %lld, "
                               "found \"%s\" (%.8s...), %lld to %lld",
-                              path, recording->name, recording->text_sha256, (long long)recording->offset,
-                              (long long)(recording->offset + recording->n_tokens), there->name, there->text_sha256,
-                              (long long)there->offset, (long long)(there->offset + there->n_tokens));
+                              path, recording->name, recording->text_sha256,
+                              (long long)recording->offset,
+                              (long long)(recording->offset + recording->n_tokens), there->name,
+                              there->text_sha256, (long long)there->offset,
+                              (long long)(there->offset + there->n_tokens));
     }
     fkv_capture_close(c);
     free(path);
@@ -109,7 +117,8 @@ int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err) {
     if (fd < 0) return fkv_fail_errno(err, "%s: cannot write", path);
     char size[16];
     fkv_format_bytes(size, bytes);
-    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) &&
+        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
         status = fkv_fail_errno(err, "%s: cannot reserve %s on disk", path, size);
     close(fd);
     return status;
@@ -117,26 +126,32 @@ int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err) {
 
 int fkv_writer_trim(const char *path, struct fkv_error *err) {
     struct stat found;
-    if (stat(path, &found) || truncate(path, found.st_size)) return fkv_fail_errno(err, "%s: cannot trim", path);
+    if (stat(path, &found) || truncate(path, found.st_size))
+        return fkv_fail_errno(err, "%s: cannot trim", path);
     return FKV_OK;
 }
 
-static int write_head(struct fkv_capture_writer *w, const struct fkv_recording *r, const int32_t *tokens,
-                      struct fkv_error *err) {
-    if (fkv_schema_write_info(w->file, w->info, err) || (w->group = fkv_hdf_group(w->file, "document", err)) < 0 ||
+static int write_head(struct fkv_capture_writer *w, const struct fkv_recording *r,
+                      const int32_t *tokens, struct fkv_error *err) {
+    if (fkv_schema_write_info(w->file, w->info, err) ||
+        (w->group = fkv_hdf_group(w->file, "document", err)) < 0 ||
         fkv_hdf_put_string(w->group, "name", r->name, err) ||
         fkv_hdf_put_string(w->group, "text_sha256", r->text_sha256, err) ||
-        fkv_hdf_put_numbers(w->group, "n_tokens", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->n_tokens, err) ||
-        fkv_hdf_put_numbers(w->group, "offset", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->offset, err) ||
+        fkv_hdf_put_numbers(w->group, "n_tokens", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->n_tokens,
+                            err) ||
+        fkv_hdf_put_numbers(w->group, "offset", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->offset,
+                            err) ||
         fkv_hdf_put_bool(w->group, "beyond_trained_context", r->beyond_trained_context, err))
         return FKV_FAILED;
     const hsize_t n = (hsize_t)r->n_tokens;
-    if (fkv_hdf_put(w->group, "tokens", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, &n, tokens, err)) return FKV_FAILED;
+    if (fkv_hdf_put(w->group, "tokens", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, &n, tokens, err))
+        return FKV_FAILED;
     return w->info->spectra_only ? FKV_OK : fkv_writer_open_states(w, err);
 }
 
-int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct fkv_recording *recording,
-                      const int32_t *tokens, struct fkv_error *err) {
+int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index,
+                      const struct fkv_recording *recording, const int32_t *tokens,
+                      struct fkv_error *err) {
     release_recording(w);
     w->path = fkv_folder_document(w->folder, index, false);
     w->temporary = fkv_folder_document(w->folder, index, true);
@@ -152,8 +167,8 @@ int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index, const struct 
 
 /* ---- what stands beside the states ---- */
 
-static int write_row(struct fkv_capture_writer *w, const char *name, hid_t file_type, hid_t memory_type,
-                     const void *data, struct fkv_error *err) {
+static int write_row(struct fkv_capture_writer *w, const char *name, hid_t file_type,
+                     hid_t memory_type, const void *data, struct fkv_error *err) {
     const hsize_t n = (hsize_t)w->n_tokens;
     if (w->file < 0) return fkv_fail(err, "%s: no recording has begun", w->folder);
     if (fkv_hdf_put(w->group, name, file_type, memory_type, 1, &n, data, err))
@@ -165,30 +180,34 @@ int fkv_capture_write_nll(struct fkv_capture_writer *w, const float *nll, struct
     return write_row(w, "nll", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, nll, err);
 }
 
-int fkv_capture_write_token_class(struct fkv_capture_writer *w, const uint8_t *classes, struct fkv_error *err) {
+int fkv_capture_write_token_class(struct fkv_capture_writer *w, const uint8_t *classes,
+                                  struct fkv_error *err) {
     return write_row(w, "token_class", H5T_STD_U8LE, H5T_NATIVE_UINT8, classes, err);
 }
 
-int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state, const struct fkv_spectra_sums *sums,
-                           struct fkv_error *err) {
+int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state,
+                           const struct fkv_spectra_sums *sums, struct fkv_error *err) {
     char path[64];
     if (w->file < 0 || !w->info->spectra_only || !fkv_writer_wants(w, state))
-        return fkv_fail(err, "%s: sums of %s are not part of this capture", w->folder, fkv_state_names[state]);
+        return fkv_fail(err, "%s: sums of %s are not part of this capture", w->folder,
+                        fkv_state_names[state]);
     snprintf(path, sizeof path, "spectra/%s", fkv_state_names[state]);
     hid_t group = fkv_hdf_group(w->group, path, err);
     if (group < 0) return fkv_error_prefix(err, "%s", w->path);
     const int64_t n = sums->n, skip = sums->skip_sinks;
-    int status =
-        fkv_hdf_put_numbers(group, "segment_length", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &n, err) ||
-                fkv_hdf_put_numbers(group, "skip_sinks", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &skip, err) ||
-                fkv_hdf_put_numbers(group, "segments", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &sums->segments, err)
-            ? FKV_FAILED
-            : FKV_OK;
+    int status = fkv_hdf_put_numbers(group, "segment_length", H5T_STD_I64LE, H5T_NATIVE_INT64, -1,
+                                     &n, err) ||
+                         fkv_hdf_put_numbers(group, "skip_sinks", H5T_STD_I64LE, H5T_NATIVE_INT64,
+                                             -1, &skip, err) ||
+                         fkv_hdf_put_numbers(group, "segments", H5T_STD_I64LE, H5T_NATIVE_INT64, -1,
+                                             &sums->segments, err)
+                     ? FKV_FAILED
+                     : FKV_OK;
     struct fkv_sums_array arrays[FKV_SUMS_ARRAYS];
     fkv_sums_arrays(sums, arrays);
     for (int i = 0; i < FKV_SUMS_ARRAYS && status == FKV_OK; i++)
-        status = fkv_hdf_put(group, arrays[i].name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, arrays[i].rank, arrays[i].dims,
-                             arrays[i].data, err);
+        status = fkv_hdf_put(group, arrays[i].name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE,
+                             arrays[i].rank, arrays[i].dims, arrays[i].data, err);
     H5Gclose(group);
     w->states[state].sums = true;
     return status ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;

@@ -1,4 +1,5 @@
-/* Owns the reading of datasets whose length the file decides (columns.h). Lengths are refused before memory is asked for: a broken file must not decide how much. */
+/* Owns the reading of datasets whose length the file decides (columns.h). Lengths are refused
+ * before memory is asked for: a broken file must not decide how much. */
 #include "capture/store/columns.h"
 
 #include <math.h>
@@ -10,8 +11,8 @@ static size_t element_bytes(enum fkv_h5_type type) {
     return bytes[type];
 }
 
-int fkv_column_read(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type, int64_t *count, void *data,
-                    struct fkv_error *err) {
+int fkv_column_read(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type,
+                    int64_t *count, void *data, struct fkv_error *err) {
     enum { MOST = 1 << 30 };
     void **out = data;
     int rank;
@@ -36,8 +37,8 @@ int fkv_column_read(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_ty
     return FKV_OK;
 }
 
-int fkv_column_expect(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type, int64_t count, bool required,
-                      void *data, struct fkv_error *err) {
+int fkv_column_expect(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type,
+                      int64_t count, bool required, void *data, struct fkv_error *err) {
     void **out = data;
     int64_t found;
     if (fkv_column_read(r, dataset, type, &found, data, err)) return FKV_FAILED;
@@ -46,19 +47,25 @@ int fkv_column_expect(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_
     bool missing = !*out;
     free(*out);
     *out = NULL;
-    if (missing) return fkv_fail(err, "%s: expected a dataset of %lld elements, found none", dataset, (long long)count);
-    return fkv_fail(err, "%s: expected %lld elements, found %lld", dataset, (long long)count, (long long)found);
+    if (missing)
+        return fkv_fail(err, "%s: expected a dataset of %lld elements, found none", dataset,
+                        (long long)count);
+    return fkv_fail(err, "%s: expected %lld elements, found %lld", dataset, (long long)count,
+                    (long long)found);
 }
 
-int fkv_column_integer(struct fkv_h5_reader *r, const char *object, const char *name, bool required, int32_t *value,
-                       struct fkv_error *err) {
+int fkv_column_integer(struct fkv_h5_reader *r, const char *object, const char *name, bool required,
+                       int32_t *value, struct fkv_error *err) {
     double number = 0;
     bool found;
     if (fkv_h5_get_double(r, object, name, &number, &found, err)) return FKV_FAILED;
     if (!found)
-        return required ? fkv_fail(err, "attribute %s of %s: expected an integer, found none", name, object) : FKV_OK;
+        return required ? fkv_fail(err, "attribute %s of %s: expected an integer, found none", name,
+                                   object)
+                        : FKV_OK;
     if (!(fabs(number) < 0x1p31 && number == floor(number)))
-        return fkv_fail(err, "attribute %s of %s: expected an integer, found %g", name, object, number);
+        return fkv_fail(err, "attribute %s of %s: expected an integer, found %g", name, object,
+                        number);
     *value = (int32_t)number;
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* The folder of a capture. Its recordings are those that have a name in documents/; the face links to them and can be made again at any time. */
+/* The folder of a capture. Its recordings are those that have a name in documents/; the face links
+ * to them and can be made again at any time. */
 #include "capture/store/folder.h"
 
 #include <dirent.h>
@@ -19,15 +20,16 @@
 
 char *fkv_folder_document(const char *folder, int64_t number, bool temporary) {
     char *path = NULL;
-    if (asprintf(&path, "%s/" FKV_CAPTURE_DOCUMENTS "/%s%06lld.h5%s", folder, temporary ? "." : "", (long long)number,
-                 temporary ? ".tmp" : "") < 0)
+    if (asprintf(&path, "%s/" FKV_CAPTURE_DOCUMENTS "/%s%06lld.h5%s", folder, temporary ? "." : "",
+                 (long long)number, temporary ? ".tmp" : "") < 0)
         return NULL;
     return path;
 }
 
 char *fkv_folder_output_gram(const char *folder, bool temporary) {
     char *path = NULL;
-    if (asprintf(&path, "%s/%s" FKV_CAPTURE_GRAM ".h5%s", folder, temporary ? "." : "", temporary ? ".tmp" : "") < 0)
+    if (asprintf(&path, "%s/%s" FKV_CAPTURE_GRAM ".h5%s", folder, temporary ? "." : "",
+                 temporary ? ".tmp" : "") < 0)
         return NULL;
     return path;
 }
@@ -47,7 +49,8 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
     *count = 0;
     if (fkv_path_print(path, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
     DIR *dir = opendir(path);
-    if (!dir) return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
+    if (!dir)
+        return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
     int64_t room = 0;
     int status = FKV_OK;
     for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
@@ -71,19 +74,23 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
     return FKV_OK;
 }
 
-/* With `resume`: removes temporaries and refuses strangers. Without: refuses everything. A folder that is not there holds nothing. */
+/* With `resume`: removes temporaries and refuses strangers. Without: refuses everything. A folder
+ * that is not there holds nothing. */
 static int clear_entries(const char *path, bool resume, bool documents, struct fkv_error *err) {
     DIR *dir = opendir(path);
-    if (!dir) return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
+    if (!dir)
+        return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
     int status = FKV_OK;
     for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
         bool ours = documents ? fkv_schema_document_number(e->d_name) >= 0
-                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) || !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS) ||
+                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) ||
+                                    !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS) ||
                                     !strcmp(e->d_name, FKV_CAPTURE_GRAM ".h5");
         if (is_dots(e->d_name) || (resume && ours)) continue;
         if (!resume)
-            status = fkv_fail(err, "%s: exists and is not empty: choose another folder%s", path,
-                              ours || is_temporary(e->d_name) ? ", or go on in it with --resume" : "");
+            status =
+                fkv_fail(err, "%s: exists and is not empty: choose another folder%s", path,
+                         ours || is_temporary(e->d_name) ? ", or go on in it with --resume" : "");
         else if (!is_temporary(e->d_name))
             status = fkv_fail(err, "%s: holds %s, which is no part of a capture", path, e->d_name);
         else if (unlinkat(dirfd(dir), e->d_name, 0))
@@ -93,22 +100,27 @@ static int clear_entries(const char *path, bool resume, bool documents, struct f
     return status;
 }
 
-int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock, struct fkv_error *err) {
+int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
+                       struct fkv_error *err) {
     char documents[FKV_PATH];
     *end = -1;
     *lock = -1;
-    /* With room for the names that follow: temporaries of recordings. A folder that is too deep is refused before it is made. */
+    /* With room for the names that follow: temporaries of recordings. A folder that is too deep is
+     * refused before it is made. */
     char *last = fkv_folder_document(folder, 0, true);
-    int status = last ? fkv_path_print(documents, err, "%s", last) : fkv_fail(err, "%s: out of memory", folder);
+    int status = last ? fkv_path_print(documents, err, "%s", last)
+                      : fkv_fail(err, "%s: out of memory", folder);
     free(last);
-    if (status || fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
+    if (status || fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder))
+        return FKV_FAILED;
     if (!resume && clear_entries(folder, false, false, err)) return FKV_FAILED;
     if (fkv_make_directories(documents, err)) return FKV_FAILED;
     *lock = open(documents, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*lock < 0) return fkv_fail_errno(err, "%s: cannot open", documents);
     if (flock(*lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
         return fkv_fail(err, "%s: another run is writing here", folder);
-    if (clear_entries(folder, true, false, err) || clear_entries(documents, true, true, err)) return FKV_FAILED;
+    if (clear_entries(folder, true, false, err) || clear_entries(documents, true, true, err))
+        return FKV_FAILED;
     if (access(documents, W_OK)) return fkv_fail_errno(err, "%s: cannot write", documents);
     int64_t *numbers, count;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
@@ -117,7 +129,8 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
     return FKV_OK;
 }
 
-int fkv_folder_check(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
+int fkv_folder_check(const char *folder, const struct fkv_capture_info *info,
+                     struct fkv_error *err) {
     struct fkv_capture *c = NULL;
     if (fkv_capture_open(folder, &c, err)) return FKV_FAILED;
     int status = fkv_capture_info_compare(info, fkv_capture_info(c), folder, err);
@@ -146,13 +159,14 @@ static int link_output_gram(hid_t file, const char *folder, struct fkv_error *er
     char *path = fkv_folder_output_gram(folder, false);
     bool there = path && access(path, F_OK) == 0;
     free(path);
-    if (there && H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file, FKV_CAPTURE_GRAM, H5P_DEFAULT,
-                                    H5P_DEFAULT) < 0)
+    if (there && H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file,
+                                    FKV_CAPTURE_GRAM, H5P_DEFAULT, H5P_DEFAULT) < 0)
         return fkv_hdf_fail(err, "cannot link to " FKV_CAPTURE_GRAM ".h5");
     return FKV_OK;
 }
 
-int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info, struct fkv_error *err) {
+int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info,
+                          struct fkv_error *err) {
     char path[FKV_PATH], temporary[FKV_PATH], created[32];
     if (fkv_path_print(temporary, err, "%s/." FKV_CAPTURE_FACE ".tmp", folder) ||
         fkv_path_print(path, err, "%s/" FKV_CAPTURE_FACE, folder))
@@ -162,7 +176,8 @@ int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *inf
     strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     hid_t file = fkv_hdf_create(temporary, false, err);
     if (file < 0) return FKV_FAILED;
-    int status = fkv_schema_write_info(file, info, err) || fkv_hdf_put_string(file, "created", created, err) ||
+    int status = fkv_schema_write_info(file, info, err) ||
+                         fkv_hdf_put_string(file, "created", created, err) ||
                          link_documents(file, folder, err) || link_output_gram(file, folder, err)
                      ? fkv_error_prefix(err, "%s", path)
                      : FKV_OK;

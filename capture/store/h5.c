@@ -1,5 +1,7 @@
-/* Runs, probes and results: files of moderate size, written dataset by dataset. The file is built in memory and its image handed to an atomic file of
- * ours, so a full disk or a crash never meets HDF5 half-way (a failed flush inside it cannot be undone, and H5Fclose reports success after one). */
+/* Runs, probes and results: files of moderate size, written dataset by dataset. The file is built
+ * in memory and its image handed to an atomic file of ours, so a full disk or a crash never meets
+ * HDF5 half-way (a failed flush inside it cannot be undone, and H5Fclose reports success after
+ * one). */
 #include "capture/store/h5.h"
 
 #include <stdio.h>
@@ -47,7 +49,8 @@ static hid_t memory_type(enum fkv_h5_type type) {
 int fkv_h5_create(const char *path, struct fkv_h5_writer **out, struct fkv_error *err) {
     *out = NULL;
     if (access(path, F_OK) == 0) return fkv_fail(err, "%s: exists already", path);
-    struct fkv_atomic_file probe; /* an unwritable folder is an error now and not after hours of work */
+    struct fkv_atomic_file
+        probe; /* an unwritable folder is an error now and not after hours of work */
     if (fkv_atomic_open(&probe, path, err)) return FKV_FAILED;
     fkv_atomic_abandon(&probe);
     struct fkv_h5_writer *w = calloc(1, sizeof *w);
@@ -65,8 +68,8 @@ int fkv_h5_create(const char *path, struct fkv_h5_writer **out, struct fkv_error
     return FKV_OK;
 }
 
-int fkv_h5_put(struct fkv_h5_writer *w, const char *dataset, enum fkv_h5_type type, int rank, const int64_t *dims,
-               const void *data, struct fkv_error *err) {
+int fkv_h5_put(struct fkv_h5_writer *w, const char *dataset, enum fkv_h5_type type, int rank,
+               const int64_t *dims, const void *data, struct fkv_error *err) {
     hsize_t sizes[8] = {0};
     if (rank < 0 || rank > 8) return fkv_fail(err, "%s: %s: a rank of %d", w->path, dataset, rank);
     for (int i = 0; i < rank; i++) sizes[i] = (hsize_t)dims[i];
@@ -87,8 +90,8 @@ static int settle(struct fkv_h5_writer *w, hid_t object, int status, struct fkv_
     return status ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;
 }
 
-int fkv_h5_put_string(struct fkv_h5_writer *w, const char *object, const char *name, const char *value,
-                      struct fkv_error *err) {
+int fkv_h5_put_string(struct fkv_h5_writer *w, const char *object, const char *name,
+                      const char *value, struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
     return settle(w, on, on < 0 ? FKV_FAILED : fkv_hdf_put_string(on, name, value, err), err);
 }
@@ -97,19 +100,23 @@ int fkv_h5_put_double(struct fkv_h5_writer *w, const char *object, const char *n
                       struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
     int status =
-        on < 0 ? FKV_FAILED : fkv_hdf_put_numbers(on, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
+        on < 0 ? FKV_FAILED
+               : fkv_hdf_put_numbers(on, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
     return settle(w, on, status, err);
 }
 
 int fkv_h5_put_int(struct fkv_h5_writer *w, const char *object, const char *name, int64_t value,
                    struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
-    int status = on < 0 ? FKV_FAILED : fkv_hdf_put_numbers(on, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
+    int status =
+        on < 0 ? FKV_FAILED
+               : fkv_hdf_put_numbers(on, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
     return settle(w, on, status, err);
 }
 
 static int write_image(struct fkv_h5_writer *w, struct fkv_error *err) {
-    if (H5Fflush(w->file, H5F_SCOPE_LOCAL) < 0) return fkv_hdf_fail(err, "%s: cannot finish", w->path);
+    if (H5Fflush(w->file, H5F_SCOPE_LOCAL) < 0)
+        return fkv_hdf_fail(err, "%s: cannot finish", w->path);
     ssize_t bytes = H5Fget_file_image(w->file, NULL, 0);
     void *image = bytes > 0 ? malloc((size_t)bytes) : NULL;
     if (!image || H5Fget_file_image(w->file, image, (size_t)bytes) != bytes) {
@@ -127,7 +134,8 @@ static int write_image(struct fkv_h5_writer *w, struct fkv_error *err) {
 }
 
 int fkv_h5_commit(struct fkv_h5_writer *w, struct fkv_error *err) {
-    int status = access(w->path, F_OK) == 0 ? fkv_fail(err, "%s: exists already", w->path) : write_image(w, err);
+    int status = access(w->path, F_OK) == 0 ? fkv_fail(err, "%s: exists already", w->path)
+                                            : write_image(w, err);
     fkv_h5_abandon(w);
     return status;
 }
@@ -163,7 +171,8 @@ void fkv_h5_close(struct fkv_h5_reader *r) {
     free(r);
 }
 
-/* Is every group on the path there? H5Lexists answers only for the last name. "/" and "" always are. */
+/* Is every group on the path there? H5Lexists answers only for the last name. "/" and "" always
+ * are. */
 static bool exists(hid_t file, const char *path) {
     char part[1024];
     if (strlen(path) >= sizeof part) return false;
@@ -175,14 +184,17 @@ static bool exists(hid_t file, const char *path) {
     return true;
 }
 
-/* Opens a dataset whose elements the file really holds; *id is H5I_INVALID_HID when there is none. A file of a kilobyte can declare terabytes that were never written, and whoever
- * reads asks for memory by the shape. Deflate, the densest filter that HDF5 brings along, makes at most 1032 bytes of one. */
-static int find(struct fkv_h5_reader *r, const char *dataset, hid_t *id, int *rank, hsize_t sizes[8],
-                struct fkv_error *err) {
+/* Opens a dataset whose elements the file really holds; *id is H5I_INVALID_HID when there is none.
+ * A file of a kilobyte can declare terabytes that were never written, and whoever reads asks for
+ * memory by the shape. Deflate, the densest filter that HDF5 brings along, makes at most 1032 bytes
+ * of one. */
+static int find(struct fkv_h5_reader *r, const char *dataset, hid_t *id, int *rank,
+                hsize_t sizes[8], struct fkv_error *err) {
     enum { DENSEST = 1032 };
     *id = H5I_INVALID_HID;
     if (!exists(r->file, dataset)) return FKV_OK;
-    if (fkv_hdf_find(r->file, dataset, id, rank, sizes, err)) return fkv_error_prefix(err, "%s", r->path);
+    if (fkv_hdf_find(r->file, dataset, id, rank, sizes, err))
+        return fkv_error_prefix(err, "%s", r->path);
     if (*id < 0) return FKV_OK;
     hid_t type = H5Dget_type(*id);
     int64_t bytes = (int64_t)H5Tget_size(type);
@@ -195,8 +207,8 @@ static int find(struct fkv_h5_reader *r, const char *dataset, hid_t *id, int *ra
     return fkv_fail(err, "%s: %s: its shape asks for more than the file holds", r->path, dataset);
 }
 
-int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_t dims[8], bool *found,
-                 struct fkv_error *err) {
+int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_t dims[8],
+                 bool *found, struct fkv_error *err) {
     hid_t id = H5I_INVALID_HID;
     hsize_t sizes[8];
     *found = false;
@@ -208,8 +220,8 @@ int fkv_h5_shape(struct fkv_h5_reader *r, const char *dataset, int *rank, int64_
     return FKV_OK;
 }
 
-int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type, int64_t elements, void *data,
-               struct fkv_error *err) {
+int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type,
+               int64_t elements, void *data, struct fkv_error *err) {
     hid_t id = H5I_INVALID_HID;
     hsize_t sizes[8];
     int rank = 0;
@@ -219,8 +231,8 @@ int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type ty
     for (int i = 0; i < rank; i++) count *= (int64_t)sizes[i];
     int status = FKV_OK;
     if (count != elements)
-        status = fkv_fail(err, "%s: %s: expected %lld elements, found %lld", r->path, dataset, (long long)elements,
-                          (long long)count);
+        status = fkv_fail(err, "%s: %s: expected %lld elements, found %lld", r->path, dataset,
+                          (long long)elements, (long long)count);
     else if (count && H5Dread(id, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = fkv_hdf_fail(err, "%s: %s: cannot read", r->path, dataset);
     H5Dclose(id);
@@ -237,22 +249,22 @@ int fkv_h5_get_text(struct fkv_h5_reader *r, const char *object, const char *nam
     return status ? fkv_error_prefix(err, "%s", r->path) : FKV_OK;
 }
 
-int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value, int64_t bytes,
-                      bool *found, struct fkv_error *err) {
+int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
+                      int64_t bytes, bool *found, struct fkv_error *err) {
     char *text;
     int status = fkv_h5_get_text(r, object, name, &text, err);
     *found = text != NULL;
     if (text && (int64_t)strlen(text) >= bytes)
-        status = fkv_fail(err, "%s: attribute %s of %s: expected fewer than %lld bytes", r->path, name, object,
-                          (long long)bytes);
+        status = fkv_fail(err, "%s: attribute %s of %s: expected fewer than %lld bytes", r->path,
+                          name, object, (long long)bytes);
     else if (text)
         memcpy(value, text, strlen(text) + 1);
     free(text);
     return status;
 }
 
-int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value, bool *found,
-                      struct fkv_error *err) {
+int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value,
+                      bool *found, struct fkv_error *err) {
     *found = false;
     hid_t on = exists(r->file, object) ? H5Oopen(r->file, object, H5P_DEFAULT) : H5I_INVALID_HID;
     if (on < 0) return FKV_OK;

@@ -1,6 +1,7 @@
-/* HDF5 wrapped once. Its automatic error printing is off; the innermost entry of its error stack goes into our messages, cut down to the
- * operating system's words where it holds them. Times are never stored, so that the same data gives the same bytes.
- * Advisory locks are off: they fail on many cluster file systems, and files here never change once they have their name. */
+/* HDF5 wrapped once. Its automatic error printing is off; the innermost entry of its error stack
+ * goes into our messages, cut down to the operating system's words where it holds them. Times are
+ * never stored, so that the same data gives the same bytes. Advisory locks are off: they fail on
+ * many cluster file systems, and files here never change once they have their name. */
 #include "capture/store/hdf.h"
 
 #include <math.h>
@@ -14,7 +15,8 @@
 enum { CHUNK_BYTES = 1 << 20 };
 
 static herr_t take_innermost(unsigned n, const H5E_error2_t *entry, void *text) {
-    const char *words = entry->desc ? entry->desc : "", *system = strstr(words, "error message = '");
+    const char *words = entry->desc ? entry->desc : "",
+               *system = strstr(words, "error message = '");
     if (system) {
         words = system + strlen("error message = '");
         snprintf(text, 256, "%.*s", (int)strcspn(words, "'"), words);
@@ -37,13 +39,15 @@ int fkv_hdf_fail(struct fkv_error *err, const char *format, ...) {
 /* ---- files ---- */
 
 static hid_t access_list(bool image) {
-    /* After a write that failed, HDF5 1.10's own clean-up at exit follows pointers into what H5Fclose has freed already. There is nothing for it to do: whoever opens a file here closes it. */
+    /* After a write that failed, HDF5 1.10's own clean-up at exit follows pointers into what
+     * H5Fclose has freed already. There is nothing for it to do: whoever opens a file here closes
+     * it. */
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
-    /* An image is taken of an open file. Newer superblocks mark it as open, and H5Fget_file_image takes the mark out without renewing the checksum over it;
-     * the first version has neither. */
+    /* An image is taken of an open file. Newer superblocks mark it as open, and H5Fget_file_image
+     * takes the mark out without renewing the checksum over it; the first version has neither. */
     if (image) {
         H5Pset_libver_bounds(list, H5F_LIBVER_EARLIEST, H5F_LIBVER_V18);
         H5Pset_fapl_core(list, 16 << 20, false);
@@ -64,9 +68,11 @@ hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err) {
     return file;
 }
 
-/* Strings lie in "global heaps", the one structure of HDF5 without a checksum, and 1.10 copies as many bytes as a damaged object there claims to have. So the chain of
- * objects in every heap near the start, where files with string attributes have theirs, must fill its heap exactly: index (2 bytes), references (2), 4
- * reserved, size (8), data to a multiple of 8; index 0 is the free rest, whose size counts its header. */
+/* Strings lie in "global heaps", the one structure of HDF5 without a checksum, and 1.10 copies as
+ * many bytes as a damaged object there claims to have. So the chain of objects in every heap near
+ * the start, where files with string attributes have theirs, must fill its heap exactly: index (2
+ * bytes), references (2), 4 reserved, size (8), data to a multiple of 8; index 0 is the free rest,
+ * whose size counts its header. */
 static bool heap_is_sound(const uint8_t *heap, size_t room) {
     uint64_t size, object;
     if (room < 16) return false;
@@ -82,11 +88,13 @@ static bool heap_is_sound(const uint8_t *heap, size_t room) {
     return true;
 }
 
-/* A heap that goes on beyond what was read at first: one string makes it that long, a command line of some thousand files for one. */
+/* A heap that goes on beyond what was read at first: one string makes it that long, a command line
+ * of some thousand files for one. */
 static bool long_heap_is_sound(FILE *f, size_t at, uint64_t size) {
     enum { MOST = 16 << 20 }; /* several times what Linux takes as a command line */
     uint8_t *heap = size <= MOST ? malloc(size) : NULL;
-    bool sound = heap && !fseek(f, (long)at, SEEK_SET) && fread(heap, 1, size, f) == size && heap_is_sound(heap, size);
+    bool sound = heap && !fseek(f, (long)at, SEEK_SET) && fread(heap, 1, size, f) == size &&
+                 heap_is_sound(heap, size);
     free(heap);
     return sound;
 }
@@ -97,7 +105,8 @@ static int check_heaps(const char *path, struct fkv_error *err) {
     FILE *f = head ? fopen(path, "rb") : NULL;
     size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
     int status = FKV_OK;
-    for (const uint8_t *at = head; bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
+    for (const uint8_t *at = head;
+         bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
         size_t room = bytes - (size_t)(at - head);
         uint64_t size = 0;
         if (room >= 16) memcpy(&size, at + 8, sizeof size);
@@ -106,8 +115,9 @@ static int check_heaps(const char *path, struct fkv_error *err) {
             if (last) break;
             continue;
         }
-        status = fkv_fail(err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged", path,
-                          (size_t)(at - head));
+        status =
+            fkv_fail(err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged",
+                     path, (size_t)(at - head));
         break;
     }
     if (f) fclose(f);
@@ -125,8 +135,10 @@ hid_t fkv_hdf_open(const char *path, struct fkv_error *err) {
 }
 
 int fkv_hdf_close(hid_t file, const char *path, struct fkv_error *err) {
-    int status = H5Fflush(file, H5F_SCOPE_LOCAL) < 0 ? fkv_hdf_fail(err, "%s: cannot write", path) : FKV_OK;
-    if (H5Fclose(file) < 0 && status == FKV_OK) status = fkv_hdf_fail(err, "%s: cannot close", path);
+    int status =
+        H5Fflush(file, H5F_SCOPE_LOCAL) < 0 ? fkv_hdf_fail(err, "%s: cannot write", path) : FKV_OK;
+    if (H5Fclose(file) < 0 && status == FKV_OK)
+        status = fkv_hdf_fail(err, "%s: cannot close", path);
     return status;
 }
 
@@ -171,12 +183,14 @@ static hid_t make_group(hid_t parent, const char *path) {
     return group;
 }
 
-/* The groups above `path`. HDF5 would make them, too, but with the time at which it does so, and what has the same contents should have the same bytes. A failure shows in what follows. */
+/* The groups above `path`. HDF5 would make them, too, but with the time at which it does so, and
+ * what has the same contents should have the same bytes. A failure shows in what follows. */
 static void make_groups_above(hid_t parent, const char *path) {
     char above[256];
     for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
         snprintf(above, sizeof above, "%.*s", (int)(slash - path), path);
-        if (slash > path && H5Lexists(parent, above, H5P_DEFAULT) == 0) H5Gclose(make_group(parent, above));
+        if (slash > path && H5Lexists(parent, above, H5P_DEFAULT) == 0)
+            H5Gclose(make_group(parent, above));
     }
 }
 
@@ -187,8 +201,8 @@ hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err) {
     return group;
 }
 
-hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
-                      struct fkv_error *err) {
+hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims,
+                      const hsize_t *chunk, struct fkv_error *err) {
     hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
     make_groups_above(parent, name);
     H5Pset_obj_track_times(creation, false);
@@ -205,7 +219,8 @@ hid_t fkv_hdf_dataset(hid_t parent, const char *name, hid_t type, int rank, cons
     return dataset;
 }
 
-/* Whole trailing axes as far as they fit in CHUNK_BYTES, then a part of the next one, then ones. An empty array has no chunks. */
+/* Whole trailing axes as far as they fit in CHUNK_BYTES, then a part of the next one, then ones. An
+ * empty array has no chunks. */
 static bool chunk_for(hid_t type, int rank, const hsize_t *dims, hsize_t chunk[8]) {
     hsize_t bytes = H5Tget_size(type);
     for (int i = rank - 1; i >= 0; i--) {
@@ -217,29 +232,35 @@ static bool chunk_for(hid_t type, int rank, const hsize_t *dims, hsize_t chunk[8
     return true;
 }
 
-int fkv_hdf_put(hid_t parent, const char *name, hid_t file_type, hid_t memory_type, int rank, const hsize_t *dims,
-                const void *data, struct fkv_error *err) {
+int fkv_hdf_put(hid_t parent, const char *name, hid_t file_type, hid_t memory_type, int rank,
+                const hsize_t *dims, const void *data, struct fkv_error *err) {
     hsize_t chunk[8];
     bool filled = chunk_for(file_type, rank, dims, chunk);
-    hid_t dataset = fkv_hdf_dataset(parent, name, file_type, rank, dims, filled ? chunk : NULL, err);
+    hid_t dataset =
+        fkv_hdf_dataset(parent, name, file_type, rank, dims, filled ? chunk : NULL, err);
     if (dataset < 0) return FKV_FAILED;
     int status = FKV_OK;
     if (filled && H5Dwrite(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = fkv_hdf_fail(err, "%s: cannot write", name);
-    if (H5Dclose(dataset) < 0 && status == FKV_OK) status = fkv_hdf_fail(err, "%s: cannot write", name);
+    if (H5Dclose(dataset) < 0 && status == FKV_OK)
+        status = fkv_hdf_fail(err, "%s: cannot write", name);
     return status;
 }
 
-int fkv_hdf_find(hid_t parent, const char *name, hid_t *dataset, int *rank, hsize_t dims[8], struct fkv_error *err) {
+int fkv_hdf_find(hid_t parent, const char *name, hid_t *dataset, int *rank, hsize_t dims[8],
+                 struct fkv_error *err) {
     *dataset = H5I_INVALID_HID;
     if (H5Lexists(parent, name, H5P_DEFAULT) <= 0) return FKV_OK;
     hid_t object = H5Oopen(parent, name, H5P_DEFAULT);
     if (object < 0) return fkv_hdf_fail(err, "%s: cannot open", name);
     hid_t space = H5Iget_type(object) == H5I_DATASET ? H5Dget_space(object) : H5I_INVALID_HID;
-    int found = space >= 0 && H5Sget_simple_extent_type(space) != H5S_NULL ? H5Sget_simple_extent_ndims(space) : -1;
+    int found = space >= 0 && H5Sget_simple_extent_type(space) != H5S_NULL
+                    ? H5Sget_simple_extent_ndims(space)
+                    : -1;
     int status = FKV_OK;
     if (found < 0 || found > 8)
-        status = fkv_fail(err, "%s: expected a dataset of up to 8 axes, found something else", name);
+        status =
+            fkv_fail(err, "%s: expected a dataset of up to 8 axes, found something else", name);
     else if (H5Sget_simple_extent_dims(space, dims, NULL) < 0)
         status = fkv_hdf_fail(err, "%s: cannot read its shape", name);
     if (space >= 0) H5Sclose(space);
@@ -255,12 +276,13 @@ int fkv_hdf_find(hid_t parent, const char *name, hid_t *dataset, int *rank, hsiz
 static void print_dims(char out[128], int rank, const hsize_t *dims) {
     size_t at = (size_t)snprintf(out, 128, "[");
     for (int i = 0; i < rank && at < 100; i++)
-        at += (size_t)snprintf(out + at, 128 - at, i ? ", %llu" : "%llu", (unsigned long long)dims[i]);
+        at += (size_t)snprintf(out + at, 128 - at, i ? ", %llu" : "%llu",
+                               (unsigned long long)dims[i]);
     snprintf(out + at, 128 - at, "]");
 }
 
-int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank, const hsize_t *expected, void *data,
-                bool *found, struct fkv_error *err) {
+int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
+                const hsize_t *expected, void *data, bool *found, struct fkv_error *err) {
     hid_t dataset;
     int axes = 0;
     hsize_t dims[8];
@@ -282,8 +304,8 @@ int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank, con
 
 /* ---- attributes ---- */
 
-int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int64_t count,
-                        const void *values, struct fkv_error *err) {
+int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t memory_type,
+                        int64_t count, const void *values, struct fkv_error *err) {
     if (H5Aexists(object, name) > 0) H5Adelete(object, name);
     hsize_t dims = (hsize_t)count;
     hid_t space = count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &dims, NULL);
@@ -305,7 +327,8 @@ int fkv_hdf_put_bool(hid_t object, const char *name, bool value, struct fkv_erro
     return fkv_hdf_put_numbers(object, name, bool_type(), bool_type(), -1, &byte, err);
 }
 
-/* Opens an attribute with its type's class and its number of elements; H5I_INVALID_HID when it is not there. */
+/* Opens an attribute with its type's class and its number of elements; H5I_INVALID_HID when it is
+ * not there. */
 static hid_t find_attribute(hid_t object, const char *name, H5T_class_t *class, int64_t *count) {
     if (H5Aexists(object, name) <= 0) return H5I_INVALID_HID;
     hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
@@ -318,7 +341,8 @@ static hid_t find_attribute(hid_t object, const char *name, H5T_class_t *class, 
     return attribute;
 }
 
-int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found, struct fkv_error *err) {
+int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found,
+                       struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t count = 0;
     hid_t attribute = find_attribute(object, name, &class, &count);
@@ -331,15 +355,18 @@ int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found
     hid_t type = H5Aget_type(attribute);
     char *text = NULL;
     int status = FKV_OK;
-    if (H5Tis_variable_str(type) > 0) { /* read in the file's character set: HDF5 refuses to convert between them */
+    if (H5Tis_variable_str(type) >
+        0) { /* read in the file's character set: HDF5 refuses to convert between them */
         char *theirs = NULL;
-        if (H5Aread(attribute, type, &theirs) < 0) status = fkv_hdf_fail(err, "attribute %s: cannot read", name);
+        if (H5Aread(attribute, type, &theirs) < 0)
+            status = fkv_hdf_fail(err, "attribute %s: cannot read", name);
         text = strdup(theirs ? theirs : "");
         H5free_memory(theirs);
     } else {
         size_t bytes = H5Tget_size(type);
         text = bytes < 1 << 20 ? calloc(bytes + 1, 1) : NULL;
-        if (text && H5Aread(attribute, type, text) < 0) status = fkv_hdf_fail(err, "attribute %s: cannot read", name);
+        if (text && H5Aread(attribute, type, text) < 0)
+            status = fkv_hdf_fail(err, "attribute %s: cannot read", name);
     }
     H5Tclose(type);
     H5Aclose(attribute);
@@ -352,8 +379,8 @@ int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found
     return FKV_OK;
 }
 
-int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit, void **values, int64_t *count,
-                        bool *found, struct fkv_error *err) {
+int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
+                        void **values, int64_t *count, bool *found, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t n = 0;
     hid_t attribute = find_attribute(object, name, &class, &n);
@@ -362,10 +389,12 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     int status = FKV_OK;
     void *data = NULL;
     bool integer = class == H5T_INTEGER || class == H5T_ENUM;
-    bool wanted = H5Tget_class(memory_type) == H5T_INTEGER ? integer : integer || class == H5T_FLOAT;
+    bool wanted =
+        H5Tget_class(memory_type) == H5T_INTEGER ? integer : integer || class == H5T_FLOAT;
     if (!wanted || n < 1 || n > limit)
-        status = fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name, (long long)limit,
-                          (long long)n, wanted ? "of them" : "values of another type");
+        status =
+            fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name,
+                     (long long)limit, (long long)n, wanted ? "of them" : "values of another type");
     else if (!(data = calloc((size_t)n, 8)))
         status = fkv_fail(err, "attribute %s: out of memory", name);
     else if (H5Aread(attribute, memory_type, data) < 0)
@@ -390,8 +419,8 @@ static int get_whole_double(hid_t object, const char *name, int64_t *value, stru
     return FKV_OK;
 }
 
-int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value, bool *found,
-                    struct fkv_error *err) {
+int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value,
+                    bool *found, struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0, number = 0;
     H5T_class_t class = H5T_NO_CLASS;
@@ -402,21 +431,24 @@ int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, i
     if (class == H5T_FLOAT) {
         if (get_whole_double(object, name, &number, err)) return FKV_FAILED;
     } else {
-        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, NULL, err)) return FKV_FAILED;
+        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, NULL, err))
+            return FKV_FAILED;
         number = *(int64_t *)numbers;
         free(numbers);
     }
     if (number < low || number > high)
-        return fkv_fail(err, "attribute %s: expected %lld to %lld, found %lld", name, (long long)low, (long long)high,
-                        (long long)number);
+        return fkv_fail(err, "attribute %s: expected %lld to %lld, found %lld", name,
+                        (long long)low, (long long)high, (long long)number);
     *value = number;
     return FKV_OK;
 }
 
-int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *found, struct fkv_error *err) {
+int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *found,
+                       struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0;
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, found, err)) return FKV_FAILED;
+    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, found, err))
+        return FKV_FAILED;
     if (numbers) *value = *(double *)numbers;
     free(numbers);
     return FKV_OK;

@@ -1,5 +1,6 @@
-/* PROBE.h5, written whole and read whole: a file holds two numbers per token and change, which is little beside what they cost. Layout: probe.h. Columns of
- * the table of changes are described once, for both directions. */
+/* PROBE.h5, written whole and read whole: a file holds two numbers per token and change, which is
+ * little beside what they cost. Layout: probe.h. Columns of the table of changes are described
+ * once, for both directions. */
 #include "capture/store/probe.h"
 
 #include <math.h>
@@ -32,20 +33,25 @@ static const struct {
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
-static size_t column_bytes(int c) { return columns[c].type == FKV_H5_I32 ? sizeof(int32_t) : sizeof(double); }
+static size_t column_bytes(int c) {
+    return columns[c].type == FKV_H5_I32 ? sizeof(int32_t) : sizeof(double);
+}
 
 static const struct {
     const char *name;
     size_t offset, room;
 } texts[] = {
-    {"model_name", offsetof(struct fkv_probe, model_name), sizeof((struct fkv_probe *)0)->model_name},
-    {"model_sha256", offsetof(struct fkv_probe, model_sha256), sizeof((struct fkv_probe *)0)->model_sha256},
+    {"model_name", offsetof(struct fkv_probe, model_name),
+     sizeof((struct fkv_probe *)0)->model_name},
+    {"model_sha256", offsetof(struct fkv_probe, model_sha256),
+     sizeof((struct fkv_probe *)0)->model_sha256},
     {"states", offsetof(struct fkv_probe, states), sizeof((struct fkv_probe *)0)->states},
     {"backend", offsetof(struct fkv_probe, backend), sizeof((struct fkv_probe *)0)->backend},
     {"tokenizer_sha256", offsetof(struct fkv_probe, tokenizer_sha256),
      sizeof((struct fkv_probe *)0)->tokenizer_sha256},
     {"compute", offsetof(struct fkv_probe, compute), sizeof((struct fkv_probe *)0)->compute},
-    {"cache_dtype", offsetof(struct fkv_probe, cache_dtype), sizeof((struct fkv_probe *)0)->cache_dtype},
+    {"cache_dtype", offsetof(struct fkv_probe, cache_dtype),
+     sizeof((struct fkv_probe *)0)->cache_dtype},
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
@@ -66,11 +72,14 @@ enum { INTEGERS = sizeof integers / sizeof *integers };
 
 /* ---- memory ---- */
 
-int fkv_probe_window_create(const struct fkv_probe *p, struct fkv_probe_window *window, struct fkv_error *err) {
-    size_t m = (size_t)p->score, all = (size_t)p->change_count * m, tokens = (size_t)p->prefix + m + 1;
+int fkv_probe_window_create(const struct fkv_probe *p, struct fkv_probe_window *window,
+                            struct fkv_error *err) {
+    size_t m = (size_t)p->score, all = (size_t)p->change_count * m,
+           tokens = (size_t)p->prefix + m + 1;
     *window = (struct fkv_probe_window){.tokens = calloc(tokens, sizeof *window->tokens),
                                         .untouched_nll = malloc((3 * m + 2 * all) * sizeof(float)),
-                                        .lost_energy = calloc(2 * (size_t)p->change_count, sizeof(double))};
+                                        .lost_energy =
+                                            calloc(2 * (size_t)p->change_count, sizeof(double))};
     if (!window->tokens || !window->untouched_nll || !window->lost_energy) {
         fkv_probe_window_free(window);
         return fkv_fail(err, "out of memory for the results of %d changes", p->change_count);
@@ -106,12 +115,14 @@ static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct f
     if (fkv_h5_put_string(w, "/", "format", "freqkv-probe", err) ||
         fkv_h5_put_int(w, "/", "format_version", PROBE_FORMAT_VERSION, err) ||
         fkv_h5_put_string(w, "/", "version", FKV_VERSION, err) ||
-        fkv_h5_put_string(w, "/", "command", p->command, err) || fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
+        fkv_h5_put_string(w, "/", "command", p->command, err) ||
+        fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_nll", p->noise_floor_nll, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_kl", p->noise_floor_kl, err))
         return FKV_FAILED;
     for (int i = 0; i < TEXTS; i++)
-        if (fkv_h5_put_string(w, "/", texts[i].name, (const char *)p + texts[i].offset, err)) return FKV_FAILED;
+        if (fkv_h5_put_string(w, "/", texts[i].name, (const char *)p + texts[i].offset, err))
+            return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++) {
         int32_t value = *(const int32_t *)(const void *)((const char *)p + integers[i].offset);
         if (fkv_h5_put_int(w, "/", integers[i].name, value, err)) return FKV_FAILED;
@@ -120,7 +131,8 @@ static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct f
 }
 
 /* Gathers column c of the changes into `values`, or scatters it from there. */
-static void copy_column(struct fkv_probe_change *changes, int32_t count, int c, char *values, bool gather) {
+static void copy_column(struct fkv_probe_change *changes, int32_t count, int c, char *values,
+                        bool gather) {
     size_t bytes = column_bytes(c);
     for (int32_t i = 0; i < count; i++) {
         char *field = (char *)&changes[i] + columns[c].offset, *value = values + (size_t)i * bytes;
@@ -155,7 +167,8 @@ struct array {
 };
 enum { ARRAYS = 7 };
 
-static void list_arrays(const struct fkv_probe *p, const struct fkv_probe_window *w, struct array arrays[ARRAYS]) {
+static void list_arrays(const struct fkv_probe *p, const struct fkv_probe_window *w,
+                        struct array arrays[ARRAYS]) {
     const int64_t m = p->score, changes = p->change_count;
     const struct array all[ARRAYS] = {
         {"tokens", FKV_H5_I32, {p->prefix + m + 1, 0}, w->tokens, false},
@@ -169,8 +182,9 @@ static void list_arrays(const struct fkv_probe *p, const struct fkv_probe_window
     memcpy(arrays, all, sizeof all);
 }
 
-static int put_window(struct fkv_h5_writer *w, const struct fkv_probe *p, const struct fkv_probe_window *window,
-                      int64_t number, struct fkv_error *err) {
+static int put_window(struct fkv_h5_writer *w, const struct fkv_probe *p,
+                      const struct fkv_probe_window *window, int64_t number,
+                      struct fkv_error *err) {
     char group[64], path[96];
     struct array arrays[ARRAYS];
     list_arrays(p, window, arrays);
@@ -182,7 +196,8 @@ static int put_window(struct fkv_h5_writer *w, const struct fkv_probe *p, const 
         return FKV_FAILED;
     for (int i = 0; i < ARRAYS; i++) {
         snprintf(path, sizeof path, "%s/%s", group, arrays[i].name);
-        if (fkv_h5_put(w, path, arrays[i].type, arrays[i].dims[1] ? 2 : 1, arrays[i].dims, arrays[i].data, err))
+        if (fkv_h5_put(w, path, arrays[i].type, arrays[i].dims[1] ? 2 : 1, arrays[i].dims,
+                       arrays[i].data, err))
             return FKV_FAILED;
     }
     if (!window->token_class) return FKV_OK;
@@ -190,8 +205,8 @@ static int put_window(struct fkv_h5_writer *w, const struct fkv_probe *p, const 
     return fkv_h5_put(w, path, FKV_H5_U8, 1, arrays[0].dims, window->token_class, err);
 }
 
-int fkv_probe_write(const char *path, const struct fkv_probe *p, const struct fkv_probe_window *windows, int64_t count,
-                    struct fkv_error *err) {
+int fkv_probe_write(const char *path, const struct fkv_probe *p,
+                    const struct fkv_probe_window *windows, int64_t count, struct fkv_error *err) {
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
     int status = put_root(w, p, err) || put_changes(w, p, err) ? FKV_FAILED : FKV_OK;
@@ -203,34 +218,39 @@ int fkv_probe_write(const char *path, const struct fkv_probe *p, const struct fk
 
 /* ---- reading ---- */
 
-static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value, size_t room,
-                    const char *path, struct fkv_error *err) {
+static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
+                    size_t room, const char *path, struct fkv_error *err) {
     bool found;
     if (fkv_h5_get_string(r, object, name, value, (int64_t)room, &found, err)) return FKV_FAILED;
-    return found ? FKV_OK : fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
+    return found
+               ? FKV_OK
+               : fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
 }
 
-static int get_integer(struct fkv_h5_reader *r, const char *object, const char *name, int64_t low, int64_t high,
-                       int64_t *value, const char *path, struct fkv_error *err) {
+static int get_integer(struct fkv_h5_reader *r, const char *object, const char *name, int64_t low,
+                       int64_t high, int64_t *value, const char *path, struct fkv_error *err) {
     bool found;
     double number = 0;
     if (fkv_h5_get_double(r, object, name, &number, &found, err)) return FKV_FAILED;
-    if (!found) return fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
+    if (!found)
+        return fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
     if (!(number >= (double)low && number <= (double)high) || number != floor(number))
-        return fkv_fail(err, "%s: %s: %s: expected %lld to %lld, found %g", path, object, name, (long long)low,
-                        (long long)high, number);
+        return fkv_fail(err, "%s: %s: %s: expected %lld to %lld, found %g", path, object, name,
+                        (long long)low, (long long)high, number);
     *value = (int64_t)number;
     return FKV_OK;
 }
 
-static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path, struct fkv_error *err) {
+static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
+                    struct fkv_error *err) {
     char format[64];
     int64_t value;
     bool found;
     if (get_text(r, "/", "format", format, sizeof format, path, err)) return FKV_FAILED;
     if (strcmp(format, "freqkv-probe"))
         return fkv_fail(err, "%s: expected the format freqkv-probe, found %s", path, format);
-    if (get_integer(r, "/", "format_version", PROBE_FORMAT_VERSION, PROBE_FORMAT_VERSION, &value, path, err) ||
+    if (get_integer(r, "/", "format_version", PROBE_FORMAT_VERSION, PROBE_FORMAT_VERSION, &value,
+                    path, err) ||
         get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
         fkv_h5_get_text(r, "/", "command", &p->command, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_nll", &p->noise_floor_nll, &found, err) ||
@@ -238,30 +258,37 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
         return FKV_FAILED;
     if (!p->command) return fkv_fail(err, "%s: /: expected an attribute command, found none", path);
     for (int i = 0; i < TEXTS; i++)
-        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].room, path, err)) return FKV_FAILED;
+        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].room, path, err))
+            return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++) {
-        if (get_integer(r, "/", integers[i].name, integers[i].low, integers[i].high, &value, path, err))
+        if (get_integer(r, "/", integers[i].name, integers[i].low, integers[i].high, &value, path,
+                        err))
             return FKV_FAILED;
         *(int32_t *)(void *)((char *)p + integers[i].offset) = (int32_t)value;
     }
     if ((int64_t)p->layers * p->kv_heads <= MOST_HEADS) return FKV_OK;
-    return fkv_fail(err, "%s: expected at most %d heads, found %d layers of %d", path, MOST_HEADS, p->layers,
-                    p->kv_heads);
+    return fkv_fail(err, "%s: expected at most %d heads, found %d layers of %d", path, MOST_HEADS,
+                    p->layers, p->kv_heads);
 }
 
-static int check_change(const struct fkv_probe *p, int32_t i, const char *path, struct fkv_error *err) {
+static int check_change(const struct fkv_probe *p, int32_t i, const char *path,
+                        struct fkv_error *err) {
     const struct fkv_probe_change *c = &p->changes[i];
     const bool band = c->kind == FKV_PROBE_FILTER || c->kind == FKV_PROBE_NOISE;
-    if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers || c->kv_head < -1 ||
-        c->kv_head >= p->kv_heads || c->states < 0 || c->states > (FKV_PROBE_KEY | FKV_PROBE_VALUE))
-        return fkv_fail(err, "%s: change %d: kind %d, layer %d, KV head %d, states %d: out of range", path, i, c->kind,
-                        c->layer, c->kv_head, c->states);
+    if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers ||
+        c->kv_head < -1 || c->kv_head >= p->kv_heads || c->states < 0 ||
+        c->states > (FKV_PROBE_KEY | FKV_PROBE_VALUE))
+        return fkv_fail(err,
+                        "%s: change %d: kind %d, layer %d, KV head %d, states %d: out of range",
+                        path, i, c->kind, c->layer, c->kv_head, c->states);
     if (band && !(c->low >= 0 && c->low <= c->high && c->high <= 1))
-        return fkv_fail(err, "%s: change %d: expected a band within 0 and 1, found %g to %g", path, i, c->low, c->high);
+        return fkv_fail(err, "%s: change %d: expected a band within 0 and 1, found %g to %g", path,
+                        i, c->low, c->high);
     return FKV_OK;
 }
 
-static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path, struct fkv_error *err) {
+static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
+                       struct fkv_error *err) {
     int rank = 0;
     int64_t dims[8] = {0};
     bool found;
@@ -271,14 +298,18 @@ static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
     int32_t count = (int32_t)dims[0];
     p->changes = calloc((size_t)count, sizeof *p->changes);
     char name[64], *values = malloc((size_t)count * FKV_PROBE_LABEL);
-    int status = p->changes && values ? FKV_OK : fkv_fail(err, "%s: out of memory for %d changes", path, count);
+    int status = p->changes && values
+                     ? FKV_OK
+                     : fkv_fail(err, "%s: out of memory for %d changes", path, count);
     p->change_count = status ? 0 : count;
     for (int c = 0; c < COLUMNS && !status; c++) {
         snprintf(name, sizeof name, "/changes/%s", columns[c].name);
         status = fkv_h5_get(r, name, columns[c].type, count, values, err);
         if (!status) copy_column(p->changes, count, c, values, false);
     }
-    if (!status) status = fkv_h5_get(r, "/changes/label", FKV_H5_U8, (int64_t)count * FKV_PROBE_LABEL, values, err);
+    if (!status)
+        status = fkv_h5_get(r, "/changes/label", FKV_H5_U8, (int64_t)count * FKV_PROBE_LABEL,
+                            values, err);
     for (int32_t i = 0; i < count && !status; i++) {
         memcpy(p->changes[i].label, values + (size_t)i * FKV_PROBE_LABEL, FKV_PROBE_LABEL);
         p->changes[i].label[FKV_PROBE_LABEL - 1] = 0;
@@ -288,9 +319,10 @@ static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
     return status;
 }
 
-/* Shapes are looked at before memory is asked for: a number at the root must not decide how much. */
-static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group, const char *path,
-                        bool there[ARRAYS], struct fkv_error *err) {
+/* Shapes are looked at before memory is asked for: a number at the root must not decide how much.
+ */
+static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group,
+                        const char *path, bool there[ARRAYS], struct fkv_error *err) {
     const struct fkv_probe_window none = {0};
     struct array arrays[ARRAYS];
     list_arrays(p, &none, arrays);
@@ -306,7 +338,8 @@ static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, cons
         if (!found || rank != (arrays[i].dims[1] ? 2 : 1) || dims[0] != arrays[i].dims[0] ||
             (rank == 2 && dims[1] != arrays[i].dims[1]))
             return fkv_fail(err, "%s: %s: expected %lld x %lld numbers, found %s", path, name,
-                            (long long)arrays[i].dims[0], (long long)(arrays[i].dims[1] ? arrays[i].dims[1] : 1),
+                            (long long)arrays[i].dims[0],
+                            (long long)(arrays[i].dims[1] ? arrays[i].dims[1] : 1),
                             found ? "another shape" : "nothing");
     }
     return FKV_OK;
@@ -320,9 +353,11 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     int64_t dims[8], value;
     bool found, there[ARRAYS];
     *window = (struct fkv_probe_window){0};
-    if (check_shapes(r, p, group, path, there, err) || fkv_probe_window_create(p, window, err)) return FKV_FAILED;
+    if (check_shapes(r, p, group, path, there, err) || fkv_probe_window_create(p, window, err))
+        return FKV_FAILED;
     if (get_text(r, group, "name", window->name, sizeof window->name, path, err) ||
-        get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path, err) ||
+        get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path,
+                 err) ||
         get_integer(r, group, "document", 0, INT32_MAX, &value, path, err) ||
         get_integer(r, group, "offset", 0, 1ll << 53, &window->offset, path, err))
         return FKV_FAILED;
@@ -342,7 +377,8 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     return fkv_h5_get(r, name, FKV_H5_U8, arrays[0].dims[0], window->token_class, err);
 }
 
-static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path, struct fkv_error *err) {
+static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
+                       struct fkv_error *err) {
     for (;; p->window_count++) {
         char group[64], tokens[80];
         int rank;
@@ -351,8 +387,12 @@ static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
         snprintf(group, sizeof group, "/documents/%06lld", (long long)p->window_count);
         snprintf(tokens, sizeof tokens, "%s/tokens", group);
         if (fkv_h5_shape(r, tokens, &rank, dims, &found, err)) return FKV_FAILED;
-        if (!found) return p->window_count ? FKV_OK : fkv_fail(err, "%s: expected documents, found none", path);
-        struct fkv_probe_window *larger = realloc(p->windows, (size_t)(p->window_count + 1) * sizeof *larger), *window;
+        if (!found)
+            return p->window_count ? FKV_OK
+                                   : fkv_fail(err, "%s: expected documents, found none", path);
+        struct fkv_probe_window *larger = realloc(p->windows,
+                                                  (size_t)(p->window_count + 1) * sizeof *larger),
+                                *window;
         if (!larger) return fkv_fail(err, "%s: out of memory", path);
         p->windows = larger;
         window = &p->windows[p->window_count];
@@ -367,7 +407,8 @@ int fkv_probe_read(const char *path, struct fkv_probe *p, struct fkv_error *err)
     struct fkv_h5_reader *r;
     *p = (struct fkv_probe){.noise_floor_nll = NAN, .noise_floor_kl = NAN};
     if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
-    int status = get_root(r, p, path, err) || get_changes(r, p, path, err) || get_windows(r, p, path, err);
+    int status =
+        get_root(r, p, path, err) || get_changes(r, p, path, err) || get_windows(r, p, path, err);
     fkv_h5_close(r);
     if (!status) return FKV_OK;
     fkv_probe_free(p);
@@ -387,33 +428,39 @@ static bool same_number(double a, double b) { return a == b || (isnan(a) && isna
 
 static bool same_change(const struct fkv_probe_change *a, const struct fkv_probe_change *b) {
     for (int c = 0; c < COLUMNS; c++) {
-        const void *x = (const char *)a + columns[c].offset, *y = (const char *)b + columns[c].offset;
-        bool same = columns[c].type == FKV_H5_I32 ? *(const int32_t *)x == *(const int32_t *)y
-                                                  : same_number(*(const double *)x, *(const double *)y);
+        const void *x = (const char *)a + columns[c].offset,
+                   *y = (const char *)b + columns[c].offset;
+        bool same = columns[c].type == FKV_H5_I32
+                        ? *(const int32_t *)x == *(const int32_t *)y
+                        : same_number(*(const double *)x, *(const double *)y);
         if (!same) return false;
     }
     return !strcmp(a->label, b->label);
 }
 
-int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_probe *found, const char *where,
-                         struct fkv_error *err) {
+int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_probe *found,
+                         const char *where, struct fkv_error *err) {
     for (int i = 0; i < TEXTS; i++) {
-        const char *a = (const char *)expected + texts[i].offset, *b = (const char *)found + texts[i].offset;
-        if (strcmp(a, b)) return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
+        const char *a = (const char *)expected + texts[i].offset,
+                   *b = (const char *)found + texts[i].offset;
+        if (strcmp(a, b))
+            return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
     }
     for (int i = 0; i < INTEGERS; i++) {
         int32_t a = *(const int32_t *)(const void *)((const char *)expected + integers[i].offset);
         int32_t b = *(const int32_t *)(const void *)((const char *)found + integers[i].offset);
-        if (a != b) return fkv_fail(err, "%s: %s: expected %d, found %d", where, integers[i].name, a, b);
+        if (a != b)
+            return fkv_fail(err, "%s: %s: expected %d, found %d", where, integers[i].name, a, b);
     }
     if (expected->seed != found->seed)
-        return fkv_fail(err, "%s: seed: expected %lld, found %lld", where, (long long)expected->seed,
-                        (long long)found->seed);
+        return fkv_fail(err, "%s: seed: expected %lld, found %lld", where,
+                        (long long)expected->seed, (long long)found->seed);
     if (expected->change_count != found->change_count)
-        return fkv_fail(err, "%s: expected %d changes, found %d", where, expected->change_count, found->change_count);
+        return fkv_fail(err, "%s: expected %d changes, found %d", where, expected->change_count,
+                        found->change_count);
     for (int32_t i = 0; i < expected->change_count; i++)
         if (!same_change(&expected->changes[i], &found->changes[i]))
-            return fkv_fail(err, "%s: change %d: expected \"%s\", found \"%s\"", where, i, expected->changes[i].label,
-                            found->changes[i].label);
+            return fkv_fail(err, "%s: change %d: expected \"%s\", found \"%s\"", where, i,
+                            expected->changes[i].label, found->changes[i].label);
     return FKV_OK;
 }

@@ -24,10 +24,12 @@ struct fkv_capture {
     size_t scratch_count;
 };
 
-/* The format of a dataset of states. Floats that are neither float32 nor little-endian float16 count as float32, which is what HDF5 reads them as. uint16 is bf16
- * where its attribute says so; without one, where *dtype does on entry, which is what the file says of itself. */
+/* The format of a dataset of states. Floats that are neither float32 nor little-endian float16
+ * count as float32, which is what HDF5 reads them as. uint16 is bf16 where its attribute says so;
+ * without one, where *dtype does on entry, which is what the file says of itself. */
 int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, struct fkv_error *err);
-int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found, struct fkv_error *err);
+int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found,
+                         struct fkv_error *err);
 void fkv_reader_close_current(struct fkv_capture *c);
 
 #endif

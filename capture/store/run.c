@@ -1,4 +1,5 @@
-/* Owns the reading of run files (store/run.h). Reads what it needs and checks what it reads against the file's own shape; whatever is missing is named with its file. */
+/* Owns the reading of run files (store/run.h). Reads what it needs and checks what it reads against
+ * the file's own shape; whatever is missing is named with its file. */
 #include "capture/store/run.h"
 
 #include <math.h>
@@ -10,11 +11,12 @@
 
 enum { MOST_HEADS = 1 << 20, VERSION = 2 };
 
-static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value, size_t bytes,
-                    bool required, struct fkv_error *err) {
+static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
+                    size_t bytes, bool required, struct fkv_error *err) {
     bool found;
     if (fkv_h5_get_string(r, object, name, value, (int64_t)bytes, &found, err)) return FKV_FAILED;
-    if (required && !found) return fkv_fail(err, "attribute %s of %s: expected a text, found none", name, object);
+    if (required && !found)
+        return fkv_fail(err, "attribute %s of %s: expected a text, found none", name, object);
     return FKV_OK;
 }
 
@@ -32,67 +34,86 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
     int32_t version = 0;
     if (get_text(r, "/", "format", format, sizeof format, false, err)) return FKV_FAILED;
     if (strcmp(format, "freqkv-run"))
-        return fkv_fail(err, "attribute format: expected \"freqkv-run\" (freqkv-replay ppl --out), found \"%s\"",
-                        format);
+        return fkv_fail(
+            err,
+            "attribute format: expected \"freqkv-run\" (freqkv-replay ppl --out), found \"%s\"",
+            format);
     if (fkv_column_integer(r, "/", "format_version", true, &version, err)) return FKV_FAILED;
     if (version == 1)
-        return fkv_fail(err, "attribute format_version: expected %d, found 1, which counted evictions as compressions "
-                        "and did not hold all options: run it again", VERSION);
-    if (version != VERSION) return fkv_fail(err, "attribute format_version: expected %d, found %d", VERSION, version);
+        return fkv_fail(err,
+                        "attribute format_version: expected %d, found 1, which counted evictions "
+                        "as compressions "
+                        "and did not hold all options: run it again",
+                        VERSION);
+    if (version != VERSION)
+        return fkv_fail(err, "attribute format_version: expected %d, found %d", VERSION, version);
     struct {
         const char *name;
         char *value;
         size_t bytes;
         bool required;
-    } const texts[] = {{"model_name", run->model_name, sizeof run->model_name, false},
-                       {"model_sha256", run->model_sha256, sizeof run->model_sha256, true},
-                       {"corpus_sha256", run->corpus_sha256, sizeof run->corpus_sha256, false},
-                       {"tokenizer_sha256", run->tokenizer_sha256, sizeof run->tokenizer_sha256, false},
-                       {"policy", run->policy, sizeof run->policy, true},
-                       {"policy_options", run->policy_options, sizeof run->policy_options, false},
-                       {"policy_label", run->policy_label, sizeof run->policy_label, true},
-                       {"backend", run->backend, sizeof run->backend, false},
-                       {"compute", run->compute, sizeof run->compute, false},
-                       {"cache_dtype", run->cache_dtype, sizeof run->cache_dtype, false},
-                       {"protocol", run->protocol, sizeof run->protocol, true},
-                       {"se_unit", run->se_unit, sizeof run->se_unit, false},
-                       {"baseline_invalid", run->baseline_invalid, sizeof run->baseline_invalid, false}};
+    } const texts[] = {
+        {"model_name", run->model_name, sizeof run->model_name, false},
+        {"model_sha256", run->model_sha256, sizeof run->model_sha256, true},
+        {"corpus_sha256", run->corpus_sha256, sizeof run->corpus_sha256, false},
+        {"tokenizer_sha256", run->tokenizer_sha256, sizeof run->tokenizer_sha256, false},
+        {"policy", run->policy, sizeof run->policy, true},
+        {"policy_options", run->policy_options, sizeof run->policy_options, false},
+        {"policy_label", run->policy_label, sizeof run->policy_label, true},
+        {"backend", run->backend, sizeof run->backend, false},
+        {"compute", run->compute, sizeof run->compute, false},
+        {"cache_dtype", run->cache_dtype, sizeof run->cache_dtype, false},
+        {"protocol", run->protocol, sizeof run->protocol, true},
+        {"se_unit", run->se_unit, sizeof run->se_unit, false},
+        {"baseline_invalid", run->baseline_invalid, sizeof run->baseline_invalid, false}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (get_text(r, "/", texts[i].name, texts[i].value, texts[i].bytes, texts[i].required, err)) return FKV_FAILED;
+        if (get_text(r, "/", texts[i].name, texts[i].value, texts[i].bytes, texts[i].required, err))
+            return FKV_FAILED;
     struct {
         const char *name;
         int32_t *value;
-    } const integers[] = {{"n_layers", &run->layers}, {"n_kv_heads", &run->kv_heads}, {"head_dim", &run->head_dim},
-                          {"window", &run->window}, {"sinks", &run->sinks}, {"compressible", &run->compressible},
-                          {"low_pass", &run->low_pass}, {"tokens_limit", &run->tokens_limit},
+    } const integers[] = {{"n_layers", &run->layers},      {"n_kv_heads", &run->kv_heads},
+                          {"head_dim", &run->head_dim},    {"window", &run->window},
+                          {"sinks", &run->sinks},          {"compressible", &run->compressible},
+                          {"low_pass", &run->low_pass},    {"tokens_limit", &run->tokens_limit},
                           {"score_from", &run->score_from}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
-        if (fkv_column_integer(r, "/", integers[i].name, i < 3, integers[i].value, err)) return FKV_FAILED;
+        if (fkv_column_integer(r, "/", integers[i].name, i < 3, integers[i].value, err))
+            return FKV_FAILED;
     if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > MOST_HEADS)
-        return fkv_fail(err, "attributes n_layers and n_kv_heads: expected 1 to %d heads, found %d layers of %d",
-                        MOST_HEADS, run->layers, run->kv_heads);
-    if (run->window < 0 || run->sinks < 0 || run->compressible < 0 || run->compressible > run->window)
+        return fkv_fail(
+            err,
+            "attributes n_layers and n_kv_heads: expected 1 to %d heads, found %d layers of %d",
+            MOST_HEADS, run->layers, run->kv_heads);
+    if (run->window < 0 || run->sinks < 0 || run->compressible < 0 ||
+        run->compressible > run->window)
         return fkv_fail(err,
-                        "attributes window, sinks and compressible: expected numbers from 0 on, the last at most the "
+                        "attributes window, sinks and compressible: expected numbers from 0 on, "
+                        "the last at most the "
                         "first, found %d, %d and %d",
                         run->window, run->sinks, run->compressible);
     struct {
         const char *name;
         double *value;
-    } const numbers[] = {
-        {"gamma", &run->gamma},         {"mean_nll", &run->mean_nll},         {"mean_nll_se", &run->mean_nll_se},
-        {"delta_nll", &run->delta_nll}, {"delta_nll_se", &run->delta_nll_se}, {"kl", &run->mean_kl}};
+    } const numbers[] = {{"gamma", &run->gamma},
+                         {"mean_nll", &run->mean_nll},
+                         {"mean_nll_se", &run->mean_nll_se},
+                         {"delta_nll", &run->delta_nll},
+                         {"delta_nll_se", &run->delta_nll_se},
+                         {"kl", &run->mean_kl}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         bool found;
         *numbers[i].value = NAN;
-        if (fkv_h5_get_double(r, "/", numbers[i].name, numbers[i].value, &found, err)) return FKV_FAILED;
+        if (fkv_h5_get_double(r, "/", numbers[i].name, numbers[i].value, &found, err))
+            return FKV_FAILED;
     }
-    if (!isfinite(run->mean_nll)) return fkv_fail(err, "attribute mean_nll: expected a finite number, found none");
+    if (!isfinite(run->mean_nll))
+        return fkv_fail(err, "attribute mean_nll: expected a finite number, found none");
     return FKV_OK;
 }
 
-static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictions, struct fkv_run_columns *c,
-                        struct fkv_error *err) {
+static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictions,
+                        struct fkv_run_columns *c, struct fkv_error *err) {
     char path[80];
     snprintf(path, sizeof path, "%s/nll", group);
     if (fkv_column_read(r, path, FKV_H5_F32, &c->count, &c->nll, err)) return FKV_FAILED;
@@ -100,14 +121,14 @@ static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictio
     struct {
         const char *name;
         float **data;
-    } const rest[] = {
-        {evictions ? "evictions" : "round", &c->round},
-        {evictions ? "since_eviction" : "since_compression", &c->since},
-        {"baseline_nll", &c->baseline_nll},
-        {"kl", &c->kl}};
+    } const rest[] = {{evictions ? "evictions" : "round", &c->round},
+                      {evictions ? "since_eviction" : "since_compression", &c->since},
+                      {"baseline_nll", &c->baseline_nll},
+                      {"kl", &c->kl}};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         snprintf(path, sizeof path, "%s/%s", group, rest[i].name);
-        if (fkv_column_expect(r, path, FKV_H5_F32, c->count, false, rest[i].data, err)) return FKV_FAILED;
+        if (fkv_column_expect(r, path, FKV_H5_F32, c->count, false, rest[i].data, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -130,16 +151,20 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
         size_t n = (size_t)run->documents + 1;
         struct fkv_run_document *document = realloc(run->document, n * sizeof *document);
         if (document) run->document = document;
-        struct fkv_run_columns *columns = document ? realloc(run->columns, n * sizeof *columns) : NULL;
+        struct fkv_run_columns *columns =
+            document ? realloc(run->columns, n * sizeof *columns) : NULL;
         if (!columns) return fkv_fail(err, "out of memory for %zu documents", n);
         run->columns = columns;
         run->document[n - 1] = (struct fkv_run_document){0};
-        if (get_text(r, group, "name", run->document[n - 1].name, sizeof run->document->name, false, err) ||
-            get_text(r, group, "text_sha256", run->document[n - 1].text_sha256, sizeof(fkv_sha256_hex), true, err))
+        if (get_text(r, group, "name", run->document[n - 1].name, sizeof run->document->name, false,
+                     err) ||
+            get_text(r, group, "text_sha256", run->document[n - 1].text_sha256,
+                     sizeof(fkv_sha256_hex), true, err))
             return FKV_FAILED;
         if (run->joined) continue;
         run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-        if (read_columns(r, group, run->actions.evictions, &run->columns[n - 1], err)) return FKV_FAILED;
+        if (read_columns(r, group, run->actions.evictions, &run->columns[n - 1], err))
+            return FKV_FAILED;
     }
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
@@ -148,15 +173,15 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
 }
 
 /* Of one group; count 0 and no arrays where it is empty or not there. */
-static int read_action_columns(struct fkv_h5_reader *r, const char *group, struct fkv_run_actions *a,
-                               struct fkv_error *err) {
+static int read_action_columns(struct fkv_h5_reader *r, const char *group,
+                               struct fkv_run_actions *a, struct fkv_error *err) {
     const struct {
         const char *name;
         enum fkv_h5_type type;
         void *data;
     } columns[] = {
-        {"head", FKV_H5_I32, &a->head},          {"round", FKV_H5_I32, &a->round},
-        {"state", FKV_H5_U8, &a->state},         {"energy_before", FKV_H5_F64, &a->before},
+        {"head", FKV_H5_I32, &a->head},        {"round", FKV_H5_I32, &a->round},
+        {"state", FKV_H5_U8, &a->state},       {"energy_before", FKV_H5_F64, &a->before},
         {"energy_kept", FKV_H5_F64, &a->kept},
     };
     char path[64];
@@ -164,7 +189,8 @@ static int read_action_columns(struct fkv_h5_reader *r, const char *group, struc
     if (fkv_column_read(r, path, FKV_H5_I32, &a->count, &a->layer, err)) return FKV_FAILED;
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         snprintf(path, sizeof path, "%s/%s", group, columns[i].name);
-        if (fkv_column_expect(r, path, columns[i].type, a->count, a->layer, columns[i].data, err)) return FKV_FAILED;
+        if (fkv_column_expect(r, path, columns[i].type, a->count, a->layer, columns[i].data, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -177,11 +203,14 @@ static int read_actions(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv
     const char *group = a->evictions ? "/evictions" : "/compressions";
     if (read_action_columns(r, group, a, err)) return FKV_FAILED;
     for (int64_t i = 0; i < a->count; i++)
-        if (a->layer[i] < 0 || a->layer[i] >= run->layers || a->head[i] < 0 || a->head[i] >= run->kv_heads ||
-            a->state[i] > 1 || a->round[i] < 1 || a->round[i] > 1 << 24)
-            return fkv_fail(
-                err, "%s: row %lld: expected layer < %d, head < %d, state 0 or 1, round >= 1, found %d, %d, %d, %d",
-                group, (long long)i, run->layers, run->kv_heads, a->layer[i], a->head[i], a->state[i], a->round[i]);
+        if (a->layer[i] < 0 || a->layer[i] >= run->layers || a->head[i] < 0 ||
+            a->head[i] >= run->kv_heads || a->state[i] > 1 || a->round[i] < 1 ||
+            a->round[i] > 1 << 24)
+            return fkv_fail(err,
+                            "%s: row %lld: expected layer < %d, head < %d, state 0 or 1, round >= "
+                            "1, found %d, %d, %d, %d",
+                            group, (long long)i, run->layers, run->kv_heads, a->layer[i],
+                            a->head[i], a->state[i], a->round[i]);
     return FKV_OK;
 }
 
@@ -197,12 +226,13 @@ int fkv_run_read(const char *path, struct fkv_run *run, struct fkv_error *err) {
     if (!status) status = read_actions(r, run, err);
     if (!status) status = read_documents(r, run, err);
     if (!status)
-        status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)run->layers * run->kv_heads, false,
-                                   &run->retained, err);
+        status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)run->layers * run->kv_heads,
+                                   false, &run->retained, err);
     for (int32_t i = 0; !status && run->retained && i < run->layers * run->kv_heads; i++)
         if (run->retained[i] < 1)
-            status = fkv_fail(err, "/retained: layer %d, KV head %d: expected 1 slot or more, found %d",
-                              i / run->kv_heads, i % run->kv_heads, run->retained[i]);
+            status =
+                fkv_fail(err, "/retained: layer %d, KV head %d: expected 1 slot or more, found %d",
+                         i / run->kv_heads, i % run->kv_heads, run->retained[i]);
     fkv_h5_close(r);
     if (!status) return FKV_OK;
     fkv_run_free(run);
@@ -231,7 +261,8 @@ int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv
     *units = (struct fkv_units){0};
     if (!blocks) return fkv_fail(err, "out of memory for %d documents", run->column_sets);
     for (int32_t d = 0; d < run->column_sets; d++)
-        blocks[d] = (fkv_run_scored(&run->columns[d]) + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
+        blocks[d] =
+            (fkv_run_scored(&run->columns[d]) + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
     int status = fkv_units_make(blocks, run->column_sets, run->joined, units, err);
     free(blocks);
     return status;
@@ -252,12 +283,14 @@ static const char *number_fact(char text[FKV_RUN_FACT], const char *name, int32_
     return text;
 }
 
-static const char *text_fact(char text[FKV_RUN_FACT], const char *name, const char *value, int most) {
+static const char *text_fact(char text[FKV_RUN_FACT], const char *name, const char *value,
+                             int most) {
     if (*value) snprintf(text, FKV_RUN_FACT, "%s %.*s", name, most, value);
     return text;
 }
 
-const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact, char text[FKV_RUN_FACT]) {
+const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
+                         char text[FKV_RUN_FACT]) {
     enum { WORD = 64, HASH = 8 };
     text[0] = 0;
     switch (fact) {
@@ -284,7 +317,8 @@ static bool differ(const struct fkv_run *runs, int32_t count, enum fkv_run_fact 
     return false;
 }
 
-void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char label[FKV_RUN_LABEL]) {
+void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i,
+                   char label[FKV_RUN_LABEL]) {
     char fact[FKV_RUN_FACT];
     int used = snprintf(label, FKV_RUN_LABEL, "%s", runs[i].policy_label);
     for (enum fkv_run_fact f = 0; f < FKV_RUN_FACTS; f++) {
@@ -294,17 +328,19 @@ void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char la
     }
 }
 
-static int refuse_pair(const struct fkv_run *a, const struct fkv_run *b, const char *what, const char *first,
-                       const char *second, struct fkv_error *err) {
-    return fkv_fail(err, "%s and %s: expected runs that differ in their ratio only, found %s%s\"%s\" and \"%s\"",
-                    a->path, b->path, what, *what ? " " : "", first, second);
+static int refuse_pair(const struct fkv_run *a, const struct fkv_run *b, const char *what,
+                       const char *first, const char *second, struct fkv_error *err) {
+    return fkv_fail(
+        err,
+        "%s and %s: expected runs that differ in their ratio only, found %s%s\"%s\" and \"%s\"",
+        a->path, b->path, what, *what ? " " : "", first, second);
 }
 
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
     char first[FKV_RUN_FACT], second[FKV_RUN_FACT];
     if (strcmp(a->model_sha256, b->model_sha256))
-        return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s", a->path, b->path,
-                        a->model_sha256, b->model_sha256);
+        return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
+                        a->path, b->path, a->model_sha256, b->model_sha256);
     if (strcmp(a->policy, b->policy)) return refuse_pair(a, b, "policy", a->policy, b->policy, err);
     if (strcmp(a->policy_options, b->policy_options))
         return refuse_pair(a, b, "its options", a->policy_options, b->policy_options, err);
@@ -314,7 +350,10 @@ int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fk
     bool same = a->documents == b->documents && a->column_sets == b->column_sets;
     for (int32_t i = 0; same && i < a->documents; i++)
         same = !strcmp(a->document[i].text_sha256, b->document[i].text_sha256);
-    for (int32_t i = 0; same && i < a->column_sets; i++) same = a->columns[i].count == b->columns[i].count;
-    if (!same) return fkv_fail(err, "%s and %s: expected runs over the same texts, found others", a->path, b->path);
+    for (int32_t i = 0; same && i < a->column_sets; i++)
+        same = a->columns[i].count == b->columns[i].count;
+    if (!same)
+        return fkv_fail(err, "%s and %s: expected runs over the same texts, found others", a->path,
+                        b->path);
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* RUN.h5 as freqkv-replay ppl writes it (layout: replay/perplexity/run_file.c), for figures and for joining with captures. */
+/* RUN.h5 as freqkv-replay ppl writes it (layout: replay/perplexity/run_file.c), for figures and for
+ * joining with captures. */
 #ifndef FKV_CAPTURE_STORE_RUN_H
 #define FKV_CAPTURE_STORE_RUN_H
 
@@ -10,11 +11,13 @@
 #include "kernels/statistics/bootstrap.h"
 #include "kernels/base/path.h"
 
-/* Per token of a document; of a joined protocol, per token of all windows one after the other, and there is one of these. NULL: the run has none. */
+/* Per token of a document; of a joined protocol, per token of all windows one after the other, and
+ * there is one of these. NULL: the run has none. */
 struct fkv_run_columns {
     int64_t count;
-    float *nll, *round, *since, *baseline_nll, *kl; /* [count], NaN where nothing was scored; owned. round, since: of
-                                                       the run's actions, compressions or evictions */
+    float *nll, *round, *since, *baseline_nll,
+        *kl; /* [count], NaN where nothing was scored; owned. round, since: of
+                the run's actions, compressions or evictions */
 };
 
 struct fkv_run_document {
@@ -22,7 +25,8 @@ struct fkv_run_document {
     fkv_sha256_hex text_sha256;
 };
 
-struct fkv_run_actions { /* a row per compression (or eviction on a schedule), layer, KV head and state */
+struct fkv_run_actions { /* a row per compression (or eviction on a schedule), layer, KV head and
+                            state */
     int64_t count;
     bool evictions;
     int32_t *layer, *head, *round; /* [count]; round from 1; owned */
@@ -33,7 +37,8 @@ struct fkv_run_actions { /* a row per compression (or eviction on a schedule), l
 struct fkv_run {
     char *path; /* owned */
     char model_name[256], policy[64], protocol[64], baseline_invalid[512];
-    char policy_options[256], policy_label[256]; /* all own options; the policy with those that are not the default */
+    char policy_options[256],
+        policy_label[256]; /* all own options; the policy with those that are not the default */
     char backend[32], compute[16], cache_dtype[16];
     fkv_sha256_hex model_sha256, tokenizer_sha256, corpus_sha256;
     int32_t layers, kv_heads, head_dim, window, sinks;
@@ -42,7 +47,8 @@ struct fkv_run {
     int32_t tokens_limit, score_from;
     char se_unit[64]; /* what mean_nll_se and delta_nll_se rest on; "" where there are none */
     bool joined;
-    double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se, mean_kl; /* NaN where there is none */
+    double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se,
+        mean_kl;       /* NaN where there is none */
     int32_t *retained; /* [layers, kv_heads] L, or NULL where the policy has none; owned */
     int32_t documents, column_sets;
     struct fkv_run_document *document; /* [documents]; owned */
@@ -60,14 +66,15 @@ int64_t fkv_run_scored(const struct fkv_run_columns *columns);
  * the sets of columns. */
 int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv_error *err);
 
-/* The ratio of a run as it was asked for (0.1, where L / n is 0.0984), of a table their mean; NaN where the policy has none. */
+/* The ratio of a run as it was asked for (0.1, where L / n is 0.0984), of a table their mean; NaN
+ * where the policy has none. */
 double fkv_run_gamma(const struct fkv_run *run);
 
 /* The root attribute "format" of an HDF5 file, "" where it has none. */
 int fkv_run_format(const char *path, char format[64], struct fkv_error *err);
 
-/* What identifies a run beside its model, its policy and its ratio, as texts: a curve's points agree in all of them, and
- * a figure names those in which its runs differ. */
+/* What identifies a run beside its model, its policy and its ratio, as texts: a curve's points
+ * agree in all of them, and a figure names those in which its runs differ. */
 enum fkv_run_fact {
     FKV_RUN_WINDOW,
     FKV_RUN_SINKS,
@@ -82,15 +89,17 @@ enum fkv_run_fact {
     FKV_RUN_FACTS
 };
 enum { FKV_RUN_FACT = 80 };
-/* "window 512", "protocol whole", "texts 1a2b3c4d"; "" where the run has none (no window, no limit). Returns `text`. */
-const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact, char text[FKV_RUN_FACT]);
-/* "freqkv, window 512, recent 256, whole": the policy with its options, its window, and those facts in which the
- * runs [count] differ, but for its ratio. */
+/* "window 512", "protocol whole", "texts 1a2b3c4d"; "" where the run has none (no window, no
+ * limit). Returns `text`. */
+const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
+                         char text[FKV_RUN_FACT]);
+/* "freqkv, window 512, recent 256, whole": the policy with its options, its window, and those facts
+ * in which the runs [count] differ, but for its ratio. */
 enum { FKV_RUN_LABEL = 480 };
 void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char label[FKV_RUN_LABEL]);
 
-/* FKV_OK when two runs are points of one curve: same model, policy with all its options, facts and tokens; else a
- * message that names both files and what differs. */
+/* FKV_OK when two runs are points of one curve: same model, policy with all its options, facts and
+ * tokens; else a message that names both files and what differs. */
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err);
 
 #endif

@@ -1,7 +1,9 @@
 /* The root attributes and shapes of captures.
  *
- * Chunks are [1, heads, tokens, head_dim]. Tokens are cut into equal chunks of at most 512, the block a model runs in, or of more where 512 tokens of all
- * heads stay under 256 KiB; heads are joined until a chunk has 256 KiB. So a block is written once, in large pieces, and whoever reads one head of a large model reads little else. */
+ * Chunks are [1, heads, tokens, head_dim]. Tokens are cut into equal chunks of at most 512, the
+ * block a model runs in, or of more where 512 tokens of all heads stay under 256 KiB; heads are
+ * joined until a chunk has 256 KiB. So a block is written once, in large pieces, and whoever reads
+ * one head of a large model reads little else. */
 #include "capture/store/capture_writer.h"
 #include "capture/store/schema.h"
 
@@ -29,22 +31,25 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     *info = (struct fkv_capture_info){0};
 }
 
-int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads, int32_t n, int32_t head_dim,
-                              struct fkv_error *err) {
+int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int32_t heads,
+                              int32_t n, int32_t head_dim, struct fkv_error *err) {
     size_t rows = (size_t)layers * (size_t)heads;
-    *sums = (struct fkv_spectra_sums){.layers = layers, .heads = heads, .n = n, .head_dim = head_dim};
+    *sums =
+        (struct fkv_spectra_sums){.layers = layers, .heads = heads, .n = n, .head_dim = head_dim};
     if ((double)rows * n > MOST_SUMS || (double)rows * head_dim > MOST_SUMS)
-        return fkv_fail(err, "spectra of %d layers, %d heads, %d frequencies are too large", layers, heads, n);
+        return fkv_fail(err, "spectra of %d layers, %d heads, %d frequencies are too large", layers,
+                        heads, n);
     sums->power_sum = calloc(rows * (size_t)n, sizeof(double));
     sums->power_sum_of_squares = calloc(rows * (size_t)n, sizeof(double));
     sums->normalised_sum = calloc(rows * (size_t)n, sizeof(double));
     sums->channel_mean_sum = calloc(rows * (size_t)head_dim, sizeof(double));
     sums->energy_sum = calloc(rows, sizeof(double));
-    if (sums->power_sum && sums->power_sum_of_squares && sums->normalised_sum && sums->channel_mean_sum &&
-        sums->energy_sum)
+    if (sums->power_sum && sums->power_sum_of_squares && sums->normalised_sum &&
+        sums->channel_mean_sum && sums->energy_sum)
         return FKV_OK;
     fkv_spectra_sums_free(sums);
-    return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies", layers, heads, n);
+    return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies",
+                    layers, heads, n);
 }
 
 void fkv_spectra_sums_free(struct fkv_spectra_sums *sums) {
@@ -56,8 +61,10 @@ void fkv_spectra_sums_free(struct fkv_spectra_sums *sums) {
     *sums = (struct fkv_spectra_sums){0};
 }
 
-void fkv_sums_arrays(const struct fkv_spectra_sums *s, struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]) {
-    const hsize_t layers = (hsize_t)s->layers, heads = (hsize_t)s->heads, n = (hsize_t)s->n, d = (hsize_t)s->head_dim;
+void fkv_sums_arrays(const struct fkv_spectra_sums *s,
+                     struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]) {
+    const hsize_t layers = (hsize_t)s->layers, heads = (hsize_t)s->heads, n = (hsize_t)s->n,
+                  d = (hsize_t)s->head_dim;
     const struct fkv_sums_array all[FKV_SUMS_ARRAYS] = {
         {"power_sum", 3, {layers, heads, n}, s->power_sum},
         {"power_sum_of_squares", 3, {layers, heads, n}, s->power_sum_of_squares},
@@ -83,38 +90,42 @@ static int put_text(hid_t file, const char *name, const char *value, struct fkv_
 }
 
 int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err) {
-    bool failed =
-        put_text(file, "format", FKV_CAPTURE_FORMAT, err) ||
-        put_int(file, "format_version", FKV_CAPTURE_FORMAT_VERSION, err) ||
-        put_text(file, "software_version", FKV_VERSION, err) || put_text(file, "model_name", info->model_name, err) ||
-        put_text(file, "model_sha256", info->model_sha256, err) ||
-        put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
-        put_int(file, "n_layers", info->n_layers, err) || put_int(file, "n_heads", info->n_heads, err) ||
-        put_int(file, "n_kv_heads", info->n_kv_heads, err) || put_int(file, "head_dim", info->head_dim, err) ||
-        fkv_hdf_put_numbers(file, "layer_index", H5T_STD_I32LE, H5T_NATIVE_INT32, info->layer_count, info->layer_index,
-                            err) ||
-        fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32, info->head_count, info->head_index,
-                            err) ||
-        put_double(file, "rope_theta", info->rope_theta, err) ||
-        put_text(file, "rope_scaling", info->rope_scaling, err) ||
-        (info->inv_freq && info->head_dim > 1 &&
-         fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, info->head_dim / 2, info->inv_freq,
-                             err)) ||
-        put_double(file, "attention_scale", info->attention_scale, err) ||
-        put_int(file, "trained_context", info->trained_context, err) ||
-        fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
-        put_text(file, "dtype", fkv_dtype_name(info->dtype), err) || put_text(file, "backend", info->backend, err) ||
-        put_text(file, "compute", info->compute, err) ||
-        put_text(file, "options", info->options, err);
+    bool failed = put_text(file, "format", FKV_CAPTURE_FORMAT, err) ||
+                  put_int(file, "format_version", FKV_CAPTURE_FORMAT_VERSION, err) ||
+                  put_text(file, "software_version", FKV_VERSION, err) ||
+                  put_text(file, "model_name", info->model_name, err) ||
+                  put_text(file, "model_sha256", info->model_sha256, err) ||
+                  put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
+                  put_int(file, "n_layers", info->n_layers, err) ||
+                  put_int(file, "n_heads", info->n_heads, err) ||
+                  put_int(file, "n_kv_heads", info->n_kv_heads, err) ||
+                  put_int(file, "head_dim", info->head_dim, err) ||
+                  fkv_hdf_put_numbers(file, "layer_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
+                                      info->layer_count, info->layer_index, err) ||
+                  fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
+                                      info->head_count, info->head_index, err) ||
+                  put_double(file, "rope_theta", info->rope_theta, err) ||
+                  put_text(file, "rope_scaling", info->rope_scaling, err) ||
+                  (info->inv_freq && info->head_dim > 1 &&
+                   fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE,
+                                       info->head_dim / 2, info->inv_freq, err)) ||
+                  put_double(file, "attention_scale", info->attention_scale, err) ||
+                  put_int(file, "trained_context", info->trained_context, err) ||
+                  fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
+                  put_text(file, "dtype", fkv_dtype_name(info->dtype), err) ||
+                  put_text(file, "backend", info->backend, err) ||
+                  put_text(file, "compute", info->compute, err) ||
+                  put_text(file, "options", info->options, err);
     return failed ? FKV_FAILED : FKV_OK;
 }
 
-static int get_count(hid_t file, const char *name, int64_t low, int64_t high, bool required, int32_t *value,
-                     struct fkv_error *err) {
+static int get_count(hid_t file, const char *name, int64_t low, int64_t high, bool required,
+                     int32_t *value, struct fkv_error *err) {
     int64_t number = *value;
     bool found;
     if (fkv_hdf_get_int(file, name, low, high, &number, &found, err)) return FKV_FAILED;
-    if (required && !found) return fkv_fail(err, "attribute %s: expected %s, found none", name, "a number at the root");
+    if (required && !found)
+        return fkv_fail(err, "attribute %s: expected %s, found none", name, "a number at the root");
     *value = (int32_t)number;
     return FKV_OK;
 }
@@ -126,7 +137,8 @@ static int get_hash(hid_t file, const char *name, fkv_sha256_hex out, struct fkv
     if (text && *text && strspn(text, "0123456789abcdef") != strlen(text))
         status = fkv_fail(err, "attribute %s: expected 64 hex digits, found \"%.80s\"", name, text);
     else if (text && *text && strlen(text) != 64)
-        status = fkv_fail(err, "attribute %s: expected 64 hex digits, found %zu", name, strlen(text));
+        status =
+            fkv_fail(err, "attribute %s: expected 64 hex digits, found %zu", name, strlen(text));
     else
         snprintf(out, sizeof(fkv_sha256_hex), "%s", text ? text : "");
     free(text);
@@ -138,7 +150,8 @@ static int get_indices(hid_t file, const char *name, int32_t limit, int32_t **in
                        struct fkv_error *err) {
     void *numbers = NULL;
     int64_t n = limit;
-    if (fkv_hdf_get_numbers(file, name, H5T_NATIVE_INT32, limit, &numbers, &n, NULL, err)) return FKV_FAILED;
+    if (fkv_hdf_get_numbers(file, name, H5T_NATIVE_INT32, limit, &numbers, &n, NULL, err))
+        return FKV_FAILED;
     int32_t *values = numbers ? numbers : calloc((size_t)limit, sizeof *values);
     if (!values) return fkv_fail(err, "attribute %s: out of memory", name);
     for (int32_t i = 0; !numbers && i < limit; i++) values[i] = i;
@@ -146,12 +159,15 @@ static int get_indices(hid_t file, const char *name, int32_t limit, int32_t **in
     *count = (int32_t)n;
     for (int32_t i = 0; i < n; i++)
         if (values[i] < 0 || values[i] >= limit || (i && values[i] <= values[i - 1]))
-            return fkv_fail(err, "attribute %s: expected ascending numbers below %d, found %d at place %d", name, limit,
-                            values[i], i);
+            return fkv_fail(
+                err, "attribute %s: expected ascending numbers below %d, found %d at place %d",
+                name, limit, values[i], i);
     return FKV_OK;
 }
 
-bool fkv_schema_names_bf16(const char *text) { return !strcmp(text, "bf16") || !strcmp(text, "bfloat16"); }
+bool fkv_schema_names_bf16(const char *text) {
+    return !strcmp(text, "bf16") || !strcmp(text, "bfloat16");
+}
 
 static int get_format(hid_t file, struct fkv_error *err) {
     char *format = NULL;
@@ -159,14 +175,17 @@ static int get_format(hid_t file, struct fkv_error *err) {
     if (fkv_hdf_get_string(file, "format", &format, NULL, err)) return FKV_FAILED;
     int status = FKV_OK;
     if (format && strcmp(format, FKV_CAPTURE_FORMAT))
-        status = fkv_fail(err, "attribute format: expected \"%s\", found \"%.80s\"", FKV_CAPTURE_FORMAT, format);
+        status = fkv_fail(err, "attribute format: expected \"%s\", found \"%.80s\"",
+                          FKV_CAPTURE_FORMAT, format);
     else if (format)
-        status = fkv_hdf_get_int(file, "format_version", 1, FKV_CAPTURE_FORMAT_VERSION, &version, NULL, err);
+        status = fkv_hdf_get_int(file, "format_version", 1, FKV_CAPTURE_FORMAT_VERSION, &version,
+                                 NULL, err);
     free(format);
     return status;
 }
 
-/* In a user's own file, whose datasets say what they are, it matters where it says that uint16 stands for bf16; and the names of numpy and torch are fine, too. */
+/* In a user's own file, whose datasets say what they are, it matters where it says that uint16
+ * stands for bf16; and the names of numpy and torch are fine, too. */
 static int get_dtype(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     char *name = NULL;
     if (fkv_hdf_get_string(file, "dtype", &name, NULL, err)) return FKV_FAILED;
@@ -190,41 +209,47 @@ static int get_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_er
         return FKV_FAILED;
     info->inv_freq = numbers;
     if (numbers && count != info->head_dim / 2)
-        return fkv_fail(err, "attribute inv_freq: expected %d numbers (head_dim/2), found %lld", info->head_dim / 2,
-                        (long long)count);
+        return fkv_fail(err, "attribute inv_freq: expected %d numbers (head_dim/2), found %lld",
+                        info->head_dim / 2, (long long)count);
     if (!isfinite(info->rope_theta) || !isfinite(info->attention_scale))
-        return fkv_fail(err, "attributes rope_theta and attention_scale: expected finite numbers, found %g and %g",
-                        info->rope_theta, info->attention_scale);
+        return fkv_fail(
+            err,
+            "attributes rope_theta and attention_scale: expected finite numbers, found %g and %g",
+            info->rope_theta, info->attention_scale);
     for (int64_t i = 0; numbers && i < count; i++)
         if (!isfinite(info->inv_freq[i]))
-            return fkv_fail(err, "attribute inv_freq[%lld]: expected a finite number, found %g", (long long)i,
-                            info->inv_freq[i]);
+            return fkv_fail(err, "attribute inv_freq[%lld]: expected a finite number, found %g",
+                            (long long)i, info->inv_freq[i]);
     return FKV_OK;
 }
 
 int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     *info = (struct fkv_capture_info){0};
     int64_t adds_bos = 0;
-    bool failed = get_format(file, err) || get_count(file, "n_layers", 1, MOST, true, &info->n_layers, err) ||
-                  get_count(file, "n_kv_heads", 1, MOST, true, &info->n_kv_heads, err) ||
-                  get_count(file, "head_dim", 1, MOST, true, &info->head_dim, err) ||
-                  get_count(file, "n_heads", 0, MOST, false, &info->n_heads, err) ||
-                  get_count(file, "trained_context", 0, MOST_CONTEXT, false, &info->trained_context, err) ||
-                  fkv_hdf_get_int(file, "adds_bos", 0, 1, &adds_bos, NULL, err) ||
-                  get_indices(file, "layer_index", info->n_layers, &info->layer_index, &info->layer_count, err) ||
-                  get_indices(file, "head_index", info->n_kv_heads, &info->head_index, &info->head_count, err) ||
-                  get_hash(file, "model_sha256", info->model_sha256, err) ||
-                  get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
-                  fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
-                  fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
-                  fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
-                  fkv_hdf_get_string(file, "options", &info->options, NULL, err) || get_dtype(file, info, err) ||
-                  get_rotation(file, info, err);
+    bool failed =
+        get_format(file, err) || get_count(file, "n_layers", 1, MOST, true, &info->n_layers, err) ||
+        get_count(file, "n_kv_heads", 1, MOST, true, &info->n_kv_heads, err) ||
+        get_count(file, "head_dim", 1, MOST, true, &info->head_dim, err) ||
+        get_count(file, "n_heads", 0, MOST, false, &info->n_heads, err) ||
+        get_count(file, "trained_context", 0, MOST_CONTEXT, false, &info->trained_context, err) ||
+        fkv_hdf_get_int(file, "adds_bos", 0, 1, &adds_bos, NULL, err) ||
+        get_indices(file, "layer_index", info->n_layers, &info->layer_index, &info->layer_count,
+                    err) ||
+        get_indices(file, "head_index", info->n_kv_heads, &info->head_index, &info->head_count,
+                    err) ||
+        get_hash(file, "model_sha256", info->model_sha256, err) ||
+        get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
+        fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
+        fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
+        fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
+        fkv_hdf_get_string(file, "options", &info->options, NULL, err) ||
+        get_dtype(file, info, err) || get_rotation(file, info, err);
     info->adds_bos = adds_bos != 0;
     if (!failed && info->attention_scale == 0) info->attention_scale = 1 / sqrt(info->head_dim);
     if (!failed && info->n_heads && info->n_heads % info->n_kv_heads)
-        failed = fkv_fail(err, "attribute n_heads: expected a multiple of n_kv_heads = %d, found %d", info->n_kv_heads,
-                          info->n_heads);
+        failed =
+            fkv_fail(err, "attribute n_heads: expected a multiple of n_kv_heads = %d, found %d",
+                     info->n_kv_heads, info->n_heads);
     if (!failed) return FKV_OK;
     fkv_capture_info_free(info);
     return FKV_FAILED;
@@ -232,10 +257,11 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
 
 /* ---- comparing ---- */
 
-static int differ_text(const char *field, const char *expected, const char *found, struct fkv_error *err) {
+static int differ_text(const char *field, const char *expected, const char *found,
+                       struct fkv_error *err) {
     if (!strcmp(expected ? expected : "", found ? found : "")) return FKV_OK;
-    return fkv_fail(err, "%s: expected \"%.300s\", found \"%.300s\"", field, expected ? expected : "",
-                    found ? found : "");
+    return fkv_fail(err, "%s: expected \"%.300s\", found \"%.300s\"", field,
+                    expected ? expected : "", found ? found : "");
 }
 
 static int differ_number(const char *field, double expected, double found, struct fkv_error *err) {
@@ -243,25 +269,27 @@ static int differ_number(const char *field, double expected, double found, struc
     return fkv_fail(err, "%s: expected %.17g, found %.17g", field, expected, found);
 }
 
-static int differ_indices(const char *field, int32_t count, const int32_t *expected, int32_t found_count,
-                          const int32_t *found, struct fkv_error *err) {
-    if (count != found_count) return fkv_fail(err, "%s: expected %d of them, found %d", field, count, found_count);
+static int differ_indices(const char *field, int32_t count, const int32_t *expected,
+                          int32_t found_count, const int32_t *found, struct fkv_error *err) {
+    if (count != found_count)
+        return fkv_fail(err, "%s: expected %d of them, found %d", field, count, found_count);
     for (int32_t i = 0; i < count; i++)
         if (expected[i] != found[i])
-            return fkv_fail(err, "%s: expected %d at place %d, found %d", field, expected[i], i, found[i]);
+            return fkv_fail(err, "%s: expected %d at place %d, found %d", field, expected[i], i,
+                            found[i]);
     return FKV_OK;
 }
 
 static int differ_states(uint32_t expected, uint32_t found, struct fkv_error *err) {
     for (int i = 0; i < FKV_STATES; i++)
         if (((expected ^ found) >> i) & 1)
-            return fkv_fail(err, "%s: expected %s, found %s", fkv_state_names[i], (expected >> i) & 1 ? "it" : "none",
-                            (found >> i) & 1 ? "it" : "none");
+            return fkv_fail(err, "%s: expected %s, found %s", fkv_state_names[i],
+                            (expected >> i) & 1 ? "it" : "none", (found >> i) & 1 ? "it" : "none");
     return FKV_OK;
 }
 
-int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_capture_info *b, const char *where,
-                             struct fkv_error *err) {
+int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_capture_info *b,
+                             const char *where, struct fkv_error *err) {
     bool same =
         differ_text("model_name", a->model_name, b->model_name, err) == FKV_OK &&
         differ_text("model_sha256", a->model_sha256, b->model_sha256, err) == FKV_OK &&
@@ -273,39 +301,48 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
         differ_number("rope_theta", a->rope_theta, b->rope_theta, err) == FKV_OK &&
         differ_text("rope_scaling", a->rope_scaling, b->rope_scaling, err) == FKV_OK &&
         differ_number("trained_context", a->trained_context, b->trained_context, err) == FKV_OK &&
-        differ_indices("layer_index", a->layer_count, a->layer_index, b->layer_count, b->layer_index, err) == FKV_OK &&
-        differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index, err) == FKV_OK &&
+        differ_indices("layer_index", a->layer_count, a->layer_index, b->layer_count,
+                       b->layer_index, err) == FKV_OK &&
+        differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index,
+                       err) == FKV_OK &&
         differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
         differ_states(a->states, b->states, err) == FKV_OK &&
         differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&
         differ_text("backend", a->backend, b->backend, err) == FKV_OK &&
         differ_text("compute", a->compute, b->compute, err) == FKV_OK &&
         differ_text("options", a->options, b->options, err) == FKV_OK;
-    return same ? FKV_OK : fkv_error_prefix(err, "%s: made with another model, tokenizer, processor or options", where);
+    return same ? FKV_OK
+                : fkv_error_prefix(
+                      err, "%s: made with another model, tokenizer, processor or options", where);
 }
 
 /* ---- shapes ---- */
 
 int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state) {
-    return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads) : info->head_count;
+    return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads)
+                                    : info->head_count;
 }
 
 void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads) {
     hsize_t group = query_heads / (hsize_t)info->head_count;
-    if (info->n_heads || query_heads % (hsize_t)info->head_count || group * (hsize_t)info->n_kv_heads > MOST) return;
+    if (info->n_heads || query_heads % (hsize_t)info->head_count ||
+        group * (hsize_t)info->n_kv_heads > MOST)
+        return;
     info->n_heads = (int32_t)group * info->n_kv_heads;
 }
 
-int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head) {
+int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state,
+                               int32_t head) {
     if (state != FKV_STATE_QUERY) return info->head_index[head];
     int32_t group = info->n_heads / info->n_kv_heads;
     return info->head_index[head / group] * group + head % group;
 }
 
-void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens, int64_t *tokens,
-                      int32_t *heads) {
+void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,
+                      int64_t *tokens, int32_t *heads) {
     int32_t all = fkv_schema_heads(info, state);
-    int64_t row = (int64_t)info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype), most = CHUNK_BYTES / (row * all);
+    int64_t row = (int64_t)info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype),
+            most = CHUNK_BYTES / (row * all);
     if (most < CHUNK_TOKENS) most = CHUNK_TOKENS;
     int64_t pieces = (n_tokens + most - 1) / most;
     *tokens = (n_tokens + pieces - 1) / pieces;
@@ -313,21 +350,24 @@ void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state,
     while (*heads < all && (*tokens * row * *heads < CHUNK_BYTES || all % *heads)) ++*heads;
 }
 
-int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens, int32_t segment_length) {
+int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
+                          int32_t segment_length) {
     enum { FILE_OVERHEAD = 16 << 10, CHUNK_OVERHEAD = 32 };
     int64_t bytes = FILE_OVERHEAD + 9 * n_tokens;
     for (enum fkv_state state = 0; state < FKV_STATES; state++) {
         if (!((info->states >> state) & 1)) continue;
         int64_t rows = (int64_t)info->layer_count * fkv_schema_heads(info, state);
         if (info->spectra_only) {
-            bytes += rows * (3 * (int64_t)segment_length + info->head_dim + 1) * (int64_t)sizeof(double);
+            bytes +=
+                rows * (3 * (int64_t)segment_length + info->head_dim + 1) * (int64_t)sizeof(double);
             continue;
         }
         int64_t tokens;
         int32_t heads;
         fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
         int64_t chunks = rows / heads * ((n_tokens + tokens - 1) / tokens);
-        bytes += chunks * (tokens * heads * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype) + CHUNK_OVERHEAD);
+        bytes += chunks * (tokens * heads * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype) +
+                           CHUNK_OVERHEAD);
     }
     return bytes;
 }
@@ -339,7 +379,8 @@ int64_t fkv_capture_staging(const struct fkv_capture_info *info, int64_t n_token
         int64_t tokens;
         int32_t heads;
         fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
-        int64_t row = tokens * fkv_schema_heads(info, state) * info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype);
+        int64_t row = tokens * fkv_schema_heads(info, state) * info->head_dim *
+                      (int64_t)fkv_dtype_bytes(info->dtype);
         bytes += tokens > rows ? (info->layer_count + 1) * row : row;
     }
     return bytes;

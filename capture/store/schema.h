@@ -1,4 +1,5 @@
-/* What the writer, the reader and the merger of captures agree on: names, root attributes, chunk shapes. Inside the store only. */
+/* What the writer, the reader and the merger of captures agree on: names, root attributes, chunk
+ * shapes. Inside the store only. */
 #ifndef FKV_STORE_SCHEMA_H
 #define FKV_STORE_SCHEMA_H
 
@@ -19,10 +20,12 @@ struct fkv_sums_array {
     hsize_t dims[3];
     double *data;
 };
-void fkv_sums_arrays(const struct fkv_spectra_sums *sums, struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]);
+void fkv_sums_arrays(const struct fkv_spectra_sums *sums,
+                     struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]);
 
 int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err);
-/* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's own needs n_layers, n_kv_heads, head_dim. */
+/* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's
+ * own needs n_layers, n_kv_heads, head_dim. */
 int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
 
 bool fkv_schema_names_bf16(const char *text); /* "bf16", "bfloat16" */
@@ -32,18 +35,21 @@ int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state sta
 /* n_heads from the query heads on axis 1 of an array, where no attribute said it. */
 void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads);
 /* The model's number of head `head` of axis 1. */
-int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state, int32_t head);
+int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state,
+                               int32_t head);
 
 /* Tokens and heads per chunk of a state of T tokens. */
-void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens, int64_t *tokens,
-                      int32_t *heads);
+void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,
+                      int64_t *tokens, int32_t *heads);
 
 /* The Gram matrices of the output projection. (output_gram.c) */
-/* Those in an open file: of a known type, and shaped as `info` says (or as says n_heads, where nothing else did). *found false when there are none. */
-int fkv_output_gram_check(hid_t file, struct fkv_capture_info *info, bool *found, struct fkv_error *err);
+/* Those in an open file: of a known type, and shaped as `info` says (or as says n_heads, where
+ * nothing else did). *found false when there are none. */
+int fkv_output_gram_check(hid_t file, struct fkv_capture_info *info, bool *found,
+                          struct fkv_error *err);
 /* FOLDER/output_gram.h5, where it is there, was made with `info` and holds them. */
-int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_info *info, bool *found,
-                                 struct fkv_error *err);
+int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_info *info,
+                                 bool *found, struct fkv_error *err);
 /* FKV_OK when both captures have the same but for rounding. */
 int fkv_output_gram_compare(struct fkv_capture *a, struct fkv_capture *b, struct fkv_error *err);
 

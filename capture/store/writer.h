@@ -1,13 +1,16 @@
-/* A recording being written, as capture_writer.c (its life) and capture_rows.c (its states) share it. Inside the store only. */
+/* A recording being written, as capture_writer.c (its life) and capture_rows.c (its states) share
+ * it. Inside the store only. */
 #ifndef FKV_STORE_WRITER_H
 #define FKV_STORE_WRITER_H
 
 #include "capture/store/capture_writer.h"
 #include "capture/store/schema.h"
 
-/* Tokens [first, first+rows) of one layer, not yet in the file. They lie within one row of chunks. */
+/* Tokens [first, first+rows) of one layer, not yet in the file. They lie within one row of chunks.
+ */
 struct staging {
-    uint8_t *data; /* [heads, tokens per chunk, head_dim] of the capture's dtype; NULL until it is needed */
+    uint8_t *data; /* [heads, tokens per chunk, head_dim] of the capture's dtype; NULL until it is
+                      needed */
     int64_t first, rows;
     int64_t received;
 };
@@ -38,7 +41,8 @@ static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int stat
     return (w->info->states >> state) & 1;
 }
 
-/* Takes `bytes` of disk for a file that is written under a temporary name, and gives back what lies beyond its end. */
+/* Takes `bytes` of disk for a file that is written under a temporary name, and gives back what lies
+ * beyond its end. */
 int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err);
 int fkv_writer_trim(const char *path, struct fkv_error *err);
 

@@ -7,15 +7,18 @@
 
 static const struct fkv_policy_option none = {0};
 
-static int check_value(const struct fkv_policy_option *option, int64_t value, struct fkv_error *err) {
+static int check_value(const struct fkv_policy_option *option, int64_t value,
+                       struct fkv_error *err) {
     const bool integer = option->kind == FKV_OPTION_INTEGER;
     const int64_t low = integer ? option->low : 0, high = integer ? option->high : 1;
     if (value >= low && value <= high) return FKV_OK;
-    return fkv_fail_option(err, "--%s: expected a number from %" PRId64 " to %" PRId64 ", found %" PRId64,
-                           option->name, low, high, value);
+    return fkv_fail_option(
+        err, "--%s: expected a number from %" PRId64 " to %" PRId64 ", found %" PRId64,
+        option->name, low, high, value);
 }
 
-static int refuse(const char *policy, const struct fkv_policy_option *table, const char *name, struct fkv_error *err) {
+static int refuse(const char *policy, const struct fkv_policy_option *table, const char *name,
+                  struct fkv_error *err) {
     char own[256] = "";
     for (int i = 0; table[i].name; i++) {
         size_t used = strlen(own);
@@ -25,8 +28,8 @@ static int refuse(const char *policy, const struct fkv_policy_option *table, con
                            *own ? "; its own options are " : "; it has no options of its own", own);
 }
 
-int fkv_own_set(const char *policy, const struct fkv_policy_option *table, const struct fkv_own_value *own,
-                int64_t *values, struct fkv_error *err) {
+int fkv_own_set(const char *policy, const struct fkv_policy_option *table,
+                const struct fkv_own_value *own, int64_t *values, struct fkv_error *err) {
     if (!table) table = &none;
     for (int i = 0; values && table[i].name; i++) values[i] = table[i].standard;
     for (int k = 0; k < FKV_OWN_OPTIONS && own[k].name; k++) {
@@ -67,7 +70,8 @@ char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values)
     return text;
 }
 
-char *fkv_own_label(const char *policy, const struct fkv_policy_option *table, const int64_t *values) {
+char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
+                    const int64_t *values) {
     char *text = NULL;
     size_t bytes;
     FILE *f = open_memstream(&text, &bytes);
@@ -91,6 +95,7 @@ void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *value
         char key[FKV_OPTION_KEY];
         fkv_own_key(&table[i], key);
         json_object_set_new(object, key,
-                            table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i]) : json_boolean(values[i]));
+                            table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i])
+                                                                : json_boolean(values[i]));
     }
 }

@@ -1,5 +1,6 @@
-/* Options of a policy's own: a table in its file, a NULL name ends it. The command line, --help, JSON, the attributes of
- * run files and the comparison of runs follow from the table. Where a function takes `table`, NULL is an empty one. */
+/* Options of a policy's own: a table in its file, a NULL name ends it. The command line, --help,
+ * JSON, the attributes of run files and the comparison of runs follow from the table. Where a
+ * function takes `table`, NULL is an empty one. */
 #ifndef FKV_ENGINE_CACHE_OPTIONS_H
 #define FKV_ENGINE_CACHE_OPTIONS_H
 
@@ -23,16 +24,19 @@ struct fkv_own_value {
     int64_t value;
 };
 
-/* values [FKV_OWN_OPTIONS], in the table's order <- the defaults and what is given in `own` (a NULL name ends it);
- * values NULL: only checks. An option that is not in the table, or a value out of range, is refused; `policy` is the
- * name for messages. */
-int fkv_own_set(const char *policy, const struct fkv_policy_option *table, const struct fkv_own_value *own,
-                int64_t *values, struct fkv_error *err);
+/* values [FKV_OWN_OPTIONS], in the table's order <- the defaults and what is given in `own` (a NULL
+ * name ends it); values NULL: only checks. An option that is not in the table, or a value out of
+ * range, is refused; `policy` is the name for messages. */
+int fkv_own_set(const char *policy, const struct fkv_policy_option *table,
+                const struct fkv_own_value *own, int64_t *values, struct fkv_error *err);
 
-/* All options with their values, "recent=256 rescale=on mass-bias=off"; "" without any. malloc'd; NULL: no memory. */
+/* All options with their values, "recent=256 rescale=on mass-bias=off"; "" without any. malloc'd;
+ * NULL: no memory. */
 char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values);
-/* The policy and its options that are not at their default, "freqkv, recent 256". malloc'd; NULL: no memory. */
-char *fkv_own_label(const char *policy, const struct fkv_policy_option *table, const int64_t *values);
+/* The policy and its options that are not at their default, "freqkv, recent 256". malloc'd; NULL:
+ * no memory. */
+char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
+                    const int64_t *values);
 /* Adds every option to `object` under its key. */
 void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values, json_t *object);
 /* "mass-bias" -> "mass_bias" */

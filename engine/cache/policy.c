@@ -1,5 +1,5 @@
-/* The policy table, and turning what the user asked for into a setup. Owns every check of window, sinks and ratios, so that policies and session can
- * take them for granted. */
+/* The policy table, and turning what the user asked for into a setup. Owns every check of window,
+ * sinks and ratios, so that policies and session can take them for granted. */
 #include "engine/cache/policy.h"
 
 #include <math.h>
@@ -28,52 +28,63 @@ const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err
 static int set_own_options(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
                            struct fkv_error *err) {
     const struct fkv_policy *policy = setup->policy;
-    if (fkv_own_set(policy->name, policy->options, options->own, setup->own, err)) return FKV_FAILED;
+    if (fkv_own_set(policy->name, policy->options, options->own, setup->own, err))
+        return FKV_FAILED;
     if (policy->recent) setup->recent = policy->recent(setup);
     setup->own_text = fkv_own_text(policy->options, setup->own);
     setup->label = fkv_own_label(policy->name, policy->options, setup->own);
-    return setup->own_text && setup->label ? FKV_OK : fkv_fail(err, "policy %s: out of memory", policy->name);
+    return setup->own_text && setup->label
+               ? FKV_OK
+               : fkv_fail(err, "policy %s: out of memory", policy->name);
 }
 
 static int check_window(struct fkv_policy_setup *setup, struct fkv_error *err) {
     if (setup->window <= setup->sinks + setup->recent)
-        return fkv_fail_option(err, "--window: expected more than the %d sinks%s, found %d", setup->sinks,
-                        setup->recent ? " and the --recent slots together" : "", setup->window);
+        return fkv_fail_option(
+            err, "--window: expected more than the %d sinks%s, found %d", setup->sinks,
+            setup->recent ? " and the --recent slots together" : "", setup->window);
     return FKV_OK;
 }
 
-/* Ratios with their n: the table may bring window and sinks of its own, so it is read before they are final. */
+/* Ratios with their n: the table may bring window and sinks of its own, so it is read before they
+ * are final. */
 static int resolve_ratios(const struct fkv_policy_options *options, const struct fkv_config *config,
                           struct fkv_policy_setup *setup, struct fkv_error *err) {
     struct fkv_ratios ratios;
-    if (fkv_ratios_read(options->gamma ? options->gamma : "0.5", config->layers, config->kv_heads, &ratios, err))
+    if (fkv_ratios_read(options->gamma ? options->gamma : "0.5", config->layers, config->kv_heads,
+                        &ratios, err))
         return FKV_FAILED;
     int status = FKV_FAILED;
     if (!options->window && ratios.window) setup->window = ratios.window;
     if (options->sinks < 0 && ratios.sinks >= 0) setup->sinks = ratios.sinks;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (ratios.window && ratios.window != setup->window)
-        fkv_fail(err, "%s: window: expected %d as in --window, found %d", ratios.where, setup->window, ratios.window);
+        fkv_fail(err, "%s: window: expected %d as in --window, found %d", ratios.where,
+                 setup->window, ratios.window);
     else if (ratios.sinks >= 0 && ratios.sinks != setup->sinks)
-        fkv_fail(err, "%s: sinks: expected %d as in --sinks, found %d", ratios.where, setup->sinks, ratios.sinks);
+        fkv_fail(err, "%s: sinks: expected %d as in --sinks, found %d", ratios.where, setup->sinks,
+                 ratios.sinks);
     else if (!check_window(setup, err))
-        status = fkv_ratios_retained(&ratios, setup->compressible, &setup->retained, &setup->gamma, err);
+        status =
+            fkv_ratios_retained(&ratios, setup->compressible, &setup->retained, &setup->gamma, err);
     fkv_ratios_free(&ratios);
     return status;
 }
 
-int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config, int64_t max_tokens,
-                     struct fkv_policy_setup *setup, struct fkv_error *err) {
+int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config,
+                     int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err) {
     *setup = (struct fkv_policy_setup){.layers = config->layers,
                                        .kv_heads = config->kv_heads,
-                                       .window = options->window ? options->window : config->trained_context,
+                                       .window = options->window ? options->window
+                                                                 : config->trained_context,
                                        .sinks = options->sinks < 0 ? 4 : options->sinks,
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name ? options->name : "full", err);
     if (!setup->policy) return FKV_FAILED;
     if (set_own_options(options, setup, err)) goto failed;
     if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) goto failed;
-    if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err)) goto failed;
+    if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err))
+        goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (!setup->policy->prepare(setup, max_tokens, err)) return FKV_OK;
 failed:

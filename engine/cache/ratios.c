@@ -1,4 +1,5 @@
-/* Reading ratios; see ratios.h. Refuses tables of another shape, ratios outside (0, 1] and sizes that would keep nothing or everything. */
+/* Reading ratios; see ratios.h. Refuses tables of another shape, ratios outside (0, 1] and sizes
+ * that would keep nothing or everything. */
 #include "engine/cache/ratios.h"
 
 #include <math.h>
@@ -10,10 +11,14 @@
 
 enum { TABLE_STEPS = 64, FILE_LIMIT = 64 << 20 };
 
-static int check_gamma(const struct fkv_ratios *r, double gamma, int32_t layer, int32_t head, struct fkv_error *err) {
+static int check_gamma(const struct fkv_ratios *r, double gamma, int32_t layer, int32_t head,
+                       struct fkv_error *err) {
     if (gamma > 0 && gamma <= 1) return FKV_OK;
-    if (r->uniform) return fkv_fail_option(err, "%s: expected a ratio in (0, 1], found %g", r->where, gamma);
-    return (r->table ? fkv_fail : fkv_fail_option)(err, "%s: gamma[%d][%d]: expected a ratio in (0, 1], found %g", r->where, layer, head, gamma);
+    if (r->uniform)
+        return fkv_fail_option(err, "%s: expected a ratio in (0, 1], found %g", r->where, gamma);
+    return (r->table ? fkv_fail : fkv_fail_option)(
+        err, "%s: gamma[%d][%d]: expected a ratio in (0, 1], found %g", r->where, layer, head,
+        gamma);
 }
 
 /* An element of gamma or retained: a number, one per layer, or one per (layer, KV head). */
@@ -22,7 +27,8 @@ static const json_t *table_entry(const json_t *table, int32_t layer, int32_t hea
     return json_is_array(row) ? json_array_get(row, (size_t)head) : row;
 }
 
-static int check_shape(const struct fkv_ratios *r, const json_t *table, const char *field, struct fkv_error *err) {
+static int check_shape(const struct fkv_ratios *r, const json_t *table, const char *field,
+                       struct fkv_error *err) {
     if (!json_is_array(table)) return FKV_OK;
     if (json_array_size(table) != (size_t)r->layers)
         return fkv_fail(err, "%s: %s: expected %d layers, found %zu", r->where, field, r->layers,
@@ -30,29 +36,38 @@ static int check_shape(const struct fkv_ratios *r, const json_t *table, const ch
     for (int32_t l = 0; l < r->layers; l++) {
         const json_t *row = json_array_get(table, (size_t)l);
         if (json_is_array(row) && json_array_size(row) != (size_t)r->kv_heads)
-            return fkv_fail(err, "%s: %s[%d]: expected %d KV heads, found %zu", r->where, field, l, r->kv_heads,
-                            json_array_size(row));
+            return fkv_fail(err, "%s: %s[%d]: expected %d KV heads, found %zu", r->where, field, l,
+                            r->kv_heads, json_array_size(row));
     }
     return FKV_OK;
 }
 
 static int read_tables(struct fkv_ratios *r, const json_t *root, struct fkv_error *err) {
-    const json_t *gamma = json_object_get(root, "gamma"), *retained = json_object_get(root, "retained");
-    if (!gamma) return fkv_fail(err, "%s: gamma: expected a table [layer][kv_head], found nothing", r->where);
-    if (check_shape(r, gamma, "gamma", err) || (retained && check_shape(r, retained, "retained", err)))
+    const json_t *gamma = json_object_get(root, "gamma"),
+                 *retained = json_object_get(root, "retained");
+    if (!gamma)
+        return fkv_fail(err, "%s: gamma: expected a table [layer][kv_head], found nothing",
+                        r->where);
+    if (check_shape(r, gamma, "gamma", err) ||
+        (retained && check_shape(r, retained, "retained", err)))
         return FKV_FAILED;
-    if (retained && !(r->retained = calloc((size_t)r->layers * (size_t)r->kv_heads, sizeof *r->retained)))
+    if (retained &&
+        !(r->retained = calloc((size_t)r->layers * (size_t)r->kv_heads, sizeof *r->retained)))
         return fkv_fail(err, "%s: out of memory", r->where);
     for (int32_t l = 0; l < r->layers; l++)
         for (int32_t h = 0; h < r->kv_heads; h++) {
-            const json_t *g = table_entry(gamma, l, h), *k = retained ? table_entry(retained, l, h) : NULL;
+            const json_t *g = table_entry(gamma, l, h),
+                         *k = retained ? table_entry(retained, l, h) : NULL;
             if (!json_is_number(g))
-                return fkv_fail(err, "%s: gamma[%d][%d]: expected a number, found none", r->where, l, h);
+                return fkv_fail(err, "%s: gamma[%d][%d]: expected a number, found none", r->where,
+                                l, h);
             r->gamma[l * r->kv_heads + h] = json_number_value(g);
             if (check_gamma(r, json_number_value(g), l, h, err)) return FKV_FAILED;
             if (!retained) continue;
-            if (!json_is_integer(k) || json_integer_value(k) < 1 || json_integer_value(k) > INT32_MAX)
-                return fkv_fail(err, "%s: retained[%d][%d]: expected a positive integer", r->where, l, h);
+            if (!json_is_integer(k) || json_integer_value(k) < 1 ||
+                json_integer_value(k) > INT32_MAX)
+                return fkv_fail(err, "%s: retained[%d][%d]: expected a positive integer", r->where,
+                                l, h);
             r->retained[l * r->kv_heads + h] = (int32_t)json_integer_value(k);
         }
     return FKV_OK;
@@ -62,7 +77,8 @@ static int read_texts(struct fkv_ratios *r, const json_t *root, struct fkv_error
     const json_t *texts = json_object_get(root, "text_sha256");
     size_t count = json_array_size(texts);
     if (!count) return FKV_OK;
-    if (!(r->texts = calloc(count, sizeof *r->texts))) return fkv_fail(err, "%s: out of memory", r->where);
+    if (!(r->texts = calloc(count, sizeof *r->texts)))
+        return fkv_fail(err, "%s: out of memory", r->where);
     for (size_t i = 0; i < count; i++) {
         const char *hash = json_string_value(json_array_get(texts, i));
         if (!hash || strlen(hash) != 64)
@@ -86,9 +102,11 @@ static int read_file(struct fkv_ratios *r, struct fkv_error *err) {
         goto done;
     r->window = (int32_t)window, r->sinks = (int32_t)sinks;
     if (layers != r->layers)
-        fkv_fail(err, "%s: n_layers: expected the model's %d, found %lld", r->where, r->layers, (long long)layers);
+        fkv_fail(err, "%s: n_layers: expected the model's %d, found %lld", r->where, r->layers,
+                 (long long)layers);
     else if (heads != r->kv_heads)
-        fkv_fail(err, "%s: n_kv_heads: expected the model's %d, found %lld", r->where, r->kv_heads, (long long)heads);
+        fkv_fail(err, "%s: n_kv_heads: expected the model's %d, found %lld", r->where, r->kv_heads,
+                 (long long)heads);
     else if (!read_tables(r, root, err))
         status = read_texts(r, root, err);
 done:
@@ -103,8 +121,8 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     int status = FKV_OK;
     r->uniform = count == 1;
     if (count != 1 && count != r->layers)
-        status = fkv_fail_option(err, "%s: expected one ratio or one per layer (%d), found %d", r->where, r->layers,
-                                 count);
+        status = fkv_fail_option(err, "%s: expected one ratio or one per layer (%d), found %d",
+                                 r->where, r->layers, count);
     for (int32_t l = 0; l < r->layers && !status; l++) {
         double gamma = values[r->uniform ? 0 : l];
         status = check_gamma(r, gamma, l, 0, err);
@@ -156,7 +174,9 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
         int32_t bad = kept[i];
         free(kept);
         return (r->table ? fkv_fail : fkv_fail_option)(
-            err, "%s: layer %d, KV head %d: expected 1 to %d retained slots of %d, found %d (ratio %g)", r->where, i / r->kv_heads, i % r->kv_heads, n - 1, n, bad, r->gamma[i]);
+            err,
+            "%s: layer %d, KV head %d: expected 1 to %d retained slots of %d, found %d (ratio %g)",
+            r->where, i / r->kv_heads, i % r->kv_heads, n - 1, n, bad, r->gamma[i]);
     }
     *retained = kept;
     *mean = r->uniform ? r->gamma[0] : sum / count; /* a sum of equals is not exact */

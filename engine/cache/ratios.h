@@ -1,5 +1,6 @@
-/* Retaining ratios as the user gives them: one number, one per layer, or a table per (layer, KV head) from gamma.json (freqkv-gamma,
- * format_version 1: n_layers, n_kv_heads, window, sinks, gamma, retained, text_sha256). */
+/* Retaining ratios as the user gives them: one number, one per layer, or a table per (layer, KV
+ * head) from gamma.json (freqkv-gamma, format_version 1: n_layers, n_kv_heads, window, sinks,
+ * gamma, retained, text_sha256). */
 #ifndef FKV_ENGINE_CACHE_RATIOS_H
 #define FKV_ENGINE_CACHE_RATIOS_H
 
@@ -12,7 +13,7 @@
 struct fkv_ratios {
     char *where; /* "--gamma" or the file's path, which is opened by it; owned */
     int32_t layers, kv_heads;
-    bool table, uniform; /* from a file; one number for all */
+    bool table, uniform;   /* from a file; one number for all */
     int32_t window, sinks; /* of the table; 0 and -1 when there is none */
     double *gamma;         /* [layers, kv_heads]; owned */
     int32_t *retained;     /* [layers, kv_heads] as the table says, or NULL; owned */
@@ -25,11 +26,13 @@ int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct f
                     struct fkv_error *err);
 void fkv_ratios_free(struct fkv_ratios *ratios); /* safe on a zeroed struct and twice */
 
-/* L of every head for n compressible slots (malloc'd, the caller frees) and their mean ratio. One number: L = floor(gamma n + 1e-9). Tables: as
- * `retained` says, which holds for n = window - sinks; else (none there, or some slots stay uncompressed as recent) gamma to the nearest 64th,
- * L = floor(k n / 64), so that few distinct sizes occur. 1 <= L < n or an error that names the head. */
-int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained, double *mean,
-                        struct fkv_error *err);
+/* L of every head for n compressible slots (malloc'd, the caller frees) and their mean ratio. One
+ * number: L = floor(gamma n + 1e-9). Tables: as `retained` says, which holds for n = window -
+ * sinks; else (none there, or some slots stay uncompressed as recent) gamma to the nearest 64th, L
+ * = floor(k n / 64), so that few distinct sizes occur. 1 <= L < n or an error that names the head.
+ */
+int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained,
+                        double *mean, struct fkv_error *err);
 
 /* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */
 int32_t fkv_retained_slots(double gamma, int32_t n);

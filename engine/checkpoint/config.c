@@ -1,17 +1,20 @@
-/* Owns the reading of config.json: which fields mean what in the four families we run, their defaults, and the rotation frequencies.
- * Whatever would change the numbers and is not computed here is refused by name: a model that loads is a model that runs as its authors meant.
+/* Owns the reading of config.json: which fields mean what in the four families we run, their
+ * defaults, and the rotation frequencies. Whatever would change the numbers and is not computed
+ * here is refused by name: a model that loads is a model that runs as its authors meant.
  *
- * Defaults are those of the configuration classes of Hugging Face transformers (4.x and 5.x agree), because files leave out what equals
- * them; the five sizes that define a model must be there. Two spellings of the rotation exist: rope_theta beside rope_scaling (4.x), and
- * rope_parameters holding both (5.x).
+ * Defaults are those of the configuration classes of Hugging Face transformers (4.x and 5.x agree),
+ * because files leave out what equals them; the five sizes that define a model must be there. Two
+ * spellings of the rotation exist: rope_theta beside rope_scaling (4.x), and rope_parameters
+ * holding both (5.x).
  *
- * Rotation: channel pair (i, i + head_dim/2) turns by inv_freq[i] = theta^(-2i/head_dim) per position (Su et al. 2021, arXiv 2104.09864).
- *   linear   inv_freq / factor, position interpolation (Chen et al. 2023, arXiv 2306.15595)
- *   llama3   by wavelength w = 2 pi / inv_freq against the original context C (Grattafiori et al. 2024, arXiv 2407.21783; reference code of Llama 3.1):
- *                w < C / high_freq_factor    inv_freq
- *                w > C / low_freq_factor     inv_freq / factor
- *                between                     (1 - s) inv_freq / factor + s inv_freq,  s = (C / w - low_freq_factor) / (high_freq_factor - low_freq_factor)
- * transformers forms these in float32; double differs from it by rounding only and stays exact at large positions. */
+ * Rotation: channel pair (i, i + head_dim/2) turns by inv_freq[i] = theta^(-2i/head_dim) per
+ * position (Su et al. 2021, arXiv 2104.09864). linear   inv_freq / factor, position interpolation
+ * (Chen et al. 2023, arXiv 2306.15595) llama3   by wavelength w = 2 pi / inv_freq against the
+ * original context C (Grattafiori et al. 2024, arXiv 2407.21783; reference code of Llama 3.1): w <
+ * C / high_freq_factor    inv_freq w > C / low_freq_factor     inv_freq / factor between (1 - s)
+ * inv_freq / factor + s inv_freq,  s = (C / w - low_freq_factor) / (high_freq_factor -
+ * low_freq_factor) transformers forms these in float32; double differs from it by rounding only and
+ * stays exact at large positions. */
 #include "engine/checkpoint/config.h"
 
 #include <errno.h>
@@ -24,7 +27,13 @@
 #include "kernels/base/json.h"
 #include "kernels/base/path.h"
 
-enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 1 << 20, MAX_LAYERS = 1024, MAX_HEADS = 1 << 14, MAX_CONTEXT = 1 << 30 };
+enum {
+    MAX_CONFIG_BYTES = 1 << 20,
+    MAX_SIZE = 1 << 20,
+    MAX_LAYERS = 1024,
+    MAX_HEADS = 1 << 14,
+    MAX_CONTEXT = 1 << 30
+};
 
 struct family {
     const char *model_type;
@@ -33,7 +42,8 @@ struct family {
     int32_t head_dim;     /* likewise; 0: dim / heads */
     int32_t context;      /* likewise */
     int32_t window;       /* sliding window where the config is silent; 0: the family has none */
-    bool window_switched; /* ... and it counts only with use_sliding_window, from layer max_window_layers on */
+    bool window_switched; /* ... and it counts only with use_sliding_window, from layer
+                             max_window_layers on */
 };
 
 static const struct family families[] = {
@@ -56,27 +66,31 @@ static const struct family families[] = {
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
 /* NULL and a message for a family we do not know. */
-static const struct family *find_family(const json_t *root, const char *where, struct fkv_error *err) {
+static const struct family *find_family(const json_t *root, const char *where,
+                                        struct fkv_error *err) {
     const char *type = "nothing";
     if (fkv_json_get_string(root, where, "model_type", false, &type, err)) return NULL;
     for (int i = 0; i < FAMILIES; i++)
         if (!strcmp(type, families[i].model_type)) return &families[i];
-    fkv_fail(err, "%s: field \"model_type\": expected llama, mistral, qwen2 or qwen3, found %.64s", where, type);
+    fkv_fail(err, "%s: field \"model_type\": expected llama, mistral, qwen2 or qwen3, found %.64s",
+             where, type);
     return NULL;
 }
 
-static bool is_null(const json_t *root, const char *field) { return json_is_null(json_object_get(root, field)); }
+static bool is_null(const json_t *root, const char *field) {
+    return json_is_null(json_object_get(root, field));
+}
 
-static int get_size(const json_t *root, const char *where, const char *field, bool required, int64_t high,
-                    int32_t *value, struct fkv_error *err) {
+static int get_size(const json_t *root, const char *where, const char *field, bool required,
+                    int64_t high, int32_t *value, struct fkv_error *err) {
     int64_t v = *value;
     if (fkv_json_get_int(root, where, field, required, 1, high, &v, err)) return FKV_FAILED;
     *value = (int32_t)v;
     return FKV_OK;
 }
 
-static int read_sizes(const json_t *root, const char *where, const struct family *family, struct fkv_config *c,
-                      struct fkv_error *err) {
+static int read_sizes(const json_t *root, const char *where, const struct family *family,
+                      struct fkv_config *c, struct fkv_error *err) {
     if (get_size(root, where, "num_hidden_layers", true, MAX_LAYERS, &c->layers, err) ||
         get_size(root, where, "hidden_size", true, MAX_SIZE, &c->dim, err) ||
         get_size(root, where, "intermediate_size", true, MAX_SIZE, &c->hidden, err) ||
@@ -85,32 +99,38 @@ static int read_sizes(const json_t *root, const char *where, const struct family
         return FKV_FAILED;
 
     c->trained_context = family->context;
-    if (get_size(root, where, "max_position_embeddings", false, MAX_CONTEXT, &c->trained_context, err))
+    if (get_size(root, where, "max_position_embeddings", false, MAX_CONTEXT, &c->trained_context,
+                 err))
         return FKV_FAILED;
 
-    c->kv_heads = family->kv_heads && !is_null(root, "num_key_value_heads") ? family->kv_heads : c->heads;
-    if (get_size(root, where, "num_key_value_heads", false, MAX_HEADS, &c->kv_heads, err)) return FKV_FAILED;
+    c->kv_heads =
+        family->kv_heads && !is_null(root, "num_key_value_heads") ? family->kv_heads : c->heads;
+    if (get_size(root, where, "num_key_value_heads", false, MAX_HEADS, &c->kv_heads, err))
+        return FKV_FAILED;
     if (c->heads % c->kv_heads)
         return fkv_fail(err,
-                        "%s: field \"num_key_value_heads\": expected a divisor of num_attention_heads %d, found %d",
+                        "%s: field \"num_key_value_heads\": expected a divisor of "
+                        "num_attention_heads %d, found %d",
                         where, c->heads, c->kv_heads);
 
     c->head_dim = family->head_dim;
-    if (get_size(root, where, "head_dim", false, FKV_MAX_HEAD_DIM, &c->head_dim, err)) return FKV_FAILED;
+    if (get_size(root, where, "head_dim", false, FKV_MAX_HEAD_DIM, &c->head_dim, err))
+        return FKV_FAILED;
     if (c->head_dim == 0) {
         if (c->dim % c->heads)
-            return fkv_fail(
-                err,
-                "%s: field \"hidden_size\": expected a multiple of num_attention_heads %d (there is no head_dim), found %d",
-                where, c->heads, c->dim);
+            return fkv_fail(err,
+                            "%s: field \"hidden_size\": expected a multiple of num_attention_heads "
+                            "%d (there is no head_dim), found %d",
+                            where, c->heads, c->dim);
         c->head_dim = c->dim / c->heads;
     }
     if (c->head_dim % 2 || c->head_dim > FKV_MAX_HEAD_DIM)
-        return fkv_fail(err, "%s: field \"head_dim\": expected an even number up to %d, found %d", where,
-                        FKV_MAX_HEAD_DIM, c->head_dim);
+        return fkv_fail(err, "%s: field \"head_dim\": expected an even number up to %d, found %d",
+                        where, FKV_MAX_HEAD_DIM, c->head_dim);
     if ((int64_t)c->heads * c->head_dim > MAX_SIZE)
         return fkv_fail(err,
-                        "%s: field \"num_attention_heads\": expected at most %d channels over all heads, found %d x %d",
+                        "%s: field \"num_attention_heads\": expected at most %d channels over all "
+                        "heads, found %d x %d",
                         where, MAX_SIZE, c->heads, c->head_dim);
     return FKV_OK;
 }
@@ -125,20 +145,25 @@ static int refuse_unsupported(const json_t *root, const char *where, const struc
         fkv_json_get_bool(root, where, "mlp_bias", false, &mlp_bias, err))
         return FKV_FAILED;
     if (strcmp(activation, "silu"))
-        return fkv_fail(err, "%s: field \"hidden_act\": expected silu, found %.64s", where, activation);
-    if (attention_bias && !family->qkv_bias) /* qwen2 never reads it: biases on q, k, v, none on the output */
-        return fkv_fail(
-            err,
-            "%s: field \"attention_bias\": expected false (a bias on the output projection is not supported), "
-            "found true",
-            where);
-    if (mlp_bias) return fkv_fail(err, "%s: field \"mlp_bias\": expected false (not supported), found true", where);
+        return fkv_fail(err, "%s: field \"hidden_act\": expected silu, found %.64s", where,
+                        activation);
+    if (attention_bias &&
+        !family->qkv_bias) /* qwen2 never reads it: biases on q, k, v, none on the output */
+        return fkv_fail(err,
+                        "%s: field \"attention_bias\": expected false (a bias on the output "
+                        "projection is not supported), "
+                        "found true",
+                        where);
+    if (mlp_bias)
+        return fkv_fail(err, "%s: field \"mlp_bias\": expected false (not supported), found true",
+                        where);
     const json_t *quantization = json_object_get(root, "quantization_config");
     if (json_is_object(quantization)) {
         const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-        return fkv_fail(
-            err, "%s: field \"quantization_config\": expected none (weights must be F32, F16 or BF16), found %.64s",
-            where, method ? method : "one");
+        return fkv_fail(err,
+                        "%s: field \"quantization_config\": expected none (weights must be F32, "
+                        "F16 or BF16), found %.64s",
+                        where, method ? method : "one");
     }
     return FKV_OK;
 }
@@ -153,30 +178,35 @@ static bool any_layer_slides(const json_t *root, int64_t first_sliding, int32_t 
     return false;
 }
 
-/* A window of w lets a token see itself and w - 1 before it, so one as long as the trained context never matters. */
-static int check_window(const json_t *root, const char *where, const struct family *family, const struct fkv_config *c,
-                        struct fkv_error *err) {
+/* A window of w lets a token see itself and w - 1 before it, so one as long as the trained context
+ * never matters. */
+static int check_window(const json_t *root, const char *where, const struct family *family,
+                        const struct fkv_config *c, struct fkv_error *err) {
     if (!family->window || is_null(root, "sliding_window")) return FKV_OK;
     int64_t window = family->window, first_sliding = 28;
     bool used = !family->window_switched;
-    if (fkv_json_get_int(root, where, "sliding_window", false, 0, MAX_CONTEXT, &window, err)) return FKV_FAILED;
+    if (fkv_json_get_int(root, where, "sliding_window", false, 0, MAX_CONTEXT, &window, err))
+        return FKV_FAILED;
     if (family->window_switched) {
         if (fkv_json_get_bool(root, where, "use_sliding_window", false, &used, err) ||
-            fkv_json_get_int(root, where, "max_window_layers", false, 0, INT32_MAX, &first_sliding, err))
+            fkv_json_get_int(root, where, "max_window_layers", false, 0, INT32_MAX, &first_sliding,
+                             err))
             return FKV_FAILED;
         used = used && any_layer_slides(root, first_sliding, c->layers);
     }
     if (used && window < c->trained_context)
-        return fkv_fail(
-            err,
-            "%s: field \"sliding_window\": expected null or at least max_position_embeddings %d, found %lld "
-            "(sliding-window attention is not supported; a copy of the config with max_position_embeddings "
-            "%lld loads, and up to there the window never matters)",
-            where, c->trained_context, (long long)window, (long long)window);
+        return fkv_fail(err,
+                        "%s: field \"sliding_window\": expected null or at least "
+                        "max_position_embeddings %d, found %lld "
+                        "(sliding-window attention is not supported; a copy of the config with "
+                        "max_position_embeddings "
+                        "%lld loads, and up to there the window never matters)",
+                        where, c->trained_context, (long long)window, (long long)window);
     return FKV_OK;
 }
 
-/* The object that describes the rotation, or NULL: rope_scaling if it says anything, else rope_parameters. */
+/* The object that describes the rotation, or NULL: rope_scaling if it says anything, else
+ * rope_parameters. */
 static int find_rope(const json_t *root, const char *where, const json_t **out, const char **field,
                      struct fkv_error *err) {
     static const char *const fields[] = {"rope_scaling", "rope_parameters"};
@@ -189,44 +219,52 @@ static int find_rope(const json_t *root, const char *where, const json_t **out, 
             return fkv_fail(err, "%s: field \"%s\": expected an object or null", where, fields[i]);
         if (json_object_size(rope)) *out = rope, *field = fields[i];
     }
-    for (void *at = json_object_iter((json_t *)*out); at; at = json_object_iter_next((json_t *)*out, at))
+    for (void *at = json_object_iter((json_t *)*out); at;
+         at = json_object_iter_next((json_t *)*out, at))
         if (json_is_object(json_object_iter_value(at)))
             return fkv_fail(err,
-                            "%s: field \"%s\": expected one rotation for all layers, found one of its own for %.64s",
+                            "%s: field \"%s\": expected one rotation for all layers, found one of "
+                            "its own for %.64s",
                             where, *field, json_object_iter_key(at));
     return FKV_OK;
 }
 
-static int keep_scaling_text(const json_t *rope, const char *scope, struct fkv_config *c, struct fkv_error *err) {
+static int keep_scaling_text(const json_t *rope, const char *scope, struct fkv_config *c,
+                             struct fkv_error *err) {
     char *text = json_dumps(rope, JSON_COMPACT);
     size_t length = text ? strlen(text) : 0;
     bool fits = text && length < sizeof c->rope_scaling;
     if (fits) memcpy(c->rope_scaling, text, length + 1);
     free(text);
     if (fits) return FKV_OK;
-    return fkv_fail(err, "%s: expected less than %zu characters, found %zu", scope, sizeof c->rope_scaling, length);
+    return fkv_fail(err, "%s: expected less than %zu characters, found %zu", scope,
+                    sizeof c->rope_scaling, length);
 }
 
-static int scale_linear(const json_t *rope, const char *scope, struct fkv_config *c, struct fkv_error *err) {
+static int scale_linear(const json_t *rope, const char *scope, struct fkv_config *c,
+                        struct fkv_error *err) {
     double factor = 0;
     if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err)) return FKV_FAILED;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] /= factor;
     return FKV_OK;
 }
 
-static int scale_llama3(const json_t *root, const json_t *rope, const char *where, const char *scope,
-                        struct fkv_config *c, struct fkv_error *err) {
+static int scale_llama3(const json_t *root, const json_t *rope, const char *where,
+                        const char *scope, struct fkv_config *c, struct fkv_error *err) {
     double factor = 0, low = 0, high = 0;
     int64_t context = c->trained_context;
     if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err) ||
         fkv_json_get_double(rope, scope, "low_freq_factor", true, 1e-6, 1e6, &low, err) ||
         fkv_json_get_double(rope, scope, "high_freq_factor", true, 1e-6, 1e6, &high, err) ||
-        fkv_json_get_int(rope, scope, "original_max_position_embeddings", false, 1, MAX_CONTEXT, &context, err) ||
-        fkv_json_get_int(root, where, "original_max_position_embeddings", false, 1, MAX_CONTEXT, &context, err))
+        fkv_json_get_int(rope, scope, "original_max_position_embeddings", false, 1, MAX_CONTEXT,
+                         &context, err) ||
+        fkv_json_get_int(root, where, "original_max_position_embeddings", false, 1, MAX_CONTEXT,
+                         &context, err))
         return FKV_FAILED;
     if (high <= low)
-        return fkv_fail(err, "%s: field \"high_freq_factor\": expected more than low_freq_factor %g, found %g", scope,
-                        low, high);
+        return fkv_fail(
+            err, "%s: field \"high_freq_factor\": expected more than low_freq_factor %g, found %g",
+            scope, low, high);
     for (int i = 0; i < c->head_dim / 2; i++) {
         double f = c->inv_freq[i], wavelength = 2 * 3.14159265358979323846 / f;
         double smooth = ((double)context / wavelength - low) / (high - low);
@@ -237,7 +275,8 @@ static int scale_llama3(const json_t *root, const json_t *rope, const char *wher
     return FKV_OK;
 }
 
-static int read_rope(const json_t *root, const char *where, struct fkv_config *c, struct fkv_error *err) {
+static int read_rope(const json_t *root, const char *where, struct fkv_config *c,
+                     struct fkv_error *err) {
     const json_t *rope;
     const char *field, *type = "default";
     char scope[FKV_PATH + 64]; /* a path and a field's name */
@@ -247,12 +286,15 @@ static int read_rope(const json_t *root, const char *where, struct fkv_config *c
     if (fkv_json_get_double(root, where, "rope_theta", false, 1, 1e15, &theta, err) ||
         fkv_json_get_double(root, where, "partial_rotary_factor", false, 0, 1e6, &part, err))
         return FKV_FAILED;
-    if (rope && (fkv_json_get_double(rope, scope, "rope_theta", false, 1, 1e15, &theta, err) ||
-                 fkv_json_get_double(rope, scope, "partial_rotary_factor", false, 0, 1e6, &part, err) ||
-                 fkv_json_get_string(rope, scope, "type", false, &type, err) ||
-                 fkv_json_get_string(rope, scope, "rope_type", false, &type, err)))
+    if (rope &&
+        (fkv_json_get_double(rope, scope, "rope_theta", false, 1, 1e15, &theta, err) ||
+         fkv_json_get_double(rope, scope, "partial_rotary_factor", false, 0, 1e6, &part, err) ||
+         fkv_json_get_string(rope, scope, "type", false, &type, err) ||
+         fkv_json_get_string(rope, scope, "rope_type", false, &type, err)))
         return FKV_FAILED;
-    if (part != 1) return fkv_fail(err, "%s: field \"partial_rotary_factor\": expected 1, found %g", where, part);
+    if (part != 1)
+        return fkv_fail(err, "%s: field \"partial_rotary_factor\": expected 1, found %g", where,
+                        part);
 
     c->rope_theta = theta;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] = pow(theta, -2.0 * i / c->head_dim);
@@ -263,26 +305,31 @@ static int read_rope(const json_t *root, const char *where, struct fkv_config *c
     } else if (!strcmp(type, "llama3")) {
         if (scale_llama3(root, rope, where, scope, c, err)) return FKV_FAILED;
     } else {
-        return fkv_fail(err, "%s: field \"rope_type\": expected default, linear or llama3, found %.64s", scope, type);
+        return fkv_fail(err,
+                        "%s: field \"rope_type\": expected default, linear or llama3, found %.64s",
+                        scope, type);
     }
     return keep_scaling_text(rope, scope, c, err);
 }
 
-/* An id, the first of a list of ids, or none. One outside the vocabulary can never occur and counts as none. */
-static int get_token_id(const json_t *root, const char *where, const char *field, int32_t vocab, int32_t *id,
-                        struct fkv_error *err) {
+/* An id, the first of a list of ids, or none. One outside the vocabulary can never occur and counts
+ * as none. */
+static int get_token_id(const json_t *root, const char *where, const char *field, int32_t vocab,
+                        int32_t *id, struct fkv_error *err) {
     const json_t *value = json_object_get(root, field);
     if (json_is_array(value)) value = json_array_get(value, 0);
     *id = -1;
     if (!value || json_is_null(value)) return FKV_OK;
     if (!json_is_integer(value))
-        return fkv_fail(err, "%s: field \"%s\": expected a token id or a list of them", where, field);
+        return fkv_fail(err, "%s: field \"%s\": expected a token id or a list of them", where,
+                        field);
     double v = json_number_value(value);
     if (v >= 0 && v < vocab) *id = (int32_t)v;
     return FKV_OK;
 }
 
-static int read_config(const json_t *root, const char *where, struct fkv_config *c, struct fkv_error *err) {
+static int read_config(const json_t *root, const char *where, struct fkv_config *c,
+                       struct fkv_error *err) {
     if (!json_is_object(root)) return fkv_fail(err, "%s: expected a JSON object", where);
     const struct family *family = find_family(root, where, err);
     if (!family) return FKV_FAILED;
@@ -320,12 +367,13 @@ int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv
     *config = (struct fkv_config){0};
     struct stat info;
     if (stat(directory, &info))
-        return fkv_fail(
-            err,
-            "%s: %s; a model is a folder on this machine (for one of the hub: huggingface-cli download NAME, "
-            "which prints the folder)",
-            directory, errno == ENOENT ? "no such folder" : strerror(errno));
-    if (!S_ISDIR(info.st_mode)) return fkv_fail(err, "%s: expected a model's folder, found a file", directory);
+        return fkv_fail(err,
+                        "%s: %s; a model is a folder on this machine (for one of the hub: "
+                        "huggingface-cli download NAME, "
+                        "which prints the folder)",
+                        directory, errno == ENOENT ? "no such folder" : strerror(errno));
+    if (!S_ISDIR(info.st_mode))
+        return fkv_fail(err, "%s: expected a model's folder, found a file", directory);
     json_t *root = fkv_json_load(path, MAX_CONFIG_BYTES, err);
     if (!root) return FKV_FAILED;
     int status = read_config(root, path, config, err);

@@ -1,4 +1,5 @@
-/* What a checkpoint's config.json says, checked: the numbers every other part of the engine takes for granted afterwards. */
+/* What a checkpoint's config.json says, checked: the numbers every other part of the engine takes
+ * for granted afterwards. */
 #ifndef FKV_ENGINE_CHECKPOINT_CONFIG_H
 #define FKV_ENGINE_CHECKPOINT_CONFIG_H
 
@@ -16,15 +17,17 @@ struct fkv_config {
     int32_t trained_context; /* max_position_embeddings */
     float rms_eps;
     double rope_theta;
-    char rope_scaling[512];                /* the config's own JSON, compact; "null" when there is none */
-    double inv_freq[FKV_MAX_HEAD_DIM / 2]; /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
-    float attention_scale;                 /* 1/sqrt(head_dim) */
+    char rope_scaling[512]; /* the config's own JSON, compact; "null" when there is none */
+    double inv_freq[FKV_MAX_HEAD_DIM /
+                    2];    /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
+    float attention_scale; /* 1/sqrt(head_dim) */
     bool tied, qkv_bias, qk_norm;
     int32_t bos, eos; /* -1 when absent */
 };
 
-/* Reads DIR/config.json. Refuses, by name: unknown architectures, zero or absurd sizes, heads not a multiple of kv_heads, odd head_dim,
- * rope types other than linear and llama3, a sliding window shorter than the trained context, biases we do not compute, activations other than silu. */
+/* Reads DIR/config.json. Refuses, by name: unknown architectures, zero or absurd sizes, heads not a
+ * multiple of kv_heads, odd head_dim, rope types other than linear and llama3, a sliding window
+ * shorter than the trained context, biases we do not compute, activations other than silu. */
 int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err);
 int fkv_config_parse(const char *text, size_t bytes, const char *where, struct fkv_config *config,
                      struct fkv_error *err);

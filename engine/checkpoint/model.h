@@ -1,5 +1,7 @@
-/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their dtype; on the host they stay where the checkpoint lies on
- * disk (mapped), to a device they are copied, and a model that does not fit there is refused before anything is read. Every tensor is bound by one call that checks name, dtype and shape together. */
+/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their dtype;
+ * on the host they stay where the checkpoint lies on disk (mapped), to a device they are copied,
+ * and a model that does not fit there is refused before anything is read. Every tensor is bound by
+ * one call that checks name, dtype and shape together. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
@@ -18,7 +20,8 @@ struct fkv_layer_weights {
 struct fkv_model {
     struct fkv_config config;
     struct fkv_attention_shape attention;
-    char name[256];              /* last part of the folder's path; of a hub cache's snapshot, the model's name */
+    char
+        name[256]; /* last part of the folder's path; of a hub cache's snapshot, the model's name */
     struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;
     struct fkv_weight final_norm; /* (1, dim) */
@@ -32,10 +35,12 @@ struct fkv_model {
     int32_t buffer_count, buffer_room;
 };
 
-/* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights with a NaN or an infinity are refused, with tensor and
- * index, when `check_values` is set (it reads every weight once). */
-int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops, struct fkv_backend *backend,
-                   bool check_values, struct fkv_model **out, struct fkv_error *err);
+/* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights
+ * with a NaN or an infinity are refused, with tensor and index, when `check_values` is set (it
+ * reads every weight once). */
+int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops,
+                   struct fkv_backend *backend, bool check_values, struct fkv_model **out,
+                   struct fkv_error *err);
 void fkv_model_close(struct fkv_model *model); /* NULL is fine */
 
 #endif

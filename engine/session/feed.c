@@ -1,9 +1,12 @@
-/* Tokens through the layers: the forward pass is `feed_layer`, what happens inside a layer's attention is schedule.c.
+/* Tokens through the layers: the forward pass is `feed_layer`, what happens inside a layer's
+ * attention is schedule.c.
  *
- * Rows of several sequences lie one after the other, so that one matrix product serves them all; only taps and the schedule tell them apart. A pass in
- * which every sequence has one token is a decode step. It comes again with every token, with the same operations on the same buffers in the same counts (what a
- * head sees is data), so it is issued as a step of the backend's, which a device records once and replays. Not while a tap on states is set: what
- * a tap does is its own affair. */
+ * Rows of several sequences lie one after the other, so that one matrix product serves them all;
+ * only taps and the schedule tell them apart. A pass in which every sequence has one token is a
+ * decode step. It comes again with every token, with the same operations on the same buffers in the
+ * same counts (what a head sees is data), so it is issued as a step of the backend's, which a
+ * device records once and replays. Not while a tap on states is set: what a tap does is its own
+ * affair. */
 #include <string.h>
 
 #include "engine/session/session_internal.h"
@@ -11,8 +14,8 @@
 
 /* ---- taps ---- */
 
-static int tap_states(struct fkv_session *s, enum fkv_site site, const struct fkv_buffer *states, int32_t layer,
-                      int32_t heads, struct fkv_error *err) {
+static int tap_states(struct fkv_session *s, enum fkv_site site, const struct fkv_buffer *states,
+                      int32_t layer, int32_t heads, struct fkv_error *err) {
     const struct tap *tap = &s->taps[site];
     const size_t width = (size_t)heads * (size_t)s->model->config.head_dim * sizeof(float);
     for (int32_t f = 0; f < s->fed_count && tap->function; f++) {
@@ -38,8 +41,8 @@ static int rotate_keys(struct fkv_session *s, int32_t layer, struct fkv_error *e
     for (int32_t f = 0; f < s->fed_count; f++) {
         const struct fed *fed = &s->fed[f];
         int64_t token = session_head(s, layer, fed->sequence, 0)->tokens;
-        if (s->ops->rotate(s->backend, &s->model->attention, s->k, fed->row, fed->rows, s->setup.kv_heads,
-                           (double)token, s->rotated, err))
+        if (s->ops->rotate(s->backend, &s->model->attention, s->k, fed->row, fed->rows,
+                           s->setup.kv_heads, (double)token, s->rotated, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -65,13 +68,15 @@ static int feed_layer(struct fkv_session *s, int32_t layer, int32_t rows, struct
     if (ops->norm_qkv(b, &s->model->attention, &w->qkv, s->x, rows, s->q, s->k, s->v, err) ||
         tap_layer(s, layer, err) || session_run_schedule(s, layer, err) ||
         ops->project_residual(b, &w->wo, s->attended, rows, s->x, err) ||
-        ops->norm_gate_up(b, &w->mlp_norm, s->model->config.rms_eps, &w->gate, &w->up, s->x, rows, s->hidden, err))
+        ops->norm_gate_up(b, &w->mlp_norm, s->model->config.rms_eps, &w->gate, &w->up, s->x, rows,
+                          s->hidden, err))
         return FKV_FAILED;
     return ops->project_residual(b, &w->down, s->hidden, rows, s->x, err);
 }
 
 static int run_layers(struct fkv_session *s, int32_t rows, struct fkv_error *err) {
-    if (s->ops->embed(s->backend, &s->model->embedding, s->tokens, rows, s->x, err)) return FKV_FAILED;
+    if (s->ops->embed(s->backend, &s->model->embedding, s->tokens, rows, s->x, err))
+        return FKV_FAILED;
     for (int32_t l = 0; l < s->setup.layers; l++)
         if (feed_layer(s, l, rows, err)) return FKV_FAILED;
     return FKV_OK;
@@ -89,7 +94,8 @@ static void drop_step(struct fkv_session *s) {
     s->step_feeds = 0;
 }
 
-/* A step that failed half-way is ended all the same, so that the backend is not left within it, and recorded afresh next time. */
+/* A step that failed half-way is ended all the same, so that the backend is not left within it, and
+ * recorded afresh next time. */
 static int run_step(struct fkv_session *s, int32_t rows, struct fkv_error *err) {
     if (s->step_feeds != s->fed_count) {
         drop_step(s);
@@ -106,32 +112,38 @@ static int run_step(struct fkv_session *s, int32_t rows, struct fkv_error *err) 
 /* ---- feeding ---- */
 
 /* Checks the feeds and lays their tokens side by side. */
-static int take_feeds(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count, int32_t *total,
-                      struct fkv_error *err) {
+static int take_feeds(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
+                      int32_t *total, struct fkv_error *err) {
     int64_t rows = 0;
     if (count < 1 || count > s->options.sequences)
-        return fkv_fail(err, "feed: expected 1 to %d sequences, found %d", s->options.sequences, count);
+        return fkv_fail(err, "feed: expected 1 to %d sequences, found %d", s->options.sequences,
+                        count);
     for (int32_t f = 0; f < count; f++) {
         const struct fkv_feed *feed = &feeds[f];
         if (feed->sequence < 0 || feed->sequence >= s->options.sequences)
-            return fkv_fail(err, "feed: expected a sequence below %d, found %d", s->options.sequences, feed->sequence);
+            return fkv_fail(err, "feed: expected a sequence below %d, found %d",
+                            s->options.sequences, feed->sequence);
         for (int32_t g = 0; g < f; g++)
             if (feeds[g].sequence == feed->sequence)
-                return fkv_fail(err, "feed: sequence %d: expected once, found twice", feed->sequence);
+                return fkv_fail(err, "feed: sequence %d: expected once, found twice",
+                                feed->sequence);
         if (feed->count < 1)
-            return fkv_fail(err, "feed: sequence %d: expected 1 or more tokens, found %d", feed->sequence, feed->count);
+            return fkv_fail(err, "feed: sequence %d: expected 1 or more tokens, found %d",
+                            feed->sequence, feed->count);
         rows += feed->count;
     }
     if (rows > s->options.block)
-        return fkv_fail(err, "feed: expected 1 to %d tokens, found %lld", s->options.block, (long long)rows);
+        return fkv_fail(err, "feed: expected 1 to %d tokens, found %lld", s->options.block,
+                        (long long)rows);
     *total = 0;
     for (int32_t f = 0; f < count; f++) {
         const struct fkv_feed *feed = &feeds[f];
         for (int32_t i = 0; i < feed->count; i++)
             if (feed->tokens[i] < 0 || feed->tokens[i] >= s->model->config.vocab)
-                return fkv_fail(err, "feed: sequence %d, token %lld: expected an id below %d, found %d", feed->sequence,
-                                (long long)(fkv_session_tokens(s, feed->sequence) + i), s->model->config.vocab,
-                                feed->tokens[i]);
+                return fkv_fail(
+                    err, "feed: sequence %d, token %lld: expected an id below %d, found %d",
+                    feed->sequence, (long long)(fkv_session_tokens(s, feed->sequence) + i),
+                    s->model->config.vocab, feed->tokens[i]);
         s->fed[f] = (struct fed){feed->sequence, *total, feed->count};
         memcpy(s->tokens + *total, feed->tokens, (size_t)feed->count * sizeof *s->tokens);
         *total += feed->count;
@@ -140,12 +152,14 @@ static int take_feeds(struct fkv_session *s, const struct fkv_feed *feeds, int32
     return FKV_OK;
 }
 
-int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count, struct fkv_error *err) {
+int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
+                           struct fkv_error *err) {
     int32_t rows = 0;
     if (take_feeds(s, feeds, count, &rows, err)) return FKV_FAILED;
     s->last_rows = s->logits_count = 0;
     memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
-    if (session_act_before(s, err) || (is_step(s, rows) ? run_step(s, rows, err) : run_layers(s, rows, err)))
+    if (session_act_before(s, err) ||
+        (is_step(s, rows) ? run_step(s, rows, err) : run_layers(s, rows, err)))
         return FKV_FAILED;
     s->last_rows = rows;
     s->statistics.tokens += rows;
@@ -153,6 +167,7 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
     return FKV_OK;
 }
 
-int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count, struct fkv_error *err) {
+int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count,
+                     struct fkv_error *err) {
     return fkv_session_feed_batch(s, &(struct fkv_feed){.tokens = tokens, .count = count}, 1, err);
 }

@@ -4,17 +4,22 @@
 
 #include "engine/session/session.h"
 
-/* Logits kept on the backend, to compare other timelines of the same tokens in the same session with. */
+/* Logits kept on the backend, to compare other timelines of the same tokens in the same session
+ * with. */
 struct fkv_kept_logits;
 /* Bytes that room for `rows` takes with the backend. */
-int64_t fkv_kept_logits_bytes(const struct fkv_config *config, const struct fkv_session_options *options, int32_t rows);
-int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out, struct fkv_error *err);
+int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
+                              const struct fkv_session_options *options, int32_t rows);
+int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out,
+                         struct fkv_error *err);
 /* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
-int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_kept_logits *kept, int32_t at,
-                            struct fkv_error *err);
+int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
+                            struct fkv_kept_logits *kept, int32_t at, struct fkv_error *err);
 /* kl[i] = KL(kept row at + i || row row + i of the last feed) */
-int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows, const struct fkv_kept_logits *kept,
-                           int32_t at, double *kl, struct fkv_error *err);
-void fkv_kept_logits_free(struct fkv_kept_logits *kept); /* NULL is fine; before its session closes */
+int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows,
+                           const struct fkv_kept_logits *kept, int32_t at, double *kl,
+                           struct fkv_error *err);
+void fkv_kept_logits_free(
+    struct fkv_kept_logits *kept); /* NULL is fine; before its session closes */
 
 #endif

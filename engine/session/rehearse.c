@@ -1,7 +1,7 @@
-/* Measuring what a run will take before it starts. A feed's time is that of its products, which is the
- * same for every token, and that of attention, which goes with the slots that a token sees. The end
- * of a long timeline costs most there, and need not be reached to be timed: what the slots hold does
- * not change how long they take to read, so heads are simply set to where they would stand.
+/* Measuring what a run will take before it starts. A feed's time is that of its products, which is
+ * the same for every token, and that of attention, which goes with the slots that a token sees. The
+ * end of a long timeline costs most there, and need not be reached to be timed: what the slots hold
+ * does not change how long they take to read, so heads are simply set to where they would stand.
  *
  * Tried and dropped: a few rows instead of a block (products of 64 rows run at a third of the speed
  * of 512 on a processor, and at a tenth on a device); the start of a timeline alone. */
@@ -30,8 +30,8 @@ struct sample {
     double seconds, tokens, slots;
 };
 
-/* A head that compresses every C tokens has room for what is left of `rows` over C, so that it does that
- * within the feed as often as it would on average, a decode step never. */
+/* A head that compresses every C tokens has room for what is left of `rows` over C, so that it does
+ * that within the feed as often as it would on average, a decode step never. */
 static void stand_at(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
     const bool windowed = setup->policy->has_window && token > setup->window;
@@ -41,11 +41,13 @@ static void stand_at(struct fkv_session *s, int64_t token, int32_t rows) {
         head->tokens = token;
         head->slots = windowed ? setup->window : (int32_t)token;
         if (!windowed || !setup->retained) continue;
-        head->slots -= rows % (setup->compressible - setup->retained[head->layer * setup->kv_heads + head->kv_head]);
+        head->slots -= rows % (setup->compressible -
+                               setup->retained[head->layer * setup->kv_heads + head->kv_head]);
     }
 }
 
-static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sample *sample, struct fkv_error *err) {
+static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sample *sample,
+                     struct fkv_error *err) {
     struct fkv_session *s = r->s;
     const struct fkv_session_statistics before = s->statistics;
     const int32_t all = rows * r->sequences;
@@ -55,7 +57,8 @@ static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sampl
     const double started = fkv_seconds();
     const bool kl = r->scoring == FKV_SCORED_WITH_KL; /* to itself, which takes as long */
     if (fkv_session_feed_batch(s, r->feeds, r->sequences, err) ||
-        (r->scoring && fkv_session_score(s, kl ? s : NULL, 0, all, r->ids, r->scores, NULL, kl ? r->kl : NULL, err)) ||
+        (r->scoring && fkv_session_score(s, kl ? s : NULL, 0, all, r->ids, r->scores, NULL,
+                                         kl ? r->kl : NULL, err)) ||
         s->ops->synchronize(s->backend, err))
         return FKV_FAILED;
     sample->seconds += fkv_seconds() - started;
@@ -68,7 +71,8 @@ static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sampl
 static int choose_rows(struct rehearsal *r, int32_t *rows, struct fkv_error *err) {
     const int32_t first = *rows < FIRST_ROWS ? *rows : FIRST_ROWS;
     struct sample warm = {0}, sample = {0};
-    if (feed_once(r, first, 0, &warm, err) || feed_once(r, first, 0, &sample, err)) return FKV_FAILED;
+    if (feed_once(r, first, 0, &warm, err) || feed_once(r, first, 0, &sample, err))
+        return FKV_FAILED;
     const double most = MOST_SECONDS / sample.seconds * first;
     if (most < *rows) *rows = most > first ? (int32_t)most : first;
     return FKV_OK;
@@ -79,14 +83,17 @@ static struct fkv_cost line_through(const struct sample *start, const struct sam
     const double t1 = end->seconds / end->tokens, x1 = end->slots / end->tokens;
     const double slope = x1 > x0 && t1 > t0 ? (t1 - t0) / (x1 - x0) : 0;
     if (slope == 0) return (struct fkv_cost){(t0 + t1) / 2, 0};
-    return slope * x0 < t0 ? (struct fkv_cost){t0 - slope * x0, slope} : (struct fkv_cost){0, t1 / x1};
+    return slope * x0 < t0 ? (struct fkv_cost){t0 - slope * x0, slope}
+                           : (struct fkv_cost){0, t1 / x1};
 }
 
-static int measure(struct rehearsal *r, int32_t rows, int64_t tokens, struct fkv_cost *cost, struct fkv_error *err) {
+static int measure(struct rehearsal *r, int32_t rows, int64_t tokens, struct fkv_cost *cost,
+                   struct fkv_error *err) {
     struct sample warm = {0}, start = {0}, end = {0};
     if (choose_rows(r, &rows, err) || feed_once(r, rows, 0, &warm, err)) return FKV_FAILED;
     for (int turn = 0; turn < MOST_TURNS && start.seconds + end.seconds < ENOUGH_SECONDS; turn++)
-        if (feed_once(r, rows, 0, &start, err) || feed_once(r, rows, tokens - rows, &end, err)) return FKV_FAILED;
+        if (feed_once(r, rows, 0, &start, err) || feed_once(r, rows, tokens - rows, &end, err))
+            return FKV_FAILED;
     *cost = line_through(&start, &end);
     return FKV_OK;
 }
@@ -105,7 +112,8 @@ int fkv_session_rehearse(struct fkv_session *s, int32_t sequences, int32_t rows,
                           .ids = calloc(all, sizeof *r.ids),
                           .scores = calloc(2 * all, sizeof *r.scores)};
     r.kl = r.scores ? r.scores + all : NULL;
-    int status = r.feeds && r.ids && r.scores ? FKV_OK : fkv_fail(err, "out of memory for %zu rows", all);
+    int status =
+        r.feeds && r.ids && r.scores ? FKV_OK : fkv_fail(err, "out of memory for %zu rows", all);
     if (!status) status = measure(&r, rows, tokens, cost, err);
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     s->statistics = (struct fkv_session_statistics){0};

@@ -1,16 +1,20 @@
-/* The heads' schedules. What is due before the first row of a feed is done for all layers and sequences together: one call per distinct map and one of
- * gather, however many heads are full, because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than the distance
- * between two compressions that is nearly all there is, and while decoding all of it. A head that fills up inside the block acts with its
- * layer: there every KV head of every sequence appends and attends up to its own trigger, acts, and goes on, in rounds: each round is at
- * most one call each of append, attend, compress (per map) and gather. Triggers depend only on counters, so nothing waits for the device. */
+/* The heads' schedules. What is due before the first row of a feed is done for all layers and
+ * sequences together: one call per distinct map and one of gather, however many heads are full,
+ * because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than
+ * the distance between two compressions that is nearly all there is, and while decoding all of it.
+ * A head that fills up inside the block acts with its layer: there every KV head of every sequence
+ * appends and attends up to its own trigger, acts, and goes on, in rounds: each round is at most
+ * one call each of append, attend, compress (per map) and gather. Triggers depend only on counters,
+ * so nothing waits for the device. */
 #include <math.h>
 #include <string.h>
 
 #include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 
-/* The peak is each head's own, summed: within a block the layers do not fill at the same moment, and the block size must not show. Slots
- * beyond the window wait to be dropped in bulk and no query sees them, so they do not count. */
+/* The peak is each head's own, summed: within a block the layers do not fill at the same moment,
+ * and the block size must not show. Slots beyond the window wait to be dropped in bulk and no query
+ * sees them, so they do not count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
     int32_t held = s->setup.policy->has_window && slots > s->setup.window ? s->setup.window : slots;
     int32_t *peak = &s->peak_slots[head - s->heads];
@@ -25,7 +29,8 @@ static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slot
 
 /* ---- acting ---- */
 
-static int compress_acting(struct fkv_session *s, int32_t count, bool measure, struct fkv_error *err) {
+static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
+                           struct fkv_error *err) {
     struct round_items *it = &s->items;
     struct fkv_cache cache = session_cache(s, 0);
     for (int32_t m = 0; m < s->map_count; m++) {
@@ -33,21 +38,25 @@ static int compress_acting(struct fkv_session *s, int32_t count, bool measure, s
         int32_t items = 0;
         for (int32_t i = 0; i < count; i++) {
             const struct fkv_action *a = &it->actions[i];
-            if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain) continue;
+            if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain)
+                continue;
             it->of[items] = i;
-            it->compress[items++] = (struct fkv_compress_item){
-                .cache_head = (int32_t)(it->acting[i] - s->heads), .slot = a->map_slot, .position = a->map_slot};
+            it->compress[items++] =
+                (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
+                                           .slot = a->map_slot,
+                                           .position = a->map_slot};
         }
         if (!items) continue;
-        if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress, items,
-                             measure ? it->measured : NULL, err))
+        if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress,
+                             items, measure ? it->measured : NULL, err))
             return FKV_FAILED;
         for (int32_t i = 0; i < items && measure; i++) it->energy[it->of[i]] = it->measured[i];
     }
     return FKV_OK;
 }
 
-static int gather_acting(struct fkv_session *s, int32_t count, bool measure, struct fkv_error *err) {
+static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
+                         struct fkv_error *err) {
     struct round_items *it = &s->items;
     struct fkv_cache cache = session_cache(s, 0);
     int32_t items = 0;
@@ -55,14 +64,16 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure, str
         const struct fkv_action *a = &it->actions[i];
         if (!a->gather_count) continue;
         it->of[items] = i;
-        it->gather[items++] = (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
-                                                       .slot = a->gather_slot,
-                                                       .count = a->gather_count,
-                                                       .from = a->gather_from,
-                                                       .shift = a->gather_shift};
+        it->gather[items++] =
+            (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
+                                     .slot = a->gather_slot,
+                                     .count = a->gather_count,
+                                     .from = a->gather_from,
+                                     .shift = a->gather_shift};
     }
     if (!items) return FKV_OK;
-    if (s->ops->gather(s->backend, &s->model->attention, &cache, it->gather, items, measure ? it->measured : NULL, err))
+    if (s->ops->gather(s->backend, &s->model->attention, &cache, it->gather, items,
+                       measure ? it->measured : NULL, err))
         return FKV_FAILED;
     /* A gather after a map moves what the map left alone; the action's energy is then the map's. */
     for (int32_t i = 0; i < items && measure; i++)
@@ -70,8 +81,8 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure, str
     return FKV_OK;
 }
 
-/* Runs the actions of the first `count` acting heads, on the backend's stopwatch, and tells the tap. Energies have to be waited for, so they are asked for only where a
- * tap wants them. */
+/* Runs the actions of the first `count` acting heads, on the backend's stopwatch, and tells the
+ * tap. Energies have to be waited for, so they are asked for only where a tap wants them. */
 static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     if (!count) return FKV_OK;
     struct round_items *it = &s->items;
@@ -108,10 +119,13 @@ static bool is_full(const struct fkv_session *s, const struct fkv_head *head) {
     return s->setup.policy->room(&s->setup, head) < 1;
 }
 
-static int refuse_full(const struct fkv_session *s, const struct fkv_head *head, struct fkv_error *err) {
-    return fkv_fail(err, "policy %s: sequence %d, layer %d, KV head %d: the cache of %d slots is full at token %lld",
-                    s->setup.policy->name, head->sequence, head->layer, head->kv_head, s->setup.capacity,
-                    (long long)head->tokens);
+static int refuse_full(const struct fkv_session *s, const struct fkv_head *head,
+                       struct fkv_error *err) {
+    return fkv_fail(
+        err,
+        "policy %s: sequence %d, layer %d, KV head %d: the cache of %d slots is full at token %lld",
+        s->setup.policy->name, head->sequence, head->layer, head->kv_head, s->setup.capacity,
+        (long long)head->tokens);
 }
 
 int session_act_before(struct fkv_session *s, struct fkv_error *err) {
@@ -132,7 +146,8 @@ int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_er
     if (!s->setup.policy->acts_at_block_end) return FKV_OK;
     int32_t acting = 0;
     for (int32_t l = 0; l < s->setup.layers; l++)
-        for (int32_t h = 0; h < s->setup.kv_heads; h++) s->items.acting[acting++] = session_head(s, l, sequence, h);
+        for (int32_t h = 0; h < s->setup.kv_heads; h++)
+            s->items.acting[acting++] = session_head(s, l, sequence, h);
     return act(s, acting, err);
 }
 
@@ -150,11 +165,13 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
     return visible;
 }
 
-/* The policy's view for `rows` rows from `row` on of the block, padded with empty spans: a decode step has the same counts at every token. */
-static void add_attend_items(struct fkv_session *s, const struct fkv_head *head, int32_t row, int32_t rows,
-                             int32_t *items) {
+/* The policy's view for `rows` rows from `row` on of the block, padded with empty spans: a decode
+ * step has the same counts at every token. */
+static void add_attend_items(struct fkv_session *s, const struct fkv_head *head, int32_t row,
+                             int32_t rows, int32_t *items) {
     const struct fkv_policy *policy = s->setup.policy;
-    int32_t group = s->model->config.heads / s->setup.kv_heads, views = policy->per_query_head ? group : 1;
+    int32_t group = s->model->config.heads / s->setup.kv_heads,
+            views = policy->per_query_head ? group : 1;
     double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
     for (int32_t i = 0; i < rows; i++) {
         s->row_round[row + i] += share * head->rounds;
@@ -167,26 +184,29 @@ static void add_attend_items(struct fkv_session *s, const struct fkv_head *head,
         int32_t count = policy->view(&s->setup, head, query_head, rows, NULL, span);
         for (int32_t i = count; i < policy->max_spans; i++)
             span[i] = (struct fkv_span){.from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE};
-        s->items.attend[(*items)++] =
-            (struct fkv_attend_item){.cache_head = head->sequence * s->setup.kv_heads + head->kv_head,
-                                     .head = first,
-                                     .heads = group / views,
-                                     .row = row,
-                                     .rows = rows,
-                                     .span = at,
-                                     .spans = policy->max_spans};
-        for (int32_t i = 0; i < rows; i++) s->row_slots[row + i] += share / views * visible_slots(span, count, i);
+        s->items.attend[(*items)++] = (struct fkv_attend_item){
+            .cache_head = head->sequence * s->setup.kv_heads + head->kv_head,
+            .head = first,
+            .heads = group / views,
+            .row = row,
+            .rows = rows,
+            .span = at,
+            .spans = policy->max_spans};
+        for (int32_t i = 0; i < rows; i++)
+            s->row_slots[row + i] += share / views * visible_slots(span, count, i);
     }
 }
 
 /* Of the next `count` tokens of a head, those that come when it has N already. */
-static int32_t tokens_beyond_window(const struct fkv_session *s, const struct fkv_head *head, int32_t count) {
+static int32_t tokens_beyond_window(const struct fkv_session *s, const struct fkv_head *head,
+                                    int32_t count) {
     int64_t beyond = head->tokens + count - s->setup.window;
     return beyond < 0 ? 0 : beyond < count ? (int32_t)beyond : count;
 }
 
 /* One round of appending and attending; *left is the number of heads that still have rows to go. */
-static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left, struct fkv_error *err) {
+static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left,
+                             struct fkv_error *err) {
     struct round_items *it = &s->items;
     const int32_t kv_heads = s->setup.kv_heads;
     int32_t appends = 0, attends = 0;
@@ -199,14 +219,16 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         int32_t room = s->setup.policy->room(&s->setup, head);
         if (room < 1) return refuse_full(s, head, err);
         if (count > room) count = room;
-        it->append[appends++] = (struct fkv_append_item){.cache_head = fed->sequence * kv_heads + head->kv_head,
-                                                         .kv_head = head->kv_head,
-                                                         .row = row,
-                                                         .rows = count,
-                                                         .slot = head->slots,
-                                                         .position = s->setup.policy->position(&s->setup, head)};
+        it->append[appends++] =
+            (struct fkv_append_item){.cache_head = fed->sequence * kv_heads + head->kv_head,
+                                     .kv_head = head->kv_head,
+                                     .row = row,
+                                     .rows = count,
+                                     .slot = head->slots,
+                                     .position = s->setup.policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
-        if (s->setup.policy->evicts_every_token) s->statistics.evictions += tokens_beyond_window(s, head, count);
+        if (s->setup.policy->evicts_every_token)
+            s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->since += count;
         add_attend_items(s, head, row, count, &attends);
@@ -215,8 +237,10 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
     }
     const struct fkv_attention_shape *shape = &s->model->attention;
     struct fkv_cache cache = session_cache(s, layer);
-    if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, appends, err)) return FKV_FAILED;
-    return s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, attends, s->attended, err);
+    if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, appends, err))
+        return FKV_FAILED;
+    return s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, attends,
+                          s->attended, err);
 }
 
 int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err) {
@@ -229,7 +253,8 @@ int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error 
         for (int32_t i = 0; i < s->fed_count * kv_heads; i++) {
             const struct fed *fed = &s->fed[i / kv_heads];
             struct fkv_head *head = session_head(s, layer, fed->sequence, i % kv_heads);
-            if (s->items.next_row[i] < fed->rows && is_full(s, head)) s->items.acting[acting++] = head;
+            if (s->items.next_row[i] < fed->rows && is_full(s, head))
+                s->items.acting[acting++] = head;
         }
         if (act(s, acting, err) || session_write_biases(s, err)) return FKV_FAILED;
     }

@@ -1,5 +1,6 @@
-/* A session's life: how large it is, opening it (everything is allocated here), its counters. Where the cache lies in a device's memory, what is needed
- * is compared with what is free before anything is taken. */
+/* A session's life: how large it is, opening it (everything is allocated here), its counters. Where
+ * the cache lies in a device's memory, what is needed is compared with what is free before anything
+ * is taken. */
 #include "engine/session/kept_logits.h"
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
@@ -29,7 +30,8 @@ static int32_t logit_rows(const struct fkv_config *c, int32_t block) {
 }
 
 /* Bytes of keys (or values) of the whole cache. */
-static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_options *o, int32_t capacity) {
+static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                          int32_t capacity) {
     size_t heads = (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads;
     return heads * (size_t)capacity * (size_t)c->head_dim * fkv_dtype_bytes(o->cache_dtype);
 }
@@ -38,16 +40,21 @@ static bool has_biases(const struct fkv_session_options *o, const struct fkv_pol
     return o->biases || setup->mass_bias;
 }
 
-static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_options *o, int32_t capacity) {
-    return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity * sizeof(float);
+static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                         int32_t capacity) {
+    return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity *
+           sizeof(float);
 }
 
 /* Biases are few beside the states they belong to; they are counted here. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
-    int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim + 3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
+    int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
+                    3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
-    return (int64_t)sizeof(float) * (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) + biases;
+    return (int64_t)sizeof(float) *
+               (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) +
+           biases;
 }
 
 int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
@@ -64,8 +71,8 @@ int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_o
 }
 
 /* Those, and some of another run to compare them with. */
-int64_t fkv_kept_logits_bytes(const struct fkv_config *config, const struct fkv_session_options *options,
-                              int32_t rows) {
+int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
+                              const struct fkv_session_options *options, int32_t rows) {
     struct fkv_session_options o = *options;
     default_options(&o, config);
     return ((int64_t)rows + logit_rows(config, o.block)) * config->vocab * (int64_t)sizeof(float);
@@ -78,10 +85,12 @@ static int32_t most_spans(const struct fkv_config *c, const struct fkv_session_o
 }
 
 /* Most spans of a layer's call, or most heads that act at once. */
-static struct fkv_limits limits_of(const struct fkv_model *model, const struct fkv_session_options *o,
+static struct fkv_limits limits_of(const struct fkv_model *model,
+                                   const struct fkv_session_options *o,
                                    const struct fkv_policy_setup *setup) {
     const struct fkv_config *c = &model->config;
-    const int32_t spans = most_spans(c, o, setup), heads_acting = setup->layers * o->sequences * setup->kv_heads;
+    const int32_t spans = most_spans(c, o, setup),
+                  heads_acting = setup->layers * o->sequences * setup->kv_heads;
     return (struct fkv_limits){.rows = o->block,
                                .dim = c->dim,
                                .hidden = c->hidden,
@@ -91,8 +100,10 @@ static struct fkv_limits limits_of(const struct fkv_model *model, const struct f
                                .attention = model->attention};
 }
 
-/* The maps that the policy's heads will need, each once: asks it what a full one would do. `maps` has room for one per head; from: [capacity]. */
-static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from, struct prepared_map *maps) {
+/* The maps that the policy's heads will need, each once: asks it what a full one would do. `maps`
+ * has room for one per head; from: [capacity]. */
+static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
+                         struct prepared_map *maps) {
     int32_t count = 0;
     for (int32_t i = 0; setup->policy->compresses && i < setup->layers * setup->kv_heads; i++) {
         const struct fkv_head full = {
@@ -100,27 +111,32 @@ static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from, st
         struct fkv_action a = {.gather_from = from};
         setup->policy->act(setup, &full, NULL, &a);
         int32_t k = 0;
-        while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained || maps[k].gain != a.map_gain))
+        while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained ||
+                             maps[k].gain != a.map_gain))
             k++;
         if (a.map_n && k == count)
-            maps[count++] = (struct prepared_map){.n = a.map_n, .retained = a.map_retained, .gain = a.map_gain};
+            maps[count++] =
+                (struct prepared_map){.n = a.map_n, .retained = a.map_retained, .gain = a.map_gain};
     }
     return count;
 }
 
 /* The first demand is for all but the maps; then one per map. */
 static int add_demands(const struct fkv_model *model, const struct fkv_session_options *o,
-                       const struct fkv_policy_setup *setup, struct fkv_own *own, struct fkv_error *err) {
+                       const struct fkv_policy_setup *setup, struct fkv_own *own,
+                       struct fkv_error *err) {
     const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     int32_t *from = malloc((size_t)setup->capacity * sizeof *from);
     struct prepared_map *maps = malloc(heads * sizeof *maps);
     struct fkv_demand demand = {.limits = limits_of(model, o, setup),
-                                .step_items = (int64_t)setup->layers * most_spans(&model->config, o, setup)};
+                                .step_items =
+                                    (int64_t)setup->layers * most_spans(&model->config, o, setup)};
     int status = from && maps ? model->ops->own_bytes(model->backend, &demand, own, err)
                               : fkv_fail(err, "session: out of memory");
     const int32_t count = status ? 0 : list_maps(setup, from, maps);
     for (int32_t i = 0; i < count && !status; i++) {
-        demand = (struct fkv_demand){.limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
+        demand = (struct fkv_demand){
+            .limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
         status = model->ops->own_bytes(model->backend, &demand, own, err);
     }
     free(from);
@@ -129,7 +145,8 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
 }
 
 int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own, struct fkv_error *err) {
+                          const struct fkv_session_options *options, struct fkv_own *own,
+                          struct fkv_error *err) {
     struct fkv_session_options o = *options;
     struct fkv_policy_setup setup;
     default_options(&o, &model->config);
@@ -168,7 +185,8 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     snprintf(needs, sizeof needs, "%s: the cache needs %s and scratch %s", s->model->name, a, b);
     snprintf(remedy, sizeof remedy, ": %s%s%s may fit",
              s->setup.policy->has_window ? "a smaller --window" : "fewer tokens",
-             o->sequences > 1 ? ", a smaller --batch" : "", o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
+             o->sequences > 1 ? ", a smaller --batch" : "",
+             o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
     return fkv_check_device_memory(&info, cache + scratch, needs, remedy, err);
 }
 
@@ -196,7 +214,8 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
             return fkv_error_prefix(err, i < 2 ? "the cache" : "activations");
     if (has_biases(&s->options, &s->setup) &&
-        s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases, err))
+        s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases,
+                              err))
         return fkv_error_prefix(err, "biases of the cache");
     const struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
     return s->ops->reserve(s->backend, &limits, err);
@@ -205,7 +224,8 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
 static int create_items(struct fkv_session *s, struct fkv_error *err) {
     const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
                  heads = (size_t)session_head_count(s), kv_heads = (size_t)session_layer_heads(s),
-                 query_heads = sequences * (size_t)s->model->config.heads, capacity = (size_t)s->setup.capacity;
+                 query_heads = sequences * (size_t)s->model->config.heads,
+                 capacity = (size_t)s->setup.capacity;
     struct round_items *it = &s->items;
     it->append = calloc(kv_heads, sizeof *it->append);
     it->attend = calloc(query_heads, sizeof *it->attend);
@@ -226,9 +246,9 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     s->row_slots = calloc(3 * block, sizeof *s->row_slots);
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
     int32_t *from = calloc(heads * capacity, sizeof *from);
-    if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting || !it->compress ||
-        !it->gather || !it->energy || !it->measured || !it->of || !s->heads || !s->peak_slots || !s->peak_bytes ||
-        !s->fed || !s->tokens || !s->row_slots || !from) {
+    if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting ||
+        !it->compress || !it->gather || !it->energy || !it->measured || !it->of || !s->heads ||
+        !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots || !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
@@ -245,7 +265,8 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     s->bias_stale = calloc(heads, sizeof *s->bias_stale);
     s->bias_work = calloc(2 * capacity, sizeof *s->bias_work);
     s->bias_row = calloc(capacity, sizeof *s->bias_row);
-    if (!s->bias || !s->bias_stale || !s->bias_work || !s->bias_row) return fkv_fail(err, "session: out of memory");
+    if (!s->bias || !s->bias_stale || !s->bias_work || !s->bias_row)
+        return fkv_fail(err, "session: out of memory");
     return FKV_OK;
 }
 
@@ -256,13 +277,15 @@ static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);
     for (int32_t i = 0; i < s->map_count; i++) {
         struct prepared_map *m = &s->maps[i];
-        if (s->ops->map_dct(s->backend, m->n, m->retained, m->gain, &m->map, err)) return FKV_FAILED;
+        if (s->ops->map_dct(s->backend, m->n, m->retained, m->gain, &m->map, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                     const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err) {
+                     const struct fkv_session_options *options, struct fkv_session **out,
+                     struct fkv_error *err) {
     *out = NULL;
     struct fkv_session *s = calloc(1, sizeof *s);
     if (!s) return fkv_fail(err, "session: out of memory");
@@ -276,7 +299,9 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
         free(s);
         return FKV_FAILED;
     }
-    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) || create_biases(s, err)) goto failed;
+    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
+        create_biases(s, err))
+        goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
     *out = s;
@@ -290,15 +315,17 @@ void fkv_session_close(struct fkv_session *s) {
     if (!s) return;
     struct fkv_buffer *buffers[] = {s->key,     s->value,    s->x,      s->q,      s->k,     s->v,
                                     s->rotated, s->attended, s->hidden, s->logits, s->biases};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) s->ops->buffer_release(s->backend, buffers[i]);
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        s->ops->buffer_release(s->backend, buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,    it->attend,    it->spans,    it->next_row, it->actions,  it->acting,
-                     it->compress,  it->gather,    it->energy,   it->measured, it->of,       s->heads,
-                     s->peak_slots, s->peak_bytes, s->fed,       s->tokens,    s->row_slots, s->maps,
-                     s->bias,       s->bias_stale, s->bias_work, s->bias_row};
+    void *owned[] = {it->append,   it->attend,   it->spans,     it->next_row,  it->actions,
+                     it->acting,   it->compress, it->gather,    it->energy,    it->measured,
+                     it->of,       s->heads,     s->peak_slots, s->peak_bytes, s->fed,
+                     s->tokens,    s->row_slots, s->maps,       s->bias,       s->bias_stale,
+                     s->bias_work, s->bias_row};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -309,7 +336,8 @@ void fkv_session_reset(struct fkv_session *s, int32_t sequence) {
         int32_t kv_head = i % s->setup.kv_heads, of = i / s->setup.kv_heads % s->options.sequences;
         if (sequence != of && sequence != FKV_ALL_SEQUENCES) continue;
         if (s->bias) session_clear_biases(s, i);
-        s->heads[i] = (struct fkv_head){.layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
+        s->heads[i] = (struct fkv_head){
+            .layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
     }
 }
 
@@ -321,23 +349,27 @@ const struct fkv_model *fkv_session_model(const struct fkv_session *s) { return 
 
 int32_t fkv_session_block(const struct fkv_session *s) { return s->options.block; }
 
-/* The last layer's heads are behind until a feed is through, so that a tap sees the tokens before it. */
+/* The last layer's heads are behind until a feed is through, so that a tap sees the tokens before
+ * it. */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
     return session_head(s, s->setup.layers - 1, sequence, 0)->tokens;
 }
 
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s) { return s->heads; }
 
-void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
-                           double *since) {
+void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
+                           double *slots_used, double *round, double *since) {
     size_t bytes = (size_t)rows * sizeof(double);
     if (slots_used) memcpy(slots_used, s->row_slots + row, bytes);
     if (round) memcpy(round, s->row_round + row, bytes);
     if (since) memcpy(since, s->row_since + row, bytes);
 }
 
-void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out) { *out = s->statistics; }
+void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out) {
+    *out = s->statistics;
+}
 
-void fkv_session_tap(struct fkv_session *s, enum fkv_site site, fkv_tap_function *tap, void *context) {
+void fkv_session_tap(struct fkv_session *s, enum fkv_site site, fkv_tap_function *tap,
+                     void *context) {
     s->taps[site] = (struct tap){tap, context};
 }

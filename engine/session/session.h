@@ -1,6 +1,9 @@
-/* A session: one or more mutable timelines (sequences: independent documents side by side) over an immutable model. It owns the KV cache, the per-head schedule and all scratch; everything is
- * allocated when it opens, nothing in a step. Tokens are fed in blocks of any size up to options.block; the block size serves the matrix
- * products and never changes a result beyond rounding, and a block of one token per sequence is a decode step. What one sequence sees never depends on the others. */
+/* A session: one or more mutable timelines (sequences: independent documents side by side) over an
+ * immutable model. It owns the KV cache, the per-head schedule and all scratch; everything is
+ * allocated when it opens, nothing in a step. Tokens are fed in blocks of any size up to
+ * options.block; the block size serves the matrix products and never changes a result beyond
+ * rounding, and a block of one token per sequence is a decode step. What one sequence sees never
+ * depends on the others. */
 #ifndef FKV_ENGINE_SESSION_SESSION_H
 #define FKV_ENGINE_SESSION_SESSION_H
 
@@ -17,87 +20,109 @@ struct fkv_snapshot;
 struct fkv_session_options {
     int32_t block;      /* most tokens per feed, all sequences together; 0: 512 */
     int32_t sequences;  /* 0: 1 */
-    int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained context */
+    int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained
+                           context */
     enum fkv_dtype cache_dtype;
     bool measure_energy; /* fill the energies of compression events */
-    bool biases;         /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
+    bool biases; /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
 };
 
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                     const struct fkv_session_options *options, struct fkv_session **out, struct fkv_error *err);
+                     const struct fkv_session_options *options, struct fkv_session **out,
+                     struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
-/* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and what the last feed predicts. */
+/* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and
+ * what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
 enum { FKV_ALL_SEQUENCES = -1 };
 
 /* Bytes the cache and scratch of such a session take, without opening one. */
 int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, int64_t *cache_bytes, int64_t *scratch_bytes,
-                      struct fkv_error *err);
+                      const struct fkv_session_options *options, int64_t *cache_bytes,
+                      int64_t *scratch_bytes, struct fkv_error *err);
 
 /* Adds to `own` what the model's backend will take for itself beside those. */
 int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own, struct fkv_error *err);
+                          const struct fkv_session_options *options, struct fkv_own *own,
+                          struct fkv_error *err);
 
-/* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay until the next feed. */
-int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count, struct fkv_error *err);
-/* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ... lie one after the other, together at most `block`. */
+/* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay
+ * until the next feed. */
+int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count,
+                     struct fkv_error *err);
+/* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ...
+ * lie one after the other, together at most `block`. */
 struct fkv_feed {
     int32_t sequence;
     const int32_t *tokens;
     int32_t count;
 };
-int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count, struct fkv_error *err);
-/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol) on one sequence; others do nothing. */
+int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
+                           struct fkv_error *err);
+/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol) on one sequence;
+ * others do nothing. */
 int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_error *err);
 
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
-int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits, struct fkv_error *err);
-/* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the argmax. With `reference` (another session over the same model that was fed
- * the same tokens): kl[i] = KL(reference || this session). top1 and kl may be NULL. Logits of the rows asked for last are kept, so scoring the
- * reference first and then this session costs two products and not three, as long as rows <= fkv_session_logit_rows. */
-int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row, int32_t rows,
-                      const int32_t *targets, double *nll, int32_t *top1, double *kl, struct fkv_error *err);
+int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,
+                       struct fkv_error *err);
+/* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the
+ * argmax. With `reference` (another session over the same model that was fed the same tokens):
+ * kl[i] = KL(reference || this session). top1 and kl may be NULL. Logits of the rows asked for last
+ * are kept, so scoring the reference first and then this session costs two products and not three,
+ * as long as rows <= fkv_session_logit_rows. */
+int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row,
+                      int32_t rows, const int32_t *targets, double *nll, int32_t *top1, double *kl,
+                      struct fkv_error *err);
 
-/* How many rows' logits fit scratch at once (64 MiB of them, at least one row); more rows are done in several rounds. */
+/* How many rows' logits fit scratch at once (64 MiB of them, at least one row); more rows are done
+ * in several rounds. */
 int32_t fkv_session_logit_rows(const struct fkv_session *s);
 
-/* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states: feed before asking for logits again. */
+/* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states:
+ * feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
-int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err);
+int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot,
+                        struct fkv_error *err);
 void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before its session closes */
 
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
-int32_t fkv_session_block(const struct fkv_session *s);                    /* most rows of a feed */
-int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence); /* in its current timeline */
-const struct fkv_head *fkv_session_heads(const struct fkv_session *s);     /* [layers, sequences, kv_heads] */
-/* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it and tokens since
- * the last one, its own included; means over (layer, KV head). Any may be NULL. */
-void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows, double *slots_used, double *round,
-                           double *since);
+int32_t fkv_session_block(const struct fkv_session *s); /* most rows of a feed */
+int64_t fkv_session_tokens(const struct fkv_session *s,
+                           int32_t sequence); /* in its current timeline */
+const struct fkv_head *fkv_session_heads(
+    const struct fkv_session *s); /* [layers, sequences, kv_heads] */
+/* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
+ * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
+void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
+                           double *slots_used, double *round, double *since);
 
-/* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its sessions. */
+/* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its
+ * sessions. */
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t compressions;     /* linear maps applied, all heads */
     int64_t evictions;        /* times that slots were dropped from view, all heads */
-    int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over heads */
-    double slots_sum;         /* over queries of the mean slots they could attend to; / tokens = cache_slots_mean */
+    int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over
+                                 heads */
+    double slots_sum;         /* over queries of the mean slots they could attend to; / tokens =
+                                 cache_slots_mean */
 };
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out);
 
 /* ---- how long it will take (rehearse.c) ---- */
-/* Seconds per token fed, and per slot that a token sees on top: attention's part, which grows along a
- * timeline. */
+/* Seconds per token fed, and per slot that a token sees on top: attention's part, which grows along
+ * a timeline. */
 struct fkv_cost {
     double token, slot;
 };
 enum fkv_scoring { FKV_NOT_SCORED, FKV_SCORED, FKV_SCORED_WITH_KL };
 
-/* Measures that: times feeds of `rows` rows (fewer where that would take seconds) to each of the first
- * `sequences` sequences, scored as said, at the start of a timeline and at the end of one of `tokens`
- * tokens, and lays a line through the two. For a session that has fed nothing; afterwards it is as new. */
+/* Measures that: times feeds of `rows` rows (fewer where that would take seconds) to each of the
+ * first `sequences` sequences, scored as said, at the start of a timeline and at the end of one of
+ * `tokens` tokens, and lays a line through the two. For a session that has fed nothing; afterwards
+ * it is as new. */
 int fkv_session_rehearse(struct fkv_session *s, int32_t sequences, int32_t rows, int64_t tokens,
                          enum fkv_scoring scoring, struct fkv_cost *cost, struct fkv_error *err);
 static inline double fkv_cost_seconds(const struct fkv_cost *cost, double tokens, double slots) {

@@ -1,5 +1,6 @@
-/* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c (a layer's rounds of append, attend, act),
- * predict.c (logits and scores), biases.c, surgery.c and snapshot.c. Nobody else includes it. */
+/* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c
+ * (a layer's rounds of append, attend, act), predict.c (logits and scores), biases.c, surgery.c and
+ * snapshot.c. Nobody else includes it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 
@@ -12,18 +13,20 @@ struct prepared_map {
     struct fkv_map *map;
 };
 
-/* Items of one call. Appending and attending is a layer's affair; acting goes over all heads of the cache at once. */
+/* Items of one call. Appending and attending is a layer's affair; acting goes over all heads of the
+ * cache at once. */
 struct round_items {
-    struct fkv_append_item *append;       /* [sequences, kv_heads] */
-    struct fkv_attend_item *attend;       /* [sequences, heads] */
-    struct fkv_span *spans;               /* [sequences, heads, max_spans] */
-    int32_t *next_row;                    /* [feeds, kv_heads], within the feed */
-    struct fkv_action *actions;           /* [all heads]; gather_from [capacity] each */
-    struct fkv_head **acting;             /* [all heads] */
-    struct fkv_compress_item *compress;   /* [all heads] */
-    struct fkv_gather_item *gather;       /* [all heads] */
-    struct fkv_energy *energy, *measured; /* [all heads]: per acting head; in the order of a call's items */
-    int32_t *of;                          /* [all heads]: which acting head an item came from */
+    struct fkv_append_item *append;     /* [sequences, kv_heads] */
+    struct fkv_attend_item *attend;     /* [sequences, heads] */
+    struct fkv_span *spans;             /* [sequences, heads, max_spans] */
+    int32_t *next_row;                  /* [feeds, kv_heads], within the feed */
+    struct fkv_action *actions;         /* [all heads]; gather_from [capacity] each */
+    struct fkv_head **acting;           /* [all heads] */
+    struct fkv_compress_item *compress; /* [all heads] */
+    struct fkv_gather_item *gather;     /* [all heads] */
+    struct fkv_energy *energy,
+        *measured; /* [all heads]: per acting head; in the order of a call's items */
+    int32_t *of;   /* [all heads]: which acting head an item came from */
 };
 
 /* A sequence's part of the rows being fed. */
@@ -44,13 +47,15 @@ struct fkv_session {
     struct fkv_policy_setup setup;
     struct fkv_session_options options;
 
-    struct fkv_buffer *key, *value; /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
-    /* Biases of slots, where the session has them (else all NULL): on the host in double, with the backend in float32. */
+    struct fkv_buffer *key,
+        *value; /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
+    /* Biases of slots, where the session has them (else all NULL): on the host in double, with the
+     * backend in float32. */
     struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] */
     double *bias;              /* the same, what `biases` is to hold */
-    bool *bias_stale;          /* [layers, sequences, kv_heads]: the backend has yet to get this head's */
-    double *bias_work;         /* [2, capacity] */
-    float *bias_row;           /* [capacity] */
+    bool *bias_stale;  /* [layers, sequences, kv_heads]: the backend has yet to get this head's */
+    double *bias_work; /* [2, capacity] */
+    float *bias_row;   /* [capacity] */
 
     struct fkv_buffer *x, *q, *k, *v, *attended, *hidden; /* activations of a block */
     struct fkv_buffer *rotated;                           /* keys for FKV_SITE_KEY_ROTATED */
@@ -86,8 +91,8 @@ static inline int32_t session_head_count(const struct fkv_session *s) {
     return s->setup.layers * session_layer_heads(s);
 }
 
-static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t layer, int32_t sequence,
-                                            int32_t kv_head) {
+static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t layer,
+                                            int32_t sequence, int32_t kv_head) {
     return &s->heads[layer * session_layer_heads(s) + sequence * s->setup.kv_heads + kv_head];
 }
 
@@ -99,15 +104,19 @@ static inline size_t session_slot_bytes(const struct fkv_session *s) {
 /* The cache from the heads of `layer` on. */
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);
 
-/* Biases (biases.c); all of them but session_write_biases only where s->bias. The action's masses, before the head's slots are set anew: */
-void session_move_biases(struct fkv_session *s, const struct fkv_head *head, const struct fkv_action *action);
+/* Biases (biases.c); all of them but session_write_biases only where s->bias. The action's masses,
+ * before the head's slots are set anew: */
+void session_move_biases(struct fkv_session *s, const struct fkv_head *head,
+                         const struct fkv_action *action);
 void session_clear_biases(struct fkv_session *s, int32_t head);
 /* Gives the backend the rows that changed. */
 int session_write_biases(struct fkv_session *s, struct fkv_error *err);
 
-/* Lets every head of the fed sequences act that has no room for a first row, all layers at once; refuses where there is still none. */
+/* Lets every head of the fed sequences act that has no room for a first row, all layers at once;
+ * refuses where there is still none. */
 int session_act_before(struct fkv_session *s, struct fkv_error *err);
-/* Appends the fed rows of k and v to the heads of a layer, attends, and acts where a head is full within its rows: q, k, v -> attended. */
+/* Appends the fed rows of k and v to the heads of a layer, attends, and acts where a head is full
+ * within its rows: q, k, v -> attended. */
 int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* Snapshots of a session: what lies in the slots in use, and where every head stands. Only the slots in use are copied. */
+/* Snapshots of a session: what lies in the slots in use, and where every head stands. Only the
+ * slots in use are copied. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,17 +9,20 @@ struct fkv_snapshot {
     struct fkv_session *session;
     struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
     struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
-    double *bias;                   /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
+    double *bias; /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
 };
 
-/* Copies every head's used slots (as `heads` says) between the session's cache and the packed buffers. */
+/* Copies every head's used slots (as `heads` says) between the session's cache and the packed
+ * buffers. */
 static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struct fkv_buffer *cache,
                       struct fkv_buffer *packed, bool restore, struct fkv_error *err) {
     size_t slot = session_slot_bytes(s), at = 0;
     for (int32_t i = 0; i < session_head_count(s); i++) {
-        size_t bytes = (size_t)heads[i].slots * slot, place = (size_t)i * (size_t)s->setup.capacity * slot;
+        size_t bytes = (size_t)heads[i].slots * slot,
+               place = (size_t)i * (size_t)s->setup.capacity * slot;
         struct fkv_buffer *to = restore ? cache : packed, *from = restore ? packed : cache;
-        if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place, bytes, err))
+        if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place,
+                                  bytes, err))
             return FKV_FAILED;
         at += bytes;
     }
@@ -34,8 +38,10 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     if (!snapshot) return fkv_fail(err, "snapshot: out of memory");
     snapshot->session = s;
     size_t bias_bytes = heads * (size_t)s->setup.capacity * sizeof *s->bias;
-    if (s->bias && (snapshot->bias = malloc(bias_bytes))) memcpy(snapshot->bias, s->bias, bias_bytes);
-    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads)) || (s->bias && !snapshot->bias)) {
+    if (s->bias && (snapshot->bias = malloc(bias_bytes)))
+        memcpy(snapshot->bias, s->bias, bias_bytes);
+    if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads)) ||
+        (s->bias && !snapshot->bias)) {
         fkv_snapshot_free(snapshot);
         return fkv_fail(err, "snapshot: out of memory");
     }
@@ -51,8 +57,10 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     return FKV_OK;
 }
 
-int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot, struct fkv_error *err) {
-    if (snapshot->session != s) return fkv_fail(err, "restore: the snapshot was taken of another session");
+int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot,
+                        struct fkv_error *err) {
+    if (snapshot->session != s)
+        return fkv_fail(err, "restore: the snapshot was taken of another session");
     memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
     s->last_rows = s->logits_count = 0;
     if (s->bias) {

@@ -1,8 +1,10 @@
-/* Surgery on a cache: an experiment reads the states of some slots, changes them and puts them back, cuts a head short, or moves what follows. Keys go in and out
- * un-rotated, in float32, with the positions they are to stand at, which may be fractions; angles are formed in double. Everything passes through the backend's
- * read and write, so that an experiment is written once.
+/* Surgery on a cache: an experiment reads the states of some slots, changes them and puts them
+ * back, cuts a head short, or moves what follows. Keys go in and out un-rotated, in float32, with
+ * the positions they are to stand at, which may be fractions; angles are formed in double.
+ * Everything passes through the backend's read and write, so that an experiment is written once.
  *
- * Refused: policies with a window. They act on slots by rules of their own (a compression un-rotates keys at their slot index), which surgery would break. */
+ * Refused: policies with a window. They act on slots by rules of their own (a compression
+ * un-rotates keys at their slot index), which surgery would break. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,25 +13,30 @@
 #include "engine/session/surgery.h"
 
 /* The head whose slots are meant, or NULL and a message. */
-static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots *at, struct fkv_error *err) {
+static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots *at,
+                                  struct fkv_error *err) {
     if (s->setup.policy->has_window) {
-        fkv_fail(err, "surgery: expected policy full, whose slots nothing else moves, found %s", s->setup.policy->name);
+        fkv_fail(err, "surgery: expected policy full, whose slots nothing else moves, found %s",
+                 s->setup.policy->name);
         return NULL;
     }
-    if (at->layer < 0 || at->layer >= s->setup.layers || at->sequence < 0 || at->sequence >= s->options.sequences ||
-        at->kv_head < 0 || at->kv_head >= s->setup.kv_heads) {
-        fkv_fail(err, "surgery: no head with layer %d, sequence %d, KV head %d", at->layer, at->sequence, at->kv_head);
+    if (at->layer < 0 || at->layer >= s->setup.layers || at->sequence < 0 ||
+        at->sequence >= s->options.sequences || at->kv_head < 0 ||
+        at->kv_head >= s->setup.kv_heads) {
+        fkv_fail(err, "surgery: no head with layer %d, sequence %d, KV head %d", at->layer,
+                 at->sequence, at->kv_head);
         return NULL;
     }
     struct fkv_head *head = session_head(s, at->layer, at->sequence, at->kv_head);
     if (at->first >= 0 && at->count >= 0 && at->count <= head->slots - at->first) return head;
-    fkv_fail(err, "surgery: expected slots within the %d in use, found %d from slot %d on", head->slots, at->count,
-             at->first);
+    fkv_fail(err, "surgery: expected slots within the %d in use, found %d from slot %d on",
+             head->slots, at->count, at->first);
     return NULL;
 }
 
 /* Turns keys [count, head_dim] by sign times the angles of their positions, in place. */
-static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, double sign, float *keys) {
+static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, double sign,
+                      float *keys) {
     const struct fkv_attention_shape *shape = &s->model->attention;
     size_t half = (size_t)shape->head_dim / 2;
     for (int32_t j = 0; j < at->count; j++) {
@@ -44,15 +51,15 @@ static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, d
 }
 
 /* Where the slots lie in `key` and `value`. */
-static void locate(const struct fkv_session *s, const struct fkv_head *head, const struct fkv_slots *at, size_t *place,
-                   size_t *bytes) {
+static void locate(const struct fkv_session *s, const struct fkv_head *head,
+                   const struct fkv_slots *at, size_t *place, size_t *bytes) {
     size_t slot = session_slot_bytes(s);
     *place = ((size_t)(head - s->heads) * (size_t)s->setup.capacity + (size_t)at->first) * slot;
     *bytes = (size_t)at->count * slot;
 }
 
-int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, float *keys, float *values,
-                           struct fkv_error *err) {
+int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, float *keys,
+                           float *values, struct fkv_error *err) {
     const struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
     size_t place, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
@@ -64,14 +71,15 @@ int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, fl
         fkv_to_f32(stored, s->options.cache_dtype, count, keys);
         turn_keys(s, at, -1, keys);
     }
-    if (values && !status && !(status = s->ops->read(s->backend, s->value, place, stored, bytes, err)))
+    if (values && !status &&
+        !(status = s->ops->read(s->backend, s->value, place, stored, bytes, err)))
         fkv_to_f32(stored, s->options.cache_dtype, count, values);
     free(stored);
     return status;
 }
 
-int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, const float *keys, const float *values,
-                            struct fkv_error *err) {
+int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, const float *keys,
+                            const float *values, struct fkv_error *err) {
     const struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
     size_t place, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
@@ -94,7 +102,8 @@ int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, c
     return status;
 }
 
-int fkv_session_set_bias(struct fkv_session *s, const struct fkv_slots *at, double bias, struct fkv_error *err) {
+int fkv_session_set_bias(struct fkv_session *s, const struct fkv_slots *at, double bias,
+                         struct fkv_error *err) {
     const struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
     if (!s->bias) return fkv_fail(err, "surgery: the session was opened without biases");
@@ -105,13 +114,16 @@ int fkv_session_set_bias(struct fkv_session *s, const struct fkv_slots *at, doub
     return FKV_OK;
 }
 
-int fkv_session_cut(struct fkv_session *s, const struct fkv_slots *at, double shift, struct fkv_error *err) {
+int fkv_session_cut(struct fkv_session *s, const struct fkv_slots *at, double shift,
+                    struct fkv_error *err) {
     struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
-    if (at->first) return fkv_fail(err, "surgery: a head is cut to slots from 0 on, found %d", at->first);
+    if (at->first)
+        return fkv_fail(err, "surgery: a head is cut to slots from 0 on, found %d", at->first);
     if (s->bias) {
         size_t index = (size_t)(head - s->heads);
-        for (int32_t i = at->count; i < head->slots; i++) s->bias[index * (size_t)s->setup.capacity + (size_t)i] = 0;
+        for (int32_t i = at->count; i < head->slots; i++)
+            s->bias[index * (size_t)s->setup.capacity + (size_t)i] = 0;
         s->bias_stale[index] = true;
     }
     head->slots = at->count;

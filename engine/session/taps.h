@@ -24,20 +24,25 @@ struct fkv_tap_event {
     enum fkv_site site;
     int32_t layer;
     int32_t sequence;
-    int64_t token; /* index of row 0 in the timeline (FKV_SITE_ACTION: of the token that triggered it) */
+    int64_t token; /* index of row 0 in the timeline (FKV_SITE_ACTION: of the token that triggered
+                      it) */
     int32_t rows, heads, head_dim;
-    /* Float32, contiguous, from byte `offset` of `states` on: what is issued on the backend during the call sees them. */
+    /* Float32, contiguous, from byte `offset` of `states` on: what is issued on the backend during
+     * the call sees them. */
     const struct fkv_buffer *states;
     size_t offset;
-    const void *data;            /* the same as an address, to be read during the call where space is FKV_HOST */
+    const void
+        *data; /* the same as an address, to be read during the call where space is FKV_HOST */
     enum fkv_space space;        /* where data lies */
     const struct fkv_head *head; /* after the action */
     const struct fkv_energy *energy;
 };
 /* Returning FKV_FAILED stops the feed with the tap's message. */
-typedef int fkv_tap_function(void *context, const struct fkv_tap_event *event, struct fkv_error *err);
+typedef int fkv_tap_function(void *context, const struct fkv_tap_event *event,
+                             struct fkv_error *err);
 
 /* One tap per site; NULL removes it. */
-void fkv_session_tap(struct fkv_session *s, enum fkv_site site, fkv_tap_function *tap, void *context);
+void fkv_session_tap(struct fkv_session *s, enum fkv_site site, fkv_tap_function *tap,
+                     void *context);
 
 #endif

@@ -1,7 +1,9 @@
-/* The inputs in the order given, one document at a time. Folders are listed when opened, so that files that appear during a run change nothing.
- * A .jsonl is read line by line and may be larger than memory; every other input is one document and is read whole.
+/* The inputs in the order given, one document at a time. Folders are listed when opened, so that
+ * files that appear during a run change nothing. A .jsonl is read line by line and may be larger
+ * than memory; every other input is one document and is read whole.
  *
- * A text's bytes are taken as they are: no newline conversion, no stripping, the trailing newline belongs to it. */
+ * A text's bytes are taken as they are: no newline conversion, no stripping, the trailing newline
+ * belongs to it. */
 #include "engine/text/documents.h"
 
 #include <dirent.h>
@@ -47,7 +49,8 @@ static bool ends_with(const char *text, const char *ending) {
     return n > m && !strcmp(text + n - m, ending);
 }
 
-static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes, struct fkv_error *err) {
+static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes,
+                      struct fkv_error *err) {
     if (access(path, R_OK)) return fkv_fail_errno(err, "%s: cannot read", path);
     if (d->count == d->capacity) {
         int capacity = d->capacity ? 2 * d->capacity : 16;
@@ -66,7 +69,9 @@ static int add_source(struct fkv_documents *d, const char *path, int kind, int64
 static int is_text(const struct dirent *entry) { return ends_with(entry->d_name, ".txt"); }
 
 /* By bytes, not by locale: the order must be the same everywhere. */
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
 
 static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_error *err) {
     struct dirent **entries;
@@ -86,7 +91,8 @@ static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_er
         free(entries[i]);
     }
     free(entries);
-    if (!status && d->count == before) return fkv_fail(err, "%s: a folder without .txt files", folder);
+    if (!status && d->count == before)
+        return fkv_fail(err, "%s: a folder without .txt files", folder);
     return status;
 }
 
@@ -103,7 +109,8 @@ static int add_text(struct fkv_documents *d, const char *path, struct fkv_error 
 static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *err) {
     struct stat st;
     if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
-    if (S_ISDIR(st.st_mode)) return fkv_fail(err, "%s: expected a file of token ids, found a folder", path);
+    if (S_ISDIR(st.st_mode))
+        return fkv_fail(err, "%s: expected a file of token ids, found a folder", path);
     return add_source(d, path, ends_with(path, ".npy") ? NPY : RAW, st.st_size, err);
 }
 
@@ -113,8 +120,10 @@ int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_t
     const char *dtype = o->token_dtype ? o->token_dtype : "uint16";
     if (strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
         return fkv_fail_option(err, "--token-dtype: expected uint16 or uint32, found %s", dtype);
-    if (o->text_count && !tokenizer) return fkv_fail(err, "%s: reading text needs a tokenizer.json", o->texts[0]);
-    if (!o->text_count && !o->token_ids_count) return fkv_fail(err, "nothing to read: expected --text or --token-ids");
+    if (o->text_count && !tokenizer)
+        return fkv_fail(err, "%s: reading text needs a tokenizer.json", o->texts[0]);
+    if (!o->text_count && !o->token_ids_count)
+        return fkv_fail(err, "nothing to read: expected --text or --token-ids");
     struct fkv_documents *d = calloc(1, sizeof *d);
     if (!d) return fkv_fail(err, "out of memory");
     d->tokenizer = tokenizer;
@@ -124,7 +133,8 @@ int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_t
     d->remaining = o->max_documents > 0 ? o->max_documents : -1;
     int status = FKV_OK;
     for (int i = 0; i < o->text_count && !status; i++) status = add_text(d, o->texts[i], err);
-    for (int i = 0; i < o->token_ids_count && !status; i++) status = add_ids(d, o->token_ids[i], err);
+    for (int i = 0; i < o->token_ids_count && !status; i++)
+        status = add_ids(d, o->token_ids[i], err);
     if (status)
         fkv_documents_close(d);
     else
@@ -153,8 +163,8 @@ int64_t fkv_documents_bytes_read(const struct fkv_documents *d) {
     return d->passed + (d->lines ? (int64_t)ftello(d->lines) : 0);
 }
 
-int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text, size_t *text_bytes,
-                   struct fkv_error *err) {
+int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text,
+                   size_t *text_bytes, struct fkv_error *err) {
     *text = NULL;
     *text_bytes = 0;
     json_t *object = fkv_json_parse(line, bytes, where, err);
@@ -163,7 +173,8 @@ int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **tex
     if (!field) field = json_object_get(object, "article");
     int status = FKV_OK;
     if (!json_is_string(field)) {
-        status = fkv_fail(err, "%s: expected an object with a string \"text\" or \"article\"", where);
+        status =
+            fkv_fail(err, "%s: expected an object with a string \"text\" or \"article\"", where);
     } else {
         *text_bytes = json_string_length(field);
         *text = malloc(*text_bytes + 1);
@@ -176,61 +187,71 @@ int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **tex
     return status;
 }
 
-static int raw_parse(const uint8_t *data, size_t bytes, size_t width, const char *where, int32_t **ids, size_t *count,
-                     struct fkv_error *err) {
-    if (bytes % width) return fkv_fail(err, "%s: expected a multiple of %zu bytes, found %zu", where, width, bytes);
+static int raw_parse(const uint8_t *data, size_t bytes, size_t width, const char *where,
+                     int32_t **ids, size_t *count, struct fkv_error *err) {
+    if (bytes % width)
+        return fkv_fail(err, "%s: expected a multiple of %zu bytes, found %zu", where, width,
+                        bytes);
     *count = bytes / width;
     *ids = malloc((*count ? *count : 1) * sizeof **ids);
     if (!*ids) return fkv_fail(err, "%s: out of memory for %zu token ids", where, *count);
     for (size_t i = 0; i < *count; i++, data += width) {
         uint32_t id = data[0] | (uint32_t)data[1] << 8;
         if (width == 4) id |= (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
-        if (id > INT32_MAX) return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
+        if (id > INT32_MAX)
+            return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
         (*ids)[i] = (int32_t)id;
     }
     return FKV_OK;
 }
 
 /* What holds for every document: two tokens at least, all in the vocabulary. */
-static int check_tokens(const struct fkv_documents *d, const struct fkv_document *document, const char *where,
-                        struct fkv_error *err) {
-    if (document->count < 2) return fkv_fail(err, "%s: expected at least 2 tokens, found %zu", where, document->count);
+static int check_tokens(const struct fkv_documents *d, const struct fkv_document *document,
+                        const char *where, struct fkv_error *err) {
+    if (document->count < 2)
+        return fkv_fail(err, "%s: expected at least 2 tokens, found %zu", where, document->count);
     for (size_t i = 0; i < document->count; i++)
         if (document->tokens[i] >= d->vocab)
-            return fkv_fail(err, "%s: token %zu: id %d is not in the model's vocabulary of %d", where, i,
-                            (int)document->tokens[i], (int)d->vocab);
+            return fkv_fail(err, "%s: token %zu: id %d is not in the model's vocabulary of %d",
+                            where, i, (int)document->tokens[i], (int)d->vocab);
     return FKV_OK;
 }
 
-static int from_text(const struct fkv_documents *d, const char *text, size_t bytes, const char *where,
-                     struct fkv_document *document, struct fkv_error *err) {
+static int from_text(const struct fkv_documents *d, const char *text, size_t bytes,
+                     const char *where, struct fkv_document *document, struct fkv_error *err) {
     if (!bytes) return fkv_fail(err, "%s: the text is empty", where);
     if (fkv_sha256_memory(text, bytes, document->text_sha256, err)) return FKV_FAILED;
-    if (fkv_tokenizer_encode(d->tokenizer, text, bytes, d->special, &document->tokens, &document->count, err))
+    if (fkv_tokenizer_encode(d->tokenizer, text, bytes, d->special, &document->tokens,
+                             &document->count, err))
         return fkv_error_prefix(err, "%s", where);
     return check_tokens(d, document, where, err);
 }
 
-/* The hash is of the ids as little-endian int32, whatever the file held and whatever this machine is. */
-static int from_ids(const struct fkv_documents *d, const char *data, size_t bytes, const struct source *source,
-                    struct fkv_document *document, struct fkv_error *err) {
+/* The hash is of the ids as little-endian int32, whatever the file held and whatever this machine
+ * is. */
+static int from_ids(const struct fkv_documents *d, const char *data, size_t bytes,
+                    const struct source *source, struct fkv_document *document,
+                    struct fkv_error *err) {
     const char *where = source->path;
     if (source->kind == NPY
             ? fkv_npy_parse(data, bytes, where, &document->tokens, &document->count, err)
-            : raw_parse((const uint8_t *)data, bytes, d->raw_width, where, &document->tokens, &document->count, err))
+            : raw_parse((const uint8_t *)data, bytes, d->raw_width, where, &document->tokens,
+                        &document->count, err))
         return FKV_FAILED;
     if (check_tokens(d, document, where, err)) return FKV_FAILED;
     uint8_t *little = malloc(4 * document->count);
-    if (!little) return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
+    if (!little)
+        return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
     for (size_t i = 0; i < document->count; i++)
-        for (int b = 0; b < 4; b++) little[4 * i + (size_t)b] = (uint8_t)((uint32_t)document->tokens[i] >> 8 * b);
+        for (int b = 0; b < 4; b++)
+            little[4 * i + (size_t)b] = (uint8_t)((uint32_t)document->tokens[i] >> 8 * b);
     int status = fkv_sha256_memory(little, 4 * document->count, document->text_sha256, err);
     free(little);
     return status;
 }
 
-static int whole_file(const struct fkv_documents *d, const struct source *source, struct fkv_document *document,
-                      struct fkv_error *err) {
+static int whole_file(const struct fkv_documents *d, const struct source *source,
+                      struct fkv_document *document, struct fkv_error *err) {
     char *data;
     size_t bytes;
     if (fkv_read_file(source->path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
@@ -244,7 +265,8 @@ static int whole_file(const struct fkv_documents *d, const struct source *source
 static bool blank(const char *line, size_t bytes) { return strspn(line, " \t\r\n") >= bytes; }
 
 /* The next line that is not blank; *bytes 0 at the end of the file. */
-static int next_line(struct fkv_documents *d, const char *path, size_t *bytes, struct fkv_error *err) {
+static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
+                     struct fkv_error *err) {
     *bytes = 0;
     if (!d->lines) {
         d->lines = fopen(path, "rb");
@@ -260,8 +282,8 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes, s
     return ferror(d->lines) ? fkv_fail_errno(err, "%s: cannot read", path) : FKV_OK;
 }
 
-static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes, struct fkv_document *document,
-                     struct fkv_error *err) {
+static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes,
+                     struct fkv_document *document, struct fkv_error *err) {
     char *where, *text = NULL;
     size_t bytes;
     if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
@@ -269,7 +291,8 @@ static int from_line(const struct fkv_documents *d, const char *path, size_t lin
     int status = fkv_jsonl_text(d->line, line_bytes, where, &text, &bytes, err);
     if (!status) status = from_text(d, text, bytes, where, document, err);
     free(text);
-    if (!status && !(document->name = strdup(base_name(where)))) status = fkv_fail(err, "%s: out of memory", where);
+    if (!status && !(document->name = strdup(base_name(where))))
+        status = fkv_fail(err, "%s: out of memory", where);
     free(where);
     return status;
 }
@@ -280,7 +303,8 @@ static void next_source(struct fkv_documents *d) {
     d->passed += d->sources[d->current++].bytes;
 }
 
-int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more, struct fkv_error *err) {
+int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more,
+                       struct fkv_error *err) {
     *document = (struct fkv_document){0};
     *more = false;
     int status = FKV_OK;

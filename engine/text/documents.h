@@ -1,5 +1,7 @@
-/* What the user gave to read, as token ids, one document after the other: .txt files, folders of them, .jsonl (field "text" or "article"), .npy and raw ids.
- * Documents come in the order given (folders: by name), so that a run can be repeated and resumed. Only one document is in memory at a time. */
+/* What the user gave to read, as token ids, one document after the other: .txt files, folders of
+ * them, .jsonl (field "text" or "article"), .npy and raw ids. Documents come in the order given
+ * (folders: by name), so that a run can be repeated and resumed. Only one document is in memory at
+ * a time. */
 #ifndef FKV_ENGINE_TEXT_DOCUMENTS_H
 #define FKV_ENGINE_TEXT_DOCUMENTS_H
 
@@ -10,10 +12,11 @@
 #include "engine/text/tokenizer.h"
 
 struct fkv_document {
-    char *name;                 /* file name without folder; "corpus.jsonl:17" (line) for jsonl */
-    int32_t *tokens;            /* BOS first if the tokenizer adds it (never for token ids) */
-    size_t count;               /* at least 2 */
-    fkv_sha256_hex text_sha256; /* of the text's bytes (token ids: of the ids as little-endian int32) */
+    char *name;      /* file name without folder; "corpus.jsonl:17" (line) for jsonl */
+    int32_t *tokens; /* BOS first if the tokenizer adds it (never for token ids) */
+    size_t count;    /* at least 2 */
+    fkv_sha256_hex
+        text_sha256; /* of the text's bytes (token ids: of the ids as little-endian int32) */
 };
 void fkv_document_free(struct fkv_document *d);
 
@@ -29,21 +32,27 @@ struct fkv_documents_options {
 };
 
 struct fkv_documents; /* an iterator */
-/* Checks that every path exists and is readable and counts what it can. `tokenizer` may be NULL when only token ids are given; it must outlive the iterator. */
-int fkv_documents_open(const struct fkv_documents_options *options, const struct fkv_tokenizer *tokenizer,
-                       struct fkv_documents **out, struct fkv_error *err);
-/* *more is false after the last one. The caller frees the document. Empty texts, invalid UTF-8 and texts of fewer than two tokens are errors that name the document. */
-int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more, struct fkv_error *err);
-int64_t fkv_documents_bytes(
-    const struct fkv_documents *d); /* size of all inputs: for estimates before the first document is read */
-int64_t fkv_documents_bytes_read(const struct fkv_documents *d); /* of those, already passed: for progress */
-void fkv_documents_close(struct fkv_documents *d);               /* NULL is fine */
+/* Checks that every path exists and is readable and counts what it can. `tokenizer` may be NULL
+ * when only token ids are given; it must outlive the iterator. */
+int fkv_documents_open(const struct fkv_documents_options *options,
+                       const struct fkv_tokenizer *tokenizer, struct fkv_documents **out,
+                       struct fkv_error *err);
+/* *more is false after the last one. The caller frees the document. Empty texts, invalid UTF-8 and
+ * texts of fewer than two tokens are errors that name the document. */
+int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more,
+                       struct fkv_error *err);
+int64_t fkv_documents_bytes(const struct fkv_documents *d); /* size of all inputs: for estimates
+                                                               before the first document is read */
+int64_t fkv_documents_bytes_read(
+    const struct fkv_documents *d);                /* of those, already passed: for progress */
+void fkv_documents_close(struct fkv_documents *d); /* NULL is fine */
 
-/* The ids of one .npy (1-D, integers) or raw little-endian file, from memory; for the fuzzers and for next. */
+/* The ids of one .npy (1-D, integers) or raw little-endian file, from memory; for the fuzzers and
+ * for next. */
 int fkv_npy_parse(const void *data, size_t bytes, const char *where, int32_t **ids, size_t *count,
                   struct fkv_error *err);
 /* The text of one jsonl line (without newline): malloc'd, the caller frees. */
-int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text, size_t *text_bytes,
-                   struct fkv_error *err);
+int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text,
+                   size_t *text_bytes, struct fkv_error *err);
 
 #endif

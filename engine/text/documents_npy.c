@@ -1,6 +1,7 @@
-/* The ids of a .npy file. NumPy's format (NEP 1): "\x93NUMPY", a version, the length of a header that is a Python dict, the data. Versions 1 to 3
- * differ in the width of the length and the header's encoding. Read here: one dimension, integers of every width and byte order; the header is
- * parsed, not searched, so that what is not exactly such a dict is refused. */
+/* The ids of a .npy file. NumPy's format (NEP 1): "\x93NUMPY", a version, the length of a header
+ * that is a Python dict, the data. Versions 1 to 3 differ in the width of the length and the
+ * header's encoding. Read here: one dimension, integers of every width and byte order; the header
+ * is parsed, not searched, so that what is not exactly such a dict is refused. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,20 +93,24 @@ static bool dictionary(struct cursor c, struct header *h) {
 }
 
 /* Checks version, header and size; *data and *width say where the integers lie. */
-static int find_data(const char *file, size_t bytes, const char *where, struct header *h, const uint8_t **data,
-                     size_t *width, struct fkv_error *err) {
+static int find_data(const char *file, size_t bytes, const char *where, struct header *h,
+                     const uint8_t **data, size_t *width, struct fkv_error *err) {
     const uint8_t *raw = (const uint8_t *)file;
-    if (bytes < 10 || memcmp(file, "\x93NUMPY", 6)) return fkv_fail(err, "%s: not a .npy file", where);
+    if (bytes < 10 || memcmp(file, "\x93NUMPY", 6))
+        return fkv_fail(err, "%s: not a .npy file", where);
     int major = raw[6];
-    if (major < 1 || major > 3) return fkv_fail(err, "%s: expected .npy version 1, 2 or 3, found %d", where, major);
+    if (major < 1 || major > 3)
+        return fkv_fail(err, "%s: expected .npy version 1, 2 or 3, found %d", where, major);
     size_t start = major == 1 ? 10 : 12, length = raw[8] | (size_t)raw[9] << 8;
     if (major > 1 && bytes >= start) length |= (size_t)raw[10] << 16 | (size_t)raw[11] << 24;
     if (bytes < start || length > bytes - start)
-        return fkv_fail(err, "%s: the .npy header is cut short: %zu bytes of header, %zu in the file", where, length,
-                        bytes);
+        return fkv_fail(err,
+                        "%s: the .npy header is cut short: %zu bytes of header, %zu in the file",
+                        where, length, bytes);
     if (!dictionary((struct cursor){file + start, file + start + length}, h))
-        return fkv_fail(err, "%s: the .npy header is not a dict of descr, fortran_order and shape: %.*s", where,
-                        (int)(length < 120 ? length : 120), file + start);
+        return fkv_fail(err,
+                        "%s: the .npy header is not a dict of descr, fortran_order and shape: %.*s",
+                        where, (int)(length < 120 ? length : 120), file + start);
     const char *d = h->descr;
     if (!strchr("<>=|", d[0]) || !strchr("iu", d[1]) || !d[2] || !strchr("1248", d[2]) || d[3])
         return fkv_fail(err, "%s: descr: expected integers, found \"%s\"", where, d);
@@ -115,8 +120,9 @@ static int find_data(const char *file, size_t bytes, const char *where, struct h
     *data = raw + start + length;
     size_t left = bytes - start - length;
     if (h->count != left / *width || left % *width)
-        return fkv_fail(err, "%s: shape says %llu integers of %zu bytes, the file has %zu bytes for them", where,
-                        (unsigned long long)h->count, *width, left);
+        return fkv_fail(
+            err, "%s: shape says %llu integers of %zu bytes, the file has %zu bytes for them",
+            where, (unsigned long long)h->count, *width, left);
     return FKV_OK;
 }
 
@@ -139,8 +145,10 @@ int fkv_npy_parse(const void *file, size_t bytes, const char *where, int32_t **i
         if (negative || value > INT32_MAX) {
             free(out);
             uint64_t extended = negative && width < 8 ? value | ~(uint64_t)0 << 8 * width : value;
-            return negative ? fkv_fail(err, "%s: token %zu: %lld is no token id", where, i, (long long)extended)
-                            : fkv_fail(err, "%s: token %zu: %llu is no token id", where, i, (unsigned long long)value);
+            return negative ? fkv_fail(err, "%s: token %zu: %lld is no token id", where, i,
+                                       (long long)extended)
+                            : fkv_fail(err, "%s: token %zu: %llu is no token id", where, i,
+                                       (unsigned long long)value);
         }
         out[i] = (int32_t)value;
     }

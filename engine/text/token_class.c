@@ -1,10 +1,13 @@
 /* Kinds of tokens; see token_class.h.
  *
- * A token's text is what it adds after another one: decoded twice in a row and once, it is the difference, which keeps the space in front that decoders take from the
- * start of a text. Characters are told apart by their Unicode category. Bytes that are a part of a character only (byte-level BPE, byte fallback) count as a letter: most are. Marks and
- * joiners belong to the letters they stand by.
+ * A token's text is what it adds after another one: decoded twice in a row and once, it is the
+ * difference, which keeps the space in front that decoders take from the start of a text.
+ * Characters are told apart by their Unicode category. Bytes that are a part of a character only
+ * (byte-level BPE, byte fallback) count as a letter: most are. Marks and joiners belong to the
+ * letters they stand by.
  *
- * A pair of ids is looked up in a table with open addressing that is filled as the document goes by; ids are counted in one like it, as they may be far larger than documents are long. */
+ * A pair of ids is looked up in a table with open addressing that is filled as the document goes
+ * by; ids are counted in one like it, as they may be far larger than documents are long. */
 #include "engine/text/token_class.h"
 
 #include <stdbool.h>
@@ -16,7 +19,16 @@ enum { RARE_ONE_IN = 10000 };
 
 /* ---- by text ---- */
 
-enum looks { UNKNOWN = 0, KNOWN = 1, LETTER = 2, DIGIT = 4, VISIBLE = 8, SPACE_FIRST = 16, WORD_LAST = 32, TEXT = 64 };
+enum looks {
+    UNKNOWN = 0,
+    KNOWN = 1,
+    LETTER = 2,
+    DIGIT = 4,
+    VISIBLE = 8,
+    SPACE_FIRST = 16,
+    WORD_LAST = 32,
+    TEXT = 64
+};
 
 struct fkv_token_classifier {
     const struct fkv_tokenizer *tokenizer;
@@ -24,8 +36,8 @@ struct fkv_token_classifier {
     uint8_t *looks; /* [vocabulary] enum looks */
 };
 
-int fkv_token_classifier_open(const struct fkv_tokenizer *tokenizer, struct fkv_token_classifier **out,
-                              struct fkv_error *err) {
+int fkv_token_classifier_open(const struct fkv_tokenizer *tokenizer,
+                              struct fkv_token_classifier **out, struct fkv_error *err) {
     struct fkv_token_classifier *c = calloc(1, sizeof *c);
     *out = c;
     if (!c) return fkv_fail(err, "out of memory");
@@ -68,17 +80,19 @@ static uint8_t look_at(const char *text, size_t bytes) {
     uint8_t looks = KNOWN;
     for (size_t at = 0; at < bytes;) {
         utf8proc_int32_t character;
-        utf8proc_ssize_t step =
-            utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(bytes - at), &character);
+        utf8proc_ssize_t step = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
+                                                 (utf8proc_ssize_t)(bytes - at), &character);
         enum looks look = step > 0 ? look_of(character) : LETTER;
         if (at == 0) looks |= TEXT | (look == UNKNOWN ? SPACE_FIRST : 0);
         at += step > 0 ? (size_t)step : 1;
-        looks = (uint8_t)((looks & ~WORD_LAST) | look | (look == LETTER || look == DIGIT ? WORD_LAST : 0));
+        looks = (uint8_t)((looks & ~WORD_LAST) | look |
+                          (look == LETTER || look == DIGIT ? WORD_LAST : 0));
     }
     return looks;
 }
 
-static int look_up(struct fkv_token_classifier *c, int32_t id, uint8_t *looks, struct fkv_error *err) {
+static int look_up(struct fkv_token_classifier *c, int32_t id, uint8_t *looks,
+                   struct fkv_error *err) {
     if (id < 0 || id >= c->vocabulary) { /* models have more rows than their tokenizer has tokens */
         *looks = KNOWN;
         return FKV_OK;
@@ -89,7 +103,8 @@ static int look_up(struct fkv_token_classifier *c, int32_t id, uint8_t *looks, s
         size_t one_bytes, two_bytes = 0;
         if (fkv_tokenizer_decode(c->tokenizer, twice, 1, &one, &one_bytes, err)) return FKV_FAILED;
         int status = fkv_tokenizer_decode(c->tokenizer, twice, 2, &two, &two_bytes, err);
-        if (status == FKV_OK && two_bytes >= one_bytes) c->looks[id] = look_at(two + one_bytes, two_bytes - one_bytes);
+        if (status == FKV_OK && two_bytes >= one_bytes)
+            c->looks[id] = look_at(two + one_bytes, two_bytes - one_bytes);
         free(one);
         free(two);
         if (status) return status;
@@ -99,8 +114,8 @@ static int look_up(struct fkv_token_classifier *c, int32_t id, uint8_t *looks, s
     return FKV_OK;
 }
 
-int fkv_token_class_text(struct fkv_token_classifier *c, const int32_t *tokens, size_t n, uint8_t *classes,
-                         struct fkv_error *err) {
+int fkv_token_class_text(struct fkv_token_classifier *c, const int32_t *tokens, size_t n,
+                         uint8_t *classes, struct fkv_error *err) {
     bool within_word = false;
     for (size_t i = 0; i < n; i++) {
         uint8_t looks;
@@ -131,15 +146,19 @@ static struct counted *find(struct counted *table, size_t mask, uint64_t key) {
 }
 
 static uint64_t id_key(const int32_t *token) { return (uint64_t)(uint32_t)*token + 1; }
-static uint64_t pair_key(const int32_t *token) { return ((uint64_t)(uint32_t)token[-1] << 32 | (uint32_t)*token) + 1; }
+static uint64_t pair_key(const int32_t *token) {
+    return ((uint64_t)(uint32_t)token[-1] << 32 | (uint32_t)*token) + 1;
+}
 
-int fkv_token_class_context(const int32_t *tokens, size_t n, uint8_t *classes, struct fkv_error *err) {
+int fkv_token_class_context(const int32_t *tokens, size_t n, uint8_t *classes,
+                            struct fkv_error *err) {
     size_t mask = 15;
     while (mask < 2 * n) mask = 2 * mask + 1;
     struct counted *table = calloc(mask + 1, sizeof *table);
     if (!table) return fkv_fail(err, "out of memory for the classes of %zu tokens", n);
     for (size_t i = 0; i < n; i++) {
-        classes[i] &= FKV_TOKEN_DIGIT | FKV_TOKEN_PUNCTUATION | FKV_TOKEN_WORD_START | FKV_TOKEN_CONTINUATION;
+        classes[i] &=
+            FKV_TOKEN_DIGIT | FKV_TOKEN_PUNCTUATION | FKV_TOKEN_WORD_START | FKV_TOKEN_CONTINUATION;
         if (find(table, mask, id_key(&tokens[i]))->count++ == 0) classes[i] |= FKV_TOKEN_FIRST;
     }
     for (size_t i = 0; i < n; i++) {

@@ -1,4 +1,5 @@
-/* Opening a tokenizer and encoding with it; what the steps are stands in engine/text/tokenizer/parts.h, decoding in engine/text/tokenizer/decode.c. */
+/* Opening a tokenizer and encoding with it; what the steps are stands in
+ * engine/text/tokenizer/parts.h, decoding in engine/text/tokenizer/decode.c. */
 #include "engine/text/tokenizer.h"
 
 #include <stdio.h>
@@ -13,7 +14,8 @@ enum { MAX_FILE = 256 << 20 };
 int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
     char *path, *data;
     size_t bytes;
-    if (asprintf(&path, "%s/tokenizer.json", directory) < 0) return fkv_fail(err, "%s: out of memory", directory);
+    if (asprintf(&path, "%s/tokenizer.json", directory) < 0)
+        return fkv_fail(err, "%s: out of memory", directory);
     int status = fkv_read_file(path, MAX_FILE, &data, &bytes, err);
     if (!status) {
         status = fkv_tokenizer_parse(data, bytes, path, out, err);
@@ -23,8 +25,8 @@ int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct
     return status;
 }
 
-int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where, struct fkv_tokenizer **out,
-                        struct fkv_error *err) {
+int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
+                        struct fkv_tokenizer **out, struct fkv_error *err) {
     *out = NULL;
     json_t *document = fkv_json_parse(json, bytes, where, err);
     if (!document) return FKV_FAILED;
@@ -54,10 +56,12 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
     free(t);
 }
 
-/* A section without plain added tokens: normalized, cut at normalized added tokens, the rest tokenized. */
+/* A section without plain added tokens: normalized, cut at normalized added tokens, the rest
+ * tokenized. */
 static int encode_section(struct fkv_tok_work *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
-    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &text, w->normal, w->err)) return FKV_FAILED;
+    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &text, w->normal, w->err))
+        return FKV_FAILED;
     struct fkv_tok_cut cut;
     fkv_tok_cut_start(&cut, &t->normalized, text);
     struct fkv_tok_text section;
@@ -76,25 +80,28 @@ static int encode_text(struct fkv_tok_work *w, struct fkv_tok_text text, bool sp
     fkv_tok_cut_start(&cut, &t->plain, text);
     struct fkv_tok_text section;
     for (int32_t id; fkv_tok_cut_next(&cut, &section, &id);)
-        if (id >= 0 ? fkv_tok_push(&w->out, id, w->err) : encode_section(w, section, section.at == text.at))
+        if (id >= 0 ? fkv_tok_push(&w->out, id, w->err)
+                    : encode_section(w, section, section.at == text.at))
             return FKV_FAILED;
     for (int i = 0; special && i < t->after_count; i++)
         if (fkv_tok_push(&w->out, t->after[i], w->err)) return FKV_FAILED;
     return FKV_OK;
 }
 
-int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
-                         size_t *count, struct fkv_error *err) {
+int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes,
+                         bool special, int32_t **ids, size_t *count, struct fkv_error *err) {
     size_t bad;
     *ids = NULL;
     *count = 0;
-    if (!fkv_tok_utf8_valid(text, bytes, &bad)) return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
+    if (!fkv_tok_utf8_valid(text, bytes, &bad))
+        return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
     struct fkv_tok_work w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
     w.match = pcre2_match_data_create(1, NULL);
     w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
-    int status = w.cache && w.match && w.out.at ? encode_text(&w, (struct fkv_tok_text){text, bytes}, special)
-                                                : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
+    int status = w.cache && w.match && w.out.at
+                     ? encode_text(&w, (struct fkv_tok_text){text, bytes}, special)
+                     : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
     if (!status) {
         *ids = w.out.at;
         *count = w.out.count;
@@ -113,7 +120,9 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
 
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t) { return t->before_count > 0; }
 
-int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) { return t->before_count ? t->before[0] : -1; }
+int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) {
+    return t->before_count ? t->before[0] : -1;
+}
 
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t) { return t->strings.ids; }
 

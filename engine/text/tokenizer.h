@@ -1,5 +1,6 @@
-/* tokenizer.json (Hugging Face `tokenizers`): sentencepiece-style BPE with byte fallback (Llama-2, Mistral) and byte-level BPE
- * with the GPT-2, Llama-3 and Qwen2 splitting patterns. Anything else in the file (another model, an unknown pattern or normalizer) is refused by name. */
+/* tokenizer.json (Hugging Face `tokenizers`): sentencepiece-style BPE with byte fallback (Llama-2,
+ * Mistral) and byte-level BPE with the GPT-2, Llama-3 and Qwen2 splitting patterns. Anything else
+ * in the file (another model, an unknown pattern or normalizer) is refused by name. */
 #ifndef FKV_ENGINE_TEXT_TOKENIZER_H
 #define FKV_ENGINE_TEXT_TOKENIZER_H
 
@@ -14,18 +15,20 @@ struct fkv_tokenizer; /* immutable */
 
 int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out,
                        struct fkv_error *err); /* DIR/tokenizer.json */
-int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where, struct fkv_tokenizer **out,
-                        struct fkv_error *err);
+int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
+                        struct fkv_tokenizer **out, struct fkv_error *err);
 void fkv_tokenizer_close(struct fkv_tokenizer *t); /* NULL is fine */
 
-/* UTF-8 text of any length -> ids (malloc'd, the caller frees). Added tokens in the text are recognised. With `special`, what the
- * post-processor adds (BOS) is added. Invalid UTF-8 is an error that names the byte. */
-int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
-                         size_t *count, struct fkv_error *err);
+/* UTF-8 text of any length -> ids (malloc'd, the caller frees). Added tokens in the text are
+ * recognised. With `special`, what the post-processor adds (BOS) is added. Invalid UTF-8 is an
+ * error that names the byte. */
+int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t bytes,
+                         bool special, int32_t **ids, size_t *count, struct fkv_error *err);
 
-/* Ids -> bytes (malloc'd, NUL added, the caller frees). Special tokens are left out. An id outside the vocabulary is an error. */
-int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text, size_t *bytes,
-                         struct fkv_error *err);
+/* Ids -> bytes (malloc'd, NUL added, the caller frees). Special tokens are left out. An id outside
+ * the vocabulary is an error. */
+int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                         char **text, size_t *bytes, struct fkv_error *err);
 
 /* The text that follows a prompt's, as ids come one by one: an id costs what its own string is
  * long, and once the buffers have grown to the longest one nothing is allocated. What push and
@@ -38,18 +41,20 @@ int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size
 struct fkv_tokenizer_stream;
 int fkv_tokenizer_stream_open(const struct fkv_tokenizer *t, const int32_t *prompt, size_t count,
                               struct fkv_tokenizer_stream **out, struct fkv_error *err);
-int fkv_tokenizer_stream_push(struct fkv_tokenizer_stream *s, int32_t id, const char **text, size_t *bytes,
-                              struct fkv_error *err);
+int fkv_tokenizer_stream_push(struct fkv_tokenizer_stream *s, int32_t id, const char **text,
+                              size_t *bytes, struct fkv_error *err);
 int fkv_tokenizer_stream_finish(struct fkv_tokenizer_stream *s, const char **text, size_t *bytes,
                                 struct fkv_error *err);
-void fkv_tokenizer_stream_close(struct fkv_tokenizer_stream *s); /* NULL is fine; t must live until then */
+void fkv_tokenizer_stream_close(
+    struct fkv_tokenizer_stream *s); /* NULL is fine; t must live until then */
 
 /* How much of text [bytes] is left without a last UTF-8 character that is not complete. */
 size_t fkv_utf8_complete(const char *text, size_t bytes);
 
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
-int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t);        /* the id it adds in front, -1 if none */
+int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t); /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
-const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t); /* of tokenizer.json, 64 hex digits */
+const char *fkv_tokenizer_sha256(
+    const struct fkv_tokenizer *t); /* of tokenizer.json, 64 hex digits */
 
 #endif

@@ -19,13 +19,15 @@ static int64_t read_field(const char *root, const char *file, const char *name) 
     const size_t bytes = strlen(name);
     long long kib = -1;
     while (kib < 0 && fgets(line, sizeof line, f))
-        if (!strncmp(line, name, bytes) && line[bytes] == ':') sscanf(line + bytes + 1, "%lld", &kib);
+        if (!strncmp(line, name, bytes) && line[bytes] == ':')
+            sscanf(line + bytes + 1, "%lld", &kib);
     fclose(f);
     return kib < 0 || kib > INT64_MAX / 1024 ? -1 : (int64_t)kib * 1024;
 }
 
 int64_t fkv_host_memory_under(const char *root) {
-    const int64_t machine = read_field(root, "/proc/meminfo", "MemAvailable"), group = fkv_cgroup_memory(root);
+    const int64_t machine = read_field(root, "/proc/meminfo", "MemAvailable"),
+                  group = fkv_cgroup_memory(root);
     if (machine < 0) return group == INT64_MAX ? -1 : group;
     return group < machine ? group : machine;
 }
@@ -39,8 +41,10 @@ static int64_t address_space_left(void) {
     int64_t least = INT64_MAX;
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         struct rlimit found;
-        if (getrlimit(limits[i].limit, &found) || found.rlim_cur >= INT64_MAX) continue; /* RLIM_INFINITY is beyond */
-        const int64_t limit = (int64_t)found.rlim_cur, used = read_field("", "/proc/self/status", limits[i].name);
+        if (getrlimit(limits[i].limit, &found) || found.rlim_cur >= INT64_MAX)
+            continue; /* RLIM_INFINITY is beyond */
+        const int64_t limit = (int64_t)found.rlim_cur,
+                      used = read_field("", "/proc/self/status", limits[i].name);
         const int64_t left = used < 0 ? limit : used < limit ? limit - used : 0;
         if (left < least) least = left;
     }

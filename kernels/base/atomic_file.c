@@ -1,6 +1,7 @@
-/* Files that appear whole or not at all. The data is synced before the rename and the folder after it: without the first a crash can
- * leave the name on an empty file, without the second the name itself can be lost. The temporary carries the process id and is opened
- * with O_EXCL, so two runs writing the same file do not write into each other. */
+/* Files that appear whole or not at all. The data is synced before the rename and the folder after
+ * it: without the first a crash can leave the name on an empty file, without the second the name
+ * itself can be lost. The temporary carries the process id and is opened with O_EXCL, so two runs
+ * writing the same file do not write into each other. */
 #include "kernels/base/atomic_file.h"
 
 #include <errno.h>
@@ -43,8 +44,8 @@ int fkv_atomic_open(struct fkv_atomic_file *f, const char *path, struct fkv_erro
     } else {
         errno = EEXIST;
         for (int attempt = 0; fd < 0 && errno == EEXIST && attempt < 100; attempt++) {
-            snprintf(f->temporary, bytes, "%.*s.%s.tmp-%ld-%d", (int)(name - path), path, name, (long)getpid(),
-                     attempt);
+            snprintf(f->temporary, bytes, "%.*s.%s.tmp-%ld-%d", (int)(name - path), path, name,
+                     (long)getpid(), attempt);
             fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         }
     }
@@ -60,7 +61,8 @@ int fkv_atomic_open(struct fkv_atomic_file *f, const char *path, struct fkv_erro
     return status;
 }
 
-/* Flushes and syncs. When an earlier write failed, stdio has forgotten why; asking for one more byte lets the kernel say it again. */
+/* Flushes and syncs. When an earlier write failed, stdio has forgotten why; asking for one more
+ * byte lets the kernel say it again. */
 static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
     int fd = fileno(f->stream);
     errno = 0;
@@ -72,7 +74,8 @@ static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
 
 int fkv_atomic_commit(struct fkv_atomic_file *f, struct fkv_error *err) {
     int status = settle(f, err);
-    if (fclose(f->stream) && status == FKV_OK) status = fkv_fail_errno(err, "%s: cannot write", f->path);
+    if (fclose(f->stream) && status == FKV_OK)
+        status = fkv_fail_errno(err, "%s: cannot write", f->path);
     f->stream = NULL;
     if (status == FKV_OK && rename(f->temporary, f->path))
         status = fkv_fail_errno(err, "%s: cannot rename to %s", f->temporary, f->path);
@@ -95,18 +98,21 @@ void fkv_atomic_abandon(struct fkv_atomic_file *f) {
 
 int fkv_atomic_rename(const char *temporary, const char *path, struct fkv_error *err) {
     if (sync_path(temporary, O_RDONLY, err)) return FKV_FAILED;
-    if (rename(temporary, path)) return fkv_fail_errno(err, "%s: cannot rename to %s", temporary, path);
+    if (rename(temporary, path))
+        return fkv_fail_errno(err, "%s: cannot rename to %s", temporary, path);
     return fkv_atomic_sync_folder(path, err);
 }
 
 /* Reads until the end and not what fstat promises: pipes and files under /proc have no size. */
-int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes, struct fkv_error *err) {
+int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
+                  struct fkv_error *err) {
     *data = NULL;
     *bytes = 0;
     FILE *f = fopen(path, "rb");
     if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
     struct stat found;
-    size_t size = 0, room = fstat(fileno(f), &found) == 0 && found.st_size > 0 ? (size_t)found.st_size : 4096;
+    size_t size = 0,
+           room = fstat(fileno(f), &found) == 0 && found.st_size > 0 ? (size_t)found.st_size : 4096;
     if (room > limit && limit < SIZE_MAX - 1) room = limit + 1;
     char *text = malloc(room + 1);
     while (text && !feof(f) && !ferror(f) && size <= limit) {

@@ -1,9 +1,9 @@
 /* See cgroup.h. What is left at a level is its limit less its usage, where pages of files do not
- * count as used: the kernel drops those before it refuses anything, as it does on the whole machine,
- * whose MemAvailable counts them too. Those recently used (active_file) are among them, for mapped
- * weights are, and callers that count weights as needed would otherwise count them twice. Pages of
- * tmpfs are not: they have nowhere to go. Version 2's memory.high counts as a limit, because beyond it
- * a process is slowed down until it hardly runs. */
+ * count as used: the kernel drops those before it refuses anything, as it does on the whole
+ * machine, whose MemAvailable counts them too. Those recently used (active_file) are among them,
+ * for mapped weights are, and callers that count weights as needed would otherwise count them
+ * twice. Pages of tmpfs are not: they have nowhere to go. Version 2's memory.high counts as a
+ * limit, because beyond it a process is slowed down until it hardly runs. */
 #include "kernels/base/cgroup.h"
 
 #include <ctype.h>
@@ -35,7 +35,9 @@ static bool cut(struct piece *rest, char end, struct piece *out) {
     return true;
 }
 
-static bool equals(struct piece p, const char *text) { return p.bytes == strlen(text) && !memcmp(p.at, text, p.bytes); }
+static bool equals(struct piece p, const char *text) {
+    return p.bytes == strlen(text) && !memcmp(p.at, text, p.bytes);
+}
 
 static bool lists(struct piece list, const char *name) {
     struct piece one;
@@ -44,14 +46,15 @@ static bool lists(struct piece list, const char *name) {
     return false;
 }
 
-/* Copies a path in which mountinfo has written blanks as \040; false where there is not so much room. */
+/* Copies a path in which mountinfo has written blanks as \040; false where there is not so much
+ * room. */
 static bool copy_path(struct piece from, char out[FKV_CGROUP_PATH]) {
     size_t n = 0;
     for (size_t i = 0; i < from.bytes; i++, n++) {
         if (n + 1 == FKV_CGROUP_PATH) return false;
         const char *c = from.at + i;
-        const bool octal = *c == '\\' && from.bytes - i > 3 && c[1] >= '0' && c[1] <= '3' && c[2] >= '0' &&
-                           c[2] <= '7' && c[3] >= '0' && c[3] <= '7';
+        const bool octal = *c == '\\' && from.bytes - i > 3 && c[1] >= '0' && c[1] <= '3' &&
+                           c[2] >= '0' && c[2] <= '7' && c[3] >= '0' && c[3] <= '7';
         out[n] = octal ? (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0')) : *c;
         if (!out[n]) return false;
         if (octal) i += 3;
@@ -73,7 +76,8 @@ int64_t fkv_cgroup_field(const char *text, const char *name) {
     const size_t bytes = strlen(name);
     for (const char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
-        if (!strncmp(line, name, bytes) && line[bytes] == ' ') return fkv_cgroup_number(line + bytes + 1);
+        if (!strncmp(line, name, bytes) && line[bytes] == ' ')
+            return fkv_cgroup_number(line + bytes + 1);
     }
     return -1;
 }
@@ -102,8 +106,11 @@ static bool read_mount(struct piece line, const char *controller, char root[FKV_
     do {
         if (!cut(&line, ' ', &word)) return false;
     } while (!equals(word, "-"));
-    if (!cut(&line, ' ', &type) || !cut(&line, ' ', &source) || !cut(&line, ' ', &options)) return false;
-    if (controller ? !equals(type, "cgroup") || !lists(options, controller) : !equals(type, "cgroup2")) return false;
+    if (!cut(&line, ' ', &type) || !cut(&line, ' ', &source) || !cut(&line, ' ', &options))
+        return false;
+    if (controller ? !equals(type, "cgroup") || !lists(options, controller)
+                   : !equals(type, "cgroup2"))
+        return false;
     return copy_path(field[3], root) && copy_path(field[4], mount);
 }
 
@@ -113,7 +120,8 @@ static bool leads_out(const char *path) {
     return false;
 }
 
-/* The part of `path` below `root`, of which the mount shows what is below; NULL where the path is not there. */
+/* The part of `path` below `root`, of which the mount shows what is below; NULL where the path is
+ * not there. */
 static const char *below(const char *path, const char *root) {
     size_t n = strcmp(root, "/") ? strlen(root) : 0;
     if (strncmp(path, root, n) || (path[n] && path[n] != '/')) return NULL;
@@ -121,7 +129,8 @@ static const char *below(const char *path, const char *root) {
     return leads_out(path) ? NULL : strcmp(path, "/") ? path : "";
 }
 
-bool fkv_cgroup_find(const char *groups, const char *mounts, const char *controller, struct fkv_cgroup *out) {
+bool fkv_cgroup_find(const char *groups, const char *mounts, const char *controller,
+                     struct fkv_cgroup *out) {
     struct piece found, rest = {mounts, strlen(mounts)}, line;
     char path[FKV_CGROUP_PATH], root[FKV_CGROUP_PATH];
     if (!find_path(groups, controller, &found) || found.bytes >= sizeof path) return false;
@@ -153,13 +162,17 @@ static char *read_text(const char *path) {
 }
 
 /* The file `name` of the level that `path` (of its group, below the mount) is. */
-static char *read_level(const char *root, const struct fkv_cgroup *group, const char *path, const char *name) {
+static char *read_level(const char *root, const struct fkv_cgroup *group, const char *path,
+                        const char *name) {
     char file[3 * FKV_CGROUP_PATH];
-    if (snprintf(file, sizeof file, "%s%s%s/%s", root, group->mount, path, name) >= (int)sizeof file) return NULL;
+    if (snprintf(file, sizeof file, "%s%s%s/%s", root, group->mount, path, name) >=
+        (int)sizeof file)
+        return NULL;
     return read_text(file);
 }
 
-static int64_t read_number(const char *root, const struct fkv_cgroup *group, const char *path, const char *name) {
+static int64_t read_number(const char *root, const struct fkv_cgroup *group, const char *path,
+                           const char *name) {
     char *text = read_level(root, group, path, name);
     const int64_t value = text ? fkv_cgroup_number(text) : -1;
     free(text);
@@ -196,12 +209,14 @@ static int64_t left_of(int64_t limit, int64_t usage, int64_t inactive, int64_t a
 }
 
 static int64_t memory_v2(const char *root, const struct fkv_cgroup *group, const char *path) {
-    int64_t limit = read_number(root, group, path, "memory.max"), high = read_number(root, group, path, "memory.high");
+    int64_t limit = read_number(root, group, path, "memory.max"),
+            high = read_number(root, group, path, "memory.high");
     if (limit < 0 || (high >= 0 && high < limit)) limit = high;
     char *stat = read_level(root, group, path, "memory.stat");
     const char *text = stat ? stat : "";
-    const int64_t left = left_of(limit, read_number(root, group, path, "memory.current"),
-                                 fkv_cgroup_field(text, "inactive_file"), fkv_cgroup_field(text, "active_file"));
+    const int64_t left =
+        left_of(limit, read_number(root, group, path, "memory.current"),
+                fkv_cgroup_field(text, "inactive_file"), fkv_cgroup_field(text, "active_file"));
     free(stat);
     return left;
 }
@@ -213,9 +228,9 @@ static int64_t memory_v1(const char *root, const struct fkv_cgroup *group, const
     int64_t limit = read_number(root, group, path, "memory.limit_in_bytes"),
             effective = fkv_cgroup_field(text, "hierarchical_memory_limit");
     if (limit < 0 || (effective >= 0 && effective < limit)) limit = effective;
-    const int64_t left =
-        left_of(limit, read_number(root, group, path, "memory.usage_in_bytes"),
-                fkv_cgroup_field(text, "total_inactive_file"), fkv_cgroup_field(text, "total_active_file"));
+    const int64_t left = left_of(limit, read_number(root, group, path, "memory.usage_in_bytes"),
+                                 fkv_cgroup_field(text, "total_inactive_file"),
+                                 fkv_cgroup_field(text, "total_active_file"));
     free(stat);
     return left;
 }
@@ -242,8 +257,9 @@ static double share(int64_t quota, int64_t period) {
 static double processors_v2(const char *root, const struct fkv_cgroup *group, const char *path) {
     char *text = read_level(root, group, path, "cpu.max"); /* "QUOTA PERIOD" */
     const char *blank = text ? strchr(text, ' ') : NULL;
-    const double found =
-        blank && strncmp(text, "max", 3) ? share(fkv_cgroup_number(text), fkv_cgroup_number(blank + 1)) : INFINITY;
+    const double found = blank && strncmp(text, "max", 3)
+                             ? share(fkv_cgroup_number(text), fkv_cgroup_number(blank + 1))
+                             : INFINITY;
     free(text);
     return found;
 }
@@ -259,7 +275,8 @@ double fkv_cgroup_processors(const char *root) {
     for (int version = 1; version <= 2; version++) {
         if (!find_group(root, version == 1 ? "cpu" : NULL, &group)) continue;
         do {
-            const double found = (version == 1 ? processors_v1 : processors_v2)(root, &group, group.path);
+            const double found =
+                (version == 1 ? processors_v1 : processors_v2)(root, &group, group.path);
             if (found < least) least = found;
         } while (go_up(group.path));
     }

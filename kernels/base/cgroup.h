@@ -2,9 +2,9 @@
  * at once on a hybrid machine). A group's limit holds for all below it, so every level from the
  * process's own group up to where the hierarchy is mounted counts, and the least is what is left.
  *
- * A level whose files cannot be read or understood limits nothing: what is not known is not refused.
- * Nor is a hierarchy in which the process's own group is not to be seen: its path leads out of the
- * namespace ("/../other"), or another group's folder is all that is mounted. */
+ * A level whose files cannot be read or understood limits nothing: what is not known is not
+ * refused. Nor is a hierarchy in which the process's own group is not to be seen: its path leads
+ * out of the namespace ("/../other"), or another group's folder is all that is mounted. */
 #ifndef FKV_BASE_CGROUP_H
 #define FKV_BASE_CGROUP_H
 
@@ -20,13 +20,15 @@ struct fkv_cgroup {
 };
 
 /* `root` stands before /proc and /sys: "" but in tests. */
-int64_t fkv_cgroup_memory(const char *root);    /* bytes that may still be taken; INT64_MAX: no limit */
+int64_t fkv_cgroup_memory(
+    const char *root); /* bytes that may still be taken; INT64_MAX: no limit */
 double fkv_cgroup_processors(const char *root); /* processors' worth of time; INFINITY: no limit */
 
 /* ---- parts, each of a text; apart for the fuzzer ---- */
 /* `groups` and `mounts`: /proc/self/cgroup and mountinfo; `controller`: of version 1, or NULL for
  * version 2. False: no such hierarchy, or the group cannot be seen in it. */
-bool fkv_cgroup_find(const char *groups, const char *mounts, const char *controller, struct fkv_cgroup *out);
+bool fkv_cgroup_find(const char *groups, const char *mounts, const char *controller,
+                     struct fkv_cgroup *out);
 /* A number as the kernel writes one; "max" and what is beyond int64_t: INT64_MAX; -1: no number. */
 int64_t fkv_cgroup_number(const char *text);
 /* The number in the line "NAME number" of a memory.stat; -1: none. */

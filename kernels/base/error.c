@@ -1,7 +1,8 @@
-/* The one place where messages are put together. Text is formatted aside and then copied, so a message may quote the one it replaces.
+/* The one place where messages are put together. Text is formatted aside and then copied, so a
+ * message may quote the one it replaces.
  *
- * A message begins with a path, as a rule, and ends with what is wrong. Where both together are too long the middle goes: what is left names the file by its
- * last part and still says why. */
+ * A message begins with a path, as a rule, and ends with what is wrong. Where both together are too
+ * long the middle goes: what is left names the file by its last part and still says why. */
 #include "kernels/base/error.h"
 
 #include <errno.h>
@@ -10,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where a character of UTF-8 begins, at `at` or before it; bytes that are no UTF-8 count each for itself. */
+/* Where a character of UTF-8 begins, at `at` or before it; bytes that are no UTF-8 count each for
+ * itself. */
 static size_t character_start(const char *text, size_t at) {
     for (size_t back = 0; back < 4 && back <= at; back++)
         if (((unsigned char)text[at - back] & 0xc0) != 0x80) return at - back;
@@ -23,7 +25,8 @@ static void shorten(const char *text, size_t length, char *out, size_t room) {
         memcpy(out, text, length + 1);
         return;
     }
-    size_t left = room - sizeof gap, head = character_start(text, left / 3), tail = length - (left - left / 3);
+    size_t left = room - sizeof gap, head = character_start(text, left / 3),
+           tail = length - (left - left / 3);
     while (tail < length && tail > character_start(text, tail)) tail++;
     memcpy(out, text, head);
     memcpy(out + head, gap, sizeof gap - 1);
@@ -76,7 +79,9 @@ int fkv_fail_option(struct fkv_error *err, const char *format, ...) {
     return FKV_FAILED;
 }
 
-int fkv_exit_status(const struct fkv_error *err) { return err->of_option ? FKV_EXIT_USAGE : FKV_EXIT_FAILED; }
+int fkv_exit_status(const struct fkv_error *err) {
+    return err->of_option ? FKV_EXIT_USAGE : FKV_EXIT_FAILED;
+}
 
 int fkv_fail_errno(struct fkv_error *err, const char *format, ...) {
     int reason = errno;

@@ -1,4 +1,5 @@
-/* Disk space and folders, and how sizes and times are written. Memory and processors: allowance.c. */
+/* Disk space and folders, and how sizes and times are written. Memory and processors: allowance.c.
+ */
 #include "kernels/base/host.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@ int fkv_host_disk_free(const char *path, int64_t *bytes, struct fkv_error *err) 
     if (!parent) return fkv_fail(err, "%s: out of memory", path);
     struct statvfs found;
     int status;
-    while ((status = statvfs(*parent ? parent : ".", &found)) && (errno == ENOENT || errno == ENOTDIR) && *parent) {
+    while ((status = statvfs(*parent ? parent : ".", &found)) &&
+           (errno == ENOENT || errno == ENOTDIR) && *parent) {
         char *slash = strrchr(parent, '/');
         if (slash == parent && parent[1])
             parent[1] = 0; /* the root */
@@ -59,7 +61,8 @@ int fkv_make_directories(const char *path, struct fkv_error *err) {
         char here = *at;
         if (here && here != '/') continue;
         *at = 0;
-        if (mkdir(copy, 0777) && errno != EEXIST) status = fkv_fail_errno(err, "%s: cannot make the folder", copy);
+        if (mkdir(copy, 0777) && errno != EEXIST)
+            status = fkv_fail_errno(err, "%s: cannot make the folder", copy);
         *at = here;
         if (!here) break;
     }

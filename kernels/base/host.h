@@ -1,4 +1,5 @@
-/* What this machine has: checked before a long run starts, so that it is refused at once and not hours later. */
+/* What this machine has: checked before a long run starts, so that it is refused at once and not
+ * hours later. */
 #ifndef FKV_BASE_HOST_H
 #define FKV_BASE_HOST_H
 
@@ -18,9 +19,10 @@ int64_t fkv_host_memory_under(const char *root);
  * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */
 void fkv_host_limit_threads(void);
 int fkv_host_disk_free(const char *path, int64_t *bytes,
-                       struct fkv_error *err);         /* of the nearest existing parent of path */
-void fkv_format_bytes(char out[16], int64_t bytes);    /* "1.5 GiB" */
-void fkv_format_seconds(char out[16], double seconds); /* "0.1 s" at least, "3 min", "2.5 h"; NaN: "unknown" */
+                       struct fkv_error *err);      /* of the nearest existing parent of path */
+void fkv_format_bytes(char out[16], int64_t bytes); /* "1.5 GiB" */
+void fkv_format_seconds(char out[16],
+                        double seconds); /* "0.1 s" at least, "3 min", "2.5 h"; NaN: "unknown" */
 int fkv_make_directories(const char *path, struct fkv_error *err); /* mkdir -p */
 
 #endif

@@ -1,5 +1,6 @@
-/* Jansson with our conventions. Integers beyond 64 bits occur in real files (a tokenizer's model_max_length of 10^30) and jansson refuses
- * them; such a file is read once more with integers as reals, and fields that must be integers then accept reals of integral value. */
+/* Jansson with our conventions. Integers beyond 64 bits occur in real files (a tokenizer's
+ * model_max_length of 10^30) and jansson refuses them; such a file is read once more with integers
+ * as reals, and fields that must be integers then accept reals of integral value. */
 #include "kernels/base/json.h"
 
 #include <math.h>
@@ -21,7 +22,9 @@ json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
     if (!root && json_error_code(&why) == json_error_numeric_overflow)
         root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
-    if (!root) fkv_fail(err, "%s: not valid JSON: line %d, column %d: %s", where, why.line, why.column, why.text);
+    if (!root)
+        fkv_fail(err, "%s: not valid JSON: line %d, column %d: %s", where, why.line, why.column,
+                 why.text);
     return root;
 }
 
@@ -37,7 +40,8 @@ json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err) {
 /* "where: field "f": expected E, found V", V cut short */
 static int refuse(const char *where, const char *field, const char *expected, const json_t *found,
                   struct fkv_error *err) {
-    char *text = found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    char *text =
+        found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     fkv_fail(err, "%s: field \"%s\": expected %s, found %.80s", where, field, expected,
              !found ? "nothing"
              : text ? text
@@ -47,9 +51,10 @@ static int refuse(const char *where, const char *field, const char *expected, co
 }
 
 /* FKV_OK with *found NULL where an optional field is missing or null. */
-static int find(const json_t *object, const char *where, const char *field, bool required, const char *expected,
-                const json_t **found, struct fkv_error *err) {
-    if (!json_is_object(object)) return fkv_fail(err, "%s: expected a JSON object around \"%s\"", where, field);
+static int find(const json_t *object, const char *where, const char *field, bool required,
+                const char *expected, const json_t **found, struct fkv_error *err) {
+    if (!json_is_object(object))
+        return fkv_fail(err, "%s: expected a JSON object around \"%s\"", where, field);
     *found = json_object_get(object, field);
     if (*found && !json_is_null(*found)) return FKV_OK;
     if (required) return refuse(where, field, expected, *found, err);
@@ -57,10 +62,11 @@ static int find(const json_t *object, const char *where, const char *field, bool
     return FKV_OK;
 }
 
-int fkv_json_get_int(const json_t *object, const char *where, const char *field, bool required, int64_t low,
-                     int64_t high, int64_t *value, struct fkv_error *err) {
+int fkv_json_get_int(const json_t *object, const char *where, const char *field, bool required,
+                     int64_t low, int64_t high, int64_t *value, struct fkv_error *err) {
     char expected[96];
-    snprintf(expected, sizeof expected, "an integer in [%lld, %lld]", (long long)low, (long long)high);
+    snprintf(expected, sizeof expected, "an integer in [%lld, %lld]", (long long)low,
+             (long long)high);
     const json_t *found;
     if (find(object, where, field, required, expected, &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;
@@ -77,21 +83,22 @@ int fkv_json_get_int(const json_t *object, const char *where, const char *field,
     return FKV_OK;
 }
 
-int fkv_json_get_double(const json_t *object, const char *where, const char *field, bool required, double low,
-                        double high, double *value, struct fkv_error *err) {
+int fkv_json_get_double(const json_t *object, const char *where, const char *field, bool required,
+                        double low, double high, double *value, struct fkv_error *err) {
     char expected[96];
     snprintf(expected, sizeof expected, "a number in [%g, %g]", low, high);
     const json_t *found;
     if (find(object, where, field, required, expected, &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;
     double x = json_number_value(found);
-    if (!json_is_number(found) || x < low || x > high) return refuse(where, field, expected, found, err);
+    if (!json_is_number(found) || x < low || x > high)
+        return refuse(where, field, expected, found, err);
     *value = x;
     return FKV_OK;
 }
 
-int fkv_json_get_bool(const json_t *object, const char *where, const char *field, bool required, bool *value,
-                      struct fkv_error *err) {
+int fkv_json_get_bool(const json_t *object, const char *where, const char *field, bool required,
+                      bool *value, struct fkv_error *err) {
     const json_t *found;
     if (find(object, where, field, required, "true or false", &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;
@@ -100,8 +107,8 @@ int fkv_json_get_bool(const json_t *object, const char *where, const char *field
     return FKV_OK;
 }
 
-int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required, const char **value,
-                        struct fkv_error *err) {
+int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required,
+                        const char **value, struct fkv_error *err) {
     const json_t *found;
     if (find(object, where, field, required, "a string", &found, err)) return FKV_FAILED;
     if (!found) return FKV_OK;

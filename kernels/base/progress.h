@@ -1,14 +1,14 @@
-/* A progress bar with rate and ETA on stderr: drawn only when stderr is a terminal and the user did not
- * say --quiet, at most ten times a second. Results never pass through here.
+/* A progress bar with rate and ETA on stderr: drawn only when stderr is a terminal and the user did
+ * not say --quiet, at most ten times a second. Results never pass through here.
  *
  * The ETA follows what happens. Work is what is done (tokens, say) or, where one costs more than
  * another, the seconds that it was expected to take; then
  *
  *     ETA = work left * recent seconds / recent work
  *
- * where recent sums weigh what happened t seconds ago by exp(-t / T), T = 10 s or a tenth of the time
- * since the start, whichever is longer. A machine that becomes busy shows within seconds at first, and a
- * run of hours does not jump with every block. The rate shown is recent, too. */
+ * where recent sums weigh what happened t seconds ago by exp(-t / T), T = 10 s or a tenth of the
+ * time since the start, whichever is longer. A machine that becomes busy shows within seconds at
+ * first, and a run of hours does not jump with every block. The rate shown is recent, too. */
 #ifndef FKV_BASE_PROGRESS_H
 #define FKV_BASE_PROGRESS_H
 
@@ -21,7 +21,7 @@ struct fkv_progress {
     double total_work;
     double started, drawn;
     bool visible;
-    double noted, done, work;                        /* when it was last noted, and what was done by then */
+    double noted, done, work; /* when it was last noted, and what was done by then */
     double recent_seconds, recent_done, recent_work; /* weighed sums, see above */
 };
 

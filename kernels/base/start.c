@@ -1,6 +1,8 @@
-/* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a decode step, shorter than a time slice.
+/* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a
+ * decode step, shorter than a time slice.
  *
- * Standard output is looked at once, when everything has been printed: stdio keeps what a full disk did not take until the very end, and --help ends in argp's own exit(). */
+ * Standard output is looked at once, when everything has been printed: stdio keeps what a full disk
+ * did not take until the very end, and --help ends in argp's own exit(). */
 #include "kernels/base/start.h"
 
 #include <errno.h>
@@ -25,7 +27,8 @@ static void check_output(int status, void *context) {
 
 void fkv_start(char **argv) {
     on_exit(check_output, NULL);
-    if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") && !setenv("GOMP_SPINCOUNT", "2000", 1))
+    if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") &&
+        !setenv("GOMP_SPINCOUNT", "2000", 1))
         execv("/proc/self/exe", argv); /* comes back only where it cannot */
     fkv_host_limit_threads();
 }

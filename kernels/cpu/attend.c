@@ -1,19 +1,21 @@
-/* Attention over the cache: softmax(scale q.k + bias) v, by tiles, with a running softmax (Milakov and Gimelshein, arXiv
- * 1805.02867; the tiling is FlashAttention's, arXiv 2205.14135).
+/* Attention over the cache: softmax(scale q.k + bias) v, by tiles, with a running softmax (Milakov
+ * and Gimelshein, arXiv 1805.02867; the tiling is FlashAttention's, arXiv 2205.14135).
  *
- * A unit of work is a tile of query rows of one item, and one thread's from start to end, so the result does not
- * depend on the number of threads. The query heads of an item share a KV head, so their rows are stacked, head by
- * head, into one matrix Q of m rows: a tile of keys is then loaded (and, from a 16-bit cache, converted) once for the
- * group. For every tile of keys: S = Q K^T; a row that gets a new largest score scales down what it has;
- * P = exp(S - largest); O += P V. Slots that a row does not see get the score -inf, which is weight 0; a tile that no
- * row sees is not visited.
+ * A unit of work is a tile of query rows of one item, and one thread's from start to end, so the
+ * result does not depend on the number of threads. The query heads of an item share a KV head, so
+ * their rows are stacked, head by head, into one matrix Q of m rows: a tile of keys is then loaded
+ * (and, from a 16-bit cache, converted) once for the group. For every tile of keys: S = Q K^T; a
+ * row that gets a new largest score scales down what it has; P = exp(S - largest); O += P V. Slots
+ * that a row does not see get the score -inf, which is weight 0; a tile that no row sees is not
+ * visited.
  *
- * Each span asks for its own rotation of the queries, so Q is made anew per span. The scale is put on Q, where it
- * costs least.
+ * Each span asks for its own rotation of the queries, so Q is made anew per span. The scale is put
+ * on Q, where it costs least.
  *
- * Up to FEW_STACKED stacked rows (decoding) use the dot and mix kernels of simd.h straight on the cache; more use
- * sgemm on tiles converted to float32. One core of an EPYC 9004, head_dim 128, 2048 slots, bf16 cache, GFLOP/s of the
- * kernels / of sgemm: 1 row 46/17, 16 rows 77/60, 512 rows 85/87; the narrower sets lose their lead at 8 to 16. */
+ * Up to FEW_STACKED stacked rows (decoding) use the dot and mix kernels of simd.h straight on the
+ * cache; more use sgemm on tiles converted to float32. One core of an EPYC 9004, head_dim 128, 2048
+ * slots, bf16 cache, GFLOP/s of the kernels / of sgemm: 1 row 46/17, 16 rows 77/60, 512 rows 85/87;
+ * the narrower sets lose their lead at 8 to 16. */
 #ifndef FKV_PLAIN
 #include <cblas.h>
 #endif
@@ -26,12 +28,13 @@ enum { STACKED = 128, KEYS = 256, FEW_STACKED = 16 };
 /* One thread's scratch for a unit. */
 struct unit {
     const struct fkv_attend_item *item;
-    int32_t first, rows, m; /* query rows [first, first+rows) of the item; m = rows * heads stacked ones */
-    float *q, *out;         /* [m, head_dim] */
-    float *score;           /* [m, KEYS] */
-    float *tile;            /* [KEYS, head_dim] */
-    float *largest, *sum;   /* [m] */
-    float *room;            /* [head_dim] */
+    int32_t first, rows,
+        m;          /* query rows [first, first+rows) of the item; m = rows * heads stacked ones */
+    float *q, *out; /* [m, head_dim] */
+    float *score;   /* [m, KEYS] */
+    float *tile;    /* [KEYS, head_dim] */
+    float *largest, *sum; /* [m] */
+    float *room;          /* [head_dim] */
 };
 
 /* What all units of a call share. */
@@ -56,7 +59,8 @@ size_t fkv_cpu_attend_work(const struct fkv_limits *l) {
     return m * (2 * d + KEYS + 2) + KEYS * d + d;
 }
 
-static struct unit take_unit(const struct attention *a, const struct fkv_attend_item *item, int32_t index) {
+static struct unit take_unit(const struct attention *a, const struct fkv_attend_item *item,
+                             int32_t index) {
     struct unit u = {.item = item, .first = index * unit_rows(item->heads)};
     u.rows = least(item->rows - u.first, unit_rows(item->heads));
     u.m = u.rows * item->heads;
@@ -78,7 +82,8 @@ static void load_queries(const struct attention *a, const struct fkv_span *span,
         double position = span->position + (span->fixed ? 0 : u->first + r);
         const float *turn = fkv_cpu_turn(&a->rotation, position, u->room);
         for (int32_t h = 0; h < u->item->heads; h++) {
-            const float *from = a->q + (size_t)(u->item->row + u->first + r) * row + (size_t)(u->item->head + h) * d;
+            const float *from = a->q + (size_t)(u->item->row + u->first + r) * row +
+                                (size_t)(u->item->head + h) * d;
             float *to = u->q + (size_t)(h * u->rows + r) * d;
             fkv_cpu_turn_by(from, turn, a->rotation.half, to);
             for (size_t i = 0; i < d; i++) to[i] *= a->shape->scale;
@@ -88,19 +93,22 @@ static void load_queries(const struct attention *a, const struct fkv_span *span,
 
 #ifndef FKV_PLAIN
 /* The tile of keys or values at `from` as float32. */
-static const float *expand_tile(const struct attention *a, const struct unit *u, const char *from, int32_t keys) {
+static const float *expand_tile(const struct attention *a, const struct unit *u, const char *from,
+                                int32_t keys) {
     if (a->cache->dtype == FKV_F32) return (const float *)(const void *)from;
     fkv_to_f32(from, a->cache->dtype, (size_t)keys * (size_t)a->shape->head_dim, u->tile);
     return u->tile;
 }
 
-static void score_many(const struct attention *a, const struct unit *u, const char *key, int32_t keys) {
+static void score_many(const struct attention *a, const struct unit *u, const char *key,
+                       int32_t keys) {
     int32_t d = a->shape->head_dim;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, u->m, keys, d, 1, u->q, d, expand_tile(a, u, key, keys), d, 0,
-                u->score, KEYS);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, u->m, keys, d, 1, u->q, d,
+                expand_tile(a, u, key, keys), d, 0, u->score, KEYS);
 }
 
-static void add_many(const struct attention *a, const struct unit *u, const char *value, int32_t keys) {
+static void add_many(const struct attention *a, const struct unit *u, const char *value,
+                     int32_t keys) {
     int32_t d = a->shape->head_dim;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, u->m, d, keys, 1, u->score, KEYS,
                 expand_tile(a, u, value, keys), d, 1, u->out, d);
@@ -108,7 +116,8 @@ static void add_many(const struct attention *a, const struct unit *u, const char
 #endif
 
 /* score [m, keys] = Q K^T */
-static void score_tile(const struct attention *a, const struct unit *u, const char *key, int32_t keys) {
+static void score_tile(const struct attention *a, const struct unit *u, const char *key,
+                       int32_t keys) {
 #ifndef FKV_PLAIN
     if (u->m > FEW_STACKED) {
         score_many(a, u, key, keys);
@@ -116,11 +125,13 @@ static void score_tile(const struct attention *a, const struct unit *u, const ch
     }
 #endif
     size_t d = (size_t)a->shape->head_dim;
-    a->b->simd->dot[a->cache->dtype](key, d, keys, u->q, d, u->m, a->shape->head_dim, u->score, KEYS);
+    a->b->simd->dot[a->cache->dtype](key, d, keys, u->q, d, u->m, a->shape->head_dim, u->score,
+                                     KEYS);
 }
 
 /* out [m, head_dim] += P V */
-static void add_values(const struct attention *a, const struct unit *u, const char *value, int32_t keys) {
+static void add_values(const struct attention *a, const struct unit *u, const char *value,
+                       int32_t keys) {
 #ifndef FKV_PLAIN
     if (u->m > FEW_STACKED) {
         add_many(a, u, value, keys);
@@ -128,7 +139,8 @@ static void add_values(const struct attention *a, const struct unit *u, const ch
     }
 #endif
     size_t d = (size_t)a->shape->head_dim;
-    a->b->simd->mix[a->cache->dtype](u->score, KEYS, u->m, value, d, keys, a->shape->head_dim, u->out, d);
+    a->b->simd->mix[a->cache->dtype](u->score, KEYS, u->m, value, d, keys, a->shape->head_dim,
+                                     u->out, d);
 }
 
 /* Row r (of the item) sees slots [*low, *high) of the span. */
@@ -145,9 +157,10 @@ static void add_bias(const struct attention *a, const struct unit *u, int32_t sl
         for (int32_t s = 0; s < keys; s++) u->score[(size_t)i * KEYS + (size_t)s] += bias[s];
 }
 
-/* Scores of slots [slot, slot+keys) -> weights, with what each row has so far scaled to the new largest score. */
-static void soften_tile(const struct attention *a, const struct fkv_span *span, struct unit *u, int32_t slot,
-                        int32_t keys) {
+/* Scores of slots [slot, slot+keys) -> weights, with what each row has so far scaled to the new
+ * largest score. */
+static void soften_tile(const struct attention *a, const struct fkv_span *span, struct unit *u,
+                        int32_t slot, int32_t keys) {
     size_t d = (size_t)a->shape->head_dim;
     for (int32_t i = 0; i < u->m; i++) {
         float *score = u->score + (size_t)i * KEYS;
@@ -162,8 +175,10 @@ static void soften_tile(const struct attention *a, const struct fkv_span *span, 
             for (size_t c = 0; c < d; c++) u->out[(size_t)i * d + c] *= shrink;
             u->largest[i] = top;
         }
-        /* A row that has seen nothing yet: any finite shift gives weight 0 to every -inf (and keeps a NaN). */
-        u->sum[i] += a->b->simd->exp_sum(score, keys, u->largest[i] == -INFINITY ? 0 : u->largest[i]);
+        /* A row that has seen nothing yet: any finite shift gives weight 0 to every -inf (and keeps
+         * a NaN). */
+        u->sum[i] +=
+            a->b->simd->exp_sum(score, keys, u->largest[i] == -INFINITY ? 0 : u->largest[i]);
     }
 }
 
@@ -175,10 +190,16 @@ static void attend_span(const struct attention *a, const struct fkv_span *span, 
     load_queries(a, span, u);
     for (int32_t slot = low; slot < high; slot += KEYS) {
         int32_t keys = least(KEYS, high - slot);
-        score_tile(a, u, fkv_cpu_slot(a->cache->key, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
+        score_tile(
+            a, u,
+            fkv_cpu_slot(a->cache->key, a->cache, a->shape->head_dim, u->item->cache_head, slot),
+            keys);
         if (a->cache->bias) add_bias(a, u, slot, keys);
         soften_tile(a, span, u, slot, keys);
-        add_values(a, u, fkv_cpu_slot(a->cache->value, a->cache, a->shape->head_dim, u->item->cache_head, slot), keys);
+        add_values(
+            a, u,
+            fkv_cpu_slot(a->cache->value, a->cache, a->shape->head_dim, u->item->cache_head, slot),
+            keys);
     }
 }
 
@@ -189,25 +210,29 @@ static void attend_unit(const struct attention *a, struct unit u) {
     for (int32_t s = 0; s < u.item->spans; s++) attend_span(a, &a->spans[u.item->span + s], &u);
     for (int32_t i = 0; i < u.m; i++) {
         int32_t h = i / u.rows, r = i % u.rows;
-        float *to = a->out + (size_t)(u.item->row + u.first + r) * row + (size_t)(u.item->head + h) * d;
+        float *to =
+            a->out + (size_t)(u.item->row + u.first + r) * row + (size_t)(u.item->head + h) * d;
         for (size_t c = 0; c < d; c++) to[c] = u.out[(size_t)i * d + c] / u.sum[i];
     }
 }
 
 /* Multiplications of a call, were every row to see all of its spans. */
-static int64_t work_of(const struct attention *a, const struct fkv_attend_item *items, int32_t count) {
+static int64_t work_of(const struct attention *a, const struct fkv_attend_item *items,
+                       int32_t count) {
     int64_t work = 0;
     for (int32_t n = 0; n < count; n++)
         for (int32_t s = 0; s < items[n].spans; s++) {
             const struct fkv_span *span = &a->spans[items[n].span + s];
-            work += 2 * (int64_t)items[n].rows * items[n].heads * a->shape->head_dim * (span->end - span->first);
+            work += 2 * (int64_t)items[n].rows * items[n].heads * a->shape->head_dim *
+                    (span->end - span->first);
         }
     return work;
 }
 
-int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                   const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
-                   int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
+int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                   const struct fkv_buffer *q, const struct fkv_cache *cache,
+                   const struct fkv_span *spans, const struct fkv_attend_item *items, int32_t count,
+                   struct fkv_buffer *out, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct attention a = {.b = b,
                           .shape = shape,
@@ -220,7 +245,8 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
     {
         fkv_cpu_products_alone();
         for (int32_t n = 0; n < count; n++) {
-            int32_t units = (items[n].rows + unit_rows(items[n].heads) - 1) / unit_rows(items[n].heads);
+            int32_t units =
+                (items[n].rows + unit_rows(items[n].heads) - 1) / unit_rows(items[n].heads);
             /* Later rows of a causal block see more: a dynamic schedule evens that out. */
 #pragma omp for schedule(dynamic) nowait
             for (int32_t i = 0; i < units; i++) attend_unit(&a, take_unit(&a, &items[n], i));

@@ -1,9 +1,10 @@
 /* The CPU backend's table and its scratch (its buffers are host_buffer.h's).
  *
- * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come before or after it);
- * an operation that is asked for more rows than were reserved refuses. Threads: every region names its own number, at
- * most `threads`, and OpenMP's number for the process is left alone: backends of other numbers and the caller's own
- * loops stand beside this one. Results do not depend on which thread did what. */
+ * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come
+ * before or after it); an operation that is asked for more rows than were reserved refuses.
+ * Threads: every region names its own number, at most `threads`, and OpenMP's number for the
+ * process is left alone: backends of other numbers and the caller's own loops stand beside this
+ * one. Results do not depend on which thread did what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,7 +16,8 @@
 
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
-static int cpu_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+static int cpu_open(const struct fkv_backend_options *options, struct fkv_backend **out,
+                    struct fkv_error *err) {
     if (fkv_host_check_options(options, "cpu", err)) return FKV_FAILED;
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
@@ -39,7 +41,8 @@ static void cpu_close(struct fkv_backend *b) {
 
 static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
     (void)err;
-    *out = (struct fkv_device_info){.memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
+    *out = (struct fkv_device_info){.memory_total =
+                                        (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
                                     .memory_free = fkv_host_memory_available(),
                                     .space = FKV_HOST,
                                     .threads = b->threads};
@@ -74,7 +77,8 @@ static size_t work_of(const struct fkv_backend *b, const struct fkv_limits *l) {
     return LARGER(work, fkv_cpu_compress_work(b, l));
 }
 
-static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                       struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
@@ -85,7 +89,8 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits, s
     return FKV_OK;
 }
 
-/* What the threads' scratch holds while one is transformed: `rows` of head_dim and the transform's own. */
+/* What the threads' scratch holds while one is transformed: `rows` of head_dim and the transform's
+ * own. */
 static int add_transform(int32_t n, size_t rows, size_t *work, struct fkv_error *err) {
     struct fkv_dct *plan;
     if (fkv_dct_create(n, &plan, err)) return FKV_FAILED;
@@ -97,7 +102,8 @@ static int add_transform(int32_t n, size_t rows, size_t *work, struct fkv_error 
 static int cpu_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own,
                          struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
-    const size_t head_dim = (size_t)l.attention.head_dim, segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
+    const size_t head_dim = (size_t)l.attention.head_dim,
+                 segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
     size_t work = work_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden);
     if (d->map_n && (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &work, err) ||
                      add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &work, err)))

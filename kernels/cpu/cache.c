@@ -1,18 +1,20 @@
 /* Writing keys and values into the cache (append) and moving them inside it (gather).
  *
- * A 16-bit key is rounded once, after its rotation in float32. gather runs through a head's slots in ascending order,
- * which is safe in place because from[j] >= slot + j: what lies at slot + j was already moved or is not wanted.
- * Energies are summed in double, before anything moves. */
+ * A 16-bit key is rounded once, after its rotation in float32. gather runs through a head's slots
+ * in ascending order, which is safe in place because from[j] >= slot + j: what lies at slot + j was
+ * already moved or is not wanted. Energies are summed in double, before anything moves. */
 #include "kernels/cpu/cpu.h"
 
 size_t fkv_cpu_cache_work(const struct fkv_limits *l) { return 2 * (size_t)l->attention.head_dim; }
 
-int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                   const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
+int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                   const struct fkv_buffer *k, const struct fkv_buffer *v,
+                   const struct fkv_cache *cache, const struct fkv_append_item *items,
                    int32_t count, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
-    size_t d = (size_t)shape->head_dim, stride = d * (size_t)shape->kv_heads, bytes = d * fkv_dtype_bytes(cache->dtype);
+    size_t d = (size_t)shape->head_dim, stride = d * (size_t)shape->kv_heads,
+           bytes = d * fkv_dtype_bytes(cache->dtype);
     int64_t work = 0;
     for (int32_t n = 0; n < count; n++) work += 16 * (int64_t)items[n].rows * shape->head_dim;
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
@@ -20,8 +22,10 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
         const struct fkv_append_item *item = &items[n];
         size_t at = (size_t)item->row * stride + (size_t)item->kv_head * d;
         const float *key = fkv_cpu_floats(k) + at, *value = fkv_cpu_floats(v) + at;
-        char *key_to = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, item->slot);
-        char *value_to = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
+        char *key_to =
+            fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, item->slot);
+        char *value_to =
+            fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
         float *room = fkv_cpu_work(b), *turned = room + d;
         for (int32_t i = 0; i < item->rows; i++) {
             fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, room), r.half, turned);
@@ -34,8 +38,8 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
 }
 
 /* Moves the slots of one item; `turn` (or NULL) rotates them further. */
-static void move(const struct fkv_gather_item *item, char *head, size_t d, enum fkv_dtype dtype, const float *turn,
-                 float *room) {
+static void move(const struct fkv_gather_item *item, char *head, size_t d, enum fkv_dtype dtype,
+                 const float *turn, float *room) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     for (int32_t j = 0; j < item->count; j++) {
         const char *from = head + (size_t)item->from[j] * bytes;
@@ -57,8 +61,8 @@ static double slot_energy(const char *slot, enum fkv_dtype dtype, size_t d, floa
     return sum;
 }
 
-static void measure(const struct fkv_gather_item *item, const char *head, size_t d, enum fkv_dtype dtype, float *room,
-                    double *before, double *kept) {
+static void measure(const struct fkv_gather_item *item, const char *head, size_t d,
+                    enum fkv_dtype dtype, float *room, double *before, double *kept) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     *before = *kept = 0;
     if (item->count == 0) return;
@@ -69,9 +73,9 @@ static void measure(const struct fkv_gather_item *item, const char *head, size_t
     }
 }
 
-int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                   const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy,
-                   struct fkv_error *err) {
+int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                   const struct fkv_cache *cache, const struct fkv_gather_item *items,
+                   int32_t count, struct fkv_energy *energy, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim;
@@ -85,9 +89,11 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
         float *room = fkv_cpu_work(b), *turn = room + d;
         if (energy) {
             measure(item, key, d, cache->dtype, room, &energy[n].key_before, &energy[n].key_kept);
-            measure(item, value, d, cache->dtype, room, &energy[n].value_before, &energy[n].value_kept);
+            measure(item, value, d, cache->dtype, room, &energy[n].value_before,
+                    &energy[n].value_kept);
         }
-        move(item, key, d, cache->dtype, item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, room);
+        move(item, key, d, cache->dtype,
+             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, room);
         move(item, value, d, cache->dtype, NULL, room);
     }
     return FKV_OK;

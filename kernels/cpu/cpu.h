@@ -1,8 +1,8 @@
 /* What the files of the CPU backend share. Nothing here is seen outside kernels/cpu.
  *
- * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block of scratch per
- * thread (`work`). Its size is settled in `reserve` and `map_dct`; every operation states its need as a function of
- * the limits and only takes the pointer. */
+ * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block
+ * of scratch per thread (`work`). Its size is settled in `reserve` and `map_dct`; every operation
+ * states its need as a function of the limits and only takes the pointer. */
 #ifndef FKV_KERNELS_CPU_CPU_H
 #define FKV_KERNELS_CPU_CPU_H
 
@@ -22,7 +22,8 @@ struct fkv_map {
 struct fkv_rotation {
     float *table;
     int32_t positions, half;
-    double *inv_freq; /* [half] that the table was made for; owned in the backend, borrowed in a view */
+    double *
+        inv_freq; /* [half] that the table was made for; owned in the backend, borrowed in a view */
 };
 
 struct fkv_backend {
@@ -42,44 +43,53 @@ struct fkv_backend {
     int32_t power_n;
 };
 
-/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20 us, where waking the
- * others saves little and, on a machine that others use too, waiting for one that has lost its core costs a thousand
- * times more. */
-static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) { return work < 1 << 19 ? 1 : b->threads; }
+/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20
+ * us, where waking the others saves little and, on a machine that others use too, waiting for one
+ * that has lost its core costs a thousand times more. */
+static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) {
+    return work < 1 << 19 ? 1 : b->threads;
+}
 
-/* For regions with products: OpenBLAS works on the calling thread inside a region of several, and in a region of one it
- * takes as many threads as OpenMP would give the caller. The number belongs to the task: it ends with the region. */
+/* For regions with products: OpenBLAS works on the calling thread inside a region of several, and
+ * in a region of one it takes as many threads as OpenMP would give the caller. The number belongs
+ * to the task: it ends with the region. */
 static inline void fkv_cpu_products_alone(void) { omp_set_num_threads(1); }
 
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
 static inline float *fkv_cpu_work(const struct fkv_backend *b) {
     return b->work + (size_t)omp_get_thread_num() * b->work_each;
 }
-static inline const void *fkv_cpu_weight(const struct fkv_weight *w) { return w->data->data + w->offset; }
-static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct fkv_cache *cache, int32_t head_dim,
-                                 int32_t cache_head, int32_t slot) {
+static inline const void *fkv_cpu_weight(const struct fkv_weight *w) {
+    return w->data->data + w->offset;
+}
+static inline char *fkv_cpu_slot(const struct fkv_buffer *states, const struct fkv_cache *cache,
+                                 int32_t head_dim, int32_t cache_head, int32_t slot) {
     return states->data + cache->offset +
            ((size_t)cache_head * (size_t)cache->capacity + (size_t)slot) * (size_t)head_dim *
                fkv_dtype_bytes(cache->dtype);
 }
 
 /* Scratch for this shape was reserved. */
-static inline int fkv_cpu_check_shape(const struct fkv_backend *b, const struct fkv_attention_shape *shape,
+static inline int fkv_cpu_check_shape(const struct fkv_backend *b,
+                                      const struct fkv_attention_shape *shape,
                                       struct fkv_error *err) {
     const struct fkv_attention_shape *most = &b->limits.attention;
     if (shape->head_dim <= most->head_dim && shape->heads <= most->heads) return FKV_OK;
-    return fkv_fail(err, "attention of %d heads of %d, but %d of %d were reserved", shape->heads, shape->head_dim,
-                    most->heads, most->head_dim);
+    return fkv_fail(err, "attention of %d heads of %d, but %d of %d were reserved", shape->heads,
+                    shape->head_dim, most->heads, most->head_dim);
 }
 
 /* backend.c: makes every thread's scratch at least `floats` long. */
 int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
 /* rotate.c */
-int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err);
+int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                             struct fkv_error *err);
 int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits); /* the table that it makes */
-/* The backend's table where it was made for this shape's frequencies, else one without positions. */
-struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b, const struct fkv_attention_shape *shape);
+/* The backend's table where it was made for this shape's frequencies, else one without positions.
+ */
+struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
+                                     const struct fkv_attention_shape *shape);
 /* [cos: half, sin: half] at a position: a row of the table, or computed into `room` [2 half]. */
 const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *room);
 /* x [2 half] turned by the angle (or back by it) -> y, in place if x == y. */
@@ -98,7 +108,8 @@ static inline void fkv_cpu_turn_back(const float *x, const float *turn, int32_t 
     }
 }
 
-/* matmul.c: out [rows, w.rows] = in [rows, w.cols] W^T + bias, or out += that. `bias` may be NULL or absent. */
+/* matmul.c: out [rows, w.rows] = in [rows, w.cols] W^T + bias, or out += that. `bias` may be NULL
+ * or absent. */
 struct fkv_cpu_product {
     const struct fkv_weight *w, *bias;
     float *out;
@@ -106,8 +117,8 @@ struct fkv_cpu_product {
 };
 enum { FKV_CPU_MOST_PRODUCTS = 3 };
 /* Products that share their input, in one parallel region. */
-void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count, const float *in,
-                      int32_t rows);
+void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
+                      const float *in, int32_t rows);
 
 /* The most columns of a weight. */
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);

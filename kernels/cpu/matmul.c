@@ -1,22 +1,25 @@
-/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y = W x for a block
- * of rows x.
+/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y
+ * = W x for a block of rows x.
  *
- * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work and ROWS_AT_ONCE
- * inputs at a time, which stay in the second-level cache. For one row the time is that of reading the weights from
- * memory once.
+ * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work
+ * and ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row the time is
+ * that of reading the weights from memory once.
  *
- * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and multiplied with OpenBLAS'
- * sgemm. The panels are spread over our own threads and each sgemm runs on its thread alone. float32 weights on a 4-byte boundary need no panel.
+ * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and
+ * multiplied with OpenBLAS' sgemm. The panels are spread over our own threads and each sgemm runs
+ * on its thread alone. float32 weights on a 4-byte boundary need no panel.
  *
- * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21, weights 4096 x 4096,
- * GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own choice, Cooperlake) bf16 16 rows 86/25, 64
- * rows 99/58, 512 rows 91/78; f32 16 rows 52/28, 96 rows 67/65, 512 rows 75/82. AVX2 (against its Haswell kernels)
- * bf16 8 rows 40/32, 16 rows 48/51, 64 rows 55/80; f32 8 rows 34/35.
+ * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21,
+ * weights 4096 x 4096, GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own
+ * choice, Cooperlake) bf16 16 rows 86/25, 64 rows 99/58, 512 rows 91/78; f32 16 rows 52/28, 96 rows
+ * 67/65, 512 rows 75/82. AVX2 (against its Haswell kernels) bf16 8 rows 40/32, 16 rows 48/51, 64
+ * rows 55/80; f32 8 rows 34/35.
  *
- * Units are handed out dynamically: no output depends on which thread made it, and a thread that loses its core for a
- * while leaves its share to the others.
+ * Units are handed out dynamically: no output depends on which thread made it, and a thread that
+ * loses its core for a while leaves its share to the others.
  *
- * Without OpenBLAS (FKV_PLAIN, a machine with nothing but a compiler) every product goes the first way. */
+ * Without OpenBLAS (FKV_PLAIN, a machine with nothing but a compiler) every product goes the first
+ * way. */
 #ifndef FKV_PLAIN
 #include <cblas.h>
 #endif
@@ -37,40 +40,46 @@ size_t fkv_cpu_multiply_work(const struct fkv_limits *l) {
 }
 
 static const char *weight_row(const struct fkv_weight *w, int32_t row) {
-    return (const char *)fkv_cpu_weight(w) + (size_t)row * (size_t)w->cols * fkv_dtype_bytes(w->dtype);
+    return (const char *)fkv_cpu_weight(w) +
+           (size_t)row * (size_t)w->cols * fkv_dtype_bytes(w->dtype);
 }
 
 /* out [rows, first .. first+n) += bias [first .. first+n), n <= PANEL */
-static void add_bias(const struct fkv_weight *bias, int32_t first, int32_t n, float *out, size_t stride, int32_t rows) {
+static void add_bias(const struct fkv_weight *bias, int32_t first, int32_t n, float *out,
+                     size_t stride, int32_t rows) {
     float values[PANEL];
-    const char *from = (const char *)fkv_cpu_weight(bias) + (size_t)first * fkv_dtype_bytes(bias->dtype);
+    const char *from =
+        (const char *)fkv_cpu_weight(bias) + (size_t)first * fkv_dtype_bytes(bias->dtype);
     fkv_to_f32(from, bias->dtype, (size_t)n, values);
     for (int32_t r = 0; r < rows; r++)
         for (int32_t i = 0; i < n; i++) out[(size_t)r * stride + (size_t)(first + i)] += values[i];
 }
 
 /* Output rows [first, first+n), n <= SLICE, by dot products. */
-static void multiply_slice(const struct fkv_simd *simd, const struct fkv_cpu_product *p, int32_t first, int32_t n,
-                           const float *in, int32_t rows, float *tile) {
+static void multiply_slice(const struct fkv_simd *simd, const struct fkv_cpu_product *p,
+                           int32_t first, int32_t n, const float *in, int32_t rows, float *tile) {
     size_t cols = (size_t)p->w->cols, stride = (size_t)p->w->rows;
     fkv_dot_function *dot = simd->dot[p->w->dtype];
     for (int32_t r = 0; r < rows; r += ROWS_AT_ONCE) {
         int32_t m = rows - r < ROWS_AT_ONCE ? rows - r : ROWS_AT_ONCE;
         float *out = p->out + (size_t)r * stride + (size_t)first;
         if (!p->add) {
-            dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, out, stride);
+            dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, out,
+                stride);
             continue;
         }
-        dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, tile, SLICE);
+        dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, tile,
+            SLICE);
         for (int32_t i = 0; i < m; i++)
-            for (int32_t j = 0; j < n; j++) out[(size_t)i * stride + (size_t)j] += tile[i * SLICE + j];
+            for (int32_t j = 0; j < n; j++)
+                out[(size_t)i * stride + (size_t)j] += tile[i * SLICE + j];
     }
 }
 
 #ifndef FKV_PLAIN
 /* Output rows [first, first+n), n <= PANEL, by sgemm. */
-static void multiply_panel(const struct fkv_cpu_product *p, int32_t first, int32_t n, const float *in, int32_t rows,
-                           float *panel) {
+static void multiply_panel(const struct fkv_cpu_product *p, int32_t first, int32_t n,
+                           const float *in, int32_t rows, float *panel) {
     const struct fkv_weight *w = p->w;
     const char *from = weight_row(w, first);
     const float *expanded = (const float *)(const void *)from;
@@ -78,13 +87,14 @@ static void multiply_panel(const struct fkv_cpu_product *p, int32_t first, int32
         fkv_to_f32(from, w->dtype, (size_t)n * (size_t)w->cols, panel);
         expanded = panel;
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, w->cols, 1, in, w->cols, expanded, w->cols,
-                p->add ? 1 : 0, p->out + first, w->rows);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, w->cols, 1, in, w->cols, expanded,
+                w->cols, p->add ? 1 : 0, p->out + first, w->rows);
 }
 #endif
 
 /* Whether every product of the step is one for the dot kernels. */
-static bool few_rows(const struct fkv_backend *b, const struct fkv_cpu_product *products, int count, int32_t rows) {
+static bool few_rows(const struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
+                     int32_t rows) {
 #ifdef FKV_PLAIN
     (void)b, (void)products, (void)count, (void)rows;
     return true;
@@ -95,9 +105,10 @@ static bool few_rows(const struct fkv_backend *b, const struct fkv_cpu_product *
 #endif
 }
 
-void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count, const float *in,
-                      int32_t rows) {
-    int32_t height = few_rows(b, products, count, rows) ? SLICE : PANEL, begin[FKV_CPU_MOST_PRODUCTS + 1] = {0};
+void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
+                      const float *in, int32_t rows) {
+    int32_t height = few_rows(b, products, count, rows) ? SLICE : PANEL,
+            begin[FKV_CPU_MOST_PRODUCTS + 1] = {0};
     int64_t work = 0;
     for (int i = 0; i < count; i++) {
         begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
@@ -111,14 +122,16 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
             int i = 0;
             while (unit >= begin[i + 1]) i++;
             const struct fkv_cpu_product *p = &products[i];
-            int32_t first = (unit - begin[i]) * height, n = p->w->rows - first < height ? p->w->rows - first : height;
+            int32_t first = (unit - begin[i]) * height,
+                    n = p->w->rows - first < height ? p->w->rows - first : height;
 #ifndef FKV_PLAIN
             if (height == PANEL)
                 multiply_panel(p, first, n, in, rows, fkv_cpu_work(b));
             else
 #endif
                 multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_work(b));
-            if (p->bias && p->bias->data) add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
+            if (p->bias && p->bias->data)
+                add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
         }
     }
 }

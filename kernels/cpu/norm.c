@@ -2,8 +2,8 @@
  *
  *   rmsnorm(x)_i = x_i / sqrt(mean(x^2) + eps) * norm_i
  *
- * The mean of squares is summed in double: a hidden state has a few channels a thousand times larger than the rest,
- * and this sum costs nothing beside a product. */
+ * The mean of squares is summed in double: a hidden state has a few channels a thousand times
+ * larger than the rest, and this sum costs nothing beside a product. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
@@ -12,7 +12,8 @@
 static int check_block(const struct fkv_backend *b, int32_t rows, int32_t width, int32_t reserved,
                        struct fkv_error *err) {
     if (rows <= b->limits.rows && width <= reserved) return FKV_OK;
-    return fkv_fail(err, "a block of %d rows of %d, but %d of %d were reserved", rows, width, b->limits.rows, reserved);
+    return fkv_fail(err, "a block of %d rows of %d, but %d of %d were reserved", rows, width,
+                    b->limits.rows, reserved);
 }
 
 /* A norm's weight as float32 at `to`. */
@@ -28,13 +29,14 @@ static void normalise(const float *x, const float *norm, int32_t n, float eps, f
     for (; i + 8 <= n; i += 8)
         for (int l = 0; l < 8; l++) sums[l] += (double)x[i + l] * x[i + l];
     for (; i < n; i++) sums[0] += (double)x[i] * x[i];
-    double sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    double sum =
+        ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
     float factor = (float)(1 / sqrt(sum / n + (double)eps));
     for (i = 0; i < n; i++) y[i] = x[i] * factor * norm[i];
 }
 
-static void normalise_rows(struct fkv_backend *b, const float *x, const struct fkv_weight *norm, float eps,
-                           int32_t rows) {
+static void normalise_rows(struct fkv_backend *b, const float *x, const struct fkv_weight *norm,
+                           float eps, int32_t rows) {
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
@@ -43,55 +45,61 @@ static void normalise_rows(struct fkv_backend *b, const float *x, const struct f
 }
 
 /* Every head of x [rows, heads, head_dim], in place. */
-static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_weight *norm, float eps, int32_t rows,
-                            int32_t heads) {
+static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_weight *norm,
+                            float eps, int32_t rows, int32_t heads) {
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * heads * n))
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * heads * n))
     for (int32_t i = 0; i < rows * heads; i++) {
         float *head = x + (size_t)i * (size_t)n;
         normalise(head, factors, n, eps, head);
     }
 }
 
-int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                  struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
+                  int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
     (void)b;
     size_t dim = (size_t)table->cols, bytes = dim * fkv_dtype_bytes(table->dtype);
     for (int32_t r = 0; r < rows; r++) {
         if (tokens[r] < 0 || tokens[r] >= table->rows)
-            return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r, table->rows,
-                            tokens[r]);
+            return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
+                            table->rows, tokens[r]);
         const char *from = (const char *)fkv_cpu_weight(table) + (size_t)tokens[r] * bytes;
         fkv_to_f32(from, table->dtype, dim, fkv_cpu_floats(x) + (size_t)r * dim);
     }
     return FKV_OK;
 }
 
-int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
-                     const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
-                     struct fkv_buffer *v, struct fkv_error *err) {
+int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                     const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
+                     struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v,
+                     struct fkv_error *err) {
     if (check_block(b, rows, w->norm.cols, b->limits.dim, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
     struct fkv_cpu_product products[] = {{&w->wq, &w->bq, fkv_cpu_floats(q), false},
                                          {&w->wk, &w->bk, fkv_cpu_floats(k), false},
                                          {&w->wv, &w->bv, fkv_cpu_floats(v), false}};
     fkv_cpu_multiply(b, products, 3, b->normed, rows);
-    if (w->q_norm.data) normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, shape->heads);
-    if (w->k_norm.data) normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, shape->kv_heads);
+    if (w->q_norm.data)
+        normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, shape->heads);
+    if (w->k_norm.data)
+        normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, shape->kv_heads);
     return FKV_OK;
 }
 
-int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                             int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+                             const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
+                             struct fkv_error *err) {
     if (check_block(b, rows, w->cols, fkv_cpu_widest(&b->limits), err)) return FKV_FAILED;
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(x), true};
     fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows);
     return FKV_OK;
 }
 
-int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *gate,
-                         const struct fkv_weight *up, const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                         const struct fkv_weight *gate, const struct fkv_weight *up,
+                         const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                          struct fkv_error *err) {
     if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
     if (check_block(b, rows, gate->rows, b->limits.hidden, err)) return FKV_FAILED;
@@ -100,14 +108,16 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, f
     struct fkv_cpu_product products[] = {{gate, NULL, gated, false}, {up, NULL, b->up, false}};
     fkv_cpu_multiply(b, products, 2, b->normed, rows);
     size_t hidden = (size_t)gate->rows;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * gate->rows))
-    for (int32_t r = 0; r < rows; r++) b->simd->swish(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * gate->rows))
+    for (int32_t r = 0; r < rows; r++)
+        b->simd->swish(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
     return FKV_OK;
 }
 
-int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
-                        const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
-                        struct fkv_error *err) {
+int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                        const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
+                        int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
     if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)norm->cols, norm, eps, rows);
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(logits), false};

@@ -1,10 +1,11 @@
-/* RoPE's angles on the CPU. Channel i of a head and channel i + head_dim/2 form a pair, turned by position *
- * inv_freq[i].
+/* RoPE's angles on the CPU. Channel i of a head and channel i + head_dim/2 form a pair, turned by
+ * position * inv_freq[i].
  *
- * An angle is formed in double and only its cosine and sine are rounded to float, so a key at position 10^6 is as
- * exact as one at 1. A double sincos costs some 20 ns, as much as the rest of a whole head, so whole positions up to
- * MOST_POSITIONS (32 MiB at head_dim 128) are tabulated once in `reserve`; a session's positions are slot indices and
- * lie in there. Others (fractional, negative, or token indices of a very long text) are computed where they occur. */
+ * An angle is formed in double and only its cosine and sine are rounded to float, so a key at
+ * position 10^6 is as exact as one at 1. A double sincos costs some 20 ns, as much as the rest of a
+ * whole head, so whole positions up to MOST_POSITIONS (32 MiB at head_dim 128) are tabulated once
+ * in `reserve`; a session's positions are slot indices and lie in there. Others (fractional,
+ * negative, or token indices of a very long text) are computed where they occur. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -29,29 +30,35 @@ int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits) {
     return positions_of(limits) * limits->attention.head_dim * (int64_t)sizeof(float);
 }
 
-int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                             struct fkv_error *err) {
     const double *inv_freq = limits->attention.inv_freq;
     int32_t half = limits->attention.head_dim / 2;
     if (!inv_freq || half == 0) return FKV_OK;
     int64_t positions = positions_of(limits);
     struct fkv_rotation *r = &b->rotation;
     size_t frequencies = (size_t)half * sizeof *inv_freq;
-    if (r->table && r->half == half && r->positions >= positions && !memcmp(r->inv_freq, inv_freq, frequencies))
+    if (r->table && r->half == half && r->positions >= positions &&
+        !memcmp(r->inv_freq, inv_freq, frequencies))
         return FKV_OK;
     free(r->table);
     free(r->inv_freq);
-    *r = (struct fkv_rotation){.table = malloc((size_t)positions * 2 * (size_t)half * sizeof(float)),
-                               .positions = (int32_t)positions,
-                               .half = half,
-                               .inv_freq = malloc(frequencies)};
-    if (!r->table || !r->inv_freq) return fkv_fail(err, "out of memory: rotations of %d positions", r->positions);
+    *r =
+        (struct fkv_rotation){.table = malloc((size_t)positions * 2 * (size_t)half * sizeof(float)),
+                              .positions = (int32_t)positions,
+                              .half = half,
+                              .inv_freq = malloc(frequencies)};
+    if (!r->table || !r->inv_freq)
+        return fkv_fail(err, "out of memory: rotations of %d positions", r->positions);
     memcpy(r->inv_freq, inv_freq, frequencies);
 #pragma omp parallel for schedule(static) num_threads(b->threads)
-    for (int32_t p = 0; p < r->positions; p++) angles(r->inv_freq, half, p, r->table + (size_t)p * 2 * (size_t)half);
+    for (int32_t p = 0; p < r->positions; p++)
+        angles(r->inv_freq, half, p, r->table + (size_t)p * 2 * (size_t)half);
     return FKV_OK;
 }
 
-struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b, const struct fkv_attention_shape *shape) {
+struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
+                                     const struct fkv_attention_shape *shape) {
     int32_t half = shape->head_dim / 2;
     if (b->rotation.table && b->rotation.half == half &&
         !memcmp(b->rotation.inv_freq, shape->inv_freq, (size_t)half * sizeof *shape->inv_freq))
@@ -66,15 +73,16 @@ const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *
     return room;
 }
 
-int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                   int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
-                   struct fkv_error *err) {
+int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                   const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads,
+                   double position, struct fkv_buffer *out, struct fkv_error *err) {
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim, width = d * (size_t)heads;
     const float *from = fkv_cpu_floats(x) + (size_t)row * width;
     float *to = fkv_cpu_floats(out) + (size_t)row * width;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)width))
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)width))
     for (int32_t i = 0; i < rows; i++) {
         const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_work(b));
         for (int32_t h = 0; h < heads; h++) {

@@ -1,5 +1,5 @@
-/* The choice of an instruction set, and the set that every processor has: four floats in the vector extension of gcc
- * and clang, which they turn into SSE2, NEON or scalar code. See simd.h. */
+/* The choice of an instruction set, and the set that every processor has: four floats in the vector
+ * extension of gcc and clang, which they turn into SSE2, NEON or scalar code. See simd.h. */
 #include <math.h>
 
 #include "kernels/cpu/simd.h"
@@ -17,7 +17,8 @@ static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 static inline vec vec_from_halves(halves h, enum fkv_dtype t) {
     if (t == FKV_F16)
-        return (vec){fkv_f16_to_f32(h[0]), fkv_f16_to_f32(h[1]), fkv_f16_to_f32(h[2]), fkv_f16_to_f32(h[3])};
+        return (vec){fkv_f16_to_f32(h[0]), fkv_f16_to_f32(h[1]), fkv_f16_to_f32(h[2]),
+                     fkv_f16_to_f32(h[3])};
     bits wide = __builtin_convertvector(h, bits) << 16;
     return (vec)wide;
 }
@@ -42,7 +43,7 @@ static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
 
 #define SIMD_TABLE fkv_simd_plain
 #define SIMD_NAME "plain"
-#define DOT_PAYS                                                                                                       \
+#define DOT_PAYS                                                                                   \
     { 4, 4, 4 }
 #include "kernels/cpu/simd_loops.h"
 
@@ -51,8 +52,8 @@ int fkv_simd_available(const struct fkv_simd *sets[3]) {
     sets[n++] = &fkv_simd_plain;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[n++] = &fkv_simd_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         sets[n++] = &fkv_simd_avx512;
 #endif
     return n;

@@ -42,11 +42,13 @@ static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
 }
 
 static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
-static inline void vec_store_part(float *p, vec v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+static inline void vec_store_part(float *p, vec v, int n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+}
 
 #define SIMD_TABLE fkv_simd_avx512
 #define SIMD_NAME "avx512"
-#define DOT_PAYS                                                                                                       \
+#define DOT_PAYS                                                                                   \
     { 96, 1024, 1024 }
 #include "kernels/cpu/simd_loops.h"
 

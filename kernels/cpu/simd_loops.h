@@ -1,37 +1,42 @@
-/* The loops of struct fkv_simd, once for every instruction set: included by simd.c, simd_avx2.c and simd_avx512.c,
- * which first define
+/* The loops of struct fkv_simd, once for every instruction set: included by simd.c, simd_avx2.c and
+ * simd_avx512.c, which first define
  *
  *   vec, LANES                      a vector of LANES floats
  *   vec_zero(), vec_set(a)          all lanes 0, all lanes a
- *   vec_load(p, t), vec_part(p, t, n)   LANES (n < LANES, the rest 0) elements of dtype t at any address, as float32
+ *   vec_load(p, t), vec_part(p, t, n)   LANES (n < LANES, the rest 0) elements of dtype t at any
+ *                                       address, as float32
  *   vec_load_two(p, t, out)         2 LANES elements by the widest loads there are
  *   vec_store(p, v), vec_store_part(p, v, n)
  *   vec_add(a, b), vec_fma(a, b, c) a + b, a b + c
  *   vec_sum(v)                      the sum of the lanes
- *   DOT_ROWS                        weight rows of a dot tile: DOT_ROWS x 4 sums must fit the registers
- *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of four rows
+ *   DOT_ROWS                        weight rows of a dot tile: DOT_ROWS x 4 sums must fit the
+ *                                   registers
+ *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of
+ *                                   four rows
  *   SIMD_TABLE, SIMD_NAME           the table to define
  *   DOT_PAYS                        its dot_rows
  *
- * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded (and converted)
- * vector of weights serves four inputs and a loaded input all its weight rows. One input row alone is bound by
- * reading: there one weight row at a time is streamed, and 16-bit weights come in by loads of a whole register, whose
- * halves are widened. One core of an EPYC 9004, bf16 from memory, GB/s: 22; by loads of half a register 16; four
- * weight rows at once 11; a bare sum of the memory 24. dtype and tile sizes are constants in every inlined copy.
+ * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded
+ * (and converted) vector of weights serves four inputs and a loaded input all its weight rows. One
+ * input row alone is bound by reading: there one weight row at a time is streamed, and 16-bit
+ * weights come in by loads of a whole register, whose halves are widened. One core of an EPYC 9004,
+ * bf16 from memory, GB/s: 22; by loads of half a register 16; four weight rows at once 11; a bare
+ * sum of the memory 24. dtype and tile sizes are constants in every inlined copy.
  *
- * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial (Cephes' expf; the
- * Taylor sum of degree 13 in double, remainder 4e-18), then 2^k by its bits. k is had by adding 1.5 * 2^mantissa,
- * whose low bits then hold k. Below the normal range the result is 0, so that a masked score (-inf) gets no weight at
- * all; NaN stays NaN. */
+ * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial
+ * (Cephes' expf; the Taylor sum of degree 13 in double, remainder 4e-18), then 2^k by its bits. k
+ * is had by adding 1.5 * 2^mantissa, whose low bits then hold k. Below the normal range the result
+ * is 0, so that a masked score (-inf) gets no weight at all; NaN stays NaN. */
 
 #ifdef __clang__
-#pragma clang diagnostic ignored "-Wpass-failed" /* unoptimised builds leave `omp simd` loops scalar, as they should */
+#pragma clang diagnostic ignored                                                                   \
+    "-Wpass-failed" /* unoptimised builds leave `omp simd` loops scalar, as they should */
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride, const float *x, size_t x_stride,
-                     int32_t cols, float *y, size_t y_stride) {
+INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride,
+                     const float *x, size_t x_stride, int32_t cols, float *y, size_t y_stride) {
     size_t bytes = t == FKV_F32 ? 4 : 2, step = w_stride * bytes;
     vec sum[DOT_ROWS][4];
     for (int i = 0; i < wn; i++)
@@ -49,13 +54,15 @@ INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_s
         for (int i = 0; i < wn; i++) {
             vec weight = vec_part(w + (size_t)i * step + (size_t)c * bytes, t, cols - c);
             for (int j = 0; j < xn; j++)
-                sum[i][j] = vec_fma(weight, vec_part(x + (size_t)j * x_stride + c, FKV_F32, cols - c), sum[i][j]);
+                sum[i][j] = vec_fma(
+                    weight, vec_part(x + (size_t)j * x_stride + c, FKV_F32, cols - c), sum[i][j]);
         }
     for (int i = 0; i < wn; i++)
         for (int j = 0; j < xn; j++) y[(size_t)j * y_stride + (size_t)i] = vec_sum(sum[i][j]);
 }
 
-/* One weight row with one input: a single stream, four sums along it to hide the latency of adding. */
+/* One weight row with one input: a single stream, four sums along it to hide the latency of adding.
+ */
 INLINE float dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols) {
     size_t bytes = t == FKV_F32 ? 4 : 2;
     vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, weight[4];
@@ -63,47 +70,54 @@ INLINE float dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t co
     for (; c + 4 * LANES <= cols; c += 4 * LANES) {
         vec_load_two(w + (size_t)c * bytes, t, weight);
         vec_load_two(w + (size_t)(c + 2 * LANES) * bytes, t, weight + 2);
-        for (int l = 0; l < 4; l++) sum[l] = vec_fma(weight[l], vec_load(x + c + l * LANES, FKV_F32), sum[l]);
+        for (int l = 0; l < 4; l++)
+            sum[l] = vec_fma(weight[l], vec_load(x + c + l * LANES, FKV_F32), sum[l]);
     }
     for (; c + LANES <= cols; c += LANES)
         sum[0] = vec_fma(vec_load(w + (size_t)c * bytes, t), vec_load(x + c, FKV_F32), sum[0]);
     if (c < cols)
-        sum[1] = vec_fma(vec_part(w + (size_t)c * bytes, t, cols - c), vec_part(x + c, FKV_F32, cols - c), sum[1]);
+        sum[1] = vec_fma(vec_part(w + (size_t)c * bytes, t, cols - c),
+                         vec_part(x + c, FKV_F32, cols - c), sum[1]);
     return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
 }
 
 /* wn weight rows (a constant) against all inputs, four at a time. */
-INLINE void dot_rows(enum fkv_dtype t, int wn, const char *w, size_t w_stride, const float *x, size_t x_stride,
-                     int32_t xn, int32_t cols, float *y, size_t y_stride) {
+INLINE void dot_rows(enum fkv_dtype t, int wn, const char *w, size_t w_stride, const float *x,
+                     size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     int32_t j = 0;
     for (; j + 4 <= xn; j += 4)
-        dot_tile(t, wn, 4, w, w_stride, x + (size_t)j * x_stride, x_stride, cols, y + (size_t)j * y_stride, y_stride);
+        dot_tile(t, wn, 4, w, w_stride, x + (size_t)j * x_stride, x_stride, cols,
+                 y + (size_t)j * y_stride, y_stride);
     x += (size_t)j * x_stride, y += (size_t)j * y_stride;
     if (xn - j == 1) dot_tile(t, wn, 1, w, w_stride, x, x_stride, cols, y, y_stride);
     if (xn - j == 2) dot_tile(t, wn, 2, w, w_stride, x, x_stride, cols, y, y_stride);
     if (xn - j == 3) dot_tile(t, wn, 3, w, w_stride, x, x_stride, cols, y, y_stride);
 }
 
-INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, const float *x, size_t x_stride,
-                int32_t xn, int32_t cols, float *y, size_t y_stride) {
+INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, const float *x,
+                size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t i = 0;
     for (; xn == 1 && i < wn; i++) y[i] = dot_one(t, w + (size_t)i * row, x, cols);
     for (; i + DOT_ROWS <= wn; i += DOT_ROWS)
-        dot_rows(t, DOT_ROWS, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
-    for (; i < wn; i++) dot_rows(t, 1, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+        dot_rows(t, DOT_ROWS, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i,
+                 y_stride);
+    for (; i < wn; i++)
+        dot_rows(t, 1, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i, y_stride);
 }
 
 /* y (pn, `vecs` vectors at column c) += p w, pn and vecs constant. */
-INLINE void mix_tile(enum fkv_dtype t, int pn, int vecs, const float *p, size_t p_stride, const char *w, size_t row,
-                     int32_t wn, float *y, size_t y_stride) {
+INLINE void mix_tile(enum fkv_dtype t, int pn, int vecs, const float *p, size_t p_stride,
+                     const char *w, size_t row, int32_t wn, float *y, size_t y_stride) {
     size_t bytes = t == FKV_F32 ? 4 : 2;
     vec sum[4][MIX_VECS];
     for (int j = 0; j < pn; j++)
-        for (int v = 0; v < vecs; v++) sum[j][v] = vec_load(y + (size_t)j * y_stride + v * LANES, FKV_F32);
+        for (int v = 0; v < vecs; v++)
+            sum[j][v] = vec_load(y + (size_t)j * y_stride + v * LANES, FKV_F32);
     for (int32_t i = 0; i < wn; i++) {
         vec in[MIX_VECS];
-        for (int v = 0; v < vecs; v++) in[v] = vec_load(w + (size_t)i * row + (size_t)v * LANES * bytes, t);
+        for (int v = 0; v < vecs; v++)
+            in[v] = vec_load(w + (size_t)i * row + (size_t)v * LANES * bytes, t);
         for (int j = 0; j < pn; j++) {
             vec factor = vec_set(p[(size_t)j * p_stride + (size_t)i]);
             for (int v = 0; v < vecs; v++) sum[j][v] = vec_fma(factor, in[v], sum[j][v]);
@@ -114,47 +128,52 @@ INLINE void mix_tile(enum fkv_dtype t, int pn, int vecs, const float *p, size_t 
 }
 
 /* The last n < LANES columns. */
-INLINE void mix_rest(enum fkv_dtype t, int pn, int32_t n, const float *p, size_t p_stride, const char *w, size_t row,
-                     int32_t wn, float *y, size_t y_stride) {
+INLINE void mix_rest(enum fkv_dtype t, int pn, int32_t n, const float *p, size_t p_stride,
+                     const char *w, size_t row, int32_t wn, float *y, size_t y_stride) {
     for (int j = 0; j < pn; j++) {
         vec sum = vec_part(y + (size_t)j * y_stride, FKV_F32, n);
         for (int32_t i = 0; i < wn; i++)
-            sum = vec_fma(vec_set(p[(size_t)j * p_stride + (size_t)i]), vec_part(w + (size_t)i * row, t, n), sum);
+            sum = vec_fma(vec_set(p[(size_t)j * p_stride + (size_t)i]),
+                          vec_part(w + (size_t)i * row, t, n), sum);
         vec_store_part(y + (size_t)j * y_stride, sum, n);
     }
 }
 
-INLINE void mix_rows(enum fkv_dtype t, int pn, const float *p, size_t p_stride, const char *w, size_t row, int32_t wn,
-                     int32_t cols, float *y, size_t y_stride) {
+INLINE void mix_rows(enum fkv_dtype t, int pn, const float *p, size_t p_stride, const char *w,
+                     size_t row, int32_t wn, int32_t cols, float *y, size_t y_stride) {
     size_t bytes = t == FKV_F32 ? 4 : 2;
     int32_t c = 0;
     for (; c + MIX_VECS * LANES <= cols; c += MIX_VECS * LANES)
         mix_tile(t, pn, MIX_VECS, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
     for (; c + LANES <= cols; c += LANES)
         mix_tile(t, pn, 1, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
-    if (c < cols) mix_rest(t, pn, cols - c, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
+    if (c < cols)
+        mix_rest(t, pn, cols - c, p, p_stride, w + (size_t)c * bytes, row, wn, y + c, y_stride);
 }
 
-INLINE void mix(enum fkv_dtype t, const float *p, size_t p_stride, int32_t pn, const char *w, size_t w_stride,
-                int32_t wn, int32_t cols, float *y, size_t y_stride) {
+INLINE void mix(enum fkv_dtype t, const float *p, size_t p_stride, int32_t pn, const char *w,
+                size_t w_stride, int32_t wn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t j = 0;
     for (; j + 4 <= pn; j += 4)
-        mix_rows(t, 4, p + (size_t)j * p_stride, p_stride, w, row, wn, cols, y + (size_t)j * y_stride, y_stride);
+        mix_rows(t, 4, p + (size_t)j * p_stride, p_stride, w, row, wn, cols,
+                 y + (size_t)j * y_stride, y_stride);
     p += (size_t)j * p_stride, y += (size_t)j * y_stride;
     if (pn - j == 1) mix_rows(t, 1, p, p_stride, w, row, wn, cols, y, y_stride);
     if (pn - j == 2) mix_rows(t, 2, p, p_stride, w, row, wn, cols, y, y_stride);
     if (pn - j == 3) mix_rows(t, 3, p, p_stride, w, row, wn, cols, y, y_stride);
 }
 
-#define DOT_AND_MIX(suffix, t)                                                                                         \
-    static void dot_##suffix(const void *w, size_t w_stride, int32_t wn, const float *x, size_t x_stride, int32_t xn,  \
-                             int32_t cols, float *y, size_t y_stride) {                                                \
-        dot(t, w, w_stride, wn, x, x_stride, xn, cols, y, y_stride);                                                   \
-    }                                                                                                                  \
-    static void mix_##suffix(const float *p, size_t p_stride, int32_t pn, const void *w, size_t w_stride, int32_t wn,  \
-                             int32_t cols, float *y, size_t y_stride) {                                                \
-        mix(t, p, p_stride, pn, w, w_stride, wn, cols, y, y_stride);                                                   \
+#define DOT_AND_MIX(suffix, t)                                                                     \
+    static void dot_##suffix(const void *w, size_t w_stride, int32_t wn, const float *x,           \
+                             size_t x_stride, int32_t xn, int32_t cols, float *y,                  \
+                             size_t y_stride) {                                                    \
+        dot(t, w, w_stride, wn, x, x_stride, xn, cols, y, y_stride);                               \
+    }                                                                                              \
+    static void mix_##suffix(const float *p, size_t p_stride, int32_t pn, const void *w,           \
+                             size_t w_stride, int32_t wn, int32_t cols, float *y,                  \
+                             size_t y_stride) {                                                    \
+        mix(t, p, p_stride, pn, w, w_stride, wn, cols, y, y_stride);                               \
     }
 DOT_AND_MIX(f32, FKV_F32)
 DOT_AND_MIX(f16, FKV_F16)
@@ -208,7 +227,8 @@ INLINE double exp_double(double x) {
     return e * power;
 }
 
-/* Sixteen running maxima, which compilers turn into vectors where they leave a reduction to scalars. */
+/* Sixteen running maxima, which compilers turn into vectors where they leave a reduction to
+ * scalars. */
 static float largest(const float *x, int32_t n) {
     float top[16];
     for (int l = 0; l < 16; l++) top[l] = -INFINITY;

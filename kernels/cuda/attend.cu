@@ -1,10 +1,11 @@
-/* The operation `attend`: stages items and spans and chooses how to compute (attend.cuh). The choice rests on counts, dtypes and the head dimension, never on a span, so
- * that a recorded decode step stays true for every length:
- *   few stacked rows per item (rows * heads <= FEW)         attend_decode.cu, the cache split among blocks, float32 arithmetic
- *   16-bit cache, computing in 16 bits, usual head_dim      attend_prefill.cu, tensor cores, where a block has the shared memory
+/* The operation `attend`: stages items and spans and chooses how to compute (attend.cuh). The
+ * choice rests on counts, dtypes and the head dimension, never on a span, so that a recorded decode
+ * step stays true for every length: few stacked rows per item (rows * heads <= FEW)
+ * attend_decode.cu, the cache split among blocks, float32 arithmetic 16-bit cache, computing in 16
+ * bits, usual head_dim      attend_prefill.cu, tensor cores, where a block has the shared memory
  *   everything else                                         attend_general.cu, float32 arithmetic
- * Refused: a head dimension beyond all of them. The contract's promises (spans that do not overlap, every row sees a slot) are not checked here: the reference and the
- * CPU do. */
+ * Refused: a head dimension beyond all of them. The contract's promises (spans that do not overlap,
+ * every row sees a slot) are not checked here: the reference and the CPU do. */
 #include "kernels/cuda/attend.cuh"
 
 enum { FEW = 16 };
@@ -18,8 +19,9 @@ static bool aligned(const struct fkv_cuda_cache *cache) {
     return ((uintptr_t)cache->key | (uintptr_t)cache->value) % 16 == 0;
 }
 
-int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                    const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
+int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                    const struct fkv_buffer *q, const struct fkv_cache *cache,
+                    const struct fkv_span *spans, const struct fkv_attend_item *items,
                     int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
     int32_t stacked = 0, span_count = 0;
     for (int32_t i = 0; i < count; i++) {
@@ -28,20 +30,22 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
     }
     if (!stacked) return FKV_OK;
     if (shape->head_dim > fkv_cuda_general_head_dim())
-        return fkv_fail(err, "attention: head_dim: expected at most %d, found %d", fkv_cuda_general_head_dim(),
-                        shape->head_dim);
+        return fkv_fail(err, "attention: head_dim: expected at most %d, found %d",
+                        fkv_cuda_general_head_dim(), shape->head_dim);
     struct fkv_cuda_attention a = {};
     a.q = (const float *)q->data, a.out = (float *)out->data;
     a.cache = fkv_cuda_cache(cache);
     a.count = count, a.heads = shape->heads, a.head_dim = shape->head_dim;
     a.scale = shape->scale * FKV_CUDA_LOG2_E;
     if (cache->bias) a.bias = (const float *)(cache->bias->data + cache->bias_offset);
-    if (fkv_cuda_stage(b, items, count, &a.items, err) || fkv_cuda_stage(b, spans, span_count, &a.spans, err) ||
+    if (fkv_cuda_stage(b, items, count, &a.items, err) ||
+        fkv_cuda_stage(b, spans, span_count, &a.spans, err) ||
         fkv_cuda_frequencies(b, shape, &a.inv_freq, err))
         return FKV_FAILED;
     if (stacked <= FEW && fkv_cuda_decode_takes(a.head_dim) && aligned(&a.cache))
         return fkv_cuda_attend_decode(b, &a, stacked, err);
-    if (b->compute != FKV_COMPUTE_F32 && fkv_cuda_prefill_takes(b, a.head_dim, a.cache.dtype) && aligned(&a.cache))
+    if (b->compute != FKV_COMPUTE_F32 && fkv_cuda_prefill_takes(b, a.head_dim, a.cache.dtype) &&
+        aligned(&a.cache))
         return fkv_cuda_attend_prefill(b, &a, stacked, err);
     return fkv_cuda_attend_general(b, &a, stacked, err);
 }

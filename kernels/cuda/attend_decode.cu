@@ -1,20 +1,30 @@
-/* Attention of few query rows (decoding), in float32: memory alone limits it, so the cache is split among enough blocks to fill the GPU at batch 1 (Flash-Decoding; Dao et al.
- * 2023), and every key and value is read once for all query heads that share it. Takes caches of every dtype with a head_dim that is a multiple of 8, up to 256, and up
- * to FEW stacked rows (attend.cuh) per item.
+/* Attention of few query rows (decoding), in float32: memory alone limits it, so the cache is split
+ * among enough blocks to fill the GPU at batch 1 (Flash-Decoding; Dao et al. 2023), and every key
+ * and value is read once for all query heads that share it. Takes caches of every dtype with a
+ * head_dim that is a multiple of 8, up to 256, and up to FEW stacked rows (attend.cuh) per item.
  *
- * Shape. A block is a split of one item's slots and up to 8 stacked rows. How many splits there are depends on counts alone, because a recorded step must fit every
- * length: the spans lie on the device, a block adds up the slots they show to its item and takes its share; a share may be empty. Eight channels of a slot belong to
- * a lane, so 8, 16 or 32 lanes make a slot, and each such group of lanes has a running softmax of its own over every so many slots: nothing is
- * exchanged but the dot products until the block is through. Keys and values come through shared memory (cp.async), each lane copying what it alone will read: no barriers, and the
- * first loads are on their way before the queries are rotated. At the end the groups' states are merged in order, then, by a second kernel, those of the splits: the same call gives the same bits.
- * With enough items for one split each, the first kernel writes the result itself.
+ * Shape. A block is a split of one item's slots and up to 8 stacked rows. How many splits there are
+ * depends on counts alone, because a recorded step must fit every length: the spans lie on the
+ * device, a block adds up the slots they show to its item and takes its share; a share may be
+ * empty. Eight channels of a slot belong to a lane, so 8, 16 or 32 lanes make a slot, and each such
+ * group of lanes has a running softmax of its own over every so many slots: nothing is exchanged
+ * but the dot products until the block is through. Keys and values come through shared memory
+ * (cp.async), each lane copying what it alone will read: no barriers, and the first loads are on
+ * their way before the queries are rotated. At the end the groups' states are merged in order,
+ * then, by a second kernel, those of the splits: the same call gives the same bits. With enough
+ * items for one split each, the first kernel writes the result itself.
  *
- * Figures (arithmetic; to be measured). Bytes: 2 head_dim elements per slot and KV head; 4096 slots, 32 KV heads, head_dim 128, 16 bits: 67 MB, 14 us at
- * 4.8 TB/s. 32 KiB on their way per block, and four, three (4 rows) or two (8 rows) blocks per multiprocessor by registers: two to four times what latency times bandwidth
- * asks for. Two and three rows run as four, which memory still limits. FLOP: 4 per element and stacked row, so 8 rows need 19 TFLOP/s of float32 at that bandwidth, a third of the peak. Instructions are nearer: with every other one
- * counted (conversion, log2(lanes) shuffles per row and slot, weights) 1 row takes about two fifths of the issue slots at full bandwidth, 4 rows four fifths,
- * and 8 rows more than there are. Tensor cores (16 rows, most of them empty) would be the next step for groups of 4 and more.
- * The last block of an item merging the splits (by a counter) would save the second launch, and needs counters that are zero; not done.
+ * Figures (arithmetic; to be measured). Bytes: 2 head_dim elements per slot and KV head; 4096
+ * slots, 32 KV heads, head_dim 128, 16 bits: 67 MB, 14 us at 4.8 TB/s. 32 KiB on their way per
+ * block, and four, three (4 rows) or two (8 rows) blocks per multiprocessor by registers: two to
+ * four times what latency times bandwidth asks for. Two and three rows run as four, which memory
+ * still limits. FLOP: 4 per element and stacked row, so 8 rows need 19 TFLOP/s of float32 at that
+ * bandwidth, a third of the peak. Instructions are nearer: with every other one counted
+ * (conversion, log2(lanes) shuffles per row and slot, weights) 1 row takes about two fifths of the
+ * issue slots at full bandwidth, 4 rows four fifths, and 8 rows more than there are. Tensor cores
+ * (16 rows, most of them empty) would be the next step for groups of 4 and more. The last block of
+ * an item merging the splits (by a counter) would save the second launch, and needs counters that
+ * are zero; not done.
  */
 #include "kernels/cuda/attend.cuh"
 
@@ -35,20 +45,23 @@ struct piece {
     bool limited;
 };
 
-/* Where this lane's copies of the keys (0) or values (1) of its slot number `deep` of a stage lie. */
+/* Where this lane's copies of the keys (0) or values (1) of its slot number `deep` of a stage lie.
+ */
 template <typename T> __device__ inline T *own(char *ring, int stage, int deep, int value) {
-    return (T *)ring + (((size_t)(stage * DEEP + deep) * 2 + (size_t)value) * THREADS + threadIdx.x) * CHANNELS;
+    return (T *)ring +
+           (((size_t)(stage * DEEP + deep) * 2 + (size_t)value) * THREADS + threadIdx.x) * CHANNELS;
 }
 
 /* Group g of lanes has slots first + g, first + g + groups, ... */
-template <int LANES> __device__ inline int32_t own_slot(const struct piece *p, int32_t step, int deep) {
+template <int LANES>
+__device__ inline int32_t own_slot(const struct piece *p, int32_t step, int deep) {
     const int groups = THREADS / LANES;
     return p->first + (step * DEEP + deep) * groups + (int32_t)threadIdx.x / LANES;
 }
 
 template <typename T, int LANES>
-__device__ inline void copy_step(const struct fkv_cuda_attention *a, const struct piece *p, int32_t cache_head,
-                                 int32_t step, char *ring) {
+__device__ inline void copy_step(const struct fkv_cuda_attention *a, const struct piece *p,
+                                 int32_t cache_head, int32_t step, char *ring) {
     const int vectors = CHANNELS * (int)sizeof(T) / 16;
     int channel = (int)threadIdx.x % LANES * CHANNELS;
     size_t head = (size_t)cache_head * (size_t)a->cache.capacity;
@@ -57,7 +70,8 @@ __device__ inline void copy_step(const struct fkv_cuda_attention *a, const struc
         int32_t slot = own_slot<LANES>(p, step, deep);
         bool valid = slot < p->end && channel < a->head_dim;
         size_t at = valid ? (head + (size_t)slot) * (size_t)a->head_dim + (size_t)channel : 0;
-        char *key = (char *)own<T>(ring, step % STAGES, deep, 0), *value = (char *)own<T>(ring, step % STAGES, deep, 1);
+        char *key = (char *)own<T>(ring, step % STAGES, deep, 0),
+             *value = (char *)own<T>(ring, step % STAGES, deep, 1);
 #pragma unroll
         for (int i = 0; i < vectors; i++) {
             ptx_copy_async(key + 16 * i, a->cache.key + at * sizeof(T) + 16 * i, valid);
@@ -67,10 +81,12 @@ __device__ inline void copy_step(const struct fkv_cuda_attention *a, const struc
     ptx_copy_commit();
 }
 
-/* Queries of stacked rows first .. first + M -> turned [M, LANES * CHANNELS], rotated and scaled; zeros where there is none. */
+/* Queries of stacked rows first .. first + M -> turned [M, LANES * CHANNELS], rotated and scaled;
+ * zeros where there is none. */
 template <int LANES, int M>
-__device__ inline void turn_queries(const struct fkv_cuda_attention *a, const struct fkv_attend_item *item,
-                                    int32_t first, const struct fkv_span *span, float *turned) {
+__device__ inline void turn_queries(const struct fkv_cuda_attention *a,
+                                    const struct fkv_attend_item *item, int32_t first,
+                                    const struct fkv_span *span, float *turned) {
     const int wide = LANES * CHANNELS, half = a->head_dim / 2;
 #pragma unroll 1
     for (int i = (int)threadIdx.x; i < M * wide / 2; i += THREADS) {
@@ -79,8 +95,8 @@ __device__ inline void turn_queries(const struct fkv_cuda_attention *a, const st
         if (c < half && first + m < item->rows * item->heads) {
             float cosine, sine;
             const float *q = a->q + fkv_cuda_stacked_at(a, item, first + m) + c;
-            fkv_cuda_turn(span->position + (span->fixed ? 0 : (first + m) / item->heads), a->inv_freq[c], &cosine,
-                          &sine);
+            fkv_cuda_turn(span->position + (span->fixed ? 0 : (first + m) / item->heads),
+                          a->inv_freq[c], &cosine, &sine);
             to[c] = a->scale * (q[0] * cosine - q[half] * sine);
             to[c + half] = a->scale * (q[half] * cosine + q[0] * sine);
         } else if (c < half) {
@@ -93,8 +109,9 @@ __device__ inline void turn_queries(const struct fkv_cuda_attention *a, const st
 
 /* One step: DEEP slots of every group of lanes. */
 template <typename T, int LANES, int M>
-__device__ inline void attend_step(const struct piece *p, const float *bias, const float q[M][CHANNELS],
-                                   const int32_t row[M], int32_t step, char *ring, struct state<M> *st) {
+__device__ inline void attend_step(const struct piece *p, const float *bias,
+                                   const float q[M][CHANNELS], const int32_t row[M], int32_t step,
+                                   char *ring, struct state<M> *st) {
     float s[M][DEEP];
 #pragma unroll
     for (int deep = 0; deep < DEEP; deep++) {
@@ -107,7 +124,8 @@ __device__ inline void attend_step(const struct piece *p, const float *bias, con
 #pragma unroll
             for (int i = 0; i < CHANNELS; i++) dot = fmaf(q[m][i], key[i], dot);
 #pragma unroll
-            for (int lanes = LANES / 2; lanes; lanes /= 2) dot += __shfl_xor_sync(FKV_CUDA_ALL_LANES, dot, lanes);
+            for (int lanes = LANES / 2; lanes; lanes /= 2)
+                dot += __shfl_xor_sync(FKV_CUDA_ALL_LANES, dot, lanes);
             s[m][deep] = slot < p->end ? dot : -INFINITY;
         }
         if (bias && slot < p->end) {
@@ -131,7 +149,8 @@ __device__ inline void attend_step(const struct piece *p, const float *bias, con
 #pragma unroll
         for (int i = 0; i < CHANNELS; i++) st->o[m][i] *= shrink;
 #pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) st->sum[m] += s[m][deep] = ptx_exp2(s[m][deep] - pivot);
+        for (int deep = 0; deep < DEEP; deep++)
+            st->sum[m] += s[m][deep] = ptx_exp2(s[m][deep] - pivot);
     }
 #pragma unroll
     for (int deep = 0; deep < DEEP; deep++) {
@@ -140,18 +159,21 @@ __device__ inline void attend_step(const struct piece *p, const float *bias, con
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
-            for (int i = 0; i < CHANNELS; i++) st->o[m][i] = fmaf(s[m][deep], value[i], st->o[m][i]);
+            for (int i = 0; i < CHANNELS; i++)
+                st->o[m][i] = fmaf(s[m][deep], value[i], st->o[m][i]);
     }
 }
 
 template <typename T, int LANES, int M>
-__device__ inline void attend_piece(const struct fkv_cuda_attention *a, const struct fkv_attend_item *item,
-                                    int32_t first, const struct fkv_span *span, const struct piece *p, float *turned,
-                                    char *ring, struct state<M> *st) {
+__device__ inline void attend_piece(const struct fkv_cuda_attention *a,
+                                    const struct fkv_attend_item *item, int32_t first,
+                                    const struct fkv_span *span, const struct piece *p,
+                                    float *turned, char *ring, struct state<M> *st) {
     const int groups = THREADS / LANES, lane = (int)threadIdx.x % LANES;
     const float *bias = fkv_cuda_biases(a, item->cache_head);
     int32_t steps = (p->end - p->first + groups * DEEP - 1) / (groups * DEEP);
-    for (int32_t step = 0; step < STAGES; step++) copy_step<T, LANES>(a, p, item->cache_head, step, ring);
+    for (int32_t step = 0; step < STAGES; step++)
+        copy_step<T, LANES>(a, p, item->cache_head, step, ring);
     __syncthreads(); /* the piece before this one has read its queries */
     turn_queries<LANES, M>(a, item, first, span, turned);
     __syncthreads();
@@ -171,10 +193,12 @@ __device__ inline void attend_piece(const struct fkv_cuda_attention *a, const st
     ptx_copy_wait<0>();
 }
 
-/* The states of the groups of lanes -> to [M, head_dim] weighted sums, then M largest scores, then M sums; or, with `out`, the result in place. */
+/* The states of the groups of lanes -> to [M, head_dim] weighted sums, then M largest scores, then
+ * M sums; or, with `out`, the result in place. */
 template <int LANES, int M>
-__device__ inline void merge_groups(const struct fkv_cuda_attention *a, const struct fkv_attend_item *item,
-                                    int32_t first, const struct state<M> *st, float *shared, float *partial) {
+__device__ inline void merge_groups(const struct fkv_cuda_attention *a,
+                                    const struct fkv_attend_item *item, int32_t first,
+                                    const struct state<M> *st, float *shared, float *partial) {
     const int groups = THREADS / LANES, wide = LANES * CHANNELS;
     __shared__ float largest[groups][M], sum[groups][M];
     int group = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
@@ -189,7 +213,8 @@ __device__ inline void merge_groups(const struct fkv_cuda_attention *a, const st
         float shrink = ptx_exp2(st->largest[m] - fkv_cuda_pivot(top));
         if (lane == 0) sum[group][m] = st->sum[m] * shrink;
 #pragma unroll
-        for (int i = 0; i < CHANNELS; i++) shared[(group * M + m) * wide + lane * CHANNELS + i] = st->o[m][i] * shrink;
+        for (int i = 0; i < CHANNELS; i++)
+            shared[(group * M + m) * wide + lane * CHANNELS + i] = st->o[m][i] * shrink;
     }
     __syncthreads();
     for (int i = (int)threadIdx.x; i < M * a->head_dim; i += THREADS) {
@@ -202,7 +227,8 @@ __device__ inline void merge_groups(const struct fkv_cuda_attention *a, const st
         }
         if (partial) {
             partial[i] = o;
-            if (c == 0) partial[M * a->head_dim + m] = top, partial[M * a->head_dim + M + m] = total;
+            if (c == 0)
+                partial[M * a->head_dim + m] = top, partial[M * a->head_dim + M + m] = total;
         } else if (first + m < item->rows * item->heads) {
             a->out[fkv_cuda_stacked_at(a, item, first + m) + (size_t)c] = o / total;
         }
@@ -212,7 +238,8 @@ __device__ inline void merge_groups(const struct fkv_cuda_attention *a, const st
 /* Of the slots that the item's spans show, in order: the share of split number `split`. */
 template <typename T, int LANES, int M>
 static __global__ void __launch_bounds__(THREADS, blocks_at_once(M))
-    attend_decode_kernel(struct fkv_cuda_attention a, int32_t chunks, int32_t splits, float *partial) {
+    attend_decode_kernel(struct fkv_cuda_attention a, int32_t chunks, int32_t splits,
+                         float *partial) {
     __shared__ __align__(16) float turned[M * LANES * CHANNELS];
     char *ring = ptx_dynamic_shared();
     int32_t unit = (int32_t)blockIdx.x, chunk = unit % chunks, split = unit / chunks % splits;
@@ -241,7 +268,8 @@ static __global__ void __launch_bounds__(THREADS, blocks_at_once(M))
         p.first = low + (int32_t)min(max(begin - passed, (int64_t)0), (int64_t)(high - low));
         p.end = low + (int32_t)min(max(end - passed, (int64_t)0), (int64_t)(high - low));
         passed += high - low;
-        if (p.first < p.end) attend_piece<T, LANES, M>(&a, item, chunk * M, span, &p, turned, ring, &st);
+        if (p.first < p.end)
+            attend_piece<T, LANES, M>(&a, item, chunk * M, span, &p, turned, ring, &st);
     }
     if (partial) partial += (size_t)unit * (size_t)(M * (a.head_dim + 2));
     merge_groups<LANES, M>(&a, item, chunk * M, &st, (float *)ring, partial);
@@ -252,7 +280,8 @@ static __global__ void __launch_bounds__(THREADS)
     merge_splits_kernel(struct fkv_cuda_attention a, int32_t chunks, int32_t splits, int32_t rows,
                         const float *partial) {
     __shared__ float largest[MOST_SPLITS], weight[MOST_SPLITS], share[MOST_SPLITS];
-    int32_t m = (int32_t)blockIdx.x % rows, chunk = (int32_t)blockIdx.x / rows % chunks, i = (int32_t)threadIdx.x;
+    int32_t m = (int32_t)blockIdx.x % rows, chunk = (int32_t)blockIdx.x / rows % chunks,
+            i = (int32_t)threadIdx.x;
     int32_t n = (int32_t)blockIdx.x / rows / chunks, stacked = chunk * rows + m;
     const struct fkv_attend_item *item = a.items + n;
     if (stacked >= item->rows * item->heads) return;
@@ -293,29 +322,35 @@ template <int M> static decode_kernel *pick(const struct fkv_cuda_attention *a) 
                                 : pick_dtype<32, M>(a->cache.dtype);
 }
 
-bool fkv_cuda_decode_takes(int32_t head_dim) { return head_dim % CHANNELS == 0 && head_dim <= 32 * CHANNELS; }
-
-/* Splits occur where there are fewer items than blocks that run at once; those times their rows are the most with 8. */
-size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_limits *limits) {
-    return (size_t)(blocks_at_once(8) * b->multiprocessors) * 8 * (size_t)(limits->attention.head_dim + 2) *
-           sizeof(float);
+bool fkv_cuda_decode_takes(int32_t head_dim) {
+    return head_dim % CHANNELS == 0 && head_dim <= 32 * CHANNELS;
 }
 
-int fkv_cuda_attend_decode(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
-                           struct fkv_error *err) {
+/* Splits occur where there are fewer items than blocks that run at once; those times their rows are
+ * the most with 8. */
+size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_limits *limits) {
+    return (size_t)(blocks_at_once(8) * b->multiprocessors) * 8 *
+           (size_t)(limits->attention.head_dim + 2) * sizeof(float);
+}
+
+int fkv_cuda_attend_decode(struct fkv_backend *b, const struct fkv_cuda_attention *a,
+                           int32_t stacked, struct fkv_error *err) {
     int32_t rows = stacked == 1 ? 1 : stacked <= 4 ? 4 : 8, chunks = (stacked + rows - 1) / rows;
     int32_t splits = min(blocks_at_once(rows) * b->multiprocessors / (a->count * chunks),
                          min(a->cache.capacity / 64 + 1, (int32_t)MOST_SPLITS));
     if (splits < 2) splits = 1;
     decode_kernel *kernel = rows == 1 ? pick<1>(a) : rows == 4 ? pick<4>(a) : pick<8>(a);
-    size_t element = fkv_dtype_bytes(a->cache.dtype), ring = STAGES * DEEP * 2 * THREADS * CHANNELS * element,
+    size_t element = fkv_dtype_bytes(a->cache.dtype),
+           ring = STAGES * DEEP * 2 * THREADS * CHANNELS * element,
            states = (size_t)THREADS * CHANNELS * (size_t)rows * sizeof(float);
     float *partial = splits > 1 ? (float *)b->scratch : NULL;
     unsigned units = (unsigned)(a->count * chunks);
-    if (fkv_cuda_launch(b, "attention of few rows", kernel, dim3(units * (unsigned)splits), dim3(THREADS),
-                        ring > states ? ring : states, err, *a, chunks, splits, partial))
+    if (fkv_cuda_launch(b, "attention of few rows", kernel, dim3(units * (unsigned)splits),
+                        dim3(THREADS), ring > states ? ring : states, err, *a, chunks, splits,
+                        partial))
         return FKV_FAILED;
     if (!partial) return FKV_OK;
-    return fkv_cuda_launch(b, "attention, merging", merge_splits_kernel, dim3(units * (unsigned)rows), dim3(THREADS), 0,
-                           err, *a, chunks, splits, rows, (const float *)partial);
+    return fkv_cuda_launch(b, "attention, merging", merge_splits_kernel,
+                           dim3(units * (unsigned)rows), dim3(THREADS), 0, err, *a, chunks, splits,
+                           rows, (const float *)partial);
 }

@@ -1,14 +1,19 @@
-/* Attention in float32 without tensor cores: the way for --compute f32, for float32 caches, and for head dimensions that the other two do not take (any even one up
- * to 512). Nothing here is tuned beyond the tiling; attend_prefill.cu is the fast way.
+/* Attention in float32 without tensor cores: the way for --compute f32, for float32 caches, and for
+ * head dimensions that the other two do not take (any even one up to 512). Nothing here is tuned
+ * beyond the tiling; attend_prefill.cu is the fast way.
  *
- * Shape. A block of 16 x 16 threads has TILE stacked rows (attend.cuh) of an item and goes through its spans TILE slots at a time with a running softmax. Thread (y, x) has
- * rows y, y + 16, .. and slots or channels x, x + 16, ..; the 16 threads of a row are half a warp. Shared memory holds the rotated queries, one tile that is first K and
- * then V, and the weights, all in float32, each row one element longer than head_dim so that 16 rows lie in 16 banks.
+ * Shape. A block of 16 x 16 threads has TILE stacked rows (attend.cuh) of an item and goes through
+ * its spans TILE slots at a time with a running softmax. Thread (y, x) has rows y, y + 16, .. and
+ * slots or channels x, x + 16, ..; the 16 threads of a row are half a warp. Shared memory holds the
+ * rotated queries, one tile that is first K and then V, and the weights, all in float32, each row
+ * one element longer than head_dim so that 16 rows lie in 16 banks.
  *
- * A head_dim beyond 128 takes tiles of 16 x 16, for the largest of 512 must fit the 99 KiB that some GPUs give a block.
+ * A head_dim beyond 128 takes tiles of 16 x 16, for the largest of 512 must fit the 99 KiB that
+ * some GPUs give a block.
  *
- * Figures (arithmetic). 64 x 64: 16 fused multiply-adds per 8 reads of shared memory in Q K^T, 32 per 12 in P V; shared memory is the limit, at about a quarter of
- * the float32 peak of 67 TFLOP/s. */
+ * Figures (arithmetic). 64 x 64: 16 fused multiply-adds per 8 reads of shared memory in Q K^T, 32
+ * per 12 in P V; shared memory is the limit, at about a quarter of the float32 peak of 67 TFLOP/s.
+ */
 #include "kernels/cuda/attend.cuh"
 
 #include <ptx/exp2.cuh>
@@ -32,8 +37,8 @@ static __device__ void load_queries(const struct fkv_cuda_attention *a, const st
     for (int i = (int)threadIdx.x; i < tile->m * half; i += THREADS) {
         int m = i / half, c = i % half;
         float cosine, sine;
-        fkv_cuda_turn(span->position + (span->fixed ? 0 : (tile->first + m) / tile->item->heads), a->inv_freq[c],
-                      &cosine, &sine);
+        fkv_cuda_turn(span->position + (span->fixed ? 0 : (tile->first + m) / tile->item->heads),
+                      a->inv_freq[c], &cosine, &sine);
         const float *from = a->q + fkv_cuda_stacked_at(a, tile->item, tile->first + m) + c;
         float *to = q + m * (a->head_dim + 1) + c;
         to[0] = a->scale * (from[0] * cosine - from[half] * sine);
@@ -43,7 +48,8 @@ static __device__ void load_queries(const struct fkv_cuda_attention *a, const st
 
 /* Slots from [valid, head_dim] -> to [TILE, head_dim + 1]; zeros beyond, for their weight is 0. */
 template <typename T, int TILE>
-static __device__ void load_tile(const struct fkv_cuda_attention *a, const T *from, int32_t valid, float *to) {
+static __device__ void load_tile(const struct fkv_cuda_attention *a, const T *from, int32_t valid,
+                                 float *to) {
     for (int i = (int)threadIdx.x; i < TILE * a->head_dim; i += THREADS) {
         int slot = i / a->head_dim, c = i % a->head_dim;
         to[slot * (a->head_dim + 1) + c] = slot < valid ? fkv_cuda_to_float(from[i]) : 0;
@@ -52,7 +58,8 @@ static __device__ void load_tile(const struct fkv_cuda_attention *a, const T *fr
 
 /* Scores of this thread's rows and slots. */
 template <int EACH>
-__device__ inline void score_tile(const float *q, const float *key, int head_dim, float s[EACH][EACH]) {
+__device__ inline void score_tile(const float *q, const float *key, int head_dim,
+                                  float s[EACH][EACH]) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE, stride = head_dim + 1;
 #pragma unroll
     for (int i = 0; i < EACH; i++)
@@ -74,9 +81,9 @@ __device__ inline void score_tile(const float *q, const float *key, int head_dim
 
 /* Scores -> weights [TILE, TILE + 1], what a row has scaled to its new largest score. */
 template <int EACH, int OUT>
-__device__ inline void soften_tile(const struct tile *tile, const struct fkv_span *span, int32_t slot,
-                                   const float *bias, float s[EACH][EACH], float *weights,
-                                   struct state<EACH, OUT> *st) {
+__device__ inline void soften_tile(const struct tile *tile, const struct fkv_span *span,
+                                   int32_t slot, const float *bias, float s[EACH][EACH],
+                                   float *weights, struct state<EACH, OUT> *st) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -93,7 +100,8 @@ __device__ inline void soften_tile(const struct tile *tile, const struct fkv_spa
             top = fmaxf(top, s[i][j]);
         }
 #pragma unroll
-        for (int lanes = SIDE / 2; lanes; lanes /= 2) top = fmaxf(top, __shfl_xor_sync(FKV_CUDA_ALL_LANES, top, lanes));
+        for (int lanes = SIDE / 2; lanes; lanes /= 2)
+            top = fmaxf(top, __shfl_xor_sync(FKV_CUDA_ALL_LANES, top, lanes));
         float pivot = fkv_cuda_pivot(top), shrink = ptx_exp2(st->largest[i] - pivot);
         st->largest[i] = top;
 #pragma unroll
@@ -109,12 +117,14 @@ __device__ inline void soften_tile(const struct tile *tile, const struct fkv_spa
 }
 
 template <int EACH, int OUT>
-__device__ inline void add_values(const float *weights, const float *value, int head_dim, struct state<EACH, OUT> *st) {
+__device__ inline void add_values(const float *weights, const float *value, int head_dim,
+                                  struct state<EACH, OUT> *st) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
     for (int slot = 0; slot < SIDE * EACH; slot++) {
         float weight[EACH];
 #pragma unroll
-        for (int i = 0; i < EACH; i++) weight[i] = weights[(y + SIDE * i) * (SIDE * EACH + 1) + slot];
+        for (int i = 0; i < EACH; i++)
+            weight[i] = weights[(y + SIDE * i) * (SIDE * EACH + 1) + slot];
 #pragma unroll
         for (int c = 0; c < OUT; c++)
             if (x + SIDE * c < head_dim) {
@@ -126,10 +136,12 @@ __device__ inline void add_values(const float *weights, const float *value, int 
 }
 
 template <typename T, int EACH, int OUT>
-static __global__ void __launch_bounds__(THREADS) attend_general_kernel(struct fkv_cuda_attention a, int32_t tiles) {
+static __global__ void __launch_bounds__(THREADS)
+    attend_general_kernel(struct fkv_cuda_attention a, int32_t tiles) {
     const int TILE = SIDE * EACH;
     const int d = a.head_dim, y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
-    float *q = (float *)ptx_dynamic_shared(), *slots = q + TILE * (d + 1), *weights = slots + TILE * (d + 1);
+    float *q = (float *)ptx_dynamic_shared(), *slots = q + TILE * (d + 1),
+          *weights = slots + TILE * (d + 1);
     struct tile tile;
     tile.item = a.items + (int32_t)blockIdx.x % a.count;
     tile.first = (tiles - 1 - (int32_t)blockIdx.x / a.count) * TILE;
@@ -169,7 +181,8 @@ static __global__ void __launch_bounds__(THREADS) attend_general_kernel(struct f
     for (int i = 0; i < EACH; i++) {
         float sum = st.sum[i];
 #pragma unroll
-        for (int lanes = SIDE / 2; lanes; lanes /= 2) sum += __shfl_xor_sync(FKV_CUDA_ALL_LANES, sum, lanes);
+        for (int lanes = SIDE / 2; lanes; lanes /= 2)
+            sum += __shfl_xor_sync(FKV_CUDA_ALL_LANES, sum, lanes);
         if (y + SIDE * i >= tile.m) continue;
         float *out = a.out + fkv_cuda_stacked_at(&a, tile.item, tile.first + y + SIDE * i);
 #pragma unroll
@@ -180,18 +193,19 @@ static __global__ void __launch_bounds__(THREADS) attend_general_kernel(struct f
 
 int32_t fkv_cuda_general_head_dim(void) { return LARGEST_HEAD_DIM; }
 
-int fkv_cuda_attend_general(struct fkv_backend *b, const struct fkv_cuda_attention *a, int32_t stacked,
-                            struct fkv_error *err) {
+int fkv_cuda_attend_general(struct fkv_backend *b, const struct fkv_cuda_attention *a,
+                            int32_t stacked, struct fkv_error *err) {
     typedef void kernel(struct fkv_cuda_attention, int32_t);
     bool small = a->head_dim <= 128;
     kernel *chosen =
-        small
-            ? fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 4, 8>,
-                                    attend_general_kernel<__half, 4, 8>, attend_general_kernel<__nv_bfloat16, 4, 8>)
-            : fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 1, 32>,
-                                    attend_general_kernel<__half, 1, 32>, attend_general_kernel<__nv_bfloat16, 1, 32>);
+        small ? fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 4, 8>,
+                                      attend_general_kernel<__half, 4, 8>,
+                                      attend_general_kernel<__nv_bfloat16, 4, 8>)
+              : fkv_cuda_pick<kernel>(a->cache.dtype, attend_general_kernel<float, 1, 32>,
+                                      attend_general_kernel<__half, 1, 32>,
+                                      attend_general_kernel<__nv_bfloat16, 1, 32>);
     int32_t tile = small ? 64 : 16, tiles = (stacked + tile - 1) / tile;
     size_t shared = (size_t)tile * (size_t)(2 * (a->head_dim + 1) + tile + 1) * sizeof(float);
-    return fkv_cuda_launch(b, "attention in float32", chosen, dim3((unsigned)(tiles * a->count)), dim3(THREADS), shared,
-                           err, *a, tiles);
+    return fkv_cuda_launch(b, "attention in float32", chosen, dim3((unsigned)(tiles * a->count)),
+                           dim3(THREADS), shared, err, *a, tiles);
 }

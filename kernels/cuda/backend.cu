@@ -1,17 +1,24 @@
-/* The CUDA backend's table, its life, its errors, and what all operations lean on: scratch, the frequencies, the device of a thread.
+/* The CUDA backend's table, its life, its errors, and what all operations lean on: scratch, the
+ * frequencies, the device of a thread.
  *
- * Streams: one for everything (b->stream; a second one in fetch.cu only carries states away). Nothing uses the default stream, so two backends
- * in one program, on one device or on two, do not wait for each other.
+ * Streams: one for everything (b->stream; a second one in fetch.cu only carries states away).
+ * Nothing uses the default stream, so two backends in one program, on one device or on two, do not
+ * wait for each other.
  *
- * Devices. CUDA keeps a current device per thread, device 0 until somebody says otherwise, and launches, allocations and cuBLAS calls go there. A
- * caller may hold backends of several devices, and fetch_wait comes from a thread of its own, so every entry of the table makes the backend's
- * device current first (`entry` below; a thread-local number makes that free while a thread stays on one device). Only this module calls cudaSetDevice in our programs.
- * The same wrapper rewinds the staging block and calls off the step in which an operation fails, so that no operation has to think of either.
+ * Devices. CUDA keeps a current device per thread, device 0 until somebody says otherwise, and
+ * launches, allocations and cuBLAS calls go there. A caller may hold backends of several devices,
+ * and fetch_wait comes from a thread of its own, so every entry of the table makes the backend's
+ * device current first (`entry` below; a thread-local number makes that free while a thread stays
+ * on one device). Only this module calls cudaSetDevice in our programs. The same wrapper rewinds
+ * the staging block and calls off the step in which an operation fails, so that no operation has to
+ * think of either.
  *
- * cuBLAS gets its workspace here, once: left alone it allocates when a stream capture begins, which is forbidden, or keeps one per captured graph.
+ * cuBLAS gets its workspace here, once: left alone it allocates when a stream capture begins, which
+ * is forbidden, or keeps one per captured graph.
  *
- * Errors are noticed where an operation calls CUDA, and named after it. A kernel that faults is noticed later, by whoever comes next; the
- * message then says that an earlier operation is to blame. After such a fault the device takes no more work from this process. */
+ * Errors are noticed where an operation calls CUDA, and named after it. A kernel that faults is
+ * noticed later, by whoever comes next; the message then says that an earlier operation is to
+ * blame. After such a fault the device takes no more work from this process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +32,9 @@ extern "C" {
 enum { OLDEST_MAJOR = 8 }; /* compute capability, which CMakeLists.txt compiles for */
 /* What cuBLAS asks for on Hopper ("cublasSetWorkspace" in its manual); elsewhere it needs less. */
 enum { BLAS_WORKSPACE = 32 << 20 };
-/* What CUDA takes when a run starts and does not say: the code of kernels, ours and the libraries', which comes with their first launch, plans, recorded steps,
- * and allocations rounded up to pages of 2 MiB. An estimate. */
+/* What CUDA takes when a run starts and does not say: the code of kernels, ours and the libraries',
+ * which comes with their first launch, plans, recorded steps, and allocations rounded up to pages
+ * of 2 MiB. An estimate. */
 enum { FOR_CUDA_ITSELF = 128 << 20 };
 enum { STEP_ITEM = 128 }; /* bytes at most of an item with its spans, as a step keeps it */
 
@@ -34,9 +42,9 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- errors ---- */
 static bool blames_the_past(cudaError_t status) {
-    return status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure || status == cudaErrorLaunchTimeout ||
-           status == cudaErrorMisalignedAddress || status == cudaErrorIllegalInstruction ||
-           status == cudaErrorECCUncorrectable;
+    return status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure ||
+           status == cudaErrorLaunchTimeout || status == cudaErrorMisalignedAddress ||
+           status == cudaErrorIllegalInstruction || status == cudaErrorECCUncorrectable;
 }
 
 /* `amount`: bytes, or for whom where CUDA does not say how many. */
@@ -52,8 +60,10 @@ static int refuse_memory(const char *what, const char *amount, struct fkv_error 
 int fkv_cuda_check(cudaError_t status, const char *what, struct fkv_error *err) {
     if (status == cudaSuccess) return FKV_OK;
     cudaGetLastError(); /* CUDA keeps it for the next call otherwise */
-    if (status == cudaErrorMemoryAllocation) return refuse_memory(what, "some for CUDA itself", err);
-    return fkv_fail(err, "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(status), cudaGetErrorName(status),
+    if (status == cudaErrorMemoryAllocation)
+        return refuse_memory(what, "some for CUDA itself", err);
+    return fkv_fail(err, "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(status),
+                    cudaGetErrorName(status),
                     blames_the_past(status) ? "; this or an earlier operation caused it" : "");
 }
 
@@ -111,11 +121,11 @@ static int find_devices(int *count, struct fkv_error *err) {
         cudaDriverGetVersion(&driver);
         cudaRuntimeGetVersion(&runtime);
         if (!driver) return fkv_fail(err, "CUDA: this machine has no NVIDIA driver");
-        return fkv_fail(
-            err,
-            "CUDA: the NVIDIA driver is too old: it supports CUDA up to %d.%d, and this module was built with "
-            "%d.%d; update the driver",
-            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return fkv_fail(err,
+                        "CUDA: the NVIDIA driver is too old: it supports CUDA up to %d.%d, and "
+                        "this module was built with "
+                        "%d.%d; update the driver",
+                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     }
     if (status == cudaErrorNoDevice || (status == cudaSuccess && *count == 0)) {
         cudaGetLastError();
@@ -125,11 +135,13 @@ static int find_devices(int *count, struct fkv_error *err) {
 }
 
 static int check_supported(int device, cudaDeviceProp *properties, struct fkv_error *err) {
-    if (fkv_cuda_check(cudaGetDeviceProperties(properties, device), "asking for a GPU's properties", err))
+    if (fkv_cuda_check(cudaGetDeviceProperties(properties, device), "asking for a GPU's properties",
+                       err))
         return FKV_FAILED;
     if (properties->major >= OLDEST_MAJOR) return FKV_OK;
-    return fkv_fail(err, "CUDA: GPU %d, %s, is of compute capability %d.%d; expected %d.0 (A100) or newer", device,
-                    properties->name, properties->major, properties->minor, OLDEST_MAJOR);
+    return fkv_fail(
+        err, "CUDA: GPU %d, %s, is of compute capability %d.%d; expected %d.0 (A100) or newer",
+        device, properties->name, properties->major, properties->minor, OLDEST_MAJOR);
 }
 
 /* The GPU that is asked for, or the first that will do. */
@@ -143,8 +155,10 @@ static int pick_device(int wanted, int *device, cudaDeviceProp *properties, stru
         return FKV_FAILED; /* with the last GPU's message */
     }
     if (wanted >= 0 && wanted < count) return check_supported(wanted, properties, err);
-    if (count == 1) return fkv_fail(err, "CUDA: device: expected 0, for there is one GPU, found %d", wanted);
-    return fkv_fail(err, "CUDA: device: expected 0 to %d, for there are %d GPUs, found %d", count - 1, count, wanted);
+    if (count == 1)
+        return fkv_fail(err, "CUDA: device: expected 0, for there is one GPU, found %d", wanted);
+    return fkv_fail(err, "CUDA: device: expected 0 to %d, for there are %d GPUs, found %d",
+                    count - 1, count, wanted);
 }
 
 int fkv_cuda_probe(struct fkv_error *err) {
@@ -155,24 +169,29 @@ int fkv_cuda_probe(struct fkv_error *err) {
 
 /* ---- life ---- */
 static int set_up(struct fkv_backend *b, struct fkv_error *err) {
-    if (fkv_cuda_check(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "creating a stream", err) ||
-        fkv_cuda_allocate_pinned(FKV_CUDA_RESULTS, "results", &b->results, err) || fkv_cuda_staging_create(b, err) ||
+    if (fkv_cuda_check(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking),
+                       "creating a stream", err) ||
+        fkv_cuda_allocate_pinned(FKV_CUDA_RESULTS, "results", &b->results, err) ||
+        fkv_cuda_staging_create(b, err) ||
         fkv_cuda_allocate(BLAS_WORKSPACE, "cuBLAS's workspace", &b->blas_workspace, err) ||
         fkv_cuda_check_blas(cublasCreate(&b->blas), "starting cuBLAS", err))
         return FKV_FAILED;
-    /* The workspace after the stream, which takes an earlier one away. Sums stay float32, also the partial sums of a split product. */
+    /* The workspace after the stream, which takes an earlier one away. Sums stay float32, also the
+     * partial sums of a split product. */
     if (fkv_cuda_check_blas(cublasSetStream(b->blas, b->stream), "setting cuBLAS's stream", err) ||
         fkv_cuda_check_blas(cublasSetWorkspace(b->blas, b->blas_workspace, BLAS_WORKSPACE),
                             "setting cuBLAS's workspace", err) ||
         fkv_cuda_check_blas(
             cublasSetMathMode(b->blas,
-                              (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+                              (cublasMath_t)(CUBLAS_DEFAULT_MATH |
+                                             CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
             "setting cuBLAS's precision", err))
         return FKV_FAILED;
     return FKV_OK;
 }
 
-int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+int fkv_cuda_open(const struct fkv_backend_options *options, struct fkv_backend **out,
+                  struct fkv_error *err) {
     int device;
     cudaDeviceProp properties;
     if (pick_device(options->device, &device, &properties, err)) return FKV_FAILED;
@@ -215,7 +234,8 @@ void fkv_cuda_close(struct fkv_backend *b) {
 int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
     cudaDeviceProp properties;
     size_t available, total;
-    if (fkv_cuda_check(cudaGetDeviceProperties(&properties, b->device), "asking for the GPU's name", err) ||
+    if (fkv_cuda_check(cudaGetDeviceProperties(&properties, b->device), "asking for the GPU's name",
+                       err) ||
         fkv_cuda_check(cudaMemGetInfo(&available, &total), "asking for the GPU's memory", err))
         return FKV_FAILED;
     *out = {};
@@ -232,16 +252,19 @@ int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err) {
 }
 
 /* ---- scratch ---- */
-/* What does not fit leaves as much as was there: whoever asked for it has failed, the others have not. */
+/* What does not fit leaves as much as was there: whoever asked for it has failed, the others have
+ * not. */
 int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error *err) {
     if (bytes <= b->scratch_bytes) return FKV_OK;
-    if (fkv_cuda_outside_step(b, "scratch", err) || fkv_cuda_wait(b, "scratch", err)) return FKV_FAILED;
+    if (fkv_cuda_outside_step(b, "scratch", err) || fkv_cuda_wait(b, "scratch", err))
+        return FKV_FAILED;
     cudaFree(b->scratch); /* first, so that both are never there at once */
     b->scratch_moves++;
     int status = fkv_cuda_allocate(bytes, "scratch", &b->scratch, err);
     if (status == FKV_OK) b->scratch_bytes = bytes;
     struct fkv_error again;
-    if (status && fkv_cuda_allocate(b->scratch_bytes, "scratch", &b->scratch, &again)) b->scratch_bytes = 0;
+    if (status && fkv_cuda_allocate(b->scratch_bytes, "scratch", &b->scratch, &again))
+        b->scratch_bytes = 0;
     return status;
 }
 
@@ -255,34 +278,45 @@ static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l
     return larger(bytes, larger(fkv_cuda_cache_scratch(l), fkv_cuda_compress_scratch(b, l)));
 }
 
-int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                     struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     const double *frequencies;
-    if (fkv_cuda_grow_scratch(b, scratch_of(b, &l), err) || fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
-        (limits->attention.inv_freq && fkv_cuda_frequencies(b, &limits->attention, &frequencies, err)))
+    if (fkv_cuda_grow_scratch(b, scratch_of(b, &l), err) ||
+        fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
+        (limits->attention.inv_freq &&
+         fkv_cuda_frequencies(b, &limits->attention, &frequencies, err)))
         return FKV_FAILED;
     b->limits = l;
     return FKV_OK;
 }
 
 /* Scratch and staging are freed before they grow, so what is held counts against what will be. */
-int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own, struct fkv_error *err) {
+int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own,
+                       struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     size_t scratch = d->limits.rows ? scratch_of(b, &l) : 0, tables = 0, most = 0;
-    if (d->map_n && fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, &tables, &most, err)) return FKV_FAILED;
-    scratch = larger(scratch, most);
-    if (d->segment_n && fkv_cuda_spectra_scratch(b, d->segment_n, d->segment_heads, d->segment_head_dim, &most, err))
+    if (d->map_n && fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, &tables, &most, err))
         return FKV_FAILED;
     scratch = larger(scratch, most);
-    int64_t growth = FOR_CUDA_ITSELF + (int64_t)(scratch > b->scratch_bytes ? scratch - b->scratch_bytes : 0);
+    if (d->segment_n && fkv_cuda_spectra_scratch(b, d->segment_n, d->segment_heads,
+                                                 d->segment_head_dim, &most, err))
+        return FKV_FAILED;
+    scratch = larger(scratch, most);
+    int64_t growth =
+        FOR_CUDA_ITSELF + (int64_t)(scratch > b->scratch_bytes ? scratch - b->scratch_bytes : 0);
     if (growth > own->shared) own->shared = growth;
-    own->kept += (int64_t)(tables + (d->fetches ? fkv_cuda_fetching_bytes(b) : 0)) + d->step_items * STEP_ITEM;
-    if (d->limits.rows) own->kept += (int64_t)fkv_cuda_staging_growth(b, staging_bytes(&l)) + l.attention.head_dim * 4;
+    own->kept += (int64_t)(tables + (d->fetches ? fkv_cuda_fetching_bytes(b) : 0)) +
+                 d->step_items * STEP_ITEM;
+    if (d->limits.rows)
+        own->kept +=
+            (int64_t)fkv_cuda_staging_growth(b, staging_bytes(&l)) + l.attention.head_dim * 4;
     return FKV_OK;
 }
 
 /* ---- frequencies ---- */
-/* A program has one set per model: a list that only grows will do. Sets stay where they are, for recorded steps point to them. */
+/* A program has one set per model: a list that only grows will do. Sets stay where they are, for
+ * recorded steps point to them. */
 struct fkv_cuda_frequencies {
     struct fkv_cuda_frequencies *next;
     double *device;
@@ -290,8 +324,8 @@ struct fkv_cuda_frequencies {
     double host[]; /* [half] */
 };
 
-int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape, const double **device,
-                         struct fkv_error *err) {
+int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                         const double **device, struct fkv_error *err) {
     int32_t half = shape->head_dim / 2;
     size_t bytes = (size_t)half * sizeof(double);
     for (const struct fkv_cuda_frequencies *set = b->frequencies; set; set = set->next)
@@ -328,7 +362,8 @@ static void release_frequencies(struct fkv_backend *b) {
 
 /* ---- the table ---- */
 template <auto operation> struct entry;
-template <typename... Parameters, int (*operation)(struct fkv_backend *, Parameters...)> struct entry<operation> {
+template <typename... Parameters, int (*operation)(struct fkv_backend *, Parameters...)>
+struct entry<operation> {
     static int call(struct fkv_backend *b, Parameters... parameters) {
         fkv_cuda_use_device(b);
         fkv_cuda_staging_restart(b);

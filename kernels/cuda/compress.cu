@@ -1,20 +1,24 @@
-/* FreqKV's operator on the cache: maps, the choice of a method, energies (kernels.h, map_dct and compress).
+/* FreqKV's operator on the cache: maps, the choice of a method, energies (kernels.h, map_dct and
+ * compress).
  *
- * Three methods give the same numbers within rounding: one fused kernel (compress_fused.cu), matrix products with the folded operator
- * (compress_product.cu), cuFFT (compress_fft.cu). The map chooses one per cache dtype when it is made, by `choose` below and nowhere else.
+ * Three methods give the same numbers within rounding: one fused kernel (compress_fused.cu), matrix
+ * products with the folded operator (compress_product.cu), cuFFT (compress_fft.cu). The map chooses
+ * one per cache dtype when it is made, by `choose` below and nowhere else.
  *
- * Bytes and FLOPs for LLaMA-2-7B (32 layers of 32 heads of 128, so 2048 units and 262,144 channels), n = 4092, gamma = 0.5, 16-bit cache, on an H200 (4.3 TB/s of
- * 4.8 reached by a copy, 60 TFLOP/s float32, about 400 TF32, about 790 bf16). Arithmetic, not measurement:
- *   floor     2.1 GB read, 1.1 GB written                                                          0.75 ms
- *   fused     the same bytes, but 8-byte pieces of 32-byte sectors: 8.6 GB from the second-level cache; 11 units of 131 KB through
- *             shared memory per block and 90 multiply-adds per complex number, neither fully overlapped       4 to 5 ms
- *   fft       29 GB to and from memory where slabs do not stay in the second-level cache           6 to 7 ms
- *   product   n L = 8.4 million FLOP per channel: 2.2 TFLOP once as TF32                           5.8 ms; 9.4 ms as three bf16 products; 40 ms in float32
+ * Bytes and FLOPs for LLaMA-2-7B (32 layers of 32 heads of 128, so 2048 units and 262,144
+ * channels), n = 4092, gamma = 0.5, 16-bit cache, on an H200 (4.3 TB/s of 4.8 reached by a copy, 60
+ * TFLOP/s float32, about 400 TF32, about 790 bf16). Arithmetic, not measurement: floor     2.1 GB
+ * read, 1.1 GB written 0.75 ms fused     the same bytes, but 8-byte pieces of 32-byte sectors: 8.6
+ * GB from the second-level cache; 11 units of 131 KB through shared memory per block and 90
+ * multiply-adds per complex number, neither fully overlapped       4 to 5 ms fft       29 GB to and
+ * from memory where slabs do not stay in the second-level cache 6 to 7 ms product   n L = 8.4
+ * million FLOP per channel: 2.2 TFLOP once as TF32 5.8 ms; 9.4 ms as three bf16 products; 40 ms in
+ * float32
  *
  * The rule awaits measurement (tests/bench/kernels/bench_compress_cuda.c).
  *
- * Energies come from the transforms themselves (Parseval; the product sums its results), in parts that the methods' blocks leave behind
- * and one kernel adds up in a fixed order, in float64. */
+ * Energies come from the transforms themselves (Parseval; the product sums its results), in parts
+ * that the methods' blocks leave behind and one kernel adds up in a fixed order, in float64. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -22,10 +26,12 @@
 
 /* ---- the choice ---- */
 
-/* Fused where its factors allow. Otherwise the cheaper of the product and cuFFT: n L floating-point operations per channel at the rate of the precision that the
- * dtype needs, against 18 (n + L) bytes at the rate of memory. The product moves about 11 (n + L). */
+/* Fused where its factors allow. Otherwise the cheaper of the product and cuFFT: n L floating-point
+ * operations per channel at the rate of the precision that the dtype needs, against 18 (n + L)
+ * bytes at the rate of memory. The product moves about 11 (n + L). */
 static enum fkv_cuda_method choose(const struct fkv_map *map, enum fkv_dtype dtype) {
-    static const double rate[] = {50e12, 250e12, 380e12}; /* f32; f16: three bf16 products; bf16: TF32 */
+    static const double rate[] = {50e12, 250e12,
+                                  380e12}; /* f32; f16: three bf16 products; bf16: TF32 */
     const double bandwidth = 4e12;
     if (map->fused) return FKV_CUDA_FUSED;
     double n = map->n, l = map->retained;
@@ -45,10 +51,11 @@ void fkv_cuda_last_turns(int32_t n, int32_t count, double gain, double first, fl
     table[1] = 0;
 }
 
-int fkv_cuda_upload(struct fkv_backend *b, const void *host, size_t bytes, const char *what, char **device,
-                    struct fkv_error *err) {
+int fkv_cuda_upload(struct fkv_backend *b, const void *host, size_t bytes, const char *what,
+                    char **device, struct fkv_error *err) {
     if (fkv_cuda_allocate(bytes, what, device, err)) return FKV_FAILED;
-    if (!fkv_cuda_check(cudaMemcpyAsync(*device, host, bytes, cudaMemcpyHostToDevice, b->stream), what, err) &&
+    if (!fkv_cuda_check(cudaMemcpyAsync(*device, host, bytes, cudaMemcpyHostToDevice, b->stream),
+                        what, err) &&
         !fkv_cuda_wait(b, what, err))
         return FKV_OK;
     cudaFree(*device);
@@ -83,13 +90,16 @@ static size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 /* Scratch: totals [units][2], parts [units][parts][2], then the method's own. */
 static size_t energy_bytes(int32_t units, int32_t parts) {
-    return whole((size_t)units * 2 * sizeof(double)) + whole((size_t)units * (size_t)parts * 2 * sizeof(double));
+    return whole((size_t)units * 2 * sizeof(double)) +
+           whole((size_t)units * (size_t)parts * 2 * sizeof(double));
 }
 
-static size_t scratch_of(const struct fkv_map *map, enum fkv_cuda_method method, int32_t head_dim, int32_t units) {
-    size_t own = method == FKV_CUDA_PRODUCT ? fkv_cuda_product_scratch(map->product, head_dim, units)
-                 : method == FKV_CUDA_FFT   ? fkv_cuda_fft_scratch(map->fft)
-                                            : 0;
+static size_t scratch_of(const struct fkv_map *map, enum fkv_cuda_method method, int32_t head_dim,
+                         int32_t units) {
+    size_t own = method == FKV_CUDA_PRODUCT
+                     ? fkv_cuda_product_scratch(map->product, head_dim, units)
+                 : method == FKV_CUDA_FFT ? fkv_cuda_fft_scratch(map->fft)
+                                          : 0;
     return energy_bytes(units, parts_of(map, method, head_dim)) + own;
 }
 
@@ -118,14 +128,15 @@ static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error 
 }
 
 /* Of a map that is made to be measured and not used: a product without its operators. */
-static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_map *map, size_t *tables,
-                       size_t *scratch, struct fkv_error *err) {
+static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_map *map,
+                       size_t *tables, size_t *scratch, struct fkv_error *err) {
     unsigned dtypes;
     if (fkv_cuda_fused_create(b, map->n, map->retained, 1, &map->fused, err)) return FKV_FAILED;
     for (int t = FKV_F32; t <= FKV_BF16; t++) map->method[t] = choose(map, (enum fkv_dtype)t);
     *tables = map->fused ? fkv_cuda_fused_table_bytes(map->fused) : 0;
     if (uses(map, FKV_CUDA_PRODUCT, &dtypes)) {
-        if (fkv_cuda_product_create(b, map->n, map->retained, 1, 0, &map->product, err)) return FKV_FAILED;
+        if (fkv_cuda_product_create(b, map->n, map->retained, 1, 0, &map->product, err))
+            return FKV_FAILED;
         *tables += fkv_cuda_product_operator_bytes(map->product);
     }
     if (uses(map, FKV_CUDA_FFT, &dtypes)) {
@@ -136,8 +147,8 @@ static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct
     return FKV_OK;
 }
 
-int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
-                       size_t *tables, size_t *scratch, struct fkv_error *err) {
+int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
+                       int32_t retained, size_t *tables, size_t *scratch, struct fkv_error *err) {
     struct fkv_map *map = (struct fkv_map *)calloc(1, sizeof *map);
     if (!map) return fkv_fail(err, "out of memory");
     map->n = n;
@@ -147,8 +158,9 @@ int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, i
     return status;
 }
 
-static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain, const enum fkv_cuda_method *forced,
-                    struct fkv_map **out, struct fkv_error *err) {
+static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                    const enum fkv_cuda_method *forced, struct fkv_map **out,
+                    struct fkv_error *err) {
     *out = NULL;
     if (retained < 1 || retained > n)
         return fkv_fail(err, "DCT map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);
@@ -160,8 +172,10 @@ static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double g
     bool failed = (!forced || *forced == FKV_CUDA_FUSED) &&
                   fkv_cuda_fused_create(b, n, retained, gain, &map->fused, err) != FKV_OK;
     if (!failed && forced && *forced == FKV_CUDA_FUSED && !map->fused)
-        failed = fkv_fail(err, "DCT map: no fused kernel for n = %d, L = %d", n, retained) != FKV_OK;
-    for (int t = FKV_F32; t <= FKV_BF16; t++) map->method[t] = forced ? *forced : choose(map, (enum fkv_dtype)t);
+        failed =
+            fkv_fail(err, "DCT map: no fused kernel for n = %d, L = %d", n, retained) != FKV_OK;
+    for (int t = FKV_F32; t <= FKV_BF16; t++)
+        map->method[t] = forced ? *forced : choose(map, (enum fkv_dtype)t);
     if (failed || prepare(b, map, err)) {
         fkv_cuda_map_release(b, map);
         return FKV_FAILED;
@@ -170,8 +184,8 @@ static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double g
     return FKV_OK;
 }
 
-int fkv_cuda_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_map **out,
-                     struct fkv_error *err) {
+int fkv_cuda_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                     struct fkv_map **out, struct fkv_error *err) {
     return make_map(b, n, retained, gain, NULL, out, err);
 }
 
@@ -179,13 +193,15 @@ extern "C" {
 fkv_cuda_map_dct_by_function fkv_cuda_map_dct_by __attribute__((visibility("default")));
 fkv_cuda_map_method_function fkv_cuda_map_method __attribute__((visibility("default")));
 
-int fkv_cuda_map_dct_by(struct fkv_backend *b, int32_t n, int32_t retained, double gain, enum fkv_cuda_method method,
-                        struct fkv_map **out, struct fkv_error *err) {
+int fkv_cuda_map_dct_by(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                        enum fkv_cuda_method method, struct fkv_map **out, struct fkv_error *err) {
     fkv_cuda_use_device(b);
     return make_map(b, n, retained, gain, &method, out, err);
 }
 
-enum fkv_cuda_method fkv_cuda_map_method(const struct fkv_map *map, enum fkv_dtype dtype) { return map->method[dtype]; }
+enum fkv_cuda_method fkv_cuda_map_method(const struct fkv_map *map, enum fkv_dtype dtype) {
+    return map->method[dtype];
+}
 }
 
 /* The energies' room; a method's own scratch belongs to its map. */
@@ -198,7 +214,8 @@ size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_l
 
 enum { ENERGY_THREADS = 128, ENERGY_WARPS = ENERGY_THREADS / FKV_CUDA_WARP };
 
-/* parts [units][count][2] -> totals [units][2]; a warp per total, which sums in an order that depends on `count` alone */
+/* parts [units][count][2] -> totals [units][2]; a warp per total, which sums in an order that
+ * depends on `count` alone */
 static __global__ void __launch_bounds__(ENERGY_THREADS)
     energy_kernel(const double *parts, int32_t units, int32_t count, double *totals) {
     int32_t lane = (int32_t)threadIdx.x % FKV_CUDA_WARP;
@@ -211,17 +228,19 @@ static __global__ void __launch_bounds__(ENERGY_THREADS)
     if (lane == 0) totals[i] = sum;
 }
 
-static int read_energies(struct fkv_backend *b, const struct fkv_map *map, const struct fkv_cuda_compression *c,
-                         double *totals, struct fkv_energy *energy, struct fkv_error *err) {
+static int read_energies(struct fkv_backend *b, const struct fkv_map *map,
+                         const struct fkv_cuda_compression *c, double *totals,
+                         struct fkv_energy *energy, struct fkv_error *err) {
     double squared = 1 / (map->gain * map->gain);
     size_t bytes = (size_t)c->units * 2 * sizeof(double);
     double *host = (double *)malloc(bytes);
     if (!host) return fkv_fail(err, "out of memory");
     int status =
         fkv_cuda_launch(b, "energies", energy_kernel,
-                        dim3((unsigned)((2 * c->units + ENERGY_WARPS - 1) / ENERGY_WARPS)), dim3(ENERGY_THREADS), 0,
-                        err, c->energy, c->units, c->parts, totals) ||
-        fkv_cuda_check(cudaMemcpyAsync(host, totals, bytes, cudaMemcpyDeviceToHost, b->stream), "energies", err) ||
+                        dim3((unsigned)((2 * c->units + ENERGY_WARPS - 1) / ENERGY_WARPS)),
+                        dim3(ENERGY_THREADS), 0, err, c->energy, c->units, c->parts, totals) ||
+        fkv_cuda_check(cudaMemcpyAsync(host, totals, bytes, cudaMemcpyDeviceToHost, b->stream),
+                       "energies", err) ||
         fkv_cuda_wait(b, "compress", err);
     for (int32_t i = 0; !status && i < c->units / 2; i++) {
         const double *e = host + 4 * (size_t)i;
@@ -231,8 +250,9 @@ static int read_energies(struct fkv_backend *b, const struct fkv_map *map, const
     return status ? FKV_FAILED : FKV_OK;
 }
 
-int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                      const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
+int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                      const struct fkv_map *map, const struct fkv_cache *cache,
+                      const struct fkv_compress_item *items, int32_t count,
                       struct fkv_energy *energy, struct fkv_error *err) {
     if (fkv_cuda_outside_step(b, "compress", err)) return FKV_FAILED;
     if (count == 0) return FKV_OK;
@@ -246,13 +266,16 @@ int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *s
     c.aligned = cache->offset % 16 == 0;
     c.parts = parts_of(map, method, c.head_dim);
     if (fkv_cuda_grow_scratch(b, scratch_of(map, method, c.head_dim, c.units), err) ||
-        fkv_cuda_frequencies(b, shape, &c.frequencies, err) || fkv_cuda_stage(b, items, count, &c.items, err))
+        fkv_cuda_frequencies(b, shape, &c.frequencies, err) ||
+        fkv_cuda_stage(b, items, count, &c.items, err))
         return FKV_FAILED;
     double *totals = (double *)b->scratch;
-    size_t parts = whole((size_t)c.units * 2 * sizeof(double)), all = energy_bytes(c.units, c.parts);
+    size_t parts = whole((size_t)c.units * 2 * sizeof(double)),
+           all = energy_bytes(c.units, c.parts);
     c.energy = energy ? (double *)(b->scratch + parts) : NULL;
     c.scratch = b->scratch + all;
-    if (energy && fkv_cuda_check(cudaMemsetAsync(c.energy, 0, all - parts, b->stream), "compress", err))
+    if (energy &&
+        fkv_cuda_check(cudaMemsetAsync(c.energy, 0, all - parts, b->stream), "compress", err))
         return FKV_FAILED;
     int status = method == FKV_CUDA_FUSED     ? fkv_cuda_fused_run(b, map->fused, &c, err)
                  : method == FKV_CUDA_PRODUCT ? fkv_cuda_product_run(b, map->product, &c, err)

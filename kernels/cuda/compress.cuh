@@ -1,8 +1,10 @@
-/* What the files of compression share: the map, one call as the methods see it, and states as complex numbers.
+/* What the files of compression share: the map, one call as the methods see it, and states as
+ * complex numbers.
  *
- * A unit is the keys, or the values, of one item: unit 2 i are the keys of item i, unit 2 i + 1 its values. Channel c and channel c + head_dim/2 travel as
- * one complex number z = x_c + i x_(c + head_dim/2), a column over slots. That pairs real channels for the transforms, and it is RoPE's pairing, so that rotating a
- * key by an angle is multiplying z by exp(i angle). */
+ * A unit is the keys, or the values, of one item: unit 2 i are the keys of item i, unit 2 i + 1 its
+ * values. Channel c and channel c + head_dim/2 travel as one complex number z = x_c + i x_(c +
+ * head_dim/2), a column over slots. That pairs real channels for the transforms, and it is RoPE's
+ * pairing, so that rotating a key by an angle is multiplying z by exp(i angle). */
 #ifndef FKV_KERNELS_CUDA_COMPRESS_CUH
 #define FKV_KERNELS_CUDA_COMPRESS_CUH
 
@@ -16,7 +18,8 @@ struct fkv_cuda_fused;   /* compress_fused.cu */
 struct fkv_cuda_product; /* compress_product.cu */
 struct fkv_cuda_fft;     /* compress_fft.cu */
 
-/* The map holds what its methods need and no more: where two dtypes go the same way, they share it. */
+/* The map holds what its methods need and no more: where two dtypes go the same way, they share it.
+ */
 struct fkv_map {
     int32_t n, retained;
     double gain;
@@ -30,56 +33,63 @@ struct fkv_map {
 struct fkv_cuda_compression {
     int32_t n, retained, head_dim, units;
     struct fkv_cuda_cache cache;
-    bool aligned;                          /* the cache's heads begin at multiples of 16 bytes where head_dim allows */
+    bool aligned; /* the cache's heads begin at multiples of 16 bytes where head_dim allows */
     const struct fkv_compress_item *items; /* [units / 2], device */
     const double *frequencies;             /* [head_dim / 2], device */
-    /* NULL, or device [units][parts][2], zeroed: parts of the energies before and kept (the latter with the gain squared) */
+    /* NULL, or device [units][parts][2], zeroed: parts of the energies before and kept (the latter
+     * with the gain squared) */
     double *energy;
     int32_t parts;
     char *scratch; /* what the method asked for */
 };
 
-/* Each method: what it prepares for a map, how many parts its energies come in, its scratch for so many units, its launches. `prepare` gives
- * *out = NULL and FKV_OK where the method does not apply (fused only). */
-int fkv_cuda_fused_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, struct fkv_cuda_fused **out,
-                          struct fkv_error *err);
+/* Each method: what it prepares for a map, how many parts its energies come in, its scratch for so
+ * many units, its launches. `prepare` gives *out = NULL and FKV_OK where the method does not apply
+ * (fused only). */
+int fkv_cuda_fused_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                          struct fkv_cuda_fused **out, struct fkv_error *err);
 void fkv_cuda_fused_release(struct fkv_cuda_fused *f);
 size_t fkv_cuda_fused_table_bytes(const struct fkv_cuda_fused *f);
 int32_t fkv_cuda_fused_parts(const struct fkv_cuda_fused *f, int32_t head_dim);
-int fkv_cuda_fused_run(struct fkv_backend *b, const struct fkv_cuda_fused *f, const struct fkv_cuda_compression *c,
-                       struct fkv_error *err);
+int fkv_cuda_fused_run(struct fkv_backend *b, const struct fkv_cuda_fused *f,
+                       const struct fkv_cuda_compression *c, struct fkv_error *err);
 
-/* dtypes: bit t set where a cache of dtype t goes this way; none: sizes can be asked for, no more */
-int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain, unsigned dtypes,
-                            struct fkv_cuda_product **out, struct fkv_error *err);
+/* dtypes: bit t set where a cache of dtype t goes this way; none: sizes can be asked for, no more
+ */
+int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                            unsigned dtypes, struct fkv_cuda_product **out, struct fkv_error *err);
 void fkv_cuda_product_release(struct fkv_cuda_product *p);
 size_t fkv_cuda_product_operator_bytes(const struct fkv_cuda_product *p); /* at most */
 int32_t fkv_cuda_product_parts(const struct fkv_cuda_product *p, int32_t head_dim);
 size_t fkv_cuda_product_scratch(const struct fkv_cuda_product *p, int32_t head_dim, int32_t units);
-int fkv_cuda_product_run(struct fkv_backend *b, const struct fkv_cuda_product *p, const struct fkv_cuda_compression *c,
-                         struct fkv_error *err);
+int fkv_cuda_product_run(struct fkv_backend *b, const struct fkv_cuda_product *p,
+                         const struct fkv_cuda_compression *c, struct fkv_error *err);
 
-int fkv_cuda_fft_create(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n, int32_t retained,
-                        double gain, struct fkv_cuda_fft **out, struct fkv_error *err);
+int fkv_cuda_fft_create(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
+                        int32_t retained, double gain, struct fkv_cuda_fft **out,
+                        struct fkv_error *err);
 void fkv_cuda_fft_release(struct fkv_cuda_fft *f);
 size_t fkv_cuda_fft_table_bytes(const struct fkv_cuda_fft *f);
 int32_t fkv_cuda_fft_parts(int32_t head_dim);
 size_t fkv_cuda_fft_scratch(const struct fkv_cuda_fft *f);
-int fkv_cuda_fft_run(struct fkv_backend *b, const struct fkv_cuda_fft *f, const struct fkv_cuda_compression *c,
-                     struct fkv_error *err);
+int fkv_cuda_fft_run(struct fkv_backend *b, const struct fkv_cuda_fft *f,
+                     const struct fkv_cuda_compression *c, struct fkv_error *err);
 
 /* A host table on the device, in memory of its own. */
-int fkv_cuda_upload(struct fkv_backend *b, const void *host, size_t bytes, const char *what, char **device,
-                    struct fkv_error *err);
+int fkv_cuda_upload(struct fkv_backend *b, const void *host, size_t bytes, const char *what,
+                    char **device, struct fkv_error *err);
 
-/* sqrt(2/n)/2 times cos and sin of pi t / 2n, [count][2]; at t = 0 the factor is sqrt(1/n) `first`. Times gain. Makhoul's last step (kernels/dct/loops.h). */
+/* sqrt(2/n)/2 times cos and sin of pi t / 2n, [count][2]; at t = 0 the factor is sqrt(1/n) `first`.
+ * Times gain. Makhoul's last step (kernels/dct/loops.h). */
 void fkv_cuda_last_turns(int32_t n, int32_t count, double gain, double first, float *table);
 
 /* ---- device side ---- */
 /* First element of a unit's states. */
-template <typename T> __device__ inline T *fkv_cuda_unit_states(const struct fkv_cuda_compression &c, int32_t unit) {
+template <typename T>
+__device__ inline T *fkv_cuda_unit_states(const struct fkv_cuda_compression &c, int32_t unit) {
     const struct fkv_compress_item *item = &c.items[unit / 2];
-    size_t at = ((size_t)item->cache_head * (size_t)c.cache.capacity + (size_t)item->slot) * (size_t)c.head_dim;
+    size_t at = ((size_t)item->cache_head * (size_t)c.cache.capacity + (size_t)item->slot) *
+                (size_t)c.head_dim;
     return (T *)(unit % 2 ? c.cache.value : c.cache.key) + at;
 }
 
@@ -97,7 +107,9 @@ __device__ inline float2 fkv_cuda_angle(double position, double inv_freq) {
 }
 
 /* Where Makhoul's order puts token j, and its inverse. */
-__host__ __device__ inline int32_t fkv_cuda_place_of(int32_t j, int32_t n) { return j % 2 ? n - 1 - j / 2 : j / 2; }
+__host__ __device__ inline int32_t fkv_cuda_place_of(int32_t j, int32_t n) {
+    return j % 2 ? n - 1 - j / 2 : j / 2;
+}
 __host__ __device__ inline int32_t fkv_cuda_token_at(int32_t place, int32_t n) {
     return place < (n + 1) / 2 ? 2 * place : 2 * (n - place) - 1;
 }
@@ -108,7 +120,8 @@ __device__ inline float2 fkv_cuda_coefficient(float2 v, float2 mirror, float2 la
                        last.x * (v.y + mirror.y) + last.y * (mirror.x - v.x));
 }
 
-/* Rows t and L - t of the spectrum whose forward transform is the inverse one with real and imaginary parts exchanged; from coefficients t and L - t. */
+/* Rows t and L - t of the spectrum whose forward transform is the inverse one with real and
+ * imaginary parts exchanged; from coefficients t and L - t. */
 struct fkv_cuda_two {
     float2 row, mirror;
 };

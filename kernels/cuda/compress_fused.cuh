@@ -1,4 +1,5 @@
-/* What the two halves of fused compression share: the plan, which compress_plan.cu makes on the host and the kernel of compress_fused.cu reads on the device. */
+/* What the two halves of fused compression share: the plan, which compress_plan.cu makes on the
+ * host and the kernel of compress_fused.cu reads on the device. */
 #ifndef FKV_KERNELS_CUDA_COMPRESS_FUSED_CUH
 #define FKV_KERNELS_CUDA_COMPRESS_FUSED_CUH
 
@@ -7,15 +8,17 @@
 enum {
     FKV_CUDA_FUSED_THREADS = 512, /* of a block, at most */
     FKV_CUDA_PASSES = 8,
-    FKV_CUDA_HELD = 13, /* pairs of rows that a thread holds between two spectra; more would spill */
-    FKV_CUDA_NEAR = 64  /* slots per entry of the coarse table of angles */
+    FKV_CUDA_HELD =
+        13,            /* pairs of rows that a thread holds between two spectra; more would spill */
+    FKV_CUDA_NEAR = 64 /* slots per entry of the coarse table of angles */
 };
 
 /* One factor p of a length: m butterflies in each of length / (p m) runs. */
 struct fkv_cuda_pass {
     int32_t p, m, stride; /* stride: m in padded rows */
-    uint32_t inverse;     /* ceil(2^32 / m): numbers up to 2^16 are divided by m >= 2 with it, exactly */
-    const float2 *turns;  /* [p - 1][m]: exp(-2 pi i q k / (p m)), k = 1 .. p - 1 */
+    uint32_t
+        inverse; /* ceil(2^32 / m): numbers up to 2^16 are divided by m >= 2 with it, exactly */
+    const float2 *turns; /* [p - 1][m]: exp(-2 pi i q k / (p m)), k = 1 .. p - 1 */
 };
 
 struct fkv_cuda_transform {

@@ -1,5 +1,6 @@
-/* Device code that several files share: numbers in the three formats, sums over a warp and a block, angles. Blocks are one-dimensional and
- * hold whole warps wherever a sum over the block is taken. */
+/* Device code that several files share: numbers in the three formats, sums over a warp and a block,
+ * angles. Blocks are one-dimensional and hold whole warps wherever a sum over the block is taken.
+ */
 #ifndef FKV_KERNELS_CUDA_DEVICE_CUH
 #define FKV_KERNELS_CUDA_DEVICE_CUH
 
@@ -16,7 +17,9 @@ __device__ inline float fkv_cuda_to_float(__nv_bfloat16 x) { return __bfloat162f
 /* Rounded to nearest even. */
 template <typename T> __device__ inline T fkv_cuda_from_float(float x);
 template <> __device__ inline float fkv_cuda_from_float<float>(float x) { return x; }
-template <> __device__ inline __half fkv_cuda_from_float<__half>(float x) { return __float2half_rn(x); }
+template <> __device__ inline __half fkv_cuda_from_float<__half>(float x) {
+    return __float2half_rn(x);
+}
 template <> __device__ inline __nv_bfloat16 fkv_cuda_from_float<__nv_bfloat16>(float x) {
     return __float2bfloat16_rn(x);
 }
@@ -48,14 +51,16 @@ __device__ inline void fkv_cuda_load8(const __half *from, float to[8]) {
     }
 }
 
-/* Of a kernel's three instances, the one for a dtype: fkv_cuda_pick(w->dtype, f<float>, f<__half>, f<__nv_bfloat16>). */
+/* Of a kernel's three instances, the one for a dtype: fkv_cuda_pick(w->dtype, f<float>, f<__half>,
+ * f<__nv_bfloat16>). */
 template <typename Kernel>
 static inline Kernel *fkv_cuda_pick(enum fkv_dtype dtype, Kernel *f32, Kernel *f16, Kernel *bf16) {
     return dtype == FKV_F32 ? f32 : dtype == FKV_F16 ? f16 : bf16;
 }
 
 /* ---- sums ---- */
-/* Over the warp; every lane gets the same bits, for each stage adds the same two numbers on both sides. */
+/* Over the warp; every lane gets the same bits, for each stage adds the same two numbers on both
+ * sides. */
 template <typename T> __device__ inline T fkv_cuda_warp_sum(T x) {
 #pragma unroll
     for (int distance = FKV_CUDA_WARP / 2; distance; distance /= 2)
@@ -94,8 +99,9 @@ __device__ inline float fkv_cuda_block_max(float x) {
 }
 
 /* ---- angles ---- */
-/* cos and sin of position * inv_freq. The angle is formed, and its whole turns taken off, in double: positions may be large and fractional. In half turns, because sincospif has no
- * slow path for large arguments, which costs registers and a stack even where it is never taken. */
+/* cos and sin of position * inv_freq. The angle is formed, and its whole turns taken off, in
+ * double: positions may be large and fractional. In half turns, because sincospif has no slow path
+ * for large arguments, which costs registers and a stack even where it is never taken. */
 __device__ inline void fkv_cuda_turn(double position, double inv_freq, float *cosine, float *sine) {
     double turns = position * inv_freq * 0.159154943091895335769;
     sincospif((float)(2 * (turns - rint(turns))), sine, cosine);

@@ -1,8 +1,11 @@
-/* The DFT of a few complex numbers held by one thread, X_k = sum_r x_r exp(-2 pi i r k / p), p known when compiled. Roots of unity become immediate operands.
+/* The DFT of a few complex numbers held by one thread, X_k = sum_r x_r exp(-2 pi i r k / p), p
+ * known when compiled. Roots of unity become immediate operands.
  *
- * Factors 2 and 4 are written out. An odd prime pairs x_r with x_(p-r): sums meet only cosines and differences only sines, (p-1)^2 multiply-adds instead
- * of four times as many (kernels/dct/dct.c has the same). Other numbers split in two, p = a b (Cooley and Tukey 1965). Outputs leave through `emit(k, X_k)` as soon
- * as they are there, so that a large prime needs registers for its inputs alone. */
+ * Factors 2 and 4 are written out. An odd prime pairs x_r with x_(p-r): sums meet only cosines and
+ * differences only sines, (p-1)^2 multiply-adds instead of four times as many (kernels/dct/dct.c
+ * has the same). Other numbers split in two, p = a b (Cooley and Tukey 1965). Outputs leave through
+ * `emit(k, X_k)` as soon as they are there, so that a large prime needs registers for its inputs
+ * alone. */
 #ifndef FKV_KERNELS_CUDA_DFT_CUH
 #define FKV_KERNELS_CUDA_DFT_CUH
 
@@ -37,14 +40,17 @@ __host__ __device__ constexpr int fkv_cuda_first_factor(int p) {
     return p;
 }
 
-template <int P, typename Emit> __device__ __forceinline__ void fkv_cuda_dft(float2 (&x)[P], Emit emit) {
+template <int P, typename Emit>
+__device__ __forceinline__ void fkv_cuda_dft(float2 (&x)[P], Emit emit) {
     constexpr int A = fkv_cuda_first_factor(P);
     if constexpr (P == 2) {
         emit(0, make_float2(x[0].x + x[1].x, x[0].y + x[1].y));
         emit(1, make_float2(x[0].x - x[1].x, x[0].y - x[1].y));
     } else if constexpr (P == 4) {
-        float2 a = make_float2(x[0].x + x[2].x, x[0].y + x[2].y), b = make_float2(x[1].x + x[3].x, x[1].y + x[3].y);
-        float2 c = make_float2(x[0].x - x[2].x, x[0].y - x[2].y), d = make_float2(x[1].x - x[3].x, x[1].y - x[3].y);
+        float2 a = make_float2(x[0].x + x[2].x, x[0].y + x[2].y),
+               b = make_float2(x[1].x + x[3].x, x[1].y + x[3].y);
+        float2 c = make_float2(x[0].x - x[2].x, x[0].y - x[2].y),
+               d = make_float2(x[1].x - x[3].x, x[1].y - x[3].y);
         emit(0, make_float2(a.x + b.x, a.y + b.y));
         emit(1, make_float2(c.x + d.y, c.y - d.x));
         emit(2, make_float2(a.x - b.x, a.y - b.y));
@@ -90,7 +96,8 @@ template <int P, typename Emit> __device__ __forceinline__ void fkv_cuda_dft(flo
             });
         }
 #pragma unroll
-        for (int ka = 0; ka < A; ka++) fkv_cuda_dft<B>(inner[ka], [&](int kb, float2 y) { emit(ka + A * kb, y); });
+        for (int ka = 0; ka < A; ka++)
+            fkv_cuda_dft<B>(inner[ka], [&](int kb, float2 y) { emit(ka + A * kb, y); });
     }
 }
 

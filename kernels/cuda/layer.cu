@@ -1,21 +1,28 @@
-/* The matrix products of a layer with what surrounds them: RMSNorm before, biases, head norms, SwiGLU and the residual after.
+/* The matrix products of a layer with what surrounds them: RMSNorm before, biases, head norms,
+ * SwiGLU and the residual after.
  *
- * Up to FKV_CUDA_FEW_ROWS rows go to gemv.cu, which does all of an operation in one launch (head norms take a second). More rows:
- *   norm_qkv          norm_rows (x -> rows in the product's dtype), a product each for q, k, v, and where the model has them one kernel for biases and head norms
+ * Up to FKV_CUDA_FEW_ROWS rows go to gemv.cu, which does all of an operation in one launch (head
+ * norms take a second). More rows: norm_qkv          norm_rows (x -> rows in the product's dtype),
+ * a product each for q, k, v, and where the model has them one kernel for biases and head norms
  *   project_residual  rows rounded to the product's dtype, a product added to x
  *   norm_gate_up      norm_rows, a product each for gate and up, swiglu
  *   norm_logits       norm_rows, a product
  * Matrices of different dtypes go the second way at any number of rows, each in its own.
  *
- * Memory traffic beside the products, bytes per number, 16-bit products: norm_rows 4 + 2 (x is read again from the first-level cache); q, k, v and x leave as float32. The MLP's inner
- * width costs 18: gate and up written by the products in bfloat16 (2 + 2, rounded as every framework in 16 bits does) and read by swiglu (4), `hidden` written in float32 as
- * the contract says (4), read and rounded for the down projection (4 + 2). It costs 26 with gate and up in float32, which a float16 checkpoint gets: float16 would end at 65504. LLaMA-2-7B, 4096 rows: 0.81 GB, 0.19 ms
- * at 4.3 TB/s, beside 2.1 ms for the layer's 1.66 TFLOP at 790 TFLOP/s.
+ * Memory traffic beside the products, bytes per number, 16-bit products: norm_rows 4 + 2 (x is read
+ * again from the first-level cache); q, k, v and x leave as float32. The MLP's inner width costs
+ * 18: gate and up written by the products in bfloat16 (2 + 2, rounded as every framework in 16 bits
+ * does) and read by swiglu (4), `hidden` written in float32 as the contract says (4), read and
+ * rounded for the down projection (4 + 2). It costs 26 with gate and up in float32, which a float16
+ * checkpoint gets: float16 would end at 65504. LLaMA-2-7B, 4096 rows: 0.81 GB, 0.19 ms at 4.3 TB/s,
+ * beside 2.1 ms for the layer's 1.66 TFLOP at 790 TFLOP/s.
  *
- * Kernels. norm_rows: a block per row, four numbers per thread and step, the sum of squares in float32. heads: a warp per row and head. swiglu: elementwise. All are bound by memory.
+ * Kernels. norm_rows: a block per row, four numbers per thread and step, the sum of squares in
+ * float32. heads: a warp per row and head. swiglu: elementwise. All are bound by memory.
  *
- * Considered and not done: a 16-bit copy of `hidden` kept for project_residual (4 bytes of the 18, but state that hides between two operations); SwiGLU as
- * the end of an own product on tensor cores (8 of the 18). Figures are arithmetic until measured on a GPU. */
+ * Considered and not done: a 16-bit copy of `hidden` kept for project_residual (4 bytes of the 18,
+ * but state that hides between two operations); SwiGLU as the end of an own product on tensor cores
+ * (8 of the 18). Figures are arithmetic until measured on a GPU. */
 #include <type_traits>
 
 #include "kernels/cuda/matmul.cuh"
@@ -27,7 +34,8 @@ static float *floats(struct fkv_buffer *b) { return (float *)b->data; }
 
 /* ---- RMSNorm ---- */
 /* Numbers [0, left) of `from`, at most four, and zeros after them. */
-static __device__ inline void take(const float *from, int32_t left, bool vectors, float x[AT_ONCE]) {
+static __device__ inline void take(const float *from, int32_t left, bool vectors,
+                                   float x[AT_ONCE]) {
     if (vectors) {
         float4 v = *(const float4 *)from;
         x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
@@ -37,11 +45,12 @@ static __device__ inline void take(const float *from, int32_t left, bool vectors
     for (int j = 0; j < AT_ONCE; j++) x[j] = j < left ? from[j] : 0;
 }
 
-/* `vectors`: dim is a multiple of four. Rows of float16 leave 2^exponent times smaller where they would not fit (matmul.cuh). */
+/* `vectors`: dim is a multiple of four. Rows of float16 leave 2^exponent times smaller where they
+ * would not fit (matmul.cuh). */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    norm_rows_kernel(const float *x, const void *norm, enum fkv_dtype norm_dtype, float eps, int32_t dim, bool vectors,
-                     T *out, int32_t *exponents) {
+    norm_rows_kernel(const float *x, const void *norm, enum fkv_dtype norm_dtype, float eps,
+                     int32_t dim, bool vectors, T *out, int32_t *exponents) {
     constexpr bool HALF = std::is_same<T, __half>::value;
     x += (int64_t)blockIdx.x * dim;
     out += (int64_t)blockIdx.x * dim;
@@ -51,7 +60,8 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++) {
             squares = fmaf(v[j], v[j], squares);
-            if (HALF && i + j < dim) largest = fmaxf(largest, fabsf(v[j] * fkv_cuda_number(norm, norm_dtype, i + j)));
+            if (HALF && i + j < dim)
+                largest = fmaxf(largest, fabsf(v[j] * fkv_cuda_number(norm, norm_dtype, i + j)));
         }
     }
     float scale = rsqrtf(fkv_cuda_block_sum(squares) / (float)dim + eps);
@@ -65,7 +75,8 @@ static __global__ void __launch_bounds__(THREADS)
         take(x + i, dim - i, vectors, v);
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++)
-            y.at[j] = fkv_cuda_from_float<T>(i + j < dim ? v[j] * scale * fkv_cuda_number(norm, norm_dtype, i + j) : 0);
+            y.at[j] = fkv_cuda_from_float<T>(
+                i + j < dim ? v[j] * scale * fkv_cuda_number(norm, norm_dtype, i + j) : 0);
         if (vectors)
             *(struct fkv_cuda_four<T> *)(out + i) = y;
         else
@@ -76,15 +87,17 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 template <typename T>
-static int launch_norm(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
-                       void *out, int32_t *exponents, struct fkv_error *err) {
-    return fkv_cuda_launch(b, "norm", norm_rows_kernel<T>, dim3((unsigned)rows), dim3(THREADS), 0, err, x,
-                           (const void *)fkv_cuda_weight(norm), norm->dtype, eps, norm->cols, norm->cols % AT_ONCE == 0,
-                           (T *)out, exponents);
+static int launch_norm(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                       const float *x, int32_t rows, void *out, int32_t *exponents,
+                       struct fkv_error *err) {
+    return fkv_cuda_launch(b, "norm", norm_rows_kernel<T>, dim3((unsigned)rows), dim3(THREADS), 0,
+                           err, x, (const void *)fkv_cuda_weight(norm), norm->dtype, eps,
+                           norm->cols, norm->cols % AT_ONCE == 0, (T *)out, exponents);
 }
 
-int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const float *x, int32_t rows,
-                       enum fkv_dtype to, void *out, int32_t *exponents, struct fkv_error *err) {
+int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                       const float *x, int32_t rows, enum fkv_dtype to, void *out,
+                       int32_t *exponents, struct fkv_error *err) {
     switch (to) {
     case FKV_F32: return launch_norm<float>(b, norm, eps, x, rows, out, exponents, err);
     case FKV_F16: return launch_norm<__half>(b, norm, eps, x, rows, out, exponents, err);
@@ -92,9 +105,11 @@ int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, flo
     }
 }
 
-/* Products of the normed rows of x, which are made anew where a matrix needs them in another dtype than the one before. */
-static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight *norm, float eps, const float *x,
-                             struct fkv_cuda_gemm *products, int count, int32_t rows, struct fkv_error *err) {
+/* Products of the normed rows of x, which are made anew where a matrix needs them in another dtype
+ * than the one before. */
+static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight *norm, float eps,
+                             const float *x, struct fkv_cuda_gemm *products, int count,
+                             int32_t rows, struct fkv_error *err) {
     struct fkv_cuda_carving scratch;
     for (int i = 0; i < count; i++) {
         enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, products[i].w);
@@ -104,9 +119,12 @@ static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight
         } else {
             void *normed, *exponents = NULL;
             scratch = *c;
-            if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type), &normed, err) ||
-                (type == FKV_F16 && fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t), &exponents, err)) ||
-                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, (int32_t *)exponents, err))
+            if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type),
+                               &normed, err) ||
+                (type == FKV_F16 &&
+                 fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t), &exponents, err)) ||
+                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, (int32_t *)exponents,
+                                   err))
                 return FKV_FAILED;
             products[i].in = normed;
             products[i].exponents = (const int32_t *)exponents;
@@ -156,7 +174,8 @@ static __global__ void __launch_bounds__(THREADS) heads_kernel(struct heads_argu
     }
     if (!h.norm) return;
     float scale = rsqrtf(fkv_cuda_warp_sum(squares) / (float)a.head_dim + a.eps);
-    for (int32_t i = lane; i < a.head_dim; i += FKV_CUDA_WARP) x[i] *= scale * fkv_cuda_number(h.norm, h.norm_dtype, i);
+    for (int32_t i = lane; i < a.head_dim; i += FKV_CUDA_WARP)
+        x[i] *= scale * fkv_cuda_number(h.norm, h.norm_dtype, i);
 }
 
 static struct heads heads_of(struct fkv_buffer *x, int32_t heads, const struct fkv_weight *bias,
@@ -169,7 +188,8 @@ static struct heads heads_of(struct fkv_buffer *x, int32_t heads, const struct f
     return h;
 }
 
-static int finish_heads(struct fkv_backend *b, const struct heads_arguments *a, struct fkv_error *err) {
+static int finish_heads(struct fkv_backend *b, const struct heads_arguments *a,
+                        struct fkv_error *err) {
     bool needed = false;
     int64_t units = 0;
     for (int i = 0; i < 3; i++) {
@@ -177,14 +197,17 @@ static int finish_heads(struct fkv_backend *b, const struct heads_arguments *a, 
         units += (int64_t)a->rows * a->of[i].heads;
     }
     if (!needed) return FKV_OK;
-    return fkv_cuda_launch(b, "head norm", heads_kernel, dim3((unsigned)((units + WARPS - 1) / WARPS)), dim3(THREADS),
-                           0, err, *a);
+    return fkv_cuda_launch(b, "head norm", heads_kernel,
+                           dim3((unsigned)((units + WARPS - 1) / WARPS)), dim3(THREADS), 0, err,
+                           *a);
 }
 
-int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_qkv_weights *w,
-                      const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
-                      struct fkv_buffer *v, struct fkv_error *err) {
-    bool few = rows <= FKV_CUDA_FEW_ROWS && w->wq.dtype == w->wk.dtype && w->wk.dtype == w->wv.dtype;
+int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                      const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
+                      struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v,
+                      struct fkv_error *err) {
+    bool few =
+        rows <= FKV_CUDA_FEW_ROWS && w->wq.dtype == w->wk.dtype && w->wk.dtype == w->wv.dtype;
     if (few) {
         struct fkv_cuda_gemv call = {{&w->wq, &w->wk, &w->wv},
                                      {&w->bq, &w->bk, &w->bv},
@@ -201,7 +224,8 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
         struct fkv_cuda_gemm products[] = {{&w->wq, NULL, NULL, q->data, FKV_F32, false},
                                            {&w->wk, NULL, NULL, k->data, FKV_F32, false},
                                            {&w->wv, NULL, NULL, v->data, FKV_F32, false}};
-        if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 3, rows, err)) return FKV_FAILED;
+        if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 3, rows, err))
+            return FKV_FAILED;
     }
     struct heads_arguments a = {{heads_of(q, shape->heads, few ? NULL : &w->bq, &w->q_norm),
                                  heads_of(k, shape->kv_heads, few ? NULL : &w->bk, &w->k_norm),
@@ -213,10 +237,12 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
 }
 
 /* ---- projections into the residual ---- */
-int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                              int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+                              const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
+                              struct fkv_error *err) {
     if (rows <= FKV_CUDA_FEW_ROWS) {
-        struct fkv_cuda_gemv call = {{w}, {}, {floats(x)}, 1, NULL, 0, floats(in), rows, FKV_CUDA_ADD};
+        struct fkv_cuda_gemv call = {{w}, {},         {floats(x)}, 1,           NULL,
+                                     0,   floats(in), rows,        FKV_CUDA_ADD};
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
@@ -226,18 +252,22 @@ int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
 }
 
 /* ---- the MLP's first half ---- */
-static __device__ inline float swiglu(float gate, float up) { return gate / (1 + expf(-gate)) * up; }
+static __device__ inline float swiglu(float gate, float up) {
+    return gate / (1 + expf(-gate)) * up;
+}
 
 /* gate, up [count] -> out [count], which may be `up` itself */
 template <typename T>
-static __global__ void __launch_bounds__(THREADS) swiglu_kernel(const T *gate, const T *up, int64_t count, float *out) {
+static __global__ void __launch_bounds__(THREADS)
+    swiglu_kernel(const T *gate, const T *up, int64_t count, float *out) {
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * AT_ONCE;
     if (i + AT_ONCE <= count) {
         struct fkv_cuda_four<T> g = *(const struct fkv_cuda_four<T> *)(gate + i),
                                 u = *(const struct fkv_cuda_four<T> *)(up + i);
         struct fkv_cuda_four<float> y;
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j++) y.at[j] = swiglu(fkv_cuda_to_float(g.at[j]), fkv_cuda_to_float(u.at[j]));
+        for (int j = 0; j < AT_ONCE; j++)
+            y.at[j] = swiglu(fkv_cuda_to_float(g.at[j]), fkv_cuda_to_float(u.at[j]));
         *(struct fkv_cuda_four<float> *)(out + i) = y;
         return;
     }
@@ -245,18 +275,21 @@ static __global__ void __launch_bounds__(THREADS) swiglu_kernel(const T *gate, c
 }
 
 template <typename T>
-static int launch_swiglu(struct fkv_backend *b, const void *gate, const void *up, size_t count, float *out,
-                         struct fkv_error *err) {
+static int launch_swiglu(struct fkv_backend *b, const void *gate, const void *up, size_t count,
+                         float *out, struct fkv_error *err) {
     size_t per_block = (size_t)THREADS * AT_ONCE;
-    return fkv_cuda_launch(b, "SwiGLU", swiglu_kernel<T>, dim3((unsigned)((count + per_block - 1) / per_block)),
-                           dim3(THREADS), 0, err, (const T *)gate, (const T *)up, (int64_t)count, out);
+    return fkv_cuda_launch(b, "SwiGLU", swiglu_kernel<T>,
+                           dim3((unsigned)((count + per_block - 1) / per_block)), dim3(THREADS), 0,
+                           err, (const T *)gate, (const T *)up, (int64_t)count, out);
 }
 
 int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                          const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x,
-                          int32_t rows, struct fkv_buffer *out, struct fkv_error *err) {
+                          const struct fkv_weight *gate, const struct fkv_weight *up,
+                          const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                          struct fkv_error *err) {
     if (rows <= FKV_CUDA_FEW_ROWS && gate->dtype == up->dtype) {
-        struct fkv_cuda_gemv call = {{gate, up}, {}, {floats(out)}, 2, norm, eps, floats(x), rows, FKV_CUDA_SWIGLU};
+        struct fkv_cuda_gemv call = {{gate, up}, {},   {floats(out)},  2, norm, eps,
+                                     floats(x),  rows, FKV_CUDA_SWIGLU};
         return fkv_cuda_gemv(b, &call, err);
     }
     enum fkv_dtype type = fkv_cuda_gemm_dtype(b, gate);
@@ -267,19 +300,22 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
     if (fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &gates, err) ||
         (type != FKV_F32 && fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &ups, err)))
         return FKV_FAILED;
-    struct fkv_cuda_gemm products[] = {{gate, NULL, NULL, gates, type, false}, {up, NULL, NULL, ups, type, false}};
-    if (norm_and_multiply(&scratch, norm, eps, floats(x), products, 2, rows, err)) return FKV_FAILED;
+    struct fkv_cuda_gemm products[] = {{gate, NULL, NULL, gates, type, false},
+                                       {up, NULL, NULL, ups, type, false}};
+    if (norm_and_multiply(&scratch, norm, eps, floats(x), products, 2, rows, err))
+        return FKV_FAILED;
     return type == FKV_F32 ? launch_swiglu<float>(b, gates, ups, count, floats(out), err)
                            : launch_swiglu<__nv_bfloat16>(b, gates, ups, count, floats(out), err);
 }
 
 /* ---- logits ---- */
-int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps, const struct fkv_weight *w,
-                         const struct fkv_buffer *x, int32_t row, int32_t rows, struct fkv_buffer *logits,
-                         struct fkv_error *err) {
+int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
+                         const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
+                         int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
     const float *from = floats(x) + (size_t)row * (size_t)w->cols;
     if (rows <= FKV_CUDA_FEW_ROWS) {
-        struct fkv_cuda_gemv call = {{w}, {}, {floats(logits)}, 1, norm, eps, from, rows, FKV_CUDA_STORE};
+        struct fkv_cuda_gemv call = {{w},  {},   {floats(logits)}, 1, norm, eps,
+                                     from, rows, FKV_CUDA_STORE};
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};

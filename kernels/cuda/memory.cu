@@ -1,14 +1,19 @@
 /* Buffers, copies between host and device, and the staging of item arrays.
  *
- * Everything that goes up passes through two pinned halves of 32 MiB: host memory is copied into one while the GPU fetches the other, and an event says when
- * a half may be filled again. So a checkpoint is read from its mapping once, in pieces (page faults happen in the memcpy, which overlaps the transfer), the
- * caller's memory is free when a call returns, and an item array of a few hundred bytes costs one asynchronous copy and waits for nothing. 32 MiB take about 0.6 ms on PCIe 5 x16 (some
- * 55 GB/s) and some 3 ms to copy on the host: one core's memcpy sets the pace, about 10 GB/s. Considered and not done: registering the mapping itself
- * (cudaHostRegister pins page by page, which costs as much as copying and pins the whole file), several threads (loading 14 GB takes two seconds as it is),
- * cudaMallocAsync (allocations happen when a model opens, and its pool would keep what is released).
+ * Everything that goes up passes through two pinned halves of 32 MiB: host memory is copied into
+ * one while the GPU fetches the other, and an event says when a half may be filled again. So a
+ * checkpoint is read from its mapping once, in pieces (page faults happen in the memcpy, which
+ * overlaps the transfer), the caller's memory is free when a call returns, and an item array of a
+ * few hundred bytes costs one asynchronous copy and waits for nothing. 32 MiB take about 0.6 ms on
+ * PCIe 5 x16 (some 55 GB/s) and some 3 ms to copy on the host: one core's memcpy sets the pace,
+ * about 10 GB/s. Considered and not done: registering the mapping itself (cudaHostRegister pins
+ * page by page, which costs as much as copying and pins the whole file), several threads (loading
+ * 14 GB takes two seconds as it is), cudaMallocAsync (allocations happen when a model opens, and
+ * its pool would keep what is released).
  *
- * Staged arrays lie in one block on the device that each operation fills from the start. Nothing guards it but the stream's order: the copy that overwrites it
- * runs after the kernels that were launched upon what it held. */
+ * Staged arrays lie in one block on the device that each operation fills from the start. Nothing
+ * guards it but the stream's order: the copy that overwrites it runs after the kernels that were
+ * launched upon what it held. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +37,8 @@ int fkv_cuda_staging_create(struct fkv_backend *b, struct fkv_error *err) {
     b->staging = s;
     for (int i = 0; i < 2; i++)
         if (fkv_cuda_allocate_pinned(HALF, "staging", &s->pinned[i], err) ||
-            fkv_cuda_check(cudaEventCreateWithFlags(&s->taken[i], cudaEventDisableTiming), "creating an event", err))
+            fkv_cuda_check(cudaEventCreateWithFlags(&s->taken[i], cudaEventDisableTiming),
+                           "creating an event", err))
             return FKV_FAILED;
     return fkv_cuda_staging_reserve(b, SMALLEST_STAGING, err);
 }
@@ -66,22 +72,26 @@ int fkv_cuda_staging_reserve(struct fkv_backend *b, size_t bytes, struct fkv_err
 
 void fkv_cuda_staging_restart(struct fkv_backend *b) { b->staging->used = 0; }
 
-int fkv_cuda_upload(struct fkv_backend *b, char *device, const void *from, size_t bytes, const char *what,
-                    struct fkv_error *err) {
+int fkv_cuda_upload(struct fkv_backend *b, char *device, const void *from, size_t bytes,
+                    const char *what, struct fkv_error *err) {
     struct fkv_cuda_staging *s = b->staging;
     const char *host = (const char *)from;
     while (bytes) {
         if (s->filled == HALF) {
-            if (fkv_cuda_check(cudaEventRecord(s->taken[s->current], b->stream), what, err)) return FKV_FAILED;
+            if (fkv_cuda_check(cudaEventRecord(s->taken[s->current], b->stream), what, err))
+                return FKV_FAILED;
             s->current = !s->current;
             s->filled = 0;
-            if (fkv_cuda_check(cudaEventSynchronize(s->taken[s->current]), what, err)) return FKV_FAILED;
+            if (fkv_cuda_check(cudaEventSynchronize(s->taken[s->current]), what, err))
+                return FKV_FAILED;
         }
         size_t piece = bytes < HALF - s->filled ? bytes : HALF - s->filled;
         char *pinned = s->pinned[s->current] + s->filled;
         memcpy(pinned, host, piece);
         s->filled += piece;
-        if (fkv_cuda_check(cudaMemcpyAsync(device, pinned, piece, cudaMemcpyHostToDevice, b->stream), what, err))
+        if (fkv_cuda_check(
+                cudaMemcpyAsync(device, pinned, piece, cudaMemcpyHostToDevice, b->stream), what,
+                err))
             return FKV_FAILED;
         device += piece, host += piece, bytes -= piece;
     }
@@ -92,7 +102,8 @@ int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, co
                        struct fkv_error *err) {
     struct fkv_cuda_staging *s = b->staging;
     if (bytes > s->bytes - s->used)
-        return fkv_fail(err, "CUDA: an operation stages more than the %zu bytes that were reserved", s->bytes);
+        return fkv_fail(err, "CUDA: an operation stages more than the %zu bytes that were reserved",
+                        s->bytes);
     *device = s->device + s->used;
     if (fkv_cuda_upload(b, s->device + s->used, host, bytes, "staging", err)) return FKV_FAILED;
     s->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -101,7 +112,8 @@ int fkv_cuda_stage_now(struct fkv_backend *b, const void *host, size_t bytes, co
 }
 
 /* ---- buffers ---- */
-int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out, struct fkv_error *err) {
+int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
+                           struct fkv_error *err) {
     if (fkv_cuda_outside_step(b, "creating a buffer", err)) return FKV_FAILED;
     struct fkv_buffer *buffer = (struct fkv_buffer *)calloc(1, sizeof *buffer);
     if (!buffer) return fkv_fail(err, "out of memory");
@@ -114,8 +126,8 @@ int fkv_cuda_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffe
     return FKV_OK;
 }
 
-int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes, struct fkv_buffer **out,
-                          struct fkv_error *err) {
+int fkv_cuda_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes,
+                          struct fkv_buffer **out, struct fkv_error *err) {
     struct fkv_buffer *buffer = NULL;
     if (fkv_cuda_buffer_create(b, bytes, &buffer, err)) return FKV_FAILED;
     if (fkv_cuda_upload(b, buffer->data, host, bytes, "copying weights to the GPU", err)) {
@@ -137,37 +149,43 @@ void fkv_cuda_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer) {
 const void *fkv_cuda_address(const struct fkv_buffer *buffer) { return buffer->data; }
 
 /* ---- copies ---- */
-int fkv_cuda_check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes, const char *what,
-                         struct fkv_error *err) {
+int fkv_cuda_check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes,
+                         const char *what, struct fkv_error *err) {
     if (offset <= buffer->bytes && bytes <= buffer->bytes - offset) return FKV_OK;
-    return fkv_fail(err, "%s: %zu bytes at %zu do not lie in a buffer of %zu", what, bytes, offset, buffer->bytes);
+    return fkv_fail(err, "%s: %zu bytes at %zu do not lie in a buffer of %zu", what, bytes, offset,
+                    buffer->bytes);
 }
 
-int fkv_cuda_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from, size_t bytes,
-                   struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "write", err) || fkv_cuda_check_range(to, offset, bytes, "write", err))
+int fkv_cuda_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from,
+                   size_t bytes, struct fkv_error *err) {
+    if (fkv_cuda_outside_step(b, "write", err) ||
+        fkv_cuda_check_range(to, offset, bytes, "write", err))
         return FKV_FAILED;
     return fkv_cuda_upload(b, to->data + offset, from, bytes, "write", err);
 }
 
-/* Into pageable memory, by the driver's own pinned buffers: what is read is logits, statistics and test results. States go by fetch. */
-int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to, size_t bytes,
-                  struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "read", err) || fkv_cuda_check_range(from, offset, bytes, "read", err))
+/* Into pageable memory, by the driver's own pinned buffers: what is read is logits, statistics and
+ * test results. States go by fetch. */
+int fkv_cuda_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to,
+                  size_t bytes, struct fkv_error *err) {
+    if (fkv_cuda_outside_step(b, "read", err) ||
+        fkv_cuda_check_range(from, offset, bytes, "read", err))
         return FKV_FAILED;
-    if (bytes &&
-        fkv_cuda_check(cudaMemcpyAsync(to, from->data + offset, bytes, cudaMemcpyDeviceToHost, b->stream), "read", err))
+    if (bytes && fkv_cuda_check(cudaMemcpyAsync(to, from->data + offset, bytes,
+                                                cudaMemcpyDeviceToHost, b->stream),
+                                "read", err))
         return FKV_FAILED;
     return fkv_cuda_wait(b, "read", err);
 }
 
-int fkv_cuda_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset, const struct fkv_buffer *from,
-                  size_t from_offset, size_t bytes, struct fkv_error *err) {
+int fkv_cuda_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
+                  const struct fkv_buffer *from, size_t from_offset, size_t bytes,
+                  struct fkv_error *err) {
     if (fkv_cuda_check_range(to, to_offset, bytes, "copy", err) ||
         fkv_cuda_check_range(from, from_offset, bytes, "copy", err))
         return FKV_FAILED;
     if (!bytes || fkv_cuda_replaying(b)) return FKV_OK;
-    return fkv_cuda_check(
-        cudaMemcpyAsync(to->data + to_offset, from->data + from_offset, bytes, cudaMemcpyDeviceToDevice, b->stream),
-        "copy", err);
+    return fkv_cuda_check(cudaMemcpyAsync(to->data + to_offset, from->data + from_offset, bytes,
+                                          cudaMemcpyDeviceToDevice, b->stream),
+                          "copy", err);
 }

@@ -1,18 +1,27 @@
-/* Decode steps: a sequence of operations that is issued again and again becomes a CUDA graph, one launch per token instead of hundreds.
+/* Decode steps: a sequence of operations that is issued again and again becomes a CUDA graph, one
+ * launch per token instead of hundreds.
  *
- * A graph fixes kernels, grids and arguments, and so also the addresses that item arrays are read from. Their contents are what differs between tokens, so a
- * step has one block on the device in which each staged array has its place, and fills it with a single copy before the graph runs. The rounds of a step:
+ * A graph fixes kernels, grids and arguments, and so also the addresses that item arrays are read
+ * from. Their contents are what differs between tokens, so a step has one block on the device in
+ * which each staged array has its place, and fills it with a single copy before the graph runs. The
+ * rounds of a step:
  *
- *   first    operations run as they would without a step. This loads kernels and lets cuBLAS make its choices, neither of which a
+ *   first    operations run as they would without a step. This loads kernels and lets cuBLAS make
+ *            its choices, neither of which a
  *            capture forgives, and counts what is staged, which is the size of the block.
- *   second   operations are captured while what they stage goes to the block's pinned image; `end` makes the graph, uploads, launches.
+ *   second   operations are captured while what they stage goes to the block's pinned image; `end`
+ *            makes the graph, uploads, launches.
  *   later    operations stage and launch nothing (fkv_cuda_replaying); `end` uploads and launches.
  *
- * The pinned image is a ring of three, each free again when its upload has been made, so that the host may prepare a step while others still run; the block on the
- * device needs no guard, for the upload stands in the stream behind the graph that read it. Where scratch has moved since the recording, the round after is a second one again.
+ * The pinned image is a ring of three, each free again when its upload has been made, so that the
+ * host may prepare a step while others still run; the block on the device needs no guard, for the
+ * upload stands in the stream behind the graph that read it. Where scratch has moved since the
+ * recording, the round after is a second one again.
  *
- * A round that stages other arrays than the recording did would leave kernels with another item's numbers; it is refused by the number of arrays and their
- * total size. An operation that fails ends the step (fkv_cuda_step_abandon) and takes the stream out of its capture: the next round starts afresh.
+ * A round that stages other arrays than the recording did would leave kernels with another item's
+ * numbers; it is refused by the number of arrays and their total size. An operation that fails ends
+ * the step (fkv_cuda_step_abandon) and takes the stream out of its capture: the next round starts
+ * afresh.
  *
  * Capture is in thread-local mode: a second thread waiting for fetches does not disturb it. */
 #include <stdlib.h>
@@ -45,8 +54,8 @@ int fkv_cuda_step_create(struct fkv_backend *b, struct fkv_step **out, struct fk
     struct fkv_step *s = (struct fkv_step *)calloc(1, sizeof *s);
     if (!s) return fkv_fail(err, "out of memory");
     for (int i = 0; i < IMAGES; i++)
-        if (fkv_cuda_check(cudaEventCreateWithFlags(&s->uploaded[i], cudaEventDisableTiming), "creating an event",
-                           err)) {
+        if (fkv_cuda_check(cudaEventCreateWithFlags(&s->uploaded[i], cudaEventDisableTiming),
+                           "creating an event", err)) {
             fkv_cuda_step_release(b, s);
             return FKV_FAILED;
         }
@@ -101,11 +110,13 @@ int fkv_cuda_step_begin(struct fkv_backend *b, struct fkv_step *s, struct fkv_er
     s->now = {};
     if (s->phase != COUNT) {
         s->current = (s->current + 1) % IMAGES;
-        if (make_block(s, err) || fkv_cuda_check(cudaEventSynchronize(s->uploaded[s->current]), "step", err))
+        if (make_block(s, err) ||
+            fkv_cuda_check(cudaEventSynchronize(s->uploaded[s->current]), "step", err))
             return FKV_FAILED;
     }
     if (s->phase == RECORD &&
-        fkv_cuda_check(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal), "recording a step", err))
+        fkv_cuda_check(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal),
+                       "recording a step", err))
         return FKV_FAILED;
     b->step = s;
     return FKV_OK;
@@ -123,23 +134,26 @@ static int end_recording(struct fkv_backend *b, struct fkv_step *s, struct fkv_e
 }
 
 static int launch(struct fkv_backend *b, struct fkv_step *s, struct fkv_error *err) {
-    if (s->now.bytes && (fkv_cuda_check(cudaMemcpyAsync(s->block, s->image[s->current], s->now.bytes,
-                                                        cudaMemcpyHostToDevice, b->stream),
-                                        "step", err) ||
-                         fkv_cuda_check(cudaEventRecord(s->uploaded[s->current], b->stream), "step", err)))
+    if (s->now.bytes &&
+        (fkv_cuda_check(cudaMemcpyAsync(s->block, s->image[s->current], s->now.bytes,
+                                        cudaMemcpyHostToDevice, b->stream),
+                        "step", err) ||
+         fkv_cuda_check(cudaEventRecord(s->uploaded[s->current], b->stream), "step", err)))
         return FKV_FAILED;
     return fkv_cuda_check(cudaGraphLaunch(s->graph, b->stream), "step", err);
 }
 
 int fkv_cuda_step_end(struct fkv_backend *b, struct fkv_step *s, struct fkv_error *err) {
-    if (b->step != s) return fkv_fail(err, "CUDA: a step ends that has not begun, or in which an operation failed");
+    if (b->step != s)
+        return fkv_fail(err,
+                        "CUDA: a step ends that has not begun, or in which an operation failed");
     if (s->phase == COUNT)
         s->counted = s->now;
     else if (s->now.arrays != s->counted.arrays || s->now.bytes != s->counted.bytes)
-        return fkv_fail(
-            err,
-            "CUDA: a repeated step stages %d arrays of %zu bytes, but its first round staged %d of %zu: it is not the same sequence of operations",
-            s->now.arrays, s->now.bytes, s->counted.arrays, s->counted.bytes);
+        return fkv_fail(err,
+                        "CUDA: a repeated step stages %d arrays of %zu bytes, but its first round "
+                        "staged %d of %zu: it is not the same sequence of operations",
+                        s->now.arrays, s->now.bytes, s->counted.arrays, s->counted.bytes);
     else if (s->phase == RECORD && end_recording(b, s, err)) {
         b->step = NULL; /* the capture has ended, well or not */
         return FKV_FAILED;
@@ -177,10 +191,10 @@ int fkv_cuda_stage_bytes(struct fkv_backend *b, const void *host, size_t bytes, 
     s->now.bytes += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (s->phase == COUNT) return fkv_cuda_stage_now(b, host, bytes, device, err);
     if (s->now.bytes > s->counted.bytes)
-        return fkv_fail(
-            err,
-            "CUDA: a repeated step stages more than the %zu bytes of its first round: it is not the same sequence of operations",
-            s->counted.bytes);
+        return fkv_fail(err,
+                        "CUDA: a repeated step stages more than the %zu bytes of its first round: "
+                        "it is not the same sequence of operations",
+                        s->counted.bytes);
     if (bytes) memcpy(s->image[s->current] + at, host, bytes);
     *device = s->block + at;
     return FKV_OK;

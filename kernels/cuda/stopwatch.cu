@@ -1,9 +1,11 @@
-/* The backend's stopwatch (kernels.h, time_begin): a pair of CUDA events for every stretch, which the stream records as it passes them, so that neither call waits and the
- * time is the device's.
+/* The backend's stopwatch (kernels.h, time_begin): a pair of CUDA events for every stretch, which
+ * the stream records as it passes them, so that neither call waits and the time is the device's.
  *
- * Events are read when somebody asks for the sum, and otherwise when the ring of pairs comes round: the pair before PAIRS others is then either long past or still to
- * come behind work for PAIRS stretches, and waiting for it leaves the device nothing to wait for. Used again only after they have been read, events need no more care. They are made
- * with the first stretch; runs that measure nothing have none. */
+ * Events are read when somebody asks for the sum, and otherwise when the ring of pairs comes round:
+ * the pair before PAIRS others is then either long past or still to come behind work for PAIRS
+ * stretches, and waiting for it leaves the device nothing to wait for. Used again only after they
+ * have been read, events need no more care. They are made with the first stretch; runs that measure
+ * nothing have none. */
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.cuh"
@@ -60,7 +62,8 @@ int fkv_cuda_time_begin(struct fkv_backend *b, struct fkv_error *err) {
     struct fkv_cuda_stopwatch *w = b->stopwatch;
     if (w->count == PAIRS && read_pair(w, err)) return FKV_FAILED;
     w->running = true;
-    return fkv_cuda_check(cudaEventRecord(w->begin[(w->first + w->count) % PAIRS], b->stream), "time", err);
+    return fkv_cuda_check(cudaEventRecord(w->begin[(w->first + w->count) % PAIRS], b->stream),
+                          "time", err);
 }
 
 int fkv_cuda_time_end(struct fkv_backend *b, struct fkv_error *err) {
@@ -68,7 +71,8 @@ int fkv_cuda_time_end(struct fkv_backend *b, struct fkv_error *err) {
     if (fkv_cuda_outside_step(b, "time", err)) return FKV_FAILED;
     if (!w || !w->running) return fkv_fail(err, "time: an end without a begin");
     w->running = false;
-    if (fkv_cuda_check(cudaEventRecord(w->end[(w->first + w->count) % PAIRS], b->stream), "time", err))
+    if (fkv_cuda_check(cudaEventRecord(w->end[(w->first + w->count) % PAIRS], b->stream), "time",
+                       err))
         return FKV_FAILED;
     w->count++;
     return FKV_OK;

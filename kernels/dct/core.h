@@ -1,7 +1,9 @@
-/* What the files of the DCT share: the plan, the instruction sets' tables, and the DFT of awkward lengths.
+/* What the files of the DCT share: the plan, the instruction sets' tables, and the DFT of awkward
+ * lengths.
  *
- * Every set runs the same loops (loops.h) over its own vector type, as in kernels/cpu/simd.h: dct.c over four floats in
- * the compiler's vector extension, which any processor has, dct_avx2.c over eight and dct_avx512.c over sixteen. */
+ * Every set runs the same loops (loops.h) over its own vector type, as in kernels/cpu/simd.h: dct.c
+ * over four floats in the compiler's vector extension, which any processor has, dct_avx2.c over
+ * eight and dct_avx512.c over sixteen. */
 #ifndef FKV_KERNELS_DCT_CORE_H
 #define FKV_KERNELS_DCT_CORE_H
 
@@ -13,23 +15,25 @@ enum { FKV_DCT_STAGES = 32, FKV_DCT_PRIME = 251 };
 struct fkv_dct_stage {
     int32_t p, m, s;
     const float *turn; /* [m][p-1][2]: cos and sin of -2 pi q k / (p m), k = 1 .. p-1 */
-    const float *root; /* odd p: [h][h][2], h = (p-1)/2: cos and sin of 2 pi r k / p, k and r = 1 .. h */
+    const float
+        *root; /* odd p: [h][h][2], h = (p-1)/2: cos and sin of 2 pi r k / p, k and r = 1 .. h */
 };
 
 struct fkv_dct {
     int32_t n, stages;
     struct fkv_dct_stage stage[FKV_DCT_STAGES];
     struct fkv_dft *awkward; /* in place of stages where n has a prime factor above FKV_DCT_PRIME */
-    const float *last;       /* [n/2 + 1][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0 */
-    float *tables;           /* what the pointers above point into */
+    const float
+        *last; /* [n/2 + 1][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0 */
+    float *tables; /* what the pointers above point into */
     const struct fkv_dct_set *set;
 };
 
 /* The functions of kernels/dct.h, with scratch 64-byte aligned. */
-typedef void fkv_dct_map(const struct fkv_dct *plan, const float *from, size_t from_stride, int32_t channels, float *to,
-                         size_t to_stride, float *scratch);
-typedef void fkv_dct_sums(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels, double *power,
-                          double *normalised, float *scratch);
+typedef void fkv_dct_map(const struct fkv_dct *plan, const float *from, size_t from_stride,
+                         int32_t channels, float *to, size_t to_stride, float *scratch);
+typedef void fkv_dct_sums(const struct fkv_dct *plan, const float *x, size_t x_stride,
+                          int32_t channels, double *power, double *normalised, float *scratch);
 
 struct fkv_dct_set {
     const char *name;
@@ -39,13 +43,15 @@ struct fkv_dct_set {
 };
 extern const struct fkv_dct_set fkv_dct_plain, fkv_dct_avx2, fkv_dct_avx512;
 
-/* All sets that this processor has, the plain one first and the widest last; returns their number. */
+/* All sets that this processor has, the plain one first and the widest last; returns their number.
+ */
 int fkv_dct_sets(const struct fkv_dct_set *sets[3]);
 /* fkv_dct_create takes the widest. */
-int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct **out, struct fkv_error *err);
+int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct **out,
+                       struct fkv_error *err);
 
-/* The complex DFT of any length, X_t = sum_j x_j exp(-2 pi i t j / n), of `lanes` signals side by side: FFTW's
- * (dft_fftw.c), or in builds without it the sum as it stands (dft_plain.c). */
+/* The complex DFT of any length, X_t = sum_j x_j exp(-2 pi i t j / n), of `lanes` signals side by
+ * side: FFTW's (dft_fftw.c), or in builds without it the sum as it stands (dft_plain.c). */
 struct fkv_dft;
 struct fkv_dft *fkv_dft_create(int32_t n, int32_t lanes); /* NULL when out of memory */
 void fkv_dft_destroy(struct fkv_dft *dft);                /* NULL is fine */

@@ -1,32 +1,37 @@
-/* The DCT by way of a complex DFT, many channels at once: plans, the public functions, and the instruction set that
- * every processor has. The loops are in loops.h.
+/* The DCT by way of a complex DFT, many channels at once: plans, the public functions, and the
+ * instruction set that every processor has. The loops are in loops.h.
  *
- * Makhoul 1980, "A fast cosine transform in one and two dimensions": with v the even tokens followed by the odd ones
- * reversed, and V its DFT, P + iQ = V_t exp(-i pi t / 2n) holds two coefficients, y_t = P and y_(n-t) = -Q (up to
- * scale). Two real channels a, b travel as one complex one, V = A + iB, and come apart by
- * A_t = (V_t + conj V_(n-t)) / 2, B_t = (V_t - conj V_(n-t)) / 2i. The inverse runs the same steps backwards on the
- * same plan: exchanging real and imaginary parts before and after turns a DFT into its inverse (times n).
+ * Makhoul 1980, "A fast cosine transform in one and two dimensions": with v the even tokens
+ * followed by the odd ones reversed, and V its DFT, P + iQ = V_t exp(-i pi t / 2n) holds two
+ * coefficients, y_t = P and y_(n-t) = -Q (up to scale). Two real channels a, b travel as one
+ * complex one, V = A + iB, and come apart by A_t = (V_t + conj V_(n-t)) / 2, B_t = (V_t - conj
+ * V_(n-t)) / 2i. The inverse runs the same steps backwards on the same plan: exchanging real and
+ * imaginary parts before and after turns a DFT into its inverse (times n).
  *
- * Data lie [token][channel], so a vector's lanes are channels: no transposition, no shuffle, no odd size that is
- * special. A block is two vectors of channels, the first the real parts and the second the imaginary ones. A pair
- * shares one transform's rounding: beside a channel 1000 times as large, the smaller keeps three digits less.
+ * Data lie [token][channel], so a vector's lanes are channels: no transposition, no shuffle, no odd
+ * size that is special. A block is two vectors of channels, the first the real parts and the second
+ * the imaginary ones. A pair shares one transform's rounding: beside a channel 1000 times as large,
+ * the smaller keeps three digits less.
  *
- * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992, section 1.7). With
- * p m of n left and s done, a stage computes, for q < m and i < s,
- *   y[i + s (p q + k)] = w^(q k) sum_r x[i + s (q + m r)] exp(-2 pi i r k / p),   w = exp(-2 pi i / (p m)).
- * Factors 4 and 2 are written out; an odd prime pairs x_r with x_(p-r): sums meet only cosines and differences only
- * sines, (p-1)^2 multiply-adds instead of four times as many. Primes up to 251 are worth that, larger ones are FFTW's,
- * in the same layout: at 409 AVX-512, AVX2 and FFTW take 2.2, 2.8 and 2.4 ms, at 601 4.6, 8.5 and 6.7.
+ * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992,
+ * section 1.7). With p m of n left and s done, a stage computes, for q < m and i < s, y[i + s (p q
+ * + k)] = w^(q k) sum_r x[i + s (q + m r)] exp(-2 pi i r k / p),   w = exp(-2 pi i / (p m)).
+ * Factors 4 and 2 are written out; an odd prime pairs x_r with x_(p-r): sums meet only cosines and
+ * differences only sines, (p-1)^2 multiply-adds instead of four times as many. Primes up to 251 are
+ * worth that, larger ones are FFTW's, in the same layout: at 409 AVX-512, AVX2 and FFTW
+ * take 2.2, 2.8 and 2.4 ms, at 601 4.6, 8.5 and 6.7.
  *
- * The power of a spectrum is summed from the same rows and never written out. Keys have channels whose mean is tens of
- * times their deviation; the rounding of that mean would lie over the whole spectrum, so it is taken out before the
- * transform and put back as the first coefficient, sqrt(n) times the mean. What is left gives the variance, by
- * Parseval the sum of y_t^2 / n over t > 0. Means are summed in double every 64 rows and squares over a block in
- * float: that costs no digit that a float32 transform has.
+ * The power of a spectrum is summed from the same rows and never written out. Keys have channels
+ * whose mean is tens of times their deviation; the rounding of that mean would lie over the whole
+ * spectrum, so it is taken out before the transform and put back as the first coefficient, sqrt(n)
+ * times the mean. What is left gives the variance, by Parseval the sum of y_t^2 / n over t > 0.
+ * Means are summed in double every 64 rows and squares over a block in float: that costs no digit
+ * that a float32 transform has.
  *
- * Measured by bench_dct, ms of CPU time for 1024 channels on one core of an EPYC 9004: forward as rows of 1024 | as
- * eight heads of 128, and both sums of power over rows; the inverse takes what forward does. FFTW: its complex DFT of
- * these blocks in place of the stages, and its own DCT (REDFT10, strided), which is scalar.
+ * Measured by bench_dct, ms of CPU time for 1024 channels on one core of an EPYC 9004: forward as
+ * rows of 1024 | as eight heads of 128, and both sums of power over rows; the inverse takes what
+ * forward does. FFTW: its complex DFT of these blocks in place of the stages, and its own DCT
+ * (REDFT10, strided), which is scalar.
  *
  *      n      AVX-512             AVX2                plain               FFTW: DFT, DCT
  *    508    0.9 |  0.8   1.0    1.5 |  1.2   1.3    2.4 |  2.2   2.6      3.1    19
@@ -36,9 +41,9 @@
  *   8188     31 |   27    27     33 |   25    28     56 |   45    54      113   290
  *   4093 (FFTW's for all)         36 to 40                                 40   170
  *
- * Signal to noise is 138 to 139 dB at 4092 and 133 at 4093. From 4092 on, a block of AVX-512 and its copy outgrow a
- * second-level cache of 1 MB; as it still wins over rows and in compression (bench_compress), the widest set is
- * always taken. Prefetching rows changed nothing. */
+ * Signal to noise is 138 to 139 dB at 4092 and 133 at 4093. From 4092 on, a block of AVX-512 and
+ * its copy outgrow a second-level cache of 1 MB; as it still wins over rows and in compression
+ * (bench_compress), the widest set is always taken. Prefetching rows changed nothing. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -48,8 +53,8 @@ enum { ALIGNMENT = 64 };
 
 /* ---- plans ---- */
 
-/* Factors of n: fours first (their strides are largest where butterflies are cheapest), then ascending primes. Returns
- * their number, 0 for a prime too large. */
+/* Factors of n: fours first (their strides are largest where butterflies are cheapest), then
+ * ascending primes. Returns their number, 0 for a prime too large. */
 static int factorise(int32_t n, int32_t factor[FKV_DCT_STAGES]) {
     int count = 0;
     while (n % 4 == 0) factor[count++] = 4, n /= 4;
@@ -71,7 +76,8 @@ static size_t lay_out(struct fkv_dct *d) {
     return floats;
 }
 
-/* Angles in exact fractions of a turn: k mod n before the division, so that large products lose nothing. */
+/* Angles in exact fractions of a turn: k mod n before the division, so that large products lose
+ * nothing. */
 static void set_angle(float *to, int64_t k, int64_t n, double sign) {
     double angle = 2 * acos(-1) * (double)(k % n) / (double)n;
     to[0] = (float)cos(angle);
@@ -82,7 +88,8 @@ static float *fill_stage(struct fkv_dct_stage *g, float *table) {
     int32_t h = (g->p - 1) / 2;
     g->turn = table;
     for (int32_t q = 0; q < g->m; q++)
-        for (int32_t k = 1; k < g->p; k++, table += 2) set_angle(table, (int64_t)q * k, (int64_t)g->p * g->m, -1);
+        for (int32_t k = 1; k < g->p; k++, table += 2)
+            set_angle(table, (int64_t)q * k, (int64_t)g->p * g->m, -1);
     g->root = table;
     for (int32_t k = 1; g->p % 2 && k <= h; k++)
         for (int32_t r = 1; r <= h; r++, table += 2) set_angle(table, (int64_t)r * k, g->p, 1);
@@ -99,7 +106,8 @@ static void fill_last(int32_t n, float *last) {
     last[1] = 0;
 }
 
-int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct **out, struct fkv_error *err) {
+int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct **out,
+                       struct fkv_error *err) {
     *out = NULL;
     if (n < 1) return fkv_fail(err, "a DCT needs at least one token, found %d", n);
     struct fkv_dct *d = calloc(1, sizeof *d);
@@ -138,20 +146,22 @@ size_t fkv_dct_scratch(const struct fkv_dct *d) {
     return 4 * (size_t)d->n * (size_t)d->set->lanes + ALIGNMENT / sizeof(float);
 }
 
-static float *align(float *at) { return (float *)(((uintptr_t)at + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1)); }
+static float *align(float *at) {
+    return (float *)(((uintptr_t)at + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
+}
 
-void fkv_dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels, float *y,
-                     size_t y_stride, float *scratch) {
+void fkv_dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels,
+                     float *y, size_t y_stride, float *scratch) {
     d->set->forward(d, x, x_stride, channels, y, y_stride, align(scratch));
 }
 
-void fkv_dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels, float *x,
-                     size_t x_stride, float *scratch) {
+void fkv_dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels,
+                     float *x, size_t x_stride, float *scratch) {
     d->set->inverse(d, y, y_stride, channels, x, x_stride, align(scratch));
 }
 
-void fkv_dct_add_power(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels, double *power,
-                       double *normalised, float *scratch) {
+void fkv_dct_add_power(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels,
+                       double *power, double *normalised, float *scratch) {
     d->set->add_power(d, x, x_stride, channels, power, normalised, align(scratch));
 }
 
@@ -181,8 +191,8 @@ int fkv_dct_sets(const struct fkv_dct_set *sets[3]) {
     sets[n++] = &fkv_dct_plain;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[n++] = &fkv_dct_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         sets[n++] = &fkv_dct_avx512;
 #endif
     return n;

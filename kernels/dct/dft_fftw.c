@@ -1,8 +1,9 @@
-/* The DFT of lengths with a large prime factor, through FFTW; the only file that knows of it. Rows hold real and
- * imaginary parts apart, which is FFTW's split format with the lanes as a loop of distance 1.
+/* The DFT of lengths with a large prime factor, through FFTW; the only file that knows of it. Rows
+ * hold real and imaginary parts apart, which is FFTW's split format with the lanes as a loop of
+ * distance 1.
  *
- * Plans are ESTIMATEd: FFTW_MEASURE wins up to 30%, but plans for 100 to 900 ms, more than a run's compressions
- * cost. */
+ * Plans are ESTIMATEd: FFTW_MEASURE wins up to 30%, but plans for 100 to 900 ms, more than a run's
+ * compressions cost. */
 #include "kernels/dct/core.h"
 
 #if !defined(FKV_PLAIN)
@@ -16,12 +17,14 @@ struct fkv_dft {
     int32_t lanes;
 };
 
-static pthread_mutex_t planner = PTHREAD_MUTEX_INITIALIZER; /* FFTW's planner is not thread-safe; running a plan is */
+static pthread_mutex_t planner =
+    PTHREAD_MUTEX_INITIALIZER; /* FFTW's planner is not thread-safe; running a plan is */
 
 static fftwf_plan make_plan(int32_t n, int32_t lanes) {
     size_t bytes = (size_t)n * 2 * (size_t)lanes * sizeof(float);
     bytes = (bytes + 63) / 64 * 64;
-    float *x = aligned_alloc(64, bytes), *y = aligned_alloc(64, bytes); /* an estimate looks at their alignment only */
+    float *x = aligned_alloc(64, bytes),
+          *y = aligned_alloc(64, bytes); /* an estimate looks at their alignment only */
     fftwf_iodim points = {n, 2 * lanes, 2 * lanes}, signals = {lanes, 1, 1};
     fftwf_plan plan = NULL;
     if (x && y) {

@@ -1,5 +1,5 @@
-/* The DFT of lengths with a large prime factor in builds without FFTW (FKV_PLAIN): the O(n^2) sum, accumulated in
- * double precision. */
+/* The DFT of lengths with a large prime factor in builds without FFTW (FKV_PLAIN): the O(n^2) sum,
+ * accumulated in double precision. */
 #include "kernels/dct/core.h"
 
 #if defined(FKV_PLAIN)

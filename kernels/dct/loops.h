@@ -1,6 +1,7 @@
-/* The loops of the transform, included once per instruction set, which supplies: vec of LANES floats; vec_set,
- * vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b), vec_sum; AT_ONCE, how many outputs of an odd
- * butterfly are formed from one reading of its inputs (as many as have room in registers); DCT_TABLE and DCT_NAME. */
+/* The loops of the transform, included once per instruction set, which supplies: vec of LANES
+ * floats; vec_set, vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b), vec_sum;
+ * AT_ONCE, how many outputs of an odd butterfly are formed from one reading of its inputs (as many
+ * as have room in registers); DCT_TABLE and DCT_NAME. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -12,11 +13,19 @@ struct pair { /* two channels per lane, one the real part, one the imaginary */
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE struct pair pair_add(struct pair a, struct pair b) { return (struct pair){a.re + b.re, a.im + b.im}; }
-INLINE struct pair pair_sub(struct pair a, struct pair b) { return (struct pair){a.re - b.re, a.im - b.im}; }
+INLINE struct pair pair_add(struct pair a, struct pair b) {
+    return (struct pair){a.re + b.re, a.im + b.im};
+}
+INLINE struct pair pair_sub(struct pair a, struct pair b) {
+    return (struct pair){a.re - b.re, a.im - b.im};
+}
 /* a - i b, a + i b */
-INLINE struct pair pair_minus_i(struct pair a, struct pair b) { return (struct pair){a.re + b.im, a.im - b.re}; }
-INLINE struct pair pair_plus_i(struct pair a, struct pair b) { return (struct pair){a.re - b.im, a.im + b.re}; }
+INLINE struct pair pair_minus_i(struct pair a, struct pair b) {
+    return (struct pair){a.re + b.im, a.im - b.re};
+}
+INLINE struct pair pair_plus_i(struct pair a, struct pair b) {
+    return (struct pair){a.re - b.im, a.im + b.re};
+}
 
 INLINE void put(struct pair *to, struct pair a, const float *turn, bool turned) {
     if (!turned) {
@@ -29,13 +38,15 @@ INLINE void put(struct pair *to, struct pair a, const float *turn, bool turned) 
 }
 
 /* Butterflies: inputs x[r * in], outputs y[k * out] turned by turn[k-1]. */
-INLINE void butterfly_2(const struct pair *x, size_t in, struct pair *y, size_t out, const float *turn, bool turned) {
+INLINE void butterfly_2(const struct pair *x, size_t in, struct pair *y, size_t out,
+                        const float *turn, bool turned) {
     struct pair a = x[0], b = x[in];
     y[0] = pair_add(a, b);
     put(y + out, pair_sub(a, b), turn, turned);
 }
 
-INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t out, const float *turn, bool turned) {
+INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t out,
+                        const float *turn, bool turned) {
     struct pair a = x[0], b = x[in], c = x[2 * in], d = x[3 * in];
     struct pair even = pair_add(a, c), odd = pair_add(b, d), u = pair_sub(a, c), v = pair_sub(b, d);
     y[0] = pair_add(even, odd);
@@ -44,10 +55,11 @@ INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t 
     put(y + 3 * out, pair_plus_i(u, v), turn + 4, turned);
 }
 
-/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i S_k,
- * X_(p-k) = C_k + i S_k */
-INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, const struct pair *u, const struct pair *v,
-                        const float *root, struct pair *y, size_t out, const float *turn, bool turned) {
+/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i
+ * S_k, X_(p-k) = C_k + i S_k */
+INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, const struct pair *u,
+                        const struct pair *v, const float *root, struct pair *y, size_t out,
+                        const float *turn, bool turned) {
     int32_t h = (p - 1) / 2;
     struct pair c[AT_ONCE], s[AT_ONCE];
     for (int j = 0; j < count; j++) c[j] = first, s[j] = (struct pair){vec_zero(), vec_zero()};
@@ -67,8 +79,8 @@ INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, cons
     }
 }
 
-INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, size_t in, struct pair *y, size_t out,
-                          const float *turn, bool turned) {
+INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, size_t in,
+                          struct pair *y, size_t out, const float *turn, bool turned) {
     int32_t h = (p - 1) / 2, k = 1;
     struct pair u[FKV_DCT_PRIME / 2], v[FKV_DCT_PRIME / 2], first = x[0], sum = first;
     for (int32_t r = 1; r <= h; r++) {
@@ -78,11 +90,13 @@ INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, si
         sum = pair_add(sum, u[r - 1]);
     }
     y[0] = sum;
-    for (; k + AT_ONCE - 1 <= h; k += AT_ONCE) odd_outputs(p, k, AT_ONCE, first, u, v, root, y, out, turn, turned);
+    for (; k + AT_ONCE - 1 <= h; k += AT_ONCE)
+        odd_outputs(p, k, AT_ONCE, first, u, v, root, y, out, turn, turned);
     for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
 }
 
-INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pair *y, int32_t q, bool turned) {
+INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pair *y, int32_t q,
+                  bool turned) {
     size_t s = (size_t)g->s, in = (size_t)g->m * s;
     const float *turn = g->turn + 2 * (size_t)q * (size_t)(g->p - 1);
     x += (size_t)q * s;
@@ -96,7 +110,8 @@ INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pa
     else if (g->p == 5)
         for (size_t i = 0; i < s; i++) butterfly_odd(5, g->root, x + i, in, y + i, s, turn, turned);
     else
-        for (size_t i = 0; i < s; i++) butterfly_odd(g->p, g->root, x + i, in, y + i, s, turn, turned);
+        for (size_t i = 0; i < s; i++)
+            butterfly_odd(g->p, g->root, x + i, in, y + i, s, turn, turned);
 }
 
 /* a [n] -> its DFT, in a or b (returned); the other one is overwritten. */
@@ -136,10 +151,11 @@ INLINE void store_row(float *x, int32_t width, struct pair a) {
 INLINE int32_t place_of(int32_t j, int32_t n) { return j % 2 ? n - 1 - j / 2 : j / 2; }
 
 /* The DFT of a block of channels less their level, in Makhoul's order; in scratch. */
-static const struct pair *spectrum(const struct fkv_dct *d, const float *x, size_t stride, int32_t width,
-                                   struct pair level, float *scratch) {
+static const struct pair *spectrum(const struct fkv_dct *d, const float *x, size_t stride,
+                                   int32_t width, struct pair level, float *scratch) {
     struct pair *a = (struct pair *)(void *)scratch;
-    for (int32_t j = 0; j < d->n; j++) a[place_of(j, d->n)] = pair_sub(load_row(x + (size_t)j * stride, width), level);
+    for (int32_t j = 0; j < d->n; j++)
+        a[place_of(j, d->n)] = pair_sub(load_row(x + (size_t)j * stride, width), level);
     return transform(d, a, a + d->n);
 }
 
@@ -166,11 +182,12 @@ INLINE struct four pack(struct pair yt, struct pair yu, const float *last) {
 
 /* ---- forward and inverse ---- */
 
-static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels, float *y,
-                        size_t y_stride, float *scratch) {
+static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels,
+                        float *y, size_t y_stride, float *scratch) {
     vec first = vec_set(d->last[0]);
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
-        const struct pair *v = spectrum(d, x, x_stride, width, (struct pair){vec_zero(), vec_zero()}, scratch);
+        const struct pair *v =
+            spectrum(d, x, x_stride, width, (struct pair){vec_zero(), vec_zero()}, scratch);
         store_row(y, width, (struct pair){first * v[0].re, first * v[0].im});
         for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
             struct four out = unpack(v[t], v[u], d->last + 2 * (size_t)t);
@@ -180,16 +197,17 @@ static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride
     }
 }
 
-static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels, float *x,
-                        size_t x_stride, float *scratch) {
+static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels,
+                        float *x, size_t x_stride, float *scratch) {
     vec first = vec_set(d->last[0]);
     struct pair *a = (struct pair *)(void *)scratch;
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
         struct pair mean = load_row(y, width);
         a[0] = (struct pair){first * mean.im, first * mean.re};
         for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
-            struct four in = pack(load_row(y + (size_t)t * y_stride, width), load_row(y + (size_t)u * y_stride, width),
-                                  d->last + 2 * (size_t)t);
+            struct four in =
+                pack(load_row(y + (size_t)t * y_stride, width),
+                     load_row(y + (size_t)u * y_stride, width), d->last + 2 * (size_t)t);
             a[t] = in.t;
             a[u] = in.u;
         }
@@ -205,13 +223,15 @@ static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride
 
 enum { RUN = 64 }; /* rows summed in float before they go to the sum in double */
 
-static void take_means(const float *x, size_t stride, int32_t n, int32_t width, double mean[WIDTH]) {
+static void take_means(const float *x, size_t stride, int32_t n, int32_t width,
+                       double mean[WIDTH]) {
     float part[WIDTH];
     memset(mean, 0, WIDTH * sizeof *mean);
     for (int32_t first = 0; first < n; first += RUN) {
         int32_t end = n - first < RUN ? n : first + RUN;
         struct pair sum = load_row(x + (size_t)first * stride, width);
-        for (int32_t j = first + 1; j < end; j++) sum = pair_add(sum, load_row(x + (size_t)j * stride, width));
+        for (int32_t j = first + 1; j < end; j++)
+            sum = pair_add(sum, load_row(x + (size_t)j * stride, width));
         vec_store(part, sum.re);
         vec_store(part + LANES, sum.im);
         for (int i = 0; i < WIDTH; i++) mean[i] += part[i];
@@ -225,25 +245,29 @@ INLINE float sum_of_squares(struct pair y, const struct pair *factor) {
     return vec_sum(vec_fma(y.re, y.re, y.im * y.im));
 }
 
-static void add_squares(const struct fkv_dct *d, const struct pair *v, const struct pair *factor, double *power) {
+static void add_squares(const struct fkv_dct *d, const struct pair *v, const struct pair *factor,
+                        double *power) {
     int32_t n = d->n, t = 1, u = n - 1;
     for (; t < u; t++, u--) {
         struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
         power[t] += (double)sum_of_squares(y.t, factor);
         power[u] += (double)sum_of_squares(y.u, factor);
     }
-    if (t == u) power[t] += (double)sum_of_squares(unpack(v[t], v[t], d->last + 2 * (size_t)t).t, factor);
+    if (t == u)
+        power[t] += (double)sum_of_squares(unpack(v[t], v[t], d->last + 2 * (size_t)t).t, factor);
 }
 
-/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0 where it is constant */
-static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v, const float *x, size_t stride,
-                                    int32_t width, float factor[WIDTH]) {
+/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0
+ * where it is constant */
+static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v, const float *x,
+                                    size_t stride, int32_t width, float factor[WIDTH]) {
     int32_t n = d->n, t = 1, u = n - 1;
     struct pair sum = {vec_zero(), vec_zero()};
     for (; t <= u; t++, u--) {
         struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
         sum = (struct pair){vec_fma(y.t.re, y.t.re, sum.re), vec_fma(y.t.im, y.t.im, sum.im)};
-        if (t < u) sum = (struct pair){vec_fma(y.u.re, y.u.re, sum.re), vec_fma(y.u.im, y.u.im, sum.im)};
+        if (t < u)
+            sum = (struct pair){vec_fma(y.u.re, y.u.re, sum.re), vec_fma(y.u.im, y.u.im, sum.im)};
     }
     vec_store(factor, sum.re);
     vec_store(factor + LANES, sum.im);
@@ -255,15 +279,15 @@ static struct pair variance_factors(const struct fkv_dct *d, const struct pair *
     return (struct pair){vec_load(factor), vec_load(factor + LANES)};
 }
 
-static void add_block(const struct fkv_dct *d, const float *x, size_t stride, int32_t width, double *power,
-                      double *normalised, float *scratch) {
+static void add_block(const struct fkv_dct *d, const float *x, size_t stride, int32_t width,
+                      double *power, double *normalised, float *scratch) {
     int32_t n = d->n, real = width < WIDTH ? width : WIDTH;
     double mean[WIDTH];
     float rounded[WIDTH], factor[WIDTH];
     take_means(x, stride, n, width, mean);
     for (int i = 0; i < WIDTH; i++) rounded[i] = (float)mean[i];
-    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient comes from the mean
-     * in double. */
+    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient
+     * comes from the mean in double. */
     struct pair level = {vec_load(rounded), vec_load(rounded + LANES)};
     const struct pair *v = spectrum(d, x, stride, width, level, scratch);
     add_squares(d, v, NULL, power);
@@ -274,8 +298,8 @@ static void add_block(const struct fkv_dct *d, const float *x, size_t stride, in
     for (int32_t c = 0; c < real; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
 }
 
-static void dct_add_power(const struct fkv_dct *d, const float *x, size_t stride, int32_t channels, double *power,
-                          double *normalised, float *scratch) {
+static void dct_add_power(const struct fkv_dct *d, const float *x, size_t stride, int32_t channels,
+                          double *power, double *normalised, float *scratch) {
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH)
         add_block(d, x, stride, width, power, normalised, scratch);
 }

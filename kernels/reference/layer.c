@@ -6,7 +6,8 @@
 static const void *weight_data(const struct fkv_weight *w) { return w->data->data + w->offset; }
 
 /* x [dim] float32 -> x / sqrt(mean(x^2) + eps) * norm */
-static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm, double eps, double *out) {
+static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm, double eps,
+                     double *out) {
     double squares = 0;
     for (int32_t i = 0; i < dim; i++) squares += (double)x[i] * x[i];
     double scale = 1 / sqrt(squares / dim + eps);
@@ -18,29 +19,34 @@ static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm,
 static double dot_row(const struct fkv_weight *w, int32_t o, const double *x) {
     double sum = 0;
     for (int32_t i = 0; i < w->cols; i++)
-        sum += fkv_reference_load(weight_data(w), w->dtype, (size_t)o * (size_t)w->cols + (size_t)i) * x[i];
+        sum +=
+            fkv_reference_load(weight_data(w), w->dtype, (size_t)o * (size_t)w->cols + (size_t)i) *
+            x[i];
     return sum;
 }
 
-int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                        struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table,
+                        const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
+                        struct fkv_error *err) {
     (void)b;
     float *out = (float *)x->data;
     size_t dim = (size_t)table->cols;
     for (int32_t r = 0; r < rows; r++) {
         if (tokens[r] < 0 || tokens[r] >= table->rows)
-            return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r, table->rows,
-                            tokens[r]);
+            return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
+                            table->rows, tokens[r]);
         for (size_t i = 0; i < dim; i++)
-            out[(size_t)r * dim + i] =
-                (float)fkv_reference_load(weight_data(table), table->dtype, (size_t)tokens[r] * dim + i);
+            out[(size_t)r * dim + i] = (float)fkv_reference_load(weight_data(table), table->dtype,
+                                                                 (size_t)tokens[r] * dim + i);
     }
     return FKV_OK;
 }
 
-/* y = W x + b; then, where `head_norm` is present, each head of y is RMS-normalised. y [w->rows] is scratch. */
-static void project_heads(const struct fkv_weight *w, const struct fkv_weight *bias, const struct fkv_weight *head_norm,
-                          int32_t head_dim, double eps, const double *x, double *y, float *out) {
+/* y = W x + b; then, where `head_norm` is present, each head of y is RMS-normalised. y [w->rows] is
+ * scratch. */
+static void project_heads(const struct fkv_weight *w, const struct fkv_weight *bias,
+                          const struct fkv_weight *head_norm, int32_t head_dim, double eps,
+                          const double *x, double *y, float *out) {
     for (int32_t o = 0; o < w->rows; o++) {
         y[o] = dot_row(w, o, x);
         if (bias->data) y[o] += fkv_reference_load(weight_data(bias), bias->dtype, (size_t)o);
@@ -50,16 +56,19 @@ static void project_heads(const struct fkv_weight *w, const struct fkv_weight *b
         for (int32_t i = 0; i < head_dim; i++) squares += y[h + i] * y[h + i];
         double scale = 1 / sqrt(squares / head_dim + eps);
         for (int32_t i = 0; i < head_dim; i++)
-            y[h + i] *= scale * fkv_reference_load(weight_data(head_norm), head_norm->dtype, (size_t)i);
+            y[h + i] *=
+                scale * fkv_reference_load(weight_data(head_norm), head_norm->dtype, (size_t)i);
     }
     for (int32_t o = 0; o < w->rows; o++) out[o] = (float)y[o];
 }
 
 int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
-                           const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
-                           struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v, struct fkv_error *err) {
+                           const struct fkv_qkv_weights *w, const struct fkv_buffer *x,
+                           int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
+                           struct fkv_buffer *v, struct fkv_error *err) {
     static const struct fkv_weight none = {0};
-    double *n = fkv_reference_scratch(b, (size_t)shape->dim + (size_t)w->wq.rows + (size_t)w->wk.rows, err);
+    double *n =
+        fkv_reference_scratch(b, (size_t)shape->dim + (size_t)w->wq.rows + (size_t)w->wk.rows, err);
     if (!n) return FKV_FAILED;
     double *y = n + shape->dim;
     for (size_t r = 0; r < (size_t)rows; r++) {
@@ -68,7 +77,8 @@ int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sha
                       (float *)q->data + r * (size_t)w->wq.rows);
         project_heads(&w->wk, &w->bk, &w->k_norm, shape->head_dim, w->eps, n, y,
                       (float *)k->data + r * (size_t)w->wk.rows);
-        project_heads(&w->wv, &w->bv, &none, shape->head_dim, w->eps, n, y, (float *)v->data + r * (size_t)w->wv.rows);
+        project_heads(&w->wv, &w->bv, &none, shape->head_dim, w->eps, n, y,
+                      (float *)v->data + r * (size_t)w->wv.rows);
     }
     return FKV_OK;
 }
@@ -76,21 +86,24 @@ int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sha
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x) {
     int32_t half = shape->head_dim / 2;
     for (int32_t i = 0; i < half; i++) {
-        double angle = position * shape->inv_freq[i], c = cos(angle), s = sin(angle), a = x[i], b = x[i + half];
+        double angle = position * shape->inv_freq[i], c = cos(angle), s = sin(angle), a = x[i],
+               b = x[i + half];
         x[i] = a * c - b * s;
         x[i + half] = b * c + a * s;
     }
 }
 
-int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                         const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
+int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                         const struct fkv_buffer *k, const struct fkv_buffer *v,
+                         const struct fkv_cache *cache, const struct fkv_append_item *items,
                          int32_t count, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
     double *key = fkv_reference_scratch(b, d, err);
     if (!key) return FKV_FAILED;
     for (const struct fkv_append_item *item = items; item < items + count; item++)
         for (int32_t r = 0; r < item->rows; r++) {
-            size_t from = ((size_t)(item->row + r) * (size_t)shape->kv_heads + (size_t)item->kv_head) * d;
+            size_t from =
+                ((size_t)(item->row + r) * (size_t)shape->kv_heads + (size_t)item->kv_head) * d;
             size_t to = fkv_reference_slot(shape, cache, item->cache_head, item->slot + r);
             for (size_t i = 0; i < d; i++) key[i] = ((const float *)k->data)[from + i];
             fkv_reference_turn(shape, item->position + r, key);
@@ -103,9 +116,9 @@ int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *x,
-                         int32_t row, int32_t rows, int32_t heads, double position, struct fkv_buffer *out,
-                         struct fkv_error *err) {
+int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                         const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads,
+                         double position, struct fkv_buffer *out, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
     double *turned = fkv_reference_scratch(b, d, err);
     if (!turned) return FKV_FAILED;
@@ -119,14 +132,17 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k + bias). `work` holds the turned query [head_dim], the output
- * [head_dim] and a score per visible slot. Two passes: scores and their largest, then weights relative to it. */
+/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k + bias).
+ * `work` holds the turned query [head_dim], the output [head_dim] and a score per visible slot. Two
+ * passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
-                        const struct fkv_cache *cache, int32_t cache_head, const struct fkv_span *spans, int32_t count,
-                        double *work, float *out, struct fkv_error *err) {
+                        const struct fkv_cache *cache, int32_t cache_head,
+                        const struct fkv_span *spans, int32_t count, double *work, float *out,
+                        struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim, seen = 0;
     double *turned = work, *sum = work + d, *score = work + 2 * d, largest = -INFINITY, total = 0;
-    const char *keys = cache->key->data + cache->offset, *values = cache->value->data + cache->offset;
+    const char *keys = cache->key->data + cache->offset,
+               *values = cache->value->data + cache->offset;
     const char *bias = cache->bias ? cache->bias->data + cache->bias_offset : NULL;
     for (const struct fkv_span *s = spans; s < spans + count; s++) {
         for (size_t c = 0; c < d; c++) turned[c] = q[c];
@@ -135,7 +151,8 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
             if (slot < s->from + i || slot >= s->until + i) continue;
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double dot = 0;
-            for (size_t c = 0; c < d; c++) dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
+            for (size_t c = 0; c < d; c++)
+                dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
             score[seen] = shape->scale * dot;
             if (bias) score[seen] += fkv_reference_load(bias, FKV_F32, at / d);
             largest = fmax(largest, score[seen++]);
@@ -150,16 +167,17 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double weight = exp(score[seen++] - largest);
             total += weight;
-            for (size_t c = 0; c < d; c++) sum[c] += weight * fkv_reference_load(values, cache->dtype, at + c);
+            for (size_t c = 0; c < d; c++)
+                sum[c] += weight * fkv_reference_load(values, cache->dtype, at + c);
         }
     for (size_t c = 0; c < d; c++) out[c] = (float)(sum[c] / total);
     return FKV_OK;
 }
 
-int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                         const struct fkv_cache *cache, const struct fkv_span *spans,
-                         const struct fkv_attend_item *items, int32_t count, struct fkv_buffer *out,
-                         struct fkv_error *err) {
+int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                         const struct fkv_buffer *q, const struct fkv_cache *cache,
+                         const struct fkv_span *spans, const struct fkv_attend_item *items,
+                         int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
     double *work = fkv_reference_scratch(b, 2 * d + (size_t)cache->capacity, err);
     if (!work) return FKV_FAILED;
@@ -167,19 +185,22 @@ int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape
         for (int32_t i = 0; i < item->rows; i++)
             for (int32_t h = item->head; h < item->head + item->heads; h++) {
                 size_t at = ((size_t)(item->row + i) * (size_t)shape->heads + (size_t)h) * d;
-                if (attend_query(shape, (const float *)q->data + at, i, cache, item->cache_head, spans + item->span,
-                                 item->spans, work, (float *)out->data + at, err))
+                if (attend_query(shape, (const float *)q->data + at, i, cache, item->cache_head,
+                                 spans + item->span, item->spans, work, (float *)out->data + at,
+                                 err))
                     return FKV_FAILED;
             }
     return FKV_OK;
 }
 
-int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                                   int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+                                   const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
+                                   struct fkv_error *err) {
     double *row = fkv_reference_scratch(b, (size_t)w->cols, err);
     if (!row) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        for (int32_t i = 0; i < w->cols; i++) row[i] = ((const float *)in->data)[r * (size_t)w->cols + (size_t)i];
+        for (int32_t i = 0; i < w->cols; i++)
+            row[i] = ((const float *)in->data)[r * (size_t)w->cols + (size_t)i];
         float *out = (float *)x->data + r * (size_t)w->rows;
         for (int32_t o = 0; o < w->rows; o++) out[o] = (float)(out[o] + dot_row(w, o, row));
     }
@@ -187,27 +208,30 @@ int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weigh
 }
 
 int fkv_reference_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                               const struct fkv_weight *gate, const struct fkv_weight *up, const struct fkv_buffer *x,
-                               int32_t rows, struct fkv_buffer *out, struct fkv_error *err) {
+                               const struct fkv_weight *gate, const struct fkv_weight *up,
+                               const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                               struct fkv_error *err) {
     double *n = fkv_reference_scratch(b, (size_t)gate->cols, err);
     if (!n) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++) {
         rms_norm((const float *)x->data + r * (size_t)gate->cols, gate->cols, norm, eps, n);
         for (int32_t o = 0; o < gate->rows; o++) {
             double z = dot_row(gate, o, n);
-            ((float *)out->data)[r * (size_t)gate->rows + (size_t)o] = (float)(z / (1 + exp(-z)) * dot_row(up, o, n));
+            ((float *)out->data)[r * (size_t)gate->rows + (size_t)o] =
+                (float)(z / (1 + exp(-z)) * dot_row(up, o, n));
         }
     }
     return FKV_OK;
 }
 
 int fkv_reference_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                              const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row, int32_t rows,
-                              struct fkv_buffer *logits, struct fkv_error *err) {
+                              const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
+                              int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
     double *n = fkv_reference_scratch(b, (size_t)w->cols, err);
     if (!n) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        rms_norm((const float *)x->data + ((size_t)row + r) * (size_t)w->cols, w->cols, norm, eps, n);
+        rms_norm((const float *)x->data + ((size_t)row + r) * (size_t)w->cols, w->cols, norm, eps,
+                 n);
         for (int32_t o = 0; o < w->rows; o++)
             ((float *)logits->data)[r * (size_t)w->rows + (size_t)o] = (float)dot_row(w, o, n);
     }

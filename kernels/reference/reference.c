@@ -1,5 +1,6 @@
-/* The reference backend: every operation of kernels.h as its equation, in double precision, rounded once to the output. It is what the fast
- * backends are tested against, so nothing here is clever; one thread, no blocking, no vector code. This file owns its scratch and its table. */
+/* The reference backend: every operation of kernels.h as its equation, in double precision, rounded
+ * once to the output. It is what the fast backends are tested against, so nothing here is clever;
+ * one thread, no blocking, no vector code. This file owns its scratch and its table. */
 #include "kernels/reference/reference.h"
 
 #include <math.h>
@@ -26,17 +27,20 @@ double fkv_reference_load(const void *data, enum fkv_dtype t, size_t i) {
     return x;
 }
 
-/* Going to 16 bits through a float32 rounded to nearest would round twice; rounded to odd (inexact: the neighbour whose last bit is 1) it
- * rounds once, since float32 carries more than two bits beyond either format (Boldo and Melquiond 2008). */
+/* Going to 16 bits through a float32 rounded to nearest would round twice; rounded to odd (inexact:
+ * the neighbour whose last bit is 1) it rounds once, since float32 carries more than two bits
+ * beyond either format (Boldo and Melquiond 2008). */
 void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x) {
     float y = (float)x;
     uint32_t bits;
     memcpy(&bits, &y, 4);
-    if (t != FKV_F32 && y != x && !isnan(x) && !(bits & 1)) y = nextafterf(y, y < x ? INFINITY : -INFINITY);
+    if (t != FKV_F32 && y != x && !isnan(x) && !(bits & 1))
+        y = nextafterf(y, y < x ? INFINITY : -INFINITY);
     fkv_from_f32(&y, t, 1, (char *)data + i * fkv_dtype_bytes(t));
 }
 
-static int reference_open(const struct fkv_backend_options *options, struct fkv_backend **out, struct fkv_error *err) {
+static int reference_open(const struct fkv_backend_options *options, struct fkv_backend **out,
+                          struct fkv_error *err) {
     if (fkv_host_check_options(options, "reference", err)) return FKV_FAILED;
     *out = calloc(1, sizeof **out);
     return *out ? FKV_OK : fkv_fail(err, "reference backend: out of memory");
@@ -48,22 +52,25 @@ static void reference_close(struct fkv_backend *b) {
     free(b);
 }
 
-static int reference_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err) {
+static int reference_info(struct fkv_backend *b, struct fkv_device_info *out,
+                          struct fkv_error *err) {
     (void)b, (void)err;
-    *out = (struct fkv_device_info){.space = FKV_HOST, .threads = 1, .memory_free = fkv_host_memory_available()};
+    *out = (struct fkv_device_info){
+        .space = FKV_HOST, .threads = 1, .memory_free = fkv_host_memory_available()};
     out->memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     snprintf(out->name, sizeof out->name, "reference (double precision)");
     return FKV_OK;
 }
 
-static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *limits, struct fkv_error *err) {
+static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
+                             struct fkv_error *err) {
     (void)b, (void)limits, (void)err; /* scratch grows on demand */
     return FKV_OK;
 }
 
 /* A few rows and columns at a time, which nobody misses. */
-static int reference_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand, struct fkv_own *own,
-                               struct fkv_error *err) {
+static int reference_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand,
+                               struct fkv_own *own, struct fkv_error *err) {
     (void)b, (void)demand, (void)own, (void)err;
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* What the reference's files share: host memory as buffers, and elements of any dtype as doubles. */
+/* What the reference's files share: host memory as buffers, and elements of any dtype as doubles.
+ */
 #ifndef FKV_KERNELS_REFERENCE_REFERENCE_H
 #define FKV_KERNELS_REFERENCE_REFERENCE_H
 
@@ -10,10 +11,12 @@ struct fkv_backend {
     size_t scratch_count;
 };
 
-/* `count` doubles, valid until the next call; grown on demand, which is the one liberty the reference takes with the contract. */
+/* `count` doubles, valid until the next call; grown on demand, which is the one liberty the
+ * reference takes with the contract. */
 double *fkv_reference_scratch(struct fkv_backend *b, size_t count, struct fkv_error *err);
 
-/* Element i of type t at `data`. Storing rounds once, from double to the element's own precision. */
+/* Element i of type t at `data`. Storing rounds once, from double to the element's own precision.
+ */
 double fkv_reference_load(const void *data, enum fkv_dtype t, size_t i);
 void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x);
 
@@ -21,8 +24,9 @@ void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x);
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x);
 
 /* First element of a head's slot in the key or value buffer of a cache layer. */
-static inline size_t fkv_reference_slot(const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                                        int32_t cache_head, int32_t slot) {
+static inline size_t fkv_reference_slot(const struct fkv_attention_shape *shape,
+                                        const struct fkv_cache *cache, int32_t cache_head,
+                                        int32_t slot) {
     return ((size_t)cache_head * (size_t)cache->capacity + (size_t)slot) * (size_t)shape->head_dim;
 }
 

@@ -1,4 +1,5 @@
-/* What experiments read from logits: negative log likelihood and Kullback-Leibler divergence, in nats. */
+/* What experiments read from logits: negative log likelihood and Kullback-Leibler divergence, in
+ * nats. */
 #include <math.h>
 
 #include "kernels/reference/reference.h"
@@ -17,12 +18,14 @@ static double log_sum_exp(const float *x, int32_t count) {
     return largest + log(sum);
 }
 
-int fkv_reference_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets, int32_t rows,
-                        int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err) {
+int fkv_reference_score(struct fkv_backend *b, const struct fkv_buffer *logits,
+                        const int32_t *targets, int32_t rows, int32_t vocab, double *nll,
+                        int32_t *top1, struct fkv_error *err) {
     (void)b;
     for (int32_t r = 0; r < rows; r++) {
         if (targets[r] < 0 || targets[r] >= vocab)
-            return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab, targets[r]);
+            return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab,
+                            targets[r]);
         const float *x = (const float *)logits->data + (size_t)r * (size_t)vocab;
         nll[r] = log_sum_exp(x, vocab) - x[targets[r]];
         int32_t best = 0;
@@ -34,8 +37,9 @@ int fkv_reference_score(struct fkv_backend *b, const struct fkv_buffer *logits, 
 }
 
 /* KL(p || q) = sum_i p_i (log p_i - log q_i); a p_i of 0 adds nothing */
-int fkv_reference_divergence(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q,
-                             int32_t rows, int32_t vocab, double *kl, struct fkv_error *err) {
+int fkv_reference_divergence(struct fkv_backend *b, const struct fkv_buffer *p,
+                             const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl,
+                             struct fkv_error *err) {
     (void)b, (void)err;
     for (int32_t r = 0; r < rows; r++) {
         const float *x = (const float *)p->data + (size_t)r * (size_t)vocab;

@@ -15,16 +15,19 @@ enum fkv_se_unit fkv_se_unit_of(int64_t documents, int64_t blocks, bool overlap)
 }
 
 const char *fkv_se_unit_name(enum fkv_se_unit unit) {
-    static const char *const names[] = {NULL, "documents", "documents and blocks", "blocks of one document"};
+    static const char *const names[] = {NULL, "documents", "documents and blocks",
+                                        "blocks of one document"};
     return names[unit];
 }
 
-const char *fkv_se_unit_words(enum fkv_se_unit unit, int64_t documents, const char *blocks, char text[FKV_SE_WORDS]) {
+const char *fkv_se_unit_words(enum fkv_se_unit unit, int64_t documents, const char *blocks,
+                              char text[FKV_SE_WORDS]) {
     const bool few = documents < FKV_BOOTSTRAP_DOCUMENTS;
     switch (unit) {
     case FKV_SE_NONE: snprintf(text, FKV_SE_WORDS, "none: there is nothing to resample"); break;
     case FKV_SE_BLOCKS:
-        snprintf(text, FKV_SE_WORDS, "over %s of one document (they speak for that document only)", blocks);
+        snprintf(text, FKV_SE_WORDS, "over %s of one document (they speak for that document only)",
+                 blocks);
         break;
     default:
         snprintf(text, FKV_SE_WORDS, "over %lld documents%s%s%s%s", (long long)documents,
@@ -45,7 +48,8 @@ int fkv_units_make(const int64_t *blocks, int64_t documents, bool overlap, struc
     units->kind = fkv_se_unit_of(units->documents, all, overlap);
     units->groups = units->kind == FKV_SE_DOCUMENTS_AND_BLOCKS ? units->documents : 1;
     units->first = calloc((size_t)(units->groups + 1 + documents), sizeof *units->first);
-    if (!units->first) return fkv_fail(err, "out of memory for the units of %lld documents", (long long)documents);
+    if (!units->first)
+        return fkv_fail(err, "out of memory for the units of %lld documents", (long long)documents);
     units->unit = units->first + units->groups + 1;
     int64_t group = 0;
     for (int64_t d = 0; d < documents; d++) {
@@ -70,7 +74,9 @@ struct draw {
     int64_t groups, first, size, left;
 };
 
-static struct draw start_draw(const struct fkv_units *u) { return (struct draw){.groups = u->groups}; }
+static struct draw start_draw(const struct fkv_units *u) {
+    return (struct draw){.groups = u->groups};
+}
 
 /* The next unit, or -1 at the end of the resample. A group is drawn only where there is a
  * choice. */
@@ -89,7 +95,8 @@ static int64_t next_unit(const struct fkv_units *u, struct fkv_random *random, s
 void fkv_resample(const struct fkv_units *units, struct fkv_random *random, double *times) {
     struct draw d = start_draw(units);
     memset(times, 0, (size_t)units->count * sizeof *times);
-    for (int64_t i = next_unit(units, random, &d); i >= 0; i = next_unit(units, random, &d)) times[i] += 1;
+    for (int64_t i = next_unit(units, random, &d); i >= 0; i = next_unit(units, random, &d))
+        times[i] += 1;
 }
 
 /* ---- intervals ---- */
@@ -99,8 +106,8 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values, size_t step,
-                                            double *room) {
+struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values,
+                                            size_t step, double *room) {
     struct fkv_interval interval = {estimate, NAN, NAN};
     int kept = 0;
     for (int i = 0; i < count; i++)
@@ -116,8 +123,8 @@ struct fkv_interval fkv_percentile_interval(double estimate, int count, const do
     return interval;
 }
 
-struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const double *sums, const double *counts,
-                                       double *se) {
+struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const double *sums,
+                                       const double *counts, double *se) {
     double replicate[FKV_BOOTSTRAP_RESAMPLES], sorted[FKV_BOOTSTRAP_RESAMPLES], sum = 0, count = 0;
     struct fkv_random random = {0};
     for (int64_t u = 0; u < units->count; u++) sum += sums[u], count += counts[u];
@@ -137,17 +144,20 @@ struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const doub
         mean += deviation / ++kept;
         squares += deviation * (replicate[s] - mean);
     }
-    interval = fkv_percentile_interval(interval.estimate, FKV_BOOTSTRAP_RESAMPLES, replicate, 1, sorted);
+    interval =
+        fkv_percentile_interval(interval.estimate, FKV_BOOTSTRAP_RESAMPLES, replicate, 1, sorted);
     if (se && isfinite(interval.low)) *se = sqrt(squares / (kept - 1));
     return interval;
 }
 
-int64_t fkv_independent_means(const struct fkv_units *units, const double *sums, const double *counts, double *means) {
+int64_t fkv_independent_means(const struct fkv_units *units, const double *sums,
+                              const double *counts, double *means) {
     const bool whole = units->groups > 1;
     int64_t parts = whole ? units->groups : units->count, found = 0;
     for (int64_t p = 0; p < parts; p++) {
         double sum = 0, count = 0;
-        for (int64_t u = whole ? units->first[p] : p; u < (whole ? units->first[p + 1] : p + 1); u++)
+        for (int64_t u = whole ? units->first[p] : p; u < (whole ? units->first[p + 1] : p + 1);
+             u++)
             sum += sums[u], count += counts[u];
         if (count > 0) means[found++] = sum / count;
     }

@@ -2,8 +2,10 @@
  *
  * Tokens of one text depend on each other, and texts differ. So what is drawn is
  *   20 documents or more     documents, with replacement (Efron 1979)
- *   2 to 19                  documents with replacement, then as many blocks as the drawn document has
- *                            from its blocks, with replacement (the two-stage bootstrap; Davison and
+ *   2 to 19                  documents with replacement, then as many blocks as the drawn document
+ *                            has
+ *                            from its blocks, with replacement (the two-stage bootstrap; Davison
+ *                            and
  *                            Hinkley 1997, section 3.8)
  *   one                      its blocks: this speaks for that document only
  * A block is 256 tokens in a row, or a segment of a spectrum. Where windows share tokens there
@@ -51,7 +53,8 @@ const char *fkv_se_unit_name(enum fkv_se_unit unit);
 /* The same for people, with what it does not say: "over 3 documents and segments within them (so
  * few documents say little about others)". blocks: what a block is called. Returns `text`. */
 enum { FKV_SE_WORDS = 160 };
-const char *fkv_se_unit_words(enum fkv_se_unit unit, int64_t documents, const char *blocks, char text[FKV_SE_WORDS]);
+const char *fkv_se_unit_words(enum fkv_se_unit unit, int64_t documents, const char *blocks,
+                              char text[FKV_SE_WORDS]);
 
 /* What is drawn. Units of a document lie side by side. */
 struct fkv_units {
@@ -87,16 +90,17 @@ struct fkv_interval {
 /* sum(sums) / sum(counts) over units [count] and its 95% interval: 2.5th and 97.5th percentile of
  * the resamples, linear between order statistics. *se (may be NULL): their standard deviation (n
  * - 1). Neither exists without two units, or where half of the resamples draw no token. */
-struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const double *sums, const double *counts,
-                                       double *se);
+struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const double *sums,
+                                       const double *counts, double *se);
 
 /* The 95% interval of values [count], `step` apart; NaN is left out, and more than half must be
  * there. room [count]. */
-struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values, size_t step,
-                                            double *room);
+struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values,
+                                            size_t step, double *room);
 
 /* means [count] <- sums / counts of what a test takes for independent (see above); returns how
  * many. Those without a token are left out. */
-int64_t fkv_independent_means(const struct fkv_units *units, const double *sums, const double *counts, double *means);
+int64_t fkv_independent_means(const struct fkv_units *units, const double *sums,
+                              const double *counts, double *means);
 
 #endif

@@ -69,7 +69,8 @@ static int room_make(const struct fkv_correlation_task *t, struct room *r, struc
         room_free(r);
         return fkv_fail(err, "out of memory for correlations of %d points", t->points);
     }
-    r->y = r->x + n, r->z = r->y + n, r->rank_x = r->z + n, r->rank_y = r->rank_x + n, r->rank_z = r->rank_y + n;
+    r->y = r->x + n, r->z = r->y + n, r->rank_x = r->z + n, r->rank_y = r->rank_x + n,
+    r->rank_z = r->rank_y + n;
     r->sorted = r->rank_z + n, r->difference = r->sorted + resamples;
     r->drawn = r->order + n;
     return FKV_OK;
@@ -82,7 +83,8 @@ static bool usable(const struct fkv_correlation_task *t, int32_t predictor) {
 }
 
 /* Points drawn[i] of the task, y as it stands in room -> out [predictors, MEASURES]. */
-static void measure(const struct fkv_correlation_task *t, struct room *r, const int32_t *drawn, double *out) {
+static void measure(const struct fkv_correlation_task *t, struct room *r, const int32_t *drawn,
+                    double *out) {
     int32_t n = t->points;
     fkv_ranks(n, r->y, r->rank_y, r->order);
     for (int32_t i = 0; t->z && i < n; i++) r->z[i] = t->z[drawn[i]];
@@ -95,7 +97,9 @@ static void measure(const struct fkv_correlation_task *t, struct room *r, const 
         fkv_ranks(n, r->x, r->rank_x, r->order);
         out[SPEARMAN] = fkv_pearson(n, r->rank_x, r->rank_y);
         out[PEARSON] = fkv_pearson(n, r->x, r->y);
-        if (t->z) out[PARTIAL] = fkv_partial_correlation(out[SPEARMAN], fkv_pearson(n, r->rank_x, r->rank_z), yz);
+        if (t->z)
+            out[PARTIAL] =
+                fkv_partial_correlation(out[SPEARMAN], fkv_pearson(n, r->rank_x, r->rank_z), yz);
     }
 }
 
@@ -123,7 +127,8 @@ static void resample_points(const struct fkv_correlation_task *t, struct room *r
     }
 }
 
-static void resample_units(const struct fkv_correlation_task *t, struct room *r, const int32_t *all) {
+static void resample_units(const struct fkv_correlation_task *t, struct room *r,
+                           const int32_t *all) {
     struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
         fkv_resample(t->units, &random, r->times);
@@ -132,13 +137,15 @@ static void resample_units(const struct fkv_correlation_task *t, struct room *r,
     }
 }
 
-static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct room *r, int32_t predictor,
-                                       int measure, double estimate) {
-    return fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES, r->replicate + predictor * MEASURES + measure,
+static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct room *r,
+                                       int32_t predictor, int measure, double estimate) {
+    return fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES,
+                                   r->replicate + predictor * MEASURES + measure,
                                    (size_t)t->predictors * MEASURES, r->sorted);
 }
 
-static void rank_predictors(const struct fkv_correlation_task *t, struct room *r, struct fkv_correlation *out) {
+static void rank_predictors(const struct fkv_correlation_task *t, struct room *r,
+                            struct fkv_correlation *out) {
     const double sign = t->falling ? -1 : 1;
     int32_t best = -1;
     for (int32_t p = 0; p < t->predictors; p++) {
@@ -153,20 +160,24 @@ static void rank_predictors(const struct fkv_correlation_task *t, struct room *r
         out[p].behind = (struct fkv_interval){NAN, NAN, NAN};
         if (!out[p].place) continue;
         for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
-            const double *row = r->replicate + (size_t)s * (size_t)t->predictors * MEASURES + SPEARMAN;
+            const double *row =
+                r->replicate + (size_t)s * (size_t)t->predictors * MEASURES + SPEARMAN;
             r->difference[s] = sign * (row[best * MEASURES] - row[p * MEASURES]);
         }
         double estimate = sign * (out[best].spearman.estimate - out[p].spearman.estimate);
-        out[p].behind = fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES, r->difference, 1, r->sorted);
+        out[p].behind =
+            fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES, r->difference, 1, r->sorted);
     }
 }
 
-int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out, struct fkv_error *err) {
+int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out,
+                  struct fkv_error *err) {
     struct room r;
     if (room_make(t, &r, err)) return FKV_FAILED;
     double *y = malloc(((size_t)t->points + (size_t)t->predictors * MEASURES) * sizeof *y);
     int32_t *all = malloc(((size_t)t->points + 1) * sizeof *all);
-    int status = y && all ? FKV_OK : fkv_fail(err, "out of memory for correlations of %d points", t->points);
+    int status =
+        y && all ? FKV_OK : fkv_fail(err, "out of memory for correlations of %d points", t->points);
     const bool over_texts = t->units->kind != FKV_SE_NONE;
     memset(out, 0, (size_t)t->predictors * sizeof *out);
     if (!status) {

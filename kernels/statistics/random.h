@@ -17,14 +17,19 @@ static inline uint64_t fkv_random_mix(uint64_t z) {
     return z ^ (z >> 31);
 }
 
-static inline uint64_t fkv_random_next(struct fkv_random *r) { return fkv_random_mix(r->state += 0x9e3779b97f4a7c15u); }
+static inline uint64_t fkv_random_next(struct fkv_random *r) {
+    return fkv_random_mix(r->state += 0x9e3779b97f4a7c15u);
+}
 
-/* An integer in [0, n), n <= 2^32: the high 32 bits times n, high part. Its bias, below n / 2^32, is nothing to a bootstrap. */
+/* An integer in [0, n), n <= 2^32: the high 32 bits times n, high part. Its bias, below n / 2^32,
+ * is nothing to a bootstrap. */
 static inline uint64_t fkv_random_below(struct fkv_random *r, uint64_t n) {
     return (fkv_random_next(r) >> 32) * n >> 32;
 }
 
 /* A number in [0, 1) from the high 53 bits. */
-static inline double fkv_random_uniform(struct fkv_random *r) { return (double)(fkv_random_next(r) >> 11) * 0x1p-53; }
+static inline double fkv_random_uniform(struct fkv_random *r) {
+    return (double)(fkv_random_next(r) >> 11) * 0x1p-53;
+}
 
 #endif

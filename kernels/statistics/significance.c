@@ -4,7 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The continued fraction of the incomplete beta function I_x(a, b) (Abramowitz and Stegun 26.5.8, by Lentz's method); converges fast for x < (a + 1) / (a + b + 2). */
+/* The continued fraction of the incomplete beta function I_x(a, b) (Abramowitz and Stegun 26.5.8,
+ * by Lentz's method); converges fast for x < (a + 1) / (a + b + 2). */
 static double beta_fraction(double x, double a, double b) {
     const double tiny = 1e-300;
     double c = 1, d = 1 - (a + b) * x / (a + 1);

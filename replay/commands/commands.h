@@ -1,4 +1,5 @@
-/* The sub-commands of freqkv-replay: each parses its own command line and returns main's exit status. */
+/* The sub-commands of freqkv-replay: each parses its own command line and returns main's exit
+ * status. */
 #ifndef FKV_REPLAY_COMMANDS_COMMANDS_H
 #define FKV_REPLAY_COMMANDS_COMMANDS_H
 

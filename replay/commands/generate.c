@@ -17,7 +17,16 @@
 #include "replay/generate/continuations.h"
 #include "replay/needs.h"
 
-enum { OPT_PROMPT = 0x1000, OPT_PROMPTS, OPT_OUT, OPT_RESUME, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED, OPT_DRY_RUN };
+enum {
+    OPT_PROMPT = 0x1000,
+    OPT_PROMPTS,
+    OPT_OUT,
+    OPT_RESUME,
+    OPT_TOKENS,
+    OPT_TEMPERATURE,
+    OPT_SEED,
+    OPT_DRY_RUN
+};
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
 enum { PER_LANE = 8 };
 
@@ -31,44 +40,46 @@ struct settings {
     char *command; /* owned */
 };
 
-static const char doc[] = "Continues prompts under a cache policy."
-                          "\v"
-                          "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
-                          "or EOS; --batch B decodes B prompts side by side. A seed gives a prompt the\n"
-                          "same continuation every time, whatever other prompts stand in the file and\n"
-                          "run beside it: the generator (splitmix64) starts anew for each. (The batch\n"
-                          "changes logits by their rounding, as the block does.)\n"
-                          "\n"
-                          "OUT.jsonl grows by a line as soon as a prompt and those before it are done, and\n"
-                          "is synced: an interruption leaves whole lines. The same command with --resume\n"
-                          "goes on after the last whole one, or starts where there is none; the file ends\n"
-                          "up with the bytes of an undisturbed run. OUT.jsonl.run, written beside it, says\n"
-                          "what made the lines (model, tokenizer, prompts, policy with all its options,\n"
-                          "compute, cache dtype, backend, batch, tokens, temperature, seed); --resume\n"
-                          "refuses lines of another run.\n"
-                          "\n"
-                          "Examples:\n"
-                          "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
-                          "      --policy freqkv --window 64 --tokens 100\n"
-                          "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
-                          "      --out out.jsonl --temperature 0.8 --seed 1\n"
-                          "\n"
-                          "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
-                          "OUT.jsonl, and the object that --json prints without --out, has: id (where there\n"
-                          "was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens\n"
-                          "(generated), stopped (\"eos\" or \"length\"), policy, window, gamma, seed,\n"
-                          "temperature. With --out, --json prints out, prompts (how many), prompts_there\n"
-                          "(found whole by --resume, counted in what follows, too), prompt_tokens, tokens,\n"
-                          "prefill_tokens_per_s, decode_tokens_per_s (what this run computed: feeds, logits\n"
-                          "and sampling; null for nothing); with --dry-run documents (the prompts that are\n"
-                          "left), tokens (theirs), tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
-                          "memory_available, device_bytes, device_free, weight_bytes, seconds.";
+static const char doc[] =
+    "Continues prompts under a cache policy."
+    "\v"
+    "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
+    "or EOS; --batch B decodes B prompts side by side. A seed gives a prompt the\n"
+    "same continuation every time, whatever other prompts stand in the file and\n"
+    "run beside it: the generator (splitmix64) starts anew for each. (The batch\n"
+    "changes logits by their rounding, as the block does.)\n"
+    "\n"
+    "OUT.jsonl grows by a line as soon as a prompt and those before it are done, and\n"
+    "is synced: an interruption leaves whole lines. The same command with --resume\n"
+    "goes on after the last whole one, or starts where there is none; the file ends\n"
+    "up with the bytes of an undisturbed run. OUT.jsonl.run, written beside it, says\n"
+    "what made the lines (model, tokenizer, prompts, policy with all its options,\n"
+    "compute, cache dtype, backend, batch, tokens, temperature, seed); --resume\n"
+    "refuses lines of another run.\n"
+    "\n"
+    "Examples:\n"
+    "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
+    "      --policy freqkv --window 64 --tokens 100\n"
+    "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
+    "      --out out.jsonl --temperature 0.8 --seed 1\n"
+    "\n"
+    "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
+    "OUT.jsonl, and the object that --json prints without --out, has: id (where there\n"
+    "was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens\n"
+    "(generated), stopped (\"eos\" or \"length\"), policy, window, gamma, seed,\n"
+    "temperature. With --out, --json prints out, prompts (how many), prompts_there\n"
+    "(found whole by --resume, counted in what follows, too), prompt_tokens, tokens,\n"
+    "prefill_tokens_per_s, decode_tokens_per_s (what this run computed: feeds, logits\n"
+    "and sampling; null for nothing); with --dry-run documents (the prompts that are\n"
+    "left), tokens (theirs), tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
+    "memory_available, device_bytes, device_free, weight_bytes, seconds.";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Generation:", 5},
     {"prompt", OPT_PROMPT, "TEXT", 0, "continue this text and print what comes", 5},
     {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's field \"prompt\"", 5},
-    {"out", OPT_OUT, "OUT.jsonl", 0, "write one line per prompt; must not exist, but for --resume", 5},
+    {"out", OPT_OUT, "OUT.jsonl", 0, "write one line per prompt; must not exist, but for --resume",
+     5},
     {"resume", OPT_RESUME, 0, 0, "go on in a file whose run was interrupted", 5},
     {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
     {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
@@ -100,7 +111,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_RESUME: s->resume = true; return 0;
     case OPT_DRY_RUN: s->dry_run = true; return 0;
     case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
-    case OPT_TEMPERATURE: status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err); break;
+    case OPT_TEMPERATURE:
+        status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err);
+        break;
     case OPT_SEED: status = fkv_parse_int(arg, "--seed", 0, INT64_MAX, &s->seed, &err); break;
     case ARGP_KEY_END: check_options(s, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -129,8 +142,9 @@ struct job {
     int64_t fed, drawn;            /* by this run */
     struct fkv_generation_times times;
     struct fkv_progress progress;
-    double prompt_seconds, token_seconds; /* what a token of a prompt, and one drawn, should take; 0: not known */
-    double seconds, work;                 /* expected of all that is left; of what is done */
+    double prompt_seconds,
+        token_seconds;    /* what a token of a prompt, and one drawn, should take; 0: not known */
+    double seconds, work; /* expected of all that is left; of what is done */
 };
 
 /* The bytes of the text that are new, to the terminal. */
@@ -138,7 +152,8 @@ static int show(struct job *job, const struct fkv_generation *g, struct fkv_erro
     const char *text;
     size_t bytes = 0;
     if (job->shown < g->count) {
-        if (fkv_tokenizer_stream_push(job->stream, g->ids[job->shown++], &text, &bytes, err)) return FKV_FAILED;
+        if (fkv_tokenizer_stream_push(job->stream, g->ids[job->shown++], &text, &bytes, err))
+            return FKV_FAILED;
         fwrite(text, 1, bytes, stdout);
     }
     if (g->complete) {
@@ -150,7 +165,8 @@ static int show(struct job *job, const struct fkv_generation *g, struct fkv_erro
 }
 
 /* Line i goes to the file, or to standard output, if it is not there yet. */
-static int put_line(struct job *job, size_t i, const struct fkv_generation *g, struct fkv_error *err) {
+static int put_line(struct job *job, size_t i, const struct fkv_generation *g,
+                    struct fkv_error *err) {
     if (i < job->there) return FKV_OK;
     job->prompt_tokens += g->prompt_count;
     job->tokens += g->count;
@@ -167,13 +183,18 @@ static int watch(void *context, const struct fkv_generation *g, struct fkv_error
     if (job->stream && show(job, g, err)) return FKV_FAILED;
     if (g->count < 2) job->work += (double)g->prompt_count * job->prompt_seconds;
     job->work += job->token_seconds;
-    if (g->complete) job->work += (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
-    fkv_progress_update_work(&job->progress, (int64_t)job->next, job->seconds > 0 ? job->work : (double)job->next, "");
+    if (g->complete)
+        job->work +=
+            (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
+    fkv_progress_update_work(&job->progress, (int64_t)job->next,
+                             job->seconds > 0 ? job->work : (double)job->next, "");
     if (!g->complete) return FKV_OK;
     job->fed += g->prompt_count;
     job->drawn += g->count;
-    for (; job->next < job->first + job->count && job->group[job->next - job->first].complete; job->next++)
-        if (!job->stream && put_line(job, job->next, &job->group[job->next - job->first], err)) return FKV_FAILED;
+    for (; job->next < job->first + job->count && job->group[job->next - job->first].complete;
+         job->next++)
+        if (!job->stream && put_line(job, job->next, &job->group[job->next - job->first], err))
+            return FKV_FAILED;
     return FKV_OK;
 }
 
@@ -183,32 +204,37 @@ static int print_summary(const struct job *job, struct fkv_error *err) {
     const double prefill = (double)job->fed / job->times.prefill_seconds,
                  decode = (double)job->drawn / job->times.decode_seconds;
     if (!s->engine.quiet && job->fed)
-        fprintf(stderr, "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64 " tokens, %.1f tokens/s\n",
+        fprintf(stderr,
+                "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64
+                " tokens, %.1f tokens/s\n",
                 job->fed, prefill, job->drawn, decode);
     if (!s->out) return FKV_OK;
     if (!s->engine.json) {
-        printf("%s: %zu prompts continued, %" PRId64 " tokens\n", s->out, job->lines->prompts->count, job->tokens);
+        printf("%s: %zu prompts continued, %" PRId64 " tokens\n", s->out,
+               job->lines->prompts->count, job->tokens);
         return FKV_OK;
     }
-    return fkv_json_print(json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
-                                    (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->there,
-                                    "prompt_tokens", (json_int_t)job->prompt_tokens, "tokens", (json_int_t)job->tokens,
-                                    "prefill_tokens_per_s", fkv_json_number(prefill), "decode_tokens_per_s",
-                                    fkv_json_number(decode)),
-                          err);
+    return fkv_json_print(
+        json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
+                  (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->there,
+                  "prompt_tokens", (json_int_t)job->prompt_tokens, "tokens",
+                  (json_int_t)job->tokens, "prefill_tokens_per_s", fkv_json_number(prefill),
+                  "decode_tokens_per_s", fkv_json_number(decode)),
+        err);
 }
 
 /* ---- running ---- */
 
 /* Prompts [first, first + count) side by side, from a clean start. */
-static int run_group(struct job *job, struct fkv_session *session, const struct fkv_generation_options *how,
-                     struct fkv_error *err) {
+static int run_group(struct job *job, struct fkv_session *session,
+                     const struct fkv_generation_options *how, struct fkv_error *err) {
     struct fkv_generation *group = calloc(job->count, sizeof *group);
     if (!group) return fkv_fail(err, "out of memory for %zu prompts", job->count);
     for (size_t i = 0; i < job->count; i++) {
         const struct fkv_prompt *prompt = &job->lines->prompts->all[job->first + i];
-        group[i] = (struct fkv_generation){
-            .prompt = prompt->tokens, .prompt_count = (int64_t)prompt->count, .number = (int64_t)(job->first + i) + 1};
+        group[i] = (struct fkv_generation){.prompt = prompt->tokens,
+                                           .prompt_count = (int64_t)prompt->count,
+                                           .number = (int64_t)(job->first + i) + 1};
     }
     job->group = group;
     job->next = job->first;
@@ -226,8 +252,8 @@ static size_t first_left(const struct job *job, int32_t lanes) {
     return job->there / group_size(lanes) * group_size(lanes);
 }
 
-static int run_prompts(struct job *job, struct fkv_session *session, const struct fkv_session_options *options,
-                       struct fkv_error *err) {
+static int run_prompts(struct job *job, struct fkv_session *session,
+                       const struct fkv_session_options *options, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_prompts *p = job->lines->prompts;
     const size_t size = group_size(options->sequences);
@@ -239,12 +265,14 @@ static int run_prompts(struct job *job, struct fkv_session *session, const struc
                                                .block = options->block,
                                                .watch = watch,
                                                .context = job};
-    if (live && fkv_tokenizer_stream_open(job->lines->tokenizer, p->all[0].tokens, p->all[0].count, &job->stream, err))
+    if (live && fkv_tokenizer_stream_open(job->lines->tokenizer, p->all[0].tokens, p->all[0].count,
+                                          &job->stream, err))
         return FKV_FAILED;
     int status = FKV_OK;
     fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || live);
     fkv_progress_weigh(&job->progress, job->seconds);
-    for (job->first = first_left(job, options->sequences); job->first < p->count && !status; job->first += size) {
+    for (job->first = first_left(job, options->sequences); job->first < p->count && !status;
+         job->first += size) {
         job->count = p->count - job->first < size ? p->count - job->first : size;
         status = run_group(job, session, &how, err);
     }
@@ -255,13 +283,16 @@ static int run_prompts(struct job *job, struct fkv_session *session, const struc
 }
 
 /* What is left to do of the prompts, from `first` on. */
-static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_prompts *p,
-                       size_t first, const struct fkv_session_options *options, struct fkv_needs *needs,
+static int check_needs(const struct settings *s, const struct fkv_engine *engine,
+                       const struct fkv_prompts *p, size_t first,
+                       const struct fkv_session_options *options, struct fkv_needs *needs,
                        struct fkv_error *err) {
-    const int64_t count = (int64_t)(p->count - first), line = 512; /* bytes of a line without its tokens */
+    const int64_t count = (int64_t)(p->count - first),
+                  line = 512; /* bytes of a line without its tokens */
     *needs = (struct fkv_needs){.documents = count,
                                 .weights = engine->model->weight_bytes,
-                                .host = options->sequences * (int64_t)sizeof(float) * engine->model->config.vocab,
+                                .host = options->sequences * (int64_t)sizeof(float) *
+                                        engine->model->config.vocab,
                                 .output = s->out};
     for (size_t i = first; i < p->count; i++) needs->tokens += (int64_t)p->all[i].count;
     needs->fed = needs->tokens + count * (s->tokens - 1); /* the last one is not fed */
@@ -269,14 +300,17 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
-        fprintf(to, "%" PRId64 " prompts%s, %" PRId64 " tokens; at most %" PRId64 " tokens to generate\n", count,
-                first ? " left" : "", needs->tokens, count * s->tokens);
+        fprintf(to,
+                "%" PRId64 " prompts%s, %" PRId64 " tokens; at most %" PRId64
+                " tokens to generate\n",
+                count, first ? " left" : "", needs->tokens, count * s->tokens);
     return fkv_needs_check(needs, engine, to, err);
 }
 
 /* Prompts go in blocks, one after the other; what is generated goes one by one, side by side. */
-static int estimate_time(struct job *job, struct fkv_session *session, const struct fkv_session_options *options,
-                         struct fkv_needs *needs, struct fkv_error *err) {
+static int estimate_time(struct job *job, struct fkv_session *session,
+                         const struct fkv_session_options *options, struct fkv_needs *needs,
+                         struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_setup *setup = job->lines->setup;
     const int64_t longest = (int64_t)job->lines->prompts->longest, whole = longest + s->tokens;
@@ -297,12 +331,13 @@ static int estimate_time(struct job *job, struct fkv_session *session, const str
 /* After a failure: what is in the file, and how to go on. */
 static void say_what_is_there(const struct job *job, struct fkv_error *err) {
     const struct fkv_error why = *err;
-    fkv_fail(err, "%.800s (%zu lines are whole; the same command with --resume goes on)", why.message,
-             job->next > job->there ? job->next : job->there);
+    fkv_fail(err, "%.800s (%zu lines are whole; the same command with --resume goes on)",
+             why.message, job->next > job->there ? job->next : job->there);
 }
 
-static int with_session(struct job *job, const struct fkv_engine *engine, const struct fkv_session_options *options,
-                        const json_t *identity, const struct fkv_continued *found, struct fkv_error *err) {
+static int with_session(struct job *job, const struct fkv_engine *engine,
+                        const struct fkv_session_options *options, const json_t *identity,
+                        const struct fkv_continued *found, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_setup *setup = job->lines->setup;
     struct fkv_session *session;
@@ -312,12 +347,15 @@ static int with_session(struct job *job, const struct fkv_engine *engine, const 
         fkv_session_open(engine->model, &s->policy, options, &session, err))
         return FKV_FAILED;
     int32_t context = engine->model->config.trained_context;
-    if (!s->engine.quiet && (setup->policy->has_window ? setup->window > context : options->max_tokens > context))
+    if (!s->engine.quiet &&
+        (setup->policy->has_window ? setup->window > context : options->max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
     if (!s->engine.quiet) fkv_policy_note_unused(&s->policy, stderr);
     if (!s->engine.quiet && setup->policy->has_window && options->max_tokens <= setup->window)
-        fprintf(stderr, "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",
-                setup->window, setup->policy->name);
+        fprintf(
+            stderr,
+            "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",
+            setup->window, setup->policy->name);
     int status = estimate_time(job, session, options, &needs, err);
     job->seconds = needs.seconds;
     if (!status && !s->dry_run) {
@@ -336,22 +374,25 @@ static int look_up(struct job *job, const struct fkv_continuing_run *run, json_t
     const struct settings *s = job->s;
     if (!s->out || (s->dry_run && !s->resume)) return FKV_OK;
     if (!(*identity = fkv_continuing_identity(run, err))) return FKV_FAILED;
-    if (s->resume && fkv_continuations_find(s->out, run->lines, *identity, found, err)) return FKV_FAILED;
+    if (s->resume && fkv_continuations_find(s->out, run->lines, *identity, found, err))
+        return FKV_FAILED;
     job->there = found->lines;
     job->prompt_tokens = found->prompt_tokens;
     job->tokens = found->tokens;
     if (!s->engine.quiet && s->resume)
-        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", s->out, found->lines, run->lines->prompts->count,
+        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", s->out, found->lines,
+                run->lines->prompts->count,
                 found->torn ? "; a line that is not whole is dropped" : "");
     return FKV_OK;
 }
 
-static int run(const struct settings *s, const struct fkv_engine *engine, const struct fkv_prompts *p,
-               struct fkv_error *err) {
+static int run(const struct settings *s, const struct fkv_engine *engine,
+               const struct fkv_prompts *p, struct fkv_error *err) {
     const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
     struct fkv_session_options options = {.sequences = lanes,
                                           .max_tokens = (int64_t)p->longest + s->tokens,
-                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine)};
+                                          .cache_dtype =
+                                              fkv_engine_cache_dtype(&s->engine, engine)};
     struct fkv_policy_setup setup;
     if (fkv_engine_block(engine, &s->policy, false, 1, 0, &options, err) ||
         fkv_policy_setup(&s->policy, &engine->model->config, options.max_tokens, &setup, err))
@@ -365,7 +406,8 @@ static int run(const struct settings *s, const struct fkv_engine *engine, const 
     const struct fkv_continuing_run continuing = {.lines = &lines,
                                                   .model = engine->model,
                                                   .backend = engine->ops->name,
-                                                  .compute = fkv_engine_compute_name(&s->engine, engine),
+                                                  .compute =
+                                                      fkv_engine_compute_name(&s->engine, engine),
                                                   .command = s->command,
                                                   .cache_dtype = options.cache_dtype,
                                                   .batch = lanes};
@@ -386,7 +428,8 @@ static int run(const struct settings *s, const struct fkv_engine *engine, const 
 static int check_output(const struct settings *s, struct fkv_error *err) {
     if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
     char *beside = fkv_continuing_path(s->out);
-    int status = beside ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
+    int status =
+        beside ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
     if (!status && !s->resume) status = fkv_check_new_file(beside, err);
     free(beside);
     return status;
@@ -405,7 +448,8 @@ int fkv_command_generate(int argc, char **argv) {
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) {
         const int32_t vocab = engine.model->config.vocab;
-        status = s.prompt ? fkv_prompts_add(&p, engine.tokenizer, vocab, s.prompt, NULL, "--prompt", &err)
+        status = s.prompt ? fkv_prompts_add(&p, engine.tokenizer, vocab, s.prompt, NULL, "--prompt",
+                                            &err)
                           : fkv_prompts_read(&p, engine.tokenizer, vocab, s.prompts, &err);
     }
     if (!status) status = run(&s, &engine, &p, &err);

@@ -1,4 +1,5 @@
-/* freqkv-replay: what a cache policy costs a model. One table of sub-commands; each owns its options. */
+/* freqkv-replay: what a cache policy costs a model. One table of sub-commands; each owns its
+ * options. */
 #include <argp.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,8 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"ppl", fkv_command_ppl, "perplexity under a cache policy, against full attention if asked"},
-    {"probe", fkv_command_probe, "what the tokens after it say when one part of the cache is changed"},
+    {"probe", fkv_command_probe,
+     "what the tokens after it say when one part of the cache is changed"},
     {"generate", fkv_command_generate, "continue prompts under a cache policy"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
 };
@@ -22,17 +24,20 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *to) {
     fprintf(to, "Usage: freqkv-replay COMMAND [OPTION...]\n"
-                "Runs a checkpoint with FreqKV or another cache policy and measures what that costs it.\n\n");
-    for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to,
-            "\nfreqkv-replay COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the command line was "
-            "wrong.\n");
+                "Runs a checkpoint with FreqKV or another cache policy and measures what that "
+                "costs it.\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\nfreqkv-replay COMMAND --help says more. Exit status: 0 done, 1 the work failed, "
+                "2 the command line was "
+                "wrong.\n");
 }
 
 int main(int argc, char **argv) {
     fkv_start(argv);
     argp_err_exit_status = 2;
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "--usage") || !strcmp(argv[1], "-?"))) {
+    if (argc > 1 &&
+        (!strcmp(argv[1], "--help") || !strcmp(argv[1], "--usage") || !strcmp(argv[1], "-?"))) {
         print_help(stdout);
         return 0;
     }

@@ -1,5 +1,6 @@
-/* freqkv-replay ppl: reads the command line, works out plan and needs, runs, reports. Everything that can be refused is refused before the
- * first token is fed. A plain run is a sweep of one point: what differs is where its ratio and its file's name come from, and what is printed. */
+/* freqkv-replay ppl: reads the command line, works out plan and needs, runs, reports. Everything
+ * that can be refused is refused before the first token is fed. A plain run is a sweep of one
+ * point: what differs is where its ratio and its file's name come from, and what is printed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,7 +18,15 @@
 #include "replay/needs.h"
 #include "replay/perplexity/sweep.h"
 
-enum { OPT_TOKENS = 0x1000, OPT_PROTOCOL, OPT_SCORE_FROM, OPT_BASELINE, OPT_SWEEP, OPT_OUT, OPT_DRY_RUN };
+enum {
+    OPT_TOKENS = 0x1000,
+    OPT_PROTOCOL,
+    OPT_SCORE_FROM,
+    OPT_BASELINE,
+    OPT_SWEEP,
+    OPT_OUT,
+    OPT_DRY_RUN
+};
 
 struct settings {
     struct fkv_engine_options engine;
@@ -30,73 +39,78 @@ struct settings {
     char *command; /* owned */
 };
 
-static const char doc[] = "Perplexity of texts under a cache policy."
-                          "\v"
-                          "Protocols. A pass starts from an empty cache; targets count within it.\n"
-                          "  whole     one pass per document, at most T of its tokens\n"
-                          "  stride:s  windows of T tokens (default: the trained context) every s\n"
-                          "            tokens of the joined texts, no BOS; every target of every\n"
-                          "            window is scored (LongLoRA's and FreqKV's eval.py)\n"
-                          "  chunks:c  disjoint chunks of c tokens per document, BOS over the first\n"
-                          "            token if the tokenizer adds one; targets c/2+1 .. c-1 are\n"
-                          "            scored (llama.cpp)\n"
-                          "  rolling   disjoint windows of the trained context with one token of\n"
-                          "            context, the first from BOS (else EOS), the last right-aligned\n"
-                          "            (lm-eval)\n"
-                          "  blocks:b  as whole, and the policy may act after every b tokens\n"
-                          "\n"
-                          "Standard errors: bootstrap over documents where there are 20 or more; with\n"
-                          "2 to 19 over documents and, within each that is drawn, over its blocks of\n"
-                          "256 scored tokens; with one over its blocks, which speaks for that document\n"
-                          "only. Few documents say little about others. Where windows overlap:\n"
-                          "documents only, and none with one. 1,000 resamples, seed 0. Differences to\n"
-                          "the baseline are paired per token; past the trained context full attention\n"
-                          "is broken and no reference, and the output says so.\n"
-                          "\n"
-                          "--batch B runs B passes side by side, which serves an accelerator; it changes\n"
-                          "no number beyond rounding.\n"
-                          "\n"
-                          "--sweep writes OUT/gamma_0.10.h5 and so on. A sweep that was interrupted goes\n"
-                          "on when it is started again: points whose file is there are skipped, and\n"
-                          "files of another model, other texts or other options are refused. Without\n"
-                          "--out it only prints.\n"
-                          "\n"
-                          "Examples, where full attention is a reference:\n"
-                          "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
-                          "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
-                          "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
-                          "      --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --out runs \\\n"
-                          "      --protocol stride:1024 --baseline full\n"
-                          "\n"
-                          "--json prints one object; what does not exist is null:\n"
-                          "  policy, window, sinks, gamma (mean), the policy's own options, protocol,\n"
-                          "  documents (how many), tokens (of them), tokens_scored, mean_nll (nats),\n"
-                          "  perplexity, perplexity_se, compressions and evictions (mean per head and\n"
-                          "  pass; an eviction is no compression), cache_bytes_peak, cache_slots_mean\n"
-                          "  (slots a query could attend to), se_unit (documents, documents and blocks,\n"
-                          "  or blocks of one document), prefill_tokens_per_s, compression_share (of\n"
-                          "  the time), per_document [{name, tokens, mean_nll, perplexity}], and with a\n"
-                          "  baseline: baseline {policy, valid, mean_nll, perplexity, delta_nll,\n"
-                          "  delta_nll_se, kl (nats), top1_agreement}\n"
-                          "With --sweep: policy, window, sinks, own options, protocol, documents, tokens,\n"
-                          "  se_unit, points [{gamma, file (null without --out), tokens_scored, mean_nll,\n"
-                          "  perplexity, perplexity_se, compressions, evictions, cache_bytes_peak,\n"
-                          "  cache_slots_mean, baseline}]\n"
-                          "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes,\n"
-                          "  disk_free, memory_bytes, memory_available, device_bytes, device_free,\n"
-                          "  weight_bytes, seconds";
+static const char doc[] =
+    "Perplexity of texts under a cache policy."
+    "\v"
+    "Protocols. A pass starts from an empty cache; targets count within it.\n"
+    "  whole     one pass per document, at most T of its tokens\n"
+    "  stride:s  windows of T tokens (default: the trained context) every s\n"
+    "            tokens of the joined texts, no BOS; every target of every\n"
+    "            window is scored (LongLoRA's and FreqKV's eval.py)\n"
+    "  chunks:c  disjoint chunks of c tokens per document, BOS over the first\n"
+    "            token if the tokenizer adds one; targets c/2+1 .. c-1 are\n"
+    "            scored (llama.cpp)\n"
+    "  rolling   disjoint windows of the trained context with one token of\n"
+    "            context, the first from BOS (else EOS), the last right-aligned\n"
+    "            (lm-eval)\n"
+    "  blocks:b  as whole, and the policy may act after every b tokens\n"
+    "\n"
+    "Standard errors: bootstrap over documents where there are 20 or more; with\n"
+    "2 to 19 over documents and, within each that is drawn, over its blocks of\n"
+    "256 scored tokens; with one over its blocks, which speaks for that document\n"
+    "only. Few documents say little about others. Where windows overlap:\n"
+    "documents only, and none with one. 1,000 resamples, seed 0. Differences to\n"
+    "the baseline are paired per token; past the trained context full attention\n"
+    "is broken and no reference, and the output says so.\n"
+    "\n"
+    "--batch B runs B passes side by side, which serves an accelerator; it changes\n"
+    "no number beyond rounding.\n"
+    "\n"
+    "--sweep writes OUT/gamma_0.10.h5 and so on. A sweep that was interrupted goes\n"
+    "on when it is started again: points whose file is there are skipped, and\n"
+    "files of another model, other texts or other options are refused. Without\n"
+    "--out it only prints.\n"
+    "\n"
+    "Examples, where full attention is a reference:\n"
+    "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+    "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
+    "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+    "      --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --out runs \\\n"
+    "      --protocol stride:1024 --baseline full\n"
+    "\n"
+    "--json prints one object; what does not exist is null:\n"
+    "  policy, window, sinks, gamma (mean), the policy's own options, protocol,\n"
+    "  documents (how many), tokens (of them), tokens_scored, mean_nll (nats),\n"
+    "  perplexity, perplexity_se, compressions and evictions (mean per head and\n"
+    "  pass; an eviction is no compression), cache_bytes_peak, cache_slots_mean\n"
+    "  (slots a query could attend to), se_unit (documents, documents and blocks,\n"
+    "  or blocks of one document), prefill_tokens_per_s, compression_share (of\n"
+    "  the time), per_document [{name, tokens, mean_nll, perplexity}], and with a\n"
+    "  baseline: baseline {policy, valid, mean_nll, perplexity, delta_nll,\n"
+    "  delta_nll_se, kl (nats), top1_agreement}\n"
+    "With --sweep: policy, window, sinks, own options, protocol, documents, tokens,\n"
+    "  se_unit, points [{gamma, file (null without --out), tokens_scored, mean_nll,\n"
+    "  perplexity, perplexity_se, compressions, evictions, cache_bytes_peak,\n"
+    "  cache_slots_mean, baseline}]\n"
+    "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes,\n"
+    "  disk_free, memory_bytes, memory_available, device_bytes, device_free,\n"
+    "  weight_bytes, seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
-    {"protocol", OPT_PROTOCOL, "NAME", 0, "whole (default), stride:s, chunks:c, rolling or blocks:b", 5},
-    {"tokens", OPT_TOKENS, "T", 0, "at most T tokens of each document, BOS included (default: all); stride: the window",
+    {"protocol", OPT_PROTOCOL, "NAME", 0,
+     "whole (default), stride:s, chunks:c, rolling or blocks:b", 5},
+    {"tokens", OPT_TOKENS, "T", 0,
+     "at most T tokens of each document, BOS included (default: all); stride: the window", 5},
+    {"score-from", OPT_SCORE_FROM, "t", 0, "score only targets at place t of their pass or later",
      5},
-    {"score-from", OPT_SCORE_FROM, "t", 0, "score only targets at place t of their pass or later", 5},
-    {"baseline", OPT_BASELINE, "full", 0, "run full attention beside it: paired differences, KL, agreement", 5},
+    {"baseline", OPT_BASELINE, "full", 0,
+     "run full attention beside it: paired differences, KL, agreement", 5},
     {"sweep", OPT_SWEEP, "gamma=a:b:c", 0,
      "run at every ratio from a to b in steps of c (or at a,b,c), with one load of the model", 5},
     {"out", OPT_OUT, "RUN.h5", 0,
-     "write per-token results and every compression; must not exist. With --sweep a folder: one file per ratio; "
+     "write per-token results and every compression; must not exist. With --sweep a folder: one "
+     "file per ratio; "
      "files that are there are kept",
      5},
     {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
@@ -112,10 +126,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         state->child_inputs[1] = &s->policy;
         return 0;
     case OPT_TOKENS:
-        if (fkv_parse_int(arg, "--tokens", 2, 1 << 30, &s->tokens, &err)) argp_error(state, "%s", err.message);
+        if (fkv_parse_int(arg, "--tokens", 2, 1 << 30, &s->tokens, &err))
+            argp_error(state, "%s", err.message);
         return 0;
     case OPT_SCORE_FROM:
-        if (fkv_parse_int(arg, "--score-from", 0, 1 << 30, &s->score_from, &err)) argp_error(state, "%s", err.message);
+        if (fkv_parse_int(arg, "--score-from", 0, 1 << 30, &s->score_from, &err))
+            argp_error(state, "%s", err.message);
         return 0;
     case OPT_PROTOCOL:
         if (fkv_protocol_parse(arg, &s->plan, &err)) argp_error(state, "%s", err.message);
@@ -130,8 +146,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_OUT: s->out = arg; return 0;
     case OPT_DRY_RUN: s->dry_run = true; return 0;
     case ARGP_KEY_END:
-        if (!s->engine.text_count && !s->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
-        if (s->sweep.count && s->policy.gamma) argp_error(state, "give --gamma or --sweep, not both");
+        if (!s->engine.text_count && !s->engine.token_ids_count)
+            argp_error(state, "--text or --token-ids is missing");
+        if (s->sweep.count && s->policy.gamma)
+            argp_error(state, "give --gamma or --sweep, not both");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -145,11 +163,15 @@ static void warn_about_chosen_texts(const struct settings *s, const struct fkv_m
                                     const struct fkv_corpus *corpus) {
     struct fkv_ratios ratios;
     if (!s->policy.gamma || s->policy.gamma[0] != '@') return;
-    if (fkv_ratios_read(s->policy.gamma, model->config.layers, model->config.kv_heads, &ratios, NULL)) return;
+    if (fkv_ratios_read(s->policy.gamma, model->config.layers, model->config.kv_heads, &ratios,
+                        NULL))
+        return;
     for (int64_t d = 0; d < corpus->document_count; d++)
         for (int32_t i = 0; i < ratios.text_count; i++)
             if (!strcmp(corpus->documents[d].text_sha256, ratios.texts[i]))
-                fprintf(stderr, "warning: %s was chosen on %s: its perplexity there says little about other texts\n",
+                fprintf(stderr,
+                        "warning: %s was chosen on %s: its perplexity there says little about "
+                        "other texts\n",
                         s->policy.gamma + 1, corpus->documents[d].name);
     fkv_ratios_free(&ratios);
 }
@@ -166,18 +188,21 @@ static int make_plan(struct settings *s, const struct fkv_engine *engine, struct
                                            .eos = config->eos};
     if (engine->tokenizer && fkv_tokenizer_adds_bos(engine->tokenizer))
         setting.tokenizer_bos = fkv_tokenizer_bos(engine->tokenizer);
-    if (fkv_corpus_read(&s->engine, engine, protocol->special, protocol->joined ? 0 : s->tokens, corpus, err))
+    if (fkv_corpus_read(&s->engine, engine, protocol->special, protocol->joined ? 0 : s->tokens,
+                        corpus, err))
         return FKV_FAILED;
     return fkv_protocol_plan(corpus, &setting, &s->plan, err);
 }
 
-/* Compressions or evictions that all heads together will make: ceil((T - N) / C) per head and pass longer than N. */
+/* Compressions or evictions that all heads together will make: ceil((T - N) / C) per head and pass
+ * longer than N. */
 static int64_t expected_actions(const struct fkv_policy_setup *setup, const struct fkv_plan *plan) {
     int64_t count = 0;
     if (!setup->policy->has_gamma) return 0;
     for (int64_t i = 0; i < plan->count; i++)
         for (int32_t h = 0; h < setup->layers * setup->kv_heads; h++) {
-            int32_t chunk = setup->compressible - setup->retained[h], beyond = plan->passes[i].rows - setup->window;
+            int32_t chunk = setup->compressible - setup->retained[h],
+                    beyond = plan->passes[i].rows - setup->window;
             if (beyond > 0) count += (beyond + chunk - 1) / chunk;
         }
     return count;
@@ -205,7 +230,8 @@ static struct fkv_policy_options policy_at(const struct job *job, int i) {
 }
 
 /* The experiment at a point, without what it found. */
-static struct fkv_experiment experiment_at(const struct job *job, const struct fkv_policy_setup *setup) {
+static struct fkv_experiment experiment_at(const struct job *job,
+                                           const struct fkv_policy_setup *setup) {
     return (struct fkv_experiment){.model = job->engine->model,
                                    .setup = setup,
                                    .corpus = job->corpus,
@@ -222,17 +248,20 @@ static struct fkv_experiment experiment_at(const struct job *job, const struct f
                                    .corpus_sha256 = job->corpus_sha256};
 }
 
-static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *setup, struct fkv_error *err) {
+static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *setup,
+                        struct fkv_error *err) {
     struct fkv_policy_options policy = policy_at(job, i);
     if (fkv_policy_setup(&policy, &job->engine->model->config, job->session.max_tokens, setup, err))
-        return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma) : FKV_FAILED;
+        return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma)
+                                   : FKV_FAILED;
     if (!job->s->sweep.count || setup->policy->has_gamma) return FKV_OK;
     fkv_policy_setup_free(setup);
     return fkv_fail_option(err, "--sweep gamma: the policy %s has no ratio", policy.name);
 }
 
 /* Takes over what an earlier run left at a point of a sweep. */
-static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *setup, struct fkv_error *err) {
+static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *setup,
+                         struct fkv_error *err) {
     struct fkv_sweep_point *point = &job->points[i];
     const struct fkv_experiment experiment = experiment_at(job, setup);
     if (!job->s->sweep.count || !point->path[0] || access(point->path, F_OK)) return FKV_OK;
@@ -247,13 +276,15 @@ static int plan_points(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     struct fkv_needs *needs = &job->needs;
     const struct fkv_policy *policy = fkv_policy_find(s->policy.name, NULL);
-    const int64_t columns = s->out ? fkv_recorded_bytes(job->corpus, &s->plan, policy, s->baseline) : 0,
+    const int64_t columns =
+                      s->out ? fkv_recorded_bytes(job->corpus, &s->plan, policy, s->baseline) : 0,
                   tokens = job->corpus->token_count * (int64_t)sizeof(int32_t);
     const int row = 37; /* bytes of a row of /compressions, two per action */
     int64_t most = 0;
     for (int i = 0; i < job->count; i++) {
         struct fkv_policy_setup setup;
-        if (s->sweep.count ? fkv_sweep_name(&s->sweep, s->out, i, &job->points[i], err) : FKV_OK) return FKV_FAILED;
+        if (s->sweep.count ? fkv_sweep_name(&s->sweep, s->out, i, &job->points[i], err) : FKV_OK)
+            return FKV_FAILED;
         if (set_up_point(job, i, &setup, err)) return FKV_FAILED;
         int64_t actions = s->out ? expected_actions(&setup, &s->plan) : 0;
         int status = look_up_point(job, i, &setup, err);
@@ -276,14 +307,19 @@ static void note_context(const struct job *job, const struct fkv_policy_options 
     if (found->has_window && window < reach) reach = window;
     fkv_policy_note_unused(policy, to);
     if (found->has_window && job->s->plan.longest <= window)
-        fprintf(to, "note: no pass is longer than the window of %" PRId64 " slots: policy %s will do nothing\n", window,
-                found->name);
+        fprintf(to,
+                "note: no pass is longer than the window of %" PRId64
+                " slots: policy %s will do nothing\n",
+                window, found->name);
     if (reach > context)
-        fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n", reach, context);
+        fprintf(to, "note: positions reach %" PRId64 ", past the trained context of %" PRId64 "\n",
+                reach, context);
 }
 
-/* The session of the point that needs most: points run one after the other, and only their ratios differ. */
-static int add_point_session(const struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
+/* The session of the point that needs most: points run one after the other, and only their ratios
+ * differ. */
+static int add_point_session(const struct job *job, struct fkv_needs *needs,
+                             struct fkv_error *err) {
     struct fkv_needs most = {0};
     for (int i = 0; i < job->count; i++) {
         struct fkv_needs one = {0};
@@ -308,19 +344,23 @@ static int check_needs(struct job *job, struct fkv_error *err) {
                                 .tokens = corpus->token_count,
                                 .weights = job->engine->model->weight_bytes,
                                 .output = s->out};
-    needs->host = corpus->token_count * (int64_t)sizeof(int32_t) + s->plan.count * (int64_t)sizeof(struct fkv_pass);
+    needs->host = corpus->token_count * (int64_t)sizeof(int32_t) +
+                  s->plan.count * (int64_t)sizeof(struct fkv_pass);
     if (plan_points(job, err)) return FKV_FAILED;
     needs->fed = s->plan.rows * job->pending * (s->baseline ? 2 : 1);
     struct fkv_policy_options policy = policy_at(job, 0);
-    if (job->pending && (add_point_session(job, needs, err) ||
-                         (s->baseline && fkv_needs_session(needs, job->engine, &full, &job->session, err))))
+    if (job->pending &&
+        (add_point_session(job, needs, err) ||
+         (s->baseline && fkv_needs_session(needs, job->engine, &full, &job->session, err))))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to,
-                "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64 " and score%s %" PRId64 "\n",
-                corpus->document_count, corpus->document_count == 1 ? "" : "s", corpus->token_count, s->plan.count,
-                s->plan.count == 1 ? " feeds" : "es feed", s->plan.rows, s->plan.count == 1 ? "s" : "", s->plan.scored);
+                "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64
+                " and score%s %" PRId64 "\n",
+                corpus->document_count, corpus->document_count == 1 ? "" : "s", corpus->token_count,
+                s->plan.count, s->plan.count == 1 ? " feeds" : "es feed", s->plan.rows,
+                s->plan.count == 1 ? "s" : "", s->plan.scored);
     if (to) note_context(job, &policy, to);
     return fkv_needs_check(needs, job->engine, to, err);
 }
@@ -330,16 +370,18 @@ static int check_needs(struct job *job, struct fkv_error *err) {
 /* Times a block of every lane, and says what all of them will take. */
 static int estimate_time(struct job *job, struct fkv_session *session, struct fkv_error *err) {
     struct fkv_plan *plan = &job->s->plan;
-    if (fkv_session_rehearse(session, job->lanes, fkv_session_block(session) / job->lanes, plan->longest,
-                             job->s->baseline ? FKV_SCORED_WITH_KL : FKV_SCORED, &plan->cost, err))
+    if (fkv_session_rehearse(session, job->lanes, fkv_session_block(session) / job->lanes,
+                             plan->longest, job->s->baseline ? FKV_SCORED_WITH_KL : FKV_SCORED,
+                             &plan->cost, err))
         return FKV_FAILED;
-    job->needs.seconds = job->pending * fkv_perplexity_seconds(plan, fkv_session_setup(session), job->s->baseline);
+    job->needs.seconds =
+        job->pending * fkv_perplexity_seconds(plan, fkv_session_setup(session), job->s->baseline);
     fkv_needs_print_time(&job->needs, fkv_needs_stream(&job->s->engine, job->s->dry_run));
     return FKV_OK;
 }
 
-static int report_point(const struct job *job, struct fkv_sweep_point *point, const struct fkv_experiment *experiment,
-                        struct fkv_error *err) {
+static int report_point(const struct job *job, struct fkv_sweep_point *point,
+                        const struct fkv_experiment *experiment, struct fkv_error *err) {
     if (point->path[0] && fkv_run_file_write(point->path, experiment, err)) return FKV_FAILED;
     fkv_experiment_results(experiment, point->results);
     if (job->s->sweep.count) return FKV_OK;
@@ -351,7 +393,8 @@ static int report_point(const struct job *job, struct fkv_sweep_point *point, co
 /* Opens the sessions of a point and runs it; on the way, once, says how long it will all take. */
 static int run_point(struct job *job, int i, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1}, policy = policy_at(job, i);
+    const struct fkv_policy_options full = {.name = "full", .sinks = -1},
+                                    policy = policy_at(job, i);
     struct fkv_sweep_point *point = &job->points[i];
     struct fkv_session *session = NULL, *baseline = NULL;
     struct fkv_recorded recorded = {0};
@@ -359,15 +402,20 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     struct fkv_session_options options = job->session;
     options.measure_energy = s->out != NULL;
     int status = fkv_session_open(job->engine->model, &policy, &options, &session, err);
-    if (!status && !job->estimated && (s->dry_run || !s->engine.quiet)) status = estimate_time(job, session, err);
+    if (!status && !job->estimated && (s->dry_run || !s->engine.quiet))
+        status = estimate_time(job, session, err);
     job->estimated = true;
     if (status || s->dry_run) goto done;
-    if (s->sweep.count && !s->engine.quiet) fprintf(stderr, "gamma %s (%d of %d)\n", point->gamma, i + 1, job->count);
-    if (s->baseline) status = fkv_session_open(job->engine->model, &full, &job->session, &baseline, err);
-    if (!status && s->out) status = fkv_recorded_open(job->corpus, &s->plan, fkv_session_setup(session)->policy, s->baseline, &recorded, err);
+    if (s->sweep.count && !s->engine.quiet)
+        fprintf(stderr, "gamma %s (%d of %d)\n", point->gamma, i + 1, job->count);
+    if (s->baseline)
+        status = fkv_session_open(job->engine->model, &full, &job->session, &baseline, err);
+    if (!status && s->out)
+        status = fkv_recorded_open(job->corpus, &s->plan, fkv_session_setup(session)->policy,
+                                   s->baseline, &recorded, err);
     if (!status)
-        status = fkv_perplexity_run(job->corpus, &s->plan, session, baseline, job->lanes, s->out ? &recorded : NULL,
-                                    s->engine.quiet, &result, err);
+        status = fkv_perplexity_run(job->corpus, &s->plan, session, baseline, job->lanes,
+                                    s->out ? &recorded : NULL, s->engine.quiet, &result, err);
     if (!status) {
         struct fkv_experiment experiment = experiment_at(job, fkv_session_setup(session));
         experiment.result = &result;
@@ -398,18 +446,22 @@ static int report_sweep(const struct job *job, struct fkv_error *err) {
 static int run_points(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     if (check_needs(job, err)) return FKV_FAILED;
-    const bool folder = s->sweep.count && s->out && !s->dry_run, made = folder && !mkdir(s->out, 0777);
-    if (folder && !made && errno != EEXIST) return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
+    const bool folder = s->sweep.count && s->out && !s->dry_run,
+               made = folder && !mkdir(s->out, 0777);
+    if (folder && !made && errno != EEXIST)
+        return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
     if (!s->dry_run) warn_about_chosen_texts(s, job->engine->model, job->corpus);
     for (int i = 0; i < job->count; i++) {
         if (job->points[i].there) continue;
         if (run_point(job, i, err)) {
             if (made) rmdir(s->out); /* where no point was written */
-            return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma) : FKV_FAILED;
+            return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma)
+                                  : FKV_FAILED;
         }
         if (s->dry_run) break;
     }
-    if (s->dry_run) return s->engine.json ? fkv_json_print(fkv_needs_json(&job->needs), err) : FKV_OK;
+    if (s->dry_run)
+        return s->engine.json ? fkv_json_print(fkv_needs_json(&job->needs), err) : FKV_OK;
     return s->sweep.count ? report_sweep(job, err) : FKV_OK;
 }
 
@@ -417,10 +469,12 @@ static int run_points(struct job *job, struct fkv_error *err) {
 static int choose_block(struct job *job, struct fkv_error *err) {
     struct fkv_policy_options policy = job->s->policy;
     if (job->s->sweep.count) policy.gamma = NULL;
-    return fkv_engine_block(job->engine, &policy, job->s->baseline, job->lanes, 0, &job->session, err);
+    return fkv_engine_block(job->engine, &policy, job->s->baseline, job->lanes, 0, &job->session,
+                            err);
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus, struct fkv_error *err) {
+static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus,
+               struct fkv_error *err) {
     if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
     struct job job = {.s = s,
                       .engine = engine,
@@ -435,7 +489,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
         return FKV_FAILED;
     job.points = calloc((size_t)job.count, sizeof *job.points);
     if (!job.points) return fkv_fail(err, "out of memory for %d points", job.count);
-    int status = s->out && !s->sweep.count ? fkv_path_print(job.points[0].path, err, "%s", s->out) : FKV_OK;
+    int status =
+        s->out && !s->sweep.count ? fkv_path_print(job.points[0].path, err, "%s", s->out) : FKV_OK;
     if (!status) status = run_points(&job, err);
     free(job.points);
     return status;
@@ -455,7 +510,8 @@ int fkv_command_ppl(int argc, char **argv) {
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
     s.command = fkv_join_arguments(argc, argv);
-    if (fkv_protocol_parse("whole", &s.plan, &err)) return fkv_tool_failed("freqkv-replay ppl", &err);
+    if (fkv_protocol_parse("whole", &s.plan, &err))
+        return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);

@@ -1,4 +1,5 @@
-/* freqkv-replay probe: reads the command line, lists the changes, checks everything that can be checked before the first token, runs, reports. */
+/* freqkv-replay probe: reads the command line, lists the changes, checks everything that can be
+ * checked before the first token, runs, reports. */
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
@@ -46,60 +47,64 @@ struct settings {
     char *command; /* owned */
 };
 
-static const char doc[] = "What do parts of the cache carry? Reads P tokens with full attention, changes\n"
-                          "the cache once, scores the M tokens after; restores, and makes the next change.\n"
-                          "\v"
-                          "Bands are fractions of the n = P - S coefficients of the DCT along tokens:\n"
-                          "0:0.25 is the lowest quarter, DC included. Several changes are made one after\n"
-                          "the other, each on the untouched prefix. Filters and noise change keys, values\n"
-                          "or both (--states); --freqkv, --local and --decompose change both.\n"
-                          "\n"
-                          "--decompose switches FreqKV's parts on one by one and in all combinations:\n"
-                          "  truncation  the coefficients beyond L are gone\n"
-                          "  squeezed    slots stand at their index and not at the centre of what they\n"
-                          "              stand for\n"
-                          "  fewer       L slots weigh as L in the softmax and not as n\n"
-                          "Truncation alone comes as a filter of n slots and as L slots at their centres.\n"
-                          "\n"
-                          "Beside every result stands the noise floor: the untouched run repeated with\n"
-                          "another block size. Intervals: paired bootstrap over documents where there\n"
-                          "are 20 or more; with 2 to 19 over documents and, within each that is drawn,\n"
-                          "over its blocks of 256 scored tokens; with one over its blocks, which speaks\n"
-                          "for that document only. Few documents say little about others.\n"
-                          "p: paired t over the means of documents (one document: of its blocks). kl_p:\n"
-                          "is the KL above that of the repeated run, token by token? One-sided, as a\n"
-                          "mean KL is never below zero. q: p corrected (Benjamini and Hochberg) among\n"
-                          "the layers, or among the heads, of one change.\n"
-                          "\n"
-                          "--blocks takes more windows of P + M + 1 tokens from each text, one after\n"
-                          "the other; later ones have BOS over their first token if the tokenizer adds\n"
-                          "one.\n"
-                          "\n"
-                          "With --out, windows that are done lie in PROBE.h5.parts; the same command\n"
-                          "takes an interrupted run up again.\n"
-                          "\n"
-                          "Example:\n"
-                          "  freqkv-replay probe --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
-                          "      --prefix 512 --score 256 --bands 8 --states key,value --decompose 0.5\n"
-                          "\n"
-                          "--json prints one object; what does not exist is null:\n"
-                          "  model, prefix, score, sinks, windows, units, unit (document or block),\n"
-                          "  documents, se_unit (documents, documents and blocks, or blocks of one\n"
-                          "  document), untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind,\n"
-                          "  layer, kv_head, states, low, high, complement, epsilon, gamma, truncation,\n"
-                          "  squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low,\n"
-                          "  kl_high, lost_key, lost_value, p, q, kl_p, kl_q}]\n"
-                          "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free,\n"
-                          "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes,\n"
-                          "  seconds";
+static const char doc[] =
+    "What do parts of the cache carry? Reads P tokens with full attention, changes\n"
+    "the cache once, scores the M tokens after; restores, and makes the next change.\n"
+    "\v"
+    "Bands are fractions of the n = P - S coefficients of the DCT along tokens:\n"
+    "0:0.25 is the lowest quarter, DC included. Several changes are made one after\n"
+    "the other, each on the untouched prefix. Filters and noise change keys, values\n"
+    "or both (--states); --freqkv, --local and --decompose change both.\n"
+    "\n"
+    "--decompose switches FreqKV's parts on one by one and in all combinations:\n"
+    "  truncation  the coefficients beyond L are gone\n"
+    "  squeezed    slots stand at their index and not at the centre of what they\n"
+    "              stand for\n"
+    "  fewer       L slots weigh as L in the softmax and not as n\n"
+    "Truncation alone comes as a filter of n slots and as L slots at their centres.\n"
+    "\n"
+    "Beside every result stands the noise floor: the untouched run repeated with\n"
+    "another block size. Intervals: paired bootstrap over documents where there\n"
+    "are 20 or more; with 2 to 19 over documents and, within each that is drawn,\n"
+    "over its blocks of 256 scored tokens; with one over its blocks, which speaks\n"
+    "for that document only. Few documents say little about others.\n"
+    "p: paired t over the means of documents (one document: of its blocks). kl_p:\n"
+    "is the KL above that of the repeated run, token by token? One-sided, as a\n"
+    "mean KL is never below zero. q: p corrected (Benjamini and Hochberg) among\n"
+    "the layers, or among the heads, of one change.\n"
+    "\n"
+    "--blocks takes more windows of P + M + 1 tokens from each text, one after\n"
+    "the other; later ones have BOS over their first token if the tokenizer adds\n"
+    "one.\n"
+    "\n"
+    "With --out, windows that are done lie in PROBE.h5.parts; the same command\n"
+    "takes an interrupted run up again.\n"
+    "\n"
+    "Example:\n"
+    "  freqkv-replay probe --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+    "      --prefix 512 --score 256 --bands 8 --states key,value --decompose 0.5\n"
+    "\n"
+    "--json prints one object; what does not exist is null:\n"
+    "  model, prefix, score, sinks, windows, units, unit (document or block),\n"
+    "  documents, se_unit (documents, documents and blocks, or blocks of one\n"
+    "  document), untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind,\n"
+    "  layer, kv_head, states, low, high, complement, epsilon, gamma, truncation,\n"
+    "  squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low,\n"
+    "  kl_high, lost_key, lost_value, p, q, kl_p, kl_q}]\n"
+    "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free,\n"
+    "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes,\n"
+    "  seconds";
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Experiment:", 4},
-    {"prefix", OPT_PREFIX, "P", 0, "tokens read before the change (default: half the trained context)", 4},
-    {"score", OPT_SCORE, "M", 0, "tokens fed after it and scored (default: a quarter of the trained context)", 4},
+    {"prefix", OPT_PREFIX, "P", 0,
+     "tokens read before the change (default: half the trained context)", 4},
+    {"score", OPT_SCORE, "M", 0,
+     "tokens fed after it and scored (default: a quarter of the trained context)", 4},
     {"blocks", OPT_BLOCKS, "B", 0, "at most B windows of each text (default 1)", 4},
     {"sinks", OPT_SINKS, "S", 0, "first tokens that are never changed (default 4)", 4},
-    {"states", OPT_STATES, "LIST", 0, "what filters and noise change: key, value, both, or several (default both)", 4},
+    {"states", OPT_STATES, "LIST", 0,
+     "what filters and noise change: key, value, both, or several (default both)", 4},
     {"per-layer", OPT_PER_LAYER, 0, 0, "make each change on each layer alone, too", 4},
     {"per-head", OPT_PER_HEAD, 0, 0, "make each change on each (layer, KV head) alone, too", 4},
     {"seed", OPT_SEED, "K", 0, "of the noise (default 0)", 4},
@@ -110,7 +115,8 @@ static const struct argp_option options[] = {
     {"complement", OPT_COMPLEMENT, 0, 0, "--filter takes the bands out and keeps the rest", 5},
     {"bands", OPT_BANDS, "K", 0, "take out DC, then each of K equal bands", 5},
     {"octaves", OPT_OCTAVES, "K", 0, "take out DC, then each of K bands that double in width", 5},
-    {"noise", OPT_NOISE, "a:b:eps", 0, "add noise in a band, its energy eps times the head's without DC", 5},
+    {"noise", OPT_NOISE, "a:b:eps", 0,
+     "add noise in a band, its energy eps times the head's without DC", 5},
     {"freqkv", OPT_FREQKV, "G[,G...]", 0, "compress to a share G of the slots as FreqKV does", 5},
     {"local", OPT_LOCAL, "G[,G...]", 0, "drop all but the latest share G of the slots", 5},
     {"decompose", OPT_DECOMPOSE, "G[,G...]", 0, "FreqKV in parts (see below)", 5},
@@ -146,11 +152,13 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_error err = {0};
     int status = FKV_OK;
     for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
-        if (key == requests[i].key && fkv_probe_ask(&s->wishes, requests[i].kind, requests[i].name, arg, &err))
+        if (key == requests[i].key &&
+            fkv_probe_ask(&s->wishes, requests[i].kind, requests[i].name, arg, &err))
             argp_error(state, "%s", err.message);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         int64_t *value = (int64_t *)(void *)((char *)s + numbers[i].offset);
-        if (key == numbers[i].key && fkv_parse_int(arg, numbers[i].name, numbers[i].low, numbers[i].high, value, &err))
+        if (key == numbers[i].key &&
+            fkv_parse_int(arg, numbers[i].name, numbers[i].low, numbers[i].high, value, &err))
             argp_error(state, "%s", err.message);
     }
     switch (key) {
@@ -165,10 +173,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_OUT: s->out = arg; break;
     case OPT_DRY_RUN: s->dry_run = true; break;
     case ARGP_KEY_END:
-        if (!s->engine.text_count && !s->engine.token_ids_count) argp_error(state, "--text or --token-ids is missing");
+        if (!s->engine.text_count && !s->engine.token_ids_count)
+            argp_error(state, "--text or --token-ids is missing");
         if (s->engine.batch > 1) argp_error(state, "--batch: a probe runs one text at a time");
         if (!s->wishes.request_count)
-            argp_error(state, "no change is asked for: --filter, --bands, --octaves, --noise, --freqkv, --local or "
+            argp_error(state, "no change is asked for: --filter, --bands, --octaves, --noise, "
+                              "--freqkv, --local or "
                               "--decompose");
         break;
     default: return key >= OPT_PREFIX && key <= OPT_PER_HEAD ? 0 : ARGP_ERR_UNKNOWN;
@@ -186,11 +196,14 @@ static int check_sizes(struct settings *s, const struct fkv_config *config, stru
     if (!s->prefix) s->prefix = config->trained_context / 2;
     if (!s->score) s->score = config->trained_context / 4 ? config->trained_context / 4 : 1;
     if (s->prefix + s->score > config->trained_context)
-        return fkv_fail_option(err, "--prefix %lld and --score %lld: expected at most the trained context of %d together",
-                        (long long)s->prefix, (long long)s->score, config->trained_context);
+        return fkv_fail_option(
+            err,
+            "--prefix %lld and --score %lld: expected at most the trained context of %d together",
+            (long long)s->prefix, (long long)s->score, config->trained_context);
     if (s->prefix < s->sinks + 2)
-        return fkv_fail_option(err, "--prefix: expected at least two tokens more than the %lld sinks, found %lld",
-                        (long long)s->sinks, (long long)s->prefix);
+        return fkv_fail_option(
+            err, "--prefix: expected at least two tokens more than the %lld sinks, found %lld",
+            (long long)s->sinks, (long long)s->prefix);
     return FKV_OK;
 }
 
@@ -211,26 +224,31 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->states, sizeof p->states, "%s", s->states);
     snprintf(p->backend, sizeof p->backend, "%s", engine->ops->name);
     snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
-    snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s", fkv_engine_tokenizer_sha256(engine));
-    snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s", fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
+    snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s",
+             fkv_engine_tokenizer_sha256(engine));
+    snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s",
+             fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
     if (!(p->command = strdup(s->command))) return fkv_fail(err, "out of memory");
     return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
 }
 
-static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p, struct fkv_session_options *options,
-                        struct fkv_error *err) {
+static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p,
+                        struct fkv_session_options *options, struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     int64_t snapshot, scratch;
-    if (fkv_session_bytes(&engine->model->config, &full, options, &snapshot, &scratch, err)) return FKV_FAILED;
+    if (fkv_session_bytes(&engine->model->config, &full, options, &snapshot, &scratch, err))
+        return FKV_FAILED;
     const int64_t kept = fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     return fkv_engine_block(engine, &full, false, 1, snapshot + kept, options, err);
 }
 
-static int check_needs(const struct settings *s, const struct fkv_engine *engine, const struct fkv_corpus *corpus,
-                       const struct fkv_probe *p, int64_t windows, const struct fkv_session_options *options,
-                       struct fkv_needs *needs, struct fkv_error *err) {
+static int check_needs(const struct settings *s, const struct fkv_engine *engine,
+                       const struct fkv_corpus *corpus, const struct fkv_probe *p, int64_t windows,
+                       const struct fkv_session_options *options, struct fkv_needs *needs,
+                       struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    int64_t results = windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
+    int64_t results =
+        windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
     *needs = (struct fkv_needs){.documents = corpus->document_count,
                                 .tokens = corpus->token_count,
                                 .fed = windows * fkv_probe_fed(p),
@@ -238,23 +256,27 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
                                 .host = results,
                                 .output = s->out};
     if (s->out)
-        needs->host += results, needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
+        needs->host += results,
+            needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
     if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
     needs->cache *= 2; /* the snapshot */
     needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
-        fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows, p->change_count,
-                needs->fed);
+        fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows,
+                p->change_count, needs->fed);
     return fkv_needs_check(needs, engine, to, err);
 }
 
-static int estimate_time(const struct settings *s, struct fkv_prober *prober, const struct fkv_probe *probe,
-                         struct fkv_needs *needs, struct fkv_error *err) {
+static int estimate_time(const struct settings *s, struct fkv_prober *prober,
+                         const struct fkv_probe *probe, struct fkv_needs *needs,
+                         struct fkv_error *err) {
     struct fkv_session *session = prober->session;
-    const int32_t block = fkv_session_block(session), rows = s->score < block ? (int32_t)s->score : block;
+    const int32_t block = fkv_session_block(session),
+                  rows = s->score < block ? (int32_t)s->score : block;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (fkv_session_rehearse(session, 1, rows, s->prefix + s->score, FKV_SCORED_WITH_KL, &prober->cost, err))
+    if (fkv_session_rehearse(session, 1, rows, s->prefix + s->score, FKV_SCORED_WITH_KL,
+                             &prober->cost, err))
         return FKV_FAILED;
     needs->seconds = fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
@@ -262,12 +284,13 @@ static int estimate_time(const struct settings *s, struct fkv_prober *prober, co
 }
 
 /* Classes of all tokens of the corpus (malloc'd), or NULL where there is no tokenizer. */
-static int classify(const struct fkv_engine *engine, const struct fkv_corpus *corpus, uint8_t **classes,
-                    struct fkv_error *err) {
+static int classify(const struct fkv_engine *engine, const struct fkv_corpus *corpus,
+                    uint8_t **classes, struct fkv_error *err) {
     struct fkv_token_classifier *c = NULL;
     *classes = NULL;
     if (!engine->tokenizer) return FKV_OK;
-    if (!(*classes = calloc((size_t)corpus->token_count, 1))) return fkv_fail(err, "out of memory for token classes");
+    if (!(*classes = calloc((size_t)corpus->token_count, 1)))
+        return fkv_fail(err, "out of memory for token classes");
     int status = fkv_token_classifier_open(engine->tokenizer, &c, err);
     for (int64_t d = 0; d < corpus->document_count && !status; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
@@ -290,8 +313,8 @@ static void remove_parts(const char *folder, int64_t count) {
     rmdir(folder);
 }
 
-static int report(const struct settings *s, const struct fkv_probe *probe, const struct fkv_edit *edits,
-                  struct fkv_error *err) {
+static int report(const struct settings *s, const struct fkv_probe *probe,
+                  const struct fkv_edit *edits, struct fkv_error *err) {
     struct fkv_probe_summary summary;
     if (fkv_probe_summarise(probe, edits, &summary, err)) return FKV_FAILED;
     int status = FKV_OK;
@@ -303,16 +326,18 @@ static int report(const struct settings *s, const struct fkv_probe *probe, const
     return status;
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober, struct fkv_probe *probe,
-               struct fkv_error *err) {
+static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober,
+               struct fkv_probe *probe, struct fkv_error *err) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    struct fkv_session_options options = {
-        .max_tokens = s->prefix + s->score, .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine), .biases = true};
+    struct fkv_session_options options = {.max_tokens = s->prefix + s->score,
+                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine),
+                                          .biases = true};
     struct fkv_needs needs;
     char parts[FKV_PATH];
     if (choose_block(engine, probe, &options, err) ||
         check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err) ||
-        fkv_path_print(parts, err, "%s.parts", s->out ? s->out : "")) return FKV_FAILED;
+        fkv_path_print(parts, err, "%s.parts", s->out ? s->out : ""))
+        return FKV_FAILED;
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
     if (fkv_session_open(engine->model, &full, &options, &prober->session, err)) return FKV_FAILED;
@@ -320,12 +345,14 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);
     if (s->dry_run) return status;
-    if (!status && s->out) status = fkv_probe_write(s->out, probe, probe->windows, probe->window_count, err);
+    if (!status && s->out)
+        status = fkv_probe_write(s->out, probe, probe->windows, probe->window_count, err);
     if (!status && s->out) remove_parts(parts, probe->window_count);
     return status ? status : report(s, probe, prober->edits, err);
 }
 
-static int prepare_and_run(struct settings *s, const struct fkv_engine *engine, struct fkv_error *err) {
+static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
+                           struct fkv_error *err) {
     struct fkv_corpus corpus = {0};
     struct fkv_probe probe = {0};
     struct fkv_edit *edits = NULL;
@@ -337,7 +364,8 @@ static int prepare_and_run(struct settings *s, const struct fkv_engine *engine, 
         fkv_probe_list(&s->wishes, probe.layers, probe.kv_heads, probe.prefix - probe.sinks, &edits,
                        &probe.change_count, err) ||
         fkv_corpus_read(&s->engine, engine, true, 0, &corpus, err) ||
-        fkv_probe_places(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &places, &prober.place_count, err) ||
+        fkv_probe_places(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &places,
+                         &prober.place_count, err) ||
         classify(engine, &corpus, &classes, err))
         goto done;
     if (!(probe.changes = calloc((size_t)probe.change_count, sizeof *probe.changes))) {

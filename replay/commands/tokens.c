@@ -1,4 +1,5 @@
-/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs a tokenizer and no weights. */
+/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs a
+ * tokenizer and no weights. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -6,13 +7,13 @@
 #include "kernels/base/json.h"
 #include "replay/commands/commands.h"
 
-static const char doc[] =
-    "Prints the token ids of texts, space-separated, one line per document, as ppl feeds them: with BOS where the tokenizer adds it."
-    "\v"
-    "Example:\n"
-    "  freqkv-replay tokens --model data/litbank-1m --text book.txt\n"
-    "\n"
-    "With --json: {\"documents\": [{\"name\", \"tokens\": [ids]}]}.";
+static const char doc[] = "Prints the token ids of texts, space-separated, one line per document, "
+                          "as ppl feeds them: with BOS where the tokenizer adds it."
+                          "\v"
+                          "Example:\n"
+                          "  freqkv-replay tokens --model data/litbank-1m --text book.txt\n"
+                          "\n"
+                          "With --json: {\"documents\": [{\"name\", \"tokens\": [ids]}]}.";
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
@@ -20,7 +21,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = o; return 0;
     case ARGP_KEY_END:
-        if (!o->text_count && !o->token_ids_count) argp_error(state, "--text or --token-ids is missing");
+        if (!o->text_count && !o->token_ids_count)
+            argp_error(state, "--text or --token-ids is missing");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -36,14 +38,15 @@ static void print_line(const struct fkv_document *document) {
 
 static void add_json(json_t *rows, const struct fkv_document *document) {
     json_t *row = json_object(), *ids = json_array();
-    for (size_t i = 0; i < document->count; i++) json_array_append_new(ids, json_integer(document->tokens[i]));
+    for (size_t i = 0; i < document->count; i++)
+        json_array_append_new(ids, json_integer(document->tokens[i]));
     json_object_set_new(row, "name", fkv_json_string(document->name));
     json_object_set_new(row, "tokens", ids);
     json_array_append_new(rows, row);
 }
 
-static int print_documents(const struct fkv_engine_options *o, const struct fkv_tokenizer *tokenizer,
-                           struct fkv_error *err) {
+static int print_documents(const struct fkv_engine_options *o,
+                           const struct fkv_tokenizer *tokenizer, struct fkv_error *err) {
     struct fkv_documents_options from = {.texts = o->texts,
                                          .text_count = o->text_count,
                                          .token_ids = o->token_ids,
@@ -81,7 +84,8 @@ int fkv_command_tokens(int argc, char **argv) {
     struct fkv_tokenizer *tokenizer;
     fkv_engine_options_default(&options);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
-    if (fkv_tokenizer_open(options.model, &tokenizer, &err)) return fkv_tool_failed("freqkv-replay tokens", &err);
+    if (fkv_tokenizer_open(options.model, &tokenizer, &err))
+        return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);
     return status ? fkv_tool_failed("freqkv-replay tokens", &err) : 0;

@@ -39,8 +39,8 @@ static json_t *text_json(const struct fkv_tokenizer *tokenizer, const struct fkv
     return string ? string : json_null();
 }
 
-json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i, const struct fkv_generation *g,
-                              struct fkv_error *err) {
+json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
+                              const struct fkv_generation *g, struct fkv_error *err) {
     const struct fkv_prompt *prompt = &c->prompts->all[i];
     json_t *text = text_json(c->tokenizer, prompt, g, err);
     if (!text) return NULL;
@@ -54,7 +54,8 @@ json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i, const st
     json_object_set_new(o, "tokens", json_integer(g->count));
     json_object_set_new(o, "stopped", json_string(g->ended ? "eos" : "length"));
     json_object_set_new(o, "policy", json_string(c->setup->policy->name));
-    json_object_set_new(o, "window", c->setup->policy->has_window ? json_integer(c->setup->window) : json_null());
+    json_object_set_new(
+        o, "window", c->setup->policy->has_window ? json_integer(c->setup->window) : json_null());
     json_object_set_new(o, "gamma", fkv_json_number(c->setup->gamma));
     json_object_set_new(o, "seed", json_integer(c->seed));
     json_object_set_new(o, "temperature", fkv_json_number(c->temperature));
@@ -81,15 +82,16 @@ static int refuse(const char *where, const char *field, const json_t *expected, 
     char *a = expected ? json_dumps(expected, LINE_FLAGS | JSON_ENCODE_ANY) : NULL,
          *b = found ? json_dumps(found, LINE_FLAGS | JSON_ENCODE_ANY) : NULL;
     fkv_fail(err,
-             "%s: field \"%s\": expected %.160s, found %.160s: made by another run; give its options, or another --out",
+             "%s: field \"%s\": expected %.160s, found %.160s: made by another run; give its "
+             "options, or another --out",
              where, field, a ? a : "nothing", b ? b : "nothing");
     free(a);
     free(b);
     return FKV_FAILED;
 }
 
-int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found, const char *const *skipped,
-                           struct fkv_error *err) {
+int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found,
+                           const char *const *skipped, struct fkv_error *err) {
     const char *key;
     json_t *value;
     if (!json_is_object(found)) return fkv_fail(err, "%s: expected an object", where);
@@ -97,43 +99,48 @@ int fkv_continuations_same(const char *where, const json_t *expected, const json
         bool skip = false;
         for (int i = 0; skipped && skipped[i]; i++) skip |= !strcmp(key, skipped[i]);
         const json_t *other = json_object_get(found, key);
-        if (!skip && (!other || !json_equal(value, other))) return refuse(where, key, value, other, err);
+        if (!skip && (!other || !json_equal(value, other)))
+            return refuse(where, key, value, other, err);
     }
     json_object_foreach((json_t *)found, key,
-                        value) if (!json_object_get(expected, key)) return refuse(where, key, NULL, value, err);
+                        value) if (!json_object_get(expected, key)) return refuse(where, key, NULL,
+                                                                                  value, err);
     return FKV_OK;
 }
 
 /* The ids of a line; their number and what ended them must go together. */
-static int read_generation(const json_t *line, const char *where, int64_t most, struct fkv_generation *g,
-                           struct fkv_error *err) {
+static int read_generation(const json_t *line, const char *where, int64_t most,
+                           struct fkv_generation *g, struct fkv_error *err) {
     const json_t *ids = json_object_get(line, "token_ids");
     const char *stopped;
     *g = (struct fkv_generation){0};
     if (!json_is_object(line)) return fkv_fail(err, "%s: expected an object", where);
-    if (!json_is_array(ids)) return fkv_fail(err, "%s: field \"token_ids\": expected a list", where);
+    if (!json_is_array(ids))
+        return fkv_fail(err, "%s: field \"token_ids\": expected a list", where);
     if (fkv_json_get_string(line, where, "stopped", true, &stopped, err)) return FKV_FAILED;
     g->count = (int64_t)json_array_size(ids);
     g->ended = !strcmp(stopped, "eos");
     g->complete = true;
     if (g->ended ? g->count >= most : g->count != most)
-        return fkv_fail(err, "%s: field \"token_ids\": expected %s%lld, as --tokens has it, found %lld", where,
-                        g->ended ? "less than " : "", (long long)most, (long long)g->count);
+        return fkv_fail(err,
+                        "%s: field \"token_ids\": expected %s%lld, as --tokens has it, found %lld",
+                        where, g->ended ? "less than " : "", (long long)most, (long long)g->count);
     g->ids = malloc((size_t)(g->count ? g->count : 1) * sizeof *g->ids);
     if (!g->ids) return fkv_fail(err, "%s: out of memory", where);
     for (int64_t i = 0; i < g->count; i++) {
         const json_t *id = json_array_get(ids, (size_t)i);
         json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
         if (value < 0 || value > INT32_MAX)
-            return fkv_fail(err, "%s: field \"token_ids\": expected ids, found something else at %lld", where,
-                            (long long)i);
+            return fkv_fail(err,
+                            "%s: field \"token_ids\": expected ids, found something else at %lld",
+                            where, (long long)i);
         g->ids[i] = (int32_t)value;
     }
     return FKV_OK;
 }
 
-static int check_bytes(const json_t *expected, const json_t *found, const char *at, size_t bytes, const char *where,
-                       struct fkv_error *err) {
+static int check_bytes(const json_t *expected, const json_t *found, const char *at, size_t bytes,
+                       const char *where, struct fkv_error *err) {
     size_t expected_bytes;
     char *text = fkv_continuation_text(expected, &expected_bytes, err);
     if (!text) return FKV_FAILED;
@@ -141,12 +148,14 @@ static int check_bytes(const json_t *expected, const json_t *found, const char *
     free(text);
     if (same) return FKV_OK;
     if (fkv_continuations_same(where, expected, found, NULL, err)) return FKV_FAILED;
-    return fkv_fail(err, "%s: expected the line as it was written, found the same fields written otherwise", where);
+    return fkv_fail(
+        err, "%s: expected the line as it was written, found the same fields written otherwise",
+        where);
 }
 
 /* Line i, its newline included. */
-static int check_line(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes, const char *where,
-                      struct fkv_continued *found, struct fkv_error *err) {
+static int check_line(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
+                      const char *where, struct fkv_continued *found, struct fkv_error *err) {
     struct fkv_generation g = {0};
     json_t *line = fkv_json_parse(at, bytes, where, err);
     if (!line) return FKV_FAILED;
@@ -166,8 +175,8 @@ static int check_line(const struct fkv_continuing *c, size_t i, const char *at, 
     return status;
 }
 
-int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c, struct fkv_continued *found,
-                           struct fkv_error *err) {
+int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c,
+                           struct fkv_continued *found, struct fkv_error *err) {
     char *line = NULL, place[512];
     size_t room = 0;
     ssize_t bytes;
@@ -176,8 +185,8 @@ int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continui
     while (!status && (bytes = getline(&line, &room, f)) > 0) {
         snprintf(place, sizeof place, "%.400s:%zu", where, found->lines + 1);
         if (found->lines == c->prompts->count)
-            status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more", place,
-                              c->prompts->count);
+            status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more",
+                              place, c->prompts->count);
         else if (line[bytes - 1] != '\n')
             found->torn = bytes; /* the last one */
         else

@@ -25,8 +25,8 @@ struct fkv_continuing {
 };
 
 /* The line of prompt i as an object, a new reference; NULL and a message. */
-json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i, const struct fkv_generation *g,
-                              struct fkv_error *err);
+json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
+                              const struct fkv_generation *g, struct fkv_error *err);
 
 /* A run that writes lines, for its identity. */
 struct fkv_continuing_run {
@@ -53,8 +53,8 @@ struct fkv_continued {
 
 /* Reads lines from `f`, called `where` in messages: each must be, byte for byte, what a prompt's
  * token_ids in it make a line of this run. */
-int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c, struct fkv_continued *found,
-                           struct fkv_error *err);
+int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c,
+                           struct fkv_continued *found, struct fkv_error *err);
 /* Looks at OUT.jsonl and OUT.jsonl.run without changing them; neither there: nothing found.
  * Refuses what another run made. */
 int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
@@ -63,10 +63,12 @@ int fkv_continuations_find(const char *path, const struct fkv_continuing *c, con
 struct fkv_continuations; /* OUT.jsonl, open for appending */
 
 /* Goes on behind what was found, without a torn line; creates both files where nothing was. */
-int fkv_continuations_open(const char *path, const json_t *identity, const struct fkv_continued *found,
-                           struct fkv_continuations **out, struct fkv_error *err);
+int fkv_continuations_open(const char *path, const json_t *identity,
+                           const struct fkv_continued *found, struct fkv_continuations **out,
+                           struct fkv_error *err);
 /* Appends a line and syncs it; a line that cannot be written whole is taken back. */
-int fkv_continuations_append(struct fkv_continuations *file, const json_t *line, struct fkv_error *err);
+int fkv_continuations_append(struct fkv_continuations *file, const json_t *line,
+                             struct fkv_error *err);
 /* Without a single line both files go. NULL is fine. */
 void fkv_continuations_close(struct fkv_continuations *file);
 

@@ -2,8 +2,8 @@
  *
  * Lines go out in the order of the prompts, as users had them: a continuation that is done waits
  * for those before it. What a kill can cost is therefore no more than what was computed beside
- * the oldest continuation under way (and is never more than a group, commands/generate.c). A line is one write and one fdatasync, which also settles
- * the file's size. */
+ * the oldest continuation under way (and is never more than a group, commands/generate.c). A line
+ * is one write and one fdatasync, which also settles the file's size. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -46,19 +46,22 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
     const struct fkv_continuing *lines = run->lines;
     const struct fkv_config *config = &run->model->config;
     fkv_sha256_hex model, prompts;
-    if (fkv_safetensors_sha256(run->model->files, model, err) || fkv_prompts_sha256(lines->prompts, prompts, err))
+    if (fkv_safetensors_sha256(run->model->files, model, err) ||
+        fkv_prompts_sha256(lines->prompts, prompts, err))
         return NULL;
-    json_t *o = json_pack("{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:i, s:o, s:s, s:i, s:s, s:I, s:s}", "format",
-                          "freqkv-generate", "format_version", 1, "software_version", FKV_VERSION, "command",
-                          fkv_json_string(run->command), "model", fkv_json_string(run->model->name), "model_sha256",
-                          model, "model_type", config->model_type, "trained_context", (int)config->trained_context,
-                          "rope_theta", fkv_json_number(config->rope_theta), "rope_scaling", config->rope_scaling,
-                          "eos", (int)config->eos, "tokenizer_sha256", fkv_tokenizer_sha256(lines->tokenizer),
-                          "prompts", (json_int_t)lines->prompts->count, "prompts_sha256", prompts);
+    json_t *o = json_pack(
+        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:i, s:o, s:s, s:i, s:s, s:I, s:s}", "format",
+        "freqkv-generate", "format_version", 1, "software_version", FKV_VERSION, "command",
+        fkv_json_string(run->command), "model", fkv_json_string(run->model->name), "model_sha256",
+        model, "model_type", config->model_type, "trained_context", (int)config->trained_context,
+        "rope_theta", fkv_json_number(config->rope_theta), "rope_scaling", config->rope_scaling,
+        "eos", (int)config->eos, "tokenizer_sha256", fkv_tokenizer_sha256(lines->tokenizer),
+        "prompts", (json_int_t)lines->prompts->count, "prompts_sha256", prompts);
     json_t *how =
-        json_pack("{s:I, s:o, s:I, s:s, s:s, s:s, s:i}", "tokens", (json_int_t)lines->tokens, "temperature",
-                  fkv_json_number(lines->temperature), "seed", (json_int_t)lines->seed, "backend", run->backend,
-                  "compute", run->compute, "cache_dtype", fkv_dtype_name(run->cache_dtype), "batch", (int)run->batch);
+        json_pack("{s:I, s:o, s:I, s:s, s:s, s:s, s:i}", "tokens", (json_int_t)lines->tokens,
+                  "temperature", fkv_json_number(lines->temperature), "seed",
+                  (json_int_t)lines->seed, "backend", run->backend, "compute", run->compute,
+                  "cache_dtype", fkv_dtype_name(run->cache_dtype), "batch", (int)run->batch);
     json_t *setup = fkv_setup_json(lines->setup);
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);
@@ -108,8 +111,9 @@ int fkv_continuations_find(const char *path, const struct fkv_continuing *c, con
     if (!f && errno != ENOENT) status = fkv_fail_errno(err, "%s: cannot open", path);
     bool described = access(beside, F_OK) == 0;
     if (f && !described)
-        status = fkv_fail(err, "%s: not there, so nothing says what made %s; remove that or name another --out", beside,
-                          path);
+        status = fkv_fail(
+            err, "%s: not there, so nothing says what made %s; remove that or name another --out",
+            beside, path);
     if (!status && described) status = check_identity(beside, identity, err);
     if (!status && f) status = fkv_continuations_read(f, path, c, found, err);
     if (f) fclose(f);
@@ -119,8 +123,9 @@ int fkv_continuations_find(const char *path, const struct fkv_continuing *c, con
 
 /* ---- growing ---- */
 
-int fkv_continuations_open(const char *path, const json_t *identity, const struct fkv_continued *found,
-                           struct fkv_continuations **out, struct fkv_error *err) {
+int fkv_continuations_open(const char *path, const json_t *identity,
+                           const struct fkv_continued *found, struct fkv_continuations **out,
+                           struct fkv_error *err) {
     struct fkv_continuations *file = calloc(1, sizeof *file);
     *out = NULL;
     if (!file) return fkv_fail(err, "%s: out of memory", path);
@@ -148,14 +153,18 @@ int fkv_continuations_open(const char *path, const json_t *identity, const struc
     return FKV_OK;
 }
 
-int fkv_continuations_append(struct fkv_continuations *file, const json_t *line, struct fkv_error *err) {
+int fkv_continuations_append(struct fkv_continuations *file, const json_t *line,
+                             struct fkv_error *err) {
     size_t bytes, done = 0;
     char *text = fkv_continuation_text(line, &bytes, err);
     if (!text) return FKV_FAILED;
     ssize_t wrote = 0;
-    while (done < bytes && ((wrote = write(file->fd, text + done, bytes - done)) > 0 || (wrote < 0 && errno == EINTR)))
+    while (done < bytes && ((wrote = write(file->fd, text + done, bytes - done)) > 0 ||
+                            (wrote < 0 && errno == EINTR)))
         if (wrote > 0) done += (size_t)wrote;
-    int status = done == bytes && !fdatasync(file->fd) ? FKV_OK : fkv_fail_errno(err, "%s: cannot write", file->path);
+    int status = done == bytes && !fdatasync(file->fd)
+                     ? FKV_OK
+                     : fkv_fail_errno(err, "%s: cannot write", file->path);
     free(text);
     if (!status)
         file->bytes += (int64_t)bytes;

@@ -10,7 +10,7 @@ char *fkv_continuation_text(const json_t *line, size_t *bytes, struct fkv_error 
 
 /* Refuses, by name, a field that the two objects do not share; `skipped` (NULL ends it, and may
  * be NULL) may differ. */
-int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found, const char *const *skipped,
-                           struct fkv_error *err);
+int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found,
+                           const char *const *skipped, struct fkv_error *err);
 
 #endif

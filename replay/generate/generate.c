@@ -1,7 +1,9 @@
-/* Greedy and temperature sampling over full distributions; no top-k or top-p: what is studied here is the cache.
+/* Greedy and temperature sampling over full distributions; no top-k or top-p: what is studied here
+ * is the cache.
  *
- * Prompts run in lanes, one per sequence; a lane that is through takes the next prompt. Prompts are fed apart from the tokens that are decoded: a feed with one token
- * of every lane is a decode step, which a device replays, and mixing a prompt's block into it would make it another one. */
+ * Prompts run in lanes, one per sequence; a lane that is through takes the next prompt. Prompts are
+ * fed apart from the tokens that are decoded: a feed with one token of every lane is a decode step,
+ * which a device replays, and mixing a prompt's block into it would make it another one. */
 #include "replay/generate/generate.h"
 
 #include <math.h>
@@ -9,7 +11,8 @@
 
 #include "kernels/base/progress.h"
 
-int32_t fkv_sample(const float *logits, int32_t vocab, double temperature, struct fkv_random *random) {
+int32_t fkv_sample(const float *logits, int32_t vocab, double temperature,
+                   struct fkv_random *random) {
     int32_t top = 0;
     for (int32_t i = 0; i < vocab; i++) {
         if (isnan(logits[i])) return -1;
@@ -20,7 +23,8 @@ int32_t fkv_sample(const float *logits, int32_t vocab, double temperature, struc
     double sum = 0, passed = 0;
     for (int32_t i = 0; i < vocab; i++) sum += exp(((double)logits[i] - logits[top]) / temperature);
     double u = fkv_random_uniform(random) * sum;
-    int32_t last = top; /* rounding may leave u beyond the end: then the last id that has any mass */
+    int32_t last =
+        top; /* rounding may leave u beyond the end: then the last id that has any mass */
     for (int32_t i = 0; i < vocab; i++) {
         double mass = exp(((double)logits[i] - logits[top]) / temperature);
         passed += mass;
@@ -38,7 +42,8 @@ void fkv_generation_free(struct fkv_generation *g) {
 struct lane {
     struct fkv_generation *generation; /* NULL: idle */
     struct fkv_random random;
-    const int32_t *next; /* [waiting] tokens to be fed: what is left of the prompt, then the last id */
+    const int32_t
+        *next; /* [waiting] tokens to be fed: what is left of the prompt, then the last id */
     int64_t waiting;
     bool decoding, drawn; /* drawn: in this step, and nobody has been told */
 };
@@ -57,7 +62,8 @@ static int append(struct fkv_generation *g, int32_t id, struct fkv_error *err) {
     if (g->count == g->room) {
         int64_t room = g->room ? 2 * g->room : 256;
         int32_t *larger = realloc(g->ids, (size_t)room * sizeof *larger);
-        if (!larger) return fkv_fail(err, "out of memory for %lld generated tokens", (long long)room);
+        if (!larger)
+            return fkv_fail(err, "out of memory for %lld generated tokens", (long long)room);
         g->ids = larger;
         g->room = room;
     }
@@ -69,13 +75,16 @@ static void take_prompts(struct run *run) {
     for (int32_t l = 0; l < run->options->lanes; l++) {
         if (run->lanes[l].generation || run->taken == run->count) continue;
         struct fkv_generation *g = &run->generations[run->taken++];
-        run->lanes[l] = (struct lane){
-            .generation = g, .random = {run->options->seed}, .next = g->prompt, .waiting = g->prompt_count};
+        run->lanes[l] = (struct lane){.generation = g,
+                                      .random = {run->options->seed},
+                                      .next = g->prompt,
+                                      .waiting = g->prompt_count};
         fkv_session_reset(run->session, l);
     }
 }
 
-/* The feeds of a step: blocks of prompts while there are any, else one token of every lane. Returns how many. */
+/* The feeds of a step: blocks of prompts while there are any, else one token of every lane. Returns
+ * how many. */
 static int32_t next_feeds(struct run *run, bool *decoding) {
     int32_t feeds = 0, left = run->options->block;
     *decoding = true;
@@ -92,7 +101,8 @@ static int32_t next_feeds(struct run *run, bool *decoding) {
 }
 
 /* Draws a lane's next id from its logits. */
-static int sample_lane(struct run *run, struct lane *lane, const float *logits, struct fkv_error *err) {
+static int sample_lane(struct run *run, struct lane *lane, const float *logits,
+                       struct fkv_error *err) {
     const struct fkv_config *config = &fkv_session_model(run->session)->config;
     const struct fkv_generation_options *o = run->options;
     struct fkv_generation *g = lane->generation;
@@ -111,7 +121,8 @@ static int sample_lane(struct run *run, struct lane *lane, const float *logits, 
     return FKV_OK;
 }
 
-/* Samples for every lane whose tokens are all fed. Rows that lie side by side, as in a decode step, are one product. */
+/* Samples for every lane whose tokens are all fed. Rows that lie side by side, as in a decode step,
+ * are one product. */
 static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
     const size_t vocab = (size_t)fkv_session_model(run->session)->config.vocab;
     int32_t end = 0; /* of the feed's rows in the session */
@@ -124,7 +135,8 @@ static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
             count++;
         if (fkv_session_logits(run->session, end - 1, count, run->logits, err)) return FKV_FAILED;
         for (int32_t i = 0; i < count; i++)
-            if (sample_lane(run, &run->lanes[run->feeds[f + i].sequence], run->logits + (size_t)i * vocab, err))
+            if (sample_lane(run, &run->lanes[run->feeds[f + i].sequence],
+                            run->logits + (size_t)i * vocab, err))
                 return FKV_FAILED;
         end += count - 1;
     }
@@ -179,7 +191,8 @@ int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int6
                       .lanes = calloc(lanes, sizeof *run.lanes),
                       .feeds = calloc(lanes, sizeof *run.feeds),
                       .logits = malloc(lanes * vocab * sizeof *run.logits)};
-    int status = run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
+    int status =
+        run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
     while (!status && run.finished < count) {
         take_prompts(&run);
         status = step(&run, times, err);

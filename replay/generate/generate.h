@@ -8,9 +8,11 @@
 #include "engine/text/tokenizer.h"
 #include "kernels/statistics/random.h"
 
-/* logits [vocab] -> an id. Temperature 0: the first argmax, nothing is drawn. Else one number u in [0, 1) is drawn, and the id is the first whose
- * cumulative softmax(logits / temperature), in float64 and id order, exceeds u. -1 when a logit is NaN or none is finite. */
-int32_t fkv_sample(const float *logits, int32_t vocab, double temperature, struct fkv_random *random);
+/* logits [vocab] -> an id. Temperature 0: the first argmax, nothing is drawn. Else one number u in
+ * [0, 1) is drawn, and the id is the first whose cumulative softmax(logits / temperature), in
+ * float64 and id order, exceeds u. -1 when a logit is NaN or none is finite. */
+int32_t fkv_sample(const float *logits, int32_t vocab, double temperature,
+                   struct fkv_random *random);
 
 struct fkv_generation {
     const int32_t *prompt; /* [prompt_count], at least one; the caller's */
@@ -24,13 +26,14 @@ struct fkv_generation {
 void fkv_generation_free(struct fkv_generation *g); /* harmless on a zeroed struct */
 
 struct fkv_generation_times {
-    double prefill_seconds,
-        decode_seconds; /* wall time, to the end of what was issued; with sampling, without watching */
+    double prefill_seconds, decode_seconds; /* wall time, to the end of what was issued; with
+                                               sampling, without watching */
 };
 
 /* Called after every draw: g has an id more, is complete, or both. Returning FKV_FAILED stops
  * everything with its message. */
-typedef int fkv_generation_watcher(void *context, const struct fkv_generation *g, struct fkv_error *err);
+typedef int fkv_generation_watcher(void *context, const struct fkv_generation *g,
+                                   struct fkv_error *err);
 
 struct fkv_generation_options {
     int64_t tokens; /* most per prompt */

@@ -1,5 +1,6 @@
-/* What an experiment found, for people and for scripts. Numbers that do not exist (no window, no second document) are a dash in the table and
- * null in JSON; differences to a baseline that is no reference are printed, and marked. */
+/* What an experiment found, for people and for scripts. Numbers that do not exist (no window, no
+ * second document) are a dash in the table and null in JSON; differences to a baseline that is no
+ * reference are printed, and marked. */
 #include "replay/perplexity/experiment.h"
 
 #include <math.h>
@@ -46,7 +47,9 @@ void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS
     r[FKV_RESULT_TOP1] = fkv_mean((double)total->agree, total->count);
 }
 
-double fkv_perplexity_se(const double r[FKV_RESULTS]) { return exp(r[FKV_RESULT_NLL]) * r[FKV_RESULT_NLL_SE]; }
+double fkv_perplexity_se(const double r[FKV_RESULTS]) {
+    return exp(r[FKV_RESULT_NLL]) * r[FKV_RESULT_NLL_SE];
+}
 
 const char *fkv_experiment_invalid(const struct fkv_experiment *e) {
     if (e->plan->longest > e->model->config.trained_context) return "past the trained context";
@@ -98,7 +101,8 @@ void fkv_results_to_json(const double r[FKV_RESULTS], json_t *o) {
     json_object_set_new(o, "perplexity_se", fkv_json_number(fkv_perplexity_se(r)));
     json_object_set_new(o, "compressions", fkv_json_number(r[FKV_RESULT_COMPRESSIONS]));
     json_object_set_new(o, "evictions", fkv_json_number(r[FKV_RESULT_EVICTIONS]));
-    json_object_set_new(o, "cache_bytes_peak", json_integer((json_int_t)r[FKV_RESULT_CACHE_BYTES_PEAK]));
+    json_object_set_new(o, "cache_bytes_peak",
+                        json_integer((json_int_t)r[FKV_RESULT_CACHE_BYTES_PEAK]));
     json_object_set_new(o, "cache_slots_mean", fkv_json_number(r[FKV_RESULT_CACHE_SLOTS]));
 }
 
@@ -134,7 +138,8 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
     json_object_set_new(o, "per_document", documents_json(e));
-    if (e->baseline) json_object_set_new(o, "baseline", fkv_baseline_json(results, fkv_experiment_invalid(e)));
+    if (e->baseline)
+        json_object_set_new(o, "baseline", fkv_baseline_json(results, fkv_experiment_invalid(e)));
     return o;
 }
 
@@ -167,19 +172,21 @@ void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma) {
 
 void fkv_experiment_print_se_unit(const struct fkv_experiment *e) {
     char words[FKV_SE_WORDS];
-    printf("standard errors: %s\n",
-           fkv_se_unit_words(fkv_perplexity_se_unit(e->corpus, e->plan), fkv_perplexity_documents(e->corpus, e->plan),
-                             "blocks of 256 scored tokens", words));
+    printf("standard errors: %s\n", fkv_se_unit_words(fkv_perplexity_se_unit(e->corpus, e->plan),
+                                                      fkv_perplexity_documents(e->corpus, e->plan),
+                                                      "blocks of 256 scored tokens", words));
 }
 
 static void print_baseline(const double r[FKV_RESULTS], const char *invalid) {
     char a[32], b[32], c[32], d[32];
     printf("\nbaseline full%s%s\n", invalid ? ": no reference here, " : "", invalid ? invalid : "");
-    printf("  mean nll %s, perplexity %s\n", fkv_format_result(a, "%.5f", r[FKV_RESULT_BASELINE_NLL]),
+    printf("  mean nll %s, perplexity %s\n",
+           fkv_format_result(a, "%.5f", r[FKV_RESULT_BASELINE_NLL]),
            fkv_format_result(b, "%.5f", exp(r[FKV_RESULT_BASELINE_NLL])));
     printf("  delta nll %s +- %s (paired), KL %s nats, same top token %s %%\n",
            fkv_format_result(a, "%+.5f", r[FKV_RESULT_DELTA_NLL]),
-           fkv_format_result(b, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), fkv_format_result(c, "%.5f", r[FKV_RESULT_KL]),
+           fkv_format_result(b, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]),
+           fkv_format_result(c, "%.5f", r[FKV_RESULT_KL]),
            fkv_format_result(d, "%.2f", 100 * r[FKV_RESULT_TOP1]));
 }
 
@@ -188,17 +195,21 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     double results[FKV_RESULTS];
     fkv_experiment_results(e, results);
     fkv_experiment_print_head(e, true);
-    printf("\n\n%-36s %10s %10s %11s %12s\n", "document", "tokens", "scored", "mean nll", "perplexity");
+    printf("\n\n%-36s %10s %10s %11s %12s\n", "document", "tokens", "scored", "mean nll",
+           "perplexity");
     for (int64_t d = 0; d < e->corpus->document_count; d++)
-        print_row(e->corpus->documents[d].name, e->corpus->documents[d].count, &e->result->documents[d]);
+        print_row(e->corpus->documents[d].name, e->corpus->documents[d].count,
+                  &e->result->documents[d]);
     if (e->corpus->document_count > 1) print_row("all", e->corpus->token_count, &e->result->total);
     fkv_format_bytes(bytes, e->result->statistics.cache_bytes_peak);
-    printf("\nstandard error of the perplexity %s\n", fkv_format_result(se, "%.5f", fkv_perplexity_se(results)));
+    printf("\nstandard error of the perplexity %s\n",
+           fkv_format_result(se, "%.5f", fkv_perplexity_se(results)));
     fkv_experiment_print_se_unit(e);
-    printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n", (long long)e->plan->count,
-           e->result->compressions, e->result->evictions);
+    printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n",
+           (long long)e->plan->count, e->result->compressions, e->result->evictions);
     if (fkv_experiment_never_acts(e))
-        printf("the window of %d slots was never full: the policy did nothing, and this is full attention\n",
+        printf("the window of %d slots was never full: the policy did nothing, and this is full "
+               "attention\n",
                e->setup->window);
     printf("cache: peak %s, mean slots %.1f; %.0f tokens/s, compression %s %% of the time\n", bytes,
            results[FKV_RESULT_CACHE_SLOTS], tokens_per_second(e),

@@ -1,4 +1,5 @@
-/* One `ppl` experiment, as the table, the JSON object and the run file all describe it. A point of a sweep is one, too. */
+/* One `ppl` experiment, as the table, the JSON object and the run file all describe it. A point of
+ * a sweep is one, too. */
 #ifndef FKV_REPLAY_PERPLEXITY_EXPERIMENT_H
 #define FKV_REPLAY_PERPLEXITY_EXPERIMENT_H
 
@@ -14,12 +15,14 @@ struct fkv_experiment {
     const struct fkv_recorded *recorded; /* NULL without --out */
     bool baseline;                       /* `full` ran beside it */
     int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
-    const char *backend, *command, *compute, *tokenizer_sha256; /* tokenizer_sha256: "" without a tokenizer */
+    const char *backend, *command, *compute,
+        *tokenizer_sha256; /* tokenizer_sha256: "" without a tokenizer */
     enum fkv_dtype cache_dtype;
     const char *model_sha256, *corpus_sha256; /* for the run file */
 };
 
-/* The numbers of an experiment, in the order in which its run file has them as attributes; what follows FKV_BASELINE_NLL exists with a baseline only. */
+/* The numbers of an experiment, in the order in which its run file has them as attributes; what
+ * follows FKV_BASELINE_NLL exists with a baseline only. */
 enum fkv_result {
     FKV_RESULT_GAMMA,
     FKV_RESULT_TOKENS_SCORED,
@@ -41,13 +44,16 @@ extern const char *const fkv_result_names[FKV_RESULTS];
 void fkv_experiment_results(const struct fkv_experiment *e, double results[FKV_RESULTS]);
 double fkv_perplexity_se(const double results[FKV_RESULTS]); /* perplexity * se(mean nll) */
 
-/* Full attention past the trained context is broken and no reference: NULL when the baseline is valid, else why it is not. */
+/* Full attention past the trained context is broken and no reference: NULL when the baseline is
+ * valid, else why it is not. */
 const char *fkv_experiment_invalid(const struct fkv_experiment *e);
 
-/* The policy has a window that no pass of the plan fills: it never acts, and what comes out is full attention. */
+/* The policy has a window that no pass of the plan fills: it never acts, and what comes out is full
+ * attention. */
 bool fkv_experiment_never_acts(const struct fkv_experiment *e);
 
-/* Adds tokens_scored to cache_slots_mean, and baseline where there is one, to an object: what an experiment and a point of a sweep share. */
+/* Adds tokens_scored to cache_slots_mean, and baseline where there is one, to an object: what an
+ * experiment and a point of a sweep share. */
 void fkv_results_to_json(const double results[FKV_RESULTS], json_t *object);
 /* A new reference. `invalid`: see fkv_experiment_invalid. */
 json_t *fkv_baseline_json(const double results[FKV_RESULTS], const char *invalid);
@@ -67,8 +73,8 @@ void fkv_experiment_print(const struct fkv_experiment *e);
 
 /* Writes RUN.h5: `path` must not exist. Layout: run_file.c. */
 int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct fkv_error *err);
-/* Reads the numbers of a run file, and refuses one that was not made by this very experiment (of which no results are needed): another model, other
- * texts, other options. */
+/* Reads the numbers of a run file, and refuses one that was not made by this very experiment (of
+ * which no results are needed): another model, other texts, other options. */
 int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double results[FKV_RESULTS],
                       struct fkv_error *err);
 

@@ -1,10 +1,14 @@
-/* The runner of every protocol. It knows passes, not protocols. Passes run in lanes, one per sequence of the session; a lane that is through its pass takes
- * the next one. In a round every lane feeds a block of its pass, all of the pass's tokens, so that the number of compressions is that after T tokens even though
- * the last one predicts nothing that is scored; the baseline is fed the same before either is scored, so that only one round's hidden states of each
- * are alive. Rows are scored as they lie in the feed, across lanes, so that one product serves the short blocks of many lanes.
+/* The runner of every protocol. It knows passes, not protocols. Passes run in lanes, one per
+ * sequence of the session; a lane that is through its pass takes the next one. In a round every
+ * lane feeds a block of its pass, all of the pass's tokens, so that the number of compressions is
+ * that after T tokens even though the last one predicts nothing that is scored; the baseline is fed
+ * the same before either is scored, so that only one round's hidden states of each are alive. Rows
+ * are scored as they lie in the feed, across lanes, so that one product serves the short blocks of
+ * many lanes.
  *
- * How many lanes there are changes nothing but the order in which float64 sums are formed: a token's document and its bootstrap block follow from
- * the plan and not from when it was scored. Per-token values are float32 and kept only for a run file. */
+ * How many lanes there are changes nothing but the order in which float64 sums are formed: a
+ * token's document and its bootstrap block follow from the plan and not from when it was scored.
+ * Per-token values are float32 and kept only for a run file. */
 #include "replay/perplexity/perplexity.h"
 
 #include <math.h>
@@ -19,9 +23,10 @@ enum { IDLE = -1, SCORED_ROWS = 512 /* at a time, most */ };
 struct lane {
     int64_t pass;     /* or IDLE */
     int64_t document; /* of the target counted last, at first of the first token fed */
-    int64_t scored;   /* targets of that document that were counted before in this run or stand before in the plan */
-    int32_t fed;      /* rows of the pass */
-    int32_t *tokens;  /* [block] */
+    int64_t scored; /* targets of that document that were counted before in this run or stand before
+                       in the plan */
+    int32_t fed;    /* rows of the pass */
+    int32_t *tokens; /* [block] */
 };
 
 /* One row of a feed. */
@@ -42,8 +47,10 @@ struct run {
     int64_t next_pass;
     double seconds; /* of the session's feeds */
 
-    int64_t *scored_before;  /* [passes] targets of the first target's document that earlier passes score */
-    struct fkv_sums *blocks; /* [block_count] of 256 scored tokens within a document; NULL where windows overlap */
+    int64_t *scored_before;  /* [passes] targets of the first target's document that earlier passes
+                                score */
+    struct fkv_sums *blocks; /* [block_count] of 256 scored tokens within a document; NULL where
+                                windows overlap */
     int64_t *first_block;    /* [documents] */
     int64_t block_count;
 
@@ -80,19 +87,23 @@ int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct f
         if (pass->until == pass->from) continue;
         int64_t first = document_of(corpus, pass->document, pass->start + pass->from + 1);
         int64_t last = document_of(corpus, first, pass->start + pass->until);
-        for (int64_t d = first; d <= last; d++) count += d > latest && corpus->documents[d].count > 0;
+        for (int64_t d = first; d <= last; d++)
+            count += d > latest && corpus->documents[d].count > 0;
         if (last > latest) latest = last;
     }
     return count;
 }
 
-enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus,
+                                        const struct fkv_plan *plan) {
     int64_t blocks = (plan->scored + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
     int64_t documents = fkv_perplexity_documents(corpus, plan);
-    return fkv_se_unit_of(documents, blocks > documents ? blocks : documents, fkv_plan_overlaps(plan));
+    return fkv_se_unit_of(documents, blocks > documents ? blocks : documents,
+                          fkv_plan_overlaps(plan));
 }
 
-/* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose passes follow each other can number its targets. */
+/* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose
+ * passes follow each other can number its targets. */
 static int place_targets(struct run *run, struct fkv_error *err) {
     const struct fkv_corpus *corpus = run->corpus;
     int64_t *count = run->first_block; /* of targets, to begin with */
@@ -116,25 +127,29 @@ static int place_targets(struct run *run, struct fkv_error *err) {
     }
     if (fkv_plan_overlaps(run->plan)) return FKV_OK;
     run->blocks = calloc((size_t)run->block_count, sizeof *run->blocks);
-    return run->blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld blocks", (long long)run->block_count);
+    return run->blocks
+               ? FKV_OK
+               : fkv_fail(err, "out of memory for %lld blocks", (long long)run->block_count);
 }
 
 /* ---- scoring ---- */
 
 static int record_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
     struct run *run = context;
-    return fkv_recorded_add_action(run->recorded,
-                                   &(struct fkv_recorded_action){.pass = run->lanes[event->sequence].pass,
-                                                                 .token = event->token,
-                                                                 .layer = event->layer,
-                                                                 .kv_head = event->head->kv_head,
-                                                                 .round = event->head->rounds,
-                                                                 .energy = *event->energy},
-                                   err);
+    return fkv_recorded_add_action(
+        run->recorded,
+        &(struct fkv_recorded_action){.pass = run->lanes[event->sequence].pass,
+                                      .token = event->token,
+                                      .layer = event->layer,
+                                      .kv_head = event->head->kv_head,
+                                      .round = event->head->rounds,
+                                      .energy = *event->energy},
+        err);
 }
 
-/* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into compressions and
- * evictions. A policy that evicts at every token acts on storage only, which nobody counts. */
+/* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into
+ * compressions and evictions. A policy that evicts at every token acts on storage only, which
+ * nobody counts. */
 static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
     int32_t beyond = fed > setup->window ? fed - setup->window : 0;
@@ -146,7 +161,8 @@ static void sort_actions(struct run *run, int32_t i, int32_t fed) {
 static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
     struct fkv_recorded *r = run->recorded;
     const struct fkv_plan *plan = run->plan;
-    int64_t at = plan->protocol->joined ? pass * plan->longest + place : plan->passes[pass].start + place;
+    int64_t at =
+        plan->protocol->joined ? pass * plan->longest + place : plan->passes[pass].start + place;
     r->nll[at] = (float)run->nll[i];
     r->round[at] = (float)run->round[i];
     r->slots_used[at] = (float)run->slots[i];
@@ -176,9 +192,12 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
     }
     if (!isfinite(one.nll) || !isfinite(one.baseline_nll) || !isfinite(one.kl))
         return fkv_fail(err, "%s: token %lld: nll is %g%s: the model's logits are not finite there",
-                        run->corpus->documents[d].name, (long long)(target - run->corpus->documents[d].offset), one.nll,
+                        run->corpus->documents[d].name,
+                        (long long)(target - run->corpus->documents[d].offset), one.nll,
                         run->baseline ? " (or the baseline's)" : "");
-    if (run->blocks) fkv_sums_add(&run->blocks[run->first_block[d] + lane->scored++ / FKV_BOOTSTRAP_BLOCK], &one);
+    if (run->blocks)
+        fkv_sums_add(&run->blocks[run->first_block[d] + lane->scored++ / FKV_BOOTSTRAP_BLOCK],
+                     &one);
     fkv_sums_add(&run->result->documents[d], &one);
     fkv_sums_add(&run->result->total, &one);
     if (run->recorded) record_row(run, i, lane->pass, row->place);
@@ -189,13 +208,14 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
 static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_error *err) {
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
-        run->targets[i] = run->corpus->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->place];
+        run->targets[i] =
+            run->corpus->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->place];
     }
     if (fkv_session_score(run->session, run->baseline, at, count, run->targets, run->nll, run->top1,
                           run->baseline ? run->kl : NULL, err))
         return FKV_FAILED;
-    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->targets, run->baseline_nll,
-                                           run->baseline_top1, NULL, err))
+    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->targets,
+                                           run->baseline_nll, run->baseline_top1, NULL, err))
         return FKV_FAILED;
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
     for (int32_t i = 0; i < count; i++) {
@@ -206,7 +226,8 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     return FKV_OK;
 }
 
-/* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made once. */
+/* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made
+ * once. */
 static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
     int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : SCORED_ROWS;
     if (most > SCORED_ROWS) most = SCORED_ROWS;
@@ -235,7 +256,8 @@ static void take_pass(struct run *run, int32_t l) {
     if (run->baseline) fkv_session_reset(run->baseline, l);
 }
 
-/* The next tokens of a lane's pass, at most to the end of the protocol's block; they become rows `at` and on of the feed. */
+/* The next tokens of a lane's pass, at most to the end of the protocol's block; they become rows
+ * `at` and on of the feed. */
 static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
     const struct lane *lane = &run->lanes[l];
     const struct fkv_pass *pass = &run->plan->passes[lane->pass];
@@ -245,7 +267,8 @@ static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
     if (count > run->block) count = run->block;
     for (int32_t i = 0; i < count; i++) {
         int32_t row = lane->fed + i;
-        lane->tokens[i] = row == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + row];
+        lane->tokens[i] =
+            row == 0 && pass->first >= 0 ? pass->first : run->corpus->tokens[pass->start + row];
         run->rows[at + i] = (struct row){l, row >= pass->from && row < pass->until ? row + 1 : 0};
     }
     return count;
@@ -256,7 +279,8 @@ static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) 
     const struct fkv_model *model = fkv_session_model(run->session);
     if (model->ops->synchronize(model->backend, err)) return FKV_FAILED;
     double started = fkv_seconds();
-    if (fkv_session_feed_batch(run->session, run->feeds, feeds, err) || model->ops->synchronize(model->backend, err))
+    if (fkv_session_feed_batch(run->session, run->feeds, feeds, err) ||
+        model->ops->synchronize(model->backend, err))
         return FKV_FAILED;
     run->seconds += fkv_seconds() - started;
     if (run->baseline && fkv_session_feed_batch(run->baseline, run->feeds, feeds, err))
@@ -293,12 +317,14 @@ static int run_round(struct run *run, int32_t *rows, struct fkv_error *err) {
     return advance_lanes(run, feeds, err);
 }
 
-double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup, bool baseline) {
+double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup,
+                              bool baseline) {
     double tokens = 0, slots = 0;
     for (int64_t i = 0; i < plan->count; i++) {
         const double rows = plan->passes[i].rows;
         tokens += baseline ? 2 * rows : rows;
-        slots += fkv_policy_slots(setup, plan->passes[i].rows) + (baseline ? rows * (rows + 1) / 2 : 0);
+        slots +=
+            fkv_policy_slots(setup, plan->passes[i].rows) + (baseline ? rows * (rows + 1) / 2 : 0);
     }
     return fkv_cost_seconds(&plan->cost, tokens, slots);
 }
@@ -318,7 +344,8 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     int32_t rows = 0;
     int status;
     fkv_progress_start(&progress, "tokens", run->plan->rows, quiet);
-    const double seconds = fkv_perplexity_seconds(run->plan, fkv_session_setup(run->session), run->baseline != NULL);
+    const double seconds =
+        fkv_perplexity_seconds(run->plan, fkv_session_setup(run->session), run->baseline != NULL);
     fkv_progress_weigh(&progress, seconds);
     do {
         status = run_round(run, &rows, err);
@@ -331,11 +358,12 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
 }
 
 /* Gathers the units' sums -> nll, delta, counts [units]. */
-static void gather_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks, double *nll,
-                         double *delta, double *counts) {
+static void gather_units(const struct run *run, const struct fkv_units *units,
+                         const int64_t *blocks, double *nll, double *delta, double *counts) {
     for (int64_t d = 0; d < run->corpus->document_count; d++) {
         const bool whole = !fkv_units_are_blocks(units);
-        const struct fkv_sums *sums = whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
+        const struct fkv_sums *sums =
+            whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
         for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
             int64_t unit = fkv_unit_at(units, d, b);
             nll[unit] = sums[b].nll;
@@ -351,7 +379,8 @@ static int estimate_errors(struct run *run, struct fkv_error *err) {
     struct fkv_units units = {0};
     int64_t *blocks = malloc((size_t)documents * sizeof *blocks);
     double *sums = NULL;
-    int status = blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld documents", (long long)documents);
+    int status =
+        blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld documents", (long long)documents);
     for (int64_t d = 0; d < documents && !status; d++) {
         int64_t end = d + 1 < documents ? run->first_block[d + 1] : run->block_count;
         blocks[d] = end - run->first_block[d];
@@ -379,8 +408,8 @@ static int read_stopwatch(const struct run *run, double *seconds, struct fkv_err
 }
 
 /* What the session spent in this run, with the run's own clock. */
-static int take_statistics(struct run *run, const struct fkv_session_statistics *before, double acted_before,
-                           struct fkv_error *err) {
+static int take_statistics(struct run *run, const struct fkv_session_statistics *before,
+                           double acted_before, struct fkv_error *err) {
     struct fkv_session_statistics *spent = &run->result->statistics;
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
     double acted;
@@ -409,9 +438,10 @@ static void close_run(struct run *run) {
     free(run);
 }
 
-static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, int32_t lanes, int32_t block,
-                            struct fkv_error *err) {
-    size_t count = (size_t)lanes, rows = count * (size_t)block, documents = (size_t)corpus->document_count;
+static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                            int32_t lanes, int32_t block, struct fkv_error *err) {
+    size_t count = (size_t)lanes, rows = count * (size_t)block,
+           documents = (size_t)corpus->document_count;
     struct run *run = calloc(1, sizeof *run);
     if (!run) goto failed;
     *run = (struct run){.corpus = corpus,
@@ -423,7 +453,8 @@ static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_pl
                         .first_block = calloc(documents, sizeof *run->first_block),
                         .feeds = calloc(count, sizeof *run->feeds),
                         .rows = calloc(rows, sizeof *run->rows)};
-    if (!run->lanes || !run->scored_before || !run->first_block || !run->feeds || !run->rows) goto failed;
+    if (!run->lanes || !run->scored_before || !run->first_block || !run->feeds || !run->rows)
+        goto failed;
     int32_t *tokens = malloc(rows * sizeof *tokens);
     if (!tokens) goto failed;
     for (size_t l = 0; l < count; l++)
@@ -437,14 +468,17 @@ failed:
     return NULL;
 }
 
-int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,
-                       struct fkv_session *baseline, int32_t lanes, struct fkv_recorded *recorded, bool quiet,
-                       struct fkv_perplexity *result, struct fkv_error *err) {
-    *result = (struct fkv_perplexity){.documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
+int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                       struct fkv_session *session, struct fkv_session *baseline, int32_t lanes,
+                       struct fkv_recorded *recorded, bool quiet, struct fkv_perplexity *result,
+                       struct fkv_error *err) {
+    *result = (struct fkv_perplexity){
+        .documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
     const int32_t block = fkv_session_block(session) / lanes;
     struct run *run = result->documents ? open_run(corpus, plan, lanes, block, err) : NULL;
     if (!run) {
-        if (!result->documents) fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
+        if (!result->documents)
+            fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
         fkv_perplexity_free(result);
         return FKV_FAILED;
     }

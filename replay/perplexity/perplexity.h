@@ -1,4 +1,5 @@
-/* Perplexity: runs the passes of a plan through a session, several side by side, a baseline in lockstep, and adds up what the scored tokens say. */
+/* Perplexity: runs the passes of a plan through a session, several side by side, a baseline in
+ * lockstep, and adds up what the scored tokens say. */
 #ifndef FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 #define FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 
@@ -12,29 +13,34 @@ struct fkv_perplexity {
     double compressions, evictions;           /* mean per head per pass */
     double nll_se, delta_nll_se;              /* of the means (fkv_perplexity_se_unit); NaN: none */
     struct fkv_session_statistics statistics; /* of the policy's session in this run */
-    double seconds;                           /* wall time of its feeds, to their end on a device too */
-    double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no compression) */
+    double seconds;             /* wall time of its feeds, to their end on a device too */
+    double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no
+                                   compression) */
 };
 
 /* What standard errors of such a run rest on, by bootstrap.h: documents and blocks of 256 scored
  * tokens in their order. */
-enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
+enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus,
+                                        const struct fkv_plan *plan);
 /* Documents of which the plan scores something. */
 int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
 
 /* How many passes run side by side when `batch` are asked for. */
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch);
-/* What sessions of such a run are opened with; block (fkv_engine_block, shared out among the lanes),
- * cache_dtype and measure_energy are the caller's. */
+/* What sessions of such a run are opened with; block (fkv_engine_block, shared out among the
+ * lanes), cache_dtype and measure_energy are the caller's. */
 struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes);
 
 /* Seconds that a run takes by plan->cost: what its progress is counted in. */
-double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup, bool baseline);
+double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup,
+                              bool baseline);
 
-/* `baseline` and `recorded` may be NULL. Both sessions opened with fkv_perplexity_session(plan, lanes); with `recorded`, measure_energy on top. */
-int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan, struct fkv_session *session,
-                       struct fkv_session *baseline, int32_t lanes, struct fkv_recorded *recorded, bool quiet,
-                       struct fkv_perplexity *result, struct fkv_error *err);
+/* `baseline` and `recorded` may be NULL. Both sessions opened with fkv_perplexity_session(plan,
+ * lanes); with `recorded`, measure_energy on top. */
+int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                       struct fkv_session *session, struct fkv_session *baseline, int32_t lanes,
+                       struct fkv_recorded *recorded, bool quiet, struct fkv_perplexity *result,
+                       struct fkv_error *err);
 void fkv_perplexity_free(struct fkv_perplexity *result); /* harmless on a zeroed struct */
 
 #endif

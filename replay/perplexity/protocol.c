@@ -1,11 +1,11 @@
-/* The protocols of the field, each as its own tool defines it, so that numbers can be compared with published ones:
- *   whole    one pass per document
- *   stride   LongLoRA's and FreqKV's eval.py: overlapping windows over the joined corpus, every window's T - 1 targets scored
- *   chunks   llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half scored
- *   rolling  lm-eval's get_rolling_token_windows with one token of context
- *   blocks   as whole, but the policy also acts after every block of b tokens
- * A pass is plain data (struct fkv_pass), so that the runner knows none of these names. Chunks are cut within documents: a chunk across two of them would
- * need a BOS in its middle that no tool gives it. */
+/* The protocols of the field, each as its own tool defines it, so that numbers can be compared with
+ * published ones: whole    one pass per document stride   LongLoRA's and FreqKV's eval.py:
+ * overlapping windows over the joined corpus, every window's T - 1 targets scored chunks
+ * llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half scored rolling
+ * lm-eval's get_rolling_token_windows with one token of context blocks   as whole, but the policy
+ * also acts after every block of b tokens A pass is plain data (struct fkv_pass), so that the
+ * runner knows none of these names. Chunks are cut within documents: a chunk across two of them
+ * would need a BOS in its middle that no tool gives it. */
 #include "replay/perplexity/protocol.h"
 
 #include <stdio.h>
@@ -14,11 +14,12 @@
 
 #include "kernels/base/parse.h"
 
-static int add_pass(struct fkv_plan *plan, struct fkv_pass pass, const struct fkv_protocol_setting *setting,
-                    struct fkv_error *err) {
+static int add_pass(struct fkv_plan *plan, struct fkv_pass pass,
+                    const struct fkv_protocol_setting *setting, struct fkv_error *err) {
     /* the target of row i is token i + 1 of its pass */
     if (setting->score_from > pass.from + 1)
-        pass.from = setting->score_from - 1 < pass.until ? (int32_t)(setting->score_from - 1) : pass.until;
+        pass.from =
+            setting->score_from - 1 < pass.until ? (int32_t)(setting->score_from - 1) : pass.until;
     if ((plan->count & (plan->count - 1)) == 0) { /* full at every power of two */
         size_t room = plan->count ? 2 * (size_t)plan->count : 1;
         struct fkv_pass *larger = realloc(plan->passes, room * sizeof *larger);
@@ -36,7 +37,8 @@ static int plan_whole(const struct fkv_corpus *corpus, const struct fkv_protocol
                       struct fkv_plan *plan, struct fkv_error *err) {
     for (int64_t d = 0; d < corpus->document_count; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
-        struct fkv_pass pass = {document->offset, d, (int32_t)document->count, 0, (int32_t)document->count - 1, -1};
+        struct fkv_pass pass = {
+            document->offset, d, (int32_t)document->count, 0, (int32_t)document->count - 1, -1};
         if (add_pass(plan, pass, setting, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -66,7 +68,8 @@ static int plan_chunks(const struct fkv_corpus *corpus, const struct fkv_protoco
     for (int64_t d = 0; d < corpus->document_count; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
         for (int64_t k = 0; k < document->count / size; k++) {
-            struct fkv_pass pass = {document->offset + k * size, d, size, size / 2, size - 1, setting->tokenizer_bos};
+            struct fkv_pass pass = {document->offset + k * size, d, size, size / 2, size - 1,
+                                    setting->tokenizer_bos};
             if (add_pass(plan, pass, setting, err)) return FKV_FAILED;
         }
     }
@@ -79,17 +82,20 @@ static int plan_rolling(const struct fkv_corpus *corpus, const struct fkv_protoc
                      : setting->bos >= 0         ? setting->bos
                                                  : setting->eos;
     if (prefix < 0)
-        return fkv_fail(err, "--protocol rolling: expected a bos_token_id or eos_token_id in config.json to start the "
+        return fkv_fail(err, "--protocol rolling: expected a bos_token_id or eos_token_id in "
+                             "config.json to start the "
                              "first window with, found neither");
     int64_t context = setting->trained_context;
     for (int64_t d = 0; d < corpus->document_count; d++) {
         const struct fkv_corpus_document *document = &corpus->documents[d];
-        /* a BOS of the document's own is the prefix, not text that is scored: token ids may come without one */
+        /* a BOS of the document's own is the prefix, not text that is scored: token ids may come
+         * without one */
         bool own = document->count && corpus->tokens[document->offset] == setting->tokenizer_bos;
         int64_t text = document->offset + own, count = document->count - own;
         if (!count) continue;
         int64_t scored = count < context ? count : context;
-        struct fkv_pass pass = {text - 1, d, (int32_t)scored, 0, (int32_t)scored, own ? -1 : prefix};
+        struct fkv_pass pass = {text - 1,         d, (int32_t)scored, 0, (int32_t)scored,
+                                own ? -1 : prefix};
         if (add_pass(plan, pass, setting, err)) return FKV_FAILED;
         while (scored < count) {
             int64_t fresh = count - scored < context ? count - scored : context;
@@ -119,19 +125,24 @@ int fkv_protocol_parse(const char *text, struct fkv_plan *plan, struct fkv_error
         if (strlen(p->name) != length || strncmp(text, p->name, length)) continue;
         int64_t parameter = 0;
         if (!p->parameter && text[length])
-            return fkv_fail_option(err, "--protocol: %s takes no parameter, found \"%s\"", p->name, text);
+            return fkv_fail_option(err, "--protocol: %s takes no parameter, found \"%s\"", p->name,
+                                   text);
         if (p->parameter && !text[length])
-            return fkv_fail_option(err, "--protocol: expected %s:%s, found \"%s\"", p->name, p->parameter, text);
+            return fkv_fail_option(err, "--protocol: expected %s:%s, found \"%s\"", p->name,
+                                   p->parameter, text);
         /* a chunk of fewer than 4 tokens has no second half to score */
-        if (p->parameter &&
-            fkv_parse_int(text + length + 1, "--protocol", p->plan == plan_chunks ? 4 : 1, 1 << 30, &parameter, err))
+        if (p->parameter && fkv_parse_int(text + length + 1, "--protocol",
+                                          p->plan == plan_chunks ? 4 : 1, 1 << 30, &parameter, err))
             return FKV_FAILED;
         plan->protocol = p;
         plan->parameter = (int32_t)parameter;
-        snprintf(plan->name, sizeof plan->name, p->parameter ? "%s:%d" : "%s", p->name, plan->parameter);
+        snprintf(plan->name, sizeof plan->name, p->parameter ? "%s:%d" : "%s", p->name,
+                 plan->parameter);
         return FKV_OK;
     }
-    return fkv_fail_option(err, "--protocol: expected whole, stride:s, chunks:c, rolling or blocks:b, found \"%s\"", text);
+    return fkv_fail_option(
+        err, "--protocol: expected whole, stride:s, chunks:c, rolling or blocks:b, found \"%s\"",
+        text);
 }
 
 int fkv_protocol_plan(const struct fkv_corpus *corpus, const struct fkv_protocol_setting *setting,
@@ -140,16 +151,16 @@ int fkv_protocol_plan(const struct fkv_corpus *corpus, const struct fkv_protocol
     for (int64_t d = 0; d < corpus->document_count; d++) {
         if (corpus->documents[d].count > longest->count) longest = &corpus->documents[d];
         if (corpus->documents[d].count > (1 << 30))
-            return fkv_fail(err, "%s: expected at most 2^30 tokens, found %lld", corpus->documents[d].name,
-                            (long long)corpus->documents[d].count);
+            return fkv_fail(err, "%s: expected at most 2^30 tokens, found %lld",
+                            corpus->documents[d].name, (long long)corpus->documents[d].count);
     }
     if (plan->protocol->plan(corpus, setting, plan, err)) return FKV_FAILED;
     if (!plan->scored)
-        return fkv_fail(
-            err,
-            "--protocol %s%s leaves nothing to score: the longest document (%s) has %lld tokens, all together %lld",
-            plan->name, setting->score_from ? " with --score-from" : "", longest->name, (long long)longest->count,
-            (long long)corpus->token_count);
+        return fkv_fail(err,
+                        "--protocol %s%s leaves nothing to score: the longest document (%s) has "
+                        "%lld tokens, all together %lld",
+                        plan->name, setting->score_from ? " with --score-from" : "", longest->name,
+                        (long long)longest->count, (long long)corpus->token_count);
     return FKV_OK;
 }
 

@@ -1,11 +1,13 @@
-/* Evaluation protocols. A protocol is one row of fkv_protocols[]: it turns a corpus into a list of passes, each fed from an empty cache. */
+/* Evaluation protocols. A protocol is one row of fkv_protocols[]: it turns a corpus into a list of
+ * passes, each fed from an empty cache. */
 #ifndef FKV_REPLAY_PERPLEXITY_PROTOCOL_H
 #define FKV_REPLAY_PERPLEXITY_PROTOCOL_H
 
 #include "replay/corpus.h"
 
-/* Row i of a pass feeds stream token start + i and predicts stream token start + i + 1. Row 0 may feed `first` instead: then start may lie one before
- * the document, whose token `first` stands in for. */
+/* Row i of a pass feeds stream token start + i and predicts stream token start + i + 1. Row 0 may
+ * feed `first` instead: then start may lie one before the document, whose token `first` stands in
+ * for. */
 struct fkv_pass {
     int64_t start;
     int64_t document;    /* of the first token fed */
@@ -39,17 +41,18 @@ struct fkv_protocol {
     const char *name;
     const char *parameter; /* what stands after the colon, for messages; NULL: nothing does */
     bool special;          /* documents start with the tokenizer's BOS */
-    bool
-        joined; /* windows run across documents and may overlap: --tokens is their length and not a limit on documents */
-    int (*plan)(const struct fkv_corpus *corpus, const struct fkv_protocol_setting *setting, struct fkv_plan *plan,
-                struct fkv_error *err);
+    bool joined; /* windows run across documents and may overlap: --tokens is their length and not a
+                    limit on documents */
+    int (*plan)(const struct fkv_corpus *corpus, const struct fkv_protocol_setting *setting,
+                struct fkv_plan *plan, struct fkv_error *err);
 };
 
 extern const struct fkv_protocol fkv_protocols[]; /* a row without a name ends it */
 
 /* Reads "stride:256" and the like into plan->protocol, name and parameter. */
 int fkv_protocol_parse(const char *text, struct fkv_plan *plan, struct fkv_error *err);
-/* Fills a parsed plan with the passes over `corpus`. A corpus that gives nothing to score is refused, with its longest document's name. */
+/* Fills a parsed plan with the passes over `corpus`. A corpus that gives nothing to score is
+ * refused, with its longest document's name. */
 int fkv_protocol_plan(const struct fkv_corpus *corpus, const struct fkv_protocol_setting *setting,
                       struct fkv_plan *plan, struct fkv_error *err);
 /* Is any token scored in more than one pass? Then blocks of tokens are no independent units. */

@@ -1,4 +1,5 @@
-/* The columns of a run file while the run goes on. They are kept in memory and written once, because a run file appears whole or not at all. */
+/* The columns of a run file while the run goes on. They are kept in memory and written once,
+ * because a run file appears whole or not at all. */
 #include "replay/perplexity/recorded.h"
 
 #include <math.h>
@@ -8,7 +9,9 @@ static int64_t column_length(const struct fkv_corpus *corpus, const struct fkv_p
     return plan->protocol->joined ? plan->count * plan->longest : corpus->token_count;
 }
 
-static bool has_evictions(const struct fkv_policy *policy) { return policy->evicts || policy->evicts_every_token; }
+static bool has_evictions(const struct fkv_policy *policy) {
+    return policy->evicts || policy->evicts_every_token;
+}
 
 static int column_count(const struct fkv_policy *policy, bool baseline) {
     return 4 + (has_evictions(policy) ? 2 : 0) + (baseline ? 3 : 0);
@@ -19,16 +22,20 @@ int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_pla
     return column_length(corpus, plan) * column_count(policy, baseline) * (int64_t)sizeof(float);
 }
 
-int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan, const struct fkv_policy *policy,
-                      bool baseline, struct fkv_recorded *recorded, struct fkv_error *err) {
+int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                      const struct fkv_policy *policy, bool baseline, struct fkv_recorded *recorded,
+                      struct fkv_error *err) {
     *recorded = (struct fkv_recorded){.count = column_length(corpus, plan)};
     size_t count = (size_t)recorded->count, all = count * (size_t)column_count(policy, baseline);
     float *columns = malloc(all * sizeof *columns);
-    if (!columns) return fkv_fail(err, "out of memory for what %lld tokens leave in the run file", (long long)count);
+    if (!columns)
+        return fkv_fail(err, "out of memory for what %lld tokens leave in the run file",
+                        (long long)count);
     for (size_t i = 0; i < all; i++) columns[i] = NAN;
     recorded->nll = columns; /* owns them all */
-    float **const rest[] = {&recorded->round,        &recorded->slots_used, &recorded->since, &recorded->evictions,
-                            &recorded->since_eviction, &recorded->baseline_nll, &recorded->kl,    &recorded->agree};
+    float **const rest[] = {
+        &recorded->round,          &recorded->slots_used,   &recorded->since, &recorded->evictions,
+        &recorded->since_eviction, &recorded->baseline_nll, &recorded->kl,    &recorded->agree};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         bool eviction = i == 3 || i == 4, of_baseline = i > 4;
         if ((eviction && !has_evictions(policy)) || (of_baseline && !baseline)) continue;
@@ -43,11 +50,13 @@ void fkv_recorded_free(struct fkv_recorded *recorded) {
     *recorded = (struct fkv_recorded){0};
 }
 
-int fkv_recorded_add_action(struct fkv_recorded *r, const struct fkv_recorded_action *action, struct fkv_error *err) {
+int fkv_recorded_add_action(struct fkv_recorded *r, const struct fkv_recorded_action *action,
+                            struct fkv_error *err) {
     if (r->action_count == r->action_room) {
         int64_t room = r->action_room ? 2 * r->action_room : 1024;
         struct fkv_recorded_action *larger = realloc(r->actions, (size_t)room * sizeof *larger);
-        if (!larger) return fkv_fail(err, "out of memory for %lld actions of the policy", (long long)room);
+        if (!larger)
+            return fkv_fail(err, "out of memory for %lld actions of the policy", (long long)room);
         r->actions = larger;
         r->action_room = room;
     }

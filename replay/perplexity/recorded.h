@@ -13,14 +13,15 @@ struct fkv_recorded_action {
     struct fkv_energy energy;
 };
 
-/* A joined protocol (stride) has a row per window, columns [passes, longest]; every other protocol scores a token at most once, columns
- * [corpus tokens]. NaN where nothing was scored. */
+/* A joined protocol (stride) has a row per window, columns [passes, longest]; every other protocol
+ * scores a token at most once, columns [corpus tokens]. NaN where nothing was scored. */
 struct fkv_recorded {
-    int64_t count; /* elements per column */
-    float *nll;    /* nats */
-    float *slots_used;              /* slots it could attend to; this and what follows: means over heads */
-    float *round, *since;           /* compressions before it; tokens since the last */
-    float *evictions, *since_eviction; /* the same of evictions; NULL where the policy evicts nothing */
+    int64_t count;        /* elements per column */
+    float *nll;           /* nats */
+    float *slots_used;    /* slots it could attend to; this and what follows: means over heads */
+    float *round, *since; /* compressions before it; tokens since the last */
+    float *evictions,
+        *since_eviction; /* the same of evictions; NULL where the policy evicts nothing */
     float *baseline_nll, *kl, *agree; /* NULL without a baseline */
     struct fkv_recorded_action *actions;
     int64_t action_count, action_room;
@@ -29,13 +30,15 @@ struct fkv_recorded {
 /* Bytes of the columns of such a run; actions come on top. */
 int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
                            const struct fkv_policy *policy, bool baseline);
-int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan, const struct fkv_policy *policy,
-                      bool baseline, struct fkv_recorded *recorded, struct fkv_error *err);
+int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
+                      const struct fkv_policy *policy, bool baseline, struct fkv_recorded *recorded,
+                      struct fkv_error *err);
 void fkv_recorded_free(struct fkv_recorded *recorded); /* harmless on a zeroed struct */
 
 int fkv_recorded_add_action(struct fkv_recorded *recorded, const struct fkv_recorded_action *action,
                             struct fkv_error *err);
-/* Puts actions in the order of pass, token, layer, head, which the engine's own order (by feeds and rounds) is not. */
+/* Puts actions in the order of pass, token, layer, head, which the engine's own order (by feeds and
+ * rounds) is not. */
 void fkv_recorded_sort(struct fkv_recorded *recorded);
 
 #endif

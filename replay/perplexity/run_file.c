@@ -1,30 +1,47 @@
 /* RUN.h5, written whole once an experiment is done.
  *
- *   /                      attrs: format "freqkv-run", format_version 2, software_version, command, model (name, sha256,
- *                          shape), tokenizer_sha256, corpus_sha256, policy, its own options (each by name, and all in
- *                          policy_options), policy_label (for figures), window, sinks, compressible (n), low_pass (1: it
- *                          keeps the L lowest of n coefficients), protocol, tokens_limit, score_from, backend, compute,
- *                          cache_dtype, se_unit (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions, evictions, delta_nll, kl, ...)
+ *   /                      attrs: format "freqkv-run", format_version 2, software_version, command,
+ *                          model (name, sha256,
+ *                          shape), tokenizer_sha256, corpus_sha256, policy, its own options (each
+ *                          by name, and all in
+ *                          policy_options), policy_label (for figures), window, sinks, compressible
+ *                          (n), low_pass (1: it
+ *                          keeps the L lowest of n coefficients), protocol, tokens_limit,
+ *                          score_from, backend, compute,
+ *                          cache_dtype, se_unit (what standard errors rest on, "" for none),
+ *                          results (mean_nll, mean_nll_se, compressions, evictions, delta_nll, kl,
+ *                          ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
- *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the joined corpus)
+ *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the
+ *                          joined corpus)
  *       tokens             int32 [T]
- *       nll                float32 [T]     nll[t] = -log p(token t | before), NaN where it is not scored
- *       round, slots_used, since_compression   float32 [T], of the query that predicts token t: compressions before it,
- *                          slots it could attend to, tokens since the last compression (its own included); means over
+ *       nll                float32 [T]     nll[t] = -log p(token t | before), NaN where it is not
+ *                                          scored
+ *       round, slots_used, since_compression   float32 [T], of the query that predicts token t:
+ *                                              compressions before it,
+ *                          slots it could attend to, tokens since the last compression (its own
+ *                          included); means over
  *                          layers and heads
- *       evictions, since_eviction              float32 [T], the same of evictions, where the policy evicts
+ *       evictions, since_eviction              float32 [T], the same of evictions, where the policy
+ *                                              evicts
  *       baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0 or 1)
- *   /windows/              stride only, instead of the columns of documents, because there a token is scored once per
+ *   /windows/              stride only, instead of the columns of documents, because there a token
+ *                          is scored once per
  *                          window that covers it:
  *       start              int64 [W]       in the joined corpus
  *       nll, round, ...    float32 [W, window length], column t is the window's token t
- *   /compressions/         window (index of the pass), token (its place there), layer, head, round (of that head in that
- *                          pass, from 1) int32; state (0 key, 1 value) uint8; energy_before, energy_kept float64: one row
- *                          per compression, layer, head and state, in the order of window, token, layer, head, state
- *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts at every token
+ *   /compressions/         window (index of the pass), token (its place there), layer, head, round
+ *                          (of that head in that
+ *                          pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
+ *                          energy_kept float64: one row
+ *                          per compression, layer, head and state, in the order of window, token,
+ *                          layer, head, state
+ *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts
+ *                          at every token
  *
- * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and documents of one text line up across runs.
- * Version 1 counted evictions as compressions and did not hold all that identifies a run: its files are refused. */
+ * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
+ * documents of one text line up across runs. Version 1 counted evictions as compressions and did
+ * not hold all that identifies a run: its files are refused. */
 #include "replay/perplexity/experiment.h"
 
 #include <math.h>
@@ -71,8 +88,10 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"policy_label", e->setup->label, false},
         {"protocol", e->plan->name, true},
         {"baseline", e->baseline ? "full" : "", true},
-        {"se_unit", se_unit ? se_unit : "", true}, /* errors formed in another way are no errors of this sweep */
-        {"baseline_invalid", e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
+        {"se_unit", se_unit ? se_unit : "",
+         true}, /* errors formed in another way are no errors of this sweep */
+        {"baseline_invalid",
+         e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
     };
     const struct integer_attribute i[INTEGERS] = {
         {"format_version", RUN_FORMAT_VERSION, true},
@@ -94,7 +113,8 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
 
 /* ---- writing ---- */
 
-static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
+static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                          struct fkv_error *err) {
     struct text_attribute texts[TEXTS];
     struct integer_attribute integers[INTEGERS];
     double results[FKV_RESULTS];
@@ -120,8 +140,8 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
 }
 
 /* The columns under `group`, elements [offset, ...) of each, in shape dims [rank]. */
-static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, const char *group, int64_t offset,
-                       int rank, const int64_t *dims, struct fkv_error *err) {
+static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, const char *group,
+                       int64_t offset, int rank, const int64_t *dims, struct fkv_error *err) {
     const struct {
         const char *name;
         const float *values;
@@ -140,18 +160,21 @@ static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, co
         char path[128];
         if (!columns[i].values) continue;
         snprintf(path, sizeof path, "%s/%s", group, columns[i].name);
-        if (fkv_h5_put(w, path, FKV_H5_F32, rank, dims, columns[i].values + offset, err)) return FKV_FAILED;
+        if (fkv_h5_put(w, path, FKV_H5_F32, rank, dims, columns[i].values + offset, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int put_documents(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
+static int put_documents(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                         struct fkv_error *err) {
     for (int64_t d = 0; d < e->corpus->document_count; d++) {
         const struct fkv_corpus_document *document = &e->corpus->documents[d];
         char group[64], path[80];
         snprintf(group, sizeof group, "/documents/%06lld", (long long)d);
         snprintf(path, sizeof path, "%s/tokens", group);
-        if (fkv_h5_put(w, path, FKV_H5_I32, 1, &document->count, e->corpus->tokens + document->offset, err) ||
+        if (fkv_h5_put(w, path, FKV_H5_I32, 1, &document->count,
+                       e->corpus->tokens + document->offset, err) ||
             fkv_h5_put_string(w, group, "name", document->name, err) ||
             fkv_h5_put_string(w, group, "text_sha256", document->text_sha256, err) ||
             fkv_h5_put_int(w, group, "n_tokens", document->count, err) ||
@@ -164,7 +187,8 @@ static int put_documents(struct fkv_h5_writer *w, const struct fkv_experiment *e
     return FKV_OK;
 }
 
-static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e, struct fkv_error *err) {
+static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                       struct fkv_error *err) {
     const int64_t dims[] = {e->plan->count, e->plan->longest};
     int64_t *starts = malloc((size_t)e->plan->count * sizeof *starts);
     if (!starts) return fkv_fail(err, "out of memory for %lld windows", (long long)e->plan->count);
@@ -174,23 +198,27 @@ static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e, 
     return status ? status : put_columns(w, e->recorded, "/windows", 0, 2, dims, err);
 }
 
-/* Two rows per action, key, then value, of the actions [0, count); GROUP is "/compressions" or "/evictions". */
-static int put_actions(struct fkv_h5_writer *w, const char *group, const struct fkv_recorded_action *actions,
-                       int64_t count, struct fkv_error *err) {
+/* Two rows per action, key, then value, of the actions [0, count); GROUP is "/compressions" or
+ * "/evictions". */
+static int put_actions(struct fkv_h5_writer *w, const char *group,
+                       const struct fkv_recorded_action *actions, int64_t count,
+                       struct fkv_error *err) {
     enum { INTEGER_COLUMNS = 5 };
-    static const char *const names[] = {"window",        "token",       "layer", "head", "round",
-                                        "energy_before", "energy_kept", "state"};
+    static const char *const names[] = {"window", "token",         "layer",       "head",
+                                        "round",  "energy_before", "energy_kept", "state"};
     const int64_t rows = 2 * count;
     size_t room = rows ? (size_t)rows : 1;
     int32_t *integers = malloc(INTEGER_COLUMNS * room * sizeof *integers); /* [columns, rows] */
     double *energies = malloc(2 * room * sizeof *energies);                /* [2, rows] */
     uint8_t *state = malloc(room);
-    int status = integers && energies && state
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %lld actions of the policy", (long long)count);
+    int status =
+        integers && energies && state
+            ? FKV_OK
+            : fkv_fail(err, "out of memory for %lld actions of the policy", (long long)count);
     for (int64_t i = 0; !status && i < rows; i++) {
         const struct fkv_recorded_action *a = &actions[i / 2];
-        const int32_t row[INTEGER_COLUMNS] = {(int32_t)a->pass, (int32_t)a->token, a->layer, a->kv_head, a->round};
+        const int32_t row[INTEGER_COLUMNS] = {(int32_t)a->pass, (int32_t)a->token, a->layer,
+                                              a->kv_head, a->round};
         for (int c = 0; c < INTEGER_COLUMNS; c++) integers[c * rows + i] = row[c];
         state[i] = i % 2;
         energies[i] = i % 2 ? a->energy.value_before : a->energy.key_before;
@@ -202,7 +230,8 @@ static int put_actions(struct fkv_h5_writer *w, const char *group, const struct 
         if (c < INTEGER_COLUMNS)
             status = fkv_h5_put(w, path, FKV_H5_I32, 1, &rows, integers + c * rows, err);
         else if (c < INTEGER_COLUMNS + 2)
-            status = fkv_h5_put(w, path, FKV_H5_F64, 1, &rows, energies + (c - INTEGER_COLUMNS) * rows, err);
+            status = fkv_h5_put(w, path, FKV_H5_F64, 1, &rows,
+                                energies + (c - INTEGER_COLUMNS) * rows, err);
         else
             status = fkv_h5_put(w, path, FKV_H5_U8, 1, &rows, state, err);
     }
@@ -213,12 +242,14 @@ static int put_actions(struct fkv_h5_writer *w, const char *group, const struct 
     return status;
 }
 
-/* /compressions is always there, empty where there were none; /evictions where the policy has a schedule of them. */
+/* /compressions is always there, empty where there were none; /evictions where the policy has a
+ * schedule of them. */
 static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                                           struct fkv_error *err) {
     const struct fkv_recorded *r = e->recorded;
     const bool evicts = e->setup->policy->evicts;
-    if (put_actions(w, "/compressions", r->actions, evicts ? 0 : r->action_count, err)) return FKV_FAILED;
+    if (put_actions(w, "/compressions", r->actions, evicts ? 0 : r->action_count, err))
+        return FKV_FAILED;
     return evicts ? put_actions(w, "/evictions", r->actions, r->action_count, err) : FKV_OK;
 }
 
@@ -227,7 +258,8 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
     if (put_attributes(w, e, err) ||
-        (e->setup->retained && fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
+        (e->setup->retained &&
+         fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
         put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
         put_compressions_and_evictions(w, e, err)) {
         fkv_h5_abandon(w);
@@ -238,8 +270,8 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
 
 /* ---- reading ---- */
 
-static int check_attributes(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
-                            struct fkv_error *err) {
+static int check_attributes(struct fkv_h5_reader *r, const char *path,
+                            const struct fkv_experiment *e, struct fkv_error *err) {
     struct text_attribute texts[TEXTS];
     struct integer_attribute integers[INTEGERS];
     char value[4096] = "";
@@ -248,18 +280,21 @@ static int check_attributes(struct fkv_h5_reader *r, const char *path, const str
     describe(e, texts, integers);
     for (int i = 0; i < TEXTS; i++) {
         if (!texts[i].same) continue;
-        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err)) return FKV_FAILED;
+        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
+            return FKV_FAILED;
         if (!found || strcmp(value, texts[i].value))
-            return fkv_fail(err, "%s: %s: expected \"%s\", found %s%s%s: made by another experiment", path,
-                            texts[i].name, texts[i].value, found ? "\"" : "", found ? value : "nothing",
-                            found ? "\"" : "");
+            return fkv_fail(err,
+                            "%s: %s: expected \"%s\", found %s%s%s: made by another experiment",
+                            path, texts[i].name, texts[i].value, found ? "\"" : "",
+                            found ? value : "nothing", found ? "\"" : "");
     }
     for (int i = 0; i < INTEGERS; i++) {
         if (!integers[i].same) continue;
         if (fkv_h5_get_double(r, "/", integers[i].name, &number, &found, err)) return FKV_FAILED;
         if (!found || number != (double)integers[i].value)
-            return fkv_fail(err, "%s: %s: expected %lld, found %.0f: made by another experiment", path,
-                            integers[i].name, (long long)integers[i].value, found ? number : NAN);
+            return fkv_fail(err, "%s: %s: expected %lld, found %.0f: made by another experiment",
+                            path, integers[i].name, (long long)integers[i].value,
+                            found ? number : NAN);
     }
     return FKV_OK;
 }
@@ -274,12 +309,14 @@ int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double r
         results[i] = NAN;
         status = fkv_h5_get_double(r, "/", fkv_result_names[i], &results[i], &found, err);
         if (!status && !found && (e->baseline || i < FKV_RESULT_BASELINE_NLL))
-            status = fkv_fail(err, "%s: %s: expected a number, found nothing", path, fkv_result_names[i]);
+            status = fkv_fail(err, "%s: %s: expected a number, found nothing", path,
+                              fkv_result_names[i]);
     }
     double gamma = e->setup->gamma;
-    if (!status && results[FKV_RESULT_GAMMA] != gamma && !(isnan(gamma) && isnan(results[FKV_RESULT_GAMMA])))
-        status = fkv_fail(err, "%s: gamma: expected %.17g, found %.17g: made by another experiment", path, gamma,
-                          results[FKV_RESULT_GAMMA]);
+    if (!status && results[FKV_RESULT_GAMMA] != gamma &&
+        !(isnan(gamma) && isnan(results[FKV_RESULT_GAMMA])))
+        status = fkv_fail(err, "%s: gamma: expected %.17g, found %.17g: made by another experiment",
+                          path, gamma, results[FKV_RESULT_GAMMA]);
     fkv_h5_close(r);
     return status;
 }

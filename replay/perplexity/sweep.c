@@ -1,9 +1,11 @@
-/* The grid of a sweep, its files, and the table over its points. Ratios come from one reading of their decimals (fkv_parse_range) and are handed on as
- * decimals, so that a file's name, the policy's ratio and the one in the file are the same number.
+/* The grid of a sweep, its files, and the table over its points. Ratios come from one reading of
+ * their decimals (fkv_parse_range) and are handed on as decimals, so that a file's name, the
+ * policy's ratio and the one in the file are the same number.
  *
- * A point that an earlier run finished is known by its file: run files appear whole or not at all, and say what made them. The baseline runs again with
- * every point: its KL needs the whole distribution at each token, which is more than a file can keep, and running all points in lockstep with one baseline would
- * leave nothing of a sweep that is interrupted. */
+ * A point that an earlier run finished is known by its file: run files appear whole or not at all,
+ * and say what made them. The baseline runs again with every point: its KL needs the whole
+ * distribution at each token, which is more than a file can keep, and running all points in
+ * lockstep with one baseline would leave nothing of a sweep that is interrupted. */
 #include "replay/perplexity/sweep.h"
 
 #include <math.h>
@@ -33,13 +35,16 @@ int fkv_sweep_parse(const char *text, struct fkv_sweep *sweep, struct fkv_error 
     if (strncmp(text, prefix, strlen(prefix)))
         return fkv_fail_option(err, "--sweep: expected gamma=first:last:step, found \"%s\"", text);
     fkv_sweep_free(sweep);
-    if (fkv_parse_range(text + strlen(prefix), "--sweep", &sweep->gammas, &sweep->count, err)) return FKV_FAILED;
+    if (fkv_parse_range(text + strlen(prefix), "--sweep", &sweep->gammas, &sweep->count, err))
+        return FKV_FAILED;
     for (int i = 0; i < sweep->count; i++) {
         double gamma = sweep->gammas[i];
-        if (!(gamma > 0 && gamma <= 1)) return fkv_fail_option(err, "--sweep: expected ratios in (0, 1], found %.10g", gamma);
+        if (!(gamma > 0 && gamma <= 1))
+            return fkv_fail_option(err, "--sweep: expected ratios in (0, 1], found %.10g", gamma);
         if (i && gamma <= sweep->gammas[i - 1])
-            return fkv_fail_option(err, "--sweep: expected ascending ratios, found %.10g after %.10g", gamma,
-                            sweep->gammas[i - 1]);
+            return fkv_fail_option(err,
+                                   "--sweep: expected ascending ratios, found %.10g after %.10g",
+                                   gamma, sweep->gammas[i - 1]);
         int places = places_of(gamma);
         if (places > sweep->places) sweep->places = places;
     }
@@ -51,8 +56,8 @@ void fkv_sweep_free(struct fkv_sweep *sweep) {
     *sweep = (struct fkv_sweep){0};
 }
 
-int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i, struct fkv_sweep_point *point,
-                   struct fkv_error *err) {
+int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i,
+                   struct fkv_sweep_point *point, struct fkv_error *err) {
     snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->places, sweep->gammas[i]);
     if (!folder) return FKV_OK;
     return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->gamma);
@@ -61,11 +66,13 @@ int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i, str
 int fkv_sweep_check_folder(const char *folder, struct fkv_error *err) {
     struct stat found;
     if (stat(folder, &found)) return fkv_check_new_file(folder, err);
-    if (!S_ISDIR(found.st_mode)) return fkv_fail(err, "%s: --sweep: expected a folder, found a file", folder);
+    if (!S_ISDIR(found.st_mode))
+        return fkv_fail(err, "%s: --sweep: expected a folder, found a file", folder);
     return access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to it", folder) : FKV_OK;
 }
 
-json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const struct fkv_experiment *e) {
+json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
+                       const struct fkv_experiment *e) {
     json_t *rows = json_array(), *o = json_object();
     for (int i = 0; i < count; i++) {
         json_t *row = json_object(), *file = points[i].path[0] ? json_string(points[i].path) : NULL;
@@ -73,7 +80,8 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const st
         json_object_set_new(row, "file", file ? file : json_null());
         fkv_results_to_json(points[i].results, row);
         if (e->baseline)
-            json_object_set_new(row, "baseline", fkv_baseline_json(points[i].results, fkv_experiment_invalid(e)));
+            json_object_set_new(row, "baseline",
+                                fkv_baseline_json(points[i].results, fkv_experiment_invalid(e)));
         json_array_append_new(rows, row);
     }
     json_object_set_new(o, "policy", json_string(e->setup->policy->name));
@@ -88,12 +96,14 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count, const st
     return o;
 }
 
-void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const struct fkv_experiment *e) {
+void fkv_sweep_print(const struct fkv_sweep_point *points, int count,
+                     const struct fkv_experiment *e) {
     const bool evicts = e->setup->policy->evicts;
     const char *counted = evicts ? "evictions" : "compressions";
     fkv_experiment_print_head(e, false);
     if (fkv_experiment_never_acts(e))
-        printf("\nthe window of %d slots was never full: the policy did nothing, and this is full attention",
+        printf("\nthe window of %d slots was never full: the policy did nothing, and this is full "
+               "attention",
                e->setup->window);
     printf("\n\n%8s %12s %11s %13s %11s", "gamma", "perplexity", "+-", counted, "mean slots");
     if (e->baseline) printf(" %11s %10s %10s %10s", "delta nll", "+-", "KL", "same top-1");
@@ -101,13 +111,15 @@ void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const stru
     for (int i = 0; i < count; i++) {
         const double *r = points[i].results;
         char a[32], b[32];
-        printf("%8s %12s %11s %13.4g %11.1f", points[i].gamma, fkv_format_result(a, "%.5f", exp(r[FKV_RESULT_NLL])),
+        printf("%8s %12s %11s %13.4g %11.1f", points[i].gamma,
+               fkv_format_result(a, "%.5f", exp(r[FKV_RESULT_NLL])),
                fkv_format_result(b, "%.5f", fkv_perplexity_se(r)),
                r[evicts ? FKV_RESULT_EVICTIONS : FKV_RESULT_COMPRESSIONS],
                r[FKV_RESULT_CACHE_SLOTS]);
         if (e->baseline)
             printf(" %+11.5f %10s %10.5f %10.4f", r[FKV_RESULT_DELTA_NLL],
-                   fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), r[FKV_RESULT_KL], r[FKV_RESULT_TOP1]);
+                   fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), r[FKV_RESULT_KL],
+                   r[FKV_RESULT_TOP1]);
         printf("\n");
     }
     printf("\n");
@@ -115,6 +127,7 @@ void fkv_sweep_print(const struct fkv_sweep_point *points, int count, const stru
     if (!e->baseline) return;
     double nll = points[0].results[FKV_RESULT_BASELINE_NLL];
     const char *invalid = fkv_experiment_invalid(e);
-    printf("baseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token (nats)\n",
+    printf("baseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token "
+           "(nats)\n",
            invalid ? ", no reference here, " : "", invalid ? invalid : "", nll, exp(nll));
 }

@@ -1,14 +1,19 @@
-/* Requests and the changes they become. A request is made for each of --states where keys and values can change apart (filters, noise); where
- * slots go, both go. Then it is made of all heads at once, of each layer, of each head, as asked for.
+/* Requests and the changes they become. A request is made for each of --states where keys and
+ * values can change apart (filters, noise); where slots go, both go. Then it is made of all heads
+ * at once, of each layer, of each head, as asked for.
  *
- * FreqKV in parts. A compression truncates (drops coefficients L .. n-1), squeezes positions (n slots' worth of distance becomes L) and leaves fewer
- * slots in the softmax. Each part alone and all combinations:
- *   truncation  on: the L slots that FreqKV leaves. Off: the n slots as they are.
- *   squeezed    on: L slots at their slot indices, or n slots at S + (j + 1/2) L/n - 1/2, and what follows at S + L.
- *               off: L slots at their centres S + (j + 1/2) n/L - 1/2, or n slots in their places, and what follows at P.
- *   fewer       on: L slots count as L (bias 0), n slots as L (bias -log(n/L)). Off: L slots count as n (bias log(n/L)), n slots as n.
- * All on is FreqKV, all off nothing. Truncation alone is given twice: as n slots without the coefficients (a filter; nothing but truncation), and as
- * L slots at their centres with bias, whose difference is what drawing the signal at L points costs attention. */
+ * FreqKV in parts. A compression truncates (drops coefficients L .. n-1), squeezes positions (n
+ * slots' worth of distance becomes L) and leaves fewer slots in the softmax. Each part alone and
+ * all combinations: truncation  on: the L slots that FreqKV leaves. Off: the n slots as they are.
+ *   squeezed    on: L slots at their slot indices, or n slots at S + (j + 1/2) L/n - 1/2, and what
+ *               follows at S + L.
+ *               off: L slots at their centres S + (j + 1/2) n/L - 1/2, or n slots in their places,
+ *               and what follows at P.
+ *   fewer       on: L slots count as L (bias 0), n slots as L (bias -log(n/L)). Off: L slots count
+ *               as n (bias log(n/L)), n slots as n.
+ * All on is FreqKV, all off nothing. Truncation alone is given twice: as n slots without the
+ * coefficients (a filter; nothing but truncation), and as L slots at their centres with bias, whose
+ * difference is what drawing the signal at L points costs attention. */
 #include "replay/probe/changes.h"
 
 #include <math.h>
@@ -33,31 +38,36 @@ static int parse_band(const char *text, const char *option, struct fkv_band *ban
             found++;
         }
     if (found != wanted || strlen(text) >= sizeof copy)
-        return fkv_fail_option(err, "%s: expected %s, found \"%s\"", option, epsilon ? "a:b:eps" : "a:b", text);
+        return fkv_fail_option(err, "%s: expected %s, found \"%s\"", option,
+                               epsilon ? "a:b:eps" : "a:b", text);
     if (fkv_parse_double(at[0], option, 0, 1, &band->low, err) ||
         fkv_parse_double(at[1], option, 0, 1, &band->high, err) ||
         (epsilon && fkv_parse_double(at[2], option, 0, 1e6, epsilon, err)))
         return FKV_FAILED;
-    if (band->low >= band->high) return fkv_fail_option(err, "%s: expected a band a:b with a < b, found \"%s\"", option, text);
+    if (band->low >= band->high)
+        return fkv_fail_option(err, "%s: expected a band a:b with a < b, found \"%s\"", option,
+                               text);
     return FKV_OK;
 }
 
-static int add_request(struct fkv_probe_wishes *wishes, const struct fkv_probe_request *request, const char *option,
-                       struct fkv_error *err) {
+static int add_request(struct fkv_probe_wishes *wishes, const struct fkv_probe_request *request,
+                       const char *option, struct fkv_error *err) {
     if (wishes->request_count == FKV_PROBE_REQUESTS)
-        return fkv_fail_option(err, "%s: at most %d changes are asked for at once", option, FKV_PROBE_REQUESTS);
+        return fkv_fail_option(err, "%s: at most %d changes are asked for at once", option,
+                               FKV_PROBE_REQUESTS);
     wishes->requests[wishes->request_count++] = *request;
     return FKV_OK;
 }
 
 /* A list of bands is one filter, but of ratios or of noises each is a change of its own. */
-static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r, const char *option, const char *item,
-                    struct fkv_error *err) {
+static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r,
+                    const char *option, const char *item, struct fkv_error *err) {
     int64_t parts = 0;
     switch (r->kind) {
     case FKV_ASK_FILTER:
         if (r->band_count == FKV_PROBE_BANDS)
-            return fkv_fail_option(err, "%s: at most %d bands in one change", option, FKV_PROBE_BANDS);
+            return fkv_fail_option(err, "%s: at most %d bands in one change", option,
+                                   FKV_PROBE_BANDS);
         return parse_band(item, option, &r->bands[r->band_count++], NULL, err);
     case FKV_ASK_NOISE:
         r->band_count = 1;
@@ -65,7 +75,8 @@ static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r
         break;
     case FKV_ASK_BANDS:
     case FKV_ASK_OCTAVES:
-        if (fkv_parse_int(item, option, 2, r->kind == FKV_ASK_BANDS ? 1024 : 24, &parts, err)) return FKV_FAILED;
+        if (fkv_parse_int(item, option, 2, r->kind == FKV_ASK_BANDS ? 1024 : 24, &parts, err))
+            return FKV_FAILED;
         r->parts = (int32_t)parts;
         break;
     default:
@@ -75,12 +86,13 @@ static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r
     return add_request(wishes, r, option, err);
 }
 
-int fkv_probe_ask(struct fkv_probe_wishes *wishes, enum fkv_probe_request_kind kind, const char *option,
-                  const char *text, struct fkv_error *err) {
+int fkv_probe_ask(struct fkv_probe_wishes *wishes, enum fkv_probe_request_kind kind,
+                  const char *option, const char *text, struct fkv_error *err) {
     struct fkv_probe_request r = {.kind = kind, .epsilon = NAN, .gamma = NAN};
     char *copy = strdup(text), *rest = copy;
     int status = copy ? FKV_OK : fkv_fail(err, "out of memory");
-    for (char *item; !status && (item = strsep(&rest, ","));) status = ask_item(wishes, &r, option, item, err);
+    for (char *item; !status && (item = strsep(&rest, ","));)
+        status = ask_item(wishes, &r, option, item, err);
     free(copy);
     return status || kind != FKV_ASK_FILTER ? status : add_request(wishes, &r, option, err);
 }
@@ -89,7 +101,8 @@ static const char *state_name(int states) {
     return states == FKV_PROBE_KEY ? "key" : states == FKV_PROBE_VALUE ? "value" : "both";
 }
 
-int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text, struct fkv_error *err) {
+int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text,
+                           struct fkv_error *err) {
     char copy[64], *rest = copy;
     snprintf(copy, sizeof copy, "%s", text);
     wishes->state_count = 0;
@@ -100,7 +113,8 @@ int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text, st
         for (int i = 0; i < wishes->state_count; i++)
             if (wishes->states[i] == states) states = 0;
         if (!states || strlen(text) >= sizeof copy)
-            return fkv_fail_option(err, "--states: expected key, value, both or a list of them, found \"%s\"", text);
+            return fkv_fail_option(
+                err, "--states: expected key, value, both or a list of them, found \"%s\"", text);
         wishes->states[wishes->state_count++] = states;
     }
     return FKV_OK;
@@ -139,7 +153,8 @@ static int add_edit(struct list *l, const struct fkv_edit *edit, int32_t layer, 
     return FKV_OK;
 }
 
-/* The change of all heads, of each layer and of each head; on each of the states in turn where `apart`. */
+/* The change of all heads, of each layer and of each head; on each of the states in turn where
+ * `apart`. */
 static int add_everywhere(struct list *l, struct fkv_edit edit, bool apart, struct fkv_error *err) {
     const struct fkv_probe_wishes *w = l->wishes;
     static const int together[] = {FKV_PROBE_KEY | FKV_PROBE_VALUE};
@@ -148,7 +163,9 @@ static int add_everywhere(struct list *l, struct fkv_edit edit, bool apart, stru
     snprintf(label, sizeof label, "%s", edit.row.label);
     for (int s = 0; s < (apart ? w->state_count : 1); s++, l->families++) {
         edit.row.states = states[s];
-        if (apart) snprintf(edit.row.label, sizeof edit.row.label, "%.80s, %s", label, state_name(states[s]));
+        if (apart)
+            snprintf(edit.row.label, sizeof edit.row.label, "%.80s, %s", label,
+                     state_name(states[s]));
         if (add_edit(l, &edit, -1, -1, err)) return FKV_FAILED;
         for (int32_t layer = 0; layer < l->layers; layer++) {
             if (w->per_layer && add_edit(l, &edit, layer, -1, err)) return FKV_FAILED;
@@ -182,7 +199,9 @@ static int span_bands(struct fkv_edit *e, int32_t n, struct fkv_error *err) {
     }
     for (int32_t t = 0; t < n; t++) inside += fkv_edit_has(e, t, n);
     if (inside) return FKV_OK;
-    return fkv_fail_option(err, "%s: the band has none of the %d coefficients: it is narrower than 1/%d", e->row.label, n, n);
+    return fkv_fail_option(err,
+                           "%s: the band has none of the %d coefficients: it is narrower than 1/%d",
+                           e->row.label, n, n);
 }
 
 static int list_filter(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
@@ -196,14 +215,15 @@ static int list_filter(struct list *l, const struct fkv_probe_request *r, struct
                       : e.row.complement       ? "without"
                                                : "filter");
     for (int i = 0; i < e.band_count && at < FKV_PROBE_LABEL; i++)
-        at += snprintf(e.row.label + at, FKV_PROBE_LABEL - (size_t)at, "%s%.6g:%.6g", i ? "," : " ", e.bands[i].low,
-                       e.bands[i].high);
+        at += snprintf(e.row.label + at, FKV_PROBE_LABEL - (size_t)at, "%s%.6g:%.6g", i ? "," : " ",
+                       e.bands[i].low, e.bands[i].high);
     if (r->kind == FKV_ASK_NOISE && at < FKV_PROBE_LABEL)
         snprintf(e.row.label + at, FKV_PROBE_LABEL - (size_t)at, ":%g", r->epsilon);
     return span_bands(&e, l->n, err) ? FKV_FAILED : add_everywhere(l, e, true, err);
 }
 
-static int list_without(struct list *l, double low, double high, const char *name, struct fkv_error *err) {
+static int list_without(struct list *l, double low, double high, const char *name,
+                        struct fkv_error *err) {
     struct fkv_edit e = plain_edit(FKV_PROBE_FILTER);
     e.bands[0] = (struct fkv_band){low, high};
     e.band_count = 1;
@@ -222,7 +242,8 @@ static int list_bands(struct list *l, const struct fkv_probe_request *r, struct 
     l->without_dc = true;
     for (int32_t i = 0; i < r->parts; i++) {
         double low = (double)i / r->parts, high = (double)(i + 1) / r->parts;
-        if (r->kind == FKV_ASK_OCTAVES) low = i ? ldexp(1, i - r->parts) : 0, high = ldexp(1, i + 1 - r->parts);
+        if (r->kind == FKV_ASK_OCTAVES)
+            low = i ? ldexp(1, i - r->parts) : 0, high = ldexp(1, i + 1 - r->parts);
         if (list_without(l, i ? low : dc, high, NULL, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -231,8 +252,11 @@ static int list_bands(struct list *l, const struct fkv_probe_request *r, struct 
 static int list_slots(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
     static const char *const part[] = {"truncation", "squeezed", "fewer"};
     int32_t kept = fkv_retained_slots(r->gamma, l->n);
-    const char *name = r->kind == FKV_ASK_LOCAL ? "local" : r->kind == FKV_ASK_FREQKV ? "freqkv" : "decompose";
-    if (kept < 1) return fkv_fail_option(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
+    const char *name = r->kind == FKV_ASK_LOCAL    ? "local"
+                       : r->kind == FKV_ASK_FREQKV ? "freqkv"
+                                                   : "decompose";
+    if (kept < 1)
+        return fkv_fail_option(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
     struct fkv_edit e = plain_edit(r->kind == FKV_ASK_LOCAL ? FKV_PROBE_LOCAL : FKV_PROBE_FREQKV);
     e.row.gamma = r->gamma;
     if (r->kind == FKV_ASK_FREQKV) e.row.truncation = e.row.squeezed = e.row.fewer = 1;
@@ -246,8 +270,8 @@ static int list_slots(struct list *l, const struct fkv_probe_request *r, struct 
             *switches[i] = on >> i & 1;
             if (!*switches[i]) continue;
             bool first = on % (1 << i) == 0;
-            at += (size_t)snprintf(each.row.label + at, sizeof each.row.label - at, "%s%s", first ? ": " : " + ",
-                                   part[i]);
+            at += (size_t)snprintf(each.row.label + at, sizeof each.row.label - at, "%s%s",
+                                   first ? ": " : " + ", part[i]);
         }
         if (!on) snprintf(each.row.label + at, sizeof each.row.label - at, ": nothing");
         if (on == 1) {
@@ -264,8 +288,8 @@ static int list_slots(struct list *l, const struct fkv_probe_request *r, struct 
     return FKV_OK;
 }
 
-int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_t kv_heads, int32_t n,
-                   struct fkv_edit **edits, int32_t *count, struct fkv_error *err) {
+int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_t kv_heads,
+                   int32_t n, struct fkv_edit **edits, int32_t *count, struct fkv_error *err) {
     struct list l = {.wishes = wishes, .layers = layers, .kv_heads = kv_heads, .n = n};
     struct fkv_edit nothing = plain_edit(FKV_PROBE_NONE);
     snprintf(nothing.row.label, sizeof nothing.row.label, "nothing");
@@ -275,7 +299,9 @@ int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_
         const struct fkv_probe_request *r = &wishes->requests[i];
         bool bands = r->kind == FKV_ASK_BANDS || r->kind == FKV_ASK_OCTAVES;
         bool filter = r->kind == FKV_ASK_FILTER || r->kind == FKV_ASK_NOISE;
-        status = bands ? list_bands(&l, r, err) : filter ? list_filter(&l, r, err) : list_slots(&l, r, err);
+        status = bands    ? list_bands(&l, r, err)
+                 : filter ? list_filter(&l, r, err)
+                          : list_slots(&l, r, err);
     }
     if (status) free(l.edits);
     *edits = status ? NULL : l.edits;

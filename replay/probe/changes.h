@@ -1,4 +1,5 @@
-/* The changes of a probe: from what the user asked for to the list of what is done to the cache, one after the other. */
+/* The changes of a probe: from what the user asked for to the list of what is done to the cache,
+ * one after the other. */
 #ifndef FKV_REPLAY_PROBE_CHANGES_H
 #define FKV_REPLAY_PROBE_CHANGES_H
 
@@ -41,11 +42,13 @@ struct fkv_probe_wishes {
     int state_count;
 };
 
-/* Adds the requests in `text`, which followed `option` on the command line: "0:0.25,0.5:1" (filter), "a:b:eps" (noise), "0.25,0.5" (freqkv, local, decompose), "8" (bands, octaves). */
-int fkv_probe_ask(struct fkv_probe_wishes *wishes, enum fkv_probe_request_kind kind, const char *option,
-                  const char *text, struct fkv_error *err);
+/* Adds the requests in `text`, which followed `option` on the command line: "0:0.25,0.5:1"
+ * (filter), "a:b:eps" (noise), "0.25,0.5" (freqkv, local, decompose), "8" (bands, octaves). */
+int fkv_probe_ask(struct fkv_probe_wishes *wishes, enum fkv_probe_request_kind kind,
+                  const char *option, const char *text, struct fkv_error *err);
 /* "key", "value", "both" or a list of them. */
-int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text, struct fkv_error *err);
+int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text,
+                           struct fkv_error *err);
 
 /* A change as it is carried out. */
 struct fkv_edit {
@@ -55,9 +58,10 @@ struct fkv_edit {
     int32_t family; /* changes of one family differ in layer and head only */
 };
 
-/* The list (malloc'd, the caller frees), the empty change first, for n changed slots. Refused: what leaves no slot or no coefficient to work on. */
-int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_t kv_heads, int32_t n,
-                   struct fkv_edit **edits, int32_t *count, struct fkv_error *err);
+/* The list (malloc'd, the caller frees), the empty change first, for n changed slots. Refused: what
+ * leaves no slot or no coefficient to work on. */
+int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_t kv_heads,
+                   int32_t n, struct fkv_edit **edits, int32_t *count, struct fkv_error *err);
 
 /* Is coefficient t of n in one of the edit's bands? */
 bool fkv_edit_has(const struct fkv_edit *edit, int32_t t, int32_t n);

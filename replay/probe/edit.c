@@ -1,12 +1,15 @@
-/* Changes of a cache (definitions.md, "Probe"), head by head: n = P - S slots of un-rotated states are read, changed along tokens, and put back.
+/* Changes of a cache (definitions.md, "Probe"), head by head: n = P - S slots of un-rotated states
+ * are read, changed along tokens, and put back.
  *
  *   filter   coefficients outside the bands become 0; length n
- *   noise    white Gaussian coefficients within the band are added, scaled so that their energy is exactly eps times the head's without DC
- *   freqkv   the map of the method: L lowest coefficients, inverse of length L, times sqrt(L/n); or what of it is switched on (probe/changes.c)
+ *   noise    white Gaussian coefficients within the band are added, scaled so that their energy is
+ *            exactly eps times the head's without DC
+ *   freqkv   the map of the method: L lowest coefficients, inverse of length L, times sqrt(L/n); or
+ *            what of it is switched on (probe/changes.c)
  *   local    the latest L slots
  *
- * Transforms are the kernels' own in float32 and run here, not on the backend: a probe makes many changes but each costs little beside the tokens
- * scored after it. */
+ * Transforms are the kernels' own in float32 and run here, not on the backend: a probe makes many
+ * changes but each costs little beside the tokens scored after it. */
 #include "replay/probe/edit.h"
 
 #include <math.h>
@@ -29,8 +32,8 @@ struct fkv_editor {
     float *scratch;
 };
 
-int fkv_editor_open(const struct fkv_model *model, int32_t prefix, int32_t sinks, int64_t seed, struct fkv_editor **out,
-                    struct fkv_error *err) {
+int fkv_editor_open(const struct fkv_model *model, int32_t prefix, int32_t sinks, int64_t seed,
+                    struct fkv_editor **out, struct fkv_error *err) {
     struct fkv_editor *e = *out = calloc(1, sizeof *e);
     if (!e) return fkv_fail(err, "probe: out of memory");
     *e = (struct fkv_editor){.layers = model->config.layers,
@@ -42,7 +45,8 @@ int fkv_editor_open(const struct fkv_model *model, int32_t prefix, int32_t sinks
                              .seed = seed};
     size_t count = (size_t)e->n * (size_t)e->width;
     if (fkv_dct_create(e->n, &e->forward, err)) goto failed;
-    e->scratch = malloc(fkv_dct_scratch(e->forward) * sizeof(float)); /* fewer tokens need no more */
+    e->scratch =
+        malloc(fkv_dct_scratch(e->forward) * sizeof(float)); /* fewer tokens need no more */
     e->states[0] = malloc(3 * count * sizeof(float));
     if (!e->states[0] || !e->scratch) {
         fkv_fail(err, "probe: out of memory for the states of a head");
@@ -87,15 +91,17 @@ static void filter(struct fkv_editor *e, const struct fkv_edit *edit, double *lo
     }
 }
 
-/* Box and Muller's normal variates; one of the two, so that a draw is two steps of the generator. */
+/* Box and Muller's normal variates; one of the two, so that a draw is two steps of the generator.
+ */
 static double next_normal(struct fkv_random *r) {
     double u = 1 - fkv_random_uniform(r), angle = 6.283185307179586 * fkv_random_uniform(r);
     return sqrt(-2 * log(u)) * cos(angle);
 }
 
-/* Noise of one head's state from a stream of its own. Two passes over the same draws: the first says how loud they are. */
-static void add_noise(struct fkv_editor *e, const struct fkv_edit *edit, struct fkv_random start, double energy,
-                      double *lost) {
+/* Noise of one head's state from a stream of its own. Two passes over the same draws: the first
+ * says how loud they are. */
+static void add_noise(struct fkv_editor *e, const struct fkv_edit *edit, struct fkv_random start,
+                      double energy, double *lost) {
     double drawn = 0, wanted = edit->row.epsilon * energy;
     for (int pass = 0; pass < 2; pass++) {
         struct fkv_random random = start;
@@ -105,25 +111,29 @@ static void add_noise(struct fkv_editor *e, const struct fkv_edit *edit, struct 
             for (int32_t c = 0; c < e->width; c++) {
                 double x = next_normal(&random);
                 if (!pass) drawn += x * x;
-                if (pass) e->coefficients[(size_t)t * (size_t)e->width + (size_t)c] += (float)(scale * x);
+                if (pass)
+                    e->coefficients[(size_t)t * (size_t)e->width + (size_t)c] += (float)(scale * x);
             }
         }
     }
     *lost += wanted;
 }
 
-static struct fkv_random noise_stream(const struct fkv_editor *e, int64_t window, int32_t layer, int32_t head,
-                                      int state) {
+static struct fkv_random noise_stream(const struct fkv_editor *e, int64_t window, int32_t layer,
+                                      int32_t head, int state) {
     struct fkv_random random = {(uint64_t)e->seed};
     uint64_t place =
-        (((uint64_t)window * (uint64_t)e->layers + (uint64_t)layer) * (uint64_t)e->kv_heads + (uint64_t)head) * 2 +
+        (((uint64_t)window * (uint64_t)e->layers + (uint64_t)layer) * (uint64_t)e->kv_heads +
+         (uint64_t)head) *
+            2 +
         (uint64_t)state;
     return (struct fkv_random){fkv_random_next(&random) ^ place * 0xd1342543de82ef95u};
 }
 
-/* states [n, width] of one head -> what the change makes of them, in place; slots that remain at the start. */
-static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, float *x, struct fkv_random random,
-                          double *lost, double *energy) {
+/* states [n, width] of one head -> what the change makes of them, in place; slots that remain at
+ * the start. */
+static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, float *x,
+                          struct fkv_random random, double *lost, double *energy) {
     const struct fkv_probe_change *row = &edit->row;
     size_t width = (size_t)e->width;
     fkv_dct_forward(e->forward, x, width, e->width, e->coefficients, width, e->scratch);
@@ -152,8 +162,8 @@ static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, flo
 /* ---- into the cache ---- */
 
 /* Where the changed slots stand, what they weigh, and where what follows stands. */
-static void place_slots(const struct fkv_editor *e, const struct fkv_probe_change *row, struct fkv_slots *at,
-                        double *bias, double *shift) {
+static void place_slots(const struct fkv_editor *e, const struct fkv_probe_change *row,
+                        struct fkv_slots *at, double *bias, double *shift) {
     double n = e->n, kept = e->retained;
     bool fewer = row->kind == FKV_PROBE_FREQKV && row->truncation;
     at->first = e->sinks;
@@ -169,8 +179,9 @@ static void place_slots(const struct fkv_editor *e, const struct fkv_probe_chang
     *shift = (row->squeezed ? kept : n) - at->count;
 }
 
-static int change_head(struct fkv_editor *e, struct fkv_session *session, const struct fkv_edit *edit, int64_t window,
-                       int32_t layer, int32_t kv_head, double lost[2], double energy[2], struct fkv_error *err) {
+static int change_head(struct fkv_editor *e, struct fkv_session *session,
+                       const struct fkv_edit *edit, int64_t window, int32_t layer, int32_t kv_head,
+                       double lost[2], double energy[2], struct fkv_error *err) {
     const struct fkv_probe_change *row = &edit->row;
     struct fkv_slots at = {layer, 0, kv_head, e->sinks, e->n, e->sinks, 1};
     float *states[2] = {row->states & FKV_PROBE_KEY ? e->states[0] : NULL,
@@ -179,7 +190,8 @@ static int change_head(struct fkv_editor *e, struct fkv_session *session, const 
     if (fkv_session_read_slots(session, &at, states[0], states[1], err)) return FKV_FAILED;
     for (int s = 0; s < 2; s++)
         if (states[s])
-            change_states(e, edit, states[s], noise_stream(e, window, layer, kv_head, s), &lost[s], &energy[s]);
+            change_states(e, edit, states[s], noise_stream(e, window, layer, kv_head, s), &lost[s],
+                          &energy[s]);
     place_slots(e, row, &at, &bias, &shift);
     if (fkv_session_write_slots(session, &at, states[0], states[1], err) ||
         (bias != 0 && fkv_session_set_bias(session, &at, bias, err)))
@@ -189,8 +201,8 @@ static int change_head(struct fkv_editor *e, struct fkv_session *session, const 
     return fkv_session_cut(session, &at, shift, err);
 }
 
-int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const struct fkv_edit *edit, int64_t window,
-                     double lost[2], struct fkv_error *err) {
+int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const struct fkv_edit *edit,
+                     int64_t window, double lost[2], struct fkv_error *err) {
     const struct fkv_probe_change *row = &edit->row;
     double energy[2] = {0};
     lost[0] = lost[1] = 0;
@@ -203,7 +215,8 @@ int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const st
     }
     for (int32_t l = 0; l < e->layers; l++)
         for (int32_t h = 0; h < e->kv_heads; h++) {
-            if ((row->layer >= 0 && row->layer != l) || (row->kv_head >= 0 && row->kv_head != h)) continue;
+            if ((row->layer >= 0 && row->layer != l) || (row->kv_head >= 0 && row->kv_head != h))
+                continue;
             if (change_head(e, session, edit, window, l, h, lost, energy, err)) return FKV_FAILED;
         }
     for (int s = 0; s < 2; s++) lost[s] = energy[s] > 0 ? lost[s] / energy[s] : 0;

@@ -1,9 +1,12 @@
-/* Running a probe, window by window. The prefix goes through full attention once; a snapshot of its cache is what every change starts from, so that none sees
- * what another did, and their order is no matter. Logits of the untouched run stay on the backend, because every change is compared with them.
+/* Running a probe, window by window. The prefix goes through full attention once; a snapshot of its
+ * cache is what every change starts from, so that none sees what another did, and their order is no
+ * matter. Logits of the untouched run stay on the backend, because every change is compared with
+ * them.
  *
- * The untouched run is repeated from the first token on with another block size: the differences are nothing but rounding, and what a change does
- * below them means nothing. A window that is done goes to a file of its own in the folder of parts; a run that was interrupted reads those
- * and goes on, and refuses them where they come from other options. */
+ * The untouched run is repeated from the first token on with another block size: the differences
+ * are nothing but rounding, and what a change does below them means nothing. A window that is done
+ * goes to a file of its own in the folder of parts; a run that was interrupted reads those and goes
+ * on, and refuses them where they come from other options. */
 #include "replay/probe/probe.h"
 
 #include <math.h>
@@ -36,12 +39,14 @@ int fkv_probe_places(const struct fkv_corpus *corpus, int32_t prefix, int32_t sc
     if (*count) return FKV_OK;
     free(*places);
     *places = NULL;
-    return fkv_fail(err, "--prefix %d and --score %d need texts of %lld tokens: the longest, %s, has %lld", prefix,
-                    score, (long long)length, longest->name, (long long)longest->count);
+    return fkv_fail(
+        err, "--prefix %d and --score %d need texts of %lld tokens: the longest, %s, has %lld",
+        prefix, score, (long long)length, longest->name, (long long)longest->count);
 }
 
 int64_t fkv_probe_fed(const struct fkv_probe *probe) {
-    return 2 * ((int64_t)probe->prefix + probe->score) + (int64_t)probe->change_count * probe->score;
+    return 2 * ((int64_t)probe->prefix + probe->score) +
+           (int64_t)probe->change_count * probe->score;
 }
 
 double fkv_probe_seconds(const struct fkv_probe *probe, const struct fkv_cost *cost) {
@@ -63,9 +68,10 @@ struct run {
 
 /* ---- one timeline ---- */
 
-/* Feeds the window's tokens [from, to) in blocks of `block`. Rows from P on are scored into nll, and kept or compared with what is kept. */
-static int feed(struct run *run, const struct fkv_probe_window *window, int32_t from, int32_t to, int32_t block,
-                bool keep, struct fkv_error *err) {
+/* Feeds the window's tokens [from, to) in blocks of `block`. Rows from P on are scored into nll,
+ * and kept or compared with what is kept. */
+static int feed(struct run *run, const struct fkv_probe_window *window, int32_t from, int32_t to,
+                int32_t block, bool keep, struct fkv_error *err) {
     struct fkv_session *s = run->prober->session;
     const int32_t prefix = run->probe->prefix;
     for (int32_t at = from, count; at < to; at += count) {
@@ -73,25 +79,29 @@ static int feed(struct run *run, const struct fkv_probe_window *window, int32_t 
         if (fkv_session_feed(s, window->tokens + at, count, err)) return FKV_FAILED;
         int32_t row = at < prefix ? prefix - at : 0, rows = count - row, target = at + row - prefix;
         if (rows > 0) {
-            if (fkv_session_score(s, NULL, row, rows, window->tokens + at + row + 1, run->nll + target, NULL, NULL,
-                                  err) ||
+            if (fkv_session_score(s, NULL, row, rows, window->tokens + at + row + 1,
+                                  run->nll + target, NULL, NULL, err) ||
                 (keep ? fkv_session_keep_logits(s, row, rows, run->kept, target, err)
-                      : fkv_session_divergence(s, row, rows, run->kept, target, run->kl + target, err)))
+                      : fkv_session_divergence(s, row, rows, run->kept, target, run->kl + target,
+                                               err)))
                 return FKV_FAILED;
         }
         run->done += count;
-        run->expected += fkv_cost_seconds(&run->prober->cost, count, count * (at + (count + 1) / 2.0));
+        run->expected +=
+            fkv_cost_seconds(&run->prober->cost, count, count * (at + (count + 1) / 2.0));
         fkv_progress_update_work(&run->progress, run->done,
-                                 run->prober->cost.token > 0 ? run->expected : (double)run->done, window->name);
+                                 run->prober->cost.token > 0 ? run->expected : (double)run->done,
+                                 window->name);
     }
     return FKV_OK;
 }
 
-static int store(const struct run *run, const char *label, float *nll, float *kl, struct fkv_error *err) {
+static int store(const struct run *run, const char *label, float *nll, float *kl,
+                 struct fkv_error *err) {
     for (int32_t i = 0; i < run->probe->score; i++) {
         if (!isfinite(run->nll[i]) || (kl && !isfinite(run->kl[i])))
-            return fkv_fail(err, "%s: token %d: nll is %g: the model's logits are not finite there", label,
-                            run->probe->prefix + 1 + i, run->nll[i]);
+            return fkv_fail(err, "%s: token %d: nll is %g: the model's logits are not finite there",
+                            label, run->probe->prefix + 1 + i, run->nll[i]);
         nll[i] = (float)run->nll[i];
         if (kl) kl[i] = (float)run->kl[i];
     }
@@ -102,12 +112,14 @@ static int store(const struct run *run, const char *label, float *nll, float *kl
 
 static int run_changes(struct run *run, struct fkv_probe_window *window, int64_t number,
                        const struct fkv_snapshot *prefix, struct fkv_error *err) {
-    const int32_t p = run->probe->prefix, m = run->probe->score, block = fkv_session_block(run->prober->session);
+    const int32_t p = run->probe->prefix, m = run->probe->score,
+                  block = fkv_session_block(run->prober->session);
     for (int32_t c = 0; c < run->probe->change_count; c++) {
         const struct fkv_edit *edit = &run->prober->edits[c];
         size_t at = (size_t)c * (size_t)m;
         if (fkv_session_restore(run->prober->session, prefix, err) ||
-            fkv_editor_apply(run->editor, run->prober->session, edit, number, window->lost_energy + 2 * c, err) ||
+            fkv_editor_apply(run->editor, run->prober->session, edit, number,
+                             window->lost_energy + 2 * c, err) ||
             feed(run, window, p, p + m, block, false, err) ||
             store(run, edit->row.label, window->nll + at, window->kl + at, err))
             return FKV_FAILED;
@@ -115,15 +127,18 @@ static int run_changes(struct run *run, struct fkv_probe_window *window, int64_t
     return FKV_OK;
 }
 
-static int run_window(struct run *run, struct fkv_probe_window *window, int64_t number, struct fkv_error *err) {
-    const int32_t p = run->probe->prefix, m = run->probe->score, block = fkv_session_block(run->prober->session);
+static int run_window(struct run *run, struct fkv_probe_window *window, int64_t number,
+                      struct fkv_error *err) {
+    const int32_t p = run->probe->prefix, m = run->probe->score,
+                  block = fkv_session_block(run->prober->session);
     int32_t other = p + m < 3 * REPEAT_BLOCK ? (p + m) / 3 + 1 : REPEAT_BLOCK;
     struct fkv_snapshot *prefix = NULL;
     fkv_session_reset(run->prober->session, 0);
-    int status =
-        feed(run, window, 0, p, block, true, err) || fkv_session_snapshot(run->prober->session, &prefix, err) ||
-        feed(run, window, p, p + m, block, true, err) || store(run, "untouched", window->untouched_nll, NULL, err) ||
-        run_changes(run, window, number, prefix, err);
+    int status = feed(run, window, 0, p, block, true, err) ||
+                 fkv_session_snapshot(run->prober->session, &prefix, err) ||
+                 feed(run, window, p, p + m, block, true, err) ||
+                 store(run, "untouched", window->untouched_nll, NULL, err) ||
+                 run_changes(run, window, number, prefix, err);
     fkv_snapshot_free(prefix);
     if (status) return FKV_FAILED;
     fkv_session_reset(run->prober->session, 0);
@@ -133,7 +148,8 @@ static int run_window(struct run *run, struct fkv_probe_window *window, int64_t 
                : FKV_OK;
 }
 
-static int fill_window(const struct run *run, int64_t number, struct fkv_probe_window *window, struct fkv_error *err) {
+static int fill_window(const struct run *run, int64_t number, struct fkv_probe_window *window,
+                       struct fkv_error *err) {
     const struct fkv_prober *prober = run->prober;
     const struct fkv_probe_place *place = &prober->places[number];
     const struct fkv_corpus_document *document = &prober->corpus->documents[place->document];
@@ -154,13 +170,14 @@ static int fill_window(const struct run *run, int64_t number, struct fkv_probe_w
 
 /* ---- parts ---- */
 
-static int part_path(const struct run *run, int64_t number, char path[FKV_PATH], struct fkv_error *err) {
+static int part_path(const struct run *run, int64_t number, char path[FKV_PATH],
+                     struct fkv_error *err) {
     return fkv_path_print(path, err, "%s/%06lld.h5", run->prober->parts, (long long)number);
 }
 
 /* Takes the finished window over from its part, if there is one. */
-static int take_part(const struct run *run, int64_t number, struct fkv_probe_window *window, bool *taken,
-                     struct fkv_error *err) {
+static int take_part(const struct run *run, int64_t number, struct fkv_probe_window *window,
+                     bool *taken, struct fkv_error *err) {
     struct fkv_probe part;
     char path[FKV_PATH];
     *taken = false;
@@ -168,13 +185,16 @@ static int take_part(const struct run *run, int64_t number, struct fkv_probe_win
     if (access(path, F_OK)) return FKV_OK;
     if (fkv_probe_read(path, &part, err)) return FKV_FAILED;
     struct fkv_probe_window *found = &part.windows[0];
-    size_t bytes = ((size_t)run->probe->prefix + (size_t)run->probe->score + 1) * sizeof *window->tokens;
+    size_t bytes =
+        ((size_t)run->probe->prefix + (size_t)run->probe->score + 1) * sizeof *window->tokens;
     int status = fkv_probe_check_same(run->probe, &part, path, err);
-    if (!status && (strcmp(found->text_sha256, window->text_sha256) || memcmp(found->tokens, window->tokens, bytes)))
+    if (!status && (strcmp(found->text_sha256, window->text_sha256) ||
+                    memcmp(found->tokens, window->tokens, bytes)))
         status = fkv_fail(err, "%s: expected tokens of %s, found others", path, window->name);
     if (status) {
         fkv_probe_free(&part);
-        return fkv_error_prefix(err, "an unfinished run with other options left its parts (remove them, or finish it)");
+        return fkv_error_prefix(
+            err, "an unfinished run with other options left its parts (remove them, or finish it)");
     }
     *taken = true;
     uint8_t *token_class = window->token_class;
@@ -231,10 +251,12 @@ int fkv_probe_run(const struct fkv_prober *prober, struct fkv_probe *probe, stru
     if (!status && prober->parts) status = fkv_make_directories(prober->parts, err);
     if (!status) status = fkv_kept_logits_open(prober->session, probe->score, &run.kept, err);
     if (!status)
-        status = fkv_editor_open(fkv_session_model(prober->session), probe->prefix, probe->sinks, probe->seed,
-                                 &run.editor, err);
-    fkv_progress_start(&run.progress, "tokens", fkv_probe_fed(probe) * prober->place_count, prober->quiet);
-    fkv_progress_weigh(&run.progress, fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count);
+        status = fkv_editor_open(fkv_session_model(prober->session), probe->prefix, probe->sinks,
+                                 probe->seed, &run.editor, err);
+    fkv_progress_start(&run.progress, "tokens", fkv_probe_fed(probe) * prober->place_count,
+                       prober->quiet);
+    fkv_progress_weigh(&run.progress,
+                       fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count);
     for (int64_t i = 0; i < prober->place_count && !status; i++) status = run_or_take(&run, i, err);
     fkv_progress_finish(&run.progress);
     if (!status) measure_noise(probe);

@@ -1,4 +1,5 @@
-/* The causal experiment of definitions.md, "Probe": a prefix is read once, its cache changed in many ways, one at a time, and the tokens after it scored each time. */
+/* The causal experiment of definitions.md, "Probe": a prefix is read once, its cache changed in
+ * many ways, one at a time, and the tokens after it scored each time. */
 #ifndef FKV_REPLAY_PROBE_PROBE_H
 #define FKV_REPLAY_PROBE_PROBE_H
 
@@ -13,8 +14,9 @@ struct fkv_probe_place {
     int64_t offset;   /* in the document */
 };
 
-/* Up to `blocks` windows of each document that is long enough, one after the other from its start (malloc'd, the caller frees). A corpus that gives none is
- * refused, with its longest document's name. */
+/* Up to `blocks` windows of each document that is long enough, one after the other from its start
+ * (malloc'd, the caller frees). A corpus that gives none is refused, with its longest document's
+ * name. */
 int fkv_probe_places(const struct fkv_corpus *corpus, int32_t prefix, int32_t score, int32_t blocks,
                      struct fkv_probe_place **places, int64_t *count, struct fkv_error *err);
 
@@ -23,10 +25,12 @@ struct fkv_prober {
     const struct fkv_edit *edits;         /* [probe->change_count], rows as in probe->changes */
     const struct fkv_probe_place *places; /* [place_count] */
     int64_t place_count;
-    int32_t bos;                 /* over the first token of windows that do not start a document; -1: none */
-    const uint8_t *token_class;  /* of the corpus' tokens; NULL: unknown */
-    struct fkv_session *session; /* of policy full, with biases, for P + M tokens; its block is fed at once */
-    const char *parts;           /* folder for finished windows, taken up again where it is there; NULL: none */
+    int32_t bos; /* over the first token of windows that do not start a document; -1: none */
+    const uint8_t *token_class; /* of the corpus' tokens; NULL: unknown */
+    struct fkv_session
+        *session; /* of policy full, with biases, for P + M tokens; its block is fed at once */
+    const char
+        *parts; /* folder for finished windows, taken up again where it is there; NULL: none */
     bool quiet;
     struct fkv_cost cost; /* of tokens and slots, where it was measured; else 0 */
 };

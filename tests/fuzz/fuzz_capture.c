@@ -1,4 +1,5 @@
-/* The capture reader over files of any structure (hdf_file.h). Damaged bytes are tested in tests/unit/store/test_capture_refusals.c (truncation, flipped bits). */
+/* The capture reader over files of any structure (hdf_file.h). Damaged bytes are tested in
+ * tests/unit/store/test_capture_refusals.c (truncation, flipped bits). */
 #include "capture/store/capture.h"
 #include "capture/store/capture_reader.h"
 #include "capture/store/h5.h"
@@ -46,7 +47,8 @@ static void put_document(struct choices *c, hid_t file, const char *place) {
     if (what & 128) put_spectra(c, group);
     for (int s = 0; s < FKV_STATES; s++) {
         if (what & 128 ? !(what & 64) : (what >> s) & 1) continue;
-        const hsize_t dims[4] = {layers, s == FKV_STATE_QUERY ? heads * group_size : heads, tokens, head_dim};
+        const hsize_t dims[4] = {layers, s == FKV_STATE_QUERY ? heads * group_size : heads, tokens,
+                                 head_dim};
         put_dataset(c, group, fkv_state_names[s],
                     (what & 48) == 48   ? H5T_STD_U16LE
                     : (what & 48) == 32 ? H5T_IEEE_F64LE
@@ -59,26 +61,27 @@ static void put_document(struct choices *c, hid_t file, const char *place) {
 
 static void write_file(struct choices *c) {
     static const char hash[] = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
-    const struct attribute attributes[] = {{"format", TEXT, 0, 0, "freqkv-capture"},
-                                           {"format_version", NUMBER, 1, 0, NULL},
-                                           {"n_layers", NUMBER, (double)layers, 0, NULL},
-                                           {"n_kv_heads", NUMBER, (double)heads, 0, NULL},
-                                           {"head_dim", NUMBER, (double)head_dim, 0, NULL},
-                                           {"n_heads", NUMBER, (double)(heads * group_size), 0, NULL},
-                                           {"layer_index", NUMBERS, 0, (int)layers, NULL},
-                                           {"head_index", NUMBERS, 0, (int)heads, NULL},
-                                           {"model_name", TEXT, 0, 0, "a model"},
-                                           {"model_sha256", TEXT, 0, 0, hash},
-                                           {"tokenizer_sha256", TEXT, 0, 0, ""},
-                                           {"rope_theta", NUMBER, 10000, 0, NULL},
-                                           {"rope_scaling", TEXT, 0, 0, "null"},
-                                           {"inv_freq", NUMBERS, 1, (int)head_dim / 2, NULL},
-                                           {"attention_scale", NUMBER, 1, 0, NULL},
-                                           {"trained_context", NUMBER, 1024, 0, NULL},
-                                           {"adds_bos", NUMBER, 1, 0, NULL},
-                                           {"dtype", TEXT, 0, 0, "f16"},
-                                           {"backend", TEXT, 0, 0, "cpu"},
-                                           {"options", TEXT, 0, 0, "{}"}};
+    const struct attribute attributes[] = {
+        {"format", TEXT, 0, 0, "freqkv-capture"},
+        {"format_version", NUMBER, 1, 0, NULL},
+        {"n_layers", NUMBER, (double)layers, 0, NULL},
+        {"n_kv_heads", NUMBER, (double)heads, 0, NULL},
+        {"head_dim", NUMBER, (double)head_dim, 0, NULL},
+        {"n_heads", NUMBER, (double)(heads * group_size), 0, NULL},
+        {"layer_index", NUMBERS, 0, (int)layers, NULL},
+        {"head_index", NUMBERS, 0, (int)heads, NULL},
+        {"model_name", TEXT, 0, 0, "a model"},
+        {"model_sha256", TEXT, 0, 0, hash},
+        {"tokenizer_sha256", TEXT, 0, 0, ""},
+        {"rope_theta", NUMBER, 10000, 0, NULL},
+        {"rope_scaling", TEXT, 0, 0, "null"},
+        {"inv_freq", NUMBERS, 1, (int)head_dim / 2, NULL},
+        {"attention_scale", NUMBER, 1, 0, NULL},
+        {"trained_context", NUMBER, 1024, 0, NULL},
+        {"adds_bos", NUMBER, 1, 0, NULL},
+        {"dtype", TEXT, 0, 0, "f16"},
+        {"backend", TEXT, 0, 0, "cpu"},
+        {"options", TEXT, 0, 0, "{}"}};
     hid_t file = create_file(c);
     put_attributes(c, file, attributes, sizeof attributes / sizeof *attributes);
     const hsize_t gram[4] = {layers, heads * group_size, head_dim, head_dim};
@@ -120,7 +123,8 @@ static void read_states(struct fkv_capture *c, int32_t index) {
             if (fkv_capture_read_state(c, index, s, layer, 0, h, 0, n, x, &err)) continue;
             for (size_t i = 0; i < (size_t)h * (size_t)n * (size_t)info->head_dim; i++)
                 if (!isfinite(x[i])) abort();
-            if (fkv_capture_read_state(c, index, s, layer, h - 1, 1, n / 2, n - n / 2, x, &err)) abort();
+            if (fkv_capture_read_state(c, index, s, layer, h - 1, 1, n / 2, n - n / 2, x, &err))
+                abort();
         }
         free(x);
     }
@@ -130,7 +134,8 @@ static void read_states(struct fkv_capture *c, int32_t index) {
 static void read_gram(struct fkv_capture *c) {
     struct fkv_error err;
     const struct fkv_capture_info *info = fkv_capture_info(c);
-    const size_t d = (size_t)info->head_dim, size = (size_t)fkv_capture_heads(c, FKV_STATE_QUERY) * d * d;
+    const size_t d = (size_t)info->head_dim,
+                 size = (size_t)fkv_capture_heads(c, FKV_STATE_QUERY) * d * d;
     if (!fkv_capture_output_gram(c) || size > MOST_ELEMENTS) return;
     float *gram = malloc(size * sizeof *gram);
     if (!gram) abort();

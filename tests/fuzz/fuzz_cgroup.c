@@ -1,4 +1,5 @@
-/* Any bytes as /proc/self/cgroup, /proc/self/mountinfo and a file of numbers, cut at bytes 0. What is found is a folder below a mount. */
+/* Any bytes as /proc/self/cgroup, /proc/self/mountinfo and a file of numbers, cut at bytes 0. What
+ * is found is a folder below a mount. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static const char *const controllers[] = {NULL, "memory", "cpu"};
     for (int i = 0; i < 3; i++)
         if (fkv_cgroup_find(text[0], text[1], controllers[i], &group) &&
-            ((group.path[0] && group.path[0] != '/') || strstr(group.path, "/../") || !strcmp(group.path, "/")))
+            ((group.path[0] && group.path[0] != '/') || strstr(group.path, "/../") ||
+             !strcmp(group.path, "/")))
             abort();
     if (fkv_cgroup_number(text[2]) < -1 || fkv_cgroup_field(text[2], "inactive_file") < -1) abort();
     for (int i = 0; i < 3; i++) free(text[i]);

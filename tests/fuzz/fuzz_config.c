@@ -1,4 +1,5 @@
-/* The bytes are a config.json. What is accepted must be fit to compute with: sizes in range, frequencies finite and not negative. */
+/* The bytes are a config.json. What is accepted must be fit to compute with: sizes in range,
+ * frequencies finite and not negative. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -13,8 +14,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         if (!err.message[0]) abort();
         return 0;
     }
-    if (c.layers < 1 || c.dim < 1 || c.hidden < 1 || c.vocab < 1 || c.kv_heads < 1 || c.heads % c.kv_heads) abort();
-    if (c.head_dim < 2 || c.head_dim % 2 || c.head_dim > FKV_MAX_HEAD_DIM || c.trained_context < 1) abort();
+    if (c.layers < 1 || c.dim < 1 || c.hidden < 1 || c.vocab < 1 || c.kv_heads < 1 ||
+        c.heads % c.kv_heads)
+        abort();
+    if (c.head_dim < 2 || c.head_dim % 2 || c.head_dim > FKV_MAX_HEAD_DIM || c.trained_context < 1)
+        abort();
     if (c.bos >= c.vocab || c.eos >= c.vocab) abort();
     for (int i = 0; i < c.head_dim / 2; i++)
         if (!isfinite(c.inv_freq[i]) || c.inv_freq[i] < 0) abort();

@@ -7,9 +7,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static const char tokenizer_json[] =
-    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"<0xC3>\": 2}, \"merges\": []},"
-    " \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}]}}";
+static const char tokenizer_json[] = "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": "
+                                     "1, \"<0xC3>\": 2}, \"merges\": []},"
+                                     " \"decoder\": {\"type\": \"Sequence\", \"decoders\": "
+                                     "[{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}]}}";
 
 /* Two prompts, the second with an id; two tokens each. */
 static const struct fkv_continuing *run(void) {
@@ -22,14 +23,19 @@ static const struct fkv_continuing *run(void) {
     struct fkv_error err;
     if (tokenizer) return &c;
     json_t *id = json_integer(7);
-    if (fkv_tokenizer_parse(tokenizer_json, sizeof tokenizer_json - 1, "fuzz.json", &tokenizer, &err) ||
+    if (fkv_tokenizer_parse(tokenizer_json, sizeof tokenizer_json - 1, "fuzz.json", &tokenizer,
+                            &err) ||
         fkv_prompts_add(&prompts, tokenizer, 3, "ab", NULL, "fuzz", &err) ||
         fkv_prompts_add(&prompts, tokenizer, 3, "b", id, "fuzz", &err) ||
         fkv_policy_setup(&policy, &config, 16, &setup, &err))
         abort();
     json_decref(id);
-    c = (struct fkv_continuing){
-        .prompts = &prompts, .tokenizer = tokenizer, .setup = &setup, .tokens = 2, .seed = 1, .temperature = 0.5};
+    c = (struct fkv_continuing){.prompts = &prompts,
+                                .tokenizer = tokenizer,
+                                .setup = &setup,
+                                .tokens = 2,
+                                .seed = 1,
+                                .temperature = 0.5};
     return &c;
 }
 

@@ -1,10 +1,11 @@
-/* The reader of PROBE.h5 over files of any structure (hdf_file.h): refused in words, or a probe whose indices lie where they are used. */
+/* The reader of PROBE.h5 over files of any structure (hdf_file.h): refused in words, or a probe
+ * whose indices lie where they are used. */
 #include "capture/store/probe.h"
 #include "tests/fuzz/hdf_file.h"
 
 enum { LAYERS = 2, HEADS = 2, PREFIX = 9, SCORE = 6 };
-static const hsize_t changes[] = {5, FKV_PROBE_LABEL}, tokens = PREFIX + SCORE + 1, score = SCORE, table[] = {5, SCORE},
-                     lost[] = {5, 2};
+static const hsize_t changes[] = {5, FKV_PROBE_LABEL}, tokens = PREFIX + SCORE + 1, score = SCORE,
+                     table[] = {5, SCORE}, lost[] = {5, 2};
 
 static void put_changes(struct choices *c, hid_t file) {
     static const struct {
@@ -25,8 +26,8 @@ static void put_changes(struct choices *c, hid_t file) {
                    {"fewer", -1, 3}};
     hid_t group = put_group(file, "changes");
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
-        put_dataset(c, group, columns[i].name, i >= 5 && i <= 8 ? H5T_IEEE_F64LE : H5T_STD_I32LE, 1, changes,
-                    columns[i].first, columns[i].cycle);
+        put_dataset(c, group, columns[i].name, i >= 5 && i <= 8 ? H5T_IEEE_F64LE : H5T_STD_I32LE, 1,
+                    changes, columns[i].first, columns[i].cycle);
     put_dataset(c, group, "label", H5T_STD_U8LE, 2, changes, 32, 90);
     H5Gclose(group);
 }
@@ -35,7 +36,8 @@ static void put_window(struct choices *c, hid_t documents, int number) {
     char name[16];
     const struct attribute attributes[] = {
         {"name", TEXT, 0, 0, "a text"},
-        {"text_sha256", TEXT, 0, 0, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+        {"text_sha256", TEXT, 0, 0,
+         "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
         {"document", NUMBER, number, 0, NULL},
         {"offset", NUMBER, 0, 0, NULL}};
     snprintf(name, sizeof name, "%06d", number);
@@ -58,7 +60,8 @@ static void write_file(struct choices *c) {
         {"format_version", NUMBER, 1, 0, NULL},
         {"version", TEXT, 0, 0, "0"},
         {"model_name", TEXT, 0, 0, "a model"},
-        {"model_sha256", TEXT, 0, 0, "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"},
+        {"model_sha256", TEXT, 0, 0,
+         "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"},
         {"states", TEXT, 0, 0, "key,value"},
         {"backend", TEXT, 0, 0, "cpu"},
         {"compute", TEXT, 0, 0, "f32"},
@@ -85,11 +88,15 @@ static void write_file(struct choices *c) {
 
 static void check_window(const struct fkv_probe *p, const struct fkv_probe_window *w) {
     int64_t sum = 0;
-    if (w->document < 0 || w->offset < 0 || strlen(w->name) >= sizeof w->name || strlen(w->text_sha256) > 64) abort();
+    if (w->document < 0 || w->offset < 0 || strlen(w->name) >= sizeof w->name ||
+        strlen(w->text_sha256) > 64)
+        abort();
     for (int32_t i = 0; i < p->prefix + p->score + 1; i++)
         sum += w->tokens[i] + (w->token_class ? w->token_class[i] : 0);
-    for (int32_t i = 0; i < p->score; i++) sum += isnan(w->untouched_nll[i] + w->repeat_nll[i] + w->repeat_kl[i]);
-    for (int64_t i = 0; i < (int64_t)p->change_count * p->score; i++) sum += isnan(w->nll[i] + w->kl[i]);
+    for (int32_t i = 0; i < p->score; i++)
+        sum += isnan(w->untouched_nll[i] + w->repeat_nll[i] + w->repeat_kl[i]);
+    for (int64_t i = 0; i < (int64_t)p->change_count * p->score; i++)
+        sum += isnan(w->nll[i] + w->kl[i]);
     for (int64_t i = 0; i < 2 * (int64_t)p->change_count; i++) sum += isnan(w->lost_energy[i]);
     volatile int64_t used = sum; /* all of it was read, under the sanitizers' eyes */
     (void)used;
@@ -97,14 +104,15 @@ static void check_window(const struct fkv_probe *p, const struct fkv_probe_windo
 
 static void check(const struct fkv_probe *p) {
     struct fkv_error err;
-    if (p->layers < 1 || p->kv_heads < 1 || (int64_t)p->layers * p->kv_heads > INT32_MAX || p->prefix < 1 ||
-        p->score < 1 || p->sinks < 0 || p->change_count < 1 || p->window_count < 1)
+    if (p->layers < 1 || p->kv_heads < 1 || (int64_t)p->layers * p->kv_heads > INT32_MAX ||
+        p->prefix < 1 || p->score < 1 || p->sinks < 0 || p->change_count < 1 || p->window_count < 1)
         abort();
     for (int32_t i = 0; i < p->change_count; i++) {
         const struct fkv_probe_change *c = &p->changes[i];
         bool band = c->kind == FKV_PROBE_FILTER || c->kind == FKV_PROBE_NOISE;
-        if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers || c->kv_head < -1 ||
-            c->kv_head >= p->kv_heads || c->states < 0 || c->states > 3 || strlen(c->label) >= sizeof c->label ||
+        if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers ||
+            c->kv_head < -1 || c->kv_head >= p->kv_heads || c->states < 0 || c->states > 3 ||
+            strlen(c->label) >= sizeof c->label ||
             (band && !(c->low >= 0 && c->low <= c->high && c->high <= 1)))
             abort();
     }

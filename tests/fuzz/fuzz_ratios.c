@@ -1,4 +1,5 @@
-/* Any bytes as --gamma: after "@" as gamma.json, else as the option's text. What is accepted keeps between one and all but one of n slots of every head. */
+/* Any bytes as --gamma: after "@" as gamma.json, else as the option's text. What is accepted keeps
+ * between one and all but one of n slots of every head. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct fkv_ratios ratios;
     if (file < 0 && (file = memfd_create("gamma.json", 0)) < 0) abort();
     if (bytes && data[0] == '@') {
-        if (ftruncate(file, 0) || pwrite(file, data + 1, bytes - 1, 0) != (ssize_t)bytes - 1) abort();
+        if (ftruncate(file, 0) || pwrite(file, data + 1, bytes - 1, 0) != (ssize_t)bytes - 1)
+            abort();
         snprintf(text, sizeof text, "@/proc/self/fd/%d", file);
     } else {
         memcpy(text, data, bytes < sizeof text ? bytes : sizeof text - 1);

@@ -1,4 +1,5 @@
-/* Any bytes as a file in a folder of findings, under each name that the report reads in a way of its own: tables, the JSON of ratios, figures. The page is written or refused in words, and what
+/* Any bytes as a file in a folder of findings, under each name that the report reads in a way of
+ * its own: tables, the JSON of ratios, figures. The page is written or refused in words, and what
  * came from the file stands in it as text: no element of its own, no script, no address. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,9 +15,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-static const char *const names[] = {"spectrum.csv",     "gamma.csv",           "runs_perplexity.csv", "a_policies.csv",
-                                    "a_bands.csv",      "a_decomposition.csv", "link_predictors.csv", "table.csv",
-                                    "spectrum_key.svg", "gamma.json"};
+static const char *const names[] = {"spectrum.csv",        "gamma.csv",   "runs_perplexity.csv",
+                                    "a_policies.csv",      "a_bands.csv", "a_decomposition.csv",
+                                    "link_predictors.csv", "table.csv",   "spectrum_key.svg",
+                                    "gamma.json"};
 enum { NAMES = sizeof names / sizeof *names, LARGEST = 1 << 24 };
 static char folder[64], results[80], page[80];
 
@@ -33,15 +35,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     struct fkv_error err;
     struct fkv_h5_writer *w;
     (void)argc, (void)argv;
-    snprintf(folder, sizeof folder, "%s/fkv-fuzz-%ld.d", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm",
-             (long)getpid());
+    snprintf(folder, sizeof folder, "%s/fkv-fuzz-%ld.d",
+             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (long)getpid());
     snprintf(results, sizeof results, "%s/results.h5", folder);
     snprintf(page, sizeof page, "%s/report.html", folder);
     if (mkdir(folder, 0700)) abort();
-    if (fkv_h5_create(results, &w, &err) || fkv_h5_put_string(w, "/", "format", "freqkv-results", &err) ||
+    if (fkv_h5_create(results, &w, &err) ||
+        fkv_h5_put_string(w, "/", "format", "freqkv-results", &err) ||
         fkv_h5_put(w, "/spectrum/key/power", FKV_H5_F64, 3, dims, power, &err) ||
         fkv_h5_put(w, "/spectrum/key/layer_index", FKV_H5_I32, 1, dims, index, &err) ||
-        fkv_h5_put(w, "/spectrum/key/head_index", FKV_H5_I32, 1, dims, index, &err) || fkv_h5_commit(w, &err))
+        fkv_h5_put(w, "/spectrum/key/head_index", FKV_H5_I32, 1, dims, index, &err) ||
+        fkv_h5_commit(w, &err))
         fail(&err);
     return 0;
 }
@@ -78,10 +82,13 @@ static void check_page(bool data) {
     char *text;
     size_t bytes;
     if (fkv_read_file(page, LARGEST, &text, &bytes, &err)) fail(&err);
-    if (strlen(text) != bytes || strncmp(text, "<!DOCTYPE html>", 15) || strcmp(text + bytes - 8, "</html>\n")) abort();
-    if (count(text, "<script") != 1 + data || count(text, "</script") != 1 + data || count(text, "<body") != 1 ||
-        count(text, "</body") != 1 || count(text, "<!--") || count(text, "<img") || count(text, "<iframe") ||
-        count(text, "<foreignObject") || count(text, "<style") != 1)
+    if (strlen(text) != bytes || strncmp(text, "<!DOCTYPE html>", 15) ||
+        strcmp(text + bytes - 8, "</html>\n"))
+        abort();
+    if (count(text, "<script") != 1 + data || count(text, "</script") != 1 + data ||
+        count(text, "<body") != 1 || count(text, "</body") != 1 || count(text, "<!--") ||
+        count(text, "<img") || count(text, "<iframe") || count(text, "<foreignObject") ||
+        count(text, "<style") != 1)
         abort();
     free(text);
 }

@@ -1,5 +1,6 @@
-/* What reads results.h5, over files of any structure (hdf_file.h): the report, the check before a command writes beside others, and the carrying over of the others' groups. A folder is reported on as well
- * after its groups were carried over as before. */
+/* What reads results.h5, over files of any structure (hdf_file.h): the report, the check before a
+ * command writes beside others, and the carrying over of the others' groups. A folder is reported
+ * on as well after its groups were carried over as before. */
 #include <sys/stat.h>
 
 #include "analyze/report/report.h"
@@ -9,7 +10,8 @@
 enum { LAYERS = 2, HEADS = 3, COEFFICIENTS = 8, GAMMAS = 4, STEPS = 65 };
 static char folder[80], results[100];
 static const hsize_t power[] = {LAYERS, HEADS, COEFFICIENTS}, curves[] = {LAYERS, HEADS, GAMMAS},
-                     losses[] = {LAYERS, HEADS, STEPS}, layer = LAYERS, head = HEADS, gammas = GAMMAS;
+                     losses[] = {LAYERS, HEADS, STEPS}, layer = LAYERS, head = HEADS,
+                     gammas = GAMMAS;
 
 static void put_index(struct choices *c, hid_t group) {
     put_dataset(c, group, "layer_index", H5T_STD_I32LE, 1, &layer, 0, LAYERS);
@@ -43,8 +45,8 @@ static void put_spectra(struct choices *c, hid_t file) {
 }
 
 static void put_errors(struct choices *c, hid_t file) {
-    static const char *const names[] = {"retained_energy", "retained_energy_no_dc", "relative_error",
-                                        "relative_error_no_dc", "snr_db"};
+    static const char *const names[] = {"retained_energy", "retained_energy_no_dc",
+                                        "relative_error", "relative_error_no_dc", "snr_db"};
     hid_t error = put_group(file, "error");
     put_texts(c, error, "freqkv-analyze error");
     for (int s = 0; s < FKV_STATES; s++) {
@@ -99,7 +101,8 @@ static int report(bool whole) {
     struct fkv_error err = {0};
     struct fkv_report_outline outline;
     int status = worded(fkv_report_write(folder, &outline, &err), &err);
-    if (!status && (outline.bytes <= 0 || !outline.sections.count || access(outline.path, R_OK))) abort();
+    if (!status && (outline.bytes <= 0 || !outline.sections.count || access(outline.path, R_OK)))
+        abort();
     if (status && whole) {
         fprintf(stderr, "%s\n", err.message);
         abort();

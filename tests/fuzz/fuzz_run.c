@@ -1,5 +1,6 @@
-/* Both readers of RUN.h5 over files of any structure (hdf_file.h): the analyzer's, of which what comes back must hold together, and that of a sweep that goes on, which must
- * take over nothing but a file of its own experiment. */
+/* Both readers of RUN.h5 over files of any structure (hdf_file.h): the analyzer's, of which what
+ * comes back must hold together, and that of a sweep that goes on, which must take over nothing but
+ * a file of its own experiment. */
 #include "capture/store/run.h"
 #include "replay/perplexity/experiment.h"
 #include "tests/fuzz/hdf_file.h"
@@ -7,7 +8,8 @@
 enum { LAYERS = 2, HEADS = 3, WINDOW = 24, SINKS = 4 };
 static const hsize_t tokens = 20, windows[] = {3, 16}, heads[] = {LAYERS, HEADS};
 static const char model_hash[] = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210",
-                  corpus_hash[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+                  corpus_hash[] =
+                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 static void put_columns(struct choices *c, hid_t group, int rank, const hsize_t *dims) {
     static const char *const names[] = {"nll",          "round", "slots_used", "since_compression",
@@ -42,33 +44,51 @@ static void put_actions(struct choices *c, hid_t file, const char *name) {
         const char *name;
         double first;
         int cycle;
-    } columns[] = {{"window", 0, 3}, {"token", 0, 16}, {"layer", 0, LAYERS}, {"head", 0, HEADS}, {"round", 1, 5}};
+    } columns[] = {{"window", 0, 3},
+                   {"token", 0, 16},
+                   {"layer", 0, LAYERS},
+                   {"head", 0, HEADS},
+                   {"round", 1, 5}};
     const hsize_t rows = choose(c) & 1 ? 0 : 24;
     hid_t group = put_group(file, name);
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
-        put_dataset(c, group, columns[i].name, H5T_STD_I32LE, 1, &rows, columns[i].first, columns[i].cycle);
+        put_dataset(c, group, columns[i].name, H5T_STD_I32LE, 1, &rows, columns[i].first,
+                    columns[i].cycle);
     put_dataset(c, group, "state", H5T_STD_U8LE, 1, &rows, 0, 2);
     put_dataset(c, group, "energy_before", H5T_IEEE_F64LE, 1, &rows, 1, 50);
     put_dataset(c, group, "energy_kept", H5T_IEEE_F64LE, 1, &rows, 0, 50);
 }
 
 static void write_file(struct choices *c) {
-    static const struct attribute attributes[] = {
-        {"format", TEXT, 0, 0, "freqkv-run"},     {"format_version", NUMBER, 2, 0, NULL},
-        {"backend", TEXT, 0, 0, "cpu"},           {"compute", TEXT, 0, 0, "f32"},
-        {"cache_dtype", TEXT, 0, 0, "f32"},       {"model_name", TEXT, 0, 0, "a model"},
-        {"model_sha256", TEXT, 0, 0, model_hash}, {"model_type", TEXT, 0, 0, "llama"},
-        {"rope_scaling", TEXT, 0, 0, "null"},     {"corpus_sha256", TEXT, 0, 0, corpus_hash},
-        {"policy", TEXT, 0, 0, "freqkv"},         {"protocol", TEXT, 0, 0, "whole"},
-        {"baseline", TEXT, 0, 0, "full"},         {"baseline_invalid", TEXT, 0, 0, ""},
-        {"n_layers", NUMBER, LAYERS, 0, NULL},    {"n_heads", NUMBER, HEADS, 0, NULL},
-        {"n_kv_heads", NUMBER, HEADS, 0, NULL},   {"head_dim", NUMBER, 4, 0, NULL},
-        {"trained_context", NUMBER, 64, 0, NULL}, {"window", NUMBER, WINDOW, 0, NULL},
-        {"sinks", NUMBER, SINKS, 0, NULL},        {"compressible", NUMBER, WINDOW - SINKS, 0, NULL},
-        {"se_unit", TEXT, 0, 0, ""},
-        {"policy_options", TEXT, 0, 0, "none"},   {"policy_label", TEXT, 0, 0, "freqkv"},
-        {"tokenizer_sha256", TEXT, 0, 0, ""},     {"low_pass", NUMBER, 1, 0, NULL},
-        {"tokens_limit", NUMBER, 0, 0, NULL},     {"score_from", NUMBER, 0, 0, NULL}};
+    static const struct attribute attributes[] = {{"format", TEXT, 0, 0, "freqkv-run"},
+                                                  {"format_version", NUMBER, 2, 0, NULL},
+                                                  {"backend", TEXT, 0, 0, "cpu"},
+                                                  {"compute", TEXT, 0, 0, "f32"},
+                                                  {"cache_dtype", TEXT, 0, 0, "f32"},
+                                                  {"model_name", TEXT, 0, 0, "a model"},
+                                                  {"model_sha256", TEXT, 0, 0, model_hash},
+                                                  {"model_type", TEXT, 0, 0, "llama"},
+                                                  {"rope_scaling", TEXT, 0, 0, "null"},
+                                                  {"corpus_sha256", TEXT, 0, 0, corpus_hash},
+                                                  {"policy", TEXT, 0, 0, "freqkv"},
+                                                  {"protocol", TEXT, 0, 0, "whole"},
+                                                  {"baseline", TEXT, 0, 0, "full"},
+                                                  {"baseline_invalid", TEXT, 0, 0, ""},
+                                                  {"n_layers", NUMBER, LAYERS, 0, NULL},
+                                                  {"n_heads", NUMBER, HEADS, 0, NULL},
+                                                  {"n_kv_heads", NUMBER, HEADS, 0, NULL},
+                                                  {"head_dim", NUMBER, 4, 0, NULL},
+                                                  {"trained_context", NUMBER, 64, 0, NULL},
+                                                  {"window", NUMBER, WINDOW, 0, NULL},
+                                                  {"sinks", NUMBER, SINKS, 0, NULL},
+                                                  {"compressible", NUMBER, WINDOW - SINKS, 0, NULL},
+                                                  {"se_unit", TEXT, 0, 0, ""},
+                                                  {"policy_options", TEXT, 0, 0, "none"},
+                                                  {"policy_label", TEXT, 0, 0, "freqkv"},
+                                                  {"tokenizer_sha256", TEXT, 0, 0, ""},
+                                                  {"low_pass", NUMBER, 1, 0, NULL},
+                                                  {"tokens_limit", NUMBER, 0, 0, NULL},
+                                                  {"score_from", NUMBER, 0, 0, NULL}};
     hid_t file = create_file(c);
     put_attributes(c, file, attributes, sizeof attributes / sizeof *attributes);
     for (int i = 0; i < FKV_RESULTS; i++) {
@@ -96,16 +116,17 @@ static void check_columns(const struct fkv_run_columns *c) {
 
 static void check_run(const struct fkv_run *run) {
     const struct fkv_run_actions *c = &run->actions;
-    if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > INT32_MAX || run->window < 0 ||
-        run->sinks < 0 || run->documents < 1 || run->column_sets != (run->joined ? 1 : run->documents) ||
-        !isfinite(run->mean_nll) || strcmp(run->path, path))
+    if (run->layers < 1 || run->kv_heads < 1 || (int64_t)run->layers * run->kv_heads > INT32_MAX ||
+        run->window < 0 || run->sinks < 0 || run->documents < 1 ||
+        run->column_sets != (run->joined ? 1 : run->documents) || !isfinite(run->mean_nll) ||
+        strcmp(run->path, path))
         abort();
     for (int32_t i = 0; i < run->column_sets; i++) check_columns(&run->columns[i]);
     for (int32_t i = 0; run->retained && i < run->layers * run->kv_heads; i++)
         if (run->retained[i] < 1) abort();
     for (int64_t i = 0; i < c->count; i++)
-        if (c->layer[i] < 0 || c->layer[i] >= run->layers || c->head[i] < 0 || c->head[i] >= run->kv_heads ||
-            c->round[i] < 1 || c->state[i] > 1)
+        if (c->layer[i] < 0 || c->layer[i] >= run->layers || c->head[i] < 0 ||
+            c->head[i] >= run->kv_heads || c->round[i] < 1 || c->state[i] > 1)
             abort();
 }
 
@@ -139,9 +160,14 @@ static void read_point(bool whole) {
                                                .trained_context = 64}};
     static const struct fkv_protocol protocol = {.name = "whole"};
     const struct fkv_plan plan = {.protocol = &protocol, .name = "whole", .longest = 20};
-    struct fkv_policy_setup setup = {
-        .layers = LAYERS, .kv_heads = HEADS, .window = WINDOW, .sinks = SINKS, .compressible = WINDOW - SINKS,
-        .own_text = "none", .label = "freqkv", .gamma = 0.5};
+    struct fkv_policy_setup setup = {.layers = LAYERS,
+                                     .kv_heads = HEADS,
+                                     .window = WINDOW,
+                                     .sinks = SINKS,
+                                     .compressible = WINDOW - SINKS,
+                                     .own_text = "none",
+                                     .label = "freqkv",
+                                     .gamma = 0.5};
     for (int i = 0; fkv_policies[i]; i++)
         if (!strcmp(fkv_policies[i]->name, "freqkv")) setup.policy = fkv_policies[i];
     const struct fkv_experiment e = {.model = &model,

@@ -1,4 +1,5 @@
-/* The bytes are a safetensors file. Its check must come to a verdict, with a message when it refuses, and read nothing outside. */
+/* The bytes are a safetensors file. Its check must come to a verdict, with a message when it
+ * refuses, and read nothing outside. */
 #include <stdlib.h>
 
 #include "engine/checkpoint/safetensors.h"

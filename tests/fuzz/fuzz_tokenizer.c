@@ -6,12 +6,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 /* `count` ids behind `split` of them, id by id: the whole text less that of the first ones. */
-static void check_stream(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, size_t split) {
+static void check_stream(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                         size_t split) {
     struct fkv_error err;
     struct fkv_tokenizer_stream *s;
     char *whole, *prompt;
     size_t total, before, bytes, at;
-    if (whole_decode(t, ids, split, &prompt, &before, &err) || whole_decode(t, ids, count, &whole, &total, &err))
+    if (whole_decode(t, ids, split, &prompt, &before, &err) ||
+        whole_decode(t, ids, count, &whole, &total, &err))
         abort();
     if (fkv_tokenizer_stream_open(t, ids, split, &s, &err)) abort();
     at = before < total ? before : total;
@@ -30,16 +32,18 @@ static void check_stream(const struct fkv_tokenizer *t, const int32_t *ids, size
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
-    static const char text[] =
-        "ab <s> abba  \xe2\x96\x81\xe2\x96\x81 it's 1234\r\n\n\tb\xcc\x81 e\xcc\x81\xcc\xa3 \xf0\x9f\xa6\x99"
-        "<s><x> a<x>\0b \xe4\xb8\xad\xc2\xa0\xe1\xa0\x8e aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ";
+    static const char text[] = "ab <s> abba  \xe2\x96\x81\xe2\x96\x81 it's 1234\r\n\n\tb\xcc\x81 "
+                               "e\xcc\x81\xcc\xa3 \xf0\x9f\xa6\x99"
+                               "<s><x> a<x>\0b \xe4\xb8\xad\xc2\xa0\xe1\xa0\x8e "
+                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ";
     struct fkv_error err;
     struct fkv_tokenizer *t;
     if (fkv_tokenizer_parse((const char *)data, bytes, "fuzz.json", &t, &err)) return 0;
     for (size_t skip = 0; skip < 2; skip++) {
         int32_t *ids;
         size_t count, decoded_bytes;
-        if (fkv_tokenizer_encode(t, text + skip, sizeof text - 1 - skip, skip, &ids, &count, &err)) abort();
+        if (fkv_tokenizer_encode(t, text + skip, sizeof text - 1 - skip, skip, &ids, &count, &err))
+            abort();
         char *decoded;
         if (fkv_tokenizer_decode(t, ids, count, &decoded, &decoded_bytes, &err)) abort();
         if (decoded[decoded_bytes]) abort();

@@ -1,10 +1,12 @@
-/* Well-formed HDF5 files of any structure, drawn from a fuzzer's bytes: what the fuzzers of our readers share. One translation unit each, so that this header also
- * holds what libFuzzer calls.
+/* Well-formed HDF5 files of any structure, drawn from a fuzzer's bytes: what the fuzzers of our
+ * readers share. One translation unit each, so that this header also holds what libFuzzer calls.
  *
- * Raw bytes are of no use here: libhdf5 1.10 itself crashes, loops and loses memory on hostile ones (its own fuzzers' findings fill CVE lists), and all of that
- * would hide ours. So the bytes drive the shape of a well-formed file, level by level: which attributes and datasets there are, of which types, ranks, sizes, layouts and
- * contents. Most choices are the right ones, so that a reader gets deep; every one can be wrong, and an input that has run out leaves the rest of the file as it should be. Includes
- * hdf5.h because it must write what the store would not. */
+ * Raw bytes are of no use here: libhdf5 1.10 itself crashes, loops and loses memory on hostile ones
+ * (its own fuzzers' findings fill CVE lists), and all of that would hide ours. So the bytes drive
+ * the shape of a well-formed file, level by level: which attributes and datasets there are, of
+ * which types, ranks, sizes, layouts and contents. Most choices are the right ones, so that a
+ * reader gets deep; every one can be wrong, and an input that has run out leaves the rest of the
+ * file as it should be. Includes hdf5.h because it must write what the store would not. */
 #ifndef FKV_FUZZ_HDF_FILE_H
 #define FKV_FUZZ_HDF_FILE_H
 
@@ -29,11 +31,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    snprintf(path, sizeof path, "%s/fkv-fuzz-%ld.h5", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (long)getpid());
+    snprintf(path, sizeof path, "%s/fkv-fuzz-%ld.h5",
+             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (long)getpid());
     return 0;
 }
 
-/* A file takes a few hundred choices, and an empty input is a whole, correct one: short inputs are drawn out to that length, so that there is something to mutate. */
+/* A file takes a few hundred choices, and an empty input is a whole, correct one: short inputs are
+ * drawn out to that length, so that there is something to mutate. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned int seed) {
     const size_t full = most < 200 ? most : 200;
     srand(seed);
@@ -74,7 +78,8 @@ struct attribute {
     const char *text;
 };
 
-static inline void put(hid_t object, const char *name, hid_t type, hid_t memory, hid_t space, const void *data) {
+static inline void put(hid_t object, const char *name, hid_t type, hid_t memory, hid_t space,
+                       const void *data) {
     hid_t a = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     if (a >= 0) {
         H5Awrite(a, memory, data);
@@ -91,12 +96,13 @@ static inline void put_text(hid_t object, const char *name, const char *text, bo
     H5Tclose(type);
 }
 
-static inline void put_numbers(hid_t object, const char *name, hid_t type, double value, int count) {
+static inline void put_numbers(hid_t object, const char *name, hid_t type, double value,
+                               int count) {
     double values[16];
     hsize_t n = (hsize_t)(count > 16 ? 16 : count);
     for (int i = 0; i < 16; i++) values[i] = value + i;
-    put(object, name, type, H5T_NATIVE_DOUBLE, count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &n, NULL),
-        values);
+    put(object, name, type, H5T_NATIVE_DOUBLE,
+        count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &n, NULL), values);
 }
 
 static inline void put_attribute(struct choices *c, hid_t object, const struct attribute *a) {
@@ -107,7 +113,9 @@ static inline void put_attribute(struct choices *c, hid_t object, const struct a
         if (a->kind == TEXT)
             put_text(object, a->name, a->text, true);
         else
-            put_numbers(object, a->name, a->value == floor(a->value) ? H5T_STD_I64LE : H5T_IEEE_F64LE, a->value, count);
+            put_numbers(object, a->name,
+                        a->value == floor(a->value) ? H5T_STD_I64LE : H5T_IEEE_F64LE, a->value,
+                        count);
         return;
     }
     switch (which) {
@@ -123,7 +131,8 @@ static inline void put_attribute(struct choices *c, hid_t object, const struct a
     }
 }
 
-static inline void put_attributes(struct choices *c, hid_t object, const struct attribute *all, size_t count) {
+static inline void put_attributes(struct choices *c, hid_t object, const struct attribute *all,
+                                  size_t count) {
     for (size_t i = 0; i < count; i++) put_attribute(c, object, &all[i]);
 }
 
@@ -139,12 +148,14 @@ static inline hid_t half(void) {
 
 /* A quarter of what is wrong about a length is that nobody could hold it. */
 static inline hsize_t wrong_length(unsigned which) {
-    static const hsize_t huge[] = {(hsize_t)1 << 22, (hsize_t)1 << 31, (hsize_t)1 << 45, (hsize_t)1 << 62};
+    static const hsize_t huge[] = {(hsize_t)1 << 22, (hsize_t)1 << 31, (hsize_t)1 << 45,
+                                   (hsize_t)1 << 62};
     return which < 12 ? which : huge[which - 12];
 }
 
 /* Chunks of any size; of a dataset that is not written, one element each. */
-static inline void choose_layout(struct choices *c, hid_t list, int rank, const hsize_t *dims, bool written) {
+static inline void choose_layout(struct choices *c, hid_t list, int rank, const hsize_t *dims,
+                                 bool written) {
     hsize_t chunk[8];
     unsigned layout = written ? choose(c) & 7 : 4;
     if (layout < 4 || !rank) return;
@@ -154,7 +165,8 @@ static inline void choose_layout(struct choices *c, hid_t list, int rank, const 
     if (layout > 4) H5Pset_fletcher32(list);
 }
 
-static inline void fill(struct choices *c, hid_t dataset, hid_t type, hsize_t elements, double first, int cycle) {
+static inline void fill(struct choices *c, hid_t dataset, hid_t type, hsize_t elements,
+                        double first, int cycle) {
     static const double odd[] = {NAN, 1e300, -1, 1e9};
     static double contents[MOST_ELEMENTS];
     unsigned which = 0, marked = choose(c);
@@ -165,9 +177,10 @@ static inline void fill(struct choices *c, hid_t dataset, hid_t type, hsize_t el
     H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, contents);
 }
 
-/* Elements count up from `first` and start again after `cycle` of them; one may be wrong. A dataset too large to be written is there all the same, and empty. usual < 0: float16. */
-static inline void put_dataset(struct choices *c, hid_t group, const char *name, hid_t usual, int rank,
-                               const hsize_t *right, double first, int cycle) {
+/* Elements count up from `first` and start again after `cycle` of them; one may be wrong. A dataset
+ * too large to be written is there all the same, and empty. usual < 0: float16. */
+static inline void put_dataset(struct choices *c, hid_t group, const char *name, hid_t usual,
+                               int rank, const hsize_t *right, double first, int cycle) {
     hsize_t dims[8] = {1, 1, 1, 1, 1, 1, 1, 1}, elements = 1;
     unsigned which = 0;
     bool written = true, empty = false;

@@ -1,17 +1,26 @@
-/* One backend against another through the whole engine: logits, keys, values and perplexity of the same tokens, and the properties of the method on the second.
+/* One backend against another through the whole engine: logits, keys, values and perplexity of the
+ * same tokens, and the properties of the method on the second.
  *
- *   compare_backends [--model DIR] [--text FILE] [--tokens N] [--compute native|f32|bf16] [--cache-dtype f32|f16|bf16] [--slack F] EXPECTED TESTED
+ *   compare_backends [--model DIR] [--text FILE] [--tokens N] [--compute native|f32|bf16]
+ *   [--cache-dtype f32|f16|bf16] [--slack F] EXPECTED TESTED
  *
- * EXPECTED (cpu, as a rule) computes in float32. Without --text the tokens are random and their seed is printed (FKV_TEST_SEED repeats it).
+ * EXPECTED (cpu, as a rule) computes in float32. Without --text the tokens are random and their
+ * seed is printed (FKV_TEST_SEED repeats it).
  *
- * Limits. In float32 throughout, logits, keys and values differ by less than 1e-4 in absolute terms, perplexity by less than 1e-4 of it, and two ways through
- * the tested backend by less than 1e-4: both sides round after 24 bits, and logits of up to 20 carry errors of about 1e-5.
- * With 16-bit products or a 16-bit cache, every product rounds its activations to 8 bits (u = 2^-9; weights of a bf16 checkpoint are exact) and accumulates in
- * float32. Roundings are independent, so a product's result is off by about u/sqrt(3) of its size whatever its length, and k roundings in a row by sqrt(k) of that. A layer has eight:
- * norm into QKV, query, key, probabilities, value, attention's result, norm into gate and up, their product. The limit on the relative root mean square of logits, keys and values
- * is e = u sqrt(8 layers + 2), the worst case per rounding in place of the mean one, times --slack: with random weights scores are large, and softmax turns an error relative to a score into one that is
- * larger by the score itself. (On an emulated device the embedded model stays at a quarter of e, the models of tests/golden reach twice e.) f16 is held to the same limit, though it is eight times finer.
- * The same number in nats bounds the mean nll's difference: errors of the logits average out to first order. */
+ * Limits. In float32 throughout, logits, keys and values differ by less than 1e-4 in absolute
+ * terms, perplexity by less than 1e-4 of it, and two ways through the tested backend by less than
+ * 1e-4: both sides round after 24 bits, and logits of up to 20 carry errors of about 1e-5. With
+ * 16-bit products or a 16-bit cache, every product rounds its activations to 8 bits (u = 2^-9;
+ * weights of a bf16 checkpoint are exact) and accumulates in float32. Roundings are independent, so
+ * a product's result is off by about u/sqrt(3) of its size whatever its length, and k roundings in
+ * a row by sqrt(k) of that. A layer has eight: norm into QKV, query, key, probabilities, value,
+ * attention's result, norm into gate and up, their product. The limit on the relative root mean
+ * square of logits, keys and values is e = u sqrt(8 layers + 2), the worst case per rounding in
+ * place of the mean one, times --slack: with random weights scores are large, and softmax turns an
+ * error relative to a score into one that is larger by the score itself. (On an emulated device the
+ * embedded model stays at a quarter of e, the models of tests/golden reach twice e.) f16 is held to
+ * the same limit, though it is eight times finer. The same number in nats bounds the mean nll's
+ * difference: errors of the logits average out to first order. */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -80,8 +89,8 @@ static int keep_states(void *context, const struct fkv_tap_event *event, struct 
     const struct fkv_backend_ops *ops = r->side->ops;
     size_t width = state_width(r->side);
     uint64_t ticket;
-    if (ops->fetch(r->side->backend, event->states, event->offset, width, event->rows, (int32_t)width, FKV_F32,
-                   r->fetched, &ticket, e) ||
+    if (ops->fetch(r->side->backend, event->states, event->offset, width, event->rows,
+                   (int32_t)width, FKV_F32, r->fetched, &ticket, e) ||
         ops->fetch_wait(r->side->backend, ticket, e))
         return FKV_FAILED;
     float *states = r->pass->states[event->site == FKV_SITE_VALUE];
@@ -90,18 +99,20 @@ static int keep_states(void *context, const struct fkv_tap_event *event, struct 
     return FKV_OK;
 }
 
-static struct fkv_session *open_session(const struct side *side, const char *policy, int32_t window, int32_t sequences,
-                                        int64_t max_tokens) {
+static struct fkv_session *open_session(const struct side *side, const char *policy, int32_t window,
+                                        int32_t sequences, int64_t max_tokens) {
     struct fkv_session *s;
     const struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4};
-    const struct fkv_session_options o = {
-        .block = BLOCK * sequences, .sequences = sequences, .max_tokens = max_tokens, .cache_dtype = side->cache_dtype};
+    const struct fkv_session_options o = {.block = BLOCK * sequences,
+                                          .sequences = sequences,
+                                          .max_tokens = max_tokens,
+                                          .cache_dtype = side->cache_dtype};
     must(fkv_session_open(side->model, &p, &o, &s, &err));
     return s;
 }
 
-static void feed_blocks(struct fkv_session *s, const int32_t *tokens, int32_t count, int32_t block, float *logits,
-                        double *nll) {
+static void feed_blocks(struct fkv_session *s, const int32_t *tokens, int32_t count, int32_t block,
+                        float *logits, double *nll) {
     size_t vocab = (size_t)fkv_session_model(s)->config.vocab;
     for (int32_t at = 0; at < count; at += block) {
         int32_t rows = count - at < block ? count - at : block;
@@ -116,8 +127,8 @@ static void feed_blocks(struct fkv_session *s, const int32_t *tokens, int32_t co
 }
 
 /* Logits [count, vocab] of one timeline. */
-static float *logits_of(const struct side *side, const char *policy, int32_t window, const int32_t *tokens,
-                        int32_t count, int32_t block) {
+static float *logits_of(const struct side *side, const char *policy, int32_t window,
+                        const int32_t *tokens, int32_t count, int32_t block) {
     float *logits = allocate((size_t)count * (size_t)side->model->config.vocab * sizeof *logits);
     struct fkv_session *s = open_session(side, policy, window, 1, count);
     feed_blocks(s, tokens, count, block, logits, NULL);
@@ -125,15 +136,18 @@ static float *logits_of(const struct side *side, const char *policy, int32_t win
     return logits;
 }
 
-static struct pass run_pass(const struct side *side, const char *policy, int32_t window, const int32_t *tokens,
-                            int32_t count) {
-    size_t states = (size_t)side->model->config.layers * (size_t)count * state_width(side) * sizeof(float);
-    struct pass pass = {.logits = allocate((size_t)count * (size_t)side->model->config.vocab * sizeof(float)),
-                        .states = {allocate(states), allocate(states)},
-                        .count = count};
+static struct pass run_pass(const struct side *side, const char *policy, int32_t window,
+                            const int32_t *tokens, int32_t count) {
+    size_t states =
+        (size_t)side->model->config.layers * (size_t)count * state_width(side) * sizeof(float);
+    struct pass pass = {
+        .logits = allocate((size_t)count * (size_t)side->model->config.vocab * sizeof(float)),
+        .states = {allocate(states), allocate(states)},
+        .count = count};
     struct recording r = {.side = side, .pass = &pass};
     struct fkv_session *s = open_session(side, policy, window, 1, count);
-    must(side->ops->host_create(side->backend, BLOCK * state_width(side) * sizeof(float), &r.fetched, &err));
+    must(side->ops->host_create(side->backend, BLOCK * state_width(side) * sizeof(float),
+                                &r.fetched, &err));
     for (int i = 0; i < SITES; i++) fkv_session_tap(s, sites[i], keep_states, &r);
     feed_blocks(s, tokens, count, BLOCK, pass.logits, &pass.nll);
     fkv_session_close(s);
@@ -145,18 +159,20 @@ static void pass_free(struct pass *p) { free(p->logits), free(p->states[0]), fre
 
 /* ---- comparisons ---- */
 struct tolerance {
-    bool exact;   /* float32 throughout: `limit` bounds the largest difference, not the relative root mean square */
+    bool exact; /* float32 throughout: `limit` bounds the largest difference, not the relative root
+                   mean square */
     double limit; /* see above */
 };
 
 static void report(const char *what, const char *policy, double found, double limit) {
     bool good = found <= limit; /* NaN is not */
     failures += !good;
-    printf("  %-46s %-8s %10.2e  limit %.1e  %s\n", what, policy, found, limit, good ? "ok" : "FAILED");
+    printf("  %-46s %-8s %10.2e  limit %.1e  %s\n", what, policy, found, limit,
+           good ? "ok" : "FAILED");
 }
 
-static void compare(const char *what, const char *policy, const float *found, const float *expected, size_t n,
-                    struct tolerance t) {
+static void compare(const char *what, const char *policy, const float *found, const float *expected,
+                    size_t n, struct tolerance t) {
     double largest = 0, distance = 0, size = 0;
     for (size_t i = 0; i < n; i++) {
         double d = fabs((double)found[i] - expected[i]);
@@ -166,23 +182,26 @@ static void compare(const char *what, const char *policy, const float *found, co
     report(what, policy, t.exact ? largest : sqrt(distance / size), t.limit);
 }
 
-static void compare_sides(const struct side sides[2], const char *policy, int32_t window, const int32_t *tokens,
-                          int32_t count, struct tolerance t) {
+static void compare_sides(const struct side sides[2], const char *policy, int32_t window,
+                          const int32_t *tokens, int32_t count, struct tolerance t) {
     struct pass expected = run_pass(&sides[0], policy, window, tokens, count);
     struct pass found = run_pass(&sides[1], policy, window, tokens, count);
     const struct fkv_config *c = &sides[0].model->config;
     size_t states = (size_t)c->layers * (size_t)count * state_width(&sides[0]);
-    compare("logits equal the other backend's", policy, found.logits, expected.logits, (size_t)count * (size_t)c->vocab,
+    compare("logits equal the other backend's", policy, found.logits, expected.logits,
+            (size_t)count * (size_t)c->vocab, t);
+    compare("keys equal the other backend's", policy, found.states[0], expected.states[0], states,
             t);
-    compare("keys equal the other backend's", policy, found.states[0], expected.states[0], states, t);
-    compare("values equal the other backend's", policy, found.states[1], expected.states[1], states, t);
+    compare("values equal the other backend's", policy, found.states[1], expected.states[1], states,
+            t);
     printf("  perplexity %.6g, expected %.6g\n", exp(found.nll), exp(expected.nll));
-    report("perplexity equals the other backend's", policy, fabs(expm1(found.nll - expected.nll)), t.limit);
+    report("perplexity equals the other backend's", policy, fabs(expm1(found.nll - expected.nll)),
+           t.limit);
     pass_free(&expected), pass_free(&found);
 }
 
-static void check_blocks(const struct side *side, const char *policy, int32_t window, const int32_t *tokens,
-                         int32_t count, struct tolerance t) {
+static void check_blocks(const struct side *side, const char *policy, int32_t window,
+                         const int32_t *tokens, int32_t count, struct tolerance t) {
     size_t n = (size_t)count * (size_t)side->model->config.vocab;
     float *prefill = logits_of(side, policy, window, tokens, count, BLOCK);
     float *odd = logits_of(side, policy, window, tokens, count, 37);
@@ -192,7 +211,8 @@ static void check_blocks(const struct side *side, const char *policy, int32_t wi
     free(prefill), free(odd), free(decoded);
 }
 
-static void check_window(const struct side *side, const int32_t *tokens, int32_t count, struct tolerance t) {
+static void check_window(const struct side *side, const int32_t *tokens, int32_t count,
+                         struct tolerance t) {
     float *full = logits_of(side, "full", 0, tokens, count, BLOCK);
     float *freqkv = logits_of(side, "freqkv", count, tokens, count, BLOCK);
     compare("up to the window it is full attention", "freqkv", freqkv, full,
@@ -200,9 +220,10 @@ static void check_window(const struct side *side, const int32_t *tokens, int32_t
     free(full), free(freqkv);
 }
 
-/* Texts of different lengths: the longest is prefilled while the shorter ones are already decoded, then all are decoded. */
-static void check_batch(const struct side *side, const char *policy, int32_t window, const int32_t *tokens,
-                        int32_t count, struct tolerance t) {
+/* Texts of different lengths: the longest is prefilled while the shorter ones are already decoded,
+ * then all are decoded. */
+static void check_batch(const struct side *side, const char *policy, int32_t window,
+                        const int32_t *tokens, int32_t count, struct tolerance t) {
     size_t vocab = (size_t)side->model->config.vocab;
     int32_t first[SIDE_BY_SIDE], length[SIDE_BY_SIDE], fed[SIDE_BY_SIDE] = {0};
     float *together[SIDE_BY_SIDE];
@@ -215,15 +236,19 @@ static void check_batch(const struct side *side, const char *policy, int32_t win
         struct fkv_feed feeds[SIDE_BY_SIDE];
         int32_t n = 0, rows = 0;
         for (int32_t i = 0; i < SIDE_BY_SIDE; i++) {
-            int32_t left = length[i] - fed[i], most = fed[i] < length[i] / 2 ? 41 - 20 * (i % 2) : 1;
-            if (left > 0) feeds[n++] = (struct fkv_feed){i, tokens + first[i] + fed[i], left < most ? left : most};
+            int32_t left = length[i] - fed[i],
+                    most = fed[i] < length[i] / 2 ? 41 - 20 * (i % 2) : 1;
+            if (left > 0)
+                feeds[n++] =
+                    (struct fkv_feed){i, tokens + first[i] + fed[i], left < most ? left : most};
         }
         more = n > 0;
         if (!more) break;
         must(fkv_session_feed_batch(s, feeds, n, &err));
         for (int32_t k = 0; k < n; rows += feeds[k++].count) {
             int32_t i = feeds[k].sequence;
-            must(fkv_session_logits(s, rows, feeds[k].count, together[i] + (size_t)fed[i] * vocab, &err));
+            must(fkv_session_logits(s, rows, feeds[k].count, together[i] + (size_t)fed[i] * vocab,
+                                    &err));
             fed[i] += feeds[k].count;
         }
     }
@@ -231,14 +256,15 @@ static void check_batch(const struct side *side, const char *policy, int32_t win
     for (int32_t i = 0; i < SIDE_BY_SIDE; i++) {
         char what[64];
         float *alone = logits_of(side, policy, window, tokens + first[i], length[i], BLOCK);
-        snprintf(what, sizeof what, "document %d of %d side by side equals alone", i + 1, SIDE_BY_SIDE);
+        snprintf(what, sizeof what, "document %d of %d side by side equals alone", i + 1,
+                 SIDE_BY_SIDE);
         compare(what, policy, together[i], alone, (size_t)length[i] * vocab, t);
         free(alone), free(together[i]);
     }
 }
 
-static void check_snapshot(const struct side *side, const char *policy, int32_t window, const int32_t *tokens,
-                           int32_t count, struct tolerance t) {
+static void check_snapshot(const struct side *side, const char *policy, int32_t window,
+                           const int32_t *tokens, int32_t count, struct tolerance t) {
     int32_t at = count / 2, rest = count - at;
     size_t n = (size_t)rest * (size_t)side->model->config.vocab;
     float *first = allocate(n * sizeof *first), *again = allocate(n * sizeof *again);
@@ -278,7 +304,8 @@ static void text_tokens(const struct options *o, int32_t *tokens) {
     fclose(f);
     must(fkv_tokenizer_open(o->model, &tokenizer, &err));
     must(fkv_tokenizer_encode(tokenizer, text, bytes, true, &ids, &count, &err));
-    if (count < (size_t)o->tokens) must(fkv_fail(&err, "%s: expected %d tokens, found %zu", o->text, o->tokens, count));
+    if (count < (size_t)o->tokens)
+        must(fkv_fail(&err, "%s: expected %d tokens, found %zu", o->text, o->tokens, count));
     memcpy(tokens, ids, (size_t)o->tokens * sizeof *tokens);
     fkv_tokenizer_close(tokenizer);
     free(ids), free(text);
@@ -297,7 +324,8 @@ static struct side open_side(const struct options *o, int which) {
 }
 
 static error_t parse(int key, char *value, struct argp_state *state) {
-    static const char *const computes[] = {"native", "f32", "bf16"}, *const dtypes[] = {"f32", "f16", "bf16"};
+    static const char *const computes[] = {"native", "f32", "bf16"}, *const dtypes[] = {
+                                                                         "f32", "f16", "bf16"};
     static const enum fkv_dtype dtype_of[] = {FKV_F32, FKV_F16, FKV_BF16};
     struct options *o = state->input;
     int i = 0;
@@ -308,12 +336,14 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 's': o->slack = atof(value); return 0;
     case 'c':
         while (i < 3 && strcmp(value, computes[i])) i++;
-        if (i == 3) argp_error(state, "--compute: expected native, f32 or bf16, found \"%s\"", value);
+        if (i == 3)
+            argp_error(state, "--compute: expected native, f32 or bf16, found \"%s\"", value);
         o->compute = (enum fkv_compute)i;
         return 0;
     case 'd':
         while (i < 3 && strcmp(value, dtypes[i])) i++;
-        if (i == 3) argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", value);
+        if (i == 3)
+            argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", value);
         o->cache_dtype = dtype_of[i];
         return 0;
     case ARGP_KEY_ARG:
@@ -338,8 +368,11 @@ int main(int argc, char **argv) {
         {"slack", 's', "FACTOR", 0, "on the limits of 16-bit arithmetic (1)", 0},
         {0}};
     static const struct argp argp = {known, parse, "EXPECTED TESTED", NULL, NULL, NULL, NULL};
-    struct options o = {
-        .model = "data/litbank-1m", .tokens = 300, .slack = 1, .compute = FKV_COMPUTE_F32, .cache_dtype = FKV_F32};
+    struct options o = {.model = "data/litbank-1m",
+                        .tokens = 300,
+                        .slack = 1,
+                        .compute = FKV_COMPUTE_F32,
+                        .cache_dtype = FKV_F32};
     argp_parse(&argp, argc, argv, 0, NULL, &o);
 
     struct side sides[2] = {open_side(&o, 0), open_side(&o, 1)};

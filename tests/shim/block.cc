@@ -1,14 +1,20 @@
-/* Runs the kernels of kernels/cuda on the CPU, for tests on machines without a GPU: the same .cu files, compiled by g++ against the headers of this folder.
+/* Runs the kernels of kernels/cuda on the CPU, for tests on machines without a GPU: the same .cu
+ * files, compiled by g++ against the headers of this folder.
  *
- * Blocks run one after the other. The threads of a block are fibers: each runs until it waits for others (__syncthreads, or a collective of its warp: shuffle, vote,
- * mma.sync, ldmatrix) or ends, and which one runs next is drawn from a seed (FKV_SHIM_SEED). Shared memory is all NaN when a block starts, cp.async arrives at the wait that
- * covers it, and guard zones lie around dynamic shared memory.
+ * Blocks run one after the other. The threads of a block are fibers: each runs until it waits for
+ * others (__syncthreads, or a collective of its warp: shuffle, vote, mma.sync, ldmatrix) or ends,
+ * and which one runs next is drawn from a seed (FKV_SHIM_SEED). Shared memory is all NaN when a
+ * block starts, cp.async arrives at the wait that covers it, and guard zones lie around dynamic
+ * shared memory.
  *
- * What a pass shows: indices and addresses, logic, tails, alignment of vector accesses; that all threads of a block reach every barrier and all lanes of a warp every
- * collective (else the launch fails, saying who waits); that fragments follow the documented layouts; that staged memory, streams, events and graphs are used in
- * an order that CUDA defines (runtime.cc).
- * What it does not show: races as such (a missing barrier gives other results for some seeds, not for all: threads here interleave only where they wait), the memory
- * model, registers, occupancy, speed, what nvcc and ptxas make of the code, the accuracy of the hardware's fast functions, and the real cuBLAS and cuFFT. */
+ * What a pass shows: indices and addresses, logic, tails, alignment of vector accesses; that all
+ * threads of a block reach every barrier and all lanes of a warp every collective (else the launch
+ * fails, saying who waits); that fragments follow the documented layouts; that staged memory,
+ * streams, events and graphs are used in an order that CUDA defines (runtime.cc). What it does not
+ * show: races as such (a missing barrier gives other results for some seeds, not for all: threads
+ * here interleave only where they wait), the memory model, registers, occupancy, speed, what nvcc
+ * and ptxas make of the code, the accuracy of the hardware's fast functions, and the real cuBLAS
+ * and cuFFT. */
 #include "shim.h"
 
 #include <link.h>
@@ -22,7 +28,10 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-enum { STACK_BYTES = 512 << 10, GUARD_BYTES = 0 }; /* ASan's own red zones lie around every allocation */
+enum {
+    STACK_BYTES = 512 << 10,
+    GUARD_BYTES = 0
+}; /* ASan's own red zones lie around every allocation */
 #else
 enum { STACK_BYTES = 128 << 10, GUARD_BYTES = 256 };
 #endif
@@ -32,7 +41,8 @@ dim3 blockDim, gridDim;
 
 /* ---- switching stacks ---- */
 #if defined(__x86_64__)
-/* Saves the callee-saved registers on the stack that is left, takes them from the stack that is entered. swapcontext would cost a system call each time. */
+/* Saves the callee-saved registers on the stack that is left, takes them from the stack that is
+ * entered. swapcontext would cost a system call each time. */
 extern "C" void shim_switch(void **left, void *entered);
 asm(R"(
     .text
@@ -60,8 +70,9 @@ shim_switch:
 typedef void *context;
 static void context_make(context *c, char *stack, void (*entry)()) {
     void **top = (void **)(stack + STACK_BYTES) - 2;
-    top[1] = NULL;          /* where `entry` would return to */
-    top[0] = (void *)entry; /* at a multiple of 16: when `ret` has taken it, the stack stands as after a call */
+    top[1] = NULL; /* where `entry` would return to */
+    top[0] = (void *)
+        entry; /* at a multiple of 16: when `ret` has taken it, the stack stands as after a call */
     top -= 6;
     *c = top;
 }
@@ -138,14 +149,15 @@ static __attribute__((noinline)) void enter(fiber *f) {
 static __attribute__((noinline)) void arrived(fiber *f) {
     (void)f;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(f->fake_stack, &running.scheduler_stack, &running.scheduler_stack_bytes);
+    __sanitizer_finish_switch_fiber(f->fake_stack, &running.scheduler_stack,
+                                    &running.scheduler_stack_bytes);
 #endif
 }
 
 static __attribute__((noinline)) void leave(fiber *f) {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(f->state == GONE ? NULL : &f->fake_stack, running.scheduler_stack,
-                                   running.scheduler_stack_bytes);
+    __sanitizer_start_switch_fiber(f->state == GONE ? NULL : &f->fake_stack,
+                                   running.scheduler_stack, running.scheduler_stack_bytes);
 #endif
     context_switch(&f->registers, &running.scheduler);
     arrived(f);
@@ -163,8 +175,9 @@ static void fiber_main() {
 
 void shim_fault(const char *format, ...) {
     fiber *f = running.current;
-    int used = snprintf(running.message, 512, "block (%u, %u, %u), thread (%u, %u, %u): ", blockIdx.x, blockIdx.y,
-                        blockIdx.z, f->index.x, f->index.y, f->index.z);
+    int used =
+        snprintf(running.message, 512, "block (%u, %u, %u), thread (%u, %u, %u): ", blockIdx.x,
+                 blockIdx.y, blockIdx.z, f->index.x, f->index.y, f->index.z);
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(running.message + used, 512 - (size_t)used, format, arguments);
@@ -198,7 +211,8 @@ void shim_meet(shim_serve serve, void *mine) {
     serve(w->mine);
     w->waiting = 0;
     for (unsigned i = 0; i < w->lanes; i++)
-        if (running.fibers[w->first + i].state == AT_COLLECTIVE) running.fibers[w->first + i].state = READY;
+        if (running.fibers[w->first + i].state == AT_COLLECTIVE)
+            running.fibers[w->first + i].state = READY;
 }
 
 /* ---- shared memory ---- */
@@ -229,7 +243,8 @@ bool shim_is_shared(const void *address, size_t bytes) {
 void shim_copy_async(void *shared, const void *global, bool valid) {
     if ((uintptr_t)shared % 16 || (valid && (uintptr_t)global % 16))
         shim_fault("cp.async from %p to %p: not 16-byte aligned", global, shared);
-    if (!shim_is_shared(shared, 16)) shim_fault("cp.async to %p, which is not shared memory", shared);
+    if (!shim_is_shared(shared, 16))
+        shim_fault("cp.async to %p, which is not shared memory", shared);
     memset(shared, 0xff, 16);
     fiber *f = running.current;
     f->copies.push_back({shared, global, valid, f->groups});
@@ -255,8 +270,10 @@ static void start_block(dim3 size) {
     unsigned count = running.threads;
     while (running.fibers.size() < count) {
         fiber f = {};
-        void *memory = mmap(NULL, STACK_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED || mprotect(memory, 4096, PROT_NONE)) abort(); /* a test cannot go on */
+        void *memory = mmap(NULL, STACK_BYTES + 4096, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory, 4096, PROT_NONE))
+            abort(); /* a test cannot go on */
         f.stack = (char *)memory + 4096;
         running.fibers.push_back(f);
     }
@@ -280,7 +297,8 @@ static void start_block(dim3 size) {
     memset(running.dynamic, 0xff, running.dynamic_bytes);
 }
 
-/* Lets the lanes of a warp run, in an order that changes each time round, until none can go on by itself. */
+/* Lets the lanes of a warp run, in an order that changes each time round, until none can go on by
+ * itself. */
 static void run_warp(warp *w) {
     for (bool ran = true; ran && !running.message[0];) {
         ran = false;
@@ -299,23 +317,26 @@ static std::string list_threads(wait which, const char *what) {
     std::string numbers;
     unsigned count = 0;
     for (unsigned i = 0; i < running.threads; i++)
-        if (running.fibers[i].state == which && ++count <= 8) numbers += (count > 1 ? ", " : "") + std::to_string(i);
+        if (running.fibers[i].state == which && ++count <= 8)
+            numbers += (count > 1 ? ", " : "") + std::to_string(i);
     if (!count) return "";
-    return "; " + std::to_string(count) + " threads (" + numbers + (count > 8 ? ", ..." : "") + ") " + what;
+    return "; " + std::to_string(count) + " threads (" + numbers + (count > 8 ? ", ..." : "") +
+           ") " + what;
 }
 
 static void report_deadlock() {
     std::string who = list_threads(AT_BARRIER, "wait at a barrier") +
                       list_threads(AT_COLLECTIVE, "wait in a collective of their warp") +
                       list_threads(GONE, "have left");
-    snprintf(running.message, 512, "block (%u, %u, %u) cannot go on%s", blockIdx.x, blockIdx.y, blockIdx.z,
-             who.c_str());
+    snprintf(running.message, 512, "block (%u, %u, %u) cannot go on%s", blockIdx.x, blockIdx.y,
+             blockIdx.z, who.c_str());
 }
 
 static void check_guards() {
     for (size_t i = 0; i < GUARD_BYTES && !running.message[0]; i++)
         if (running.dynamic[running.dynamic_bytes + i] != 0x5a)
-            snprintf(running.message, 512, "block (%u, %u, %u) wrote %zu bytes beyond its %zu of dynamic shared memory",
+            snprintf(running.message, 512,
+                     "block (%u, %u, %u) wrote %zu bytes beyond its %zu of dynamic shared memory",
                      blockIdx.x, blockIdx.y, blockIdx.z, i, running.dynamic_bytes);
 }
 
@@ -334,7 +355,8 @@ static void run_block(dim3 size) {
     check_guards();
 }
 
-bool shim_run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread, char message[512]) {
+bool shim_run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread,
+                   char message[512]) {
     gridDim = grid;
     blockDim = block;
     running.threads = block.x * block.y * block.z;

@@ -1,5 +1,7 @@
-/* Matrix products with cuBLAS's conventions. float32 sums in an order of our own: results differ from the library's by rounding. TF32 rounds factors to 10 mantissa bits, to
- * nearest even. Refuses what cuBLAS refuses: leading dimensions that are too small, and combinations of types that it has no kernel for. */
+/* Matrix products with cuBLAS's conventions. float32 sums in an order of our own: results differ
+ * from the library's by rounding. TF32 rounds factors to 10 mantissa bits, to nearest even. Refuses
+ * what cuBLAS refuses: leading dimensions that are too small, and combinations of types that it has
+ * no kernel for. */
 #include <cublas_v2.h>
 
 #include <cuda_bf16.h>
@@ -29,7 +31,8 @@ cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *workspace, size_t bytes) {
-    return shim_device_range(workspace, bytes, "cublasSetWorkspace") && (uintptr_t)workspace % 256 == 0
+    return shim_device_range(workspace, bytes, "cublasSetWorkspace") &&
+                   (uintptr_t)workspace % 256 == 0
                ? CUBLAS_STATUS_SUCCESS
                : CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -65,11 +68,14 @@ struct product {
     matrix a, b, c;
 };
 
-static size_t size_of(cudaDataType_t type) { return type == CUDA_R_32F ? 4 : type == CUDA_R_64F ? 8 : 2; }
+static size_t size_of(cudaDataType_t type) {
+    return type == CUDA_R_32F ? 4 : type == CUDA_R_64F ? 8 : 2;
+}
 
 static float load(const char *data, cudaDataType_t type, size_t i) {
     if (type == CUDA_R_32F) return ((const float *)data)[i];
-    return type == CUDA_R_16F ? (float)((const __half *)data)[i] : (float)((const __nv_bfloat16 *)data)[i];
+    return type == CUDA_R_16F ? (float)((const __half *)data)[i]
+                              : (float)((const __nv_bfloat16 *)data)[i];
 }
 
 static void store(char *data, cudaDataType_t type, size_t i, float x) {
@@ -109,9 +115,12 @@ static std::vector<float> unpack(const matrix &x, bool transposed, bool tf32) {
 }
 
 static void multiply(const product &p) {
-    if (!on_device(p.a, "cuBLAS: A") || !on_device(p.b, "cuBLAS: B") || !on_device(p.c, "cuBLAS: C")) return;
+    if (!on_device(p.a, "cuBLAS: A") || !on_device(p.b, "cuBLAS: B") ||
+        !on_device(p.c, "cuBLAS: C"))
+        return;
     size_t m = (size_t)p.m, k = (size_t)p.k;
-    std::vector<float> a = unpack(p.a, p.a_transposed, p.tf32), b = unpack(p.b, p.b_transposed, p.tf32), sum(m);
+    std::vector<float> a = unpack(p.a, p.a_transposed, p.tf32),
+                       b = unpack(p.b, p.b_transposed, p.tf32), sum(m);
     for (size_t j = 0; j < (size_t)p.n; j++) {
         sum.assign(m, 0);
         for (size_t l = 0; l < k; l++) {
@@ -137,18 +146,19 @@ static bool types_supported(const product &p, cublasComputeType_t compute) {
 }
 
 static cublasStatus_t prepare(cublasHandle_t handle, product *p, cublasComputeType_t compute) {
-    if (p->m < 0 || p->n < 0 || p->k < 0 || p->a.stride < max(1, p->a.rows) || p->b.stride < max(1, p->b.rows) ||
-        p->c.stride < max(1, p->c.rows))
+    if (p->m < 0 || p->n < 0 || p->k < 0 || p->a.stride < max(1, p->a.rows) ||
+        p->b.stride < max(1, p->b.rows) || p->c.stride < max(1, p->c.rows))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!types_supported(*p, compute)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    bool allowed = (handle->math & 15) == CUBLAS_TF32_TENSOR_OP_MATH && compute == CUBLAS_COMPUTE_32F;
+    bool allowed =
+        (handle->math & 15) == CUBLAS_TF32_TENSOR_OP_MATH && compute == CUBLAS_COMPUTE_32F;
     p->tf32 = p->a.type == CUDA_R_32F && (allowed || compute == CUBLAS_COMPUTE_32F_FAST_TF32);
     return CUBLAS_STATUS_SUCCESS;
 }
 
-static product describe(cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k, const void *alpha,
-                        cudaDataType_t a_type, int lda, cudaDataType_t b_type, int ldb, const void *beta,
-                        cudaDataType_t c_type, int ldc) {
+static product describe(cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
+                        const void *alpha, cudaDataType_t a_type, int lda, cudaDataType_t b_type,
+                        int ldb, const void *beta, cudaDataType_t c_type, int ldc) {
     bool at = op_a != CUBLAS_OP_N, bt = op_b != CUBLAS_OP_N;
     return {m,
             n,
@@ -164,15 +174,18 @@ static product describe(cublasOperation_t op_a, cublasOperation_t op_b, int m, i
 }
 
 static cublasStatus_t issue(cublasHandle_t handle, std::function<void()> work) {
-    return shim_enqueue(handle->stream, std::move(work)) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+    return shim_enqueue(handle->stream, std::move(work)) ? CUBLAS_STATUS_EXECUTION_FAILED
+                                                         : CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m,
-                                          int n, int k, const void *alpha, const void *a, cudaDataType_t a_type,
-                                          int lda, long long a_stride, const void *b, cudaDataType_t b_type, int ldb,
-                                          long long b_stride, const void *beta, void *c, cudaDataType_t c_type, int ldc,
-                                          long long c_stride, int batch, cublasComputeType_t compute,
-                                          cublasGemmAlgo_t) {
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                          cublasOperation_t op_b, int m, int n, int k,
+                                          const void *alpha, const void *a, cudaDataType_t a_type,
+                                          int lda, long long a_stride, const void *b,
+                                          cudaDataType_t b_type, int ldb, long long b_stride,
+                                          const void *beta, void *c, cudaDataType_t c_type, int ldc,
+                                          long long c_stride, int batch,
+                                          cublasComputeType_t compute, cublasGemmAlgo_t) {
     product p = describe(op_a, op_b, m, n, k, alpha, a_type, lda, b_type, ldb, beta, c_type, ldc);
     cublasStatus_t status = prepare(handle, &p, compute);
     if (status || batch < 0) return status ? status : CUBLAS_STATUS_INVALID_VALUE;
@@ -186,17 +199,20 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     });
 }
 
-cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n,
-                                   int k, const void *alpha, const void *const a[], cudaDataType_t a_type, int lda,
-                                   const void *const b[], cudaDataType_t b_type, int ldb, const void *beta,
-                                   void *const c[], cudaDataType_t c_type, int ldc, int batch,
-                                   cublasComputeType_t compute, cublasGemmAlgo_t) {
+cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                   cublasOperation_t op_b, int m, int n, int k, const void *alpha,
+                                   const void *const a[], cudaDataType_t a_type, int lda,
+                                   const void *const b[], cudaDataType_t b_type, int ldb,
+                                   const void *beta, void *const c[], cudaDataType_t c_type,
+                                   int ldc, int batch, cublasComputeType_t compute,
+                                   cublasGemmAlgo_t) {
     product p = describe(op_a, op_b, m, n, k, alpha, a_type, lda, b_type, ldb, beta, c_type, ldc);
     cublasStatus_t status = prepare(handle, &p, compute);
     if (status || batch < 0) return status ? status : CUBLAS_STATUS_INVALID_VALUE;
     return issue(handle, [=]() mutable {
         size_t bytes = (size_t)batch * sizeof *a;
-        if (!shim_device_range(a, bytes, "cuBLAS: array of A") || !shim_device_range(b, bytes, "cuBLAS: array of B") ||
+        if (!shim_device_range(a, bytes, "cuBLAS: array of A") ||
+            !shim_device_range(b, bytes, "cuBLAS: array of B") ||
             !shim_device_range(c, bytes, "cuBLAS: array of C"))
             return;
         for (int i = 0; i < batch; i++) {
@@ -208,25 +224,31 @@ cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a
     });
 }
 
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
-                            const void *alpha, const void *a, cudaDataType_t a_type, int lda, const void *b,
-                            cudaDataType_t b_type, int ldb, const void *beta, void *c, cudaDataType_t c_type, int ldc,
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b,
+                            int m, int n, int k, const void *alpha, const void *a,
+                            cudaDataType_t a_type, int lda, const void *b, cudaDataType_t b_type,
+                            int ldb, const void *beta, void *c, cudaDataType_t c_type, int ldc,
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
-    return cublasGemmStridedBatchedEx(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta, c,
-                                      c_type, ldc, 0, 1, compute, algorithm);
+    return cublasGemmStridedBatchedEx(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, 0, b,
+                                      b_type, ldb, 0, beta, c, c_type, ldc, 0, 1, compute,
+                                      algorithm);
 }
 
-cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m,
-                                         int n, int k, const float *alpha, const float *a, int lda, long long a_stride,
-                                         const float *b, int ldb, long long b_stride, const float *beta, float *c,
-                                         int ldc, long long c_stride, int batch) {
-    return cublasGemmStridedBatchedEx(handle, op_a, op_b, m, n, k, alpha, a, CUDA_R_32F, lda, a_stride, b, CUDA_R_32F,
-                                      ldb, b_stride, beta, c, CUDA_R_32F, ldc, c_stride, batch, CUBLAS_COMPUTE_32F,
+cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_t op_a,
+                                         cublasOperation_t op_b, int m, int n, int k,
+                                         const float *alpha, const float *a, int lda,
+                                         long long a_stride, const float *b, int ldb,
+                                         long long b_stride, const float *beta, float *c, int ldc,
+                                         long long c_stride, int batch) {
+    return cublasGemmStridedBatchedEx(handle, op_a, op_b, m, n, k, alpha, a, CUDA_R_32F, lda,
+                                      a_stride, b, CUDA_R_32F, ldb, b_stride, beta, c, CUDA_R_32F,
+                                      ldc, c_stride, batch, CUBLAS_COMPUTE_32F,
                                       CUBLAS_GEMM_DEFAULT);
 }
 
-cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
-                           const float *alpha, const float *a, int lda, const float *b, int ldb, const float *beta,
-                           float *c, int ldc) {
-    return cublasSgemmStridedBatched(handle, op_a, op_b, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1);
+cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b,
+                           int m, int n, int k, const float *alpha, const float *a, int lda,
+                           const float *b, int ldb, const float *beta, float *c, int ldc) {
+    return cublasSgemmStridedBatched(handle, op_a, op_b, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta,
+                                     c, ldc, 0, 1);
 }

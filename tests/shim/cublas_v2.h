@@ -1,4 +1,5 @@
-/* Stand-in for the part of cuBLAS that kernels/cuda uses: matrix products on column-major matrices, by plain loops (cublas.cc). */
+/* Stand-in for the part of cuBLAS that kernels/cuda uses: matrix products on column-major matrices,
+ * by plain loops (cublas.cc). */
 #ifndef FKV_SHIM_CUBLAS_V2_H
 #define FKV_SHIM_CUBLAS_V2_H
 
@@ -37,34 +38,42 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle);
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream);
 cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *workspace, size_t bytes);
 cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode);
-cublasStatus_t cublasSetPointerMode(cublasHandle_t handle, cublasPointerMode_t mode); /* the host's only */
+cublasStatus_t cublasSetPointerMode(cublasHandle_t handle,
+                                    cublasPointerMode_t mode); /* the host's only */
 const char *cublasGetStatusString(cublasStatus_t status);
 const char *cublasGetStatusName(cublasStatus_t status);
 
 /* C (m, n) = alpha op(A) (m, k) op(B) (k, n) + beta C; where beta is 0, C is not read. */
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
-                            const void *alpha, const void *a, cudaDataType_t a_type, int lda, const void *b,
-                            cudaDataType_t b_type, int ldb, const void *beta, void *c, cudaDataType_t c_type, int ldc,
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b,
+                            int m, int n, int k, const void *alpha, const void *a,
+                            cudaDataType_t a_type, int lda, const void *b, cudaDataType_t b_type,
+                            int ldb, const void *beta, void *c, cudaDataType_t c_type, int ldc,
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
-cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m,
-                                          int n, int k, const void *alpha, const void *a, cudaDataType_t a_type,
-                                          int lda, long long a_stride, const void *b, cudaDataType_t b_type, int ldb,
-                                          long long b_stride, const void *beta, void *c, cudaDataType_t c_type, int ldc,
-                                          long long c_stride, int batch, cublasComputeType_t compute,
-                                          cublasGemmAlgo_t algorithm);
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                          cublasOperation_t op_b, int m, int n, int k,
+                                          const void *alpha, const void *a, cudaDataType_t a_type,
+                                          int lda, long long a_stride, const void *b,
+                                          cudaDataType_t b_type, int ldb, long long b_stride,
+                                          const void *beta, void *c, cudaDataType_t c_type, int ldc,
+                                          long long c_stride, int batch,
+                                          cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
 /* The arrays of pointers lie on the device. */
-cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n,
-                                   int k, const void *alpha, const void *const a[], cudaDataType_t a_type, int lda,
-                                   const void *const b[], cudaDataType_t b_type, int ldb, const void *beta,
-                                   void *const c[], cudaDataType_t c_type, int ldc, int batch,
-                                   cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
+cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                   cublasOperation_t op_b, int m, int n, int k, const void *alpha,
+                                   const void *const a[], cudaDataType_t a_type, int lda,
+                                   const void *const b[], cudaDataType_t b_type, int ldb,
+                                   const void *beta, void *const c[], cudaDataType_t c_type,
+                                   int ldc, int batch, cublasComputeType_t compute,
+                                   cublasGemmAlgo_t algorithm);
 /* float32; TF32 where the math mode says so. */
-cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
-                           const float *alpha, const float *a, int lda, const float *b, int ldb, const float *beta,
-                           float *c, int ldc);
-cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m,
-                                         int n, int k, const float *alpha, const float *a, int lda, long long a_stride,
-                                         const float *b, int ldb, long long b_stride, const float *beta, float *c,
-                                         int ldc, long long c_stride, int batch);
+cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b,
+                           int m, int n, int k, const float *alpha, const float *a, int lda,
+                           const float *b, int ldb, const float *beta, float *c, int ldc);
+cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_t op_a,
+                                         cublasOperation_t op_b, int m, int n, int k,
+                                         const float *alpha, const float *a, int lda,
+                                         long long a_stride, const float *b, int ldb,
+                                         long long b_stride, const float *beta, float *c, int ldc,
+                                         long long c_stride, int batch);
 
 #endif

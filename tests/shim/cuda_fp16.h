@@ -1,4 +1,5 @@
-/* float16 as device code spells it, over the project's own conversions (kernels/dtype.h): to nearest even, beyond 65504 infinity. */
+/* float16 as device code spells it, over the project's own conversions (kernels/dtype.h): to
+ * nearest even, beyond 65504 infinity. */
 #ifndef FKV_SHIM_CUDA_FP16_H
 #define FKV_SHIM_CUDA_FP16_H
 

@@ -1,5 +1,7 @@
-/* A CPU stand-in for the part of the CUDA runtime that kernels/cuda uses, for tests only. See block.cc for how kernels run and what a pass shows, runtime.cc for
- * streams and memory. Functions and names are those of the CUDA 12/13 runtime API; what is not here, kernels/cuda does not use. */
+/* A CPU stand-in for the part of the CUDA runtime that kernels/cuda uses, for tests only. See
+ * block.cc for how kernels run and what a pass shows, runtime.cc for streams and memory. Functions
+ * and names are those of the CUDA 12/13 runtime API; what is not here, kernels/cuda does not use.
+ */
 #ifndef FKV_SHIM_CUDA_RUNTIME_H
 #define FKV_SHIM_CUDA_RUNTIME_H
 
@@ -63,12 +65,18 @@ enum cudaDeviceAttr {
 };
 enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1 };
 enum { cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
-enum { cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostRegisterDefault = 0, cudaHostRegisterReadOnly = 8 };
+enum {
+    cudaHostAllocDefault = 0,
+    cudaHostAllocPortable = 1,
+    cudaHostRegisterDefault = 0,
+    cudaHostRegisterReadOnly = 8
+};
 
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
-    int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock, maxThreadsPerMultiProcessor, regsPerBlock;
+    int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock,
+        maxThreadsPerMultiProcessor, regsPerBlock;
     int l2CacheSize, integrated, concurrentKernels, asyncEngineCount;
 };
 
@@ -104,11 +112,13 @@ cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void *memory);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream = 0);
-cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                         cudaMemcpyKind kind);
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-                              size_t height, cudaMemcpyKind kind, cudaStream_t stream = 0);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = 0);
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                         size_t width, size_t height, cudaMemcpyKind kind);
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream = 0);
 cudaError_t cudaMemset(void *to, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream = 0);
 template <typename T> static inline cudaError_t cudaMalloc(T **out, size_t bytes) {
@@ -117,7 +127,8 @@ template <typename T> static inline cudaError_t cudaMalloc(T **out, size_t bytes
 template <typename T> static inline cudaError_t cudaMallocHost(T **out, size_t bytes) {
     return cudaMallocHost((void **)out, bytes);
 }
-template <typename T> static inline cudaError_t cudaHostAlloc(T **out, size_t bytes, unsigned flags) {
+template <typename T>
+static inline cudaError_t cudaHostAlloc(T **out, size_t bytes, unsigned flags) {
     return cudaHostAlloc((void **)out, bytes, flags);
 }
 
@@ -142,7 +153,8 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status);
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags = 0);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph,
+                                 unsigned long long flags = 0);
 cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
@@ -158,19 +170,23 @@ struct cudaLaunchConfig_t {
 };
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 template <typename... P>
-static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
+static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute,
+                                               int value) {
     return cudaFuncSetAttribute((const void *)kernel, attribute, value);
 }
 template <typename F>
-static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F, int threads, size_t shared) {
+static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F, int threads,
+                                                                        size_t shared) {
     size_t by_shared = shared ? 233472 / (shared + 1024) : 32;
     *blocks = (int)min(by_shared, (size_t)(2048 / threads));
     return cudaSuccess;
 }
 
-cudaError_t shim_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> thread);
+cudaError_t shim_launch(const cudaLaunchConfig_t *config, const void *kernel,
+                        std::function<void()> thread);
 template <typename... P, typename... A>
-static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A &&...arguments) {
+static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...),
+                                             A &&...arguments) {
     static_assert(sizeof...(P) == sizeof...(A), "as many arguments as parameters");
     return shim_launch(config, (const void *)kernel, std::bind(kernel, (P)arguments...));
 }

@@ -1,4 +1,5 @@
-/* Stand-in for the part of cuFFT that kernels/cuda uses: batched one-dimensional transforms of any length, unscaled (cufft.cc). */
+/* Stand-in for the part of cuFFT that kernels/cuda uses: batched one-dimensional transforms of any
+ * length, unscaled (cufft.cc). */
 #ifndef FKV_SHIM_CUFFT_H
 #define FKV_SHIM_CUFFT_H
 
@@ -37,19 +38,23 @@ cufftResult cufftSetWorkArea(cufftHandle plan, void *work);
 cufftResult cufftGetSize(cufftHandle plan, size_t *bytes);
 cufftResult cufftPlan1d(cufftHandle *out, int n, cufftType type, int batch);
 cufftResult cufftMakePlan1d(cufftHandle plan, int n, cufftType type, int batch, size_t *work_bytes);
-/* rank 1 only; element j of transform b lies at b * distance + j * stride. Without `embed`, transforms lie dense, one after the other. */
-cufftResult cufftPlanMany(cufftHandle *out, int rank, int *n, int *in_embed, int in_stride, int in_distance,
-                          int *out_embed, int out_stride, int out_distance, cufftType type, int batch);
-cufftResult cufftMakePlanMany(cufftHandle plan, int rank, int *n, int *in_embed, int in_stride, int in_distance,
-                              int *out_embed, int out_stride, int out_distance, cufftType type, int batch,
-                              size_t *work_bytes);
-cufftResult cufftMakePlanMany64(cufftHandle plan, int rank, long long *n, long long *in_embed, long long in_stride,
-                                long long in_distance, long long *out_embed, long long out_stride,
-                                long long out_distance, cufftType type, long long batch, size_t *work_bytes);
+/* rank 1 only; element j of transform b lies at b * distance + j * stride. Without `embed`,
+ * transforms lie dense, one after the other. */
+cufftResult cufftPlanMany(cufftHandle *out, int rank, int *n, int *in_embed, int in_stride,
+                          int in_distance, int *out_embed, int out_stride, int out_distance,
+                          cufftType type, int batch);
+cufftResult cufftMakePlanMany(cufftHandle plan, int rank, int *n, int *in_embed, int in_stride,
+                              int in_distance, int *out_embed, int out_stride, int out_distance,
+                              cufftType type, int batch, size_t *work_bytes);
+cufftResult cufftMakePlanMany64(cufftHandle plan, int rank, long long *n, long long *in_embed,
+                                long long in_stride, long long in_distance, long long *out_embed,
+                                long long out_stride, long long out_distance, cufftType type,
+                                long long batch, size_t *work_bytes);
 cufftResult cufftExecC2C(cufftHandle plan, cufftComplex *in, cufftComplex *out, int direction);
 cufftResult cufftExecR2C(cufftHandle plan, cufftReal *in, cufftComplex *out);
 cufftResult cufftExecC2R(cufftHandle plan, cufftComplex *in, cufftReal *out);
-cufftResult cufftExecZ2Z(cufftHandle plan, cufftDoubleComplex *in, cufftDoubleComplex *out, int direction);
+cufftResult cufftExecZ2Z(cufftHandle plan, cufftDoubleComplex *in, cufftDoubleComplex *out,
+                         int direction);
 cufftResult cufftExecD2Z(cufftHandle plan, cufftDoubleReal *in, cufftDoubleComplex *out);
 cufftResult cufftExecZ2D(cufftHandle plan, cufftDoubleComplex *in, cufftDoubleReal *out);
 

@@ -1,5 +1,7 @@
-/* What device code sees: vector types with the alignment a GPU demands, indices, barriers, shuffles, atomics, and the arithmetic that C++ lacks.
- * Every collective is one meeting (shim_meet, block.cc): each lane leaves the address of its part, and the lane that comes last serves all of them. */
+/* What device code sees: vector types with the alignment a GPU demands, indices, barriers,
+ * shuffles, atomics, and the arithmetic that C++ lacks. Every collective is one meeting (shim_meet,
+ * block.cc): each lane leaves the address of its part, and the lane that comes last serves all of
+ * them. */
 #ifndef FKV_SHIM_DEVICE_H
 #define FKV_SHIM_DEVICE_H
 
@@ -17,23 +19,24 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
-/* Thread-local so that block.cc finds all of it in one place and can fill it with NaN before each block. */
+/* Thread-local so that block.cc finds all of it in one place and can fill it with NaN before each
+ * block. */
 #define __shared__ static thread_local
 
-#define SHIM_VECTOR2(name, type, alignment)                                                                            \
-    struct __align__(alignment) name {                                                                                 \
-        type x, y;                                                                                                     \
-    };                                                                                                                 \
+#define SHIM_VECTOR2(name, type, alignment)                                                        \
+    struct __align__(alignment) name {                                                             \
+        type x, y;                                                                                 \
+    };                                                                                             \
     static inline name make_##name(type x, type y) { return {x, y}; }
-#define SHIM_VECTOR3(name, type)                                                                                       \
-    struct name {                                                                                                      \
-        type x, y, z;                                                                                                  \
-    };                                                                                                                 \
+#define SHIM_VECTOR3(name, type)                                                                   \
+    struct name {                                                                                  \
+        type x, y, z;                                                                              \
+    };                                                                                             \
     static inline name make_##name(type x, type y, type z) { return {x, y, z}; }
-#define SHIM_VECTOR4(name, type, alignment)                                                                            \
-    struct __align__(alignment) name {                                                                                 \
-        type x, y, z, w;                                                                                               \
-    };                                                                                                                 \
+#define SHIM_VECTOR4(name, type, alignment)                                                        \
+    struct __align__(alignment) name {                                                             \
+        type x, y, z, w;                                                                           \
+    };                                                                                             \
     static inline name make_##name(type x, type y, type z, type w) { return {x, y, z, w}; }
 
 SHIM_VECTOR2(char2, signed char, 2)
@@ -67,7 +70,8 @@ static constexpr int warpSize = 32;
 
 /* ---- meetings (block.cc) ---- */
 enum { SHIM_LANES = 32 };
-/* Meets the other lanes of the warp. `mine` [i] of lanes that do not exist (the tail of a block that is no multiple of 32) is NULL. */
+/* Meets the other lanes of the warp. `mine` [i] of lanes that do not exist (the tail of a block
+ * that is no multiple of 32) is NULL. */
 typedef void (*shim_serve)(void *const mine[SHIM_LANES]);
 void shim_meet(shim_serve serve, void *mine);
 /* Ends the launch with a message, as a fault on the device would. */
@@ -82,7 +86,8 @@ char *shim_dynamic_shared();
 void __syncthreads();
 
 static inline void shim_require_all(unsigned mask) {
-    if (mask != 0xffffffffu) shim_fault("a collective with mask %08x; only whole warps are supported", mask);
+    if (mask != 0xffffffffu)
+        shim_fault("a collective with mask %08x; only whole warps are supported", mask);
 }
 
 static inline void __syncwarp(unsigned mask = 0xffffffffu) {
@@ -90,7 +95,8 @@ static inline void __syncwarp(unsigned mask = 0xffffffffu) {
     shim_meet([](void *const *) {}, &mask);
 }
 
-/* Lane i takes the value of lane source[i]; a lane outside its segment of `width` lanes takes its own, as the hardware does. */
+/* Lane i takes the value of lane source[i]; a lane outside its segment of `width` lanes takes its
+ * own, as the hardware does. */
 template <typename T> struct shim_shuffle {
     T value, result;
     unsigned source;
@@ -99,37 +105,43 @@ template <typename T> struct shim_shuffle {
             shim_shuffle *to = (shim_shuffle *)mine[lane];
             if (!to) continue;
             const shim_shuffle *from = (const shim_shuffle *)mine[to->source];
-            if (!from) shim_fault("lane %d shuffles from lane %u, which does not exist", lane, to->source);
+            if (!from)
+                shim_fault("lane %d shuffles from lane %u, which does not exist", lane, to->source);
             to->result = from->value;
         }
     }
 };
 
 template <typename T> static inline T shim_shuffle_from(unsigned mask, T value, unsigned source) {
-    static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 2, "shuffles move 2, 4 or 8 bytes");
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 2,
+                  "shuffles move 2, 4 or 8 bytes");
     shim_require_all(mask);
     shim_shuffle<T> mine = {value, value, source};
     shim_meet(shim_shuffle<T>::serve, &mine);
     return mine.result;
 }
 
-template <typename T> static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+template <typename T>
+static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
     unsigned first = shim_lane() & ~(unsigned)(width - 1);
     return shim_shuffle_from(mask, value, first + ((unsigned)source & (unsigned)(width - 1)));
 }
 
-template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
+template <typename T>
+static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
     unsigned lane = shim_lane(), source = lane ^ (unsigned)lanes,
              end = (lane & ~(unsigned)(width - 1)) + (unsigned)width;
     return shim_shuffle_from(mask, value, source < end ? source : lane);
 }
 
-template <typename T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+template <typename T>
+static inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
     unsigned lane = shim_lane(), end = (lane & ~(unsigned)(width - 1)) + (unsigned)width;
     return shim_shuffle_from(mask, value, lane + by < end ? lane + by : lane);
 }
 
-template <typename T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+template <typename T>
+static inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
     unsigned lane = shim_lane(), first = lane & ~(unsigned)(width - 1);
     return shim_shuffle_from(mask, value, lane >= first + by ? lane - by : lane);
 }
@@ -152,8 +164,12 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
     shim_meet(shim_vote::serve, &mine);
     return mine.all;
 }
-static inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-static inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, !predicate) == 0; }
+static inline int __any_sync(unsigned mask, int predicate) {
+    return __ballot_sync(mask, predicate) != 0;
+}
+static inline int __all_sync(unsigned mask, int predicate) {
+    return __ballot_sync(mask, !predicate) == 0;
+}
 
 /* ---- atomics: threads run one at a time, so plain arithmetic is atomic here ---- */
 template <typename T> static inline T shim_exchange(T *at, T value) {
@@ -176,7 +192,8 @@ template <typename T> static inline T atomicOr(T *at, std::common_type_t<T> valu
 template <typename T> static inline T atomicExch(T *at, std::common_type_t<T> value) {
     return shim_exchange(at, value);
 }
-template <typename T> static inline T atomicCAS(T *at, std::common_type_t<T> expected, std::common_type_t<T> value) {
+template <typename T>
+static inline T atomicCAS(T *at, std::common_type_t<T> expected, std::common_type_t<T> value) {
     return shim_exchange(at, *at == expected ? value : *at);
 }
 static inline void __threadfence() {}

@@ -1,13 +1,21 @@
-/* Device memory, pinned memory, and the pretended machine. Allocations are plain malloc, so that ASan sees overruns; elsewhere guard zones lie around them and are checked when
- * they are freed and when the device is synchronised. Their contents are NaN. Device addresses are checked wherever the host passes one.
+/* Device memory, pinned memory, and the pretended machine. Allocations are plain malloc, so that
+ * ASan sees overruns; elsewhere guard zones lie around them and are checked when they are freed and
+ * when the device is synchronised. Their contents are NaN. Device addresses are checked wherever
+ * the host passes one.
  *
  * The machine, by environment variables:
- *   FKV_SHIM_GPUS         compute capabilities of its GPUs, "9.0" (one) unless given; "" for a driver without a GPU. Each has 4 multiprocessors, so that grids stay small
- *   FKV_SHIM_DRIVER       the newest CUDA that its driver supports, 13.0 unless given; 0 for no driver at all
+ *   FKV_SHIM_GPUS         compute capabilities of its GPUs, "9.0" (one) unless given; "" for a
+ *                         driver without a GPU. Each has 4 multiprocessors, so that grids stay
+ *                         small
+ *   FKV_SHIM_DRIVER       the newest CUDA that its driver supports, 13.0 unless given; 0 for no
+ *                         driver at all
  *   FKV_SHIM_MEMORY       bytes of a GPU, 4 GiB unless given; all GPUs share one account
  *   FKV_SHIM_SHARED       bytes of shared memory per block, 227 KiB unless given
- *   FKV_SHIM_ALLOCATIONS  K: another process takes what is left of the memory just before it is asked for the K-th time (K = 0: the first), by cudaMalloc or otherwise
- *                         (shim_memory_left). What is freed afterwards can be had again. A run that asks less often says on stderr how often it did, and how much it held at once at most. */
+ *   FKV_SHIM_ALLOCATIONS  K: another process takes what is left of the memory just before it is
+ *                         asked for the K-th time (K = 0: the first), by cudaMalloc or otherwise
+ *                         (shim_memory_left). What is freed afterwards can be had again. A run that
+ *                         asks less often says on stderr how often it did, and how much it held at
+ *                         once at most. */
 #include "memory.h"
 
 #include <pthread.h>
@@ -37,7 +45,8 @@ static size_t device_total() { return number_given("FKV_SHIM_MEMORY", (size_t)4 
 size_t shim_shared_most() { return number_given("FKV_SHIM_SHARED", (size_t)227 << 10); }
 
 /* ---- memory that another process takes ---- */
-static size_t requests, taken; /* how often memory was asked for; bytes that the other process has */
+static size_t requests,
+    taken; /* how often memory was asked for; bytes that the other process has */
 
 static size_t device_free() { return device_total() - taken - device_bytes; }
 
@@ -52,22 +61,28 @@ bool shim_memory_left() {
 }
 
 static __attribute__((destructor)) void say_requests() {
-    if (requests <= number_given("FKV_SHIM_ALLOCATIONS", SIZE_MAX) && getenv("FKV_SHIM_ALLOCATIONS"))
-        fprintf(stderr, "CUDA shim: device memory was asked for %zu times, %zu bytes at most were held at once\n",
+    if (requests <= number_given("FKV_SHIM_ALLOCATIONS", SIZE_MAX) &&
+        getenv("FKV_SHIM_ALLOCATIONS"))
+        fprintf(stderr,
+                "CUDA shim: device memory was asked for %zu times, %zu bytes at most were held at "
+                "once\n",
                 requests, device_peak);
 }
 
-static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start, size_t bytes) {
+static bool lies_in(const std::map<const char *, size_t> &allocations, const void *start,
+                    size_t bytes) {
     const char *at = (const char *)start;
     auto next = allocations.upper_bound(at);
     if (next == allocations.begin()) return false;
     --next;
-    return at + bytes <= next->first + next->second && at < next->first + (next->second ? next->second : 1);
+    return at + bytes <= next->first + next->second &&
+           at < next->first + (next->second ? next->second : 1);
 }
 
 bool shim_device_range(const void *start, size_t bytes, const char *what) {
     if (!bytes || lies_in(device, start, bytes)) return true;
-    shim_fail("%s: %zu bytes at %p do not lie in one allocation of device memory", what, bytes, start);
+    shim_fail("%s: %zu bytes at %p do not lie in one allocation of device memory", what, bytes,
+              start);
     return false;
 }
 
@@ -94,7 +109,8 @@ cudaError_t shim_allocate(void **out, size_t bytes) {
     count_request();
     if (bytes > device_free()) return cudaErrorMemoryAllocation;
     void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, 2 * GUARD_BYTES + bytes + !bytes)) return cudaErrorMemoryAllocation;
+    if (posix_memalign(&memory, ALIGNMENT, 2 * GUARD_BYTES + bytes + !bytes))
+        return cudaErrorMemoryAllocation;
     char *start = (char *)memory + GUARD_BYTES; /* still aligned */
     memset(memory, 0x5a, GUARD_BYTES);
     memset(start, 0xff, bytes);
@@ -155,7 +171,8 @@ cudaError_t cudaHostUnregister(void *memory) {
 }
 
 /* ---- the machine ---- */
-/* A thread's current device. No thread_local variable: those are __shared__ arrays here (device.h). */
+/* A thread's current device. No thread_local variable: those are __shared__ arrays here (device.h).
+ */
 static pthread_key_t current_device = [] {
     pthread_key_t key;
     pthread_key_create(&key, NULL);
@@ -205,16 +222,19 @@ cudaError_t cudaGetDevice(int *device) {
 
 cudaError_t cudaSetDevice(int device) {
     int unused;
-    if (device < 0 || device >= find_gpu(-1, &unused, &unused)) return shim_status(cudaErrorInvalidDevice);
+    if (device < 0 || device >= find_gpu(-1, &unused, &unused))
+        return shim_status(cudaErrorInvalidDevice);
     pthread_setspecific(current_device, (void *)(intptr_t)device);
     return shim_status(cudaSuccess);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
     int major = 0, minor = 0;
-    if (device < 0 || device >= find_gpu(device, &major, &minor)) return shim_status(cudaErrorInvalidDevice);
+    if (device < 0 || device >= find_gpu(device, &major, &minor))
+        return shim_status(cudaErrorInvalidDevice);
     *out = cudaDeviceProp{};
-    snprintf(out->name, sizeof out->name, "CPU shim of an NVIDIA GPU of capability %d.%d", major, minor);
+    snprintf(out->name, sizeof out->name, "CPU shim of an NVIDIA GPU of capability %d.%d", major,
+             minor);
     out->totalGlobalMem = device_total();
     out->sharedMemPerBlock = 48 << 10;
     out->sharedMemPerBlockOptin = shim_shared_most();
@@ -243,7 +263,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int device)
     case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
     case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        *value = (int)p.sharedMemPerMultiprocessor;
+        break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
     default: return shim_status(cudaErrorInvalidValue);
     }

@@ -12,7 +12,8 @@ struct shim_lock {
     std::lock_guard<std::recursive_mutex> guard{shim_mutex};
 };
 
-/* What a call returns: `status`, or the failure of work that ran before; remembered for cudaGetLastError. */
+/* What a call returns: `status`, or the failure of work that ran before; remembered for
+ * cudaGetLastError. */
 cudaError_t shim_status(cudaError_t status);
 void shim_drain_all();
 

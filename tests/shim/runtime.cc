@@ -1,13 +1,18 @@
 /* Streams, events, graphs, copies and launches of the stand-in runtime.
  *
- * A stream is a queue of closures. Work is queued with its arguments and runs as late as CUDA allows: when the stream, an event behind it or the device is waited for, and now and
- * then by chance (FKV_SHIM_SEED). Whatever host memory may still be read or written by then must therefore still be right: a staging buffer that is used again too early,
- * a result that is read before it was waited for, or a stream that does not wait for another's event shows up as wrong numbers. Copies from pageable memory
- * take their source at once and copies to it wait, as CUDA's do; the legacy default stream waits for all streams not created with cudaStreamNonBlocking.
+ * A stream is a queue of closures. Work is queued with its arguments and runs as late as CUDA
+ * allows: when the stream, an event behind it or the device is waited for, and now and then by
+ * chance (FKV_SHIM_SEED). Whatever host memory may still be read or written by then must therefore
+ * still be right: a staging buffer that is used again too early, a result that is read before it
+ * was waited for, or a stream that does not wait for another's event shows up as wrong numbers.
+ * Copies from pageable memory take their source at once and copies to it wait, as CUDA's do; the
+ * legacy default stream waits for all streams not created with cudaStreamNonBlocking.
  *
- * A capture records closures and runs nothing; streams that wait for an event of a capturing stream join the capture. A graph runs its closures in order.
+ * A capture records closures and runs nothing; streams that wait for an event of a capturing stream
+ * join the capture. A graph runs its closures in order.
  *
- * Of several devices it knows which one a stream and an event were made for, and refuses a launch from a thread whose device is another, and to record an event of another.
+ * Of several devices it knows which one a stream and an event were made for, and refuses a launch
+ * from a thread whose device is another, and to record an event of another.
  *
  * Left out, because nothing here needs it: memory pools, priorities, peer access, textures. */
 #include <stdio.h>
@@ -55,7 +60,8 @@ struct shim_graph_exec {
 };
 
 std::recursive_mutex shim_mutex;
-static std::vector<std::shared_ptr<queue>> queues(1, std::make_shared<queue>()); /* [0]: the default stream */
+static std::vector<std::shared_ptr<queue>> queues(
+    1, std::make_shared<queue>()); /* [0]: the default stream */
 static cudaError_t last_error;
 static char failure[512]; /* "" while the device is usable */
 static std::map<const void *, size_t> shared_limits;
@@ -114,7 +120,8 @@ static const struct {
     {cudaSuccess, "cudaSuccess", "no error"},
     {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
+     "invalid configuration argument"},
     {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
      "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
@@ -177,7 +184,8 @@ cudaError_t shim_enqueue(cudaStream_t stream, closure work) {
     return shim_status(cudaSuccess);
 }
 
-/* Calls that wait are refused while anything captures, and break the capture, as in CUDA's global mode. */
+/* Calls that wait are refused while anything captures, and break the capture, as in CUDA's global
+ * mode. */
 static bool refuse_capture() {
     bool capturing = false;
     for (const auto &q : queues)
@@ -212,43 +220,51 @@ static void copy_rectangle(const rectangle &r) {
     size_t from_bytes = r.height ? (r.height - 1) * r.from_pitch + r.width : 0;
     if (shim_is_device(r.to) && !shim_device_range(r.to, to_bytes, "copy")) return;
     if (shim_is_device(r.from) && !shim_device_range(r.from, from_bytes, "copy")) return;
-    for (size_t row = 0; row < r.height; row++) memmove(r.to + row * r.to_pitch, r.from + row * r.from_pitch, r.width);
+    for (size_t row = 0; row < r.height; row++)
+        memmove(r.to + row * r.to_pitch, r.from + row * r.from_pitch, r.width);
 }
 
 static bool kind_fits(const rectangle &r, cudaMemcpyKind kind) {
     bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     bool to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    return kind == cudaMemcpyDefault || (shim_is_device(r.from) == from && shim_is_device(r.to) == to);
+    return kind == cudaMemcpyDefault ||
+           (shim_is_device(r.from) == from && shim_is_device(r.to) == to);
 }
 
 /* Rows one after the other, for a source that is taken at once. */
 static closure copy_snapshot(rectangle r) {
     auto bytes = std::make_shared<std::vector<char>>(r.width * r.height);
     copy_rectangle({bytes->data(), r.width, r.from, r.from_pitch, r.width, r.height});
-    return [r, bytes] { copy_rectangle({r.to, r.to_pitch, bytes->data(), r.width, r.width, r.height}); };
+    return [r, bytes] {
+        copy_rectangle({r.to, r.to_pitch, bytes->data(), r.width, r.width, r.height});
+    };
 }
 
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream) {
     shim_lock lock;
     rectangle r = {(char *)to, to_pitch, (const char *)from, from_pitch, width, height};
     if (!width || !height) return shim_status(cudaSuccess);
-    if (to_pitch < width || from_pitch < width || !kind_fits(r, kind)) return shim_status(cudaErrorInvalidValue);
+    if (to_pitch < width || from_pitch < width || !kind_fits(r, kind))
+        return shim_status(cudaErrorInvalidValue);
     bool capturing = queue_of(stream)->capture;
     bool from_pageable = !shim_is_device(from) && !shim_is_pinned(from);
     bool to_pageable = !shim_is_device(to) && !shim_is_pinned(to);
-    closure work = from_pageable && !capturing ? copy_snapshot(r) : closure([r] { copy_rectangle(r); });
+    closure work =
+        from_pageable && !capturing ? copy_snapshot(r) : closure([r] { copy_rectangle(r); });
     cudaError_t status = shim_enqueue(stream, std::move(work));
     if (!status && to_pageable && !capturing) status = cudaStreamSynchronize(stream);
     return status;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
     return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 
-cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                         cudaMemcpyKind kind) {
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                         size_t width, size_t height, cudaMemcpyKind kind) {
     cudaError_t status = cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, kind, 0);
     return status ? status : cudaStreamSynchronize(0);
 }
@@ -263,14 +279,18 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     });
 }
 
-cudaError_t cudaMemset(void *to, int value, size_t bytes) { return cudaMemsetAsync(to, value, bytes, 0); }
+cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+    return cudaMemsetAsync(to, value, bytes, 0);
+}
 
 /* ---- launches ---- */
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
     shim_lock lock;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return shim_status(cudaSuccess);
-    const size_t fixed = 12 << 10; /* as if every kernel had so much in static arrays, which count too */
-    if (value < 0 || (size_t)value + fixed > shim_shared_most()) return shim_status(cudaErrorInvalidValue);
+    const size_t fixed =
+        12 << 10; /* as if every kernel had so much in static arrays, which count too */
+    if (value < 0 || (size_t)value + fixed > shim_shared_most())
+        return shim_status(cudaErrorInvalidValue);
     shared_limits[kernel] = (size_t)value;
     return shim_status(cudaSuccess);
 }
@@ -280,15 +300,17 @@ cudaError_t shim_launch(const cudaLaunchConfig_t *config, const void *kernel, cl
     size_t shared = config->dynamicSmemBytes;
     {
         shim_lock lock;
-        if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 || !block.x ||
-            !block.y || !block.z || block.z > 64 || (uint64_t)block.x * block.y * block.z > 1024)
+        if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 ||
+            grid.z > 65535 || !block.x || !block.y || !block.z || block.z > 64 ||
+            (uint64_t)block.x * block.y * block.z > 1024)
             return shim_status(cudaErrorInvalidConfiguration);
         auto limit = shared_limits.find(kernel);
         if (shared > (limit == shared_limits.end() ? 48 << 10 : limit->second))
             return shim_status(cudaErrorInvalidValue);
         if (config->stream && config->stream->device != shim_device())
             return shim_status(cudaErrorInvalidResourceHandle);
-        if (!loaded.count(kernel) && !shim_memory_left()) return shim_status(cudaErrorMemoryAllocation);
+        if (!loaded.count(kernel) && !shim_memory_left())
+            return shim_status(cudaErrorMemoryAllocation);
         loaded.insert(kernel);
     }
     return shim_enqueue(config->stream, [=] {
@@ -306,7 +328,9 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags) {
     return shim_status(cudaSuccess);
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t *out) { return cudaStreamCreateWithFlags(out, cudaStreamDefault); }
+cudaError_t cudaStreamCreate(cudaStream_t *out) {
+    return cudaStreamCreateWithFlags(out, cudaStreamDefault);
+}
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned flags, int) {
     return cudaStreamCreateWithFlags(out, flags);
 }
@@ -370,7 +394,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     shim_lock lock;
-    if (event->device != (stream ? stream->device : shim_device())) return shim_status(cudaErrorInvalidResourceHandle);
+    if (event->device != (stream ? stream->device : shim_device()))
+        return shim_status(cudaErrorInvalidResourceHandle);
     event->capture = queue_of(stream)->capture;
     event->q = stream ? stream->q : queues[0];
     auto at = event->milliseconds;
@@ -386,7 +411,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     shim_lock lock;
     queue *q = queue_of(stream);
-    if (event->capture) { /* part of the capture from now on; a graph runs in the order of its recording */
+    if (event->capture) { /* part of the capture from now on; a graph runs in the order of its
+                             recording */
         q->capture = event->capture;
         return shim_status(cudaSuccess);
     }
@@ -410,8 +436,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
     shim_lock lock;
-    if (!start->timed || !end->timed || !start->q || !end->q) return shim_status(cudaErrorInvalidResourceHandle);
-    if (start->q->done < start->after || end->q->done < end->after) return shim_status(cudaErrorNotReady);
+    if (!start->timed || !end->timed || !start->q || !end->q)
+        return shim_status(cudaErrorInvalidResourceHandle);
+    if (start->q->done < start->after || end->q->done < end->after)
+        return shim_status(cudaErrorNotReady);
     *milliseconds = (float)(*end->milliseconds - *start->milliseconds);
     return shim_status(cudaSuccess);
 }
@@ -441,7 +469,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status) {
     shim_lock lock;
-    *status = queue_of(stream)->capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    *status =
+        queue_of(stream)->capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return shim_status(cudaSuccess);
 }
 

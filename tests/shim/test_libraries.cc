@@ -17,13 +17,16 @@ template <typename T> struct device_copy { /* of a host vector, for the time of 
     T *data;
     explicit device_copy(const std::vector<T> &host) {
         assert_int_equal(cudaMalloc(&data, host.size() * sizeof(T)), cudaSuccess);
-        assert_int_equal(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
+        assert_int_equal(
+            cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice),
+            cudaSuccess);
     }
     ~device_copy() { cudaFree(data); }
     std::vector<T> read(size_t n) const {
         std::vector<T> host(n);
         assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
-        assert_int_equal(cudaMemcpy(host.data(), data, n * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
+        assert_int_equal(cudaMemcpy(host.data(), data, n * sizeof(T), cudaMemcpyDeviceToHost),
+                         cudaSuccess);
         return host;
     }
 };
@@ -39,11 +42,14 @@ template <> struct blas_type<float> { static const cudaDataType_t value = CUDA_R
 template <> struct blas_type<__half> { static const cudaDataType_t value = CUDA_R_16F; };
 template <> struct blas_type<__nv_bfloat16> { static const cudaDataType_t value = CUDA_R_16BF; };
 
-/* A batch of products with every transposition, leading dimension and stride drawn, against double sums. */
+/* A batch of products with every transposition, leading dimension and stride drawn, against double
+ * sums. */
 template <typename T> static void check_gemm() {
-    int m = test_between(1, 20), n = test_between(1, 20), k = test_between(1, 40), batch = test_between(1, 3);
+    int m = test_between(1, 20), n = test_between(1, 20), k = test_between(1, 40),
+        batch = test_between(1, 3);
     bool at = test_between(0, 1), bt = test_between(0, 1), adds = test_between(0, 1);
-    int lda = (at ? k : m) + test_between(0, 3), ldb = (bt ? n : k) + test_between(0, 3), ldc = m + test_between(0, 3);
+    int lda = (at ? k : m) + test_between(0, 3), ldb = (bt ? n : k) + test_between(0, 3),
+        ldc = m + test_between(0, 3);
     size_t as = (size_t)lda * (size_t)(at ? m : k) + 1, bs = (size_t)ldb * (size_t)(bt ? k : n) + 2;
     size_t cs = (size_t)ldc * (size_t)n + 3;
     float alpha = 0.5f, beta = adds ? -2.0f : 0.0f;
@@ -54,11 +60,12 @@ template <typename T> static void check_gemm() {
     device_copy<float> c_device(c);
     cublasHandle_t handle;
     assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
-    assert_int_equal(cublasGemmStridedBatchedEx(handle, at ? CUBLAS_OP_T : CUBLAS_OP_N, bt ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                                m, n, k, &alpha, a_device.data, blas_type<T>::value, lda, (long long)as,
-                                                b_device.data, blas_type<T>::value, ldb, (long long)bs, &beta,
-                                                c_device.data, CUDA_R_32F, ldc, (long long)cs, batch,
-                                                CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    assert_int_equal(cublasGemmStridedBatchedEx(
+                         handle, at ? CUBLAS_OP_T : CUBLAS_OP_N, bt ? CUBLAS_OP_T : CUBLAS_OP_N, m,
+                         n, k, &alpha, a_device.data, blas_type<T>::value, lda, (long long)as,
+                         b_device.data, blas_type<T>::value, ldb, (long long)bs, &beta,
+                         c_device.data, CUDA_R_32F, ldc, (long long)cs, batch, CUBLAS_COMPUTE_32F,
+                         CUBLAS_GEMM_DEFAULT),
                      CUBLAS_STATUS_SUCCESS);
     auto found = c_device.read(c.size());
     cublasDestroy(handle);
@@ -67,7 +74,8 @@ template <typename T> static void check_gemm() {
             for (size_t j = 0; j < (size_t)n; j++) {
                 double sum = 0;
                 for (size_t l = 0; l < (size_t)k; l++)
-                    sum += (double)(float)a[p * as + (at ? i * (size_t)lda + l : l * (size_t)lda + i)] *
+                    sum += (double)(float)
+                               a[p * as + (at ? i * (size_t)lda + l : l * (size_t)lda + i)] *
                            (float)b[p * bs + (bt ? l * (size_t)ldb + j : j * (size_t)ldb + l)];
                 size_t at_c = p * cs + j * (size_t)ldc + i;
                 assert_close(found[at_c], alpha * sum + (adds ? beta * c[at_c] : 0), 2e-5, 1e-5);
@@ -101,8 +109,9 @@ static void gemm_rounds_to_tf32_only_where_asked(void **) {
     };
     for (const auto &t : cases) {
         cublasSetMathMode(handle, t.math);
-        assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x_device.data, CUDA_R_32F, 1,
-                                      x_device.data + 1, CUDA_R_32F, 1, &zero, c_device.data, CUDA_R_32F, 1, t.compute,
+        assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one,
+                                      x_device.data, CUDA_R_32F, 1, x_device.data + 1, CUDA_R_32F,
+                                      1, &zero, c_device.data, CUDA_R_32F, 1, t.compute,
                                       CUBLAS_GEMM_DEFAULT),
                          CUBLAS_STATUS_SUCCESS);
         assert_true(c_device.read(1)[0] == t.expected);
@@ -115,11 +124,12 @@ static void gemm_refuses_what_cublas_refuses(void **) {
     cublasHandle_t handle;
     float one = 1;
     assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
-    assert_int_equal(
-        cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x.data, 3, x.data, 4, &one, x.data, 4),
-        CUBLAS_STATUS_INVALID_VALUE);
-    assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x.data, CUDA_R_16BF, 4, x.data,
-                                  CUDA_R_32F, 4, &one, x.data, CUDA_R_32F, 4, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    assert_int_equal(cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x.data, 3, x.data,
+                                 4, &one, x.data, 4),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x.data,
+                                  CUDA_R_16BF, 4, x.data, CUDA_R_32F, 4, &one, x.data, CUDA_R_32F,
+                                  4, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                      CUBLAS_STATUS_NOT_SUPPORTED);
     cublasDestroy(handle);
 }
@@ -133,16 +143,18 @@ static void gemm_takes_arrays_of_pointers(void **) {
     cublasHandle_t handle;
     float one = 1, zero = 0;
     assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
-    assert_int_equal(cublasGemmBatchedEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, a_device.data, CUDA_R_32F, 4,
-                                         b_device.data, CUDA_R_32F, 4, &zero, c_device.data, CUDA_R_32F, 4, 2,
-                                         CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    assert_int_equal(cublasGemmBatchedEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one,
+                                         a_device.data, CUDA_R_32F, 4, b_device.data, CUDA_R_32F, 4,
+                                         &zero, c_device.data, CUDA_R_32F, 4, 2, CUBLAS_COMPUTE_32F,
+                                         CUBLAS_GEMM_DEFAULT),
                      CUBLAS_STATUS_SUCCESS);
     auto in = x.read(48), out = y.read(32);
     for (size_t p = 0; p < 2; p++)
         for (size_t i = 0; i < 4; i++)
             for (size_t j = 0; j < 4; j++) {
                 double sum = 0;
-                for (size_t l = 0; l < 4; l++) sum += in[16 * p + 4 * l + i] * in[(p ? 0 : 32) + 4 * j + l];
+                for (size_t l = 0; l < 4; l++)
+                    sum += in[16 * p + 4 * l + i] * in[(p ? 0 : 32) + 4 * j + l];
                 assert_close(out[16 * (1 - p) + 4 * j + i], sum, 1e-5, 1e-5);
             }
     cublasDestroy(handle);
@@ -154,23 +166,27 @@ typedef std::complex<double> number;
 static number naive(const std::vector<number> &x, size_t k, int direction) {
     number sum = 0;
     for (size_t j = 0; j < x.size(); j++)
-        sum += x[j] * std::polar(1.0, direction * 2 * M_PI * (double)(j * k % x.size()) / (double)x.size());
+        sum += x[j] * std::polar(1.0, direction * 2 * M_PI * (double)(j * k % x.size()) /
+                                          (double)x.size());
     return sum;
 }
 
-/* One type at one length, in batches with strides and a caller's work area; rows of input and output lie interleaved. */
+/* One type at one length, in batches with strides and a caller's work area; rows of input and
+ * output lie interleaved. */
 static void check_fft(int n, cufftType type, int direction) {
     int batch = test_between(1, 3), half = n / 2 + 1, embed = n;
     bool real_in = type == CUFFT_R2C, real_out = type == CUFFT_C2R;
-    size_t rows = (size_t)batch, in_count = (size_t)(real_out ? half : n), out_count = (size_t)(real_in ? half : n);
+    size_t rows = (size_t)batch, in_count = (size_t)(real_out ? half : n),
+           out_count = (size_t)(real_in ? half : n);
     size_t in_width = real_in ? 1 : 2, out_width = real_out ? 1 : 2, bytes;
     auto in = random_values<float>(in_count * rows * in_width);
     device_copy<float> in_device(in), out_device(std::vector<float>(out_count * rows * out_width));
     cufftHandle plan;
     assert_int_equal(cufftCreate(&plan), CUFFT_SUCCESS);
     assert_int_equal(cufftSetAutoAllocation(plan, 0), CUFFT_SUCCESS);
-    assert_int_equal(cufftMakePlanMany(plan, 1, &n, &embed, batch, 1, &embed, batch, 1, type, batch, &bytes),
-                     CUFFT_SUCCESS);
+    assert_int_equal(
+        cufftMakePlanMany(plan, 1, &n, &embed, batch, 1, &embed, batch, 1, type, batch, &bytes),
+        CUFFT_SUCCESS);
     device_copy<char> work((std::vector<char>(bytes)));
     assert_int_equal(cufftSetWorkArea(plan, work.data), CUFFT_SUCCESS);
     cufftResult status;
@@ -179,7 +195,8 @@ static void check_fft(int n, cufftType type, int direction) {
     else if (real_out)
         status = cufftExecC2R(plan, (cufftComplex *)in_device.data, out_device.data);
     else
-        status = cufftExecC2C(plan, (cufftComplex *)in_device.data, (cufftComplex *)out_device.data, direction);
+        status = cufftExecC2C(plan, (cufftComplex *)in_device.data, (cufftComplex *)out_device.data,
+                              direction);
     assert_int_equal(status, CUFFT_SUCCESS);
     auto out = out_device.read(out_count * rows * out_width);
     for (size_t b = 0; b < rows; b++) {
@@ -211,8 +228,10 @@ static void transforms_equal_their_sums(void **) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm_multiplies_column_major_matrices), cmocka_unit_test(gemm_rounds_to_tf32_only_where_asked),
-        cmocka_unit_test(gemm_refuses_what_cublas_refuses),      cmocka_unit_test(gemm_takes_arrays_of_pointers),
+        cmocka_unit_test(gemm_multiplies_column_major_matrices),
+        cmocka_unit_test(gemm_rounds_to_tf32_only_where_asked),
+        cmocka_unit_test(gemm_refuses_what_cublas_refuses),
+        cmocka_unit_test(gemm_takes_arrays_of_pointers),
         cmocka_unit_test(transforms_equal_their_sums),
     };
     return test_run(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The shim against what it stands in for: it must compute what the CUDA and PTX manuals say, and must fail where a GPU would fail or give wrong numbers. */
+/* The shim against what it stands in for: it must compute what the CUDA and PTX manuals say, and
+ * must fail where a GPU would fail or give wrong numbers. */
 #include <sys/wait.h>
 
 #include <ptx/shared.cuh>
@@ -13,8 +14,8 @@ extern "C" { /* after the C++ headers, as cmocka.h does not say it itself */
 static const unsigned ALL = 0xffffffffu;
 
 template <typename... P, typename... A>
-static cudaError_t launch_with(cudaStream_t stream, size_t shared, dim3 grid, dim3 block, void (*kernel)(P...),
-                               A... arguments) {
+static cudaError_t launch_with(cudaStream_t stream, size_t shared, dim3 grid, dim3 block,
+                               void (*kernel)(P...), A... arguments) {
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
@@ -29,27 +30,28 @@ static cudaError_t launch(dim3 grid, dim3 block, void (*kernel)(P...), A... argu
     return status ? status : cudaDeviceSynchronize();
 }
 
-#define assert_cuda(call)                                                                                              \
-    do {                                                                                                               \
-        cudaError_t status_ = (call);                                                                                  \
-        if (status_) fail_msg("%s: %s", #call, cudaGetErrorString(status_));                                           \
+#define assert_cuda(call)                                                                          \
+    do {                                                                                           \
+        cudaError_t status_ = (call);                                                              \
+        if (status_) fail_msg("%s: %s", #call, cudaGetErrorString(status_));                       \
     } while (0)
 
 /* The call fails, and says why; the device is usable again. */
-#define assert_faults(call, text)                                                                                      \
-    do {                                                                                                               \
-        cudaError_t status_ = (call);                                                                                  \
-        assert_int_equal(status_, cudaErrorLaunchFailure);                                                             \
-        if (!strstr(cudaGetErrorString(status_), text))                                                                \
-            fail_msg("\"%s\" does not contain \"%s\"", cudaGetErrorString(status_), text);                             \
-        cudaDeviceReset();                                                                                             \
+#define assert_faults(call, text)                                                                  \
+    do {                                                                                           \
+        cudaError_t status_ = (call);                                                              \
+        assert_int_equal(status_, cudaErrorLaunchFailure);                                         \
+        if (!strstr(cudaGetErrorString(status_), text))                                            \
+            fail_msg("\"%s\" does not contain \"%s\"", cudaGetErrorString(status_), text);         \
+        cudaDeviceReset();                                                                         \
     } while (0)
 
 /* n elements on the device, of value 0 or copied from the host. */
 template <typename T> static T *device_array(size_t n, const T *from = NULL) {
     T *x;
     assert_cuda(cudaMalloc(&x, n * sizeof *x));
-    assert_cuda(from ? cudaMemcpy(x, from, n * sizeof *x, cudaMemcpyHostToDevice) : cudaMemset(x, 0, n * sizeof *x));
+    assert_cuda(from ? cudaMemcpy(x, from, n * sizeof *x, cudaMemcpyHostToDevice)
+                     : cudaMemset(x, 0, n * sizeof *x));
     return x;
 }
 
@@ -77,7 +79,8 @@ static void collectives_give_what_the_manual_says(void **) {
     for (int i = 0; i < 64; i++) {
         int first = i / 32 * 32, sum = 0;
         unsigned ballot = 0;
-        for (int j = first; j < first + 32; j++) sum += x[j], ballot |= (unsigned)(x[j] & 1) << (j - first);
+        for (int j = first; j < first + 32; j++)
+            sum += x[j], ballot |= (unsigned)(x[j] & 1) << (j - first);
         assert_int_equal(out[i][SUM], sum);
         assert_int_equal(out[i][DOWN], x[i % 8 + 3 < 8 ? i + 3 : i]);
         assert_int_equal(out[i][UP], x[i % 32 >= 5 ? i - 5 : i]);
@@ -145,14 +148,18 @@ static __global__ void unlike_kernel(int *out) {
 }
 
 static void threads_that_wait_for_absent_ones_are_reported(void **) {
-    assert_faults(launch(1, 64, some_leave_kernel, 3, true),
-                  "63 threads (0, 1, 2, 4, 5, 6, 7, 8, ...) wait at a barrier; 1 threads (3) have left");
-    assert_faults(launch(1, 64, some_leave_kernel, 33, false),
-                  "31 threads (32, 34, 35, 36, 37, 38, 39, 40, ...) wait in a collective of their warp");
-    assert_faults(launch(1, 32, divided_kernel), "16 threads (1, 3, 5, 7, 9, 11, 13, 15, ...) wait at a barrier");
+    assert_faults(
+        launch(1, 64, some_leave_kernel, 3, true),
+        "63 threads (0, 1, 2, 4, 5, 6, 7, 8, ...) wait at a barrier; 1 threads (3) have left");
+    assert_faults(
+        launch(1, 64, some_leave_kernel, 33, false),
+        "31 threads (32, 34, 35, 36, 37, 38, 39, 40, ...) wait in a collective of their warp");
+    assert_faults(launch(1, 32, divided_kernel),
+                  "16 threads (1, 3, 5, 7, 9, 11, 13, 15, ...) wait at a barrier");
     int *out = device_array<int>(1);
     assert_faults(launch(1, 32, unlike_kernel, out), "wait in another collective");
-    assert_cuda(launch(1, 48, some_leave_kernel, 99, false)); /* half a warp is whole when it has no other lanes */
+    assert_cuda(launch(1, 48, some_leave_kernel, 99,
+                       false)); /* half a warp is whole when it has no other lanes */
     cudaFree(out);
 }
 
@@ -170,12 +177,15 @@ static void shared_memory_starts_as_nan_in_every_block(void **) {
     assert_cuda(launch_with(NULL, 16, 5, 32, fresh_kernel, fresh));
     assert_cuda(cudaMemcpy(&found, fresh, sizeof found, cudaMemcpyDeviceToHost));
     assert_int_equal(found, 20);
-    assert_int_equal(launch_with(NULL, 64 << 10, 1, 32, fresh_kernel, fresh), cudaErrorInvalidValue);
-    assert_cuda(cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
+    assert_int_equal(launch_with(NULL, 64 << 10, 1, 32, fresh_kernel, fresh),
+                     cudaErrorInvalidValue);
+    assert_cuda(
+        cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
     assert_cuda(launch_with(NULL, 64 << 10, 1, 32, fresh_kernel, fresh));
     assert_cuda(cudaDeviceSynchronize());
-    assert_int_equal(cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 220 << 10),
-                     cudaErrorInvalidValue);
+    assert_int_equal(
+        cudaFuncSetAttribute(fresh_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 220 << 10),
+        cudaErrorInvalidValue);
     cudaGetLastError();
     cudaFree(fresh);
 }
@@ -209,9 +219,12 @@ static void asynchronous_copies_arrive_when_waited_for(void **) {
 }
 
 /* ---- tensor cores ---- */
-static uint32_t pair(const uint16_t *low, const uint16_t *high) { return *low | (uint32_t)*high << 16; }
+static uint32_t pair(const uint16_t *low, const uint16_t *high) {
+    return *low | (uint32_t)*high << 16;
+}
 
-/* d [16 x 8] = a [16 x 16] b [16 x 8], fragments by the formulas of the PTX manual, or by ldmatrix from shared memory. */
+/* d [16 x 8] = a [16 x 16] b [16 x 8], fragments by the formulas of the PTX manual, or by ldmatrix
+ * from shared memory. */
 template <bool is_bf16, bool by_ldmatrix>
 static __global__ void mma_kernel(const uint16_t *a, const uint16_t *b, float *d) {
     __shared__ __align__(16) uint16_t a_tile[16][16], b_tile[16][8];
@@ -229,7 +242,8 @@ static __global__ void mma_kernel(const uint16_t *a, const uint16_t *b, float *d
             const uint16_t *at = &a[16 * (g + 8 * (i % 2)) + 2 * t + 8 * (i / 2)];
             fa[i] = pair(at, at + 1);
         }
-        for (int i = 0; i < 2; i++) fb[i] = pair(&b[8 * (2 * t + 8 * i) + g], &b[8 * (2 * t + 1 + 8 * i) + g]);
+        for (int i = 0; i < 2; i++)
+            fb[i] = pair(&b[8 * (2 * t + 8 * i) + g], &b[8 * (2 * t + 1 + 8 * i) + g]);
     }
     if (is_bf16)
         ptx_mma_bf16(fd, fa, fb);
@@ -241,13 +255,16 @@ static __global__ void mma_kernel(const uint16_t *a, const uint16_t *b, float *d
 template <bool is_bf16, bool by_ldmatrix> static void check_product() {
     uint16_t a[256], b[128];
     float d[128], expected[128] = {};
-    for (uint16_t &x : a) x = is_bf16 ? fkv_f32_to_bf16((float)test_normal()) : fkv_f32_to_f16((float)test_normal());
-    for (uint16_t &x : b) x = is_bf16 ? fkv_f32_to_bf16((float)test_normal()) : fkv_f32_to_f16((float)test_normal());
+    for (uint16_t &x : a)
+        x = is_bf16 ? fkv_f32_to_bf16((float)test_normal()) : fkv_f32_to_f16((float)test_normal());
+    for (uint16_t &x : b)
+        x = is_bf16 ? fkv_f32_to_bf16((float)test_normal()) : fkv_f32_to_f16((float)test_normal());
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 8; j++)
             for (int k = 0; k < 16; k++)
-                expected[8 * i + j] += is_bf16 ? fkv_bf16_to_f32(a[16 * i + k]) * fkv_bf16_to_f32(b[8 * k + j])
-                                               : fkv_f16_to_f32(a[16 * i + k]) * fkv_f16_to_f32(b[8 * k + j]);
+                expected[8 * i + j] +=
+                    is_bf16 ? fkv_bf16_to_f32(a[16 * i + k]) * fkv_bf16_to_f32(b[8 * k + j])
+                            : fkv_f16_to_f32(a[16 * i + k]) * fkv_f16_to_f32(b[8 * k + j]);
     uint16_t *a_device = device_array(256, a), *b_device = device_array(128, b);
     float *d_device = device_array<float>(128);
     auto kernel = mma_kernel<is_bf16, by_ldmatrix>;
@@ -270,7 +287,8 @@ static __global__ void add_kernel(int *to, const int *from, int n) {
     if (i < n) to[i] += from[i];
 }
 
-/* On how many of 20 seeds a result is right when it is read, and its staging memory written again, with or without waiting. */
+/* On how many of 20 seeds a result is right when it is read, and its staging memory written again,
+ * with or without waiting. */
 template <bool waits> static int seeds_that_arrive() {
     int right = 0, *staged, *result;
     cudaStream_t compute, out;
@@ -334,7 +352,8 @@ static void a_graph_replays_launches_with_what_is_staged_by_then(void **) {
     assert_int_equal(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
     assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
     cudaGetLastError();
-    cudaGraphExecDestroy(recorded), cudaStreamDestroy(stream), cudaFreeHost(staged), cudaFree(x), cudaFree(sum);
+    cudaGraphExecDestroy(recorded), cudaStreamDestroy(stream), cudaFreeHost(staged), cudaFree(x),
+        cudaFree(sum);
 }
 
 /* ---- memory ---- */
@@ -396,7 +415,8 @@ static void only_events_with_timing_have_a_time(void **) {
     assert_cuda(cudaDeviceSynchronize());
     assert_cuda(cudaEventElapsedTime(&milliseconds, timed[0], timed[1]));
     assert_true(milliseconds >= 0);
-    assert_int_equal(cudaEventElapsedTime(&milliseconds, timed[0], untimed), cudaErrorInvalidResourceHandle);
+    assert_int_equal(cudaEventElapsedTime(&milliseconds, timed[0], untimed),
+                     cudaErrorInvalidResourceHandle);
     for (cudaEvent_t event : {timed[0], timed[1], untimed}) cudaEventDestroy(event);
     cudaGetLastError();
 }

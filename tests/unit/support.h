@@ -1,8 +1,10 @@
-/* What unit tests share: fresh random input with a printed seed, comparisons that fail with numbers, a scratch folder.
+/* What unit tests share: fresh random input with a printed seed, comparisons that fail with
+ * numbers, a scratch folder.
  *
  *     FKV_TEST_SEED=123 FKV_TEST_ONLY=the_name_of_a_test build/release/tests/test_x
  *
- * repeats one test with the numbers that it failed with. Every program runs its tests with test_run. */
+ * repeats one test with the numbers that it failed with. Every program runs its tests with
+ * test_run. */
 #ifndef FKV_TESTS_SUPPORT_H
 #define FKV_TESTS_SUPPORT_H
 
@@ -21,8 +23,9 @@
 
 #include "kernels/base/error.h"
 
-/* splitmix64. A program has one seed, FKV_TEST_SEED or the clock's, and prints it; its fixture and each of its tests
- * start from it, so that a test draws the same numbers whether those before it run or not. */
+/* splitmix64. A program has one seed, FKV_TEST_SEED or the clock's, and prints it; its fixture and
+ * each of its tests start from it, so that a test draws the same numbers whether those before it
+ * run or not. */
 static uint64_t test_state;
 
 static inline void test_seed(void) {
@@ -31,7 +34,8 @@ static inline void test_seed(void) {
     const char *text = getenv("FKV_TEST_SEED");
     if (!known) {
         known = 1;
-        seed = text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
+        seed =
+            text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
         printf("FKV_TEST_SEED=%llu\n", (unsigned long long)seed);
         fflush(stdout); /* a test that is killed leaves it as well */
     }
@@ -45,7 +49,9 @@ static inline uint64_t test_random(void) {
     return z ^ (z >> 31);
 }
 
-static inline int test_between(int low, int high) { return low + (int)(test_random() % (uint64_t)(high - low + 1)); }
+static inline int test_between(int low, int high) {
+    return low + (int)(test_random() % (uint64_t)(high - low + 1));
+}
 
 static inline double test_uniform(void) { return (double)(test_random() >> 11) * 0x1p-53; }
 
@@ -57,10 +63,12 @@ static inline void test_fill(float *x, size_t n, double mean, double deviation) 
     for (size_t i = 0; i < n; i++) x[i] = (float)(mean + deviation * test_normal());
 }
 
-/* Rows of `stride` numbers from index `first` on. Of a few normal numbers of a column some are now and then almost the
- * same, and a column that is divided by its variance then magnifies what is rounded without bound: up to 16 rows lie on
- * alternate sides of the mean, at least half a deviation from it. */
-static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t stride, double mean, double deviation) {
+/* Rows of `stride` numbers from index `first` on. Of a few normal numbers of a column some are now
+ * and then almost the same, and a column that is divided by its variance then magnifies what is
+ * rounded without bound: up to 16 rows lie on alternate sides of the mean, at least half a
+ * deviation from it. */
+static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t stride, double mean,
+                                  double deviation) {
     test_fill(x, first + rows * stride, 0, deviation);
     for (size_t i = 0; i < first + rows * stride; i++) {
         double apart = 0.5 * deviation + fabs((double)x[i]);
@@ -69,7 +77,8 @@ static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t st
     }
 }
 
-/* The group that runs: setups get their test by way of cmocka's initial state, the only thing that it hands to them. */
+/* The group that runs: setups get their test by way of cmocka's initial state, the only thing that
+ * it hands to them. */
 static struct {
     CMFixtureFunction setup, teardown;
     void *state; /* what the group's setup left */
@@ -115,42 +124,46 @@ static inline int test_run_named(const char *name, const struct CMUnitTest *test
 /* Instead of cmocka's own, which seeds nothing. */
 #undef cmocka_run_group_tests
 #undef cmocka_run_group_tests_name
-#define test_run(tests, setup, teardown) test_run_named(#tests, tests, sizeof(tests) / sizeof *(tests), setup, teardown)
+#define test_run(tests, setup, teardown)                                                           \
+    test_run_named(#tests, tests, sizeof(tests) / sizeof *(tests), setup, teardown)
 
 /* Asserts that a call returned FKV_OK, and shows its message when not. */
-#define assert_ok(call, err)                                                                                           \
-    do {                                                                                                               \
-        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message);                                                \
+#define assert_ok(call, err)                                                                       \
+    do {                                                                                           \
+        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message);                            \
     } while (0)
 
 /* Asserts that a call failed and that its message contains `text`. */
-#define assert_refused(call, err, text)                                                                                \
-    do {                                                                                                               \
-        (err).message[0] = 0;                                                                                          \
-        if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                                                  \
-        if (!strstr((err).message, text)) fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text);     \
+#define assert_refused(call, err, text)                                                            \
+    do {                                                                                           \
+        (err).message[0] = 0;                                                                      \
+        if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                              \
+        if (!strstr((err).message, text))                                                          \
+            fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text);               \
     } while (0)
 
 static inline void assert_close(double found, double expected, double absolute, double relative) {
     if (!(fabs(found - expected) <= absolute + relative * fabs(expected)))
-        fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected, found - expected);
+        fail_msg("found %.17g, expected %.17g (difference %.3g)", found, expected,
+                 found - expected);
 }
 
-/* How far a sum of independent numbers may lie from its mean when each lies within 1 of its own mean and their
- * variances add up to `variance`: by Bernstein's inequality farther with a probability below 2 exp(-30), 2e-13. A test
- * that allows as much does not fail by chance. */
+/* How far a sum of independent numbers may lie from its mean when each lies within 1 of its own
+ * mean and their variances add up to `variance`: by Bernstein's inequality farther with a
+ * probability below 2 exp(-30), 2e-13. A test that allows as much does not fail by chance. */
 static inline double test_chance(double variance) { return 10 + sqrt(100 + 60 * variance); }
 
 /* How often something of probability p happened in so many independent draws. */
 static inline void assert_frequency(double count, double draws, double p) {
     double allowed = test_chance(draws * p * (1 - p));
     if (!(fabs(count - draws * p) <= allowed))
-        fail_msg("%g of %g draws, expected %.6g, give or take %.4g", count, draws, draws * p, allowed);
+        fail_msg("%g of %g draws, expected %.6g, give or take %.4g", count, draws, draws * p,
+                 allowed);
 }
 
 /* Largest |found - expected| and where; fails beyond absolute + relative * max|expected|. */
-static inline void assert_arrays_close(const float *found, const float *expected, size_t n, double absolute,
-                                       double relative) {
+static inline void assert_arrays_close(const float *found, const float *expected, size_t n,
+                                       double absolute, double relative) {
     double worst = 0, largest = 0;
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -159,15 +172,16 @@ static inline void assert_arrays_close(const float *found, const float *expected
         if (fabs(expected[i]) > largest) largest = fabs(expected[i]);
     }
     if (n && !(worst <= absolute + relative * largest))
-        fail_msg("element %zu of %zu: found %.9g, expected %.9g (difference %.3g, largest %.3g)", at, n, found[at],
-                 expected[at], worst, largest);
+        fail_msg("element %zu of %zu: found %.9g, expected %.9g (difference %.3g, largest %.3g)",
+                 at, n, found[at], expected[at], worst, largest);
 }
 
 /* 10 log10(|expected|^2 / |found - expected|^2) */
 static inline double test_snr_db(const float *found, const double *expected, size_t n) {
     double signal = 0, noise = 0;
     for (size_t i = 0; i < n; i++)
-        signal += expected[i] * expected[i], noise += (found[i] - expected[i]) * (found[i] - expected[i]);
+        signal += expected[i] * expected[i],
+            noise += (found[i] - expected[i]) * (found[i] - expected[i]);
     return 10 * log10(signal / noise);
 }
 

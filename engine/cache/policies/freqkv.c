@@ -1,7 +1,9 @@
-/* FreqKV (arXiv 2505.00570, section 3): when a head's cache holds N slots and another token arrives, the n = N - S - R slots between the
- * sinks and the most recent R become L: orthonormal DCT-II along tokens, the L lowest coefficients, orthonormal inverse of length L, times
- * sqrt(L/n), so that a constant stays that constant. What was compressed is compressed again with what came since. Keys are compressed before
- * RoPE and then stand at their new slot index. R = 0 and the gain are the paper's setting; R > 0 and gain 1 are options of the official code. */
+/* FreqKV (arXiv 2505.00570, section 3): when a head's cache holds N slots and another token
+ * arrives, the n = N - S - R slots between the sinks and the most recent R become L: orthonormal
+ * DCT-II along tokens, the L lowest coefficients, orthonormal inverse of length L, times sqrt(L/n),
+ * so that a constant stays that constant. What was compressed is compressed again with what came
+ * since. Keys are compressed before RoPE and then stand at their new slot index. R = 0 and the gain
+ * are the paper's setting; R > 0 and gain 1 are options of the official code. */
 #include <math.h>
 
 #include "engine/cache/policies/policies.h"
@@ -9,7 +11,8 @@
 enum { RECENT, RESCALE, MASS_BIAS };
 
 static const struct fkv_policy_option options[] = {
-    [RECENT] = {"recent", FKV_OPTION_INTEGER, "R", 0, 1 << 28, 0, "the latest R slots stay uncompressed too"},
+    [RECENT] = {"recent", FKV_OPTION_INTEGER, "R", 0, 1 << 28, 0,
+                "the latest R slots stay uncompressed too"},
     [RESCALE] = {"rescale", FKV_OPTION_ON_OFF, "on|off", 0, 1, 1, "the factor sqrt(L/n)"},
     [MASS_BIAS] = {"mass-bias", FKV_OPTION_FLAG, NULL, 0, 1, 0,
                    "attention scores get the log of how many tokens each slot stands for"},
@@ -23,10 +26,11 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
     return fkv_schedule_prepare(setup, max_tokens, err);
 }
 
-static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
-                struct fkv_action *action) {
+static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                const struct fkv_evidence *evidence, struct fkv_action *action) {
     (void)evidence;
-    int32_t n = setup->compressible, kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
+    int32_t n = setup->compressible,
+            kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
     action->map_slot = setup->sinks;
     action->map_n = n;
     action->map_retained = kept;

@@ -1,11 +1,13 @@
-/* FreqKV's rival at equal memory: the same schedule, but instead of the lowest frequencies it keeps the sinks and the latest L slots,
- * which move down to follow the sinks and take the positions of their new slots. */
+/* FreqKV's rival at equal memory: the same schedule, but instead of the lowest frequencies it keeps
+ * the sinks and the latest L slots, which move down to follow the sinks and take the positions of
+ * their new slots. */
 #include "engine/cache/policies/policies.h"
 
-static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head, const struct fkv_evidence *evidence,
-                struct fkv_action *action) {
+static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                const struct fkv_evidence *evidence, struct fkv_action *action) {
     (void)evidence;
-    int32_t n = setup->compressible, kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
+    int32_t n = setup->compressible,
+            kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
     action->map_n = 0;
     action->gather_slot = setup->sinks;
     action->gather_count = kept;

@@ -1,15 +1,18 @@
-/* Finding added tokens in a text as Hugging Face tokenizers do (there an Aho-Corasick automaton, leftmost and longest match): at every
- * place the tokens that begin with that byte are tried, longest first. Added tokens begin with one or two distinct bytes ('<', '['), which
- * are rare in prose, so a table by first byte does the automaton's work.
+/* Finding added tokens in a text as Hugging Face tokenizers do (there an Aho-Corasick automaton,
+ * leftmost and longest match): at every place the tokens that begin with that byte are tried,
+ * longest first. Added tokens begin with one or two distinct bytes ('<', '['), which are rare in
+ * prose, so a table by first byte does the automaton's work.
  *
- * Two of its habits are kept on purpose: a match that `single_word` rejects is passed over whole, so nothing is found inside it; and
- * whitespace that `rstrip` takes is searched for further tokens all the same. */
+ * Two of its habits are kept on purpose: a match that `single_word` rejects is passed over whole,
+ * so nothing is found inside it; and whitespace that `rstrip` takes is searched for further tokens
+ * all the same. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
 
-/* By first byte, longest first; among normalized tokens that became equal, special ones and then earlier ones win. */
+/* By first byte, longest first; among normalized tokens that became equal, special ones and then
+ * earlier ones win. */
 static int compare(const void *a, const void *b) {
     const struct fkv_tok_added *x = a, *y = b;
     int bytes = (int)(uint8_t)x->content.at[0] - (int)(uint8_t)y->content.at[0];
@@ -43,7 +46,8 @@ static bool stands_alone(struct fkv_tok_text text, size_t start, size_t stop) {
     return stop == text.bytes || !fkv_tok_word_at(text, stop);
 }
 
-void fkv_tok_cut_start(struct fkv_tok_cut *cut, const struct fkv_tok_added_set *set, struct fkv_tok_text text) {
+void fkv_tok_cut_start(struct fkv_tok_cut *cut, const struct fkv_tok_added_set *set,
+                       struct fkv_tok_text text) {
     *cut = (struct fkv_tok_cut){.set = set, .text = text, .pending = -1};
 }
 
@@ -62,10 +66,12 @@ static const struct fkv_tok_added *find(struct fkv_tok_cut *cut, size_t *start, 
         if (token->single_word && !stands_alone(text, *start, *stop)) continue;
         size_t bytes;
         if (token->lstrip) {
-            while (*start && fkv_tok_space_at(text, fkv_tok_before(text, *start), &bytes)) *start -= bytes;
+            while (*start && fkv_tok_space_at(text, fkv_tok_before(text, *start), &bytes))
+                *start -= bytes;
             if (*start < cut->done) *start = cut->done;
         }
-        while (token->rstrip && *stop < text.bytes && fkv_tok_space_at(text, *stop, &bytes)) *stop += bytes;
+        while (token->rstrip && *stop < text.bytes && fkv_tok_space_at(text, *stop, &bytes))
+            *stop += bytes;
         return token;
     }
     return NULL;

@@ -1,10 +1,12 @@
 /* One word -> ids by byte-pair merges.
  *
- * The order is that of Hugging Face tokenizers: the pair of lowest rank first, leftmost first among equals, until no pair of neighbours is a
- * merge. Candidates wait in a binary heap; one whose neighbours have changed since is noticed when it comes up and dropped. That is
- * O(n log n) for a word of n characters, and sentencepiece models, which do not split their text, may hand over a whole book as one word.
- * A bucket per rank was considered and dropped: merges may create pairs of lower rank than their own, so buckets must be revisited
- * and sorted, and once words are short (words.c) and repeat (the cache here) the heap no longer shows in a profile. */
+ * The order is that of Hugging Face tokenizers: the pair of lowest rank first, leftmost first among
+ * equals, until no pair of neighbours is a merge. Candidates wait in a binary heap; one whose
+ * neighbours have changed since is noticed when it comes up and dropped. That is O(n log n) for a
+ * word of n characters, and sentencepiece models, which do not split their text, may hand over a
+ * whole book as one word. A bucket per rank was considered and dropped: merges may create pairs of
+ * lower rank than their own, so buckets must be revisited and sorted, and once words are short
+ * (words.c) and repeat (the cache here) the heap no longer shows in a profile. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +32,9 @@ static void sift_up(struct fkv_tok_candidate *heap, size_t i) {
     heap[i] = moved;
 }
 
-/* Appends the pair that starts at symbol `at` to the heap's array, if it is a merge. There is always room: a word of n symbols has n - 1
- * pairs at first, and each of at most n - 1 merges adds two. */
+/* Appends the pair that starts at symbol `at` to the heap's array, if it is a merge. There is
+ * always room: a word of n symbols has n - 1 pairs at first, and each of at most n - 1 merges adds
+ * two. */
 static bool add_candidate(struct fkv_tok_work *w, int64_t at) {
     const struct fkv_tok_symbol *s = w->symbols;
     if (at < 0 || s[at].next < 0) return false;
@@ -41,8 +44,10 @@ static bool add_candidate(struct fkv_tok_work *w, int64_t at) {
 }
 
 static int reserve_heap(struct fkv_tok_work *w) {
-    struct fkv_tok_candidate *heap = fkv_tok_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
-    if (!heap) return fkv_fail(w->err, "out of memory for a word of %zu characters", w->symbol_count);
+    struct fkv_tok_candidate *heap =
+        fkv_tok_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
+    if (!heap)
+        return fkv_fail(w->err, "out of memory for a word of %zu characters", w->symbol_count);
     w->heap = heap;
     return FKV_OK;
 }
@@ -89,7 +94,8 @@ static bool add_bytes(struct fkv_tok_work *w, const char *at, size_t bytes) {
     return true;
 }
 
-/* Characters as symbols. An unknown token is held back until the next known character, which lets runs fuse; bytes do not release it. */
+/* Characters as symbols. An unknown token is held back until the next known character, which lets
+ * runs fuse; bytes do not release it. */
 static void add_characters(struct fkv_tok_work *w, const char *at, size_t bytes) {
     const struct fkv_tokenizer *t = w->t;
     bool held = false;
@@ -117,7 +123,8 @@ static int find_whole(struct fkv_tok_work *w, const char *at, size_t bytes, int3
             uint32_t c = fkv_tok_byte_char((uint8_t)at[i]);
             char two[2] = {(char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f))};
             char one = (char)c;
-            if (fkv_tok_append(&w->mapped, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2, w->err)) return FKV_FAILED;
+            if (fkv_tok_append(&w->mapped, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2, w->err))
+                return FKV_FAILED;
         }
         word = (struct fkv_tok_text){w->mapped.at, w->mapped.count};
     }
@@ -132,7 +139,8 @@ static int tokenize(struct fkv_tok_work *w, const char *at, size_t bytes) {
         if (find_whole(w, at, bytes, &id)) return FKV_FAILED;
         if (id >= 0) return fkv_tok_push(&w->out, id, w->err);
     }
-    struct fkv_tok_symbol *symbols = fkv_tok_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
+    struct fkv_tok_symbol *symbols =
+        fkv_tok_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
     if (!symbols) return fkv_fail(w->err, "out of memory for a word of %zu bytes", bytes);
     w->symbols = symbols;
     w->symbol_count = 0;
@@ -146,7 +154,8 @@ static int tokenize(struct fkv_tok_work *w, const char *at, size_t bytes) {
 int fkv_tok_word(struct fkv_tok_work *w, const char *at, size_t bytes) {
     if (!bytes) return FKV_OK;
     bool short_word = bytes <= FKV_TOK_CACHE_WORD;
-    struct fkv_tok_cached *kept = &w->cache[short_word ? fkv_tok_hash(at, bytes) % FKV_TOK_CACHE_SLOTS : 0];
+    struct fkv_tok_cached *kept =
+        &w->cache[short_word ? fkv_tok_hash(at, bytes) % FKV_TOK_CACHE_SLOTS : 0];
     if (short_word && kept->bytes == bytes && !memcmp(kept->word, at, bytes)) {
         for (int i = 0; i < kept->count; i++)
             if (fkv_tok_push(&w->out, kept->ids[i], w->err)) return FKV_FAILED;

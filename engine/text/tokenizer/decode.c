@@ -40,7 +40,8 @@ struct fkv_tokenizer_stream {
 
 /* ---- steps ---- */
 
-static int put(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes, struct fkv_error *err);
+static int put(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes,
+               struct fkv_error *err);
 static int end(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err);
 
 /* The longest end of `text` that begins `from` without being all of it. */
@@ -50,7 +51,8 @@ static size_t begun_match(struct fkv_tok_text text, struct fkv_tok_text from) {
     return keep;
 }
 
-static int replace(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes, struct fkv_error *err) {
+static int replace(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes,
+                   struct fkv_error *err) {
     struct step *step = &s->steps[i];
     const struct fkv_tok_decoder *d = step->how;
     const struct fkv_tok_text space = {" ", d->drop_first && !step->begun ? 0 : 1},
@@ -58,7 +60,8 @@ static int replace(struct fkv_tokenizer_stream *s, int i, const char *at, size_t
     if (fkv_tok_append(&step->held, at, bytes, err)) return FKV_FAILED;
     struct fkv_tok_text rest = {step->held.at, step->held.count};
     for (const char *hit; (hit = memmem(rest.at, rest.bytes, d->from.at, d->from.bytes));) {
-        if (put(s, i + 1, rest.at, (size_t)(hit - rest.at), err) || put(s, i + 1, to.at, to.bytes, err))
+        if (put(s, i + 1, rest.at, (size_t)(hit - rest.at), err) ||
+            put(s, i + 1, to.at, to.bytes, err))
             return FKV_FAILED;
         rest.bytes -= (size_t)(hit - rest.at) + d->from.bytes;
         rest.at = hit + d->from.bytes;
@@ -80,7 +83,8 @@ static int hex(char c) {
 enum { BYTE_TOKEN = 6 }; /* bytes of "<0xNN>" */
 
 static bool is_byte(struct fkv_tok_bytes s, char *byte) {
-    if (s.count != BYTE_TOKEN || memcmp(s.at, "<0x", 3) || s.at[5] != '>' || hex(s.at[3]) < 0 || hex(s.at[4]) < 0)
+    if (s.count != BYTE_TOKEN || memcmp(s.at, "<0x", 3) || s.at[5] != '>' || hex(s.at[3]) < 0 ||
+        hex(s.at[4]) < 0)
         return false;
     *byte = (char)(hex(s.at[3]) << 4 | hex(s.at[4]));
     return true;
@@ -95,13 +99,15 @@ static int end_run(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err)
     return FKV_OK;
 }
 
-static int put_fallback(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes, struct fkv_error *err) {
+static int put_fallback(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes,
+                        struct fkv_error *err) {
     struct step *step = &s->steps[i];
     if (step->begun) return put(s, i + 1, at, bytes, err);
     if (fkv_tok_append(&step->held, at, bytes, err)) return FKV_FAILED;
     if (step->held.count <= BYTE_TOKEN) return FKV_OK;
     step->begun = true;
-    return end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ? FKV_FAILED : FKV_OK;
+    return end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ? FKV_FAILED
+                                                                                     : FKV_OK;
 }
 
 static int end_fallback(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err) {
@@ -111,9 +117,11 @@ static int end_fallback(struct fkv_tokenizer_stream *s, int i, struct fkv_error 
     if (step->begun)
         status = end(s, i + 1, err);
     else if (!is_byte(step->held, &byte))
-        status = end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) || end(s, i + 1, err);
+        status = end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ||
+                 end(s, i + 1, err);
     else
-        status = step->loose ? put(s, i + 1, &byte, 1, err) : fkv_tok_append(&step->run, &byte, 1, err);
+        status =
+            step->loose ? put(s, i + 1, &byte, 1, err) : fkv_tok_append(&step->run, &byte, 1, err);
     step->begun = false;
     step->held.count = 0;
     return status ? FKV_FAILED : FKV_OK;
@@ -137,11 +145,13 @@ static int strip_match(struct fkv_tokenizer_stream *s, int i, struct fkv_error *
     const struct fkv_tok_text from = step->how->from;
     if (++step->matched < from.bytes) return FKV_OK;
     step->matched = 0;
-    if (step->copies < (step->inside ? step->how->stop : step->how->start)) return step->copies++, FKV_OK;
+    if (step->copies < (step->inside ? step->how->stop : step->how->start))
+        return step->copies++, FKV_OK;
     return put(s, i + 1, from.at, from.bytes, err);
 }
 
-static int put_strip(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes, struct fkv_error *err) {
+static int put_strip(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes,
+                     struct fkv_error *err) {
     struct step *step = &s->steps[i];
     const struct fkv_tok_text from = step->how->from;
     for (const char *stop = at + bytes; at < stop;) {
@@ -185,14 +195,16 @@ static int end_byte_level(struct fkv_tokenizer_stream *s, int i, struct fkv_erro
 }
 
 /* What the last step gives is text, less the prompt's. */
-static int put_out(struct fkv_tokenizer_stream *s, const char *at, size_t bytes, struct fkv_error *err) {
+static int put_out(struct fkv_tokenizer_stream *s, const char *at, size_t bytes,
+                   struct fkv_error *err) {
     size_t skip = bytes < s->skip ? bytes : s->skip;
     s->skip -= skip;
     return fkv_tok_append(&s->out, at + skip, bytes - skip, err);
 }
 
 /* A chunk of the piece under way comes to step i. */
-static int put(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes, struct fkv_error *err) {
+static int put(struct fkv_tokenizer_stream *s, int i, const char *at, size_t bytes,
+               struct fkv_error *err) {
     if (!bytes) return FKV_OK;
     if (i == s->t->decoder_count) return put_out(s, at, bytes, err);
     switch (s->steps[i].how->kind) {
@@ -229,7 +241,8 @@ static int end_all(struct fkv_tokenizer_stream *s, struct fkv_error *err) {
     for (int i = 0; i < s->t->decoder_count; i++) {
         int kind = s->steps[i].how->kind, status = FKV_OK;
         if (kind == FKV_TOK_DECODE_BYTE_FALLBACK) status = end_run(s, i, err);
-        if (kind == FKV_TOK_DECODE_FUSE || kind == FKV_TOK_DECODE_BYTE_LEVEL) status = end(s, i + 1, err);
+        if (kind == FKV_TOK_DECODE_FUSE || kind == FKV_TOK_DECODE_BYTE_LEVEL)
+            status = end(s, i + 1, err);
         if (status) return FKV_FAILED;
     }
     return FKV_OK;
@@ -237,7 +250,8 @@ static int end_all(struct fkv_tokenizer_stream *s, struct fkv_error *err) {
 
 /* ---- tokens ---- */
 
-/* What a token is spelt as: for a normalized added token its normalized text, "<x>" as U+2581 "<x>". */
+/* What a token is spelt as: for a normalized added token its normalized text, "<x>" as U+2581
+ * "<x>". */
 static struct fkv_tok_text spelling(const struct fkv_tokenizer *t, int32_t id) {
     struct fkv_tok_text text = fkv_tok_string(&t->strings, id);
     if (text.at && t->kind[id] & FKV_TOK_NORMALIZED)
@@ -257,7 +271,8 @@ static int put_token(struct fkv_tokenizer_stream *s, int32_t id, struct fkv_erro
     return put(s, 0, text.at, text.bytes, err) || end(s, 0, err) ? FKV_FAILED : FKV_OK;
 }
 
-static int put_tokens(struct fkv_tokenizer_stream *s, const int32_t *ids, size_t count, struct fkv_error *err) {
+static int put_tokens(struct fkv_tokenizer_stream *s, const int32_t *ids, size_t count,
+                      struct fkv_error *err) {
     for (size_t i = 0; i < count; i++)
         if (put_token(s, ids[i], err)) return fkv_error_prefix(err, "token %zu", i);
     return FKV_OK;
@@ -280,8 +295,8 @@ static void stop(struct fkv_tokenizer_stream *s) {
     free(s->out.at);
 }
 
-int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text, size_t *bytes,
-                         struct fkv_error *err) {
+int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                         char **text, size_t *bytes, struct fkv_error *err) {
     struct fkv_tokenizer_stream s;
     start(&s, t);
     int status = put_tokens(&s, ids, count, err);
@@ -333,8 +348,8 @@ static void take_back(struct fkv_tokenizer_stream *s) {
     s->handed = 0;
 }
 
-int fkv_tokenizer_stream_push(struct fkv_tokenizer_stream *s, int32_t id, const char **text, size_t *bytes,
-                              struct fkv_error *err) {
+int fkv_tokenizer_stream_push(struct fkv_tokenizer_stream *s, int32_t id, const char **text,
+                              size_t *bytes, struct fkv_error *err) {
     take_back(s);
     if (put_token(s, id, err)) return FKV_FAILED;
     *text = s->out.at;

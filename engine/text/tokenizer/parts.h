@@ -8,8 +8,9 @@
  *   bpe.c                 a word -> ids
  *   decode.c              ids -> text, one by one
  *
- * The order of work is that of Hugging Face `tokenizers`, whose results we reproduce: added tokens that are not normalized cut the text into
- * sections; each section is normalized on its own; normalized added tokens cut it further; what is left is split into words; BPE runs on words. */
+ * The order of work is that of Hugging Face `tokenizers`, whose results we reproduce: added tokens
+ * that are not normalized cut the text into sections; each section is normalized on its own;
+ * normalized added tokens cut it further; what is left is split into words; BPE runs on words. */
 #ifndef FKV_ENGINE_TOKENIZER_PARTS_H
 #define FKV_ENGINE_TOKENIZER_PARTS_H
 
@@ -38,7 +39,8 @@ struct fkv_tok_ids {
 
 enum { FKV_TOK_MAX_IDS = 1 << 22 };
 
-/* Every id's string, model vocabulary and added tokens; only the model's are found by fkv_tok_find, as BPE must not produce the others. */
+/* Every id's string, model vocabulary and added tokens; only the model's are found by fkv_tok_find,
+ * as BPE must not produce the others. */
 struct fkv_tok_strings {
     struct fkv_tok_bytes bytes;
     size_t *start;   /* [ids] offset into bytes */
@@ -59,34 +61,44 @@ struct fkv_tok_merges {
 };
 
 uint64_t fkv_tok_hash(const char *at, size_t bytes);
-int fkv_tok_strings_init(struct fkv_tok_strings *s, int32_t ids, size_t vocabulary, struct fkv_error *err);
-int fkv_tok_strings_set(struct fkv_tok_strings *s, int32_t id, struct fkv_tok_text text, struct fkv_error *err);
-void fkv_tok_strings_index(struct fkv_tok_strings *s, int32_t id);                   /* makes it visible to find */
+int fkv_tok_strings_init(struct fkv_tok_strings *s, int32_t ids, size_t vocabulary,
+                         struct fkv_error *err);
+int fkv_tok_strings_set(struct fkv_tok_strings *s, int32_t id, struct fkv_tok_text text,
+                        struct fkv_error *err);
+void fkv_tok_strings_index(struct fkv_tok_strings *s, int32_t id); /* makes it visible to find */
 int32_t fkv_tok_find(const struct fkv_tok_strings *s, const char *at, size_t bytes); /* -1: none */
-struct fkv_tok_text fkv_tok_string(const struct fkv_tok_strings *s, int32_t id);     /* at NULL: none */
+struct fkv_tok_text fkv_tok_string(const struct fkv_tok_strings *s, int32_t id); /* at NULL: none */
 void fkv_tok_strings_free(struct fkv_tok_strings *s);
 
 int fkv_tok_merges_init(struct fkv_tok_merges *m, size_t count, struct fkv_error *err);
-void fkv_tok_merges_set(struct fkv_tok_merges *m, int32_t left, int32_t right, int32_t rank, int32_t id);
-const struct fkv_tok_merge *fkv_tok_merge(const struct fkv_tok_merges *m, int32_t left, int32_t right); /* or NULL */
+void fkv_tok_merges_set(struct fkv_tok_merges *m, int32_t left, int32_t right, int32_t rank,
+                        int32_t id);
+const struct fkv_tok_merge *fkv_tok_merge(const struct fkv_tok_merges *m, int32_t left,
+                                          int32_t right); /* or NULL */
 
 /* ---- text.c ---- */
 
-/* Room for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of memory or beyond size_t (the old block stays). */
+/* Room for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of memory
+ * or beyond size_t (the old block stays). */
 void *fkv_tok_grow(void *old, size_t *capacity, size_t need, size_t size);
 int fkv_tok_append(struct fkv_tok_bytes *b, const char *at, size_t bytes, struct fkv_error *err);
 int fkv_tok_push(struct fkv_tok_ids *ids, int32_t id, struct fkv_error *err);
 
-bool fkv_tok_utf8_valid(const char *at, size_t bytes, size_t *bad); /* *bad: offset of the first byte that is not */
-size_t fkv_tok_char_bytes(char lead);                               /* of valid UTF-8 */
-bool fkv_tok_space_at(struct fkv_tok_text text, size_t at, size_t *bytes); /* White_Space; *bytes: the character's */
-bool fkv_tok_word_at(struct fkv_tok_text text, size_t at);                 /* what Rust's regex crate calls \w */
-size_t fkv_tok_before(struct fkv_tok_text text, size_t at);                /* start of the character before `at` > 0 */
+bool fkv_tok_utf8_valid(const char *at, size_t bytes,
+                        size_t *bad); /* *bad: offset of the first byte that is not */
+size_t fkv_tok_char_bytes(char lead); /* of valid UTF-8 */
+bool fkv_tok_space_at(struct fkv_tok_text text, size_t at,
+                      size_t *bytes); /* White_Space; *bytes: the character's */
+bool fkv_tok_word_at(struct fkv_tok_text text, size_t at); /* what Rust's regex crate calls \w */
+size_t fkv_tok_before(struct fkv_tok_text text,
+                      size_t at); /* start of the character before `at` > 0 */
 
-/* GPT-2's printable stand-ins for bytes: byte b is written as the character fkv_tok_byte_char(b), all below U+0144. */
+/* GPT-2's printable stand-ins for bytes: byte b is written as the character fkv_tok_byte_char(b),
+ * all below U+0144. */
 uint32_t fkv_tok_byte_char(uint8_t byte);
-bool fkv_tok_to_raw(struct fkv_tok_text text, char *out,
-                    size_t *bytes); /* stand-ins -> bytes; out: text.bytes; false if a character is no stand-in */
+bool fkv_tok_to_raw(
+    struct fkv_tok_text text, char *out,
+    size_t *bytes); /* stand-ins -> bytes; out: text.bytes; false if a character is no stand-in */
 int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct fkv_tok_text to,
                     struct fkv_tok_bytes *out, struct fkv_error *err); /* appended to out */
 
@@ -95,7 +107,8 @@ struct fkv_tok_normalizer {
     struct fkv_tok_text from, to; /* Prepend: to */
 };
 
-/* *text becomes the normalized text, in buffer[0] or buffer[1] or, when nothing changed, where it was. */
+/* *text becomes the normalized text, in buffer[0] or buffer[1] or, when nothing changed, where it
+ * was. */
 int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count, struct fkv_tok_text *text,
                       struct fkv_tok_bytes buffer[2], struct fkv_error *err);
 
@@ -121,7 +134,8 @@ struct fkv_tok_cut { /* walks a text; zeroed but for set and text */
 };
 
 void fkv_tok_added_sort(struct fkv_tok_added_set *set);
-void fkv_tok_cut_start(struct fkv_tok_cut *cut, const struct fkv_tok_added_set *set, struct fkv_tok_text text);
+void fkv_tok_cut_start(struct fkv_tok_cut *cut, const struct fkv_tok_added_set *set,
+                       struct fkv_tok_text text);
 /* The next piece: a section (*id -1, never empty) or an added token. False at the end. */
 bool fkv_tok_cut_next(struct fkv_tok_cut *cut, struct fkv_tok_text *section, int32_t *id);
 
@@ -139,7 +153,8 @@ struct fkv_tok_candidate {
 
 enum { FKV_TOK_CACHE_SLOTS = 1 << 14, FKV_TOK_CACHE_WORD = 26, FKV_TOK_CACHE_IDS = 9 };
 
-/* Words of a text repeat: short ones are kept, each in the one slot its hash names, so that the memory is bounded. */
+/* Words of a text repeat: short ones are kept, each in the one slot its hash names, so that the
+ * memory is bounded. */
 struct fkv_tok_cached {
     uint8_t bytes, count; /* bytes 0: empty */
     char word[FKV_TOK_CACHE_WORD];
@@ -180,7 +195,7 @@ struct fkv_tok_decoder {
     } kind;
     struct fkv_tok_text from, to; /* Replace; Strip: from; Metaspace: from */
     int64_t start, stop;          /* Strip: how many at most */
-    bool drop_first;              /* Metaspace: spaces of the first token are what encoding put there */
+    bool drop_first; /* Metaspace: spaces of the first token are what encoding put there */
 };
 
 /* ---- the tokenizer ---- */
@@ -199,17 +214,19 @@ struct fkv_tokenizer {
     int normalizer_count;
 
     enum { FKV_TOK_WHOLE, FKV_TOK_METASPACE, FKV_TOK_BYTE_LEVEL } splitting;
-    bool prefix_space;               /* Metaspace, ByteLevel: put a space before sections that have none; */
-    bool first_only;                 /* Metaspace: only before one at the start of the text */
-    bool split_spaces;               /* Metaspace: every replacement starts a word */
+    bool prefix_space; /* Metaspace, ByteLevel: put a space before sections that have none; */
+    bool first_only;   /* Metaspace: only before one at the start of the text */
+    bool split_spaces; /* Metaspace: every replacement starts a word */
     struct fkv_tok_text replacement; /* Metaspace: what stands for a space */
     pcre2_code *pattern;             /* ByteLevel; NULL: sections are words */
 
     bool byte_fallback, fuse_unknown, ignore_merges;
-    bool words_start_at_spaces; /* no merge crosses from another character to U+2581, so that text may be cut there */
+    bool words_start_at_spaces; /* no merge crosses from another character to U+2581, so that text
+                                   may be cut there */
     int32_t unknown;            /* -1: unknown characters vanish */
-    int32_t first[256];         /* ByteLevel: id of every byte; else: of ASCII characters, -1 where there is none */
-    int32_t fallback[256];      /* id of "<0xNN>", -1 where there is none */
+    int32_t first[256]; /* ByteLevel: id of every byte; else: of ASCII characters, -1 where there is
+                           none */
+    int32_t fallback[256]; /* id of "<0xNN>", -1 where there is none */
 
     int32_t before[FKV_TOK_MAX_TEMPLATE], after[FKV_TOK_MAX_TEMPLATE];
     int before_count, after_count;
@@ -220,9 +237,10 @@ struct fkv_tokenizer {
 };
 
 /* read_model.c: vocabulary and merges of the object "model". */
-int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, size_t added, const char *where,
-                       struct fkv_error *err);
+int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, size_t added,
+                       const char *where, struct fkv_error *err);
 /* read.c: everything else; `t` is zeroed, and closed by the caller on failure. */
-int fkv_tok_read(struct fkv_tokenizer *t, json_t *document, const char *where, struct fkv_error *err);
+int fkv_tok_read(struct fkv_tokenizer *t, json_t *document, const char *where,
+                 struct fkv_error *err);
 
 #endif

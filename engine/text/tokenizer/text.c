@@ -1,4 +1,5 @@
-/* Text below the level of tokens: UTF-8, the character classes that added tokens ask for, GPT-2's printable bytes, normalizers. */
+/* Text below the level of tokens: UTF-8, the character classes that added tokens ask for, GPT-2's
+ * printable bytes, normalizers. */
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -15,7 +16,9 @@ void *fkv_tok_grow(void *old, size_t *capacity, size_t need, size_t size) {
 }
 
 int fkv_tok_append(struct fkv_tok_bytes *b, const char *at, size_t bytes, struct fkv_error *err) {
-    if (bytes >= b->capacity - b->count) { /* one more than needed, so that even an empty text has an address */
+    if (bytes >=
+        b->capacity -
+            b->count) { /* one more than needed, so that even an empty text has an address */
         char *grown = fkv_tok_grow(b->at, &b->capacity, b->count + bytes + 1, 1);
         if (!grown) return fkv_fail(err, "out of memory for %zu bytes of text", b->count + bytes);
         b->at = grown;
@@ -35,7 +38,8 @@ int fkv_tok_push(struct fkv_tok_ids *ids, int32_t id, struct fkv_error *err) {
     return FKV_OK;
 }
 
-/* Unicode 15, table 3-7: the second byte's range depends on the first, every later byte is 80..BF. */
+/* Unicode 15, table 3-7: the second byte's range depends on the first, every later byte is 80..BF.
+ */
 bool fkv_tok_utf8_valid(const char *text, size_t bytes, size_t *bad) {
     const uint8_t *s = (const uint8_t *)text;
     size_t i = 0;
@@ -46,8 +50,17 @@ bool fkv_tok_utf8_valid(const char *text, size_t bytes, size_t *bad) {
             continue;
         }
         uint8_t c = s[i];
-        size_t more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 9;
-        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        size_t more = c < 0x80                ? 0
+                      : c >= 0xc2 && c < 0xe0 ? 1
+                      : (c & 0xf0) == 0xe0    ? 2
+                      : c >= 0xf0 && c < 0xf5 ? 3
+                                              : 9;
+        uint8_t low = c == 0xe0   ? 0xa0
+                      : c == 0xf0 ? 0x90
+                                  : 0x80,
+                high = c == 0xed   ? 0x9f
+                       : c == 0xf4 ? 0x8f
+                                   : 0xbf;
         *bad = i;
         if (more >= bytes - i) return false;
         for (size_t k = 1; k <= more; k++, low = 0x80, high = 0xbf)
@@ -64,7 +77,8 @@ size_t fkv_tok_char_bytes(char lead) {
 
 static utf8proc_int32_t char_at(struct fkv_tok_text text, size_t at) {
     utf8proc_int32_t c;
-    utf8proc_iterate((const utf8proc_uint8_t *)text.at + at, (utf8proc_ssize_t)(text.bytes - at), &c);
+    utf8proc_iterate((const utf8proc_uint8_t *)text.at + at, (utf8proc_ssize_t)(text.bytes - at),
+                     &c);
     return c;
 }
 
@@ -77,16 +91,19 @@ size_t fkv_tok_before(struct fkv_tok_text text, size_t at) {
 bool fkv_tok_space_at(struct fkv_tok_text text, size_t at, size_t *bytes) {
     utf8proc_int32_t c = char_at(text, at);
     *bytes = fkv_tok_char_bytes(text.at[at]);
-    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
-/* Alphabetic, marks, decimal digits, connector punctuation, join controls (UTS 18, annex C). Alphabetic reaches beyond letters
- * and marks by letter numbers and by the circled and squared letters. utf8proc's Unicode decides: letters of later versions are none. */
+/* Alphabetic, marks, decimal digits, connector punctuation, join controls (UTS 18, annex C).
+ * Alphabetic reaches beyond letters and marks by letter numbers and by the circled and squared
+ * letters. utf8proc's Unicode decides: letters of later versions are none. */
 bool fkv_tok_word_at(struct fkv_tok_text text, size_t at) {
     utf8proc_int32_t c = char_at(text, at);
-    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) ||
-        (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189))
+    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
+        (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
+        (c >= 0x1f170 && c <= 0x1f189))
         return true;
     utf8proc_category_t k = utf8proc_category(c);
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
@@ -124,20 +141,23 @@ int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct f
     for (const char *at = text.at, *hit; at < end; at = hit + from.bytes) {
         hit = memmem(at, (size_t)(end - at), from.at, from.bytes);
         if (!hit) return fkv_tok_append(out, at, (size_t)(end - at), err);
-        if (fkv_tok_append(out, at, (size_t)(hit - at), err) || fkv_tok_append(out, to.at, to.bytes, err))
+        if (fkv_tok_append(out, at, (size_t)(hit - at), err) ||
+            fkv_tok_append(out, to.at, to.bytes, err))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-/* Below U+0300 every character is its own NFC, whatever stands beside it; so only texts with a lead byte from 0xCC up need work. */
+/* Below U+0300 every character is its own NFC, whatever stands beside it; so only texts with a lead
+ * byte from 0xCC up need work. */
 static int compose(struct fkv_tok_text text, struct fkv_tok_bytes *out, struct fkv_error *err) {
     size_t i = 0;
     while (i < text.bytes && (uint8_t)text.at[i] < 0xcc) i++;
     if (i == text.bytes) return fkv_tok_append(out, text.at, text.bytes, err);
     utf8proc_uint8_t *composed;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.at, (utf8proc_ssize_t)text.bytes, &composed,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text.at, (utf8proc_ssize_t)text.bytes, &composed,
+                     UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (n < 0) return fkv_fail(err, "NFC normalization failed: %s", utf8proc_errmsg(n));
     int status = fkv_tok_append(out, (const char *)composed, (size_t)n, err);
     free(composed);
@@ -156,7 +176,9 @@ int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count, struct 
             status = fkv_tok_append(out, step->to.at, step->to.bytes, err);
             if (!status) status = fkv_tok_append(out, text->at, text->bytes, err);
             break;
-        case FKV_TOK_REPLACE: status = fkv_tok_replace(*text, step->from, step->to, out, err); break;
+        case FKV_TOK_REPLACE:
+            status = fkv_tok_replace(*text, step->from, step->to, out, err);
+            break;
         case FKV_TOK_NFC: status = compose(*text, out, err); break;
         }
         if (status) return status;

@@ -1,5 +1,6 @@
-/* What recording costs: the same tokens prefilled, prefilled and scored, captured (states written, synced), and captured as spectra, in turns in one process, so
- * that all meet the same machine. Medians over the rounds; the rival is plain prefill.
+/* What recording costs: the same tokens prefilled, prefilled and scored, captured (states written,
+ * synced), and captured as spectra, in turns in one process, so that all meet the same machine.
+ * Medians over the rounds; the rival is plain prefill.
  *
  *   bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]] */
 #include <math.h>
@@ -12,7 +13,8 @@
 #include "kernels/base/progress.h"
 
 enum { PREFILL, SCORED, CAPTURED, SPECTRA, WAYS, MOST_ROUNDS = 100 };
-static const char *const names[WAYS] = {"prefill", "prefill + nll", "capture", "capture --spectra-only"};
+static const char *const names[WAYS] = {"prefill", "prefill + nll", "capture",
+                                        "capture --spectra-only"};
 
 static void check(int status, const struct fkv_error *err) {
     if (status == FKV_OK) return;
@@ -33,7 +35,8 @@ static void write_ids(const char *path, int64_t count, int32_t vocab) {
 }
 
 /* Every recording of the one document, as the recorder cuts it. */
-static double prefill(struct fkv_session *session, const struct fkv_document *d, int64_t length, bool score) {
+static double prefill(struct fkv_session *session, const struct fkv_document *d, int64_t length,
+                      bool score) {
     struct fkv_error err;
     const int32_t block = fkv_session_block(session);
     double *nll = calloc((size_t)block, sizeof *nll);
@@ -46,7 +49,10 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
             int32_t scored = t + rows < length ? rows : rows - 1;
             const int32_t *tokens = d->tokens + offset + t;
             check(fkv_session_feed(session, tokens, rows, &err), &err);
-            if (score) check(fkv_session_score(session, NULL, 0, scored, tokens + 1, nll, NULL, NULL, &err), &err);
+            if (score)
+                check(
+                    fkv_session_score(session, NULL, 0, scored, tokens + 1, nll, NULL, NULL, &err),
+                    &err);
         }
     }
     const struct fkv_model *model = fkv_session_model(session);
@@ -55,8 +61,9 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
     return fkv_seconds() - started;
 }
 
-static double capture(const struct fkv_engine *engine, const struct fkv_engine_options *engine_options,
-                      const char *folder, int64_t length, bool spectra) {
+static double capture(const struct fkv_engine *engine,
+                      const struct fkv_engine_options *engine_options, const char *folder,
+                      int64_t length, bool spectra) {
     struct fkv_error err;
     struct fkv_recorder *r;
     char out[400], command[500];
@@ -86,18 +93,22 @@ static int ascending(const void *a, const void *b) {
 
 int main(int argc, char **argv) {
     if (argc < 2)
-        exit(fprintf(stderr, "usage: bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]]\n"));
+        exit(fprintf(
+            stderr,
+            "usage: bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]]\n"));
     const int recordings = argc > 2 ? atoi(argv[2]) : 16, rounds = argc > 3 ? atoi(argv[3]) : 7;
     struct fkv_engine_options o;
     struct fkv_engine engine;
     struct fkv_error err;
     char folder[256], ids[300];
     if (recordings < 1 || rounds < 1 || rounds > MOST_ROUNDS) exit(1);
-    snprintf(folder, sizeof folder, "%s/fkv-bench-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    snprintf(folder, sizeof folder, "%s/fkv-bench-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(folder)) exit(1);
     snprintf(ids, sizeof ids, "%s/ids.bin", folder);
     fkv_engine_options_default(&o);
-    o.model = argv[1], o.backend = argc > 6 ? argv[6] : "cpu", o.threads = argc > 4 ? atoi(argv[4]) : 0, o.quiet = true;
+    o.model = argv[1], o.backend = argc > 6 ? argv[6] : "cpu",
+    o.threads = argc > 4 ? atoi(argv[4]) : 0, o.quiet = true;
     o.token_ids[0] = ids, o.token_ids_count = 1, o.token_dtype = "uint32";
     check(fkv_engine_open(&o, &engine, &err), &err);
     const int64_t length = argc > 5 ? atoll(argv[5]) : engine.model->config.trained_context;
@@ -110,7 +121,8 @@ int main(int argc, char **argv) {
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
     const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
-    struct fkv_session_options options = {.max_tokens = length, .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
+    struct fkv_session_options options = {.max_tokens = length,
+                                          .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
     check(fkv_engine_block(&engine, &policy, false, 1, 0, &options, &err), &err);
     check(fkv_session_open(engine.model, &policy, &options, &session, &err), &err);
     prefill(session, &document, length, true);
@@ -122,14 +134,16 @@ int main(int argc, char **argv) {
         seconds[CAPTURED][i] = capture(&engine, &o, folder, length, false);
         seconds[SPECTRA][i] = capture(&engine, &o, folder, length, true);
     }
-    printf("%s: %d recordings of %lld tokens, median of %d rounds\n", engine.model->name, recordings, (long long)length,
-           rounds);
+    printf("%s: %d recordings of %lld tokens, median of %d rounds\n", engine.model->name,
+           recordings, (long long)length, rounds);
     printf("%-24s %10s %12s %12s %14s\n", "", "seconds", "tokens/s", "/ prefill", "/ prefill+nll");
-    for (int way = 0; way < WAYS; way++) qsort(seconds[way], (size_t)rounds, sizeof(double), ascending);
+    for (int way = 0; way < WAYS; way++)
+        qsort(seconds[way], (size_t)rounds, sizeof(double), ascending);
     for (int way = 0; way < WAYS; way++) {
         double median = seconds[way][rounds / 2];
-        printf("%-24s %10.3f %12.0f %12.3f %14.3f\n", names[way], median, (double)(recordings * length) / median,
-               median / seconds[PREFILL][rounds / 2], median / seconds[SCORED][rounds / 2]);
+        printf("%-24s %10.3f %12.0f %12.3f %14.3f\n", names[way], median,
+               (double)(recordings * length) / median, median / seconds[PREFILL][rounds / 2],
+               median / seconds[SCORED][rounds / 2]);
     }
     fkv_session_close(session);
     fkv_document_free(&document);

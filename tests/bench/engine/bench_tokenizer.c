@@ -1,4 +1,5 @@
-/* bench_tokenizer DIR TEXT...: seconds to open DIR/tokenizer.json; MB/s and tokens/s to encode and decode each text, best of five. */
+/* bench_tokenizer DIR TEXT...: seconds to open DIR/tokenizer.json; MB/s and tokens/s to encode and
+ * decode each text, best of five. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,8 +29,10 @@ static int bench(const struct fkv_tokenizer *t, const char *path, struct fkv_err
     }
     free(text);
     if (status) return status;
-    printf("%10zu bytes %9zu tokens  encode %7.1f ms %6.1f MB/s %6.2f Mtok/s  decode %7.1f ms  %s\n", bytes, count,
-           encode * 1e3, (double)bytes / encode / 1e6, (double)count / encode / 1e6, decode * 1e3, path);
+    printf(
+        "%10zu bytes %9zu tokens  encode %7.1f ms %6.1f MB/s %6.2f Mtok/s  decode %7.1f ms  %s\n",
+        bytes, count, encode * 1e3, (double)bytes / encode / 1e6, (double)count / encode / 1e6,
+        decode * 1e3, path);
     return FKV_OK;
 }
 
@@ -48,7 +51,8 @@ int main(int argc, char **argv) {
         status = fkv_tokenizer_open(argv[1], &t, &err);
         open = least(open, fkv_seconds() - start);
     }
-    if (!status) printf("open %.1f ms, vocabulary %d\n", open * 1e3, (int)fkv_tokenizer_vocabulary(t));
+    if (!status)
+        printf("open %.1f ms, vocabulary %d\n", open * 1e3, (int)fkv_tokenizer_vocabulary(t));
     for (int i = 2; i < argc && !status; i++) status = bench(t, argv[i], &err);
     fkv_tokenizer_close(t);
     if (status) fprintf(stderr, "bench_tokenizer: %s\n", err.message);

@@ -1,11 +1,16 @@
-/* This project's side of the GPU benchmark: prefill, decode and compression on a real-size checkpoint, one JSON object per line, for bench.py beside it, which
- * sets it beside PyTorch and the machine's limits. Jobs run in the order given, all on one loaded model:
+/* This project's side of the GPU benchmark: prefill, decode and compression on a real-size
+ * checkpoint, one JSON object per line, for bench.py beside it, which sets it beside PyTorch and
+ * the machine's limits. Jobs run in the order given, all on one loaded model:
  *
- *   POLICY:T:ROUNDS:DECODED   T tokens prefilled from an empty cache with the last token's logits on the host, ROUNDS times after one that warms up;
- *                             then DECODED tokens one by one, each with its logits on the host (the first 8 warm up and are not counted)
- *   compress:N:ROUNDS         N - 4 slots become half as many, keys and values, for all layers and heads: in one call, and layer by layer
+ *   POLICY:T:ROUNDS:DECODED   T tokens prefilled from an empty cache with the last token's logits
+ *                             on the host, ROUNDS times after one that warms up;
+ *                             then DECODED tokens one by one, each with its logits on the host (the
+ *                             first 8 warm up and are not counted)
+ *   compress:N:ROUNDS         N - 4 slots become half as many, keys and values, for all layers and
+ *                             heads: in one call, and layer by layer
  *
- * Weights and cache are bfloat16 as the checkpoint is; the window of `freqkv` is --window. Times are wall time with the device idle before and after. */
+ * Weights and cache are bfloat16 as the checkpoint is; the window of `freqkv` is --window. Times
+ * are wall time with the device idle before and after. */
 #include <argp.h>
 #include <math.h>
 #include <string.h>
@@ -22,19 +27,21 @@ struct options {
     enum fkv_dtype cache_dtype;
 };
 
-static struct options options = {.backend = "cuda", .block = 4096, .window = 4096, .cache_dtype = FKV_BF16};
+static struct options options = {
+    .backend = "cuda", .block = 4096, .window = 4096, .cache_dtype = FKV_BF16};
 static struct fkv_model *model;
 static double times[MOST_TIMES];
 
-static void emit(const char *row, const char *policy, int64_t tokens, int count, const char *extra) {
+static void emit(const char *row, const char *policy, int64_t tokens, int count,
+                 const char *extra) {
     double mean = 0, median;
     for (int i = 0; i < count; i++) mean += times[i] / count;
     median = bench_median(times, count); /* sorts */
-    printf(
-        "{\"side\": \"ours\", \"model\": \"%s\", \"row\": \"%s\", \"policy\": \"%s\", \"tokens\": %lld, \"seconds\": %.9g, "
-        "\"low\": %.9g, \"high\": %.9g, \"mean\": %.9g, \"count\": %d%s}\n",
-        model->name, row, policy, (long long)tokens, median, times[count / 10], times[count - 1 - count / 10], mean,
-        count, extra);
+    printf("{\"side\": \"ours\", \"model\": \"%s\", \"row\": \"%s\", \"policy\": \"%s\", "
+           "\"tokens\": %lld, \"seconds\": %.9g, "
+           "\"low\": %.9g, \"high\": %.9g, \"mean\": %.9g, \"count\": %d%s}\n",
+           model->name, row, policy, (long long)tokens, median, times[count / 10],
+           times[count - 1 - count / 10], mean, count, extra);
     fflush(stdout);
 }
 
@@ -61,7 +68,8 @@ static void decode_step(struct fkv_session *s, int64_t at, float *logits) {
 static void run_policy(const char *policy, int64_t count, int rounds, int decoded) {
     const struct fkv_policy_options p = {
         .name = policy, .window = strcmp(policy, "full") ? options.window : 0, .sinks = SINKS};
-    const struct fkv_session_options o = {.block = options.block < count ? options.block : (int32_t)count,
+    const struct fkv_session_options o = {.block = options.block < count ? options.block
+                                                                         : (int32_t)count,
                                           .max_tokens = count + WARM_UP + decoded,
                                           .cache_dtype = options.cache_dtype};
     struct fkv_session *s;
@@ -93,21 +101,23 @@ static void run_policy(const char *policy, int64_t count, int rounds, int decode
 }
 
 /* `each` heads per call. */
-static void compress_in_calls(const struct fkv_map *map, const struct fkv_cache *whole, int32_t heads, int32_t each,
-                              int rounds, const char *row) {
+static void compress_in_calls(const struct fkv_map *map, const struct fkv_cache *whole,
+                              int32_t heads, int32_t each, int rounds, const char *row) {
     const struct fkv_backend_ops *ops = model->ops;
     struct fkv_compress_item *items = calloc((size_t)each, sizeof *items);
     struct fkv_cache part = *whole;
     if (!items) exit(1);
     for (int32_t h = 0; h < each; h++)
         items[h] = (struct fkv_compress_item){.cache_head = h, .slot = SINKS, .position = SINKS};
-    size_t head_bytes = (size_t)whole->capacity * (size_t)model->config.head_dim * fkv_dtype_bytes(options.cache_dtype);
+    size_t head_bytes = (size_t)whole->capacity * (size_t)model->config.head_dim *
+                        fkv_dtype_bytes(options.cache_dtype);
     for (int i = -1; i < rounds; i++) {
         MUST(ops->synchronize(model->backend, &bench_error));
         double started = fkv_seconds();
         for (int32_t h = 0; h < heads; h += each) {
             part.offset = (size_t)h * head_bytes;
-            MUST(ops->compress(model->backend, &model->attention, map, &part, items, each, NULL, &bench_error));
+            MUST(ops->compress(model->backend, &model->attention, map, &part, items, each, NULL,
+                               &bench_error));
         }
         MUST(ops->synchronize(model->backend, &bench_error));
         if (i >= 0) times[i] = fkv_seconds() - started;
@@ -131,10 +141,11 @@ static void run_compress(int32_t window, int rounds) {
     struct fkv_map *map;
     MUST(ops->reserve(model->backend, &limits, &bench_error));
     MUST(ops->map_dct(model->backend, n, retained, sqrt((double)retained / n), &map, &bench_error));
-    struct fkv_cache cache = {.key = bench_buffer(ops, model->backend, options.cache_dtype, elements, 1),
-                              .value = bench_buffer(ops, model->backend, options.cache_dtype, elements, 2),
-                              .dtype = options.cache_dtype,
-                              .capacity = window};
+    struct fkv_cache cache = {
+        .key = bench_buffer(ops, model->backend, options.cache_dtype, elements, 1),
+        .value = bench_buffer(ops, model->backend, options.cache_dtype, elements, 2),
+        .dtype = options.cache_dtype,
+        .capacity = window};
     compress_in_calls(map, &cache, heads, heads, rounds, "compress");
     compress_in_calls(map, &cache, heads, c->kv_heads, rounds, "compress by layer");
     ops->map_release(model->backend, map);
@@ -150,7 +161,8 @@ static void run_job(const char *job) {
     bool compress = fields > 0 && !strcmp(name, "compress");
     if (fields != (compress ? 3 : 4) || count < 8 || rounds < 1 || rounds > MOST_TIMES ||
         (!compress && (decoded < 1 || decoded > MOST_TIMES))) {
-        fprintf(stderr, "job: expected POLICY:T:ROUNDS:DECODED or compress:N:ROUNDS, found \"%s\"\n", job);
+        fprintf(stderr,
+                "job: expected POLICY:T:ROUNDS:DECODED or compress:N:ROUNDS, found \"%s\"\n", job);
         exit(2);
     }
     if (compress)
@@ -182,12 +194,13 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 int main(int argc, char **argv) {
-    static const struct argp_option known[] = {{"backend", 'b', "NAME", 0, "cuda", 0},
-                                               {"device", 'd', "INDEX", 0, "0", 0},
-                                               {"block", 'r', "ROWS", 0, "most tokens per feed (4096)", 0},
-                                               {"window", 'w', "N", 0, "of freqkv (4096)", 0},
-                                               {"f32-cache", 'f', NULL, 0, "float32 in place of bfloat16", 0},
-                                               {0}};
+    static const struct argp_option known[] = {
+        {"backend", 'b', "NAME", 0, "cuda", 0},
+        {"device", 'd', "INDEX", 0, "0", 0},
+        {"block", 'r', "ROWS", 0, "most tokens per feed (4096)", 0},
+        {"window", 'w', "N", 0, "of freqkv (4096)", 0},
+        {"f32-cache", 'f', NULL, 0, "float32 in place of bfloat16", 0},
+        {0}};
     static const struct argp argp = {known, parse, "MODEL JOB...", NULL, NULL, NULL, NULL};
     argp_parse(&argp, argc, argv, 0, NULL, NULL);
     const struct fkv_backend_ops *ops;

@@ -1,4 +1,5 @@
-/* What the kernel benchmarks share: medians of repeated runs, random input, giving up with a message. */
+/* What the kernel benchmarks share: medians of repeated runs, random input, giving up with a
+ * message. */
 #ifndef FKV_TESTS_BENCH_H
 #define FKV_TESTS_BENCH_H
 
@@ -9,12 +10,12 @@
 #include "kernels/kernels.h"
 
 /* Stops the program with the message of a call that failed. */
-#define MUST(call)                                                                                                     \
-    do {                                                                                                               \
-        if ((call) != FKV_OK) {                                                                                        \
-            fprintf(stderr, "%s: %s\n", #call, bench_error.message);                                                   \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        if ((call) != FKV_OK) {                                                                    \
+            fprintf(stderr, "%s: %s\n", #call, bench_error.message);                               \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 static struct fkv_error bench_error;
 
@@ -35,8 +36,9 @@ static inline float bench_random(uint64_t *state) {
 }
 
 /* n random elements of dtype t in a buffer of its own. */
-static inline struct fkv_buffer *bench_buffer(const struct fkv_backend_ops *ops, struct fkv_backend *b,
-                                              enum fkv_dtype t, size_t n, uint64_t seed) {
+static inline struct fkv_buffer *bench_buffer(const struct fkv_backend_ops *ops,
+                                              struct fkv_backend *b, enum fkv_dtype t, size_t n,
+                                              uint64_t seed) {
     enum { PIECE = 4096 };
     float piece[PIECE];
     char packed[PIECE * sizeof(float)];
@@ -46,7 +48,8 @@ static inline struct fkv_buffer *bench_buffer(const struct fkv_backend_ops *ops,
         size_t count = n - i < PIECE ? n - i : PIECE;
         for (size_t j = 0; j < count; j++) piece[j] = bench_random(&seed);
         fkv_from_f32(piece, t, count, packed);
-        MUST(ops->write(b, buffer, i * fkv_dtype_bytes(t), packed, count * fkv_dtype_bytes(t), &bench_error));
+        MUST(ops->write(b, buffer, i * fkv_dtype_bytes(t), packed, count * fkv_dtype_bytes(t),
+                        &bench_error));
     }
     return buffer;
 }

@@ -1,6 +1,7 @@
-/* FreqKV's operator on a layer's cache: n = 4092 slots of 128 channels to half of them, keys and values of 8 heads, for each cache dtype, against the bare
- * transforms done with FFTW's own DCT (REDFT10 of n, REDFT01 of L, every channel strided, float32, one plan each, threads over heads): no
- * rotation, no scaling, no conversion. Both are timed in turn in the same run. */
+/* FreqKV's operator on a layer's cache: n = 4092 slots of 128 channels to half of them, keys and
+ * values of 8 heads, for each cache dtype, against the bare transforms done with FFTW's own DCT
+ * (REDFT10 of n, REDFT01 of L, every channel strided, float32, one plan each, threads over heads):
+ * no rotation, no scaling, no conversion. Both are timed in turn in the same run. */
 #include <fftw3.h>
 #include <math.h>
 #include <omp.h>
@@ -10,7 +11,8 @@
 enum { N = 4092, KEPT = 2046, CHANNELS = 128, HEADS = 8, ROUNDS = 5 };
 
 static fftwf_plan plan_dct(int n, float *x, fftwf_r2r_kind kind) {
-    return fftwf_plan_many_r2r(1, &n, CHANNELS, x, NULL, CHANNELS, 1, x, NULL, CHANNELS, 1, &kind, FFTW_ESTIMATE);
+    return fftwf_plan_many_r2r(1, &n, CHANNELS, x, NULL, CHANNELS, 1, x, NULL, CHANNELS, 1, &kind,
+                               FFTW_ESTIMATE);
 }
 
 static double seconds_fftw(fftwf_plan forward, fftwf_plan inverse, float *states, int threads) {
@@ -20,7 +22,8 @@ static double seconds_fftw(fftwf_plan forward, fftwf_plan inverse, float *states
         float *x = states + (size_t)unit * N * CHANNELS;
         fftwf_execute_r2r(forward, x, x);
         fftwf_execute_r2r(inverse, x, x);
-        for (size_t i = 0; i < (size_t)KEPT * CHANNELS; i++) x[i] *= 1e-4f; /* keeps repeated transforms finite */
+        for (size_t i = 0; i < (size_t)KEPT * CHANNELS; i++)
+            x[i] *= 1e-4f; /* keeps repeated transforms finite */
     }
     return fkv_seconds() - start;
 }
@@ -43,7 +46,8 @@ int main(void) {
     double inv_freq[CHANNELS / 2];
     for (int i = 0; i < CHANNELS / 2; i++) inv_freq[i] = pow(1e4, -2.0 * i / CHANNELS);
     struct fkv_attention_shape shape = {HEADS * CHANNELS, HEADS, HEADS, CHANNELS, 1, inv_freq};
-    struct fkv_limits limits = {.rows = 1, .dim = 1, .slots = N, .items = HEADS, .attention = shape};
+    struct fkv_limits limits = {
+        .rows = 1, .dim = 1, .slots = N, .items = HEADS, .attention = shape};
     MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
     MUST(ops->reserve(b, &limits, &bench_error));
     MUST(ops->map_dct(b, N, KEPT, sqrt((double)KEPT / N), &map, &bench_error));
@@ -51,8 +55,10 @@ int main(void) {
     size_t count = (size_t)HEADS * N * CHANNELS;
     struct fkv_buffer *plain = bench_buffer(ops, b, FKV_F32, 2 * count, 3);
     float *states = (float *)ops->address(plain);
-    fftwf_plan forward = plan_dct(N, states, FFTW_REDFT10), inverse = plan_dct(KEPT, states, FFTW_REDFT01);
-    printf("%s, %d heads, %d slots -> %d, %d channels, keys and values\n", info.name, HEADS, N, KEPT, CHANNELS);
+    fftwf_plan forward = plan_dct(N, states, FFTW_REDFT10),
+               inverse = plan_dct(KEPT, states, FFTW_REDFT01);
+    printf("%s, %d heads, %d slots -> %d, %d channels, keys and values\n", info.name, HEADS, N,
+           KEPT, CHANNELS);
     printf("%-5s  %8s  %14s  %5s\n", "cache", "ours ms", "FFTW's DCT ms", "ratio");
     for (int t = FKV_F32; t <= FKV_BF16; t++) {
         double ours[ROUNDS], rival[ROUNDS];
@@ -65,7 +71,8 @@ int main(void) {
             rival[round] = seconds_fftw(forward, inverse, states, omp_get_max_threads());
         }
         double a = bench_median(ours, ROUNDS), c = bench_median(rival, ROUNDS);
-        printf("%-5s  %8.1f  %14.1f  %5.2f\n", fkv_dtype_name((enum fkv_dtype)t), a * 1e3, c * 1e3, c / a);
+        printf("%-5s  %8.1f  %14.1f  %5.2f\n", fkv_dtype_name((enum fkv_dtype)t), a * 1e3, c * 1e3,
+               c / a);
         ops->buffer_release(b, cache.key);
         ops->buffer_release(b, cache.value);
     }

@@ -1,6 +1,7 @@
-/* The DCT in every instruction set: milliseconds of CPU time for 1024 channels, as rows of 1024 and as eight heads of
- * 128, forward, inverse, and both sums of power; beside them FFTW's own forward DCT of the rows. Each is the least of
- * several rounds: what else runs on the machine takes caches away and only ever adds. */
+/* The DCT in every instruction set: milliseconds of CPU time for 1024 channels, as rows of 1024 and
+ * as eight heads of 128, forward, inverse, and both sums of power; beside them FFTW's own forward
+ * DCT of the rows. Each is the least of several rounds: what else runs on the machine takes caches
+ * away and only ever adds. */
 #include <fftw3.h>
 #include <math.h>
 #include <time.h>
@@ -41,7 +42,8 @@ static void power(const struct fkv_dct *plan, int n, int width, struct data d) {
         fkv_dct_add_power(plan, d.x, (size_t)width, width, d.sums, d.sums + n, d.scratch);
 }
 
-static double milliseconds(operation *run, const struct fkv_dct *plan, int n, int width, struct data d) {
+static double milliseconds(operation *run, const struct fkv_dct *plan, int n, int width,
+                           struct data d) {
     double least = INFINITY;
     for (int i = 0; i < ROUNDS; i++) {
         double start = cpu_seconds();
@@ -53,8 +55,8 @@ static double milliseconds(operation *run, const struct fkv_dct *plan, int n, in
 
 static double milliseconds_fftw(int n, struct data d) {
     fftwf_r2r_kind kind = FFTW_REDFT10;
-    fftwf_plan plan = fftwf_plan_many_r2r(1, &n, CHANNELS, d.x, NULL, CHANNELS, 1, d.y, NULL, CHANNELS, 1, &kind,
-                                          FFTW_ESTIMATE | FFTW_PRESERVE_INPUT);
+    fftwf_plan plan = fftwf_plan_many_r2r(1, &n, CHANNELS, d.x, NULL, CHANNELS, 1, d.y, NULL,
+                                          CHANNELS, 1, &kind, FFTW_ESTIMATE | FFTW_PRESERVE_INPUT);
     double least = INFINITY;
     for (int i = 0; i < ROUNDS; i++) {
         double start = cpu_seconds();
@@ -71,12 +73,14 @@ static void bench_length(const struct fkv_dct_set *set, int n) {
     MUST(fkv_dct_create_for(set, n, &plan, &bench_error));
     size_t count = (size_t)n * CHANNELS;
     struct data d = {malloc(count * sizeof *d.x), malloc(count * sizeof *d.y),
-                     malloc(fkv_dct_scratch(plan) * sizeof *d.scratch), calloc(2 * (size_t)n, sizeof *d.sums)};
+                     malloc(fkv_dct_scratch(plan) * sizeof *d.scratch),
+                     calloc(2 * (size_t)n, sizeof *d.sums)};
     uint64_t seed = 1;
     for (size_t i = 0; i < count; i++) d.x[i] = bench_random(&seed), d.y[i] = 0;
     printf("%-6s  %5d", set->name, n);
     for (int width = CHANNELS; width >= HEAD; width -= CHANNELS - HEAD)
-        for (int i = 0; i < 3; i++) printf("  %7.2f", milliseconds(operations[i], plan, n, width, d));
+        for (int i = 0; i < 3; i++)
+            printf("  %7.2f", milliseconds(operations[i], plan, n, width, d));
     printf("  %7.1f\n", milliseconds_fftw(n, d));
     free(d.x), free(d.y), free(d.scratch), free(d.sums);
     fkv_dct_destroy(plan);
@@ -86,9 +90,10 @@ int main(void) {
     const struct fkv_dct_set *sets[3];
     int count = fkv_dct_sets(sets);
     printf("%-6s  %5s  %25s  %25s\n", "ms", "", "rows of 1024", "8 heads of 128");
-    printf("%-6s  %5s  %7s  %7s  %7s  %7s  %7s  %7s  %7s\n", "set", "n", "forward", "inverse", "power", "forward",
-           "inverse", "power", "FFTW");
+    printf("%-6s  %5s  %7s  %7s  %7s  %7s  %7s  %7s  %7s\n", "set", "n", "forward", "inverse",
+           "power", "forward", "inverse", "power", "FFTW");
     for (int i = count - 1; i >= 0; i--)
-        for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) bench_length(sets[i], lengths[k]);
+        for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
+            bench_length(sets[i], lengths[k]);
     return 0;
 }

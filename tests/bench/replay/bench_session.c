@@ -1,6 +1,8 @@
 /* A whole model at work, each figure beside its rival, in turns in one run; medians of the rounds:
- *   decode   bytes of weights and cache per second while tokens are decoded one by one, against reading the same mapped weights with all threads
- *   prefill  flop/s (2 x MACs of the linear layers) of a block of 512 tokens, against plain sgemm of 512 rows on the MLP's shape
+ *   decode   bytes of weights and cache per second while tokens are decoded one by one, against
+ *            reading the same mapped weights with all threads
+ *   prefill  flop/s (2 x MACs of the linear layers) of a block of 512 tokens, against plain sgemm
+ *            of 512 rows on the MLP's shape
  *
  *     python tests/bench/make_checkpoint.py /tmp/checkpoint && bench_session /tmp/checkpoint
  *
@@ -33,8 +35,8 @@ static double read_weights(const struct fkv_model *model) {
 /* Seconds of y [BLOCK, hidden] = x [BLOCK, dim] w' (hidden, dim). */
 static double sgemm(const struct fkv_config *c, const float *x, const float *w, float *y) {
     double started = fkv_seconds();
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BLOCK, c->hidden, c->dim, 1, x, c->dim, w, c->dim, 0, y,
-                c->hidden);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BLOCK, c->hidden, c->dim, 1, x, c->dim, w,
+                c->dim, 0, y, c->hidden);
     return fkv_seconds() - started;
 }
 
@@ -44,7 +46,8 @@ static double prefill_flops(const struct fkv_config *c) {
     return 2.0 * BLOCK * c->layers * c->dim * (2 * heads + 2 * kv + 3.0 * c->hidden);
 }
 
-/* What one decoded token reads: a tied table as the head, of an untied one a row, which is nothing; and the cache in float32. */
+/* What one decoded token reads: a tied table as the head, of an untied one a row, which is nothing;
+ * and the cache in float32. */
 static double decode_bytes(const struct fkv_model *m) {
     const struct fkv_config *c = &m->config;
     double table = (double)c->vocab * c->dim * (double)fkv_dtype_bytes(m->embedding.dtype);
@@ -57,7 +60,8 @@ static void measure(struct fkv_session *session, const struct fkv_model *model, 
     const struct fkv_config *c = &model->config;
     static int32_t tokens[BLOCK];
     float *logits = malloc((size_t)c->vocab * sizeof *logits);
-    for (int i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(((uint32_t)i * 2654435761u) % (uint32_t)c->vocab);
+    for (int i = 0; i < BLOCK; i++)
+        tokens[i] = (int32_t)(((uint32_t)i * 2654435761u) % (uint32_t)c->vocab);
     fkv_session_reset(session, 0);
     double started = fkv_seconds();
     MUST(fkv_session_feed(session, tokens, BLOCK, &bench_error));
@@ -101,15 +105,16 @@ int main(int argc, char **argv) {
     }
     double median[FIGURES];
     for (int f = 0; f < FIGURES; f++) median[f] = bench_median(seconds[f], ROUNDS);
-    double decode = decode_bytes(model) / median[DECODE], read = (double)model->weight_bytes / median[READ];
+    double decode = decode_bytes(model) / median[DECODE],
+           read = (double)model->weight_bytes / median[READ];
     double prefill = prefill_flops(c) / median[PREFILL];
     double plain = 2.0 * BLOCK * (double)inputs * (double)outputs / median[SGEMM];
     printf("weights %.1f MB, %d threads, median of %d rounds\n", (double)model->weight_bytes / 1e6,
            omp_get_max_threads(), ROUNDS);
-    printf("decode   %6.2f tokens/s  %6.2f GB/s     read bandwidth %6.2f GB/s   ratio %.2f\n", 1 / median[DECODE],
-           decode / 1e9, read / 1e9, decode / read);
-    printf("prefill  %6.1f tokens/s  %6.1f GFLOP/s  sgemm %6.1f GFLOP/s         ratio %.2f\n", BLOCK / median[PREFILL],
-           prefill / 1e9, plain / 1e9, prefill / plain);
+    printf("decode   %6.2f tokens/s  %6.2f GB/s     read bandwidth %6.2f GB/s   ratio %.2f\n",
+           1 / median[DECODE], decode / 1e9, read / 1e9, decode / read);
+    printf("prefill  %6.1f tokens/s  %6.1f GFLOP/s  sgemm %6.1f GFLOP/s         ratio %.2f\n",
+           BLOCK / median[PREFILL], prefill / 1e9, plain / 1e9, prefill / plain);
     free(x), free(w), free(y);
     fkv_session_close(session);
     fkv_engine_close(&engine);

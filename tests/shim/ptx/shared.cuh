@@ -1,4 +1,5 @@
-/* Twin of kernels/cuda/ptx/shared.cuh. A copy arrives as late as it may, at the wait that covers it; until then its destination is NaN. */
+/* Twin of kernels/cuda/ptx/shared.cuh. A copy arrives as late as it may, at the wait that covers
+ * it; until then its destination is NaN. */
 #ifndef FKV_SHIM_PTX_SHARED_CUH
 #define FKV_SHIM_PTX_SHARED_CUH
 

@@ -1,4 +1,5 @@
-/* What the analyzer's tests share: captures made of given states, the O(n^2) DCT in double, and one measurement. */
+/* What the analyzer's tests share: captures made of given states, the O(n^2) DCT in double, and one
+ * measurement. */
 #ifndef FKV_TESTS_MADE_CAPTURES_H
 #define FKV_TESTS_MADE_CAPTURES_H
 
@@ -9,29 +10,36 @@
 #include "tests/unit/support.h"
 
 /* Value of one element of a recording. */
-typedef double (*made_value)(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel);
+typedef double (*made_value)(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                             int channel);
 
 /* A number in (0, 1) for each element: independent noise without storing it. */
 static uint64_t made_seed;
 
-static inline double made_uniform(int recording, int state, int layer, int64_t t, int head, int channel, int which) {
-    uint64_t z = made_seed +
-                 (uint64_t)(((((recording * 5 + state) * 7 + layer) * 11 + head) * 300 + channel) * 2 + which) *
-                     0x9e3779b97f4a7c15u +
-                 (uint64_t)t * 0xd1b54a32d192ed03u;
+static inline double made_uniform(int recording, int state, int layer, int64_t t, int head,
+                                  int channel, int which) {
+    uint64_t z =
+        made_seed +
+        (uint64_t)(((((recording * 5 + state) * 7 + layer) * 11 + head) * 300 + channel) * 2 +
+                   which) *
+            0x9e3779b97f4a7c15u +
+        (uint64_t)t * 0xd1b54a32d192ed03u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return ((double)((z ^ (z >> 31)) >> 11) + 0.5) * 0x1p-53;
 }
 
-static inline double made_white(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static inline double made_white(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                                int channel) {
     return sqrt(-2 * log(made_uniform(recording, state, layer, t, head, channel, 0))) *
            cos(6.283185307179586 * made_uniform(recording, state, layer, t, head, channel, 1));
 }
 
 /* Slow drift and a mean, with a little noise. */
-static inline double made_drift(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
-    return 3 + 0.02 * (double)t * (channel % 3 - 1) + 0.1 * made_white(recording, state, layer, t, head, channel);
+static inline double made_drift(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                                int channel) {
+    return 3 + 0.02 * (double)t * (channel % 3 - 1) +
+           0.1 * made_white(recording, state, layer, t, head, channel);
 }
 
 struct made {
@@ -42,8 +50,8 @@ struct made {
     uint32_t states;
     int trained_context;
     made_value value;
-    const float *
-        projection; /* W_O [layers, query heads, MADE_ROWS, head_dim], a few rows of each head's columns; NULL: not in the capture */
+    const float *projection; /* W_O [layers, query heads, MADE_ROWS, head_dim], a few rows of each
+                                head's columns; NULL: not in the capture */
 };
 
 enum { MADE_ROWS = 3 };
@@ -71,7 +79,8 @@ static inline void made_info(const struct made *m, struct fkv_capture_info *info
     info->layer_index = calloc((size_t)m->layers, sizeof(int32_t));
     info->head_index = calloc((size_t)m->heads, sizeof(int32_t));
     info->inv_freq = calloc((size_t)(m->head_dim / 2 + 1), sizeof(double));
-    for (int i = 0; i < m->head_dim / 2; i++) info->inv_freq[i] = pow(10000, -2.0 * i / m->head_dim);
+    for (int i = 0; i < m->head_dim / 2; i++)
+        info->inv_freq[i] = pow(10000, -2.0 * i / m->head_dim);
     for (int i = 0; i < m->layers; i++) info->layer_index[i] = i;
     for (int i = 0; i < m->heads; i++) info->head_index[i] = i;
 }
@@ -87,7 +96,8 @@ static inline void made_write_recording(const struct made *m, struct fkv_capture
         if (!(m->states >> state & 1)) continue;
         int heads = made_heads(m, state);
         float *x = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) * sizeof *x), *to;
-        void *stored = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) * fkv_dtype_bytes(m->dtype));
+        void *stored = malloc((size_t)m->tokens[r] * (size_t)(heads * m->head_dim) *
+                              fkv_dtype_bytes(m->dtype));
         for (int layer = 0; layer < m->layers; layer++) {
             to = x;
             for (int64_t t = 0; t < m->tokens[r]; t++)
@@ -95,7 +105,8 @@ static inline void made_write_recording(const struct made *m, struct fkv_capture
                     for (int c = 0; c < m->head_dim; c++)
                         *to++ = (float)m->value(r, (enum fkv_state)state, layer, t, h, c);
             fkv_from_f32(x, m->dtype, (size_t)(to - x), stored);
-            assert_ok(fkv_capture_write_rows(w, (enum fkv_state)state, layer, 0, (int32_t)m->tokens[r], stored, &err),
+            assert_ok(fkv_capture_write_rows(w, (enum fkv_state)state, layer, 0,
+                                             (int32_t)m->tokens[r], stored, &err),
                       err);
         }
         free(x);
@@ -112,7 +123,8 @@ static inline void made_write_projection(const struct made *m, struct fkv_captur
     for (size_t i = 0; i < heads * MADE_ROWS; i++)
         for (size_t a = 0; a < d; a++)
             for (size_t b = 0; b < d; b++)
-                gram[(i / MADE_ROWS * d + a) * d + b] += m->projection[i * d + a] * m->projection[i * d + b];
+                gram[(i / MADE_ROWS * d + a) * d + b] +=
+                    m->projection[i * d + a] * m->projection[i * d + b];
     assert_ok(fkv_capture_write_output_gram(w, gram, &err), err);
     free(gram);
 }
@@ -131,8 +143,8 @@ static inline void made_write(const struct made *m, const char *folder) {
 }
 
 /* Spectrum of one state of the capture at `path`. */
-static inline int made_measure(const char *path, enum fkv_state state, int length, int skip, bool null,
-                               struct fkv_spectrum *out, struct fkv_error *err) {
+static inline int made_measure(const char *path, enum fkv_state state, int length, int skip,
+                               bool null, struct fkv_spectrum *out, struct fkv_error *err) {
     struct fkv_capture *capture = NULL;
     struct fkv_segment_plan plan = {0};
     struct fkv_workers workers = {0};
@@ -141,7 +153,8 @@ static inline int made_measure(const char *path, enum fkv_state state, int lengt
     if (!status) status = fkv_spectrum_plan(capture, length, skip, &plan, err);
     if (!status) status = fkv_workers_open(&workers, "cpu", 0, test_between(1, 3), NULL, err);
     if (!status) {
-        struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers, .null = null};
+        struct fkv_measurement m = {
+            .capture = capture, .plan = &plan, .workers = &workers, .null = null};
         status = fkv_spectrum_measure(&m, state, out, err);
     }
     fkv_workers_close(&workers);

@@ -20,7 +20,8 @@ static inline void made_hash(fkv_sha256_hex out, char digit) {
     out[64] = 0;
 }
 
-static inline struct fkv_probe_change made_change(int kind, int layer, int head, int states, const char *label) {
+static inline struct fkv_probe_change made_change(int kind, int layer, int head, int states,
+                                                  const char *label) {
     struct fkv_probe_change c = {.kind = kind,
                                  .layer = layer,
                                  .kv_head = head,
@@ -62,11 +63,12 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
     p.changes = calloc((size_t)p.change_count, sizeof *p.changes);
     p.changes[0] = made_change(FKV_PROBE_NONE, -1, -1, 0, "nothing");
     p.changes[1] = made_change(FKV_PROBE_FREQKV, -1, -1, 3, "freqkv 0.5");
-    p.changes[1].gamma = 0.5, p.changes[1].truncation = p.changes[1].squeezed = p.changes[1].fewer = 1;
+    p.changes[1].gamma = 0.5,
+    p.changes[1].truncation = p.changes[1].squeezed = p.changes[1].fewer = 1;
     for (int i = 2; i < p.change_count; i++) {
         int at = i - 3;
-        p.changes[i] =
-            made_change(FKV_PROBE_FILTER, at < 0 ? -1 : at / m->heads, at < 0 ? -1 : at % m->heads, m->states, label);
+        p.changes[i] = made_change(FKV_PROBE_FILTER, at < 0 ? -1 : at / m->heads,
+                                   at < 0 ? -1 : at % m->heads, m->states, label);
         p.changes[i].low = m->low, p.changes[i].high = m->high;
     }
     p.windows = calloc((size_t)m->windows, sizeof *p.windows);
@@ -84,8 +86,10 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
             window->untouched_nll[i] = window->repeat_nll[i] = 2, window->repeat_kl[i] = 0;
             for (int c = 0; c < p.change_count; c++) {
                 double damage = c < 3 ? 0.01 * c : m->damage[c - 3];
-                window->nll[c * m->score + i] = (float)(2 + damage + (c ? m->noise * test_normal() : 0));
-                window->kl[c * m->score + i] = (float)(c ? fmax(0, damage + m->noise * test_normal()) : 0);
+                window->nll[c * m->score + i] =
+                    (float)(2 + damage + (c ? m->noise * test_normal() : 0));
+                window->kl[c * m->score + i] =
+                    (float)(c ? fmax(0, damage + m->noise * test_normal()) : 0);
             }
         }
     }
@@ -105,33 +109,44 @@ static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *
     struct fkv_error err;
     fkv_sha256_hex sha;
     char label[64], options[64];
-    snprintf(label, sizeof label, m->streaming ? "streaming" : m->recent ? "freqkv, recent %d" : "freqkv", m->recent);
+    snprintf(label, sizeof label,
+             m->streaming ? "streaming"
+             : m->recent  ? "freqkv, recent %d"
+                          : "freqkv",
+             m->recent);
     snprintf(options, sizeof options, "recent=%d", m->recent);
     made_hash(sha, (char)('1' + m->model));
-    const char *const texts[][2] = {{"format", "freqkv-run"}, {"model_name", "made"}, {"model_sha256", sha},
+    const char *const texts[][2] = {{"format", "freqkv-run"},
+                                    {"model_name", "made"},
+                                    {"model_sha256", sha},
                                     {"policy", m->streaming ? "streaming" : "freqkv"},
-                                    {"protocol", "whole"},    {"baseline", "full"}, {"policy_label", label},
-                                    {"policy_options", options}, {"cache_dtype", m->cache ? m->cache : ""}};
+                                    {"protocol", "whole"},
+                                    {"baseline", "full"},
+                                    {"policy_label", label},
+                                    {"policy_options", options},
+                                    {"cache_dtype", m->cache ? m->cache : ""}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         assert_ok(fkv_h5_put_string(w, "/", texts[i][0], texts[i][1], &err), err);
     const struct {
         const char *name;
         int value;
-    } integers[] = {{"format_version", 2},      {"n_layers", m->layers},
-                    {"n_kv_heads", m->heads},   {"head_dim", m->head_dim},
-                    {"window", m->window},      {"sinks", m->sinks},
-                    {"low_pass", !m->streaming}, {"compressible", m->window - m->sinks - m->recent}};
+    } integers[] = {
+        {"format_version", 2},       {"n_layers", m->layers},
+        {"n_kv_heads", m->heads},    {"head_dim", m->head_dim},
+        {"window", m->window},       {"sinks", m->sinks},
+        {"low_pass", !m->streaming}, {"compressible", m->window - m->sinks - m->recent}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         assert_ok(fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, &err), err);
     const struct {
         const char *name;
         double value;
-    } numbers[] = {{"gamma", m->streaming ? NAN : (m->retained + 0.5) / (m->window - m->sinks - m->recent)},
-                   {"mean_nll", 3 + m->damage},
-                   {"mean_nll_se", 0.1},
-                   {"delta_nll", m->damage},
-                   {"delta_nll_se", 0.01},
-                   {"kl", m->damage}};
+    } numbers[] = {
+        {"gamma", m->streaming ? NAN : (m->retained + 0.5) / (m->window - m->sinks - m->recent)},
+        {"mean_nll", 3 + m->damage},
+        {"mean_nll_se", 0.1},
+        {"delta_nll", m->damage},
+        {"delta_nll_se", 0.01},
+        {"kl", m->damage}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         assert_ok(fkv_h5_put_double(w, "/", numbers[i].name, numbers[i].value, &err), err);
 }
@@ -141,8 +156,8 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
     struct fkv_error err;
     struct fkv_h5_writer *w;
     fkv_sha256_hex sha;
-    int64_t tokens = m->tokens, heads = m->layers * m->heads, rounds = (m->tokens - m->window) / 16 + 1,
-            rows = m->streaming ? 0 : rounds * heads * 2;
+    int64_t tokens = m->tokens, heads = m->layers * m->heads,
+            rounds = (m->tokens - m->window) / 16 + 1, rows = m->streaming ? 0 : rounds * heads * 2;
     assert_ok(fkv_h5_create(path, &w, &err), err);
     made_put_run(w, m);
     made_hash(sha, (char)('a' + m->text));
@@ -152,7 +167,8 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
         int64_t round = t < m->window ? 0 : 1 + (t - m->window) / 16;
         double delta = round ? m->damage * (double)tokens / (double)(tokens - m->window) : 0;
         columns[t] = t ? (float)(3 + delta) : NAN;
-        columns[tokens + t] = (float)round, columns[2 * tokens + t] = round ? (float)(1 + (t - m->window) % 16) : NAN;
+        columns[tokens + t] = (float)round,
+                         columns[2 * tokens + t] = round ? (float)(1 + (t - m->window) % 16) : NAN;
         columns[3 * tokens + t] = t ? 3 : NAN, columns[4 * tokens + t] = t ? (float)delta : NAN;
     }
     static const char *const names[] = {"nll", "round", "since_compression", "baseline_nll", "kl"};
@@ -174,10 +190,13 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
     }
     assert_ok(fkv_h5_put(w, "/compressions/layer", FKV_H5_I32, 1, &rows, ids, &err), err);
     assert_ok(fkv_h5_put(w, "/compressions/head", FKV_H5_I32, 1, &rows, ids + rows, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, ids + 2 * rows, &err), err);
+    assert_ok(fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, ids + 2 * rows, &err),
+              err);
     assert_ok(fkv_h5_put(w, "/compressions/state", FKV_H5_U8, 1, &rows, state, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, energy, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, energy + rows, &err), err);
+    assert_ok(fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, energy, &err),
+              err);
+    assert_ok(fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, energy + rows, &err),
+              err);
     for (int64_t i = 0; i < heads; i++) ids[i] = m->retained;
     const int64_t dims[2] = {m->layers, m->heads};
     if (!m->streaming) assert_ok(fkv_h5_put(w, "/retained", FKV_H5_I32, 2, dims, ids, &err), err);

@@ -22,7 +22,8 @@ static int teardown(void **state) {
 }
 
 /* error [layers, heads, K + 1] of the capture at `path`; projected, likewise, or NULL */
-static int measure(int length, int skip, double **error, double **projected, struct fkv_error *err) {
+static int measure(int length, int skip, double **error, double **projected,
+                   struct fkv_error *err) {
     struct fkv_capture *capture = NULL;
     struct fkv_segment_plan plan = {0};
     struct fkv_workers workers = {0};
@@ -33,7 +34,8 @@ static int measure(int length, int skip, double **error, double **projected, str
     if (!status) {
         const struct fkv_capture_info *info = fkv_capture_info(capture);
         struct fkv_measurement m = {.capture = capture, .plan = &plan, .workers = &workers};
-        const size_t bytes = (size_t)(info->layer_count * info->head_count * (K + 1)) * sizeof **error;
+        const size_t bytes =
+            (size_t)(info->layer_count * info->head_count * (K + 1)) * sizeof **error;
         *error = malloc(bytes);
         if (projected) *projected = malloc(bytes);
         status = fkv_attention_error_measure(&m, *error, projected ? *projected : NULL, err);
@@ -54,13 +56,16 @@ static void rotate(const double *x, int d, double p, double *out) {
 }
 
 /* o [d] of query q at `position` over key and value [position + 1, d] */
-static void attend(const double *q, const double *key, const double *value, int position, int d, double *o) {
-    double turned[16], k[16], *weight = malloc((size_t)(position + 1) * sizeof *weight), largest = -INFINITY, sum = 0;
+static void attend(const double *q, const double *key, const double *value, int position, int d,
+                   double *o) {
+    double turned[16], k[16], *weight = malloc((size_t)(position + 1) * sizeof *weight),
+                              largest = -INFINITY, sum = 0;
     rotate(q, d, position, turned);
     for (int t = 0; t <= position; t++) {
         rotate(key + t * d, d, t, k);
         weight[t] = 0;
-        for (int c = 0; c < d; c++) weight[t] += 0.5 * turned[c] * k[c]; /* made captures have this scale */
+        for (int c = 0; c < d; c++)
+            weight[t] += 0.5 * turned[c] * k[c]; /* made captures have this scale */
         largest = fmax(largest, weight[t]);
     }
     for (int t = 0; t <= position; t++) sum += weight[t] = exp(weight[t] - largest);
@@ -79,43 +84,50 @@ static void low_pass(double *x, int first, int n, int d, int retained) {
         for (int t = 0; t < retained; t++) {
             double y = dct_coefficient(column, n, t);
             for (int j = 0; j < n; j++)
-                x[(first + j) * d + c] += y * sqrt((t ? 2.0 : 1.0) / n) * cos(acos(-1) * t * (j + 0.5) / n);
+                x[(first + j) * d + c] +=
+                    y * sqrt((t ? 2.0 : 1.0) / n) * cos(acos(-1) * t * (j + 0.5) / n);
         }
     }
     free(column);
 }
 
-/* Squares of o' - o and of o over the queries after one segment of one query head, and of both times its columns of W_O. */
-static void squares(const struct made *m, int recording, int layer, int head, int query_head, int first, int n,
-                    int retained, double out[4]) {
+/* Squares of o' - o and of o over the queries after one segment of one query head, and of both
+ * times its columns of W_O. */
+static void squares(const struct made *m, int recording, int layer, int head, int query_head,
+                    int first, int n, int retained, double out[4]) {
     const float *projection =
         m->projection + (layer * m->heads * m->query_group + query_head) * MADE_ROWS * m->head_dim;
-    int tokens = (int)m->tokens[recording], d = m->head_dim, end = first + 2 * n < tokens ? first + 2 * n : tokens;
+    int tokens = (int)m->tokens[recording], d = m->head_dim,
+        end = first + 2 * n < tokens ? first + 2 * n : tokens;
     double *x[4], q[16], o[2][16];
     for (int i = 0; i < 4; i++) {
         x[i] = malloc((size_t)(tokens * d) * sizeof *x[i]);
         for (int t = 0; t < tokens; t++)
             for (int c = 0; c < d; c++)
-                x[i][t * d + c] =
-                    (float)m->value(recording, i % 2 ? FKV_STATE_VALUE : FKV_STATE_KEY, layer, t, head, c);
+                x[i][t * d + c] = (float)m->value(
+                    recording, i % 2 ? FKV_STATE_VALUE : FKV_STATE_KEY, layer, t, head, c);
         if (i >= 2) low_pass(x[i], first, n, d, retained);
     }
     for (int t = first + n; t < end; t++) {
-        for (int c = 0; c < d; c++) q[c] = (float)m->value(recording, FKV_STATE_QUERY, layer, t, query_head, c);
+        for (int c = 0; c < d; c++)
+            q[c] = (float)m->value(recording, FKV_STATE_QUERY, layer, t, query_head, c);
         attend(q, x[0], x[1], t, d, o[0]);
         attend(q, x[2], x[3], t, d, o[1]);
-        for (int c = 0; c < d; c++) o[1][c] -= o[0][c], out[0] += o[1][c] * o[1][c], out[1] += o[0][c] * o[0][c];
+        for (int c = 0; c < d; c++)
+            o[1][c] -= o[0][c], out[0] += o[1][c] * o[1][c], out[1] += o[0][c] * o[0][c];
         for (int r = 0; r < MADE_ROWS; r++) {
             double row[2] = {0};
             for (int c = 0; c < d; c++)
-                row[0] += projection[r * d + c] * o[1][c], row[1] += projection[r * d + c] * o[0][c];
+                row[0] += projection[r * d + c] * o[1][c],
+                    row[1] += projection[r * d + c] * o[0][c];
             out[2] += row[0] * row[0], out[3] += row[1] * row[1];
         }
     }
     for (int i = 0; i < 4; i++) free(x[i]);
 }
 
-/* Two documents, one of two recordings; the last segments have fewer queries, or none. Within a document queries weigh equally, then documents. */
+/* Two documents, one of two recordings; the last segments have fewer queries, or none. Within a
+ * document queries weigh equally, then documents. */
 static void errors_equal_attention_written_out(void **state) {
     (void)state;
     enum { N = 20, SKIP = 3 };
@@ -156,8 +168,8 @@ static void errors_equal_attention_written_out(void **state) {
                     double sums[4] = {0};
                     for (int i = 0; i < 4; i++) {
                         double of_piece[4] = {0};
-                        squares(&m, pieces[i].recording, layer, head, 2 * head + g, SKIP + pieces[i].segment * N, N,
-                                retained, of_piece);
+                        squares(&m, pieces[i].recording, layer, head, 2 * head + g,
+                                SKIP + pieces[i].segment * N, N, retained, of_piece);
                         for (int j = 0; j < 4; j++) sums[j] += of_piece[j] / pieces[i].queries;
                     }
                     mean += sqrt(sums[0] / sums[1]) / 2;
@@ -171,7 +183,8 @@ static void errors_equal_attention_written_out(void **state) {
 }
 
 /* Values whose first channel never changes: whatever attention does, that is what it puts out. */
-static double constant_first_channel(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double constant_first_channel(int recording, enum fkv_state state, int layer, int64_t t,
+                                     int head, int channel) {
     if (state == FKV_STATE_VALUE && channel == 0) return 3;
     return made_white(recording, state, layer, t, head, channel);
 }
@@ -222,14 +235,16 @@ static void what_is_missing_is_named(void **state) {
                      .value = made_white};
     double *error = NULL;
     made_write(&m, path);
-    assert_refused(measure(20, 4, &error, NULL, &err), err, "freqkv-capture --states key,value,query");
+    assert_refused(measure(20, 4, &error, NULL, &err), err,
+                   "freqkv-capture --states key,value,query");
     char command[400];
     snprintf(command, sizeof command, "rm -r '%s'", path);
     assert_int_equal(system(command), 0);
     m.states = 1 | 2 | 8;
     made_write(&m, path);
     assert_refused(measure(40, 4, &error, NULL, &err), err,
-                   "needs tokens after a segment of 40; the longest recording has 40 after the sinks: --length 20");
+                   "needs tokens after a segment of 40; the longest recording has 40 after the "
+                   "sinks: --length 20");
     assert_ok(measure(20, 4, &error, NULL, &err), err);
     free(error);
 }

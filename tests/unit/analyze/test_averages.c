@@ -18,7 +18,8 @@ static void make_plan(const int *segments, int documents, struct fkv_segment_pla
 }
 
 /* Mean and standard error of values [segments, columns] under the plan. */
-static void estimate(const struct fkv_segment_plan *plan, int columns, const double *values, double *mean, double *se) {
+static void estimate(const struct fkv_segment_plan *plan, int columns, const double *values,
+                     double *mean, double *se) {
     struct fkv_error err;
     struct fkv_error_model model;
     struct fkv_average a;
@@ -69,12 +70,14 @@ static void from_twenty_documents_on_the_error_is_over_document_means(void **sta
     fkv_segment_plan_free(&plan);
 }
 
-/* The bootstrap's standard error of a plain mean tends to sqrt(sum (x - mean)^2) / S. With 1,000 resamples its own relative spread is 1/sqrt(2000) = 2.2%. */
+/* The bootstrap's standard error of a plain mean tends to sqrt(sum (x - mean)^2) / S. With 1,000
+ * resamples its own relative spread is 1/sqrt(2000) = 2.2%. */
 static void bootstrap_error_of_one_document_is_the_analytic_one(void **state) {
     (void)state;
     enum { COLUMNS = 300 };
     int segments = test_between(10, 60);
-    double *values = malloc((size_t)segments * COLUMNS * sizeof *values), mean[COLUMNS], se[COLUMNS], ratio = 0;
+    double *values = malloc((size_t)segments * COLUMNS * sizeof *values), mean[COLUMNS],
+           se[COLUMNS], ratio = 0;
     struct fkv_segment_plan plan;
     for (int i = 0; i < segments * COLUMNS; i++) values[i] = 100 + test_normal();
     make_plan(&segments, 1, &plan);
@@ -103,15 +106,18 @@ static void error_of_a_few_documents_is_that_of_documents_and_segments(void **st
     double *values = malloc((size_t)total * COLUMNS * sizeof *values);
     for (int d = 0, s = 0; d < DOCUMENTS; d++)
         for (int k = 0; k < segments[d]; k++, s++)
-            for (int c = 0; c < COLUMNS; c++) values[s * COLUMNS + c] = 5 + 0.5 * (d % 3) + test_normal();
+            for (int c = 0; c < COLUMNS; c++)
+                values[s * COLUMNS + c] = 5 + 0.5 * (d % 3) + test_normal();
     make_plan(segments, DOCUMENTS, &plan);
     estimate(&plan, COLUMNS, values, mean, se);
     for (int c = 0; c < COLUMNS; c++) {
         double variance = 0;
         for (int d = 0, s = 0; d < DOCUMENTS; s += segments[d++]) {
             double own = 0, squares = 0;
-            for (int k = 0; k < segments[d]; k++) own += values[(s + k) * COLUMNS + c] / segments[d];
-            for (int k = 0; k < segments[d]; k++) squares += pow(values[(s + k) * COLUMNS + c] - own, 2);
+            for (int k = 0; k < segments[d]; k++)
+                own += values[(s + k) * COLUMNS + c] / segments[d];
+            for (int k = 0; k < segments[d]; k++)
+                squares += pow(values[(s + k) * COLUMNS + c] - own, 2);
             variance += pow(own - mean[c], 2) + squares / segments[d] / segments[d];
         }
         double analytic = sqrt(variance) / DOCUMENTS;
@@ -142,7 +148,8 @@ static void joined_segments_stay_within_their_document(void **state) {
     fkv_segment_plan_free(&plan);
 }
 
-/* Between documents that differ by far more than their segments do, the error must be of the order of that difference. */
+/* Between documents that differ by far more than their segments do, the error must be of the order
+ * of that difference. */
 static void bootstrap_error_sees_the_spread_between_documents(void **state) {
     (void)state;
     const int segments[] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
@@ -190,7 +197,8 @@ static void a_single_segment_has_no_error_and_a_constant_has_none_at_all(void **
 
 static void a_permutation_holds_every_index_and_depends_on_its_key_alone(void **state) {
     (void)state;
-    int32_t n = test_between(2, 500), *a = malloc((size_t)n * sizeof *a), *b = malloc((size_t)n * sizeof *b);
+    int32_t n = test_between(2, 500), *a = malloc((size_t)n * sizeof *a),
+            *b = malloc((size_t)n * sizeof *b);
     struct fkv_recording r = {.name = "x", .offset = 7};
     uint64_t key = fkv_permutation_key(&r, 4, 0);
     fkv_permutation(key, n, a);

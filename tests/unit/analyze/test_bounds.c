@@ -1,4 +1,5 @@
-/* Other bases beside the DCT: where theory says which is best, and against the eigenvectors of the whole matrix. */
+/* Other bases beside the DCT: where theory says which is best, and against the eigenvectors of the
+ * whole matrix. */
 #include "analyze/measure/bounds.h"
 
 #include <omp.h>
@@ -25,7 +26,8 @@ static int teardown(void **state) {
     return 0;
 }
 
-static double from_series(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double from_series(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                          int channel) {
     (void)state, (void)layer, (void)head;
     return series[recording][channel][t];
 }
@@ -44,7 +46,8 @@ static struct made one_head(int recordings, int tokens, int head_dim) {
     return m;
 }
 
-static void measure(const struct made *m, int n, const double *gamma, int gammas, struct fkv_error_curves *e) {
+static void measure(const struct made *m, int n, const double *gamma, int gammas,
+                    struct fkv_error_curves *e) {
     struct fkv_error err;
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
@@ -62,7 +65,8 @@ static void measure(const struct made *m, int n, const double *gamma, int gammas
     fkv_spectrum_free(&s);
 }
 
-/* The DCT-II is all but the KLT of a strongly correlated AR(1) process (Ahmed, Natarajan and Rao 1974); that of a process about the highest frequency, it is not. */
+/* The DCT-II is all but the KLT of a strongly correlated AR(1) process (Ahmed, Natarajan and Rao
+ * 1974); that of a process about the highest frequency, it is not. */
 static void an_autoregressive_process_needs_no_better_basis_than_the_dct(void **state) {
     (void)state;
     const double gamma[] = {0.1, 0.25, 0.5, 0.75};
@@ -86,7 +90,8 @@ static void an_autoregressive_process_needs_no_better_basis_than_the_dct(void **
     }
 }
 
-/* White along tokens, one direction along channels: the SVD holds it in n + d numbers, and no basis along tokens in less than all. */
+/* White along tokens, one direction along channels: the SVD holds it in n + d numbers, and no basis
+ * along tokens in less than all. */
 static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
     (void)state;
     const double gamma[] = {0.1, 0.25, 0.5};
@@ -98,20 +103,22 @@ static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
             for (int c = 0; c < 8; c++) series[r][c][t] = a * (c + 1) + 3 * c;
         }
     measure(&m, 100, gamma, 3, &e);
-    assert_int_equal(fkv_bounds_rank(10, 100, 8), 0); /* 9 coefficients of 8 channels are less than 100 + 8 */
+    assert_int_equal(fkv_bounds_rank(10, 100, 8),
+                     0); /* 9 coefficients of 8 channels are less than 100 + 8 */
     assert_close(e.svd_error[0], 1, 1e-12, 0);
     assert_int_equal(fkv_bounds_rank(25, 100, 8), 1);
     for (int g = 1; g < 3; g++) {
         assert_close(e.svd_error[g], 0, 1e-6, 0);
         assert_close(e.relative_error[1][g], sqrt(1 - gamma[g]), 0.05, 0);
-        if (e.klt_error[g] <=
-            0.8 * e.relative_error[1][g]) /* but for chance: 6,000 tokens of noise lean one way or another */
+        if (e.klt_error[g] <= 0.8 * e.relative_error[1][g]) /* but for chance: 6,000 tokens of noise
+                                                               lean one way or another */
             fail_msg("KLT %g, DCT %g", e.klt_error[g], e.relative_error[1][g]);
     }
     fkv_error_curves_free(&e);
 }
 
-/* Halves of one document, odd and even n: the folded matrices and merged ranks against the eigenvectors of all of P R P at once. */
+/* Halves of one document, odd and even n: the folded matrices and merged ranks against the
+ * eigenvectors of all of P R P at once. */
 static void folding_changes_nothing(void **state) {
     (void)state;
     for (int n = 12; n < 14; n++) {
@@ -133,7 +140,8 @@ static void folding_changes_nothing(void **state) {
                 for (int j = 0; j < n; j++) mean += series[0][c][s * n + j] / n;
                 for (int j = 0; j < n; j++) x[s][j][c] = series[0][c][s * n + j] - mean;
                 for (int lag = 0; lag < n; lag++)
-                    for (int j = 0; j + lag < n; j++) lags[s >= SEGMENTS / 2][lag] += x[s][j][c] * x[s][j + lag][c];
+                    for (int j = 0; j + lag < n; j++)
+                        lags[s >= SEGMENTS / 2][lag] += x[s][j][c] * x[s][j + lag][c];
             }
         for (int fold = 0; fold < 2; fold++) {
             double matrix[16 * 16], rows[16] = {0}, all = 0, values[16];
@@ -141,7 +149,8 @@ static void folding_changes_nothing(void **state) {
                 for (int j = 0; j < n; j++)
                     rows[i] += lags[fold][abs(i - j)] / n, all += lags[fold][abs(i - j)] / n / n;
             for (int i = 0; i < n; i++)
-                for (int j = 0; j < n; j++) matrix[j * n + i] = lags[fold][abs(i - j)] - rows[i] - rows[j] + all;
+                for (int j = 0; j < n; j++)
+                    matrix[j * n + i] = lags[fold][abs(i - j)] - rows[i] - rows[j] + all;
             assert_ok(fkv_matrix_eigen(matrix, n, true, values, &err), err);
             for (int s = 0; s < SEGMENTS; s++) {
                 if ((s >= SEGMENTS / 2) == fold) continue;

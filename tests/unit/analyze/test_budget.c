@@ -1,4 +1,5 @@
-/* Sharing out a budget: against trying every combination, and against greedy sharing where that must lose. */
+/* Sharing out a budget: against trying every combination, and against greedy sharing where that
+ * must lose. */
 #include "analyze/measure/budget.h"
 
 #include "tests/unit/support.h"
@@ -12,7 +13,8 @@ static double cost(const double *loss, const int32_t *parts, int32_t heads) {
 }
 
 /* The least cost over all (high - low + 1)^heads combinations within the budget. */
-static double brute_force(const double *loss, int32_t heads, int32_t low, int32_t high, int64_t total) {
+static double brute_force(const double *loss, int32_t heads, int32_t low, int32_t high,
+                          int64_t total) {
     int32_t parts[HEADS];
     double best = INFINITY;
     for (int32_t h = 0; h < heads; h++) parts[h] = low;
@@ -34,13 +36,16 @@ static void the_share_costs_what_the_best_of_all_combinations_costs(void **state
         int32_t heads = 1 + (int32_t)(test_random() % HEADS), parts[HEADS];
         for (int32_t h = 0; h < heads; h++) {
             double left = 1;
-            for (int32_t k = 0; k <= STEPS; k++) { /* falls in steps of any size: neither convex nor concave */
+            for (int32_t k = 0; k <= STEPS;
+                 k++) { /* falls in steps of any size: neither convex nor concave */
                 loss[h * (STEPS + 1) + k] = left;
                 if (test_random() % 2) left *= test_uniform();
             }
         }
         int32_t low = 1 + (int32_t)(test_random() % 2), high = STEPS - (int32_t)(test_random() % 2);
-        int64_t total = heads * low + (int64_t)(test_random() % (uint64_t)(heads * (STEPS - low) + 3)), spent = 0;
+        int64_t total =
+                    heads * low + (int64_t)(test_random() % (uint64_t)(heads * (STEPS - low) + 3)),
+                spent = 0;
         struct fkv_error err;
         assert_ok(fkv_budget_share(loss, heads, STEPS, low, high, total, parts, &err), err);
         for (int32_t h = 0; h < heads; h++) {
@@ -69,7 +74,8 @@ static void a_budget_below_the_floors_is_refused_with_both_numbers(void **state)
     const double loss[2 * (STEPS + 1)] = {0};
     int32_t parts[2];
     struct fkv_error err;
-    assert_refused(fkv_budget_share(loss, 2, STEPS, 2, STEPS, 3, parts, &err), err, "a budget of 3");
+    assert_refused(fkv_budget_share(loss, 2, STEPS, 2, STEPS, 3, parts, &err), err,
+                   "a budget of 3");
     assert_refused(fkv_budget_share(loss, 2, STEPS, 3, 2, 30, parts, &err), err, "floor 3, cap 2");
 }
 

@@ -23,7 +23,8 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* Runs a command with its stdout and stderr in files of `base`; returns its status. Arguments end with NULL. */
+/* Runs a command with its stdout and stderr in files of `base`; returns its status. Arguments end
+ * with NULL. */
 static int run(int (*command)(int, char **), const char *first, ...) {
     char *argv[16] = {(char *)"freqkv-analyze test", (char *)first}, to[2][300];
     int argc = 2, saved[2], status;
@@ -89,7 +90,8 @@ static struct made two_texts(void) {
 
 static double number_at(const json_t *object, int state, int layer, const char *key, int index) {
     const json_t *row = json_array_get(
-        json_object_get(json_array_get(json_object_get(object, "states"), (size_t)state), "layers"), (size_t)layer);
+        json_object_get(json_array_get(json_object_get(object, "states"), (size_t)state), "layers"),
+        (size_t)layer);
     const json_t *value = json_object_get(row, key);
     if (json_is_array(value)) value = json_array_get(value, (size_t)index);
     assert_true(json_is_real(value));
@@ -108,7 +110,9 @@ static void spectrum_and_error_share_a_folder_and_agree(void **state) {
     assert_int_equal(json_integer_value(json_object_get(spectrum, "documents")), 2);
     assert_string_equal(json_string_value(json_object_get(spectrum, "null")), "permute");
     assert_int_equal(files_in(out), 3 + 2 * 2 * 2);
-    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "0.25,0.5", "--json", "--quiet", NULL), 0);
+    assert_int_equal(run(fkv_command_error, path, "--out", out, "--gamma", "0.25,0.5", "--json",
+                         "--quiet", NULL),
+                     0);
     json_t *error = object_of_stdout();
     assert_int_equal(files_in(out), 3 + 2 * 2 * 2 + 1 + 2 * 2 * 2);
     for (int s = 0; s < 2; s++)
@@ -120,8 +124,10 @@ static void spectrum_and_error_share_a_folder_and_agree(void **state) {
         }
     json_decref(spectrum);
     json_decref(error);
-    assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--null", "none", NULL), 0); /* again, and a table */
-    assert_non_null(strstr(text_of(1), "key: 2 layers x 1 head, 3 segments of 60 tokens from 2 documents"));
+    assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--null", "none", NULL),
+                     0); /* again, and a table */
+    assert_non_null(
+        strstr(text_of(1), "key: 2 layers x 1 head, 3 segments of 60 tokens from 2 documents"));
     assert_non_null(strstr(text_of(2), "needs"));
 }
 
@@ -132,7 +138,8 @@ static void a_dry_run_writes_nothing(void **state) {
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--dry-run", NULL), 0);
     assert_non_null(strstr(text_of(1), "3 segments of 60 tokens"));
     assert_string_equal(text_of(2), "");
-    assert_int_equal(run(fkv_command_error, path, "--out", out, "--dry-run", "--json", "--quiet", NULL), 0);
+    assert_int_equal(
+        run(fkv_command_error, path, "--out", out, "--dry-run", "--json", "--quiet", NULL), 0);
     json_t *object = object_of_stdout();
     assert_int_equal(json_integer_value(json_object_get(object, "tokens")), 180);
     json_decref(object);

@@ -1,4 +1,5 @@
-/* Correlations against what is known of them: ties, monotone functions, independence, and how often a 95% interval holds the truth. */
+/* Correlations against what is known of them: ties, monotone functions, independence, and how often
+ * a 95% interval holds the truth. */
 #include "kernels/statistics/correlation.h"
 
 #include "analyze/link/damage.h"
@@ -28,7 +29,8 @@ static void ranks_share_ties_and_give_the_definition_of_spearman(void **state) {
         double x[64], y[64], rx[64], ry[64];
         int32_t order[64];
         int n = test_between(3, 64), values = test_between(2, 80);
-        for (int i = 0; i < n; i++) x[i] = test_between(0, values), y[i] = x[i] + test_between(0, values);
+        for (int i = 0; i < n; i++)
+            x[i] = test_between(0, values), y[i] = x[i] + test_between(0, values);
         x[0] = -1, y[0] = -1; /* never constant */
         fkv_ranks(n, x, rx, order);
         fkv_ranks(n, y, ry, order);
@@ -55,13 +57,20 @@ static struct fkv_units units_of(int documents) {
 }
 
 /* One unit: y is what it is. */
-static struct fkv_correlation correlate_one(int n, const double *x, const double *y, const double *z, bool falling) {
+static struct fkv_correlation correlate_one(int n, const double *x, const double *y,
+                                            const double *z, bool falling) {
     const double one = 1;
     struct fkv_error err;
     struct fkv_correlation found;
     struct fkv_units units = units_of(1);
-    const struct fkv_correlation_task task = {
-        .points = n, .predictors = 1, .falling = falling, .x = x, .z = z, .units = &units, .sums = y, .counts = &one};
+    const struct fkv_correlation_task task = {.points = n,
+                                              .predictors = 1,
+                                              .falling = falling,
+                                              .x = x,
+                                              .z = z,
+                                              .units = &units,
+                                              .sums = y,
+                                              .counts = &one};
     assert_ok(fkv_correlate(&task, &found, &err), err);
     fkv_units_free(&units);
     return found;
@@ -80,12 +89,14 @@ static void a_monotone_function_has_rank_correlation_one(void **state) {
     assert_true(isnan(found.partial.estimate));
 }
 
-/* y depends on z alone, x follows z: nothing is left once z is known, and 0.2 is eight standard errors of that. */
+/* y depends on z alone, x follows z: nothing is left once z is known, and 0.2 is eight standard
+ * errors of that. */
 static void a_partial_correlation_takes_out_what_depth_explains(void **state) {
     (void)state;
     enum { N = 1600 };
     double x[N], y[N], z[N];
-    for (int i = 0; i < N; i++) z[i] = 10 * i / N, x[i] = z[i] + test_normal(), y[i] = z[i] + test_normal();
+    for (int i = 0; i < N; i++)
+        z[i] = 10 * i / N, x[i] = z[i] + test_normal(), y[i] = z[i] + test_normal();
     struct fkv_correlation found = correlate_one(N, x, y, z, false);
     assert_true(found.spearman.low > 0.7);
     if (!(fabs(found.partial.estimate) < 0.2)) fail_msg("partial %g", found.partial.estimate);
@@ -127,7 +138,8 @@ static void intervals_of_independent_and_of_related_numbers_cover_as_stated(void
     uint64_t saved = test_state;
     for (int r = 0; r < 2; r++) {
         int spearman = 0, pearson = 0;
-        double true_spearman = 6 / acos(-1) * asin(rho[r] / 2); /* of a bivariate normal (Pearson 1907) */
+        double true_spearman =
+            6 / acos(-1) * asin(rho[r] / 2); /* of a bivariate normal (Pearson 1907) */
         test_state = 77 + (uint64_t)r;
         for (int trial = 0; trial < TRIALS; trial++) {
             double x[N], y[N];
@@ -139,8 +151,8 @@ static void intervals_of_independent_and_of_related_numbers_cover_as_stated(void
             spearman += found.spearman.low <= true_spearman && true_spearman <= found.spearman.high;
             pearson += found.pearson.low <= rho[r] && rho[r] <= found.pearson.high;
         }
-        printf("rho %g: covered by %.1f%% (Spearman) and %.1f%% (Pearson) of %d intervals\n", rho[r],
-               100.0 * spearman / TRIALS, 100.0 * pearson / TRIALS, TRIALS);
+        printf("rho %g: covered by %.1f%% (Spearman) and %.1f%% (Pearson) of %d intervals\n",
+               rho[r], 100.0 * spearman / TRIALS, 100.0 * pearson / TRIALS, TRIALS);
         assert_in_range(spearman, TRIALS * 90 / 100, TRIALS * 98 / 100);
         assert_in_range(pearson, TRIALS * 90 / 100, TRIALS * 98 / 100);
     }
@@ -163,7 +175,8 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
         }
         struct fkv_interval x = fkv_ratio_interval(&units, sums, counts, &se);
         covered += x.low <= 0.3 && 0.3 <= x.high;
-        mean_se += se / TRIALS, mean += x.estimate / TRIALS, squares += x.estimate * x.estimate / TRIALS;
+        mean_se += se / TRIALS, mean += x.estimate / TRIALS,
+            squares += x.estimate * x.estimate / TRIALS;
     }
     printf("ratios: covered by %.1f%% of %d intervals\n", 100.0 * covered / TRIALS, TRIALS);
     assert_in_range(covered, TRIALS * 90 / 100, TRIALS * 98 / 100);

@@ -1,4 +1,5 @@
-/* The figure toolkit: bytes that repeat, provenance that reads back, and a layout that keeps every text on the canvas and off the others, whatever the data. */
+/* The figure toolkit: bytes that repeat, provenance that reads back, and a layout that keeps every
+ * text on the canvas and off the others, whatever the data. */
 #include "../support.h"
 
 #include <png.h>
@@ -15,7 +16,8 @@ static const struct fkv_provenance provenance = {
 
 static const struct fkv_axis plain = {"x", FKV_FIT, FKV_FIT, .logarithmic = false};
 
-static struct fkv_figure *make(double width, double height, int rows, int columns, const char *title) {
+static struct fkv_figure *make(double width, double height, int rows, int columns,
+                               const char *title) {
     struct fkv_error err = {0};
     struct fkv_figure *f;
     assert_ok(fkv_figure_create(width, height, rows, columns, title, &f, &err), err);
@@ -25,7 +27,8 @@ static struct fkv_figure *make(double width, double height, int rows, int column
 /* Lays out and paints without writing. */
 static void paint(struct fkv_figure *f) {
     struct fkv_error err = {0};
-    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)f->width, (int)f->height);
+    cairo_surface_t *surface =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)f->width, (int)f->height);
     cairo_t *cr = cairo_create(surface);
     int rc = fkv_figure_paint(f, cr, &err);
     cairo_destroy(cr);
@@ -37,14 +40,18 @@ static void check_texts(const struct fkv_figure *f) {
     assert_true(f->text_count > 0);
     for (int i = 0; i < f->text_count; i++) {
         const struct fkv_text_box *t = &f->texts[i];
-        if (t->box.x < 0 || t->box.y < 0 || t->box.x + t->box.width > f->width || t->box.y + t->box.height > f->height)
-            fail_msg("\"%s\" at (%.1f, %.1f) of size %.1f x %.1f leaves the canvas of %g x %g", t->text, t->box.x,
-                     t->box.y, t->box.width, t->box.height, f->width, f->height);
+        if (t->box.x < 0 || t->box.y < 0 || t->box.x + t->box.width > f->width ||
+            t->box.y + t->box.height > f->height)
+            fail_msg("\"%s\" at (%.1f, %.1f) of size %.1f x %.1f leaves the canvas of %g x %g",
+                     t->text, t->box.x, t->box.y, t->box.width, t->box.height, f->width, f->height);
         for (int k = 0; k < i; k++) {
             const struct fkv_text_box *u = &f->texts[k];
-            double x = fmin(t->box.x + t->box.width, u->box.x + u->box.width) - fmax(t->box.x, u->box.x);
-            double y = fmin(t->box.y + t->box.height, u->box.y + u->box.height) - fmax(t->box.y, u->box.y);
-            if (x > 0 && y > 1) fail_msg("\"%s\" and \"%s\" overlap by %.1f x %.1f points", t->text, u->text, x, y);
+            double x =
+                fmin(t->box.x + t->box.width, u->box.x + u->box.width) - fmax(t->box.x, u->box.x);
+            double y =
+                fmin(t->box.y + t->box.height, u->box.y + u->box.height) - fmax(t->box.y, u->box.y);
+            if (x > 0 && y > 1)
+                fail_msg("\"%s\" and \"%s\" overlap by %.1f x %.1f points", t->text, u->text, x, y);
         }
     }
 }
@@ -67,21 +74,30 @@ static void add_random_line(struct fkv_figure *f, int panel, int index) {
     }
     char label[32];
     snprintf(label, sizeof label, "line %d of a kind", index);
-    struct fkv_line style = {.label = label, .color = fkv_color_cycle(index), .width = 1, .dashed = index % 2};
+    struct fkv_line style = {
+        .label = label, .color = fkv_color_cycle(index), .width = 1, .dashed = index % 2};
     assert_ok(fkv_figure_line(f, panel, &style, n, x, y, &err), err);
-    assert_ok(fkv_figure_band(f, panel, NULL, (struct fkv_color){0, 0, 1, 0.2}, n, x, y, high, &err), err);
+    assert_ok(
+        fkv_figure_band(f, panel, NULL, (struct fkv_color){0, 0, 1, 0.2}, n, x, y, high, &err),
+        err);
 }
 
 static struct fkv_figure *make_random(void) {
     struct fkv_error err = {0};
     int rows = test_between(1, 4), columns = test_between(1, 4);
-    struct fkv_figure *f = make(2.2 * columns + 1.5, 1.6 * rows + 2, rows, columns, "A title of several words");
-    bool share = test_between(0, 1), log_x = test_between(0, 1), log_y = test_between(0, 1), top = test_between(0, 1);
+    struct fkv_figure *f =
+        make(2.2 * columns + 1.5, 1.6 * rows + 2, rows, columns, "A title of several words");
+    bool share = test_between(0, 1), log_x = test_between(0, 1), log_y = test_between(0, 1),
+         top = test_between(0, 1);
     if (share) fkv_figure_share_axes(f);
-    struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = log_x, .zero = log_x};
-    struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT, .logarithmic = log_y};
+    struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = log_x,
+                         .zero = log_x};
+    struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT,
+                         .logarithmic = log_y};
     for (int p = 0; p < rows * columns - test_between(0, columns - 1); p++) {
-        assert_ok(fkv_figure_axes(f, p, "panel", &x, &y, top && !share ? "t" : NULL, 2.0 * POINTS, &err), err);
+        assert_ok(
+            fkv_figure_axes(f, p, "panel", &x, &y, top && !share ? "t" : NULL, 2.0 * POINTS, &err),
+            err);
         for (int i = test_between(0, 4); i > 0; i--) add_random_line(f, p, i);
     }
     if (test_between(0, 1)) {
@@ -91,7 +107,10 @@ static struct fkv_figure *make_random(void) {
     }
     if (test_between(0, 1))
         assert_ok(
-            fkv_figure_note(f, "A note that is long enough to be wrapped in narrow figures, if they are narrow.", &err),
+            fkv_figure_note(
+                f,
+                "A note that is long enough to be wrapped in narrow figures, if they are narrow.",
+                &err),
             err);
     return f;
 }
@@ -184,7 +203,8 @@ static void a_png_says_where_it_came_from(void **state) {
     size_t bytes;
     read_file(folder, "a.svg", &svg, &bytes);
     assert_non_null(strstr(svg, provenance.capture_sha256));
-    assert_non_null(strstr(svg, "freqkv-analyze spectrum \"a &amp; b\" &lt;c&gt; --out d\u00e9</dc:description>"));
+    assert_non_null(strstr(
+        svg, "freqkv-analyze spectrum \"a &amp; b\" &lt;c&gt; --out d\u00e9</dc:description>"));
     assert_non_null(strstr(svg, "<title>Title</title>"));
     free(svg);
     test_remove_folder(folder);
@@ -202,7 +222,8 @@ static void a_log_axis_skips_zeros_and_negatives_and_strips_x_zero(void **state)
     assert_ok(fkv_figure_line(f, 0, &style, 5, xs, ys, &err), err);
     paint(f);
     const struct fkv_panel *p = &f->panels[0];
-    assert_true(p->sx.zero && p->sx.low > 0.005 && p->sx.low < 0.01 && p->sx.high > 1 && p->sx.high < 2);
+    assert_true(p->sx.zero && p->sx.low > 0.005 && p->sx.low < 0.01 && p->sx.high > 1 &&
+                p->sx.high < 2);
     assert_true(p->sy.low > 0.1 && p->sy.low < 1 && p->sy.high > 1e4);
     assert_true(fkv_scale_at(&p->sx, 0) > p->box.x && fkv_scale_at(&p->sx, 0) < p->sx.from);
     assert_true(fkv_scale_at(&p->sx, 0.01) > p->sx.from);
@@ -223,7 +244,8 @@ static int colored_pixels(struct fkv_figure *f) {
     const unsigned char *data = cairo_image_surface_get_data(surface);
     for (int i = 0; i < width * height; i++) {
         const unsigned char *q =
-            data + (size_t)(i / width) * (size_t)cairo_image_surface_get_stride(surface) + 4 * (i % width);
+            data + (size_t)(i / width) * (size_t)cairo_image_surface_get_stride(surface) +
+            4 * (i % width);
         count += abs(q[0] - q[1]) > 60 || abs(q[1] - q[2]) > 60;
     }
     cairo_destroy(cr);
@@ -237,7 +259,8 @@ static void nan_breaks_a_line_and_nothing_but_nan_draws_nothing(void **state) {
     int found[3];
     for (int kind = 0; kind < 3; kind++) { /* whole, the middle half missing, all missing */
         double x[100], y[100];
-        for (int i = 0; i < 100; i++) x[i] = i, y[i] = kind == 2 || (kind == 1 && i >= 25 && i < 75) ? NAN : 5;
+        for (int i = 0; i < 100; i++)
+            x[i] = i, y[i] = kind == 2 || (kind == 1 && i >= 25 && i < 75) ? NAN : 5;
         struct fkv_figure *f = make(4, 3, 1, 1, NULL);
         assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
         struct fkv_line style = {.color = {1, 0, 0, 1}, .width = 2};
@@ -265,7 +288,8 @@ static void constant_data_get_an_axis_around_them(void **state) {
             assert_ok(fkv_figure_line(f, 0, &style, 2, x, y, &err), err);
             paint(f);
             const struct fkv_scale *s = &f->panels[0].sy;
-            if (values[i] > 0 || !logarithmic) assert_true(s->low < values[i] && s->high > values[i]);
+            if (values[i] > 0 || !logarithmic)
+                assert_true(s->low < values[i] && s->high > values[i]);
             check_texts(f);
             fkv_figure_destroy(f);
         }
@@ -278,7 +302,8 @@ static void a_legend_covers_no_data(void **state) {
         struct fkv_figure *f = make(3.5, 3, 1, 1, NULL);
         double x[POINTS], y[POINTS];
         assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
-        for (int i = 0; i < POINTS; i++) { /* a parabola, or a cloud: a point anywhere in each cell of a grid */
+        for (int i = 0; i < POINTS;
+             i++) { /* a parabola, or a cloud: a point anywhere in each cell of a grid */
             int cell = 61 * i % POINTS, columns = 10;
             x[i] = trial % 2 ? test_uniform() : (cell % columns + test_uniform()) / columns;
             y[i] = trial % 2 ? x[i] * x[i] : (cell / columns + test_uniform()) * columns / POINTS;
@@ -287,9 +312,11 @@ static void a_legend_covers_no_data(void **state) {
         assert_ok(fkv_figure_line(f, 0, &style, POINTS, x, y, &err), err);
         paint(f);
         const struct fkv_box *b = &f->legend.box, *p = &f->panels[0].box;
-        assert_int_equal(f->legend.outside, trial % 2 == 0); /* a parabola leaves corners free, a cloud does not */
+        assert_int_equal(f->legend.outside,
+                         trial % 2 == 0); /* a parabola leaves corners free, a cloud does not */
         for (int i = 0; i < POINTS; i++) {
-            double u = fkv_scale_at(&f->panels[0].sx, x[i]), v = fkv_scale_at(&f->panels[0].sy, y[i]);
+            double u = fkv_scale_at(&f->panels[0].sx, x[i]),
+                   v = fkv_scale_at(&f->panels[0].sy, y[i]);
             if (u > b->x && u < b->x + b->width && v > b->y && v < b->y + b->height)
                 fail_msg("point %d at (%g, %g) lies under the legend", i, u, v);
         }
@@ -305,7 +332,8 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     struct fkv_figure *f = NULL;
     const double one = 1;
     struct fkv_line style = {.width = 1};
-    assert_refused(fkv_figure_create(0.5, 3, 1, 1, NULL, &f, &err), err, "expected sides of 1 to 50 inches");
+    assert_refused(fkv_figure_create(0.5, 3, 1, 1, NULL, &f, &err), err,
+                   "expected sides of 1 to 50 inches");
     assert_refused(fkv_figure_create(NAN, 3, 1, 1, NULL, &f, &err), err, "expected sides");
     assert_refused(fkv_figure_create(3, 3, 0, 1, NULL, &f, &err), err, "rows and columns");
     assert_null(f);
@@ -315,8 +343,10 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     assert_refused(fkv_figure_line(f, -1, &style, 1, &one, &one, &err), err, "found -1");
     assert_refused(fkv_figure_line(f, 0, &style, 0, &one, &one, &err), err, "at least one point");
     const struct fkv_axis bad = {"x", 0, 1, .logarithmic = true};
-    assert_refused(fkv_figure_axes(f, 0, NULL, &bad, &plain, NULL, 1, &err), err, "logarithmic axis above 0");
-    assert_refused(fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = 1, .high = 1}, &err), err, "rises");
+    assert_refused(fkv_figure_axes(f, 0, NULL, &bad, &plain, NULL, 1, &err), err,
+                   "logarithmic axis above 0");
+    assert_refused(fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = 1, .high = 1}, &err), err,
+                   "rises");
     fkv_figure_destroy(f);
     fkv_figure_destroy(NULL);
 }
@@ -331,7 +361,8 @@ static void a_folder_that_is_not_there_leaves_nothing(void **state) {
     assert_refused(fkv_figure_write(f, base, &provenance, &err), err, "absent/figure.png");
     /* A folder stands where the SVG should go: said by name, and no temporary stays behind. */
     char blocker[640];
-    snprintf(blocker, sizeof blocker, "mkdir '%s/figure.svg' && touch '%s/figure.svg/x'", folder, folder);
+    snprintf(blocker, sizeof blocker, "mkdir '%s/figure.svg' && touch '%s/figure.svg/x'", folder,
+             folder);
     assert_int_equal(system(blocker), 0);
     snprintf(base, sizeof base, "%s/figure", folder);
     assert_refused(fkv_figure_write(f, base, &provenance, &err), err, "figure.svg");
@@ -390,7 +421,8 @@ static void viridis_only_gets_lighter(void **state) {
     for (int i = 0; i <= 1000; i++) {
         struct fkv_color c = fkv_color_map(i / 1000.0);
         double luminance = 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b;
-        if (!(luminance > last)) fail_msg("at %d/1000 luminance %.6f follows %.6f", i, luminance, last);
+        if (!(luminance > last))
+            fail_msg("at %d/1000 luminance %.6f follows %.6f", i, luminance, last);
         last = luminance;
     }
     struct fkv_color end = fkv_color_map(7), start = fkv_color_map(NAN);
@@ -406,7 +438,9 @@ static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **st
         for (int side = -1; side <= 1; side += 2) {
             double inner = luminance(fkv_color_signed(0.5 + side * (i - 1) / 1000.0));
             double outer = luminance(fkv_color_signed(0.5 + side * i / 1000.0));
-            if (!(outer < inner)) fail_msg("%d/1000 from the middle, side %d: %.6f after %.6f", i, side, outer, inner);
+            if (!(outer < inner))
+                fail_msg("%d/1000 from the middle, side %d: %.6f after %.6f", i, side, outer,
+                         inner);
         }
     assert_true(luminance(fkv_color_signed(0.5)) > 0.9);
     assert_close(luminance(fkv_color_signed(0)), luminance(fkv_color_signed(1)), 0.05, 0);
@@ -419,13 +453,16 @@ static void an_axis_of_whole_numbers_has_no_others(void **state) {
         struct fkv_figure *f = make(5, 3, 1, 1, "whole");
         double x[12], y[12];
         for (int i = 0; i < most; i++) x[i] = i + 1, y[i] = test_between(0, 3);
-        const struct fkv_axis axis = {.label = "round", .low = FKV_FIT, .high = FKV_FIT, .integers = true};
-        const struct fkv_line line = {.color = fkv_color_cycle(0), .width = 1, .markers = test_between(0, 1)};
+        const struct fkv_axis axis = {
+            .label = "round", .low = FKV_FIT, .high = FKV_FIT, .integers = true};
+        const struct fkv_line line = {
+            .color = fkv_color_cycle(0), .width = 1, .markers = test_between(0, 1)};
         assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err), err);
         assert_ok(fkv_figure_line(f, 0, &line, most, x, y, &err), err);
         paint(f);
         for (int i = 0; i < f->text_count; i++)
-            if (strchr(f->texts[i].text, '.')) fail_msg("of 1 to %d there is a tick %s", most, f->texts[i].text);
+            if (strchr(f->texts[i].text, '.'))
+                fail_msg("of 1 to %d there is a tick %s", most, f->texts[i].text);
         fkv_figure_destroy(f);
     }
 }

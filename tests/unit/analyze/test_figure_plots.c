@@ -1,4 +1,5 @@
-/* The analyzer's figures over findings of every size: written, whole (nothing cut off at an edge), and the same to the byte on every run. */
+/* The analyzer's figures over findings of every size: written, whole (nothing cut off at an edge),
+ * and the same to the byte on every run. */
 #include "../support.h"
 
 #include <png.h>
@@ -8,7 +9,8 @@
 #include "analyze/measure/averages.h"
 #include "kernels/base/atomic_file.h"
 
-static const struct fkv_provenance provenance = {"0.0-test", "00ff", "freqkv-analyze", "a/model/folder/"};
+static const struct fkv_provenance provenance = {"0.0-test", "00ff", "freqkv-analyze",
+                                                 "a/model/folder/"};
 
 struct findings {
     struct fkv_spectrum spectrum;
@@ -28,15 +30,21 @@ static int32_t *ascending(int n) {
     return p;
 }
 
-/* Power laws over five decades with the scatter of a few averaged squares; `broken`: zeros and NaN among them. */
-static void make_findings(struct findings *f, int layers, int heads, int n, int gammas, bool null, bool broken) {
-    size_t curves = (size_t)layers * (size_t)heads, values = curves * (size_t)n, points = curves * (size_t)gammas;
+/* Power laws over five decades with the scatter of a few averaged squares; `broken`: zeros and NaN
+ * among them. */
+static void make_findings(struct findings *f, int layers, int heads, int n, int gammas, bool null,
+                          bool broken) {
+    size_t curves = (size_t)layers * (size_t)heads, values = curves * (size_t)n,
+           points = curves * (size_t)gammas;
     struct fkv_spectrum *s = &f->spectrum;
-    *s = (struct fkv_spectrum){
-        .state = (enum fkv_state)test_between(0, FKV_STATES - 1), .layers = layers, .heads = heads, .n = n};
+    *s = (struct fkv_spectrum){.state = (enum fkv_state)test_between(0, FKV_STATES - 1),
+                               .layers = layers,
+                               .heads = heads,
+                               .n = n};
     s->documents = test_between(1, 30), s->segments = test_between(1, 1000);
     s->layer_index = ascending(layers), s->head_index = ascending(heads);
-    s->power = doubles(values), s->power_se = doubles(values), s->null = null ? doubles(values) : NULL;
+    s->power = doubles(values), s->power_se = doubles(values),
+    s->null = null ? doubles(values) : NULL;
     s->rounding_floor = doubles(curves), s->band_se = doubles(curves * FKV_BANDS);
     s->band_edge = calloc(FKV_BANDS + 1, sizeof *s->band_edge);
     assert_non_null(s->band_edge);
@@ -54,7 +62,8 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
         }
     }
     struct fkv_error_curves *e = &f->error;
-    *e = (struct fkv_error_curves){.state = s->state, .layers = layers, .heads = heads, .n = n, .gammas = gammas};
+    *e = (struct fkv_error_curves){
+        .state = s->state, .layers = layers, .heads = heads, .n = n, .gammas = gammas};
     e->layer_index = s->layer_index, e->head_index = s->head_index;
     e->gamma = doubles((size_t)gammas), e->floor = doubles(curves);
     for (int g = 0; g < gammas; g++) e->gamma[g] = (g + 1.0) / (gammas + 1);
@@ -87,20 +96,23 @@ static void draw(const struct findings *f, const char *folder) {
 
 static const char *const names[] = {"spectrum", "spectrum_heads", "error", "error_heatmap"};
 
-/* What leaves the canvas is cut at its edge, so it inks the edge: a ring of four pixels must be white, and the rest must not. */
+/* What leaves the canvas is cut at its edge, so it inks the edge: a ring of four pixels must be
+ * white, and the rest must not. */
 static void check_edges(const char *path) {
     png_image image = {.version = PNG_IMAGE_VERSION};
     if (!png_image_begin_read_from_file(&image, path)) fail_msg("%s: %s", path, image.message);
     image.format = PNG_FORMAT_GRAY;
     unsigned char *pixels = malloc(PNG_IMAGE_SIZE(image));
     assert_non_null(pixels);
-    if (!png_image_finish_read(&image, NULL, pixels, 0, NULL)) fail_msg("%s: %s", path, image.message);
+    if (!png_image_finish_read(&image, NULL, pixels, 0, NULL))
+        fail_msg("%s: %s", path, image.message);
     int width = (int)image.width, height = (int)image.height, inked = 0;
     for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x++) {
             bool edge = x < 4 || y < 4 || x >= width - 4 || y >= height - 4;
             if (pixels[y * width + x] == 255) continue;
-            if (edge) fail_msg("%s: ink at the edge, (%d, %d) of %d x %d", path, x, y, width, height);
+            if (edge)
+                fail_msg("%s: ink at the edge, (%d, %d) of %d x %d", path, x, y, width, height);
             inked++;
         }
     assert_true(inked > 1000);
@@ -125,7 +137,8 @@ static void figures_of_every_size_are_whole(void **state) {
         struct findings f;
         char folder[256];
         test_make_folder(folder);
-        make_findings(&f, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], test_between(0, 1), false);
+        make_findings(&f, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], test_between(0, 1),
+                      false);
         draw(&f, folder);
         check_figures(f.spectrum.state, folder);
         free_findings(&f);
@@ -157,11 +170,12 @@ static void drawing_twice_gives_the_same_bytes(void **state) {
         char path[512], *data[2];
         size_t bytes[2];
         for (int i = 0; i < 2; i++) {
-            snprintf(path, sizeof path, "%s/%s_%s.%s", folder[i], names[k / 2], fkv_state_names[f.spectrum.state],
-                     k % 2 ? "svg" : "png");
+            snprintf(path, sizeof path, "%s/%s_%s.%s", folder[i], names[k / 2],
+                     fkv_state_names[f.spectrum.state], k % 2 ? "svg" : "png");
             assert_ok(fkv_read_file(path, 64 << 20, &data[i], &bytes[i], &err), err);
         }
-        if (bytes[0] != bytes[1] || memcmp(data[0], data[1], bytes[0])) fail_msg("%s differs", path);
+        if (bytes[0] != bytes[1] || memcmp(data[0], data[1], bytes[0]))
+            fail_msg("%s differs", path);
         free(data[0]), free(data[1]);
     }
     free_findings(&f);

@@ -1,4 +1,5 @@
-/* Tick placement: round numbers inside the axis, never too many, labels that say what the tick is. */
+/* Tick placement: round numbers inside the axis, never too many, labels that say what the tick is.
+ */
 #include "../support.h"
 
 #include "analyze/figure/ticks.h"
@@ -29,11 +30,13 @@ static void check(const struct fkv_ticks *t, double low, double high, int most) 
     double slack = (high - low) * 1e-6;
     int limit = most + 1 > 5 ? most + 1 : 5;
     if (labelled(t) < 2 || labelled(t) > limit)
-        fail_msg("[%.17g, %.17g]: expected 2 to %d labels, found %d", low, high, limit, labelled(t));
+        fail_msg("[%.17g, %.17g]: expected 2 to %d labels, found %d", low, high, limit,
+                 labelled(t));
     for (int i = 0; i < t->count; i++) {
         if (!(t->at[i] >= low - slack && t->at[i] <= high + slack))
             fail_msg("[%.17g, %.17g]: tick at %.17g", low, high, t->at[i]);
-        if (i && !(t->at[i] > t->at[i - 1])) fail_msg("ticks %g, %g do not rise", t->at[i - 1], t->at[i]);
+        if (i && !(t->at[i] > t->at[i - 1]))
+            fail_msg("ticks %g, %g do not rise", t->at[i - 1], t->at[i]);
         if (t->label[i][0]) assert_close(read_label(t->label[i]), t->at[i], slack, 1e-9);
     }
 }
@@ -51,7 +54,8 @@ static void linear_ticks_are_round_inside_and_say_their_value(void **state) {
         double step = t.at[1] - t.at[0], digit = step / pow(10, floor(log10(step) + 1e-6));
         if (fabs(digit - 1) > 1e-3 && fabs(digit - 2) > 1e-3 && fabs(digit - 5) > 1e-3)
             fail_msg("[%g, %g]: step %.12g is not 1, 2 or 5 times a power of ten", low, high, step);
-        for (int i = 2; i < t.count; i++) assert_close(t.at[i] - t.at[i - 1], step, size * 1e-9, 1e-6);
+        for (int i = 2; i < t.count; i++)
+            assert_close(t.at[i] - t.at[i - 1], step, size * 1e-9, 1e-6);
     }
 }
 
@@ -90,7 +94,8 @@ static void log_ticks_are_inside_whatever_the_span(void **state) {
     (void)state;
     static struct fkv_ticks t;
     for (int trial = 0; trial < 5000; trial++) {
-        double low = pow(10, 40 * (test_uniform() - 0.5)), span = pow(10, pow(10, 3 * test_uniform() - 2) * 2);
+        double low = pow(10, 40 * (test_uniform() - 0.5)),
+               span = pow(10, pow(10, 3 * test_uniform() - 2) * 2);
         int most = test_between(2, 10);
         fkv_ticks_log(low, low * span, most, &t);
         check(&t, low, low * span, most);

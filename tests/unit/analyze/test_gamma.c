@@ -1,4 +1,5 @@
-/* Ratios per head: from spectra whose answer is known, against trying every combination, and from a capture of noise. */
+/* Ratios per head: from spectra whose answer is known, against trying every combination, and from a
+ * capture of noise. */
 #include "analyze/measure/gamma.h"
 
 #include "analyze/measure/error.h"
@@ -29,7 +30,9 @@ static struct fkv_ratio_choice budget(double target, int n) {
 /* Head h has energy in 1 <= t < 16 (h + 1), and a mean a thousand times as loud. */
 static double band(int head, int t) { return t == 0 ? 1000 : t < 16 * (head + 1); }
 static double flat(int head, int t) { return (void)head, (void)t, 1; }
-static double scatter(int head, int t) { return (void)head, t ? test_uniform() * test_uniform() : 50; }
+static double scatter(int head, int t) {
+    return (void)head, t ? test_uniform() * test_uniform() : 50;
+}
 
 static void a_band_limited_head_gets_its_bands_ratio(void **state) {
     (void)state;
@@ -65,7 +68,8 @@ static void a_band_limited_head_gets_its_bands_ratio(void **state) {
     fkv_spectrum_free(&s), fkv_spectrum_free(&white);
 }
 
-/* Keys and values alike: head 0 is done at 17/64, head 1 at 49/64. At a mean of 33/64 nothing is lost; one ratio of 33/64 for both loses 31 of the 96 coefficients of head 1. */
+/* Keys and values alike: head 0 is done at 17/64, head 1 at 49/64. At a mean of 33/64 nothing is
+ * lost; one ratio of 33/64 for both loses 31 of the 96 coefficients of head 1. */
 static double two_bands(int head, int t) { return t >= 1 && t < (head ? 97 : 33); }
 
 static void a_budget_worked_out_by_hand(void **state) {
@@ -73,7 +77,8 @@ static void a_budget_worked_out_by_hand(void **state) {
     enum { N = 128 };
     struct fkv_error err;
     struct fkv_spectrum s = spectrum_of(2, N, two_bands);
-    struct fkv_ratio_choice c = budget(34.0 / 64, N); /* L = 2 k, DC among them: 17 and 49 parts, 2 to spare */
+    struct fkv_ratio_choice c =
+        budget(34.0 / 64, N); /* L = 2 k, DC among them: 17 and 49 parts, 2 to spare */
     struct fkv_ratio_table t;
     assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
     assert_int_equal(t.parts[0], 17);
@@ -91,7 +96,8 @@ static void a_budget_loses_least_of_all_combinations(void **state) {
     struct fkv_error err;
     for (int trial = 0; trial < 6; trial++) {
         int n = test_between(20, 300);
-        struct fkv_spectrum key = spectrum_of(HEADS, n, scatter), value = spectrum_of(HEADS, n, scatter);
+        struct fkv_spectrum key = spectrum_of(HEADS, n, scatter),
+                            value = spectrum_of(HEADS, n, scatter);
         struct fkv_ratio_choice c = budget(0.2 + 0.6 * test_uniform(), n);
         struct fkv_ratio_table t;
         c.objective = trial % 2 ? FKV_OBJECTIVE_ABSOLUTE : FKV_OBJECTIVE_RELATIVE;
@@ -124,7 +130,8 @@ static void losses_are_those_of_error(void **state) {
     for (int h = 0; h < 2; h++)
         for (int k = 1; k <= K; k++) {
             assert_null(t.loss[FKV_LOSS_PROJECTED]);
-            double kept = fkv_retained_energy(s.power + h * n, n, (int32_t)((int64_t)k * n / K), true);
+            double kept =
+                fkv_retained_energy(s.power + h * n, n, (int32_t)((int64_t)k * n / K), true);
             assert_close(t.loss[FKV_LOSS_KEY][h * (K + 1) + k], 1 - kept, 1e-9, 0);
         }
     fkv_ratio_table_free(&t);
@@ -138,7 +145,8 @@ static void what_cannot_be_chosen_is_refused(void **state) {
     struct fkv_ratio_table t;
     struct fkv_ratio_choice c = budget(0.05, 128);
     c.floor = 0.1;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err, "--budget 0.05: expected 0.109375 or more");
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err,
+                   "--budget 0.05: expected 0.109375 or more");
     c = budget(0.5, 128);
     c.floor = 0.501, c.cap = 0.502;
     assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err, "multiple of 1/64");
@@ -150,7 +158,8 @@ static void what_cannot_be_chosen_is_refused(void **state) {
     fkv_spectrum_free(&s);
 }
 
-/* A window of few slots: no ratio may keep none of them, and the table's L are the window's, not the segment's. */
+/* A window of few slots: no ratio may keep none of them, and the table's L are the window's, not
+ * the segment's. */
 static void ratios_are_for_the_window_that_was_asked_for(void **state) {
     (void)state;
     struct fkv_error err;

@@ -1,4 +1,5 @@
-/* The life of a chunk: against the matrices written down, and the memory that follows from the schedule alone. */
+/* The life of a chunk: against the matrices written down, and the memory that follows from the
+ * schedule alone. */
 #include "analyze/measure/impulse.h"
 
 #include "analyze/measure/matrix.h"
@@ -10,8 +11,9 @@ static double *operator_matrix(int n, int retained) {
     for (int j = 0; j < n; j++)
         for (int i = 0; i < retained; i++)
             for (int t = 0; t < retained; t++)
-                a[j * retained + i] += sqrt((double)retained / n) * (t ? 2 : 1) / sqrt((double)n * retained) *
-                                       cos(pi * t * (j + 0.5) / n) * cos(pi * t * (i + 0.5) / retained);
+                a[j * retained + i] += sqrt((double)retained / n) * (t ? 2 : 1) /
+                                       sqrt((double)n * retained) * cos(pi * t * (j + 0.5) / n) *
+                                       cos(pi * t * (i + 0.5) / retained);
     return a;
 }
 
@@ -27,7 +29,8 @@ static void rounds_are_products_of_the_operator(void **state) {
         assert_ok(fkv_impulse_follow(&s, rounds, &x, &err), err);
         int l = s.retained, c = s.chunk;
         double *a = operator_matrix(s.n, l), *m = malloc((size_t)(l * c) * sizeof *m);
-        double *next = malloc((size_t)(l * c) * sizeof *next), *gram = malloc((size_t)(c * c) * sizeof *gram);
+        double *next = malloc((size_t)(l * c) * sizeof *next),
+               *gram = malloc((size_t)(c * c) * sizeof *gram);
         double *squares = malloc((size_t)c * sizeof *squares);
         memcpy(m, a + l * l, (size_t)(l * c) * sizeof *m);
         for (int k = 1; k <= rounds; k++) {
@@ -70,12 +73,14 @@ static void the_horizon_is_what_the_schedule_says(void **state) {
         struct fkv_schedule s;
         assert_ok(fkv_schedule_make(4096, 4, cases[i].gamma, &s, &err), err);
         assert_close(s.horizon, cases[i].horizon, 1, 0);
-        assert_close(s.retained * pow((double)s.retained / s.n, s.horizon_rounds), 1, 0, 1e-9); /* one slot of all L */
+        assert_close(s.retained * pow((double)s.retained / s.n, s.horizon_rounds), 1, 0,
+                     1e-9); /* one slot of all L */
     }
 }
 
-/* Slot j of the compressed stands at (j + 1/2) n/L - 1/2 of the old slots: a token's response stays there through every round, gets no narrower, and is never
- * spread over more directions than there are slots. */
+/* Slot j of the compressed stands at (j + 1/2) n/L - 1/2 of the old slots: a token's response stays
+ * there through every round, gets no narrower, and is never spread over more directions than there
+ * are slots. */
 static void a_token_stays_where_the_maps_slots_are(void **state) {
     (void)state;
     for (double gamma = 0.25; gamma < 1; gamma += 0.25) {
@@ -108,8 +113,10 @@ static void what_has_no_schedule_is_refused(void **state) {
     struct fkv_error err;
     struct fkv_schedule s;
     struct fkv_impulse x;
-    assert_refused(fkv_schedule_make(6, 4, 0.5, &s, &err), err, "4 sinks and at least three slots more, found 6");
-    assert_refused(fkv_schedule_make(104, 4, 0.01, &s, &err), err, "expected 2 to 99 retained slots of 100, found 1");
+    assert_refused(fkv_schedule_make(6, 4, 0.5, &s, &err), err,
+                   "4 sinks and at least three slots more, found 6");
+    assert_refused(fkv_schedule_make(104, 4, 0.01, &s, &err), err,
+                   "expected 2 to 99 retained slots of 100, found 1");
     assert_refused(fkv_schedule_make(104, 4, 1, &s, &err), err, "found 100");
     assert_ok(fkv_schedule_make(4096, 4, 0.999, &s, &err), err);
     assert_refused(fkv_impulse_follow(&s, 0, &x, &err), err, "the horizon is");

@@ -1,4 +1,5 @@
-/* Captures, probes and runs with known answers, joined: what energy predicts is found, what it does not is not, and files that do not belong together are refused. */
+/* Captures, probes and runs with known answers, joined: what energy predicts is found, what it does
+ * not is not, and files that do not belong together are refused. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <jansson.h>
@@ -32,10 +33,13 @@ static int teardown(void **state) {
 }
 
 /* How much of a head is of high frequency: every head another share, in no order of layers. */
-static double loudness(int layer, int head) { return pow(1.35, (layer * HEADS + head) * 7 % (LAYERS * HEADS)) / 20; }
+static double loudness(int layer, int head) {
+    return pow(1.35, (layer * HEADS + head) * 7 % (LAYERS * HEADS)) / 20;
+}
 
 /* A drift, which low coefficients hold, and an alternation as loud as the head has it. */
-static double graded(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double graded(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                     int channel) {
     double drift = 10 * cos(acos(-1) * ((double)(t - SINKS) + 0.5) / N * (1 + channel % 2));
     if (state == FKV_STATE_QUERY) return made_white(recording, state, layer, t, head, channel);
     return 2 + drift + loudness(layer, head) * (t % 2 ? 1 : -1) * (1 + 0.1 * channel);
@@ -71,7 +75,8 @@ static struct made_probe graded_probe(const double *damage) {
 
 /* Runs link; its stdout and stderr land in files of `base`. */
 static int run_link(const char *option, const char *file, const char *more) {
-    char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option, (char *)file};
+    char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option,
+                      (char *)file};
     char to[2][300];
     int argc = 5, saved[2];
     if (more) argv[argc++] = (char *)more;
@@ -111,8 +116,8 @@ static json_t *object_of_stdout(void) {
 }
 
 /* Estimate, low or high of `measure` of a predictor over all layers. */
-static double link_of(const json_t *object, const char *damage, const char *predictor, const char *measure,
-                      size_t which) {
+static double link_of(const json_t *object, const char *damage, const char *predictor,
+                      const char *measure, size_t which) {
     size_t i, k;
     json_t *group, *link;
     json_array_foreach(json_object_get(object, "heads"), i, group) {
@@ -132,7 +137,8 @@ static double link_of(const json_t *object, const char *damage, const char *pred
 static void damage_that_follows_lost_energy_has_rank_correlation_one(void **state) {
     (void)state;
     double damage[LAYERS * HEADS];
-    for (int i = 0; i < LAYERS * HEADS; i++) damage[i] = 0.01 * sqrt(loudness(i / HEADS, i % HEADS));
+    for (int i = 0; i < LAYERS * HEADS; i++)
+        damage[i] = 0.01 * sqrt(loudness(i / HEADS, i % HEADS));
     struct made m = graded_capture(30, 3);
     struct made_probe p = graded_probe(damage);
     made_write(&m, path);
@@ -148,7 +154,8 @@ static void damage_that_follows_lost_energy_has_rank_correlation_one(void **stat
     }
     static const char *const lacking[] = {"visible", "attention",
                                           "attention_projected"}; /* no queries, no projection */
-    for (int i = 0; i < 3; i++) assert_true(isnan(link_of(object, "kl", lacking[i], "spearman", 0)));
+    for (int i = 0; i < 3; i++)
+        assert_true(isnan(link_of(object, "kl", lacking[i], "spearman", 0)));
     json_decref(object);
 }
 
@@ -177,13 +184,15 @@ static void more_retained_energy_with_less_loss_is_correlation_minus_one(void **
     struct made m = graded_capture(20, 3);
     made_write(&m, path);
     for (int i = 0; i < 4; i++) {
-        struct made_run r = {LAYERS, HEADS, DIM, N + SINKS, SINKS, 4 + 7 * i, 400, 0, 0, 0.1 / (1 + i), 0, NULL, false};
+        struct made_run r = {LAYERS, HEADS, DIM,           N + SINKS, SINKS, 4 + 7 * i, 400,
+                             0,      0,     0.1 / (1 + i), 0,         NULL,  false};
         snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
         made_write_run(&r, runs[i]);
     }
     assert_int_equal(run_link("--runs", runs[0], runs[1]), 0);
-    char *argv[] = {(char *)"x", (char *)"--capture", path, (char *)"--runs", runs[3], runs[0], runs[2],
-                    runs[1],     (char *)"--out",     out,  (char *)"--quiet"};
+    char *argv[] = {
+        (char *)"x", (char *)"--capture", path, (char *)"--runs", runs[3], runs[0], runs[2],
+        runs[1],     (char *)"--out",     out,  (char *)"--quiet"};
     assert_int_equal(fkv_command_link(11, argv), 0); /* in any order */
     char table[320];
     snprintf(table, sizeof table, "%s/link_predictors.csv", out);
@@ -220,8 +229,10 @@ static struct fkv_predictor_spectra measure_predictors(void) {
     return s;
 }
 
-/* lost [N, DIM]: what the coefficients from `kept` on make of the states of a head of the first segment */
-static void lost_states(enum fkv_state state, int head, int kept, double lost[N][DIM], double *all, double *dropped) {
+/* lost [N, DIM]: what the coefficients from `kept` on make of the states of a head of the first
+ * segment */
+static void lost_states(enum fkv_state state, int head, int kept, double lost[N][DIM], double *all,
+                        double *dropped) {
     memset(lost, 0, sizeof(double[N][DIM]));
     *all = *dropped = 0;
     for (int ch = 0; ch < DIM; ch++) {
@@ -232,7 +243,8 @@ static void lost_states(enum fkv_state state, int head, int kept, double lost[N]
             *all += y * y;
             if (t < kept) continue;
             *dropped += y * y;
-            for (int j = 0; j < N; j++) lost[j][ch] += sqrt(2.0 / N) * y * cos(acos(-1) * t * (j + 0.5) / N);
+            for (int j = 0; j < N; j++)
+                lost[j][ch] += sqrt(2.0 / N) * y * cos(acos(-1) * t * (j + 0.5) / N);
         }
     }
 }
@@ -247,7 +259,8 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
     assert_null(s.attention[0]); /* no token follows the segment */
     assert_null(s.visible[1]);
     assert_non_null(strstr(s.why_not[FKV_NO_PROJECTION], "output_gram"));
-    assert_true(isnan(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, 0, 2, (struct fkv_kept){0, 9, false})));
+    assert_true(isnan(
+        fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, 0, 2, (struct fkv_kept){0, 9, false})));
     int kept = 9;
     for (int h = 0; h < HEADS; h++) {
         double lost[N][DIM], mean = 0, all, dropped;
@@ -257,14 +270,18 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
                 for (int j = 0; j < N; j++) {
                     double score = 0;
                     for (int ch = 0; ch < DIM; ch++)
-                        score += (float)graded(0, FKV_STATE_QUERY, 0, SINKS + q, 2 * h + g, ch) * lost[j][ch];
+                        score += (float)graded(0, FKV_STATE_QUERY, 0, SINKS + q, 2 * h + g, ch) *
+                                 lost[j][ch];
                     mean += 0.25 * score * score / (2.0 * N * N); /* attention scale 0.5 */
                 }
         struct fkv_kept low = {0, kept, false}, high = {0, kept, true};
         assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 1, low), mean, 0, 1e-4);
-        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, low), dropped / all, 0, 1e-4);
-        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, high), 1 - dropped / all, 0, 1e-4);
-        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ABSOLUTE, 0, h, 1, low), dropped / (N * DIM), 0, 1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, low), dropped / all, 0,
+                     1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ENERGY, 0, h, 1, high),
+                     1 - dropped / all, 0, 1e-4);
+        assert_close(fkv_predictor_value(&s, FKV_PREDICTOR_ABSOLUTE, 0, h, 1, low),
+                     dropped / (N * DIM), 0, 1e-4);
         assert_true(isnan(fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, h, 3, low)));
     }
     fkv_predictor_spectra_free(&s);
@@ -290,7 +307,8 @@ static void visible_energy_of_values_is_what_the_projection_lets_through(void **
             for (int j = 0; j < N; j++)
                 for (int r = 0; r < MADE_ROWS; r++) {
                     double row = 0;
-                    for (int ch = 0; ch < DIM; ch++) row += projection[GROUP * h + g][r][ch] * lost[j][ch];
+                    for (int ch = 0; ch < DIM; ch++)
+                        row += projection[GROUP * h + g][r][ch] * lost[j][ch];
                     mean += row * row / (GROUP * N);
                 }
         const struct fkv_kept low = {0, KEPT, false};
@@ -400,8 +418,11 @@ static void link_has_a_group_in_results_that_others_carry_over(void **state) {
     assert_true(found && length == 20);
     assert_ok(fkv_h5_get(r, "/link/segment_length", FKV_H5_I32, 2, own, &err), err);
     assert_true(own[0] == 0 && own[1] == N);
-    assert_ok(fkv_h5_get(r, "/link/head_predictor", FKV_H5_F64, LAYERS * HEADS * FKV_PREDICTORS, predictor, &err), err);
-    assert_true(predictor[FKV_PREDICTOR_ENERGY_NO_DC] > 0 && predictor[FKV_PREDICTOR_ENERGY_NO_DC] < 1);
+    assert_ok(fkv_h5_get(r, "/link/head_predictor", FKV_H5_F64, LAYERS * HEADS * FKV_PREDICTORS,
+                         predictor, &err),
+              err);
+    assert_true(predictor[FKV_PREDICTOR_ENERGY_NO_DC] > 0 &&
+                predictor[FKV_PREDICTOR_ENERGY_NO_DC] < 1);
     fkv_h5_close(r);
 }
 

@@ -1,4 +1,5 @@
-/* `plot` as a user runs it: which figures come of which file, that they are whole, and what is refused. */
+/* `plot` as a user runs it: which figures come of which file, that they are whole, and what is
+ * refused. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -28,8 +29,12 @@ static char *named(char path[300], const char *name) {
 }
 
 static int plot(const char *first, const char *second) {
-    char *argv[8] = {
-        (char *)"freqkv-analyze plot", (char *)"--quiet", (char *)"--out", out, (char *)first, (char *)second};
+    char *argv[8] = {(char *)"freqkv-analyze plot",
+                     (char *)"--quiet",
+                     (char *)"--out",
+                     out,
+                     (char *)first,
+                     (char *)second};
     char to[300];
     int saved = dup(2), stream = open(named(to, "stderr"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     dup2(stream, 2), close(stream);
@@ -56,7 +61,8 @@ static void assert_figure(const char *name, bool table) {
         char path[600];
         struct stat s;
         snprintf(path, sizeof path, "%s/%s.%s", out, name, endings[i]);
-        if (stat(path, &s) || s.st_size < (i < 2 ? 2000 : 40)) fail_msg("%s is missing or empty", path);
+        if (stat(path, &s) || s.st_size < (i < 2 ? 2000 : 40))
+            fail_msg("%s is missing or empty", path);
     }
 }
 
@@ -110,7 +116,8 @@ static void every_file_gets_its_figures(void **state) {
 static void a_run_stands_at_the_ratio_that_was_asked_for(void **state) {
     (void)state;
     char run[300], path[600], text[4096];
-    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false}; /* which asked for 10.5 / 32 */
+    struct made_run r = {1, 1, 4,    36, 4,    10,   500,
+                         0, 0, 0.05, 0,  NULL, false}; /* which asked for 10.5 / 32 */
     made_write_run(&r, named(run, "a.h5"));
     assert_int_equal(plot(run, NULL), 0);
     snprintf(path, sizeof path, "%s/runs_perplexity.csv", out);
@@ -126,9 +133,9 @@ static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **s
     (void)state;
     char table[300];
     FILE *f = fopen(named(table, "costs.csv"), "w");
-    fputs(
-        "policy,tokens,tflops,note\r\nfull,10,1.5,\"a, \"\"b\"\"\"\r\nfull,20,,\"a, \"\"b\"\"\"\nlocal,10,1,x\nlocal,20,2,x",
-        f);
+    fputs("policy,tokens,tflops,note\r\nfull,10,1.5,\"a, \"\"b\"\"\"\r\nfull,20,,\"a, "
+          "\"\"b\"\"\"\nlocal,10,1,x\nlocal,20,2,x",
+          f);
     fclose(f);
     assert_int_equal(plot(table, NULL), 0);
     assert_figure("costs", false);
@@ -156,7 +163,8 @@ static const char *table_of(const char *name) {
     return text;
 }
 
-/* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another line. */
+/* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another
+ * line. */
 static void options_of_a_run_tell_it_apart(void **state) {
     (void)state;
     char plain[300], recent[300];
@@ -168,10 +176,12 @@ static void options_of_a_run_tell_it_apart(void **state) {
     const char *text = table_of("runs_perplexity");
     assert_non_null(strstr(text, "\"freqkv, window 36\",0.328125,"));
     assert_non_null(strstr(text, "\"freqkv, recent 11, window 36, cache f16\",0.5,"));
-    assert_non_null(strstr(table_of("runs_distance"), "freqkv, recent 11, window 36, cache f16, \u03b3 = 0.5"));
+    assert_non_null(
+        strstr(table_of("runs_distance"), "freqkv, recent 11, window 36, cache f16, \u03b3 = 0.5"));
 }
 
-/* A policy without a ratio has no place on that axis, but its value is drawn; where it cannot be, that is said. */
+/* A policy without a ratio has no place on that axis, but its value is drawn; where it cannot be,
+ * that is said. */
 static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
     (void)state;
     char ours[300], rival[300];
@@ -209,7 +219,8 @@ static void a_plot_that_fails_leaves_no_folder(void **state) {
     fclose(f);
     assert_int_equal(plot(table, NULL), 1);
     assert_int_equal(files_in_out(), -1);
-    assert_int_equal(mkdir(out, 0700), 0); /* a folder that was there stays, also when it is empty */
+    assert_int_equal(mkdir(out, 0700),
+                     0); /* a folder that was there stays, also when it is empty */
     assert_int_equal(plot(table, NULL), 1);
     assert_int_equal(files_in_out(), 0);
 }
@@ -222,9 +233,9 @@ static void points_of_one_curve_differ_in_their_ratio_only(void **state) {
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, "f32", false};
     made_write_run(&r, named(path, "a.h5"));
     assert_ok(fkv_run_read(path, &runs[0], &err), err);
-    static const char *const expected[] = {NULL, "options \"recent=0\" and \"recent=4\"",
-                                           "\"cache f32\" and \"cache f16\"", "found policy \"freqkv\" and \"streaming\"",
-                                           "\"window 36\" and \"window 40\""};
+    static const char *const expected[] = {
+        NULL, "options \"recent=0\" and \"recent=4\"", "\"cache f32\" and \"cache f16\"",
+        "found policy \"freqkv\" and \"streaming\"", "\"window 36\" and \"window 40\""};
     for (int i = 0; i < 5; i++) {
         struct made_run other = r;
         other.retained = 5;
@@ -283,7 +294,8 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     r.retained = 10, r.sinks = -1;
     made_write_run(&r, named(run, "below.h5"));
     assert_int_equal(plot(run, NULL), 1);
-    assert_true(said("window, sinks and compressible: expected numbers from 0 on, the last at most the first, found 36, -1"));
+    assert_true(said("window, sinks and compressible: expected numbers from 0 on, the last at most "
+                     "the first, found 36, -1"));
     r.sinks = 4, r.layers = 1 << 20, r.heads = 2;
     struct fkv_h5_writer *w;
     struct fkv_error err;
@@ -318,7 +330,8 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
     assert_close(fkv_damage_of_class(&d, 4, 1, &se, &tokens, room).estimate, 0.1, 1e-6, 0);
     assert_int_equal(tokens, 3 * 75);
     fkv_damage_free(&d);
-    for (int w = 1; w < 3; w++) p.windows[w].document = w; /* three texts: documents, and blocks within them */
+    for (int w = 1; w < 3; w++)
+        p.windows[w].document = w; /* three texts: documents, and blocks within them */
     assert_ok(fkv_damage_make(&p, &d, &err), err);
     assert_int_equal(d.units.kind, FKV_SE_DOCUMENTS_AND_BLOCKS);
     assert_int_equal(d.units.count, 3 * 2);
@@ -343,15 +356,18 @@ static void a_change_that_is_no_change_has_no_small_p(void **state) {
     made_write_probe(&m, named(path, "probe.h5"));
     assert_ok(fkv_probe_read(path, &p, &err), err);
     for (int w = 0; w < 3; w++)
-        for (int i = 0; i < m.score; i++) p.windows[w].repeat_kl[i] = (float)(0.01 * fmax(0, test_normal()));
+        for (int i = 0; i < m.score; i++)
+            p.windows[w].repeat_kl[i] = (float)(0.01 * fmax(0, test_normal()));
     assert_ok(fkv_damage_make(&p, &d, &err), err);
     assert_true(d.row[0].p[FKV_DAMAGE_KL] > 0.9); /* the empty change: KL 0, below the floor */
     assert_true(d.row[4].p[FKV_DAMAGE_KL] < 1e-4 && d.row[4].q[FKV_DAMAGE_KL] < 1e-3);
-    assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-7 && d.row[6].p[FKV_DAMAGE_KL] > 1e-7); /* noise alone */
+    assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-7 &&
+                d.row[6].p[FKV_DAMAGE_KL] > 1e-7); /* noise alone */
     fkv_damage_free(&d);
     p.windows[2].repeat_kl[0] = NAN;
     assert_ok(fkv_damage_make(&p, &d, &err), err);
-    for (int i = 0; i < 9; i++) assert_true(isnan(d.row[i].p[FKV_DAMAGE_KL]) && isnan(d.row[i].q[FKV_DAMAGE_KL]));
+    for (int i = 0; i < 9; i++)
+        assert_true(isnan(d.row[i].p[FKV_DAMAGE_KL]) && isnan(d.row[i].q[FKV_DAMAGE_KL]));
     assert_true(isfinite(d.row[4].mean[FKV_DAMAGE_KL].low) && isfinite(d.row[4].p[FKV_DAMAGE_NLL]));
     fkv_damage_free(&d);
     fkv_probe_free(&p);

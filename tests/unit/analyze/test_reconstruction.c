@@ -17,24 +17,28 @@ static struct fkv_spectrum spectrum_of(const double *power, int heads, int n) {
 static float *states; /* [segments][n][channels] */
 static int n, channels;
 
-static double from_states(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double from_states(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                          int channel) {
     (void)recording, (void)state, (void)layer, (void)head;
     return states[t * channels + channel];
 }
 
-/* ||x - x_L||, ||x||, <x, x_L>, ||x_L|| squared and summed over segments, x_L made by transforming, zeroing and transforming back. */
+/* ||x - x_L||, ||x||, <x, x_L>, ||x_L|| squared and summed over segments, x_L made by transforming,
+ * zeroing and transforming back. */
 struct sums {
     double difference, whole, inner, kept;
 };
 
 static struct sums reconstruct(const struct fkv_dct *plan, int segments, int retained, bool no_dc) {
     size_t size = (size_t)(n * channels);
-    float *y = malloc(size * sizeof *y), *z = malloc(size * sizeof *z), *x = malloc(size * sizeof *x);
+    float *y = malloc(size * sizeof *y), *z = malloc(size * sizeof *z),
+          *x = malloc(size * sizeof *x);
     float *scratch = malloc(fkv_dct_scratch(plan) * sizeof *scratch);
     struct sums s = {0};
     for (int segment = 0; segment < segments; segment++) {
         size_t stride = (size_t)channels;
-        fkv_dct_forward(plan, states + (size_t)segment * size, stride, channels, y, stride, scratch);
+        fkv_dct_forward(plan, states + (size_t)segment * size, stride, channels, y, stride,
+                        scratch);
         if (no_dc) memset(y, 0, stride * sizeof *y);
         fkv_dct_inverse(plan, y, stride, channels, x, stride, scratch);
         memset(y + (size_t)retained * stride, 0, (size_t)(n - retained) * stride * sizeof *y);
@@ -103,7 +107,8 @@ static void squared_error_and_retained_energy_sum_to_one(void **state) {
     assert_ok(fkv_error_curves_make(&s, gamma, 5, &e, &err), err);
     for (int i = 0; i < 15; i++)
         for (int no_dc = 0; no_dc < 2; no_dc++)
-            assert_close(pow(e.relative_error[no_dc][i], 2) + e.retained_energy[no_dc][i], 1, 1e-12, 0);
+            assert_close(pow(e.relative_error[no_dc][i], 2) + e.retained_energy[no_dc][i], 1, 1e-12,
+                         0);
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
 }

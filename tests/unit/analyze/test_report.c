@@ -1,4 +1,5 @@
-/* report.html from folders made for the purpose: sections, sentences, refusals, escaping. What only a browser can say is in tests/e2e/check_report.py. */
+/* report.html from folders made for the purpose: sections, sentences, refusals, escaping. What only
+ * a browser can say is in tests/e2e/check_report.py. */
 #include <sys/stat.h>
 
 #include "analyze/figure/figure.h"
@@ -24,7 +25,9 @@ static int teardown(void **state) {
 
 enum { LAYERS = 2, HEADS = 3, ROWS = LAYERS * HEADS, N = 64, GAMMAS = 3 };
 
-static void path_of(char path[400], const char *name) { snprintf(path, 400, "%s/%s", folder, name); }
+static void path_of(char path[400], const char *name) {
+    snprintf(path, 400, "%s/%s", folder, name);
+}
 
 static void put_file(const char *name, const char *text) {
     char path[400];
@@ -35,14 +38,16 @@ static void put_file(const char *name, const char *text) {
     fclose(f);
 }
 
-static void put(struct fkv_h5_writer *w, const char *name, enum fkv_h5_type type, int rank, const int64_t *dims,
-                const void *data) {
+static void put(struct fkv_h5_writer *w, const char *name, enum fkv_h5_type type, int rank,
+                const int64_t *dims, const void *data) {
     struct fkv_error err;
     assert_ok(fkv_h5_put(w, name, type, rank, dims, data, &err), err);
 }
 
-/* Power falls as t^-slope beside a flat null of the same energy; `exceptions` heads are flat. null false: none. */
-static void put_spectrum(struct fkv_h5_writer *w, const char *state, double slope, int exceptions, bool null) {
+/* Power falls as t^-slope beside a flat null of the same energy; `exceptions` heads are flat. null
+ * false: none. */
+static void put_spectrum(struct fkv_h5_writer *w, const char *state, double slope, int exceptions,
+                         bool null) {
     static const int32_t layers[LAYERS] = {0, 7}, heads[HEADS] = {0, 1, 4};
     static double power[ROWS][N], flat[ROWS][N];
     const int64_t dims[] = {LAYERS, HEADS, N};
@@ -63,8 +68,8 @@ static void put_spectrum(struct fkv_h5_writer *w, const char *state, double slop
 }
 
 static void put_errors(struct fkv_h5_writer *w, const char *state) {
-    static const char *const names[] = {"retained_energy", "retained_energy_no_dc", "relative_error",
-                                        "relative_error_no_dc"};
+    static const char *const names[] = {"retained_energy", "retained_energy_no_dc",
+                                        "relative_error", "relative_error_no_dc"};
     static const int32_t layers[LAYERS] = {0, 7};
     static const double gamma[GAMMAS] = {0.25, 0.5, 0.75};
     const int64_t dims[] = {LAYERS, HEADS, GAMMAS};
@@ -105,13 +110,13 @@ static void put_spectrum_csv(void) {
     path_of(path, "spectrum.csv");
     FILE *f = fopen(path, "w");
     assert_non_null(f);
-    fputs(
-        "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null,excess,energy_share,energy_share_no_dc\n",
-        f);
+    fputs("state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null,excess,energy_"
+          "share,energy_share_no_dc\n",
+          f);
     for (int row = 0; row < ROWS; row++)
         for (int t = 0; t < 5; t++)
-            fprintf(f, "key,%d,%d,%d,%d,%g,%g,0.1,1,1,0.1,0.1\n", row < HEADS ? 0 : 7, (int[]){0, 1, 4}[row % HEADS], t,
-                    t + 1, t / 128.0, row + 1.0 / (t + 1));
+            fprintf(f, "key,%d,%d,%d,%d,%g,%g,0.1,1,1,0.1,0.1\n", row < HEADS ? 0 : 7,
+                    (int[]){0, 1, 4}[row % HEADS], t, t + 1, t / 128.0, row + 1.0 / (t + 1));
     fclose(f);
 }
 
@@ -144,7 +149,8 @@ static void assert_list(const struct fkv_text_list *list, const char *const *exp
     int n = 0;
     for (; expected[n]; n++)
         if (n >= list->count || strcmp(list->text[n], expected[n]))
-            fail_msg("entry %d: expected %s, found %s", n, expected[n], n < list->count ? list->text[n] : "none");
+            fail_msg("entry %d: expected %s, found %s", n, expected[n],
+                     n < list->count ? list->text[n] : "none");
     assert_int_equal(list->count, n);
 }
 
@@ -172,8 +178,9 @@ static void every_section_comes_with_its_data_and_goes_with_it(void **state) {
     (void)state;
     static const struct {
         const char *figure, *section;
-    } parts[] = {{"gamma_heatmap", "ratios"}, {"runs_perplexity", "perplexity"}, {"gamma_0.5_rounds", "rounds"},
-                 {"mine_bands", "probes"},    {"link_heads_1", "link"},          {"impulse_memory", "memory"},
+    } parts[] = {{"gamma_heatmap", "ratios"},    {"runs_perplexity", "perplexity"},
+                 {"gamma_0.5_rounds", "rounds"}, {"mine_bands", "probes"},
+                 {"link_heads_1", "link"},       {"impulse_memory", "memory"},
                  {"something", "others"}};
     struct fkv_report_outline o;
     struct fkv_h5_writer *w = begin_results();
@@ -190,7 +197,8 @@ static void every_section_comes_with_its_data_and_goes_with_it(void **state) {
         char path[400], name[100];
         put_figure(parts[i].figure);
         text = write_report(&o);
-        assert_list(&o.sections, (const char *const[]){"errors", parts[i].section, "provenance", NULL});
+        assert_list(&o.sections,
+                    (const char *const[]){"errors", parts[i].section, "provenance", NULL});
         assert_int_equal(o.figures, 1);
         assert_int_equal(count(text, "role='img'"), 1);
         snprintf(name, sizeof name, "%s.svg", parts[i].figure);
@@ -210,7 +218,8 @@ static void the_selector_draws_from_data_in_the_page(void **state) {
     put_spectrum_csv();
     char *text = write_report(&o);
     assert_list(&o.sections, (const char *const[]){"summary", "spectra", "provenance", NULL});
-    assert_non_null(strstr(text, "\"layer\":[0,7],\"head\":[0,1,4],\"frequency\":[0.007812,0.01562,0.02344,0.03125]"));
+    assert_non_null(strstr(
+        text, "\"layer\":[0,7],\"head\":[0,1,4],\"frequency\":[0.007812,0.01562,0.02344,0.03125]"));
     assert_non_null(strstr(text, "\"power\":[[[0.5,0.3333,0.25,0.2],[1.5,"));
     assert_non_null(strstr(text, "\"half_null\":[[0.4921,"));
     assert_int_equal(count(text, "<script"), 2);
@@ -291,11 +300,11 @@ static void a_gain_is_called_one_when_it_is(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fkv_report_outline o;
         char text[400];
-        snprintf(
-            text, sizeof text,
-            "layer,head,gamma,retained,key_energy_lost,key_energy_lost_uniform,value_energy_lost,value_energy_lost_uniform,objective,objective_uniform\n"
-            "0,0,0.25,16,%s\n0,1,0.75,48,%s\n",
-            cases[i].losses, cases[i].losses);
+        snprintf(text, sizeof text,
+                 "layer,head,gamma,retained,key_energy_lost,key_energy_lost_uniform,value_energy_"
+                 "lost,value_energy_lost_uniform,objective,objective_uniform\n"
+                 "0,0,0.25,16,%s\n0,1,0.75,48,%s\n",
+                 cases[i].losses, cases[i].losses);
         put_file("gamma.csv", text);
         free(write_report(&o));
         assert_said(&o, cases[i].words);
@@ -308,21 +317,25 @@ static void links_are_judged_by_their_intervals(void **state) {
     (void)state;
     static const struct {
         const char *row, *words, *best;
-    } cases[] = {{"filter,key,delta_nll,all,energy_no_dc,12,1,0.6,0.2,0.8",
-                  "0.60 [0.20, 0.80]: a link that the interval keeps away from 0", "The best predictor of that damage"},
-                 {"filter,key,delta_nll,all,energy_no_dc,12,1,0.3,-0.2,0.7",
-                  "[\u22120.20, 0.70]: the interval holds 0, so no link", "No predictor is shown to rank that damage"},
-                 {"filter,key,delta_nll,all,energy_no_dc,12,3,-0.6,-0.8,-0.2", "the other way round", NULL},
-                 {"filter,key,delta_nll,all,energy_no_dc,2,2,1,,", "too few points for an interval", NULL},
-                 {"sweep,both,delta_nll,all,retained_key_no_dc,9,1,-0.9,-1,-0.5", "Along a sweep of 9 runs", NULL}};
+    } cases[] = {
+        {"filter,key,delta_nll,all,energy_no_dc,12,1,0.6,0.2,0.8",
+         "0.60 [0.20, 0.80]: a link that the interval keeps away from 0",
+         "The best predictor of that damage"},
+        {"filter,key,delta_nll,all,energy_no_dc,12,1,0.3,-0.2,0.7",
+         "[\u22120.20, 0.70]: the interval holds 0, so no link",
+         "No predictor is shown to rank that damage"},
+        {"filter,key,delta_nll,all,energy_no_dc,12,3,-0.6,-0.8,-0.2", "the other way round", NULL},
+        {"filter,key,delta_nll,all,energy_no_dc,2,2,1,,", "too few points for an interval", NULL},
+        {"sweep,both,delta_nll,all,retained_key_no_dc,9,1,-0.9,-1,-0.5", "Along a sweep of 9 runs",
+         NULL}};
     finish_results(begin_results());
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fkv_report_outline o;
         char text[400];
-        snprintf(
-            text, sizeof text,
-            "change,states,damage,depth,predictor,points,place,spearman,spearman_low,spearman_high\n%s\nfilter,key,kl,early,energy,1,1,1,1,1\n",
-            cases[i].row);
+        snprintf(text, sizeof text,
+                 "change,states,damage,depth,predictor,points,place,spearman,spearman_low,spearman_"
+                 "high\n%s\nfilter,key,kl,early,energy,1,1,1,1,1\n",
+                 cases[i].row);
         put_file("link_predictors.csv", text);
         free(write_report(&o));
         assert_said(&o, cases[i].words);
@@ -351,14 +364,19 @@ static void probes_and_runs_are_judged_by_their_intervals(void **state) {
         {"p_policies.csv", "KL,freqkv,0.5,9,8,10\n\u0394 nll,freqkv,0.25,2,-1,3\n",
          "by 2 [\u22121, 3] thousandths of a nat per token (probe \u201cp\u201d): not told apart"},
         {"p_bands.csv", "\u0394 nll,keys,0\u20130.5,1,-1,3\n\u0394 nll,keys,0.5\u20131,4,2,6\n",
-         "Of 2 bands (DC apart) taken out of the keys one at a time, the one at 0.5\u20131 of all coefficients (0: the lowest, 1: the highest) hurts most: 4 [2, 6] thousandths of a nat per token; for 1 of the 2"},
-        {"p_decomposition.csv", "\u0394 nll,,decompose 0.5: nothing,0,0,0\n\u0394 nll,,decompose 0.5: squeezed,4,2,6\n",
+         "Of 2 bands (DC apart) taken out of the keys one at a time, the one at 0.5\u20131 of all "
+         "coefficients (0: the lowest, 1: the highest) hurts most: 4 [2, 6] thousandths of a nat "
+         "per token; for 1 of the 2"},
+        {"p_decomposition.csv",
+         "\u0394 nll,,decompose 0.5: nothing,0,0,0\n\u0394 nll,,decompose 0.5: squeezed,4,2,6\n",
          ": squeezed 4 [2, 6]."},
         {"runs_perplexity.csv",
-         "\u0394 nll to full attention,freqkv,0.1,0.9,0.8,1\n\u0394 nll to full attention,freqkv,0.9,0.1,0,0.2\n",
+         "\u0394 nll to full attention,freqkv,0.1,0.9,0.8,1\n\u0394 nll to full "
+         "attention,freqkv,0.9,0.1,0,0.2\n",
          "keeping more costs less, and the intervals are apart"},
         {"runs_perplexity.csv",
-         "\u0394 nll to full attention,freqkv,0.1,0.9,0,1\n\u0394 nll to full attention,freqkv,0.9,0.1,0,0.2\n",
+         "\u0394 nll to full attention,freqkv,0.1,0.9,0,1\n\u0394 nll to full "
+         "attention,freqkv,0.9,0.1,0,0.2\n",
          "the ratio is not shown to matter"}};
     finish_results(begin_results());
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -383,16 +401,19 @@ static void names_from_files_never_become_markup(void **state) {
     model = "</script><script>alert(1)</script><!--\xff'\"&";
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
-    assert_ok(fkv_h5_put_string(w, "/spectrum", "command", "freqkv-analyze '<b onclick=x>'", &err), err);
+    assert_ok(fkv_h5_put_string(w, "/spectrum", "command", "freqkv-analyze '<b onclick=x>'", &err),
+              err);
     finish_results(w);
     put_spectrum_csv();
     put_file("a<b>&.csv", "<i>,\"a\"\"<u>\"\n\"</td>\",2\n");
-    put_file("c'<d>.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>");
+    put_file("c'<d>.svg",
+             "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>");
     put_file("gamma.json", "{\"model_sha256\": \"<em>\", \"text_sha256\": [\"<s>\", 3]}");
     char *text = write_report(&o);
     assert_int_equal(count(text, "<script"), 2);
     assert_int_equal(count(text, "</script"), 2);
-    const char *const never[] = {"<b onclick", "<i>,", "<i></th>", "<u>", "<em>", "<s>", "<d>", "<!--", "\xff"};
+    const char *const never[] = {"<b onclick", "<i>,", "<i></th>", "<u>", "<em>",
+                                 "<s>",        "<d>",  "<!--",     "\xff"};
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (strstr(text, never[i])) fail_msg("\"%s\" stands in the page", never[i]);
     const char *const escaped[] = {"&lt;/script&gt;&lt;script&gt;alert(1)",
@@ -415,7 +436,8 @@ static void folders_that_are_not_ours_are_refused(void **state) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w;
     char path[400];
-    assert_refused(fkv_report_write("/nowhere/at/all", &o, &err), err, "/nowhere/at/all: No such file");
+    assert_refused(fkv_report_write("/nowhere/at/all", &o, &err), err,
+                   "/nowhere/at/all: No such file");
     assert_refused(fkv_report_write(folder, &o, &err), err, "expected results.h5");
     put_file("results.h5", "not HDF5");
     assert_refused(fkv_report_write(folder, &o, &err), err, "results.h5");
@@ -424,10 +446,12 @@ static void folders_that_are_not_ours_are_refused(void **state) {
     assert_ok(fkv_h5_create(path, &w, &err), err);
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err), err);
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err, "expected \"freqkv-results\", found \"freqkv-run\"");
+    assert_refused(fkv_report_write(folder, &o, &err), err,
+                   "expected \"freqkv-results\", found \"freqkv-run\"");
     finish_results(begin_results());
     put_file("report.html", "<!DOCTYPE html><title>my own</title>");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "freqkv-analyze report did not make it");
+    assert_refused(fkv_report_write(folder, &o, &err), err,
+                   "freqkv-analyze report did not make it");
 }
 
 static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
@@ -441,26 +465,30 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
     struct fkv_h5_writer *w = begin_results();
     put(w, "/spectrum/key/power", FKV_H5_F64, 1, (const int64_t[]){6}, few);
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err, "/spectrum/key/power: expected [layers, heads, n]");
+    assert_refused(fkv_report_write(folder, &o, &err), err,
+                   "/spectrum/key/power: expected [layers, heads, n]");
     w = begin_results();
-    put(w, "/spectrum/key/power", FKV_H5_F64, 0, NULL, few); /* a lone number has no axes to look at */
+    put(w, "/spectrum/key/power", FKV_H5_F64, 0, NULL,
+        few); /* a lone number has no axes to look at */
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err, "/spectrum/key/power: expected [layers, heads, n]");
+    assert_refused(fkv_report_write(folder, &o, &err), err,
+                   "/spectrum/key/power: expected [layers, heads, n]");
     w = begin_results();
     put_errors(w, "key");
     finish_results(w);
     put_file("spectrum.csv", "state,layer\nkey,0\n");
     assert_refused(fkv_report_write(folder, &o, &err), err, "spectrum.csv: expected a column head");
-    put_file(
-        "spectrum.csv",
-        "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nkey,0,0,0,1,0,1,1,1\nkey,0,0,1,2,0.1,1,1,1\nkey,0,1,0,1,0,1,1,1\n");
+    put_file("spectrum.csv",
+             "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nkey,0,0,0,"
+             "1,0,1,1,1\nkey,0,0,1,2,0.1,1,1,1\nkey,0,1,0,1,0,1,1,1\n");
     assert_refused(fkv_report_write(folder, &o, &err), err, "expected 1 bands of a head, found 0");
-    put_file("spectrum.csv",
-             "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nother,0,0,0,1,0,1,1,1\n");
+    put_file("spectrum.csv", "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_"
+                             "null\nother,0,0,0,1,0,1,1,1\n");
     assert_refused(fkv_report_write(folder, &o, &err), err, "found \"other\"");
-    put_file("spectrum.csv",
-             "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nkey,x,0,0,1,0,1,1,1\n");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "row 1: layer: expected an integer, found \"x\"");
+    put_file("spectrum.csv", "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_"
+                             "null\nkey,x,0,0,1,0,1,1,1\n");
+    assert_refused(fkv_report_write(folder, &o, &err), err,
+                   "row 1: layer: expected an integer, found \"x\"");
     char path[400], after[200] = "";
     path_of(path, "report.html");
     FILE *f = fopen(path, "r");
@@ -473,16 +501,19 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_section_comes_with_its_data_and_goes_with_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_section_comes_with_its_data_and_goes_with_it, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(the_selector_draws_from_data_in_the_page, setup, teardown),
         cmocka_unit_test_setup_teardown(the_same_folder_gives_the_same_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(spectra_are_judged_by_their_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_stand_against_values, setup, teardown),
         cmocka_unit_test_setup_teardown(a_gain_is_called_one_when_it_is, setup, teardown),
         cmocka_unit_test_setup_teardown(links_are_judged_by_their_intervals, setup, teardown),
-        cmocka_unit_test_setup_teardown(probes_and_runs_are_judged_by_their_intervals, setup, teardown),
+        cmocka_unit_test_setup_teardown(probes_and_runs_are_judged_by_their_intervals, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(names_from_files_never_become_markup, setup, teardown),
         cmocka_unit_test_setup_teardown(folders_that_are_not_ours_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(broken_findings_are_refused_and_the_old_report_stays, setup, teardown)};
+        cmocka_unit_test_setup_teardown(broken_findings_are_refused_and_the_old_report_stays, setup,
+                                        teardown)};
     return test_run(tests, NULL, NULL);
 }

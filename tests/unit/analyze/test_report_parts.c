@@ -1,10 +1,12 @@
-/* What a report reads: SVG figures, which go into a page only as our own code writes them, and CSV tables. */
+/* What a report reads: SVG figures, which go into a page only as our own code writes them, and CSV
+ * tables. */
 #include "analyze/figure/figure.h"
 #include "analyze/report/parts.h"
 #include "tests/unit/support.h"
 
 static char folder[256], path[300];
-static const struct fkv_provenance provenance = {"0.0", "abc", "freqkv-analyze spectrum 'a <b> & c'", "made"};
+static const struct fkv_provenance provenance = {"0.0", "abc",
+                                                 "freqkv-analyze spectrum 'a <b> & c'", "made"};
 
 static int setup(void **state) {
     (void)state;
@@ -76,10 +78,11 @@ static void a_figure_keeps_its_shapes_and_gets_ids_of_its_own(void **state) {
     assert_ok(read_svg(&glyphs, &svg, &err), err);
     assert_string_equal(svg.title, "A title of <script> & \"quotes\"");
     assert_string_equal(svg.command, provenance.command);
-    assert_non_null(strstr(
-        svg.markup,
-        "<title id='f7-t'>A title of &lt;script&gt; &amp; &quot;quotes&quot;</title><desc id='f7-d'>words &lt;b&gt;</desc>"));
-    assert_int_equal(count(svg.markup, "<path"), count(strstr(text, "</defs>"), "<path") + count(text, "<clipPath") -
+    assert_non_null(strstr(svg.markup,
+                           "<title id='f7-t'>A title of &lt;script&gt; &amp; "
+                           "&quot;quotes&quot;</title><desc id='f7-d'>words &lt;b&gt;</desc>"));
+    assert_int_equal(count(svg.markup, "<path"), count(strstr(text, "</defs>"), "<path") +
+                                                     count(text, "<clipPath") -
                                                      count(strstr(text, "</defs>"), "<clipPath"));
     assert_int_equal(count(svg.markup, "<use"), count(text, "<use"));
     assert_int_equal(count(svg.markup, "href='#g"), count(text, "<use"));
@@ -89,7 +92,8 @@ static void a_figure_keeps_its_shapes_and_gets_ids_of_its_own(void **state) {
     fkv_svg_free(&svg);
     assert_true(first > 10);
     assert_ok(read_svg(&glyphs, &svg, &err), err);
-    assert_int_equal(glyphs.count, first); /* a second figure of the same letters needs no more of them */
+    assert_int_equal(glyphs.count,
+                     first); /* a second figure of the same letters needs no more of them */
     fkv_svg_free(&svg);
     fkv_svg_free(&svg);
     fkv_text_list_free(&glyphs);
@@ -150,7 +154,8 @@ static void a_figure_that_could_do_anything_is_refused(void **state) {
     free(text);
 }
 
-/* Bytes changed at random: refused, or taken without anything that is not in the list of what a figure has. */
+/* Bytes changed at random: refused, or taken without anything that is not in the list of what a
+ * figure has. */
 static void a_damaged_figure_never_becomes_more_than_a_figure(void **state) {
     (void)state;
     struct fkv_error err;
@@ -168,7 +173,8 @@ static void a_damaged_figure_never_becomes_more_than_a_figure(void **state) {
         put(damaged, length);
         if (!read_svg(&glyphs, &svg, &err)) {
             if (cut) fail_msg("%zu of %zu bytes were taken", length, bytes);
-            if (strstr(svg.markup, "script") && !strstr(svg.markup, "&lt;")) fail_msg("script in %.200s", svg.markup);
+            if (strstr(svg.markup, "script") && !strstr(svg.markup, "&lt;"))
+                fail_msg("script in %.200s", svg.markup);
             assert_null(strstr(svg.markup, " on"));
             assert_int_equal(count(svg.markup, "<svg"), 1);
             fkv_svg_free(&svg);
@@ -218,9 +224,12 @@ static void a_ragged_table_is_refused_by_row(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_figure_keeps_its_shapes_and_gets_ids_of_its_own, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_figure_that_could_do_anything_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_damaged_figure_never_becomes_more_than_a_figure, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_figure_keeps_its_shapes_and_gets_ids_of_its_own, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_figure_that_could_do_anything_is_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_figure_never_becomes_more_than_a_figure, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_table_gives_back_what_was_written, setup, teardown),
         cmocka_unit_test_setup_teardown(a_ragged_table_is_refused_by_row, setup, teardown)};
     return test_run(tests, NULL, NULL);

@@ -56,15 +56,18 @@ static struct fkv_spectrum random_spectrum(enum fkv_state state) {
     return s;
 }
 
-static const struct fkv_provenance provenance = {"0.0", "abc123", "freqkv-analyze spectrum 'a b'", "made"};
+static const struct fkv_provenance provenance = {"0.0", "abc123", "freqkv-analyze spectrum 'a b'",
+                                                 "made"};
 
 static int save(const struct fkv_spectrum *s, const struct fkv_error_curves *e, const char *sha,
                 struct fkv_error *err) {
     struct fkv_provenance p = provenance;
     p.capture_sha256 = sha;
-    const struct fkv_results_intent intent = {folder, e ? "error" : "spectrum", sha, s->n, s->skip_sinks};
+    const struct fkv_results_intent intent = {folder, e ? "error" : "spectrum", sha, s->n,
+                                              s->skip_sinks};
     const struct fkv_findings findings = {.provenance = &p, .states = 1, .spectra = s, .curves = e};
-    return fkv_results_check(&intent, err) || fkv_results_write(folder, &findings, err) ? FKV_FAILED : FKV_OK;
+    return fkv_results_check(&intent, err) || fkv_results_write(folder, &findings, err) ? FKV_FAILED
+                                                                                        : FKV_OK;
 }
 
 static void check_dataset(const char *name, size_t count, const double *expected) {
@@ -124,11 +127,15 @@ static void put_file(const char *name, const char *text) {
 }
 
 static struct fkv_ratio_table random_table(void) {
-    struct fkv_ratio_table t = {
-        .layers = LAYERS, .heads = HEADS, .n = N, .losses = FKV_LOSSES, .choice = {.by_budget = true}};
+    struct fkv_ratio_table t = {.layers = LAYERS,
+                                .heads = HEADS,
+                                .n = N,
+                                .losses = FKV_LOSSES,
+                                .choice = {.by_budget = true}};
     t.layer_index = calloc(LAYERS, sizeof(int32_t));
     t.head_index = calloc(HEADS, sizeof(int32_t));
-    for (int i = 0; i < FKV_LOSSES; i++) t.loss[i] = numbers(LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
+    for (int i = 0; i < FKV_LOSSES; i++)
+        t.loss[i] = numbers(LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
     t.gamma = numbers(LAYERS * HEADS);
     t.retained = calloc(LAYERS * HEADS, sizeof(int32_t));
     return t;
@@ -143,7 +150,8 @@ static void ratios_live_beside_the_others(void **state) {
     const struct fkv_results_intent intent = {folder, "gamma", "abc123", N, 4};
     struct fkv_provenance p = provenance;
     p.capture_sha256 = "abc123";
-    const struct fkv_findings findings = {.provenance = &p, .states = 1, .spectra = &s, .ratios = &t};
+    const struct fkv_findings findings = {
+        .provenance = &p, .states = 1, .spectra = &s, .ratios = &t};
     put_file("gamma.json", "mine");
     assert_refused(fkv_results_check(&intent, &err), err, "gamma.json: exists");
     char full[400];
@@ -153,7 +161,8 @@ static void ratios_live_beside_the_others(void **state) {
     assert_ok(fkv_results_write(folder, &findings, &err), err);
     assert_ok(save(&s, NULL, "abc123", &err), err);
     check_dataset("/gamma/gamma", LAYERS * HEADS, t.gamma);
-    check_dataset("/gamma/loss_value", LAYERS * HEADS * (FKV_RATIO_STEPS + 1), t.loss[FKV_LOSS_VALUE]);
+    check_dataset("/gamma/loss_value", LAYERS * HEADS * (FKV_RATIO_STEPS + 1),
+                  t.loss[FKV_LOSS_VALUE]);
     check_dataset("/gamma/loss_objective_projected", LAYERS * HEADS * (FKV_RATIO_STEPS + 1),
                   t.loss[FKV_LOSS_PROJECTED]);
     check_dataset("/spectrum/key/power", LAYERS * HEADS * N, s.power);
@@ -173,7 +182,8 @@ static void findings_of_another_capture_or_cut_are_not_mixed(void **state) {
     assert_ok(save(&s, NULL, "abc123", &err), err);
     assert_refused(save(&s, &e, "def456", &err), err, "of capture abc123, this is capture def456");
     s.n = 50;
-    assert_refused(save(&s, &e, "abc123", &err), err, "segments of 100 tokens after 4 sinks, this run has 50");
+    assert_refused(save(&s, &e, "abc123", &err), err,
+                   "segments of 100 tokens after 4 sinks, this run has 50");
     s.n = N;
     s.skip_sinks = 0;
     assert_refused(save(&s, &e, "abc123", &err), err, "after 4 sinks, this run has 100 after 0");
@@ -200,8 +210,10 @@ static void a_cut_that_is_no_number_is_refused(void **state) {
     assert_ok(fkv_h5_put_string(w, "/spectrum", "version", "0", &err), err);
     assert_ok(fkv_h5_put_double(w, "/", "segment_length", NAN, &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_results_check(&intent, &err), err, "segment_length of /: expected an integer, found nan");
-    assert_refused(fkv_results_write_link(folder, &link, &err), err, "segment_length: expected an integer, found nan");
+    assert_refused(fkv_results_check(&intent, &err), err,
+                   "segment_length of /: expected an integer, found nan");
+    assert_refused(fkv_results_write_link(folder, &link, &err), err,
+                   "segment_length: expected an integer, found nan");
 }
 
 static void foreign_files_are_never_replaced(void **state) {
@@ -217,7 +229,8 @@ static void foreign_files_are_never_replaced(void **state) {
     snprintf(png, sizeof png, "%s/spectrum_key.png", folder);
     unlink(png);
     put_file("results.h5", "mine");
-    assert_refused(save(&s, NULL, "abc123", &err), err, "results.h5: exists, and freqkv-analyze did not make it");
+    assert_refused(save(&s, NULL, "abc123", &err), err,
+                   "results.h5: exists, and freqkv-analyze did not make it");
     unlink(path);
     struct fkv_h5_writer *w;
     assert_ok(fkv_h5_create(path, &w, &err), err);
@@ -262,8 +275,9 @@ static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
         int layer, head, low, high;
         double cycles, power, se, null, excess, energy, energy_no_dc;
         rows++;
-        int fields = sscanf(line, "%15[^,],%d,%d,%d,%d,%lf,%lf,%lf,%lf,%lf,%lf,%lf", name, &layer, &head, &low, &high,
-                            &cycles, &power, &se, &null, &excess, &energy, &energy_no_dc);
+        int fields =
+            sscanf(line, "%15[^,],%d,%d,%d,%d,%lf,%lf,%lf,%lf,%lf,%lf,%lf", name, &layer, &head,
+                   &low, &high, &cycles, &power, &se, &null, &excess, &energy, &energy_no_dc);
         if (layer != 0 || head != 0) continue;
         assert_int_equal(fields, 12);
         double sum = 0, null_sum = 0;

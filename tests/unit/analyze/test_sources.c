@@ -1,4 +1,5 @@
-/* What findings rest on: the files of sources as commands write them, and the report's table of texts. */
+/* What findings rest on: the files of sources as commands write them, and the report's table of
+ * texts. */
 #include "analyze/commands/command.h"
 #include "analyze/report/report.h"
 #include "analyze/tables/sources.h"
@@ -37,7 +38,8 @@ static int teardown(void **state) {
 }
 
 static int spectrum(void) {
-    char *argv[] = {(char *)"freqkv-analyze spectrum", capture, (char *)"--out", out, (char *)"--quiet"};
+    char *argv[] = {(char *)"freqkv-analyze spectrum", capture, (char *)"--out", out,
+                    (char *)"--quiet"};
     return fkv_command_spectrum(5, argv);
 }
 
@@ -72,7 +74,8 @@ static void a_capture_names_each_text_once_in_its_order(void **state) {
     memset(a, 'a', 64), memset(b, 'b', 64);
     snprintf(rows, sizeof rows, "\ntext,text 0,%s\ntext,text 1,%s\n", a, b);
     assert_int_equal(strncmp(text, "kind,name,sha256\n", 17), 0);
-    if (count(text, rows) != 1 || count(text, "\ntext,") != 2) fail_msg("expected%sfound\n%s", rows, text);
+    if (count(text, rows) != 1 || count(text, "\ntext,") != 2)
+        fail_msg("expected%sfound\n%s", rows, text);
     free(text);
     assert_int_equal(spectrum(), 0); /* again, over its own */
     put("sources.csv", "mine");
@@ -97,20 +100,24 @@ static void runs_and_probes_name_theirs(void **state) {
                            .states = 1,
                            .high = 0.25,
                            .damage = damage};
-    snprintf(path[0], sizeof path[0], "%s/half.h5", base), snprintf(path[1], sizeof path[1], "%s/p.h5", base);
+    snprintf(path[0], sizeof path[0], "%s/half.h5", base),
+        snprintf(path[1], sizeof path[1], "%s/p.h5", base);
     made_write_run(&r, path[0]);
     made_write_probe(&p, path[1]);
-    char *argv[] = {(char *)"freqkv-analyze plot", path[0], path[1], (char *)"--out", out, (char *)"--quiet"};
+    char *argv[] = {
+        (char *)"freqkv-analyze plot", path[0], path[1], (char *)"--out", out, (char *)"--quiet"};
     assert_int_equal(fkv_command_plot(6, argv), 0);
     static const char *const names[] = {"runs_sources.csv", "p_sources.csv"};
     for (int i = 0; i < 2; i++) {
         char *text = text_of(names[i]);
-        if (count(text, "\nmodel,") != 1 || count(text, "\ntext,") < 1) fail_msg("%s holds\n%s", names[i], text);
+        if (count(text, "\nmodel,") != 1 || count(text, "\ntext,") < 1)
+            fail_msg("%s holds\n%s", names[i], text);
         free(text);
     }
 }
 
-/* Texts as one row each, with all that used them; names and hashes of other people's files stay text. */
+/* Texts as one row each, with all that used them; names and hashes of other people's files stay
+ * text. */
 static void the_report_says_which_texts_were_used_for_what(void **state) {
     (void)state;
     struct fkv_report_outline o;
@@ -118,12 +125,15 @@ static void the_report_says_which_texts_were_used_for_what(void **state) {
     char a[65] = "", runs[400], ratios[400];
     memset(a, 'a', 64);
     assert_int_equal(spectrum(), 0);
-    snprintf(runs, sizeof runs,
-             "kind,name,sha256\nmodel,m,123abc\ntext,text 0,%s\ntext,\"a, <b>\",</td>\ntext,unhashed,\n", a);
+    snprintf(
+        runs, sizeof runs,
+        "kind,name,sha256\nmodel,m,123abc\ntext,text 0,%s\ntext,\"a, <b>\",</td>\ntext,unhashed,\n",
+        a);
     put("runs_sources.csv", runs);
     put("p_1_sources.csv", runs);
     put("other_sources.csv", "a,b\n1,2\n");
-    snprintf(ratios, sizeof ratios, "{\"model_sha256\": \"123abc\", \"text_sha256\": [\"%s\", \"fff\", 3]}", a);
+    snprintf(ratios, sizeof ratios,
+             "{\"model_sha256\": \"123abc\", \"text_sha256\": [\"%s\", \"fff\", 3]}", a);
     put("gamma.json", ratios);
     assert_ok(fkv_report_write(out, &o, &err), err);
     char *text = text_of("report.html");
@@ -140,9 +150,11 @@ static void the_report_says_which_texts_were_used_for_what(void **state) {
         snprintf(row, sizeof row, rows[i], a);
         if (count(text, row) != 1) fail_msg("%d times in the page: %s", count(text, row), row);
     }
-    assert_int_equal(count(text, "Table runs_sources.csv"), 0); /* not among the other tables as well */
+    assert_int_equal(count(text, "Table runs_sources.csv"),
+                     0); /* not among the other tables as well */
     assert_int_equal(o.left_out.count, 1);
-    assert_non_null(strstr(o.left_out.text[0], "other_sources.csv: expected columns kind,name,sha256"));
+    assert_non_null(
+        strstr(o.left_out.text[0], "other_sources.csv: expected columns kind,name,sha256"));
     free(text);
     fkv_report_outline_free(&o);
 }

@@ -50,7 +50,8 @@ static void power_is_that_of_the_plain_sum_in_double(void **state) {
                     for (int segment = 0; segment < 2; segment++)
                         for (int c = 0; c < 4; c++) {
                             for (int j = 0; j < n; j++)
-                                x[j] = (float)made_white(0, states[i], layer, 5 + segment * n + j, h, c);
+                                x[j] = (float)made_white(0, states[i], layer, 5 + segment * n + j,
+                                                         h, c);
                             power += pow(dct_coefficient(x, n, t), 2) / 8;
                         }
                     assert_close(s.power[(layer * heads + h) * n + t], power, 1e-6, 1e-5);
@@ -62,7 +63,8 @@ static void power_is_that_of_the_plain_sum_in_double(void **state) {
 
 static int wave;
 
-static double cosine(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double cosine(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                     int channel) {
     (void)recording, (void)state, (void)layer, (void)head;
     return (channel + 1) * cos(acos(-1) * wave * ((double)t + 0.5) / 50);
 }
@@ -82,7 +84,8 @@ static void a_cosine_at_a_dct_frequency_puts_its_energy_there(void **state) {
     wave = test_between(1, 49);
     made_write(&m, path);
     assert_ok(made_measure(path, FKV_STATE_KEY, 50, 0, false, &s, &err), err);
-    for (int t = 0; t < 50; t++) assert_close(s.power[t], t == wave ? 25 * 14.0 / 3 : 0, 1e-8, 1e-5);
+    for (int t = 0; t < 50; t++)
+        assert_close(s.power[t], t == wave ? 25 * 14.0 / 3 : 0, 1e-8, 1e-5);
     fkv_spectrum_free(&s);
 }
 
@@ -106,10 +109,13 @@ static void check_excess_is_one(struct made *m) {
     for (int row = 0; row < m->layers * m->heads; row++) {
         double se, excess = mean_excess(&s, row, &se);
         assert_close(excess, 1, 5 * se + 0.005, 0);
-        assert_close(s.null[row * 128], s.power[row * 128], 0, 1e-6); /* a permutation leaves DC as it is */
+        assert_close(s.null[row * 128], s.power[row * 128], 0,
+                     1e-6); /* a permutation leaves DC as it is */
         double low = 0, low_null = 0;
-        for (int t = 1; t < 32; t++) low += s.power[row * 128 + t], low_null += s.null[row * 128 + t];
-        assert_close(low / low_null, 1, 0.12, 0); /* seven standard errors of 31 t, 16 channels, 14 segments */
+        for (int t = 1; t < 32; t++)
+            low += s.power[row * 128 + t], low_null += s.null[row * 128 + t];
+        assert_close(low / low_null, 1, 0.12,
+                     0); /* seven standard errors of 31 t, 16 channels, 14 segments */
     }
     fkv_spectrum_free(&s);
 }
@@ -131,8 +137,10 @@ static void white_noise_has_excess_one(void **state) {
 
 static int32_t shuffled[256];
 
-static double permuted_drift(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
-    return made_drift(recording, state, layer, t / 128 * 128 + shuffled[t % 256] % 128, head, channel);
+static double permuted_drift(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                             int channel) {
+    return made_drift(recording, state, layer, t / 128 * 128 + shuffled[t % 256] % 128, head,
+                      channel);
 }
 
 static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void **state) {
@@ -154,7 +162,8 @@ static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void *
     assert_ok(made_measure(ordered, FKV_STATE_KEY, 128, 0, true, &s, &err), err);
     assert_true(s.power[1] / s.null[1] > 20);
     fkv_spectrum_free(&s);
-    /* Every channel is ordered alike here, so one permutation moves a whole spectrum: many segments are needed for a close mean. */
+    /* Every channel is ordered alike here, so one permutation moves a whole spectrum: many segments
+     * are needed for a close mean. */
     for (int half = 0; half < 2; half++)
         for (int i = 0; i < 128; i++) shuffled[half * 128 + i] = half * 128 + i;
     for (int half = 0; half < 2; half++)
@@ -173,13 +182,15 @@ static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void *
     fkv_spectrum_free(&s);
 }
 
-static double by_recording(int recording, enum fkv_state state, int layer, int64_t t, int head, int channel) {
+static double by_recording(int recording, enum fkv_state state, int layer, int64_t t, int head,
+                           int channel) {
     (void)state, (void)layer, (void)head, (void)channel;
     static const double values[] = {1, 2, 3};
     return values[recording] * (t < 8 ? 1 : 2);
 }
 
-/* Two recordings of one document and a document of its own. Segments of 8 constants v have power 8 v^2 at t = 0. Document 0: v = 1, 2 | 3; document 1: v = 2. */
+/* Two recordings of one document and a document of its own. Segments of 8 constants v have power 8
+ * v^2 at t = 0. Document 0: v = 1, 2 | 3; document 1: v = 2. */
 static void documents_weigh_equally_over_recordings(void **state) {
     (void)state;
     struct fkv_error err;
@@ -236,7 +247,8 @@ static void rounding_floor_is_the_energy_that_rounding_adds(void **state) {
         double energy = 0;
         fkv_from_f32(x, (enum fkv_dtype)dtype, N, stored);
         fkv_to_f32(stored, (enum fkv_dtype)dtype, N, back);
-        for (int i = 0; i < N; i++) energy += ((double)x[i] - back[i]) * ((double)x[i] - back[i]) / N;
+        for (int i = 0; i < N; i++)
+            energy += ((double)x[i] - back[i]) * ((double)x[i] - back[i]) / N;
         assert_close(fkv_rounding_energy(back, N, (enum fkv_dtype)dtype), energy, 0, 0.03);
     }
     const float tiny[] = {0, 0x1p-20f}; /* subnormal in f16: spacing 2^-24 */
@@ -269,7 +281,8 @@ static void a_minimal_file_with_one_state_is_measured(void **state) {
     test_fill(value, 320, 0, 1);
     snprintf(own, sizeof own, "%s/own.h5", base);
     write_minimal(own, value, 40, false);
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), err, "trained_context");
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), err,
+                   "trained_context");
     assert_ok(made_measure(own, FKV_STATE_VALUE, 40, 0, true, &s, &err), err);
     double energy = 0, power = 0;
     for (int i = 0; i < 320; i++) energy += (double)value[i] * value[i];
@@ -296,7 +309,8 @@ static void too_short_recordings_nan_and_empty_folders_are_refused(void **state)
     snprintf(own, sizeof own, "%s/own.h5", base);
     snprintf(empty, sizeof empty, "%s/empty", base);
     write_minimal(own, value, 40, false);
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), err, "no segment of 100 tokens");
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), err,
+                   "no segment of 100 tokens");
     assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), err, "own.h5");
     assert_refused(made_measure(own, FKV_STATE_VALUE, 30, 4, false, &s, &err), err, "token 17");
     assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), err, "empty");
@@ -326,7 +340,8 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
     made_write(&m, other);
     char swap[1600];
     snprintf(swap, sizeof swap,
-             "cd '%s/documents' && mv 000000.h5 x && mv 000001.h5 000000.h5 && mv x 000001.h5 && rm ../capture.h5",
+             "cd '%s/documents' && mv 000000.h5 x && mv 000001.h5 000000.h5 && mv x 000001.h5 && "
+             "rm ../capture.h5",
              other);
     assert_int_equal(system(swap), 0);
     assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &a, &err), err);
@@ -338,7 +353,8 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-/* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of one thread are open and after. */
+/* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of
+ * one thread are open and after. */
 static void workers_leave_the_callers_threads_alone(void **state) {
     (void)state;
     struct fkv_error err;

@@ -17,7 +17,8 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* Sums over the segments of each recording of `m`, written as freqkv-capture --spectra-only does. */
+/* Sums over the segments of each recording of `m`, written as freqkv-capture --spectra-only does.
+ */
 static void write_sums(const struct made *m, const char *folder, int length, int skip) {
     struct fkv_error err;
     struct fkv_capture_info info;
@@ -30,25 +31,30 @@ static void write_sums(const struct made *m, const char *folder, int length, int
     info.spectra_only = true;
     assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
     float *x = malloc((size_t)(length * m->head_dim) * sizeof *x);
-    double *power = malloc((size_t)length * sizeof *power), *scaled = malloc((size_t)length * sizeof *scaled);
+    double *power = malloc((size_t)length * sizeof *power),
+           *scaled = malloc((size_t)length * sizeof *scaled);
     for (int r = 0; r < m->recordings; r++) {
         struct fkv_recording recording = {.n_tokens = m->tokens[r], .offset = m->offset[r]};
         snprintf(recording.name, sizeof recording.name, "text %d", m->document[r]);
         memset(recording.text_sha256, 'a' + m->document[r] % 6, 64);
         struct fkv_spectra_sums sums;
-        assert_ok(fkv_spectra_sums_allocate(&sums, m->layers, m->heads, length, m->head_dim, &err), err);
+        assert_ok(fkv_spectra_sums_allocate(&sums, m->layers, m->heads, length, m->head_dim, &err),
+                  err);
         sums.skip_sinks = skip;
         sums.segments = (m->tokens[r] - skip) / length;
         for (int row = 0; row < m->layers * m->heads; row++)
             for (int64_t segment = 0; segment < sums.segments; segment++) {
                 for (int i = 0; i < length * m->head_dim; i++)
-                    x[i] = (float)m->value(r, FKV_STATE_KEY, row / m->heads, skip + segment * length + i / m->head_dim,
+                    x[i] = (float)m->value(r, FKV_STATE_KEY, row / m->heads,
+                                           skip + segment * length + i / m->head_dim,
                                            row % m->heads, i % m->head_dim);
                 struct fkv_buffer *buffer;
-                assert_ok(ops->buffer_adopt(backend, x, (size_t)(length * m->head_dim) * 4, &buffer, &err), err);
-                assert_ok(
-                    ops->power(backend, buffer, 0, (size_t)m->head_dim, length, 1, m->head_dim, power, scaled, &err),
-                    err);
+                assert_ok(ops->buffer_adopt(backend, x, (size_t)(length * m->head_dim) * 4, &buffer,
+                                            &err),
+                          err);
+                assert_ok(ops->power(backend, buffer, 0, (size_t)m->head_dim, length, 1,
+                                     m->head_dim, power, scaled, &err),
+                          err);
                 ops->buffer_release(backend, buffer);
                 for (int t = 0; t < length; t++) {
                     sums.power_sum[row * length + t] += power[t];
@@ -111,10 +117,12 @@ static void sums_give_the_spectrum_of_the_stored_states(void **state) {
         ratio += stored.power_se[i] / summed.power_se[i] / (4 * 32);
     }
     assert_close(ratio, 1, 0.05, 0);
-    for (int i = 0; i < 2 * 32; i++) assert_close(summed.normalised[i], stored.normalised[i], 1e-9, 1e-5);
+    for (int i = 0; i < 2 * 32; i++)
+        assert_close(summed.normalised[i], stored.normalised[i], 1e-9, 1e-5);
     fkv_spectrum_free(&stored);
     fkv_spectrum_free(&summed);
-    assert_refused(made_measure(sums, FKV_STATE_KEY, 30, -1, false, &summed, &err), err, "segments of 32 tokens");
+    assert_refused(made_measure(sums, FKV_STATE_KEY, 30, -1, false, &summed, &err), err,
+                   "segments of 32 tokens");
     assert_refused(made_measure(sums, FKV_STATE_KEY, 32, 3, false, &summed, &err), err, "4 sinks");
 }
 

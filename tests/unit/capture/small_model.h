@@ -1,4 +1,5 @@
-/* A random LLaMA small enough to write in a test, as a Hugging Face folder without a tokenizer, and texts for it as token ids. */
+/* A random LLaMA small enough to write in a test, as a Hugging Face folder without a tokenizer, and
+ * texts for it as token ids. */
 #ifndef FKV_TESTS_SMALL_MODEL_H
 #define FKV_TESTS_SMALL_MODEL_H
 
@@ -7,40 +8,58 @@
 #include "kernels/dtype.h"
 #include "tests/unit/support.h"
 
-enum { SMALL_LAYERS = 3, SMALL_HEADS = 4, SMALL_KV_HEADS = 2, SMALL_HEAD_DIM = 6, SMALL_CONTEXT = 700 };
+enum {
+    SMALL_LAYERS = 3,
+    SMALL_HEADS = 4,
+    SMALL_KV_HEADS = 2,
+    SMALL_HEAD_DIM = 6,
+    SMALL_CONTEXT = 700
+};
 
 struct tensor_list {
     char header[8192];
     size_t bytes, data;
 };
 
-static inline void list_tensor(struct tensor_list *l, const char *name, enum fkv_dtype dtype, int rows, int cols) {
+static inline void list_tensor(struct tensor_list *l, const char *name, enum fkv_dtype dtype,
+                               int rows, int cols) {
     static const char *const names[] = {[FKV_F32] = "F32", [FKV_F16] = "F16", [FKV_BF16] = "BF16"};
     size_t bytes = (size_t)rows * (size_t)cols * fkv_dtype_bytes(dtype);
     l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes,
-                                 "%s\"%s\":{\"dtype\":\"%s\",\"shape\":", l->data ? "," : "{", name, names[dtype]);
+                                 "%s\"%s\":{\"dtype\":\"%s\",\"shape\":", l->data ? "," : "{", name,
+                                 names[dtype]);
     if (rows > 1)
-        l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d,%d]", rows, cols);
-    if (rows == 1) l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d]", cols);
-    l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, ",\"data_offsets\":[%zu,%zu]}",
-                                 l->data, l->data + bytes);
+        l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d,%d]",
+                                     rows, cols);
+    if (rows == 1)
+        l->bytes +=
+            (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes, "[%d]", cols);
+    l->bytes += (size_t)snprintf(l->header + l->bytes, sizeof l->header - l->bytes,
+                                 ",\"data_offsets\":[%zu,%zu]}", l->data, l->data + bytes);
     l->data += bytes;
 }
 
 /* Weights are normal with deviation `scale`: large ones make states that float16 cannot hold. */
 static inline void write_small_model(const char *folder, enum fkv_dtype dtype, double scale) {
-    enum { DIM = 18, HIDDEN = 24, VOCAB = 50 }; /* DIM no multiple of 4: rows of weights are not taken in whole fours */
+    enum {
+        DIM = 18,
+        HIDDEN = 24,
+        VOCAB = 50
+    }; /* DIM no multiple of 4: rows of weights are not taken in whole fours */
     char path[400];
     assert_int_equal(mkdir(folder, 0777), 0);
     snprintf(path, sizeof path, "%s/config.json", folder);
     FILE *f = fopen(path, "w");
     assert_non_null(f);
-    fprintf(f,
-            "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":%d,"
-            "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,"
-            "\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":%d,\"rms_norm_eps\":1e-5,"
-            "\"rope_theta\":10000.0,\"hidden_act\":\"silu\",\"tie_word_embeddings\":true}",
-            DIM, HIDDEN, SMALL_LAYERS, SMALL_HEADS, SMALL_KV_HEADS, SMALL_HEAD_DIM, VOCAB, SMALL_CONTEXT);
+    fprintf(
+        f,
+        "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":%d,"
+        "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_"
+        "value_heads\":%d,"
+        "\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":%d,\"rms_norm_eps\":1e-5,"
+        "\"rope_theta\":10000.0,\"hidden_act\":\"silu\",\"tie_word_embeddings\":true}",
+        DIM, HIDDEN, SMALL_LAYERS, SMALL_HEADS, SMALL_KV_HEADS, SMALL_HEAD_DIM, VOCAB,
+        SMALL_CONTEXT);
     fclose(f);
     const struct {
         const char *name;

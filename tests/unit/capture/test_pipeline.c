@@ -1,5 +1,5 @@
-/* Between the feed and the disk: what is handed over arrives whole and in order however small the ring is, and errors travel back without taking along
- * what was whole before. */
+/* Between the feed and the disk: what is handed over arrives whole and in order however small the
+ * ring is, and errors travel back without taking along what was whole before. */
 #include "capture/pipeline.h"
 #include "capture/store/capture_reader.h"
 #include "capture/store/capture_writer.h"
@@ -17,7 +17,8 @@ static int make(void **state) {
     struct fkv_error err;
     test_make_folder(folder);
     assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err), err);
-    assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err), err);
+    assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err),
+              err);
     sample_info(&samples[0].info, (enum fkv_dtype)test_between(0, 2), 15);
     for (int i = 0; i < PLACES; i++) {
         samples[i].info = samples[0].info;
@@ -39,8 +40,8 @@ static int clean(void **state) {
 
 static size_t largest_rows(void) {
     const struct fkv_capture_info *info = &samples[0].info;
-    return (size_t)MOST_ROWS * (size_t)sample_heads(info, FKV_STATE_QUERY) * (size_t)info->head_dim *
-           fkv_dtype_bytes(info->dtype);
+    return (size_t)MOST_ROWS * (size_t)sample_heads(info, FKV_STATE_QUERY) *
+           (size_t)info->head_dim * fkv_dtype_bytes(info->dtype);
 }
 
 static struct fkv_pipeline *start(size_t ring) {
@@ -75,7 +76,9 @@ static int hand_over(struct fkv_pipeline *p, int place, int state, int layer, in
 /* All tokens of the recordings in all places, in turns, in blocks of random sizes. */
 static int feed_all(struct fkv_pipeline *p, int64_t first, struct fkv_error *err) {
     for (int i = 0; i < PLACES; i++)
-        if (fkv_pipeline_begin(p, i, first + i, &samples[i].recording, samples[i].tokens, NULL, err)) return FKV_FAILED;
+        if (fkv_pipeline_begin(p, i, first + i, &samples[i].recording, samples[i].tokens, NULL,
+                               err))
+            return FKV_FAILED;
     int64_t fed[PLACES] = {0};
     for (int done = 0; done < PLACES;)
         for (int i = 0; i < PLACES; i++) {
@@ -112,13 +115,16 @@ static void what_is_handed_over_arrives(void **state) {
         for (int k = 0; k < FKV_STATES; k++) {
             const int heads = sample_heads(info, k), layer = test_between(0, info->layer_count - 1);
             float *x = malloc((size_t)heads * TOKENS * d * sizeof *x), expected;
-            assert_ok(fkv_capture_read_state(c, i, (enum fkv_state)k, layer, 0, heads, 0, TOKENS, x, &err), err);
+            assert_ok(fkv_capture_read_state(c, i, (enum fkv_state)k, layer, 0, heads, 0, TOKENS, x,
+                                             &err),
+                      err);
             for (size_t h = 0; h < (size_t)heads; h++)
                 for (size_t t = 0; t < TOKENS; t++)
                     for (size_t at = 0; at < d; at++) {
                         uint32_t bits = 0;
-                        fkv_from_f32(sample_rows(&samples[i % PLACES], k, layer, (int64_t)t) + h * d + at, info->dtype,
-                                     1, &bits);
+                        fkv_from_f32(sample_rows(&samples[i % PLACES], k, layer, (int64_t)t) +
+                                         h * d + at,
+                                     info->dtype, 1, &bits);
                         fkv_to_f32(&bits, info->dtype, 1, &expected);
                         assert_close(x[(h * TOKENS + t) * d + at], expected, 0, 0);
                     }
@@ -135,8 +141,8 @@ static void an_error_of_the_writer_reaches_the_feed(void **state) {
     assert_ok(feed_all(p, 0, &err), err);
     ((float *)sample_rows(&samples[1], FKV_STATE_VALUE, 0, TOKENS / 2))[0] = NAN;
     char words[64];
-    snprintf(words, sizeof words, "a text 2.txt: value of layer 0, head %d, token %d", samples[0].info.head_index[0],
-             TOKENS / 2);
+    snprintf(words, sizeof words, "a text 2.txt: value of layer 0, head %d, token %d",
+             samples[0].info.head_index[0], TOKENS / 2);
     /* The feed is told when it comes by again, at the latest with the next recordings. */
     int status = feed_all(p, PLACES, &err);
     for (int i = 0; status == FKV_OK && i < 3; i++) status = feed_all(p, 2 * PLACES, &err);
@@ -162,7 +168,9 @@ static void recordings_that_are_not_ended_leave_nothing(void **state) {
     struct fkv_pipeline *p = start(largest_rows() + 64);
     assert_ok(feed_all(p, 0, &err), err);
     for (int i = 0; i < PLACES; i++) {
-        assert_ok(fkv_pipeline_begin(p, i, PLACES + i, &samples[i].recording, samples[i].tokens, NULL, &err), err);
+        assert_ok(fkv_pipeline_begin(p, i, PLACES + i, &samples[i].recording, samples[i].tokens,
+                                     NULL, &err),
+                  err);
         assert_ok(hand_over(p, i, FKV_STATE_KEY, 0, 0, MOST_ROWS, &err), err);
     }
     assert_ok(fkv_pipeline_close(p, &whole, &err), err);

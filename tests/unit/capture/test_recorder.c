@@ -1,5 +1,6 @@
-/* Recordings are what the engine did: pieces with an empty cache each, the layers and heads asked for, the nll of every token, spectra that equal those of
- * the stored states; and a run that stops leaves only whole ones. */
+/* Recordings are what the engine did: pieces with an empty cache each, the layers and heads asked
+ * for, the nll of every token, spectra that equal those of the stored states; and a run that stops
+ * leaves only whole ones. */
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -50,10 +51,12 @@ static const char *in_base(const char *name) {
 }
 
 static struct fkv_recorder_options defaults(const char *out) {
-    return (struct fkv_recorder_options){.out = out, .states = 15, .dtype = FKV_F32, .skip_sinks = 4, .shards = 1};
+    return (struct fkv_recorder_options){
+        .out = out, .states = 15, .dtype = FKV_F32, .skip_sinks = 4, .shards = 1};
 }
 
-static int run(const struct fkv_recorder_options *o, struct fkv_recorder_summary *summary, struct fkv_error *err) {
+static int run(const struct fkv_recorder_options *o, struct fkv_recorder_summary *summary,
+               struct fkv_error *err) {
     struct fkv_recorder *r;
     struct fkv_recorder_needs needs;
     if (fkv_recorder_open(&engine, &engine_options, o, &r, err)) return FKV_FAILED;
@@ -65,7 +68,8 @@ static int run(const struct fkv_recorder_options *o, struct fkv_recorder_summary
     return status;
 }
 
-static struct fkv_capture *record_and_open(const struct fkv_recorder_options *o, struct fkv_recorder_summary *summary) {
+static struct fkv_capture *record_and_open(const struct fkv_recorder_options *o,
+                                           struct fkv_recorder_summary *summary) {
     struct fkv_error err;
     struct fkv_capture *c;
     assert_ok(run(o, summary, &err), err);
@@ -85,7 +89,8 @@ static float *layer_of(struct fkv_capture *c, int index, enum fkv_state state, i
 
 static bool same_file(const char *a, const char *b, int number) {
     char command[2000];
-    snprintf(command, sizeof command, "cmp -s '%s/documents/%06d.h5' '%s/documents/%06d.h5'", a, number, b, number);
+    snprintf(command, sizeof command, "cmp -s '%s/documents/%06d.h5' '%s/documents/%06d.h5'", a,
+             number, b, number);
     return system(command) == 0;
 }
 
@@ -114,7 +119,8 @@ static void every_recording_starts_with_an_empty_cache(void **state) {
     struct fkv_recorder_summary s;
     struct fkv_recorder_options o = defaults(in_base("whole"));
     struct fkv_capture *whole = record_and_open(&o, &s);
-    snprintf(command, sizeof command, "tail -c +1401 '%s' | head -c 1400 > '%s'", texts[0], in_base("piece.bin"));
+    snprintf(command, sizeof command, "tail -c +1401 '%s' | head -c 1400 > '%s'", texts[0],
+             in_base("piece.bin"));
     assert_int_equal(system(command), 0);
     engine_options.token_ids[0] = in_base("piece.bin");
     engine_options.token_ids_count = 1;
@@ -125,7 +131,8 @@ static void every_recording_starts_with_an_empty_cache(void **state) {
     assert_int_equal(fkv_capture_count(piece), 1);
     for (int i = 0; i < FKV_STATES; i++) {
         float *a = layer_of(whole, 1, i, 2), *b = layer_of(piece, 0, i, 2);
-        assert_memory_equal(a, b, (size_t)fkv_capture_heads(piece, i) * 700 * SMALL_HEAD_DIM * sizeof *a);
+        assert_memory_equal(a, b,
+                            (size_t)fkv_capture_heads(piece, i) * 700 * SMALL_HEAD_DIM * sizeof *a);
         free(a);
         free(b);
     }
@@ -157,7 +164,9 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
         struct fkv_spectra_sums a, b;
         for (int layer = 0; layer < SMALL_LAYERS; layer++) {
             float *host = layer_of(c[0], 0, i, layer), *device = layer_of(c[1], 0, i, layer);
-            assert_arrays_close(device, host, (size_t)fkv_capture_heads(c[0], i) * TOKENS * SMALL_HEAD_DIM, 0, 1e-5);
+            assert_arrays_close(device, host,
+                                (size_t)fkv_capture_heads(c[0], i) * TOKENS * SMALL_HEAD_DIM, 0,
+                                1e-5);
             free(host);
             free(device);
         }
@@ -168,7 +177,8 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
         for (int32_t h = 0; h < SMALL_LAYERS * a.heads; h++) {
             assert_close(b.energy_sum[h], a.energy_sum[h], 0, 1e-5);
             for (int t = 0; t < LENGTH; t++)
-                assert_close(b.power_sum[h * LENGTH + t], a.power_sum[h * LENGTH + t], 1e-7 * a.energy_sum[h], 1e-3);
+                assert_close(b.power_sum[h * LENGTH + t], a.power_sum[h * LENGTH + t],
+                             1e-7 * a.energy_sum[h], 1e-3);
         }
         fkv_spectra_sums_free(&a);
         fkv_spectra_sums_free(&b);
@@ -221,7 +231,9 @@ static void nll_is_that_of_feeding_token_by_token(void **state) {
     for (int t = 0; t + 1 < 700; t++) {
         double expected;
         assert_ok(fkv_session_feed(session, &tokens[t], 1, &err), err);
-        assert_ok(fkv_session_score(session, NULL, 0, 1, &tokens[t + 1], &expected, NULL, NULL, &err), err);
+        assert_ok(
+            fkv_session_score(session, NULL, 0, 1, &tokens[t + 1], &expected, NULL, NULL, &err),
+            err);
         assert_close(nll[t + 1], expected, 1e-4, 1e-4);
         sum += expected;
     }
@@ -235,7 +247,8 @@ static void add_power(const float *x, int n, double *power) {
     for (int t = 0; t < n; t++)
         for (int i = 0; i < SMALL_HEAD_DIM; i++) {
             double y = 0;
-            for (int j = 0; j < n; j++) y += (double)x[j * SMALL_HEAD_DIM + i] * cos(M_PI * t * (j + 0.5) / n);
+            for (int j = 0; j < n; j++)
+                y += (double)x[j * SMALL_HEAD_DIM + i] * cos(M_PI * t * (j + 0.5) / n);
             power[t] += y * y * (t ? 2.0 : 1.0) / n / SMALL_HEAD_DIM;
         }
 }
@@ -252,13 +265,15 @@ static void spectra_only_equals_the_spectra_of_stored_states(void **state) {
     o.length = N, o.skip_sinks = SKIP;
     struct fkv_capture *sums = record_and_open(&o, &s);
     assert_int_equal(s.segments, 3 * SEGMENTS);
-    assert_int_equal(s.segment_tokens_left_out, 3 * (700 - SKIP - SEGMENTS * N) + (200 - SKIP) + (30 - SKIP));
+    assert_int_equal(s.segment_tokens_left_out,
+                     3 * (700 - SKIP - SEGMENTS * N) + (200 - SKIP) + (30 - SKIP));
     for (int i = 0; i < FKV_STATES; i++) {
         struct fkv_spectra_sums found;
         assert_ok(fkv_capture_read_sums(sums, 1, i, &found, &err), err);
         assert_int_equal(found.segments, SEGMENTS);
         assert_int_equal(found.skip_sinks, SKIP);
-        const int layer = test_between(0, SMALL_LAYERS - 1), head = test_between(0, found.heads - 1);
+        const int layer = test_between(0, SMALL_LAYERS - 1),
+                  head = test_between(0, found.heads - 1);
         float *x = layer_of(stored, 1, i, layer);
         double power[N] = {0}, energy = 0, mean[SMALL_HEAD_DIM] = {0};
         for (int k = 0; k < SEGMENTS; k++) {
@@ -272,10 +287,12 @@ static void spectra_only_equals_the_spectra_of_stored_states(void **state) {
         const size_t row = (size_t)(layer * found.heads + head);
         double largest = 0;
         for (int t = 0; t < N; t++) largest = fmax(largest, power[t]);
-        for (int t = 0; t < N; t++) assert_close(found.power_sum[row * N + (size_t)t], power[t], 1e-12 * largest, 1e-5);
+        for (int t = 0; t < N; t++)
+            assert_close(found.power_sum[row * N + (size_t)t], power[t], 1e-12 * largest, 1e-5);
         assert_close(found.energy_sum[row], energy, 0, 1e-9);
         for (int c = 0; c < SMALL_HEAD_DIM; c++)
-            assert_close(found.channel_mean_sum[row * SMALL_HEAD_DIM + (size_t)c], mean[c], 1e-9, 1e-9);
+            assert_close(found.channel_mean_sum[row * SMALL_HEAD_DIM + (size_t)c], mean[c], 1e-9,
+                         1e-9);
         free(x);
         fkv_spectra_sums_free(&found);
     }
@@ -297,7 +314,8 @@ static void resuming_completes_to_the_same_bytes(void **state) {
     struct fkv_recorder_options o = defaults(whole);
     assert_ok(run(&o, &s, &err), err);
     snprintf(command, sizeof command,
-             "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000003.h5 documents/000004.h5", whole, part, part);
+             "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000003.h5 documents/000004.h5",
+             whole, part, part);
     assert_int_equal(system(command), 0);
     o.out = part;
     assert_refused(run(&o, &s, &err), err, "--resume");
@@ -433,7 +451,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_block_changes_no_number_beyond_rounding, make, clean),
         cmocka_unit_test_setup_teardown(chosen_layers_and_heads_are_slices_of_all, make, clean),
         cmocka_unit_test_setup_teardown(nll_is_that_of_feeding_token_by_token, make, clean),
-        cmocka_unit_test_setup_teardown(spectra_only_equals_the_spectra_of_stored_states, make, clean),
+        cmocka_unit_test_setup_teardown(spectra_only_equals_the_spectra_of_stored_states, make,
+                                        clean),
         cmocka_unit_test_setup_teardown(resuming_completes_to_the_same_bytes, make, clean),
         cmocka_unit_test_setup_teardown(a_stopped_run_leaves_whole_recordings, make, clean),
         cmocka_unit_test_setup_teardown(shards_merge_to_all_recordings, make, clean),

@@ -1,4 +1,5 @@
-/* The Gram matrices that a capture keeps of the output projection, against sums in double over the checkpoint's own bytes. */
+/* The Gram matrices that a capture keeps of the output projection, against sums in double over the
+ * checkpoint's own bytes. */
 #include <unistd.h>
 
 #include "capture/recorder.h"
@@ -50,7 +51,8 @@ static double element(int layer, int head, int a, int b) {
         float x[2];
         for (int i = 0; i < 2; i++)
             fkv_to_f32((const char *)t->data +
-                           (size_t)(row * SMALL_HEADS * D + head * D + (i ? b : a)) * fkv_dtype_bytes(t->dtype),
+                           (size_t)(row * SMALL_HEADS * D + head * D + (i ? b : a)) *
+                               fkv_dtype_bytes(t->dtype),
                        t->dtype, 1, &x[i]);
         sum += (double)x[0] * x[1];
     }
@@ -83,7 +85,9 @@ static void it_is_that_of_the_weights_in_any_dtype(void **state) {
             for (int g = 0; g < GROUP; g++)
                 for (int a = 0; a < D; a++)
                     for (int b = 0; b < D; b++)
-                        assert_close(gram[g][a][b], element(layers[layer], heads[0] * GROUP + g, a, b), 1e-5, 1e-6);
+                        assert_close(gram[g][a][b],
+                                     element(layers[layer], heads[0] * GROUP + g, a, b), 1e-5,
+                                     1e-6);
         }
         fkv_capture_close(c);
         close_model();

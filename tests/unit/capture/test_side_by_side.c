@@ -1,5 +1,6 @@
-/* A recording does not depend on what it is made beside, nor on the processor: captures of several texts at once, on another backend (FKV_TEST_BACKEND, else the
- * reference), against one at a time on the CPU. */
+/* A recording does not depend on what it is made beside, nor on the processor: captures of several
+ * texts at once, on another backend (FKV_TEST_BACKEND, else the reference), against one at a time
+ * on the CPU. */
 #include <unistd.h>
 
 #include "capture/recorder.h"
@@ -51,7 +52,8 @@ static int clean(void **state) {
 }
 
 static int record(const struct fkv_engine *e, struct fkv_engine_options *engine_o, int batch,
-                  const struct fkv_recorder_options *o, struct fkv_recorder_summary *summary, struct fkv_error *err) {
+                  const struct fkv_recorder_options *o, struct fkv_recorder_summary *summary,
+                  struct fkv_error *err) {
     struct fkv_recorder *r;
     struct fkv_recorder_needs needs;
     engine_o->batch = batch;
@@ -70,8 +72,8 @@ static void expect_close(const double *a, const double *b, size_t n, double tole
     for (size_t i = 0; i < n; i++) assert_close(b[i], a[i], tolerance * largest, 0);
 }
 
-/* The norm before a projection magnifies what was rounded in a token whose state is small: 4e-6 of the largest was the
- * most in 200 captures, mostly it is 1.5e-6. */
+/* The norm before a projection magnifies what was rounded in a token whose state is small: 4e-6 of
+ * the largest was the most in 200 captures, mostly it is 1.5e-6. */
 static void expect_same_states(struct fkv_capture *a, struct fkv_capture *b, int index) {
     struct fkv_error err;
     const int64_t n = fkv_capture_recording(a, index)->n_tokens;
@@ -132,7 +134,8 @@ static void expect_same(const char *one, const char *two) {
     assert_int_equal(fkv_capture_count(a), fkv_capture_count(b));
     if (!fkv_capture_info(a)->spectra_only) expect_same_gram(a, b);
     for (int i = 0; i < fkv_capture_count(a); i++) {
-        const struct fkv_recording *x = fkv_capture_recording(a, i), *y = fkv_capture_recording(b, i);
+        const struct fkv_recording *x = fkv_capture_recording(a, i),
+                                   *y = fkv_capture_recording(b, i);
         assert_string_equal(x->name, y->name);
         assert_string_equal(x->text_sha256, y->text_sha256);
         assert_int_equal(x->offset, y->offset);
@@ -169,10 +172,13 @@ static void compare(bool spectra, const int *heads, int head_count) {
                                      .shards = 1};
     assert_ok(record(&engine, &engine_options, 1, &o, &s, &err), err);
     for (int i = 0; i < 4; i++) {
-        const int batch = i < 2 ? 2 + 7 * i : 1 + 2 * (i - 2); /* 2 and 9 on the CPU, 1 and 3 on the other */
+        const int batch =
+            i < 2 ? 2 + 7 * i : 1 + 2 * (i - 2); /* 2 and 9 on the CPU, 1 and 3 on the other */
         snprintf(many, sizeof many, "%s/many%d", base, i);
         o.out = many;
-        assert_ok(record(i < 2 ? &engine : &other, i < 2 ? &engine_options : &other_options, batch, &o, &t, &err), err);
+        assert_ok(record(i < 2 ? &engine : &other, i < 2 ? &engine_options : &other_options, batch,
+                         &o, &t, &err),
+                  err);
         assert_int_equal(s.recordings, 5);
         assert_int_equal(t.recordings, 5);
         assert_int_equal(t.tokens, s.tokens);
@@ -209,7 +215,8 @@ static void gaps_are_filled_with_another_batch(void **state) {
         .out = whole, .states = 15, .dtype = FKV_F32, .skip_sinks = 4, .length = 20, .shards = 1};
     assert_ok(record(&engine, &engine_options, 1, &o, &s, &err), err);
     snprintf(command, sizeof command,
-             "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000000.h5 documents/000003.h5", whole, part, part);
+             "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000000.h5 documents/000003.h5",
+             whole, part, part);
     assert_int_equal(system(command), 0);
     o.out = part;
     o.resume = true;
@@ -219,7 +226,8 @@ static void gaps_are_filled_with_another_batch(void **state) {
     expect_same(whole, part);
     snprintf(command, sizeof command, "rm '%s/documents/000002.h5'", part);
     assert_int_equal(system(command), 0);
-    engine_options.token_ids_count = 1; /* three recordings; the fourth and fifth are of other texts */
+    engine_options.token_ids_count =
+        1; /* three recordings; the fourth and fifth are of other texts */
     assert_refused(record(&engine, &engine_options, 2, &o, &s, &err), err,
                    "expected 3 recordings of these texts, found more");
 }
@@ -227,7 +235,8 @@ static void gaps_are_filled_with_another_batch(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(states_do_not_depend_on_batch_or_backend, make, clean),
-        cmocka_unit_test_setup_teardown(states_of_chosen_heads_do_not_depend_on_batch_or_backend, make, clean),
+        cmocka_unit_test_setup_teardown(states_of_chosen_heads_do_not_depend_on_batch_or_backend,
+                                        make, clean),
         cmocka_unit_test_setup_teardown(spectra_do_not_depend_on_batch_or_backend, make, clean),
         cmocka_unit_test_setup_teardown(gaps_are_filled_with_another_batch, make, clean),
     };

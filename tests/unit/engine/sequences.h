@@ -1,4 +1,5 @@
-/* What tests with several sequences share: the embedded model, random tokens for each sequence, sessions over it, and feeding some sequences their next tokens. */
+/* What tests with several sequences share: the embedded model, random tokens for each sequence,
+ * sessions over it, and feeding some sequences their next tokens. */
 #ifndef FKV_TESTS_SEQUENCES_H
 #define FKV_TESTS_SEQUENCES_H
 
@@ -18,11 +19,15 @@ struct fixture {
 /* `many`, or `few` where the backend is emulated and a step takes tenths of a second. */
 static inline int rounds(int many, int few) { return getenv("FKV_TEST_SMALL") ? few : many; }
 
-/* Opens the embedded model on `ops`, in float32: with 16-bit products, rows that are multiplied in other company round otherwise. */
+/* Opens the embedded model on `ops`, in float32: with 16-bit products, rows that are multiplied in
+ * other company round otherwise. */
 static inline void open_fixture(struct fixture *f, const struct fkv_backend_ops *ops) {
-    assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
+    assert_ok(
+        ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
+        err);
     assert_ok(fkv_model_open("data/litbank-1m", ops, f->backend, false, &f->model, &err), err);
-    for (int i = 0; i < SEQUENCES * TOKENS; i++) f->tokens[i / TOKENS][i % TOKENS] = test_between(0, VOCAB - 1);
+    for (int i = 0; i < SEQUENCES * TOKENS; i++)
+        f->tokens[i / TOKENS][i % TOKENS] = test_between(0, VOCAB - 1);
 }
 
 static inline void close_fixture(struct fixture *f) {
@@ -34,8 +39,8 @@ static inline void close_fixture(struct fixture *f) {
 
 static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
 
-static inline struct fkv_session *open_session(struct fixture *f, const char *policy, int32_t window,
-                                               int32_t sequences) {
+static inline struct fkv_session *open_session(struct fixture *f, const char *policy,
+                                               int32_t window, int32_t sequences) {
     struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4, .gamma = "0.4"};
     struct fkv_session_options options = {
         .block = BLOCK / SEQUENCES * sequences, .sequences = sequences, .max_tokens = TOKENS};
@@ -44,13 +49,16 @@ static inline struct fkv_session *open_session(struct fixture *f, const char *po
     return s;
 }
 
-/* Feeds each sequence in `counts` [SEQUENCES] (0: it sits out) its next tokens, in a random order. Returns the number of feeds. */
+/* Feeds each sequence in `counts` [SEQUENCES] (0: it sits out) its next tokens, in a random order.
+ * Returns the number of feeds. */
 static inline int32_t feed_some(struct fixture *f, struct fkv_session *s, const int32_t *counts,
                                 struct fkv_feed feeds[SEQUENCES]) {
     int32_t feed_count = 0, first = test_between(0, SEQUENCES - 1);
     for (int32_t i = 0; i < SEQUENCES; i++) {
         int32_t q = (first + i) % SEQUENCES;
-        if (counts[q]) feeds[feed_count++] = (struct fkv_feed){q, f->tokens[q] + fkv_session_tokens(s, q), counts[q]};
+        if (counts[q])
+            feeds[feed_count++] =
+                (struct fkv_feed){q, f->tokens[q] + fkv_session_tokens(s, q), counts[q]};
     }
     assert_ok(fkv_session_feed_batch(s, feeds, feed_count, &err), err);
     return feed_count;

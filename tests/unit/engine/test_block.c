@@ -44,7 +44,8 @@ static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
 static int64_t bytes_of(const struct fkv_session_options *options, int sessions) {
     int64_t cache, scratch;
     struct fkv_own own = {0};
-    assert_ok(fkv_session_bytes(&engine.model->config, &full, options, &cache, &scratch, &err), err);
+    assert_ok(fkv_session_bytes(&engine.model->config, &full, options, &cache, &scratch, &err),
+              err);
     assert_ok(fkv_session_own_bytes(engine.model, &full, options, &own, &err), err);
     return sessions * (cache + scratch) + own.shared + own.kept;
 }
@@ -58,17 +59,19 @@ static void a_session_takes_little_more_memory_than_was_said(void **state) {
     const struct mallinfo2 before = mallinfo2();
     assert_ok(fkv_session_open(engine.model, &full, &options, &s, &err), err);
     const struct mallinfo2 after = mallinfo2();
-    const double taken = (double)(after.uordblks + after.hblkhd) - (double)(before.uordblks + before.hblkhd);
+    const double taken =
+        (double)(after.uordblks + after.hblkhd) - (double)(before.uordblks + before.hblkhd);
     if (taken > 1.03 * (double)said + (1 << 20)) /* tables of positions, a row's counts */
         fail_msg("%.0f bytes were taken, %.0f were said", taken, (double)said);
     fkv_session_close(s);
 }
 
-static int32_t block_of(enum fkv_space space, int64_t memory, bool baseline, int32_t sequences, int32_t shares,
-                        int64_t beside, int64_t max_tokens) {
+static int32_t block_of(enum fkv_space space, int64_t memory, bool baseline, int32_t sequences,
+                        int32_t shares, int64_t beside, int64_t max_tokens) {
     struct fkv_engine pretended = engine;
     pretended.ops = &ops;
-    device = (struct fkv_device_info){.space = space, .memory_free = memory, .memory_total = memory};
+    device =
+        (struct fkv_device_info){.space = space, .memory_free = memory, .memory_total = memory};
     struct fkv_session_options options = {.sequences = sequences, .max_tokens = max_tokens};
     assert_ok(fkv_engine_block(&pretended, &full, baseline, shares, beside, &options, &err), err);
     return options.block;
@@ -83,9 +86,12 @@ static void a_host_is_fed_512_rows_and_a_device_4096(void **state) {
     assert_int_equal(block_of(FKV_DEVICE, much, true, 1, 1, 0, 100000), 4096);
     assert_int_equal(block_of(FKV_DEVICE, much, true, 4, 4, 0, 100000), 4096);
     assert_int_equal(block_of(FKV_DEVICE, much, true, 20, 20, 0, 100000), 20 * 512);
-    assert_int_equal(block_of(FKV_DEVICE, much, false, 20, 1, 0, 100000), 4096); /* prompts: one after the other */
-    assert_int_equal(block_of(FKV_DEVICE, much, false, 1, 1, 0, 700), 700);      /* no more than there will be */
-    assert_int_equal(block_of(FKV_HOST, much, false, 600, 1, 0, 700), 600);      /* a decode step must fit */
+    assert_int_equal(block_of(FKV_DEVICE, much, false, 20, 1, 0, 100000),
+                     4096); /* prompts: one after the other */
+    assert_int_equal(block_of(FKV_DEVICE, much, false, 1, 1, 0, 700),
+                     700); /* no more than there will be */
+    assert_int_equal(block_of(FKV_HOST, much, false, 600, 1, 0, 700),
+                     600); /* a decode step must fit */
 }
 
 static void a_device_with_little_memory_is_fed_fewer_rows(void **state) {
@@ -95,14 +101,17 @@ static void a_device_with_little_memory_is_fed_fewer_rows(void **state) {
     for (int baseline = 0; baseline < 2; baseline++) {
         for (int i = 0; i < 3; i++) {
             options.block = 4096 >> i;
-            const int64_t least = (bytes_of(&options, 1 + baseline) + beside) / 7 * 8; /* an eighth stays free */
+            const int64_t least =
+                (bytes_of(&options, 1 + baseline) + beside) / 7 * 8; /* an eighth stays free */
             const int32_t enough = block_of(FKV_DEVICE, least + 16, baseline, 1, 1, beside, 100000);
-            const int32_t too_little = block_of(FKV_DEVICE, least - 16, baseline, 1, 1, beside, 100000);
+            const int32_t too_little =
+                block_of(FKV_DEVICE, least - 16, baseline, 1, 1, beside, 100000);
             assert_int_equal(enough, 4096 >> i);
             assert_int_equal(too_little, 2048 >> i);
         }
     }
-    assert_int_equal(block_of(FKV_DEVICE, 1, false, 1, 1, 0, 100000), 512); /* refused later, with numbers */
+    assert_int_equal(block_of(FKV_DEVICE, 1, false, 1, 1, 0, 100000),
+                     512); /* refused later, with numbers */
 }
 
 static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
@@ -131,7 +140,8 @@ static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
             assert_int_equal(found.compressions, first.compressions);
             assert_int_equal(found.evictions, first.evictions);
             assert_close(found.slots_sum, first.slots_sum, 0, 1e-9);
-            /* Estimates count with whole rounds; a timeline that is long beside them comes close. */
+            /* Estimates count with whole rounds; a timeline that is long beside them comes close.
+             */
             assert_close(fkv_policy_slots(fkv_session_setup(s), TOKENS), found.slots_sum, 0, 0.05);
             fkv_session_close(s);
         }
@@ -147,18 +157,23 @@ static void a_rehearsal_leaves_no_trace(void **state) {
     static const char *const policies[] = {"full", "freqkv", "streaming"};
     for (int p = 0; p < 3; p++) {
         const struct fkv_policy_options policy = {.name = policies[p], .window = 64, .sinks = 4};
-        struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS, .biases = p == 0};
+        struct fkv_session_options options = {
+            .block = TOKENS, .max_tokens = TOKENS, .biases = p == 0};
         struct fkv_session_statistics found[2];
         for (int rehearsed = 0; rehearsed < 2; rehearsed++) {
             struct fkv_session *s;
             struct fkv_cost cost = {-1, -1};
             assert_ok(fkv_session_open(engine.model, &policy, &options, &s, &err), err);
             if (rehearsed) {
-                assert_ok(fkv_session_rehearse(s, 1, TOKENS / 3, TOKENS, FKV_SCORED_WITH_KL, &cost, &err), err);
+                assert_ok(
+                    fkv_session_rehearse(s, 1, TOKENS / 3, TOKENS, FKV_SCORED_WITH_KL, &cost, &err),
+                    err);
                 assert_true(cost.token >= 0 && cost.slot >= 0 && fkv_cost_seconds(&cost, 1, 1) > 0);
             }
             assert_ok(fkv_session_feed(s, tokens, TOKENS, &err), err);
-            assert_ok(fkv_session_score(s, NULL, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL, NULL, &err), err);
+            assert_ok(fkv_session_score(s, NULL, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL,
+                                        NULL, &err),
+                      err);
             fkv_session_statistics(s, &found[rehearsed]);
             fkv_session_close(s);
         }

@@ -1,4 +1,5 @@
-/* The options that the tools share: what they turn into, and the cache's dtype that follows from model and machine. */
+/* The options that the tools share: what they turn into, and the cache's dtype that follows from
+ * model and machine. */
 #include "engine/command_line.h"
 #include "tests/unit/support.h"
 
@@ -35,8 +36,8 @@ static void paths_may_follow_one_another(void **state) {
 
 static void machine_options_are_taken(void **state) {
     (void)state;
-    parse(13, (char *[]){"tool", "--model=m", "--text=t.txt", "--device", "3", "--batch", "16", "--compute", "bf16",
-                         "--cache-dtype", "f16", "--threads", "2", NULL});
+    parse(13, (char *[]){"tool", "--model=m", "--text=t.txt", "--device", "3", "--batch", "16",
+                         "--compute", "bf16", "--cache-dtype", "f16", "--threads", "2", NULL});
     assert_int_equal(options.device, 3);
     assert_int_equal(options.batch, 16);
     assert_int_equal(options.compute, FKV_COMPUTE_BF16);
@@ -46,17 +47,22 @@ static void machine_options_are_taken(void **state) {
     assert_int_equal(options.compute, FKV_COMPUTE_F32);
 }
 
-static void the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it(void **state) {
+static void the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it(
+    void **state) {
     (void)state;
     static const struct {
         enum fkv_space space;
         enum fkv_compute compute;
         enum fkv_dtype weights, expected;
     } cases[] = {
-        {FKV_HOST, FKV_COMPUTE_NATIVE, FKV_BF16, FKV_F32},    {FKV_HOST, FKV_COMPUTE_F32, FKV_F16, FKV_F32},
-        {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_BF16, FKV_BF16}, {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_F16, FKV_F16},
-        {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_F32, FKV_F32},   {FKV_DEVICE, FKV_COMPUTE_F32, FKV_BF16, FKV_F32},
-        {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_BF16, FKV_BF16},   {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_F16, FKV_F32},
+        {FKV_HOST, FKV_COMPUTE_NATIVE, FKV_BF16, FKV_F32},
+        {FKV_HOST, FKV_COMPUTE_F32, FKV_F16, FKV_F32},
+        {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_BF16, FKV_BF16},
+        {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_F16, FKV_F16},
+        {FKV_DEVICE, FKV_COMPUTE_NATIVE, FKV_F32, FKV_F32},
+        {FKV_DEVICE, FKV_COMPUTE_F32, FKV_BF16, FKV_F32},
+        {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_BF16, FKV_BF16},
+        {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_F16, FKV_F32},
         {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_F32, FKV_F32},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -89,7 +95,8 @@ int main(void) {
         cmocka_unit_test(machine_options_have_defaults),
         cmocka_unit_test(paths_may_follow_one_another),
         cmocka_unit_test(machine_options_are_taken),
-        cmocka_unit_test(the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it),
+        cmocka_unit_test(
+            the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it),
         cmocka_unit_test(the_processor_refuses_to_compute_in_bf16),
     };
     return test_run(tests, NULL, NULL);

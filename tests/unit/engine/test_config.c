@@ -1,16 +1,18 @@
-/* config.json: every family's defaults, both spellings of the rotation, and a refusal by name for whatever we do not compute. */
+/* config.json: every family's defaults, both spellings of the rotation, and a refusal by name for
+ * whatever we do not compute. */
 #include <jansson.h>
 
 #include "engine/checkpoint/config.h"
 #include "engine/checkpoint/safetensors.h"
 #include "tests/unit/support.h"
 
-/* A complete llama config with the fields of `changes` on top of it; a field set to "absent" is taken out. The caller frees. */
+/* A complete llama config with the fields of `changes` on top of it; a field set to "absent" is
+ * taken out. The caller frees. */
 static char *config_text(const char *changes) {
-    json_t *config =
-        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b}", "model_type", "llama", "hidden_size", 64,
-                  "intermediate_size", 96, "num_hidden_layers", 3, "num_attention_heads", 8, "vocab_size", 100,
-                  "max_position_embeddings", 512, "rms_norm_eps", 1e-5, "tie_word_embeddings", 1);
+    json_t *config = json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b}", "model_type", "llama", "hidden_size", 64,
+        "intermediate_size", 96, "num_hidden_layers", 3, "num_attention_heads", 8, "vocab_size",
+        100, "max_position_embeddings", 512, "rms_norm_eps", 1e-5, "tie_word_embeddings", 1);
     json_t *overlay = json_loads(changes, 0, NULL);
     if (!overlay) fail_msg("the test's own JSON is wrong: %s", changes);
     const char *field;
@@ -42,7 +44,8 @@ static void refused(const char *changes, const char *expected) {
     struct fkv_config c;
     char *text = config_text(changes);
     assert_refused(fkv_config_parse(text, strlen(text), "config.json", &c, &err), err, expected);
-    if (strncmp(err.message, "config.json: ", 13)) fail_msg("message \"%s\" does not open with the file", err.message);
+    if (strncmp(err.message, "config.json: ", 13))
+        fail_msg("message \"%s\" does not open with the file", err.message);
     free(text);
 }
 
@@ -50,7 +53,8 @@ static void refused(const char *changes, const char *expected) {
 
 static void fields_arrive_as_written(void **state) {
     (void)state;
-    struct fkv_config c = parsed("{\"num_key_value_heads\": 2, \"bos_token_id\": 5, \"eos_token_id\": 6}");
+    struct fkv_config c =
+        parsed("{\"num_key_value_heads\": 2, \"bos_token_id\": 5, \"eos_token_id\": 6}");
     assert_string_equal(c.model_type, "llama");
     assert_int_equal(c.layers, 3);
     assert_int_equal(c.dim, 64);
@@ -70,7 +74,8 @@ static void fields_arrive_as_written(void **state) {
 static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) {
     (void)state;
     const char *rest =
-        "\"rms_norm_eps\": \"absent\", \"tie_word_embeddings\": \"absent\", \"max_position_embeddings\": "
+        "\"rms_norm_eps\": \"absent\", \"tie_word_embeddings\": \"absent\", "
+        "\"max_position_embeddings\": "
         "\"absent\", \"num_attention_heads\": 32, \"hidden_size\": 256, \"sliding_window\": null";
     static const struct {
         const char *model_type;
@@ -82,7 +87,8 @@ static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) 
                     {"qwen3", 32, 128, 32768, false, true}};
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         char changes[512];
-        snprintf(changes, sizeof changes, "{\"model_type\": \"%s\", %s}", families[i].model_type, rest);
+        snprintf(changes, sizeof changes, "{\"model_type\": \"%s\", %s}", families[i].model_type,
+                 rest);
         struct fkv_config c = parsed(changes);
         assert_int_equal(c.kv_heads, families[i].kv_heads);
         assert_int_equal(c.head_dim, families[i].head_dim);
@@ -118,7 +124,8 @@ static void a_token_outside_the_vocabulary_counts_as_none(void **state) {
 static void explicit_head_dim_needs_no_multiple(void **state) {
     (void)state;
     assert_int_equal(parsed("{\"head_dim\": 20, \"hidden_size\": 66}").head_dim, 20);
-    refused("{\"hidden_size\": 66}", "field \"hidden_size\": expected a multiple of num_attention_heads 8");
+    refused("{\"hidden_size\": 66}",
+            "field \"hidden_size\": expected a multiple of num_attention_heads 8");
 }
 
 /* Configs as they lie on the hub, shortened to the fields that could matter. */
@@ -130,30 +137,46 @@ static void configs_of_published_models_load(void **state) {
         bool tied;
         double theta, slowest; /* slowest: the last frequency over what it were without scaling */
     } models[] = {
-        {"{\"model_type\": \"llama\", \"hidden_size\": 4096, \"intermediate_size\": 11008, \"num_hidden_layers\": 32, "
-         "\"num_attention_heads\": 32, \"num_key_value_heads\": 32, \"vocab_size\": 32000, \"rope_scaling\": null, "
-         "\"max_position_embeddings\": 4096, \"rms_norm_eps\": 1e-05, \"hidden_act\": \"silu\", \"pretraining_tp\": 1, "
-         "\"tie_word_embeddings\": false, \"torch_dtype\": \"float16\", \"bos_token_id\": 1, \"eos_token_id\": 2}",
+        {"{\"model_type\": \"llama\", \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"num_hidden_layers\": 32, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 32, \"vocab_size\": 32000, "
+         "\"rope_scaling\": null, "
+         "\"max_position_embeddings\": 4096, \"rms_norm_eps\": 1e-05, \"hidden_act\": \"silu\", "
+         "\"pretraining_tp\": 1, "
+         "\"tie_word_embeddings\": false, \"torch_dtype\": \"float16\", \"bos_token_id\": 1, "
+         "\"eos_token_id\": 2}",
          32, 128, 4096, 2, false, 1e4, 1},
-        {"{\"model_type\": \"llama\", \"hidden_size\": 2048, \"intermediate_size\": 8192, \"num_hidden_layers\": 16, "
-         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"head_dim\": 64, \"vocab_size\": 128256, "
-         "\"rope_scaling\": {\"factor\": 32.0, \"high_freq_factor\": 4.0, \"low_freq_factor\": 1.0, "
-         "\"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, \"rope_theta\": 500000.0, "
+        {"{\"model_type\": \"llama\", \"hidden_size\": 2048, \"intermediate_size\": 8192, "
+         "\"num_hidden_layers\": 16, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"head_dim\": 64, "
+         "\"vocab_size\": 128256, "
+         "\"rope_scaling\": {\"factor\": 32.0, \"high_freq_factor\": 4.0, \"low_freq_factor\": "
+         "1.0, "
+         "\"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, \"rope_theta\": "
+         "500000.0, "
          "\"max_position_embeddings\": 131072, \"attention_bias\": false, \"mlp_bias\": false, "
          "\"tie_word_embeddings\": true, \"eos_token_id\": [128001, 128008, 128009]}",
          8, 64, 131072, 128001, true, 5e5, 1 / 32.0},
-        {"{\"model_type\": \"mistral\", \"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": 32, "
-         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"vocab_size\": 32768, \"rope_theta\": 1000000.0, "
+        {"{\"model_type\": \"mistral\", \"hidden_size\": 4096, \"intermediate_size\": 14336, "
+         "\"num_hidden_layers\": 32, "
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"vocab_size\": 32768, "
+         "\"rope_theta\": 1000000.0, "
          "\"max_position_embeddings\": 32768, \"sliding_window\": null, \"eos_token_id\": 2}",
          8, 128, 32768, 2, false, 1e6, 1},
-        {"{\"model_type\": \"qwen2\", \"hidden_size\": 896, \"intermediate_size\": 4864, \"num_hidden_layers\": 24, "
-         "\"num_attention_heads\": 14, \"num_key_value_heads\": 2, \"vocab_size\": 151936, \"rope_theta\": 1000000.0, "
-         "\"max_position_embeddings\": 32768, \"max_window_layers\": 24, \"sliding_window\": 32768, "
+        {"{\"model_type\": \"qwen2\", \"hidden_size\": 896, \"intermediate_size\": 4864, "
+         "\"num_hidden_layers\": 24, "
+         "\"num_attention_heads\": 14, \"num_key_value_heads\": 2, \"vocab_size\": 151936, "
+         "\"rope_theta\": 1000000.0, "
+         "\"max_position_embeddings\": 32768, \"max_window_layers\": 24, \"sliding_window\": "
+         "32768, "
          "\"use_sliding_window\": false, \"tie_word_embeddings\": true, \"eos_token_id\": 151643}",
          2, 64, 32768, 151643, true, 1e6, 1},
-        {"{\"model_type\": \"qwen3\", \"hidden_size\": 1024, \"intermediate_size\": 3072, \"num_hidden_layers\": 28, "
-         "\"num_attention_heads\": 16, \"num_key_value_heads\": 8, \"head_dim\": 128, \"vocab_size\": 151936, "
-         "\"rope_scaling\": null, \"rope_theta\": 1000000, \"max_position_embeddings\": 40960, \"max_window_layers\": 28, "
+        {"{\"model_type\": \"qwen3\", \"hidden_size\": 1024, \"intermediate_size\": 3072, "
+         "\"num_hidden_layers\": 28, "
+         "\"num_attention_heads\": 16, \"num_key_value_heads\": 8, \"head_dim\": 128, "
+         "\"vocab_size\": 151936, "
+         "\"rope_scaling\": null, \"rope_theta\": 1000000, \"max_position_embeddings\": 40960, "
+         "\"max_window_layers\": 28, "
          "\"sliding_window\": null, \"use_sliding_window\": false, \"attention_bias\": false, "
          "\"tie_word_embeddings\": true, \"eos_token_id\": 151645}",
          8, 128, 40960, 151645, true, 1e6, 1},
@@ -161,7 +184,8 @@ static void configs_of_published_models_load(void **state) {
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         struct fkv_error err = {0};
         struct fkv_config c;
-        assert_ok(fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", &c, &err), err);
+        assert_ok(fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", &c, &err),
+                  err);
         assert_int_equal(c.kv_heads, models[i].kv_heads);
         assert_int_equal(c.head_dim, models[i].head_dim);
         assert_int_equal(c.trained_context, models[i].context);
@@ -188,23 +212,27 @@ static void frequencies_fall_geometrically(void **state) {
 static void linear_scaling_divides_every_frequency(void **state) {
     (void)state;
     struct fkv_config plain = parsed("{\"head_dim\": 32}");
-    struct fkv_config scaled = parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
+    struct fkv_config scaled =
+        parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
     for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
     assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
 }
 
 static void both_spellings_of_the_rotation_agree(void **state) {
     (void)state;
-    struct fkv_config classic = parsed(
-        "{\"head_dim\": 32, \"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, "
-        "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 128}}");
-    struct fkv_config current = parsed(
-        "{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"llama3\", \"factor\": "
-        "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 128}}");
+    struct fkv_config classic =
+        parsed("{\"head_dim\": 32, \"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": "
+               "\"llama3\", \"factor\": 8.0, "
+               "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+               "\"original_max_position_embeddings\": 128}}");
+    struct fkv_config current = parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": "
+                                       "500000.0, \"rope_type\": \"llama3\", \"factor\": "
+                                       "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+                                       "\"original_max_position_embeddings\": 128}}");
     assert_close(current.rope_theta, 500000, 0, 0);
     assert_memory_equal(classic.inv_freq, current.inv_freq, sizeof classic.inv_freq);
-    struct fkv_config plain =
-        parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"default\"}}");
+    struct fkv_config plain = parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": "
+                                     "500000.0, \"rope_type\": \"default\"}}");
     assert_string_equal(plain.rope_scaling, "null");
     assert_close(plain.inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
 }
@@ -213,20 +241,23 @@ static void both_spellings_of_the_rotation_agree(void **state) {
 static void llama3_scaling_touches_only_long_wavelengths(void **state) {
     (void)state;
     for (int round = 0; round < 50; round++) {
-        double factor = 1 + 31 * test_uniform(), low = 0.5 + test_uniform(), high = low + 0.1 + 4 * test_uniform();
+        double factor = 1 + 31 * test_uniform(), low = 0.5 + test_uniform(),
+               high = low + 0.1 + 4 * test_uniform();
         int context = test_between(16, 8192);
         char changes[512];
-        snprintf(
-            changes, sizeof changes,
-            "{\"head_dim\": 128, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": %.17g, \"low_freq_factor\": "
-            "%.17g, \"high_freq_factor\": %.17g, \"original_max_position_embeddings\": %d}}",
-            factor, low, high, context);
+        snprintf(changes, sizeof changes,
+                 "{\"head_dim\": 128, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
+                 "%.17g, \"low_freq_factor\": "
+                 "%.17g, \"high_freq_factor\": %.17g, \"original_max_position_embeddings\": %d}}",
+                 factor, low, high, context);
         struct fkv_config plain = parsed("{\"head_dim\": 128}"), c = parsed(changes);
         for (int i = 0; i < 64; i++) {
             double f = plain.inv_freq[i], wavelength = 2 * acos(-1) / f;
             if (wavelength < context / high) assert_close(c.inv_freq[i], f, 0, 1e-14);
             if (wavelength > context / low) assert_close(c.inv_freq[i], f / factor, 0, 1e-14);
-            assert_in_range(c.inv_freq[i] <= f * (1 + 1e-14) && c.inv_freq[i] >= f / factor * (1 - 1e-14), 1, 1);
+            assert_in_range(c.inv_freq[i] <= f * (1 + 1e-14) &&
+                                c.inv_freq[i] >= f / factor * (1 - 1e-14),
+                            1, 1);
             if (i) assert_true(c.inv_freq[i] < c.inv_freq[i - 1]);
         }
     }
@@ -248,7 +279,8 @@ static void frequencies_equal_those_of_transformers(void **state) {
         const struct fkv_tensor *t = fkv_safetensors_find(golden, "inv_freq");
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.head_dim / 2);
-        for (int k = 0; k < c.head_dim / 2; k++) assert_close(c.inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
+        for (int k = 0; k < c.head_dim / 2; k++)
+            assert_close(c.inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
         fkv_safetensors_close(golden);
     }
 }
@@ -257,11 +289,12 @@ static void other_rotations_are_refused_by_name(void **state) {
     (void)state;
     refused("{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
             "rope_scaling: field \"rope_type\": expected default, linear or llama3, found dynamic");
-    refused(
-        "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 32768}}",
-        "rope_parameters: field \"rope_type\": expected default, linear or llama3, found yarn");
+    refused("{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0, "
+            "\"original_max_position_embeddings\": 32768}}",
+            "rope_parameters: field \"rope_type\": expected default, linear or llama3, found yarn");
     refused("{\"rope_scaling\": {\"type\": \"longrope\"}}", "found longrope");
-    refused("{\"partial_rotary_factor\": 0.5}", "field \"partial_rotary_factor\": expected 1, found 0.5");
+    refused("{\"partial_rotary_factor\": 0.5}",
+            "field \"partial_rotary_factor\": expected 1, found 0.5");
     refused("{\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.25}}",
             "expected 1, found 0.25");
     refused("{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}",
@@ -273,9 +306,9 @@ static void a_rotation_with_missing_or_senseless_numbers_is_refused(void **state
     (void)state;
     refused("{\"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling: field \"factor\"");
     refused("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", "field \"factor\"");
-    refused(
-        "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}",
-        "field \"high_freq_factor\": expected more than low_freq_factor 4, found 4");
+    refused("{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
+            "\"high_freq_factor\": 4}}",
+            "field \"high_freq_factor\": expected more than low_freq_factor 4, found 4");
     refused("{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1}}",
             "field \"high_freq_factor\"");
     refused("{\"rope_theta\": 0}", "field \"rope_theta\"");
@@ -288,7 +321,8 @@ static void an_unknown_architecture_is_refused_by_name(void **state) {
     (void)state;
     refused("{\"model_type\": \"mamba\"}",
             "field \"model_type\": expected llama, mistral, qwen2 or qwen3, found mamba");
-    refused("{\"model_type\": \"absent\"}", "expected llama, mistral, qwen2 or qwen3, found nothing");
+    refused("{\"model_type\": \"absent\"}",
+            "expected llama, mistral, qwen2 or qwen3, found nothing");
     refused("{\"model_type\": 7}", "field \"model_type\"");
 }
 
@@ -302,7 +336,8 @@ static void zero_negative_and_absurd_sizes_are_refused(void **state) {
         for (size_t k = 0; k < sizeof values / sizeof values[0]; k++) {
             char changes[64], expected[96];
             snprintf(changes, sizeof changes, "{\"%s\": %s}", fields[i], values[k]);
-            snprintf(expected, sizeof expected, "field \"%s\": expected an integer in [1, ", fields[i]);
+            snprintf(expected, sizeof expected, "field \"%s\": expected an integer in [1, ",
+                     fields[i]);
             refused(changes, expected);
         }
     refused("{\"num_hidden_layers\": 1025}", "expected an integer in [1, 1024], found 1025");
@@ -311,8 +346,8 @@ static void zero_negative_and_absurd_sizes_are_refused(void **state) {
 
 static void a_missing_size_is_named(void **state) {
     (void)state;
-    static const char *const fields[] = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                                         "vocab_size"};
+    static const char *const fields[] = {"hidden_size", "intermediate_size", "num_hidden_layers",
+                                         "num_attention_heads", "vocab_size"};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         char changes[64], expected[64];
         snprintf(changes, sizeof changes, "{\"%s\": \"absent\"}", fields[i]);
@@ -331,22 +366,26 @@ static void heads_that_do_not_divide_are_refused(void **state) {
 static void odd_or_too_wide_heads_are_refused(void **state) {
     (void)state;
     refused("{\"head_dim\": 7}", "field \"head_dim\": expected an even number up to 512, found 7");
-    refused("{\"hidden_size\": 8192}", "field \"head_dim\": expected an even number up to 512, found 1024");
+    refused("{\"hidden_size\": 8192}",
+            "field \"head_dim\": expected an even number up to 512, found 1024");
 }
 
 static void a_sliding_window_that_matters_is_refused(void **state) {
     (void)state;
-    const char *found = "field \"sliding_window\": expected null or at least max_position_embeddings 512";
-    refused("{\"model_type\": \"mistral\", \"num_key_value_heads\": 8, \"sliding_window\": 256}", found);
-    refused("{\"model_type\": \"mistral\", \"max_position_embeddings\": 32768}", "max_position_embeddings 32768");
-    refused(
-        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
-        "\"max_window_layers\": 2}",
-        found);
-    refused(
-        "{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
-        "\"layer_types\": [\"full_attention\", \"sliding_attention\"]}",
-        found);
+    const char *found =
+        "field \"sliding_window\": expected null or at least max_position_embeddings 512";
+    refused("{\"model_type\": \"mistral\", \"num_key_value_heads\": 8, \"sliding_window\": 256}",
+            found);
+    refused("{\"model_type\": \"mistral\", \"max_position_embeddings\": 32768}",
+            "max_position_embeddings 32768");
+    refused("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
+            "\"sliding_window\": 256, "
+            "\"max_window_layers\": 2}",
+            found);
+    refused("{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
+            "\"sliding_window\": 256, "
+            "\"layer_types\": [\"full_attention\", \"sliding_attention\"]}",
+            found);
 }
 
 static void a_sliding_window_that_never_matters_is_accepted(void **state) {
@@ -354,14 +393,14 @@ static void a_sliding_window_that_never_matters_is_accepted(void **state) {
     parsed("{\"model_type\": \"mistral\", \"sliding_window\": null}");
     parsed("{\"model_type\": \"mistral\", \"sliding_window\": 512}");
     parsed("{\"sliding_window\": 16}"); /* llama has none */
-    parsed(
-        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": false, \"sliding_window\": 256}");
-    parsed(
-        "{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
-        "\"max_window_layers\": 3}");
-    parsed(
-        "{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, \"sliding_window\": 256, "
-        "\"layer_types\": [\"full_attention\"]}");
+    parsed("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": false, "
+           "\"sliding_window\": 256}");
+    parsed("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
+           "\"sliding_window\": 256, "
+           "\"max_window_layers\": 3}");
+    parsed("{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
+           "\"sliding_window\": 256, "
+           "\"layer_types\": [\"full_attention\"]}");
 }
 
 static void what_we_do_not_compute_is_refused_by_name(void **state) {
@@ -370,7 +409,8 @@ static void what_we_do_not_compute_is_refused_by_name(void **state) {
     refused("{\"attention_bias\": true}", "field \"attention_bias\"");
     refused("{\"model_type\": \"qwen3\", \"attention_bias\": true}", "field \"attention_bias\"");
     refused("{\"mlp_bias\": true}", "field \"mlp_bias\"");
-    refused("{\"quantization_config\": {\"quant_method\": \"gptq\"}}", "field \"quantization_config\"");
+    refused("{\"quantization_config\": {\"quant_method\": \"gptq\"}}",
+            "field \"quantization_config\"");
     refused("{\"tie_word_embeddings\": \"yes\"}", "field \"tie_word_embeddings\"");
     refused("{\"rms_norm_eps\": -1}", "field \"rms_norm_eps\"");
     refused("{\"eos_token_id\": \"</s>\"}", "field \"eos_token_id\"");
@@ -388,8 +428,9 @@ static void text_that_is_no_config_is_refused(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct fkv_error err;
         struct fkv_config c;
-        assert_refused(fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", &c, &err), err,
-                       cases[i].expected);
+        assert_refused(
+            fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", &c, &err), err,
+            cases[i].expected);
     }
 }
 
@@ -397,7 +438,8 @@ static void a_folder_without_config_is_named(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_config c;
-    assert_refused(fkv_config_load("/nonexistent/model", &c, &err), err, "/nonexistent/model: no such folder");
+    assert_refused(fkv_config_load("/nonexistent/model", &c, &err), err,
+                   "/nonexistent/model: no such folder");
 }
 
 int main(void) {

@@ -1,4 +1,5 @@
-/* Reading documents: what is in the files comes out, in order, and what cannot be read is named. The tokenizer is a golden one. */
+/* Reading documents: what is in the files comes out, in order, and what cannot be read is named.
+ * The tokenizer is a golden one. */
 #include "engine/text/documents.h"
 
 #include <sys/stat.h>
@@ -38,15 +39,18 @@ static const char *put_text(const char *folder, const char *name, const char *te
 }
 
 static struct fkv_documents_options texts(const char *const *paths, int count) {
-    return (struct fkv_documents_options){.texts = paths, .text_count = count, .vocab = VOCAB, .special = true};
+    return (struct fkv_documents_options){
+        .texts = paths, .text_count = count, .vocab = VOCAB, .special = true};
 }
 
 static struct fkv_documents_options ids(const char *const *paths, int count) {
-    return (struct fkv_documents_options){.token_ids = paths, .token_ids_count = count, .vocab = VOCAB};
+    return (struct fkv_documents_options){
+        .token_ids = paths, .token_ids_count = count, .vocab = VOCAB};
 }
 
 /* Checks a document against name and text (NULL: not looked at) and frees it. */
-static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const char *name, const char *text) {
+static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const char *name,
+                   const char *text) {
     struct fkv_error err = {0};
     struct fkv_document document;
     bool more;
@@ -89,10 +93,11 @@ static void texts_come_whole_and_in_order(void **state) {
     put_text(inner, "B.txt", "capitals sort first");
     put_text(inner, "notes.md", "not a text");
     struct fkv_tokenizer *t = tokenizer();
-    const char *paths[] = {put_text(folder, "z.txt", "one line, no newline"), inner,
-                           put_text(folder, "c.jsonl",
-                                    "{\"text\": \"line one\\n\"}\n\n   \r\n{\"article\": \"h\\u00e9 \\ud83d\\ude00\", "
-                                    "\"id\": 7}\r\n{\"text\": \"t\", \"article\": \"a\"}")};
+    const char *paths[] = {
+        put_text(folder, "z.txt", "one line, no newline"), inner,
+        put_text(folder, "c.jsonl",
+                 "{\"text\": \"line one\\n\"}\n\n   \r\n{\"article\": \"h\\u00e9 \\ud83d\\ude00\", "
+                 "\"id\": 7}\r\n{\"text\": \"t\", \"article\": \"a\"}")};
     struct fkv_documents_options o = texts(paths, 3);
     struct fkv_documents *d;
     struct fkv_error err = {0};
@@ -124,11 +129,12 @@ static void texts_come_whole_and_in_order(void **state) {
 }
 
 /* A .npy file as NumPy writes it: header padded to a multiple of 64, integers of `width` bytes. */
-static size_t write_npy(uint8_t *out, int version, const char *descr, const int32_t *values, size_t n) {
+static size_t write_npy(uint8_t *out, int version, const char *descr, const int32_t *values,
+                        size_t n) {
     char dict[128];
     size_t prefix = version == 1 ? 10 : 12;
-    size_t length =
-        (size_t)snprintf(dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': (%zu,), }", descr, n);
+    size_t length = (size_t)snprintf(
+        dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': (%zu,), }", descr, n);
     size_t padded = (prefix + length + 1 + 63) / 64 * 64 - prefix, width = (size_t)(descr[2] - '0');
     memcpy(out, "\x93NUMPY", 6);
     out[6] = (uint8_t)version;
@@ -156,10 +162,12 @@ static void npy_of_every_integer_type_gives_the_ids(void **state) {
         for (int version = 1; version <= 3; version++) {
             size_t n = (size_t)test_between(0, 500), count;
             int high = types[k][2] == '1' ? 127 : types[k][2] == '2' ? 32767 : INT32_MAX;
-            for (size_t i = 0; i < n; i++) values[i] = (int32_t)(test_random() % ((uint64_t)high + 1));
+            for (size_t i = 0; i < n; i++)
+                values[i] = (int32_t)(test_random() % ((uint64_t)high + 1));
             struct fkv_error err = {0};
             int32_t *found;
-            assert_ok(fkv_npy_parse(file, write_npy(file, version, types[k], values, n), "x.npy", &found, &count, &err),
+            assert_ok(fkv_npy_parse(file, write_npy(file, version, types[k], values, n), "x.npy",
+                                    &found, &count, &err),
                       err);
             assert_int_equal(count, n);
             if (n) assert_memory_equal(found, values, n * sizeof *values);
@@ -197,8 +205,10 @@ static void raw_ids_are_little_endian(void **state) {
     test_remove_folder(folder);
 }
 
-/* Opening or reading the first document fails with a message that has the file's name and `text`. */
-static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *t, const char *name, const char *text) {
+/* Opening or reading the first document fails with a message that has the file's name and `text`.
+ */
+static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *t, const char *name,
+                    const char *text) {
     struct fkv_documents *d;
     struct fkv_document document;
     struct fkv_error err = {0};
@@ -236,7 +246,8 @@ static void what_cannot_be_read_is_named(void **state) {
         const char *path = put_text(folder, cases[i].name, cases[i].data);
         refused(texts(&path, 1), t, cases[i].name, cases[i].message);
     }
-    const char *missing = "/nonexistent/x.txt", *none = empty, *one = put_text(folder, "ok.txt", "x");
+    const char *missing = "/nonexistent/x.txt", *none = empty,
+               *one = put_text(folder, "ok.txt", "x");
     refused(texts(&missing, 1), t, missing, "No such file");
     refused(texts(&none, 1), t, "empty", "without .txt");
     refused(texts(&one, 1), NULL, "ok.txt", "tokenizer");
@@ -244,7 +255,8 @@ static void what_cannot_be_read_is_named(void **state) {
     small.vocab = 3;
     refused(small, t, "ok.txt", "vocabulary of 3");
     refused(ids(&none, 1), NULL, "empty", "folder");
-    const char *odd = put(folder, "odd.bin", "abc", 3), *short_ids = put(folder, "short.bin", "ab", 2),
+    const char *odd = put(folder, "odd.bin", "abc", 3),
+               *short_ids = put(folder, "short.bin", "ab", 2),
                *large = put(folder, "large.bin", "\1\0\xff\xff", 4);
     refused(ids(&odd, 1), NULL, "odd.bin", "multiple of 2");
     refused(ids(&short_ids, 1), NULL, "short.bin", "at least 2 tokens");
@@ -268,8 +280,10 @@ static void absurd_npy_headers_are_refused(void **state) {
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (1, 2), }", "one dimension"},
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (), }", "one dimension"},
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }", "8 bytes for them"},
-        {"{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387906,), }", "8 bytes for them"},
-        {"{'descr': '<i4', 'fortran_order': False, 'shape': (99999999999999999999,), }", "not a dict"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387906,), }",
+         "8 bytes for them"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+         "not a dict"},
         {"{'descr': '<i4', 'fortran_order': False}", "not a dict"},
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), 'shape': (2,)}", "not a dict"},
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), } x", "not a dict"},
@@ -283,7 +297,8 @@ static void absurd_npy_headers_are_refused(void **state) {
         size_t n = strlen(cases[i].dict);
         file[8] = (char)n;
         memcpy(file + 10, cases[i].dict, n + 1);
-        assert_refused(fkv_npy_parse(file, 10 + n + 8, "x.npy", &found, &count, &err), err, cases[i].message);
+        assert_refused(fkv_npy_parse(file, 10 + n + 8, "x.npy", &found, &count, &err), err,
+                       cases[i].message);
     }
     static uint8_t file[1 << 12];
     int32_t values[] = {1, 2, 3};
@@ -298,8 +313,10 @@ static void absurd_npy_headers_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_come_whole_and_in_order),  cmocka_unit_test(npy_of_every_integer_type_gives_the_ids),
-        cmocka_unit_test(raw_ids_are_little_endian),      cmocka_unit_test(what_cannot_be_read_is_named),
+        cmocka_unit_test(texts_come_whole_and_in_order),
+        cmocka_unit_test(npy_of_every_integer_type_gives_the_ids),
+        cmocka_unit_test(raw_ids_are_little_endian),
+        cmocka_unit_test(what_cannot_be_read_is_named),
         cmocka_unit_test(absurd_npy_headers_are_refused),
     };
     return test_run(tests, NULL, NULL);

@@ -1,6 +1,8 @@
-/* The engine against Hugging Face transformers: tiny random checkpoints of every kind we load (tests/golden, made by make_golden.py there), on the
- * backend under test ($FKV_TEST_BACKEND, default cpu) and on the reference, in blocks of several sizes. Logits and every tapped state agree
- * to 1e-4 absolute. Both sides compute in float32, where logits of up to 12 carry rounding of about 1e-5. */
+/* The engine against Hugging Face transformers: tiny random checkpoints of every kind we load
+ * (tests/golden, made by make_golden.py there), on the backend under test ($FKV_TEST_BACKEND,
+ * default cpu) and on the reference, in blocks of several sizes. Logits and every tapped state
+ * agree to 1e-4 absolute. Both sides compute in float32, where logits of up to 12 carry rounding of
+ * about 1e-5. */
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
 #include "tests/unit/support.h"
@@ -24,31 +26,35 @@ static int record(void *context, const struct fkv_tap_event *event, struct fkv_e
     struct recording *r = context;
     size_t row = (size_t)event->heads * (size_t)event->head_dim;
     int64_t *seen = &r->seen[event->site][event->layer];
-    if (event->token != *seen) return fkv_fail(err, "token %lld after %lld", (long long)event->token, (long long)*seen);
+    if (event->token != *seen)
+        return fkv_fail(err, "token %lld after %lld", (long long)event->token, (long long)*seen);
     float **states = &r->states[event->site][event->layer];
     if (!*states) *states = malloc(MAX_TOKENS * row * sizeof **states);
     *seen += event->rows;
-    return r->model->ops->read(r->model->backend, event->states, event->offset, *states + (size_t)event->token * row,
+    return r->model->ops->read(r->model->backend, event->states, event->offset,
+                               *states + (size_t)event->token * row,
                                (size_t)event->rows * row * sizeof(float), err);
 }
 
-static const struct fkv_tensor *expected_tensor(const struct fkv_safetensors *expected, const char *name) {
+static const struct fkv_tensor *expected_tensor(const struct fkv_safetensors *expected,
+                                                const char *name) {
     const struct fkv_tensor *t = fkv_safetensors_find(expected, name);
     if (!t) fail_msg("expected/model.safetensors has no %s", name);
     return t;
 }
 
-static void compare(const char *model, const char *backend, int block, const char *what, const float *found,
-                    const struct fkv_tensor *expected) {
+static void compare(const char *model, const char *backend, int block, const char *what,
+                    const float *found, const struct fkv_tensor *expected) {
     size_t n = expected->bytes / sizeof(float);
     const float *want = expected->data;
     for (size_t i = 0; i < n; i++)
         if (!(fabs((double)found[i] - want[i]) < 1e-4))
-            fail_msg("%s on %s in blocks of %d: %s: element %zu of %zu: found %.9g, expected %.9g", model, backend,
-                     block, what, i, n, found[i], want[i]);
+            fail_msg("%s on %s in blocks of %d: %s: element %zu of %zu: found %.9g, expected %.9g",
+                     model, backend, block, what, i, n, found[i], want[i]);
 }
 
-static void feed_all(struct fkv_session *s, const int32_t *tokens, int count, int block, int vocab, float *logits) {
+static void feed_all(struct fkv_session *s, const int32_t *tokens, int count, int block, int vocab,
+                     float *logits) {
     struct fkv_error err;
     for (int at = 0; at < count; at += block) {
         int rows = count - at < block ? count - at : block;
@@ -70,7 +76,8 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
     struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     struct fkv_session_options options = {.block = block, .cache_dtype = FKV_F32};
     assert_ok(fkv_session_open(model, &policy, &options, &session, &err), err);
-    for (int site = 0; site < STATES; site++) fkv_session_tap(session, (enum fkv_site)site, record, &seen);
+    for (int site = 0; site < STATES; site++)
+        fkv_session_tap(session, (enum fkv_site)site, record, &seen);
 
     float *found = malloc((size_t)count * (size_t)vocab * sizeof *found);
     feed_all(session, tokens->data, count, block, vocab, found);
@@ -80,7 +87,8 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
             char what[32];
             snprintf(what, sizeof what, "%s.%d", state_names[site], layer);
             assert_int_equal(seen.seen[site][layer], count);
-            compare(name, backend, block, what, seen.states[site][layer], expected_tensor(expected, what));
+            compare(name, backend, block, what, seen.states[site][layer],
+                    expected_tensor(expected, what));
             free(seen.states[site][layer]);
         }
     free(found);
@@ -97,12 +105,14 @@ static void check_model(const char *name, const char *backend) {
     snprintf(folder, sizeof folder, "tests/golden/%s", name);
     snprintf(results, sizeof results, "%s/expected", folder);
     assert_ok(fkv_backend_find(backend, &ops, NULL, &err), err);
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32}, &processor, &err),
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32},
+                        &processor, &err),
               err);
     assert_ok(fkv_model_open(folder, ops, processor, true, &model, &err), err);
     assert_ok(fkv_safetensors_open(results, &expected, &err), err);
     static const int blocks[] = {1, 7, MAX_TOKENS};
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) check_run(model, name, backend, expected, blocks[i]);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        check_run(model, name, backend, expected, blocks[i]);
     fkv_safetensors_close(expected);
     fkv_model_close(model);
     ops->close(processor);
@@ -115,7 +125,7 @@ static void equals_transformers(void **state) {
 }
 
 int main(void) {
-#define MODEL(test, folder)                                                                                            \
+#define MODEL(test, folder)                                                                        \
     { test, equals_transformers, NULL, NULL, folder }
     const struct CMUnitTest tests[] = {
         MODEL("llama_multi_head_untied_equals_transformers", "llama-mha"),

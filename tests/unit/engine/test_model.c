@@ -1,4 +1,5 @@
-/* Binding: every tensor by name, dtype, shape and values, on a backend that only counts what it is given. */
+/* Binding: every tensor by name, dtype, shape and values, on a backend that only counts what it is
+ * given. */
 #include <sys/stat.h>
 
 #include "engine/checkpoint/model.h"
@@ -54,21 +55,24 @@ static int info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_e
     return FKV_OK;
 }
 
-static const struct fkv_backend_ops ops = {.info = info, .buffer_adopt = adopt, .buffer_release = release};
+static const struct fkv_backend_ops ops = {
+    .info = info, .buffer_adopt = adopt, .buffer_release = release};
 
 /* ---- a tiny checkpoint, complete or changed in one place ---- */
 
 enum { DIM = 8, HIDDEN = 12, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 6, VOCAB = 10, LAYERS = 2 };
 
 struct change {
-    const char *tensor, *shape, *format; /* of this tensor: another shape or dtype; both NULL: left out */
-    int element;                         /* with a value: this element is set to it */
+    const char *tensor, *shape,
+        *format; /* of this tensor: another shape or dtype; both NULL: left out */
+    int element; /* with a value: this element is set to it */
     float value;
     const void *data; /* with shape and format: the whole tensor */
     size_t bytes;
 };
 
-static void add(struct weights_file *w, const struct change *change, const char *name, int rows, int cols) {
+static void add(struct weights_file *w, const struct change *change, const char *name, int rows,
+                int cols) {
     bool changed = change && !strcmp(change->tensor, name);
     float values[HEADS * HEAD_DIM * HIDDEN];
     char shape[32];
@@ -95,14 +99,18 @@ static void add(struct weights_file *w, const struct change *change, const char 
 static void write_config(const char *model_type, bool tied, int vocab) {
     char text[512];
     snprintf(text, sizeof text,
-             "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
-             "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
+             "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, "
+             "\"num_hidden_layers\": %d, "
+             "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, "
+             "\"vocab_size\": %d, "
              "\"sliding_window\": null, \"tie_word_embeddings\": %s}",
-             model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, vocab, tied ? "true" : "false");
+             model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, vocab,
+             tied ? "true" : "false");
     write_text(folder, "config.json", text);
 }
 
-static void write_checkpoint(const char *model_type, bool tied, bool head, const struct change *change) {
+static void write_checkpoint(const char *model_type, bool tied, bool head,
+                             const struct change *change) {
     const struct {
         const char *name, *only; /* only: the family that has it */
         int rows, cols;
@@ -153,7 +161,8 @@ static void open_refused(bool check_values, const char *text) {
 
 /* ---- what is bound ---- */
 
-static void assert_is(const struct fkv_model *m, const struct fkv_weight *w, const char *name, int rows, int cols) {
+static void assert_is(const struct fkv_model *m, const struct fkv_weight *w, const char *name,
+                      int rows, int cols) {
     const struct fkv_tensor *t = fkv_safetensors_find(m->files, name);
     assert_non_null(t);
     assert_non_null(w->data);
@@ -209,7 +218,8 @@ static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
     assert_true(m->config.tied);
     assert_memory_equal(&m->head, &m->embedding, sizeof m->head);
     assert_int_equal(buffers_held, 2 + 9 * LAYERS);
-    int64_t layer = 2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
+    int64_t layer =
+        2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
     assert_int_equal(m->weight_bytes, 4 * (VOCAB * DIM + DIM + LAYERS * layer));
     fkv_model_close(m);
 }
@@ -263,9 +273,12 @@ static void tensors_nobody_asks_for_are_ignored(void **state) {
 
 static void a_missing_tensor_is_named(void **state) {
     (void)state;
-    write_checkpoint("llama", true, false, &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
-    open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors files, found nothing");
-    write_checkpoint("qwen2", true, false, &(struct change){.tensor = "model.layers.0.self_attn.k_proj.bias"});
+    write_checkpoint("llama", true, false,
+                     &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
+    open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors "
+                       "files, found nothing");
+    write_checkpoint("qwen2", true, false,
+                     &(struct change){.tensor = "model.layers.0.self_attn.k_proj.bias"});
     open_refused(true, "tensor model.layers.0.self_attn.k_proj.bias");
 }
 
@@ -279,7 +292,8 @@ static void a_wrong_shape_is_refused(void **state) {
     (void)state;
     struct change change = {.tensor = "model.layers.0.mlp.down_proj.weight", .shape = "[12,8]"};
     write_checkpoint("llama", true, false, &change);
-    open_refused(true, "tensor model.layers.0.mlp.down_proj.weight: shape: expected [8, 12], found [12, 8]");
+    open_refused(
+        true, "tensor model.layers.0.mlp.down_proj.weight: shape: expected [8, 12], found [12, 8]");
     change.shape = "[96]";
     write_checkpoint("llama", true, false, &change);
     open_refused(true, "shape: expected [8, 12], found [96]");
@@ -295,35 +309,40 @@ static void a_config_of_another_model_is_refused(void **state) {
     (void)state;
     write_checkpoint("llama", true, false, NULL);
     write_text(folder, "config.json",
-               "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, \"num_hidden_layers\": 2, "
+               "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, "
+               "\"num_hidden_layers\": 2, "
                "\"num_attention_heads\": 4, \"vocab_size\": 10}");
     open_refused(true, "tensor model.embed_tokens.weight: shape: expected [10, 16], found [10, 8]");
 }
 
 static void a_wrong_dtype_is_refused(void **state) {
     (void)state;
-    write_checkpoint("llama", true, false,
-                     &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
-    open_refused(true,
-                 "tensor model.layers.0.self_attn.q_proj.weight: dtype: expected F32, F16 or BF16, found F8_E4M3");
+    write_checkpoint(
+        "llama", true, false,
+        &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
+    open_refused(true, "tensor model.layers.0.self_attn.q_proj.weight: dtype: expected F32, F16 or "
+                       "BF16, found F8_E4M3");
 }
 
 static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
     (void)state;
-    struct change change = {"model.layers.1.self_attn.o_proj.weight", .element = 2 * HEADS * HEAD_DIM + 5,
-                            .value = NAN};
+    struct change change = {"model.layers.1.self_attn.o_proj.weight",
+                            .element = 2 * HEADS * HEAD_DIM + 5, .value = NAN};
     write_checkpoint("llama", true, false, &change);
-    open_refused(true, "tensor model.layers.1.self_attn.o_proj.weight: expected finite values, found NaN at [2, 5]");
+    open_refused(true, "tensor model.layers.1.self_attn.o_proj.weight: expected finite values, "
+                       "found NaN at [2, 5]");
     struct fkv_error err;
     struct fkv_model *m;
-    assert_ok(fkv_model_open(folder, &ops, NULL, false, &m, &err), err); /* only looked for when asked */
+    assert_ok(fkv_model_open(folder, &ops, NULL, false, &m, &err),
+              err); /* only looked for when asked */
     fkv_model_close(m);
     change = (struct change){"model.norm.weight", .element = 7, .value = -INFINITY};
     write_checkpoint("llama", true, false, &change);
     open_refused(true, "tensor model.norm.weight: expected finite values, found infinity at [7]");
 }
 
-/* A head of many chunks with a few bad values at random places, in every dtype: the first is reported, whichever thread meets it. */
+/* A head of many chunks with a few bad values at random places, in every dtype: the first is
+ * reported, whichever thread meets it. */
 static void of_several_bad_values_the_first_is_reported(void **state) {
     (void)state;
     static const struct {
@@ -339,7 +358,8 @@ static void of_several_bad_values_the_first_is_reported(void **state) {
         for (int i = 0; i < 4; i++) {
             int at = test_between(0, ROWS * COLS - 1);
             if (at < first) first = at;
-            memcpy(values + (size_t)at * formats[f].size, &formats[f].nan, formats[f].size); /* little-endian */
+            memcpy(values + (size_t)at * formats[f].size, &formats[f].nan,
+                   formats[f].size); /* little-endian */
         }
         write_checkpoint("llama", true, false,
                          &(struct change){.tensor = "model.embed_tokens.weight",
@@ -380,10 +400,12 @@ static void a_model_too_large_for_its_device_is_refused_before_anything_is_read(
     write_checkpoint("llama", true, false, &change); /* reading the values would find the NaN */
     struct fkv_error err;
     struct fkv_model *m;
-    int64_t layer = 2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
+    int64_t layer =
+        2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
     int64_t bytes = 4 * (VOCAB * DIM + DIM + LAYERS * layer);
     buffers_made = 0;
-    device = (struct fkv_device_info){.name = "Tiny GPU", .memory_total = 4096, .space = FKV_DEVICE};
+    device =
+        (struct fkv_device_info){.name = "Tiny GPU", .memory_total = 4096, .space = FKV_DEVICE};
     device.memory_free = bytes - 1;
     assert_refused(fkv_model_open(folder, &ops, NULL, true, &m, &err), err, ": weights need ");
     if (!strstr(err.message, ", Tiny GPU has ") || !strstr(err.message, " of 4.0 KiB free"))

@@ -7,12 +7,12 @@
 #include "engine/cache/ratios.h"
 
 static struct fkv_error err;
-static const struct fkv_config config = {.layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};
+static const struct fkv_config config = {
+    .layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};
 
-static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t recent, const char *gamma,
-                    struct fkv_policy_setup *setup) {
-    struct fkv_policy_options o = {
-        .name = name, .window = window, .sinks = sinks, .gamma = gamma};
+static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t recent,
+                    const char *gamma, struct fkv_policy_setup *setup) {
+    struct fkv_policy_options o = {.name = name, .window = window, .sinks = sinks, .gamma = gamma};
     if (recent) o.own[0] = (struct fkv_own_value){"recent", recent};
     return fkv_policy_setup(&o, &config, 1000, setup, &err);
 }
@@ -46,9 +46,12 @@ static void a_table_is_read_from_a_path_of_any_length(void **state) {
     test_make_folder(base);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         struct fkv_ratios ratios;
-        size_t wanted = (size_t)lengths[i] - strlen("/gamma.json"), used = (size_t)sprintf(text, "@%s", base) - 1;
+        size_t wanted = (size_t)lengths[i] - strlen("/gamma.json"),
+               used = (size_t)sprintf(text, "@%s", base) - 1;
         while (used < wanted) {
-            size_t left = wanted - used, step = left > 300 ? 200 : left > 200 ? left / 2 : left; /* no "/" alone */
+            size_t left = wanted - used, step = left > 300   ? 200
+                                                : left > 200 ? left / 2
+                                                             : left; /* no "/" alone */
             text[1 + used] = '/';
             memset(text + 2 + used, 'd', step - 1);
             text[1 + (used += step)] = 0;
@@ -64,7 +67,8 @@ static void a_table_is_read_from_a_path_of_any_length(void **state) {
         assert_close(ratios.gamma[1], 0.25, 0, 0);
         assert_string_equal(ratios.where, text + 1);
         fkv_ratios_free(&ratios);
-        assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err), err, "gamma.json: gamma[0]: expected 4 KV heads");
+        assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err), err,
+                       "gamma.json: gamma[0]: expected 4 KV heads");
     }
     test_remove_folder(base);
 }
@@ -74,17 +78,24 @@ static void bad_options_are_refused_by_name(void **state) {
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
                    "expected one of full, freqkv, local, streaming, found \"best\"");
-    assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err, "--window: expected more than the 4 sinks, found 4");
+    assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
+                   "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
-    assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), err, "--recent slots together, found 20");
-    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err, "--recent: policy local does not take it");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s), err, "--gamma: expected a ratio in (0, 1], found 0");
+    assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), err,
+                   "--recent slots together, found 20");
+    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err,
+                   "--recent: policy local does not take it");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s), err,
+                   "--gamma: expected a ratio in (0, 1], found 0");
     assert_refused(setup_of("freqkv", 64, 4, 0, "1.5", &s), err, "found 1.5");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s), err, "expected 1 to 59 retained slots of 60, found 60");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s), err,
+                   "expected 1 to 59 retained slots of 60, found 60");
     assert_refused(setup_of("freqkv", 64, 4, 0, "0.01", &s), err, "found 0 (ratio 0.01)");
     assert_refused(setup_of("freqkv", 64, 4, 0, "abc", &s), err, "--gamma");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), err, "one per layer (2), found 3");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), err, "/nowhere/gamma.json");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), err,
+                   "one per layer (2), found 3");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), err,
+                   "/nowhere/gamma.json");
 }
 
 static void every_policy_refuses_options_it_does_not_take(void **state) {
@@ -93,20 +104,25 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
     for (int of = 0; fkv_policies[of]; of++)
         for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
             for (int by = 0; fkv_policies[by]; by++) {
-                struct fkv_policy_options options = {
-                    .name = fkv_policies[by]->name, .window = 64, .sinks = 4, .own = {{o->name, o->low}}};
+                struct fkv_policy_options options = {.name = fkv_policies[by]->name,
+                                                     .window = 64,
+                                                     .sinks = 4,
+                                                     .own = {{o->name, o->low}}};
                 struct fkv_policy_setup s;
                 char message[128];
-                snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name, options.name);
+                snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name,
+                         options.name);
                 bool same = false;
-                for (const struct fkv_policy_option *p = fkv_policies[by]->options; p && p->name; p++)
+                for (const struct fkv_policy_option *p = fkv_policies[by]->options; p && p->name;
+                     p++)
                     same = same || !strcmp(p->name, o->name);
                 if (same) {
                     assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
                     fkv_policy_setup_free(&s);
                     taken++;
                 } else {
-                    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err, message);
+                    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err,
+                                   message);
                     assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
                     refused++;
                 }
@@ -120,7 +136,8 @@ static void options_of_one_name_are_of_one_kind(void **state) {
     for (int a = 0; fkv_policies[a]; a++)
         for (int b = 0; b < a; b++)
             for (const struct fkv_policy_option *x = fkv_policies[a]->options; x && x->name; x++)
-                for (const struct fkv_policy_option *y = fkv_policies[b]->options; y && y->name; y++)
+                for (const struct fkv_policy_option *y = fkv_policies[b]->options; y && y->name;
+                     y++)
                     if (!strcmp(x->name, y->name)) assert_int_equal(x->kind, y->kind);
 }
 
@@ -132,7 +149,8 @@ static void own_options_stand_in_the_label_unless_they_are_the_default(void **st
     assert_string_equal(s.label, "freqkv");
     assert_string_equal(s.own_text, "recent=0 rescale=on mass-bias=off");
     fkv_policy_setup_free(&s);
-    options.own[0] = (struct fkv_own_value){"mass-bias", 1}, options.own[1] = (struct fkv_own_value){"recent", 16};
+    options.own[0] = (struct fkv_own_value){"mass-bias", 1},
+    options.own[1] = (struct fkv_own_value){"recent", 16};
     options.own[2] = (struct fkv_own_value){"rescale", 0};
     assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
     assert_string_equal(s.label, "freqkv, recent 16, rescale off, mass-bias");
@@ -140,7 +158,8 @@ static void own_options_stand_in_the_label_unless_they_are_the_default(void **st
     assert_int_equal(s.compressible, 44);
     fkv_policy_setup_free(&s);
     options.own[1].value = -1;
-    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err, "--recent: expected a number from 0");
+    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err,
+                   "--recent: expected a number from 0");
 }
 
 static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
@@ -152,7 +171,8 @@ static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
     fkv_policy_setup_free(&s);
 }
 
-static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32_t recent, struct fkv_policy_setup *s) {
+static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32_t recent,
+                          struct fkv_policy_setup *s) {
     char folder[256], path[300], gamma[310];
     snprintf(path, sizeof path, "%s/gamma.json", test_make_folder(folder));
     FILE *f = fopen(path, "w");
@@ -167,20 +187,24 @@ static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32
 static void tables_are_honoured_exactly(void **state) {
     (void)state;
     struct fkv_policy_setup s;
-    const char *table = "{\"n_layers\":2,\"n_kv_heads\":3,\"window\":68,\"sinks\":4,"
-                        "\"gamma\":[[0.25,0.5,0.75],[0.5,0.5,0.125]],\"retained\":[[16,32,48],[32,32,8]]}";
+    const char *table =
+        "{\"n_layers\":2,\"n_kv_heads\":3,\"window\":68,\"sinks\":4,"
+        "\"gamma\":[[0.25,0.5,0.75],[0.5,0.5,0.125]],\"retained\":[[16,32,48],[32,32,8]]}";
     const int32_t expected[6] = {16, 32, 48, 32, 32, 8};
     assert_ok(setup_of_table(table, 0, -1, 0, &s), err);
     assert_int_equal(s.window, 68);
     assert_memory_equal(s.retained, expected, sizeof expected);
     assert_close(s.gamma, 2.625 / 6, 1e-12, 0);
     fkv_policy_setup_free(&s);
-    const int32_t of_recent[6] = {12, 24, 36, 24, 24, 6}; /* n = 48: what is retained of 64 is no ratio of 48 */
+    const int32_t of_recent[6] = {12, 24, 36,
+                                  24, 24, 6}; /* n = 48: what is retained of 64 is no ratio of 48 */
     assert_ok(setup_of_table(table, 0, -1, 16, &s), err);
     assert_memory_equal(s.retained, of_recent, sizeof of_recent);
     fkv_policy_setup_free(&s);
-    assert_refused(setup_of_table(table, 100, -1, 0, &s), err, "window: expected 100 as in --window, found 68");
-    assert_refused(setup_of_table(table, 68, 2, 0, &s), err, "sinks: expected 2 as in --sinks, found 4");
+    assert_refused(setup_of_table(table, 100, -1, 0, &s), err,
+                   "window: expected 100 as in --window, found 68");
+    assert_refused(setup_of_table(table, 68, 2, 0, &s), err,
+                   "sinks: expected 2 as in --sinks, found 4");
 }
 
 static void malformed_tables_are_refused_by_field(void **state) {
@@ -195,10 +219,12 @@ static void malformed_tables_are_refused_by_field(void **state) {
                    "gamma: expected 2 layers, found 1");
     assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
                    "gamma[0]: expected 3 KV heads, found 2");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err, "gamma[0][2]");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+                   "gamma[0][2]");
     assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
                    "gamma[0][2]: expected a number");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, 0, &s), err, "retained[0][0]");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, 0, &s), err,
+                   "retained[0][0]");
     assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, 0, &s), err,
                    "expected 1 to 59 retained slots of 60");
     assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, 0, &s), err, "gamma.json");

@@ -1,4 +1,5 @@
-/* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with a message that says what and where. */
+/* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with
+ * a message that says what and where. */
 #include "engine/checkpoint/safetensors.h"
 #include "tests/unit/engine/weights_file.h"
 
@@ -23,7 +24,8 @@ static void check_refused(const char *header, size_t data_bytes, const char *tex
     size_t total;
     unsigned char *file = weights_assemble(header, NULL, data_bytes, &total);
     assert_refused(fkv_safetensors_check(file, total, "w.safetensors", &err), err, text);
-    if (!strstr(err.message, "w.safetensors")) fail_msg("message \"%s\" names no file", err.message);
+    if (!strstr(err.message, "w.safetensors"))
+        fail_msg("message \"%s\" names no file", err.message);
     free(file);
 }
 
@@ -46,7 +48,8 @@ static void tensors_are_handed_out_as_they_lie_in_the_file(void **state) {
     int rows[20], columns[20], format[20];
     for (int i = 0; i < 20; i++) {
         char name[16], shape[32];
-        rows[i] = test_between(0, 5), columns[i] = test_between(1, 9), format[i] = test_between(0, 2);
+        rows[i] = test_between(0, 5), columns[i] = test_between(1, 9),
+        format[i] = test_between(0, 2);
         size_t bytes = (size_t)(rows[i] * columns[i]) * formats[format[i]].bytes;
         unsigned char data[256];
         for (size_t j = 0; j < bytes; j++) data[j] = (unsigned char)(i + 7 * j);
@@ -85,11 +88,12 @@ static void a_file_cut_short_anywhere_is_refused(void **state) {
     (void)state;
     struct fkv_error err;
     size_t total;
-    unsigned char *file =
-        weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", NULL, 16, &total);
+    unsigned char *file = weights_assemble(
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", NULL, 16, &total);
     assert_ok(fkv_safetensors_check(file, total, "w", &err), err);
     for (size_t n = 0; n < total; n++) {
-        unsigned char *cut = malloc(n + 1); /* its own block, so that reading past the end is seen by the sanitizer */
+        unsigned char *cut = malloc(
+            n + 1); /* its own block, so that reading past the end is seen by the sanitizer */
         memcpy(cut, file, n);
         assert_int_equal(fkv_safetensors_check(cut, n, "w", &err), FKV_FAILED);
         free(cut);
@@ -107,7 +111,8 @@ static void an_oversized_header_is_refused_before_it_is_parsed(void **state) {
     uint64_t lengths[] = {100000001, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         for (int b = 0; b < 8; b++) file[b] = (unsigned char)(lengths[i] >> (8 * b));
-        assert_refused(fkv_safetensors_check(file, sizeof file, "w", &err), err, "expected at most 100000000 bytes");
+        assert_refused(fkv_safetensors_check(file, sizeof file, "w", &err), err,
+                       "expected at most 100000000 bytes");
     }
 }
 
@@ -117,7 +122,8 @@ static void a_header_that_is_no_json_object_is_refused(void **state) {
     check_refused("[1,2]", 0, "expected a JSON object");
     check_refused("{\"a\":", 0, "not valid JSON");
     check_refused("{\"a\":7}", 0, "tensor a: expected an object");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}} {}", 0, "not valid JSON");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}} {}", 0,
+                  "not valid JSON");
 }
 
 static void a_repeated_name_is_refused(void **state) {
@@ -131,33 +137,43 @@ static void overlapping_tensors_are_refused(void **state) {
     (void)state;
     check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
                   "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
-                  12, "tensor b: field \"data_offsets\": expected begin 8, found 4 (tensors overlap)");
+                  12,
+                  "tensor b: field \"data_offsets\": expected begin 8, found 4 (tensors overlap)");
 }
 
 static void a_hole_in_the_data_is_refused(void **state) {
     (void)state;
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-                  "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
-                  16, "tensor b: field \"data_offsets\": expected begin 8, found 12 (a hole in the data)");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a hole in the data");
+    check_refused(
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+        "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
+        16, "tensor b: field \"data_offsets\": expected begin 8, found 12 (a hole in the data)");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
+                  "a hole in the data");
 }
 
 static void offsets_outside_the_file_are_refused(void **state) {
     (void)state;
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 12, "end <= 12");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[-16,0]}}", 16, "found [-16, 0]");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", 16, "found [16, 0]");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,9223372036854775807]}}", 16,
-                  "end <= 16");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,18446744073709551616]}}", 16,
-                  "tensor a: field"); /* beyond 64 bits the parser reads every number as a real */
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}", 16, "expected two integers");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 12,
+                  "end <= 12");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[-16,0]}}", 16,
+                  "found [-16, 0]");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", 16,
+                  "found [16, 0]");
+    check_refused(
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,9223372036854775807]}}", 16,
+        "end <= 16");
+    check_refused(
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,18446744073709551616]}}", 16,
+        "tensor a: field"); /* beyond 64 bits the parser reads every number as a real */
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}", 16,
+                  "expected two integers");
     check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}", 16, "expected two integers");
 }
 
 static void bytes_after_the_last_tensor_are_refused(void **state) {
     (void)state;
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 17, "expected 16 bytes of data");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 17,
+                  "expected 16 bytes of data");
     check_refused("{}", 1, "expected 0 bytes of data");
 }
 
@@ -165,25 +181,32 @@ static void a_shape_that_does_not_fit_its_bytes_is_refused(void **state) {
     (void)state;
     check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,16]}}", 16,
                   "expected 20 bytes (shape times dtype F32), found 16");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
-                  "field \"shape\": expected a tensor that fits in memory");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", 16, "at place 0");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2.5],\"data_offsets\":[0,16]}}", 16, "at place 1");
-    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}", 16, "expected a list of sizes");
-    check_refused("{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "expected whole bytes of F4");
+    check_refused(
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+        "field \"shape\": expected a tensor that fits in memory");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", 16,
+                  "at place 0");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2.5],\"data_offsets\":[0,16]}}", 16,
+                  "at place 1");
+    check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}", 16,
+                  "expected a list of sizes");
+    check_refused("{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1,
+                  "expected whole bytes of F4");
 }
 
 static void an_unknown_dtype_is_refused(void **state) {
     (void)state;
     check_refused("{\"a\":{\"dtype\":\"Q4_K\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16,
-                  "tensor a: field \"dtype\": expected a safetensors dtype (F32, F16, BF16, ...), found Q4_K");
+                  "tensor a: field \"dtype\": expected a safetensors dtype (F32, F16, BF16, ...), "
+                  "found Q4_K");
     check_refused("{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}", 16, "field \"dtype\"");
 }
 
 static void metadata_other_than_strings_is_refused(void **state) {
     (void)state;
     check_accepted("{\"__metadata__\":{\"format\":\"pt\"}}", 0);
-    check_refused("{\"__metadata__\":{\"format\":{}}}", 0, "field \"__metadata__\": expected strings");
+    check_refused("{\"__metadata__\":{\"format\":{}}}", 0,
+                  "field \"__metadata__\": expected strings");
     check_refused("{\"__metadata__\":\"pt\"}", 0, "field \"__metadata__\"");
 }
 
@@ -210,9 +233,10 @@ static void a_changed_byte_never_makes_the_check_misbehave(void **state) {
     (void)state;
     struct fkv_error err;
     size_t total;
-    unsigned char *file = weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
-                                           "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[16,24]}}",
-                                           NULL, 24, &total);
+    unsigned char *file =
+        weights_assemble("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
+                         "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[16,24]}}",
+                         NULL, 24, &total);
     unsigned char *changed = malloc(total);
     for (int i = 0; i < 20000; i++) {
         memcpy(changed, file, total);
@@ -254,7 +278,8 @@ static void shards_are_joined_and_hashed_in_name_order(void **state) {
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err), err);
     assert_int_equal(fkv_safetensors_count(files), 2);
-    const struct fkv_tensor *x = fkv_safetensors_find(files, "x"), *y = fkv_safetensors_find(files, "y");
+    const struct fkv_tensor *x = fkv_safetensors_find(files, "x"),
+                            *y = fkv_safetensors_find(files, "y");
     assert_int_equal(x->file, 1);
     assert_int_equal(y->file, 0);
     assert_true(*(const float *)x->data == 1 && *(const float *)y->data == 2);
@@ -310,7 +335,8 @@ static void a_damaged_shard_is_named(void **state) {
 
 static void shard_names_that_leave_the_folder_are_refused(void **state) {
     (void)state;
-    static const char *const names[] = {"\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7", "null"};
+    static const char *const names[] = {
+        "\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7", "null"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char map[64];
         snprintf(map, sizeof map, "{\"x\":%s}", names[i]);

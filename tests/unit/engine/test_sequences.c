@@ -1,4 +1,5 @@
-/* Several sequences side by side on the embedded model: each as if it were alone, whatever the others do. */
+/* Several sequences side by side on the embedded model: each as if it were alone, whatever the
+ * others do. */
 #include "engine/session/taps.h"
 #include "tests/unit/engine/sequences.h"
 
@@ -19,12 +20,14 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* Decode steps half of the time, else blocks of any size; at least one sequence, none beyond its tokens. False when there is none left. */
+/* Decode steps half of the time, else blocks of any size; at least one sequence, none beyond its
+ * tokens. False when there is none left. */
 static bool draw_counts(const struct fkv_session *s, int32_t counts[SEQUENCES]) {
     bool decode = test_between(0, 1);
     int32_t drawn = 0, left = 0;
     for (int32_t q = 0; q < SEQUENCES; q++) {
-        int32_t rest = TOKENS - (int32_t)fkv_session_tokens(s, q), most = decode ? 1 : BLOCK / SEQUENCES;
+        int32_t rest = TOKENS - (int32_t)fkv_session_tokens(s, q),
+                most = decode ? 1 : BLOCK / SEQUENCES;
         counts[q] = test_between(0, 3) ? test_between(1, most) : 0;
         if (counts[q] > rest) counts[q] = rest;
         drawn += counts[q];
@@ -35,21 +38,24 @@ static bool draw_counts(const struct fkv_session *s, int32_t counts[SEQUENCES]) 
 
 /* ---- what a sequence sees ---- */
 
-static void compare_rows(struct fkv_session *together, int32_t row, struct fkv_session *alone, int32_t rows) {
+static void compare_rows(struct fkv_session *together, int32_t row, struct fkv_session *alone,
+                         int32_t rows) {
     double a[3][BLOCK], b[3][BLOCK];
     assert_ok(fkv_session_logits(together, row, rows, one, &err), err);
     assert_ok(fkv_session_logits(alone, 0, rows, other, &err), err);
     assert_arrays_close(one, other, (size_t)rows * VOCAB, 0, 2e-5);
     fkv_session_row_state(together, row, rows, a[0], a[1], a[2]);
     fkv_session_row_state(alone, 0, rows, b[0], b[1], b[2]);
-    for (int i = 0; i < 3 * rows; i++) assert_close(a[i / rows][i % rows], b[i / rows][i % rows], 1e-12, 0);
+    for (int i = 0; i < 3 * rows; i++)
+        assert_close(a[i / rows][i % rows], b[i / rows][i % rows], 1e-12, 0);
 }
 
 static void sequences_side_by_side_equal_each_alone(void **state) {
     struct fixture *f = *state;
     for (int p = 0; p < 4; p++) {
         int32_t window = test_between(20, 70), counts[SEQUENCES];
-        struct fkv_session *together = open_session(f, policies[p], window, SEQUENCES), *alone[SEQUENCES];
+        struct fkv_session *together = open_session(f, policies[p], window, SEQUENCES),
+                           *alone[SEQUENCES];
         for (int q = 0; q < SEQUENCES; q++) alone[q] = open_session(f, policies[p], window, 1);
         for (int turn = 0; turn < rounds(60, 4) && draw_counts(together, counts); turn++) {
             struct fkv_feed feeds[SEQUENCES];
@@ -71,7 +77,8 @@ static void sequences_side_by_side_equal_each_alone(void **state) {
         for (int q = 0; q < SEQUENCES; q++) {
             assert_int_equal(fkv_session_tokens(together, q), fkv_session_tokens(alone[q], 0));
             fkv_session_statistics(alone[q], &own);
-            tokens += own.tokens, actions += own.compressions + own.evictions, slots += own.slots_sum;
+            tokens += own.tokens, actions += own.compressions + own.evictions,
+                slots += own.slots_sum;
             if (own.cache_bytes_peak > peak) peak = own.cache_bytes_peak;
             fkv_session_close(alone[q]);
         }
@@ -116,7 +123,8 @@ static void a_snapshot_holds_all_sequences(void **state) {
         assert_ok(fkv_session_logits(s, 0, 96, one, &err), err);
         fkv_session_reset(s, 1);
         assert_ok(fkv_session_restore(s, snapshot, &err), err);
-        for (int q = 0; q < SEQUENCES; q++) assert_int_equal(fkv_session_tokens(s, q), 3 * before[q]);
+        for (int q = 0; q < SEQUENCES; q++)
+            assert_int_equal(fkv_session_tokens(s, q), 3 * before[q]);
         assert_ok(fkv_session_feed_batch(s, after, 2, &err), err);
         assert_ok(fkv_session_logits(s, 0, 96, other, &err), err);
         assert_memory_equal(one, other, sizeof(float) * 96 * VOCAB);
@@ -145,7 +153,8 @@ static int keep_states(void *context, const struct fkv_tap_event *event, struct 
     assert_null(*states); /* one event per (site, layer, sequence) */
     *states = malloc(values * sizeof **states);
     t->events++;
-    return ops->read(t->backend, event->states, event->offset, *states, values * sizeof **states, e);
+    return ops->read(t->backend, event->states, event->offset, *states, values * sizeof **states,
+                     e);
 }
 
 static int count_actions(void *context, const struct fkv_tap_event *event, struct fkv_error *e) {
@@ -172,7 +181,8 @@ static void taps_see_each_sequence_at_its_own_tokens(void **state) {
     struct fkv_feed feeds[SEQUENCES];
     struct tapped together = {.backend = f->backend, .before = {40, 11, 40}};
     feed_some(f, s, first, feeds);
-    for (int site = 0; site < SITES; site++) fkv_session_tap(s, (enum fkv_site)site, keep_states, &together);
+    for (int site = 0; site < SITES; site++)
+        fkv_session_tap(s, (enum fkv_site)site, keep_states, &together);
     fkv_session_tap(s, FKV_SITE_ACTION, count_actions, &together);
     feed_some(f, s, second, feeds);
     assert_int_equal(together.events, SITES * LAYERS * SEQUENCES);
@@ -182,13 +192,15 @@ static void taps_see_each_sequence_at_its_own_tokens(void **state) {
         struct tapped alone = {.backend = f->backend, .before = {first[q]}};
         s = open_session(f, "freqkv", 40, SEQUENCES);
         assert_ok(fkv_session_feed(s, f->tokens[q], first[q], &err), err);
-        for (int site = 0; site < SITES; site++) fkv_session_tap(s, (enum fkv_site)site, keep_states, &alone);
+        for (int site = 0; site < SITES; site++)
+            fkv_session_tap(s, (enum fkv_site)site, keep_states, &alone);
         assert_ok(fkv_session_feed(s, f->tokens[q] + first[q], second[q], &err), err);
         for (int site = 0; site < SITES; site++)
             for (int l = 0; l < LAYERS; l++) {
                 int heads = site == FKV_SITE_QUERY ? f->model->config.heads : KV_HEADS;
                 size_t values = (size_t)(second[q] * heads * f->model->config.head_dim);
-                assert_arrays_close(together.states[site][l][q], alone.states[site][l][0], values, 0, 2e-5);
+                assert_arrays_close(together.states[site][l][q], alone.states[site][l][0], values,
+                                    0, 2e-5);
             }
         free_states(&alone);
         fkv_session_close(s);
@@ -201,26 +213,36 @@ static void misuse_is_refused_by_sequence_and_token(void **state) {
     struct fkv_session *s = open_session(f, "full", 0, SEQUENCES);
     const int32_t some[] = {1, 2, 3}, bad[] = {4, VOCAB};
     assert_refused(fkv_session_feed_batch(s, NULL, 0, &err), err, "1 to 3 sequences, found 0");
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{3, some, 3}}, 1, &err), err, "below 3, found 3");
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{-1, some, 3}}, 1, &err), err, "below 3, found -1");
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{2, some, 1}, {0, some, 1}, {2, some, 1}}, 3, &err),
+    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{3, some, 3}}, 1, &err), err,
+                   "below 3, found 3");
+    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{-1, some, 3}}, 1, &err), err,
+                   "below 3, found -1");
+    assert_refused(fkv_session_feed_batch(
+                       s, (struct fkv_feed[]){{2, some, 1}, {0, some, 1}, {2, some, 1}}, 3, &err),
                    err, "sequence 2: expected once, found twice");
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 0}}, 2, &err), err,
-                   "sequence 1: expected 1 or more tokens, found 0");
     assert_refused(
-        fkv_session_feed_batch(s, (struct fkv_feed[]){{0, f->tokens[0], 60}, {1, f->tokens[1], 37}}, 2, &err), err,
-        "1 to 96 tokens, found 97");
+        fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 0}}, 2, &err), err,
+        "sequence 1: expected 1 or more tokens, found 0");
+    assert_refused(
+        fkv_session_feed_batch(s, (struct fkv_feed[]){{0, f->tokens[0], 60}, {1, f->tokens[1], 37}},
+                               2, &err),
+        err, "1 to 96 tokens, found 97");
     assert_ok(fkv_session_feed_batch(s, (struct fkv_feed[]){{1, some, 3}}, 1, &err), err);
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 3}, {1, bad, 2}}, 2, &err), err,
-                   "sequence 1, token 4: expected an id below 2048, found 2048");
+    assert_refused(
+        fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 3}, {1, bad, 2}}, 2, &err), err,
+        "sequence 1, token 4: expected an id below 2048, found 2048");
     assert_int_equal(fkv_session_tokens(s, 0), 0); /* nothing was fed */
     for (int at = 3; at < TOKENS; at += 27)
-        assert_ok(fkv_session_feed_batch(s, (struct fkv_feed[]){{1, f->tokens[1] + at, 27}}, 1, &err), err);
-    assert_refused(fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 1}}, 2, &err), err,
-                   "sequence 1, layer 0, KV head 0: the cache of 300 slots is full at token 300");
+        assert_ok(
+            fkv_session_feed_batch(s, (struct fkv_feed[]){{1, f->tokens[1] + at, 27}}, 1, &err),
+            err);
+    assert_refused(
+        fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 1}}, 2, &err), err,
+        "sequence 1, layer 0, KV head 0: the cache of 300 slots is full at token 300");
     assert_int_equal(fkv_session_tokens(s, 0), 0);
     fkv_session_reset(s, 1);
-    assert_ok(fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 1}}, 2, &err), err);
+    assert_ok(fkv_session_feed_batch(s, (struct fkv_feed[]){{0, some, 1}, {1, some, 1}}, 2, &err),
+              err);
     fkv_session_close(s);
 }
 

@@ -1,4 +1,5 @@
-/* The properties of the method (each a test by name) on the embedded model, with windows small enough to compress many times. */
+/* The properties of the method (each a test by name) on the embedded model, with windows small
+ * enough to compress many times. */
 #include "tests/unit/support.h"
 
 #include <malloc.h>
@@ -22,7 +23,9 @@ static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const char *name = getenv("FKV_TEST_BACKEND");
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
-    assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
+    assert_ok(
+        f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
+        err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
@@ -49,7 +52,8 @@ static struct fkv_session *open_session(struct fixture *f, struct fkv_policy_opt
 }
 
 /* Feeds tokens in blocks of `block`; logits [count, VOCAB] of all of them. */
-static void feed(struct fkv_session *s, const int32_t *tokens, int32_t count, int32_t block, float *logits) {
+static void feed(struct fkv_session *s, const int32_t *tokens, int32_t count, int32_t block,
+                 float *logits) {
     for (int32_t at = 0; at < count; at += block) {
         int32_t rows = count - at < block ? count - at : block;
         assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
@@ -58,7 +62,8 @@ static void feed(struct fkv_session *s, const int32_t *tokens, int32_t count, in
 }
 
 /* Logits [TOKENS, VOCAB] of a fresh session; the caller frees. */
-static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t *tokens, int32_t block) {
+static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t *tokens,
+                  int32_t block) {
     float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
     struct fkv_session *s = open_session(f, p);
     feed(s, tokens, TOKENS, block, logits);
@@ -86,7 +91,8 @@ static void past_the_window_every_policy_differs_from_full_attention(void **stat
         float *other = run(f, policy(windowed[i], 64, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * 50 * VOCAB);
         double worst = 0;
-        for (size_t j = 100 * VOCAB; j < (size_t)TOKENS * VOCAB; j++) worst = fmax(worst, fabs(full[j] - other[j]));
+        for (size_t j = 100 * VOCAB; j < (size_t)TOKENS * VOCAB; j++)
+            worst = fmax(worst, fabs(full[j] - other[j]));
         assert_true(worst > 0.1);
         free(other);
     }
@@ -144,7 +150,8 @@ static void the_number_of_compressions_follows_the_formula(void **state) {
 
 static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) {
     struct fixture *f = *state;
-    float *first = malloc(sizeof(float) * TOKENS * VOCAB), *again = malloc(sizeof(float) * TOKENS * VOCAB);
+    float *first = malloc(sizeof(float) * TOKENS * VOCAB),
+          *again = malloc(sizeof(float) * TOKENS * VOCAB);
     for (int i = 0; i < 3; i++) {
         int32_t at = test_between(1, 200), rest = TOKENS - at;
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
@@ -164,7 +171,8 @@ static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) 
 
 static void reset_starts_from_an_empty_cache(void **state) {
     struct fixture *f = *state;
-    float *first = malloc(sizeof(float) * TOKENS * VOCAB), *again = malloc(sizeof(float) * TOKENS * VOCAB);
+    float *first = malloc(sizeof(float) * TOKENS * VOCAB),
+          *again = malloc(sizeof(float) * TOKENS * VOCAB);
     struct fkv_session *s = open_session(f, policy("freqkv", 48, "0.5"));
     feed(s, f->tokens, TOKENS, 100, first);
     fkv_session_reset(s, 0);
@@ -180,7 +188,8 @@ static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state)
     test_make_folder(folder);
     snprintf(path, sizeof path, "%s/gamma.json", folder);
     FILE *file = fopen(path, "w");
-    fprintf(file, "{\"format_version\":1,\"n_layers\":6,\"n_kv_heads\":2,\"window\":68,\"sinks\":4,\"gamma\":[");
+    fprintf(file, "{\"format_version\":1,\"n_layers\":6,\"n_kv_heads\":2,\"window\":68,\"sinks\":4,"
+                  "\"gamma\":[");
     for (int l = 0; l < 6; l++) fprintf(file, "%s[0.25,%g]", l ? "," : "", l == 3 ? 0.75 : 0.5);
     fprintf(file, "]}");
     fclose(file);
@@ -210,7 +219,8 @@ static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(voi
     struct fkv_policy_options plain = policy("freqkv", 64, "0.5"), recent = plain, flat = plain;
     recent.own[0] = (struct fkv_own_value){"recent", 16};
     flat.own[0] = (struct fkv_own_value){"rescale", 0};
-    float *a = run(f, plain, f->tokens, 100), *b = run(f, recent, f->tokens, 100), *c = run(f, flat, f->tokens, 100);
+    float *a = run(f, plain, f->tokens, 100), *b = run(f, recent, f->tokens, 100),
+          *c = run(f, flat, f->tokens, 100);
     float *decode = run(f, recent, f->tokens, 1);
     assert_arrays_close(decode, b, (size_t)TOKENS * VOCAB, 0, 2e-5);
     assert_memory_equal(a, c, sizeof(float) * 64 * VOCAB);
@@ -250,7 +260,8 @@ static void a_sixteen_bit_cache_stays_close_to_float32(void **state) {
     struct fkv_policy_options p = policy("freqkv", 64, "0.5");
     float *exact = run(f, p, f->tokens, 100), *logits = malloc(sizeof(float) * TOKENS * VOCAB);
     for (int d = FKV_F16; d <= FKV_BF16; d++) {
-        struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS, .cache_dtype = (enum fkv_dtype)d};
+        struct fkv_session_options options = {
+            .block = 128, .max_tokens = TOKENS, .cache_dtype = (enum fkv_dtype)d};
         struct fkv_session *s;
         assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
         feed(s, f->tokens, TOKENS, 100, logits);
@@ -281,11 +292,13 @@ static int count_event(void *context, const struct fkv_tap_event *event, struct 
 static void taps_see_every_token_of_every_layer_once_and_every_compression(void **state) {
     struct fixture *f = *state;
     struct fkv_policy_options p = policy("freqkv", 64, "0.5");
-    struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS, .measure_energy = true};
+    struct fkv_session_options options = {
+        .block = 128, .max_tokens = TOKENS, .measure_energy = true};
     struct fkv_session *s;
     struct counted c = {0};
     assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
-    for (int site = 0; site < FKV_SITES; site++) fkv_session_tap(s, (enum fkv_site)site, count_event, &c);
+    for (int site = 0; site < FKV_SITES; site++)
+        fkv_session_tap(s, (enum fkv_site)site, count_event, &c);
     float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
     feed(s, f->tokens, TOKENS, 70, logits);
     for (int site = 0; site < FKV_SITE_ACTION; site++) assert_int_equal(c.rows[site], 6 * TOKENS);
@@ -297,13 +310,15 @@ static void taps_see_every_token_of_every_layer_once_and_every_compression(void 
 
 static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
     struct fixture *f = *state;
-    struct fkv_session *a = open_session(f, policy("full", 0, NULL)), *b = open_session(f, policy("local", 40, "0.5"));
+    struct fkv_session *a = open_session(f, policy("full", 0, NULL)),
+                       *b = open_session(f, policy("local", 40, "0.5"));
     float *logits = malloc(sizeof(float) * 128 * VOCAB);
     double nll[128], kl[128];
     int32_t top1[128];
     assert_ok(fkv_session_feed(a, f->tokens, 128, &err), err);
     assert_ok(fkv_session_feed(b, f->tokens, 128, &err), err);
-    assert_ok(fkv_session_logits(a, 3, 100, logits, &err), err); /* the very rows: other products round otherwise */
+    assert_ok(fkv_session_logits(a, 3, 100, logits, &err),
+              err); /* the very rows: other products round otherwise */
     assert_ok(fkv_session_score(a, a, 3, 100, f->tokens + 4, nll, top1, kl, &err), err);
     for (int i = 0; i < 100; i++) {
         const float *row = logits + (size_t)i * VOCAB;
@@ -343,10 +358,13 @@ static void misuse_is_refused(void **state) {
     struct fkv_session *s = open_session(f, policy("full", 0, NULL));
     int32_t bad = VOCAB;
     float logits[VOCAB];
-    assert_refused(fkv_session_feed(s, &bad, 1, &err), err, "expected an id below 2048, found 2048");
+    assert_refused(fkv_session_feed(s, &bad, 1, &err), err,
+                   "expected an id below 2048, found 2048");
     assert_refused(fkv_session_feed(s, f->tokens, 129, &err), err, "1 to 128 tokens, found 129");
-    assert_refused(fkv_session_logits(s, 0, 1, logits, &err), err, "rows within the 0 of the last feed");
-    for (int at = 0; at < TOKENS; at += 100) assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
+    assert_refused(fkv_session_logits(s, 0, 1, logits, &err), err,
+                   "rows within the 0 of the last feed");
+    for (int at = 0; at < TOKENS; at += 100)
+        assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
     assert_refused(fkv_session_feed(s, f->tokens, 1, &err), err, "the cache of 300 slots is full");
     fkv_session_close(s);
     fkv_session_close(NULL);

@@ -1,5 +1,6 @@
-/* How a session issues its work: one call for all that is due, decode steps of one shape, nothing on a device that is too small. A table of operations that looks on
- * before it passes them to the processor can tell. */
+/* How a session issues its work: one call for all that is due, decode steps of one shape, nothing
+ * on a device that is too small. A table of operations that looks on before it passes them to the
+ * processor can tell. */
 #include <malloc.h>
 
 #include "engine/session/taps.h"
@@ -13,8 +14,9 @@ static struct {
     struct fkv_device_info device;
     int attends_left; /* before one fails; 0: none does */
     int compresses, gathers, heads_acting, steps_created;
-    bool in_step, alike;                /* alike: the steps of one session follow each other */
-    int32_t issued[MOST_ISSUED], count; /* of the step under way: an operation's number and its counts */
+    bool in_step, alike; /* alike: the steps of one session follow each other */
+    int32_t issued[MOST_ISSUED],
+        count; /* of the step under way: an operation's number and its counts */
     int32_t last[MOST_ISSUED], last_count;
 } seen;
 
@@ -57,22 +59,24 @@ static int step_end(struct fkv_backend *b, struct fkv_step *step, struct fkv_err
     return seen.processor->step_end(b, step, e);
 }
 
-static int embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens, int32_t rows,
-                 struct fkv_buffer *x, struct fkv_error *e) {
+static int embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
+                 int32_t rows, struct fkv_buffer *x, struct fkv_error *e) {
     note(1, rows, 0);
     return seen.processor->embed(b, table, tokens, rows, x, e);
 }
 
-static int append(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *k,
-                  const struct fkv_buffer *v, const struct fkv_cache *cache, const struct fkv_append_item *items,
-                  int32_t count, struct fkv_error *e) {
+static int append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                  const struct fkv_buffer *k, const struct fkv_buffer *v,
+                  const struct fkv_cache *cache, const struct fkv_append_item *items, int32_t count,
+                  struct fkv_error *e) {
     note(2, count, (int32_t)cache->offset);
     return seen.processor->append(b, shape, k, v, cache, items, count, e);
 }
 
-static int attend(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_buffer *q,
-                  const struct fkv_cache *cache, const struct fkv_span *spans, const struct fkv_attend_item *items,
-                  int32_t count, struct fkv_buffer *out, struct fkv_error *e) {
+static int attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                  const struct fkv_buffer *q, const struct fkv_cache *cache,
+                  const struct fkv_span *spans, const struct fkv_attend_item *items, int32_t count,
+                  struct fkv_buffer *out, struct fkv_error *e) {
     if (seen.attends_left && !--seen.attends_left) return fkv_fail(e, "attention failed");
     int32_t all = 0;
     for (int32_t i = 0; i < count; i++) all += items[i].spans;
@@ -80,15 +84,17 @@ static int attend(struct fkv_backend *b, const struct fkv_attention_shape *shape
     return seen.processor->attend(b, shape, q, cache, spans, items, count, out, e);
 }
 
-static int project_residual(struct fkv_backend *b, const struct fkv_weight *w, const struct fkv_buffer *in,
-                            int32_t rows, struct fkv_buffer *x, struct fkv_error *e) {
+static int project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+                            const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
+                            struct fkv_error *e) {
     note(4, rows, w->cols);
     return seen.processor->project_residual(b, w, in, rows, x, e);
 }
 
-static int compress(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_map *map,
-                    const struct fkv_cache *cache, const struct fkv_compress_item *items, int32_t count,
-                    struct fkv_energy *energy, struct fkv_error *e) {
+static int compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                    const struct fkv_map *map, const struct fkv_cache *cache,
+                    const struct fkv_compress_item *items, int32_t count, struct fkv_energy *energy,
+                    struct fkv_error *e) {
     assert_false(seen.in_step);
     assert_null(energy);
     seen.compresses++;
@@ -96,8 +102,9 @@ static int compress(struct fkv_backend *b, const struct fkv_attention_shape *sha
     return seen.processor->compress(b, shape, map, cache, items, count, energy, e);
 }
 
-static int gather(struct fkv_backend *b, const struct fkv_attention_shape *shape, const struct fkv_cache *cache,
-                  const struct fkv_gather_item *items, int32_t count, struct fkv_energy *energy, struct fkv_error *e) {
+static int gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                  const struct fkv_cache *cache, const struct fkv_gather_item *items, int32_t count,
+                  struct fkv_energy *energy, struct fkv_error *e) {
     assert_false(seen.in_step);
     assert_null(energy);
     seen.gathers++;
@@ -137,7 +144,8 @@ static void what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences(v
         const int32_t fill[SEQUENCES] = {24, 24, 24}, one[SEQUENCES] = {1, 1, 1};
         struct fkv_feed feeds[SEQUENCES];
         feed_some(f, s, fill, feeds);
-        const int32_t left = fkv_session_setup(s)->capacity - 24; /* streaming has room for some more */
+        const int32_t left =
+            fkv_session_setup(s)->capacity - 24; /* streaming has room for some more */
         for (int i = 0; i < left; i++) feed_some(f, s, one, feeds);
         seen.compresses = seen.gathers = seen.heads_acting = 0;
         feed_some(f, s, one, feeds);
@@ -152,7 +160,8 @@ static void decode_steps_have_one_shape_and_allocate_nothing(void **state) {
     struct fixture *f = *state;
     for (int p = 0; p < 4; p++) {
         struct fkv_session *s = open_session(f, policies[p], 40, SEQUENCES);
-        const int32_t ragged[SEQUENCES] = {38, 3, 20}, one[SEQUENCES] = {1, 1, 1}, two[SEQUENCES] = {1, 0, 1};
+        const int32_t ragged[SEQUENCES] = {38, 3, 20}, one[SEQUENCES] = {1, 1, 1},
+                      two[SEQUENCES] = {1, 0, 1};
         struct fkv_feed feeds[SEQUENCES];
         feed_some(f, s, ragged, feeds);
         seen.steps_created = 0;
@@ -223,12 +232,15 @@ static void a_session_too_large_for_its_device_is_refused_with_what_would_help(v
     assert_ok(fkv_session_own_bytes(f->model, &full, &options, &own, &err), err);
     assert_true(own.shared > 0);
     assert_ok(fkv_session_bytes(&f->model->config, &full, &options, &cache, &scratch, &err), err);
-    assert_int_equal(cache, (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
-    seen.device = (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
+    assert_int_equal(cache,
+                     (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
+    seen.device =
+        (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
     seen.device.memory_free = cache + scratch + own.shared + own.kept - 1;
     assert_refused(fkv_session_open(f->model, &full, &options, &s, &err), err,
                    "MiB free: fewer tokens, a smaller --batch or --cache-dtype bf16 may fit");
-    if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") || !strstr(err.message, ", Tiny has "))
+    if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") ||
+        !strstr(err.message, ", Tiny has "))
         fail_msg("message \"%s\"", err.message);
     assert_null(s);
     seen.device.memory_free++;

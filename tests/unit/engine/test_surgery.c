@@ -1,4 +1,5 @@
-/* Surgery on a session's cache, and biases of slots, by properties: what moves together stays the same, what is cut off equals what weighs nothing. */
+/* Surgery on a session's cache, and biases of slots, by properties: what moves together stays the
+ * same, what is cut off equals what weighs nothing. */
 #include "tests/unit/support.h"
 
 #include "engine/session/kept_logits.h"
@@ -22,7 +23,9 @@ static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const char *name = getenv("FKV_TEST_BACKEND");
     assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
-    assert_ok(f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err), err);
+    assert_ok(
+        f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
+        err);
     assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
@@ -39,13 +42,15 @@ static int tear_down(void **state) {
 
 static struct fkv_session *open_full(struct fixture *f, bool biases) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS, .biases = biases};
+    const struct fkv_session_options options = {
+        .block = TOKENS, .max_tokens = TOKENS, .biases = biases};
     struct fkv_session *s;
     assert_ok(fkv_session_open(f->model, &full, &options, &s, &err), err);
     return s;
 }
 
-static void feed(struct fixture *f, struct fkv_session *s, int32_t from, int32_t count, float *logits) {
+static void feed(struct fixture *f, struct fkv_session *s, int32_t from, int32_t count,
+                 float *logits) {
     assert_ok(fkv_session_feed(s, f->tokens + from, count, &err), err);
     if (logits) assert_ok(fkv_session_logits(s, 0, count, logits, &err), err);
 }
@@ -62,7 +67,8 @@ static struct fkv_slots slots_of(int head, int32_t first, int32_t count) {
 static int keep_keys(void *context, const struct fkv_tap_event *event, struct fkv_error *e) {
     (void)e;
     size_t floats = (size_t)event->rows * KV_HEADS * WIDTH;
-    if (event->space == FKV_HOST) memcpy((float *)context + (size_t)event->layer * floats, event->data, 4 * floats);
+    if (event->space == FKV_HOST)
+        memcpy((float *)context + (size_t)event->layer * floats, event->data, 4 * floats);
     return FKV_OK;
 }
 
@@ -78,9 +84,11 @@ static void keys_are_read_as_they_were_before_rotation(void **state) {
         struct fkv_slots at = slots_of(h, first, count);
         assert_ok(fkv_session_read_slots(s, &at, keys, NULL, &err), err);
         for (int j = 0; j < count; j++)
-            memcpy(expected + j * WIDTH, tapped + ((at.layer * TOKENS + first + j) * KV_HEADS + at.kv_head) * WIDTH,
+            memcpy(expected + j * WIDTH,
+                   tapped + ((at.layer * TOKENS + first + j) * KV_HEADS + at.kv_head) * WIDTH,
                    4 * WIDTH);
-        if (!strcmp(f->ops->name, "cpu")) assert_arrays_close(keys, expected, (size_t)(count * WIDTH), 0, 2e-6);
+        if (!strcmp(f->ops->name, "cpu"))
+            assert_arrays_close(keys, expected, (size_t)(count * WIDTH), 0, 2e-6);
     }
     fkv_session_close(s);
 }
@@ -116,7 +124,8 @@ static void moving_all_keys_and_what_follows_together_changes_nothing(void **sta
 static void cutting_slots_off_equals_giving_them_no_weight(void **state) {
     struct fixture *f = *state;
     struct fkv_session *s = open_full(f, true);
-    int32_t prefix = test_between(40, 150), kept = test_between(1, prefix - 1), rest = TOKENS - prefix;
+    int32_t prefix = test_between(40, 150), kept = test_between(1, prefix - 1),
+            rest = TOKENS - prefix;
     struct fkv_snapshot *snapshot;
     feed(f, s, 0, prefix, NULL);
     assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
@@ -146,17 +155,20 @@ static void written_values_are_read_back_and_no_other_head_changes(void **state)
     struct fixture *f = *state;
     struct fkv_session *s = open_full(f, false);
     float before[TOKENS * WIDTH], values[TOKENS * WIDTH], found[TOKENS * WIDTH];
-    int chosen = test_between(0, LAYERS * KV_HEADS - 1), first = test_between(0, 50), count = test_between(1, 100);
+    int chosen = test_between(0, LAYERS * KV_HEADS - 1), first = test_between(0, 50),
+        count = test_between(1, 100);
     feed(f, s, 0, TOKENS, NULL);
     struct fkv_slots at = slots_of(chosen, first, count);
     for (int i = 0; i < count * WIDTH; i++) values[i] = (float)test_normal();
     for (int h = 0; h < LAYERS * KV_HEADS; h++) {
         struct fkv_slots all = slots_of(h, 0, TOKENS);
         assert_ok(fkv_session_read_slots(s, &all, NULL, before, &err), err);
-        if (h == chosen) memcpy(before + first * WIDTH, values, (size_t)(count * WIDTH) * sizeof *values);
+        if (h == chosen)
+            memcpy(before + first * WIDTH, values, (size_t)(count * WIDTH) * sizeof *values);
         assert_ok(fkv_session_write_slots(s, &at, NULL, values, &err), err);
         assert_ok(fkv_session_read_slots(s, &all, NULL, found, &err), err);
-        if (h != chosen || !strcmp(f->ops->name, "cpu")) assert_arrays_close(found, before, TOKENS * WIDTH, 0, 1e-6);
+        if (h != chosen || !strcmp(f->ops->name, "cpu"))
+            assert_arrays_close(found, before, TOKENS * WIDTH, 0, 1e-6);
     }
     fkv_session_close(s);
 }
@@ -178,7 +190,8 @@ static void divergence_from_kept_logits_is_that_from_a_session_beside(void **sta
     assert_ok(fkv_session_score(a, b, 7, 100, f->tokens + 8, nll, NULL, expected, &err), err);
     for (int i = 0; i < 100; i++) assert_close(kl[i], expected[i], 1e-9, 1e-6);
     assert_true(kl[50] > 1e-3);
-    assert_refused(fkv_session_divergence(a, 0, 100, kept, 21, kl, &err), err, "within the 120 that are kept");
+    assert_refused(fkv_session_divergence(a, 0, 100, kept, 21, kl, &err), err,
+                   "within the 120 that are kept");
     assert_refused(fkv_session_divergence(b, 0, 100, kept, 0, kl, &err), err, "another session");
     fkv_kept_logits_free(kept);
     fkv_session_close(a), fkv_session_close(b);
@@ -211,7 +224,8 @@ static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(vo
     feed(f, s, 0, 130, NULL);
     feed(f, s, 130, TOKENS - 130, f->logits[0]);
     double differs = 0;
-    for (int i = 0; i < (TOKENS - 130) * VOCAB; i++) differs = fmax(differs, fabs(f->logits[0][i] - f->logits[1][i]));
+    for (int i = 0; i < (TOKENS - 130) * VOCAB; i++)
+        differs = fmax(differs, fabs(f->logits[0][i] - f->logits[1][i]));
     assert_true(differs > 0.05);
     fkv_session_close(s);
 }
@@ -219,10 +233,12 @@ static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(vo
 static void what_cannot_be_operated_on_is_refused(void **state) {
     struct fixture *f = *state;
     const struct fkv_session_options options = {.block = 64, .max_tokens = 64};
-    struct fkv_policy_options p = {.name = "local", .window = 32, .sinks = 4, .own = {{"mass-bias", 1}}};
+    struct fkv_policy_options p = {
+        .name = "local", .window = 32, .sinks = 4, .own = {{"mass-bias", 1}}};
     struct fkv_session *s;
     float x[TOKENS * WIDTH];
-    assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err, "--mass-bias: policy local does not take it");
+    assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err,
+                   "--mass-bias: policy local does not take it");
     p.own[0].name = NULL;
     assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
     struct fkv_slots at = slots_of(0, 0, 0);

@@ -1,11 +1,13 @@
-/* Kinds of tokens: by what they look like in their place, and by what stood before in the document. */
+/* Kinds of tokens: by what they look like in their place, and by what stood before in the document.
+ */
 #include "engine/text/token_class.h"
 #include "tests/unit/support.h"
 
 #define TOKENIZER "data/litbank-1m"
 enum { BY_TEXT = 15 };
 
-/* The class by text of each byte's token, spread over `text`: '1' digit, '.' punctuation, 'w' start, 'c' continuation, ' ' none. */
+/* The class by text of each byte's token, spread over `text`: '1' digit, '.' punctuation, 'w'
+ * start, 'c' continuation, ' ' none. */
 static void expect_kinds(const char *text, const char *words) {
     struct fkv_error err;
     struct fkv_tokenizer *t;
@@ -26,7 +28,9 @@ static void expect_kinds(const char *text, const char *words) {
                            : classes[i] == FKV_TOKEN_PUNCTUATION ? "."
                            : classes[i] == 0                     ? "_"
                                                                  : "";
-        strcat(found, kind); /* continuations are left out: how many there are is the vocabulary's affair */
+        strcat(
+            found,
+            kind); /* continuations are left out: how many there are is the vocabulary's affair */
     }
     assert_string_equal(found, words);
     free(ids);
@@ -62,8 +66,8 @@ static void context_bits_follow_their_definition(void **state) {
             earlier += k < i && tokens[k] == tokens[i];
             copied += k > 0 && k < i && tokens[k] == tokens[i] && tokens[k - 1] == tokens[i - 1];
         }
-        int expected = (before[i] & BY_TEXT) | (count == 1 ? FKV_TOKEN_RARE : 0) | (copied ? FKV_TOKEN_COPIED : 0) |
-                       (earlier ? 0 : FKV_TOKEN_FIRST);
+        int expected = (before[i] & BY_TEXT) | (count == 1 ? FKV_TOKEN_RARE : 0) |
+                       (copied ? FKV_TOKEN_COPIED : 0) | (earlier ? 0 : FKV_TOKEN_FIRST);
         assert_int_equal(classes[i], expected);
     }
 }

@@ -1,5 +1,6 @@
-/* The tokenizer against Hugging Face's results (tests/golden/tokenizer, made by tests/golden/make_tokenizer_vectors.py), against a search by
- * brute force, and against files it must refuse. */
+/* The tokenizer against Hugging Face's results (tests/golden/tokenizer, made by
+ * tests/golden/make_tokenizer_vectors.py), against a search by brute force, and against files it
+ * must refuse. */
 #include "engine/text/tokenizer.h"
 
 #include "kernels/base/atomic_file.h"
@@ -34,7 +35,8 @@ static struct fkv_tokenizer *open_family(const char *name) {
     return t;
 }
 
-static int32_t *encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special, size_t *count) {
+static int32_t *encode(const struct fkv_tokenizer *t, const char *text, size_t bytes, bool special,
+                       size_t *count) {
     struct fkv_error err = {0};
     int32_t *ids;
     assert_ok(fkv_tokenizer_encode(t, text, bytes, special, &ids, count, &err), err);
@@ -54,14 +56,16 @@ static void encodes_and_decodes_as_hugging_face_does(void **state) {
             size_t count, bytes;
             int32_t *ids = encode(t, text, strlen(text), true, &count);
             bool same = count == json_array_size(expected);
-            for (size_t k = 0; same && k < count; k++) same = ids[k] == json_integer_value(json_array_get(expected, k));
+            for (size_t k = 0; same && k < count; k++)
+                same = ids[k] == json_integer_value(json_array_get(expected, k));
             if (!same)
-                fail_msg("%s, text %zu (%s): %zu ids, expected %zu, or others", families[f], i, text, count,
-                         json_array_size(expected));
+                fail_msg("%s, text %zu (%s): %zu ids, expected %zu, or others", families[f], i,
+                         text, count, json_array_size(expected));
             struct fkv_error err = {0};
             char *decoded;
             assert_ok(fkv_tokenizer_decode(t, ids, count, &decoded, &bytes, &err), err);
-            assert_string_equal(decoded, json_string_value(json_object_get(json_array_get(vectors, i), "decoded")));
+            assert_string_equal(
+                decoded, json_string_value(json_object_get(json_array_get(vectors, i), "decoded")));
             free(decoded);
             free(ids);
         }
@@ -98,7 +102,8 @@ static void encodes_gpt2_as_llama_cpp_does(void **state) {
         int32_t *found = encode(t, text, length, true, &count);
         size_t k = 0;
         for (char *word = strtok_r(line, " ", &save); word; word = strtok_r(NULL, " ", &save), k++)
-            if (k >= count || found[k] != atoi(word)) fail_msg("case %d, token %zu: expected %s", cases, k, word);
+            if (k >= count || found[k] != atoi(word))
+                fail_msg("case %d, token %zu: expected %s", cases, k, word);
         assert_int_equal(k, count);
         free(found);
         line = end_of_line;
@@ -118,11 +123,13 @@ static size_t put_character(char *out, uint32_t c) {
     return (size_t)more + 1;
 }
 
-/* Characters below `limit`; none that tokenizers take away: U+2581 is written for a space, '<' would begin added tokens. */
+/* Characters below `limit`; none that tokenizers take away: U+2581 is written for a space, '<'
+ * would begin added tokens. */
 static size_t random_text(char *out, int characters, uint32_t limit) {
     size_t bytes = 0;
     for (int i = 0; i < characters; i++) {
-        uint32_t c = test_between(0, 2) ? (uint32_t)test_between(0, 127) : (uint32_t)(test_random() % limit);
+        uint32_t c =
+            test_between(0, 2) ? (uint32_t)test_between(0, 127) : (uint32_t)(test_random() % limit);
         if ((c >= 0xd800 && c < 0xe000) || c == 0x2581 || c == '<' || c == 'w') c = 'e';
         bytes += put_character(out + bytes, c);
     }
@@ -136,8 +143,8 @@ static void decoding_gives_back_what_was_encoded(void **state) {
         struct fkv_tokenizer *t = open_family(families[f]);
         for (int round = 0; round < 500; round++) {
             text[0] = 'x'; /* gpt2's prefix space is decoded as part of the text */
-            size_t bytes =
-                1 + random_text(text + 1, test_between(0, 60), strcmp(families[f], "qwen2") ? 0x110000 : 0x300);
+            size_t bytes = 1 + random_text(text + 1, test_between(0, 60),
+                                           strcmp(families[f], "qwen2") ? 0x110000 : 0x300);
             size_t count, decoded_bytes, skip = strcmp(families[f], "gpt2") ? 0 : 1;
             int32_t *ids = encode(t, text, bytes, true, &count);
             struct fkv_error err = {0};
@@ -176,7 +183,8 @@ static void set(json_t *object, const char *key, json_t *value) {
 
 enum { LETTERS = 3, MAX_TOKENS = 64 };
 
-/* A model over a, b, c and U+2581 whose merges join two random tokens each, in random order of length. */
+/* A model over a, b, c and U+2581 whose merges join two random tokens each, in random order of
+ * length. */
 static json_t *random_model(char tokens[MAX_TOKENS][64], int pairs[][3], int *merge_count) {
     json_t *vocab = json_object(), *merges = json_array(), *model = json_object();
     int count = 0;
@@ -238,7 +246,8 @@ static void merging_equals_the_naive_search(void **state) {
         for (int text_round = 0; text_round < 20; text_round++) {
             char text[4 * 80] = "";
             size_t n = (size_t)test_between(1, 80), count;
-            for (size_t i = 0; i < n; i++) strcat(text, tokens[expected[i] = test_between(0, LETTERS)]);
+            for (size_t i = 0; i < n; i++)
+                strcat(text, tokens[expected[i] = test_between(0, LETTERS)]);
             n = merge_naively(expected, n, pairs, merge_count);
             int32_t *ids = encode(t, text, strlen(text), true, &count);
             assert_int_equal(count, n);
@@ -250,7 +259,8 @@ static void merging_equals_the_naive_search(void **state) {
     }
 }
 
-/* One merge that crosses into a space forbids cutting texts at spaces; on texts without its character nothing else may change. */
+/* One merge that crosses into a space forbids cutting texts at spaces; on texts without its
+ * character nothing else may change. */
 static void cutting_at_spaces_changes_no_id(void **state) {
     (void)state;
     json_t *document = golden("mistral", ".json"), *model = json_object_get(document, "model");
@@ -259,7 +269,8 @@ static void cutting_at_spaces_changes_no_id(void **state) {
     json_int_t next = (json_int_t)json_object_size(vocab);
     set(vocab, "\xee\x84\xa3", json_integer(next));
     set(vocab, "\xee\x84\xa3\xe2\x96\x81", json_integer(next + 1));
-    json_array_append_new(json_object_get(model, "merges"), json_string("\xee\x84\xa3 \xe2\x96\x81"));
+    json_array_append_new(json_object_get(model, "merges"),
+                          json_string("\xee\x84\xa3 \xe2\x96\x81"));
     struct fkv_tokenizer *whole = parse(document);
     json_t *texts = golden("texts", ".json");
     for (int round = 0; round < 300; round++) {
@@ -269,7 +280,8 @@ static void cutting_at_spaces_changes_no_id(void **state) {
             strcat(text, json_string_value(json_array_get(texts, pick)));
         }
         size_t a, b;
-        int32_t *x = encode(cut, text, strlen(text), true, &a), *y = encode(whole, text, strlen(text), true, &b);
+        int32_t *x = encode(cut, text, strlen(text), true, &a),
+                *y = encode(whole, text, strlen(text), true, &b);
         assert_int_equal(a, b);
         assert_memory_equal(x, y, a * sizeof *x);
         free(x);
@@ -303,8 +315,14 @@ static void special_tokens_are_added_only_when_asked_for(void **state) {
 static void invalid_utf8_is_refused_with_its_place(void **state) {
     (void)state;
     struct fkv_tokenizer *t = open_family("mistral");
-    static const char *const bad[] = {
-        "\x80", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80", "\xe2\x96", "\xff"};
+    static const char *const bad[] = {"\x80",
+                                      "\xc0\xaf",
+                                      "\xe0\x80\x80",
+                                      "\xed\xa0\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf8\x88\x80\x80",
+                                      "\xe2\x96",
+                                      "\xff"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         int before = test_between(0, 40);
         char text[64], expected[64];
@@ -314,8 +332,9 @@ static void invalid_utf8_is_refused_with_its_place(void **state) {
         struct fkv_error err = {0};
         int32_t *ids;
         size_t count;
-        assert_refused(fkv_tokenizer_encode(t, text, (size_t)before + strlen(bad[i]), true, &ids, &count, &err), err,
-                       expected);
+        assert_refused(fkv_tokenizer_encode(t, text, (size_t)before + strlen(bad[i]), true, &ids,
+                                            &count, &err),
+                       err, expected);
     }
     fkv_tokenizer_close(t);
 }
@@ -334,7 +353,8 @@ static void ids_outside_the_vocabulary_are_refused(void **state) {
     fkv_tokenizer_close(t);
 }
 
-/* family, where ("a/b/c"; a number indexes a list), new value ("" deletes), what the message must say */
+/* family, where ("a/b/c"; a number indexes a list), new value ("" deletes), what the message must
+ * say */
 static const char *const malformed[][4] = {
     {"mistral", "model", "", "model"},
     {"mistral", "model/type", "\"Unigram\"", "found Unigram"},
@@ -356,9 +376,11 @@ static const char *const malformed[][4] = {
     {"mistral", "model/end_of_word_suffix", "\"</w>\"", "end_of_word_suffix"},
     {"mistral", "model/byte_fallback", "3", "byte_fallback"},
     {"mistral", "normalizer", "{\"type\": \"Lowercase\"}", "found Lowercase"},
-    {"mistral", "normalizer", "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"a+\"}, \"content\": \"\"}",
+    {"mistral", "normalizer",
+     "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"a+\"}, \"content\": \"\"}",
      "normalizer.pattern"},
-    {"mistral", "normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"NFKC\"}]}",
+    {"mistral", "normalizer",
+     "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"NFKC\"}]}",
      "normalizers[1].type"},
     {"mistral", "normalizer", "7", "normalizer"},
     {"mistral", "pre_tokenizer/type", "\"Whitespace\"", "found Whitespace"},
@@ -375,7 +397,8 @@ static const char *const malformed[][4] = {
     {"mistral", "added_tokens/1/content", "\"\"", "added_tokens[1]"},
     {"mistral", "added_tokens/1/content", "\"<unk>\"", "added_tokens[1]"},
     {"mistral", "added_tokens/1/lstrip", "", "lstrip"},
-    {"llama2", "normalizer", "{\"type\": \"Replace\", \"pattern\": {\"String\": \"<norm>\"}, \"content\": \"\"}",
+    {"llama2", "normalizer",
+     "{\"type\": \"Replace\", \"pattern\": {\"String\": \"<norm>\"}, \"content\": \"\"}",
      "normalizes to nothing"},
     {"llama3", "model/vocab/\xc4\xa0", "", "byte 0x20"},
     {"llama3", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", "found \\w+"},
@@ -393,7 +416,8 @@ static void change(json_t *root, const char *where, const char *value) {
     for (char *word = strtok_r(path, "/", &save); word; word = strtok_r(NULL, "/", &save)) {
         node = inner;
         key = word;
-        inner = json_is_array(node) ? json_array_get(node, (size_t)atoi(key)) : json_object_get(node, key);
+        inner = json_is_array(node) ? json_array_get(node, (size_t)atoi(key))
+                                    : json_object_get(node, key);
     }
     json_t *new_value = *value ? json_loads(value, JSON_DECODE_ANY, NULL) : NULL;
     if (json_is_array(node))
@@ -401,7 +425,8 @@ static void change(json_t *root, const char *where, const char *value) {
                                    : json_array_remove(node, (size_t)atoi(key)),
                          0);
     else
-        assert_int_equal(new_value ? json_object_set_new(node, key, new_value) : json_object_del(node, key), 0);
+        assert_int_equal(
+            new_value ? json_object_set_new(node, key, new_value) : json_object_del(node, key), 0);
 }
 
 static void what_it_does_not_understand_is_refused_by_name(void **state) {
@@ -415,8 +440,8 @@ static void what_it_does_not_understand_is_refused_by_name(void **state) {
         if (fkv_tokenizer_parse(text, strlen(text), "test.json", &t, &err) == FKV_OK)
             fail_msg("%s = %s was accepted", malformed[i][1], malformed[i][2]);
         if (!strstr(err.message, malformed[i][3]) || strncmp(err.message, "test.json", 9))
-            fail_msg("%s = %s: message \"%s\" lacks \"%s\"", malformed[i][1], malformed[i][2], err.message,
-                     malformed[i][3]);
+            fail_msg("%s = %s: message \"%s\" lacks \"%s\"", malformed[i][1], malformed[i][2],
+                     err.message, malformed[i][3]);
         assert_null(t);
         free(text);
         json_decref(document);
@@ -427,7 +452,8 @@ static void a_missing_file_is_named(void **state) {
     (void)state;
     struct fkv_error err = {0};
     struct fkv_tokenizer *t;
-    assert_refused(fkv_tokenizer_open("/nonexistent", &t, &err), err, "/nonexistent/tokenizer.json");
+    assert_refused(fkv_tokenizer_open("/nonexistent", &t, &err), err,
+                   "/nonexistent/tokenizer.json");
 }
 
 int main(void) {

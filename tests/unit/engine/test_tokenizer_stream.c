@@ -8,9 +8,10 @@
 #include "tests/unit/engine/whole_decode.h"
 #include "tests/unit/support.h"
 
-static const char *const files[] = {"tests/golden/tokenizer/llama2.json", "tests/golden/tokenizer/mistral.json",
-                                    "tests/golden/tokenizer/llama3.json", "tests/golden/tokenizer/qwen2.json",
-                                    "tests/golden/tokenizer/gpt2.json",   "data/litbank-1m/tokenizer.json"};
+static const char *const files[] = {
+    "tests/golden/tokenizer/llama2.json", "tests/golden/tokenizer/mistral.json",
+    "tests/golden/tokenizer/llama3.json", "tests/golden/tokenizer/qwen2.json",
+    "tests/golden/tokenizer/gpt2.json",   "data/litbank-1m/tokenizer.json"};
 enum { FILES = sizeof files / sizeof *files, MOST = 40 };
 
 /* A file's tokenizer, with another decoder where one is given (consumed). */
@@ -30,11 +31,12 @@ static struct fkv_tokenizer *open_file(const char *path, json_t *decoder) {
 /* Ids that exist: any, those of single bytes, and those that decoders' patterns are made of, as
  * far as there are such tokens. */
 static void random_ids(const struct fkv_tokenizer *t, int32_t *ids, size_t count) {
-    static const char *const parts[] = {"a", "b", "aa", "ab", "\xe2\x96\x81", "\xe2\x96\x81\x61", "<", "0",
-                                        "x", "4", "1",  ">"};
+    static const char *const parts[] = {
+        "a", "b", "aa", "ab", "\xe2\x96\x81", "\xe2\x96\x81\x61", "<", "0", "x", "4", "1", ">"};
     for (size_t i = 0; i < count;) {
         const char *part = parts[test_between(0, (int)(sizeof parts / sizeof *parts) - 1)];
-        const int32_t choices[] = {test_between(0, fkv_tokenizer_vocabulary(t) - 1), t->fallback[test_between(0, 255)],
+        const int32_t choices[] = {test_between(0, fkv_tokenizer_vocabulary(t) - 1),
+                                   t->fallback[test_between(0, 255)],
                                    fkv_tok_find(&t->strings, part, strlen(part))};
         int32_t id = choices[test_between(0, 2)];
         if (id >= 0 && fkv_tok_string(&t->strings, id).at) ids[i++] = id;
@@ -61,7 +63,8 @@ static void assert_whole_equals(const struct fkv_tokenizer *t, const int32_t *id
 }
 
 /* The ids after `split` streamed behind those before it. */
-static void assert_split_equals(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, size_t split) {
+static void assert_split_equals(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                                size_t split) {
     struct fkv_error err = {0};
     struct fkv_tokenizer_stream *s;
     char streamed[1 << 16];
@@ -80,8 +83,8 @@ static void assert_split_equals(const struct fkv_tokenizer *t, const int32_t *id
         at += bytes;
     }
     if (at != total - before || memcmp(streamed, expected + before, at))
-        fail_msg("%zu ids after a prompt of %zu: %zu bytes streamed, expected %zu, or others", count - split, split, at,
-                 total - before);
+        fail_msg("%zu ids after a prompt of %zu: %zu bytes streamed, expected %zu, or others",
+                 count - split, split, at, total - before);
     fkv_tokenizer_stream_close(s);
     free(prompt);
     free(expected);
@@ -111,23 +114,25 @@ static const char *one_of(const char *const *list) {
 }
 
 static json_t *random_step(void) {
-    static const char *const from[] = {"\xe2\x96\x81", " ", "a", "aa", "aba", "<0x", "0x41>", "\xc3\xa9", NULL},
-                             *const to[] = {"", " ", "\xe2\x96\x81", "<0x41>", "aab", "\xc4\xa0", NULL},
+    static const char *const from[] = {"\xe2\x96\x81", " ",     "a",        "aa", "aba",
+                                       "<0x",          "0x41>", "\xc3\xa9", NULL},
+                             *const to[] = {"",         " ", "\xe2\x96\x81", "<0x41>", "aab",
+                                            "\xc4\xa0", NULL},
                              *const character[] = {" ", "\xe2\x96\x81", "a", "\xc3\xa9", NULL},
                              *const schemes[] = {"always", "never", "first", NULL};
     switch (test_between(0, 5)) {
     case 0:
-        return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", one_of(from), "content",
-                         one_of(to));
+        return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String",
+                         one_of(from), "content", one_of(to));
     case 1: return json_pack("{s:s}", "type", "ByteFallback");
     case 2: return json_pack("{s:s}", "type", "Fuse");
     case 3:
-        return json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", one_of(character), "start",
-                         test_between(0, 3), "stop", test_between(0, 3));
+        return json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", one_of(character),
+                         "start", test_between(0, 3), "stop", test_between(0, 3));
     case 4: return json_pack("{s:s}", "type", "ByteLevel");
     default:
-        return json_pack("{s:s, s:s, s:s}", "type", "Metaspace", "replacement", one_of(character), "prepend_scheme",
-                         one_of(schemes));
+        return json_pack("{s:s, s:s, s:s}", "type", "Metaspace", "replacement", one_of(character),
+                         "prepend_scheme", one_of(schemes));
     }
 }
 
@@ -138,7 +143,8 @@ static void decoders_put_together_by_chance_stream_alike(void **state) {
         for (int i = test_between(0, 5); i; i--) json_array_append_new(steps, random_step());
         char *words = json_dumps(steps, JSON_COMPACT);
         struct fkv_tokenizer *t =
-            open_file(files[round % 2 ? 2 : 1], json_pack("{s:s, s:o}", "type", "Sequence", "decoders", steps));
+            open_file(files[round % 2 ? 2 : 1],
+                      json_pack("{s:s, s:o}", "type", "Sequence", "decoders", steps));
         for (int i = 0; i < 2; i++) {
             int32_t ids[MOST];
             size_t count = (size_t)test_between(0, MOST), bytes;
@@ -221,12 +227,13 @@ static void ids_outside_the_vocabulary_are_refused(void **state) {
     struct fkv_error err = {0};
     const char *text;
     size_t bytes;
-    assert_refused(fkv_tokenizer_stream_open(t, ids, 2, &s, &err), err, "token 1: id -1 is not in the vocabulary");
+    assert_refused(fkv_tokenizer_stream_open(t, ids, 2, &s, &err), err,
+                   "token 1: id -1 is not in the vocabulary");
     assert_null(s);
     fkv_tokenizer_stream_close(s);
     assert_ok(fkv_tokenizer_stream_open(t, ids, 1, &s, &err), err);
-    assert_refused(fkv_tokenizer_stream_push(s, fkv_tokenizer_vocabulary(t), &text, &bytes, &err), err,
-                   "not in the vocabulary");
+    assert_refused(fkv_tokenizer_stream_push(s, fkv_tokenizer_vocabulary(t), &text, &bytes, &err),
+                   err, "not in the vocabulary");
     fkv_tokenizer_stream_close(s);
     fkv_tokenizer_close(t);
 }

@@ -12,11 +12,12 @@ struct weights_file {
 };
 
 /* Appends a tensor behind the ones before it; data NULL: zeros. */
-static inline void weights_add(struct weights_file *w, const char *name, const char *format, const char *shape,
-                               const void *data, size_t bytes) {
-    w->used += (size_t)snprintf(w->header + w->used, sizeof w->header - w->used,
-                                "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-                                w->used ? "," : "{", name, format, shape, w->bytes, w->bytes + bytes);
+static inline void weights_add(struct weights_file *w, const char *name, const char *format,
+                               const char *shape, const void *data, size_t bytes) {
+    w->used +=
+        (size_t)snprintf(w->header + w->used, sizeof w->header - w->used,
+                         "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                         w->used ? "," : "{", name, format, shape, w->bytes, w->bytes + bytes);
     assert_true(w->used < sizeof w->header - 2);
     w->data = realloc(w->data, w->bytes + bytes + 1);
     assert_non_null(w->data);
@@ -28,7 +29,8 @@ static inline void weights_add(struct weights_file *w, const char *name, const c
 }
 
 /* A whole file in memory from a header's text, padded to 8 bytes, and data; the caller frees. */
-static inline unsigned char *weights_assemble(const char *header, const void *data, size_t bytes, size_t *total) {
+static inline unsigned char *weights_assemble(const char *header, const void *data, size_t bytes,
+                                              size_t *total) {
     size_t length = strlen(header), padded = (length + 7) / 8 * 8;
     unsigned char *file = malloc(8 + padded + bytes + 1);
     assert_non_null(file);
@@ -43,7 +45,8 @@ static inline unsigned char *weights_assemble(const char *header, const void *da
     return file;
 }
 
-static inline void write_bytes(const char *folder, const char *name, const void *data, size_t bytes) {
+static inline void write_bytes(const char *folder, const char *name, const void *data,
+                               size_t bytes) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "wb");

@@ -31,7 +31,8 @@ static int end_piece(struct pieces *p, struct fkv_error *err) {
 static int replace(const struct fkv_tok_decoder *d, const struct pieces *in, struct pieces *out,
                    struct fkv_error *err) {
     for (size_t i = 0; i < in->count; i++)
-        if (fkv_tok_replace(piece(in, i), d->from, d->to, &out->bytes, err) || end_piece(out, err)) return FKV_FAILED;
+        if (fkv_tok_replace(piece(in, i), d->from, d->to, &out->bytes, err) || end_piece(out, err))
+            return FKV_FAILED;
     return FKV_OK;
 }
 
@@ -43,7 +44,9 @@ static int hex(char c) {
 }
 
 static bool is_byte(struct fkv_tok_text s, char *byte) {
-    if (s.bytes != 6 || memcmp(s.at, "<0x", 3) || s.at[5] != '>' || hex(s.at[3]) < 0 || hex(s.at[4]) < 0) return false;
+    if (s.bytes != 6 || memcmp(s.at, "<0x", 3) || s.at[5] != '>' || hex(s.at[3]) < 0 ||
+        hex(s.at[4]) < 0)
+        return false;
     *byte = (char)(hex(s.at[3]) << 4 | hex(s.at[4]));
     return true;
 }
@@ -61,10 +64,12 @@ static int byte_fallback(const struct pieces *in, struct pieces *out, struct fkv
         size_t end = out->bytes.count;
         if (end == start) {
             struct fkv_tok_text s = piece(in, i++);
-            if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err)) return FKV_FAILED;
+            if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+                return FKV_FAILED;
             continue;
         }
-        size_t step = fkv_tok_utf8_valid(out->bytes.at + start, end - start, &bad) ? end - start : 1;
+        size_t step =
+            fkv_tok_utf8_valid(out->bytes.at + start, end - start, &bad) ? end - start : 1;
         for (out->bytes.count = start; out->bytes.count < end;) {
             out->bytes.count += step;
             if (end_piece(out, err)) return FKV_FAILED;
@@ -74,17 +79,23 @@ static int byte_fallback(const struct pieces *in, struct pieces *out, struct fkv
 }
 
 static int fuse(const struct pieces *in, struct pieces *out, struct fkv_error *err) {
-    return fkv_tok_append(&out->bytes, in->bytes.at, in->bytes.count, err) || end_piece(out, err) ? FKV_FAILED : FKV_OK;
+    return fkv_tok_append(&out->bytes, in->bytes.at, in->bytes.count, err) || end_piece(out, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
-static int strip(const struct fkv_tok_decoder *d, const struct pieces *in, struct pieces *out, struct fkv_error *err) {
+static int strip(const struct fkv_tok_decoder *d, const struct pieces *in, struct pieces *out,
+                 struct fkv_error *err) {
     size_t n = d->from.bytes;
     for (size_t i = 0; i < in->count; i++) {
         struct fkv_tok_text s = piece(in, i);
-        for (int64_t k = 0; k < d->start && s.bytes >= n && !memcmp(s.at, d->from.at, n); k++) s.at += n, s.bytes -= n;
-        for (int64_t k = 0; k < d->stop && s.bytes >= n && !memcmp(s.at + s.bytes - n, d->from.at, n); k++)
+        for (int64_t k = 0; k < d->start && s.bytes >= n && !memcmp(s.at, d->from.at, n); k++)
+            s.at += n, s.bytes -= n;
+        for (int64_t k = 0;
+             k < d->stop && s.bytes >= n && !memcmp(s.at + s.bytes - n, d->from.at, n); k++)
             s.bytes -= n;
-        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err)) return FKV_FAILED;
+        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -107,12 +118,14 @@ static int metaspace(const struct fkv_tok_decoder *d, const struct pieces *in, s
                      struct fkv_error *err) {
     for (size_t i = 0; i < in->count; i++) {
         struct fkv_tok_text space = {" ", i == 0 && d->drop_first ? 0 : 1};
-        if (fkv_tok_replace(piece(in, i), d->from, space, &out->bytes, err) || end_piece(out, err)) return FKV_FAILED;
+        if (fkv_tok_replace(piece(in, i), d->from, space, &out->bytes, err) || end_piece(out, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int apply(const struct fkv_tok_decoder *d, const struct pieces *in, struct pieces *out, struct fkv_error *err) {
+static int apply(const struct fkv_tok_decoder *d, const struct pieces *in, struct pieces *out,
+                 struct fkv_error *err) {
     out->bytes.count = out->count = 0;
     switch (d->kind) {
     case FKV_TOK_DECODE_REPLACE: return replace(d, in, out, err);
@@ -136,20 +149,23 @@ static struct fkv_tok_text spelling(const struct fkv_tokenizer *t, int32_t id) {
 }
 
 /* The tokens' spellings; without decoder steps Hugging Face puts spaces between them. */
-static int gather(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, struct pieces *out,
-                  struct fkv_error *err) {
+static int gather(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                  struct pieces *out, struct fkv_error *err) {
     for (size_t i = 0; i < count; i++) {
         struct fkv_tok_text s = spelling(t, ids[i]);
-        if (!s.at) return fkv_fail(err, "token %zu: id %d is not in the vocabulary", i, (int)ids[i]);
+        if (!s.at)
+            return fkv_fail(err, "token %zu: id %d is not in the vocabulary", i, (int)ids[i]);
         if (t->kind[ids[i]] & FKV_TOK_SPECIAL) continue;
-        if (!t->decoder_count && out->count && fkv_tok_append(&out->bytes, " ", 1, err)) return FKV_FAILED;
-        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err)) return FKV_FAILED;
+        if (!t->decoder_count && out->count && fkv_tok_append(&out->bytes, " ", 1, err))
+            return FKV_FAILED;
+        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static inline int whole_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, char **text,
-                               size_t *bytes, struct fkv_error *err) {
+static inline int whole_decode(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
+                               char **text, size_t *bytes, struct fkv_error *err) {
     struct pieces p[2] = {0};
     int status = gather(t, ids, count, &p[0], err);
     for (int i = 0; i < t->decoder_count && !status; i++)

@@ -1,4 +1,5 @@
-/* Modules that stand in for freqkv-cuda.so (test_module): TABLE is the name of their table, VERSION is added to the contract's, UNFIT machines are refused. */
+/* Modules that stand in for freqkv-cuda.so (test_module): TABLE is the name of their table, VERSION
+ * is added to the contract's, UNFIT machines are refused. */
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -9,4 +10,5 @@ static int probe(struct fkv_error *err) {
 }
 
 extern const struct fkv_backend_ops TABLE;
-const struct fkv_backend_ops TABLE = {.abi = FKV_BACKEND_ABI + VERSION, .name = "cuda", .probe = probe};
+const struct fkv_backend_ops TABLE = {
+    .abi = FKV_BACKEND_ABI + VERSION, .name = "cuda", .probe = probe};

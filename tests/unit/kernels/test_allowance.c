@@ -1,4 +1,5 @@
-/* What a process may use, read from trees laid out as kernels and container runtimes lay them out. */
+/* What a process may use, read from trees laid out as kernels and container runtimes lay them out.
+ */
 #include "kernels/base/cgroup.h"
 #include "kernels/base/host.h"
 #include "tests/unit/support.h"
@@ -41,7 +42,8 @@ static void put(const char *name, const char *format, ...) {
 }
 
 static void put_machine(int64_t available) {
-    put("/proc/meminfo", "MemTotal: 99999999 kB\nMemFree: 1 kB\nMemAvailable:   %lld kB\nBuffers: 7 kB\n",
+    put("/proc/meminfo",
+        "MemTotal: 99999999 kB\nMemFree: 1 kB\nMemAvailable:   %lld kB\nBuffers: 7 kB\n",
         (long long)(available / 1024));
 }
 
@@ -49,7 +51,8 @@ static const char v2_mounts[] =
     "22 1 0:20 / /proc rw - proc proc rw\n"
     "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate\n";
 
-/* A level of version 2: what is used includes `files` pages of files, a third of them recently used. */
+/* A level of version 2: what is used includes `files` pages of files, a third of them recently
+ * used. */
 static void put_v2(const char *level, const char *limit, int64_t used, int64_t files) {
     char name[512];
     snprintf(name, sizeof name, "/sys/fs/cgroup%s/memory.max", level);
@@ -61,7 +64,8 @@ static void put_v2(const char *level, const char *limit, int64_t used, int64_t f
         (long long)(files - files / 3), (long long)(files / 3));
 }
 
-static void put_v1(const char *level, int64_t limit, int64_t used, int64_t files, int64_t effective) {
+static void put_v1(const char *level, int64_t limit, int64_t used, int64_t files,
+                   int64_t effective) {
     char name[512];
     snprintf(name, sizeof name, "/sys/fs/cgroup/memory%s/memory.limit_in_bytes", level);
     put(name, "%lld\n", (long long)limit);
@@ -69,7 +73,8 @@ static void put_v1(const char *level, int64_t limit, int64_t used, int64_t files
     put(name, "%lld\n", (long long)used);
     snprintf(name, sizeof name, "/sys/fs/cgroup/memory%s/memory.stat", level);
     put(name,
-        "cache 1\ninactive_file 999999999\nhierarchical_memory_limit %lld\ntotal_inactive_file %lld\n"
+        "cache 1\ninactive_file 999999999\nhierarchical_memory_limit %lld\ntotal_inactive_file "
+        "%lld\n"
         "total_active_file %lld\n",
         (long long)effective, (long long)(files / 2), (long long)(files - files / 2));
 }
@@ -132,7 +137,8 @@ static void a_container_sees_its_own_group_at_the_mount(void **state) {
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/\n"); /* with a namespace of its own */
     expect(100 * MIB);
-    put("/proc/self/cgroup", "0::/docker/0123\n"); /* a path of the host's, whose levels are not here */
+    put("/proc/self/cgroup",
+        "0::/docker/0123\n"); /* a path of the host's, whose levels are not here */
     expect(100 * MIB);
     /* Without one: the host's path, and the mount shows that folder alone. */
     put("/proc/self/mountinfo", "9 1 0:28 /docker/0123 /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
@@ -164,8 +170,9 @@ static void version_1_is_read_too(void **state) {
     (void)state;
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "12:cpu,cpuacct:/\n4:memory:/docker/0123:4\n1:name=systemd:/x\n");
-    put("/proc/self/mountinfo", "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
-                                "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n");
+    put("/proc/self/mountinfo",
+        "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n");
     put_v1("", no_limit_v1, 5000ll * MIB, 10 * MIB, no_limit_v1);
     expect(8000ll * MIB);
     put_v1("/docker/0123:4", 500 * MIB, 400 * MIB, 50 * MIB, 500 * MIB);
@@ -173,7 +180,8 @@ static void version_1_is_read_too(void **state) {
     put_v1("/docker", 600 * MIB, 550 * MIB, 20 * MIB, 600 * MIB);
     expect(70 * MIB);
     put_v1("/docker", no_limit_v1, 550 * MIB, 20 * MIB, no_limit_v1);
-    put_v1("/docker/0123:4", no_limit_v1, 400 * MIB, 50 * MIB, 450 * MIB); /* of a level above what is mounted */
+    put_v1("/docker/0123:4", no_limit_v1, 400 * MIB, 50 * MIB,
+           450 * MIB); /* of a level above what is mounted */
     expect(100 * MIB);
 }
 
@@ -181,8 +189,9 @@ static void on_a_hybrid_machine_both_versions_count(void **state) {
     (void)state;
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "4:memory:/one\n0::/two\n");
-    put("/proc/self/mountinfo", "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-                                "41 31 0:38 / /sys/fs/cgroup/unified\\040v2 rw - cgroup2 cgroup2 rw\n");
+    put("/proc/self/mountinfo",
+        "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+        "41 31 0:38 / /sys/fs/cgroup/unified\\040v2 rw - cgroup2 cgroup2 rw\n");
     put_v1("/one", 500 * MIB, 400 * MIB, 0, 500 * MIB);
     expect(100 * MIB);
     put("/sys/fs/cgroup/unified v2/two/memory.max", "%d\n", 60 * MIB);
@@ -191,7 +200,8 @@ static void on_a_hybrid_machine_both_versions_count(void **state) {
 
 static void what_cannot_be_understood_limits_nothing(void **state) {
     (void)state;
-    static const char *const groups[] = {"", "\n", "0", "0:", "0::", "0::job\n", ":::::", "x\0y", "4:memory\n"};
+    static const char *const groups[] = {
+        "", "\n", "0", "0:", "0::", "0::job\n", ":::::", "x\0y", "4:memory\n"};
     static const char *const mounts[] = {"",
                                          "\n\n",
                                          "31 23 0:28 / /sys/fs/cgroup rw,relatime",
@@ -249,13 +259,15 @@ static void a_quota_of_time_counts_as_processors(void **state) {
     assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
     put("/sys/fs/cgroup/job/task/cpu.max", "50000 100000\n");
     assert_close(fkv_cgroup_processors(tree), 0.5, 0, 0);
-    static const char *const bad[] = {"", "x", "50000", "50000 ", "50000 0\n", "-1 100000\n", "0 100000"};
+    static const char *const bad[] = {"",          "x",           "50000",   "50000 ",
+                                      "50000 0\n", "-1 100000\n", "0 100000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         put("/sys/fs/cgroup/job/task/cpu.max", "%s", bad[i]);
         assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
     }
     put("/proc/self/cgroup", "1:cpu,cpuacct:/job\n");
-    put("/proc/self/mountinfo", "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpuacct,cpu\n");
+    put("/proc/self/mountinfo",
+        "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpuacct,cpu\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n");
     assert_true(isinf(fkv_cgroup_processors(tree)));

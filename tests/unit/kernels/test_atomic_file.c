@@ -12,7 +12,8 @@ static int entries(const char *folder) {
     DIR *d = opendir(folder);
     assert_non_null(d);
     int count = 0;
-    for (struct dirent *e; (e = readdir(d));) count += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    for (struct dirent *e; (e = readdir(d));)
+        count += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
     closedir(d);
     return count;
 }
@@ -102,10 +103,12 @@ static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
         skip();
     }
     static char block[1 << 17];
-    for (size_t piece = 1000; piece <= sizeof block; piece *= 131) { /* through stdio's buffer, and past it */
+    for (size_t piece = 1000; piece <= sizeof block;
+         piece *= 131) { /* through stdio's buffer, and past it */
         assert_ok(fkv_atomic_open(&f, path, &err), err);
         for (size_t done = 0; done < sizeof block; done += piece) fwrite(block, 1, piece, f.stream);
-        assert_refused(fkv_atomic_commit(&f, &err), err, "/x: cannot write: No space left on device");
+        assert_refused(fkv_atomic_commit(&f, &err), err,
+                       "/x: cannot write: No space left on device");
         assert_int_equal(entries(folder), 0);
     }
     assert_int_equal(umount(folder), 0);
@@ -147,7 +150,8 @@ static void reading_stops_at_its_limit(void **state) {
     assert_refused(fkv_read_file(path, 3, &data, &bytes, &err), err, "at most 3 bytes");
     assert_null(data);
     assert_refused(fkv_read_file(folder, 100, &data, &bytes, &err), err, "Is a directory");
-    assert_ok(fkv_read_file("/proc/self/status", 1 << 20, &data, &bytes, &err), err); /* a file without a size */
+    assert_ok(fkv_read_file("/proc/self/status", 1 << 20, &data, &bytes, &err),
+              err); /* a file without a size */
     assert_true(bytes > 100);
     free(data);
     test_remove_folder(folder);

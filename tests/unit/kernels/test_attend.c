@@ -1,4 +1,5 @@
-/* Attention over the cache against the reference: spans with limits and positions of their own, slots with and without biases, several sequences in a call, every head size and group. */
+/* Attention over the cache against the reference: spans with limits and positions of their own,
+ * slots with and without biases, several sequences in a call, every head size and group. */
 #include "tests/unit/kernels/backend_support.h"
 
 enum { ROUNDS = 4 * ROW_COUNTS, SEQUENCES = 5, MOST_ITEMS = SEQUENCES * 3 * 8, MOST_SPANS = 6 };
@@ -16,8 +17,8 @@ static struct fkv_span random_span(int first, int end, int rows) {
     return s;
 }
 
-/* Up to five runs of slots, some empty, then one that is causal or unlimited, so that every row sees something; earlier ones may be cut by either limit, wholly
- * for some rows. */
+/* Up to five runs of slots, some empty, then one that is causal or unlimited, so that every row
+ * sees something; earlier ones may be cut by either limit, wholly for some rows. */
 static int random_spans(int capacity, int rows, struct fkv_span *spans) {
     int count = 0, slot = test_between(0, 2), last = capacity - rows;
     while (count < MOST_SPANS - 1 && slot + 1 < last && test_between(0, 3)) {
@@ -36,22 +37,24 @@ static int random_spans(int capacity, int rows, struct fkv_span *spans) {
     return count + 1;
 }
 
-/* Items of a call: of each sequence, a KV head's query heads in one item or each on its own. Sequence i has rows [i (rows + 1), i (rows + 1) + rows) and
- * asks for some of them. */
+/* Items of a call: of each sequence, a KV head's query heads in one item or each on its own.
+ * Sequence i has rows [i (rows + 1), i (rows + 1) + rows) and asks for some of them. */
 struct call {
     struct fkv_attend_item items[MOST_ITEMS];
     struct fkv_span spans[MOST_ITEMS * MOST_SPANS];
     int count, used;
 };
 
-static void random_call(const struct fkv_attention_shape *s, int sequences, int rows, int capacity, struct call *c) {
+static void random_call(const struct fkv_attention_shape *s, int sequences, int rows, int capacity,
+                        struct call *c) {
     int group = s->heads / s->kv_heads;
     c->count = c->used = 0;
     for (int sequence = 0; sequence < sequences; sequence++)
         for (int h = 0; h < s->kv_heads; h++) {
             int together = test_between(0, 3) ? group : 1;
             for (int head = h * group; head < (h + 1) * group; head += together) {
-                int some = test_between(0, 3) ? rows : test_between(1, rows), skip = test_between(0, rows - some);
+                int some = test_between(0, 3) ? rows : test_between(1, rows),
+                    skip = test_between(0, rows - some);
                 struct fkv_attend_item *item = &c->items[c->count++];
                 *item = (struct fkv_attend_item){.cache_head = sequence * s->kv_heads + h,
                                                  .head = head,
@@ -65,12 +68,15 @@ static void random_call(const struct fkv_attention_shape *s, int sequences, int 
         }
 }
 
-/* In 16 bits a score scale q.k errs by 0.6 u scale sqrt(head_dim) (see backend_support.h), and so does its weight, relatively; weights are rounded to u as
- * well. With values of mean 0, o = sum_s p_s v_s deviates by sqrt(sum p^2), and errors e_s of the weights, at most 5 deviations, move it by no more than
- * max |e_s| times that. So a row of one head errs by at most u (5 scale sqrt(head_dim) + 2) times its own root mean square, which few channels
- * tell badly: eight of the average of all rows are counted among them. */
+/* In 16 bits a score scale q.k errs by 0.6 u scale sqrt(head_dim) (see backend_support.h), and so
+ * does its weight, relatively; weights are rounded to u as well. With values of mean 0, o = sum_s
+ * p_s v_s deviates by sqrt(sum p^2), and errors e_s of the weights, at most 5 deviations, move it
+ * by no more than max |e_s| times that. So a row of one head errs by at most u (5 scale
+ * sqrt(head_dim) + 2) times its own root mean square, which few channels tell badly: eight of the
+ * average of all rows are counted among them. */
 static void assert_rows_close(const struct fkv_attention_shape *s, struct both out, double u) {
-    float *found = download(tested, out.tested, out.count), *expected = download(reference, out.reference, out.count);
+    float *found = download(tested, out.tested, out.count),
+          *expected = download(reference, out.reference, out.count);
     size_t d = (size_t)s->head_dim;
     double all = root_mean_square(expected, out.count);
     subtract(found, expected, out.count);
@@ -79,8 +85,8 @@ static void assert_rows_close(const struct fkv_attention_shape *s, struct both o
         double allowed = u * (5 * s->scale * sqrt((double)d) + 2) *
                          sqrt((level * level * (double)d + all * all * 8) / (double)(d + 8));
         if (!(error <= allowed))
-            fail_msg("row %zu, head %zu: root mean square error %.4g of %.4g, allowed %.4g", i / d / (size_t)s->heads,
-                     i / d % (size_t)s->heads, error, level, allowed);
+            fail_msg("row %zu, head %zu: root mean square error %.4g of %.4g, allowed %.4g",
+                     i / d / (size_t)s->heads, i / d % (size_t)s->heads, error, level, allowed);
     }
     free(found), free(expected);
 }
@@ -88,7 +94,8 @@ static void assert_rows_close(const struct fkv_attention_shape *s, struct both o
 /* Gives most caches biases, somewhere in a larger buffer. */
 static void random_bias(struct cache *c) {
     if (test_between(0, 3) == 0) return;
-    size_t skip = (size_t)test_between(0, 30), count = (size_t)c->heads * (size_t)c->tested.capacity;
+    size_t skip = (size_t)test_between(0, 30),
+           count = (size_t)c->heads * (size_t)c->tested.capacity;
     float *bias = random_numbers(skip + count, 0, 3);
     c->tested.bias = upload(tested, bias, 4 * (skip + count));
     c->reference.bias = upload(reference, bias, 4 * (skip + count));
@@ -111,21 +118,24 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
         double u = unit_of(t);
         if (test_between(0, 3) == 0) s.scale *= u == 0 ? 20 : 4; /* one slot takes it all */
         int rows = affordable(0.5 * s.head_dim * (rows_of(round) + 60), rows_of(round));
-        int sequences = rows < 10 ? test_between(1, SEQUENCES) : test_between(1, 2), all = sequences * (rows + 1);
+        int sequences = rows < 10 ? test_between(1, SEQUENCES) : test_between(1, 2),
+            all = sequences * (rows + 1);
         if (rows > 40) s.heads /= s.kv_heads, s.kv_heads = 1;
         int capacity = rows + test_between(0, 150), heads = sequences * s.kv_heads;
-        struct cache cache = random_cache(&s, heads + test_between(0, 2), t, capacity, u == 0 ? 0.2 : 0);
+        struct cache cache =
+            random_cache(&s, heads + test_between(0, 2), t, capacity, u == 0 ? 0.2 : 0);
         random_bias(&cache);
         random_call(&s, sequences, rows, capacity, &c);
-        reserve_both((struct fkv_limits){.rows = all, .slots = capacity, .items = c.used, .attention = s});
+        reserve_both(
+            (struct fkv_limits){.rows = all, .slots = capacity, .items = c.used, .attention = s});
         struct both q = random_both((size_t)all * (size_t)s.heads * (size_t)s.head_dim, 0, 1);
         float *blank = random_numbers(q.count, 0, 1);
         struct both out = upload_both(blank, q.count);
-        assert_ok(
-            tested.ops->attend(tested.b, &s, q.tested, &cache.tested, c.spans, c.items, c.count, out.tested, &err),
-            err);
-        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, c.spans, c.items, c.count,
-                                        out.reference, &err),
+        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, c.spans, c.items,
+                                     c.count, out.tested, &err),
+                  err);
+        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, c.spans,
+                                        c.items, c.count, out.reference, &err),
                   err);
         if (u == 0)
             assert_both_close(out, 1e-6, s.scale * sqrt(s.head_dim) > 2 ? 2e-4 : 1e-5);
@@ -137,7 +147,8 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
     }
 }
 
-/* Decoding with a long cache: one row each, thousands of slots, so that a backend splits a head's slots among workers and joins what they found. */
+/* Decoding with a long cache: one row each, thousands of slots, so that a backend splits a head's
+ * slots among workers and joins what they found. */
 static void one_row_over_many_slots(void **state) {
     (void)state;
     for (int round = 0; round < 12; round++) {
@@ -145,25 +156,32 @@ static void one_row_over_many_slots(void **state) {
         enum fkv_dtype t = (enum fkv_dtype)(round % 3);
         double u = unit_of(t);
         s.heads /= s.kv_heads, s.kv_heads = 1;
-        int sequences = test_between(1, 2), capacity = small_sizes() ? test_between(100, 400) : test_between(500, 5000);
+        int sequences = test_between(1, 2),
+            capacity = small_sizes() ? test_between(100, 400) : test_between(500, 5000);
         struct cache cache = random_cache(&s, sequences, t, capacity, u == 0 ? 0.2 : 0);
         random_bias(&cache);
         struct fkv_attend_item items[2];
         struct fkv_span spans[6];
         for (int i = 0; i < sequences; i++) {
-            int end = test_between(10, capacity), sinks = test_between(0, 4), from = test_between(sinks, end - 1);
-            spans[3 * i] = (struct fkv_span){0, sinks, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), true};
-            spans[3 * i + 1] =
-                (struct fkv_span){from, from, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), false};
-            spans[3 * i + 2] = (struct fkv_span){from, end, FKV_NO_LIMIT_BELOW, end, random_position(), false};
+            int end = test_between(10, capacity), sinks = test_between(0, 4),
+                from = test_between(sinks, end - 1);
+            spans[3 * i] = (struct fkv_span){
+                0, sinks, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), true};
+            spans[3 * i + 1] = (struct fkv_span){
+                from, from, FKV_NO_LIMIT_BELOW, FKV_NO_LIMIT_ABOVE, random_position(), false};
+            spans[3 * i + 2] =
+                (struct fkv_span){from, end, FKV_NO_LIMIT_BELOW, end, random_position(), false};
             items[i] = (struct fkv_attend_item){i, 0, s.heads, i, 1, 3 * i, 3};
         }
-        reserve_both((struct fkv_limits){.rows = sequences, .slots = capacity, .items = 6, .attention = s});
-        struct both q = random_both((size_t)(sequences * s.heads * s.head_dim), 0, 1), out = random_both(q.count, 0, 1);
-        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, spans, items, sequences, out.tested, &err),
+        reserve_both(
+            (struct fkv_limits){.rows = sequences, .slots = capacity, .items = 6, .attention = s});
+        struct both q = random_both((size_t)(sequences * s.heads * s.head_dim), 0, 1),
+                    out = random_both(q.count, 0, 1);
+        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, spans, items, sequences,
+                                     out.tested, &err),
                   err);
-        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, spans, items, sequences,
-                                        out.reference, &err),
+        assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, spans,
+                                        items, sequences, out.reference, &err),
                   err);
         if (u == 0)
             assert_both_close(out, 1e-6, 1e-5);
@@ -198,24 +216,36 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
             many[state_of] = upload(tested, repeated[state_of], 4 * (size_t)(slots * d));
             free(once[state_of]), free(repeated[state_of]);
         }
-        struct fkv_cache light = {few[0], few[1], 0, FKV_F32, distinct, upload(tested, bias, 4 * (size_t)distinct), 0};
+        struct fkv_cache light = {
+            few[0], few[1], 0, FKV_F32, distinct, upload(tested, bias, 4 * (size_t)distinct), 0};
         struct fkv_cache full = {many[0], many[1], 0, FKV_F32, slots, NULL, 0};
-        struct fkv_span span = {
-            .end = distinct, .from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE, .position = 3, .fixed = true};
+        struct fkv_span span = {.end = distinct,
+                                .from = FKV_NO_LIMIT_BELOW,
+                                .until = FKV_NO_LIMIT_ABOVE,
+                                .position = 3,
+                                .fixed = true};
         struct fkv_attend_item item = {.heads = s.heads, .rows = test_between(1, 20), .spans = 1};
-        reserve_both((struct fkv_limits){.rows = item.rows, .slots = slots, .items = 1, .attention = s});
+        reserve_both(
+            (struct fkv_limits){.rows = item.rows, .slots = slots, .items = 1, .attention = s});
         size_t count = (size_t)(item.rows * s.heads * d);
-        struct both q = random_both(count, 0, 1), a = random_both(count, 0, 1), b = random_both(count, 0, 1);
-        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &light, &span, &item, 1, a.tested, &err), err);
+        struct both q = random_both(count, 0, 1), a = random_both(count, 0, 1),
+                    b = random_both(count, 0, 1);
+        assert_ok(
+            tested.ops->attend(tested.b, &s, q.tested, &light, &span, &item, 1, a.tested, &err),
+            err);
         span.end = slots;
-        assert_ok(tested.ops->attend(tested.b, &s, q.tested, &full, &span, &item, 1, b.tested, &err), err);
-        float *found = download(tested, a.tested, count), *expected = download(tested, b.tested, count);
+        assert_ok(
+            tested.ops->attend(tested.b, &s, q.tested, &full, &span, &item, 1, b.tested, &err),
+            err);
+        float *found = download(tested, a.tested, count),
+              *expected = download(tested, b.tested, count);
         assert_arrays_close(found, expected, count, 1e-5, 1e-4);
         free(found), free(expected), free(bias);
         release(q), release(a), release(b);
         tested.ops->buffer_release(tested.b, light.bias);
         for (int i = 0; i < 2; i++)
-            tested.ops->buffer_release(tested.b, few[i]), tested.ops->buffer_release(tested.b, many[i]);
+            tested.ops->buffer_release(tested.b, few[i]),
+                tested.ops->buffer_release(tested.b, many[i]);
     }
 }
 

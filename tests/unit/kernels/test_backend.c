@@ -1,5 +1,6 @@
-/* What a backend owns beside its arithmetic: its options, its memory, states on their way out, its stopwatch. The arithmetic is tested by test_layer, test_attend, test_step,
- * test_score, test_compress and test_power. */
+/* What a backend owns beside its arithmetic: its options, its memory, states on their way out, its
+ * stopwatch. The arithmetic is tested by test_layer, test_attend, test_step, test_score,
+ * test_compress and test_power. */
 #include <pthread.h>
 #include <semaphore.h>
 
@@ -18,15 +19,18 @@ static void options_that_cannot_be_met_are_refused(void **state) {
         struct fkv_backend_options bf16 = {.compute = FKV_COMPUTE_BF16}, negative = {.threads = -1};
         assert_refused(tested.ops->open(&bf16, &b, &err), err, "compute: ");
         assert_refused(tested.ops->open(&bf16, &b, &err), err, "bfloat16");
-        assert_refused(tested.ops->open(&negative, &b, &err), err, "threads: expected 0 (all cores) or more, found -1");
+        assert_refused(tested.ops->open(&negative, &b, &err), err,
+                       "threads: expected 0 (all cores) or more, found -1");
     }
-    struct fkv_backend_options exact = {.compute = FKV_COMPUTE_F32, .threads = 1, .device = FKV_ANY_DEVICE};
+    struct fkv_backend_options exact = {
+        .compute = FKV_COMPUTE_F32, .threads = 1, .device = FKV_ANY_DEVICE};
     assert_ok(tested.ops->open(&exact, &b, &err), err);
     tested.ops->close(b);
 }
 
-/* Limits, a map, a spectrum and a fetch, asked about at once and in parts: what they take is within what own_bytes said, less the 128 MiB that it puts aside for CUDA
- * itself. Only on the stand-in, where nobody else takes memory meanwhile. */
+/* Limits, a map, a spectrum and a fetch, asked about at once and in parts: what they take is within
+ * what own_bytes said, less the 128 MiB that it puts aside for CUDA itself. Only on the stand-in,
+ * where nobody else takes memory meanwhile. */
 static void a_demand_is_what_a_device_loses(void **state) {
     (void)state;
     static const int lengths[][2] = {{12, 6}, {1020, 510}, {1018, 509}, {600, 409}, {2040, 1024}};
@@ -59,7 +63,9 @@ static void a_demand_is_what_a_device_loses(void **state) {
         void *host;
         size_t bytes = sizeof(float) * (size_t)(n * s.kv_heads * s.head_dim);
         double *power = malloc(sizeof *power * (size_t)(n * s.kv_heads));
-        assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err), err);
+        assert_ok(
+            tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err),
+            err);
         if (in_parts) {
             assert_ok(tested.ops->own_bytes(b, &one, &own, &err), err);
             assert_ok(tested.ops->own_bytes(b, &two, &own, &err), err);
@@ -70,13 +76,14 @@ static void a_demand_is_what_a_device_loses(void **state) {
         assert_ok(tested.ops->map_dct(b, n, retained, 1, &map, &err), err);
         assert_ok(tested.ops->host_create(b, 1000, &host, &err), err);
         assert_ok(tested.ops->buffer_create(b, bytes, &x, &err), err);
-        assert_ok(
-            tested.ops->power(b, x, 0, (size_t)(s.kv_heads * s.head_dim), n, s.kv_heads, s.head_dim, power, NULL, &err),
-            err);
+        assert_ok(tested.ops->power(b, x, 0, (size_t)(s.kv_heads * s.head_dim), n, s.kv_heads,
+                                    s.head_dim, power, NULL, &err),
+                  err);
         assert_ok(tested.ops->info(b, &after, &err), err);
         int64_t lost = before.memory_free - after.memory_free - (int64_t)bytes,
                 said = own.shared + own.kept - (128 << 20);
-        if (lost > said) fail_msg("n = %d: lost %lld bytes, said %lld", n, (long long)lost, (long long)said);
+        if (lost > said)
+            fail_msg("n = %d: lost %lld bytes, said %lld", n, (long long)lost, (long long)said);
         tested.ops->host_release(b, host);
         tested.ops->buffer_release(b, x);
         tested.ops->map_release(b, map);
@@ -140,16 +147,20 @@ static void rows_are_copied_between_strides(void **state) {
     (void)state;
     for (int round = 0; round < 16; round++) {
         int rows = rows_of(round), width = random_width(300);
-        size_t from_stride = (size_t)(width + test_between(0, 9)), to_stride = (size_t)(width + test_between(0, 9));
+        size_t from_stride = (size_t)(width + test_between(0, 9)),
+               to_stride = (size_t)(width + test_between(0, 9));
         size_t from_at = (size_t)test_between(0, 9), to_at = (size_t)test_between(0, 9);
-        size_t from_count = from_at + (size_t)rows * from_stride, to_count = to_at + (size_t)rows * to_stride;
+        size_t from_count = from_at + (size_t)rows * from_stride,
+               to_count = to_at + (size_t)rows * to_stride;
         float *x = random_numbers(from_count, 0, 1), *expected = random_numbers(to_count, 0, 1);
-        struct fkv_buffer *from = upload(tested, x, 4 * from_count), *to = upload(tested, expected, 4 * to_count);
-        assert_ok(tested.ops->copy_rows(tested.b, to, 4 * to_at, to_stride, from, 4 * from_at, from_stride, rows, width,
-                                        &err),
+        struct fkv_buffer *from = upload(tested, x, 4 * from_count),
+                          *to = upload(tested, expected, 4 * to_count);
+        assert_ok(tested.ops->copy_rows(tested.b, to, 4 * to_at, to_stride, from, 4 * from_at,
+                                        from_stride, rows, width, &err),
                   err);
         for (size_t r = 0; r < (size_t)rows; r++)
-            memcpy(expected + to_at + r * to_stride, x + from_at + r * from_stride, 4 * (size_t)width);
+            memcpy(expected + to_at + r * to_stride, x + from_at + r * from_stride,
+                   4 * (size_t)width);
         float *found = download(tested, to, to_count);
         assert_memory_equal(found, expected, 4 * to_count);
         tested.ops->buffer_release(tested.b, from);
@@ -169,7 +180,8 @@ struct flight {
     uint64_t ticket;
 };
 
-/* Numbers of all sizes: what float16 keeps, flushes, rounds to infinity, and halves that go to even. */
+/* Numbers of all sizes: what float16 keeps, flushes, rounds to infinity, and halves that go to
+ * even. */
 static float *numbers_of_all_sizes(size_t count) {
     float *x = random_numbers(count, 0, 1);
     for (size_t i = 0; i < count; i++) {
@@ -184,16 +196,21 @@ static float *numbers_of_all_sizes(size_t count) {
 }
 
 /* Sets out and overwrites its source at once. */
-static struct flight set_out(enum fkv_dtype t, struct fkv_buffer *source, const struct fkv_buffer *noise, int rows) {
+static struct flight set_out(enum fkv_dtype t, struct fkv_buffer *source,
+                             const struct fkv_buffer *noise, int rows) {
     int width = random_width(200);
     size_t stride = (size_t)(width + test_between(0, 20)), at = (size_t)test_between(0, 9);
-    size_t count = at + (size_t)rows * stride, wide = (size_t)width, row_bytes = wide * fkv_dtype_bytes(t);
-    struct flight f = {.bytes = (size_t)rows * row_bytes, .expected = malloc((size_t)rows * row_bytes)};
+    size_t count = at + (size_t)rows * stride, wide = (size_t)width,
+           row_bytes = wide * fkv_dtype_bytes(t);
+    struct flight f = {.bytes = (size_t)rows * row_bytes,
+                       .expected = malloc((size_t)rows * row_bytes)};
     float *x = numbers_of_all_sizes(count);
     assert_ok(tested.ops->host_create(tested.b, f.bytes, &f.to, &err), err);
     assert_int_equal((uintptr_t)f.to % 64, 0);
     assert_ok(tested.ops->write(tested.b, source, 0, x, 4 * count, &err), err);
-    assert_ok(tested.ops->fetch(tested.b, source, 4 * at, stride, rows, width, t, f.to, &f.ticket, &err), err);
+    assert_ok(
+        tested.ops->fetch(tested.b, source, 4 * at, stride, rows, width, t, f.to, &f.ticket, &err),
+        err);
     assert_ok(tested.ops->copy(tested.b, source, 0, noise, 0, 4 * count, &err), err);
     for (size_t r = 0; r < (size_t)rows; r++)
         fkv_from_f32(x + at + r * stride, t, wide, (char *)f.expected + r * row_bytes);
@@ -215,8 +232,10 @@ static void fetched_rows_are_those_of_the_moment_rounded_to_nearest(void **state
         struct flight flights[FETCHES];
         for (int i = 0; i < FETCHES; i++)
             flights[i] = set_out((enum fkv_dtype)((round + i) % 3), source, noise, rows_of(round));
-        assert_ok(tested.ops->fetch_wait(tested.b, flights[FETCHES - 1].ticket, &err), err); /* for all before it too */
-        for (int i = 0; i < FETCHES; i++) assert_memory_equal(flights[i].to, flights[i].expected, flights[i].bytes);
+        assert_ok(tested.ops->fetch_wait(tested.b, flights[FETCHES - 1].ticket, &err),
+                  err); /* for all before it too */
+        for (int i = 0; i < FETCHES; i++)
+            assert_memory_equal(flights[i].to, flights[i].expected, flights[i].bytes);
         for (int i = 0; i < FETCHES; i++) land(&flights[i]);
     }
     tested.ops->buffer_release(tested.b, source);
@@ -272,13 +291,15 @@ static double time_on(struct fkv_backend *b) {
     return seconds;
 }
 
-/* A backend of its own, for a stopwatch is never set back. More stretches than a device keeps events for. */
+/* A backend of its own, for a stopwatch is never set back. More stretches than a device keeps
+ * events for. */
 static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state) {
     (void)state;
     enum { STRETCHES = 200, BYTES = 100000 };
     struct fkv_backend *b;
     struct fkv_buffer *from, *to;
-    assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err), err);
+    assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err),
+              err);
     assert_ok(tested.ops->buffer_create(b, BYTES, &from, &err), err);
     assert_ok(tested.ops->buffer_create(b, BYTES, &to, &err), err);
     assert_true(time_on(b) == 0);

@@ -14,8 +14,10 @@ static void messages_are_built_from_the_inside_out(void **state) {
     assert_int_equal(fkv_fail_errno(&err, "%s: cannot open", "x"), FKV_FAILED);
     assert_int_equal(fkv_error_prefix(&err, "document %d", 3), FKV_FAILED);
     assert_string_equal(err.message, "document 3: x: cannot open: No such file or directory");
-    assert_int_equal(fkv_fail(&err, "again: %s", err.message), FKV_FAILED); /* may quote what it replaces */
-    assert_string_equal(err.message, "again: document 3: x: cannot open: No such file or directory");
+    assert_int_equal(fkv_fail(&err, "again: %s", err.message),
+                     FKV_FAILED); /* may quote what it replaces */
+    assert_string_equal(err.message,
+                        "again: document 3: x: cannot open: No such file or directory");
     assert_int_equal(fkv_fail(NULL, "nobody listens"), FKV_FAILED);
     assert_int_equal(fkv_error_prefix(NULL, "nobody listens"), FKV_FAILED);
     char text[5000];
@@ -34,18 +36,21 @@ static void a_long_message_keeps_the_files_name_and_the_reason_and_whole_charact
         struct fkv_error err;
         char path[FKV_PATH] = "/the/begin";
         size_t used = strlen(path), most = (size_t)test_between(1100, FKV_PATH - 20);
-        while (used < most) used += (size_t)sprintf(path + used, "%s", characters[test_between(0, 3)]);
+        while (used < most)
+            used += (size_t)sprintf(path + used, "%s", characters[test_between(0, 3)]);
         strcpy(path + used, "/gamma.json");
         errno = EACCES;
         if (round % 2)
             fkv_fail(&err, "%s: field \"gamma\": expected a table, found nothing", path);
         else
             fkv_fail_errno(&err, "%s: cannot open", path);
-        assert_true(strlen(err.message) < sizeof err.message && strlen(err.message) > sizeof err.message - 10);
+        assert_true(strlen(err.message) < sizeof err.message &&
+                    strlen(err.message) > sizeof err.message - 10);
         assert_true(!strncmp(err.message, "/the/begin", 10));
         assert_non_null(strstr(err.message, " ... "));
-        assert_non_null(strstr(err.message, round % 2 ? "/gamma.json: field \"gamma\": expected a table, found nothing"
-                                                      : "/gamma.json: cannot open: Permission denied"));
+        assert_non_null(strstr(
+            err.message, round % 2 ? "/gamma.json: field \"gamma\": expected a table, found nothing"
+                                   : "/gamma.json: cannot open: Permission denied"));
         for (const unsigned char *c = (const unsigned char *)err.message; *c;) {
             int bytes = *c < 0x80 ? 1 : *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : *c >= 0xc0 ? 2 : 0;
             if (!bytes) fail_msg("half a character in \"%s\"", err.message);
@@ -64,7 +69,8 @@ static void a_path_that_does_not_fit_is_refused(void **state) {
     folder[FKV_PATH - 1 - 5] = 0;
     assert_ok(fkv_path_print(path, &err, "%s/1234", folder), err);
     assert_int_equal(strlen(path), FKV_PATH - 1);
-    assert_refused(fkv_path_print(path, &err, "%s/12345", folder), err, "at most 4095 bytes, found 4096");
+    assert_refused(fkv_path_print(path, &err, "%s/12345", folder), err,
+                   "at most 4095 bytes, found 4096");
     assert_int_equal(fkv_path_print(path, NULL, "%s/12345", folder), FKV_FAILED);
 }
 
@@ -128,7 +134,8 @@ static void seconds_read_well(void **state) {
     static const struct {
         double seconds;
         const char *text;
-    } cases[] = {{0, "0.1 s"}, {3.14, "3.1 s"}, {42.3, "42 s"}, {150, "2 min"}, {9000, "2.5 h"}, {NAN, "unknown"}};
+    } cases[] = {{0, "0.1 s"},   {3.14, "3.1 s"}, {42.3, "42 s"},
+                 {150, "2 min"}, {9000, "2.5 h"}, {NAN, "unknown"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fkv_format_seconds(text, cases[i].seconds);
         assert_string_equal(text, cases[i].text);
@@ -171,8 +178,10 @@ static void the_time_left_follows_the_recent_rate(void **state) {
     double now = 0;
     for (int i = 1; i <= 100; i++) fkv_progress_note(&p, now += 1, 5 * i, 5 * i); /* 5 a second */
     assert_close(fkv_progress_left(&p), 100, 0, 1e-9);
-    for (int i = 1; i <= 10; i++) fkv_progress_note(&p, now += 1, 500 + i, 500 + i); /* slower by five */
-    /* Weights exp(-t / 11) at the end: 10 s of the new rate count 6.6 times as much as they would in the mean. */
+    for (int i = 1; i <= 10; i++)
+        fkv_progress_note(&p, now += 1, 500 + i, 500 + i); /* slower by five */
+    /* Weights exp(-t / 11) at the end: 10 s of the new rate count 6.6 times as much as they would
+     * in the mean. */
     assert_true(fkv_progress_left(&p) > 150 && fkv_progress_left(&p) < 490);
     for (int i = 11; i <= 60; i++) fkv_progress_note(&p, now += 1, 500 + i, 500 + i);
     assert_close(fkv_progress_left(&p), 440, 0, 0.05); /* the mean of the whole run would say 126 */
@@ -182,11 +191,13 @@ static void the_time_left_follows_the_recent_rate(void **state) {
 
 static void the_time_left_counts_work_and_not_what_was_there(void **state) {
     (void)state;
-    /* 100 tokens whose cost grows along the way: token t takes t seconds, and was expected to take t / 3. */
+    /* 100 tokens whose cost grows along the way: token t takes t seconds, and was expected to take
+     * t / 3. */
     struct fkv_progress p = {.total = 100, .total_work = 5050 / 3.0};
     double now = 0, work = 0;
     for (int t = 1; t <= 50; t++) fkv_progress_note(&p, now += t, t, work += t / 3.0);
-    assert_close(fkv_progress_left(&p), 5050 - 1275, 0, 1e-9); /* by tokens it would be 2455 at most */
+    assert_close(fkv_progress_left(&p), 5050 - 1275, 0,
+                 1e-9); /* by tokens it would be 2455 at most */
     /* What was there before came in no time, and says nothing of what is to come. */
     p = (struct fkv_progress){.total = 100, .total_work = 100};
     fkv_progress_skip(&p, 80, 80);

@@ -34,7 +34,8 @@ static void what_is_drawn_depends_on_how_many_documents_there_are(void **state) 
                  {1, 9, true, FKV_SE_NONE, NULL},
                  {2, 9, true, FKV_SE_DOCUMENTS, "documents"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        enum fkv_se_unit unit = fkv_se_unit_of(cases[i].documents, cases[i].blocks, cases[i].overlap);
+        enum fkv_se_unit unit =
+            fkv_se_unit_of(cases[i].documents, cases[i].blocks, cases[i].overlap);
         assert_int_equal(unit, cases[i].unit);
         if (cases[i].name)
             assert_string_equal(fkv_se_unit_name(unit), cases[i].name);
@@ -42,9 +43,12 @@ static void what_is_drawn_depends_on_how_many_documents_there_are(void **state) 
             assert_null(fkv_se_unit_name(unit));
     }
     char words[FKV_SE_WORDS];
-    assert_non_null(strstr(fkv_se_unit_words(FKV_SE_BLOCKS, 1, "segments", words), "that document only"));
-    assert_non_null(strstr(fkv_se_unit_words(FKV_SE_DOCUMENTS_AND_BLOCKS, 3, "segments", words), "so few documents"));
-    assert_null(strstr(fkv_se_unit_words(FKV_SE_DOCUMENTS, 20, "segments", words), "so few documents"));
+    assert_non_null(
+        strstr(fkv_se_unit_words(FKV_SE_BLOCKS, 1, "segments", words), "that document only"));
+    assert_non_null(strstr(fkv_se_unit_words(FKV_SE_DOCUMENTS_AND_BLOCKS, 3, "segments", words),
+                           "so few documents"));
+    assert_null(
+        strstr(fkv_se_unit_words(FKV_SE_DOCUMENTS, 20, "segments", words), "so few documents"));
 }
 
 static void units_lie_side_by_side_and_empty_documents_have_none(void **state) {
@@ -108,7 +112,8 @@ static void one_document_equals_the_plain_block_bootstrap(void **state) {
     const int64_t blocks = test_between(2, 60);
     double sums[60], counts[60], mean = 0, squares = 0;
     struct fkv_random random = {0};
-    for (int64_t i = 0; i < blocks; i++) counts[i] = test_between(1, 256), sums[i] = counts[i] * (3 + test_normal());
+    for (int64_t i = 0; i < blocks; i++)
+        counts[i] = test_between(1, 256), sums[i] = counts[i] * (3 + test_normal());
     for (int r = 1; r <= FKV_BOOTSTRAP_RESAMPLES; r++) {
         double sum = 0, count = 0;
         for (int64_t i = 0; i < blocks; i++) {
@@ -164,7 +169,8 @@ static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) 
     static double sums[UNITS], counts[UNITS];
     int64_t blocks[UNITS];
     double deviation = 1 + 4 * test_uniform();
-    for (int i = 0; i < UNITS; i++) blocks[i] = 1, counts[i] = 1, sums[i] = 100 + deviation * test_normal();
+    for (int i = 0; i < UNITS; i++)
+        blocks[i] = 1, counts[i] = 1, sums[i] = 100 + deviation * test_normal();
     struct fkv_units u = units_of(UNITS, blocks);
     assert_close(se_of(&u, sums, counts), deviation / sqrt(UNITS), 0, 0.14);
     fkv_units_free(&u);
@@ -179,7 +185,8 @@ static void intervals_cover_the_truth_as_often_as_they_say(void **state) {
     struct fkv_units u = units_of(UNITS, blocks);
     for (int t = 0; t < TRIALS; t++) {
         double sums[UNITS], counts[UNITS], se;
-        for (int i = 0; i < UNITS; i++) counts[i] = test_between(50, 150), sums[i] = counts[i] * (0.7 + test_normal());
+        for (int i = 0; i < UNITS; i++)
+            counts[i] = test_between(50, 150), sums[i] = counts[i] * (0.7 + test_normal());
         struct fkv_interval x = fkv_ratio_interval(&u, sums, counts, &se);
         covered += x.low < 0.7 && 0.7 < x.high;
         by_error += fabs(x.estimate - 0.7) < 1.96 * se;
@@ -243,8 +250,8 @@ static void intervals_and_tests_hold_what_they_say_where_documents_differ(void *
         for (int d = 0; d < DOCUMENTS; d++) means[d] -= 0.7;
         small += fkv_t_test(means, parts) < 0.05;
     }
-    printf("covered: %.1f%% by documents and blocks, %.1f%% by blocks; p < 0.05 in %.1f%%\n", 100.0 * covered / TRIALS,
-           100.0 * by_blocks / TRIALS, 100.0 * small / TRIALS);
+    printf("covered: %.1f%% by documents and blocks, %.1f%% by blocks; p < 0.05 in %.1f%%\n",
+           100.0 * covered / TRIALS, 100.0 * by_blocks / TRIALS, 100.0 * small / TRIALS);
     assert_in_range(covered, TRIALS * 82 / 100, TRIALS * 96 / 100);
     assert_in_range(by_blocks, TRIALS * 45 / 100, TRIALS * 75 / 100);
     assert_in_range(small, TRIALS * 2 / 100, TRIALS * 9 / 100);

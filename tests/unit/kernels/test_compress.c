@@ -1,4 +1,5 @@
-/* The linear maps of the backend under test: FreqKV's operator by its properties and against its matrix, gathering against the reference. */
+/* The linear maps of the backend under test: FreqKV's operator by its properties and against its
+ * matrix, gathering against the reference. */
 #include "tests/unit/kernels/backend_support.h"
 
 enum { ROUNDS = 16, MOST_HEADS = 24 };
@@ -18,7 +19,8 @@ static struct fkv_attention_shape one_head(int round) {
 }
 
 /* x [rows, head_dim]: row i turned by (position + i) times `direction` */
-static void turn(const struct fkv_attention_shape *s, double position, int direction, int rows, float *x) {
+static void turn(const struct fkv_attention_shape *s, double position, int direction, int rows,
+                 float *x) {
     int half = s->head_dim / 2;
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < half; i++) {
@@ -29,9 +31,11 @@ static void turn(const struct fkv_attention_shape *s, double position, int direc
         }
 }
 
-/* Keys and values [n, head_dim], not rotated -> what a float32 cache holds after compression [retained, head_dim], likewise. */
-static void compress(const struct fkv_attention_shape *s, int n, int retained, double gain, const float *key,
-                     const float *value, float *key_out, float *value_out, struct fkv_energy *energy) {
+/* Keys and values [n, head_dim], not rotated -> what a float32 cache holds after compression
+ * [retained, head_dim], likewise. */
+static void compress(const struct fkv_attention_shape *s, int n, int retained, double gain,
+                     const float *key, const float *value, float *key_out, float *value_out,
+                     struct fkv_energy *energy) {
     size_t d = (size_t)s->head_dim, in = (size_t)n * d, out = (size_t)retained * d;
     int slot = test_between(0, 5);
     double position = test_between(0, 1) ? slot : test_between(0, 100000);
@@ -60,7 +64,8 @@ static void compress(const struct fkv_attention_shape *s, int n, int retained, d
 
 static int random_length(void) {
     static const int lengths[] = {1, 2, 60, 127, 409, 508, 1020};
-    if (small_sizes()) return test_between(0, 1) ? test_between(1, 90) : lengths[test_between(0, 3)];
+    if (small_sizes())
+        return test_between(0, 1) ? test_between(1, 90) : lengths[test_between(0, 3)];
     return test_between(0, 2) ? test_between(1, 300) : lengths[test_between(0, 6)];
 }
 
@@ -70,8 +75,8 @@ static void keeping_every_coefficient_is_the_identity(void **state) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length();
         size_t count = (size_t)(n * s.head_dim);
-        float *key = random_numbers(count, 0.5, 1), *value = random_numbers(count, 0.5, 1), *k = numbers(count),
-              *v = numbers(count);
+        float *key = random_numbers(count, 0.5, 1), *value = random_numbers(count, 0.5, 1),
+              *k = numbers(count), *v = numbers(count);
         compress(&s, n, n, 1, key, value, k, v, NULL);
         assert_arrays_close(k, key, count, 0, 3e-6);
         assert_arrays_close(v, value, count, 0, 3e-6);
@@ -84,8 +89,8 @@ static void a_constant_sequence_stays_that_constant(void **state) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
-        float *level = random_numbers((size_t)d, 0, 2), *x = numbers((size_t)(n * d)), *k = numbers((size_t)(n * d)),
-              *v = numbers((size_t)(n * d));
+        float *level = random_numbers((size_t)d, 0, 2), *x = numbers((size_t)(n * d)),
+              *k = numbers((size_t)(n * d)), *v = numbers((size_t)(n * d));
         for (int i = 0; i < n * d; i++) x[i] = level[i % d];
         compress(&s, n, retained, sqrt((double)retained / n), x, x, k, v, NULL);
         assert_arrays_close(k, x, (size_t)(retained * d), 0, 3e-6);
@@ -101,15 +106,16 @@ static void compression_is_linear(void **state) {
         int n = random_length(), retained = test_between(1, n);
         size_t in = (size_t)(n * s.head_dim), out = (size_t)(retained * s.head_dim);
         double gain = sqrt((double)retained / n);
-        float *x = random_numbers(in, 0, 1), *y = random_numbers(in, 0, 1), *z = numbers(in), a = (float)test_normal(),
-              b = (float)test_normal();
-        float *kx = numbers(out), *ky = numbers(out), *kz = numbers(out), *vx = numbers(out), *vy = numbers(out),
-              *vz = numbers(out);
+        float *x = random_numbers(in, 0, 1), *y = random_numbers(in, 0, 1), *z = numbers(in),
+              a = (float)test_normal(), b = (float)test_normal();
+        float *kx = numbers(out), *ky = numbers(out), *kz = numbers(out), *vx = numbers(out),
+              *vy = numbers(out), *vz = numbers(out);
         for (size_t i = 0; i < in; i++) z[i] = a * x[i] + b * y[i];
         compress(&s, n, retained, gain, x, x, kx, vx, NULL);
         compress(&s, n, retained, gain, y, y, ky, vy, NULL);
         compress(&s, n, retained, gain, z, z, kz, vz, NULL);
-        for (size_t i = 0; i < out; i++) kx[i] = a * kx[i] + b * ky[i], vx[i] = a * vx[i] + b * vy[i];
+        for (size_t i = 0; i < out; i++)
+            kx[i] = a * kx[i] + b * ky[i], vx[i] = a * vx[i] + b * vy[i];
         double size = fabs((double)a) + fabs((double)b);
         assert_arrays_close(kz, kx, out, 3e-5 * size, 0);
         assert_arrays_close(vz, vx, out, 3e-5 * size, 0);
@@ -125,7 +131,8 @@ static void compression_equals_its_dense_matrix(void **state) {
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
         double gain = test_between(0, 1) ? sqrt((double)retained / n) : 1;
         size_t in = (size_t)(n * d), out = (size_t)(retained * d);
-        float *x = random_numbers(in, 0.3, 1), *k = numbers(out), *v = numbers(out), *expected = numbers(out);
+        float *x = random_numbers(in, 0.3, 1), *k = numbers(out), *v = numbers(out),
+              *expected = numbers(out);
         struct fkv_energy energy;
         compress(&s, n, retained, gain, x, x, k, v, &energy);
         double *y = calloc(out, sizeof *y), before = 0, kept = 0;
@@ -158,8 +165,8 @@ static void reversing_time_before_is_reversing_it_after(void **state) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
         size_t in = (size_t)(n * d), out = (size_t)(retained * d);
-        float *x = random_numbers(in, 0, 1), *r = numbers(in), *kx = numbers(out), *vx = numbers(out),
-              *kr = numbers(out), *vr = numbers(out), *back = numbers(out);
+        float *x = random_numbers(in, 0, 1), *r = numbers(in), *kx = numbers(out),
+              *vx = numbers(out), *kr = numbers(out), *vr = numbers(out), *back = numbers(out);
         for (int i = 0; i < n * d; i++) r[i] = x[(n - 1 - i / d) * d + i % d];
         compress(&s, n, retained, 1, x, x, kx, vx, NULL);
         compress(&s, n, retained, 1, r, r, kr, vr, NULL);
@@ -171,7 +178,8 @@ static void reversing_time_before_is_reversing_it_after(void **state) {
     }
 }
 
-static void assert_energies(const struct fkv_energy *found, const struct fkv_energy *expected, int count) {
+static void assert_energies(const struct fkv_energy *found, const struct fkv_energy *expected,
+                            int count) {
     for (int i = 0; i < count; i++) {
         assert_close(found[i].key_before, expected[i].key_before, 0, 1e-5);
         assert_close(found[i].key_kept, expected[i].key_kept, 0, 1e-5);
@@ -180,8 +188,9 @@ static void assert_energies(const struct fkv_energy *found, const struct fkv_ene
     }
 }
 
-/* In 16 bits the stored result is at most 1.2 times as far from the exact one as rounding is; in every dtype nothing outside a head's slots changes. Cache heads of
- * all layers and sequences go in one call; those that are not due are not named. */
+/* In 16 bits the stored result is at most 1.2 times as far from the exact one as rounding is; in
+ * every dtype nothing outside a head's slots changes. Cache heads of all layers and sequences go in
+ * one call; those that are not due are not named. */
 static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
     (void)state;
     for (int round = 0; round < rounds(3 * ROUNDS); round++) {
@@ -198,17 +207,20 @@ static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
         for (int h = heads - 1; h >= 0; h--) {
             if (test_between(0, 4) == 0) continue;
             slot[h] = test_between(0, capacity - n), rows[h] = retained, touched[h] = n;
-            items[count++] =
-                (struct fkv_compress_item){h, slot[h], test_between(0, 1) ? slot[h] : test_between(0, 50000)};
+            items[count++] = (struct fkv_compress_item){
+                h, slot[h], test_between(0, 1) ? slot[h] : test_between(0, 50000)};
         }
         struct fkv_map *map, *exact;
         struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
         bool measured = test_between(0, 2);
         assert_ok(tested.ops->map_dct(tested.b, n, retained, gain, &map, &err), err);
         assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err), err);
-        assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count, measured ? found : NULL, &err),
+        assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count,
+                                       measured ? found : NULL, &err),
                   err);
-        assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count, expected, &err), err);
+        assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count,
+                                          expected, &err),
+                  err);
         assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
         assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, 3e-6);
         if (measured) assert_energies(found, expected, count);
@@ -225,7 +237,8 @@ static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
     enum { MOST_GATHERED = 150 };
     for (int round = 0; round < rounds(3 * ROUNDS); round++) {
         struct fkv_attention_shape s = shape_of(round);
-        int capacity = test_between(1, small_sizes() ? 70 : 400), heads = test_between(1, MOST_HEADS);
+        int capacity = test_between(1, small_sizes() ? 70 : 400),
+            heads = test_between(1, MOST_HEADS);
         if (round % 6 == 5) capacity = capacity % 40 + 1, heads = test_between(65, MOST_GATHERED);
         int slot[MOST_GATHERED], rows[MOST_GATHERED], touched[MOST_GATHERED];
         struct cache cache = random_cache(&s, heads, (enum fkv_dtype)(round % 3), capacity, 0.5);
@@ -241,14 +254,19 @@ static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
                 if (test_between(0, 2) == 0) list[count++] = i;
             if (!count) list[count++] = capacity - 1;
             rows[h] = count, touched[h] = list[count - 1] - slot[h] + 1;
-            items[h] =
-                (struct fkv_gather_item){h, slot[h], count, list, test_between(0, 1) ? 0 : -test_between(1, 3000)};
+            items[h] = (struct fkv_gather_item){h, slot[h], count, list,
+                                                test_between(0, 1) ? 0 : -test_between(1, 3000)};
         }
         struct fkv_energy found[MOST_GATHERED], expected[MOST_GATHERED];
         bool measured = test_between(0, 2);
-        assert_ok(tested.ops->gather(tested.b, &s, &cache.tested, items, heads, measured ? found : NULL, &err), err);
-        assert_ok(reference.ops->gather(reference.b, &s, &cache.reference, items, heads, expected, &err), err);
-        memset(from, 0xff, sizeof *from * MOST_GATHERED * (size_t)capacity); /* ours again, read or not */
+        assert_ok(tested.ops->gather(tested.b, &s, &cache.tested, items, heads,
+                                     measured ? found : NULL, &err),
+                  err);
+        assert_ok(
+            reference.ops->gather(reference.b, &s, &cache.reference, items, heads, expected, &err),
+            err);
+        memset(from, 0xff,
+               sizeof *from * MOST_GATHERED * (size_t)capacity); /* ours again, read or not */
         assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
         assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, 0);
         if (measured) assert_energies(found, expected, heads);
@@ -262,7 +280,8 @@ static void maps_of_no_size_are_refused(void **state) {
     struct fkv_map *map;
     int n = test_between(2, 100);
     if (tested.ops->map_dct(tested.b, n, 0, 1, &map, &err) == FKV_OK) fail_msg("L = 0 accepted");
-    if (tested.ops->map_dct(tested.b, n, n + 1, 1, &map, &err) == FKV_OK) fail_msg("L > n accepted");
+    if (tested.ops->map_dct(tested.b, n, n + 1, 1, &map, &err) == FKV_OK)
+        fail_msg("L > n accepted");
 }
 
 int main(void) {

@@ -1,4 +1,5 @@
-/* The CUDA backend's three ways to compress, each forced, against the reference; other backends have one way and skip this. */
+/* The CUDA backend's three ways to compress, each forced, against the reference; other backends
+ * have one way and skip this. */
 #include "tests/cuda_methods.h"
 #include "tests/unit/kernels/backend_support.h"
 
@@ -16,11 +17,13 @@ static void need_methods(void) {
     if (!methods.map_dct_by) skip();
 }
 
-/* Every radix of the fused kernel, alone, beside others, in both transforms; lengths with padding between rows and without. */
+/* Every radix of the fused kernel, alone, beside others, in both transforms; lengths with padding
+ * between rows and without. */
 static const int fused_lengths[][2] = {
-    {1, 1},      {2, 1},       {16, 16},     {60, 30},     {62, 31},   {99, 45},     {128, 96},   {143, 63},
-    {209, 77},   {221, 110},   {255, 187},   {256, 256},   {323, 60},  {420, 105},   {437, 207},  {480, 200},
-    {512, 128},  {558, 279},   {713, 667},   {667, 116},   {960, 64},  {4096, 4096}, {1020, 255}, {1023, 31},
+    {1, 1},      {2, 1},       {16, 16},     {60, 30},     {62, 31},    {99, 45},
+    {128, 96},   {143, 63},    {209, 77},    {221, 110},   {255, 187},  {256, 256},
+    {323, 60},   {420, 105},   {437, 207},   {480, 200},   {512, 128},  {558, 279},
+    {713, 667},  {667, 116},   {960, 64},    {4096, 4096}, {1020, 255}, {1023, 31},
     {1188, 594}, {2046, 1023}, {4092, 2046}, {4096, 3072}, {5120, 64},
 };
 static const int other_lengths[][2] = {
@@ -33,7 +36,9 @@ enum {
 };
 
 /* Lengths whose exact operator an emulated round can afford; n L numbers by their kernel alone. */
-static bool too_long(int n, int retained) { return small_sizes() && (double)n * retained > 1e6 && n != 4092; }
+static bool too_long(int n, int retained) {
+    return small_sizes() && (double)n * retained > 1e6 && n != 4092;
+}
 
 static struct fkv_attention_shape narrow_shape(int n, int retained) {
     static const int dims[] = {2, 6, 8, 10, 16, 20, 32, 64, 80, 96, 128, 256};
@@ -45,7 +50,8 @@ static struct fkv_attention_shape narrow_shape(int n, int retained) {
     return s;
 }
 
-static void assert_energies(const struct fkv_energy *found, const struct fkv_energy *expected, int count, double kept) {
+static void assert_energies(const struct fkv_energy *found, const struct fkv_energy *expected,
+                            int count, double kept) {
     for (int i = 0; i < count; i++) {
         assert_close(found[i].key_before, expected[i].key_before, 0, 1e-5);
         assert_close(found[i].key_kept, expected[i].key_kept, 0, kept);
@@ -54,8 +60,9 @@ static void assert_energies(const struct fkv_energy *found, const struct fkv_ene
     }
 }
 
-/* Operands in TF32 are off by 2^-12 on average, bfloat16 in two parts by 2^-17. Rows of the operator resemble each other where n is a multiple of L, so
- * a mean's rounding is the same in all of them and does not average out: twice that for the square. */
+/* Operands in TF32 are off by 2^-12 on average, bfloat16 in two parts by 2^-17. Rows of the
+ * operator resemble each other where n is a multiple of L, so a mean's rounding is the same in all
+ * of them and does not average out: twice that for the square. */
 static double energy_tolerance(enum fkv_cuda_method method, enum fkv_dtype dtype, int n) {
     if (method != FKV_CUDA_PRODUCT || dtype == FKV_F32 || n < 256) return 1e-5;
     return dtype == FKV_BF16 && n >= 1024 ? 0x1p-11 : 3e-5;
@@ -69,9 +76,11 @@ static double tolerance(enum fkv_cuda_method method, int n) {
 static void compare(enum fkv_cuda_method method, enum fkv_dtype dtype, int n, int retained) {
     static const double means[] = {0, 0.5, 30};
     struct fkv_attention_shape s = narrow_shape(n, retained);
-    int heads = affordable(4.0 * n * retained * s.head_dim, MOST_HEADS), capacity = n + test_between(0, 9), count = 0;
+    int heads = affordable(4.0 * n * retained * s.head_dim, MOST_HEADS),
+        capacity = n + test_between(0, 9), count = 0;
     int slot[MOST_HEADS] = {0}, rows[MOST_HEADS] = {0}, touched[MOST_HEADS] = {0};
-    double gain = test_between(0, 2) ? sqrt((double)retained / n) : 1, mean = means[test_between(0, 2)];
+    double gain = test_between(0, 2) ? sqrt((double)retained / n) : 1,
+           mean = means[test_between(0, 2)];
     struct cache cache = random_cache(&s, heads, dtype, capacity, mean);
     reserve_both((struct fkv_limits){.slots = capacity, .items = heads, .attention = s});
     float *keys = cache_contents(tested, &cache.tested, false, cache.count),
@@ -85,18 +94,24 @@ static void compare(enum fkv_cuda_method method, enum fkv_dtype dtype, int n, in
                                                     : test_between(0, 1) ? 1e6 * test_uniform()
                                                                          : -3.5};
     }
-    printf("%s, %s: n = %d, L = %d, head_dim %d, %d heads, mean %g\n", cuda_method_names[method], fkv_dtype_name(dtype),
-           n, retained, s.head_dim, count, mean);
+    printf("%s, %s: n = %d, L = %d, head_dim %d, %d heads, mean %g\n", cuda_method_names[method],
+           fkv_dtype_name(dtype), n, retained, s.head_dim, count, mean);
     struct fkv_map *map, *exact;
     struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
     bool measured = test_between(0, 2);
     assert_ok(methods.map_dct_by(tested.b, n, retained, gain, method, &map, &err), err);
     assert_int_equal(methods.map_method(map, dtype), method);
     assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err), err);
-    assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count, measured ? found : NULL, &err), err);
-    assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count, expected, &err), err);
-    assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, tolerance(method, n));
-    assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, tolerance(method, n));
+    assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count,
+                                   measured ? found : NULL, &err),
+              err);
+    assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count,
+                                      expected, &err),
+              err);
+    assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched,
+                 tolerance(method, n));
+    assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched,
+                 tolerance(method, n));
     if (measured) assert_energies(found, expected, count, energy_tolerance(method, dtype, n));
     tested.ops->map_release(tested.b, map);
     reference.ops->map_release(reference.b, exact);
@@ -109,15 +124,16 @@ static void the_fused_kernel_equals_the_reference(void **state) {
     need_methods();
     for (int i = 0; i < FUSED; i++)
         if (!too_long(fused_lengths[i][0], fused_lengths[i][1]))
-            compare(FKV_CUDA_FUSED, (enum fkv_dtype)((i + first_round) % 3), fused_lengths[i][0], fused_lengths[i][1]);
+            compare(FKV_CUDA_FUSED, (enum fkv_dtype)((i + first_round) % 3), fused_lengths[i][0],
+                    fused_lengths[i][1]);
 }
 
 static void products_equal_the_reference(void **state) {
     (void)state;
     need_methods();
     for (int i = 0; i < 2 * OTHERS; i++)
-        compare(FKV_CUDA_PRODUCT, (enum fkv_dtype)((i + first_round) % 3), other_lengths[i % OTHERS][0],
-                other_lengths[i % OTHERS][1]);
+        compare(FKV_CUDA_PRODUCT, (enum fkv_dtype)((i + first_round) % 3),
+                other_lengths[i % OTHERS][0], other_lengths[i % OTHERS][1]);
     compare(FKV_CUDA_PRODUCT, FKV_BF16, 1111, 555); /* long enough for TF32 */
 }
 
@@ -140,7 +156,8 @@ static void a_large_prime_factor_has_no_fused_kernel(void **state) {
     (void)state;
     need_methods();
     struct fkv_map *map;
-    assert_refused(methods.map_dct_by(tested.b, 8188, 4094, 1, FKV_CUDA_FUSED, &map, &err), err, "8188");
+    assert_refused(methods.map_dct_by(tested.b, 8188, 4094, 1, FKV_CUDA_FUSED, &map, &err), err,
+                   "8188");
     assert_null(map);
     assert_ok(tested.ops->map_dct(tested.b, 508, 127, 1, &map, &err), err);
     for (int t = FKV_F32; t <= FKV_BF16; t++)

@@ -1,5 +1,5 @@
-/* The DCT by its properties, and against the O(n^2) sum in double precision, in every instruction set that this
- * processor has. */
+/* The DCT by its properties, and against the O(n^2) sum in double precision, in every instruction
+ * set that this processor has. */
 #include "kernels/dct/core.h"
 #include "tests/unit/support.h"
 
@@ -59,10 +59,12 @@ static void both_directions_match_the_double_sum_to_120_db(void **state) {
         size_t count = (size_t)n * (size_t)channels;
         struct transform d = make(n);
         float *x = random_numbers(count, 0), *y = numbers(count), *z = numbers(count);
-        double *forward = calloc(count, sizeof *forward), *inverse = calloc(count, sizeof *inverse), *wave = waves(n);
+        double *forward = calloc(count, sizeof *forward), *inverse = calloc(count, sizeof *inverse),
+               *wave = waves(n);
         for (int t = 0; t < n; t++)
             for (int j = 0; j < n; j++) {
-                double weight = wave[(int64_t)t * (2 * j + 1) % (4 * n)] * sqrt((t ? 2.0 : 1.0) / n);
+                double weight =
+                    wave[(int64_t)t * (2 * j + 1) % (4 * n)] * sqrt((t ? 2.0 : 1.0) / n);
                 for (int c = 0; c < channels; c++) {
                     forward[t * channels + c] += weight * x[j * channels + c];
                     inverse[j * channels + c] += weight * x[t * channels + c];
@@ -72,7 +74,8 @@ static void both_directions_match_the_double_sum_to_120_db(void **state) {
         fkv_dct_inverse(d.plan, x, (size_t)channels, channels, z, (size_t)channels, d.scratch);
         double there = test_snr_db(y, forward, count), back = test_snr_db(z, inverse, count);
         printf("n %4d: %.1f and %.1f dB\n", n, there, back);
-        if (!(there > 120 && back > 120)) fail_msg("n = %d: SNR %.1f dB forward, %.1f dB inverse", n, there, back);
+        if (!(there > 120 && back > 120))
+            fail_msg("n = %d: SNR %.1f dB forward, %.1f dB inverse", n, there, back);
         free(x), free(y), free(z), free(forward), free(inverse), free(wave);
         drop(d);
     }
@@ -87,7 +90,8 @@ static void sums_of_squares_are_kept(void **state) {
         float *x = random_numbers(count, 1), *y = numbers(count);
         fkv_dct_forward(d.plan, x, (size_t)channels, channels, y, (size_t)channels, d.scratch);
         double before = 0, after = 0;
-        for (size_t i = 0; i < count; i++) before += (double)x[i] * x[i], after += (double)y[i] * y[i];
+        for (size_t i = 0; i < count; i++)
+            before += (double)x[i] * x[i], after += (double)y[i] * y[i];
         assert_close(after, before, 0, 1e-6);
         free(x), free(y);
         drop(d);
@@ -169,15 +173,16 @@ static void reversing_time_flips_odd_coefficients(void **state) {
     drop(d);
 }
 
-/* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what lies between rows
- * is left alone. */
+/* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what
+ * lies between rows is left alone. */
 static void each_channel_is_on_its_own_whatever_the_layout(void **state) {
     (void)state;
     for (int round = 0; round < 30; round++) {
-        int n = test_between(1, 200), channels = test_between(1, 70), wide = channels + test_between(0, 9),
-            more = channels + test_between(0, 9);
+        int n = test_between(1, 200), channels = test_between(1, 70),
+            wide = channels + test_between(0, 9), more = channels + test_between(0, 9);
         struct transform d = make(n);
-        float *x = random_numbers((size_t)(n * wide), 0), *y = numbers((size_t)(n * more)), *one = numbers((size_t)n);
+        float *x = random_numbers((size_t)(n * wide), 0), *y = numbers((size_t)(n * more)),
+              *one = numbers((size_t)n);
         for (int i = 0; i < n * more; i++) y[i] = 1234;
         fkv_dct_forward(d.plan, x, (size_t)wide, channels, y, (size_t)more, d.scratch);
         for (int i = 0; i < n * more; i++)
@@ -197,14 +202,17 @@ static void each_channel_is_on_its_own_whatever_the_layout(void **state) {
     }
 }
 
-/* Sums over channels of squared coefficients of x [n, channels], and of them divided by the channel's variance */
-static void exact_power(const float *x, size_t stride, int n, int channels, double *power, double *normalised) {
+/* Sums over channels of squared coefficients of x [n, channels], and of them divided by the
+ * channel's variance */
+static void exact_power(const float *x, size_t stride, int n, int channels, double *power,
+                        double *normalised) {
     double *wave = waves(n);
     for (int t = 0; t < n; t++) power[t] = normalised[t] = 0;
     for (int c = 0; c < channels; c++) {
         double mean = 0, variance = 0;
         for (int j = 0; j < n; j++) mean += (double)x[(size_t)j * stride + (size_t)c] / n;
-        for (int j = 0; j < n; j++) variance += pow(x[(size_t)j * stride + (size_t)c] - mean, 2) / n;
+        for (int j = 0; j < n; j++)
+            variance += pow(x[(size_t)j * stride + (size_t)c] - mean, 2) / n;
         for (int t = 0; t < n; t++) {
             double y = 0;
             for (int j = 0; j < n; j++)
@@ -217,19 +225,21 @@ static void exact_power(const float *x, size_t stride, int n, int channels, doub
     free(wave);
 }
 
-/* `found` was added to 1. Errors are held against the largest power but the first: a float32 transform spreads its
- * rounding over all t. */
+/* `found` was added to 1. Errors are held against the largest power but the first: a float32
+ * transform spreads its rounding over all t. */
 static void assert_power_close(int n, const double *found, const double *expected) {
     double largest = 0;
     for (int t = 1; t < n; t++) largest = fmax(largest, expected[t]);
     for (int t = 0; t < n; t++)
         if (!(fabs(found[t] - 1 - expected[t]) <= 3e-6 * (t ? largest : expected[0]) + 1e-9))
-            fail_msg("t %d of %d: found %.9g, expected %.9g (largest %.3g)", t, n, found[t] - 1, expected[t], largest);
+            fail_msg("t %d of %d: found %.9g, expected %.9g (largest %.3g)", t, n, found[t] - 1,
+                     expected[t], largest);
 }
 
 static void power_is_added_as_in_the_double_sum(void **state) {
     (void)state;
-    static const int lengths[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 31, 60, 64, 127, 251, 257, 408, 409, 502, 508, 818, 1020};
+    static const int lengths[] = {1,  2,   3,   4,   5,   6,   7,   8,   16,  31,  60,
+                                  64, 127, 251, 257, 408, 409, 502, 508, 818, 1020};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         int n = lengths[i], channels = test_between(1, 4 * set->lanes + 3);
         size_t stride = (size_t)(channels + test_between(0, 9));

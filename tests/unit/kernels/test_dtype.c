@@ -1,4 +1,5 @@
-/* float16 and bfloat16: exact where they can be, nearest-even where not; the bulk conversions agree with the single ones to the bit. */
+/* float16 and bfloat16: exact where they can be, nearest-even where not; the bulk conversions agree
+ * with the single ones to the bit. */
 #include "kernels/dtype.h"
 
 #include "tests/unit/support.h"
@@ -9,12 +10,14 @@ static float from_bits(uint32_t bits) {
     return x;
 }
 
-/* The value of a 16-bit pattern from the definition: `bits` of mantissa, exponents biased by `bias`. */
+/* The value of a 16-bit pattern from the definition: `bits` of mantissa, exponents biased by
+ * `bias`. */
 static double value_of(uint16_t x, int bits, int bias) {
     int exponent = (x & 0x7fff) >> bits, mantissa = x & ((1 << bits) - 1);
     double sign = x & 0x8000 ? -1 : 1;
     if (exponent == (1 << (15 - bits)) - 1) return mantissa ? NAN : sign * INFINITY;
-    return sign * ldexp(exponent ? mantissa + (1 << bits) : mantissa, (exponent ? exponent : 1) - bias - bits);
+    return sign * ldexp(exponent ? mantissa + (1 << bits) : mantissa,
+                        (exponent ? exponent : 1) - bias - bits);
 }
 
 static void every_16_bit_pattern_survives_the_way_to_float32_and_back(void **state) {
@@ -45,7 +48,8 @@ static void assert_nearest(float x, uint16_t found, int bits, int bias) {
         if (!(found & 0x7fff) && step < 0) continue;
         double other = value_of((uint16_t)(found + step), bits, bias);
         double d = fabs(x - value), e = fabs(x - other);
-        if (e < d || (e == d && (found & 1))) fail_msg("%.9g became %.9g, but %.9g is better", x, value, other);
+        if (e < d || (e == d && (found & 1)))
+            fail_msg("%.9g became %.9g, but %.9g is better", x, value, other);
     }
 }
 
@@ -56,7 +60,8 @@ static void rounding_is_to_nearest_even(void **state) {
     assert_int_equal(fkv_f32_to_f16(0x1p-25f), 0);
     assert_int_equal(fkv_f32_to_f16(0x1.000002p-25f), 1);
     for (int i = 0; i < 200000; i++) {
-        float h = ldexpf((float)test_uniform() * 2 - 1, test_between(-30, 17)), b = from_bits((uint32_t)test_random());
+        float h = ldexpf((float)test_uniform() * 2 - 1, test_between(-30, 17)),
+              b = from_bits((uint32_t)test_random());
         if (i % 3 == 0) { /* half way between two neighbours */
             uint16_t x = (uint16_t)test_between(0, 0x7bfe);
             h = (float)((value_of(x, 10, 15) + value_of((uint16_t)(x + 1), 10, 15)) / 2);
@@ -78,10 +83,13 @@ static void bulk_conversion_equals_one_by_one_at_any_length_and_alignment(void *
             memset(packed, 0x55, sizeof packed);
             fkv_from_f32(source, t, n, packed + shift);
             for (size_t i = 0; i < n; i++) {
-                uint16_t one = t == FKV_F16 ? fkv_f32_to_f16(source[i]) : fkv_f32_to_bf16(source[i]), found;
+                uint16_t one =
+                             t == FKV_F16 ? fkv_f32_to_f16(source[i]) : fkv_f32_to_bf16(source[i]),
+                         found;
                 memcpy(&found, packed + shift + 2 * i, 2);
                 if (found != one)
-                    fail_msg("%s of %.9g: %04x in bulk, %04x alone", fkv_dtype_name(t), source[i], found, one);
+                    fail_msg("%s of %.9g: %04x in bulk, %04x alone", fkv_dtype_name(t), source[i],
+                             found, one);
             }
             assert_int_equal(packed[shift + 2 * n], 0x55);
             back[n] = 7;

@@ -1,4 +1,5 @@
-/* JSON with our conventions: nulls for numbers that do not exist, messages that name file and field. */
+/* JSON with our conventions: nulls for numbers that do not exist, messages that name file and
+ * field. */
 #include "kernels/base/json.h"
 
 #include "tests/unit/support.h"
@@ -12,8 +13,8 @@ static json_t *parse(const char *text) {
 
 static void numbers_that_do_not_exist_are_null(void **state) {
     (void)state;
-    json_t *object = json_pack("{s:o, s:o, s:o}", "nan", fkv_json_number(NAN), "inf", fkv_json_number(-INFINITY), "x",
-                               fkv_json_number(0.1));
+    json_t *object = json_pack("{s:o, s:o, s:o}", "nan", fkv_json_number(NAN), "inf",
+                               fkv_json_number(-INFINITY), "x", fkv_json_number(0.1));
     char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
     assert_string_equal(text, "{\"nan\":null,\"inf\":null,\"x\":0.10000000000000001}");
     free(text);
@@ -22,13 +23,23 @@ static void numbers_that_do_not_exist_are_null(void **state) {
 
 static void malformed_text_is_refused_with_its_place(void **state) {
     (void)state;
-    static const char *const bad[] = {
-        "",           "{",       "{\"a\":1,\"a\":2}", "{\"a\":NaN}", "{\"a\":1}x", "[1,]", "{a:1}", "\"\xff\xfe\"",
-        "{\"a\":01}", "[1e400]", "{\"a\":Infinity}"};
+    static const char *const bad[] = {"",
+                                      "{",
+                                      "{\"a\":1,\"a\":2}",
+                                      "{\"a\":NaN}",
+                                      "{\"a\":1}x",
+                                      "[1,]",
+                                      "{a:1}",
+                                      "\"\xff\xfe\"",
+                                      "{\"a\":01}",
+                                      "[1e400]",
+                                      "{\"a\":Infinity}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fkv_error err = {0};
-        if (fkv_json_parse(bad[i], strlen(bad[i]), "some/file.json", &err)) fail_msg("accepted %s", bad[i]);
-        if (!strstr(err.message, "some/file.json") || !strstr(err.message, "line")) fail_msg("%s", err.message);
+        if (fkv_json_parse(bad[i], strlen(bad[i]), "some/file.json", &err))
+            fail_msg("accepted %s", bad[i]);
+        if (!strstr(err.message, "some/file.json") || !strstr(err.message, "line"))
+            fail_msg("%s", err.message);
     }
 }
 
@@ -40,17 +51,20 @@ static void integers_beyond_64_bits_do_not_spoil_a_file(void **state) {
     double length = 0;
     assert_ok(fkv_json_get_int(root, "x.json", "layers", true, 1, 100, &layers, &err), err);
     assert_int_equal(layers, 5);
-    assert_ok(fkv_json_get_double(root, "x.json", "model_max_length", true, 0, 1e40, &length, &err), err);
+    assert_ok(fkv_json_get_double(root, "x.json", "model_max_length", true, 0, 1e40, &length, &err),
+              err);
     assert_close(length, 1e30, 0, 1e-15);
-    assert_refused(fkv_json_get_int(root, "x.json", "model_max_length", true, 1, INT64_MAX, &layers, &err), err,
-                   "integer");
+    assert_refused(
+        fkv_json_get_int(root, "x.json", "model_max_length", true, 1, INT64_MAX, &layers, &err),
+        err, "integer");
     json_decref(root);
 }
 
 static void fields_are_fetched_with_type_and_range(void **state) {
     (void)state;
     struct fkv_error err;
-    json_t *root = parse("{\"i\": 7, \"r\": 0.5, \"whole\": 3.0, \"b\": true, \"s\": \"text\", \"null\": null}");
+    json_t *root = parse(
+        "{\"i\": 7, \"r\": 0.5, \"whole\": 3.0, \"b\": true, \"s\": \"text\", \"null\": null}");
     int64_t i = -1;
     double r = -1;
     bool b = false;
@@ -72,7 +86,8 @@ static void fields_are_fetched_with_type_and_range(void **state) {
     assert_refused(fkv_json_get_int(root, "f", "s", true, 0, 9, &i, &err), err, "found \"text\"");
     assert_refused(fkv_json_get_int(root, "f", "r", true, 0, 9, &i, &err), err, "found 0.5");
     assert_refused(fkv_json_get_double(root, "f", "b", true, 0, 9, &r, &err), err, "found true");
-    assert_refused(fkv_json_get_bool(root, "f", "i", true, &b, &err), err, "expected true or false");
+    assert_refused(fkv_json_get_bool(root, "f", "i", true, &b, &err), err,
+                   "expected true or false");
     assert_refused(fkv_json_get_string(root, "f", "i", true, &s, &err), err, "expected a string");
     assert_refused(fkv_json_get_string(root, "f", "absent", true, &s, &err), err, "found nothing");
     assert_refused(fkv_json_get_int(root, "f", "null", true, 0, 9, &i, &err), err, "found null");
@@ -98,7 +113,8 @@ static void optional_fields_keep_what_was_there(void **state) {
     assert_refused(fkv_json_get_int(root, "f", "wrong", false, 0, 1, &i, &err), err, "found []");
     json_decref(root);
     json_t *list = parse("[1]");
-    assert_refused(fkv_json_get_int(list, "f", "a", false, 0, 1, &i, &err), err, "expected a JSON object");
+    assert_refused(fkv_json_get_int(list, "f", "a", false, 0, 1, &i, &err), err,
+                   "expected a JSON object");
     json_decref(list);
 }
 
@@ -128,7 +144,8 @@ static void printing_gives_one_line_that_parses_back_exactly(void **state) {
     fflush(stdout);
     int terminal = dup(STDOUT_FILENO);
     assert_non_null(freopen(path, "w", stdout));
-    int status = fkv_json_print(json_pack("{s:o, s:o}", "x", fkv_json_number(x), "none", fkv_json_number(NAN)), &err);
+    int status = fkv_json_print(
+        json_pack("{s:o, s:o}", "x", fkv_json_number(x), "none", fkv_json_number(NAN)), &err);
     fflush(stdout);
     dup2(terminal, STDOUT_FILENO);
     close(terminal);

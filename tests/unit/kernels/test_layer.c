@@ -1,12 +1,16 @@
-/* The steps of a layer but attention, against the reference: row by row through every size at which a product may change its ways, for every dtype of weights. */
+/* The steps of a layer but attention, against the reference: row by row through every size at which
+ * a product may change its ways, for every dtype of weights. */
 #include "tests/unit/kernels/backend_support.h"
 
 enum { ROUNDS = 3 * ROW_COUNTS };
 
 /* Every number of rows with every dtype. */
-static enum fkv_dtype dtype_of(int round) { return (enum fkv_dtype)((round / ROW_COUNTS + first_round) % 3); }
+static enum fkv_dtype dtype_of(int round) {
+    return (enum fkv_dtype)((round / ROW_COUNTS + first_round) % 3);
+}
 
-/* Angles are rounded to float32 once (2^-23 of a turn's side at most), their cosine and sine in the last bit or two, and so are two products and a sum. */
+/* Angles are rounded to float32 once (2^-23 of a turn's side at most), their cosine and sine in the
+ * last bit or two, and so are two products and a sum. */
 static const double turned = 1e-6;
 
 static void embedding_copies_rows_exactly(void **state) {
@@ -21,10 +25,13 @@ static void embedding_copies_rows_exactly(void **state) {
         for (int i = 0; i < rows; i++) tokens[i] = test_between(0, vocab - 1);
         struct both x = random_both((size_t)(rows * s.dim), 0, 1);
         assert_ok(tested.ops->embed(tested.b, &table.tested, tokens, rows, x.tested, &err), err);
-        assert_ok(reference.ops->embed(reference.b, &table.reference, tokens, rows, x.reference, &err), err);
+        assert_ok(
+            reference.ops->embed(reference.b, &table.reference, tokens, rows, x.reference, &err),
+            err);
         assert_both_close(x, 0, 0);
         tokens[test_between(0, rows - 1)] = test_between(0, 1) ? vocab : -1;
-        assert_refused(tested.ops->embed(tested.b, &table.tested, tokens, rows, x.tested, &err), err, "expected an id");
+        assert_refused(tested.ops->embed(tested.b, &table.tested, tokens, rows, x.tested, &err),
+                       err, "expected an id");
         release(x);
         release_weight(&table);
         free(tokens);
@@ -37,9 +44,10 @@ static struct fkv_qkv_weights qkv_of(const struct weight w[9], bool for_referenc
     return (struct fkv_qkv_weights){v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], eps};
 }
 
-/* Normalised rows have the deviation 1.02 (that of the norm's weights); products of dim of them with weights of deviation 0.1 have `size`, heads that are
- * normalised again 1.02. Not heads of few channels: all of them are now and then almost nothing, and the norm magnifies
- * what was rounded with them. */
+/* Normalised rows have the deviation 1.02 (that of the norm's weights); products of dim of them
+ * with weights of deviation 0.1 have `size`, heads that are normalised again 1.02. Not heads of few
+ * channels: all of them are now and then almost nothing, and the norm magnifies what was rounded
+ * with them. */
 static void norm_and_projections_with_biases_and_head_norms(void **state) {
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
@@ -52,8 +60,9 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
         enum fkv_dtype t = dtype_of(round);
         double size = 1.02 * 0.1 * sqrt(s.dim);
         float eps = 1e-5f;
-        struct weight w[9] = {random_weight(t, 1, s.dim, 1, 0.2), random_weight(t, q_rows, s.dim, 0, 0.1),
-                              random_weight(t, k_rows, s.dim, 0, 0.1), random_weight(t, k_rows, s.dim, 0, 0.1)};
+        struct weight w[9] = {
+            random_weight(t, 1, s.dim, 1, 0.2), random_weight(t, q_rows, s.dim, 0, 0.1),
+            random_weight(t, k_rows, s.dim, 0, 0.1), random_weight(t, k_rows, s.dim, 0, 0.1)};
         if (biased) {
             w[4] = random_weight(t, 1, q_rows, 0, 0.5);
             w[5] = random_weight(t, 1, k_rows, 0, 0.5);
@@ -65,11 +74,15 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
         }
         reserve_both((struct fkv_limits){.rows = rows, .attention = s});
         struct fkv_qkv_weights ours = qkv_of(w, false, eps), theirs = qkv_of(w, true, eps);
-        struct both x = random_both((size_t)(rows * s.dim), 0.1, 3), q = random_both((size_t)(rows * q_rows), 0, 1);
-        struct both k = random_both((size_t)(rows * k_rows), 0, 1), v = random_both((size_t)(rows * k_rows), 0, 1);
-        assert_ok(tested.ops->norm_qkv(tested.b, &s, &ours, x.tested, rows, q.tested, k.tested, v.tested, &err), err);
-        assert_ok(reference.ops->norm_qkv(reference.b, &s, &theirs, x.reference, rows, q.reference, k.reference,
-                                          v.reference, &err),
+        struct both x = random_both((size_t)(rows * s.dim), 0.1, 3),
+                    q = random_both((size_t)(rows * q_rows), 0, 1);
+        struct both k = random_both((size_t)(rows * k_rows), 0, 1),
+                    v = random_both((size_t)(rows * k_rows), 0, 1);
+        assert_ok(tested.ops->norm_qkv(tested.b, &s, &ours, x.tested, rows, q.tested, k.tested,
+                                       v.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_qkv(reference.b, &s, &theirs, x.reference, rows, q.reference,
+                                          k.reference, v.reference, &err),
                   err);
         assert_product_close(q, t, normed ? 1.02 : size);
         assert_product_close(k, t, normed ? 1.02 : size);
@@ -87,10 +100,12 @@ static void appending_rotates_keys_and_touches_nothing_else(void **state) {
     enum { SEQUENCES = 4, MOST = 3 * SEQUENCES };
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
-        int rows = rows_of(round), capacity = rows + test_between(0, 20), sequences = test_between(1, SEQUENCES),
-            heads = sequences * s.kv_heads, slot[MOST], some[MOST];
+        int rows = rows_of(round), capacity = rows + test_between(0, 20),
+            sequences = test_between(1, SEQUENCES), heads = sequences * s.kv_heads, slot[MOST],
+            some[MOST];
         struct cache cache = random_cache(&s, heads, dtype_of(round), capacity, 0);
-        reserve_both((struct fkv_limits){.rows = rows, .slots = capacity, .items = heads, .attention = s});
+        reserve_both(
+            (struct fkv_limits){.rows = rows, .slots = capacity, .items = heads, .attention = s});
         size_t d = (size_t)s.head_dim, count = (size_t)rows * (size_t)s.kv_heads * d;
         struct both k = random_both(count, 0.3, 1), v = random_both(count, 0.3, 1);
         float *keys = cache_contents(tested, &cache.tested, false, cache.count),
@@ -100,12 +115,15 @@ static void appending_rotates_keys_and_touches_nothing_else(void **state) {
             int first = test_between(0, rows - 1);
             some[i] = test_between(1, rows - first);
             slot[i] = test_between(0, capacity - some[i]);
-            items[i] = (struct fkv_append_item){i, i % s.kv_heads, first, some[i], slot[i], random_position()};
+            items[i] = (struct fkv_append_item){i,       i % s.kv_heads, first,
+                                                some[i], slot[i],        random_position()};
         }
-        assert_ok(tested.ops->append(tested.b, &s, k.tested, v.tested, &cache.tested, items, heads, &err), err);
         assert_ok(
-            reference.ops->append(reference.b, &s, k.reference, v.reference, &cache.reference, items, heads, &err),
+            tested.ops->append(tested.b, &s, k.tested, v.tested, &cache.tested, items, heads, &err),
             err);
+        assert_ok(reference.ops->append(reference.b, &s, k.reference, v.reference, &cache.reference,
+                                        items, heads, &err),
+                  err);
         assert_cache(&cache, d, false, keys, slot, some, some, turned);
         assert_cache(&cache, d, true, values, slot, some, some, 0);
         release(k), release(v);
@@ -118,22 +136,29 @@ static void rotation_holds_at_large_positions_in_place_and_from_a_row_on(void **
     (void)state;
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
-        int row = test_between(0, 1) ? test_between(1, 20) : 0, rows = rows_of(round), all = row + rows + 2,
-            heads = test_between(0, 1) ? s.heads : s.kv_heads;
+        int row = test_between(0, 1) ? test_between(1, 20) : 0, rows = rows_of(round),
+            all = row + rows + 2, heads = test_between(0, 1) ? s.heads : s.kv_heads;
         double position = random_position();
         reserve_both((struct fkv_limits){.rows = all, .attention = s});
         struct both x = random_both((size_t)all * (size_t)heads * (size_t)s.head_dim, 0, 1);
         float *blank = random_numbers(x.count, 0, 1);
         struct both y = upload_both(blank, x.count);
-        assert_ok(tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, y.tested, &err), err);
-        assert_ok(reference.ops->rotate(reference.b, &s, x.reference, row, rows, heads, position, y.reference, &err),
+        assert_ok(
+            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, y.tested, &err),
+            err);
+        assert_ok(reference.ops->rotate(reference.b, &s, x.reference, row, rows, heads, position,
+                                        y.reference, &err),
                   err);
         assert_both_close(y, 0, turned);
-        size_t width = (size_t)heads * (size_t)s.head_dim, first = (size_t)row * width, many = (size_t)rows * width;
-        float *beside = download(tested, y.tested, y.count), *before = download(tested, x.tested, x.count);
+        size_t width = (size_t)heads * (size_t)s.head_dim, first = (size_t)row * width,
+               many = (size_t)rows * width;
+        float *beside = download(tested, y.tested, y.count),
+              *before = download(tested, x.tested, x.count);
         assert_memory_equal(beside, blank, 4 * first);
         assert_memory_equal(beside + first + many, blank + first + many, 4 * 2 * width);
-        assert_ok(tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, x.tested, &err), err);
+        assert_ok(
+            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, x.tested, &err),
+            err);
         float *in_place = download(tested, x.tested, x.count);
         memcpy(before + first, beside + first, 4 * many);
         assert_memory_equal(in_place, before, 4 * x.count);
@@ -152,9 +177,12 @@ static void projections_add_to_the_residual(void **state) {
         enum fkv_dtype t = dtype_of(round);
         struct weight w = random_weight(t, s.dim, in, 0, 0.1);
         reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1), y = random_both((size_t)(rows * in), 0, 1);
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err), err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows, x.reference, &err),
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    y = random_both((size_t)(rows * in), 0, 1);
+        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err),
+                  err);
+        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows,
+                                                  x.reference, &err),
                   err);
         assert_product_close(x, t, 0.1 * sqrt(in));
         release(x), release(y);
@@ -162,7 +190,8 @@ static void projections_add_to_the_residual(void **state) {
     }
 }
 
-/* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and columns enough for several warps to share an output. */
+/* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and
+ * columns enough for several warps to share an output. */
 static void few_rows_of_wide_matrices(void **state) {
     (void)state;
     static const int widths[] = {1024, 2048, 4096, 1032, 3000};
@@ -170,26 +199,32 @@ static void few_rows_of_wide_matrices(void **state) {
         struct fkv_attention_shape s = shape_of(rows);
         enum fkv_dtype t = (enum fkv_dtype)((rows + first_round) % 3);
         int dim = s.dim = widths[(rows + first_round) % 5], outputs = test_between(1, 50);
-        struct weight norm = random_weight(t, 1, dim, 1, 0.2), w = random_weight(t, outputs, dim, 0, 0.1),
+        struct weight norm = random_weight(t, 1, dim, 1, 0.2),
+                      w = random_weight(t, outputs, dim, 0, 0.1),
                       up = random_weight(t, outputs, dim, 0, 0.1);
         double size = 1.02 * 0.1 * sqrt(dim);
-        reserve_both((struct fkv_limits){.rows = rows, .hidden = outputs, .vocab = outputs, .attention = s});
-        struct both x = random_both((size_t)(rows * dim), 0, 1), y = random_both((size_t)(rows * outputs), 0, 1);
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, x.tested, rows, y.tested, &err), err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, x.reference, rows, y.reference, &err),
+        reserve_both(
+            (struct fkv_limits){.rows = rows, .hidden = outputs, .vocab = outputs, .attention = s});
+        struct both x = random_both((size_t)(rows * dim), 0, 1),
+                    y = random_both((size_t)(rows * outputs), 0, 1);
+        assert_ok(tested.ops->project_residual(tested.b, &w.tested, x.tested, rows, y.tested, &err),
+                  err);
+        assert_ok(reference.ops->project_residual(reference.b, &w.reference, x.reference, rows,
+                                                  y.reference, &err),
                   err);
         assert_product_close(y, t, 0.1 * sqrt(dim));
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0, rows, y.tested, &err),
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0,
+                                          rows, y.tested, &err),
                   err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference, x.reference, 0, rows,
-                                             y.reference, &err),
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
+                                             x.reference, 0, rows, y.reference, &err),
                   err);
         assert_product_close(y, t, size);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-5f, &w.tested, &up.tested, x.tested, rows,
-                                           y.tested, &err),
+        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-5f, &w.tested, &up.tested,
+                                           x.tested, rows, y.tested, &err),
                   err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-5f, &w.reference, &up.reference,
-                                              x.reference, rows, y.reference, &err),
+        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-5f, &w.reference,
+                                              &up.reference, x.reference, rows, y.reference, &err),
                   err);
         assert_product_close(y, t, 2 * size * size);
         release(x), release(y);
@@ -197,7 +232,8 @@ static void few_rows_of_wide_matrices(void **state) {
     }
 }
 
-/* With g and u of deviation s = 1.02 * 0.5 sqrt(dim), silu(g) u errs by |silu'(g) u| e_g + |silu(g)| e_u, both about s times as much as g and u themselves. */
+/* With g and u of deviation s = 1.02 * 0.5 sqrt(dim), silu(g) u errs by |silu'(g) u| e_g +
+ * |silu(g)| e_u, both about s times as much as g and u themselves. */
 static void gate_and_up_make_a_swiglu(void **state) {
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
@@ -210,12 +246,14 @@ static void gate_and_up_make_a_swiglu(void **state) {
         struct weight up = random_weight(t, hidden, s.dim, 0, 0.5);
         double size = 1.02 * 0.5 * sqrt(s.dim);
         reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1), out = random_both((size_t)(rows * hidden), 0, 1);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested, x.tested, rows,
-                                           out.tested, &err),
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    out = random_both((size_t)(rows * hidden), 0, 1);
+        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested,
+                                           x.tested, rows, out.tested, &err),
                   err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference, &up.reference,
-                                              x.reference, rows, out.reference, &err),
+        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference,
+                                              &up.reference, x.reference, rows, out.reference,
+                                              &err),
                   err);
         assert_product_close(out, t, 2 * size * (size > 1 ? size : 1));
         release(x), release(out);
@@ -231,18 +269,22 @@ static void gate_and_up_pass_the_range_of_f16(void **state) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), hidden = random_width(60);
         s.dim = random_width(affordable(2.0 * rows * hidden, 300));
-        /* The product passes the range in every second round, gate and up by themselves in the others. */
-        double deviation = round & 1 ? 300 / sqrt(s.dim) : 10000, size = 1.02 * deviation * sqrt(s.dim);
+        /* The product passes the range in every second round, gate and up by themselves in the
+         * others. */
+        double deviation = round & 1 ? 300 / sqrt(s.dim) : 10000,
+               size = 1.02 * deviation * sqrt(s.dim);
         struct weight norm = random_weight(FKV_F16, 1, s.dim, 1, 0.2),
                       gate = random_weight(FKV_F16, hidden, s.dim, 0, deviation),
                       up = random_weight(FKV_F16, hidden, s.dim, 0, deviation);
         reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1), out = random_both((size_t)(rows * hidden), 0, 1);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested, x.tested, rows,
-                                           out.tested, &err),
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    out = random_both((size_t)(rows * hidden), 0, 1);
+        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested,
+                                           x.tested, rows, out.tested, &err),
                   err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference, &up.reference,
-                                              x.reference, rows, out.reference, &err),
+        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference,
+                                              &up.reference, x.reference, rows, out.reference,
+                                              &err),
                   err);
         assert_product_close(out, FKV_F16, 2 * size * size);
         release(x), release(out);
@@ -250,7 +292,8 @@ static void gate_and_up_pass_the_range_of_f16(void **state) {
     }
 }
 
-/* Every third row has a channel that float16 cannot hold, up to 1e9; the rows beside it keep the digits they have alone. */
+/* Every third row has a channel that float16 cannot hold, up to 1e9; the rows beside it keep the
+ * digits they have alone. */
 static void projections_take_rows_beyond_the_range_of_f16(void **state) {
     (void)state;
     for (int round = 0; round < ROW_COUNTS; round++) {
@@ -262,16 +305,22 @@ static void projections_take_rows_beyond_the_range_of_f16(void **state) {
         reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
         float *inputs = random_numbers((size_t)(rows * in), 0, 1);
         for (int r = round % 3; r < rows; r += 3)
-            inputs[r * in + test_between(0, in - 1)] = (float)pow(10, 4.9 + 0.1 * test_between(0, 41));
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1), y = upload_both(inputs, (size_t)(rows * in));
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err), err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows, x.reference, &err),
+            inputs[r * in + test_between(0, in - 1)] =
+                (float)pow(10, 4.9 + 0.1 * test_between(0, 41));
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    y = upload_both(inputs, (size_t)(rows * in));
+        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err),
                   err);
-        float *found = download(tested, x.tested, x.count), *expected = download(reference, x.reference, x.count);
+        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows,
+                                                  x.reference, &err),
+                  err);
+        float *found = download(tested, x.tested, x.count),
+              *expected = download(reference, x.reference, x.count);
         double u = fmax(unit_of(FKV_F16), 1e-6);
         for (int r = 0; r < rows; r++) {
             double size = 0.1 * sqrt(in) * root_mean_square(inputs + r * in, (size_t)in);
-            assert_arrays_close(found + r * s.dim, expected + r * s.dim, (size_t)s.dim, 8 * u * size, 4 * u);
+            assert_arrays_close(found + r * s.dim, expected + r * s.dim, (size_t)s.dim,
+                                8 * u * size, 4 * u);
         }
         release(x), release(y);
         release_weight(&w);
@@ -289,11 +338,13 @@ static void norms_pass_the_range_of_f16(void **state) {
         struct weight norm = random_weight(FKV_F16, 1, s.dim, 30000, 3000),
                       w = random_weight(FKV_F16, outputs, s.dim, 0, 0.1);
         reserve_both((struct fkv_limits){.rows = rows, .vocab = outputs, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1), y = random_both((size_t)(rows * outputs), 0, 1);
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0, rows, y.tested, &err),
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    y = random_both((size_t)(rows * outputs), 0, 1);
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0,
+                                          rows, y.tested, &err),
                   err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference, x.reference, 0, rows,
-                                             y.reference, &err),
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
+                                             x.reference, 0, rows, y.reference, &err),
                   err);
         assert_product_close(y, FKV_F16, 1.01 * 30000 * 0.1 * sqrt(s.dim));
         release(x), release(y);
@@ -313,11 +364,11 @@ static void logits_of_some_rows(void **state) {
         reserve_both((struct fkv_limits){.rows = row + rows, .vocab = vocab, .attention = s});
         struct both x = random_both((size_t)((row + rows) * s.dim), 0, 1),
                     logits = random_both((size_t)(rows * vocab), 0, 1);
-        assert_ok(
-            tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, row, rows, logits.tested, &err),
-            err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference, x.reference, row, rows,
-                                             logits.reference, &err),
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, row,
+                                          rows, logits.tested, &err),
+                  err);
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
+                                             x.reference, row, rows, logits.reference, &err),
                   err);
         assert_product_close(logits, t, 1.02 * 0.5 * sqrt(s.dim));
         release(x), release(logits);

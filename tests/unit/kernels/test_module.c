@@ -1,5 +1,6 @@
-/* How a backend is found: by its name, and the CUDA module where it is said to be; every way in which that can fail says what to do. The stand-ins for the module
- * (backend_module.c) lie beside this program. */
+/* How a backend is found: by its name, and the CUDA module where it is said to be; every way in
+ * which that can fail says what to do. The stand-ins for the module (backend_module.c) lie beside
+ * this program. */
 #include <limits.h>
 
 #include "kernels/kernels.h"
@@ -17,7 +18,9 @@ static char *beside(char path[PATH_MAX], const char *name) {
     return path;
 }
 
-static void use_module(const char *path) { assert_int_equal(setenv("FKV_CUDA_MODULE", path, 1), 0); }
+static void use_module(const char *path) {
+    assert_int_equal(setenv("FKV_CUDA_MODULE", path, 1), 0);
+}
 
 static void backends_are_found_by_name(void **state) {
     (void)state;
@@ -38,11 +41,15 @@ static void without_a_module_the_message_says_how_to_get_one(void **state) {
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "nvcc");
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./run build");
     use_module("/no/such/module.so");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "/no/such/module.so: no CUDA module here");
-    use_module("no-such-module.so"); /* a bare name is a file, not something to look for among libraries */
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./no-such-module.so: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
+                   "/no/such/module.so: no CUDA module here");
+    use_module(
+        "no-such-module.so"); /* a bare name is a file, not something to look for among libraries */
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
+                   "./no-such-module.so: no CUDA module here");
     use_module("libm.so.6");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./libm.so.6: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
+                   "./libm.so.6: no CUDA module here");
 }
 
 static void what_is_no_module_of_this_version_is_refused(void **state) {
@@ -59,7 +66,8 @@ static void what_is_no_module_of_this_version_is_refused(void **state) {
     use_module(beside(path, "module_nothing.so"));
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "it has no fkv_cuda_backend");
     use_module(beside(path, "module_other_version.so"));
-    snprintf(expected, sizeof expected, "built for version %d of the kernel contract, expected %d: build the toolkit",
+    snprintf(expected, sizeof expected,
+             "built for version %d of the kernel contract, expected %d: build the toolkit",
              FKV_BACKEND_ABI + 1, FKV_BACKEND_ABI);
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, expected);
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, path);
@@ -96,15 +104,18 @@ static void auto_takes_the_cpu_unless_a_module_can_run_and_says_why(void **state
     }
 }
 
-/* There is no module beside this program, and nothing to say about it where there is no driver that could use one. */
+/* There is no module beside this program, and nothing to say about it where there is no driver that
+ * could use one. */
 static void auto_looks_for_a_module_only_where_there_is_a_driver(void **state) {
     (void)state;
-    bool driver = access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
+    bool driver =
+        access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
     struct fkv_error why;
     unsetenv("FKV_CUDA_MODULE");
     assert_ok(fkv_backend_find("auto", &ops, &why, &err), err);
     assert_string_equal(ops->name, "cpu");
-    assert_true(driver ? strstr(why.message, "freqkv-cuda.so: no CUDA module here") != NULL : !why.message[0]);
+    assert_true(driver ? strstr(why.message, "freqkv-cuda.so: no CUDA module here") != NULL
+                       : !why.message[0]);
 }
 
 int main(void) {

@@ -1,4 +1,5 @@
-/* What users type: ranges give the decimals they name, and nothing but a whole number passes for one. */
+/* What users type: ranges give the decimals they name, and nothing but a whole number passes for
+ * one. */
 #include "kernels/base/parse.h"
 #include "tests/unit/support.h"
 
@@ -28,20 +29,22 @@ static void tenths_from_a_tenth_are_nine_decimal_literals(void **state) {
 static void every_value_of_a_random_range_is_the_nearest_double(void **state) {
     (void)state;
     for (int round = 0; round < 200; round++) {
-        int places = test_between(0, 6), step = test_between(1, 5000), from = test_between(0, 100000);
+        int places = test_between(0, 6), step = test_between(1, 5000),
+            from = test_between(0, 100000);
         int count = test_between(1, 50), scale = 1;
         for (int i = 0; i < places; i++) scale *= 10;
         char text[128], literal[64];
         snprintf(text, sizeof text, "%d.%0*d:%d.%0*d:%d.%0*d", from / scale, places, from % scale,
-                 (from + (count - 1) * step) / scale, places, (from + (count - 1) * step) % scale, step / scale, places,
-                 step % scale);
+                 (from + (count - 1) * step) / scale, places, (from + (count - 1) * step) % scale,
+                 step / scale, places, step % scale);
         struct fkv_error err;
         double *values;
         int found;
         assert_ok(fkv_parse_range(text, "--x", &values, &found, &err), err);
         assert_int_equal(found, count);
         for (int i = 0; i < count; i++) {
-            snprintf(literal, sizeof literal, "%d.%0*d", (from + i * step) / scale, places, (from + i * step) % scale);
+            snprintf(literal, sizeof literal, "%d.%0*d", (from + i * step) / scale, places,
+                     (from + i * step) % scale);
             if (places && values[i] != strtod(literal, NULL))
                 fail_msg("%s: %.17g, expected %s", text, values[i], literal);
         }
@@ -86,8 +89,8 @@ static void integers_are_whole_decimal_and_in_range(void **state) {
     assert_int_equal(x, 4096);
     assert_ok(fkv_parse_int("-9223372036854775808", "--x", INT64_MIN, INT64_MAX, &x, &err), err);
     assert_true(x == INT64_MIN);
-    static const char *const bad[] = {"12x",  "",  "0",  "-1", "1048577", "1e3", " 5", "99999999999999999999",
-                                      "0x10", "-", "1.0"};
+    static const char *const bad[] = {
+        "12x", "", "0", "-1", "1048577", "1e3", " 5", "99999999999999999999", "0x10", "-", "1.0"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_refused(fkv_parse_int(bad[i], "--window", 1, 1 << 20, &x, &err), err, "--window");
 }
@@ -100,7 +103,8 @@ static void numbers_are_finite_decimal_and_in_range(void **state) {
     assert_true(x == 0.5);
     assert_ok(fkv_parse_double("1e-3", "--gamma", 0, 1, &x, &err), err);
     assert_true(x == 1e-3);
-    static const char *const bad[] = {"nan", "inf", "1.5", "0.5x", "", " 0.5", "0x0.8p0", "-0.1", "--1"};
+    static const char *const bad[] = {"nan",  "inf",     "1.5",  "0.5x", "",
+                                      " 0.5", "0x0.8p0", "-0.1", "--1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_refused(fkv_parse_double(bad[i], "--gamma", 0, 1, &x, &err), err, "--gamma");
 }
@@ -115,7 +119,8 @@ static void indices_come_out_ascending_without_repeats(void **state) {
     free(values);
     static const char *const bad[] = {"8", "3-1", "", "1,", "-1", "1-", "0-8", "a", "1--2"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_refused(fkv_parse_indices(bad[i], "--layers", 8, &values, &count, &err), err, "--layers");
+        assert_refused(fkv_parse_indices(bad[i], "--layers", 8, &values, &count, &err), err,
+                       "--layers");
         assert_null(values);
     }
 }

@@ -6,7 +6,8 @@
 static void q_values_are_those_of_benjamini_and_hochberg(void **state) {
     (void)state;
     /* scipy.stats.false_discovery_control */
-    const double p[] = {0.01, NAN, 0.04, 0.03, 0.005, 0.9}, expected[] = {0.025, NAN, 0.05, 0.05, 0.025, 0.9};
+    const double p[] = {0.01, NAN, 0.04, 0.03, 0.005, 0.9},
+                 expected[] = {0.025, NAN, 0.05, 0.05, 0.025, 0.9};
     double q[6];
     int32_t order[6];
     fkv_benjamini_hochberg(p, 6, q, order);
@@ -42,11 +43,15 @@ static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(vo
     const struct {
         int n;
         double t, p;
-    } table[] = {
-        {3, 4.302653, 0.05}, {5, 2.776445, 0.05}, {5, 4.604095, 0.01}, {11, 2.228139, 0.05}, {31, 2.749996, 0.01}};
+    } table[] = {{3, 4.302653, 0.05},
+                 {5, 2.776445, 0.05},
+                 {5, 4.604095, 0.01},
+                 {11, 2.228139, 0.05},
+                 {31, 2.749996, 0.01}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         double x[31], spread = 0;
-        for (int j = 0; j < table[i].n; j++) x[j] = j - (table[i].n - 1) / 2.0, spread += x[j] * x[j];
+        for (int j = 0; j < table[i].n; j++)
+            x[j] = j - (table[i].n - 1) / 2.0, spread += x[j] * x[j];
         double scale = sqrt(table[i].n * (table[i].n - 1) / spread);
         for (int j = 0; j < table[i].n; j++) x[j] = x[j] * scale + table[i].t;
         assert_close(fkv_t_test(x, table[i].n), table[i].p, 0, 1e-5);
@@ -65,12 +70,14 @@ static void a_one_sided_p_is_small_above_zero_only(void **state) {
         assert_close(p + fkv_t_test_above(below, n), 1, 1e-12, 0);
     }
     assert_true(fkv_t_test_above((double[]){-1, -2, -1.5, -1.7}, 4) > 0.99);
-    assert_true(isnan(fkv_t_test_above((double[]){1}, 1)) && isnan(fkv_t_test_above((double[]){2, 2}, 2)));
+    assert_true(isnan(fkv_t_test_above((double[]){1}, 1)) &&
+                isnan(fkv_t_test_above((double[]){2, 2}, 2)));
 }
 
 static void false_discoveries_are_controlled_as_the_paper_computes(void **state) {
     (void)state;
-    /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are called. */
+    /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are
+     * called. */
     const double p[] = {0.0344, 0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298,
                         0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000};
     double q[15], with_hole[16], q_with_hole[16];

@@ -1,10 +1,12 @@
-/* Every instruction set that this processor has against sums in double: odd sizes, all dtypes, matrices at odd addresses with gaps between rows. */
+/* Every instruction set that this processor has against sums in double: odd sizes, all dtypes,
+ * matrices at odd addresses with gaps between rows. */
 #include "kernels/cpu/simd.h"
 #include "tests/unit/support.h"
 
 enum { ROUNDS = 300 };
 
-/* A matrix of some dtype, two bytes off any alignment, with NaN in the gaps that nobody may read. */
+/* A matrix of some dtype, two bytes off any alignment, with NaN in the gaps that nobody may read.
+ */
 struct matrix {
     char *memory;
     const void *at;
@@ -15,9 +17,11 @@ struct matrix {
 };
 
 static struct matrix random_matrix(int32_t rows, int32_t cols) {
-    struct matrix m = {.dtype = (enum fkv_dtype)test_between(FKV_F32, FKV_BF16), .rows = rows, .cols = cols};
+    struct matrix m = {
+        .dtype = (enum fkv_dtype)test_between(FKV_F32, FKV_BF16), .rows = rows, .cols = cols};
     m.stride = (size_t)cols + (size_t)test_between(0, 5);
-    size_t bytes = fkv_dtype_bytes(m.dtype), used = ((size_t)(rows - 1) * m.stride + (size_t)cols) * bytes;
+    size_t bytes = fkv_dtype_bytes(m.dtype),
+           used = ((size_t)(rows - 1) * m.stride + (size_t)cols) * bytes;
     m.memory = malloc(used + 2);
     memset(m.memory, 0xff, used + 2); /* NaN in all three */
     m.values = malloc(sizeof *m.values * (size_t)rows * (size_t)cols);
@@ -43,12 +47,15 @@ static float *random_floats(size_t n, double deviation) {
     return x;
 }
 
-/* A sum of so many products, whose absolute values add up to `size`: in whatever order, each goes through at most as
- * many roundings as there are terms, its product's and those of the additions after it, by at most 2^-24 each. */
-static void assert_sum(float found, double expected, int terms, double size, const struct fkv_simd *set) {
+/* A sum of so many products, whose absolute values add up to `size`: in whatever order, each goes
+ * through at most as many roundings as there are terms, its product's and those of the additions
+ * after it, by at most 2^-24 each. */
+static void assert_sum(float found, double expected, int terms, double size,
+                       const struct fkv_simd *set) {
     double allowed = 1.001 * terms * 0x1p-24 * size;
     if (!(fabs(found - expected) <= allowed))
-        fail_msg("%s: %d terms: found %.9g, expected %.9g, allowed %.3g", set->name, terms, found, expected, allowed);
+        fail_msg("%s: %d terms: found %.9g, expected %.9g, allowed %.3g", set->name, terms, found,
+                 expected, allowed);
 }
 
 static void dots_equal_sums_in_double(void **state) {
@@ -59,14 +66,16 @@ static void dots_equal_sums_in_double(void **state) {
         struct matrix w = random_matrix(test_between(1, 11), test_between(1, 150));
         int32_t xn = test_between(1, 9), cols = w.cols;
         size_t x_stride = (size_t)cols + (size_t)test_between(0, 3), y_stride = (size_t)w.rows + 2;
-        float *x = random_floats((size_t)xn * x_stride, 1), *y = random_floats((size_t)xn * y_stride, 1);
+        float *x = random_floats((size_t)xn * x_stride, 1),
+              *y = random_floats((size_t)xn * y_stride, 1);
         for (int s = 0; s < count; s++) {
             sets[s]->dot[w.dtype](w.at, w.stride, w.rows, x, x_stride, xn, cols, y, y_stride);
             for (int32_t j = 0; j < xn; j++)
                 for (int32_t i = 0; i < w.rows; i++) {
                     double sum = 0, size = 0;
                     for (int32_t c = 0; c < cols; c++) {
-                        double term = (double)w.values[i * cols + c] * x[(size_t)j * x_stride + (size_t)c];
+                        double term =
+                            (double)w.values[i * cols + c] * x[(size_t)j * x_stride + (size_t)c];
                         sum += term, size += fabs(term);
                     }
                     assert_sum(y[(size_t)j * y_stride + (size_t)i], sum, cols, size, sets[s]);
@@ -85,7 +94,8 @@ static void mixes_equal_sums_in_double(void **state) {
         struct matrix w = random_matrix(test_between(1, 40), test_between(1, 150));
         int32_t pn = test_between(1, 9), cols = w.cols;
         size_t p_stride = (size_t)w.rows + (size_t)test_between(0, 3), y_stride = (size_t)cols;
-        float *p = random_floats((size_t)pn * p_stride, 1), *before = random_floats((size_t)pn * y_stride, 1);
+        float *p = random_floats((size_t)pn * p_stride, 1),
+              *before = random_floats((size_t)pn * y_stride, 1);
         float *y = malloc(sizeof *y * (size_t)pn * y_stride);
         for (int s = 0; s < count; s++) {
             memcpy(y, before, sizeof *y * (size_t)pn * y_stride);
@@ -94,7 +104,8 @@ static void mixes_equal_sums_in_double(void **state) {
                 for (int32_t c = 0; c < cols; c++) {
                     double sum = before[(size_t)j * y_stride + (size_t)c], size = fabs(sum);
                     for (int32_t i = 0; i < w.rows; i++) {
-                        double term = (double)p[(size_t)j * p_stride + (size_t)i] * w.values[i * cols + c];
+                        double term =
+                            (double)p[(size_t)j * p_stride + (size_t)i] * w.values[i * cols + c];
                         sum += term, size += fabs(term);
                     }
                     assert_sum(y[(size_t)j * y_stride + (size_t)c], sum, w.rows + 1, size, sets[s]);
@@ -130,7 +141,8 @@ static void exponentials_are_exact_to_float(void **state) {
             assert_close(sets[s]->sum_exp(x, n, top), exact, 0, 1e-14);
             double gap, expected_gap = 0, size = 0;
             for (int32_t i = 0; i < n; i++) {
-                double term = x[i] == -INFINITY ? 0 : exp((double)x[i] - top) * ((double)x[i] - e[i]);
+                double term =
+                    x[i] == -INFINITY ? 0 : exp((double)x[i] - top) * ((double)x[i] - e[i]);
                 expected_gap += term, size += fabs(term);
             }
             assert_close(sets[s]->sum_gap(x, e, n, top, &gap), exact, 0, 1e-14);
@@ -161,11 +173,13 @@ static void swish_is_z_over_one_plus_exp(void **state) {
     int count = fkv_simd_available(sets);
     for (int round = 0; round < ROUNDS; round++) {
         size_t n = (size_t)test_between(1, 100);
-        float *z = random_floats(n, round % 2 ? 3 : 60), *up = random_floats(n, 1), *found = malloc(sizeof *found * n);
+        float *z = random_floats(n, round % 2 ? 3 : 60), *up = random_floats(n, 1),
+              *found = malloc(sizeof *found * n);
         for (int s = 0; s < count; s++) {
             memcpy(found, z, sizeof *found * n);
             sets[s]->swish(found, up, n);
-            for (size_t i = 0; i < n; i++) assert_close(found[i], z[i] / (1 + exp(-(double)z[i])) * up[i], 1e-35, 5e-7);
+            for (size_t i = 0; i < n; i++)
+                assert_close(found[i], z[i] / (1 + exp(-(double)z[i])) * up[i], 1e-35, 5e-7);
         }
         free(z), free(up), free(found);
     }
@@ -175,8 +189,10 @@ int main(void) {
     const struct fkv_simd *sets[3];
     for (int i = fkv_simd_available(sets); i-- > 0;) printf("testing %s\n", sets[i]->name);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dots_equal_sums_in_double),       cmocka_unit_test(mixes_equal_sums_in_double),
-        cmocka_unit_test(exponentials_are_exact_to_float), cmocka_unit_test(nan_stays_nan),
+        cmocka_unit_test(dots_equal_sums_in_double),
+        cmocka_unit_test(mixes_equal_sums_in_double),
+        cmocka_unit_test(exponentials_are_exact_to_float),
+        cmocka_unit_test(nan_stays_nan),
         cmocka_unit_test(swish_is_z_over_one_plus_exp),
     };
     return test_run(tests, NULL, NULL);

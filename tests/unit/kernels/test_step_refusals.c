@@ -1,5 +1,5 @@
-/* Steps that go wrong: an operation that fails within one, a repetition that is not the same sequence, scratch that moves between rounds. Afterwards the backend
- * works as before. */
+/* Steps that go wrong: an operation that fails within one, a repetition that is not the same
+ * sequence, scratch that moves between rounds. Afterwards the backend works as before. */
 #include "tests/unit/kernels/backend_support.h"
 
 enum { VOCAB = 50, DIM = 37, MOST = 8, ROUNDS = 4 };
@@ -11,7 +11,8 @@ struct machine {
 };
 
 static struct machine open_machine(void) {
-    struct machine m = {.table = random_weight(FKV_F32, VOCAB, DIM, 0, 1), .x = random_both(MOST * DIM, 0, 1)};
+    struct machine m = {.table = random_weight(FKV_F32, VOCAB, DIM, 0, 1),
+                        .x = random_both(MOST * DIM, 0, 1)};
     assert_ok(tested.ops->step_create(tested.b, &m.step, &err), err);
     return m;
 }
@@ -26,7 +27,9 @@ static void embed_random(struct machine *m, int rows) {
     int32_t tokens[MOST];
     for (int i = 0; i < rows; i++) tokens[i] = test_between(0, VOCAB - 1);
     assert_ok(tested.ops->embed(tested.b, &m->table.tested, tokens, rows, m->x.tested, &err), err);
-    assert_ok(reference.ops->embed(reference.b, &m->table.reference, tokens, rows, m->x.reference, &err), err);
+    assert_ok(
+        reference.ops->embed(reference.b, &m->table.reference, tokens, rows, m->x.reference, &err),
+        err);
 }
 
 static void good_round(struct machine *m, int rows) {
@@ -46,8 +49,9 @@ static void a_failed_operation_leaves_stream_and_step_usable(void **state) {
                 int32_t unknown = VOCAB;
                 assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
                 embed_random(&m, MOST);
-                assert_int_equal(tested.ops->embed(tested.b, &m.table.tested, &unknown, 1, m.x.tested, &err),
-                                 FKV_FAILED);
+                assert_int_equal(
+                    tested.ops->embed(tested.b, &m.table.tested, &unknown, 1, m.x.tested, &err),
+                    FKV_FAILED);
                 assert_non_null(strstr(err.message, "found 50"));
                 assert_ok(tested.ops->synchronize(tested.b, &err), err);
                 embed_random(&m, MOST); /* outside any step */
@@ -87,39 +91,45 @@ static void another_sequence_in_a_recorded_step_is_refused(void **state) {
         assert_non_null(strstr(err.message, "not the same sequence"));
         good_round(&m, MOST);
         assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
-        assert_int_equal(tested.ops->read(tested.b, m.x.tested, 0, &info, 4, &err), FKV_FAILED); /* waits */
+        assert_int_equal(tested.ops->read(tested.b, m.x.tested, 0, &info, 4, &err),
+                         FKV_FAILED); /* waits */
         assert_non_null(strstr(err.message, "step"));
         good_round(&m, MOST);
         close_machine(&m);
     }
 }
 
-/* A layer's norm and product, which use scratch, while `reserve` grows it between rounds, and is refused what no GPU has. */
+/* A layer's norm and product, which use scratch, while `reserve` grows it between rounds, and is
+ * refused what no GPU has. */
 static void a_recorded_step_survives_a_larger_reserve(void **state) {
     (void)state;
     struct machine m = open_machine();
-    struct weight norm = random_weight(FKV_F32, 1, DIM, 1, 0.2), head = random_weight(FKV_F32, VOCAB, DIM, 0, 0.2);
+    struct weight norm = random_weight(FKV_F32, 1, DIM, 1, 0.2),
+                  head = random_weight(FKV_F32, VOCAB, DIM, 0, 0.2);
     struct both logits = random_both(MOST * VOCAB, 0, 1);
     for (int round = 0; round < 2 * ROUNDS; round++) {
         if (round == 0 || round == ROUNDS)
-            reserve_both((struct fkv_limits){.rows = round ? 4000 : MOST,
-                                             .hidden = round ? 4000 : DIM,
-                                             .vocab = VOCAB,
-                                             .slots = 64,
-                                             .items = 16,
-                                             .attention = {.dim = DIM, .heads = 1, .kv_heads = 1, .head_dim = 8}});
+            reserve_both((struct fkv_limits){
+                .rows = round ? 4000 : MOST,
+                .hidden = round ? 4000 : DIM,
+                .vocab = VOCAB,
+                .slots = 64,
+                .items = 16,
+                .attention = {.dim = DIM, .heads = 1, .kv_heads = 1, .head_dim = 8}});
         if (round > ROUNDS && tested_space == FKV_DEVICE) {
-            struct fkv_limits immense = {.rows = 1 << 29, .dim = 1 << 20, .hidden = 1 << 20, .vocab = 1 << 20};
-            assert_refused(tested.ops->reserve(tested.b, &immense, &err), err, "out of GPU memory: scratch wants ");
+            struct fkv_limits immense = {
+                .rows = 1 << 29, .dim = 1 << 20, .hidden = 1 << 20, .vocab = 1 << 20};
+            assert_refused(tested.ops->reserve(tested.b, &immense, &err), err,
+                           "out of GPU memory: scratch wants ");
         }
         assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
         embed_random(&m, MOST);
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &head.tested, m.x.tested, 0, MOST,
-                                          logits.tested, &err),
+        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &head.tested, m.x.tested,
+                                          0, MOST, logits.tested, &err),
                   err);
         assert_ok(tested.ops->step_end(tested.b, m.step, &err), err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &head.reference, m.x.reference, 0,
-                                             MOST, logits.reference, &err),
+        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &head.reference,
+                                             m.x.reference, 0, MOST, logits.reference, &err),
                   err);
         double u = unit_of(FKV_F32);
         assert_both_close(logits, 1e-4 + 16 * u, 1e-4 + 16 * u);

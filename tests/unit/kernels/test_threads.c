@@ -1,7 +1,8 @@
-/* Threads belong to the CPU backend that was opened with them: not to the process, and not to OpenBLAS.
+/* Threads belong to the CPU backend that was opened with them: not to the process, and not to
+ * OpenBLAS.
  *
- * OpenMP keeps the threads that it has made, so the tasks of this process say how many were ever wanted at once. Tests
- * therefore stand in the order of the threads they may make. */
+ * OpenMP keeps the threads that it has made, so the tasks of this process say how many were ever
+ * wanted at once. Tests therefore stand in the order of the threads they may make. */
 #include <dirent.h>
 #include <omp.h>
 
@@ -31,7 +32,8 @@ static int tasks(void) {
     int count = 0;
     DIR *folder = opendir("/proc/self/task");
     assert_non_null(folder);
-    for (const struct dirent *e = readdir(folder); e; e = readdir(folder)) count += e->d_name[0] != '.';
+    for (const struct dirent *e = readdir(folder); e; e = readdir(folder))
+        count += e->d_name[0] != '.';
     closedir(folder);
     return count;
 }
@@ -46,13 +48,14 @@ static int team(void) {
 
 /* Rows through a float32 weight: panels and sgemm. x [ROWS, WIDE] -> out [ROWS, WIDE] */
 static void multiply(struct fkv_backend *b, float *weight, const float *x, float *out) {
-    const struct fkv_limits limits = {.rows = ROWS,
-                                      .dim = WIDE,
-                                      .hidden = WIDE,
-                                      .vocab = 1,
-                                      .slots = 1,
-                                      .items = 1,
-                                      .attention = {.dim = WIDE, .heads = 1, .kv_heads = 1, .head_dim = 16}};
+    const struct fkv_limits limits = {
+        .rows = ROWS,
+        .dim = WIDE,
+        .hidden = WIDE,
+        .vocab = 1,
+        .slots = 1,
+        .items = 1,
+        .attention = {.dim = WIDE, .heads = 1, .kv_heads = 1, .head_dim = 16}};
     struct fkv_weight w = {.dtype = FKV_F32, .rows = WIDE, .cols = WIDE};
     struct fkv_buffer *in, *sum;
     size_t bytes = sizeof(float) * ROWS * WIDE;
@@ -78,7 +81,8 @@ static void a_backend_of_one_thread_stays_on_it(void **state) {
 }
 
 static void two_backends_keep_their_own_threads(void **state) {
-    float *weight = state[0], *x = weight + WIDE * WIDE, *of_three = x + ROWS * WIDE, *of_one = of_three + ROWS * WIDE;
+    float *weight = state[0], *x = weight + WIDE * WIDE, *of_three = x + ROWS * WIDE,
+          *of_one = of_three + ROWS * WIDE;
     struct fkv_backend *three = open_with(3), *one = open_with(1);
     struct fkv_device_info info;
     int before = tasks();
@@ -95,7 +99,8 @@ static void two_backends_keep_their_own_threads(void **state) {
 }
 
 static void results_do_not_depend_on_the_number_of_threads(void **state) {
-    float *weight = state[0], *x = weight + WIDE * WIDE, *expected = x + ROWS * WIDE, *out = expected + ROWS * WIDE;
+    float *weight = state[0], *x = weight + WIDE * WIDE, *expected = x + ROWS * WIDE,
+          *out = expected + ROWS * WIDE;
     for (int threads = 1; threads <= 4; threads++) {
         struct fkv_backend *b = open_with(threads);
         multiply(b, weight, x, threads == 1 ? expected : out);
@@ -115,7 +120,8 @@ static void opening_a_backend_leaves_the_callers_threads_alone(void **state) {
         assert_int_equal(omp_get_max_threads(), CALLERS);
         omp_set_num_threads(2); /* what the caller chooses while a backend is open stays too */
         b = open_with(3);
-        multiply(b, state[0], (float *)state[0] + WIDE * WIDE, (float *)state[0] + WIDE * WIDE + ROWS * WIDE);
+        multiply(b, state[0], (float *)state[0] + WIDE * WIDE,
+                 (float *)state[0] + WIDE * WIDE + ROWS * WIDE);
         assert_int_equal(omp_get_max_threads(), 2);
         assert_int_equal(team(), 2);
         ops->close(b);

@@ -36,7 +36,8 @@ static inline struct fkv_corpus random_corpus(int64_t total) {
     for (int d = 0; d < 3; d++)
         documents[d] = (struct fkv_corpus_document){
             .name = "random", .text_sha256 = "00", .offset = cut[d], .count = cut[d + 1] - cut[d]};
-    return (struct fkv_corpus){.tokens = tokens, .token_count = total, .documents = documents, .document_count = 3};
+    return (struct fkv_corpus){
+        .tokens = tokens, .token_count = total, .documents = documents, .document_count = 3};
 }
 
 struct one_run {
@@ -46,9 +47,11 @@ struct one_run {
     struct fkv_perplexity result;
 };
 
-/* `lanes`: passes side by side, fewer when there are not so many; `block`: rows of a pass that are fed at once. */
-static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
-                              int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes, int32_t block) {
+/* `lanes`: passes side by side, fewer when there are not so many; `block`: rows of a pass that are
+ * fed at once. */
+static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus,
+                              const char *protocol, int64_t tokens_option,
+                              struct fkv_policy_options policy, int32_t lanes, int32_t block) {
     struct fkv_error err = {0};
     const struct fkv_config *config = &engine.model->config;
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
@@ -66,19 +69,22 @@ static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus
     options.block = block * lanes;
     assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
     assert_ok(fkv_session_open(engine.model, &full, &options, &r->baseline, &err), err);
-    assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true, &r->recorded, &err), err);
-    assert_ok(
-        fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded, true, &r->result, &err),
-        err);
+    assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true,
+                                &r->recorded, &err),
+              err);
+    assert_ok(fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded,
+                                 true, &r->result, &err),
+              err);
 }
 
-static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
-                             int64_t tokens_option, struct fkv_policy_options policy, int32_t lanes) {
+static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,
+                             const char *protocol, int64_t tokens_option,
+                             struct fkv_policy_options policy, int32_t lanes) {
     run_blocks(r, corpus, protocol, tokens_option, policy, lanes, 512);
 }
 
-static inline void run(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol, int64_t tokens_option,
-                       struct fkv_policy_options policy) {
+static inline void run(struct one_run *r, const struct fkv_corpus *corpus, const char *protocol,
+                       int64_t tokens_option, struct fkv_policy_options policy) {
     run_lanes(r, corpus, protocol, tokens_option, policy, 1);
 }
 
@@ -92,7 +98,8 @@ static inline void done(struct one_run *r) {
 }
 
 /* What a finished run says of itself. */
-static inline struct fkv_experiment experiment_of(const struct one_run *r, const struct fkv_corpus *corpus) {
+static inline struct fkv_experiment experiment_of(const struct one_run *r,
+                                                  const struct fkv_corpus *corpus) {
     return (struct fkv_experiment){.model = engine.model,
                                    .setup = fkv_session_setup(r->session),
                                    .corpus = corpus,

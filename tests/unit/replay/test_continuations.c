@@ -18,7 +18,8 @@ struct lines {
 
 /* Continuations of random ids; every second ends by itself. */
 static void make_lines(struct lines *l) {
-    static const char *const texts[PROMPTS] = {"The tide came up", "A boat", "", "\xc3\x9cn\xc3\xafk", "The end"};
+    static const char *const texts[PROMPTS] = {"The tide came up", "A boat", "",
+                                               "\xc3\x9cn\xc3\xafk", "The end"};
     const struct fkv_policy_options policy = {.name = "freqkv", .window = 32, .sinks = -1};
     struct fkv_error err = {0};
     *l = (struct lines){0};
@@ -31,14 +32,15 @@ static void make_lines(struct lines *l) {
                                      .temperature = 0.8};
     for (int i = 0; i < PROMPTS; i++) {
         json_t *id = i % 2 ? json_integer(i) : NULL;
-        assert_ok(
-            fkv_prompts_add(&l->prompts, engine.tokenizer, engine.model->config.vocab, texts[i], id, "test", &err),
-            err);
+        assert_ok(fkv_prompts_add(&l->prompts, engine.tokenizer, engine.model->config.vocab,
+                                  texts[i], id, "test", &err),
+                  err);
         json_decref(id);
     }
     for (size_t i = 0; i < PROMPTS; i++) {
         int32_t ids[TOKENS];
-        struct fkv_generation g = {.ids = ids, .count = i % 2 ? test_between(0, TOKENS - 1) : TOKENS, .ended = i % 2};
+        struct fkv_generation g = {
+            .ids = ids, .count = i % 2 ? test_between(0, TOKENS - 1) : TOKENS, .ended = i % 2};
         for (int k = 0; k < TOKENS; k++) ids[k] = test_between(3, engine.model->config.vocab - 1);
         l->lines[i] = fkv_continuation_json(&l->how, i, &g, &err);
         assert_non_null(l->lines[i]);
@@ -55,8 +57,8 @@ static void free_lines(struct lines *l) {
     fkv_prompts_free(&l->prompts); /* twice is harmless */
 }
 
-static int read_text(const struct lines *l, const char *text, size_t bytes, struct fkv_continued *found,
-                     struct fkv_error *err) {
+static int read_text(const struct lines *l, const char *text, size_t bytes,
+                     struct fkv_continued *found, struct fkv_error *err) {
     FILE *f = bytes ? fmemopen((char *)text, bytes, "r") : fopen("/dev/null", "r");
     assert_non_null(f);
     int status = fkv_continuations_read(f, "out.jsonl", &l->how, found, err);
@@ -112,7 +114,8 @@ static void a_line_of_another_run_is_refused_by_its_field(void **state) {
         size_t bytes = (size_t)snprintf(file, sizeof file, "%s\n", text);
         struct fkv_continued found;
         struct fkv_error err = {0};
-        const char *field = !strcmp(changes[i][1], "\"eos\"") ? "token_ids" : changes[i][0]; /* they go together */
+        const char *field =
+            !strcmp(changes[i][1], "\"eos\"") ? "token_ids" : changes[i][0]; /* they go together */
         assert_refused(read_text(&l, file, bytes, &found, &err), err, "out.jsonl:1: field \"");
         assert_refused(read_text(&l, file, bytes, &found, &err), err, field);
         free(text);
@@ -147,7 +150,8 @@ static void what_is_no_line_is_refused(void **state) {
     for (int i = 0; i < 5; i++) {
         struct fkv_continued found;
         struct fkv_error err = {0};
-        assert_refused(read_text(&l, first[i][0], strlen(first[i][0]), &found, &err), err, first[i][1]);
+        assert_refused(read_text(&l, first[i][0], strlen(first[i][0]), &found, &err), err,
+                       first[i][1]);
     }
     free(loose);
     free_lines(&l);
@@ -205,7 +209,8 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
         char torn[8192];
         if (i + 1 < PROMPTS) {
             size_t bytes = strlen(l.text[i + 1]), more = strlen(l.text[i + 2]) - bytes;
-            snprintf(torn, sizeof torn, "%.*s", (int)(bytes + (size_t)test_between(0, (int)more - 1)), l.text[i + 2]);
+            snprintf(torn, sizeof torn, "%.*s",
+                     (int)(bytes + (size_t)test_between(0, (int)more - 1)), l.text[i + 2]);
             put_file(path, torn);
         }
         assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
@@ -253,8 +258,8 @@ static void lines_of_another_run_are_refused_and_stay(void **state) {
     assert_ok(fkv_continuations_append(file, l.lines[0], &err), err);
     fkv_continuations_close(file);
 
-    assert_refused(fkv_continuations_find(path, &l.how, other = identity_of(&l, 2), &found, &err), err,
-                   "out.jsonl.run: field \"batch\": expected 2, found 1");
+    assert_refused(fkv_continuations_find(path, &l.how, other = identity_of(&l, 2), &found, &err),
+                   err, "out.jsonl.run: field \"batch\": expected 2, found 1");
     json_decref(other);
     const char *key;
     json_t *value;
@@ -268,13 +273,16 @@ static void lines_of_another_run_are_refused_and_stay(void **state) {
         if (free_to_differ)
             assert_ok(fkv_continuations_find(path, &l.how, other, &found, &err), err);
         else
-            assert_refused(fkv_continuations_find(path, &l.how, other, &found, &err), err, expected);
+            assert_refused(fkv_continuations_find(path, &l.how, other, &found, &err), err,
+                           expected);
         json_decref(other);
     }
     put_file(beside, "not JSON");
-    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err, "out.jsonl.run: not valid JSON");
+    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err,
+                   "out.jsonl.run: not valid JSON");
     unlink(beside);
-    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err, "nothing says what made");
+    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err,
+                   "nothing says what made");
     assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
@@ -286,9 +294,11 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     const struct fkv_policy_options base = {.name = "freqkv", .window = 64, .sinks = 4};
     struct fkv_policy_options others[7];
     for (int i = 0; i < 7; i++) others[i] = base;
-    others[0].window = 65, others[1].sinks = 3, others[2].own[0] = (struct fkv_own_value){"recent", 1};
+    others[0].window = 65, others[1].sinks = 3,
+    others[2].own[0] = (struct fkv_own_value){"recent", 1};
     others[3].own[0] = (struct fkv_own_value){"rescale", 0};
-    others[4].own[0] = (struct fkv_own_value){"mass-bias", 1}, others[5].gamma = "0.25", others[6].name = "local";
+    others[4].own[0] = (struct fkv_own_value){"mass-bias", 1}, others[5].gamma = "0.25",
+    others[6].name = "local";
     struct fkv_policy_setup setup;
     struct fkv_error err = {0};
     assert_ok(fkv_policy_setup(&base, &engine.model->config, 100, &setup, &err), err);
@@ -313,8 +323,8 @@ static void prompts_are_told_apart_by_text_id_and_order(void **state) {
         struct fkv_error err = {0};
         json_t *id = i == 3 ? json_integer(1) : NULL;
         for (int k = 0; k < 2; k++)
-            assert_ok(fkv_prompts_add(&p, engine.tokenizer, engine.model->config.vocab, texts[i][k], k ? id : NULL,
-                                      "test", &err),
+            assert_ok(fkv_prompts_add(&p, engine.tokenizer, engine.model->config.vocab, texts[i][k],
+                                      k ? id : NULL, "test", &err),
                       err);
         assert_ok(fkv_prompts_sha256(&p, hashes[i], &err), err);
         for (int k = 0; k < i; k++) assert_string_not_equal(hashes[k], hashes[i]);
@@ -354,7 +364,8 @@ static void watching_is_not_in_the_times(void **state) {
     struct fkv_session *session;
     struct fkv_error err = {0};
     for (int i = 0; i < 20; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
-    for (int i = 0; i < 3; i++) g[i] = (struct fkv_generation){.prompt = tokens, .prompt_count = 10 + i};
+    for (int i = 0; i < 3; i++)
+        g[i] = (struct fkv_generation){.prompt = tokens, .prompt_count = 10 + i};
     assert_ok(fkv_session_open(engine.model, &full, &options, &session, &err), err);
     double started = fkv_seconds();
     assert_ok(fkv_generate(session, g, 3, &how, &times, &err), err);
@@ -368,8 +379,8 @@ static void watching_is_not_in_the_times(void **state) {
     assert_int_equal(watched.draws, drawn);
     assert_true(times.prefill_seconds > 0 && times.decode_seconds > 0);
     if (times.prefill_seconds + times.decode_seconds > all - watched.seconds)
-        fail_msg("%.4f s of feeds and %.4f s of watching in %.4f s", times.prefill_seconds + times.decode_seconds,
-                 watched.seconds, all);
+        fail_msg("%.4f s of feeds and %.4f s of watching in %.4f s",
+                 times.prefill_seconds + times.decode_seconds, watched.seconds, all);
     fkv_session_close(session);
 }
 

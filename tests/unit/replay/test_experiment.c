@@ -1,4 +1,5 @@
-/* What is said about an experiment: null for what does not exist, and when a baseline is no reference. */
+/* What is said about an experiment: null for what does not exist, and when a baseline is no
+ * reference. */
 #include "tests/unit/support.h"
 
 #include "replay/perplexity/experiment.h"
@@ -17,25 +18,41 @@ static struct fkv_experiment experiment;
 static int set_up(void **state) {
     (void)state;
     model = (struct fkv_model){.config = {.trained_context = 512}};
-    static const struct fkv_policy_option own[] = {
-        {.name = "recent", .kind = FKV_OPTION_INTEGER}, {.name = "mass-bias", .kind = FKV_OPTION_FLAG}, {0}};
-    policy = (struct fkv_policy){.name = "freqkv", .options = own, .has_window = true, .has_gamma = true};
-    setup = (struct fkv_policy_setup){
-        .policy = &policy, .window = 256, .sinks = 4, .own = {16, 0}, .label = "freqkv, recent 16", .gamma = 0.5};
+    static const struct fkv_policy_option own[] = {{.name = "recent", .kind = FKV_OPTION_INTEGER},
+                                                   {.name = "mass-bias", .kind = FKV_OPTION_FLAG},
+                                                   {0}};
+    policy = (struct fkv_policy){
+        .name = "freqkv", .options = own, .has_window = true, .has_gamma = true};
+    setup = (struct fkv_policy_setup){.policy = &policy,
+                                      .window = 256,
+                                      .sinks = 4,
+                                      .own = {16, 0},
+                                      .label = "freqkv, recent 16",
+                                      .gamma = 0.5};
     documents[0] = (struct fkv_corpus_document){.name = "a.txt", .count = 11};
     documents[1] = (struct fkv_corpus_document){.name = "b.txt", .offset = 11, .count = 5};
     corpus = (struct fkv_corpus){.token_count = 16, .documents = documents, .document_count = 2};
     passes[0] = (struct fkv_pass){.rows = 11, .until = 10};
-    plan = (struct fkv_plan){.name = "whole", .passes = passes, .count = 1, .longest = 512, .scored = 300};
+    plan = (struct fkv_plan){
+        .name = "whole", .passes = passes, .count = 1, .longest = 512, .scored = 300};
     sums[0] = (struct fkv_sums){.count = 10, .nll = 20, .baseline_nll = 15, .kl = 1, .agree = 8};
     sums[1] = (struct fkv_sums){0}; /* nothing of b.txt was scored */
-    result = (struct fkv_perplexity){
-        .total = sums[0], .documents = sums, .nll_se = 0.25, .delta_nll_se = 0.125, .compressions = 3, .evictions = 2};
-    result.statistics = (struct fkv_session_statistics){.tokens = 16, .slots_sum = 80, .cache_bytes_peak = 4096};
+    result = (struct fkv_perplexity){.total = sums[0],
+                                     .documents = sums,
+                                     .nll_se = 0.25,
+                                     .delta_nll_se = 0.125,
+                                     .compressions = 3,
+                                     .evictions = 2};
+    result.statistics =
+        (struct fkv_session_statistics){.tokens = 16, .slots_sum = 80, .cache_bytes_peak = 4096};
     result.seconds = 2;
     result.seconds_compressing = 0.5;
-    experiment = (struct fkv_experiment){
-        .model = &model, .setup = &setup, .corpus = &corpus, .plan = &plan, .result = &result, .baseline = true};
+    experiment = (struct fkv_experiment){.model = &model,
+                                         .setup = &setup,
+                                         .corpus = &corpus,
+                                         .plan = &plan,
+                                         .result = &result,
+                                         .baseline = true};
     return 0;
 }
 
@@ -52,7 +69,8 @@ static void assert_json_null(const json_t *object, const char *key) {
 static void the_object_has_the_documented_keys(void **state) {
     (void)state;
     json_t *o = fkv_experiment_json(&experiment);
-    const json_t *baseline = json_object_get(o, "baseline"), *rows = json_object_get(o, "per_document");
+    const json_t *baseline = json_object_get(o, "baseline"),
+                 *rows = json_object_get(o, "per_document");
     assert_string_equal(json_string_value(json_object_get(o, "policy")), "freqkv");
     assert_string_equal(json_string_value(json_object_get(o, "protocol")), "whole");
     assert_number(o, "window", 256);
@@ -96,7 +114,8 @@ static void numbers_that_do_not_exist_are_null(void **state) {
     result.seconds = 0;
     plan.scored = 10;
     json_t *o = fkv_experiment_json(&experiment);
-    const char *keys[] = {"window",           "sinks", "gamma", "perplexity_se", "se_unit", "prefill_tokens_per_s",
+    const char *keys[] = {"window",           "sinks",   "gamma",
+                          "perplexity_se",    "se_unit", "prefill_tokens_per_s",
                           "compression_share"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_json_null(o, keys[i]);
     assert_json_null(json_object_get(o, "baseline"), "delta_nll_se");
@@ -126,7 +145,8 @@ static void a_baseline_past_the_trained_context_is_no_reference(void **state) {
     assert_string_equal(fkv_experiment_invalid(&experiment), "past the trained context");
     plan.longest = 512;
     setup.window = 512;
-    assert_string_equal(fkv_experiment_invalid(&experiment), "window not below the trained context");
+    assert_string_equal(fkv_experiment_invalid(&experiment),
+                        "window not below the trained context");
     policy.has_window = false;
     assert_ptr_equal(fkv_experiment_invalid(&experiment), NULL);
 }

@@ -33,7 +33,8 @@ static void a_seed_repeats_its_samples(void **state) {
     float logits[VOCAB];
     test_fill(logits, VOCAB, 0, 1);
     struct fkv_random a = {test_random()}, b = a;
-    for (int i = 0; i < 100; i++) assert_int_equal(fkv_sample(logits, VOCAB, 1, &a), fkv_sample(logits, VOCAB, 1, &b));
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(fkv_sample(logits, VOCAB, 1, &a), fkv_sample(logits, VOCAB, 1, &b));
 }
 
 static void impossible_tokens_are_never_drawn(void **state) {

@@ -1,5 +1,6 @@
-/* The runner and the run file on the embedded model (data/litbank-1m) over random tokens: what must hold whatever the model says. The numbers themselves
- * are checked against a second implementation by tests/e2e/check_protocols.py. */
+/* The runner and the run file on the embedded model (data/litbank-1m) over random tokens: what must
+ * hold whatever the model says. The numbers themselves are checked against a second implementation
+ * by tests/e2e/check_protocols.py. */
 #include "tests/unit/replay/runs.h"
 
 #include "capture/store/h5.h"
@@ -8,7 +9,8 @@ static void a_window_that_never_fills_costs_nothing(void **state) {
     (void)state;
     struct fkv_corpus corpus = random_corpus(300);
     struct one_run r;
-    run(&r, &corpus, "whole", 0, (struct fkv_policy_options){.name = "freqkv", .window = 150, .sinks = -1});
+    run(&r, &corpus, "whole", 0,
+        (struct fkv_policy_options){.name = "freqkv", .window = 150, .sinks = -1});
     assert_int_equal(r.result.total.count, 300 - 3);
     assert_int_equal(r.result.total.agree, 300 - 3);
     assert_close(r.result.total.nll, r.result.total.baseline_nll, 0, 1e-12);
@@ -18,7 +20,8 @@ static void a_window_that_never_fills_costs_nothing(void **state) {
     done(&r);
 }
 
-static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was(void **state) {
+static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was(
+    void **state) {
     (void)state;
     struct fkv_corpus corpus = random_corpus(test_between(400, MOST_TOKENS));
     int window = test_between(20, 120), sinks = test_between(0, 6);
@@ -29,14 +32,17 @@ static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_t
     const struct fkv_policy_setup *setup = fkv_session_setup(r.session);
     int chunk = setup->compressible - setup->retained[0], expected = 0;
     for (int d = 0; d < 3; d++)
-        if (documents[d].count > window) expected += (int)(documents[d].count - window + chunk - 1) / chunk;
+        if (documents[d].count > window)
+            expected += (int)(documents[d].count - window + chunk - 1) / chunk;
     assert_close(r.result.compressions * 3, expected, 1e-9, 0);
     assert_int_equal(r.recorded.action_count, expected * setup->layers * setup->kv_heads);
     for (int64_t i = 0; i < r.recorded.action_count; i++) {
         const struct fkv_recorded_action *c = &r.recorded.actions[i];
         assert_int_equal((c->token - window) % chunk, 0); /* the token that found the cache full */
-        assert_true(c->energy.key_kept >= 0 && c->energy.key_kept <= c->energy.key_before * (1 + 1e-5));
-        assert_true(c->energy.value_kept >= 0 && c->energy.value_kept <= c->energy.value_before * (1 + 1e-5));
+        assert_true(c->energy.key_kept >= 0 &&
+                    c->energy.key_kept <= c->energy.key_before * (1 + 1e-5));
+        assert_true(c->energy.value_kept >= 0 &&
+                    c->energy.value_kept <= c->energy.value_before * (1 + 1e-5));
     }
     done(&r);
 }
@@ -47,7 +53,8 @@ static void round_and_since_follow_the_schedule(void **state) {
     struct one_run r;
     run(&r, &corpus, "whole", 0,
         (struct fkv_policy_options){.name = "freqkv", .window = 64, .sinks = 4, .gamma = "0.5"});
-    for (int64_t t = 1; t < documents[0].count; t++) { /* L = 30: first compression by token 64, then every 30 */
+    for (int64_t t = 1; t < documents[0].count;
+         t++) { /* L = 30: first compression by token 64, then every 30 */
         int64_t query = t - 1, round = query < 64 ? 0 : 1 + (query - 64) / 30;
         int64_t since = round ? (query - 64) % 30 + 1 : query + 1;
         assert_close(r.recorded.round[t], (double)round, 1e-4, 0);
@@ -74,7 +81,8 @@ static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state)
     done(&block);
 }
 
-/* Many passes share a document's blocks of 256 scored tokens: the intervals must be those of the tokens in their order. */
+/* Many passes share a document's blocks of 256 scored tokens: the intervals must be those of the
+ * tokens in their order. */
 static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **state) {
     (void)state;
     struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
@@ -87,11 +95,13 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     int64_t scored = 0;
     struct fkv_units units;
     struct fkv_error err;
-    run_lanes(&r, &corpus, "chunks:20", 0, policy, test_between(1, 4)); /* 35 chunks score 9 tokens each */
+    run_lanes(&r, &corpus, "chunks:20", 0, policy,
+              test_between(1, 4)); /* 35 chunks score 9 tokens each */
     for (int64_t t = 0; t < MOST_TOKENS; t++) {
         if (isnan(r.recorded.nll[t])) continue;
         int64_t block = scored++ / FKV_BOOTSTRAP_BLOCK;
-        nll[block] += r.recorded.nll[t], delta[block] += (double)r.recorded.nll[t] - r.recorded.baseline_nll[t];
+        nll[block] += r.recorded.nll[t],
+            delta[block] += (double)r.recorded.nll[t] - r.recorded.baseline_nll[t];
         counts[block] += 1;
     }
     assert_int_equal(scored, 35 * 9);
@@ -114,7 +124,8 @@ static void the_error_of_a_few_documents_sees_how_they_differ(void **state) {
     struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
     struct one_run r;
     struct fkv_policy_options policy = {.name = "freqkv", .window = 40, .sinks = 4};
-    for (int64_t t = documents[1].offset; t < corpus.token_count; t++) tokens[t] = tokens[documents[1].offset];
+    for (int64_t t = documents[1].offset; t < corpus.token_count; t++)
+        tokens[t] = tokens[documents[1].offset];
     corpus.document_count = 2; /* one of random tokens, one of a single token over and over */
     corpus.token_count = documents[2].offset;
     run(&r, &corpus, "whole", 0, policy);
@@ -174,7 +185,8 @@ static int64_t rows_of(const char *path, const char *dataset) {
     return found ? dims[0] : -1;
 }
 
-/* Of local on its schedule (N = 64, S = 4, L = 30: at token 64, then every 30) and of streaming at every token. */
+/* Of local on its schedule (N = 64, S = 4, L = 30: at token 64, then every 30) and of streaming at
+ * every token. */
 static void evictions_are_counted_as_such_and_are_no_compressions(void **state) {
     (void)state;
     test_seed();
@@ -184,17 +196,21 @@ static void evictions_are_counted_as_such_and_are_no_compressions(void **state) 
     static const char *const names[] = {"local", "streaming", "freqkv"};
     for (int p = 0; p < 3; p++) {
         struct one_run r;
-        run(&r, &corpus, "whole", 0, (struct fkv_policy_options){.name = names[p], .window = 64, .sinks = 4});
+        run(&r, &corpus, "whole", 0,
+            (struct fkv_policy_options){.name = names[p], .window = 64, .sinks = 4});
         double expected = 0, acted = 0;
         for (int d = 0; d < 3; d++) {
             int beyond = (int)documents[d].count - 64;
             acted += beyond > 0 ? (beyond + 29) / 30 : 0;
-            expected += p == 1 ? (beyond > 0 ? beyond : 0) : p == 0 ? (beyond > 0 ? (beyond + 29) / 30 : 0) : 0;
+            expected += p == 1   ? (beyond > 0 ? beyond : 0)
+                        : p == 0 ? (beyond > 0 ? (beyond + 29) / 30 : 0)
+                                 : 0;
         }
         assert_close(r.result.evictions * 3, expected, 1e-9, 0);
         assert_close(r.result.compressions * 3, p == 2 ? acted : 0, 1e-9, 0);
         for (int64_t t = 1; t < documents[0].count && p < 2; t++) {
-            int64_t fed = t, beyond = fed > 64 ? fed - 64 : 0, round = beyond ? 1 + (beyond - 1) / 30 : 0;
+            int64_t fed = t, beyond = fed > 64 ? fed - 64 : 0,
+                    round = beyond ? 1 + (beyond - 1) / 30 : 0;
             assert_close(r.recorded.round[t], 0, 0, 0);
             assert_close(r.recorded.since[t], (double)fed, 0, 0);
             assert_close(r.recorded.evictions[t], (double)(p ? beyond : round), 1e-4, 0);
@@ -248,7 +264,8 @@ static void the_run_file_holds_every_scored_token_once_per_window(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_window_that_never_fills_costs_nothing),
-        cmocka_unit_test(compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was),
+        cmocka_unit_test(
+            compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was),
         cmocka_unit_test(round_and_since_follow_the_schedule),
         cmocka_unit_test(blocks_change_nothing_for_a_policy_that_acts_when_full),
         cmocka_unit_test(intervals_come_from_blocks_of_scored_tokens_in_their_order),

@@ -1,5 +1,5 @@
-/* Probes on the embedded model over random tokens: what must hold whatever the model says. The numbers themselves are checked against a second
- * implementation by tests/e2e/check_probe.py. */
+/* Probes on the embedded model over random tokens: what must hold whatever the model says. The
+ * numbers themselves are checked against a second implementation by tests/e2e/check_probe.py. */
 #include "tests/unit/support.h"
 
 #include "engine/cache/ratios.h"
@@ -9,8 +9,22 @@
 #include "replay/probe/probe.h"
 #include "replay/probe/report.h"
 
-enum { PREFIX = 50, SCORE = 24, SINKS = 4, N = PREFIX - SINKS, LENGTH = PREFIX + SCORE + 1, WINDOWS = 2 };
-enum { LAYERS = 6, KV_HEADS = 2, HEADS = LAYERS * KV_HEADS, WIDTH = 32, VOCAB = 2048, STATE = PREFIX * WIDTH };
+enum {
+    PREFIX = 50,
+    SCORE = 24,
+    SINKS = 4,
+    N = PREFIX - SINKS,
+    LENGTH = PREFIX + SCORE + 1,
+    WINDOWS = 2
+};
+enum {
+    LAYERS = 6,
+    KV_HEADS = 2,
+    HEADS = LAYERS * KV_HEADS,
+    WIDTH = 32,
+    VOCAB = 2048,
+    STATE = PREFIX * WIDTH
+};
 
 struct fixture {
     const struct fkv_backend_ops *ops;
@@ -58,12 +72,13 @@ struct wish {
     const char *text;
 };
 
-static void list(const struct wish *wishes, int count, const char *states, bool per_head, struct fkv_edit **edits,
-                 int32_t *edit_count) {
+static void list(const struct wish *wishes, int count, const char *states, bool per_head,
+                 struct fkv_edit **edits, int32_t *edit_count) {
     static struct fkv_probe_wishes w;
     w = (struct fkv_probe_wishes){.per_head = per_head};
     assert_ok(fkv_probe_parse_states(&w, states, &err), err);
-    for (int i = 0; i < count; i++) assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
+    for (int i = 0; i < count; i++)
+        assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
     assert_ok(fkv_probe_list(&w, LAYERS, KV_HEADS, N, edits, edit_count, &err), err);
 }
 
@@ -87,7 +102,8 @@ static struct fkv_probe probe_of(const struct fkv_edit *edits, int32_t count) {
     return p;
 }
 
-static struct fkv_prober prober_of(const struct fixture *f, const struct fkv_edit *edits, const char *parts) {
+static struct fkv_prober prober_of(const struct fixture *f, const struct fkv_edit *edits,
+                                   const char *parts) {
     return (struct fkv_prober){.corpus = &f->corpus,
                                .edits = edits,
                                .places = f->places,
@@ -98,9 +114,10 @@ static struct fkv_prober prober_of(const struct fixture *f, const struct fkv_edi
                                .quiet = true};
 }
 
-static const struct wish many[] = {
-    {FKV_ASK_FILTER, "0:1"}, {FKV_ASK_FILTER, "0:0.4"}, {FKV_ASK_NOISE, "0.2:0.9:0.3"}, {FKV_ASK_FREQKV, "0.5,1"},
-    {FKV_ASK_LOCAL, "0.5"},  {FKV_ASK_BANDS, "3"},      {FKV_ASK_DECOMPOSE, "0.37"}};
+static const struct wish many[] = {{FKV_ASK_FILTER, "0:1"},        {FKV_ASK_FILTER, "0:0.4"},
+                                   {FKV_ASK_NOISE, "0.2:0.9:0.3"}, {FKV_ASK_FREQKV, "0.5,1"},
+                                   {FKV_ASK_LOCAL, "0.5"},         {FKV_ASK_BANDS, "3"},
+                                   {FKV_ASK_DECOMPOSE, "0.37"}};
 enum { MANY = sizeof many / sizeof *many };
 
 static int find(const struct fkv_probe *p, const char *label) {
@@ -123,27 +140,32 @@ static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rou
     assert_true(p.noise_floor_nll < 1e-5);
     for (int w = 0; w < WINDOWS; w++) {
         const struct fkv_probe_window *window = &p.windows[w];
-        const char *const harmless[] = {"filter 0:1, key", "filter 0:1, value", "filter 0:1, both", "freqkv 1",
-                                        "decompose 0.37: nothing"};
+        const char *const harmless[] = {"filter 0:1, key", "filter 0:1, value", "filter 0:1, both",
+                                        "freqkv 1", "decompose 0.37: nothing"};
         assert_memory_equal(window->nll, window->untouched_nll, SCORE * sizeof(float));
         for (int i = 0; i < SCORE; i++) assert_close(window->kl[i], 0, 0, 0);
         for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
-            assert_arrays_close(window->nll + find(&p, harmless[i]) * SCORE, window->untouched_nll, SCORE, 2e-5, 0);
+            assert_arrays_close(window->nll + find(&p, harmless[i]) * SCORE, window->untouched_nll,
+                                SCORE, 2e-5, 0);
         double moved = 0;
         for (int i = 0; i < SCORE; i++)
-            moved += fabs(window->nll[find(&p, "local 0.5") * SCORE + i] - window->untouched_nll[i]) / SCORE;
+            moved +=
+                fabs(window->nll[find(&p, "local 0.5") * SCORE + i] - window->untouched_nll[i]) /
+                SCORE;
         assert_true(moved > 1e-3);
     }
     fkv_probe_free(&p);
     free(edits);
 }
 
-/* A host's block and a device's, of windows longer than the first: prefix and scored tokens in two feeds or one. */
+/* A host's block and a device's, of windows longer than the first: prefix and scored tokens in two
+ * feeds or one. */
 static void the_block_changes_no_number_beyond_rounding(void **state) {
     struct fixture *f = *state;
     enum { LONG_PREFIX = 700, LONG_SCORE = 300, ALL = LONG_PREFIX + LONG_SCORE };
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    static const struct wish wishes[] = {{FKV_ASK_FILTER, "0:0.4"}, {FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_LOCAL, "0.5"}};
+    static const struct wish wishes[] = {
+        {FKV_ASK_FILTER, "0:0.4"}, {FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_LOCAL, "0.5"}};
     int32_t tokens[ALL + 1], count;
     struct fkv_corpus_document document = {.name = document_name, .count = ALL + 1};
     const struct fkv_corpus corpus = {tokens, ALL + 1, &document, 1};
@@ -151,11 +173,13 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
     struct fkv_edit *edits;
     for (int i = 0; i <= ALL; i++) tokens[i] = test_between(0, VOCAB - 1);
     assert_ok(fkv_probe_parse_states(&w, "both", &err), err);
-    for (int i = 0; i < 3; i++) assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
+    for (int i = 0; i < 3; i++)
+        assert_ok(fkv_probe_ask(&w, wishes[i].kind, "--it", wishes[i].text, &err), err);
     assert_ok(fkv_probe_list(&w, LAYERS, KV_HEADS, LONG_PREFIX - SINKS, &edits, &count, &err), err);
     struct fkv_probe p[2];
     for (int i = 0; i < 2; i++) {
-        const struct fkv_session_options options = {.block = i ? 4096 : 512, .max_tokens = ALL, .biases = true};
+        const struct fkv_session_options options = {
+            .block = i ? 4096 : 512, .max_tokens = ALL, .biases = true};
         struct fkv_prober prober = prober_of(f, edits, NULL);
         prober.corpus = &corpus;
         prober.place_count = 1;
@@ -170,7 +194,8 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
     assert_arrays_close(b->untouched_nll, a->untouched_nll, LONG_SCORE, 3e-5, 0);
     assert_arrays_close(b->nll, a->nll, (size_t)count * LONG_SCORE, 3e-5, 0);
     assert_arrays_close(b->kl, a->kl, (size_t)count * LONG_SCORE, 3e-5, 0);
-    for (int i = 0; i < 2 * count; i++) assert_close(b->lost_energy[i], a->lost_energy[i], 1e-6, 1e-5);
+    for (int i = 0; i < 2 * count; i++)
+        assert_close(b->lost_energy[i], a->lost_energy[i], 1e-6, 1e-5);
     fkv_probe_free(&p[0]);
     fkv_probe_free(&p[1]);
     free(edits);
@@ -194,8 +219,10 @@ static void the_order_of_changes_is_no_matter(void **state) {
     for (int w = 0; w < WINDOWS; w++)
         for (int i = 0; i < count; i++) {
             int j = find(&a, b.changes[i].label);
-            assert_memory_equal(b.windows[w].nll + i * SCORE, a.windows[w].nll + j * SCORE, SCORE * sizeof(float));
-            assert_memory_equal(b.windows[w].lost_energy + 2 * i, a.windows[w].lost_energy + 2 * j, 2 * sizeof(double));
+            assert_memory_equal(b.windows[w].nll + i * SCORE, a.windows[w].nll + j * SCORE,
+                                SCORE * sizeof(float));
+            assert_memory_equal(b.windows[w].lost_energy + 2 * i, a.windows[w].lost_energy + 2 * j,
+                                2 * sizeof(double));
         }
     fkv_probe_free(&a), fkv_probe_free(&b);
     free(edits);
@@ -205,7 +232,8 @@ static void all_parts_together_are_freqkv_and_truncation_alone_is_a_filter(void 
     struct fixture *f = *state;
     struct fkv_edit *edits;
     int32_t count;
-    const struct wish wishes[] = {{FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_FILTER, "0:0.5"}, {FKV_ASK_DECOMPOSE, "0.5"}};
+    const struct wish wishes[] = {
+        {FKV_ASK_FREQKV, "0.5"}, {FKV_ASK_FILTER, "0:0.5"}, {FKV_ASK_DECOMPOSE, "0.5"}};
     list(wishes, 3, "both", false, &edits, &count); /* 0.5 n is whole */
     struct fkv_probe p = probe_of(edits, count);
     struct fkv_prober prober = prober_of(f, edits, NULL);
@@ -214,7 +242,8 @@ static void all_parts_together_are_freqkv_and_truncation_alone_is_a_filter(void 
                                     {"filter 0:0.5, both", "decompose 0.5: truncation"}};
     for (int i = 0; i < 2; i++)
         assert_memory_equal(p.windows[1].nll + find(&p, pairs[i][0]) * SCORE,
-                            p.windows[1].nll + find(&p, pairs[i][1]) * SCORE, SCORE * sizeof(float));
+                            p.windows[1].nll + find(&p, pairs[i][1]) * SCORE,
+                            SCORE * sizeof(float));
     fkv_probe_free(&p);
     free(edits);
 }
@@ -229,7 +258,8 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         snprintf(gamma, sizeof gamma, "0.%d", test_between(15, 35));
         struct fkv_edit *edits;
         int32_t count;
-        list(&(struct wish){i ? FKV_ASK_LOCAL : FKV_ASK_FREQKV, gamma}, 1, "both", false, &edits, &count);
+        list(&(struct wish){i ? FKV_ASK_LOCAL : FKV_ASK_FREQKV, gamma}, 1, "both", false, &edits,
+             &count);
         struct fkv_probe p = probe_of(edits, count);
         struct fkv_prober prober = prober_of(f, edits, NULL);
         assert_ok(fkv_probe_run(&prober, &p, &err), err);
@@ -241,7 +271,9 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err), err);
         assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err), err);
         assert_int_equal(fkv_session_heads(s)[0].rounds, 1);
-        assert_ok(fkv_session_score(s, NULL, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, NULL, &err), err);
+        assert_ok(
+            fkv_session_score(s, NULL, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, NULL, &err),
+            err);
         for (int t = 0; t < SCORE; t++) assert_close(p.windows[0].nll[SCORE + t], nll[t], 2e-5, 0);
         fkv_session_close(s);
         fkv_probe_free(&p);
@@ -256,7 +288,8 @@ static void an_interrupted_run_goes_on_and_other_options_are_refused(void **stat
     char folder[256], parts[300], path[340];
     snprintf(parts, sizeof parts, "%s/p.parts", test_make_folder(folder));
     list(many, MANY, "both", false, &edits, &count);
-    struct fkv_probe whole = probe_of(edits, count), first = probe_of(edits, count), rest = probe_of(edits, count);
+    struct fkv_probe whole = probe_of(edits, count), first = probe_of(edits, count),
+                     rest = probe_of(edits, count);
     struct fkv_prober prober = prober_of(f, edits, NULL);
     assert_ok(fkv_probe_run(&prober, &whole, &err), err);
     prober.parts = parts;
@@ -267,8 +300,10 @@ static void an_interrupted_run_goes_on_and_other_options_are_refused(void **stat
     snprintf(path, sizeof path, "%s/000001.h5", parts);
     assert_int_equal(access(path, R_OK), 0);
     for (int w = 0; w < WINDOWS; w++) {
-        assert_memory_equal(rest.windows[w].nll, whole.windows[w].nll, (size_t)count * SCORE * sizeof(float));
-        assert_memory_equal(rest.windows[w].tokens, whole.windows[w].tokens, LENGTH * sizeof(int32_t));
+        assert_memory_equal(rest.windows[w].nll, whole.windows[w].nll,
+                            (size_t)count * SCORE * sizeof(float));
+        assert_memory_equal(rest.windows[w].tokens, whole.windows[w].tokens,
+                            LENGTH * sizeof(int32_t));
     }
     assert_true(rest.noise_floor_nll == whole.noise_floor_nll);
     struct fkv_probe other = probe_of(edits, count);
@@ -288,14 +323,18 @@ static void an_interrupted_run_goes_on_and_other_options_are_refused(void **stat
 static void read_all(struct fixture *f, float *keys, float *values) {
     for (int h = 0; h < HEADS; h++) {
         struct fkv_slots at = {h / KV_HEADS, 0, h % KV_HEADS, 0, PREFIX, 0, 1};
-        assert_ok(fkv_session_read_slots(f->session, &at, keys + h * STATE, values + h * STATE, &err), err);
+        assert_ok(
+            fkv_session_read_slots(f->session, &at, keys + h * STATE, values + h * STATE, &err),
+            err);
     }
 }
 
-/* Filters and noise on one head: only the states asked for, only beyond the sinks, only in the bands, with the energy asked for. */
+/* Filters and noise on one head: only the states asked for, only beyond the sinks, only in the
+ * bands, with the energy asked for. */
 static void changes_touch_what_they_name_and_nothing_else(void **state) {
     struct fixture *f = *state;
-    static float before[2][HEADS * STATE], after[2][HEADS * STATE], difference[N * WIDTH], coefficients[N * WIDTH];
+    static float before[2][HEADS * STATE], after[2][HEADS * STATE], difference[N * WIDTH],
+        coefficients[N * WIDTH];
     const struct wish wishes[] = {{FKV_ASK_NOISE, "0.25:0.5:0.3"}, {FKV_ASK_FILTER, "0:0.6"}};
     struct fkv_edit *edits;
     struct fkv_editor *editor;
@@ -319,21 +358,25 @@ static void changes_touch_what_they_name_and_nothing_else(void **state) {
         for (int h = 0; h < HEADS; h++)
             for (int s = 0; s < 2; s++) {
                 const float *x = before[s] + h * STATE, *y = after[s] + h * STATE;
-                bool touched = (row->states >> s & 1) && (row->layer < 0 || h == row->layer * KV_HEADS + row->kv_head);
+                bool touched = (row->states >> s & 1) &&
+                               (row->layer < 0 || h == row->layer * KV_HEADS + row->kv_head);
                 assert_memory_equal(x, y, SINKS * WIDTH * sizeof *x);
                 if (!touched) {
                     assert_memory_equal(x, y, STATE * sizeof *x);
                     continue;
                 }
                 double inside = 0, outside = 0, energy = 0;
-                for (int j = 0; j < N * WIDTH; j++) difference[j] = y[SINKS * WIDTH + j] - x[SINKS * WIDTH + j];
+                for (int j = 0; j < N * WIDTH; j++)
+                    difference[j] = y[SINKS * WIDTH + j] - x[SINKS * WIDTH + j];
                 fkv_dct_forward(dct, difference, WIDTH, WIDTH, coefficients, WIDTH, scratch);
                 for (int j = 0; j < N * WIDTH; j++) {
-                    bool in = fkv_edit_has(&edits[i], j / WIDTH, N) == (row->kind == FKV_PROBE_NOISE);
+                    bool in =
+                        fkv_edit_has(&edits[i], j / WIDTH, N) == (row->kind == FKV_PROBE_NOISE);
                     *(in ? &inside : &outside) += (double)coefficients[j] * coefficients[j];
                 }
                 fkv_dct_forward(dct, x + SINKS * WIDTH, WIDTH, WIDTH, coefficients, WIDTH, scratch);
-                for (int j = WIDTH; j < N * WIDTH; j++) energy += (double)coefficients[j] * coefficients[j];
+                for (int j = WIDTH; j < N * WIDTH; j++)
+                    energy += (double)coefficients[j] * coefficients[j];
                 assert_true(outside < 1e-9 * energy);
                 if (row->kind == FKV_PROBE_NOISE) assert_close(inside, 0.3 * energy, 0, 1e-5);
                 if (row->layer >= 0) assert_close(inside, lost[s] * energy, 0, 1e-4);
@@ -353,8 +396,12 @@ enum { MADE_WINDOWS = 6, MADE_SCORE = 400, MADE_PREFIX = 30 };
  * nll differ; change 0 is empty, change 1 does no more than the repeated run does, change 2 costs
  * `damage` and as much in KL. */
 static struct fkv_probe made_probe(int documents, double damage, struct fkv_edit edits[3]) {
-    struct fkv_probe p = {
-        .layers = 1, .kv_heads = 3, .head_dim = 4, .prefix = MADE_PREFIX, .score = MADE_SCORE, .change_count = 3};
+    struct fkv_probe p = {.layers = 1,
+                          .kv_heads = 3,
+                          .head_dim = 4,
+                          .prefix = MADE_PREFIX,
+                          .score = MADE_SCORE,
+                          .change_count = 3};
     p.changes = calloc(3, sizeof *p.changes);
     for (int c = 0; c < 3; c++) {
         p.changes[c] = (struct fkv_probe_change){.layer = 0, .kv_head = c, .states = FKV_PROBE_KEY};
@@ -372,7 +419,8 @@ static struct fkv_probe made_probe(int documents, double damage, struct fkv_edit
             window->kl[i] = 0;
             window->nll[MADE_SCORE + i] = window->untouched_nll[i] + (float)(1e-6 * test_normal());
             window->kl[MADE_SCORE + i] = (float)(1e-9 * (0.5 + test_uniform()));
-            window->nll[2 * MADE_SCORE + i] = window->untouched_nll[i] + (float)(damage * (1 + test_normal()));
+            window->nll[2 * MADE_SCORE + i] =
+                window->untouched_nll[i] + (float)(damage * (1 + test_normal()));
             window->kl[2 * MADE_SCORE + i] = (float)(damage * (0.5 + test_uniform()));
         }
     }
@@ -388,7 +436,8 @@ static void a_change_that_is_no_change_has_no_small_p(void **state) {
             struct fkv_probe_summary summary;
             struct fkv_probe p = made_probe(documents, 0.01, edits);
             assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
-            assert_true(summary.effects[0].kl_p > 0.9); /* an empty change does less than rounding does */
+            assert_true(summary.effects[0].kl_p >
+                        0.9); /* an empty change does less than rounding does */
             assert_true(isnan(summary.effects[0].p));
             small += summary.effects[1].kl_p < 0.05;
             assert_true(summary.effects[2].kl_p < 1e-4 && summary.effects[2].kl_q < 1e-3);
@@ -406,7 +455,8 @@ static void kl_is_not_tested_where_the_repeated_run_is_missing(void **state) {
     struct fkv_probe p = made_probe(3, 0.01, edits);
     p.windows[2].repeat_kl[7] = NAN;
     assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
-    for (int c = 0; c < 3; c++) assert_true(isnan(summary.effects[c].kl_p) && isnan(summary.effects[c].kl_q));
+    for (int c = 0; c < 3; c++)
+        assert_true(isnan(summary.effects[c].kl_p) && isnan(summary.effects[c].kl_q));
     assert_true(summary.effects[2].p < 0.05 && isfinite(summary.effects[2].kl.low));
     fkv_probe_summary_free(&summary);
     fkv_probe_free(&p);
@@ -425,7 +475,8 @@ static void the_unit_of_a_probe_is_what_its_documents_allow(void **state) {
         assert_ok(fkv_probe_summarise(&p, edits, &summary, &err), err);
         assert_int_equal(summary.se_unit, cases[i].unit);
         assert_int_equal(summary.documents, cases[i].documents);
-        assert_int_equal(summary.units, 2 * MADE_WINDOWS); /* 400 tokens are a block of 256 and a rest */
+        assert_int_equal(summary.units,
+                         2 * MADE_WINDOWS); /* 400 tokens are a block of 256 and a rest */
         fkv_probe_summary_free(&summary);
         fkv_probe_free(&p);
     }
@@ -443,7 +494,8 @@ static void windows_lie_one_after_the_other_and_short_texts_are_named(void **sta
     assert_int_equal(places[2].document, 1);
     assert_int_equal(places[2].offset, 200);
     free(places);
-    assert_refused(fkv_probe_places(&corpus, 300, 50, 1, &places, &count, &err), err, "the longest, long, has 350");
+    assert_refused(fkv_probe_places(&corpus, 300, 50, 1, &places, &count, &err), err,
+                   "the longest, long, has 350");
 }
 
 int main(void) {

@@ -1,4 +1,5 @@
-/* Plans against windows counted by hand, and the invariants that every protocol owes for any corpus. */
+/* Plans against windows counted by hand, and the invariants that every protocol owes for any
+ * corpus. */
 #include "tests/unit/support.h"
 
 #include "replay/perplexity/protocol.h"
@@ -12,15 +13,16 @@ static int32_t stream[4096];
 static struct fkv_corpus make_corpus(const int64_t *lengths, int count) {
     struct fkv_corpus corpus = {.tokens = stream, .documents = documents, .document_count = count};
     for (int i = 0; i < count; i++) {
-        documents[i] =
-            (struct fkv_corpus_document){.name = "document", .offset = corpus.token_count, .count = lengths[i]};
+        documents[i] = (struct fkv_corpus_document){
+            .name = "document", .offset = corpus.token_count, .count = lengths[i]};
         corpus.token_count += lengths[i];
     }
     for (int i = 0; i < 4096; i++) stream[i] = 100 + i;
     return corpus;
 }
 
-static const struct fkv_protocol_setting plain = {.trained_context = 8, .tokenizer_bos = BOS, .bos = BOS, .eos = EOS};
+static const struct fkv_protocol_setting plain = {
+    .trained_context = 8, .tokenizer_bos = BOS, .bos = BOS, .eos = EOS};
 
 static struct fkv_plan make_plan(const struct fkv_corpus *corpus, const char *protocol,
                                  struct fkv_protocol_setting setting) {
@@ -31,13 +33,15 @@ static struct fkv_plan make_plan(const struct fkv_corpus *corpus, const char *pr
     return plan;
 }
 
-static void assert_pass(const struct fkv_pass *pass, int64_t start, int64_t document, int32_t rows, int32_t from,
-                        int32_t until, int32_t first) {
-    if (pass->start != start || pass->document != document || pass->rows != rows || pass->from != from ||
-        pass->until != until || pass->first != first)
-        fail_msg("pass starts %lld document %lld rows %d scored %d to %d first %d, expected %lld %lld %d %d to %d %d",
-                 (long long)pass->start, (long long)pass->document, pass->rows, pass->from, pass->until, pass->first,
-                 (long long)start, (long long)document, rows, from, until, first);
+static void assert_pass(const struct fkv_pass *pass, int64_t start, int64_t document, int32_t rows,
+                        int32_t from, int32_t until, int32_t first) {
+    if (pass->start != start || pass->document != document || pass->rows != rows ||
+        pass->from != from || pass->until != until || pass->first != first)
+        fail_msg("pass starts %lld document %lld rows %d scored %d to %d first %d, expected %lld "
+                 "%lld %d %d to %d %d",
+                 (long long)pass->start, (long long)pass->document, pass->rows, pass->from,
+                 pass->until, pass->first, (long long)start, (long long)document, rows, from, until,
+                 first);
 }
 
 static void whole_is_one_pass_per_document_that_feeds_every_token(void **state) {
@@ -57,7 +61,8 @@ static void whole_is_one_pass_per_document_that_feeds_every_token(void **state) 
 
 static void stride_cuts_windows_across_documents_while_they_fit(void **state) {
     (void)state;
-    struct fkv_corpus corpus = make_corpus((int64_t[]){5, 9}, 2); /* 14 tokens: starts 0, 3, 6; 9 + 6 > 14 */
+    struct fkv_corpus corpus =
+        make_corpus((int64_t[]){5, 9}, 2); /* 14 tokens: starts 0, 3, 6; 9 + 6 > 14 */
     struct fkv_protocol_setting setting = plain;
     setting.tokens = 6;
     struct fkv_plan plan = make_plan(&corpus, "stride:3", setting);
@@ -83,13 +88,16 @@ static void stride_overlaps_only_where_a_target_is_scored_twice(void **state) {
         const char *protocol;
         int64_t score_from;
         bool overlaps;
-    } cases[] = {{"stride:4", 0, true}, {"stride:5", 0, false}, {"stride:6", 0, false}, {"stride:4", 2, false}};
+    } cases[] = {{"stride:4", 0, true},
+                 {"stride:5", 0, false},
+                 {"stride:6", 0, false},
+                 {"stride:4", 2, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         setting.score_from = cases[i].score_from;
         struct fkv_plan plan = make_plan(&corpus, cases[i].protocol, setting);
         if (fkv_plan_overlaps(&plan) != cases[i].overlaps)
-            fail_msg("%s from %lld: expected overlap %d", cases[i].protocol, (long long)cases[i].score_from,
-                     cases[i].overlaps);
+            fail_msg("%s from %lld: expected overlap %d", cases[i].protocol,
+                     (long long)cases[i].score_from, cases[i].overlaps);
         fkv_plan_free(&plan);
     }
 }
@@ -110,7 +118,8 @@ static void chunks_put_bos_over_the_first_token_and_score_the_second_half(void *
     fkv_plan_free(&plan);
 }
 
-/* lm-eval, get_rolling_token_windows(range(20), prefix, max_seq_len 8, context_len 1): inputs [prefix, 0..6], [7..14], [11..18] with 8, 8 and 4 targets */
+/* lm-eval, get_rolling_token_windows(range(20), prefix, max_seq_len 8, context_len 1): inputs
+ * [prefix, 0..6], [7..14], [11..18] with 8, 8 and 4 targets */
 static void rolling_windows_are_those_of_lm_eval(void **state) {
     (void)state;
     struct fkv_corpus corpus = make_corpus((int64_t[]){3, 20}, 2);
@@ -169,7 +178,8 @@ static void score_from_leaves_out_earlier_targets_only(void **state) {
     fkv_plan_free(&plan);
 }
 
-static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once(void **state) {
+static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once(
+    void **state) {
     (void)state;
     for (int trial = 0; trial < 300; trial++) {
         int64_t lengths[MOST_DOCUMENTS];
@@ -204,7 +214,8 @@ static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_sco
         assert_int_equal(rows, plan.rows);
         assert_int_equal(targets, plan.scored);
         assert_int_equal(most > 1, fkv_plan_overlaps(&plan));
-        if (!strcmp(plan.name, "rolling") && setting.score_from < 2) assert_int_equal(targets, corpus.token_count);
+        if (!strcmp(plan.name, "rolling") && setting.score_from < 2)
+            assert_int_equal(targets, corpus.token_count);
         fkv_plan_free(&plan);
     }
 }
@@ -247,7 +258,8 @@ int main(void) {
         cmocka_unit_test(rolling_windows_are_those_of_lm_eval),
         cmocka_unit_test(blocks_are_whole_with_block_ends),
         cmocka_unit_test(score_from_leaves_out_earlier_targets_only),
-        cmocka_unit_test(every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once),
+        cmocka_unit_test(
+            every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once),
         cmocka_unit_test(unknown_protocols_and_parameters_are_refused),
         cmocka_unit_test(a_corpus_with_nothing_to_score_is_refused),
     };

@@ -56,7 +56,8 @@ static void grids_that_make_no_sense_are_refused(void **state) {
 }
 
 /* Floats and NaN alike. */
-static void assert_same_results(const double found[FKV_RESULTS], const double expected[FKV_RESULTS]) {
+static void assert_same_results(const double found[FKV_RESULTS],
+                                const double expected[FKV_RESULTS]) {
     for (int i = 0; i < FKV_RESULTS; i++)
         if (!(isnan(found[i]) && isnan(expected[i]))) assert_close(found[i], expected[i], 0, 0);
 }
@@ -84,13 +85,16 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
 
     struct fkv_experiment other = e;
     other.model_sha256 = "22";
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "model_sha256: expected \"22\", found \"00\"");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "model_sha256: expected \"22\", found \"00\"");
     other = e, other.corpus_sha256 = "33";
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "corpus_sha256");
     other = e, other.compute = "bf16";
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "compute: expected \"bf16\", found \"f32\"");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "compute: expected \"bf16\", found \"f32\"");
     other = e, other.backend = "cuda";
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "backend: expected \"cuda\", found \"cpu\"");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "backend: expected \"cuda\", found \"cpu\"");
     other = e, other.tokenizer_sha256 = "44";
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "tokenizer_sha256");
     other = e, other.cache_dtype = FKV_F16;
@@ -98,15 +102,18 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
     other = e, other.baseline = false;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "baseline");
     other = e, other.tokens = 17;
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "tokens_limit: expected 17, found 0");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "tokens_limit: expected 17, found 0");
     other = e, other.score_from = 3;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "score_from");
     struct fkv_policy_setup setup = *e.setup;
     other = e, other.setup = &setup;
     setup.window = 65;
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "window: expected 65, found 64");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "window: expected 65, found 64");
     setup = *e.setup, setup.own_text = "recent=16 rescale=on mass-bias=off";
-    assert_refused(fkv_run_file_read(path, &other, read, &err), err, "policy_options: expected \"recent=16");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "policy_options: expected \"recent=16");
     setup = *e.setup, setup.gamma = 0.51;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "gamma: expected 0.51");
     done(&r);
@@ -122,7 +129,8 @@ static void what_is_no_run_file_is_no_point(void **state) {
     struct fkv_corpus corpus = random_corpus(100);
     test_make_folder(folder);
     snprintf(path, sizeof path, "%s/gamma_0.50.h5", folder);
-    run(&r, &corpus, "whole", 0, (struct fkv_policy_options){.name = "local", .window = 64, .sinks = 4});
+    run(&r, &corpus, "whole", 0,
+        (struct fkv_policy_options){.name = "local", .window = 64, .sinks = 4});
     const struct fkv_experiment e = experiment_of(&r, &corpus);
     FILE *f = fopen(path, "w");
     fputs("no HDF5", f);
@@ -133,7 +141,8 @@ static void what_is_no_run_file_is_no_point(void **state) {
     assert_ok(fkv_h5_create(path, &w, &err), err);
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-probe", &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_run_file_read(path, &e, results, &err), err, "format: expected \"freqkv-run\"");
+    assert_refused(fkv_run_file_read(path, &e, results, &err), err,
+                   "format: expected \"freqkv-run\"");
     assert_refused(fkv_sweep_check_folder(path, &err), err, "expected a folder");
     assert_ok(fkv_sweep_check_folder(folder, &err), err);
     done(&r);

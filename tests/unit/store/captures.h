@@ -1,4 +1,5 @@
-/* What the store's tests share: a random capture, its states, writing it, comparing what is read back. */
+/* What the store's tests share: a random capture, its states, writing it, comparing what is read
+ * back. */
 #ifndef FKV_TESTS_CAPTURES_H
 #define FKV_TESTS_CAPTURES_H
 
@@ -16,11 +17,14 @@ struct sample {
 };
 
 static inline int32_t sample_heads(const struct fkv_capture_info *info, int state) {
-    return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads) : info->head_count;
+    return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads)
+                                    : info->head_count;
 }
 
-/* A made-up model; every second layer and all heads but the first are captured where there are several. */
-static inline void sample_info(struct fkv_capture_info *info, enum fkv_dtype dtype, uint32_t states) {
+/* A made-up model; every second layer and all heads but the first are captured where there are
+ * several. */
+static inline void sample_info(struct fkv_capture_info *info, enum fkv_dtype dtype,
+                               uint32_t states) {
     *info = (struct fkv_capture_info){.n_layers = test_between(1, 5),
                                       .n_kv_heads = test_between(1, 4),
                                       .head_dim = 2 * test_between(1, 20),
@@ -41,13 +45,16 @@ static inline void sample_info(struct fkv_capture_info *info, enum fkv_dtype dty
     info->layer_index = calloc(5, sizeof(int32_t));
     info->head_index = calloc(4, sizeof(int32_t));
     for (int i = 0; i < info->n_layers; i += 2) info->layer_index[info->layer_count++] = i;
-    for (int i = info->n_kv_heads > 1; i < info->n_kv_heads; i++) info->head_index[info->head_count++] = i;
+    for (int i = info->n_kv_heads > 1; i < info->n_kv_heads; i++)
+        info->head_index[info->head_count++] = i;
     info->inv_freq = calloc((size_t)info->head_dim / 2, sizeof(double));
-    for (int i = 0; i < info->head_dim / 2; i++) info->inv_freq[i] = pow(10000, -2.0 * i / info->head_dim);
+    for (int i = 0; i < info->head_dim / 2; i++)
+        info->inv_freq[i] = pow(10000, -2.0 * i / info->head_dim);
 }
 
 static inline void sample_fill(struct sample *s, int64_t n_tokens, char hash) {
-    s->recording = (struct fkv_recording){.n_tokens = n_tokens, .offset = test_between(0, 3) * 1000};
+    s->recording =
+        (struct fkv_recording){.n_tokens = n_tokens, .offset = test_between(0, 3) * 1000};
     snprintf(s->recording.name, sizeof s->recording.name, "a text %c.txt", hash);
     memset(s->recording.text_sha256, hash, 64);
     s->tokens = malloc((size_t)n_tokens * sizeof(int32_t));
@@ -58,14 +65,15 @@ static inline void sample_fill(struct sample *s, int64_t n_tokens, char hash) {
     test_fill(s->nll, (size_t)n_tokens, 3, 1);
     s->nll[0] = NAN;
     for (int state = 0; state < FKV_STATES; state++) {
-        size_t n = (size_t)s->info.layer_count * (size_t)n_tokens * (size_t)sample_heads(&s->info, state) *
-                   (size_t)s->info.head_dim;
+        size_t n = (size_t)s->info.layer_count * (size_t)n_tokens *
+                   (size_t)sample_heads(&s->info, state) * (size_t)s->info.head_dim;
         s->states[state] = malloc(n * sizeof(float));
         test_fill(s->states[state], n, 0.3, 2);
     }
 }
 
-static inline void sample_make(struct sample *s, enum fkv_dtype dtype, uint32_t states, int64_t n_tokens, char hash) {
+static inline void sample_make(struct sample *s, enum fkv_dtype dtype, uint32_t states,
+                               int64_t n_tokens, char hash) {
     sample_info(&s->info, dtype, states);
     sample_fill(s, n_tokens, hash);
 }
@@ -82,14 +90,16 @@ static inline void sample_free(struct sample *s) {
     fkv_capture_info_free(&s->info);
 }
 
-static inline const float *sample_rows(const struct sample *s, int state, int32_t layer, int64_t t) {
+static inline const float *sample_rows(const struct sample *s, int state, int32_t layer,
+                                       int64_t t) {
     return s->states[state] + ((size_t)layer * (size_t)s->recording.n_tokens + (size_t)t) *
                                   (size_t)sample_heads(&s->info, state) * (size_t)s->info.head_dim;
 }
 
 /* Rows [t, t+rows) of one layer, in the capture's dtype. */
-static inline int sample_write_rows(const struct sample *s, struct fkv_capture_writer *w, enum fkv_state state,
-                                    int32_t layer, int64_t t, int32_t rows, struct fkv_error *err) {
+static inline int sample_write_rows(const struct sample *s, struct fkv_capture_writer *w,
+                                    enum fkv_state state, int32_t layer, int64_t t, int32_t rows,
+                                    struct fkv_error *err) {
     size_t n = (size_t)rows * (size_t)sample_heads(&s->info, (int)state) * (size_t)s->info.head_dim;
     void *x = malloc(n * fkv_dtype_bytes(s->info.dtype));
     fkv_from_f32(sample_rows(s, (int)state, layer, t), s->info.dtype, n, x);
@@ -99,17 +109,20 @@ static inline int sample_write_rows(const struct sample *s, struct fkv_capture_w
 }
 
 /* Blocks of `block` tokens through all layers, as a model feeds them. */
-static inline int sample_write(const struct sample *s, struct fkv_capture_writer *w, int64_t index, int32_t block,
-                               struct fkv_error *err) {
+static inline int sample_write(const struct sample *s, struct fkv_capture_writer *w, int64_t index,
+                               int32_t block, struct fkv_error *err) {
     if (fkv_capture_begin(w, index, &s->recording, s->tokens, err)) return FKV_FAILED;
     for (int64_t t = 0; t < s->recording.n_tokens; t += block) {
-        int32_t rows = s->recording.n_tokens - t < block ? (int32_t)(s->recording.n_tokens - t) : block;
+        int32_t rows =
+            s->recording.n_tokens - t < block ? (int32_t)(s->recording.n_tokens - t) : block;
         for (int32_t layer = 0; layer < s->info.layer_count; layer++)
             for (int state = 0; state < FKV_STATES; state++)
-                if (((s->info.states >> state) & 1) && sample_write_rows(s, w, state, layer, t, rows, err))
+                if (((s->info.states >> state) & 1) &&
+                    sample_write_rows(s, w, state, layer, t, rows, err))
                     return FKV_FAILED;
     }
-    if (fkv_capture_write_token_class(w, s->classes, err) || fkv_capture_write_nll(w, s->nll, err)) return FKV_FAILED;
+    if (fkv_capture_write_token_class(w, s->classes, err) || fkv_capture_write_nll(w, s->nll, err))
+        return FKV_FAILED;
     return fkv_capture_commit(w, err);
 }
 

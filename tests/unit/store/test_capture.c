@@ -1,4 +1,5 @@
-/* Captures: what is written comes back, files appear whole or not at all, the same data gives the same bytes. */
+/* Captures: what is written comes back, files appear whole or not at all, the same data gives the
+ * same bytes. */
 #include <unistd.h>
 
 #include "capture/store/capture_merge.h"
@@ -27,11 +28,13 @@ static void expect_states(struct fkv_capture *c, int32_t index, const struct sam
             int64_t t = test_between(0, (int)s->recording.n_tokens - 1);
             int64_t rows = test_between(1, (int)(s->recording.n_tokens - t));
             float *x = malloc((size_t)heads * (size_t)rows * (size_t)d * sizeof *x);
-            assert_ok(fkv_capture_read_state(c, index, state, layer, head, heads, t, rows, x, &err), err);
+            assert_ok(fkv_capture_read_state(c, index, state, layer, head, heads, t, rows, x, &err),
+                      err);
             for (int32_t h = 0; h < heads; h++)
                 for (int64_t r = 0; r < rows; r++)
                     for (int32_t i = 0; i < d; i++) {
-                        float found = x[((size_t)h * (size_t)rows + (size_t)r) * (size_t)d + (size_t)i];
+                        float found =
+                            x[((size_t)h * (size_t)rows + (size_t)r) * (size_t)d + (size_t)i];
                         float wrote = sample_rows(s, state, layer, t + r)[(head + h) * d + i];
                         assert_close(found, rounded(wrote, s->info.dtype), 0, 0);
                     }
@@ -40,14 +43,16 @@ static void expect_states(struct fkv_capture *c, int32_t index, const struct sam
     }
 }
 
-static void expect_info(const struct fkv_capture_info *found, const struct fkv_capture_info *expected) {
+static void expect_info(const struct fkv_capture_info *found,
+                        const struct fkv_capture_info *expected) {
     struct fkv_error err;
     assert_ok(fkv_capture_info_compare(expected, found, "here", &err), err);
     assert_string_equal(found->backend, expected->backend);
     assert_string_equal(found->compute, expected->compute);
     assert_true(found->adds_bos == expected->adds_bos);
     assert_close(found->attention_scale, expected->attention_scale, 0, 0);
-    for (int i = 0; i < expected->head_dim / 2; i++) assert_close(found->inv_freq[i], expected->inv_freq[i], 0, 0);
+    for (int i = 0; i < expected->head_dim / 2; i++)
+        assert_close(found->inv_freq[i], expected->inv_freq[i], 0, 0);
 }
 
 static void round_trip(enum fkv_dtype dtype, uint32_t states, int64_t n_tokens, int32_t block) {
@@ -135,7 +140,8 @@ static void blocks_in_any_order_give_the_same_states(void **state) {
     const int32_t order[] = {7, 2, 9, 0, 1, 5, 3, 8, 6, 4};
     for (int32_t layer = s.info.layer_count - 1; layer >= 0; layer--)
         for (int i = 0; i < 10; i++)
-            assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, layer, order[i] * 100, 100, &err), err);
+            assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, layer, order[i] * 100, 100, &err),
+                      err);
     assert_ok(fkv_capture_commit(w, &err), err);
     fkv_capture_abandon(w);
     struct fkv_capture *c;
@@ -202,7 +208,8 @@ static void a_recording_without_all_its_rows_is_not_committed(void **state) {
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err), err);
     assert_ok(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err);
     assert_ok(sample_write_rows(&s, w, FKV_STATE_KEY, 0, 0, 50, &err), err);
-    assert_refused(fkv_capture_commit(w, &err), err, "key of layer 0: expected 100 tokens, found 50");
+    assert_refused(fkv_capture_commit(w, &err), err,
+                   "key of layer 0: expected 100 tokens, found 50");
     assert_false(fkv_capture_has(w, 0));
     assert_refused(fkv_capture_commit(w, &err), err, "no recording has begun");
     assert_ok(sample_write(&s, w, 0, 64, &err), err);
@@ -233,8 +240,9 @@ static void a_killed_run_resumes_to_the_same_bytes(void **state) {
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err), err);
     assert_ok(sample_write(&s, w, 0, 512, &err), err);
     fkv_capture_abandon(w);
-    snprintf(command, sizeof command, "echo half > '%s/documents/.000001.h5.tmp'; echo half > '%s/.capture.h5.tmp'",
-             folder, folder);
+    snprintf(command, sizeof command,
+             "echo half > '%s/documents/.000001.h5.tmp'; echo half > '%s/.capture.h5.tmp'", folder,
+             folder);
     assert_int_equal(system(command), 0);
     assert_refused(fkv_capture_create(folder, &s.info, false, &w, &err), err, "--resume");
     assert_ok(fkv_capture_create(folder, &s.info, true, &w, &err), err);
@@ -257,9 +265,11 @@ static void a_killed_run_resumes_to_the_same_bytes(void **state) {
     test_remove_folder(base);
 }
 
-static void random_sums(struct fkv_spectra_sums *sums, const struct fkv_capture_info *info, int state, int32_t n) {
+static void random_sums(struct fkv_spectra_sums *sums, const struct fkv_capture_info *info,
+                        int state, int32_t n) {
     struct fkv_error err;
-    assert_ok(fkv_spectra_sums_allocate(sums, info->layer_count, sample_heads(info, state), n, info->head_dim, &err),
+    assert_ok(fkv_spectra_sums_allocate(sums, info->layer_count, sample_heads(info, state), n,
+                                        info->head_dim, &err),
               err);
     sums->segments = test_between(0, 9);
     sums->skip_sinks = 4;
@@ -269,11 +279,13 @@ static void random_sums(struct fkv_spectra_sums *sums, const struct fkv_capture_
         sums->power_sum_of_squares[i] = test_uniform();
         sums->normalised_sum[i] = test_uniform();
     }
-    for (size_t i = 0; i < rows * (size_t)info->head_dim; i++) sums->channel_mean_sum[i] = test_normal();
+    for (size_t i = 0; i < rows * (size_t)info->head_dim; i++)
+        sums->channel_mean_sum[i] = test_normal();
     for (size_t i = 0; i < rows; i++) sums->energy_sum[i] = test_uniform();
 }
 
-/* For then a second run, in another second, would make other bytes. An object header of HDF5 is "OHDR", its version 2, and flags, of which 0x20 says that times follow. */
+/* For then a second run, in another second, would make other bytes. An object header of HDF5 is
+ * "OHDR", its version 2, and flags, of which 0x20 says that times follow. */
 static void assert_no_times(const char *folder) {
     static char bytes[1 << 20];
     char path[512];
@@ -284,7 +296,8 @@ static void assert_no_times(const char *folder) {
     const char *end = bytes + fread(bytes, 1, sizeof bytes, f), *at = bytes;
     fclose(f);
     for (; (at = memmem(at, (size_t)(end - at - 1), "OHDR\2", 5)); at += 5, headers++)
-        if (at[5] & 0x20) fail_msg("object header %d at byte %td says when it was made", headers, at - bytes);
+        if (at[5] & 0x20)
+            fail_msg("object header %d at byte %td says when it was made", headers, at - bytes);
     assert_true(headers > 10);
 }
 
@@ -303,7 +316,8 @@ static void sums_come_back(void **state) {
     random_sums(&wrote[FKV_STATE_KEY], &s.info, FKV_STATE_KEY, 233);
     random_sums(&wrote[FKV_STATE_QUERY], &s.info, FKV_STATE_QUERY, 233);
     assert_ok(fkv_capture_write_sums(w, FKV_STATE_KEY, &wrote[FKV_STATE_KEY], &err), err);
-    assert_refused(fkv_capture_write_sums(w, FKV_STATE_VALUE, &wrote[FKV_STATE_KEY], &err), err, "value");
+    assert_refused(fkv_capture_write_sums(w, FKV_STATE_VALUE, &wrote[FKV_STATE_KEY], &err), err,
+                   "value");
     assert_ok(fkv_capture_write_sums(w, FKV_STATE_QUERY, &wrote[FKV_STATE_QUERY], &err), err);
     assert_ok(fkv_capture_commit(w, &err), err);
     fkv_capture_abandon(w);
@@ -319,8 +333,10 @@ static void sums_come_back(void **state) {
         assert_int_equal(found.skip_sinks, 4);
         assert_int_equal(found.n, 233);
         assert_memory_equal(found.power_sum, wrote[i].power_sum, rows * 233 * sizeof(double));
-        assert_memory_equal(found.power_sum_of_squares, wrote[i].power_sum_of_squares, rows * 233 * sizeof(double));
-        assert_memory_equal(found.normalised_sum, wrote[i].normalised_sum, rows * 233 * sizeof(double));
+        assert_memory_equal(found.power_sum_of_squares, wrote[i].power_sum_of_squares,
+                            rows * 233 * sizeof(double));
+        assert_memory_equal(found.normalised_sum, wrote[i].normalised_sum,
+                            rows * 233 * sizeof(double));
         assert_memory_equal(found.channel_mean_sum, wrote[i].channel_mean_sum,
                             rows * (size_t)s.info.head_dim * sizeof(double));
         assert_memory_equal(found.energy_sum, wrote[i].energy_sum, rows * sizeof(double));
@@ -329,8 +345,10 @@ static void sums_come_back(void **state) {
         fkv_spectra_sums_free(&wrote[i]);
     }
     float x;
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 0, 1, &x, &err), err, "only sums");
-    assert_refused(fkv_capture_read_sums(c, 0, FKV_STATE_VALUE, &found, &err), err, "spectra/value");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 0, 1, &x, &err), err,
+                   "only sums");
+    assert_refused(fkv_capture_read_sums(c, 0, FKV_STATE_VALUE, &found, &err), err,
+                   "spectra/value");
     fkv_capture_close(c);
     sample_free(&s);
     test_remove_folder(folder);
@@ -404,9 +422,11 @@ static void bytes_on_disk_are_foreseen(void **state) {
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     fseek(f, 0, SEEK_END);
-    double found = (double)ftell(f), foreseen = (double)fkv_capture_bytes(&s.info, s.recording.n_tokens, 0);
+    double found = (double)ftell(f),
+           foreseen = (double)fkv_capture_bytes(&s.info, s.recording.n_tokens, 0);
     fclose(f);
-    if (found > foreseen || found < 0.9 * foreseen - 16384) fail_msg("%.0f bytes, foreseen %.0f", found, foreseen);
+    if (found > foreseen || found < 0.9 * foreseen - 16384)
+        fail_msg("%.0f bytes, foreseen %.0f", found, foreseen);
     sample_free(&s);
     test_remove_folder(folder);
 }

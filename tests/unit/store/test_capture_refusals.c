@@ -45,13 +45,14 @@ static void refuse_value(float value, enum fkv_dtype dtype, const char *words) {
     struct fkv_capture_writer *w;
     char expected[200];
     s.info.dtype = dtype;
-    int layer = test_between(0, s.info.layer_count - 1), head = test_between(0, s.info.head_count - 1);
+    int layer = test_between(0, s.info.layer_count - 1),
+        head = test_between(0, s.info.head_count - 1);
     int token = test_between(0, 99), channel = test_between(0, s.info.head_dim - 1);
     float *at = (float *)sample_rows(&s, 0, layer, token) + head * s.info.head_dim + channel;
     float was = *at;
     *at = value;
-    snprintf(expected, sizeof expected, "key of layer %d, head %d, token %d%s", s.info.layer_index[layer],
-             s.info.head_index[head], token, words);
+    snprintf(expected, sizeof expected, "key of layer %d, head %d, token %d%s",
+             s.info.layer_index[layer], s.info.head_index[head], token, words);
     assert_ok(fkv_capture_create(in_base("c"), &s.info, false, &w, &err), err);
     assert_refused(sample_write(&s, w, 0, test_between(1, 100), &err), err, expected);
     fkv_capture_abandon(w);
@@ -61,9 +62,12 @@ static void refuse_value(float value, enum fkv_dtype dtype, const char *words) {
 
 static void values_the_dtype_cannot_hold_are_named(void **state) {
     (void)state;
-    refuse_value(65520, FKV_F16, ": a number (or an infinity) that is beyond float16's 65504: use --dtype f32 or bf16");
+    refuse_value(
+        65520, FKV_F16,
+        ": a number (or an infinity) that is beyond float16's 65504: use --dtype f32 or bf16");
     refuse_value(-1e6f, FKV_F16, ": a number (or an infinity) that is beyond float16");
-    refuse_value(3.4e38f, FKV_BF16, ": a number (or an infinity) that is beyond bfloat16's range: use --dtype f32");
+    refuse_value(3.4e38f, FKV_BF16,
+                 ": a number (or an infinity) that is beyond bfloat16's range: use --dtype f32");
     refuse_value(NAN, FKV_F32, ": expected a finite number, found nan");
     refuse_value(-INFINITY, FKV_F32, ": expected a finite number, found -inf");
     refuse_value(NAN, FKV_F16, ": expected a finite number, found nan");
@@ -92,16 +96,19 @@ static void another_model_is_refused_on_resume_and_merge(void **state) {
     struct fkv_capture_writer *w;
     sample_save(&s, in_base("a"), 512);
     s.info.model_sha256[3] = 'b';
-    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err, "model_sha256: expected \"aaab");
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
+                   "model_sha256: expected \"aaab");
     sample_save(&s, in_base("b"), 512);
     const char *const parts[] = {in_base("a"), in_base("b")};
     assert_refused(fkv_capture_merge(parts, 2, in_base("m"), &err), err, "model_sha256");
     assert_int_equal(access(in_base("m"), F_OK), -1);
     s.info.model_sha256[3] = 'a';
     s.info.options[2] = 'S';
-    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err, "options: expected");
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
+                   "options: expected");
     s.info.options[2] = 's';
-    strcpy(s.info.backend, "gpu"); /* numbers of two processors, or of two kinds of products, are not mixed */
+    strcpy(s.info.backend,
+           "gpu"); /* numbers of two processors, or of two kinds of products, are not mixed */
     assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
                    "backend: expected \"gpu\", found \"cpu\"");
     strcpy(s.info.backend, "cpu"), strcpy(s.info.compute, "f16");
@@ -112,11 +119,12 @@ static void another_model_is_refused_on_resume_and_merge(void **state) {
     assert_refused(fkv_capture_merge(computed, 2, in_base("m"), &err), err,
                    "compute: expected \"f32\", found \"f16\"");
     char command[1000];
-    snprintf(command, sizeof command, "cp '%s/documents/000000.h5' '%s/documents/000001.h5'", in_base("b"),
-             in_base("a"));
+    snprintf(command, sizeof command, "cp '%s/documents/000000.h5' '%s/documents/000001.h5'",
+             in_base("b"), in_base("a"));
     assert_int_equal(system(command), 0);
     struct fkv_capture *c;
-    assert_refused(fkv_capture_open(in_base("a"), &c, &err), err, "000001.h5: made with another model");
+    assert_refused(fkv_capture_open(in_base("a"), &c, &err), err,
+                   "000001.h5: made with another model");
 }
 
 static void output_that_exists_or_cannot_be_written_is_refused(void **state) {
@@ -124,19 +132,26 @@ static void output_that_exists_or_cannot_be_written_is_refused(void **state) {
     struct fkv_error err;
     struct fkv_capture_writer *w, *second;
     sample_save(&s, in_base("a"), 512);
-    assert_refused(fkv_capture_create(in_base("a"), &s.info, false, &w, &err), err, "exists and is not empty");
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, false, &w, &err), err,
+                   "exists and is not empty");
     assert_int_equal(mkdir(in_base("d"), 0777), 0);
     FILE *f = fopen(in_base("d/thesis.tex"), "w");
     assert_non_null(f);
     fclose(f);
-    assert_refused(fkv_capture_create(in_base("d"), &s.info, false, &w, &err), err, "choose another folder");
-    assert_refused(fkv_capture_create(in_base("d"), &s.info, true, &w, &err), err, "thesis.tex, which is no part");
-    assert_refused(fkv_capture_create(in_base("d/thesis.tex/c"), &s.info, false, &w, &err), err, "thesis.tex");
-    assert_refused(fkv_capture_create("/proc/nowhere", &s.info, false, &w, &err), err, "/proc/nowhere");
+    assert_refused(fkv_capture_create(in_base("d"), &s.info, false, &w, &err), err,
+                   "choose another folder");
+    assert_refused(fkv_capture_create(in_base("d"), &s.info, true, &w, &err), err,
+                   "thesis.tex, which is no part");
+    assert_refused(fkv_capture_create(in_base("d/thesis.tex/c"), &s.info, false, &w, &err), err,
+                   "thesis.tex");
+    assert_refused(fkv_capture_create("/proc/nowhere", &s.info, false, &w, &err), err,
+                   "/proc/nowhere");
     assert_ok(fkv_capture_create(in_base("e"), &s.info, false, &w, &err), err);
-    assert_refused(fkv_capture_create(in_base("e"), &s.info, true, &second, &err), err, "another run is writing here");
+    assert_refused(fkv_capture_create(in_base("e"), &s.info, true, &second, &err), err,
+                   "another run is writing here");
     assert_ok(sample_write(&s, w, 0, 512, &err), err);
-    assert_refused(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err, "000000.h5: exists already");
+    assert_refused(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err), err,
+                   "000000.h5: exists already");
     fkv_capture_abandon(w);
 }
 
@@ -201,14 +216,16 @@ static void truncated_and_foreign_files_are_refused(void **state) {
     assert_int_equal(stat(path, &found), 0);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(truncate(path, (off_t)(test_uniform() * (double)found.st_size)), 0);
-        assert_refused(fkv_capture_open(in_base("a"), &c, &err), err, "000000.h5: cannot open as HDF5");
+        assert_refused(fkv_capture_open(in_base("a"), &c, &err), err,
+                       "000000.h5: cannot open as HDF5");
     }
     assert_refused(fkv_capture_open(in_base("none"), &c, &err), err, "No such file");
     assert_refused(fkv_capture_open("/proc/self/maps", &c, &err), err, "cannot open as HDF5");
     assert_refused(fkv_capture_open(base, &c, &err), err, "expected recordings");
 }
 
-/* Every byte of a file is covered by a checksum, is checked by us, or means nothing to the states: a flipped bit is an error or changes none. */
+/* Every byte of a file is covered by a checksum, is checked by us, or means nothing to the states:
+ * a flipped bit is an error or changes none. */
 static void a_flipped_bit_never_changes_a_state(void **state) {
     (void)state;
     struct fkv_error err;
@@ -221,15 +238,19 @@ static void a_flipped_bit_never_changes_a_state(void **state) {
     assert_int_equal(stat(path, &found), 0);
     struct fkv_capture *c;
     assert_ok(fkv_capture_open(in_base("a"), &c, &err), err);
-    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, expected, &err), err);
+    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, expected,
+                                     &err),
+              err);
     fkv_capture_close(c);
     int refused = 0;
     for (int i = 0; i < 300; i++) { /* every second one near the start, where the structures are */
-        long at = (long)(test_uniform() * (double)(i % 2 && found.st_size > 8192 ? 8192 : found.st_size));
+        long at =
+            (long)(test_uniform() * (double)(i % 2 && found.st_size > 8192 ? 8192 : found.st_size));
         int mask = 1 << test_between(0, 7);
         flip(path, at, mask);
         if (fkv_capture_open(in_base("a"), &c, &err) == FKV_OK) {
-            if (fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, x, &err) == FKV_OK)
+            if (fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, s.info.head_count, 0, 100, x,
+                                       &err) == FKV_OK)
                 assert_memory_equal(x, expected, n * sizeof *x);
             else
                 refused++;
@@ -246,8 +267,8 @@ static void a_flipped_bit_never_changes_a_state(void **state) {
 }
 
 /* A user's own file: attributes and a key of any rank and dims, in float64. */
-static void own_file(const char *path, const char *key, int layers, int heads, int head_dim, int rank,
-                     const int64_t *dims, const double *data) {
+static void own_file(const char *path, const char *key, int layers, int heads, int head_dim,
+                     int rank, const int64_t *dims, const double *data) {
     struct fkv_error err;
     struct fkv_h5_writer *w;
     remove(path);
@@ -297,13 +318,15 @@ static void shapes_that_disagree_are_refused(void **state) {
     char path[400];
     strcpy(path, in_base("own.h5"));
     own_file(path, "/document/key", 0, 3, 8, 4, dims, data);
-    assert_refused(fkv_capture_open(path, &c, &err), err, "own.h5: attribute n_layers: expected a number");
+    assert_refused(fkv_capture_open(path, &c, &err), err,
+                   "own.h5: attribute n_layers: expected a number");
     own_file(path, "/document/key", 4, 3, 8, 4, dims, data);
     assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 4 layers");
     own_file(path, "/document/key", 2, 2, 8, 4, dims, data);
     assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 2 heads");
     own_file(path, "/document/key", 2, 3, 16, 4, dims, data);
-    assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 16 channels (head_dim), found 8");
+    assert_refused(fkv_capture_open(path, &c, &err), err,
+                   "key: expected 16 channels (head_dim), found 8");
     own_file(path, "/document/key", 2, 3, 8, 5, dims, data);
     assert_refused(fkv_capture_open(path, &c, &err), err, "key: expected 4 axes");
     own_file(path, "/document/key", 2, 3, 8, 4, empty, data);
@@ -318,7 +341,8 @@ static void shapes_that_disagree_are_refused(void **state) {
     assert_refused(fkv_capture_open(path, &c, &err), err, "attribute n_layers: expected 1 to");
     const char *const parts[] = {path};
     own_file(path, "/document/key", 2, 3, 8, 4, dims, data);
-    assert_refused(fkv_capture_merge(parts, 1, in_base("m"), &err), err, "expected a folder made by freqkv-capture");
+    assert_refused(fkv_capture_merge(parts, 1, in_base("m"), &err), err,
+                   "expected a folder made by freqkv-capture");
 }
 
 static void a_rotation_that_is_not_finite_is_refused(void **state) {
@@ -336,7 +360,8 @@ static void a_rotation_that_is_not_finite_is_refused(void **state) {
     assert_ok(fkv_h5_put_double(w, "/", "rope_theta", NAN, &err), err);
     assert_ok(fkv_h5_put(w, "/document/key", FKV_H5_F64, 4, dims, data, &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_capture_open(path, &c, &err), err, "rope_theta and attention_scale: expected finite numbers");
+    assert_refused(fkv_capture_open(path, &c, &err), err,
+                   "rope_theta and attention_scale: expected finite numbers");
 }
 
 static void reads_outside_a_recording_are_refused(void **state) {
@@ -347,13 +372,19 @@ static void reads_outside_a_recording_are_refused(void **state) {
     sample_save(&s, in_base("a"), 512);
     assert_ok(fkv_capture_open(in_base("a"), &c, &err), err);
     const int32_t heads = s.info.head_count;
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, s.info.layer_count, 0, 1, 0, 1, x, &err), err,
+    assert_refused(
+        fkv_capture_read_state(c, 0, FKV_STATE_KEY, s.info.layer_count, 0, 1, 0, 1, x, &err), err,
+        "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, heads, 1, 0, 1, x, &err), err,
                    "outside");
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, heads, 1, 0, 1, x, &err), err, "outside");
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, heads + 1, 0, 1, x, &err), err, "outside");
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 100, 1, x, &err), err, "outside");
-    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 0, 0, 1, 0, 1, x, &err), err, "expected value");
-    assert_refused(fkv_capture_read_state(c, 1, FKV_STATE_KEY, 0, 0, 1, 0, 1, x, &err), err, "recording below 1");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, heads + 1, 0, 1, x, &err), err,
+                   "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_KEY, 0, 0, 1, 100, 1, x, &err), err,
+                   "outside");
+    assert_refused(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 0, 0, 1, 0, 1, x, &err), err,
+                   "expected value");
+    assert_refused(fkv_capture_read_state(c, 1, FKV_STATE_KEY, 0, 0, 1, 0, 1, x, &err), err,
+                   "recording below 1");
     fkv_capture_close(c);
     fkv_capture_close(NULL);
 }
@@ -363,7 +394,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(values_the_dtype_cannot_hold_are_named, make, clean),
         cmocka_unit_test_setup_teardown(the_largest_values_that_fit_are_stored_finite, make, clean),
         cmocka_unit_test_setup_teardown(another_model_is_refused_on_resume_and_merge, make, clean),
-        cmocka_unit_test_setup_teardown(output_that_exists_or_cannot_be_written_is_refused, make, clean),
+        cmocka_unit_test_setup_teardown(output_that_exists_or_cannot_be_written_is_refused, make,
+                                        clean),
         cmocka_unit_test_setup_teardown(a_full_disk_is_an_error_and_leaves_nothing, make, clean),
         cmocka_unit_test_setup_teardown(truncated_and_foreign_files_are_refused, make, clean),
         cmocka_unit_test_setup_teardown(a_flipped_bit_never_changes_a_state, make, clean),

@@ -67,13 +67,16 @@ static void every_type_and_rank_comes_back(void **state) {
     assert_close(value, pi, 0, 0);
     assert_ok(fkv_h5_shape(r, "/no/such/dataset", &rank, found_dims, &found, &err), err);
     assert_false(found);
-    assert_refused(fkv_h5_get(r, "/no/such", FKV_H5_F64, 1, &value, &err), err, "/no/such: expected a dataset");
-    assert_refused(fkv_h5_shape(r, "/group", &rank, found_dims, &found, &err), err, "expected a dataset");
+    assert_refused(fkv_h5_get(r, "/no/such", FKV_H5_F64, 1, &value, &err), err,
+                   "/no/such: expected a dataset");
+    assert_refused(fkv_h5_shape(r, "/group", &rank, found_dims, &found, &err), err,
+                   "expected a dataset");
     assert_ok(fkv_h5_get_string(r, "/", "policy", text, sizeof text, &found, &err), err);
     assert_string_equal(text, "freqkv \xce\xb3");
     assert_ok(fkv_h5_get_string(r, "/group/1/x", "unit", text, sizeof text, &found, &err), err);
     assert_string_equal(text, "nats");
-    assert_refused(fkv_h5_get_string(r, "/", "policy", text, 4, &found, &err), err, "fewer than 4 bytes");
+    assert_refused(fkv_h5_get_string(r, "/", "policy", text, 4, &found, &err), err,
+                   "fewer than 4 bytes");
     assert_ok(fkv_h5_get_double(r, "/new/group", "gamma", &value, &found, &err), err);
     assert_close(value, 0.25, 0, 0);
     assert_ok(fkv_h5_get_double(r, "/", "window", &value, &found, &err), err);
@@ -114,7 +117,8 @@ static void files_appear_whole_or_not_at_all(void **state) {
     test_remove_folder(base);
 }
 
-/* What a file declares and never wrote: whoever reads asks for memory by the shape, so the shape alone must not decide how much. */
+/* What a file declares and never wrote: whoever reads asks for memory by the shape, so the shape
+ * alone must not decide how much. */
 static void a_shape_beyond_what_the_file_holds_is_refused(void **state) {
     (void)state;
     static const hsize_t shapes[][2] = {
@@ -125,15 +129,19 @@ static void a_shape_beyond_what_the_file_holds_is_refused(void **state) {
     struct fkv_h5_reader *r;
     char base[256], path[300], name[8];
     snprintf(path, sizeof path, "%s/x.h5", test_make_folder(base));
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), list = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+          list = H5Pcreate(H5P_DATASET_CREATE);
     for (int i = 0; i < 4; i++) { /* the last is as dense as it gets, and whole */
         snprintf(name, sizeof name, "%d", i);
         H5Pset_chunk(list, 2, i < 3 ? chunk : filled);
         if (i == 3) H5Pset_deflate(list, 9);
         hid_t space = H5Screate_simple(2, i < 3 ? shapes[i] : filled, NULL);
-        hid_t dataset = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+        hid_t dataset =
+            H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
         assert_true(dataset >= 0);
-        if (i == 3) assert_true(H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, zeros) >= 0);
+        if (i == 3)
+            assert_true(
+                H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, zeros) >= 0);
         H5Dclose(dataset), H5Sclose(space);
     }
     H5Pclose(list), H5Fclose(file);
@@ -144,8 +152,10 @@ static void a_shape_beyond_what_the_file_holds_is_refused(void **state) {
         bool found;
         snprintf(name, sizeof name, "%d", i);
         if (i < 3) {
-            assert_refused(fkv_h5_shape(r, name, &rank, dims, &found, &err), err, "asks for more than the file holds");
-            assert_refused(fkv_h5_get(r, name, FKV_H5_F64, 1, zeros, &err), err, "asks for more than the file holds");
+            assert_refused(fkv_h5_shape(r, name, &rank, dims, &found, &err), err,
+                           "asks for more than the file holds");
+            assert_refused(fkv_h5_get(r, name, FKV_H5_F64, 1, zeros, &err), err,
+                           "asks for more than the file holds");
         } else {
             assert_ok(fkv_h5_shape(r, name, &rank, dims, &found, &err), err);
             assert_ok(fkv_h5_get(r, name, FKV_H5_F64, 1000000, zeros, &err), err);

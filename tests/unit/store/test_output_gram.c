@@ -1,4 +1,5 @@
-/* output_gram.h5: what is written comes back wherever the capture is opened from, it appears whole or not at all, and what cannot be is refused by name. */
+/* output_gram.h5: what is written comes back wherever the capture is opened from, it appears whole
+ * or not at all, and what cannot be is refused by name. */
 #include <unistd.h>
 
 #include "capture/store/capture_merge.h"
@@ -24,10 +25,12 @@ static int make(void **state) {
     (void)state;
     test_make_folder(base);
     sample_make(&s, FKV_F16, 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE, 60, '1');
-    layer_size = (size_t)sample_heads(&s.info, FKV_STATE_QUERY) * (size_t)s.info.head_dim * (size_t)s.info.head_dim;
+    layer_size = (size_t)sample_heads(&s.info, FKV_STATE_QUERY) * (size_t)s.info.head_dim *
+                 (size_t)s.info.head_dim;
     gram_size = layer_size * (size_t)s.info.layer_count;
     gram = malloc(gram_size * sizeof *gram);
-    for (size_t i = 0; i < gram_size; i++) gram[i] = (float)test_uniform(); /* not below 0, as on a diagonal */
+    for (size_t i = 0; i < gram_size; i++)
+        gram[i] = (float)test_uniform(); /* not below 0, as on a diagonal */
     return 0;
 }
 
@@ -62,7 +65,8 @@ static void expect_gram(struct fkv_capture *c) {
         assert_ok(fkv_capture_read_output_gram(c, layer, found, &err), err);
         assert_memory_equal(found, gram + (size_t)layer * layer_size, layer_size * sizeof *found);
     }
-    assert_refused(fkv_capture_read_output_gram(c, s.info.layer_count, found, &err), err, "expected a layer below");
+    assert_refused(fkv_capture_read_output_gram(c, s.info.layer_count, found, &err), err,
+                   "expected a layer below");
     free(found);
 }
 
@@ -82,14 +86,16 @@ static void it_comes_back_from_folder_and_face(void **state) {
     int rank;
     int64_t dims[8];
     bool found;
-    assert_ok(fkv_h5_open(in_base("with/capture.h5"), &r, &err), err); /* one tree, as h5py sees it */
+    assert_ok(fkv_h5_open(in_base("with/capture.h5"), &r, &err),
+              err); /* one tree, as h5py sees it */
     assert_ok(fkv_h5_shape(r, "/output_gram", &rank, dims, &found, &err), err);
     assert_true(found && rank == 4 && dims[0] == s.info.layer_count && dims[3] == s.info.head_dim);
     fkv_h5_close(r);
     save("without", false);
     assert_ok(fkv_capture_open(in_base("without"), &c, &err), err);
     assert_null(fkv_capture_output_gram(c));
-    assert_refused(fkv_capture_read_output_gram(c, 0, &none, &err), err, "expected output_gram, found none");
+    assert_refused(fkv_capture_read_output_gram(c, 0, &none, &err), err,
+                   "expected output_gram, found none");
     fkv_capture_close(c);
 }
 
@@ -115,11 +121,12 @@ static void it_appears_whole_or_not_at_all(void **state) {
     const float kept = gram[gram_size - 1];
     gram[gram_size - 1] = NAN;
     char place[96];
-    snprintf(place, sizeof place, "expected finite numbers, found nan at [%d, %d]", s.info.head_dim - 1,
-             s.info.head_dim - 1);
+    snprintf(place, sizeof place, "expected finite numbers, found nan at [%d, %d]",
+             s.info.head_dim - 1, s.info.head_dim - 1);
     assert_refused(fkv_capture_write_output_gram(w, gram, &err), err, place);
     gram[gram_size - 1] = -kept;
-    assert_refused(fkv_capture_write_output_gram(w, gram, &err), err, "expected no square of a length below 0");
+    assert_refused(fkv_capture_write_output_gram(w, gram, &err), err,
+                   "expected no square of a length below 0");
     gram[gram_size - 1] = kept;
     assert_false(is_there("c/output_gram.h5") || is_there("c/.output_gram.h5.tmp"));
     assert_ok(fkv_capture_write_output_gram(w, gram, &err), err);
@@ -147,7 +154,8 @@ static void anothers_is_refused_on_resume_and_in_a_folder(void **state) {
     s.info.model_sha256[5] = 'a';
     snprintf(command, sizeof command, "cp '%s/theirs/output_gram.h5' '%s/mine'", base, base);
     assert_int_equal(system(command), 0);
-    const char *const words = "output_gram.h5: made with another model, tokenizer, processor or options: model_sha256";
+    const char *const words =
+        "output_gram.h5: made with another model, tokenizer, processor or options: model_sha256";
     assert_refused(fkv_capture_open(in_base("mine"), &c, &err), err, words);
     assert_refused(fkv_capture_create(in_base("mine"), &s.info, true, &w, &err), err, words);
     snprintf(command, sizeof command, "rm '%s/mine/documents/000000.h5'", base);
@@ -180,17 +188,25 @@ static void merging_carries_it_over_and_refuses_another(void **state) {
     gram[gram_size - 1] += 0.01f;
     save("other", true);
     const char *const differ[] = {in_base("with"), in_base("other")};
-    assert_refused(fkv_capture_merge(differ, 2, in_base("no"), &err), err, "found one that differs by");
+    assert_refused(fkv_capture_merge(differ, 2, in_base("no"), &err), err,
+                   "found one that differs by");
     assert_false(is_there("no"));
     sample_free_states(&first);
 }
 
 /* ---- a user's own file ---- */
 
-enum { LAYERS = 2, HEADS = 2, GROUP = 3, DIM = 4, TOKENS = 5, ALL = LAYERS * HEADS * GROUP * DIM * DIM };
+enum {
+    LAYERS = 2,
+    HEADS = 2,
+    GROUP = 3,
+    DIM = 4,
+    TOKENS = 5,
+    ALL = LAYERS * HEADS * GROUP * DIM * DIM
+};
 
-static int open_own(enum fkv_h5_type type, int rank, const int64_t *dims, const void *data, struct fkv_capture **c,
-                    struct fkv_error *err) {
+static int open_own(enum fkv_h5_type type, int rank, const int64_t *dims, const void *data,
+                    struct fkv_capture **c, struct fkv_error *err) {
     struct fkv_h5_writer *w;
     const int64_t states[4] = {LAYERS, HEADS, TOKENS, DIM};
     float value[LAYERS * HEADS * TOKENS * DIM];
@@ -220,7 +236,8 @@ static void a_users_own_file_may_hold_it(void **state) {
     assert_int_equal(fkv_capture_info(c)->n_heads, HEADS * GROUP); /* nothing else says so */
     assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 0, 0, 1, 0, 1, value, &err), err);
     assert_ok(fkv_capture_read_output_gram(c, 1, found, &err), err);
-    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 1, 1, 1, 2, 1, value, &err), err); /* still open */
+    assert_ok(fkv_capture_read_state(c, 0, FKV_STATE_VALUE, 1, 1, 1, 2, 1, value, &err),
+              err); /* still open */
     for (int i = 0; i < ALL / LAYERS; i++) assert_close(found[i], data[ALL / LAYERS + i], 0, 0);
     fkv_capture_close(c);
     for (int bad = 0; bad < 3; bad++) {
@@ -239,17 +256,21 @@ static void shapes_and_types_that_cannot_be_are_refused(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_capture *c;
-    const int64_t good[4] = {LAYERS, HEADS * GROUP, DIM, DIM}, flat[3] = {LAYERS * HEADS * GROUP, DIM, DIM};
+    const int64_t good[4] = {LAYERS, HEADS * GROUP, DIM, DIM},
+                  flat[3] = {LAYERS * HEADS * GROUP, DIM, DIM};
     const int64_t layers[4] = {1, HEADS * GROUP, DIM, DIM}, heads[4] = {LAYERS, 5, DIM, DIM};
     const int64_t wide[4] = {LAYERS, HEADS, DIM, DIM * 2}, none[4] = {LAYERS, 0, DIM, DIM};
     double data[ALL] = {0};
     assert_refused(open_own(FKV_H5_I32, 4, good, data, &c, &err), err,
                    "own.h5: output_gram: expected float32 or float64, found another type");
-    assert_refused(open_own(FKV_H5_F32, 3, flat, data, &c, &err), err, "expected 4 axes [layers, heads, head_dim");
-    assert_refused(open_own(FKV_H5_F32, 4, layers, data, &c, &err), err, "output_gram: expected 2 layers");
+    assert_refused(open_own(FKV_H5_F32, 3, flat, data, &c, &err), err,
+                   "expected 4 axes [layers, heads, head_dim");
+    assert_refused(open_own(FKV_H5_F32, 4, layers, data, &c, &err), err,
+                   "output_gram: expected 2 layers");
     assert_refused(open_own(FKV_H5_F32, 4, heads, data, &c, &err), err,
                    "output_gram: expected a multiple of 2 query heads, found 5");
-    assert_refused(open_own(FKV_H5_F32, 4, wide, data, &c, &err), err, "output_gram: expected 4 channels");
+    assert_refused(open_own(FKV_H5_F32, 4, wide, data, &c, &err), err,
+                   "output_gram: expected 4 channels");
     assert_refused(open_own(FKV_H5_F32, 4, none, data, &c, &err), err, "query heads, found 0");
 }
 

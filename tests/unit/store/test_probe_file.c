@@ -14,7 +14,8 @@ static void fill_floats(float *x, size_t count) {
 
 /* As long as a shell takes it: hundreds of files, or one. */
 static char *random_command(void) {
-    size_t bytes = (size_t)(test_between(0, 1) ? test_between(20, 5000) : test_between(5000, 200000));
+    size_t bytes =
+        (size_t)(test_between(0, 1) ? test_between(20, 5000) : test_between(5000, 200000));
     char *command = malloc(bytes + 1);
     assert_non_null(command);
     for (size_t i = 0; i < bytes; i++) command[i] = (char)test_between(' ', '~');
@@ -63,7 +64,8 @@ static struct fkv_probe random_probe(int64_t windows) {
     for (int64_t w = 0; w < windows; w++) {
         struct fkv_probe_window *window = &p.windows[w];
         assert_ok(fkv_probe_window_create(&p, window, &err), err);
-        size_t tokens = (size_t)(p.prefix + p.score + 1), m = (size_t)p.score, all = m * (size_t)p.change_count;
+        size_t tokens = (size_t)(p.prefix + p.score + 1), m = (size_t)p.score,
+               all = m * (size_t)p.change_count;
         snprintf(window->name, sizeof window->name, "text %d", (int)w / 2);
         snprintf(window->text_sha256, sizeof window->text_sha256, "%d", (int)w / 2);
         window->document = (int32_t)w / 2;
@@ -101,7 +103,8 @@ static void a_probe_comes_back_as_it_was(void **state) {
         assert_true(found.noise_floor_nll == p.noise_floor_nll && isnan(found.noise_floor_kl));
         assert_string_equal(found.command, p.command);
         assert_int_equal(found.window_count, p.window_count);
-        size_t m = (size_t)p.score, tokens = (size_t)(p.prefix + p.score + 1), changes = (size_t)p.change_count;
+        size_t m = (size_t)p.score, tokens = (size_t)(p.prefix + p.score + 1),
+               changes = (size_t)p.change_count;
         for (int64_t w = 0; w < p.window_count; w++) {
             const struct fkv_probe_window *a = &p.windows[w], *b = &found.windows[w];
             assert_string_equal(a->name, b->name);
@@ -109,7 +112,8 @@ static void a_probe_comes_back_as_it_was(void **state) {
             assert_int_equal(a->document, b->document);
             assert_int_equal(a->offset, b->offset);
             assert_memory_equal(a->tokens, b->tokens, tokens * sizeof *a->tokens);
-            assert_memory_equal(a->untouched_nll, b->untouched_nll, (3 + 2 * changes) * m * sizeof(float));
+            assert_memory_equal(a->untouched_nll, b->untouched_nll,
+                                (3 + 2 * changes) * m * sizeof(float));
             assert_memory_equal(a->lost_energy, b->lost_energy, 2 * changes * sizeof(double));
             assert_true(!a->token_class == !b->token_class);
             if (a->token_class) assert_memory_equal(a->token_class, b->token_class, tokens);
@@ -124,7 +128,8 @@ static void what_differs_between_two_experiments_is_named(void **state) {
     (void)state;
     struct fkv_probe p = random_probe(1), other = p;
     other.score++;
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "part.h5: score: expected");
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err,
+                   "part.h5: score: expected");
     other = p, other.model_sha256[0] = 'f';
     assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "model_sha256");
     other = p, other.change_count--;
@@ -144,7 +149,8 @@ static void what_differs_between_two_experiments_is_named(void **state) {
 static void changes_out_of_range_are_refused(void **state) {
     (void)state;
     struct fkv_probe p = random_probe(1), found;
-    const struct fkv_probe_change band = {.kind = FKV_PROBE_FILTER, .layer = -1, .kv_head = -1, .states = 3, .high = 1};
+    const struct fkv_probe_change band = {
+        .kind = FKV_PROBE_FILTER, .layer = -1, .kv_head = -1, .states = 3, .high = 1};
     struct {
         struct fkv_probe_change change;
         const char *words;
@@ -164,7 +170,8 @@ static void changes_out_of_range_are_refused(void **state) {
     fkv_probe_free(&p);
 }
 
-/* Sizes at the root that the arrays do not have: refused by shape, before gigabytes are asked for and filled. */
+/* Sizes at the root that the arrays do not have: refused by shape, before gigabytes are asked for
+ * and filled. */
 static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
     (void)state;
     static const struct {
@@ -177,7 +184,8 @@ static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
     p.kv_heads = 1 << 5;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
-        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), attribute = H5Aopen(file, cases[i].name, H5P_DEFAULT);
+        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT),
+              attribute = H5Aopen(file, cases[i].name, H5P_DEFAULT);
         assert_true(H5Awrite(attribute, H5T_NATIVE_INT32, &cases[i].value) >= 0);
         H5Aclose(attribute), H5Fclose(file);
         assert_refused(fkv_probe_read(path, &found, &err), err, cases[i].words);
@@ -196,12 +204,14 @@ static void files_that_are_no_probes_are_refused(void **state) {
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err), err);
     assert_ok(fkv_h5_put(w, "/documents/000000/nll", FKV_H5_F32, 1, &three, numbers, &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err, "expected the format freqkv-probe, found freqkv-run");
+    assert_refused(fkv_probe_read(path, &found, &err), err,
+                   "expected the format freqkv-probe, found freqkv-run");
     unlink(path);
     assert_ok(fkv_h5_create(path, &w, &err), err);
     assert_ok(fkv_h5_put(w, "/x", FKV_H5_F32, 1, &three, numbers, &err), err);
     assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err, "expected an attribute format, found none");
+    assert_refused(fkv_probe_read(path, &found, &err), err,
+                   "expected an attribute format, found none");
     unlink(path);
     int32_t layer = p.changes[0].layer;
     p.changes[0].layer = p.layers;
