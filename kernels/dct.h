@@ -3,8 +3,7 @@
  *
  *   forward   y_t = c_t sqrt(2/n) sum_j x_j cos(pi t (j + 1/2) / n),  c_0 = 1/sqrt(2), c_t = 1
  *           (orthonormal DCT-II)
- *   inverse   its transpose
- *           (orthonormal DCT-III)
+ *   inverse   its transpose (orthonormal DCT-III)
  *
  * Both are isometries: sums of squares over tokens are kept (Parseval). Any n >= 1, primes
  * included. Every call runs on the calling thread. */

@@ -11,8 +11,8 @@
  * weighing as in definitions.md, each token's number being the mean over layers and heads of
  *   residual        ||x - x_L||^2 / ||x||^2
  *   residual_no_dc  ||x - x_L||^2 / mean over the segment's tokens of ||x - mean||^2, whose mean
- *                   over all tokens is the share of energy without DC that is lost:
- *                   a token's own ||x - mean||^2 as denominator was dropped, since tokens near the
+ *                   over all tokens is the share of energy without DC that is lost: a token's own
+ *                   ||x - mean||^2 as denominator was dropped, since tokens near the
  *                   mean then decide */
 struct fkv_residuals {
     enum fkv_state state;

@@ -10,33 +10,29 @@
  *                           "expected", "none")
  *   /spectrum/STATE/        power, power_se, power_null, excess [layers, kv_heads, n];
  *                           power_normalised [layers, n]; rounding_floor, total, total_no_dc
- *                           [layers, kv_heads];
- *                           layer_index [layers], head_index [kv_heads]
+ *                           [layers, kv_heads]; layer_index [layers], head_index [kv_heads]
  *   /error                  attrs: command, version
  *   /error/STATE/           gamma [G]; retained_energy, relative_error, snr_db, cosine and the same
- *                           with suffix _no_dc [layers, kv_heads, G];
- *                           rounding_floor [layers, kv_heads]: relative error that storage rounding
- *                           makes; layer_index, head_index;
- *                           with --bounds klt_error_no_dc, svd_error_no_dc [layers, kv_heads, G]
+ *                           with suffix _no_dc [layers, kv_heads, G]; rounding_floor [layers,
+ *                           kv_heads]: relative error that storage rounding makes; layer_index,
+ *                           head_index; with --bounds klt_error_no_dc, svd_error_no_dc [layers,
+ *                           kv_heads, G]
  *
  *   /gamma                  attrs: command, version, criterion ("energy", "budget"), objective;
  *                           gamma, retained [layers, kv_heads], loss_key, loss_value,
- *                           loss_objective, and where
- *                           there is one loss_objective_projected [layers, kv_heads, 65]: what each
- *                           ratio k/64 loses (gamma.h); layer_index, head_index
+ *                           loss_objective, and where there is one loss_objective_projected
+ *                           [layers, kv_heads, 65]: what each ratio k/64 loses (gamma.h);
+ *                           layer_index, head_index
  *
  *   /link                   attrs: command, version; segment_length [2] (of the sweep's segments,
  *                           of the probes'; 0: none); sweep_gamma, sweep_mean_nll, sweep_delta_nll
- *                           [runs],
- *                           sweep_retained [4, runs] (key, value, key without DC, value without
- *                           DC); head_place [heads, 4] (layer, head, states: bit 0 keys, bit 1
- *                           values, group),
- *                           head_predictor [heads, 6] (energy, energy_no_dc, absolute, visible,
- *                           attention, attention_projected), head_delta_nll, head_kl [heads, 3]
- *                           (estimate, low, high);
- *                           link_place [links, 5] (group; damage: 0 delta nll, 1 KL; depth: 0 all,
- *                           1 to 3 thirds; predictor; place), link_spearman, link_pearson,
- *                           link_partial [links, 3]
+ *                           [runs], sweep_retained [4, runs] (key, value, key without DC, value
+ *                           without DC); head_place [heads, 4] (layer, head, states: bit 0 keys,
+ *                           bit 1 values, group), head_predictor [heads, 6] (energy, energy_no_dc,
+ *                           absolute, visible, attention, attention_projected), head_delta_nll,
+ *                           head_kl [heads, 3] (estimate, low, high); link_place [links, 5] (group;
+ *                           damage: 0 delta nll, 1 KL; depth: 0 all, 1 to 3 thirds; predictor;
+ *                           place), link_spearman, link_pearson, link_partial [links, 3]
  *
  * All may write into one DIR: the one that runs later rewrites the file and carries the others'
  * groups over, provided that capture, segment length and sinks agree (of /link the capture alone

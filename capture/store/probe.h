@@ -3,26 +3,25 @@
  *
  *   /                 attrs: format "freqkv-probe", format_version 1, version (of the software),
  *                     model_name, model_sha256, n_layers, n_kv_heads, head_dim, trained_context,
- *                     prefix P,
- *                     score M, sinks S, seed, states (as asked for), tokenizer_sha256, backend,
- *                     compute, cache_dtype, command, noise_floor_nll and noise_floor_kl (mean
- *                     absolute
- *                     difference and KL of the untouched run repeated with another block size)
+ *                     prefix P, score M, sinks S, seed, states (as asked for), tokenizer_sha256,
+ *                     backend, compute, cache_dtype, command, noise_floor_nll and noise_floor_kl
+ *                     (mean absolute difference and KL of the untouched run repeated with another
+ *                     block size)
  *   /changes/         one row per change: kind, layer and kv_head (-1: all), states (bit 0 keys,
- *                     bit 1 values), low, high, complement (1: the band is
- *                     what was taken out), epsilon, gamma (NaN where there is none), truncation,
- *                     squeezed, fewer (of FreqKV's three parts, which are on; -1 where
- *                     the change has none), label [changes, 96]. Where a filter has several bands,
- *                     low and high span them all, and the label names them.
+ *                     bit 1 values), low, high, complement (1: the band is what was taken out),
+ *                     epsilon, gamma (NaN where there is none), truncation, squeezed, fewer (of
+ *                     FreqKV's three parts, which are on; -1 where the change has none), label
+ *                     [changes, 96]. Where a filter has several bands, low and high span them all,
+ *                     and the label names them.
  *   /documents/NNNNNN one group per window of prefix and scored tokens. attrs: name, text_sha256 of
  *   the text; document (windows of one text share it), offset (of
  *                     the window's first token in the text)
  *       tokens        int32 [P+M+1]; token_class uint8 [P+M+1] where the tokenizer is known
  *       untouched_nll, repeat_nll, repeat_kl   float32 [M]; element i is about token P + 1 + i.
  *                                              repeat_*: the untouched run repeated in blocks of
- *                                              another
- *                     size, the noise floor per token; NaN (or repeat_kl absent) in a file of
- *                     another tool, where KL then has no p values
+ *                                              another size, the noise floor per token; NaN (or
+ *                                              repeat_kl absent) in a file of another tool, where
+ *                                              KL then has no p values
  *       nll, kl       float32 [changes, M]
  *       lost_energy   float64 [changes, 2] (keys, values): what the change took out or put in, over
  *                     the energy without DC of the heads that it touched */

@@ -15,19 +15,18 @@
  *
  * How policies that are not here yet fit, without a special case in attention:
  *   LM-Infinite   keys stored at their token index. view: two spans, the first S slots with the
- *                 query at a fixed position (distance clamped), the
- *                 recent window with the query at its token index; rows on both sides of the clamp
- *                 are split by `room`. act: gather, as `streaming`.
+ *                 query at a fixed position (distance clamped), the recent window with the query at
+ *                 its token index; rows on both sides of the clamp are split by `room`. act:
+ *                 gather, as `streaming`.
  *   SnapKV        needs_recent_queries > 0: the session keeps the last w query rows and, at the end
- *                 of a prefill block (acts_at_block_end), hands act the
- *                 attention that they paid to each slot (evidence->scores). act: gather with the
- *                 chosen indices, shift 0; position: the token index.
+ *                 of a prefill block (acts_at_block_end), hands act the attention that they paid to
+ *                 each slot (evidence->scores). act: gather with the chosen indices, shift 0;
+ *                 position: the token index.
  *   PyramidKV     SnapKV with a budget that depends on head->layer; setup->retained already stands
  *                 per (layer, KV head).
  *   LongHeads     per_query_head: view is asked once per query head and picks the chunks whose
- *                 representative keys score best against the
- *                 query (evidence->scores per chunk); spans carry the positions that squeeze the
- *                 chosen chunks together. act: keep.
+ *                 representative keys score best against the query (evidence->scores per chunk);
+ *                 spans carry the positions that squeeze the chosen chunks together. act: keep.
  * `evidence` is NULL for policies that asked for none; the session that produces it comes with the
  * first of them. */
 #ifndef FKV_ENGINE_CACHE_POLICY_H

@@ -7,8 +7,8 @@
  * rounds of a step:
  *
  *   first    operations run as they would without a step. This loads kernels and lets cuBLAS make
- *            its choices, neither of which a
- *            capture forgives, and counts what is staged, which is the size of the block.
+ *            its choices, neither of which a capture forgives, and counts what is staged, which is
+ *            the size of the block.
  *   second   operations are captured while what they stage goes to the block's pinned image; `end`
  *            makes the graph, uploads, launches.
  *   later    operations stage and launch nothing (fkv_cuda_replaying); `end` uploads and launches.

@@ -3,10 +3,8 @@
  * Tokens of one text depend on each other, and texts differ. So what is drawn is
  *   20 documents or more     documents, with replacement (Efron 1979)
  *   2 to 19                  documents with replacement, then as many blocks as the drawn document
- *                            has
- *                            from its blocks, with replacement (the two-stage bootstrap; Davison
- *                            and
- *                            Hinkley 1997, section 3.8)
+ *                            has from its blocks, with replacement (the two-stage bootstrap;
+ *                            Davison and Hinkley 1997, section 3.8)
  *   one                      its blocks: this speaks for that document only
  * A block is 256 tokens in a row, or a segment of a spectrum. Where windows share tokens there
  * are no blocks: documents are drawn however few they are, and one document has no standard

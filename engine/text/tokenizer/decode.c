@@ -7,8 +7,8 @@
  *                       waits for its end, but not where the next step joins pieces anyway
  *   Fuse                everything: the chunks of all pieces are the chunks of one
  *   Strip               all but the characters at the end that may have to go
- *   ByteLevel           nothing before a piece ends: one character that stands for no byte keeps
- *                       it whole
+ *   ByteLevel           nothing before a piece ends: one character that stands for no byte keeps it
+ *                       whole
  *
  * So an id costs what its own string is long, however long the text has become, and whole texts
  * are decoded the same way. Unlike Hugging Face's, which puts U+FFFD where bytes are no UTF-8,

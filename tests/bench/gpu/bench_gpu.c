@@ -3,9 +3,9 @@
  * the machine's limits. Jobs run in the order given, all on one loaded model:
  *
  *   POLICY:T:ROUNDS:DECODED   T tokens prefilled from an empty cache with the last token's logits
- *                             on the host, ROUNDS times after one that warms up;
- *                             then DECODED tokens one by one, each with its logits on the host (the
- *                             first 8 warm up and are not counted)
+ *                             on the host, ROUNDS times after one that warms up; then DECODED
+ *                             tokens one by one, each with its logits on the host (the first 8 warm
+ *                             up and are not counted)
  *   compress:N:ROUNDS         N - 4 slots become half as many, keys and values, for all layers and
  *                             heads: in one call, and layer by layer
  *
