@@ -180,6 +180,13 @@ static void print_left_out(const struct work *w) {
 
 static int report(const struct work *w, struct fkv_error *err) {
     const char *out = w->o->common.out;
+    if (!w->figures) {
+        const json_t *first = json_array_get(w->left_out, 0);
+        const char *file = json_string_value(json_object_get(first, "file")),
+                   *reason = json_string_value(json_object_get(first, "reason"));
+        return fkv_fail(err, "%s: no figure: %s", file ? file : w->o->files[0],
+                        reason ? reason : "nothing in it to draw");
+    }
     if (!w->o->common.json) {
         printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, w->figures,
                w->figures == 1 ? "" : "s", w->run_count, w->run_count == 1 ? "" : "s", w->probes,

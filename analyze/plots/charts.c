@@ -121,6 +121,9 @@ static void range(const struct fkv_chart *chart, double *low, double *high) {
         for (int i = 0; i < chart->one[s].count; i++) {
             *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
         }
+    if (*low < *high || chart->names || chart->logarithmic_x) return;
+    const double room = *low ? 0.1 * fabs(*low) : 0.1; /* one place has no extent of its own */
+    *low -= room, *high += room;
 }
 
 static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
@@ -206,13 +209,16 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
     if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
         draw_level(f, panel, chart, err))
         return FKV_FAILED;
+    int placed = 0, before = 0; /* flat series take no share of a place */
+    for (int s = 0; s < chart->series; s++) placed += !is_flat(&chart->one[s]);
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
         if (one->hidden) continue;
-        double step = chart->names   ? fmin(0.16, 0.8 / chart->series)
+        double step = chart->names   ? fmin(0.16, 0.8 / placed)
                       : chart->apart ? extent(chart) / 100
                                      : 0;
-        double shift = (s - (chart->series - 1) / 2.0) * step;
+        double shift = (before - (placed - 1) / 2.0) * step;
+        before += !is_flat(one);
         for (int i = 0; chart->across && i < one->count; i++)
             one->x[i] = chart->names - 1 - one->x[i];
         int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);

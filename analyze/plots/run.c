@@ -172,7 +172,7 @@ static int plot_sweep(const struct fkv_run *runs, int32_t count, struct fkv_plot
         int panel = fill_sweep(&c, which, runs, count, at);
         if (panel < 0) continue;
         c.chart[panel].level = which ? 0 : full;
-        c.chart[panel].apart = c.chart[panel].series > 1;
+        c.chart[panel].apart = true;
     }
     for (int32_t i = 0; i < count; i++)
         if (runs[i].baseline_invalid[0]) {

@@ -173,6 +173,11 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
         if (kept[i] >= 1 && kept[i] < n) continue;
         int32_t bad = kept[i];
         free(kept);
+        if (n < 2)
+            return fkv_fail_option(err,
+                                   "--window: expected 2 slots or more to compress, found %d: the "
+                                   "sinks and --recent leave no more",
+                                   n);
         return (r->table ? fkv_fail : fkv_fail_option)(
             err,
             "%s: layer %d, KV head %d: expected 1 to %d retained slots of %d, found %d (ratio %g)",

@@ -300,10 +300,10 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
-        fprintf(to,
-                "%" PRId64 " prompts%s, %" PRId64 " tokens; at most %" PRId64
-                " tokens to generate\n",
-                count, first ? " left" : "", needs->tokens, count * s->tokens);
+        fprintf(
+            to,
+            "%" PRId64 " prompt%s%s, %" PRId64 " tokens; at most %" PRId64 " tokens to generate\n",
+            count, count == 1 ? "" : "s", first ? " left" : "", needs->tokens, count * s->tokens);
     return fkv_needs_check(needs, engine, to, err);
 }
 
@@ -431,6 +431,8 @@ static int check_output(const struct settings *s, struct fkv_error *err) {
     int status =
         beside ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
     if (!status && !s->resume) status = fkv_check_new_file(beside, err);
+    if (status && beside && access(beside, F_OK) == 0)
+        fkv_error_prefix(err, "an earlier run, which --resume goes on with");
     free(beside);
     return status;
 }
@@ -450,7 +452,8 @@ int fkv_command_generate(int argc, char **argv) {
         const int32_t vocab = engine.model->config.vocab;
         status = s.prompt ? fkv_prompts_add(&p, engine.tokenizer, vocab, s.prompt, NULL, "--prompt",
                                             &err)
-                          : fkv_prompts_read(&p, engine.tokenizer, vocab, s.prompts, &err);
+                          : fkv_prompts_read(&p, engine.tokenizer, vocab, s.prompts,
+                                             s.engine.max_documents, &err);
     }
     if (!status) status = run(&s, &engine, &p, &err);
     fkv_prompts_free(&p);

@@ -175,6 +175,21 @@ static int check_line(const struct fkv_continuing *c, size_t i, const char *at, 
     return status;
 }
 
+/* The start of line i, which an interrupted run left: dropped, unless this program cannot have
+ * written it. */
+static int check_torn(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
+                      const char *where, struct fkv_continued *found, struct fkv_error *err) {
+    const char *start = c->prompts->all[i].id ? "{\"id\":" : "{\"prompt\":";
+    const size_t known = strlen(start);
+    if (strncmp(at, start, bytes < known ? bytes : known))
+        return fkv_fail(err,
+                        "%s: expected the start of a line, %s, found \"%.40s\", which this "
+                        "program did not write: remove it to go on",
+                        where, start, at);
+    found->torn = (int64_t)bytes;
+    return FKV_OK;
+}
+
 int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c,
                            struct fkv_continued *found, struct fkv_error *err) {
     char *line = NULL, place[512];
@@ -187,8 +202,8 @@ int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continui
         if (found->lines == c->prompts->count)
             status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more",
                               place, c->prompts->count);
-        else if (line[bytes - 1] != '\n')
-            found->torn = bytes; /* the last one */
+        else if (line[bytes - 1] != '\n') /* the last one */
+            status = check_torn(c, found->lines, line, (size_t)bytes, place, found, err);
         else
             status = check_line(c, found->lines, line, (size_t)bytes, place, found, err);
     }

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/base/atomic_file.h"
@@ -50,13 +52,14 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
         fkv_prompts_sha256(lines->prompts, prompts, err))
         return NULL;
     json_t *o = json_pack(
-        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:i, s:o, s:s, s:i, s:s, s:I, s:s}", "format",
+        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:o, s:s, s:i, s:s, s:I, s:s}", "format",
         "freqkv-generate", "format_version", 1, "software_version", FKV_VERSION, "command",
         fkv_json_string(run->command), "model", fkv_json_string(run->model->name), "model_sha256",
-        model, "model_type", config->model_type, "trained_context", (int)config->trained_context,
-        "rope_theta", fkv_json_number(config->rope_theta), "rope_scaling", config->rope_scaling,
-        "eos", (int)config->eos, "tokenizer_sha256", fkv_tokenizer_sha256(lines->tokenizer),
-        "prompts", (json_int_t)lines->prompts->count, "prompts_sha256", prompts);
+        model, "config_sha256", config->sha256, "model_type", config->model_type, "trained_context",
+        (int)config->trained_context, "rope_theta", fkv_json_number(config->rope_theta),
+        "rope_scaling", config->rope_scaling, "eos", (int)config->eos, "tokenizer_sha256",
+        fkv_tokenizer_sha256(lines->tokenizer), "prompts", (json_int_t)lines->prompts->count,
+        "prompts_sha256", prompts);
     json_t *how =
         json_pack("{s:I, s:o, s:I, s:s, s:s, s:s, s:i}", "tokens", (json_int_t)lines->tokens,
                   "temperature", fkv_json_number(lines->temperature), "seed",
@@ -123,6 +126,15 @@ int fkv_continuations_find(const char *path, const struct fkv_continuing *c, con
 
 /* ---- growing ---- */
 
+/* For this process alone, as it was looked at. Where a file system has no locks there is none. */
+static int lock(int fd, const char *path, int64_t expected, struct fkv_error *err) {
+    struct stat now;
+    if ((flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) ||
+        (!fstat(fd, &now) && now.st_size != expected))
+        return fkv_fail(err, "%s: another process writes it: wait for that, then --resume", path);
+    return FKV_OK;
+}
+
 int fkv_continuations_open(const char *path, const json_t *identity,
                            const struct fkv_continued *found, struct fkv_continuations **out,
                            struct fkv_error *err) {
@@ -142,6 +154,7 @@ int fkv_continuations_open(const char *path, const json_t *identity,
         file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
         if (file->fd < 0) status = fkv_fail_errno(err, "%s: cannot write", path);
     }
+    if (!status) status = lock(file->fd, path, found->bytes + found->torn, err);
     if (!status && ftruncate(file->fd, file->bytes))
         status = fkv_fail_errno(err, "%s: cannot cut to whole lines", path);
     if (!status) status = fkv_atomic_sync_folder(path, err);

@@ -56,12 +56,14 @@ static int add_line(struct fkv_prompts *p, const struct fkv_tokenizer *tokenizer
 }
 
 int fkv_prompts_read(struct fkv_prompts *p, const struct fkv_tokenizer *tokenizer, int32_t vocab,
-                     const char *path, struct fkv_error *err) {
+                     const char *path, int64_t most, struct fkv_error *err) {
     char *data, where[512];
     size_t bytes;
     if (fkv_read_file(path, (size_t)1 << 32, &data, &bytes, err)) return FKV_FAILED;
     int status = FKV_OK, line = 0;
-    for (char *at = data, *end = data + bytes, *next; at < end && !status; at = next) {
+    const size_t limit = most ? (size_t)most : SIZE_MAX;
+    for (char *at = data, *end = data + bytes, *next; at < end && p->count < limit && !status;
+         at = next) {
         char *newline = memchr(at, '\n', (size_t)(end - at));
         size_t length = (size_t)((newline ? newline : end) - at);
         next = newline ? newline + 1 : end;

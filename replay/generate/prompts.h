@@ -21,10 +21,10 @@ struct fkv_prompts {
 /* Adds a text; `where` names it in messages, `id` may be NULL. */
 int fkv_prompts_add(struct fkv_prompts *p, const struct fkv_tokenizer *tokenizer, int32_t vocab,
                     const char *text, json_t *id, const char *where, struct fkv_error *err);
-/* Adds every line's field "prompt", with its field "id" where there is one; blank lines are
- * none. */
+/* Adds each line's field "prompt", with its field "id" where there is one, up to `most` prompts in
+ * all (0: all); blank lines are none. */
 int fkv_prompts_read(struct fkv_prompts *p, const struct fkv_tokenizer *tokenizer, int32_t vocab,
-                     const char *path, struct fkv_error *err);
+                     const char *path, int64_t most, struct fkv_error *err);
 void fkv_prompts_free(struct fkv_prompts *p); /* safe on a zeroed struct and twice */
 
 /* Of every id and text, in order. */

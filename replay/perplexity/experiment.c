@@ -208,7 +208,8 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n",
            (long long)e->plan->count, e->result->compressions, e->result->evictions);
     if (fkv_experiment_never_acts(e))
-        printf("the window of %d slots was never full: the policy did nothing, and this is full "
+        printf("no text was longer than the window of %d slots: the policy did nothing, and this "
+               "is full "
                "attention\n",
                e->setup->window);
     printf("cache: peak %s, mean slots %.1f; %.0f tokens/s, compression %s %% of the time\n", bytes,

@@ -102,7 +102,8 @@ void fkv_sweep_print(const struct fkv_sweep_point *points, int count,
     const char *counted = evicts ? "evictions" : "compressions";
     fkv_experiment_print_head(e, false);
     if (fkv_experiment_never_acts(e))
-        printf("\nthe window of %d slots was never full: the policy did nothing, and this is full "
+        printf("\nno text was longer than the window of %d slots: the policy did nothing, and this "
+               "is full "
                "attention",
                e->setup->window);
     printf("\n\n%8s %12s %11s %13s %11s", "gamma", "perplexity", "+-", counted, "mean slots");

@@ -153,6 +153,13 @@ static void what_is_no_line_is_refused(void **state) {
         assert_refused(read_text(&l, first[i][0], strlen(first[i][0]), &found, &err), err,
                        first[i][1]);
     }
+    const char *const torn[] = {"Once upon a time", "{\"text\":", "\n", "{\"prompt\"\t"};
+    for (int i = 0; i < 4; i++) { /* no start of a line that this program writes */
+        struct fkv_continued found;
+        struct fkv_error err = {0};
+        assert_refused(read_text(&l, torn[i], strlen(torn[i]), &found, &err), err,
+                       i == 2 ? "not valid JSON" : "expected the start of a line");
+    }
     free(loose);
     free_lines(&l);
 }
@@ -216,6 +223,29 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
         assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
         assert_int_equal(found.lines, i + 1);
     }
+    json_decref(identity);
+    free_lines(&l);
+    test_remove_folder(folder);
+}
+
+static void one_process_alone_writes(void **state) {
+    (void)state;
+    char folder[256], path[512];
+    struct lines l;
+    struct fkv_error err = {0};
+    const struct fkv_continued nothing = {0};
+    struct fkv_continuations *file, *other;
+    make_lines(&l);
+    json_t *identity = identity_of(&l, 1);
+    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    assert_ok(fkv_continuations_open(path, identity, &nothing, &file, &err), err);
+    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+                   "another process writes it");
+    assert_ok(fkv_continuations_append(file, l.lines[0], &err), err);
+    fkv_continuations_close(file);
+    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+                   "another process writes it"); /* it wrote since this one looked */
+    assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
     test_remove_folder(folder);
@@ -390,6 +420,7 @@ int main(void) {
         cmocka_unit_test(a_line_of_another_run_is_refused_by_its_field),
         cmocka_unit_test(what_is_no_line_is_refused),
         cmocka_unit_test(a_file_grows_behind_its_whole_lines),
+        cmocka_unit_test(one_process_alone_writes),
         cmocka_unit_test(without_a_line_no_file_stays),
         cmocka_unit_test(lines_of_another_run_are_refused_and_stay),
         cmocka_unit_test(every_option_of_a_policy_identifies_its_lines),
