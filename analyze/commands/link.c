@@ -175,6 +175,10 @@ static int read_probes(struct work *w, struct fkv_error *err) {
                             first, path, w->probes[0].backend, w->probes[0].compute,
                             w->probes[0].cache_dtype, probe->backend, probe->compute,
                             probe->cache_dtype);
+        if (strcmp(probe->config_sha256, w->probes[0].config_sha256))
+            return fkv_fail(err,
+                            "%s and %s: expected one config.json, found sha256 %.12s and %.12s",
+                            first, path, w->probes[0].config_sha256, probe->config_sha256);
         if (probe->prefix <= probe->sinks + 1)
             return fkv_fail(
                 err,

@@ -16,7 +16,7 @@ enum fkv_depth fkv_depth_of(int32_t layer, int32_t layers) {
 }
 
 struct model {
-    const char *path, *sha256;
+    const char *path, *sha256, *config;
     int32_t layers, kv_heads, head_dim;
 };
 
@@ -25,6 +25,9 @@ static int check_model(struct fkv_capture *c, const struct model *m, struct fkv_
     if (info->model_sha256[0] && strcmp(info->model_sha256, m->sha256))
         return fkv_fail(err, "%s and %s: expected one model, found sha256 %.12s and %.12s",
                         fkv_capture_path(c), m->path, info->model_sha256, m->sha256);
+    if (info->config_sha256[0] && strcmp(info->config_sha256, m->config))
+        return fkv_fail(err, "%s and %s: expected one config.json, found sha256 %.12s and %.12s",
+                        fkv_capture_path(c), m->path, info->config_sha256, m->config);
     if (info->n_layers != m->layers || info->n_kv_heads != m->kv_heads ||
         info->head_dim != m->head_dim)
         return fkv_fail(err,
@@ -50,8 +53,8 @@ static int check_text(struct fkv_capture *c, const char *path, const char *name,
 }
 
 int fkv_link_check_run(struct fkv_capture *c, const struct fkv_run *run, struct fkv_error *err) {
-    const struct model m = {run->path, run->model_sha256, run->layers, run->kv_heads,
-                            run->head_dim};
+    const struct model m = {run->path,   run->model_sha256, run->config_sha256,
+                            run->layers, run->kv_heads,     run->head_dim};
     if (!run->low_pass || !run->retained || !run->compressible)
         return fkv_fail(err,
                         "%s: expected a run of a policy that keeps the lowest coefficients "
@@ -66,8 +69,8 @@ int fkv_link_check_run(struct fkv_capture *c, const struct fkv_run *run, struct 
 
 int fkv_link_check_probe(struct fkv_capture *c, const struct fkv_probe *probe, const char *path,
                          struct fkv_error *err) {
-    const struct model m = {path, probe->model_sha256, probe->layers, probe->kv_heads,
-                            probe->head_dim};
+    const struct model m = {path,          probe->model_sha256, probe->config_sha256,
+                            probe->layers, probe->kv_heads,     probe->head_dim};
     if (check_model(c, &m, err)) return FKV_FAILED;
     for (int64_t w = 0; w < probe->window_count; w++)
         if (check_text(c, path, probe->windows[w].name, probe->windows[w].text_sha256, err))

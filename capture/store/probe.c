@@ -45,6 +45,8 @@ static const struct {
      sizeof((struct fkv_probe *)0)->model_name},
     {"model_sha256", offsetof(struct fkv_probe, model_sha256),
      sizeof((struct fkv_probe *)0)->model_sha256},
+    {"config_sha256", offsetof(struct fkv_probe, config_sha256),
+     sizeof((struct fkv_probe *)0)->config_sha256},
     {"states", offsetof(struct fkv_probe, states), sizeof((struct fkv_probe *)0)->states},
     {"backend", offsetof(struct fkv_probe, backend), sizeof((struct fkv_probe *)0)->backend},
     {"tokenizer_sha256", offsetof(struct fkv_probe, tokenizer_sha256),

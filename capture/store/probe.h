@@ -3,7 +3,8 @@
  *
  *   /                 attrs: format "freqkv-probe", format_version 1, version (of the software),
  *                     model_name, model_sha256, n_layers, n_kv_heads, head_dim, trained_context,
- *                     prefix P, score M, sinks S, seed, states (as asked for), tokenizer_sha256,
+ *                     prefix P, score M, sinks S, seed, states (as asked for), config_sha256,
+ *                     tokenizer_sha256,
  *                     backend, compute, cache_dtype, command, noise_floor_nll and noise_floor_kl
  *                     (mean absolute difference and KL of the untouched run repeated with another
  *                     block size)
@@ -67,7 +68,7 @@ struct fkv_probe_window {
 struct fkv_probe {
     char model_name[256], states[64], backend[32], compute[16], cache_dtype[16];
     char *command; /* owned */
-    fkv_sha256_hex model_sha256, tokenizer_sha256;
+    fkv_sha256_hex model_sha256, config_sha256, tokenizer_sha256;
     int32_t layers, kv_heads, head_dim, trained_context, prefix, score, sinks;
     int64_t seed;
     double noise_floor_nll, noise_floor_kl;

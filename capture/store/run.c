@@ -55,6 +55,7 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
     } const texts[] = {
         {"model_name", run->model_name, sizeof run->model_name, false},
         {"model_sha256", run->model_sha256, sizeof run->model_sha256, true},
+        {"config_sha256", run->config_sha256, sizeof run->config_sha256, false},
         {"corpus_sha256", run->corpus_sha256, sizeof run->corpus_sha256, false},
         {"tokenizer_sha256", run->tokenizer_sha256, sizeof run->tokenizer_sha256, false},
         {"policy", run->policy, sizeof run->policy, true},
@@ -304,6 +305,7 @@ const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
     case FKV_RUN_COMPUTE: return text_fact(text, "compute", run->compute, WORD);
     case FKV_RUN_CACHE_DTYPE: return text_fact(text, "cache", run->cache_dtype, WORD);
     case FKV_RUN_BACKEND: return text_fact(text, "backend", run->backend, WORD);
+    case FKV_RUN_CONFIG: return text_fact(text, "config", run->config_sha256, HASH);
     case FKV_RUN_TOKENIZER: return text_fact(text, "tokenizer", run->tokenizer_sha256, HASH);
     default: return text_fact(text, "texts", run->corpus_sha256, HASH);
     }
@@ -317,6 +319,41 @@ static bool differ(const struct fkv_run *runs, int32_t count, enum fkv_run_fact 
     return false;
 }
 
+static int64_t slots_kept(const struct fkv_run *run) {
+    int64_t sum = 0;
+    for (int32_t h = 0; h < run->layers * run->kv_heads; h++) sum += run->retained[h];
+    return sum;
+}
+
+static bool has_ratios_per_head(const struct fkv_run *run) {
+    bool uniform = true;
+    for (int32_t h = 1; run->retained && h < run->layers * run->kv_heads; h++)
+        uniform = uniform && run->retained[h] == run->retained[0];
+    return !uniform;
+}
+
+/* Ratios of one mean that heads share differently. */
+static bool shared_differently(const struct fkv_run *a, const struct fkv_run *b) {
+    const size_t heads = (size_t)a->layers * (size_t)a->kv_heads;
+    return a->layers == b->layers && a->kv_heads == b->kv_heads && has_ratios_per_head(b) &&
+           slots_kept(a) == slots_kept(b) &&
+           memcmp(a->retained, b->retained, heads * sizeof *a->retained) != 0;
+}
+
+/* ", ratios per head", with a name of the table where another one has the same mean. */
+static void ratios_fact(const struct fkv_run *runs, int32_t count, int32_t i,
+                        char text[FKV_RUN_FACT]) {
+    const struct fkv_run *run = &runs[i];
+    const size_t heads = (size_t)run->layers * (size_t)run->kv_heads;
+    fkv_sha256_hex name = "";
+    bool twin = false;
+    text[0] = 0;
+    if (!has_ratios_per_head(run)) return;
+    for (int32_t k = 0; k < count; k++) twin = twin || shared_differently(run, &runs[k]);
+    if (twin) fkv_sha256_memory(run->retained, heads * sizeof *run->retained, name, NULL);
+    snprintf(text, FKV_RUN_FACT, ", ratios per head%s%.8s", twin ? " " : "", name);
+}
+
 void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i,
                    char label[FKV_RUN_LABEL]) {
     char fact[FKV_RUN_FACT];
@@ -326,6 +363,8 @@ void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i,
         if (!told || !*fkv_run_fact(&runs[i], f, fact) || used >= FKV_RUN_LABEL) continue;
         used += snprintf(label + used, FKV_RUN_LABEL - (size_t)used, ", %s", fact);
     }
+    ratios_fact(runs, count, i, fact);
+    if (used < FKV_RUN_LABEL) snprintf(label + used, FKV_RUN_LABEL - (size_t)used, "%s", fact);
 }
 
 static int refuse_pair(const struct fkv_run *a, const struct fkv_run *b, const char *what,

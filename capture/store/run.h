@@ -40,7 +40,7 @@ struct fkv_run {
     char policy_options[256],
         policy_label[256]; /* all own options; the policy with those that are not the default */
     char backend[32], compute[16], cache_dtype[16];
-    fkv_sha256_hex model_sha256, tokenizer_sha256, corpus_sha256;
+    fkv_sha256_hex model_sha256, config_sha256, tokenizer_sha256, corpus_sha256;
     int32_t layers, kv_heads, head_dim, window, sinks;
     int32_t compressible; /* n: slots that an action works on */
     int32_t low_pass;     /* 1: it keeps the L lowest of n coefficients */
@@ -84,6 +84,7 @@ enum fkv_run_fact {
     FKV_RUN_COMPUTE,
     FKV_RUN_CACHE_DTYPE,
     FKV_RUN_BACKEND,
+    FKV_RUN_CONFIG,
     FKV_RUN_TOKENIZER,
     FKV_RUN_TEXTS,
     FKV_RUN_FACTS
@@ -94,7 +95,8 @@ enum { FKV_RUN_FACT = 80 };
 const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
                          char text[FKV_RUN_FACT]);
 /* "freqkv, window 512, recent 256, whole": the policy with its options, its window, and those facts
- * in which the runs [count] differ, but for its ratio. */
+ * in which the runs [count] differ, but for its ratio. A ratio per layer and head is named, and by
+ * its table ("ratios per head 1a2b3c4d") where another run's has the same mean. */
 enum { FKV_RUN_LABEL = 480 };
 void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char label[FKV_RUN_LABEL]);
 

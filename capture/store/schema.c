@@ -95,6 +95,7 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                   put_text(file, "software_version", FKV_VERSION, err) ||
                   put_text(file, "model_name", info->model_name, err) ||
                   put_text(file, "model_sha256", info->model_sha256, err) ||
+                  put_text(file, "config_sha256", info->config_sha256, err) ||
                   put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
                   put_int(file, "n_layers", info->n_layers, err) ||
                   put_int(file, "n_heads", info->n_heads, err) ||
@@ -238,6 +239,7 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
         get_indices(file, "head_index", info->n_kv_heads, &info->head_index, &info->head_count,
                     err) ||
         get_hash(file, "model_sha256", info->model_sha256, err) ||
+        get_hash(file, "config_sha256", info->config_sha256, err) ||
         get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
         fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
         fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
@@ -293,6 +295,7 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
     bool same =
         differ_text("model_name", a->model_name, b->model_name, err) == FKV_OK &&
         differ_text("model_sha256", a->model_sha256, b->model_sha256, err) == FKV_OK &&
+        differ_text("config_sha256", a->config_sha256, b->config_sha256, err) == FKV_OK &&
         differ_text("tokenizer_sha256", a->tokenizer_sha256, b->tokenizer_sha256, err) == FKV_OK &&
         differ_number("n_layers", a->n_layers, b->n_layers, err) == FKV_OK &&
         differ_number("n_heads", a->n_heads, b->n_heads, err) == FKV_OK &&

@@ -351,6 +351,16 @@ static int read_config(const json_t *root, const char *where, struct fkv_config 
     return read_rope(root, where, c, err);
 }
 
+static int hash_fields(struct fkv_config *c, struct fkv_error *err) {
+    char text[1024];
+    const int bytes =
+        snprintf(text, sizeof text, "%s %d %d %d %d %d %d %d %d %.9g %.17g %s %.9g %d %d %d %d %d",
+                 c->model_type, c->layers, c->dim, c->hidden, c->heads, c->kv_heads, c->head_dim,
+                 c->vocab, c->trained_context, c->rms_eps, c->rope_theta, c->rope_scaling,
+                 c->attention_scale, c->tied, c->qkv_bias, c->qk_norm, c->bos, c->eos);
+    return fkv_sha256_memory(text, (size_t)bytes, c->sha256, err);
+}
+
 int fkv_config_parse(const char *text, size_t bytes, const char *where, struct fkv_config *config,
                      struct fkv_error *err) {
     *config = (struct fkv_config){0};
@@ -358,7 +368,7 @@ int fkv_config_parse(const char *text, size_t bytes, const char *where, struct f
     if (!root) return FKV_FAILED;
     int status = read_config(root, where, config, err);
     json_decref(root);
-    return status;
+    return status ? status : hash_fields(config, err);
 }
 
 int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err) {

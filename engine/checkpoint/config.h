@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/base/error.h"
+#include "kernels/base/hash.h"
 
 enum { FKV_MAX_HEAD_DIM = 512 };
 
@@ -22,7 +23,9 @@ struct fkv_config {
                     2];    /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
     float attention_scale; /* 1/sqrt(head_dim) */
     bool tied, qkv_bias, qk_norm;
-    int32_t bos, eos; /* -1 when absent */
+    int32_t bos, eos;      /* -1 when absent */
+    fkv_sha256_hex sha256; /* of the fields above: what config.json adds to the weights. Spaces and
+                              fields we do not read leave it as it is. */
 };
 
 /* Reads DIR/config.json. Refuses, by name: unknown architectures, zero or absurd sizes, heads not a

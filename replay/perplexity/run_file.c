@@ -1,7 +1,8 @@
 /* RUN.h5, written whole once an experiment is done.
  *
  *   /                      attrs: format "freqkv-run", format_version 2, software_version, command,
- *                          model (name, sha256, shape), tokenizer_sha256, corpus_sha256, policy,
+ *                          model (name, sha256, config_sha256, shape), tokenizer_sha256,
+ *                          corpus_sha256, policy,
  *                          its own options (each by name, and all in policy_options), policy_label
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
@@ -42,6 +43,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture/store/columns.h"
 #include "capture/store/h5.h"
 
 enum { RUN_FORMAT_VERSION = 2 };
@@ -56,7 +58,7 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 19, INTEGERS = 12 };
+enum { TEXTS = 20, INTEGERS = 12 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
@@ -72,6 +74,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
         {"model_name", e->model->name, false},
         {"model_sha256", e->model_sha256, true},
+        {"config_sha256", c->sha256, true},
         {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
         {"rope_scaling", c->rope_scaling, true},
@@ -292,6 +295,26 @@ static int check_attributes(struct fkv_h5_reader *r, const char *path,
     return FKV_OK;
 }
 
+/* A mean ratio is not all: the layers and heads share it as this experiment's do. */
+static int check_retained(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                          struct fkv_error *err) {
+    if (!e->setup->retained) return FKV_OK;
+    const struct fkv_config *c = &e->model->config;
+    int32_t *found = NULL;
+    int status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)c->layers * c->kv_heads,
+                                   true, &found, err);
+    if (status) return fkv_error_prefix(err, "%s", path);
+    for (int32_t h = 0; h < c->layers * c->kv_heads && !status; h++)
+        if (found[h] != e->setup->retained[h])
+            status =
+                fkv_fail(err,
+                         "%s: /retained: layer %d, KV head %d: expected %d slots, found %d: "
+                         "made by another experiment",
+                         path, h / c->kv_heads, h % c->kv_heads, e->setup->retained[h], found[h]);
+    free(found);
+    return status;
+}
+
 int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double results[FKV_RESULTS],
                       struct fkv_error *err) {
     struct fkv_h5_reader *r;
@@ -310,6 +333,7 @@ int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double r
         !(isnan(gamma) && isnan(results[FKV_RESULT_GAMMA])))
         status = fkv_fail(err, "%s: gamma: expected %.17g, found %.17g: made by another experiment",
                           path, gamma, results[FKV_RESULT_GAMMA]);
+    if (!status) status = check_retained(r, path, e, err);
     fkv_h5_close(r);
     return status;
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = {
     "format": str, "format_version": int, "software_version": str, "model_name": str, "model_sha256": str,
-    "tokenizer_sha256": str, "n_layers": int, "n_heads": int, "n_kv_heads": int, "head_dim": int,
+    "config_sha256": str, "tokenizer_sha256": str, "n_layers": int, "n_heads": int, "n_kv_heads": int, "head_dim": int,
     "layer_index": np.ndarray, "head_index": np.ndarray, "rope_theta": float, "rope_scaling": str,
     "inv_freq": np.ndarray, "attention_scale": float, "trained_context": int, "adds_bos": bool, "dtype": str,
     "backend": str, "options": str,

@@ -72,6 +72,7 @@ static void write_file(struct choices *c) {
         {"head_index", NUMBERS, 0, (int)heads, NULL},
         {"model_name", TEXT, 0, 0, "a model"},
         {"model_sha256", TEXT, 0, 0, hash},
+        {"config_sha256", TEXT, 0, 0, ""},
         {"tokenizer_sha256", TEXT, 0, 0, ""},
         {"rope_theta", NUMBER, 10000, 0, NULL},
         {"rope_scaling", TEXT, 0, 0, "null"},

@@ -65,6 +65,7 @@ static void write_file(struct choices *c) {
         {"states", TEXT, 0, 0, "key,value"},
         {"backend", TEXT, 0, 0, "cpu"},
         {"compute", TEXT, 0, 0, "f32"},
+        {"config_sha256", TEXT, 0, 0, ""},
         {"tokenizer_sha256", TEXT, 0, 0, ""},
         {"cache_dtype", TEXT, 0, 0, "f32"},
         {"command", TEXT, 0, 0, "freqkv-replay probe"},

@@ -85,6 +85,7 @@ static void write_file(struct choices *c) {
                                                   {"se_unit", TEXT, 0, 0, ""},
                                                   {"policy_options", TEXT, 0, 0, "none"},
                                                   {"policy_label", TEXT, 0, 0, "freqkv"},
+                                                  {"config_sha256", TEXT, 0, 0, ""},
                                                   {"tokenizer_sha256", TEXT, 0, 0, ""},
                                                   {"low_pass", NUMBER, 1, 0, NULL},
                                                   {"tokens_limit", NUMBER, 0, 0, NULL},

@@ -211,6 +211,28 @@ static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
     fkv_run_free(&runs[0]), fkv_run_free(&runs[1]);
 }
 
+/* Two ratio tables of one mean are two series. */
+static void ratios_per_head_tell_runs_apart(void **state) {
+    (void)state;
+    int32_t tables[3][4] = {{8, 8, 8, 8}, {4, 4, 12, 12}, {12, 12, 4, 4}};
+    struct fkv_run runs[3];
+    char label[3][FKV_RUN_LABEL];
+    for (int i = 0; i < 3; i++)
+        runs[i] = (struct fkv_run){.policy_label = "freqkv",
+                                   .window = 20,
+                                   .compressible = 16,
+                                   .layers = 2,
+                                   .kv_heads = 2,
+                                   .retained = tables[i]};
+    for (int i = 0; i < 3; i++) fkv_run_label(runs, 3, i, label[i]);
+    assert_string_equal(label[0], "freqkv, window 20");
+    assert_non_null(strstr(label[1], "freqkv, window 20, ratios per head "));
+    assert_non_null(strstr(label[2], "freqkv, window 20, ratios per head "));
+    assert_string_not_equal(label[1], label[2]);
+    fkv_run_label(runs, 2, 1, label[1]); /* alone of its kind it needs no name */
+    assert_string_equal(label[1], "freqkv, window 20, ratios per head");
+}
+
 static void a_plot_that_fails_leaves_no_folder(void **state) {
     (void)state;
     char table[300];
@@ -382,6 +404,7 @@ int main(void) {
         TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
         TEST(options_of_a_run_tell_it_apart),
         TEST(a_run_without_a_ratio_is_drawn_or_named),
+        TEST(ratios_per_head_tell_runs_apart),
         TEST(a_plot_that_fails_leaves_no_folder),
         TEST(points_of_one_curve_differ_in_their_ratio_only),
         TEST(a_file_of_somebody_else_is_never_replaced),

@@ -51,6 +51,20 @@ static void refused(const char *changes, const char *expected) {
 
 /* ---- what is read ---- */
 
+/* Numbers of two configs must not be mixed although the weights are the same. */
+static void a_hash_tells_what_the_config_says(void **state) {
+    (void)state;
+    static const char *const others[] = {
+        "{\"rms_norm_eps\": 0.1}", "{\"rope_theta\": 50000}", "{\"bos_token_id\": 5}",
+        "{\"max_position_embeddings\": 77}",
+        "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2}}"};
+    const struct fkv_config plain = parsed("{}");
+    assert_int_equal(strlen(plain.sha256), 64);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_string_not_equal(parsed(others[i]).sha256, plain.sha256);
+    assert_string_equal(parsed("{\"transformers_version\": \"5\"}").sha256, plain.sha256);
+}
+
 static void fields_arrive_as_written(void **state) {
     (void)state;
     struct fkv_config c =
@@ -444,6 +458,7 @@ static void a_folder_without_config_is_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_hash_tells_what_the_config_says),
         cmocka_unit_test(fields_arrive_as_written),
         cmocka_unit_test(what_a_config_leaves_out_is_what_transformers_assumes),
         cmocka_unit_test(of_several_end_tokens_the_first_counts),

@@ -114,6 +114,21 @@ static void a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other(
     setup = *e.setup, setup.own_text = "recent=16 rescale=on mass-bias=off";
     assert_refused(fkv_run_file_read(path, &other, read, &err), err,
                    "policy_options: expected \"recent=16");
+    setup = *e.setup; /* the same mean ratio, shared in another way */
+    int32_t *retained = malloc((size_t)setup.layers * (size_t)setup.kv_heads * sizeof *retained);
+    memcpy(retained, setup.retained,
+           (size_t)setup.layers * (size_t)setup.kv_heads * sizeof *retained);
+    retained[0]++, retained[1]--;
+    setup.retained = retained;
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "/retained: layer 0, KV head 0: expected 31 slots, found 30");
+    free(retained);
+    struct fkv_model model = *e.model;
+    other = e, other.model = &model;
+    strcpy(model.config.sha256, "66");
+    assert_refused(fkv_run_file_read(path, &other, read, &err), err,
+                   "config_sha256: expected \"66\"");
+    other.model = e.model, other.setup = &setup;
     setup = *e.setup, setup.gamma = 0.51;
     assert_refused(fkv_run_file_read(path, &other, read, &err), err, "gamma: expected 0.51");
     done(&r);

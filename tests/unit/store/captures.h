@@ -41,6 +41,7 @@ static inline void sample_info(struct fkv_capture_info *info, enum fkv_dtype dty
     info->compute = strdup("f32");
     info->options = strdup("{\"states\":\"key,value\"}");
     memset(info->model_sha256, 'a', 64);
+    memset(info->config_sha256, '7', 64);
     memset(info->tokenizer_sha256, '5', 64);
     info->layer_index = calloc(5, sizeof(int32_t));
     info->head_index = calloc(4, sizeof(int32_t));

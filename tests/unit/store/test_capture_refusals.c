@@ -103,6 +103,10 @@ static void another_model_is_refused_on_resume_and_merge(void **state) {
     assert_refused(fkv_capture_merge(parts, 2, in_base("m"), &err), err, "model_sha256");
     assert_int_equal(access(in_base("m"), F_OK), -1);
     s.info.model_sha256[3] = 'a';
+    s.info.config_sha256[3] = 'b'; /* the same weights, read with another eps or base of rotation */
+    assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
+                   "config_sha256: expected \"777b");
+    s.info.config_sha256[3] = '7';
     s.info.options[2] = 'S';
     assert_refused(fkv_capture_create(in_base("a"), &s.info, true, &w, &err), err,
                    "options: expected");
