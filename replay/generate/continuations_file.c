@@ -154,7 +154,10 @@ int fkv_continuations_open(const char *path, const json_t *identity,
         file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
         if (file->fd < 0) status = fkv_fail_errno(err, "%s: cannot write", path);
     }
-    if (!status) status = lock(file->fd, path, found->bytes + found->torn, err);
+    if (!status && lock(file->fd, path, found->bytes + found->torn, err)) {
+        status = FKV_FAILED;
+        file->created = false; /* the files are the other process's */
+    }
     if (!status && ftruncate(file->fd, file->bytes))
         status = fkv_fail_errno(err, "%s: cannot cut to whole lines", path);
     if (!status) status = fkv_atomic_sync_folder(path, err);

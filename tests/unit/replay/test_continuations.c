@@ -230,7 +230,7 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
 
 static void one_process_alone_writes(void **state) {
     (void)state;
-    char folder[256], path[512];
+    char folder[256], path[512], beside[520];
     struct lines l;
     struct fkv_error err = {0};
     const struct fkv_continued nothing = {0};
@@ -241,6 +241,12 @@ static void one_process_alone_writes(void **state) {
     assert_ok(fkv_continuations_open(path, identity, &nothing, &file, &err), err);
     assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
                    "another process writes it");
+    snprintf(beside, sizeof beside, "%s.run", path);
+    assert_int_equal(unlink(beside), 0); /* as if both had found nothing */
+    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+                   "another process writes it");
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(access(beside, F_OK), 0);
     assert_ok(fkv_continuations_append(file, l.lines[0], &err), err);
     fkv_continuations_close(file);
     assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
