@@ -194,7 +194,7 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     const struct fkv_config *c = &s->model->config;
     size_t row = sizeof(float) * (size_t)s->options.block, heads = (size_t)(c->heads * c->head_dim),
            kv = (size_t)(c->kv_heads * c->head_dim);
-    size_t cache = cache_bytes(c, &s->options, s->setup.capacity);
+    const size_t cache = s->cache_bytes = cache_bytes(c, &s->options, s->setup.capacity);
     const struct {
         struct fkv_buffer **buffer;
         size_t bytes;

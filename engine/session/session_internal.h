@@ -48,7 +48,8 @@ struct fkv_session {
     struct fkv_session_options options;
 
     struct fkv_buffer *key,
-        *value; /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
+        *value;         /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
+    size_t cache_bytes; /* of either */
     /* Biases of slots, where the session has them (else all NULL): on the host in double, with the
      * backend in float32. */
     struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] */
