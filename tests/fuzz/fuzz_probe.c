@@ -93,7 +93,7 @@ static void check_window(const struct fkv_probe *p, const struct fkv_probe_windo
         strlen(w->text_sha256) > 64)
         abort();
     for (int32_t i = 0; i < p->prefix + p->score + 1; i++)
-        sum += w->tokens[i] + (w->token_class ? w->token_class[i] : 0);
+        sum += (int64_t)w->tokens[i] + (w->token_class ? w->token_class[i] : 0);
     for (int32_t i = 0; i < p->score; i++)
         sum += isnan(w->untouched_nll[i] + w->repeat_nll[i] + w->repeat_kl[i]);
     for (int64_t i = 0; i < (int64_t)p->change_count * p->score; i++)
