@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 checks=()
+# Each check has a core. NumPy's products and waiting threads would take the others'.
+export OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 # check NAME ARGUMENT...: tests/e2e/NAME.py in the background; its last line, or all of them where it fails.
 check() {
