@@ -126,7 +126,8 @@ int fkv_continuations_find(const char *path, const struct fkv_continuing *c, con
 
 /* ---- growing ---- */
 
-/* For this process alone, as it was looked at. Where a file system has no locks there is none. */
+/* Locks the file for this process. Refused: a file that another process holds, or that has grown
+ * since it was read. On a file system without locks only the size is checked. */
 static int lock(int fd, const char *path, int64_t expected, struct fkv_error *err) {
     struct stat now;
     if ((flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) ||
