@@ -233,8 +233,17 @@ static struct fkv_panel *panel_at(struct fkv_figure *f, int row, int column) {
     return row < f->rows && column < f->columns ? &f->panels[row * f->columns + column] : NULL;
 }
 
-static void place_panels(struct fkv_figure *f, cairo_t *cr) {
-    double left[100] = {0}, right[100] = {0}, top[100] = {0}, bottom[100] = {0};
+enum { MOST_PANELS = 100 }; /* along one side of the grid */
+
+/* What stands around the panels of a grid. */
+struct surroundings {
+    double left[MOST_PANELS], right[MOST_PANELS]; /* [columns] */
+    double top[MOST_PANELS], bottom[MOST_PANELS]; /* [rows] */
+};
+
+/* The margins that the ticks of the panels' present boxes need. */
+static struct surroundings find_surroundings(struct fkv_figure *f, cairo_t *cr) {
+    struct surroundings s = {0};
     for (int r = 0; r < f->rows; r++)
         for (int c = 0; c < f->columns; c++) {
             struct fkv_panel *p = panel_at(f, r, c), *below = panel_at(f, r + 1, c);
@@ -243,29 +252,60 @@ static void place_panels(struct fkv_figure *f, cairo_t *cr) {
             p->show_x = !f->share || !below || !below->used;
             find_ticks(p, cr);
             struct margins m = find_margins(f, p, cr);
-            left[c] = fmax(left[c], m.left), right[c] = fmax(right[c], m.right);
-            top[r] = fmax(top[r], m.top);
+            s.left[c] = fmax(s.left[c], m.left), s.right[c] = fmax(s.right[c], m.right);
+            s.top[r] = fmax(s.top[r], m.top);
             /* Below a hole in the last row the ticks stand in the hole. */
-            if (r == f->rows - 1 || !f->share) bottom[r] = fmax(bottom[r], m.bottom);
+            if (r == f->rows - 1 || !f->share) s.bottom[r] = fmax(s.bottom[r], m.bottom);
         }
+    return s;
+}
+
+static void place_panels(struct fkv_figure *f, cairo_t *cr, const struct surroundings *s) {
     struct fkv_box inner = f->area;
     if (f->share) inner.x += label_room, inner.width -= label_room, inner.height -= label_room;
     double width = inner.width, height = inner.height;
-    for (int c = 0; c < f->columns; c++) width -= left[c] + right[c] + (c ? gap : 0);
-    for (int r = 0; r < f->rows; r++) height -= top[r] + bottom[r] + (r ? gap : 0);
+    for (int c = 0; c < f->columns; c++) width -= s->left[c] + s->right[c] + (c ? gap : 0);
+    for (int r = 0; r < f->rows; r++) height -= s->top[r] + s->bottom[r] + (r ? gap : 0);
     width = fmax(width / f->columns, 4), height = fmax(height / f->rows, 4);
     double y = inner.y;
     for (int r = 0; r < f->rows; r++) {
         double x = inner.x;
-        y += top[r];
+        y += s->top[r];
         for (int c = 0; c < f->columns; c++) {
-            x += left[c];
+            x += s->left[c];
             struct fkv_panel *p = panel_at(f, r, c);
             p->box = (struct fkv_box){x, y, width, height};
             if (p->used) find_ticks(p, cr);
-            x += width + right[c] + gap;
+            x += width + s->right[c] + gap;
         }
-        y += height + bottom[r] + gap;
+        y += height + s->bottom[r] + gap;
+    }
+}
+
+/* to [count] <- the larger of both. Returns whether one grew. */
+static bool grow(double *to, const double *from, int count) {
+    bool grew = false;
+    for (int i = 0; i < count; i++)
+        if (from[i] > to[i]) to[i] = from[i], grew = true;
+    return grew;
+}
+
+/* Panels of other sizes have other ticks, which need other margins: the second placing is nearly
+ * always the last. Where its ticks still need more, margins grow until they have it. */
+static void fit_panels(struct fkv_figure *f, cairo_t *cr) {
+    struct surroundings s, needed;
+    for (int pass = 0; pass < 2; pass++) {
+        s = find_surroundings(f, cr);
+        place_panels(f, cr, &s);
+    }
+    for (int pass = 0; pass < 4; pass++) {
+        needed = find_surroundings(f, cr);
+        bool grew = grow(s.left, needed.left, f->columns);
+        grew |= grow(s.right, needed.right, f->columns);
+        grew |= grow(s.top, needed.top, f->rows);
+        grew |= grow(s.bottom, needed.bottom, f->rows);
+        if (!grew) return;
+        place_panels(f, cr, &s);
     }
 }
 
@@ -326,8 +366,7 @@ static void arrange(struct fkv_figure *f, cairo_t *cr) {
     for (int i = 0; i < f->rows * f->columns; i++)
         f->panels[i].box = (struct fkv_box){0, 0, f->area.width / f->columns * 0.8,
                                             f->area.height / f->rows * 0.7};
-    place_panels(f, cr);
-    place_panels(f, cr);
+    fit_panels(f, cr);
     if (f->bar.label) place_bar(f, cr);
 }
 

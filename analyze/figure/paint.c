@@ -201,12 +201,14 @@ static void paint_ticks(struct fkv_figure *f, const struct fkv_panel *p, cairo_t
     }
 }
 
-/* A label that would be longer than its room is set smaller. */
-static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double room, double size,
+/* A label around (x, y), at most `length` long and on the canvas: a longer one is set smaller. */
+static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double length, double size,
                   bool upright, const char *text) {
     if (!text) return;
-    double width = fkv_text_width(cr, size, text);
-    fkv_text(f, cr, x, y, width > room ? size * room / width : size, FKV_CENTER, upright, ink,
+    double middle = upright ? y : x, end = upright ? f->height : f->width;
+    double width = fkv_text_width(cr, size, text),
+           most = fmin(length, 2 * fmin(middle, end - middle) - 1);
+    fkv_text(f, cr, x, y, width > most ? size * most / width : size, FKV_CENTER, upright, ink,
              text);
 }
 
