@@ -1,9 +1,12 @@
 /* The operation `attend`: stages items and spans and chooses how to compute (attend.cuh). The
  * choice rests on counts, dtypes and the head dimension, never on a span, so that a recorded decode
- * step stays true for every length: few stacked rows per item (rows * heads <= FEW)
- * attend_decode.cu, the cache split among blocks, float32 arithmetic 16-bit cache, computing in 16
- * bits, usual head_dim      attend_prefill.cu, tensor cores, where a block has the shared memory
- *   everything else                                         attend_general.cu, float32 arithmetic
+ * step stays true for every length:
+ *
+ *   few stacked rows per item (rows * heads <= FEW): attend_decode.cu, float32 arithmetic, the
+ * cache split among blocks 16-bit cache, computing in 16 bits, usual head_dim: attend_prefill.cu,
+ * tensor cores, where a block has the shared memory everything else: attend_general.cu, float32
+ * arithmetic
+ *
  * Refused: a head dimension beyond all of them. The contract's promises (spans that do not overlap,
  * every row sees a slot) are not checked here: the reference and the CPU do. */
 #include "kernels/cuda/attend.cuh"

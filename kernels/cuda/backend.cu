@@ -17,8 +17,8 @@
  * is forbidden, or keeps one per captured graph.
  *
  * Errors are noticed where an operation calls CUDA, and named after it. A kernel that faults is
- * noticed later, by whoever comes next; the message then says that an earlier operation is to
- * blame. After such a fault the device takes no more work from this process. */
+ * noticed by a later call, whose message says that an earlier operation failed. After such a fault
+ * the device serves this process no more. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,13 +252,12 @@ int fkv_cuda_synchronize(struct fkv_backend *b, struct fkv_error *err) {
 }
 
 /* ---- scratch ---- */
-/* What does not fit leaves as much as was there: whoever asked for it has failed, the others have
- * not. */
+/* Where more does not fit, the scratch gets its old size back: this call fails, others go on. */
 int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error *err) {
     if (bytes <= b->scratch_bytes) return FKV_OK;
     if (fkv_cuda_outside_step(b, "scratch", err) || fkv_cuda_wait(b, "scratch", err))
         return FKV_FAILED;
-    cudaFree(b->scratch); /* first, so that both are never there at once */
+    cudaFree(b->scratch); /* first, so that never both are allocated */
     b->scratch_moves++;
     int status = fkv_cuda_allocate(bytes, "scratch", &b->scratch, err);
     if (status == FKV_OK) b->scratch_bytes = bytes;
@@ -335,15 +334,15 @@ int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape
         }
     struct fkv_cuda_frequencies *set = (struct fkv_cuda_frequencies *)malloc(sizeof *set + bytes);
     if (!set) return fkv_fail(err, "out of memory");
-    char *room;
-    if (fkv_cuda_allocate(bytes, "rotation frequencies", &room, err) ||
-        fkv_cuda_upload(b, room, shape->inv_freq, bytes, "rotation frequencies", err)) {
-        cudaFree(room);
+    char *memory;
+    if (fkv_cuda_allocate(bytes, "rotation frequencies", &memory, err) ||
+        fkv_cuda_upload(b, memory, shape->inv_freq, bytes, "rotation frequencies", err)) {
+        cudaFree(memory);
         free(set);
         return FKV_FAILED;
     }
     set->next = b->frequencies;
-    set->device = (double *)room;
+    set->device = (double *)memory;
     set->half = half;
     memcpy(set->host, shape->inv_freq, bytes);
     b->frequencies = set;

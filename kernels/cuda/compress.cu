@@ -7,13 +7,15 @@
  *
  * Bytes and FLOPs for LLaMA-2-7B (32 layers of 32 heads of 128, so 2048 units and 262,144
  * channels), n = 4092, gamma = 0.5, 16-bit cache, on an H200 (4.3 TB/s of 4.8 reached by a copy, 60
- * TFLOP/s float32, about 400 TF32, about 790 bf16). Arithmetic, not measurement: floor     2.1 GB
- * read, 1.1 GB written 0.75 ms fused     the same bytes, but 8-byte pieces of 32-byte sectors: 8.6
- * GB from the second-level cache; 11 units of 131 KB through shared memory per block and 90
- * multiply-adds per complex number, neither fully overlapped       4 to 5 ms fft       29 GB to and
- * from memory where slabs do not stay in the second-level cache 6 to 7 ms product   n L = 8.4
- * million FLOP per channel: 2.2 TFLOP once as TF32 5.8 ms; 9.4 ms as three bf16 products; 40 ms in
- * float32
+ * TFLOP/s float32, about 400 TF32, about 790 bf16). Arithmetic, not measurement:
+ *
+ *   floor    0.75 ms: 2.1 GB read, 1.1 GB written
+ *   fused    4 to 5 ms: the same bytes, but in 8-byte pieces of 32-byte sectors, so 8.6 GB from the
+ *            second-level cache; 11 times 131 KB through shared memory per block and 90
+ *            multiply-adds per complex number, neither fully overlapped
+ *   fft      6 to 7 ms: 29 GB to and from memory where slabs exceed the second-level cache
+ *   product  5.8 ms: n L = 8.4 million FLOP per channel, 2.2 TFLOP, once as TF32; 9.4 ms as three
+ *            bf16 products; 40 ms in float32
  *
  * The rule awaits measurement (tests/bench/kernels/bench_compress_cuda.c).
  *
@@ -122,7 +124,7 @@ static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error 
     if (uses(map, FKV_CUDA_FFT, &dtypes) &&
         fkv_cuda_fft_create(b, &b->limits, map->n, map->retained, map->gain, &map->fft, err))
         return FKV_FAILED;
-    /* What is not reserved yet is unknown; then the first compression makes room. */
+    /* Nothing was reserved: the first compression grows the scratch. */
     if (!b->limits.items || !b->limits.attention.head_dim) return FKV_OK;
     return fkv_cuda_grow_scratch(b, most_scratch(map, &b->limits), err);
 }
@@ -204,7 +206,7 @@ enum fkv_cuda_method fkv_cuda_map_method(const struct fkv_map *map, enum fkv_dty
 }
 }
 
-/* The energies' room; a method's own scratch belongs to its map. */
+/* Scratch of the energies; a method's own scratch belongs to its map. */
 size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits) {
     (void)b;
     return energy_bytes(2 * limits->items, fkv_cuda_fft_parts(limits->attention.head_dim));

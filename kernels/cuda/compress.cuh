@@ -106,12 +106,13 @@ __device__ inline float2 fkv_cuda_angle(double position, double inv_freq) {
     return turn;
 }
 
-/* Where Makhoul's order puts token j, and its inverse. */
-__host__ __device__ inline int32_t fkv_cuda_place_of(int32_t j, int32_t n) {
+/* Index of token j of n in Makhoul's order. */
+__host__ __device__ inline int32_t fkv_cuda_makhoul_index(int32_t j, int32_t n) {
     return j % 2 ? n - 1 - j / 2 : j / 2;
 }
-__host__ __device__ inline int32_t fkv_cuda_token_at(int32_t place, int32_t n) {
-    return place < (n + 1) / 2 ? 2 * place : 2 * (n - place) - 1;
+/* Its inverse: the token at an index of Makhoul's order. */
+__host__ __device__ inline int32_t fkv_cuda_token_at(int32_t index, int32_t n) {
+    return index < (n + 1) / 2 ? 2 * index : 2 * (n - index) - 1;
 }
 
 /* Coefficient t of both channels, from the spectrum's rows t and n - t. */

@@ -1,4 +1,4 @@
-/* Compression by cuFFT: any n and L, primes included (cuFFT takes Bluestein's way there).
+/* Compression by cuFFT: any n and L, primes included (for those cuFFT takes Bluestein's algorithm).
  *
  * Makhoul 1980 as in kernels/dct/dct.c: even slots followed by odd ones reversed turn a DCT-II into
  * a complex DFT, and two real channels travel as one complex column (compress.cuh). Five steps per
@@ -9,15 +9,15 @@
  * rotates and rounds.
  *
  * Transposing goes through shared memory, 64 slots by 32 columns per block of 8 warps: lanes are
- * columns on the cache's side (64 bytes of a 16-bit cache at a time) and places on the columns'
- * side (256 bytes). Complex numbers touched per column: n in, 4 n, 2 L, 2 L and out, 18 (n + L)
- * bytes per channel in all, float32 throughout.
+ * columns on the cache's side (64 bytes of a 16-bit cache at a time) and numbers in Makhoul's order
+ * on the columns' side (256 bytes). Complex numbers touched per column: n in, 4 n, 2 L, 2 L and
+ * out, 18 (n + L) bytes per channel in all, float32 throughout.
  *
  * A slab is bounded (MOST_COLUMNS, and SLAB_BYTES for long ones), so scratch does not grow with the
  * model. It is a multiple of no unit: columns are numbered through. 1024 columns of 4092 + 2046 are
  * 50 MB, about the second-level cache, in five launches; the size awaits measurement. A plan is for
- * whole slabs; the last one also transforms what lies beyond its columns, and nobody reads it.
- * cuFFT's work area is ours, for otherwise each map would keep its own. */
+ * whole slabs; the last one also transforms numbers beyond its columns, which are not read.
+ * cuFFT's work area is part of our scratch; otherwise each map would keep its own. */
 #include <stdlib.h>
 
 #include "kernels/cuda/compress.cuh"
@@ -29,7 +29,7 @@ struct fkv_cuda_fft {
     int32_t n, retained, slab; /* columns */
     cufftHandle plan[2];       /* of n and of L; none for a length of 1 */
     bool planned[2];
-    size_t work; /* bytes, the larger of both */
+    size_t work_area; /* of cuFFT, bytes: the larger of both plans */
     char *tables;
     const float2 *last_n, *last_l; /* [L], [L/2 + 1] */
 };
@@ -43,17 +43,17 @@ static size_t column_bytes(const struct fkv_cuda_fft *f, int32_t length) {
 
 static int plan(struct fkv_backend *b, struct fkv_cuda_fft *f, int which, int length,
                 struct fkv_error *err) {
-    size_t work = 0;
+    size_t work_area = 0;
     if (length == 1) return FKV_OK;
     if (fkv_cuda_check_fft(cufftCreate(&f->plan[which]), "planning a DCT", err)) return FKV_FAILED;
     f->planned[which] = true;
     if (fkv_cuda_check_fft(cufftSetAutoAllocation(f->plan[which], 0), "planning a DCT", err) ||
         fkv_cuda_check_fft(cufftMakePlanMany(f->plan[which], 1, &length, NULL, 1, length, NULL, 1,
-                                             length, CUFFT_C2C, f->slab, &work),
+                                             length, CUFFT_C2C, f->slab, &work_area),
                            "planning a DCT", err) ||
         fkv_cuda_check_fft(cufftSetStream(f->plan[which], b->stream), "planning a DCT", err))
         return FKV_FAILED;
-    if (work > f->work) f->work = work;
+    if (work_area > f->work_area) f->work_area = work_area;
     return FKV_OK;
 }
 
@@ -113,7 +113,7 @@ void fkv_cuda_fft_release(struct fkv_cuda_fft *f) {
 int32_t fkv_cuda_fft_parts(int32_t head_dim) { return head_dim / 2; }
 
 size_t fkv_cuda_fft_scratch(const struct fkv_cuda_fft *f) {
-    return column_bytes(f, f->n) + column_bytes(f, f->retained) + f->work;
+    return column_bytes(f, f->n) + column_bytes(f, f->retained) + f->work_area;
 }
 
 /* ---- kernels ---- */
@@ -143,7 +143,7 @@ static __global__ void __launch_bounds__(THREADS)
         float2 *row = to + (size_t)(column + i) * (size_t)c.n;
         for (int32_t odd = 0; odd < 2; odd++) {
             int32_t j = 2 * lane + odd;
-            if (slot + j < c.n) row[fkv_cuda_place_of(slot + j, c.n)] = tile[j][i];
+            if (slot + j < c.n) row[fkv_cuda_makhoul_index(slot + j, c.n)] = tile[j][i];
         }
     }
 }
@@ -187,7 +187,8 @@ static __global__ void __launch_bounds__(THREADS)
         const float2 *row = from + (size_t)(column + i) * (size_t)c.retained;
         for (int32_t odd = 0; odd < 2; odd++) {
             int32_t j = 2 * lane + odd;
-            if (slot + j < c.retained) tile[j][i] = row[fkv_cuda_place_of(slot + j, c.retained)];
+            if (slot + j < c.retained)
+                tile[j][i] = row[fkv_cuda_makhoul_index(slot + j, c.retained)];
         }
     }
     __syncthreads();
@@ -206,11 +207,11 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* ---- a call ---- */
 
-static int transform(const struct fkv_cuda_fft *f, int which, float2 *columns, char *work,
+static int transform(const struct fkv_cuda_fft *f, int which, float2 *columns, char *work_area,
                      struct fkv_error *err) {
     if (!f->planned[which]) return FKV_OK;
     cufftComplex *data = (cufftComplex *)columns;
-    return fkv_cuda_check_fft(cufftSetWorkArea(f->plan[which], work), "compress", err) ||
+    return fkv_cuda_check_fft(cufftSetWorkArea(f->plan[which], work_area), "compress", err) ||
                    fkv_cuda_check_fft(cufftExecC2C(f->plan[which], data, data, CUFFT_FORWARD),
                                       "compress", err)
                ? FKV_FAILED
@@ -234,13 +235,13 @@ static int run_slab(struct fkv_backend *b, const struct fkv_cuda_fft *f,
         t, store_kernel<float>, store_kernel<__half>, store_kernel<__nv_bfloat16>);
     float2 *long_columns = (float2 *)c->scratch,
            *columns = (float2 *)(c->scratch + column_bytes(f, f->n));
-    char *work = (char *)columns + column_bytes(f, f->retained);
+    char *work_area = (char *)columns + column_bytes(f, f->retained);
     if (fkv_cuda_launch(b, "compress", load, tiles(c->n, count), dim3(THREADS), 0, err, *c, first,
                         count, long_columns) ||
-        transform(f, 0, long_columns, work, err) ||
+        transform(f, 0, long_columns, work_area, err) ||
         fkv_cuda_launch(b, "compress", truncate_kernel, dim3((unsigned)count), dim3(THREADS), 0,
                         err, *c, first, long_columns, f->last_n, f->last_l, columns) ||
-        transform(f, 1, columns, work, err))
+        transform(f, 1, columns, work_area, err))
         return FKV_FAILED;
     return fkv_cuda_launch(b, "compress", store, tiles(c->retained, count), dim3(THREADS), 0, err,
                            *c, first, count, columns);

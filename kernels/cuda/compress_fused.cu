@@ -4,14 +4,19 @@
  * A block is a few complex columns (channels c and c + head_dim/2, compress.cuh) of one unit; a
  * column lies in shared memory from its loading to its storing, in place, [slot][column]. Threads
  * are butterflies: neighbours take neighbouring columns, then neighbouring rows, so that a warp's
- * accesses are consecutive. The steps, a barrier between any two: load      slots in Makhoul's
- * order (kernels/dct/dct.c), keys un-rotated forward   passes of decimation in frequency, natural
- * order to digit-reversed order truncate  spectrum rows t, n - t, L - t, n - L + t, wherever the
- * digits put them, become rows t and L - t of the L-point spectrum; all threads hold their results
- * in registers until everybody has read inverse   passes of decimation in time, digit-reversed
- * order to natural order (the transposed forward transform) store     rotated and rounded In place,
- * a pass needs no second copy and no registers beyond its own butterfly; that is why orders are
- * reversed rather than sorted (Stockham).
+ * accesses are consecutive. The steps, a barrier between any two:
+ *
+ *   load      slots in Makhoul's order (kernels/dct/dct.c), keys un-rotated
+ *   forward   passes of decimation in frequency, natural order to digit-reversed order
+ *   truncate  spectrum rows t, n - t, L - t, n - L + t, at their digit-reversed rows, become rows t
+ *             and L - t of the L-point spectrum; threads hold results in registers until all have
+ *             read
+ *   inverse   passes of decimation in time, digit-reversed order to natural order (the transposed
+ *             forward transform)
+ *   store     rotated and rounded
+ *
+ * In place, a pass needs no second copy and no registers beyond its own butterfly; that is why
+ * orders are reversed rather than sorted (Stockham).
  *
  * Which lengths, how many columns and threads, and why rows are kept apart: compress_plan.cu. Some
  * 40 words spill around radix 31 and `truncate` (ptxas), which is less than those steps read from
@@ -25,10 +30,10 @@
  * some 27,000 for loading, `truncate` and storing are 25,000 cycles on four schedulers that never
  * stall, or 3.4 ms at 1.85 GHz. Loading takes 262 KB of 32-byte sectors per block from the
  * second-level cache, 8.6 GB in all or 1.5 ms; it goes past the first-level cache, where 85 KB of
- * tables (turns, places, last steps) then stay from block to block. A block fills a multiprocessor,
- * so between barriers little overlaps: 4 to 5 ms are likely against a floor of 0.75 for the bytes.
- * Not measured. Radix 31 is a third of the instructions; what would shrink it is a product with its
- * cosines on tensor cores, in TF32 for a bf16 cache.
+ * tables (turns, frequency rows, last steps) then stay from block to block. A block fills a
+ * multiprocessor, so between barriers little overlaps: 4 to 5 ms are likely against a floor of 0.75
+ * for the bytes. Not measured. Radix 31 is a third of the instructions; what would shrink it is a
+ * product with its cosines on tensor cores, in TF32 for a bf16 cache.
  *
  * Considered and not done: a persistent block that copies the next columns as they are (16 bits, 65
  * KB) while it works, which would hide the loading; the first pass on the way in from memory, which
@@ -171,23 +176,23 @@ static __device__ __forceinline__ double load(const struct fkv_cuda_compression 
         struct several<T, C> a[AT_ONCE], b[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            int32_t place = first + i * (int32_t)blockDim.x;
-            if (place >= n) continue;
-            const T *row = states + (size_t)fkv_cuda_token_at(place, n) * (size_t)call.head_dim;
+            int32_t index = first + i * (int32_t)blockDim.x;
+            if (index >= n) continue;
+            const T *row = states + (size_t)fkv_cuda_token_at(index, n) * (size_t)call.head_dim;
             read_several(row, whole, g.count, &a[i]);
             read_several(row + half, whole, g.count, &b[i]);
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            int32_t place = first + i * (int32_t)blockDim.x;
-            if (place >= n) continue;
+            int32_t index = first + i * (int32_t)blockDim.x;
+            if (index >= n) continue;
 #pragma unroll
             for (int c = 0; c < C; c++) {
                 float2 z = make_float2(fkv_cuda_to_float(a[i].x[c]), fkv_cuda_to_float(b[i].x[c]));
                 if (call.energy) sum += fkv_cuda_square(z);
                 if (g.turned)
-                    z = fkv_cuda_times_conjugate(z, angle_of<C>(g, fkv_cuda_token_at(place, n), c));
-                x[(place + (place >> t.padding)) * C + c] = z;
+                    z = fkv_cuda_times_conjugate(z, angle_of<C>(g, fkv_cuda_token_at(index, n), c));
+                x[(index + (index >> t.padding)) * C + c] = z;
             }
         }
     }
@@ -200,12 +205,12 @@ static __device__ __forceinline__ void store(const struct fkv_cuda_compression &
                                              const struct fkv_cuda_transform &t, const float2 *x) {
     int32_t half = call.head_dim / 2, n = t.length;
     T *states = fkv_cuda_unit_states<T>(call, g.unit) + g.first;
-    for (int32_t place = (int32_t)threadIdx.x; place < n; place += (int32_t)blockDim.x) {
-        int32_t slot = fkv_cuda_token_at(place, n);
+    for (int32_t index = (int32_t)threadIdx.x; index < n; index += (int32_t)blockDim.x) {
+        int32_t slot = fkv_cuda_token_at(index, n);
         struct several<T, C> a, b;
 #pragma unroll
         for (int c = 0; c < C; c++) {
-            float2 v = x[(place + (place >> t.padding)) * C + c], z = make_float2(v.y, v.x);
+            float2 v = x[(index + (index >> t.padding)) * C + c], z = make_float2(v.y, v.x);
             if (g.turned) z = fkv_cuda_times(z, angle_of<C>(g, slot, c));
             a.x[c] = fkv_cuda_from_float<T>(z.x);
             b.x[c] = fkv_cuda_from_float<T>(z.y);
@@ -236,7 +241,7 @@ static __device__ __forceinline__ double truncate(const struct fkv_cuda_plan &f,
         int32_t t = item >> log_columns, column = item & ((1 << log_columns) - 1), u = retained - t;
         if (item >= count) continue;
         auto row = [&](int32_t frequency) {
-            return x[(f.forward.place[frequency] << log_columns) + column];
+            return x[(f.forward.frequency_row[frequency] << log_columns) + column];
         };
         float2 y = fkv_cuda_coefficient(row(t), row(t ? n - t : 0), f.last_n[t]),
                mirror = make_float2(0, 0);
@@ -250,8 +255,8 @@ static __device__ __forceinline__ double truncate(const struct fkv_cuda_plan &f,
         int32_t item = (int32_t)(threadIdx.x + (unsigned)i * blockDim.x);
         int32_t t = item >> log_columns, column = item & ((1 << log_columns) - 1);
         if (item >= count) continue;
-        x[(f.inverse.place[t] << log_columns) + column] = held[i].row;
-        if (t) x[(f.inverse.place[retained - t] << log_columns) + column] = held[i].mirror;
+        x[(f.inverse.frequency_row[t] << log_columns) + column] = held[i].row;
+        if (t) x[(f.inverse.frequency_row[retained - t] << log_columns) + column] = held[i].mirror;
     }
     return sum;
 }
@@ -317,7 +322,7 @@ static __global__ void __launch_bounds__(FKV_CUDA_FUSED_THREADS)
                     : log_columns == 2 ? load_columns<4>(call, g, f.forward, x)
                                        : load_columns<2>(call, g, f.forward, x);
     double kept = 0;
-    for (int32_t i = 0; i <= all; i++) { /* one place where passes stand, for they are long */
+    for (int32_t i = 0; i <= all; i++) { /* one call site: the passes are long code when inlined */
         __syncthreads();
         if (i == passes)
             kept = truncate(f, call.energy, x);

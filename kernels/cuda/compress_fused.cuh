@@ -24,7 +24,7 @@ struct fkv_cuda_pass {
 struct fkv_cuda_transform {
     int32_t length, passes, padding; /* padding: shift of the row number, 31 for none */
     struct fkv_cuda_pass pass[FKV_CUDA_PASSES];
-    const uint16_t *place; /* [length] row of frequency t after the passes */
+    const uint16_t *frequency_row; /* [length] row of frequency t after the passes */
 };
 
 /* Stands on the device, before its tables. */

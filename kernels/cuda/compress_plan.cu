@@ -115,15 +115,15 @@ static void fill_transform(struct fkv_cuda_transform *t, struct layout *l) {
                     make_float2((float)cos(angle), (float)sin(angle));
             }
     }
-    uint16_t *place = (uint16_t *)take(l, (size_t)t->length * sizeof(uint16_t));
-    t->place = place;
-    for (int32_t f = 0; place && f < t->length; f++) {
+    uint16_t *frequency_row = (uint16_t *)take(l, (size_t)t->length * sizeof(uint16_t));
+    t->frequency_row = frequency_row;
+    for (int32_t f = 0; frequency_row && f < t->length; f++) {
         int32_t rest = f, row = 0;
         for (int32_t i = 0; i < t->passes; i++) {
             row += rest % t->pass[i].p * t->pass[i].m;
             rest /= t->pass[i].p;
         }
-        place[f] = (uint16_t)(row + (row >> t->padding));
+        frequency_row[f] = (uint16_t)(row + (row >> t->padding));
     }
 }
 
@@ -149,7 +149,7 @@ static void move_tables(struct fkv_cuda_plan *f, const char *from, const char *t
     struct fkv_cuda_transform *transforms[] = {&f->forward, &f->inverse};
     for (struct fkv_cuda_transform *t : transforms) {
         for (int32_t i = 0; i < t->passes; i++) move(&t->pass[i].turns, from, to);
-        move(&t->place, from, to);
+        move(&t->frequency_row, from, to);
     }
     move(&f->last_n, from, to);
     move(&f->last_l, from, to);

@@ -2,11 +2,13 @@
  * transforms are awkward and short.
  *
  * M is centrosymmetric, M[L-1-j][n-1-i] = M[j][i]. So sums and differences of slots i and n-1-i go
- * through half-size matrices apart, E = P_e (x_i + x_(n-1-i)),  O = P_o (x_i - x_(n-1-i)),  y_j =
- * E_j + O_j,  y_(L-1-j) = E_j - O_j, P_e, P_o [j][i] = (M[j][i] +- M[j][n-1-i]) / 2,  j <
- * ceil(L/2), i < ceil(n/2), which is half the work. A middle slot (n odd) stands alone in the sums;
- * a middle result (L odd) has O = 0 of itself. M comes from Dirichlet's kernel in double
- * (kernels/reference/spectrum.c has the derivation).
+ * through half-size matrices apart, which is half the arithmetic:
+ *
+ *   E = P_e (x_i + x_(n-1-i)),  O = P_o (x_i - x_(n-1-i)),  y_j = E_j + O_j,  y_(L-1-j) = E_j -
+ * O_j, P_e, P_o [j][i] = (M[j][i] +- M[j][n-1-i]) / 2,  j < ceil(L/2), i < ceil(n/2)
+ *
+ * A middle slot (n odd) stands alone in the sums; a middle result (L odd) has O = 0 of itself. M
+ * comes from Dirichlet's kernel in double (kernels/reference/spectrum.c has the derivation).
  *
  * Three steps per slab of units: `fold` un-rotates keys and writes sums and differences as panels
  * [2][K][width], width = units times head_dim, in the operands' precision; cuBLAS forms E and O
@@ -15,11 +17,14 @@
  *
  * Precision. A 16-bit cache may be 1.2 times as far from the exact result as rounding is. With both
  * operands in one format, worst of white noise, low-pass states with a mean of 30 deviations, and
- * white noise on such a mean, n = 1022, L/n = 1/2, 3/4 and near 1 (numpy, float64 otherwise): bf16
- * TF32    bf16, x in two parts   bf16, M in two parts   both in two parts, 3 products bf16 cache
- * 1.73    1.02    1.41                   1.42                   1.000 f16 cache 11      1.73    8.0
- * 8.1                    1.000 so a bf16 cache takes TF32 (operands rounded to nearest here, for
- * the hardware cuts them off), an f16 cache three bf16 products, and a float32 cache true float32.
+ * white noise on such a mean, n = 1022, L/n = 1/2, 3/4 and near 1 (numpy, float64 otherwise):
+ *
+ *                bf16   TF32   bf16, x in 2 parts   bf16, M in 2 parts   both in 2 parts, 3
+ * products bf16 cache   1.73   1.02   1.41                 1.42                 1.000 f16 cache 11
+ * 1.73   8.0                  8.1                  1.000
+ *
+ * So a bf16 cache takes TF32 (operands rounded to nearest here, since the hardware cuts them off),
+ * an f16 cache three bf16 products, and a float32 cache true float32.
  * Below MIDDLE slots bf16 in two parts is bound by memory as TF32 is, below SHORT slots float32 is
  * too, and the dearer precision costs nothing: a TF32 product is 2e-4 off per number (a mean, in
  * all rows alike where n is a multiple of L), bf16 in two parts 1e-5, which energies would show.

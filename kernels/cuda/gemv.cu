@@ -5,8 +5,11 @@
  * lane and load, DEPTH steps at once, so that 8 loads (4 KiB per warp; 4 for eight rows, where
  * registers end) are under way before the first is used. Nothing is staged: x and the norm come
  * through the first-level cache, which the weights, read once, do not enter. RMSNorm is part of the
- * walk. With n_i = x_i g_i / rms(x) and g the norm's weight, sum_i W_oi n_i = (sum_i W_oi g_i x_i)
- * / rms(x), so each warp sums the squares of x beside its products and divides at the end: no pass
+ * walk. With n_i = x_i g_i / rms(x) and g the norm's weight,
+ *
+ *   sum_i W_oi n_i = (sum_i W_oi g_i x_i) / rms(x),
+ *
+ * so each warp sums the squares of x beside its products and divides at the end: no pass
  * before, no barrier until the sums meet. Weights become float32 in registers, x is float32
  * throughout and sums are float32: a decode step is at least as exact as the same rows in prefill,
  * which round x to the weights' dtype.

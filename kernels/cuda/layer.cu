@@ -2,11 +2,14 @@
  * SwiGLU and the residual after.
  *
  * Up to FKV_CUDA_FEW_ROWS rows go to gemv.cu, which does all of an operation in one launch (head
- * norms take a second). More rows: norm_qkv          norm_rows (x -> rows in the product's dtype),
- * a product each for q, k, v, and where the model has them one kernel for biases and head norms
+ * norms take a second). More rows:
+ *
+ *   norm_qkv          norm_rows (x -> rows in the product's dtype), a product each for q, k, v, and
+ *                     where the model has them one kernel for biases and head norms
  *   project_residual  rows rounded to the product's dtype, a product added to x
  *   norm_gate_up      norm_rows, a product each for gate and up, swiglu
  *   norm_logits       norm_rows, a product
+ *
  * Matrices of different dtypes go the second way at any number of rows, each in its own.
  *
  * Memory traffic beside the products, bytes per number, 16-bit products: norm_rows 4 + 2 (x is read

@@ -2,12 +2,15 @@
  * on the device (kernels.h).
  *
  * A channel is one real column in Makhoul's order (kernels/dct/dct.c), so its orthonormal DCT-II
- * comes from one real-to-complex transform, V: P + iQ = sqrt(2/n) V_t exp(-i pi t / 2n),  y_t = P,
- * y_(n-t) = -Q,  t = 1 .. n/2. Real columns share no rounding with a neighbour, which pairs of
- * channels in one complex column would.
+ * comes from one real-to-complex transform V:
+ *
+ *   P + iQ = sqrt(2/n) V_t exp(-i pi t / 2n),  y_t = P,  y_(n-t) = -Q,  t = 1 .. n/2
+ *
+ * Real columns share no rounding with a neighbour, which pairs of channels in one complex column
+ * would.
  *
  * Keys have channels whose mean is tens of times their deviation. The rounding of that mean would
- * lie over the whole spectrum, so it is taken out before the transform (rounded to float32; what
+ * cover the whole spectrum, so it is taken out before the transform (rounded to float32; what
  * the rounding leaves is a constant and falls on t = 0 alone) and y_0 = sqrt(n) mean comes from the
  * mean in float64.
  *
@@ -24,8 +27,8 @@
  * 0.11 ms at 4 TB/s, 64 of them 7 ms beside some 0.11 s of prefill. Arithmetic, not measurement.
  *
  * Transforms are planned once per length and kept with the backend; the first segment of a length
- * makes room for them in the scratch, later ones allocate nothing. A plan is for a whole slab of
- * columns; what lies beyond the last head is transformed too and not read. */
+ * grows the scratch for them, later ones allocate nothing. A plan is for a whole slab of
+ * columns; columns beyond the last head are transformed too and not read. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -51,8 +54,8 @@ struct fkv_cuda_spectra {
     struct fkv_cuda_spectra *next;
     int32_t n, columns; /* columns of a slab */
     cufftHandle plan;
-    bool planned; /* not for n = 1 */
-    size_t work;
+    bool planned;     /* not for n = 1 */
+    size_t work_area; /* of cuFFT, bytes */
 };
 
 static size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -66,7 +69,7 @@ static int make_plan(struct fkv_backend *b, struct fkv_cuda_spectra *s, struct f
     s->planned = true;
     if (fkv_cuda_check_fft(cufftSetAutoAllocation(s->plan, 0), "planning a spectrum", err) ||
         fkv_cuda_check_fft(cufftMakePlanMany(s->plan, 1, &length, NULL, 1, length, NULL, 1,
-                                             length / 2 + 1, CUFFT_R2C, s->columns, &s->work),
+                                             length / 2 + 1, CUFFT_R2C, s->columns, &s->work_area),
                            "planning a spectrum", err) ||
         fkv_cuda_check_fft(cufftSetStream(s->plan, b->stream), "planning a spectrum", err))
         return FKV_FAILED;
@@ -250,38 +253,39 @@ static dim3 blocks(int32_t x, int32_t per_x, int32_t y, int32_t per_y) {
 
 /* Scratch: moments of all channels, columns and spectra of a slab, cuFFT's work area; then `extra`
  * bytes for the caller. */
-struct room {
+struct scratch {
     struct moments *moments;
     float *columns;
     float2 *spectra;
-    char *work, *extra;
+    char *work_area, *extra;
 };
 
-/* Where they lie, from the scratch's start on. */
-struct places {
-    size_t columns, spectra, work, extra;
+/* Their offsets in bytes from the start of the scratch. */
+struct offsets {
+    size_t columns, spectra, work_area, extra;
 };
 
-static struct places places_of(const struct segment *g, const struct fkv_cuda_spectra *s) {
-    struct places at;
+static struct offsets offsets_of(const struct segment *g, const struct fkv_cuda_spectra *s) {
+    struct offsets at;
     at.columns = whole((size_t)g->heads * (size_t)g->head_dim * sizeof(struct moments));
     at.spectra = at.columns + whole((size_t)s->columns * (size_t)g->n * sizeof(float));
-    at.work = at.spectra + whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2));
-    at.extra = at.work + whole(s->work);
+    at.work_area = at.spectra + whole((size_t)s->columns * ((size_t)g->n / 2 + 1) * sizeof(float2));
+    at.extra = at.work_area + whole(s->work_area);
     return at;
 }
 
-static int make_room(struct fkv_backend *b, const struct segment *g,
-                     const struct fkv_cuda_spectra *s, size_t extra, struct room *room,
-                     struct fkv_error *err) {
-    const struct places at = places_of(g, s);
+static int take_scratch(struct fkv_backend *b, const struct segment *g,
+                        const struct fkv_cuda_spectra *s, size_t extra, struct scratch *scratch,
+                        struct fkv_error *err) {
+    const struct offsets at = offsets_of(g, s);
     if (fkv_cuda_grow_scratch(b, at.extra + extra, err)) return FKV_FAILED;
-    *room = {(struct moments *)b->scratch, (float *)(b->scratch + at.columns),
-             (float2 *)(b->scratch + at.spectra), b->scratch + at.work, b->scratch + at.extra};
+    *scratch = {(struct moments *)b->scratch, (float *)(b->scratch + at.columns),
+                (float2 *)(b->scratch + at.spectra), b->scratch + at.work_area,
+                b->scratch + at.extra};
     return FKV_OK;
 }
 
-/* Power's results on their way to the host. */
+/* Results of power, before they are copied to the host. */
 static size_t result_bytes(const struct segment *g) {
     return 2 * (size_t)g->heads * (size_t)g->n * sizeof(double);
 }
@@ -291,36 +295,36 @@ int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, in
     const struct segment g = {NULL, 0, n, heads, head_dim};
     struct fkv_cuda_spectra *s = NULL;
     if (find(b, &g, &s, err)) return FKV_FAILED;
-    *scratch = places_of(&g, s).extra + result_bytes(&g);
+    *scratch = offsets_of(&g, s).extra + result_bytes(&g);
     return FKV_OK;
 }
 
-static int transform(const struct fkv_cuda_spectra *s, const struct room *room,
+static int transform(const struct fkv_cuda_spectra *s, const struct scratch *scratch,
                      struct fkv_error *err) {
     if (!s->planned) return FKV_OK; /* one row: its only coefficient is its mean */
-    return fkv_cuda_check_fft(cufftSetWorkArea(s->plan, room->work), "power", err) ||
+    return fkv_cuda_check_fft(cufftSetWorkArea(s->plan, scratch->work_area), "power", err) ||
                    fkv_cuda_check_fft(
-                       cufftExecR2C(s->plan, room->columns, (cufftComplex *)room->spectra), "power",
-                       err)
+                       cufftExecR2C(s->plan, scratch->columns, (cufftComplex *)scratch->spectra),
+                       "power", err)
                ? FKV_FAILED
                : FKV_OK;
 }
 
 static int measure(struct fkv_backend *b, const struct segment *g, const struct fkv_cuda_spectra *s,
-                   const struct room *room, struct spectra to, struct fkv_error *err) {
+                   const struct scratch *scratch, struct spectra to, struct fkv_error *err) {
     int32_t channels = g->heads * g->head_dim;
     if (fkv_cuda_launch(b, "power", moments_kernel, blocks(channels, LANES, 1, 1),
-                        dim3(LANES * WARPS), 0, err, *g, room->moments))
+                        dim3(LANES * WARPS), 0, err, *g, scratch->moments))
         return FKV_FAILED;
     for (int32_t first = 0; first < channels; first += s->columns) {
         int32_t count = channels - first < s->columns ? channels - first : s->columns;
         if (fkv_cuda_launch(b, "power", load_kernel, blocks(g->n, TILE, count, LANES),
-                            dim3(THREADS), 0, err, *g, room->moments, first, count,
-                            room->columns) ||
-            transform(s, room, err) ||
+                            dim3(THREADS), 0, err, *g, scratch->moments, first, count,
+                            scratch->columns) ||
+            transform(s, scratch, err) ||
             fkv_cuda_launch(b, "power", power_kernel,
                             blocks(g->n / 2 + 1, THREADS, count / g->head_dim, 1), dim3(THREADS), 0,
-                            err, *g, room->moments, first / g->head_dim, room->spectra, to))
+                            err, *g, scratch->moments, first / g->head_dim, scratch->spectra, to))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -332,14 +336,14 @@ int fkv_cuda_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t off
     struct segment g = {(const float *)(x->data + offset), stride, n, heads, head_dim};
     size_t spectrum = (size_t)heads * (size_t)n, bytes = spectrum * sizeof(double);
     struct fkv_cuda_spectra *s;
-    struct room room;
+    struct scratch scratch;
     if (fkv_cuda_outside_step(b, "power", err) ||
         fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "power", err) ||
-        find(b, &g, &s, err) || make_room(b, &g, s, result_bytes(&g), &room, err))
+        find(b, &g, &s, err) || take_scratch(b, &g, s, result_bytes(&g), &scratch, err))
         return FKV_FAILED;
-    struct spectra to = {(double *)room.extra, NULL,
-                         normalised ? (double *)room.extra + spectrum : NULL};
-    if (measure(b, &g, s, &room, to, err) ||
+    struct spectra to = {(double *)scratch.extra, NULL,
+                         normalised ? (double *)scratch.extra + spectrum : NULL};
+    if (measure(b, &g, s, &scratch, to, err) ||
         fkv_cuda_check(cudaMemcpyAsync(power, to.power, bytes, cudaMemcpyDeviceToHost, b->stream),
                        "power", err) ||
         (normalised && fkv_cuda_check(cudaMemcpyAsync(normalised, to.normalised, bytes,
@@ -356,12 +360,13 @@ int fkv_cuda_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size
     struct fkv_spectra_layout l = fkv_spectra_layout(heads, n, head_dim);
     double *sum = (double *)(sums->data + at);
     struct fkv_cuda_spectra *s;
-    struct room room;
+    struct scratch scratch;
     if (fkv_cuda_outside_step(b, "spectra_add", err) ||
         fkv_cuda_check_rows(x, offset, stride, n, heads * head_dim, "spectra_add", err) ||
-        find(b, &g, &s, err) || make_room(b, &g, s, 0, &room, err) ||
-        measure(b, &g, s, &room, {sum + l.power, sum + l.squares, sum + l.normalised}, err))
+        find(b, &g, &s, err) || take_scratch(b, &g, s, 0, &scratch, err) ||
+        measure(b, &g, s, &scratch, {sum + l.power, sum + l.squares, sum + l.normalised}, err))
         return FKV_FAILED;
     return fkv_cuda_launch(b, "spectra_add", add_moments_kernel, dim3((unsigned)heads),
-                           dim3(THREADS), 0, err, g, room.moments, sum + l.means, sum + l.energy);
+                           dim3(THREADS), 0, err, g, scratch.moments, sum + l.means,
+                           sum + l.energy);
 }

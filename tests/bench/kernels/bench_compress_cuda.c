@@ -6,12 +6,15 @@
  *                                                      to see that it runs
  *
  * What to expect of an H200 (4.8 TB/s, about 4.3 for a copy) for the default at n = 4092, gamma =
- * 1/2, 16-bit cache; arithmetic, not measurement: floor     2.15 GB read and 1.07 GB written 0.75
- * ms fused     the same bytes, four times that between second-level cache and multiprocessors; see
- *           kernels/cuda/compress_fused.cu     4 to 5 ms
- *   fft       18 (n + L) bytes per channel, 262,144 channels: 29 GB 6 to 7 ms
- *   product   n L FLOP per channel: 2.2 TFLOP in TF32 (bf16 cache), three times in bf16 (f16), once
- *           in float32 (f32)        6, 9, 40 ms
+ * 1/2, 16-bit cache; arithmetic, not measurement:
+ *
+ *   floor    0.75 ms: 2.15 GB read and 1.07 GB written
+ *   fused    4 to 5 ms: the same bytes, four times that between second-level cache and
+ *            multiprocessors; see kernels/cuda/compress_fused.cu
+ *   fft      6 to 7 ms: 18 (n + L) bytes per channel, 262,144 channels: 29 GB
+ *   product  6, 9, 40 ms: n L FLOP per channel, 2.2 TFLOP in TF32 (bf16 cache), three times in bf16
+ *            (f16), once in float32 (f32)
+ *
  * A float32 cache doubles the floor. 8188 has a prime factor 89, for which there is no fused
  * kernel. The rule in kernels/cuda/compress.cu awaits what this prints.
  *
