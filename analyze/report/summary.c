@@ -1,8 +1,9 @@
 /* Owns what the report says in words. Each function looks at one kind of data and adds sentences or
- * none; how a sentence ends is decided by the numbers in it, by these rules: low frequencies beyond
- * chance   every head above its permuted null and the median by 5 points of energy or more; "no"
- * within 1 point of it, or below a gain                          1% of the uniform loss or more a
- * link                          an interval that leaves out 0 */
+ * none; how a sentence ends is decided by the numbers in it, by these rules:
+ *
+ *   low frequencies beyond chance: every head is above its permuted null, and the median by 5
+ * points of energy or more; "no" where it is within 1 point, or below a gain: 1% of the uniform
+ * loss or more a link: an interval that leaves out 0 */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -8,13 +8,18 @@
  * holding both (5.x).
  *
  * Rotation: channel pair (i, i + head_dim/2) turns by inv_freq[i] = theta^(-2i/head_dim) per
- * position (Su et al. 2021, arXiv 2104.09864). linear   inv_freq / factor, position interpolation
- * (Chen et al. 2023, arXiv 2306.15595) llama3   by wavelength w = 2 pi / inv_freq against the
- * original context C (Grattafiori et al. 2024, arXiv 2407.21783; reference code of Llama 3.1): w <
- * C / high_freq_factor    inv_freq w > C / low_freq_factor     inv_freq / factor between (1 - s)
- * inv_freq / factor + s inv_freq,  s = (C / w - low_freq_factor) / (high_freq_factor -
- * low_freq_factor) transformers forms these in float32; double differs from it by rounding only and
- * stays exact at large positions. */
+ * position (Su et al. 2021, arXiv 2104.09864). Scaling:
+ *
+ *   linear   inv_freq / factor, position interpolation (Chen et al. 2023, arXiv 2306.15595)
+ *   llama3   by wavelength w = 2 pi / inv_freq against the original context C (Grattafiori et al.
+ *            2024, arXiv 2407.21783; reference code of Llama 3.1):
+ *              w < C / high_freq_factor: inv_freq
+ *              w > C / low_freq_factor: inv_freq / factor
+ *              between: (1 - s) inv_freq / factor + s inv_freq,
+ *                s = (C / w - low_freq_factor) / (high_freq_factor - low_freq_factor)
+ *
+ * transformers forms these in float32; double differs from it by rounding only and stays exact at
+ * large positions. */
 #include "engine/checkpoint/config.h"
 
 #include <errno.h>

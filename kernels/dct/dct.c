@@ -14,8 +14,11 @@
  * the smaller keeps three digits less.
  *
  * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992,
- * section 1.7). With p m of n left and s done, a stage computes, for q < m and i < s, y[i + s (p q
- * + k)] = w^(q k) sum_r x[i + s (q + m r)] exp(-2 pi i r k / p),   w = exp(-2 pi i / (p m)).
+ * section 1.7). With p m of n left and s done, a stage computes, for q < m and i < s,
+ *
+ *   y[i + s (p q + k)] = w^(q k) sum_r x[i + s (q + m r)] exp(-2 pi i r k / p),
+ *   w = exp(-2 pi i / (p m)).
+ *
  * Factors 4 and 2 are written out; an odd prime pairs x_r with x_(p-r): sums meet only cosines and
  * differences only sines, (p-1)^2 multiply-adds instead of four times as many. Primes up to 251 are
  * worth that, larger ones are FFTW's, in the same layout: at 409 AVX-512, AVX2 and FFTW

@@ -1,11 +1,15 @@
 /* Linear maps along tokens, and power spectra.
  *
  * FreqKV's operator as one matrix: with the orthonormal basis psi_n(t, i) = c_t sqrt(2/n) cos(pi t
- * (i + 1/2) / n), M[j][i] = gain sum_(t < L) psi_L(t, j) psi_n(t, i) = gain / sqrt(n L) (D(alpha -
- * beta) + D(alpha + beta)), alpha = pi (j + 1/2) / L, beta = pi (i + 1/2) / n, D(theta) = 1/2 +
- * sum_(t=1)^(L-1) cos(t theta) = sin((L - 1/2) theta) / (2 sin(theta / 2)), by 2 cos a cos b =
- * cos(a - b) + cos(a + b) and Dirichlet's kernel. Summing over t instead takes L times as long and
- * is less exact. */
+ * (i + 1/2) / n),
+ *
+ *   M[j][i] = gain sum_(t < L) psi_L(t, j) psi_n(t, i)
+ *           = gain / sqrt(n L) (D(alpha - beta) + D(alpha + beta)),
+ *   alpha = pi (j + 1/2) / L,  beta = pi (i + 1/2) / n,
+ *   D(theta) = 1/2 + sum_(t=1)^(L-1) cos(t theta) = sin((L - 1/2) theta) / (2 sin(theta / 2)),
+ *
+ * by 2 cos a cos b = cos(a - b) + cos(a + b) and Dirichlet's kernel. Summing over t instead takes L
+ * times as long and is less exact. */
 #include <math.h>
 #include <stdlib.h>
 

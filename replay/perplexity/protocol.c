@@ -1,9 +1,15 @@
 /* The protocols of the field, each as its own tool defines it, so that numbers can be compared with
- * published ones: whole    one pass per document stride   LongLoRA's and FreqKV's eval.py:
- * overlapping windows over the joined corpus, every window's T - 1 targets scored chunks
- * llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half scored rolling
- * lm-eval's get_rolling_token_windows with one token of context blocks   as whole, but the policy
- * also acts after every block of b tokens A pass is plain data (struct fkv_pass), so that the
+ * published ones:
+ *
+ *   whole    one pass per document
+ *   stride   LongLoRA's and FreqKV's eval.py: overlapping windows over the joined corpus, every
+ *            window's T - 1 targets scored
+ *   chunks   llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half
+ *            scored
+ *   rolling  lm-eval's get_rolling_token_windows with one token of context
+ *   blocks   as whole, but the policy also acts after every block of b tokens
+ *
+ * A pass is plain data (struct fkv_pass), so that the
  * runner knows none of these names. Chunks are cut within documents: a chunk across two of them
  * would need a BOS in its middle that no tool gives it. */
 #include "replay/perplexity/protocol.h"

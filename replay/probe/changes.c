@@ -4,12 +4,15 @@
  *
  * FreqKV in parts. A compression truncates (drops coefficients L .. n-1), squeezes positions (n
  * slots' worth of distance becomes L) and leaves fewer slots in the softmax. Each part alone and
- * all combinations: truncation  on: the L slots that FreqKV leaves. Off: the n slots as they are.
+ * all combinations:
+ *
+ *   truncation  on: the L slots that FreqKV leaves. Off: the n slots as they are.
  *   squeezed    on: L slots at their slot indices, or n slots at S + (j + 1/2) L/n - 1/2, and what
- *               follows at S + L. off: L slots at their centres S + (j + 1/2) n/L - 1/2, or n slots
- *               in their places, and what follows at P.
+ *               follows at S + L. Off: L slots at their centres S + (j + 1/2) n/L - 1/2, or n slots
+ *               at their own positions, and what follows at P.
  *   fewer       on: L slots count as L (bias 0), n slots as L (bias -log(n/L)). Off: L slots count
  *               as n (bias log(n/L)), n slots as n.
+ *
  * All on is FreqKV, all off nothing. Truncation alone is given twice: as n slots without the
  * coefficients (a filter; nothing but truncation), and as L slots at their centres with bias, whose
  * difference is what drawing the signal at L points costs attention. */

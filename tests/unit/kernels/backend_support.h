@@ -315,8 +315,11 @@ static inline void assert_cache(const struct cache *c, size_t head_dim, bool val
  * the deviation 0.42 u: e deviates by 0.6 u sqrt(k) dev(w) dev(x), which is 0.6 u times the
  * deviation of y itself (`size`). So the largest of a million errors stays below 5 * 0.6 u size,
  * and the root mean square of N of them, once N averages, near 0.6 u size. Where k is 1 or 2
- * nothing averages, but then |e| <= 2 u |y|. Hence max |e| <= u (8 size + 4 max |y|),   rms(e) <= u
- * ((1 + 4 / sqrt(N)) size + rms(y)): a term that is missing from a sum of a few hundred, or a row
+ * nothing averages, but then |e| <= 2 u |y|. Hence
+ *
+ *   max |e| <= u (8 size + 4 max |y|),   rms(e) <= u ((1 + 4 / sqrt(N)) size + rms(y)):
+ *
+ * a term that is missing from a sum of a few hundred, or a row
  * that came from elsewhere, is far outside. In float32 the largest error may be 1e-5 of the largest
  * result: sums of some hundred terms in any order, at 6e-8 each. */
 
