@@ -9,7 +9,6 @@ enum { HOST_ROWS = 512, DEVICE_ROWS = 4096 };
 int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                      bool baseline, int32_t shares, int64_t beside,
                      struct fkv_session_options *options, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_config *config = &engine->model->config;
     struct fkv_device_info info;
     if (engine->ops->info(engine->backend, &info, err)) return FKV_FAILED;
@@ -24,7 +23,8 @@ int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_op
         if (rows == least)
             return FKV_OK; /* whether that fits is for the caller to check, and to say */
         if (fkv_session_bytes(config, policy, options, &cache[0], &scratch[0], err) ||
-            (baseline && fkv_session_bytes(config, &full, options, &cache[1], &scratch[1], err)) ||
+            (baseline && fkv_session_bytes(config, &fkv_full_attention, options, &cache[1],
+                                           &scratch[1], err)) ||
             fkv_session_own_bytes(engine->model, policy, options, &own, err))
             return FKV_FAILED;
         /* An eighth is left free: allocations are rounded up, and others may use the device, too.

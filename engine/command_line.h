@@ -9,7 +9,7 @@
 
 #include "engine/text/documents.h"
 #include "engine/checkpoint/model.h"
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 #include "engine/session/session.h"
 
 struct fkv_engine_options {

@@ -34,15 +34,15 @@ struct sample {
  * that within the feed as often as it would on average, a decode step never. */
 static void stand_at(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
-    const bool windowed = setup->policy->has_window && token > setup->window;
+    const bool windowed = setup->policy->takes_window && token > setup->window;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {
         struct fkv_head *head = &s->heads[i];
         head->tokens = token;
         head->slots = windowed ? setup->window : (int32_t)token;
-        if (!windowed || !setup->retained) continue;
-        head->slots -= rows % (setup->compressible -
-                               setup->retained[head->layer * setup->kv_heads + head->kv_head]);
+        const int32_t period =
+            fkv_policy_period(setup, head->layer * setup->kv_heads + head->kv_head);
+        if (windowed && period) head->slots -= rows % period;
     }
 }
 

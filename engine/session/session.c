@@ -105,11 +105,11 @@ static struct fkv_limits limits_of(const struct fkv_model *model,
 static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
                          struct prepared_map *maps) {
     int32_t count = 0;
-    for (int32_t i = 0; setup->policy->compresses && i < setup->layers * setup->kv_heads; i++) {
+    for (int32_t i = 0; setup->policy->maps_slots && i < setup->layers * setup->kv_heads; i++) {
         const struct fkv_head full = {
             .layer = i / setup->kv_heads, .kv_head = i % setup->kv_heads, .slots = setup->capacity};
-        struct fkv_action a = {.gather_from = from};
-        setup->policy->act(setup, &full, NULL, &a);
+        struct fkv_action a = {.gather_from = from, .slots = full.slots};
+        setup->policy->act(setup, &full, &a);
         int32_t k = 0;
         while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained ||
                              maps[k].gain != a.map_gain))
@@ -184,7 +184,7 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     fkv_format_bytes(b, scratch);
     snprintf(needs, sizeof needs, "%s: the cache needs %s and scratch %s", s->model->name, a, b);
     snprintf(remedy, sizeof remedy, ": %s%s%s may fit",
-             s->setup.policy->has_window ? "a smaller --window" : "fewer tokens",
+             s->setup.policy->takes_window ? "a smaller --window" : "fewer tokens",
              o->sequences > 1 ? ", a smaller --batch" : "",
              o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
     return fkv_check_device_memory(&info, cache + scratch, needs, remedy, err);
@@ -271,7 +271,7 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
 }
 
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
-    if (!s->setup.policy->compresses) return FKV_OK;
+    if (!s->setup.policy->maps_slots) return FKV_OK;
     s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
     if (!s->maps) return fkv_fail(err, "session: out of memory");
     s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);

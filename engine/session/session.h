@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "engine/checkpoint/model.h"
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 
 struct fkv_session;
 struct fkv_snapshot;
@@ -59,9 +59,6 @@ struct fkv_feed {
 };
 int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
                            struct fkv_error *err);
-/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol) on one sequence;
- * others do nothing. */
-int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_error *err);
 
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,

@@ -15,9 +15,9 @@
 /* The head whose slots are meant, or NULL and a message. */
 static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots *at,
                                   struct fkv_error *err) {
-    if (s->setup.policy->has_window) {
-        fkv_fail(err, "surgery: expected policy full, whose slots nothing else moves, found %s",
-                 s->setup.policy->name);
+    if (!s->setup.policy->allows_surgery) {
+        fkv_fail(err, "surgery: expected policy %s, whose slots nothing else moves, found %s",
+                 fkv_full_attention.name, s->setup.policy->name);
         return NULL;
     }
     if (at->layer < 0 || at->layer >= s->setup.layers || at->sequence < 0 ||

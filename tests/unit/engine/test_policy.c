@@ -3,7 +3,7 @@
 
 #include "tests/unit/support.h"
 
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 #include "engine/cache/ratios.h"
 
 static struct fkv_error err;
