@@ -1,4 +1,4 @@
-/* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c
+/* The session's insides, shared by open.c (life), feed.c (tokens through the layers), schedule.c
  * (a layer's rounds of append, attend, act), predict.c (logits and scores), biases.c, surgery.c and
  * snapshot.c. Nobody else includes it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H

@@ -1,5 +1,6 @@
-/* What the tokenizer is made of; nothing outside engine/tokenizer*.c and its tests includes this.
+/* What the tokenizer is made of; included by the files of this folder and their tests only.
  *
+ *   tokenizer.c           opening, encoding a text
  *   read.c, read_model.c  tokenizer.json -> struct fkv_tokenizer, refusing what is not understood
  *   tables.c              token strings <-> ids, merge ranks
  *   text.c                UTF-8, character classes, growing buffers, normalizers

@@ -1,7 +1,4 @@
-/* Opening a tokenizer and encoding with it; what the steps are stands in
- * engine/text/tokenizer/parts.h, decoding in engine/text/tokenizer/decode.c. */
-#include "engine/text/tokenizer.h"
-
+/* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,14 +1,11 @@
 /* A session's life: how large it is, opening it (everything is allocated here), its counters. Where
  * the cache lies in a device's memory, what is needed is compared with what is free before anything
  * is taken. */
-#include "engine/session/kept_logits.h"
-#include "engine/session/session.h"
-#include "engine/session/taps.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/session/kept_logits.h"
 #include "engine/session/session_internal.h"
 #include "kernels/base/host.h"
 #include "kernels/device_memory.h"
