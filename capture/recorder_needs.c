@@ -146,16 +146,14 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
         fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     struct fkv_device_info device;
-    struct fkv_own own = {0};
-    int64_t cache, scratch;
+    struct fkv_session_needs engine = {0};
     const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
-    if (fkv_session_bytes(&model->config, &fkv_full_attention, &session, &cache, &scratch, err) ||
-        fkv_session_own_bytes(model, &fkv_full_attention, &session, &own, err) ||
-        model->ops->own_bytes(model->backend, &demand, &own, err) ||
+    if (fkv_session_add_needs(model, &fkv_full_attention, &session, &engine, err) ||
+        model->ops->own_bytes(model->backend, &demand, &engine.own, err) ||
         model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing =
-        cache + scratch + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
+    const int64_t computing = engine.cache + engine.scratch + engine.own.shared + engine.own.kept +
+                              fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token =
         3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);

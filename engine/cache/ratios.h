@@ -34,7 +34,4 @@ void fkv_ratios_free(struct fkv_ratios *ratios); /* safe on a zeroed struct and 
 int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained,
                         double *mean, struct fkv_error *err);
 
-/* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */
-int32_t fkv_retained_slots(double gamma, int32_t n);
-
 #endif

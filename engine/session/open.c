@@ -54,19 +54,6 @@ static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_sessio
            biases;
 }
 
-int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, int64_t *cache, int64_t *scratch,
-                      struct fkv_error *err) {
-    struct fkv_session_options o = *options;
-    struct fkv_policy_setup setup;
-    default_options(&o, config);
-    if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
-    *cache = 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
-    *scratch = scratch_bytes(config, &o, &setup);
-    fkv_policy_setup_free(&setup);
-    return FKV_OK;
-}
-
 /* Those, and some of another run to compare them with. */
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
                               const struct fkv_session_options *options, int32_t rows) {
@@ -141,14 +128,17 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
     return status;
 }
 
-int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own,
-                          struct fkv_error *err) {
+int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options,
+                          struct fkv_session_needs *needs, struct fkv_error *err) {
+    const struct fkv_config *config = &model->config;
     struct fkv_session_options o = *options;
     struct fkv_policy_setup setup;
-    default_options(&o, &model->config);
-    if (fkv_policy_setup(policy, &model->config, o.max_tokens, &setup, err)) return FKV_FAILED;
-    int status = add_demands(model, &o, &setup, own, err);
+    default_options(&o, config);
+    if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
+    needs->cache += 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
+    needs->scratch += scratch_bytes(config, &o, &setup);
+    int status = add_demands(model, &o, &setup, &needs->own, err);
     fkv_policy_setup_free(&setup);
     return status;
 }

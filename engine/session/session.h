@@ -36,15 +36,17 @@ void fkv_session_close(struct fkv_session *s); /* NULL is fine */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
 enum { FKV_ALL_SEQUENCES = -1 };
 
-/* Bytes the cache and scratch of such a session take, without opening one. */
-int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, int64_t *cache_bytes,
-                      int64_t *scratch_bytes, struct fkv_error *err);
+/* Bytes of memory where the backend computes. */
+struct fkv_session_needs {
+    int64_t cache;      /* keys and values */
+    int64_t scratch;    /* the session's other buffers */
+    struct fkv_own own; /* what the backend takes for itself, once for all its sessions */
+};
 
-/* Adds to `own` what the model's backend will take for itself beside those. */
-int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own,
-                          struct fkv_error *err);
+/* Adds what such a session takes to `needs`, without opening one. */
+int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options,
+                          struct fkv_session_needs *needs, struct fkv_error *err);
 
 /* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay
  * until the next feed. */

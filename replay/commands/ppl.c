@@ -125,13 +125,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         state->child_inputs[0] = &s->engine;
         state->child_inputs[1] = &s->policy;
         return 0;
-    case OPT_TOKENS:
-        if (fkv_parse_int(arg, "--tokens", 2, 1 << 30, &s->tokens, &err))
-            argp_error(state, "%s", err.message);
-        return 0;
+    case OPT_TOKENS: s->tokens = fkv_integer_option(state, arg, "--tokens", 2, 1 << 30); return 0;
     case OPT_SCORE_FROM:
-        if (fkv_parse_int(arg, "--score-from", 0, 1 << 30, &s->score_from, &err))
-            argp_error(state, "%s", err.message);
+        s->score_from = fkv_integer_option(state, arg, "--score-from", 0, 1 << 30);
         return 0;
     case OPT_PROTOCOL:
         if (fkv_protocol_parse(arg, &s->plan, &err)) argp_error(state, "%s", err.message);

@@ -235,10 +235,10 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
 
 static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p,
                         struct fkv_session_options *options, struct fkv_error *err) {
-    int64_t snapshot, scratch;
-    if (fkv_session_bytes(&engine->model->config, &fkv_full_attention, options, &snapshot, &scratch,
-                          err))
+    struct fkv_session_needs needs = {0};
+    if (fkv_session_add_needs(engine->model, &fkv_full_attention, options, &needs, err))
         return FKV_FAILED;
+    const int64_t snapshot = needs.cache;
     const int64_t kept = fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     return fkv_engine_block(engine, &fkv_full_attention, false, 1, snapshot + kept, options, err);
 }

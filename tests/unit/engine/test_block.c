@@ -40,13 +40,9 @@ static int tear_down(void **state) {
 
 /* Of so many sessions of one backend, which takes its own once. */
 static int64_t bytes_of(const struct fkv_session_options *options, int sessions) {
-    int64_t cache, scratch;
-    struct fkv_own own = {0};
-    assert_ok(fkv_session_bytes(&engine.model->config, &fkv_full_attention, options, &cache,
-                                &scratch, &err),
-              err);
-    assert_ok(fkv_session_own_bytes(engine.model, &fkv_full_attention, options, &own, &err), err);
-    return sessions * (cache + scratch) + own.shared + own.kept;
+    struct fkv_session_needs needs = {0};
+    assert_ok(fkv_session_add_needs(engine.model, &fkv_full_attention, options, &needs, &err), err);
+    return sessions * (needs.cache + needs.scratch) + needs.own.shared + needs.own.kept;
 }
 
 /* The backend's own rows are among it: run it first, for they are kept. */
