@@ -149,7 +149,7 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
     struct fkv_session_needs engine = {0};
     const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
     if (fkv_session_add_needs(model, &fkv_full_attention, &session, &engine, err) ||
-        model->ops->own_bytes(model->backend, &demand, &engine.own, err) ||
+        model->ops->add_needs(model->backend, &demand, &engine.own, err) ||
         model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
     const int64_t computing = engine.cache + engine.scratch + engine.own.shared + engine.own.kept +

@@ -61,7 +61,7 @@ struct fkv_demand {
 
 /* Bytes that a backend takes for itself, on top of what it holds: `shared` is what operations use
  * one after the other, so of several demands the largest counts; `kept` adds up. */
-struct fkv_own {
+struct fkv_backend_needs {
     int64_t shared, kept;
 };
 
@@ -87,8 +87,8 @@ typedef int fkv_op_reserve(struct fkv_backend *b, const struct fkv_limits *limit
 /* Adds to `own` what this demand will make the backend take where buffers lie, so that a run can
  * be refused before it starts. It may prepare what the demand needs, and fails where there is no
  * memory even for that. */
-typedef int fkv_op_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand,
-                             struct fkv_own *own, struct fkv_error *err);
+typedef int fkv_op_add_needs(struct fkv_backend *b, const struct fkv_demand *demand,
+                             struct fkv_backend_needs *own, struct fkv_error *err);
 typedef int fkv_op_synchronize(struct fkv_backend *b, struct fkv_error *err);
 
 /* ---- time ---- */

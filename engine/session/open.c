@@ -107,7 +107,7 @@ static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
 
 /* The first demand is for all but the maps; then one per map. */
 static int add_demands(const struct fkv_model *model, const struct fkv_session_options *o,
-                       const struct fkv_policy_setup *setup, struct fkv_own *own,
+                       const struct fkv_policy_setup *setup, struct fkv_backend_needs *own,
                        struct fkv_error *err) {
     const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     int32_t *from = malloc((size_t)setup->capacity * sizeof *from);
@@ -115,13 +115,13 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
     struct fkv_demand demand = {.limits = limits_of(model, o, setup),
                                 .step_items =
                                     (int64_t)setup->layers * most_spans(&model->config, o, setup)};
-    int status = from && maps ? model->ops->own_bytes(model->backend, &demand, own, err)
+    int status = from && maps ? model->ops->add_needs(model->backend, &demand, own, err)
                               : fkv_fail(err, "session: out of memory");
     const int32_t count = status ? 0 : list_maps(setup, from, maps);
     for (int32_t i = 0; i < count && !status; i++) {
         demand = (struct fkv_demand){
             .limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
-        status = model->ops->own_bytes(model->backend, &demand, own, err);
+        status = model->ops->add_needs(model->backend, &demand, own, err);
     }
     free(from);
     free(maps);
@@ -162,7 +162,7 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     struct fkv_device_info info;
     if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
     s->space = info.space;
-    struct fkv_own own = {0};
+    struct fkv_backend_needs own = {0};
     if (s->space == FKV_DEVICE && add_demands(s->model, o, &s->setup, &own, err)) return FKV_FAILED;
     int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
             scratch = scratch_bytes(&s->model->config, o, &s->setup) + own.shared + own.kept;

@@ -40,7 +40,7 @@ enum { FKV_ALL_SEQUENCES = -1 };
 struct fkv_session_needs {
     int64_t cache;      /* keys and values */
     int64_t scratch;    /* the session's other buffers */
-    struct fkv_own own; /* what the backend takes for itself, once for all its sessions */
+    struct fkv_backend_needs own; /* what the backend takes for itself, once for all its sessions */
 };
 
 /* Adds what such a session takes to `needs`, without opening one. */

@@ -111,19 +111,20 @@ int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
     FILE *f = fopen(path, "rb");
     if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
     struct stat found;
-    size_t size = 0,
-           room = fstat(fileno(f), &found) == 0 && found.st_size > 0 ? (size_t)found.st_size : 4096;
-    if (room > limit && limit < SIZE_MAX - 1) room = limit + 1;
-    char *text = malloc(room + 1);
+    size_t size = 0, capacity = fstat(fileno(f), &found) == 0 && found.st_size > 0
+                                    ? (size_t)found.st_size
+                                    : 4096;
+    if (capacity > limit && limit < SIZE_MAX - 1) capacity = limit + 1;
+    char *text = malloc(capacity + 1);
     while (text && !feof(f) && !ferror(f) && size <= limit) {
-        if (size == room) {
-            char *larger = realloc(text, 2 * room + 1);
+        if (size == capacity) {
+            char *larger = realloc(text, 2 * capacity + 1);
             if (!larger) free(text);
             text = larger;
-            room *= 2;
+            capacity *= 2;
             if (!text) break;
         }
-        size += fread(text + size, 1, room - size, f);
+        size += fread(text + size, 1, capacity - size, f);
     }
     int status = FKV_OK;
     if (!text)

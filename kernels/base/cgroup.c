@@ -153,8 +153,9 @@ static char *read_text(const char *path) {
     FILE *f = fopen(path, "r");
     if (!f) return NULL;
     char *text = NULL;
-    size_t room = 0;
-    const ssize_t bytes = getdelim(&text, &room, 0, f); /* files of /proc have no size and no NUL */
+    size_t capacity = 0;
+    const ssize_t bytes =
+        getdelim(&text, &capacity, 0, f); /* files of /proc have no size and no NUL */
     fclose(f);
     if (bytes >= 0 && bytes <= MOST_TEXT) return text;
     free(text);
