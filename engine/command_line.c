@@ -149,8 +149,8 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;
-    bool there = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
-    if (needed && !there) {
+    const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
+    if (needed && !found) {
         fkv_fail(
             err,
             "%s: expected tokenizer.json, found none (make it with transformers: "
@@ -158,7 +158,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
             o->model);
         goto failed;
     }
-    if (there && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
+    if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
     return FKV_OK;
 failed:
     fkv_engine_close(engine);

@@ -1,6 +1,5 @@
-/* A session's life: how large it is, opening it (everything is allocated here), its counters. Where
- * the cache lies in a device's memory, what is needed is compared with what is free before anything
- * is taken. */
+/* A session's life: how large it is, opening it (everything is allocated here), its counters. On
+ * a device, the bytes needed are compared with the bytes free before anything is allocated. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +42,7 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
            sizeof(float);
 }
 
-/* Biases are few beside the states they belong to; they are counted here. */
+/* Activations, logits and biases. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
@@ -85,7 +84,7 @@ static struct fkv_limits limits_of(const struct fkv_model *model,
 }
 
 /* The maps that the policy's heads will need, each once: asks it what a full one would do. `maps`
- * has room for one per head; from: [capacity]. */
+ * [layers, kv_heads], from [capacity]. */
 static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
                          struct prepared_map *maps) {
     int32_t count = 0;
@@ -105,7 +104,7 @@ static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
     return count;
 }
 
-/* The first demand is for all but the maps; then one per map. */
+/* Adds what the backend takes for a session: one demand for all but the maps, then one per map. */
 static int add_demands(const struct fkv_model *model, const struct fkv_session_options *o,
                        const struct fkv_policy_setup *setup, struct fkv_backend_needs *own,
                        struct fkv_error *err) {
@@ -156,7 +155,7 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
 
 /* ---- opening ---- */
 
-/* Notes where buffers lie, and refuses a session that does not fit there. */
+/* Sets s->space, and refuses a session that does not fit the memory there. */
 static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     const struct fkv_session_options *o = &s->options;
     struct fkv_device_info info;
@@ -224,7 +223,7 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     it->gather = calloc(heads, sizeof *it->gather);
     it->energy = calloc(heads, sizeof *it->energy);
     it->measured = calloc(heads, sizeof *it->measured);
-    it->of = calloc(heads, sizeof *it->of);
+    it->item_head = calloc(heads, sizeof *it->item_head);
     s->heads = calloc(heads, sizeof *s->heads);
     s->peak_slots = calloc(heads, sizeof *s->peak_slots);
     s->peak_bytes = calloc(sequences, sizeof *s->peak_bytes);
@@ -234,8 +233,9 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
     int32_t *from = calloc(heads * capacity, sizeof *from);
     if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting ||
-        !it->compress || !it->gather || !it->energy || !it->measured || !it->of || !s->heads ||
-        !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots || !from) {
+        !it->compress || !it->gather || !it->energy || !it->measured || !it->item_head ||
+        !s->heads || !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots ||
+        !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
@@ -250,9 +250,9 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     if (!s->biases) return FKV_OK;
     s->bias = calloc(heads * capacity, sizeof *s->bias);
     s->bias_stale = calloc(heads, sizeof *s->bias_stale);
-    s->bias_work = calloc(2 * capacity, sizeof *s->bias_work);
+    s->bias_scratch = calloc(2 * capacity, sizeof *s->bias_scratch);
     s->bias_row = calloc(capacity, sizeof *s->bias_row);
-    if (!s->bias || !s->bias_stale || !s->bias_work || !s->bias_row)
+    if (!s->bias || !s->bias_stale || !s->bias_scratch || !s->bias_row)
         return fkv_fail(err, "session: out of memory");
     return FKV_OK;
 }
@@ -308,11 +308,11 @@ void fkv_session_close(struct fkv_session *s) {
     s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,   it->attend,   it->spans,     it->next_row,  it->actions,
-                     it->acting,   it->compress, it->gather,    it->energy,    it->measured,
-                     it->of,       s->heads,     s->peak_slots, s->peak_bytes, s->fed,
-                     s->tokens,    s->row_slots, s->maps,       s->bias,       s->bias_stale,
-                     s->bias_work, s->bias_row};
+    void *owned[] = {it->append,      it->attend,   it->spans,     it->next_row,  it->actions,
+                     it->acting,      it->compress, it->gather,    it->energy,    it->measured,
+                     it->item_head,   s->heads,     s->peak_slots, s->peak_bytes, s->fed,
+                     s->tokens,       s->row_slots, s->maps,       s->bias,       s->bias_stale,
+                     s->bias_scratch, s->bias_row};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -345,11 +345,11 @@ int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s) { return s->heads; }
 
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *since) {
+                           double *slots_used, double *round, double *tokens_since) {
     size_t bytes = (size_t)rows * sizeof(double);
     if (slots_used) memcpy(slots_used, s->row_slots + row, bytes);
     if (round) memcpy(round, s->row_round + row, bytes);
-    if (since) memcpy(since, s->row_since + row, bytes);
+    if (tokens_since) memcpy(tokens_since, s->row_since + row, bytes);
 }
 
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out) {

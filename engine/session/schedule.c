@@ -12,9 +12,9 @@
 #include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 
-/* The peak is each head's own, summed: within a block the layers do not fill at the same moment,
- * and the block size must not show. Slots beyond the window wait to be dropped in bulk and no query
- * sees them, so they do not count. */
+/* The peak of each head counts on its own: within a block the layers do not fill at the same
+ * moment, and the block size must not show. No query sees slots beyond the window, so they do not
+ * count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
     int32_t held =
         s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
@@ -41,7 +41,7 @@ static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
             const struct fkv_action *a = &it->actions[i];
             if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain)
                 continue;
-            it->of[items] = i;
+            it->item_head[items] = i;
             it->compress[items++] =
                 (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
                                            .slot = a->map_slot,
@@ -51,7 +51,8 @@ static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
         if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress,
                              items, measure ? it->measured : NULL, err))
             return FKV_FAILED;
-        for (int32_t i = 0; i < items && measure; i++) it->energy[it->of[i]] = it->measured[i];
+        for (int32_t i = 0; i < items && measure; i++)
+            it->energy[it->item_head[i]] = it->measured[i];
     }
     return FKV_OK;
 }
@@ -64,7 +65,7 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_action *a = &it->actions[i];
         if (!a->gather_count) continue;
-        it->of[items] = i;
+        it->item_head[items] = i;
         it->gather[items++] =
             (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
                                      .slot = a->gather_slot,
@@ -78,12 +79,12 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
         return FKV_FAILED;
     /* A gather after a map moves what the map left alone; the action's energy is then the map's. */
     for (int32_t i = 0; i < items && measure; i++)
-        if (!it->actions[it->of[i]].map_n) it->energy[it->of[i]] = it->measured[i];
+        if (!it->actions[it->item_head[i]].map_n) it->energy[it->item_head[i]] = it->measured[i];
     return FKV_OK;
 }
 
 /* Runs the actions of the first `count` acting heads, on the backend's stopwatch, and tells the
- * tap. Energies have to be waited for, so they are asked for only where a tap wants them. */
+ * tap. The device waits for energies, so they are computed only where a tap reads them. */
 static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     if (!count) return FKV_OK;
     struct round_items *it = &s->items;

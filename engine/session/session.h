@@ -27,19 +27,20 @@ struct fkv_session_options {
     bool biases; /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
 };
 
+/* *out: a session with an empty cache; the caller closes it before the model. */
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
                      const struct fkv_session_options *options, struct fkv_session **out,
                      struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
+enum { FKV_ALL_SEQUENCES = -1 };
 /* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and
  * what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
-enum { FKV_ALL_SEQUENCES = -1 };
 
 /* Bytes of memory where the backend computes. */
 struct fkv_session_needs {
-    int64_t cache;      /* keys and values */
-    int64_t scratch;    /* the session's other buffers */
+    int64_t cache;                /* keys and values */
+    int64_t scratch;              /* the session's other buffers */
     struct fkv_backend_needs own; /* what the backend takes for itself, once for all its sessions */
 };
 
@@ -53,7 +54,7 @@ int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy
 int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count,
                      struct fkv_error *err);
 /* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ...
- * lie one after the other, together at most `block`. */
+ * follow one another, together at most `block`. */
 struct fkv_feed {
     int32_t sequence;
     const int32_t *tokens;
@@ -81,24 +82,26 @@ int32_t fkv_session_logit_rows(const struct fkv_session *s);
 /* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states:
  * feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
+/* Back to the snapshot, which must be of this session. */
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot,
                         struct fkv_error *err);
 void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before its session closes */
 
+/* The policy's setup; owned by the session. */
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
-int32_t fkv_session_block(const struct fkv_session *s); /* most rows of a feed */
-int64_t fkv_session_tokens(const struct fkv_session *s,
-                           int32_t sequence); /* in its current timeline */
-const struct fkv_head *fkv_session_heads(
-    const struct fkv_session *s); /* [layers, sequences, kv_heads] */
+/* Most rows of a feed. */
+int32_t fkv_session_block(const struct fkv_session *s);
+/* Tokens fed in the sequence's current timeline. */
+int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence);
+/* The state of every head, [layers, sequences, kv_heads]; owned by the session. */
+const struct fkv_head *fkv_session_heads(const struct fkv_session *s);
 /* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
  * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *since);
+                           double *slots_used, double *round, double *tokens_since);
 
-/* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its
- * sessions. */
+/* Action time: see ops->time_read (cumulative over all sessions of the backend). */
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t compressions;     /* linear maps applied, all heads */
@@ -114,7 +117,8 @@ void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_stat
 /* Seconds per token fed, and per slot that a token sees on top: attention's part, which grows along
  * a timeline. */
 struct fkv_cost {
-    double token, slot;
+    double token;
+    double slot;
 };
 enum fkv_scoring { FKV_NOT_SCORED, FKV_SCORED, FKV_SCORED_WITH_KL };
 

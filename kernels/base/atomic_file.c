@@ -61,9 +61,9 @@ int fkv_atomic_open(struct fkv_atomic_file *f, const char *path, struct fkv_erro
     return status;
 }
 
-/* Flushes and syncs. When an earlier write failed, stdio has forgotten why; asking for one more
- * byte lets the kernel say it again. */
-static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
+/* Flushes and syncs. stdio does not keep the reason of an earlier failed write: one more byte is
+ * written to get it again. */
+static int flush_and_sync(struct fkv_atomic_file *f, struct fkv_error *err) {
     int fd = fileno(f->stream);
     errno = 0;
     bool lost = ferror(f->stream);
@@ -73,7 +73,7 @@ static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
 }
 
 int fkv_atomic_commit(struct fkv_atomic_file *f, struct fkv_error *err) {
-    int status = settle(f, err);
+    int status = flush_and_sync(f, err);
     if (fclose(f->stream) && status == FKV_OK)
         status = fkv_fail_errno(err, "%s: cannot write", f->path);
     f->stream = NULL;

@@ -46,8 +46,7 @@ static bool lists(struct piece list, const char *name) {
     return false;
 }
 
-/* Copies a path in which mountinfo has written blanks as \040; false where there is not so much
- * room. */
+/* Copies a path in which mountinfo has written blanks as \040; false where it does not fit. */
 static bool copy_path(struct piece from, char out[FKV_CGROUP_PATH]) {
     size_t n = 0;
     for (size_t i = 0; i < from.bytes; i++, n++) {

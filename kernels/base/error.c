@@ -1,4 +1,4 @@
-/* Writing messages. Text is formatted aside and then copied, so a
+/* Writing messages. Text is formatted in other memory and then copied, so a
  * message may quote the one it replaces.
  *
  * A message begins with a path, as a rule, and ends with what is wrong. Where both together are too

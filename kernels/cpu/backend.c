@@ -99,8 +99,8 @@ static int add_transform(int32_t n, size_t rows, size_t *floats, struct fkv_erro
     return FKV_OK;
 }
 
-static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_backend_needs *own,
-                         struct fkv_error *err) {
+static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
+                         struct fkv_backend_needs *own, struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     const size_t head_dim = (size_t)l.attention.head_dim,
                  segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;

@@ -1,7 +1,7 @@
 /* Writing keys and values into the cache (append) and moving them inside it (gather).
  *
  * A 16-bit key is rounded once, after its rotation in float32. gather runs through a head's slots
- * in ascending order, which is safe in place because from[j] >= slot + j: what lies at slot + j was
+ * in ascending order, which is safe in place because from[j] >= slot + j: what is at slot + j was
  * already moved or is not wanted. Energies are summed in double, before anything moves. */
 #include "kernels/cpu/cpu.h"
 

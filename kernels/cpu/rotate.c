@@ -4,7 +4,7 @@
  * An angle is formed in double and only its cosine and sine are rounded to float, so a key at
  * position 10^6 is as exact as one at 1. A double sincos costs some 20 ns, as much as the rest of a
  * whole head, so whole positions up to MOST_POSITIONS (32 MiB at head_dim 128) are tabulated once
- * in `reserve`; a session's positions are slot indices and lie in there. Others (fractional,
+ * in `reserve`; a session's positions are slot indices and in that table. Others (fractional,
  * negative, or token indices of a very long text) are computed where they occur. */
 #include <math.h>
 #include <stdlib.h>

@@ -68,7 +68,7 @@ static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *lim
     return FKV_OK;
 }
 
-/* A few rows and columns at a time, which nobody misses. */
+/* Nothing: its scratch is a few rows and columns at a time. */
 static int reference_add_needs(struct fkv_backend *b, const struct fkv_demand *demand,
                                struct fkv_backend_needs *own, struct fkv_error *err) {
     (void)b, (void)demand, (void)own, (void)err;
