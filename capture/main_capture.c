@@ -98,14 +98,6 @@ static void on_signal(int number) {
 
 /* ---- parsing ---- */
 
-static int64_t number(struct argp_state *state, const char *text, const char *what, int64_t low,
-                      int64_t high) {
-    struct fkv_error err;
-    int64_t value = low;
-    if (fkv_parse_int(text, what, low, high, &value, &err)) argp_error(state, "%s", err.message);
-    return value;
-}
-
 static uint32_t parse_states(struct argp_state *state, const char *text) {
     uint32_t states = 0;
     for (const char *at = text; *at;) {
@@ -128,8 +120,8 @@ static void parse_shard(struct argp_state *state, char *text, struct fkv_recorde
     char *slash = strchr(text, '/');
     if (!slash) argp_error(state, "--shard: expected I/K, found \"%s\"", text);
     *slash = 0;
-    r->shards = (int32_t)number(state, slash + 1, "--shard: K", 1, 1000000);
-    r->shard = (int32_t)number(state, text, "--shard: I", 0, r->shards - 1);
+    r->shards = (int32_t)fkv_integer_option(state, slash + 1, "--shard: K", 1, 1000000);
+    r->shard = (int32_t)fkv_integer_option(state, text, "--shard: I", 0, r->shards - 1);
     *slash = '/';
 }
 
@@ -146,12 +138,16 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (fkv_dtype_parse(arg, &r->dtype))
             argp_error(state, "--dtype: expected f16, f32 or bf16, found \"%s\"", arg);
         return 0;
-    case OPT_MAX_TOKENS: r->max_tokens = number(state, arg, "--max-tokens", 2, 1 << 28); return 0;
+    case OPT_MAX_TOKENS:
+        r->max_tokens = fkv_integer_option(state, arg, "--max-tokens", 2, 1 << 28);
+        return 0;
     case OPT_RESUME: r->resume = true; return 0;
     case OPT_SPECTRA_ONLY: r->spectra_only = true; return 0;
-    case OPT_LENGTH: r->length = (int32_t)number(state, arg, "--length", 1, 1 << 28); return 0;
+    case OPT_LENGTH:
+        r->length = (int32_t)fkv_integer_option(state, arg, "--length", 1, 1 << 28);
+        return 0;
     case OPT_SKIP_SINKS:
-        r->skip_sinks = (int32_t)number(state, arg, "--skip-sinks", 0, 1 << 28);
+        r->skip_sinks = (int32_t)fkv_integer_option(state, arg, "--skip-sinks", 0, 1 << 28);
         return 0;
     case OPT_SHARD: parse_shard(state, arg, r); return 0;
     case OPT_DRY_RUN: c->dry_run = true; return 0;

@@ -313,7 +313,6 @@ static int run_open(struct run *run, const struct fkv_recorder_needs *needs,
                     struct fkv_error *err) {
     struct fkv_recorder *r = run->r;
     const struct fkv_model *model = r->engine->model;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     run->count = fkv_recorder_places(r, needs);
     const struct fkv_session_options session =
         fkv_recorder_session_options(r, run->count, needs->longest);
@@ -332,7 +331,7 @@ static int run_open(struct run *run, const struct fkv_recorder_needs *needs,
         return FKV_FAILED;
     if (fkv_capture_create(r->options.out, &r->info, r->options.resume, &run->writer, err) ||
         fkv_recorder_write_gram(r, run->writer, err) ||
-        fkv_session_open(model, &policy, &session, &run->session, err) ||
+        fkv_session_open(model, &fkv_full_attention, &session, &run->session, err) ||
         fkv_pipeline_open(run->writer, &r->info, model, &pipeline, &run->pipeline, err) ||
         fkv_collector_open(&r->info, model, run->pipeline, &collector, &run->collector, err))
         return FKV_FAILED;

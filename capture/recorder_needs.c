@@ -15,8 +15,6 @@
  * meanwhile overlap. */
 enum { SAMPLE_BYTES = 2 << 20, RING_BYTES = 64 << 20, RING_PIECE = 4 << 10 };
 
-static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-
 /* Counts one document's recordings. */
 static void count_document(const struct fkv_recorder *r, const struct fkv_document *document,
                            struct fkv_recorder_needs *needs) {
@@ -94,7 +92,8 @@ static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs 
                         struct fkv_error *err) {
     struct fkv_session *session;
     const struct fkv_session_options options = fkv_recorder_session_options(r, 1, needs->longest);
-    if (fkv_session_open(r->engine->model, &full, &options, &session, err)) return FKV_FAILED;
+    if (fkv_session_open(r->engine->model, &fkv_full_attention, &options, &session, err))
+        return FKV_FAILED;
     int status = fkv_session_rehearse(session, 1, r->options.block, needs->longest, FKV_SCORED,
                                       &needs->cost, err);
     needs->seconds =
@@ -132,8 +131,8 @@ static int choose_block(struct fkv_recorder *r, const struct fkv_recorder_needs 
     struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     if (r->options.block) return FKV_OK;
-    if (fkv_engine_block(r->engine, &full, false, places, fkv_collector_bytes(&r->info, &collector),
-                         &session, err))
+    if (fkv_engine_block(r->engine, &fkv_full_attention, false, places,
+                         fkv_collector_bytes(&r->info, &collector), &session, err))
         return FKV_FAILED;
     r->options.block = session.block / places;
     return FKV_OK;
@@ -147,16 +146,14 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
         fkv_recorder_session_options(r, places, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
     struct fkv_device_info device;
-    struct fkv_own own = {0};
-    int64_t cache, scratch;
+    struct fkv_session_needs engine = {0};
     const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
-    if (fkv_session_bytes(&model->config, &full, &session, &cache, &scratch, err) ||
-        fkv_session_own_bytes(model, &full, &session, &own, err) ||
-        model->ops->own_bytes(model->backend, &demand, &own, err) ||
+    if (fkv_session_add_needs(model, &fkv_full_attention, &session, &engine, err) ||
+        model->ops->add_needs(model->backend, &demand, &engine.own, err) ||
         model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing =
-        cache + scratch + own.shared + own.kept + fkv_collector_bytes(&r->info, &collector);
+    const int64_t computing = engine.cache + engine.scratch + engine.own.shared + engine.own.kept +
+                              fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token =
         3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);

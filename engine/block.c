@@ -7,30 +7,27 @@
 enum { HOST_ROWS = 512, DEVICE_ROWS = 4096 };
 
 int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
-                     bool baseline, int32_t shares, int64_t beside,
+                     bool baseline, int32_t shares, int64_t other_bytes,
                      struct fkv_session_options *options, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    const struct fkv_config *config = &engine->model->config;
     struct fkv_device_info info;
     if (engine->ops->info(engine->backend, &info, err)) return FKV_FAILED;
     const int64_t least = (int64_t)HOST_ROWS * shares,
                   most = options->max_tokens * options->sequences;
     int64_t rows = info.space == FKV_DEVICE && least < DEVICE_ROWS ? DEVICE_ROWS : least;
     for (;; rows = rows / 2 > least ? rows / 2 : least) {
-        int64_t cache[2] = {0}, scratch[2] = {0};
-        struct fkv_own own = {0};
+        struct fkv_session_needs one = {0}, other = {0};
         options->block = (int32_t)(rows < most ? rows : most);
         if (options->block < options->sequences) options->block = options->sequences;
         if (rows == least)
             return FKV_OK; /* whether that fits is for the caller to check, and to say */
-        if (fkv_session_bytes(config, policy, options, &cache[0], &scratch[0], err) ||
-            (baseline && fkv_session_bytes(config, &full, options, &cache[1], &scratch[1], err)) ||
-            fkv_session_own_bytes(engine->model, policy, options, &own, err))
+        if (fkv_session_add_needs(engine->model, policy, options, &one, err) ||
+            (baseline &&
+             fkv_session_add_needs(engine->model, &fkv_full_attention, options, &other, err)))
             return FKV_FAILED;
-        /* An eighth is left free: allocations are rounded up, and others may use the device, too.
+        /* An eighth stays free: allocations are rounded up, and other processes may use the device.
          */
-        const int64_t needs =
-            cache[0] + cache[1] + scratch[0] + scratch[1] + own.shared + own.kept + beside;
+        const int64_t needs = one.cache + one.scratch + one.own.shared + one.own.kept +
+                              other.cache + other.scratch + other_bytes;
         if (needs <= info.memory_free - info.memory_free / 8) return FKV_OK;
     }
 }

@@ -7,19 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
-}
-
-int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
-                           int64_t low, int64_t high) {
-    struct fkv_error err;
-    int64_t value = low;
-    if (fkv_parse_int(text, what, low, high, &value, &err)) argp_error(state, "%s", err.message);
-    return value;
 }
 
 enum {
@@ -158,8 +149,8 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;
-    bool there = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
-    if (needed && !there) {
+    const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
+    if (needed && !found) {
         fkv_fail(
             err,
             "%s: expected tokenizer.json, found none (make it with transformers: "
@@ -167,7 +158,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
             o->model);
         goto failed;
     }
-    if (there && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
+    if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
     return FKV_OK;
 failed:
     fkv_engine_close(engine);
@@ -211,37 +202,4 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_en
                                             .vocab = engine->model->config.vocab,
                                             .special = true};
     return fkv_documents_open(&options, engine->tokenizer, out, err);
-}
-
-/* One argument, in quotes where a shell would read it otherwise. */
-static void put_argument(FILE *f, const char *text) {
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
-    if (*text && !text[strspn(text, plain)]) {
-        fputs(text, f);
-        return;
-    }
-    fputc('\'', f);
-    for (; *text; text++) fputs(*text == '\'' ? "'\\''" : (char[]){*text, 0}, f);
-    fputc('\'', f);
-}
-
-char *fkv_join_arguments(int argc, char **argv) {
-    char *text = NULL;
-    size_t bytes;
-    FILE *f = open_memstream(&text, &bytes);
-    if (!f) return NULL;
-    fputs(argv[0], f); /* "freqkv-replay ppl" is two words */
-    for (int i = 1; i < argc; i++) {
-        fputc(' ', f);
-        put_argument(f, argv[i]);
-    }
-    if (!fclose(f)) return text;
-    free(text);
-    return NULL;
-}
-
-int fkv_tool_failed(const char *tool, const struct fkv_error *err) {
-    fprintf(stderr, "%s: %s\n", tool, err->message);
-    return fkv_exit_status(err);
 }

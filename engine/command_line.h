@@ -9,8 +9,9 @@
 
 #include "engine/text/documents.h"
 #include "engine/checkpoint/model.h"
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 #include "engine/session/session.h"
+#include "kernels/base/arguments.h"
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
@@ -44,9 +45,6 @@ void fkv_policy_options_default(struct fkv_policy_options *o);
 /* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the
  * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
-/* An option's integer; one that is none or out of range ends the program with status 2. */
-int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
-                           int64_t low, int64_t high);
 
 struct fkv_engine {
     const struct fkv_backend_ops *ops;
@@ -72,20 +70,12 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
 /* Sets options->block, the rows of a feed, for sessions that are fed `shares` blocks at a time (of
  * as many sequences): on a host 512 rows for each; on a device 4096 in all, or 512 for each where
  * that is more, and fewer where its free memory does not hold the session of `policy`, with
- * `baseline` one of full attention too, and `beside` bytes of other things. Numbers depend on it by
+ * `baseline` one of full attention too, and `other_bytes` on top. Numbers depend on it by
  * rounding alone. (block.c) */
 int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
-                     bool baseline, int32_t shares, int64_t beside,
+                     bool baseline, int32_t shares, int64_t other_bytes,
                      struct fkv_session_options *options, struct fkv_error *err);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
-
-/* The command line as a shell would take it back, for files that say where they come from. The
- * caller frees it; NULL: out of memory. */
-char *fkv_join_arguments(int argc, char **argv);
-
-/* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at
- * fault, else 1. */
-int fkv_tool_failed(const char *tool, const struct fkv_error *err);
 
 #endif

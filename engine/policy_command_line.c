@@ -30,32 +30,30 @@ static void collect_own(void) {
             if (find_own(o->name) < 0 && own_count < MOST_OWN) own[own_count++] = o;
 }
 
-/* Names of the policies whose field at `has` is set: "full (default), freqkv, local, streaming". */
-static void print_names(FILE *f, bool (*has)(const struct fkv_policy *, const char *),
-                        const char *what) {
-    bool first = true;
+/* "full (default), freqkv, local, streaming" */
+static void print_policies(FILE *f) {
     for (int p = 0; fkv_policies[p]; p++) {
-        if (!has(fkv_policies[p], what)) continue;
-        fprintf(f, "%s%s%s", first ? "" : ", ", fkv_policies[p]->name,
-                !what && !p ? " (default)" : "");
-        first = false;
+        const char *name = fkv_policies[p]->name;
+        fprintf(f, "%s%s%s", p ? ", " : "", name,
+                strcmp(name, fkv_full_attention.name) ? "" : " (default)");
     }
 }
 
-static bool is_any(const struct fkv_policy *policy, const char *what) {
-    (void)policy, (void)what;
-    return true;
-}
-
-static bool takes_ratio(const struct fkv_policy *policy, const char *what) {
-    (void)what;
-    return policy->has_gamma;
-}
-
-static bool takes_own(const struct fkv_policy *policy, const char *name) {
+static bool takes_own(const struct fkv_policy *policy, const char *option) {
     for (const struct fkv_policy_option *o = policy->options; o && o->name; o++)
-        if (!strcmp(o->name, name)) return true;
+        if (!strcmp(o->name, option)) return true;
     return false;
+}
+
+/* The policies that take an own option, or (NULL) a ratio: "freqkv, local". */
+static void print_takers(FILE *f, const char *option) {
+    bool first = true;
+    for (int p = 0; fkv_policies[p]; p++) {
+        const struct fkv_policy *policy = fkv_policies[p];
+        if (!(option ? takes_own(policy, option) : policy->takes_ratio)) continue;
+        fprintf(f, "%s%s", first ? "" : ", ", policy->name);
+        first = false;
+    }
 }
 
 static void print_standard(FILE *f, const struct fkv_policy_option *o) {
@@ -76,10 +74,10 @@ static void fill_options(void) {
     if (!f) return;
     collect_own();
     const char *at = help;
-    print_names(f, is_any, NULL);
+    print_policies(f);
     const char *policy = end_text(f, at);
     at = help + ftell(f);
-    print_names(f, takes_ratio, "");
+    print_takers(f, NULL);
     fputs(": retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, "
           "KV head)",
           f);
@@ -95,7 +93,7 @@ static void fill_options(void) {
     memcpy(options, common, sizeof common);
     for (int i = 0; i < own_count; i++) {
         at = help + ftell(f);
-        print_names(f, takes_own, own[i]->name);
+        print_takers(f, own[i]->name);
         fprintf(f, ": %s", own[i]->help);
         print_standard(f, own[i]);
         options[COMMON + i] = (struct argp_option){
@@ -149,7 +147,7 @@ static void check_options(struct fkv_policy_options *o, struct argp_state *state
     if (!o->name && o->gamma)
         argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy "
                           "with one that does");
-    if (!o->name) o->name = "full";
+    if (!o->name) o->name = fkv_full_attention.name;
     const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
     if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, &err))
         argp_error(state, "%s", err.message);
@@ -187,9 +185,9 @@ const struct argp fkv_policy_argp = {.options = options, .parser = parse};
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
     const struct fkv_policy *policy = fkv_policy_find(o->name, NULL);
     if (!to || !policy) return;
-    if (!policy->has_window && (o->window || o->sinks >= 0))
+    if (!policy->takes_window && (o->window || o->sinks >= 0))
         fprintf(to, "note: policy %s has no window: --window and --sinks are not used\n",
                 policy->name);
-    if (!policy->has_gamma && o->gamma)
+    if (!policy->takes_ratio && o->gamma)
         fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
 }

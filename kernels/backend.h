@@ -50,7 +50,7 @@ struct fkv_limits {
     struct fkv_attention_shape attention;
 };
 
-/* What a run will ask of a backend beside buffers. What is 0 is not asked for. */
+/* What a run will use of a backend, buffers apart. 0: not used. */
 struct fkv_demand {
     struct fkv_limits limits;                           /* reserve */
     int32_t map_n, map_retained;                        /* map_dct, and compress within `limits` */
@@ -61,8 +61,9 @@ struct fkv_demand {
 
 /* Bytes that a backend takes for itself, on top of what it holds: `shared` is what operations use
  * one after the other, so of several demands the largest counts; `kept` adds up. */
-struct fkv_own {
-    int64_t shared, kept;
+struct fkv_backend_needs {
+    int64_t shared;
+    int64_t kept;
 };
 
 struct fkv_device_info {
@@ -76,32 +77,35 @@ struct fkv_device_info {
 /* FKV_OK when this machine has what the backend needs (a supported device, a driver that is new
  * enough). */
 typedef int fkv_op_probe(struct fkv_error *err);
+/* *out, on the device and with the threads that `options` say; the caller closes it. */
 typedef int fkv_op_open(const struct fkv_backend_options *options, struct fkv_backend **out,
                         struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_close(struct fkv_backend *b);
+/* The processor and its memory as they are now. */
 typedef int fkv_op_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv_error *err);
 /* Scratch for everything up to `limits`; a second call grows it. */
 typedef int fkv_op_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                            struct fkv_error *err);
-/* Adds to `own` what this demand will make the backend take where buffers lie, so that a run can
- * be refused before it starts. It may prepare what the demand needs, and fails where there is no
- * memory even for that. */
-typedef int fkv_op_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand,
-                             struct fkv_own *own, struct fkv_error *err);
+/* Adds to `needs` what the backend will take for this demand in the memory of its buffers, so that
+ * a run can be refused before it starts. It may prepare what the demand needs, and fails where
+ * there is no memory even for that. */
+typedef int fkv_op_add_needs(struct fkv_backend *b, const struct fkv_demand *demand,
+                             struct fkv_backend_needs *needs, struct fkv_error *err);
+/* Waits for everything issued so far. */
 typedef int fkv_op_synchronize(struct fkv_backend *b, struct fkv_error *err);
 
 /* ---- time ---- */
-/* A stopwatch that runs where the operations do: from when those issued before `begin` have ended
- * until those issued before `end` have. Neither waits, neither stands within a step; a begin
- * without its end (an operation failed) counts nothing. */
+/* Starts the stopwatch when the operations issued so far have ended. Does not wait; not within a
+ * step. Without a time_end (an operation failed) nothing is counted. */
 typedef int fkv_op_time_begin(struct fkv_backend *b, struct fkv_error *err);
+/* Stops it when the operations issued so far have ended. Does not wait; not within a step. */
 typedef int fkv_op_time_end(struct fkv_backend *b, struct fkv_error *err);
 /* Seconds that it has run since the backend was opened. */
 typedef int fkv_op_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err);
 
 /* ---- memory ---- */
-/* contents undefined; 64-byte aligned */
+/* *out: a new buffer, contents undefined, 64-byte aligned. */
 typedef int fkv_op_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
                                  struct fkv_error *err);
 /* Makes host memory readable by operations. The CPU wraps it (the caller keeps it alive and
@@ -110,10 +114,14 @@ typedef int fkv_op_buffer_adopt(struct fkv_backend *b, const void *host, size_t 
                                 struct fkv_buffer **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer);
+/* Host memory from [bytes] -> buffer bytes [offset, offset+bytes). */
 typedef int fkv_op_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset,
                          const void *from, size_t bytes, struct fkv_error *err);
+/* Buffer bytes [offset, offset+bytes) -> host memory to [bytes]; waits. */
 typedef int fkv_op_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
                         void *to, size_t bytes, struct fkv_error *err);
+/* Buffer bytes [from_offset, from_offset+bytes) -> [to_offset, to_offset+bytes) of another, or of
+ * the same where they do not overlap. */
 typedef int fkv_op_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
                         const struct fkv_buffer *from, size_t from_offset, size_t bytes,
                         struct fkv_error *err);
@@ -123,8 +131,8 @@ typedef int fkv_op_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_
                              size_t to_stride, const struct fkv_buffer *from, size_t from_offset,
                              size_t from_stride, int32_t rows, int32_t width,
                              struct fkv_error *err);
-/* Where the contents lie: a host pointer on the CPU, a device pointer elsewhere (for taps, with
- * `info`'s space). */
+/* The address of the contents: a host pointer on the CPU, a device pointer elsewhere (for taps; see
+ * fkv_device_info.space). */
 typedef const void *fkv_op_address(const struct fkv_buffer *buffer);
 
 /* ---- states on their way out ---- */
@@ -140,19 +148,22 @@ typedef void fkv_op_host_release(struct fkv_backend *b, void *host);
 typedef int fkv_op_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
                          size_t stride, int32_t rows, int32_t width, enum fkv_dtype dtype, void *to,
                          uint64_t *ticket, struct fkv_error *err);
-/* The one call that a second thread may make while the first goes on issuing operations. */
+/* Waits until the fetches up to this ticket are filled in. The only operation that a second thread
+ * may call while the first goes on issuing operations. */
 typedef int fkv_op_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
 
 /* ---- decode steps ---- */
 /* What is issued between step_begin and step_end is, from the second time on, the same sequence of
  * operations with the same buffers, weights, shapes and counts; tokens and the contents of items
  * and spans are what differs. A device records the sequence once and replays it (a CUDA graph);
- * the CPU runs operations as they come. Operations that wait, compress and gather do not stand
+ * the CPU runs operations as they come. Operations that wait, compress and gather are not allowed
  * within a step. */
 typedef int fkv_op_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_step_release(struct fkv_backend *b, struct fkv_step *step);
+/* From here on, operations belong to the step. */
 typedef int fkv_op_step_begin(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
+/* Ends the step, also after a failed operation. */
 typedef int fkv_op_step_end(struct fkv_backend *b, struct fkv_step *step, struct fkv_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* The cache: appending to it, attending over it, compressing it. Conventions: kernels.h.
  *
- * Positions. Keys lie in the cache *rotated* (RoPE applied) at the position they were appended
- * with; attention rotates the query to the position its span asks for. Scores depend only on the
+ * Positions. Keys are stored *rotated* (RoPE applied) at the position they were appended with;
+ * attention rotates the query to the position that its span gives. Scores depend only on the
  * difference, so any rule that moves a whole run of slots relative to the query (slot-index
  * positions after an eviction, StreamingLLM's and LM-Infinite's clamped distance) is a choice of
  * query position and no key is touched. `compress` un-rotates, maps, and rotates to the new
@@ -12,18 +12,17 @@
 
 #include "kernels/backend.h"
 
-/* Cache heads: key and value [heads, capacity, head_dim] from byte `offset` of each buffer on, in
- * `dtype`. How heads map to layers, sequences and KV heads is the session's affair ([layers,
- * sequences, kv_heads]); it gives a layer's operations that layer's part, and compress and gather
- * whatever is due at once. `bias`, where there is one: float32 [heads, capacity] from byte
- * `bias_offset` on, which attend adds to every slot's scaled score (the log of how many tokens the
- * slot stands for, say). Nothing else reads or writes it. */
+/* Cache heads. append and attend get the heads of one layer, [sequences, kv_heads]; compress and
+ * gather get all, [layers, sequences, kv_heads]. */
 struct fkv_cache {
-    struct fkv_buffer *key, *value;
+    struct fkv_buffer *key;   /* [heads, capacity, head_dim] of `dtype`, from byte `offset` on */
+    struct fkv_buffer *value; /* the same shape, dtype and offset */
     size_t offset;
     enum fkv_dtype dtype;
     int32_t capacity;        /* slots per head */
-    struct fkv_buffer *bias; /* NULL: none */
+    struct fkv_buffer *bias; /* [heads, capacity] float32, from byte `bias_offset` on: attend adds
+                                it to every slot's scaled score, and no other operation uses it;
+                                NULL: none */
     size_t bias_offset;
 };
 
@@ -34,11 +33,11 @@ struct fkv_append_item {
     double position;
 };
 
-/* A run of slots [first, end) that query row i of an item (i = 0, 1, ...) sees where from + i <=
- * slot < until + i, with the query rotated to position + i (position alone where `fixed`).
- * FKV_NO_LIMIT switches a limit off. Slots of all spans of a row share one softmax; the spans of an
- * item must not overlap and every row must see at least one slot; a span may be empty (first ==
- * end). */
+/* Slots [first, end), of which query row i of an item (i = 0, 1, ...) sees those with from + i <=
+ * slot < until + i. The query is rotated to position + i, or to position alone where `fixed`.
+ * FKV_NO_LIMIT_BELOW and FKV_NO_LIMIT_ABOVE switch a limit off. Slots of all spans of a row share
+ * one softmax; the spans of an item must not overlap and every row must see at least one slot; a
+ * span may be empty (first == end). */
 struct fkv_span {
     int32_t first, end;
     int32_t from, until;
@@ -56,8 +55,8 @@ struct fkv_attend_item {
     int32_t span, spans;
 };
 
-/* n slots from `slot` on become map.retained slots from `slot` on, keys and values alike. Keys lie
- * at position + i before and are rotated to position + j after. The map acts on un-rotated keys.
+/* n slots from `slot` on become map.retained slots from `slot` on, keys and values alike. Keys are
+ * rotated to position + i before and to position + j after. The map acts on un-rotated keys.
  * Slots beyond slot + retained are then free. */
 struct fkv_compress_item {
     int32_t cache_head, slot;
@@ -73,11 +72,14 @@ struct fkv_gather_item {
 };
 
 /* What a compress or gather kept of one head: sums of squares of un-rotated keys (rotation does not
- * change them) and of values. For compress, `before` is over its n slots and `kept` is what lies in
- * the map's range at unit gain (the L lowest coefficients of the orthonormal DCT-II); for gather,
- * over slots [slot, from[count-1]] and over the slots moved. */
+ * change them) and of values. compress: `before` over its n slots, `kept` over the L lowest
+ * coefficients of their orthonormal DCT-II. gather: `before` over slots [slot, from[count-1]],
+ * `kept` over the slots moved. */
 struct fkv_energy {
-    double key_before, key_kept, value_before, value_kept;
+    double key_before;
+    double key_kept;
+    double value_before;
+    double value_kept;
 };
 
 /* k, v [.., kv_heads, head_dim] -> cache slots */
@@ -97,11 +99,12 @@ typedef int fkv_op_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, d
                            struct fkv_map **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_map_release(struct fkv_backend *b, struct fkv_map *map);
-/* energy [count] on the host, or NULL */
+/* Applies the map to every item; energy [count] on the host, or NULL. */
 typedef int fkv_op_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                             const struct fkv_map *map, const struct fkv_cache *cache,
                             const struct fkv_compress_item *items, int32_t count,
                             struct fkv_energy *energy, struct fkv_error *err);
+/* Moves the slots of every item; energy [count] on the host, or NULL. */
 typedef int fkv_op_gather(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                           const struct fkv_cache *cache, const struct fkv_gather_item *items,
                           int32_t count, struct fkv_energy *energy, struct fkv_error *err);

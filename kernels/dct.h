@@ -1,5 +1,5 @@
-/* DCT along tokens on the CPU, for data laid out [token][channel]: the transform everything else
- * here rests on.
+/* DCT along tokens on the CPU, for data laid out [token][channel]: used by every spectrum and every
+ * map.
  *
  *   forward   y_t = c_t sqrt(2/n) sum_j x_j cos(pi t (j + 1/2) / n),  c_0 = 1/sqrt(2), c_t = 1
  *           (orthonormal DCT-II)
@@ -17,6 +17,7 @@
 
 struct fkv_dct; /* a plan for one n: immutable after creation, shared by any number of threads */
 
+/* *out: the plan; the caller destroys it. */
 int fkv_dct_create(int32_t n, struct fkv_dct **out, struct fkv_error *err);
 void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
 
@@ -25,16 +26,17 @@ void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
 size_t fkv_dct_scratch(const struct fkv_dct *plan);
 
 /* x [n, channels], rows x_stride floats apart -> y likewise. In place when x == y and the strides
- * agree. */
+ * agree. scratch [fkv_dct_scratch]. */
 void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride, int32_t channels,
                      float *y, size_t y_stride, float *scratch);
+/* y [n, channels] -> x, as above. */
 void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels,
                      float *x, size_t x_stride, float *scratch);
 
 /* Adds the squares of the coefficients of x [n, channels], summed over channels, to power [n], and
  * to normalised [n] (may be NULL) the same with each channel's divided by its variance over tokens;
  * a constant channel adds nothing there. Squares are taken in float32, so that coefficients should
- * lie between 1e-19 and 1e19. */
+ * be between 1e-19 and 1e19. */
 void fkv_dct_add_power(const struct fkv_dct *plan, const float *x, size_t x_stride,
                        int32_t channels, double *power, double *normalised, float *scratch);
 

@@ -1,5 +1,5 @@
-/* Whether something fits a device's memory, asked before it is loaded. Of the host's memory nothing
- * is said here: weights are mapped there, and the tools check the rest themselves. */
+/* Whether something fits a device's memory, asked before it is loaded. The
+ * host's memory is not checked here: weights are mapped there, and the tools check the rest. */
 #ifndef FKV_KERNELS_DEVICE_MEMORY_H
 #define FKV_KERNELS_DEVICE_MEMORY_H
 

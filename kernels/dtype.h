@@ -29,7 +29,7 @@ static inline uint16_t fkv_f32_to_bf16(float x) {
 }
 
 float fkv_f16_to_f32(uint16_t x);
-uint16_t fkv_f32_to_f16(float x); /* beyond 65504: infinity; whoever stores states checks for it */
+uint16_t fkv_f32_to_f16(float x); /* beyond 65504: infinity; capture/store checks for it */
 
 /* n elements of type t at src (unaligned is fine) -> float32, and back. Vectorised where the
  * processor can. */

@@ -45,7 +45,7 @@ struct fkv_backend_ops {
     fkv_op_close *close;
     fkv_op_info *info;
     fkv_op_reserve *reserve;
-    fkv_op_own_bytes *own_bytes;
+    fkv_op_add_needs *add_needs;
     fkv_op_synchronize *synchronize;
     fkv_op_time_begin *time_begin;
     fkv_op_time_end *time_end;

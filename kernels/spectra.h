@@ -18,7 +18,7 @@ typedef int fkv_op_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x
                                size_t stride, int32_t n, int32_t heads, int32_t head_dim,
                                struct fkv_buffer *sums, size_t at, struct fkv_error *err);
 
-/* Where the sums of spectra_add lie, in doubles: power [heads, n], its square [heads, n],
+/* Offsets of the sums of spectra_add, in doubles: power [heads, n], its square [heads, n],
  * normalised power [heads, n], channel means [heads, head_dim], energy (sum of squares over rows
  * and channels) [heads]. A number in x that is not finite makes its head's energy not finite. */
 struct fkv_spectra_layout {

@@ -13,12 +13,12 @@
 int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine,
                       const struct fkv_policy_options *policy,
                       const struct fkv_session_options *options, struct fkv_error *err) {
-    int64_t cache, scratch;
-    if (fkv_session_bytes(&engine->model->config, policy, options, &cache, &scratch, err))
-        return FKV_FAILED;
-    needs->cache += cache;
-    needs->scratch += scratch;
-    return fkv_session_own_bytes(engine->model, policy, options, &needs->own, err);
+    struct fkv_session_needs session = {.own = needs->own};
+    if (fkv_session_add_needs(engine->model, policy, options, &session, err)) return FKV_FAILED;
+    needs->cache += session.cache;
+    needs->scratch += session.scratch;
+    needs->own = session.own;
+    return FKV_OK;
 }
 
 /* Where the backend computes, without the weights. */

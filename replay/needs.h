@@ -15,7 +15,7 @@ struct fkv_needs {
         fed; /* of the texts; fed: tokens of all passes, the baseline's too */
     int64_t weights, cache,
         scratch;        /* bytes, where the backend computes; weights are mapped or already there */
-    struct fkv_own own; /* what the backend takes for itself there */
+    struct fkv_backend_needs own; /* what the backend takes for itself there */
     int64_t host;       /* bytes the experiment itself keeps on the host */
     int64_t disk;       /* bytes of the output; 0: none */
     const char *output; /* its path; NULL: none */

@@ -12,23 +12,15 @@
 #include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
-#include "kernels/base/parse.h"
+#include "kernels/base/arguments.h"
 
 /* ---- options ---- */
-
-static int parse_integer(const char *text, const char *option, int64_t low, int64_t high,
-                         struct argp_state *state) {
-    struct fkv_error err;
-    int64_t value = 0;
-    if (fkv_parse_int(text, option, low, high, &value, &err)) argp_error(state, "%s", err.message);
-    return (int)value;
-}
 
 static error_t parse_common(int key, char *arg, struct argp_state *state) {
     struct fkv_common_options *o = state->input;
     switch (key) {
     case 'o': o->out = arg; break;
-    case 't': o->threads = parse_integer(arg, "--threads", 1, 1024, state); break;
+    case 't': o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 1024); break;
     case 'q': o->quiet = true; break;
     case 'j': o->json = true; break;
     case ARGP_KEY_END:
@@ -59,7 +51,7 @@ static error_t parse_processor(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
         o->backend = arg;
         break;
-    case 'd': o->device = parse_integer(arg, "--device", 0, 1023, state); break;
+    case 'd': o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023); break;
     default: return ARGP_ERR_UNKNOWN;
     }
     return 0;
@@ -87,8 +79,10 @@ int fkv_processor_open(const struct fkv_processor_options *processor,
 static error_t parse_cut(int key, char *arg, struct argp_state *state) {
     struct fkv_cut_options *o = state->input;
     switch (key) {
-    case 'l': o->length = parse_integer(arg, "--length", 2, 1 << 24, state); break;
-    case 's': o->skip_sinks = parse_integer(arg, "--skip-sinks", 0, 1 << 24, state); break;
+    case 'l': o->length = (int)fkv_integer_option(state, arg, "--length", 2, 1 << 24); break;
+    case 's':
+        o->skip_sinks = (int)fkv_integer_option(state, arg, "--skip-sinks", 0, 1 << 24);
+        break;
     case 'n': o->dry_run = true; break;
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->common;

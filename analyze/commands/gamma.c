@@ -8,6 +8,7 @@
 #include "analyze/measure/attention_error.h"
 #include "analyze/measure/gamma.h"
 #include "capture/store/capture_reader.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/parse.h"
 
 struct options {
@@ -23,15 +24,6 @@ static double parse_share(const char *text, const char *option, double low, doub
     if (fkv_parse_double(text, option, low, high, &value, &err))
         argp_error(state, "%s", err.message);
     return value;
-}
-
-static int32_t parse_slots(const char *text, const char *option, int64_t low,
-                           struct argp_state *state) {
-    struct fkv_error err;
-    int64_t value = 0;
-    if (fkv_parse_int(text, option, low, 1 << 28, &value, &err))
-        argp_error(state, "%s", err.message);
-    return (int32_t)value;
 }
 
 static void parse_objective(struct options *o, const char *text, struct argp_state *state) {
@@ -60,8 +52,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case 'D': o->choice.dc = true; break;
     case 'f': o->choice.floor = parse_share(arg, "--floor", 0, 1, state); break;
     case 'c': o->choice.cap = parse_share(arg, "--cap", 0, 1, state); break;
-    case 'w': o->choice.window = parse_slots(arg, "--window", 1, state); break;
-    case 'S': o->choice.sinks = parse_slots(arg, "--sinks", 0, state); break;
+    case 'w':
+        o->choice.window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
+        break;
+    case 'S':
+        o->choice.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
+        break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
     case ARGP_KEY_END:
         if (!o->chosen) argp_error(state, "expected --energy TAU or --budget G");

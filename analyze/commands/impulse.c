@@ -10,6 +10,7 @@
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 
@@ -21,14 +22,6 @@ struct options {
     double *gamma;                 /* [gammas]; owned */
     int gammas;
 };
-
-static int32_t parse_integer(const char *text, const char *option, int64_t low, int64_t high,
-                             struct argp_state *state) {
-    struct fkv_error err;
-    int64_t value = 0;
-    if (fkv_parse_int(text, option, low, high, &value, &err)) argp_error(state, "%s", err.message);
-    return (int32_t)value;
-}
 
 static void parse_gamma(struct options *o, const char *text, struct argp_state *state) {
     struct fkv_error err;
@@ -46,9 +39,11 @@ static void parse_gamma(struct options *o, const char *text, struct argp_state *
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
-    case 'w': o->window = parse_integer(arg, "--window", 2, 1 << 20, state); break;
-    case 'S': o->sinks = parse_integer(arg, "--sinks", 0, 1 << 20, state); break;
-    case 'r': o->rounds = parse_integer(arg, "--rounds", 1, FKV_IMPULSE_ROUNDS, state); break;
+    case 'w': o->window = (int32_t)fkv_integer_option(state, arg, "--window", 2, 1 << 20); break;
+    case 'S': o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 20); break;
+    case 'r':
+        o->rounds = (int32_t)fkv_integer_option(state, arg, "--rounds", 1, FKV_IMPULSE_ROUNDS);
+        break;
     case 'g': parse_gamma(o, arg, state); break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
     case ARGP_KEY_END:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "analyze/link/link.h"
+#include "kernels/base/ratio.h"
 
 static bool several_bands(const char *label) {
     for (const char *c = strchr(label, ','); c; c = strchr(c + 1, ','))
@@ -26,10 +27,6 @@ static int32_t place_of(int32_t number, const int32_t *index, int32_t count) {
     return -1;
 }
 
-/* Coefficients ceil(low n) <= t < ceil(high n): an edge that is a whole number but for rounding is
- * that number. */
-static int32_t edge(double part, int32_t n) { return (int32_t)ceil(part * n - 1e-9); }
-
 static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int32_t p,
                     int32_t change, const struct fkv_predictor_spectra *s, struct fkv_error *err) {
     const struct fkv_probe_change *c = &probe->changes[change];
@@ -39,7 +36,8 @@ static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int
         return fkv_fail(
             err, "change %d (\"%s\") is of layer %d, KV head %d, which the capture does not hold",
             change, c->label, c->layer, c->kv_head);
-    const struct fkv_kept kept = {edge(c->low, s->n), edge(c->high, s->n), c->complement != 0};
+    const struct fkv_kept kept = {fkv_band_edge(c->low, s->n), fkv_band_edge(c->high, s->n),
+                                  c->complement != 0};
     struct fkv_link_head *to = &h->head[h->count++];
     *to =
         (struct fkv_link_head){.probe = p, .change = change, .layer = c->layer, .head = c->kv_head};

@@ -21,8 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int32_t fkv_retained(double gamma, int32_t n) { return (int32_t)floor(gamma * n + 1e-9); }
-
 static double sum_of(const double *power, int32_t from, int32_t until) {
     double sum = 0;
     for (int32_t t = from; t < until; t++) sum += power[t];

@@ -5,9 +5,7 @@
 #include <stdbool.h>
 
 #include "analyze/measure/findings.h"
-
-/* L = floor(gamma n + 1e-9) coefficients are kept. */
-int32_t fkv_retained(double gamma, int32_t n);
+#include "kernels/base/ratio.h"
 
 /* Sum of power [n] over t < retained by the sum over all t; no_dc: t = 0 in neither. NaN when there
  * is no energy. */

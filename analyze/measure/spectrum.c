@@ -440,13 +440,13 @@ int fkv_spectrum_device_bytes(struct fkv_capture *c, const struct fkv_segment_pl
                               const struct fkv_workers *workers, enum fkv_state state,
                               int64_t *bytes, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
-    struct fkv_own own = {0};
+    struct fkv_backend_needs own = {0};
     *bytes = 0;
     if (!workers->device || info->spectra_only) return FKV_OK;
     const struct fkv_demand demand = {.segment_n = plan->n,
                                       .segment_heads = fkv_capture_heads(c, state),
                                       .segment_head_dim = info->head_dim};
-    if (workers->ops->own_bytes(workers->backend[0], &demand, &own, err)) return FKV_FAILED;
+    if (workers->ops->add_needs(workers->backend[0], &demand, &own, err)) return FKV_FAILED;
     *bytes =
         own.shared + own.kept +
         (int64_t)sizeof(float) * demand.segment_heads * demand.segment_n * demand.segment_head_dim;

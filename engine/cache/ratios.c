@@ -8,6 +8,7 @@
 
 #include "kernels/base/json.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/ratio.h"
 
 enum { TABLE_STEPS = 64, FILE_LIMIT = 64 << 20 };
 
@@ -153,8 +154,6 @@ void fkv_ratios_free(struct fkv_ratios *ratios) {
     *ratios = (struct fkv_ratios){0};
 }
 
-int32_t fkv_retained_slots(double gamma, int32_t n) { return (int32_t)floor(gamma * n + 1e-9); }
-
 int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retained, double *mean,
                         struct fkv_error *err) {
     int32_t count = r->layers * r->kv_heads;
@@ -166,7 +165,7 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
         if (r->retained && !other_n)
             kept[i] = r->retained[i];
         else if (r->uniform)
-            kept[i] = fkv_retained_slots(r->gamma[i], n);
+            kept[i] = fkv_retained(r->gamma[i], n);
         else
             kept[i] = (int32_t)((int64_t)lround(r->gamma[i] * TABLE_STEPS) * n / TABLE_STEPS);
         sum += r->gamma[i];

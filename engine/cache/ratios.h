@@ -28,13 +28,11 @@ void fkv_ratios_free(struct fkv_ratios *ratios); /* safe on a zeroed struct and 
 
 /* L of every head for n compressible slots (malloc'd, the caller frees) and their mean ratio. One
  * number: L = floor(gamma n + 1e-9). Tables: as `retained` says, which holds for n = window -
- * sinks; else (none there, or some slots stay uncompressed as recent) gamma to the nearest 64th, L
- * = floor(k n / 64), so that few distinct sizes occur. 1 <= L < n or an error that names the head.
+ * sinks; else (no `retained`, or some slots stay uncompressed as recent) gamma to the nearest 64th,
+ * L = floor(k n / 64), so that few distinct sizes occur. 1 <= L < n or an error that names the
+ * head.
  */
 int fkv_ratios_retained(const struct fkv_ratios *ratios, int32_t n, int32_t **retained,
                         double *mean, struct fkv_error *err);
-
-/* L = floor(gamma n + 1e-9), the one place where a ratio becomes a number of slots. */
-int32_t fkv_retained_slots(double gamma, int32_t n);
 
 #endif

@@ -3,8 +3,8 @@
  * here is refused by name: a model that loads is a model that runs as its authors meant.
  *
  * Defaults are those of the configuration classes of Hugging Face transformers (4.x and 5.x agree),
- * because files leave out what equals them; the five sizes that define a model must be there. Two
- * spellings of the rotation exist: rope_theta beside rope_scaling (4.x), and rope_parameters
+ * because files leave out what equals them; the five sizes that define a model must be given. Two
+ * spellings of the rotation exist: rope_theta and rope_scaling (4.x), and rope_parameters
  * holding both (5.x).
  *
  * Rotation: channel pair (i, i + head_dim/2) turns by inv_freq[i] = theta^(-2i/head_dim) per
@@ -140,7 +140,7 @@ static int read_sizes(const json_t *root, const char *where, const struct family
     return FKV_OK;
 }
 
-/* What we do not compute must not be there. */
+/* Refuses what is not computed. */
 static int refuse_unsupported(const json_t *root, const char *where, const struct family *family,
                               struct fkv_error *err) {
     const char *activation = "silu";

@@ -1,5 +1,4 @@
-/* What a checkpoint's config.json says, checked: the numbers every other part of the engine takes
- * for granted afterwards. */
+/* A checkpoint's config.json, checked: no other part of the engine checks these numbers again. */
 #ifndef FKV_ENGINE_CHECKPOINT_CONFIG_H
 #define FKV_ENGINE_CHECKPOINT_CONFIG_H
 
@@ -32,6 +31,7 @@ struct fkv_config {
  * multiple of kv_heads, odd head_dim, rope types other than linear and llama3, a sliding window
  * shorter than the trained context, biases we do not compute, activations other than silu. */
 int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err);
+/* The same of a text; `where` names it in messages. */
 int fkv_config_parse(const char *text, size_t bytes, const char *where, struct fkv_config *config,
                      struct fkv_error *err);
 

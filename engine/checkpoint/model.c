@@ -6,7 +6,7 @@
  * call per tensor, which touches headers only; that tells what the weights take, so that a model
  * too large for a device is refused before a byte is read. Then each is looked through for values
  * that are not finite and given to the backend, while its pages are still warm; each is a buffer of
- * its own, so that it lies aligned.
+ * its own, so that it is aligned.
  *
  * A checkpoint that says it is tied and yet brings lm_head.weight has its own head used:
  * transformers 5 ties only where both are equal, which is the same numbers. */
@@ -128,7 +128,7 @@ static int bind(const struct binder *b, const char *name, int32_t rows, int32_t 
     const char *path = fkv_safetensors_path(m->files, t->file);
     if (b->pass == PASS_CHECK) {
         m->weight_bytes += (int64_t)t->bytes;
-        m->buffer_room++;
+        m->buffer_capacity++;
         return check_tensor(t, path, name, rows, cols, err);
     }
     *w = (struct fkv_weight){.dtype = t->dtype, .rows = rows ? rows : 1, .cols = cols};
@@ -242,7 +242,7 @@ static int load(struct fkv_model *m, const char *directory, bool check_values,
         return FKV_FAILED;
     binder.pass = PASS_LOAD;
     binder.threads = info.threads ? info.threads : omp_get_max_threads();
-    m->buffers = calloc((size_t)m->buffer_room, sizeof *m->buffers);
+    m->buffers = calloc((size_t)m->buffer_capacity, sizeof *m->buffers);
     if (!m->buffers) return fkv_fail(err, "%s: out of memory", directory);
     return bind_all(&binder, err);
 }

@@ -1,7 +1,7 @@
 /* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their dtype;
- * on the host they stay where the checkpoint lies on disk (mapped), to a device they are copied,
- * and a model that does not fit there is refused before anything is read. Every tensor is bound by
- * one call that checks name, dtype and shape together. */
+ * on the host they are mapped from disk, to a device they are copied,
+ * and a model that does not fit the device is refused before anything is read. Every tensor is
+ * bound by one call that checks name, dtype and shape together. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
@@ -32,7 +32,7 @@ struct fkv_model {
     struct fkv_backend *backend;       /* borrowed */
     struct fkv_safetensors *files;
     struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
-    int32_t buffer_count, buffer_room;
+    int32_t buffer_count, buffer_capacity;
 };
 
 /* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights

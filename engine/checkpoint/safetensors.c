@@ -1,4 +1,4 @@
-/* Owns the mappings of a checkpoint's weight files and the table of what lies in them.
+/* Owns the mappings of a checkpoint's weight files and the table of the tensors in them.
  *
  * The format (huggingface.co/docs/safetensors): 8 bytes, the little-endian length of the header;
  * the header, a JSON object {name: {"dtype", "shape", "data_offsets": [begin, end)}} with an
@@ -284,7 +284,7 @@ static int map_file(struct shard *shard, struct fkv_error *err) {
     return status;
 }
 
-/* Maps one more file and adds its tensors; `files->shards` has room. */
+/* Maps one more file and adds its tensors; `files->shards` has an entry for it. */
 static int add_shard(struct fkv_safetensors *files, const char *directory, const char *name,
                      struct fkv_error *err) {
     struct shard *shard = &files->shards[files->count++];
@@ -417,7 +417,7 @@ static int looks_like_weights(const struct dirent *entry) {
     return 0;
 }
 
-/* No weights where they should be: says what is there instead. */
+/* Refuses a folder without weights, naming the files found in it. */
 static int explain_missing(const char *directory, struct fkv_error *err) {
     struct dirent **entries;
     int n = scandir(directory, &entries, looks_like_weights, alphasort);

@@ -32,7 +32,8 @@ static void spread_masses(const double *masses, int32_t n, int32_t retained, dou
 void session_move_biases(struct fkv_session *s, const struct fkv_head *head,
                          const struct fkv_action *a) {
     int32_t index = (int32_t)(head - s->heads), n = a->map_n, kept = a->map_retained;
-    double *bias = row_of(s, index), *masses = s->bias_work, *spread = masses + s->setup.capacity;
+    double *bias = row_of(s, index), *masses = s->bias_scratch,
+           *spread = masses + s->setup.capacity;
     if (n) {
         for (int32_t i = 0; i < n; i++) masses[i] = exp(bias[a->map_slot + i]);
         spread_masses(masses, n, kept, spread);

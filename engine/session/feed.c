@@ -1,12 +1,12 @@
 /* Tokens through the layers: the forward pass is `feed_layer`, what happens inside a layer's
  * attention is schedule.c.
  *
- * Rows of several sequences lie one after the other, so that one matrix product serves them all;
+ * Rows of several sequences follow one another, so that one matrix product serves them all;
  * only taps and the schedule tell them apart. A pass in which every sequence has one token is a
  * decode step. It comes again with every token, with the same operations on the same buffers in the
  * same counts (what a head sees is data), so it is issued as a step of the backend's, which a
- * device records once and replays. Not while a tap on states is set: what a tap does is its own
- * affair. */
+ * device records once and replays. Not while a tap on states is set: a tap may do something else
+ * every time. */
 #include <string.h>
 
 #include "engine/session/session_internal.h"
@@ -111,7 +111,7 @@ static int run_step(struct fkv_session *s, int32_t rows, struct fkv_error *err) 
 
 /* ---- feeding ---- */
 
-/* Checks the feeds and lays their tokens side by side. */
+/* Checks the feeds and puts their tokens one after the other. */
 static int take_feeds(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
                       int32_t *total, struct fkv_error *err) {
     int64_t rows = 0;

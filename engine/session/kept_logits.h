@@ -1,15 +1,16 @@
-/* Predictions of one timeline, kept to compare another one with. */
+/* Logits of one timeline, kept on the backend to compare other timelines of the same tokens in the
+ * same session with. */
 #ifndef FKV_ENGINE_SESSION_KEPT_LOGITS_H
 #define FKV_ENGINE_SESSION_KEPT_LOGITS_H
 
 #include "engine/session/session.h"
 
-/* Logits kept on the backend, to compare other timelines of the same tokens in the same session
- * with. */
 struct fkv_kept_logits;
-/* Bytes that room for `rows` takes with the backend. */
+
+/* Bytes that `rows` of them take in the backend's memory. */
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
                               const struct fkv_session_options *options, int32_t rows);
+/* For `rows` rows; the caller frees it before the session closes. */
 int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out,
                          struct fkv_error *err);
 /* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
@@ -19,7 +20,7 @@ int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
 int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows,
                            const struct fkv_kept_logits *kept, int32_t at, double *kl,
                            struct fkv_error *err);
-void fkv_kept_logits_free(
-    struct fkv_kept_logits *kept); /* NULL is fine; before its session closes */
+/* NULL is fine. */
+void fkv_kept_logits_free(struct fkv_kept_logits *kept);
 
 #endif

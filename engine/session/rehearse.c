@@ -25,24 +25,25 @@ struct rehearsal {
     double *scores, *kl;
 };
 
-/* What feeds at one place of a timeline took. */
+/* What feeds at one position of a timeline took. */
 struct sample {
     double seconds, tokens, slots;
 };
 
-/* A head that compresses every C tokens has room for what is left of `rows` over C, so that it does
- * that within the feed as often as it would on average, a decode step never. */
-static void stand_at(struct fkv_session *s, int64_t token, int32_t rows) {
+/* Sets all heads to token `token` of a timeline. One that acts every C tokens gets `rows` mod C
+ * free slots, so that it acts within the feed as often as on average, and never in a decode step.
+ */
+static void set_heads(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
-    const bool windowed = setup->policy->has_window && token > setup->window;
+    const bool windowed = setup->policy->takes_window && token > setup->window;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {
         struct fkv_head *head = &s->heads[i];
         head->tokens = token;
         head->slots = windowed ? setup->window : (int32_t)token;
-        if (!windowed || !setup->retained) continue;
-        head->slots -= rows % (setup->compressible -
-                               setup->retained[head->layer * setup->kv_heads + head->kv_head]);
+        const int32_t period =
+            fkv_policy_period(setup, head->layer * setup->kv_heads + head->kv_head);
+        if (windowed && period) head->slots -= rows % period;
     }
 }
 
@@ -52,7 +53,7 @@ static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sampl
     const struct fkv_session_statistics before = s->statistics;
     const int32_t all = rows * r->sequences;
     for (int32_t i = 0; i < r->sequences; i++) r->feeds[i] = (struct fkv_feed){i, r->ids, rows};
-    stand_at(s, at, rows);
+    set_heads(s, at, rows);
     if (s->ops->synchronize(s->backend, err)) return FKV_FAILED;
     const double started = fkv_seconds();
     const bool kl = r->scoring == FKV_SCORED_WITH_KL; /* to itself, which takes as long */

@@ -12,11 +12,12 @@
 #include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 
-/* The peak is each head's own, summed: within a block the layers do not fill at the same moment,
- * and the block size must not show. Slots beyond the window wait to be dropped in bulk and no query
- * sees them, so they do not count. */
+/* The peak of each head counts on its own: within a block the layers do not fill at the same
+ * moment, and the block size must not show. No query sees slots beyond the window, so they do not
+ * count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
-    int32_t held = s->setup.policy->has_window && slots > s->setup.window ? s->setup.window : slots;
+    int32_t held =
+        s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -40,7 +41,7 @@ static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
             const struct fkv_action *a = &it->actions[i];
             if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain)
                 continue;
-            it->of[items] = i;
+            it->item_head[items] = i;
             it->compress[items++] =
                 (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
                                            .slot = a->map_slot,
@@ -50,7 +51,8 @@ static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
         if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress,
                              items, measure ? it->measured : NULL, err))
             return FKV_FAILED;
-        for (int32_t i = 0; i < items && measure; i++) it->energy[it->of[i]] = it->measured[i];
+        for (int32_t i = 0; i < items && measure; i++)
+            it->energy[it->item_head[i]] = it->measured[i];
     }
     return FKV_OK;
 }
@@ -63,7 +65,7 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_action *a = &it->actions[i];
         if (!a->gather_count) continue;
-        it->of[items] = i;
+        it->item_head[items] = i;
         it->gather[items++] =
             (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
                                      .slot = a->gather_slot,
@@ -77,12 +79,12 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
         return FKV_FAILED;
     /* A gather after a map moves what the map left alone; the action's energy is then the map's. */
     for (int32_t i = 0; i < items && measure; i++)
-        if (!it->actions[it->of[i]].map_n) it->energy[it->of[i]] = it->measured[i];
+        if (!it->actions[it->item_head[i]].map_n) it->energy[it->item_head[i]] = it->measured[i];
     return FKV_OK;
 }
 
 /* Runs the actions of the first `count` acting heads, on the backend's stopwatch, and tells the
- * tap. Energies have to be waited for, so they are asked for only where a tap wants them. */
+ * tap. The device waits for energies, so they are computed only where a tap reads them. */
 static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     if (!count) return FKV_OK;
     struct round_items *it = &s->items;
@@ -90,7 +92,9 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     bool measure = tap->function && s->options.measure_energy;
     if (s->ops->time_begin(s->backend, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
-        s->setup.policy->act(&s->setup, it->acting[i], NULL, &it->actions[i]);
+        it->actions[i] = (struct fkv_action){.gather_from = it->actions[i].gather_from,
+                                             .slots = it->acting[i]->slots};
+        s->setup.policy->act(&s->setup, it->acting[i], &it->actions[i]);
         it->energy[i] = (struct fkv_energy){NAN, NAN, NAN, NAN};
     }
     if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err) ||
@@ -101,7 +105,7 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
         if (s->bias) session_move_biases(s, head, &it->actions[i]);
         set_slots(s, head, it->actions[i].slots);
         head->rounds++;
-        head->since = 0;
+        head->tokens_since = 0;
         struct fkv_tap_event event = {.site = FKV_SITE_ACTION,
                                       .layer = head->layer,
                                       .sequence = head->sequence,
@@ -110,13 +114,13 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
-    if (s->setup.policy->compresses) s->statistics.compressions += count;
-    if (s->setup.policy->evicts) s->statistics.evictions += count;
+    if (s->setup.policy->counts_compressions) s->statistics.compressions += count;
+    if (s->setup.policy->counts_evictions) s->statistics.evictions += count;
     return FKV_OK;
 }
 
 static bool is_full(const struct fkv_session *s, const struct fkv_head *head) {
-    return s->setup.policy->room(&s->setup, head) < 1;
+    return s->setup.policy->append_limit(&s->setup, head) < 1;
 }
 
 static int refuse_full(const struct fkv_session *s, const struct fkv_head *head,
@@ -142,15 +146,6 @@ int session_act_before(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
-int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_error *err) {
-    if (!s->setup.policy->acts_at_block_end) return FKV_OK;
-    int32_t acting = 0;
-    for (int32_t l = 0; l < s->setup.layers; l++)
-        for (int32_t h = 0; h < s->setup.kv_heads; h++)
-            s->items.acting[acting++] = session_head(s, l, sequence, h);
-    return act(s, acting, err);
-}
-
 /* ---- attending ---- */
 
 /* Slots that row i of an item sees through its spans. */
@@ -165,35 +160,30 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
     return visible;
 }
 
-/* The policy's view for `rows` rows from `row` on of the block, padded with empty spans: a decode
- * step has the same counts at every token. */
-static void add_attend_items(struct fkv_session *s, const struct fkv_head *head, int32_t row,
-                             int32_t rows, int32_t *items) {
+/* Item `item` of a call to attend: the policy's view for `rows` rows from `row` on of the block,
+ * with empty spans added, because a decode step has the same counts at every token. */
+static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, int32_t row,
+                            int32_t rows, int32_t item) {
     const struct fkv_policy *policy = s->setup.policy;
-    int32_t group = s->model->config.heads / s->setup.kv_heads,
-            views = policy->per_query_head ? group : 1;
-    double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
+    const int32_t group = s->model->config.heads / s->setup.kv_heads;
+    const int32_t first_span = item * policy->max_spans;
+    struct fkv_span *spans = &s->items.spans[first_span];
+    const int32_t count = policy->view(&s->setup, head, rows, spans);
+    for (int32_t i = count; i < policy->max_spans; i++)
+        spans[i] = (struct fkv_span){.from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE};
+    s->items.attend[item] =
+        (struct fkv_attend_item){.cache_head = head->sequence * s->setup.kv_heads + head->kv_head,
+                                 .head = head->kv_head * group,
+                                 .heads = group,
+                                 .row = row,
+                                 .rows = rows,
+                                 .span = first_span,
+                                 .spans = policy->max_spans};
+    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
     for (int32_t i = 0; i < rows; i++) {
         s->row_round[row + i] += share * head->rounds;
-        s->row_since[row + i] += share * (head->since - rows + 1 + i);
-    }
-    for (int32_t g = 0; g < views; g++) {
-        int32_t first = head->kv_head * group + g, query_head = policy->per_query_head ? first : -1;
-        int32_t at = *items * policy->max_spans;
-        struct fkv_span *span = &s->items.spans[at];
-        int32_t count = policy->view(&s->setup, head, query_head, rows, NULL, span);
-        for (int32_t i = count; i < policy->max_spans; i++)
-            span[i] = (struct fkv_span){.from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE};
-        s->items.attend[(*items)++] = (struct fkv_attend_item){
-            .cache_head = head->sequence * s->setup.kv_heads + head->kv_head,
-            .head = first,
-            .heads = group / views,
-            .row = row,
-            .rows = rows,
-            .span = at,
-            .spans = policy->max_spans};
-        for (int32_t i = 0; i < rows; i++)
-            s->row_slots[row + i] += share / views * visible_slots(span, count, i);
+        s->row_since[row + i] += share * (head->tokens_since - rows + 1 + i);
+        s->row_slots[row + i] += share * visible_slots(spans, count, i);
     }
 }
 
@@ -209,17 +199,17 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                              struct fkv_error *err) {
     struct round_items *it = &s->items;
     const int32_t kv_heads = s->setup.kv_heads;
-    int32_t appends = 0, attends = 0;
+    int32_t items = 0;
     *left = 0;
     for (int32_t i = 0; i < s->fed_count * kv_heads; i++) {
         const struct fed *fed = &s->fed[i / kv_heads];
         struct fkv_head *head = session_head(s, layer, fed->sequence, i % kv_heads);
         int32_t row = fed->row + it->next_row[i], count = fed->rows - it->next_row[i];
         if (!count) continue;
-        int32_t room = s->setup.policy->room(&s->setup, head);
-        if (room < 1) return refuse_full(s, head, err);
-        if (count > room) count = room;
-        it->append[appends++] =
+        const int32_t limit = s->setup.policy->append_limit(&s->setup, head);
+        if (limit < 1) return refuse_full(s, head, err);
+        if (count > limit) count = limit;
+        it->append[items] =
             (struct fkv_append_item){.cache_head = fed->sequence * kv_heads + head->kv_head,
                                      .kv_head = head->kv_head,
                                      .row = row,
@@ -230,16 +220,16 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         if (s->setup.policy->evicts_every_token)
             s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
-        head->since += count;
-        add_attend_items(s, head, row, count, &attends);
+        head->tokens_since += count;
+        set_attend_item(s, head, row, count, items++);
         it->next_row[i] += count;
         *left += it->next_row[i] < fed->rows;
     }
     const struct fkv_attention_shape *shape = &s->model->attention;
     struct fkv_cache cache = session_cache(s, layer);
-    if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, appends, err))
+    if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, items, err))
         return FKV_FAILED;
-    return s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, attends,
+    return s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, items,
                           s->attended, err);
 }
 

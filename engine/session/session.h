@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "engine/checkpoint/model.h"
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 
 struct fkv_session;
 struct fkv_snapshot;
@@ -27,31 +27,34 @@ struct fkv_session_options {
     bool biases; /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
 };
 
+/* *out: a session with an empty cache; the caller closes it before the model. */
 int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_options *policy,
                      const struct fkv_session_options *options, struct fkv_session **out,
                      struct fkv_error *err);
 void fkv_session_close(struct fkv_session *s); /* NULL is fine */
+enum { FKV_ALL_SEQUENCES = -1 };
 /* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and
  * what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
-enum { FKV_ALL_SEQUENCES = -1 };
 
-/* Bytes the cache and scratch of such a session take, without opening one. */
-int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, int64_t *cache_bytes,
-                      int64_t *scratch_bytes, struct fkv_error *err);
+/* Bytes of memory where the backend computes. */
+struct fkv_session_needs {
+    int64_t cache;                /* keys and values */
+    int64_t scratch;              /* the session's other buffers */
+    struct fkv_backend_needs own; /* what the backend takes for itself, once for all its sessions */
+};
 
-/* Adds to `own` what the model's backend will take for itself beside those. */
-int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own,
-                          struct fkv_error *err);
+/* Adds what such a session takes to `needs`, without opening one. */
+int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options,
+                          struct fkv_session_needs *needs, struct fkv_error *err);
 
 /* Runs `count` tokens (1 .. block) of sequence 0 through all layers. Their final hidden states stay
  * until the next feed. */
 int fkv_session_feed(struct fkv_session *s, const int32_t *tokens, int32_t count,
                      struct fkv_error *err);
 /* The same for several sequences at once, each at most once: the rows of feeds[0], feeds[1], ...
- * lie one after the other, together at most `block`. */
+ * follow one another, together at most `block`. */
 struct fkv_feed {
     int32_t sequence;
     const int32_t *tokens;
@@ -59,9 +62,6 @@ struct fkv_feed {
 };
 int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, int32_t count,
                            struct fkv_error *err);
-/* Lets a policy that acts at the end of a block act (the `blocks:b` protocol) on one sequence;
- * others do nothing. */
-int fkv_session_end_block(struct fkv_session *s, int32_t sequence, struct fkv_error *err);
 
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,
@@ -82,24 +82,26 @@ int32_t fkv_session_logit_rows(const struct fkv_session *s);
 /* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states:
  * feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
+/* Back to the snapshot, which must be of this session. */
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot,
                         struct fkv_error *err);
 void fkv_snapshot_free(struct fkv_snapshot *snapshot); /* NULL is fine; before its session closes */
 
+/* The policy's setup; owned by the session. */
 const struct fkv_policy_setup *fkv_session_setup(const struct fkv_session *s);
 const struct fkv_model *fkv_session_model(const struct fkv_session *s);
-int32_t fkv_session_block(const struct fkv_session *s); /* most rows of a feed */
-int64_t fkv_session_tokens(const struct fkv_session *s,
-                           int32_t sequence); /* in its current timeline */
-const struct fkv_head *fkv_session_heads(
-    const struct fkv_session *s); /* [layers, sequences, kv_heads] */
+/* Most rows of a feed. */
+int32_t fkv_session_block(const struct fkv_session *s);
+/* Tokens fed in the sequence's current timeline. */
+int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence);
+/* The state of every head, [layers, sequences, kv_heads]; owned by the session. */
+const struct fkv_head *fkv_session_heads(const struct fkv_session *s);
 /* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
  * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *since);
+                           double *slots_used, double *round, double *tokens_since);
 
-/* The time that actions take is not here: the backend's stopwatch (time_read) has it, of all its
- * sessions. */
+/* Action time: see ops->time_read (cumulative over all sessions of the backend). */
 struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t compressions;     /* linear maps applied, all heads */
@@ -115,7 +117,8 @@ void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_stat
 /* Seconds per token fed, and per slot that a token sees on top: attention's part, which grows along
  * a timeline. */
 struct fkv_cost {
-    double token, slot;
+    double token;
+    double slot;
 };
 enum fkv_scoring { FKV_NOT_SCORED, FKV_SCORED, FKV_SCORED_WITH_KL };
 

@@ -1,6 +1,6 @@
-/* The session's insides, shared by session.c (life), feed.c (tokens through the layers), schedule.c
+/* What the files of a session share: open.c (life), feed.c (tokens through the layers), schedule.c
  * (a layer's rounds of append, attend, act), predict.c (logits and scores), biases.c, surgery.c and
- * snapshot.c. Nobody else includes it. */
+ * snapshot.c. No other file includes it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 
@@ -13,8 +13,8 @@ struct prepared_map {
     struct fkv_map *map;
 };
 
-/* Items of one call. Appending and attending is a layer's affair; acting goes over all heads of the
- * cache at once. */
+/* Items of one call. append and attend take the heads of one layer; compress and gather take all
+ * heads of the cache. */
 struct round_items {
     struct fkv_append_item *append;     /* [sequences, kv_heads] */
     struct fkv_attend_item *attend;     /* [sequences, heads] */
@@ -24,14 +24,16 @@ struct round_items {
     struct fkv_head **acting;           /* [all heads] */
     struct fkv_compress_item *compress; /* [all heads] */
     struct fkv_gather_item *gather;     /* [all heads] */
-    struct fkv_energy *energy,
-        *measured; /* [all heads]: per acting head; in the order of a call's items */
-    int32_t *of;   /* [all heads]: which acting head an item came from */
+    struct fkv_energy *energy;          /* [all heads], by acting head */
+    struct fkv_energy *measured;        /* [all heads], by item of a call */
+    int32_t *item_head;                 /* [all heads], index into `acting` by item of a call */
 };
 
 /* A sequence's part of the rows being fed. */
 struct fed {
-    int32_t sequence, row, rows;
+    int32_t sequence;
+    int32_t row; /* its first, of the rows fed */
+    int32_t rows;
 };
 
 struct tap {
@@ -43,26 +45,33 @@ struct fkv_session {
     const struct fkv_model *model;
     const struct fkv_backend_ops *ops; /* the model's, for short */
     struct fkv_backend *backend;
-    enum fkv_space space; /* where buffers lie */
+    enum fkv_space space; /* of the memory of its buffers */
     struct fkv_policy_setup setup;
     struct fkv_session_options options;
 
-    struct fkv_buffer *key,
-        *value;         /* [layers, sequences, kv_heads, capacity, head_dim], options.cache_dtype */
-    size_t cache_bytes; /* of either */
-    /* Biases of slots, where the session has them (else all NULL): on the host in double, with the
-     * backend in float32. */
-    struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] */
-    double *bias;              /* the same, what `biases` is to hold */
-    bool *bias_stale;  /* [layers, sequences, kv_heads]: the backend has yet to get this head's */
-    double *bias_work; /* [2, capacity] */
-    float *bias_row;   /* [capacity] */
+    struct fkv_buffer *key;   /* [layers, sequences, kv_heads, capacity, head_dim] cache_dtype */
+    struct fkv_buffer *value; /* the same */
+    size_t cache_bytes;       /* of either */
 
-    struct fkv_buffer *x, *q, *k, *v, *attended, *hidden; /* activations of a block */
-    struct fkv_buffer *rotated;                           /* keys for FKV_SITE_KEY_ROTATED */
-    struct fkv_buffer *logits;                            /* [logit_rows, vocab] */
+    /* Biases of slots; all NULL where the session has none. */
+    struct fkv_buffer *biases; /* [layers, sequences, kv_heads, capacity] float32, on the backend */
+    double *bias;              /* the same shape, on the host; `biases` follows it */
+    bool *bias_stale;          /* [layers, sequences, kv_heads]: `biases` does not follow yet */
+    double *bias_scratch;      /* [2, capacity] */
+    float *bias_row;           /* [capacity] */
+
+    /* Activations, float32. */
+    struct fkv_buffer *x;        /* [block, dim] */
+    struct fkv_buffer *q;        /* [block, heads, head_dim] */
+    struct fkv_buffer *k;        /* [block, kv_heads, head_dim] */
+    struct fkv_buffer *v;        /* [block, kv_heads, head_dim] */
+    struct fkv_buffer *attended; /* [block, heads, head_dim] */
+    struct fkv_buffer *hidden;   /* [block, hidden] */
+    struct fkv_buffer *rotated;  /* [block, kv_heads, head_dim] keys for FKV_SITE_KEY_ROTATED */
+    struct fkv_buffer *logits;   /* [logit_rows, vocab] */
     int32_t logit_rows;
-    int32_t logits_row, logits_count; /* rows of the last feed that `logits` holds; count 0: none */
+    int32_t logits_row;   /* first row of the last feed that `logits` holds */
+    int32_t logits_count; /* how many it holds; 0: none */
 
     struct fkv_head *heads; /* [layers, sequences, kv_heads] */
     int32_t *peak_slots;    /* [layers, sequences, kv_heads], most slots each head held */
@@ -70,9 +79,12 @@ struct fkv_session {
 
     struct fed *fed; /* [sequences] */
     int32_t fed_count;
-    int32_t *tokens;                           /* [block] of all feeds */
-    int32_t last_rows;                         /* of the last feed */
-    double *row_slots, *row_round, *row_since; /* [block], means over (layer, KV head) */
+    int32_t *tokens;   /* [block] of all feeds */
+    int32_t last_rows; /* of the last feed */
+    /* Of the rows of the last feed, means over (layer, KV head); one block of memory. */
+    double *row_slots; /* [block] slots seen */
+    double *row_round; /* [block] actions before */
+    double *row_since; /* [block] tokens since the last action */
 
     struct fkv_step *step; /* the decode step of `step_feeds` sequences (0: none yet) */
     int32_t step_feeds;
@@ -105,16 +117,16 @@ static inline size_t session_slot_bytes(const struct fkv_session *s) {
 /* The cache from the heads of `layer` on. */
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);
 
-/* Biases (biases.c); all of them but session_write_biases only where s->bias. The action's masses,
- * before the head's slots are set anew: */
+/* What an action does to the head's biases; before its `slots` change. Needs s->bias. */
 void session_move_biases(struct fkv_session *s, const struct fkv_head *head,
                          const struct fkv_action *action);
+/* All biases of a head to 0. Needs s->bias. */
 void session_clear_biases(struct fkv_session *s, int32_t head);
-/* Gives the backend the rows that changed. */
+/* Writes the stale rows of `bias` to `biases`; nothing without biases. */
 int session_write_biases(struct fkv_session *s, struct fkv_error *err);
 
-/* Lets every head of the fed sequences act that has no room for a first row, all layers at once;
- * refuses where there is still none. */
+/* Before a feed: runs the actions of all heads of the fed sequences that are full, all layers at
+ * once; refuses where one is full afterwards too. */
 int session_act_before(struct fkv_session *s, struct fkv_error *err);
 /* Appends the fed rows of k and v to the heads of a layer, attends, and acts where a head is full
  * within its rows: q, k, v -> attended. */

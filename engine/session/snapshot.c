@@ -1,5 +1,5 @@
-/* Snapshots of a session: what lies in the slots in use, and where every head stands. Only the
- * slots in use are copied. */
+/* Snapshots of a session: the slots in use and the state of every head. Free slots are not copied.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +19,10 @@ static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struc
     size_t slot = session_slot_bytes(s), at = 0;
     for (int32_t i = 0; i < session_head_count(s); i++) {
         size_t bytes = (size_t)heads[i].slots * slot,
-               place = (size_t)i * (size_t)s->setup.capacity * slot;
+               offset = (size_t)i * (size_t)s->setup.capacity * slot;
         struct fkv_buffer *to = restore ? cache : packed, *from = restore ? packed : cache;
-        if (bytes && s->ops->copy(s->backend, to, restore ? place : at, from, restore ? at : place,
-                                  bytes, err))
+        if (bytes && s->ops->copy(s->backend, to, restore ? offset : at, from,
+                                  restore ? at : offset, bytes, err))
             return FKV_FAILED;
         at += bytes;
     }

@@ -3,8 +3,8 @@
  * the positions they are to stand at, which may be fractions; angles are formed in double.
  * Everything passes through the backend's read and write, so that an experiment is written once.
  *
- * Refused: policies with a window. They act on slots by rules of their own (a compression
- * un-rotates keys at their slot index), which surgery would break. */
+ * Refused: policies that move slots. A compression un-rotates keys at their slot index, for
+ * example, where surgery may have put them at another position. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +15,9 @@
 /* The head whose slots are meant, or NULL and a message. */
 static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots *at,
                                   struct fkv_error *err) {
-    if (s->setup.policy->has_window) {
-        fkv_fail(err, "surgery: expected policy full, whose slots nothing else moves, found %s",
-                 s->setup.policy->name);
+    if (!s->setup.policy->allows_surgery) {
+        fkv_fail(err, "surgery: expected policy %s, whose slots nothing else moves, found %s",
+                 fkv_full_attention.name, s->setup.policy->name);
         return NULL;
     }
     if (at->layer < 0 || at->layer >= s->setup.layers || at->sequence < 0 ||
@@ -34,7 +34,7 @@ static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots 
     return NULL;
 }
 
-/* Turns keys [count, head_dim] by sign times the angles of their positions, in place. */
+/* Turns keys [count, head_dim] by sign times the angles of their positions, in offset. */
 static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, double sign,
                       float *keys) {
     const struct fkv_attention_shape *shape = &s->model->attention;
@@ -50,11 +50,11 @@ static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, d
     }
 }
 
-/* Where the slots lie in `key` and `value`. */
+/* Byte range of the slots in `key` and `value`. */
 static void locate(const struct fkv_session *s, const struct fkv_head *head,
-                   const struct fkv_slots *at, size_t *place, size_t *bytes) {
+                   const struct fkv_slots *at, size_t *offset, size_t *bytes) {
     size_t slot = session_slot_bytes(s);
-    *place = ((size_t)(head - s->heads) * (size_t)s->setup.capacity + (size_t)at->first) * slot;
+    *offset = ((size_t)(head - s->heads) * (size_t)s->setup.capacity + (size_t)at->first) * slot;
     *bytes = (size_t)at->count * slot;
 }
 
@@ -62,17 +62,17 @@ int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, fl
                            float *values, struct fkv_error *err) {
     const struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
-    size_t place, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
-    locate(s, head, at, &place, &bytes);
+    size_t offset, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
+    locate(s, head, at, &offset, &bytes);
     void *stored = malloc(bytes ? bytes : 1);
     if (!stored) return fkv_fail(err, "surgery: out of memory");
     int status = FKV_OK;
-    if (keys && !(status = s->ops->read(s->backend, s->key, place, stored, bytes, err))) {
+    if (keys && !(status = s->ops->read(s->backend, s->key, offset, stored, bytes, err))) {
         fkv_to_f32(stored, s->options.cache_dtype, count, keys);
         turn_keys(s, at, -1, keys);
     }
     if (values && !status &&
-        !(status = s->ops->read(s->backend, s->value, place, stored, bytes, err)))
+        !(status = s->ops->read(s->backend, s->value, offset, stored, bytes, err)))
         fkv_to_f32(stored, s->options.cache_dtype, count, values);
     free(stored);
     return status;
@@ -82,8 +82,8 @@ int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, c
                             const float *values, struct fkv_error *err) {
     const struct fkv_head *head = find_head(s, at, err);
     if (!head) return FKV_FAILED;
-    size_t place, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
-    locate(s, head, at, &place, &bytes);
+    size_t offset, bytes, count = (size_t)at->count * (size_t)s->model->config.head_dim;
+    locate(s, head, at, &offset, &bytes);
     float *turned = malloc((count ? count : 1) * sizeof *turned);
     void *stored = malloc(bytes ? bytes : 1);
     int status = turned && stored ? FKV_OK : fkv_fail(err, "surgery: out of memory");
@@ -91,11 +91,11 @@ int fkv_session_write_slots(struct fkv_session *s, const struct fkv_slots *at, c
         memcpy(turned, keys, count * sizeof *turned);
         turn_keys(s, at, 1, turned);
         fkv_from_f32(turned, s->options.cache_dtype, count, stored);
-        status = s->ops->write(s->backend, s->key, place, stored, bytes, err);
+        status = s->ops->write(s->backend, s->key, offset, stored, bytes, err);
     }
     if (values && !status) {
         fkv_from_f32(values, s->options.cache_dtype, count, stored);
-        status = s->ops->write(s->backend, s->value, place, stored, bytes, err);
+        status = s->ops->write(s->backend, s->value, offset, stored, bytes, err);
     }
     free(turned);
     free(stored);

@@ -1,5 +1,5 @@
-/* Surgery: experiments on a cache, by hand. Policy full only, whose slots nothing else moves.
- * Snapshots undo it. */
+/* Surgery: experiments change the cache of a policy that allows it (full attention), whose slots
+ * nothing else moves. Snapshots undo it. */
 #ifndef FKV_ENGINE_SESSION_SURGERY_H
 #define FKV_ENGINE_SESSION_SURGERY_H
 
@@ -8,10 +8,16 @@
 /* Slots [first, first+count) of one head; the key of slot first + j stands at position + j * step.
  */
 struct fkv_slots {
-    int32_t layer, sequence, kv_head, first, count;
-    double position, step;
+    int32_t layer;
+    int32_t sequence;
+    int32_t kv_head;
+    int32_t first;
+    int32_t count;
+    double position;
+    double step;
 };
-/* keys, values [count, head_dim], keys un-rotated; either may be NULL */
+/* The states of the slots -> keys, values [count, head_dim] float32, keys un-rotated; either may be
+ * NULL. */
 int fkv_session_read_slots(struct fkv_session *s, const struct fkv_slots *at, float *keys,
                            float *values, struct fkv_error *err);
 /* The same, rotated to their positions, into slots that are in use. */

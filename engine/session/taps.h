@@ -33,7 +33,7 @@ struct fkv_tap_event {
     size_t offset;
     const void
         *data; /* the same as an address, to be read during the call where space is FKV_HOST */
-    enum fkv_space space;        /* where data lies */
+    enum fkv_space space;        /* of data */
     const struct fkv_head *head; /* after the action */
     const struct fkv_energy *energy;
 };

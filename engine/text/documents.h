@@ -27,7 +27,7 @@ struct fkv_documents_options {
     int token_ids_count;
     const char *token_dtype; /* "uint16" or "uint32" for raw ids; NULL means uint16 */
     int64_t max_documents;   /* 0: all */
-    int32_t vocab;           /* ids >= vocab are refused, with document and place */
+    int32_t vocab;           /* ids >= vocab are refused, with document and position */
     bool special;            /* let the tokenizer add BOS */
 };
 

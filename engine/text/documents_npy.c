@@ -92,7 +92,7 @@ static bool dictionary(struct cursor c, struct header *h) {
     return seen[0] && seen[1] && seen[2] && c.at == c.end;
 }
 
-/* Checks version, header and size; *data and *width say where the integers lie. */
+/* Checks version, header and size; *data and *width say where the integers are. */
 static int find_data(const char *file, size_t bytes, const char *where, struct header *h,
                      const uint8_t **data, size_t *width, struct fkv_error *err) {
     const uint8_t *raw = (const uint8_t *)file;

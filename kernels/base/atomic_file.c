@@ -61,9 +61,9 @@ int fkv_atomic_open(struct fkv_atomic_file *f, const char *path, struct fkv_erro
     return status;
 }
 
-/* Flushes and syncs. When an earlier write failed, stdio has forgotten why; asking for one more
- * byte lets the kernel say it again. */
-static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
+/* Flushes and syncs. stdio does not keep the reason of an earlier failed write: one more byte is
+ * written to get it again. */
+static int flush_and_sync(struct fkv_atomic_file *f, struct fkv_error *err) {
     int fd = fileno(f->stream);
     errno = 0;
     bool lost = ferror(f->stream);
@@ -73,7 +73,7 @@ static int settle(struct fkv_atomic_file *f, struct fkv_error *err) {
 }
 
 int fkv_atomic_commit(struct fkv_atomic_file *f, struct fkv_error *err) {
-    int status = settle(f, err);
+    int status = flush_and_sync(f, err);
     if (fclose(f->stream) && status == FKV_OK)
         status = fkv_fail_errno(err, "%s: cannot write", f->path);
     f->stream = NULL;
@@ -111,19 +111,20 @@ int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
     FILE *f = fopen(path, "rb");
     if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
     struct stat found;
-    size_t size = 0,
-           room = fstat(fileno(f), &found) == 0 && found.st_size > 0 ? (size_t)found.st_size : 4096;
-    if (room > limit && limit < SIZE_MAX - 1) room = limit + 1;
-    char *text = malloc(room + 1);
+    size_t size = 0, capacity = fstat(fileno(f), &found) == 0 && found.st_size > 0
+                                    ? (size_t)found.st_size
+                                    : 4096;
+    if (capacity > limit && limit < SIZE_MAX - 1) capacity = limit + 1;
+    char *text = malloc(capacity + 1);
     while (text && !feof(f) && !ferror(f) && size <= limit) {
-        if (size == room) {
-            char *larger = realloc(text, 2 * room + 1);
+        if (size == capacity) {
+            char *larger = realloc(text, 2 * capacity + 1);
             if (!larger) free(text);
             text = larger;
-            room *= 2;
+            capacity *= 2;
             if (!text) break;
         }
-        size += fread(text + size, 1, room - size, f);
+        size += fread(text + size, 1, capacity - size, f);
     }
     int status = FKV_OK;
     if (!text)

@@ -46,8 +46,7 @@ static bool lists(struct piece list, const char *name) {
     return false;
 }
 
-/* Copies a path in which mountinfo has written blanks as \040; false where there is not so much
- * room. */
+/* Copies a path in which mountinfo has written blanks as \040; false where it does not fit. */
 static bool copy_path(struct piece from, char out[FKV_CGROUP_PATH]) {
     size_t n = 0;
     for (size_t i = 0; i < from.bytes; i++, n++) {
@@ -153,8 +152,9 @@ static char *read_text(const char *path) {
     FILE *f = fopen(path, "r");
     if (!f) return NULL;
     char *text = NULL;
-    size_t room = 0;
-    const ssize_t bytes = getdelim(&text, &room, 0, f); /* files of /proc have no size and no NUL */
+    size_t capacity = 0;
+    const ssize_t bytes =
+        getdelim(&text, &capacity, 0, f); /* files of /proc have no size and no NUL */
     fclose(f);
     if (bytes >= 0 && bytes <= MOST_TEXT) return text;
     free(text);

@@ -1,4 +1,4 @@
-/* The one place where messages are put together. Text is formatted aside and then copied, so a
+/* Writing messages. Text is formatted in other memory and then copied, so a
  * message may quote the one it replaces.
  *
  * A message begins with a path, as a rule, and ends with what is wrong. Where both together are too
@@ -19,13 +19,13 @@ static size_t character_start(const char *text, size_t at) {
     return at;
 }
 
-static void shorten(const char *text, size_t length, char *out, size_t room) {
+static void shorten(const char *text, size_t length, char *out, size_t size) {
     static const char gap[] = " ... ";
-    if (length < room) {
+    if (length < size) {
         memcpy(out, text, length + 1);
         return;
     }
-    size_t left = room - sizeof gap, head = character_start(text, left / 3),
+    size_t left = size - sizeof gap, head = character_start(text, left / 3),
            tail = length - (left - left / 3);
     while (tail < length && tail > character_start(text, tail)) tail++;
     memcpy(out, text, head);
@@ -33,23 +33,23 @@ static void shorten(const char *text, size_t length, char *out, size_t room) {
     memcpy(out + head + sizeof gap - 1, text + tail, length - tail + 1);
 }
 
-static void print_short(char *out, size_t room, const char *format, va_list arguments) {
+static void print_short(char *out, size_t size, const char *format, va_list arguments) {
     char *text = NULL;
     va_list again;
     va_copy(again, arguments);
     int length = vasprintf(&text, format, arguments);
     if (length < 0)
-        vsnprintf(out, room, format, again); /* out of memory: cut, but said */
+        vsnprintf(out, size, format, again); /* out of memory: cut, but said */
     else
-        shorten(text, (size_t)length, out, room);
+        shorten(text, (size_t)length, out, size);
     if (length >= 0) free(text);
     va_end(again);
 }
 
-void fkv_print_short(char *out, size_t room, const char *format, ...) {
+void fkv_print_short(char *out, size_t size, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    print_short(out, room, format, arguments);
+    print_short(out, size, format, arguments);
     va_end(arguments);
 }
 

@@ -37,10 +37,10 @@ int fkv_fail_errno(struct fkv_error *err, const char *format, ...)
 int fkv_error_prefix(struct fkv_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* printf into out [room], room above 64. A text that is too long loses its middle, which " ... "
+/* printf into out [size], size above 64. A text that is too long loses its middle, which " ... "
  * stands for, and no character of UTF-8 in part: the ends name the file and say what is wrong with
  * it. For people, never to open a file by. */
-void fkv_print_short(char *out, size_t room, const char *format, ...)
+void fkv_print_short(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -34,7 +34,7 @@ struct unit {
     float *score;   /* [m, KEYS] */
     float *tile;    /* [KEYS, head_dim] */
     float *largest, *sum; /* [m] */
-    float *room;          /* [head_dim] */
+    float *turn;          /* [head_dim] cos and sin of a position */
 };
 
 /* What all units of a call share. */
@@ -54,7 +54,7 @@ static int32_t most(int32_t a, int32_t b) { return a > b ? a : b; }
 /* Query rows per unit. */
 static int32_t unit_rows(int32_t heads) { return most(1, STACKED / heads); }
 
-size_t fkv_cpu_attend_work(const struct fkv_limits *l) {
+size_t fkv_cpu_attend_scratch(const struct fkv_limits *l) {
     size_t d = (size_t)l->attention.head_dim, m = (size_t)most(STACKED, l->attention.heads);
     return m * (2 * d + KEYS + 2) + KEYS * d + d;
 }
@@ -65,22 +65,22 @@ static struct unit take_unit(const struct attention *a, const struct fkv_attend_
     u.rows = least(item->rows - u.first, unit_rows(item->heads));
     u.m = u.rows * item->heads;
     size_t d = (size_t)a->shape->head_dim, m = (size_t)u.m;
-    u.q = fkv_cpu_work(a->b);
+    u.q = fkv_cpu_scratch(a->b);
     u.out = u.q + m * d;
     u.score = u.out + m * d;
     u.tile = u.score + m * KEYS;
     u.largest = u.tile + KEYS * d;
     u.sum = u.largest + m;
-    u.room = u.sum + m;
+    u.turn = u.sum + m;
     return u;
 }
 
-/* The item's queries, stacked, rotated to where the span wants them and scaled. */
+/* The item's queries, stacked, rotated to the positions of the span, and scaled. */
 static void load_queries(const struct attention *a, const struct fkv_span *span, struct unit *u) {
     size_t d = (size_t)a->shape->head_dim, row = d * (size_t)a->shape->heads;
     for (int32_t r = 0; r < u->rows; r++) {
         double position = span->position + (span->fixed ? 0 : u->first + r);
-        const float *turn = fkv_cpu_turn(&a->rotation, position, u->room);
+        const float *turn = fkv_cpu_turn(&a->rotation, position, u->turn);
         for (int32_t h = 0; h < u->item->heads; h++) {
             const float *from = a->q + (size_t)(u->item->row + u->first + r) * row +
                                 (size_t)(u->item->head + h) * d;
@@ -217,16 +217,16 @@ static void attend_unit(const struct attention *a, struct unit u) {
 }
 
 /* Multiplications of a call, were every row to see all of its spans. */
-static int64_t work_of(const struct attention *a, const struct fkv_attend_item *items,
-                       int32_t count) {
-    int64_t work = 0;
+static int64_t operations_of(const struct attention *a, const struct fkv_attend_item *items,
+                             int32_t count) {
+    int64_t operations = 0;
     for (int32_t n = 0; n < count; n++)
         for (int32_t s = 0; s < items[n].spans; s++) {
             const struct fkv_span *span = &a->spans[items[n].span + s];
-            work += 2 * (int64_t)items[n].rows * items[n].heads * a->shape->head_dim *
-                    (span->end - span->first);
+            operations += 2 * (int64_t)items[n].rows * items[n].heads * a->shape->head_dim *
+                          (span->end - span->first);
         }
-    return work;
+    return operations;
 }
 
 int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
@@ -241,7 +241,7 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
                           .q = fkv_cpu_floats(q),
                           .out = fkv_cpu_floats(out),
                           .rotation = fkv_cpu_rotation(b, shape)};
-#pragma omp parallel num_threads(fkv_cpu_threads(b, work_of(&a, items, count)))
+#pragma omp parallel num_threads(fkv_cpu_threads(b, operations_of(&a, items, count)))
     {
         fkv_cpu_products_alone();
         for (int32_t n = 0; n < count; n++) {

@@ -1,10 +1,10 @@
 /* The CPU backend's table and its scratch (its buffers are host_buffer.h's).
  *
  * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come
- * before or after it); an operation that is asked for more rows than were reserved refuses.
+ * before or after it); an operation on more rows than were reserved is refused.
  * Threads: every region names its own number, at most `threads`, and OpenMP's number for the
- * process is left alone: backends of other numbers and the caller's own loops stand beside this
- * one. Results do not depend on which thread did what. */
+ * process is left alone: other backends and the caller's own loops use it too. Results do not
+ * depend on which thread did what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -32,7 +32,7 @@ static void cpu_close(struct fkv_backend *b) {
     free(b->normed);
     free(b->up);
     free(b->norm);
-    free(b->work);
+    free(b->scratch);
     free(b->rotation.table);
     free(b->rotation.inv_freq);
     fkv_dct_destroy(b->power_plan);
@@ -61,20 +61,20 @@ static int grow(float **p, size_t floats, struct fkv_error *err) {
     return FKV_OK;
 }
 
-int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err) {
+int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err) {
     floats = (floats + 31) / 16 * 16; /* neighbours share no cache line */
-    if (floats <= b->work_each) return FKV_OK;
-    if (grow(&b->work, (size_t)b->threads * floats, err)) return FKV_FAILED;
-    b->work_each = floats;
+    if (floats <= b->scratch_each) return FKV_OK;
+    if (grow(&b->scratch, (size_t)b->threads * floats, err)) return FKV_FAILED;
+    b->scratch_each = floats;
     return FKV_OK;
 }
 
 /* Floats per thread. */
-static size_t work_of(const struct fkv_backend *b, const struct fkv_limits *l) {
-    size_t work = fkv_cpu_multiply_work(l);
-    work = LARGER(work, fkv_cpu_attend_work(l));
-    work = LARGER(work, fkv_cpu_cache_work(l));
-    return LARGER(work, fkv_cpu_compress_work(b, l));
+static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l) {
+    size_t floats = fkv_cpu_multiply_scratch(l);
+    floats = LARGER(floats, fkv_cpu_attend_scratch(l));
+    floats = LARGER(floats, fkv_cpu_cache_scratch(l));
+    return LARGER(floats, fkv_cpu_compress_scratch(b, l));
 }
 
 static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
@@ -83,33 +83,34 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
         grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err) ||
-        fkv_cpu_grow_work(b, work_of(b, &l), err))
+        fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
         return FKV_FAILED;
     b->limits = l;
     return FKV_OK;
 }
 
-/* What the threads' scratch holds while one is transformed: `rows` of head_dim and the transform's
- * own. */
-static int add_transform(int32_t n, size_t rows, size_t *work, struct fkv_error *err) {
+/* Raises *floats to what a thread's scratch holds during a transform of n: `rows` floats of states
+ * and the scratch of the transform. */
+static int add_transform(int32_t n, size_t rows, size_t *floats, struct fkv_error *err) {
     struct fkv_dct *plan;
     if (fkv_dct_create(n, &plan, err)) return FKV_FAILED;
-    *work = LARGER(*work, rows + fkv_dct_scratch(plan));
+    *floats = LARGER(*floats, rows + fkv_dct_scratch(plan));
     fkv_dct_destroy(plan);
     return FKV_OK;
 }
 
-static int cpu_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own,
-                         struct fkv_error *err) {
+static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
+                         struct fkv_backend_needs *own, struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     const size_t head_dim = (size_t)l.attention.head_dim,
                  segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
-    size_t work = work_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden);
-    if (d->map_n && (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &work, err) ||
-                     add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &work, err)))
+    size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden);
+    if (d->map_n &&
+        (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &scratch, err) ||
+         add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &scratch, err)))
         return FKV_FAILED;
-    if (d->segment_n && add_transform(d->segment_n, 4 * segment, &work, err)) return FKV_FAILED;
-    const int64_t all = (int64_t)sizeof(float) * (int64_t)(rows + (size_t)b->threads * work);
+    if (d->segment_n && add_transform(d->segment_n, 4 * segment, &scratch, err)) return FKV_FAILED;
+    const int64_t all = (int64_t)sizeof(float) * (int64_t)(rows + (size_t)b->threads * scratch);
     own->shared = LARGER(own->shared, all + fkv_cpu_rotation_bytes(&d->limits));
     return FKV_OK;
 }
@@ -122,7 +123,7 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .close = cpu_close,
     .info = cpu_info,
     .reserve = cpu_reserve,
-    .own_bytes = cpu_own_bytes,
+    .add_needs = cpu_add_needs,
     .synchronize = fkv_host_synchronize,
     .time_begin = fkv_host_time_begin,
     .time_end = fkv_host_time_end,

@@ -1,11 +1,13 @@
 /* Writing keys and values into the cache (append) and moving them inside it (gather).
  *
  * A 16-bit key is rounded once, after its rotation in float32. gather runs through a head's slots
- * in ascending order, which is safe in place because from[j] >= slot + j: what lies at slot + j was
+ * in ascending order, which is safe in place because from[j] >= slot + j: what is at slot + j was
  * already moved or is not wanted. Energies are summed in double, before anything moves. */
 #include "kernels/cpu/cpu.h"
 
-size_t fkv_cpu_cache_work(const struct fkv_limits *l) { return 2 * (size_t)l->attention.head_dim; }
+size_t fkv_cpu_cache_scratch(const struct fkv_limits *l) {
+    return 2 * (size_t)l->attention.head_dim;
+}
 
 int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                    const struct fkv_buffer *k, const struct fkv_buffer *v,
@@ -15,9 +17,9 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim, stride = d * (size_t)shape->kv_heads,
            bytes = d * fkv_dtype_bytes(cache->dtype);
-    int64_t work = 0;
-    for (int32_t n = 0; n < count; n++) work += 16 * (int64_t)items[n].rows * shape->head_dim;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
+    int64_t operations = 0;
+    for (int32_t n = 0; n < count; n++) operations += 16 * (int64_t)items[n].rows * shape->head_dim;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, operations))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_append_item *item = &items[n];
         size_t at = (size_t)item->row * stride + (size_t)item->kv_head * d;
@@ -26,9 +28,9 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
             fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, item->slot);
         char *value_to =
             fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
-        float *room = fkv_cpu_work(b), *turned = room + d;
+        float *scratch = fkv_cpu_scratch(b), *turned = scratch + d;
         for (int32_t i = 0; i < item->rows; i++) {
-            fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, room), r.half, turned);
+            fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, scratch), r.half, turned);
             fkv_from_f32(turned, cache->dtype, d, key_to);
             fkv_from_f32(value, cache->dtype, d, value_to);
             key += stride, value += stride, key_to += bytes, value_to += bytes;
@@ -39,35 +41,35 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
 
 /* Moves the slots of one item; `turn` (or NULL) rotates them further. */
 static void move(const struct fkv_gather_item *item, char *head, size_t d, enum fkv_dtype dtype,
-                 const float *turn, float *room) {
+                 const float *turn, float *scratch) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     for (int32_t j = 0; j < item->count; j++) {
         const char *from = head + (size_t)item->from[j] * bytes;
         char *to = head + (size_t)(item->slot + j) * bytes;
         if (turn) {
-            fkv_to_f32(from, dtype, d, room);
-            fkv_cpu_turn_by(room, turn, (int32_t)d / 2, room);
-            fkv_from_f32(room, dtype, d, to);
+            fkv_to_f32(from, dtype, d, scratch);
+            fkv_cpu_turn_by(scratch, turn, (int32_t)d / 2, scratch);
+            fkv_from_f32(scratch, dtype, d, to);
         } else if (from != to) {
             memcpy(to, from, bytes);
         }
     }
 }
 
-static double slot_energy(const char *slot, enum fkv_dtype dtype, size_t d, float *room) {
+static double slot_energy(const char *slot, enum fkv_dtype dtype, size_t d, float *scratch) {
     double sum = 0;
-    fkv_to_f32(slot, dtype, d, room);
-    for (size_t i = 0; i < d; i++) sum += (double)room[i] * room[i];
+    fkv_to_f32(slot, dtype, d, scratch);
+    for (size_t i = 0; i < d; i++) sum += (double)scratch[i] * scratch[i];
     return sum;
 }
 
 static void measure(const struct fkv_gather_item *item, const char *head, size_t d,
-                    enum fkv_dtype dtype, float *room, double *before, double *kept) {
+                    enum fkv_dtype dtype, float *scratch, double *before, double *kept) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     *before = *kept = 0;
     if (item->count == 0) return;
     for (int32_t s = item->slot, j = 0; s <= item->from[item->count - 1]; s++) {
-        double energy = slot_energy(head + (size_t)s * bytes, dtype, d, room);
+        double energy = slot_energy(head + (size_t)s * bytes, dtype, d, scratch);
         *before += energy;
         if (s == item->from[j]) *kept += energy, j++;
     }
@@ -79,22 +81,23 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
     if (fkv_cpu_check_shape(b, shape, err)) return FKV_FAILED;
     struct fkv_rotation r = fkv_cpu_rotation(b, shape);
     size_t d = (size_t)shape->head_dim;
-    int64_t work = 0;
-    for (int32_t n = 0; n < count; n++) work += 4 * (int64_t)items[n].count * shape->head_dim;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, work))
+    int64_t operations = 0;
+    for (int32_t n = 0; n < count; n++) operations += 4 * (int64_t)items[n].count * shape->head_dim;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, operations))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_gather_item *item = &items[n];
         char *key = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, 0);
         char *value = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, 0);
-        float *room = fkv_cpu_work(b), *turn = room + d;
+        float *scratch = fkv_cpu_scratch(b), *turn = scratch + d;
         if (energy) {
-            measure(item, key, d, cache->dtype, room, &energy[n].key_before, &energy[n].key_kept);
-            measure(item, value, d, cache->dtype, room, &energy[n].value_before,
+            measure(item, key, d, cache->dtype, scratch, &energy[n].key_before,
+                    &energy[n].key_kept);
+            measure(item, value, d, cache->dtype, scratch, &energy[n].value_before,
                     &energy[n].value_kept);
         }
         move(item, key, d, cache->dtype,
-             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, room);
-        move(item, value, d, cache->dtype, NULL, room);
+             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, scratch);
+        move(item, value, d, cache->dtype, NULL, scratch);
     }
     return FKV_OK;
 }

@@ -9,7 +9,7 @@
 #include "kernels/dct.h"
 
 /* Scratch: the rotation of a row, the states, the transform's own. */
-size_t fkv_cpu_compress_work(const struct fkv_backend *b, const struct fkv_limits *l) {
+size_t fkv_cpu_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *l) {
     size_t d = (size_t)l->attention.head_dim;
     return d + ((size_t)b->map_rows * d + 15) / 16 * 16 + b->map_scratch;
 }
@@ -31,7 +31,7 @@ int fkv_cpu_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double g
     for (int i = 0; i < 3; i++)
         if (scratch[i] > b->map_scratch) b->map_scratch = scratch[i];
     if (n > b->map_rows) b->map_rows = n;
-    if (fkv_cpu_grow_work(b, fkv_cpu_compress_work(b, &b->limits), err)) {
+    if (fkv_cpu_grow_scratch(b, fkv_cpu_compress_scratch(b, &b->limits), err)) {
         fkv_cpu_map_release(b, map);
         return FKV_FAILED;
     }
@@ -57,25 +57,26 @@ static double energy_of(const float *x, size_t count) {
            ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-/* One head's keys or values in place; `rotation` is NULL for values. */
+/* One head's keys or values, states [n, d], in place; `rotation` is NULL for values. */
 static void compress_states(const struct fkv_map *map, char *states, enum fkv_dtype dtype,
                             int32_t d, const struct fkv_rotation *rotation, double position,
-                            float *work, double *before, double *kept) {
+                            float *scratch, double *before, double *kept) {
     size_t width = (size_t)d, bytes = width * fkv_dtype_bytes(dtype);
-    float *room = work, *x = work + width, *scratch = x + ((size_t)map->n * width + 15) / 16 * 16;
+    float *turn = scratch, *x = scratch + width,
+          *transform = x + ((size_t)map->n * width + 15) / 16 * 16;
     fkv_to_f32(states, dtype, (size_t)map->n * width, x);
     for (int32_t i = 0; rotation && i < map->n; i++) {
         float *row = x + (size_t)i * width;
-        fkv_cpu_turn_back(row, fkv_cpu_turn(rotation, position + i, room), d / 2, row);
+        fkv_cpu_turn_back(row, fkv_cpu_turn(rotation, position + i, turn), d / 2, row);
     }
     if (before) *before = energy_of(x, (size_t)map->n * width);
-    fkv_dct_forward(map->forward, x, width, d, x, width, scratch);
+    fkv_dct_forward(map->forward, x, width, d, x, width, transform);
     if (kept) *kept = energy_of(x, (size_t)map->retained * width);
     for (size_t i = 0; i < (size_t)map->retained * width; i++) x[i] *= map->gain;
-    fkv_dct_inverse(map->inverse, x, width, d, x, width, scratch);
+    fkv_dct_inverse(map->inverse, x, width, d, x, width, transform);
     for (int32_t i = 0; i < map->retained; i++) {
         float *row = x + (size_t)i * width;
-        if (rotation) fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, room), d / 2, row);
+        if (rotation) fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, turn), d / 2, row);
         fkv_from_f32(row, dtype, width, states + (size_t)i * bytes);
     }
 }
@@ -94,12 +95,12 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
         struct fkv_energy *e = energy ? &energy[unit / 2] : NULL;
         if (unit % 2 == 0)
             compress_states(map, fkv_cpu_slot(cache->key, cache, d, item->cache_head, item->slot),
-                            cache->dtype, d, &rotation, item->position, fkv_cpu_work(b),
+                            cache->dtype, d, &rotation, item->position, fkv_cpu_scratch(b),
                             e ? &e->key_before : NULL, e ? &e->key_kept : NULL);
         else
             compress_states(map, fkv_cpu_slot(cache->value, cache, d, item->cache_head, item->slot),
-                            cache->dtype, d, NULL, 0, fkv_cpu_work(b), e ? &e->value_before : NULL,
-                            e ? &e->value_kept : NULL);
+                            cache->dtype, d, NULL, 0, fkv_cpu_scratch(b),
+                            e ? &e->value_before : NULL, e ? &e->value_kept : NULL);
     }
     return FKV_OK;
 }

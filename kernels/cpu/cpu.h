@@ -1,8 +1,8 @@
 /* What the files of the CPU backend share. Nothing here is seen outside kernels/cpu.
  *
  * Operations run one at a time, each as one or two OpenMP regions, so all of them share one block
- * of scratch per thread (`work`). Its size is settled in `reserve` and `map_dct`; every operation
- * states its need as a function of the limits and only takes the pointer. */
+ * of scratch per thread. It is allocated in `reserve` and `map_dct`; an operation has a function of
+ * the limits for the floats it needs, and takes the pointer. */
 #ifndef FKV_KERNELS_CPU_CPU_H
 #define FKV_KERNELS_CPU_CPU_H
 
@@ -34,8 +34,8 @@ struct fkv_backend {
     float *normed;            /* [rows, dim] */
     float *up;                /* [rows, hidden] */
     float *norm;              /* [max(dim, 2 head_dim)] norm weights as float32 */
-    float *work;              /* [threads, work_each] */
-    size_t work_each;
+    float *scratch;           /* [threads, scratch_each] */
+    size_t scratch_each;
     struct fkv_rotation rotation;
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
     size_t map_scratch;
@@ -43,11 +43,11 @@ struct fkv_backend {
     int32_t power_n;
 };
 
-/* Threads for a region of so many multiplications, or steps of about that cost: one below some 20
- * us, where waking the others saves little and, on a machine that others use too, waiting for one
- * that has lost its core costs a thousand times more. */
-static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) {
-    return work < 1 << 19 ? 1 : b->threads;
+/* Threads for a region of so many multiplications, or operations of about that cost. One where the
+ * region takes less than about 20 us: waking the others saves little there, and on a busy machine
+ * waiting for a thread that has lost its core costs a thousand times more. */
+static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t operations) {
+    return operations < 1 << 19 ? 1 : b->threads;
 }
 
 /* For regions with products: OpenBLAS works on the calling thread inside a region of several, and
@@ -56,8 +56,8 @@ static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t work) {
 static inline void fkv_cpu_products_alone(void) { omp_set_num_threads(1); }
 
 static inline float *fkv_cpu_floats(const struct fkv_buffer *b) { return (float *)b->data; }
-static inline float *fkv_cpu_work(const struct fkv_backend *b) {
-    return b->work + (size_t)omp_get_thread_num() * b->work_each;
+static inline float *fkv_cpu_scratch(const struct fkv_backend *b) {
+    return b->scratch + (size_t)omp_get_thread_num() * b->scratch_each;
 }
 static inline const void *fkv_cpu_weight(const struct fkv_weight *w) {
     return w->data->data + w->offset;
@@ -80,19 +80,20 @@ static inline int fkv_cpu_check_shape(const struct fkv_backend *b,
 }
 
 /* backend.c: makes every thread's scratch at least `floats` long. */
-int fkv_cpu_grow_work(struct fkv_backend *b, size_t floats, struct fkv_error *err);
+int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
-/* rotate.c */
+/* rotate.c: makes the table of cos and sin for the positions that the limits name. */
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                              struct fkv_error *err);
-int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits); /* the table that it makes */
+/* Bytes of that table. */
+int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits);
 /* The backend's table where it was made for this shape's frequencies, else one without positions.
  */
 struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
                                      const struct fkv_attention_shape *shape);
-/* [cos: half, sin: half] at a position: a row of the table, or computed into `room` [2 half]. */
-const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *room);
-/* x [2 half] turned by the angle (or back by it) -> y, in place if x == y. */
+/* [cos: half, sin: half] at a position: a row of the table, or computed into `scratch` [2 half]. */
+const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *scratch);
+/* x [2 half] turned by the angle -> y [2 half], in place if x == y. */
 static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t half, float *y) {
     for (int32_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
@@ -100,6 +101,7 @@ static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t ha
         y[i + half] = b * c + a * s;
     }
 }
+/* x [2 half] turned back by the angle -> y [2 half], in place if x == y. */
 static inline void fkv_cpu_turn_back(const float *x, const float *turn, int32_t half, float *y) {
     for (int32_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
@@ -124,10 +126,10 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);
 
 /* Floats of scratch per thread. */
-size_t fkv_cpu_multiply_work(const struct fkv_limits *limits);
-size_t fkv_cpu_attend_work(const struct fkv_limits *limits);
-size_t fkv_cpu_cache_work(const struct fkv_limits *limits);
-size_t fkv_cpu_compress_work(const struct fkv_backend *b, const struct fkv_limits *limits);
+size_t fkv_cpu_multiply_scratch(const struct fkv_limits *limits);
+size_t fkv_cpu_attend_scratch(const struct fkv_limits *limits);
+size_t fkv_cpu_cache_scratch(const struct fkv_limits *limits);
+size_t fkv_cpu_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 
 /* The operations, in the order of struct fkv_backend_ops. norm.c: */
 fkv_op_embed fkv_cpu_embed;

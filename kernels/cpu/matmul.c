@@ -34,7 +34,7 @@ int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     return widest < l->hidden ? l->hidden : widest;
 }
 
-size_t fkv_cpu_multiply_work(const struct fkv_limits *l) {
+size_t fkv_cpu_multiply_scratch(const struct fkv_limits *l) {
     size_t panel = PANEL * (size_t)fkv_cpu_widest(l), tile = (size_t)ROWS_AT_ONCE * SLICE;
     return panel > tile ? panel : tile;
 }
@@ -109,12 +109,12 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
                       const float *in, int32_t rows) {
     int32_t height = few_rows(b, products, count, rows) ? SLICE : PANEL,
             begin[FKV_CPU_MOST_PRODUCTS + 1] = {0};
-    int64_t work = 0;
+    int64_t operations = 0;
     for (int i = 0; i < count; i++) {
         begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
-        work += (int64_t)rows * products[i].w->rows * products[i].w->cols;
+        operations += (int64_t)rows * products[i].w->rows * products[i].w->cols;
     }
-#pragma omp parallel num_threads(fkv_cpu_threads(b, work))
+#pragma omp parallel num_threads(fkv_cpu_threads(b, operations))
     {
         fkv_cpu_products_alone();
 #pragma omp for schedule(dynamic)
@@ -126,10 +126,10 @@ void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produ
                     n = p->w->rows - first < height ? p->w->rows - first : height;
 #ifndef FKV_PLAIN
             if (height == PANEL)
-                multiply_panel(p, first, n, in, rows, fkv_cpu_work(b));
+                multiply_panel(p, first, n, in, rows, fkv_cpu_scratch(b));
             else
 #endif
-                multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_work(b));
+                multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_scratch(b));
             if (p->bias && p->bias->data)
                 add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
         }

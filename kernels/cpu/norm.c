@@ -3,7 +3,7 @@
  *   rmsnorm(x)_i = x_i / sqrt(mean(x^2) + eps) * norm_i
  *
  * The mean of squares is summed in double: a hidden state has a few channels a thousand times
- * larger than the rest, and this sum costs nothing beside a product. */
+ * larger than the rest, and this sum costs little next to a product. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"

@@ -22,7 +22,7 @@ static int prepare(struct fkv_backend *b, int32_t n, size_t doubles, struct fkv_
         b->power_plan = plan;
         b->power_n = n;
     }
-    return fkv_cpu_grow_work(b, 2 * doubles + fkv_dct_scratch(b->power_plan), err);
+    return fkv_cpu_grow_scratch(b, 2 * doubles + fkv_dct_scratch(b->power_plan), err);
 }
 
 /* x: one head's channels of the first row -> power [n] and normalised [n] (or NULL), means over
@@ -47,17 +47,17 @@ int fkv_cpu_power(struct fkv_backend *b, const struct fkv_buffer *x, size_t offs
     for (int32_t h = 0; h < heads; h++)
         measure_head(b, rows + (size_t)h * (size_t)head_dim, stride, head_dim,
                      power + (size_t)h * (size_t)n,
-                     normalised ? normalised + (size_t)h * (size_t)n : NULL, fkv_cpu_work(b));
+                     normalised ? normalised + (size_t)h * (size_t)n : NULL, fkv_cpu_scratch(b));
     return FKV_OK;
 }
 
 /* Adds the means of one head's channels over n rows to means [head_dim], and returns its sum of
- * squares. room [2, head_dim] */
+ * squares. scratch [2, head_dim] */
 static double add_means(const float *x, size_t stride, int32_t n, int32_t head_dim, double *means,
-                        double *room) {
-    double *sums = room, *squares = room + head_dim,
+                        double *scratch) {
+    double *sums = scratch, *squares = scratch + head_dim,
            energy = 0; /* by channel, so that the loop over them is vectorised */
-    for (int32_t c = 0; c < 2 * head_dim; c++) room[c] = 0;
+    for (int32_t c = 0; c < 2 * head_dim; c++) scratch[c] = 0;
     for (int32_t j = 0; j < n; j++, x += stride)
         for (int32_t c = 0; c < head_dim; c++) {
             double value = x[c];
@@ -83,17 +83,17 @@ int fkv_cpu_spectra_add(struct fkv_backend *b, const struct fkv_buffer *x, size_
     num_threads(fkv_cpu_threads(b, 32 * (int64_t)n * heads * head_dim))
     for (int32_t head = 0; head < heads; head++) {
         const size_t h = (size_t)head;
-        double *power = (double *)(void *)fkv_cpu_work(b), *normalised = power + length,
-               *room = normalised + length;
+        double *power = (double *)(void *)fkv_cpu_scratch(b), *normalised = power + length,
+               *scratch = normalised + length;
         measure_head(b, rows + h * width, stride, head_dim, power, normalised,
-                     (float *)(void *)(room + 2 * width));
+                     (float *)(void *)(scratch + 2 * width));
         for (size_t t = 0; t < length; t++) {
             sum[l.power + h * length + t] += power[t];
             sum[l.squares + h * length + t] += power[t] * power[t];
             sum[l.normalised + h * length + t] += normalised[t];
         }
         sum[l.energy + h] +=
-            add_means(rows + h * width, stride, n, head_dim, sum + l.means + h * width, room);
+            add_means(rows + h * width, stride, n, head_dim, sum + l.means + h * width, scratch);
     }
     return FKV_OK;
 }

@@ -4,7 +4,7 @@
  * An angle is formed in double and only its cosine and sine are rounded to float, so a key at
  * position 10^6 is as exact as one at 1. A double sincos costs some 20 ns, as much as the rest of a
  * whole head, so whole positions up to MOST_POSITIONS (32 MiB at head_dim 128) are tabulated once
- * in `reserve`; a session's positions are slot indices and lie in there. Others (fractional,
+ * in `reserve`; a session's positions are slot indices and in that table. Others (fractional,
  * negative, or token indices of a very long text) are computed where they occur. */
 #include <math.h>
 #include <stdlib.h>
@@ -66,11 +66,11 @@ struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
     return (struct fkv_rotation){.half = half, .inv_freq = (double *)shape->inv_freq};
 }
 
-const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *room) {
+const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *scratch) {
     if (position >= 0 && position < r->positions && position == (double)(int32_t)position)
         return r->table + (size_t)position * 2 * (size_t)r->half;
-    angles(r->inv_freq, r->half, position, room);
-    return room;
+    angles(r->inv_freq, r->half, position, scratch);
+    return scratch;
 }
 
 int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
@@ -84,7 +84,7 @@ int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shap
 #pragma omp parallel for schedule(static)                                                          \
     num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)width))
     for (int32_t i = 0; i < rows; i++) {
-        const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_work(b));
+        const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_scratch(b));
         for (int32_t h = 0; h < heads; h++) {
             size_t at = (size_t)i * width + (size_t)h * d;
             fkv_cpu_turn_by(from + at, turn, r.half, to + at);

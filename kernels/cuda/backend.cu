@@ -291,7 +291,7 @@ int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
 }
 
 /* Scratch and staging are freed before they grow, so what is held counts against what will be. */
-int fkv_cuda_own_bytes(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_own *own,
+int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_backend_needs *own,
                        struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     size_t scratch = d->limits.rows ? scratch_of(b, &l) : 0, tables = 0, most = 0;
@@ -382,7 +382,7 @@ const struct fkv_backend_ops fkv_cuda_backend = {
     .close = fkv_cuda_close,
     .info = entry<fkv_cuda_info>::call,
     .reserve = entry<fkv_cuda_reserve>::call,
-    .own_bytes = entry<fkv_cuda_own_bytes>::call,
+    .add_needs = entry<fkv_cuda_add_needs>::call,
     .synchronize = entry<fkv_cuda_synchronize>::call,
     .time_begin = entry<fkv_cuda_time_begin>::call,
     .time_end = entry<fkv_cuda_time_end>::call,

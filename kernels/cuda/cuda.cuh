@@ -195,7 +195,7 @@ fkv_op_open fkv_cuda_open;
 fkv_op_close fkv_cuda_close;
 fkv_op_info fkv_cuda_info;
 fkv_op_reserve fkv_cuda_reserve;
-fkv_op_own_bytes fkv_cuda_own_bytes;
+fkv_op_add_needs fkv_cuda_add_needs;
 fkv_op_synchronize fkv_cuda_synchronize;
 /* stopwatch.cu */
 fkv_op_time_begin fkv_cuda_time_begin;

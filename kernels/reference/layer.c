@@ -133,14 +133,15 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
 }
 
 /* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k + bias).
- * `work` holds the turned query [head_dim], the output [head_dim] and a score per visible slot. Two
- * passes: scores and their largest, then weights relative to it. */
+ * `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible slot.
+ * Two passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
                         const struct fkv_cache *cache, int32_t cache_head,
-                        const struct fkv_span *spans, int32_t count, double *work, float *out,
+                        const struct fkv_span *spans, int32_t count, double *scratch, float *out,
                         struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim, seen = 0;
-    double *turned = work, *sum = work + d, *score = work + 2 * d, largest = -INFINITY, total = 0;
+    double *turned = scratch, *sum = scratch + d, *score = scratch + 2 * d, largest = -INFINITY,
+           total = 0;
     const char *keys = cache->key->data + cache->offset,
                *values = cache->value->data + cache->offset;
     const char *bias = cache->bias ? cache->bias->data + cache->bias_offset : NULL;
@@ -179,14 +180,14 @@ int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape
                          const struct fkv_span *spans, const struct fkv_attend_item *items,
                          int32_t count, struct fkv_buffer *out, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
-    double *work = fkv_reference_scratch(b, 2 * d + (size_t)cache->capacity, err);
-    if (!work) return FKV_FAILED;
+    double *scratch = fkv_reference_scratch(b, 2 * d + (size_t)cache->capacity, err);
+    if (!scratch) return FKV_FAILED;
     for (const struct fkv_attend_item *item = items; item < items + count; item++)
         for (int32_t i = 0; i < item->rows; i++)
             for (int32_t h = item->head; h < item->head + item->heads; h++) {
                 size_t at = ((size_t)(item->row + i) * (size_t)shape->heads + (size_t)h) * d;
                 if (attend_query(shape, (const float *)q->data + at, i, cache, item->cache_head,
-                                 spans + item->span, item->spans, work, (float *)out->data + at,
+                                 spans + item->span, item->spans, scratch, (float *)out->data + at,
                                  err))
                     return FKV_FAILED;
             }

@@ -68,9 +68,9 @@ static int reference_reserve(struct fkv_backend *b, const struct fkv_limits *lim
     return FKV_OK;
 }
 
-/* A few rows and columns at a time, which nobody misses. */
-static int reference_own_bytes(struct fkv_backend *b, const struct fkv_demand *demand,
-                               struct fkv_own *own, struct fkv_error *err) {
+/* Nothing: its scratch is a few rows and columns at a time. */
+static int reference_add_needs(struct fkv_backend *b, const struct fkv_demand *demand,
+                               struct fkv_backend_needs *own, struct fkv_error *err) {
     (void)b, (void)demand, (void)own, (void)err;
     return FKV_OK;
 }
@@ -83,7 +83,7 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .close = reference_close,
     .info = reference_info,
     .reserve = reference_reserve,
-    .own_bytes = reference_own_bytes,
+    .add_needs = reference_add_needs,
     .synchronize = fkv_host_synchronize,
     .time_begin = fkv_host_time_begin,
     .time_end = fkv_host_time_end,

@@ -107,17 +107,17 @@ static int ascending(const void *a, const void *b) {
 }
 
 struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values,
-                                            size_t step, double *room) {
+                                            size_t step, double *scratch) {
     struct fkv_interval interval = {estimate, NAN, NAN};
     int kept = 0;
     for (int i = 0; i < count; i++)
-        if (isfinite(values[(size_t)i * step])) room[kept++] = values[(size_t)i * step];
+        if (isfinite(values[(size_t)i * step])) scratch[kept++] = values[(size_t)i * step];
     if (2 * kept <= count || !isfinite(estimate)) return interval;
-    qsort(room, (size_t)kept, sizeof *room, ascending);
+    qsort(scratch, (size_t)kept, sizeof *scratch, ascending);
     double at[2] = {0.025 * (kept - 1), 0.975 * (kept - 1)}, ends[2];
     for (int e = 0; e < 2; e++) {
         int below = (int)at[e], above = below + 1 < kept ? below + 1 : below;
-        ends[e] = room[below] + (at[e] - below) * (room[above] - room[below]);
+        ends[e] = scratch[below] + (at[e] - below) * (scratch[above] - scratch[below]);
     }
     interval.low = ends[0], interval.high = ends[1];
     return interval;

@@ -92,9 +92,9 @@ struct fkv_interval fkv_ratio_interval(const struct fkv_units *units, const doub
                                        const double *counts, double *se);
 
 /* The 95% interval of values [count], `step` apart; NaN is left out, and more than half must be
- * there. room [count]. */
+ * there. scratch [count]. */
 struct fkv_interval fkv_percentile_interval(double estimate, int count, const double *values,
-                                            size_t step, double *room);
+                                            size_t step, double *scratch);
 
 /* means [count] <- sums / counts of what a test takes for independent (see above); returns how
  * many. Those without a token are left out. */

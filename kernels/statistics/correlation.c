@@ -43,7 +43,7 @@ double fkv_partial_correlation(double xy, double xz, double yz) {
 
 enum { SPEARMAN, PEARSON, PARTIAL, MEASURES };
 
-struct room {
+struct scratch {
     double *x, *y, *z;                /* [points] a resample */
     double *rank_x, *rank_y, *rank_z; /* [points] */
     int32_t *order, *drawn;           /* [points] each */
@@ -52,21 +52,22 @@ struct room {
     double *sorted, *difference;      /* [resamples] */
 };
 
-static void room_free(struct room *r) {
+static void scratch_free(struct scratch *r) {
     free(r->x);
     free(r->order);
     free(r->times);
     free(r->replicate);
 }
 
-static int room_make(const struct fkv_correlation_task *t, struct room *r, struct fkv_error *err) {
+static int scratch_make(const struct fkv_correlation_task *t, struct scratch *r,
+                        struct fkv_error *err) {
     size_t n = (size_t)t->points, resamples = FKV_BOOTSTRAP_RESAMPLES;
-    *r = (struct room){.x = malloc((6 * n + 2 * resamples) * sizeof(double)),
-                       .order = malloc((2 * n + 1) * sizeof(int32_t)),
-                       .times = malloc((size_t)t->units->count * sizeof(double))};
+    *r = (struct scratch){.x = malloc((6 * n + 2 * resamples) * sizeof(double)),
+                          .order = malloc((2 * n + 1) * sizeof(int32_t)),
+                          .times = malloc((size_t)t->units->count * sizeof(double))};
     r->replicate = malloc(resamples * (size_t)t->predictors * MEASURES * sizeof(double));
     if (!r->x || !r->order || !r->times || !r->replicate) {
-        room_free(r);
+        scratch_free(r);
         return fkv_fail(err, "out of memory for correlations of %d points", t->points);
     }
     r->y = r->x + n, r->z = r->y + n, r->rank_x = r->z + n, r->rank_y = r->rank_x + n,
@@ -82,8 +83,8 @@ static bool usable(const struct fkv_correlation_task *t, int32_t predictor) {
     return true;
 }
 
-/* Points drawn[i] of the task, y as it stands in room -> out [predictors, MEASURES]. */
-static void measure(const struct fkv_correlation_task *t, struct room *r, const int32_t *drawn,
+/* Points drawn[i] of the task, y as the scratch has it -> out [predictors, MEASURES]. */
+static void measure(const struct fkv_correlation_task *t, struct scratch *r, const int32_t *drawn,
                     double *out) {
     int32_t n = t->points;
     fkv_ranks(n, r->y, r->rank_y, r->order);
@@ -116,7 +117,8 @@ static void mean_over_units(const struct fkv_correlation_task *t, const double *
     }
 }
 
-static void resample_points(const struct fkv_correlation_task *t, struct room *r, const double *y) {
+static void resample_points(const struct fkv_correlation_task *t, struct scratch *r,
+                            const double *y) {
     struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
         for (int32_t i = 0; i < t->points; i++) {
@@ -127,7 +129,7 @@ static void resample_points(const struct fkv_correlation_task *t, struct room *r
     }
 }
 
-static void resample_units(const struct fkv_correlation_task *t, struct room *r,
+static void resample_units(const struct fkv_correlation_task *t, struct scratch *r,
                            const int32_t *all) {
     struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
@@ -137,14 +139,14 @@ static void resample_units(const struct fkv_correlation_task *t, struct room *r,
     }
 }
 
-static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct room *r,
+static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct scratch *r,
                                        int32_t predictor, int measure, double estimate) {
     return fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES,
                                    r->replicate + predictor * MEASURES + measure,
                                    (size_t)t->predictors * MEASURES, r->sorted);
 }
 
-static void rank_predictors(const struct fkv_correlation_task *t, struct room *r,
+static void rank_predictors(const struct fkv_correlation_task *t, struct scratch *r,
                             struct fkv_correlation *out) {
     const double sign = t->falling ? -1 : 1;
     int32_t best = -1;
@@ -172,8 +174,8 @@ static void rank_predictors(const struct fkv_correlation_task *t, struct room *r
 
 int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out,
                   struct fkv_error *err) {
-    struct room r;
-    if (room_make(t, &r, err)) return FKV_FAILED;
+    struct scratch r;
+    if (scratch_make(t, &r, err)) return FKV_FAILED;
     double *y = malloc(((size_t)t->points + (size_t)t->predictors * MEASURES) * sizeof *y);
     int32_t *all = malloc(((size_t)t->points + 1) * sizeof *all);
     int status =
@@ -203,6 +205,6 @@ int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *
     }
     free(y);
     free(all);
-    room_free(&r);
+    scratch_free(&r);
     return status;
 }

@@ -348,10 +348,10 @@ static int with_session(struct job *job, const struct fkv_engine *engine,
         return FKV_FAILED;
     int32_t context = engine->model->config.trained_context;
     if (!s->engine.quiet &&
-        (setup->policy->has_window ? setup->window > context : options->max_tokens > context))
+        (setup->policy->takes_window ? setup->window > context : options->max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
     if (!s->engine.quiet) fkv_policy_note_unused(&s->policy, stderr);
-    if (!s->engine.quiet && setup->policy->has_window && options->max_tokens <= setup->window)
+    if (!s->engine.quiet && setup->policy->takes_window && options->max_tokens <= setup->window)
         fprintf(
             stderr,
             "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",

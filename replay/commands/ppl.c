@@ -125,19 +125,17 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         state->child_inputs[0] = &s->engine;
         state->child_inputs[1] = &s->policy;
         return 0;
-    case OPT_TOKENS:
-        if (fkv_parse_int(arg, "--tokens", 2, 1 << 30, &s->tokens, &err))
-            argp_error(state, "%s", err.message);
-        return 0;
+    case OPT_TOKENS: s->tokens = fkv_integer_option(state, arg, "--tokens", 2, 1 << 30); return 0;
     case OPT_SCORE_FROM:
-        if (fkv_parse_int(arg, "--score-from", 0, 1 << 30, &s->score_from, &err))
-            argp_error(state, "%s", err.message);
+        s->score_from = fkv_integer_option(state, arg, "--score-from", 0, 1 << 30);
         return 0;
     case OPT_PROTOCOL:
         if (fkv_protocol_parse(arg, &s->plan, &err)) argp_error(state, "%s", err.message);
         return 0;
     case OPT_BASELINE:
-        if (strcmp(arg, "full")) argp_error(state, "--baseline: expected full, found \"%s\"", arg);
+        if (strcmp(arg, fkv_full_attention.name))
+            argp_error(state, "--baseline: expected %s, found \"%s\"", fkv_full_attention.name,
+                       arg);
         s->baseline = true;
         return 0;
     case OPT_SWEEP:
@@ -198,12 +196,11 @@ static int make_plan(struct settings *s, const struct fkv_engine *engine, struct
  * longer than N. */
 static int64_t expected_actions(const struct fkv_policy_setup *setup, const struct fkv_plan *plan) {
     int64_t count = 0;
-    if (!setup->policy->has_gamma) return 0;
     for (int64_t i = 0; i < plan->count; i++)
         for (int32_t h = 0; h < setup->layers * setup->kv_heads; h++) {
-            int32_t chunk = setup->compressible - setup->retained[h],
+            int32_t period = fkv_policy_period(setup, h),
                     beyond = plan->passes[i].rows - setup->window;
-            if (beyond > 0) count += (beyond + chunk - 1) / chunk;
+            if (period && beyond > 0) count += (beyond + period - 1) / period;
         }
     return count;
 }
@@ -254,7 +251,7 @@ static int set_up_point(const struct job *job, int i, struct fkv_policy_setup *s
     if (fkv_policy_setup(&policy, &job->engine->model->config, job->session.max_tokens, setup, err))
         return job->s->sweep.count ? fkv_error_prefix(err, "--sweep gamma=%s", policy.gamma)
                                    : FKV_FAILED;
-    if (!job->s->sweep.count || setup->policy->has_gamma) return FKV_OK;
+    if (!job->s->sweep.count || setup->policy->takes_ratio) return FKV_OK;
     fkv_policy_setup_free(setup);
     return fkv_fail_option(err, "--sweep gamma: the policy %s has no ratio", policy.name);
 }
@@ -304,9 +301,9 @@ static void note_context(const struct job *job, const struct fkv_policy_options 
     const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
     int64_t context = job->engine->model->config.trained_context, reach = job->s->plan.longest;
     int64_t window = policy->window ? policy->window : context;
-    if (found->has_window && window < reach) reach = window;
+    if (found->takes_window && window < reach) reach = window;
     fkv_policy_note_unused(policy, to);
-    if (found->has_window && job->s->plan.longest <= window)
+    if (found->takes_window && job->s->plan.longest <= window)
         fprintf(to,
                 "note: no pass is longer than the window of %" PRId64
                 " slots: policy %s will do nothing\n",
@@ -337,7 +334,6 @@ static int add_point_session(const struct job *job, struct fkv_needs *needs,
 
 static int check_needs(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_corpus *corpus = job->corpus;
     struct fkv_needs *needs = &job->needs;
     *needs = (struct fkv_needs){.documents = corpus->document_count,
@@ -349,9 +345,9 @@ static int check_needs(struct job *job, struct fkv_error *err) {
     if (plan_points(job, err)) return FKV_FAILED;
     needs->fed = s->plan.rows * job->pending * (s->baseline ? 2 : 1);
     struct fkv_policy_options policy = policy_at(job, 0);
-    if (job->pending &&
-        (add_point_session(job, needs, err) ||
-         (s->baseline && fkv_needs_session(needs, job->engine, &full, &job->session, err))))
+    if (job->pending && (add_point_session(job, needs, err) ||
+                         (s->baseline && fkv_needs_session(needs, job->engine, &fkv_full_attention,
+                                                           &job->session, err))))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
@@ -393,8 +389,7 @@ static int report_point(const struct job *job, struct fkv_sweep_point *point,
 /* Opens the sessions of a point and runs it; on the way, once, says how long it will all take. */
 static int run_point(struct job *job, int i, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1},
-                                    policy = policy_at(job, i);
+    const struct fkv_policy_options policy = policy_at(job, i);
     struct fkv_sweep_point *point = &job->points[i];
     struct fkv_session *session = NULL, *baseline = NULL;
     struct fkv_recorded recorded = {0};
@@ -409,7 +404,8 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     if (s->sweep.count && !s->engine.quiet)
         fprintf(stderr, "gamma %s (%d of %d)\n", point->gamma, i + 1, job->count);
     if (s->baseline)
-        status = fkv_session_open(job->engine->model, &full, &job->session, &baseline, err);
+        status = fkv_session_open(job->engine->model, &fkv_full_attention, &job->session, &baseline,
+                                  err);
     if (!status && s->out)
         status = fkv_recorded_open(job->corpus, &s->plan, fkv_session_setup(session)->policy,
                                    s->baseline, &recorded, err);

@@ -235,19 +235,18 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
 
 static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p,
                         struct fkv_session_options *options, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-    int64_t snapshot, scratch;
-    if (fkv_session_bytes(&engine->model->config, &full, options, &snapshot, &scratch, err))
+    struct fkv_session_needs needs = {0};
+    if (fkv_session_add_needs(engine->model, &fkv_full_attention, options, &needs, err))
         return FKV_FAILED;
+    const int64_t snapshot = needs.cache;
     const int64_t kept = fkv_kept_logits_bytes(&engine->model->config, options, p->score);
-    return fkv_engine_block(engine, &full, false, 1, snapshot + kept, options, err);
+    return fkv_engine_block(engine, &fkv_full_attention, false, 1, snapshot + kept, options, err);
 }
 
 static int check_needs(const struct settings *s, const struct fkv_engine *engine,
                        const struct fkv_corpus *corpus, const struct fkv_probe *p, int64_t windows,
                        const struct fkv_session_options *options, struct fkv_needs *needs,
                        struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     int64_t results =
         windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
     *needs = (struct fkv_needs){.documents = corpus->document_count,
@@ -259,7 +258,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (s->out)
         needs->host += results,
             needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
-    if (fkv_needs_session(needs, engine, &full, options, err)) return FKV_FAILED;
+    if (fkv_needs_session(needs, engine, &fkv_full_attention, options, err)) return FKV_FAILED;
     needs->cache *= 2; /* the snapshot */
     needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
@@ -329,7 +328,6 @@ static int report(const struct settings *s, const struct fkv_probe *probe,
 
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober,
                struct fkv_probe *probe, struct fkv_error *err) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     struct fkv_session_options options = {.max_tokens = s->prefix + s->score,
                                           .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine),
                                           .biases = true};
@@ -341,7 +339,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
         return FKV_FAILED;
     prober->parts = s->out ? parts : NULL;
     prober->quiet = s->engine.quiet;
-    if (fkv_session_open(engine->model, &full, &options, &prober->session, err)) return FKV_FAILED;
+    if (fkv_session_open(engine->model, &fkv_full_attention, &options, &prober->session, err))
+        return FKV_FAILED;
     int status = estimate_time(s, prober, probe, &needs, err);
     if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);

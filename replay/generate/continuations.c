@@ -55,7 +55,7 @@ json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
     json_object_set_new(o, "stopped", json_string(g->ended ? "eos" : "length"));
     json_object_set_new(o, "policy", json_string(c->setup->policy->name));
     json_object_set_new(
-        o, "window", c->setup->policy->has_window ? json_integer(c->setup->window) : json_null());
+        o, "window", c->setup->policy->takes_window ? json_integer(c->setup->window) : json_null());
     json_object_set_new(o, "gamma", fkv_json_number(c->setup->gamma));
     json_object_set_new(o, "seed", json_integer(c->seed));
     json_object_set_new(o, "temperature", fkv_json_number(c->temperature));

@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 #include "replay/generate/generate.h"
 #include "replay/generate/prompts.h"
 

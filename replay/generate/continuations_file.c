@@ -28,7 +28,7 @@ struct fkv_continuations {
 /* ---- what made the lines ---- */
 
 json_t *fkv_setup_json(const struct fkv_policy_setup *setup) {
-    const bool window = setup->policy->has_window;
+    const bool window = setup->policy->takes_window;
     json_t *o = json_object(), *retained = setup->retained ? json_array() : json_null();
     for (int32_t h = 0; setup->retained && h < setup->layers * setup->kv_heads; h++)
         json_array_append_new(retained, json_integer(setup->retained[h]));

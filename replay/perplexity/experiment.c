@@ -30,7 +30,7 @@ static double mean_nll(const struct fkv_sums *s) { return fkv_mean(s->nll, s->co
 void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS]) {
     const struct fkv_sums *total = &e->result->total;
     const struct fkv_session_statistics *statistics = &e->result->statistics;
-    r[FKV_RESULT_GAMMA] = e->setup->policy->has_gamma ? e->setup->gamma : NAN;
+    r[FKV_RESULT_GAMMA] = e->setup->gamma;
     r[FKV_RESULT_TOKENS_SCORED] = (double)total->count;
     r[FKV_RESULT_NLL] = mean_nll(total);
     r[FKV_RESULT_NLL_SE] = e->result->nll_se;
@@ -53,13 +53,13 @@ double fkv_perplexity_se(const double r[FKV_RESULTS]) {
 
 const char *fkv_experiment_invalid(const struct fkv_experiment *e) {
     if (e->plan->longest > e->model->config.trained_context) return "past the trained context";
-    if (e->setup->policy->has_window && e->setup->window >= e->model->config.trained_context)
+    if (e->setup->policy->takes_window && e->setup->window >= e->model->config.trained_context)
         return "window not below the trained context";
     return NULL;
 }
 
 bool fkv_experiment_never_acts(const struct fkv_experiment *e) {
-    return e->setup->policy->has_window && e->plan->longest <= e->setup->window;
+    return e->setup->policy->takes_window && e->plan->longest <= e->setup->window;
 }
 
 static double tokens_per_second(const struct fkv_experiment *e) {
@@ -108,7 +108,7 @@ void fkv_results_to_json(const double r[FKV_RESULTS], json_t *o) {
 
 json_t *fkv_baseline_json(const double r[FKV_RESULTS], const char *invalid) {
     json_t *o = json_object();
-    json_object_set_new(o, "policy", json_string("full"));
+    json_object_set_new(o, "policy", json_string(fkv_full_attention.name));
     json_object_set_new(o, "valid", json_boolean(!invalid));
     json_object_set_new(o, "mean_nll", fkv_json_number(r[FKV_RESULT_BASELINE_NLL]));
     json_object_set_new(o, "perplexity", fkv_json_number(exp(r[FKV_RESULT_BASELINE_NLL])));
@@ -123,7 +123,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     double results[FKV_RESULTS];
     fkv_experiment_results(e, results);
     const struct fkv_policy_setup *setup = e->setup;
-    bool windowed = setup->policy->has_window;
+    bool windowed = setup->policy->takes_window;
     json_t *o = json_object();
     json_object_set_new(o, "policy", json_string(setup->policy->name));
     json_object_set_new(o, "window", windowed ? json_integer(setup->window) : json_null());
@@ -163,8 +163,8 @@ static void print_row(const char *name, int64_t tokens, const struct fkv_sums *s
 void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma) {
     const struct fkv_policy_setup *setup = e->setup;
     printf("model %s, policy %s", e->model->name, setup->policy->name);
-    if (setup->policy->has_window) printf(", window %d, sinks %d", setup->window, setup->sinks);
-    if (gamma && setup->policy->has_gamma) printf(", gamma %.4g", setup->gamma);
+    if (setup->policy->takes_window) printf(", window %d, sinks %d", setup->window, setup->sinks);
+    if (gamma && setup->policy->takes_ratio) printf(", gamma %.4g", setup->gamma);
     printf("%s", setup->label + strlen(setup->policy->name));
     printf(", protocol %s", e->plan->name);
     if (e->score_from) printf(", scored from target %lld", (long long)e->score_from);
@@ -179,7 +179,8 @@ void fkv_experiment_print_se_unit(const struct fkv_experiment *e) {
 
 static void print_baseline(const double r[FKV_RESULTS], const char *invalid) {
     char a[32], b[32], c[32], d[32];
-    printf("\nbaseline full%s%s\n", invalid ? ": no reference here, " : "", invalid ? invalid : "");
+    printf("\nbaseline %s%s%s\n", fkv_full_attention.name, invalid ? ": no reference here, " : "",
+           invalid ? invalid : "");
     printf("  mean nll %s, perplexity %s\n",
            fkv_format_result(a, "%.5f", r[FKV_RESULT_BASELINE_NLL]),
            fkv_format_result(b, "%.5f", exp(r[FKV_RESULT_BASELINE_NLL])));

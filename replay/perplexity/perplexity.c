@@ -155,7 +155,7 @@ static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     int32_t beyond = fed > setup->window ? fed - setup->window : 0;
     run->evictions[i] = setup->policy->evicts_every_token ? beyond : run->round[i];
     run->since_eviction[i] = !setup->policy->evicts_every_token ? run->since[i] : beyond ? 1 : fed;
-    if (!setup->policy->compresses) run->round[i] = 0, run->since[i] = fed;
+    if (!setup->policy->counts_compressions) run->round[i] = 0, run->since[i] = fed;
 }
 
 static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
@@ -288,17 +288,13 @@ static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) 
     return FKV_OK;
 }
 
-/* After a round: lets policies act where a block ends, and frees the lanes that are through. */
-static int advance_lanes(struct run *run, int32_t feeds, struct fkv_error *err) {
+/* After a round: frees the lanes that are through. */
+static void advance_lanes(struct run *run, int32_t feeds) {
     for (int32_t f = 0; f < feeds; f++) {
         struct lane *lane = &run->lanes[run->feeds[f].sequence];
         lane->fed += run->feeds[f].count;
-        if (run->plan->block && lane->fed % run->plan->block == 0 &&
-            fkv_session_end_block(run->session, run->feeds[f].sequence, err))
-            return FKV_FAILED;
         if (lane->fed == run->plan->passes[lane->pass].rows) lane->pass = IDLE;
     }
-    return FKV_OK;
 }
 
 /* Feeds and scores a block of every lane; *rows 0 when nothing is left. */
@@ -314,7 +310,8 @@ static int run_round(struct run *run, int32_t *rows, struct fkv_error *err) {
     }
     if (!feeds) return FKV_OK;
     if (feed_sessions(run, feeds, err) || score_feed(run, *rows, err)) return FKV_FAILED;
-    return advance_lanes(run, feeds, err);
+    advance_lanes(run, feeds);
+    return FKV_OK;
 }
 
 double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup,
@@ -420,7 +417,8 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
     spent->evictions -= before->evictions;
     spent->slots_sum -= before->slots_sum;
     run->result->seconds = run->seconds;
-    run->result->seconds_compressing = setup->policy->compresses ? acted - acted_before : 0;
+    run->result->seconds_compressing =
+        setup->policy->counts_compressions ? acted - acted_before : 0;
     double runs = (double)setup->layers * setup->kv_heads * (double)run->plan->count;
     run->result->compressions = (double)spent->compressions / runs;
     run->result->evictions = (double)spent->evictions / runs;
@@ -491,7 +489,7 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     double acted_before;
     fkv_session_statistics(session, &before);
     int status = read_stopwatch(run, &acted_before, err);
-    if (recorded && (policy->compresses || policy->evicts))
+    if (recorded && (policy->counts_compressions || policy->counts_evictions))
         fkv_session_tap(session, FKV_SITE_ACTION, record_action, run);
     if (!status) status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);

@@ -10,7 +10,7 @@ static int64_t column_length(const struct fkv_corpus *corpus, const struct fkv_p
 }
 
 static bool has_evictions(const struct fkv_policy *policy) {
-    return policy->evicts || policy->evicts_every_token;
+    return policy->counts_evictions || policy->evicts_every_token;
 }
 
 static int column_count(const struct fkv_policy *policy, bool baseline) {

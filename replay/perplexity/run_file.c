@@ -63,7 +63,7 @@ enum { TEXTS = 20, INTEGERS = 12 };
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
     const struct fkv_config *c = &e->model->config;
-    const bool window = e->setup->policy->has_window;
+    const bool window = e->setup->policy->takes_window;
     const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan));
     const struct text_attribute t[TEXTS] = {
         {"format", "freqkv-run", true},
@@ -83,7 +83,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"policy_options", e->setup->own_text, true},
         {"policy_label", e->setup->label, false},
         {"protocol", e->plan->name, true},
-        {"baseline", e->baseline ? "full" : "", true},
+        {"baseline", e->baseline ? fkv_full_attention.name : "", true},
         {"se_unit", se_unit ? se_unit : "",
          true}, /* errors formed in another way are no errors of this sweep */
         {"baseline_invalid",
@@ -243,7 +243,7 @@ static int put_actions(struct fkv_h5_writer *w, const char *group,
 static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                                           struct fkv_error *err) {
     const struct fkv_recorded *r = e->recorded;
-    const bool evicts = e->setup->policy->evicts;
+    const bool evicts = e->setup->policy->counts_evictions;
     if (put_actions(w, "/compressions", r->actions, evicts ? 0 : r->action_count, err))
         return FKV_FAILED;
     return evicts ? put_actions(w, "/evictions", r->actions, r->action_count, err) : FKV_OK;

@@ -98,7 +98,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
 
 void fkv_sweep_print(const struct fkv_sweep_point *points, int count,
                      const struct fkv_experiment *e) {
-    const bool evicts = e->setup->policy->evicts;
+    const bool evicts = e->setup->policy->counts_evictions;
     const char *counted = evicts ? "evictions" : "compressions";
     fkv_experiment_print_head(e, false);
     if (fkv_experiment_never_acts(e))

@@ -23,8 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cache/ratios.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/ratio.h"
 
 /* ---- asking ---- */
 
@@ -132,11 +132,10 @@ struct list {
     bool without_dc; /* listed already: bands and octaves both begin with it */
 };
 
-static int32_t edge(double fraction, int32_t n) { return (int32_t)ceil(fraction * n - 1e-9); }
-
 bool fkv_edit_has(const struct fkv_edit *edit, int32_t t, int32_t n) {
     for (int i = 0; i < edit->band_count; i++)
-        if (edge(edit->bands[i].low, n) <= t && t < edge(edit->bands[i].high, n)) return true;
+        if (fkv_band_edge(edit->bands[i].low, n) <= t && t < fkv_band_edge(edit->bands[i].high, n))
+            return true;
     return false;
 }
 
@@ -253,7 +252,7 @@ static int list_bands(struct list *l, const struct fkv_probe_request *r, struct 
 
 static int list_slots(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
     static const char *const part[] = {"truncation", "squeezed", "fewer"};
-    int32_t kept = fkv_retained_slots(r->gamma, l->n);
+    int32_t kept = fkv_retained(r->gamma, l->n);
     const char *name = r->kind == FKV_ASK_LOCAL    ? "local"
                        : r->kind == FKV_ASK_FREQKV ? "freqkv"
                                                    : "decompose";

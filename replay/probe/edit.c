@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cache/ratios.h"
 #include "engine/session/surgery.h"
+#include "kernels/base/ratio.h"
 #include "kernels/dct.h"
 #include "kernels/statistics/random.h"
 
@@ -207,7 +207,7 @@ int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const st
     double energy[2] = {0};
     lost[0] = lost[1] = 0;
     if (row->kind == FKV_PROBE_NONE) return FKV_OK;
-    int32_t retained = isnan(row->gamma) ? e->n : fkv_retained_slots(row->gamma, e->n);
+    int32_t retained = isnan(row->gamma) ? e->n : fkv_retained(row->gamma, e->n);
     if (retained != e->retained) {
         fkv_dct_destroy(e->inverse);
         e->inverse = NULL;

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
 
 enum { RECENT, RESCALE, MASS_BIAS };
 
@@ -27,8 +28,7 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
 }
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                const struct fkv_evidence *evidence, struct fkv_action *action) {
-    (void)evidence;
+                struct fkv_action *action) {
     int32_t n = setup->compressible,
             kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
     action->map_slot = setup->sinks;
@@ -44,16 +44,16 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 
 const struct fkv_policy fkv_policy_freqkv = {
     .name = "freqkv",
-    .summary = "compress to the lowest DCT frequencies whenever the window is full",
     .options = options,
-    .has_window = true,
-    .has_gamma = true,
-    .compresses = true,
+    .takes_window = true,
+    .takes_ratio = true,
+    .maps_slots = true,
     .low_pass = true,
+    .counts_compressions = true,
     .max_spans = 1,
     .recent = recent,
     .prepare = prepare,
-    .room = fkv_schedule_room,
+    .append_limit = fkv_schedule_free_slots,
     .act = act,
     .position = fkv_slot_position,
     .view = fkv_causal_view,

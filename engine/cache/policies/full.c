@@ -1,28 +1,33 @@
 /* Full attention: every slot is kept. The baseline, and past the trained context no reference
  * (definitions.md, "Baseline validity"). */
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
+
+static const char name[] = "full";
 
 static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     if (max_tokens > INT32_MAX / 2)
-        return fkv_fail(err, "policy full: at most %d tokens fit one cache, found %lld",
+        return fkv_fail(err, "policy %s: at most %d tokens fit one cache, found %lld", name,
                         INT32_MAX / 2, (long long)max_tokens);
     setup->capacity = (int32_t)max_tokens;
     return FKV_OK;
 }
 
+/* Nothing: the session refuses tokens beyond the capacity. */
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                const struct fkv_evidence *evidence, struct fkv_action *action) {
-    (void)setup, (void)evidence;
-    *action = (struct fkv_action){.gather_from = action->gather_from, .slots = head->slots};
+                struct fkv_action *action) {
+    (void)setup, (void)head, (void)action;
 }
 
 const struct fkv_policy fkv_policy_full = {
-    .name = "full",
-    .summary = "keep every token",
+    .name = name,
+    .allows_surgery = true,
     .max_spans = 1,
     .prepare = prepare,
-    .room = fkv_schedule_room,
+    .append_limit = fkv_schedule_free_slots,
     .act = act,
     .position = fkv_slot_position,
     .view = fkv_causal_view,
 };
+
+const struct fkv_policy_options fkv_full_attention = {.name = name, .sinks = -1};

@@ -2,13 +2,12 @@
  * the sinks and the latest L slots, which move down to follow the sinks and take the positions of
  * their new slots. */
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                const struct fkv_evidence *evidence, struct fkv_action *action) {
-    (void)evidence;
+                struct fkv_action *action) {
     int32_t n = setup->compressible,
             kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
-    action->map_n = 0;
     action->gather_slot = setup->sinks;
     action->gather_count = kept;
     action->gather_shift = kept - n;
@@ -18,13 +17,12 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 
 const struct fkv_policy fkv_policy_local = {
     .name = "local",
-    .summary = "keep the sinks and the latest L tokens, on FreqKV's schedule",
-    .has_window = true,
-    .has_gamma = true,
-    .evicts = true,
+    .takes_window = true,
+    .takes_ratio = true,
+    .counts_evictions = true,
     .max_spans = 1,
     .prepare = fkv_schedule_prepare,
-    .room = fkv_schedule_room,
+    .append_limit = fkv_schedule_free_slots,
     .act = act,
     .position = fkv_slot_position,
     .view = fkv_causal_view,

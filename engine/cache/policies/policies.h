@@ -1,18 +1,24 @@
-/* The rows of the policy table; see engine/cache/policy.h for what a row answers. */
-#ifndef FKV_ENGINE_POLICIES_H
-#define FKV_ENGINE_POLICIES_H
+/* The table of policies. */
+#ifndef FKV_ENGINE_CACHE_POLICIES_POLICIES_H
+#define FKV_ENGINE_CACHE_POLICIES_POLICIES_H
 
-#include "engine/cache/policy.h"
+#include "engine/cache/policies/policy.h"
 
-extern const struct fkv_policy fkv_policy_full, fkv_policy_freqkv, fkv_policy_local,
-    fkv_policy_streaming;
+/* One row per policy, in the order of --help: ROW(x) stands for fkv_policy_x. */
+#define FKV_POLICY_ROWS(ROW)                                                                       \
+    ROW(full)                                                                                      \
+    ROW(freqkv)                                                                                    \
+    ROW(local)                                                                                     \
+    ROW(streaming)
 
-/* What the policies that keep slot-index positions and one causal run of slots share. */
-int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
-int32_t fkv_schedule_room(const struct fkv_policy_setup *setup, const struct fkv_head *head);
-double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_head *head);
-int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                        int32_t query_head, int32_t rows, const struct fkv_evidence *evidence,
-                        struct fkv_span *spans);
+#define FKV_DECLARE_POLICY(x) extern const struct fkv_policy fkv_policy_##x;
+FKV_POLICY_ROWS(FKV_DECLARE_POLICY)
+
+/* All of them; NULL ends the list. */
+extern const struct fkv_policy *const fkv_policies[];
+
+/* The policy of that name; NULL: the default, full attention. Returns NULL and a message where
+ * there is none. */
+const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err);
 
 #endif

@@ -2,16 +2,18 @@
  * at every token, positions inside the cache.
  *
  * Every query has its own window, so the window is a matter of the view and not of moving memory:
- * the cache has room for more than N slots, a query sees the sinks and the N - S slots that end
- * with its own, and only when storage runs out are the dead slots dropped in bulk. Positions: with
- * N slots seen, the query stands at N - 1, the sinks at 0 .. S-1, and a window key d tokens back at
- * N - 1 - d. Keys lie rotated at their token index; for the window only the distance d matters, so
- * the query turns to its token index there, and to min(token index, N - 1) for the sinks. A query
- * block that crosses N is split by `room`, so that the sinks' query position is one rule per block.
+ * the cache has storage for more than N slots, a query sees the sinks and the N - S slots that end
+ * with its own, and the slots that no query sees any more are dropped in bulk when storage runs
+ * out. Positions: with N slots seen, the query stands at N - 1, the sinks at 0 .. S-1, and a window
+ * key d tokens back at N - 1 - d. Keys are stored rotated to their token index; for the window only
+ * the distance d matters, so the query turns to its token index there, and to min(token index, N -
+ * 1) for the sinks. A query block that crosses N is split by append_limit, so that the sinks' query
+ * position is one rule per block.
  */
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
 
-enum { LEAST_SLACK = 16 }; /* a small window is not cleared of dead slots every few tokens */
+enum { LEAST_SLACK = 16 }; /* slots: a small window would else act every few tokens */
 
 static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     (void)max_tokens, (void)err;
@@ -20,20 +22,17 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
     return FKV_OK;
 }
 
-static int32_t room(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
+static int32_t append_limit(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
     int32_t limit = head->tokens < setup->window ? setup->window : setup->capacity;
     return limit - head->slots;
 }
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                const struct fkv_evidence *evidence, struct fkv_action *action) {
-    (void)evidence;
+                struct fkv_action *action) {
     /* The next query sees one slot of its own, so N - S - 1 older ones are enough. */
     int32_t kept = setup->window - setup->sinks - 1;
-    action->map_n = 0;
     action->gather_slot = setup->sinks;
     action->gather_count = kept;
-    action->gather_shift = 0;
     for (int32_t j = 0; j < kept; j++) action->gather_from[j] = head->slots - kept + j;
     action->slots = setup->sinks + kept;
 }
@@ -43,12 +42,10 @@ static double position(const struct fkv_policy_setup *setup, const struct fkv_he
     return (double)head->tokens;
 }
 
-static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                    int32_t query_head, int32_t rows, const struct fkv_evidence *evidence,
+static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
                     struct fkv_span *spans) {
     int64_t token = head->tokens - rows; /* of row 0 */
-    if (token < setup->window)
-        return fkv_causal_view(setup, head, query_head, rows, evidence, spans);
+    if (token < setup->window) return fkv_causal_view(setup, head, rows, spans);
     int32_t own = head->slots - rows, reach = setup->window - setup->sinks, count = 0;
     if (setup->sinks)
         spans[count++] = (struct fkv_span){.first = 0,
@@ -67,12 +64,11 @@ static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head 
 
 const struct fkv_policy fkv_policy_streaming = {
     .name = "streaming",
-    .summary = "keep the sinks and the latest N - S tokens, evicting at every token",
-    .has_window = true,
+    .takes_window = true,
     .evicts_every_token = true,
     .max_spans = 2,
     .prepare = prepare,
-    .room = room,
+    .append_limit = append_limit,
     .act = act,
     .position = position,
     .view = view,

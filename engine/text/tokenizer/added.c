@@ -1,5 +1,5 @@
 /* Finding added tokens in a text as Hugging Face tokenizers do (there an Aho-Corasick automaton,
- * leftmost and longest match): at every place the tokens that begin with that byte are tried,
+ * leftmost and longest match): at every position the tokens that begin with that byte are tried,
  * longest first. Added tokens begin with one or two distinct bytes ('<', '['), which are rare in
  * prose, so a table by first byte does the automaton's work.
  *

@@ -33,9 +33,9 @@ static void sift_up(struct fkv_tok_candidate *heap, size_t i) {
 }
 
 /* Appends the pair that starts at symbol `at` to the heap's array, if it is a merge. There is
- * always room: a word of n symbols has n - 1 pairs at first, and each of at most n - 1 merges adds
- * two. */
-static bool add_candidate(struct fkv_tok_work *w, int64_t at) {
+ * always enough space: a word of n symbols has n - 1 pairs at first, and each of at most n - 1
+ * merges adds two. */
+static bool add_candidate(struct fkv_tok_encoding *w, int64_t at) {
     const struct fkv_tok_symbol *s = w->symbols;
     if (at < 0 || s[at].next < 0) return false;
     const struct fkv_tok_merge *merge = fkv_tok_merge(&w->t->merges, s[at].id, s[s[at].next].id);
@@ -43,7 +43,7 @@ static bool add_candidate(struct fkv_tok_work *w, int64_t at) {
     return merge != NULL;
 }
 
-static int reserve_heap(struct fkv_tok_work *w) {
+static int reserve_heap(struct fkv_tok_encoding *w) {
     struct fkv_tok_candidate *heap =
         fkv_tok_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
     if (!heap)
@@ -52,7 +52,7 @@ static int reserve_heap(struct fkv_tok_work *w) {
     return FKV_OK;
 }
 
-static int merge_symbols(struct fkv_tok_work *w) {
+static int merge_symbols(struct fkv_tok_encoding *w) {
     if (reserve_heap(w)) return FKV_FAILED;
     struct fkv_tok_symbol *s = w->symbols;
     w->heap_count = 0;
@@ -79,14 +79,14 @@ static int merge_symbols(struct fkv_tok_work *w) {
     return FKV_OK;
 }
 
-static void add_symbol(struct fkv_tok_work *w, int32_t id) {
+static void add_symbol(struct fkv_tok_encoding *w, int32_t id) {
     int64_t at = (int64_t)w->symbol_count++;
     w->symbols[at] = (struct fkv_tok_symbol){id, at - 1, -1};
     if (at) w->symbols[at - 1].next = at;
 }
 
 /* An unknown character's bytes as "<0xNN>" tokens, if the vocabulary has them all. */
-static bool add_bytes(struct fkv_tok_work *w, const char *at, size_t bytes) {
+static bool add_bytes(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     if (!w->t->byte_fallback) return false;
     for (size_t i = 0; i < bytes; i++)
         if (w->t->fallback[(uint8_t)at[i]] < 0) return false;
@@ -96,7 +96,7 @@ static bool add_bytes(struct fkv_tok_work *w, const char *at, size_t bytes) {
 
 /* Characters as symbols. An unknown token is held back until the next known character, which lets
  * runs fuse; bytes do not release it. */
-static void add_characters(struct fkv_tok_work *w, const char *at, size_t bytes) {
+static void add_characters(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     const struct fkv_tokenizer *t = w->t;
     bool held = false;
     for (size_t i = 0, n; i < bytes; i += n) {
@@ -115,7 +115,7 @@ static void add_characters(struct fkv_tok_work *w, const char *at, size_t bytes)
 }
 
 /* The id of the whole word for models that look there first, -1 if it is no token. */
-static int find_whole(struct fkv_tok_work *w, const char *at, size_t bytes, int32_t *id) {
+static int find_whole(struct fkv_tok_encoding *w, const char *at, size_t bytes, int32_t *id) {
     struct fkv_tok_text word = {at, bytes};
     if (w->t->splitting == FKV_TOK_BYTE_LEVEL) {
         w->mapped.count = 0;
@@ -132,7 +132,7 @@ static int find_whole(struct fkv_tok_work *w, const char *at, size_t bytes, int3
     return FKV_OK;
 }
 
-static int tokenize(struct fkv_tok_work *w, const char *at, size_t bytes) {
+static int tokenize(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     const struct fkv_tokenizer *t = w->t;
     if (t->ignore_merges) {
         int32_t id;
@@ -151,7 +151,7 @@ static int tokenize(struct fkv_tok_work *w, const char *at, size_t bytes) {
     return w->symbol_count ? merge_symbols(w) : FKV_OK; /* all unknown, and no unknown token */
 }
 
-int fkv_tok_word(struct fkv_tok_work *w, const char *at, size_t bytes) {
+int fkv_tok_word(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     if (!bytes) return FKV_OK;
     bool short_word = bytes <= FKV_TOK_CACHE_WORD;
     struct fkv_tok_cached *kept =

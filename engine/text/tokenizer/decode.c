@@ -187,7 +187,7 @@ static int end_byte_level(struct fkv_tokenizer_stream *s, int i, struct fkv_erro
     struct step *step = &s->steps[i];
     const struct fkv_tok_text piece = {step->held.at, step->held.count};
     size_t bytes;
-    step->run.count = 0; /* a copy, as room for what it becomes */
+    step->run.count = 0; /* a copy, in a buffer for what it becomes */
     if (fkv_tok_append(&step->run, piece.at, piece.bytes, err)) return FKV_FAILED;
     step->held.count = 0;
     if (fkv_tok_to_raw(piece, step->run.at, &bytes)) return put(s, i + 1, step->run.at, bytes, err);

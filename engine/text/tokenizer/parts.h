@@ -1,5 +1,6 @@
-/* What the tokenizer is made of; nothing outside engine/tokenizer*.c and its tests includes this.
+/* What the tokenizer is made of; included by the files of this folder and their tests only.
  *
+ *   tokenizer.c           opening, encoding a text
  *   read.c, read_model.c  tokenizer.json -> struct fkv_tokenizer, refusing what is not understood
  *   tables.c              token strings <-> ids, merge ranks
  *   text.c                UTF-8, character classes, growing buffers, normalizers
@@ -8,9 +9,10 @@
  *   bpe.c                 a word -> ids
  *   decode.c              ids -> text, one by one
  *
- * The order of work is that of Hugging Face `tokenizers`, whose results we reproduce: added tokens
- * that are not normalized cut the text into sections; each section is normalized on its own;
- * normalized added tokens cut it further; what is left is split into words; BPE runs on words. */
+ * The steps and their order are those of Hugging Face `tokenizers`, whose results are reproduced:
+ * added tokens that are not normalized cut the text into sections; each section is normalized on
+ * its own; normalized added tokens cut it further; what is left is split into words; BPE runs on
+ * words. */
 #ifndef FKV_ENGINE_TOKENIZER_PARTS_H
 #define FKV_ENGINE_TOKENIZER_PARTS_H
 
@@ -78,8 +80,8 @@ const struct fkv_tok_merge *fkv_tok_merge(const struct fkv_tok_merges *m, int32_
 
 /* ---- text.c ---- */
 
-/* Room for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of memory
- * or beyond size_t (the old block stays). */
+/* Memory for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of
+ * memory or beyond size_t (the old block stays). */
 void *fkv_tok_grow(void *old, size_t *capacity, size_t need, size_t size);
 int fkv_tok_append(struct fkv_tok_bytes *b, const char *at, size_t bytes, struct fkv_error *err);
 int fkv_tok_push(struct fkv_tok_ids *ids, int32_t id, struct fkv_error *err);
@@ -161,7 +163,8 @@ struct fkv_tok_cached {
     int32_t ids[FKV_TOK_CACHE_IDS];
 };
 
-struct fkv_tok_work { /* one encoding under way */
+/* One encoding: its output and its scratch. */
+struct fkv_tok_encoding {
     const struct fkv_tokenizer *t;
     struct fkv_tok_ids out;
     struct fkv_tok_bytes normal[2], spaced, mapped;
@@ -174,13 +177,13 @@ struct fkv_tok_work { /* one encoding under way */
     struct fkv_error *err;
 };
 
-int fkv_tok_word(struct fkv_tok_work *w, const char *at, size_t bytes);
+int fkv_tok_word(struct fkv_tok_encoding *w, const char *at, size_t bytes);
 
 /* ---- words.c ---- */
 
 /* The compiled form of a pattern written in the file; NULL: GPT-2's. */
 int fkv_tok_pattern(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
-int fkv_tok_section(struct fkv_tok_work *w, struct fkv_tok_text section, bool at_start);
+int fkv_tok_section(struct fkv_tok_encoding *w, struct fkv_tok_text section, bool at_start);
 
 /* ---- decode.c ---- */
 

@@ -1,5 +1,5 @@
 /* tokenizer.json apart from its model: normalizer, pre-tokenizer, added tokens, post-processor,
- * decoder. Steps we do not know are refused by name and place, as a text tokenized almost right is
+ * decoder. Steps we do not know are refused by name and field, as a text tokenized almost right is
  * worse than none. "truncation" and "padding" are not for reading whole texts and are ignored. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,16 +191,16 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
     bool *seen = calloc((size_t)t->strings.ids, sizeof *seen);
     int status = seen ? FKV_OK : fkv_fail(err, "%s: out of memory", where);
     for (size_t i = 0; i < count && !status; i++) {
-        char place[512];
-        fkv_print_short(place, sizeof place, "%s: added_tokens[%zu]", where, i);
+        char field[512];
+        fkv_print_short(field, sizeof field, "%s: added_tokens[%zu]", where, i);
         struct fkv_tok_added token = {0};
-        status = read_added_token(json_array_get(list, i), place, &token, err);
+        status = read_added_token(json_array_get(list, i), field, &token, err);
         if (status) break;
         int32_t known = fkv_tok_find(&t->strings, token.content.at, token.content.bytes),
                 id = known < 0 ? next : known;
         if (token.id != id || seen[id] || (known < 0 && t->strings.length[id] >= 0)) {
             status = fkv_fail(err, "%s (\"%.80s\"): expected id %d, not given before, found %d",
-                              place, token.content.at, (int)id, (int)token.id);
+                              field, token.content.at, (int)id, (int)token.id);
             break;
         }
         seen[id] = true;
@@ -209,7 +209,7 @@ static int read_added(struct fkv_tokenizer *t, const json_t *list, size_t vocabu
                                 (token.normalized ? FKV_TOK_NORMALIZED : 0));
         if (known < 0) status = fkv_tok_strings_set(&t->strings, id, token.content, err);
         struct fkv_tok_added_set *set = token.normalized ? &t->normalized : &t->plain;
-        if (!status && token.normalized) status = normalize_content(t, &token, place, err);
+        if (!status && token.normalized) status = normalize_content(t, &token, field, err);
         if (!status) set->tokens[set->count++] = token;
     }
     free(seen);
@@ -259,10 +259,10 @@ static int read_post_processor(struct fkv_tokenizer *t, const json_t *step, cons
     if (t->before_count || t->after_count) return fkv_fail(err, "%s: a second template", where);
     bool text = false;
     for (size_t i = 0; i < json_array_size(single); i++) {
-        char place[560];
-        fkv_print_short(place, sizeof place, "%s.single[%zu]", where, i);
+        char field[560];
+        fkv_print_short(field, sizeof field, "%s.single[%zu]", where, i);
         if (read_template_item(t, json_array_get(single, i),
-                               json_object_get(step, "special_tokens"), &text, place, err))
+                               json_object_get(step, "special_tokens"), &text, field, err))
             return FKV_FAILED;
     }
     return text ? FKV_OK : fkv_fail(err, "%s.single: the text does not occur", where);
@@ -306,27 +306,27 @@ int fkv_tok_read(struct fkv_tokenizer *t, json_t *document, const char *where,
     t->document = document;
     const json_t *added = json_object_get(document, "added_tokens"),
                  *model = json_object_get(document, "model");
-    char place[5][480];
+    char field[5][480];
     static const char *const parts[] = {"normalizer", "pre_tokenizer", "model", "post_processor",
                                         "decoder"};
     for (int i = 0; i < 5; i++)
-        fkv_print_short(place[i], sizeof place[i], "%s: %s", where, parts[i]);
+        fkv_print_short(field[i], sizeof field[i], "%s: %s", where, parts[i]);
     if (!json_is_object(model))
-        return fkv_fail(err, "%s: expected an object with vocab and merges", place[2]);
+        return fkv_fail(err, "%s: expected an object with vocab and merges", field[2]);
     if (added && !json_is_null(added) && !json_is_array(added))
         return fkv_fail(err, "%s: added_tokens: expected a list", where);
-    if (read_steps(t, json_object_get(document, parts[0]), "normalizers", place[0], 0,
+    if (read_steps(t, json_object_get(document, parts[0]), "normalizers", field[0], 0,
                    read_normalizer, err) ||
-        read_steps(t, json_object_get(document, parts[1]), "pretokenizers", place[1], 0,
+        read_steps(t, json_object_get(document, parts[1]), "pretokenizers", field[1], 0,
                    read_pre_tokenizer, err))
         return FKV_FAILED;
     if (t->pattern && t->splitting != FKV_TOK_BYTE_LEVEL)
-        return fkv_fail(err, "%s: expected ByteLevel after the Split, found nothing", place[1]);
-    if (fkv_tok_read_model(t, model, json_array_size(added), place[2], err) ||
+        return fkv_fail(err, "%s: expected ByteLevel after the Split, found nothing", field[1]);
+    if (fkv_tok_read_model(t, model, json_array_size(added), field[2], err) ||
         read_added(t, added, json_object_size(json_object_get(model, "vocab")), where, err) ||
-        read_steps(t, json_object_get(document, parts[3]), "processors", place[3], 0,
+        read_steps(t, json_object_get(document, parts[3]), "processors", field[3], 0,
                    read_post_processor, err) ||
-        read_steps(t, json_object_get(document, parts[4]), "decoders", place[4], 0, read_decoder,
+        read_steps(t, json_object_get(document, parts[4]), "decoders", field[4], 0, read_decoder,
                    err))
         return FKV_FAILED;
     while (t->strings.ids && t->strings.length[t->strings.ids - 1] < 0) t->strings.ids--;

@@ -8,10 +8,10 @@
 
 void *fkv_tok_grow(void *old, size_t *capacity, size_t need, size_t size) {
     if (need <= *capacity) return old;
-    size_t room = need < 2 * *capacity ? 2 * *capacity : need < 64 ? 64 : need;
-    if (room > SIZE_MAX / size) return NULL;
-    void *grown = realloc(old, room * size);
-    if (grown) *capacity = room;
+    size_t larger = need < 2 * *capacity ? 2 * *capacity : need < 64 ? 64 : need;
+    if (larger > SIZE_MAX / size) return NULL;
+    void *grown = realloc(old, larger * size);
+    if (grown) *capacity = larger;
     return grown;
 }
 
@@ -148,8 +148,8 @@ int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct f
     return FKV_OK;
 }
 
-/* Below U+0300 every character is its own NFC, whatever stands beside it; so only texts with a lead
- * byte from 0xCC up need work. */
+/* Below U+0300 every character is its own NFC, whatever its neighbours; so only texts with a lead
+ * byte from 0xCC up need normalizing. */
 static int compose(struct fkv_tok_text text, struct fkv_tok_bytes *out, struct fkv_error *err) {
     size_t i = 0;
     while (i < text.bytes && (uint8_t)text.at[i] < 0xcc) i++;

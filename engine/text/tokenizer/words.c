@@ -55,7 +55,7 @@ int fkv_tok_pattern(const char *regex, const char *where, pcre2_code **out, stru
 static const char space[] = "\xe2\x96\x81"; /* U+2581 */
 enum { SPACE_BYTES = 3 };
 
-static int whole(struct fkv_tok_work *w, struct fkv_tok_text s) {
+static int whole(struct fkv_tok_encoding *w, struct fkv_tok_text s) {
     if (!w->t->words_start_at_spaces) return fkv_tok_word(w, s.at, s.bytes);
     const char *word = s.at, *end = s.at + s.bytes, *spaces_end = s.at;
     for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), space, SPACE_BYTES));
@@ -73,7 +73,7 @@ static bool starts_with(struct fkv_tok_text s, struct fkv_tok_text prefix) {
     return s.bytes >= prefix.bytes && !memcmp(s.at, prefix.at, prefix.bytes);
 }
 
-static int metaspace(struct fkv_tok_work *w, struct fkv_tok_text s, bool at_start) {
+static int metaspace(struct fkv_tok_encoding *w, struct fkv_tok_text s, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
     struct fkv_tok_text blank = {" ", 1}, mark = t->replacement;
     bool prefix = t->prefix_space && (at_start || !t->first_only) && !starts_with(s, blank) &&
@@ -92,7 +92,7 @@ static int metaspace(struct fkv_tok_work *w, struct fkv_tok_text s, bool at_star
     return FKV_OK;
 }
 
-static int byte_level(struct fkv_tok_work *w, struct fkv_tok_text s) {
+static int byte_level(struct fkv_tok_encoding *w, struct fkv_tok_text s) {
     if (w->t->prefix_space && s.at[0] != ' ') {
         w->spaced.count = 0;
         if (fkv_tok_append(&w->spaced, " ", 1, w->err) ||
@@ -116,7 +116,7 @@ static int byte_level(struct fkv_tok_work *w, struct fkv_tok_text s) {
     return FKV_OK;
 }
 
-int fkv_tok_section(struct fkv_tok_work *w, struct fkv_tok_text section, bool at_start) {
+int fkv_tok_section(struct fkv_tok_encoding *w, struct fkv_tok_text section, bool at_start) {
     switch (w->t->splitting) {
     case FKV_TOK_METASPACE: return metaspace(w, section, at_start);
     case FKV_TOK_BYTE_LEVEL: return byte_level(w, section);

@@ -120,11 +120,10 @@ int main(int argc, char **argv) {
     check(fkv_engine_documents(&o, &engine, &documents, &err), &err);
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     struct fkv_session_options options = {.max_tokens = length,
                                           .cache_dtype = fkv_engine_cache_dtype(&o, &engine)};
-    check(fkv_engine_block(&engine, &policy, false, 1, 0, &options, &err), &err);
-    check(fkv_session_open(engine.model, &policy, &options, &session, &err), &err);
+    check(fkv_engine_block(&engine, &fkv_full_attention, false, 1, 0, &options, &err), &err);
+    check(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err), &err);
     prefill(session, &document, length, true);
 
     double seconds[WAYS][MOST_ROUNDS];

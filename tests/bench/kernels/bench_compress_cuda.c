@@ -24,6 +24,7 @@
 #include <math.h>
 
 #include "tests/bench/kernels/bench.h"
+#include "kernels/base/ratio.h"
 #include "tests/cuda_methods.h"
 
 enum { ROUNDS = 7 };
@@ -66,7 +67,7 @@ static double median_compress(const struct bench *x, const struct fkv_map *map,
 static void bench_size(const struct bench *x, const struct fkv_cache *cache, int32_t n,
                        double gamma) {
     struct fkv_map *chosen, *map;
-    int32_t retained = (int32_t)floor(gamma * n + 1e-9);
+    int32_t retained = fkv_retained(gamma, n);
     double gain = sqrt((double)retained / n), ratio[FKV_CUDA_METHODS];
     size_t channels = 2 * (size_t)x->heads * (size_t)x->shape.head_dim;
     size_t moved =

@@ -90,9 +90,8 @@ int main(int argc, char **argv) {
     MUST(fkv_engine_open(&options, &engine, &bench_error));
     const struct fkv_model *model = engine.model;
     const struct fkv_config *c = &model->config;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     struct fkv_session_options session_options = {.block = BLOCK, .max_tokens = BLOCK + DECODED};
-    MUST(fkv_session_open(model, &policy, &session_options, &session, &bench_error));
+    MUST(fkv_session_open(model, &fkv_full_attention, &session_options, &session, &bench_error));
     size_t inputs = (size_t)c->dim, outputs = (size_t)c->hidden;
     float *x = calloc(BLOCK * inputs, sizeof *x), *w = calloc(outputs * inputs, sizeof *w);
     float *y = calloc(BLOCK * outputs, sizeof *y);

@@ -218,9 +218,8 @@ static void nll_is_that_of_feeding_token_by_token(void **state) {
     const struct fkv_recorder_options o = defaults(in_base("c"));
     struct fkv_capture *c = record_and_open(&o, &s);
     struct fkv_session *session;
-    const struct fkv_policy_options policy = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.block = 1, .max_tokens = 700};
-    assert_ok(fkv_session_open(engine.model, &policy, &options, &session, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err), err);
     int32_t tokens[700];
     float nll[700];
     double sum = 0;

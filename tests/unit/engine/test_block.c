@@ -38,16 +38,11 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static const struct fkv_policy_options full = {.name = "full", .sinks = -1};
-
 /* Of so many sessions of one backend, which takes its own once. */
 static int64_t bytes_of(const struct fkv_session_options *options, int sessions) {
-    int64_t cache, scratch;
-    struct fkv_own own = {0};
-    assert_ok(fkv_session_bytes(&engine.model->config, &full, options, &cache, &scratch, &err),
-              err);
-    assert_ok(fkv_session_own_bytes(engine.model, &full, options, &own, &err), err);
-    return sessions * (cache + scratch) + own.shared + own.kept;
+    struct fkv_session_needs needs = {0};
+    assert_ok(fkv_session_add_needs(engine.model, &fkv_full_attention, options, &needs, &err), err);
+    return sessions * (needs.cache + needs.scratch) + needs.own.shared + needs.own.kept;
 }
 
 /* The backend's own rows are among it: run it first, for they are kept. */
@@ -57,7 +52,7 @@ static void a_session_takes_little_more_memory_than_was_said(void **state) {
     struct fkv_session *s;
     const int64_t said = bytes_of(&options, 1);
     const struct mallinfo2 before = mallinfo2();
-    assert_ok(fkv_session_open(engine.model, &full, &options, &s, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &s, &err), err);
     const struct mallinfo2 after = mallinfo2();
     const double taken =
         (double)(after.uordblks + after.hblkhd) - (double)(before.uordblks + before.hblkhd);
@@ -73,7 +68,9 @@ static int32_t block_of(enum fkv_space space, int64_t memory, bool baseline, int
     device =
         (struct fkv_device_info){.space = space, .memory_free = memory, .memory_total = memory};
     struct fkv_session_options options = {.sequences = sequences, .max_tokens = max_tokens};
-    assert_ok(fkv_engine_block(&pretended, &full, baseline, shares, beside, &options, &err), err);
+    assert_ok(
+        fkv_engine_block(&pretended, &fkv_full_attention, baseline, shares, beside, &options, &err),
+        err);
     return options.block;
 }
 

@@ -3,8 +3,9 @@
 
 #include "tests/unit/support.h"
 
-#include "engine/cache/policy.h"
+#include "engine/cache/setup.h"
 #include "engine/cache/ratios.h"
+#include "kernels/base/ratio.h"
 
 static struct fkv_error err;
 static const struct fkv_config config = {
@@ -32,10 +33,10 @@ static void defaults_are_the_trained_context_four_sinks_and_one_half(void **stat
 
 static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
     (void)state;
-    assert_int_equal(fkv_retained_slots(0.5, 4092), 2046);
-    assert_int_equal(fkv_retained_slots(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
-    assert_int_equal(fkv_retained_slots(0.1, 4092), 409);
-    assert_int_equal(fkv_retained_slots(0.999, 100), 99);
+    assert_int_equal(fkv_retained(0.5, 4092), 2046);
+    assert_int_equal(fkv_retained(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
+    assert_int_equal(fkv_retained(0.1, 4092), 409);
+    assert_int_equal(fkv_retained(0.999, 100), 99);
 }
 
 /* As deep as the system takes: 4095 bytes. */

@@ -4,9 +4,9 @@
 
 #include <malloc.h>
 
-#include "engine/cache/ratios.h"
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
+#include "kernels/base/ratio.h"
 
 enum { TOKENS = 300, VOCAB = 2048 };
 
@@ -131,7 +131,7 @@ static void the_number_of_compressions_follows_the_formula(void **state) {
     float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
     for (int i = 0; i < 3; i++) {
         int32_t window = test_between(20, 120), n = window - 4;
-        int32_t chunk = n - fkv_retained_slots(atof(gammas[i]), n);
+        int32_t chunk = n - fkv_retained(atof(gammas[i]), n);
         struct fkv_session *s = open_session(f, policy("freqkv", window, gammas[i]));
         feed(s, f->tokens, TOKENS, 100, logits);
         const struct fkv_head *heads = fkv_session_heads(s);

@@ -227,16 +227,14 @@ static void a_session_too_large_for_its_device_is_refused_with_what_would_help(v
                               windowed = {.name = "freqkv", .window = 256, .sinks = 4};
     struct fkv_session_options options = {.sequences = 8, .max_tokens = 1024};
     struct fkv_session *s;
-    struct fkv_own own = {0};
-    int64_t cache, scratch;
-    assert_ok(fkv_session_own_bytes(f->model, &full, &options, &own, &err), err);
-    assert_true(own.shared > 0);
-    assert_ok(fkv_session_bytes(&f->model->config, &full, &options, &cache, &scratch, &err), err);
-    assert_int_equal(cache,
+    struct fkv_session_needs needs = {0};
+    assert_ok(fkv_session_add_needs(f->model, &full, &options, &needs, &err), err);
+    assert_true(needs.own.shared > 0);
+    assert_int_equal(needs.cache,
                      (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
     seen.device =
         (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
-    seen.device.memory_free = cache + scratch + own.shared + own.kept - 1;
+    seen.device.memory_free = needs.cache + needs.scratch + needs.own.shared + needs.own.kept - 1;
     assert_refused(fkv_session_open(f->model, &full, &options, &s, &err), err,
                    "MiB free: fewer tokens, a smaller --batch or --cache-dtype bf16 may fit");
     if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") ||

@@ -41,11 +41,10 @@ static int tear_down(void **state) {
 }
 
 static struct fkv_session *open_full(struct fixture *f, bool biases) {
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {
         .block = TOKENS, .max_tokens = TOKENS, .biases = biases};
     struct fkv_session *s;
-    assert_ok(fkv_session_open(f->model, &full, &options, &s, &err), err);
+    assert_ok(fkv_session_open(f->model, &fkv_full_attention, &options, &s, &err), err);
     return s;
 }
 

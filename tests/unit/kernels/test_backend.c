@@ -29,7 +29,7 @@ static void options_that_cannot_be_met_are_refused(void **state) {
 }
 
 /* Limits, a map, a spectrum and a fetch, asked about at once and in parts: what they take is within
- * what own_bytes said, less the 128 MiB that it puts aside for CUDA itself. Only on the stand-in,
+ * what add_needs said, less the 128 MiB that it puts aside for CUDA itself. Only on the stand-in,
  * where nobody else takes memory meanwhile. */
 static void a_demand_is_what_a_device_loses(void **state) {
     (void)state;
@@ -57,7 +57,7 @@ static void a_demand_is_what_a_device_loses(void **state) {
                                 one = {.limits = limits},
                                 two = {.limits = limits, .map_n = n, .map_retained = retained};
         struct fkv_backend *b;
-        struct fkv_own own = {0};
+        struct fkv_backend_needs own = {0};
         struct fkv_map *map;
         struct fkv_buffer *x;
         void *host;
@@ -67,10 +67,10 @@ static void a_demand_is_what_a_device_loses(void **state) {
             tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err),
             err);
         if (in_parts) {
-            assert_ok(tested.ops->own_bytes(b, &one, &own, &err), err);
-            assert_ok(tested.ops->own_bytes(b, &two, &own, &err), err);
+            assert_ok(tested.ops->add_needs(b, &one, &own, &err), err);
+            assert_ok(tested.ops->add_needs(b, &two, &own, &err), err);
         }
-        assert_ok(tested.ops->own_bytes(b, &all, &own, &err), err);
+        assert_ok(tested.ops->add_needs(b, &all, &own, &err), err);
         assert_ok(tested.ops->info(b, &before, &err), err);
         assert_ok(tested.ops->reserve(b, &limits, &err), err);
         assert_ok(tested.ops->map_dct(b, n, retained, 1, &map, &err), err);

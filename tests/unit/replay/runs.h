@@ -54,7 +54,6 @@ static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus
                               struct fkv_policy_options policy, int32_t lanes, int32_t block) {
     struct fkv_error err = {0};
     const struct fkv_config *config = &engine.model->config;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     struct fkv_protocol_setting setting = {.tokens = tokens_option,
                                            .trained_context = config->trained_context,
                                            .tokenizer_bos = config->bos,
@@ -68,7 +67,8 @@ static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus
     options.measure_energy = true;
     options.block = block * lanes;
     assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
-    assert_ok(fkv_session_open(engine.model, &full, &options, &r->baseline, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &r->baseline, &err),
+              err);
     assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true,
                                 &r->recorded, &err),
               err);

@@ -390,7 +390,6 @@ static int watch_slowly(void *context, const struct fkv_generation *g, struct fk
 /* Disjoint parts of one span of time cannot add up to more than it, however busy the machine is. */
 static void watching_is_not_in_the_times(void **state) {
     (void)state;
-    const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.block = 64, .sequences = 2, .max_tokens = 64};
     struct fkv_generation g[3] = {0};
     struct fkv_generation_times times = {0};
@@ -402,7 +401,7 @@ static void watching_is_not_in_the_times(void **state) {
     for (int i = 0; i < 20; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
     for (int i = 0; i < 3; i++)
         g[i] = (struct fkv_generation){.prompt = tokens, .prompt_count = 10 + i};
-    assert_ok(fkv_session_open(engine.model, &full, &options, &session, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err), err);
     double started = fkv_seconds();
     assert_ok(fkv_generate(session, g, 3, &how, &times, &err), err);
     double all = fkv_seconds() - started;

@@ -22,7 +22,7 @@ static int set_up(void **state) {
                                                    {.name = "mass-bias", .kind = FKV_OPTION_FLAG},
                                                    {0}};
     policy = (struct fkv_policy){
-        .name = "freqkv", .options = own, .has_window = true, .has_gamma = true};
+        .name = "freqkv", .options = own, .takes_window = true, .takes_ratio = true};
     setup = (struct fkv_policy_setup){.policy = &policy,
                                       .window = 256,
                                       .sinks = 4,
@@ -108,7 +108,7 @@ static void the_object_has_the_documented_keys(void **state) {
 
 static void numbers_that_do_not_exist_are_null(void **state) {
     (void)state;
-    policy.has_window = policy.has_gamma = false;
+    policy.takes_window = policy.takes_ratio = false;
     setup.gamma = NAN;
     result.nll_se = result.delta_nll_se = NAN;
     result.seconds = 0;
@@ -147,7 +147,7 @@ static void a_baseline_past_the_trained_context_is_no_reference(void **state) {
     setup.window = 512;
     assert_string_equal(fkv_experiment_invalid(&experiment),
                         "window not below the trained context");
-    policy.has_window = false;
+    policy.takes_window = false;
     assert_ptr_equal(fkv_experiment_invalid(&experiment), NULL);
 }
 

@@ -2,7 +2,6 @@
  * numbers themselves are checked against a second implementation by tests/e2e/check_probe.py. */
 #include "tests/unit/support.h"
 
-#include "engine/cache/ratios.h"
 #include "engine/session/surgery.h"
 #include "kernels/dct.h"
 #include "replay/probe/edit.h"

@@ -1,14 +1,10 @@
-/* A session's life: how large it is, opening it (everything is allocated here), its counters. Where
- * the cache lies in a device's memory, what is needed is compared with what is free before anything
- * is taken. */
-#include "engine/session/kept_logits.h"
-#include "engine/session/session.h"
-#include "engine/session/taps.h"
-
+/* A session's life: how large it is, opening it (everything is allocated here), its counters. On
+ * a device, the bytes needed are compared with the bytes free before anything is allocated. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/session/kept_logits.h"
 #include "engine/session/session_internal.h"
 #include "kernels/base/host.h"
 #include "kernels/device_memory.h"
@@ -46,7 +42,7 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
            sizeof(float);
 }
 
-/* Biases are few beside the states they belong to; they are counted here. */
+/* Activations, logits and biases. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
@@ -55,19 +51,6 @@ static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_sessio
     return (int64_t)sizeof(float) *
                (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) +
            biases;
-}
-
-int fkv_session_bytes(const struct fkv_config *config, const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, int64_t *cache, int64_t *scratch,
-                      struct fkv_error *err) {
-    struct fkv_session_options o = *options;
-    struct fkv_policy_setup setup;
-    default_options(&o, config);
-    if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
-    *cache = 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
-    *scratch = scratch_bytes(config, &o, &setup);
-    fkv_policy_setup_free(&setup);
-    return FKV_OK;
 }
 
 /* Those, and some of another run to compare them with. */
@@ -101,15 +84,15 @@ static struct fkv_limits limits_of(const struct fkv_model *model,
 }
 
 /* The maps that the policy's heads will need, each once: asks it what a full one would do. `maps`
- * has room for one per head; from: [capacity]. */
+ * [layers, kv_heads], from [capacity]. */
 static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
                          struct prepared_map *maps) {
     int32_t count = 0;
-    for (int32_t i = 0; setup->policy->compresses && i < setup->layers * setup->kv_heads; i++) {
+    for (int32_t i = 0; setup->policy->maps_slots && i < setup->layers * setup->kv_heads; i++) {
         const struct fkv_head full = {
             .layer = i / setup->kv_heads, .kv_head = i % setup->kv_heads, .slots = setup->capacity};
-        struct fkv_action a = {.gather_from = from};
-        setup->policy->act(setup, &full, NULL, &a);
+        struct fkv_action a = {.gather_from = from, .slots = full.slots};
+        setup->policy->act(setup, &full, &a);
         int32_t k = 0;
         while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained ||
                              maps[k].gain != a.map_gain))
@@ -121,9 +104,9 @@ static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
     return count;
 }
 
-/* The first demand is for all but the maps; then one per map. */
+/* Adds what the backend takes for a session: one demand for all but the maps, then one per map. */
 static int add_demands(const struct fkv_model *model, const struct fkv_session_options *o,
-                       const struct fkv_policy_setup *setup, struct fkv_own *own,
+                       const struct fkv_policy_setup *setup, struct fkv_backend_needs *own,
                        struct fkv_error *err) {
     const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     int32_t *from = malloc((size_t)setup->capacity * sizeof *from);
@@ -131,27 +114,30 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
     struct fkv_demand demand = {.limits = limits_of(model, o, setup),
                                 .step_items =
                                     (int64_t)setup->layers * most_spans(&model->config, o, setup)};
-    int status = from && maps ? model->ops->own_bytes(model->backend, &demand, own, err)
+    int status = from && maps ? model->ops->add_needs(model->backend, &demand, own, err)
                               : fkv_fail(err, "session: out of memory");
     const int32_t count = status ? 0 : list_maps(setup, from, maps);
     for (int32_t i = 0; i < count && !status; i++) {
         demand = (struct fkv_demand){
             .limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
-        status = model->ops->own_bytes(model->backend, &demand, own, err);
+        status = model->ops->add_needs(model->backend, &demand, own, err);
     }
     free(from);
     free(maps);
     return status;
 }
 
-int fkv_session_own_bytes(const struct fkv_model *model, const struct fkv_policy_options *policy,
-                          const struct fkv_session_options *options, struct fkv_own *own,
-                          struct fkv_error *err) {
+int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
+                          const struct fkv_session_options *options,
+                          struct fkv_session_needs *needs, struct fkv_error *err) {
+    const struct fkv_config *config = &model->config;
     struct fkv_session_options o = *options;
     struct fkv_policy_setup setup;
-    default_options(&o, &model->config);
-    if (fkv_policy_setup(policy, &model->config, o.max_tokens, &setup, err)) return FKV_FAILED;
-    int status = add_demands(model, &o, &setup, own, err);
+    default_options(&o, config);
+    if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
+    needs->cache += 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
+    needs->scratch += scratch_bytes(config, &o, &setup);
+    int status = add_demands(model, &o, &setup, &needs->own, err);
     fkv_policy_setup_free(&setup);
     return status;
 }
@@ -169,13 +155,13 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
 
 /* ---- opening ---- */
 
-/* Notes where buffers lie, and refuses a session that does not fit there. */
+/* Sets s->space, and refuses a session that does not fit the memory there. */
 static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     const struct fkv_session_options *o = &s->options;
     struct fkv_device_info info;
     if (s->ops->info(s->backend, &info, err)) return FKV_FAILED;
     s->space = info.space;
-    struct fkv_own own = {0};
+    struct fkv_backend_needs own = {0};
     if (s->space == FKV_DEVICE && add_demands(s->model, o, &s->setup, &own, err)) return FKV_FAILED;
     int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
             scratch = scratch_bytes(&s->model->config, o, &s->setup) + own.shared + own.kept;
@@ -184,7 +170,7 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     fkv_format_bytes(b, scratch);
     snprintf(needs, sizeof needs, "%s: the cache needs %s and scratch %s", s->model->name, a, b);
     snprintf(remedy, sizeof remedy, ": %s%s%s may fit",
-             s->setup.policy->has_window ? "a smaller --window" : "fewer tokens",
+             s->setup.policy->takes_window ? "a smaller --window" : "fewer tokens",
              o->sequences > 1 ? ", a smaller --batch" : "",
              o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
     return fkv_check_device_memory(&info, cache + scratch, needs, remedy, err);
@@ -237,7 +223,7 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     it->gather = calloc(heads, sizeof *it->gather);
     it->energy = calloc(heads, sizeof *it->energy);
     it->measured = calloc(heads, sizeof *it->measured);
-    it->of = calloc(heads, sizeof *it->of);
+    it->item_head = calloc(heads, sizeof *it->item_head);
     s->heads = calloc(heads, sizeof *s->heads);
     s->peak_slots = calloc(heads, sizeof *s->peak_slots);
     s->peak_bytes = calloc(sequences, sizeof *s->peak_bytes);
@@ -247,8 +233,9 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
     int32_t *from = calloc(heads * capacity, sizeof *from);
     if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting ||
-        !it->compress || !it->gather || !it->energy || !it->measured || !it->of || !s->heads ||
-        !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots || !from) {
+        !it->compress || !it->gather || !it->energy || !it->measured || !it->item_head ||
+        !s->heads || !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots ||
+        !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
@@ -263,15 +250,15 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     if (!s->biases) return FKV_OK;
     s->bias = calloc(heads * capacity, sizeof *s->bias);
     s->bias_stale = calloc(heads, sizeof *s->bias_stale);
-    s->bias_work = calloc(2 * capacity, sizeof *s->bias_work);
+    s->bias_scratch = calloc(2 * capacity, sizeof *s->bias_scratch);
     s->bias_row = calloc(capacity, sizeof *s->bias_row);
-    if (!s->bias || !s->bias_stale || !s->bias_work || !s->bias_row)
+    if (!s->bias || !s->bias_stale || !s->bias_scratch || !s->bias_row)
         return fkv_fail(err, "session: out of memory");
     return FKV_OK;
 }
 
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
-    if (!s->setup.policy->compresses) return FKV_OK;
+    if (!s->setup.policy->maps_slots) return FKV_OK;
     s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
     if (!s->maps) return fkv_fail(err, "session: out of memory");
     s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);
@@ -321,11 +308,11 @@ void fkv_session_close(struct fkv_session *s) {
     s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,   it->attend,   it->spans,     it->next_row,  it->actions,
-                     it->acting,   it->compress, it->gather,    it->energy,    it->measured,
-                     it->of,       s->heads,     s->peak_slots, s->peak_bytes, s->fed,
-                     s->tokens,    s->row_slots, s->maps,       s->bias,       s->bias_stale,
-                     s->bias_work, s->bias_row};
+    void *owned[] = {it->append,      it->attend,   it->spans,     it->next_row,  it->actions,
+                     it->acting,      it->compress, it->gather,    it->energy,    it->measured,
+                     it->item_head,   s->heads,     s->peak_slots, s->peak_bytes, s->fed,
+                     s->tokens,       s->row_slots, s->maps,       s->bias,       s->bias_stale,
+                     s->bias_scratch, s->bias_row};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -358,11 +345,11 @@ int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
 const struct fkv_head *fkv_session_heads(const struct fkv_session *s) { return s->heads; }
 
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *since) {
+                           double *slots_used, double *round, double *tokens_since) {
     size_t bytes = (size_t)rows * sizeof(double);
     if (slots_used) memcpy(slots_used, s->row_slots + row, bytes);
     if (round) memcpy(round, s->row_round + row, bytes);
-    if (since) memcpy(since, s->row_since + row, bytes);
+    if (tokens_since) memcpy(tokens_since, s->row_since + row, bytes);
 }
 
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out) {

@@ -1,7 +1,4 @@
-/* Opening a tokenizer and encoding with it; what the steps are stands in
- * engine/text/tokenizer/parts.h, decoding in engine/text/tokenizer/decode.c. */
-#include "engine/text/tokenizer.h"
-
+/* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -58,7 +55,7 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
 
 /* A section without plain added tokens: normalized, cut at normalized added tokens, the rest
  * tokenized. */
-static int encode_section(struct fkv_tok_work *w, struct fkv_tok_text text, bool at_start) {
+static int encode_section(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
     if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &text, w->normal, w->err))
         return FKV_FAILED;
@@ -72,7 +69,7 @@ static int encode_section(struct fkv_tok_work *w, struct fkv_tok_text text, bool
     return FKV_OK;
 }
 
-static int encode_text(struct fkv_tok_work *w, struct fkv_tok_text text, bool special) {
+static int encode_text(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool special) {
     const struct fkv_tokenizer *t = w->t;
     for (int i = 0; special && i < t->before_count; i++)
         if (fkv_tok_push(&w->out, t->before[i], w->err)) return FKV_FAILED;
@@ -95,7 +92,7 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     *count = 0;
     if (!fkv_tok_utf8_valid(text, bytes, &bad))
         return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
-    struct fkv_tok_work w = {.t = t, .err = err};
+    struct fkv_tok_encoding w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
     w.match = pcre2_match_data_create(1, NULL);
     w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);

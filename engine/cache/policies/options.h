@@ -1,8 +1,8 @@
 /* Options of a policy's own: a table in its file, a NULL name ends it. The command line, --help,
  * JSON, the attributes of run files and the comparison of runs follow from the table. Where a
  * function takes `table`, NULL is an empty one. */
-#ifndef FKV_ENGINE_CACHE_OPTIONS_H
-#define FKV_ENGINE_CACHE_OPTIONS_H
+#ifndef FKV_ENGINE_CACHE_POLICIES_OPTIONS_H
+#define FKV_ENGINE_CACHE_POLICIES_OPTIONS_H
 
 #include "kernels/base/json.h"
 

@@ -1,29 +1,11 @@
-/* The policy table, and turning what the user asked for into a setup. Owns every check of window,
- * sinks and ratios, so that policies and session can take them for granted. */
-#include "engine/cache/policy.h"
+/* Turning what the user asked for into a setup. Owns every check of window, sinks and ratios, so
+ * that policies and session can take them for granted. */
+#include "engine/cache/setup.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "engine/cache/policies/policies.h"
 #include "engine/cache/ratios.h"
-
-const struct fkv_policy *const fkv_policies[] = {
-    &fkv_policy_full, &fkv_policy_freqkv, &fkv_policy_local, &fkv_policy_streaming, NULL,
-};
-
-const struct fkv_policy *fkv_policy_find(const char *name, struct fkv_error *err) {
-    char known[256] = "";
-    for (int i = 0; fkv_policies[i]; i++) {
-        if (!strcmp(name, fkv_policies[i]->name)) return fkv_policies[i];
-        size_t at = strlen(known);
-        snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", fkv_policies[i]->name);
-    }
-    fkv_fail_option(err, "--policy: expected one of %s, found \"%s\"", known, name);
-    return NULL;
-}
 
 static int set_own_options(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
                            struct fkv_error *err) {
@@ -79,11 +61,11 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                                                  : config->trained_context,
                                        .sinks = options->sinks < 0 ? 4 : options->sinks,
                                        .gamma = NAN};
-    setup->policy = fkv_policy_find(options->name ? options->name : "full", err);
+    setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
     if (set_own_options(options, setup, err)) goto failed;
-    if (setup->policy->has_gamma && resolve_ratios(options, config, setup, err)) goto failed;
-    if (!setup->policy->has_gamma && setup->policy->has_window && check_window(setup, err))
+    if (setup->policy->takes_ratio && resolve_ratios(options, config, setup, err)) goto failed;
+    if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))
         goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (!setup->policy->prepare(setup, max_tokens, err)) return FKV_OK;
@@ -100,15 +82,19 @@ void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     setup->own_text = setup->label = NULL;
 }
 
+int32_t fkv_policy_period(const struct fkv_policy_setup *setup, int32_t head) {
+    return setup->retained ? setup->compressible - setup->retained[head] : 0;
+}
+
 double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
     const double t = (double)tokens, n = setup->window;
-    if (!setup->policy->has_window || t <= n) return t * (t + 1) / 2;
+    if (!setup->policy->takes_window || t <= n) return t * (t + 1) / 2;
     double fewest = n; /* that a query sees: after an action, with its own */
     if (setup->retained) {
-        double retained = 0;
+        double period = 0;
         const int32_t heads = setup->layers * setup->kv_heads;
-        for (int32_t h = 0; h < heads; h++) retained += setup->retained[h];
-        fewest = n - setup->compressible + retained / heads + 1;
+        for (int32_t h = 0; h < heads; h++) period += fkv_policy_period(setup, h);
+        fewest = n + 1 - period / heads;
     }
     return n * (n + 1) / 2 + (t - n) * (fewest + n) / 2;
 }

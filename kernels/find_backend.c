@@ -1,10 +1,10 @@
 /* Which backend a name stands for, and where the CUDA backend comes from.
  *
- * CUDA is a module beside the program and not a library that it links, so that one build runs with
- * and without a GPU, and so that a machine without one loads none of CUDA's libraries: "auto" looks
- * for the module only where NVIDIA's driver is, or where it is told of one. A module stays loaded
- * until the program ends; one built from another version of kernels.h is refused before any other
- * entry of its table is read. */
+ * CUDA is a module in the folder of the program and not a library that it links, so that one build
+ * runs with and without a GPU, and so that a machine without one loads none of CUDA's libraries:
+ * "auto" looks for the module only where NVIDIA's driver is, or where FKV_CUDA_MODULE is set. A
+ * module stays loaded until the program ends; one built from another version of kernels.h is
+ * refused before any other entry of its table is read. */
 #include "kernels/kernels.h"
 
 #include <dlfcn.h>

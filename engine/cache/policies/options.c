@@ -1,5 +1,5 @@
 /* Tables of policies' own options, and their values as texts and JSON; see options.h. */
-#include "engine/cache/options.h"
+#include "engine/cache/policies/options.h"
 
 #include <inttypes.h>
 #include <stdio.h>

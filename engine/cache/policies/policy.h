@@ -1,0 +1,122 @@
+/* What a cache policy answers: what a (layer, KV head) keeps of its past, and how queries see it.
+ *
+ * A policy never touches memory. It answers questions about one head's schedule, and the session
+ * turns the answers into kernel calls for all heads at once. Answers depend only on the setup and
+ * on the head's counters, so the host knows the whole schedule beforehand and nothing waits for the
+ * device.
+ *
+ * To add a policy, write its file in this folder and add its row to the table in policies.h.
+ * Everything else follows from the struct below: the command line, --help, run files, what is
+ * counted and what is refused. */
+#ifndef FKV_ENGINE_CACHE_POLICIES_POLICY_H
+#define FKV_ENGINE_CACHE_POLICIES_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/cache/policies/options.h"
+#include "kernels/cache.h"
+
+/* What the user asked for. Zero or negative where a default is wanted. */
+struct fkv_policy_options {
+    const char *name;  /* NULL: full attention */
+    int32_t window;    /* N; 0: the trained context */
+    int32_t sinks;     /* S; -1: 4 */
+    const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
+    struct fkv_own_value own[FKV_OWN_OPTIONS]; /* the policy's own options; a NULL name ends them */
+};
+
+/* The options worked out for one model: what every answer is computed from. */
+struct fkv_policy_setup {
+    const struct fkv_policy *policy;
+    int32_t layers;
+    int32_t kv_heads;
+    int32_t window;               /* N */
+    int32_t sinks;                /* S */
+    int32_t recent;               /* R: newest slots that an action leaves as they are */
+    int32_t compressible;         /* n = N - S - R */
+    int32_t capacity;             /* slots of storage per head */
+    int64_t own[FKV_OWN_OPTIONS]; /* values of policy->options, in their order */
+    bool mass_bias;    /* scores of slots get the log of how many tokens each stands for */
+    char *own_text;    /* own options with their values, "recent=256 rescale=on mass-bias=off"; ""
+                          without any. Owned. */
+    char *label;       /* name and own options that are not at their default, "freqkv, recent 256".
+                          Owned. */
+    double gamma;      /* mean over heads; NaN where the policy takes no ratio */
+    int32_t *retained; /* L [layers, kv_heads]; NULL where the policy takes no ratio. Owned. */
+};
+
+/* The state of one (layer, sequence, KV head). */
+struct fkv_head {
+    int32_t layer;
+    int32_t sequence;
+    int32_t kv_head;
+    int32_t slots;        /* in use, of setup->capacity */
+    int32_t rounds;       /* actions so far */
+    int64_t tokens;       /* appended so far */
+    int32_t tokens_since; /* appended since the last action */
+    double shift;         /* of the positions of what follows, from its slot index; not 0 only after
+                             surgery (engine/session/surgery.h) */
+};
+
+/* An action on one head: first the map, then the gather. */
+struct fkv_action {
+    int32_t map_slot;     /* first slot of the map */
+    int32_t map_n;        /* slots that the map takes; 0: no map */
+    int32_t map_retained; /* slots that it leaves, from map_slot on */
+    double map_gain;
+    int32_t gather_slot;  /* slot gather_from[j] moves to gather_slot + j */
+    int32_t gather_count; /* 0: no gather */
+    int32_t *gather_from; /* [setup->capacity], ascending; memory of the session */
+    double gather_shift;  /* added to the positions of the moved keys */
+    int32_t slots;        /* in use afterwards */
+};
+
+struct fkv_policy {
+    const char *name;
+    const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
+
+    bool takes_window;   /* --window and --sinks: no query sees more than N slots or a position past
+                            them */
+    bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
+    bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
+    bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
+    bool allows_surgery; /* slots stay where they are appended, so that experiments may change them
+                          */
+    bool counts_compressions; /* every action of a head is counted as a compression */
+    bool counts_evictions;    /* every action of a head is counted as an eviction */
+    bool evicts_every_token;  /* every token past the window is counted as an eviction; actions only
+                                 free storage */
+    int32_t max_spans; /* of a view; the session adds empty ones, so that decode steps have one
+                          shape */
+
+    /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
+    int32_t (*recent)(const struct fkv_policy_setup *setup);
+
+    /* Checks the options further and sets capacity. `max_tokens`: most tokens a session will see.
+     * How many of them come at once is not known here: the block must change neither memory nor
+     * counts. */
+    int (*prepare)(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
+
+    /* How many tokens may be appended before the next view; 0: an action has to come first. */
+    int32_t (*append_limit)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
+
+    /* Fills in the action of a head whose append_limit is 0. It comes zeroed, with gather_from set
+     * and slots = head->slots. */
+    void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                struct fkv_action *action);
+
+    /* The position at which the next appended key is stored. */
+    double (*position)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
+
+    /* What the newest `rows` rows see, whose keys are in slots [head->slots - rows, head->slots)
+     * and already counted in `head` -> spans [max_spans], under one joint softmax
+     * (kernels/cache.h). Returns the number of spans. */
+    int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
+                    struct fkv_span *spans);
+};
+
+/* The policy that keeps every token, at its defaults: the baseline, and what records. */
+extern const struct fkv_policy_options fkv_full_attention;
+
+#endif
