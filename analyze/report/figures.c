@@ -1,6 +1,6 @@
-/* Owns figures in a page. A figure is embedded as an image whose address holds the file's bytes. So
- * ids of two figures do not meet, no script of a file that somebody changed can run, and the
- * picture is the one in the folder. A row of `readings` says how a figure is to be read. */
+/* Owns figures in a page. A figure is embedded as an image whose address holds the file's bytes: so
+ * ids of two figures do not meet, no script runs in a file that was changed, and the picture is the
+ * one in the folder. A row of `readings` says how a figure is to be read. */
 #include "analyze/report/figures.h"
 
 #include <fnmatch.h>

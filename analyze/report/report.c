@@ -21,10 +21,6 @@
 
 enum { PATTERNS = 12 };
 
-static const char *const spectrum_csv[] = {"spectrum.csv", NULL};
-static const char *const error_csv[] = {"error.csv", NULL};
-static const char *const gamma_csv[] = {"gamma.csv", NULL};
-
 static const struct section {
     const char *id;
     const char *title;
@@ -34,9 +30,8 @@ static const struct section {
     /* Names of the figures and tables that follow, in this order. One that starts with * is tried
      * when no section has one without. */
     const char *patterns[PATTERNS];
-    /* CSV files that are too long to be shown, and that `write` stands for; NULL at the end; may be
-     * NULL. */
-    const char *const *not_shown;
+    /* A CSV file that is too long to be shown: `write` shows its numbers. May be NULL. */
+    const char *not_shown;
 } sections[] = {
     {"spectra",
      "Power spectra",
@@ -45,20 +40,20 @@ static const struct section {
      fkv_report_spectra,
      {"spectrum_key.*", "spectrum_value.*", "spectrum_key_rotated.*", "spectrum_query.*",
       "spectrum[._]*"},
-     spectrum_csv},
+     "spectrum.csv"},
     {"errors",
      "Reconstruction error",
      "What keeping only the lowest coefficients loses, segment by segment.",
      fkv_report_errors,
      {"error_key.*", "error_value.*", "error_key_rotated.*", "error_query.*", "error_heatmap*",
       "error[._]*"},
-     error_csv},
+     "error.csv"},
     {"ratios",
      "Ratios per head",
      "A retaining ratio for every layer and head, chosen from what each would lose.",
      fkv_report_ratios,
      {"gamma.*", "gamma_heatmap.*", "gamma_histogram.*"},
-     gamma_csv},
+     "gamma.csv"},
     {"perplexity",
      "Perplexity",
      "What the cache policies cost the model, over ratios and over the tokens since a compression.",
@@ -128,12 +123,6 @@ static const struct section *section_of(const char *name) {
     return NULL;
 }
 
-/* names: NULL at the end; may be NULL. */
-static bool listed(const char *name, const char *const *names) {
-    while (names && *names && strcmp(*names, name)) names++;
-    return names && *names;
-}
-
 /* Shows the section's files with this suffix, in the order of its patterns. */
 static int show_files(struct fkv_report *r, const struct section *s, const char *suffix,
                       int (*show_file)(struct fkv_report *r, FILE *out, const char *name,
@@ -146,11 +135,13 @@ static int show_files(struct fkv_report *r, const struct section *s, const char 
                 section_of(name) != s)
                 continue;
             r->taken[i] = true;
-            if (!listed(name, s->not_shown) && show_file(r, out, name, err)) return FKV_FAILED;
+            bool shown = !s->not_shown || strcmp(name, s->not_shown);
+            if (shown && show_file(r, out, name, err)) return FKV_FAILED;
         }
     return FKV_OK;
 }
 
+/* *text is malloc'd, "" where the section has nothing to show. */
 static int write_section(struct fkv_report *r, const struct section *s, char **text,
                          struct fkv_error *err) {
     size_t bytes;
@@ -161,6 +152,8 @@ static int write_section(struct fkv_report *r, const struct section *s, char **t
     if (!status) status = show_files(r, s, ".csv", fkv_report_table, out, err);
     return fclose(out) && !status ? fkv_fail(err, "out of memory") : status;
 }
+
+/* ---- the page ---- */
 
 static void put_section(FILE *out, const char *id, const char *title, const char *lead,
                         const char *text) {
@@ -182,9 +175,7 @@ static void put_summary(FILE *out, const struct fkv_report_outline *o) {
     fputs("</ul>\n</section>\n", out);
 }
 
-/* ---- the page ---- */
-
-static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS],
+static void put_page(FILE *out, const struct fkv_report *r, char *const text[SECTIONS],
                      const char *provenance, const char *data) {
     fkv_html_open(out, &r->facts);
     fputs("<nav aria-label='Contents'><ol>\n", out);
@@ -220,7 +211,7 @@ static int save(struct fkv_report *r, char *const text[SECTIONS], const char *pr
 }
 
 static int write_page(struct fkv_report *r, struct fkv_error *err) {
-    const struct section last = {.write = fkv_report_provenance};
+    const struct section last = {.write = fkv_report_provenance}; /* reads what the others added */
     char *text[SECTIONS] = {0}, *provenance = NULL, *data = NULL;
     int status = fkv_report_summary(r, err);
     if (!status) status = fkv_report_spectra_json(r, &data, err);
