@@ -88,8 +88,8 @@ static void check_page(bool data, int figures) {
         abort();
     if (count(text, "<script") != 1 + data || count(text, "</script") != 1 + data ||
         count(text, "<body") != 1 || count(text, "</body") != 1 || count(text, "<!--") ||
-        count(text, "<img") != figures || count(text, "src=") != figures || count(text, "<iframe") || count(text, "<foreignObject") ||
-        count(text, "<style") != 1)
+        count(text, "<img") != figures || count(text, " src='") != figures ||
+        count(text, "<iframe") || count(text, "<foreignObject") || count(text, "<style") != 1)
         abort();
     free(text);
 }
