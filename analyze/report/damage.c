@@ -1,11 +1,14 @@
 /* Owns what the report says in words about runs and probes: from the tables that `plot` writes
  * beside its figures (panel, series, place, estimate, low, high), whose intervals decide how a
  * sentence ends. */
+#include "analyze/report/damage.h"
+
 #include <fnmatch.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "analyze/report/parts.h"
+#include "analyze/tables/table.h"
 
 #define MINUS "\u2212"
 

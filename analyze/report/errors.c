@@ -4,18 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/report/page.h"
+#include "analyze/report/sections.h"
 #include "capture/store/columns.h"
-#include "analyze/report/parts.h"
 
-enum { ENERGY, ENERGY_NO_DC, ERROR, ERROR_NO_DC, VALUES, MOST_GAMMAS = 20 };
+enum { MOST_GAMMAS = 20 }; /* in a table */
+
+enum { ENERGY, ENERGY_NO_DC, ERROR, ERROR_NO_DC, VALUES };
 static const char *const datasets[VALUES] = {"retained_energy", "retained_energy_no_dc",
                                              "relative_error", "relative_error_no_dc"};
 
 struct curves {
     enum fkv_state state;
     int64_t layers, heads, gammas;
-    int32_t *layer_index;
-    double *gamma, *value[VALUES]; /* [gammas]; [layers, heads, gammas] */
+    int32_t *layer_index;  /* [layers]: numbers in the model; owned */
+    double *gamma;         /* [gammas]; owned */
+    double *value[VALUES]; /* [layers, heads, gammas] each; owned */
 };
 
 static void free_curves(struct curves *c) {
@@ -31,20 +35,20 @@ static int read_curves(struct fkv_h5_reader *h5, enum fkv_state state, struct cu
     char name[96];
     int rank;
     int64_t dims[8];
-    const char *of = fkv_state_names[state];
-    snprintf(name, sizeof name, "/error/%s/%s", of, datasets[ENERGY]);
+    const char *state_name = fkv_state_names[state];
+    snprintf(name, sizeof name, "/error/%s/%s", state_name, datasets[ENERGY]);
     if (fkv_h5_shape(h5, name, &rank, dims, found, err)) return FKV_FAILED;
     if (!*found) return FKV_OK;
     if (rank != 3)
         return fkv_fail(err, "%s: expected [layers, heads, gammas], found %d axes", name, rank);
     *c = (struct curves){.state = state, .layers = dims[0], .heads = dims[1], .gammas = dims[2]};
-    snprintf(name, sizeof name, "/error/%s/layer_index", of);
+    snprintf(name, sizeof name, "/error/%s/layer_index", state_name);
     if (fkv_column_expect(h5, name, FKV_H5_I32, c->layers, true, &c->layer_index, err))
         return FKV_FAILED;
-    snprintf(name, sizeof name, "/error/%s/gamma", of);
+    snprintf(name, sizeof name, "/error/%s/gamma", state_name);
     if (fkv_column_expect(h5, name, FKV_H5_F64, c->gammas, true, &c->gamma, err)) return FKV_FAILED;
     for (int i = 0; i < VALUES; i++) {
-        snprintf(name, sizeof name, "/error/%s/%s", of, datasets[i]);
+        snprintf(name, sizeof name, "/error/%s/%s", state_name, datasets[i]);
         if (fkv_column_expect(h5, name, FKV_H5_F64, c->layers * c->heads * c->gammas, true,
                               &c->value[i], err))
             return FKV_FAILED;
@@ -60,12 +64,13 @@ static double mean_of(const struct curves *c, int value, int64_t from, int64_t t
     return sum / (double)((to - from) * c->heads);
 }
 
-/* Of more ratios than a table holds, every k-th (the CSV has all). */
+/* Every how many-th ratio a table shows, so that it has MOST_GAMMAS at most. The CSV has all. */
 static int64_t step_of(const struct curves *c) {
     return (c->gammas + MOST_GAMMAS - 1) / MOST_GAMMAS;
 }
 
-static void decimals(FILE *out, double x) {
+/* A cell with three decimals. */
+static void cell(FILE *out, double x) {
     fputs("<td>", out);
     if (isfinite(x))
         fprintf(out, "%.3f", x);
@@ -93,7 +98,7 @@ static void overview(struct fkv_report *r, FILE *out, const struct curves *c, in
             fputs("<td>", out);
             fkv_html_percent(out, mean_of(&c[i], ENERGY_NO_DC, 0, c[i].layers, g));
             fputs("</td>", out);
-            decimals(out, mean_of(&c[i], ERROR_NO_DC, 0, c[i].layers, g));
+            cell(out, mean_of(&c[i], ERROR_NO_DC, 0, c[i].layers, g));
         }
         fputs("</tr>\n", out);
     }
@@ -112,7 +117,7 @@ static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c,
     for (int64_t l = 0; l < c->layers; l++) {
         fprintf(out, "<tr><th scope='row'>%d</th>", c->layer_index[l]);
         for (int64_t g = 0; g < c->gammas; g += step_of(c))
-            decimals(out, mean_of(c, value, l, l + 1, g));
+            cell(out, mean_of(c, value, l, l + 1, g));
         fputs("</tr>\n", out);
     }
     fkv_html_table_end(out);

@@ -2,13 +2,15 @@
  * that its sentences are about. Shares are per head and computed from the full spectra, so that
  * "how many heads" can be said; the HDF5 file is trusted for nothing: every length is checked
  * against the others. */
+#include "analyze/report/facts.h"
+
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "capture/store/columns.h"
 #include "analyze/measure/error.h"
-#include "analyze/report/parts.h"
+#include "capture/store/columns.h"
 
 const char *const fkv_report_state[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE",
                                                   "queries"};
@@ -23,30 +25,9 @@ static void free_shares(struct fkv_report_shares *s) {
     memset(s, 0, sizeof *s);
 }
 
-void fkv_report_facts_free(struct fkv_report *r) {
-    for (int i = 0; i < r->states; i++) free_shares(&r->shares[i]);
-    r->states = 0;
-    fkv_text_list_free(&r->commands);
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-int fkv_spread_of(const double *x, int64_t count, struct fkv_spread *out, struct fkv_error *err) {
-    double *sorted = malloc(((size_t)count + 1) * sizeof *sorted), sum = 0;
-    int64_t n = 0;
-    if (!sorted) return fkv_fail(err, "out of memory for %lld numbers", (long long)count);
-    *out = (struct fkv_spread){NAN, NAN, NAN, NAN, 0};
-    for (int64_t i = 0; i < count; i++)
-        if (isfinite(x[i])) sorted[n++] = x[i], sum += x[i];
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    if (n)
-        *out = (struct fkv_spread){(sorted[(n - 1) / 2] + sorted[n / 2]) / 2, sum / (double)n,
-                                   sorted[0], sorted[n - 1], (int)n};
-    free(sorted);
-    return FKV_OK;
+void fkv_report_facts_free(struct fkv_report_facts *f) {
+    for (int i = 0; i < f->states; i++) free_shares(&f->shares[i]);
+    f->states = 0;
 }
 
 /* ---- spectra ---- */
@@ -120,58 +101,55 @@ static int read_shares(struct fkv_h5_reader *h5, enum fkv_state state, struct fk
 
 /* ---- provenance ---- */
 
-int fkv_report_command(struct fkv_report *r, const char *command, struct fkv_error *err) {
-    for (int i = 0; i < r->commands.count; i++)
-        if (!strcmp(r->commands.text[i], command)) return FKV_OK;
-    return *command ? fkv_text_list_add(&r->commands, err, "%s", command) : FKV_OK;
-}
-
-static int read_root(struct fkv_report *r, struct fkv_error *err) {
+static int read_root(struct fkv_h5_reader *h5, struct fkv_report_facts *f, struct fkv_error *err) {
     bool found;
     const struct {
         const char *name;
         double *value;
-    } numbers[] = {{"segment_length", &r->segment_length},
-                   {"skip_sinks", &r->skip_sinks},
-                   {"documents", &r->documents},
-                   {"segments", &r->segments},
-                   {"tokens_left_out", &r->tokens_left_out}};
-    if (fkv_h5_get_string(r->results, "/", "model", r->model, sizeof r->model, &found, err) ||
-        fkv_h5_get_string(r->results, "/", "version", r->version, sizeof r->version, &found, err) ||
-        fkv_h5_get_string(r->results, "/", "capture_sha256", r->capture_sha256,
-                          sizeof r->capture_sha256, &found, err))
+    } numbers[] = {{"segment_length", &f->segment_length},
+                   {"skip_sinks", &f->skip_sinks},
+                   {"documents", &f->documents},
+                   {"segments", &f->segments},
+                   {"tokens_left_out", &f->tokens_left_out}};
+    if (fkv_h5_get_string(h5, "/", "model", f->model, sizeof f->model, &found, err) ||
+        fkv_h5_get_string(h5, "/", "version", f->version, sizeof f->version, &found, err) ||
+        fkv_h5_get_string(h5, "/", "capture_sha256", f->capture_sha256, sizeof f->capture_sha256,
+                          &found, err))
         return FKV_FAILED;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         *numbers[i].value = NAN;
-        if (fkv_h5_get_double(r->results, "/", numbers[i].name, numbers[i].value, &found, err))
+        if (fkv_h5_get_double(h5, "/", numbers[i].name, numbers[i].value, &found, err))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int read_commands(struct fkv_report *r, struct fkv_error *err) {
+int fkv_report_commands_read(struct fkv_h5_reader *results, struct fkv_text_list *commands,
+                             struct fkv_error *err) {
     static const char *const groups[] = {"/spectrum", "/error", "/gamma"};
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
         char *command;
-        int status = fkv_h5_get_text(r->results, groups[i], "command", &command, err);
-        if (!status) status = fkv_report_command(r, command ? command : "", err);
+        int status = fkv_h5_get_text(results, groups[i], "command", &command, err);
+        if (!status) status = fkv_text_list_add_once(commands, command ? command : "", err);
         free(command);
         if (status) return status;
     }
     return FKV_OK;
 }
 
-int fkv_report_facts_read(struct fkv_report *r, struct fkv_error *err) {
-    int status = read_root(r, err);
-    if (!status) status = read_commands(r, err);
+int fkv_report_facts_read(struct fkv_h5_reader *results, struct fkv_report_facts *out,
+                          struct fkv_error *err) {
+    *out = (struct fkv_report_facts){0};
+    int status = read_root(results, out, err);
     for (int state = 0; !status && state < FKV_STATES; state++) {
-        struct fkv_report_shares *s = &r->shares[r->states];
+        struct fkv_report_shares *s = &out->shares[out->states];
         bool found = false;
-        status = read_shares(r->results, (enum fkv_state)state, s, &found, err);
+        status = read_shares(results, (enum fkv_state)state, s, &found, err);
         if (!status && found)
-            r->states++;
+            out->states++;
         else
             free_shares(s);
     }
+    if (status) fkv_report_facts_free(out);
     return status;
 }

@@ -1,13 +1,18 @@
-/* Owns the page around the sections: text as HTML, the opening with its contents, the ending with
- * data and script. */
+/* Owns how the page is written: values as HTML, tables, the opening with style and policy, the
+ * ending with data and script. */
+#include "analyze/report/page.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report/parts.h"
 #include "analyze/tables/text_clean.h"
 
-void fkv_html(FILE *out, const char *text) {
+/* report.css and report.js, 0 at the end; embedded when the toolkit is built (embed.cmake). */
+extern const unsigned char fkv_report_css[];
+extern const unsigned char fkv_report_js[];
+
+void fkv_html_text(FILE *out, const char *text) {
     char *clean = fkv_text_clean(text);
     for (const char *p = clean ? clean : ""; *p; p++) switch (*p) {
         case '&': fputs("&amp;", out); break;
@@ -38,7 +43,7 @@ void fkv_html_percent(FILE *out, double share) {
 void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption) {
     int number = ++r->tables;
     fprintf(out, "<p class='caption' id='table-%d'><b>Table %d.</b> ", number, number);
-    fkv_html(out, caption);
+    fkv_html_text(out, caption);
     fprintf(out,
             "</p>\n<div class='scroll' tabindex='0' role='region' "
             "aria-labelledby='table-%d'>\n<table aria-labelledby='table-%d'>\n",
@@ -47,11 +52,12 @@ void fkv_html_table(FILE *out, struct fkv_report *r, const char *caption) {
 
 void fkv_html_table_end(FILE *out) { fputs("</tbody>\n</table>\n</div>\n", out); }
 
-void fkv_html_open(FILE *out, const struct fkv_report *r) {
-    /* The policy lets nothing in from outside and lets nothing out: a report can be opened without
-     * trust in who made it. */
+/* The policy allows what is inside the file and no address outside of it: a report can be opened
+ * without trust in who made it. */
+void fkv_html_open(FILE *out, const struct fkv_report_facts *f) {
     fputs("<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-          "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src "
+          "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
+          "style-src "
           "'unsafe-inline'; script-src "
           "'unsafe-inline'\">\n"
           "<meta name='viewport' content='width=device-width, initial-scale=1'>\n<meta "
@@ -59,22 +65,22 @@ void fkv_html_open(FILE *out, const struct fkv_report *r) {
           "<meta name='generator' content='freqkv-analyze report " FKV_VERSION
           "'>\n<title>FreqKV report",
           out);
-    if (*r->model) fputs(": ", out), fkv_html(out, r->model);
+    if (*f->model) fputs(": ", out), fkv_html_text(out, f->model);
     fputs("</title>\n<style>\n", out);
     fputs((const char *)fkv_report_css, out);
     fputs("</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the "
           "findings</a>\n<header>\n<p class='kind'>FreqKV "
           "report</p>\n<h1>",
           out);
-    fkv_html(out, *r->model ? r->model : "a capture without a model\u2019s name");
+    fkv_html_text(out, *f->model ? f->model : "a capture without a model\u2019s name");
     fputs("</h1>\n<p class='lead'>The states of a language model\u2019s KV cache along tokens: "
           "where their energy lies over frequency, and "
           "what that does and does not say about compressing them.",
           out);
-    if (isfinite(r->segment_length) && isfinite(r->segments) && isfinite(r->documents))
+    if (isfinite(f->segment_length) && isfinite(f->segments) && isfinite(f->documents))
         fprintf(out, " %.0f segment%s of <i>n</i>&nbsp;=&nbsp;%.0f tokens from %.0f document%s.",
-                r->segments, r->segments == 1 ? "" : "s", r->segment_length, r->documents,
-                r->documents == 1 ? "" : "s");
+                f->segments, f->segments == 1 ? "" : "s", f->segment_length, f->documents,
+                f->documents == 1 ? "" : "s");
     fputs("</p>\n</header>\n", out);
 }
 

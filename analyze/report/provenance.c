@@ -2,36 +2,40 @@
  * hashes of the data files, so that a reader can tell whether a folder is the one the page was made
  * from. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "analyze/report/parts.h"
+#include "analyze/report/page.h"
+#include "analyze/report/sections.h"
+#include "analyze/report/sources.h"
 #include "kernels/base/hash.h"
 
 enum { MOST_TEXTS = 60 };
 
-/* name NULL: one more of the entry before. */
+/* One entry of the list of facts; nothing where `value` is empty. name NULL: another value of the
+ * entry before. */
 static void entry(FILE *out, const char *name, const char *value, bool code) {
     if (!*value) return;
     if (name) fprintf(out, "<dt>%s</dt>", name);
     fprintf(out, "<dd>%s", code ? "<code>" : "");
-    fkv_html(out, value);
+    fkv_html_text(out, value);
     fprintf(out, "%s</dd>\n", code ? "</code>" : "");
 }
 
-/* Hashes of what is not a text. */
-static void source_entries(FILE *out, const struct fkv_report_sources *s) {
+/* Hashes of models and tokenizers. */
+static void hash_entries(FILE *out, const struct fkv_report_sources *s) {
     static const char *const names[][2] = {{"model", "model\u2019s SHA-256"},
                                            {"tokenizer", "tokenizer\u2019s SHA-256"}};
     for (int k = 0; k < 2; k++)
         for (int64_t i = 0, shown = 0; i < s->count; i++)
-            if (!strcmp(s->one[i].kind, names[k][0]) && *s->one[i].sha256)
-                entry(out, shown++ ? NULL : names[k][1], s->one[i].sha256, true);
+            if (!strcmp(s->list[i].kind, names[k][0]) && *s->list[i].sha256)
+                entry(out, shown++ ? NULL : names[k][1], s->list[i].sha256, true);
 }
 
 static void text_table(struct fkv_report *r, FILE *out, const struct fkv_report_sources *s) {
     int64_t texts = 0, shown = 0;
     char caption[160];
-    for (int64_t i = 0; i < s->count; i++) texts += !strcmp(s->one[i].kind, "text");
+    for (int64_t i = 0; i < s->count; i++) texts += !strcmp(s->list[i].kind, "text");
     if (!texts) return;
     snprintf(caption, sizeof caption, "Texts%s. What they were used for stands behind them.",
              texts > MOST_TEXTS ? ", of which the first are shown; the files of sources have all"
@@ -41,19 +45,20 @@ static void text_table(struct fkv_report *r, FILE *out, const struct fkv_report_
           "class='text'>SHA-256</th><th scope='col' class='text'>of</th></tr></thead>\n<tbody>\n",
           out);
     for (int64_t i = 0; i < s->count && shown < MOST_TEXTS; i++) {
-        if (strcmp(s->one[i].kind, "text")) continue;
+        if (strcmp(s->list[i].kind, "text")) continue;
         shown++;
         fputs("<tr><th scope='row'>", out);
-        fkv_html(out, *s->one[i].name ? s->one[i].name : "\u2013");
+        fkv_html_text(out, *s->list[i].name ? s->list[i].name : "\u2013");
         fputs("</th><td class='text hash'>", out);
-        fkv_html(out, *s->one[i].sha256 ? s->one[i].sha256 : "\u2013");
+        fkv_html_text(out, *s->list[i].sha256 ? s->list[i].sha256 : "\u2013");
         fputs("</td><td class='text'>", out);
-        fkv_html(out, s->one[i].of);
+        fkv_html_text(out, s->list[i].used_by);
         fputs("</td></tr>\n", out);
     }
     fkv_html_table_end(out);
 }
 
+/* Whether the file holds numbers: not a figure, not a page. */
 static bool is_data(const char *name) {
     static const char *const suffixes[] = {".h5", ".csv", ".json"};
     const char *dot = strrchr(name, '.');
@@ -76,43 +81,53 @@ static int file_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
             fkv_sha256_files(paths, 1, hash, err))
             return FKV_FAILED;
         fputs("<tr><th scope='row'>", out);
-        fkv_html(out, r->files.text[i]);
+        fkv_html_text(out, r->files.text[i]);
         fprintf(out, "</th><td class='text hash'>%s</td></tr>\n", hash);
     }
     fkv_html_table_end(out);
     return FKV_OK;
 }
 
-int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err) {
+/* How the capture was cut into segments; nothing where results.h5 does not say. */
+static void cut_entry(FILE *out, const struct fkv_report_facts *f) {
     char text[256];
-    struct fkv_report_sources sources = {0};
-    fputs("<dl>\n", out);
-    entry(out, "model", r->model, false);
-    entry(out, "capture\u2019s SHA-256", r->capture_sha256, true);
-    if (fkv_report_sources_read(r, &sources, err)) return FKV_FAILED;
-    source_entries(out, &sources);
+    if (!isfinite(f->segments + f->segment_length + f->documents + f->skip_sinks +
+                  f->tokens_left_out))
+        return;
     snprintf(text, sizeof text,
              "%.0f segment%s of %.0f tokens from %.0f document%s, after %.0f sinks; %.0f tokens "
              "left out",
-             r->segments, r->segments == 1 ? "" : "s", r->segment_length, r->documents,
-             r->documents == 1 ? "" : "s", r->skip_sinks, r->tokens_left_out);
-    if (isfinite(r->segments + r->segment_length + r->documents + r->skip_sinks +
-                 r->tokens_left_out))
-        entry(out, "cut", text, false);
-    entry(out, "software", r->version, false);
+             f->segments, f->segments == 1 ? "" : "s", f->segment_length, f->documents,
+             f->documents == 1 ? "" : "s", f->skip_sinks, f->tokens_left_out);
+    entry(out, "cut", text, false);
+}
+
+static void left_out_list(FILE *out, const struct fkv_text_list *left_out) {
+    if (!left_out->count) return;
+    fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
+    for (int i = 0; i < left_out->count; i++) {
+        fputs("<li>", out);
+        fkv_html_text(out, left_out->text[i]);
+        fputs("</li>\n", out);
+    }
+    fputs("</ul>\n", out);
+}
+
+int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err) {
+    struct fkv_report_sources sources;
+    if (fkv_report_sources_read(r, &sources, err)) return FKV_FAILED;
+    fputs("<dl>\n", out);
+    entry(out, "model", r->facts.model, false);
+    entry(out, "capture\u2019s SHA-256", r->facts.capture_sha256, true);
+    hash_entries(out, &sources);
+    cut_entry(out, &r->facts);
+    entry(out, "software", r->facts.version, false);
     for (int i = 0; i < r->commands.count; i++)
         entry(out, i ? NULL : "commands", r->commands.text[i], true);
     fputs("</dl>\n", out);
     text_table(r, out, &sources);
     fkv_report_sources_free(&sources);
     if (file_table(r, out, err)) return FKV_FAILED;
-    if (r->outline->left_out.count)
-        fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
-    for (int i = 0; i < r->outline->left_out.count; i++) {
-        fputs("<li>", out);
-        fkv_html(out, r->outline->left_out.text[i]);
-        fputs("</li>\n", out);
-    }
-    if (r->outline->left_out.count) fputs("</ul>\n", out);
+    left_out_list(out, &r->outline->left_out);
     return FKV_OK;
 }

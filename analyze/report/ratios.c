@@ -1,53 +1,16 @@
-/* Owns the section of ratios per head: what the table loses beside one ratio for all heads, from
- * gamma.csv. The map and the histogram are the command's own figures. */
+/* Owns the section of ratios per head. The map and the histogram that follow are figures of the
+ * folder. */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "analyze/report/parts.h"
+#include "analyze/report/losses.h"
+#include "analyze/report/page.h"
+#include "analyze/report/sections.h"
 
-static const struct {
-    const char *column, *uniform, *label;
-} losses[] = {
-    {"key_energy_lost", "key_energy_lost_uniform", "keys: share of energy lost"},
-    {"value_energy_lost", "value_energy_lost_uniform", "values: share of energy lost"},
-    {"objective", "objective_uniform", "what the table minimises"},
-    {"objective_projected", "objective_projected_uniform", "the same after the output projection"}};
-
-/* Mean of a column over rows; NaN where there is none or one is missing. */
-static double mean_of(const struct fkv_table *t, const char *name) {
-    int column = fkv_table_column(t, name);
-    double sum = 0;
-    if (column < 0 || !t->rows) return NAN;
-    for (int64_t row = 0; row < t->rows; row++) sum += fkv_table_number(t, row, column);
-    return sum / (double)t->rows;
-}
-
-int fkv_report_losses_read(struct fkv_report *r, struct fkv_report_losses *out,
-                           struct fkv_error *err) {
-    char path[4096];
-    struct fkv_table table;
-    *out = (struct fkv_report_losses){0};
-    if (!fkv_report_has(r, "gamma.csv")) return FKV_OK;
-    if (fkv_report_path(r, "gamma.csv", path, err) || fkv_table_read(path, &table, err))
-        return FKV_FAILED;
-    int gamma = fkv_table_column(&table, "gamma");
-    double *ratios = malloc(((size_t)table.rows + 1) * sizeof *ratios);
-    int status = gamma < 0 ? fkv_fail(err, "%s: expected a column gamma, found none", path)
-                 : ratios  ? FKV_OK
-                           : fkv_fail(err, "%s: out of memory", path);
-    for (int64_t row = 0; !status && row < table.rows; row++)
-        ratios[row] = fkv_table_number(&table, row, gamma);
-    if (!status) status = fkv_spread_of(ratios, table.rows, &out->gamma, err);
-    for (int i = 0; i < FKV_REPORT_LOSSES; i++) {
-        out->label[i] = losses[i].label;
-        out->table[i] = mean_of(&table, losses[i].column);
-        out->uniform[i] = mean_of(&table, losses[i].uniform);
-    }
-    free(ratios);
-    fkv_table_free(&table);
-    return status;
-}
+static const char *const labels[FKV_LOSS_KINDS] = {
+    [FKV_LOSS_KEYS] = "keys: share of energy lost",
+    [FKV_LOSS_VALUES] = "values: share of energy lost",
+    [FKV_LOSS_OBJECTIVE] = "what the table minimises",
+    [FKV_LOSS_OBJECTIVE_PROJECTED] = "the same after the output projection"};
 
 int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     struct fkv_report_losses l;
@@ -63,13 +26,13 @@ int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err) {
           "scope='col'>uniform</th><th scope='col'>difference</th></tr></thead>\n"
           "<tbody>\n",
           out);
-    for (int i = 0; i < FKV_REPORT_LOSSES; i++) {
-        if (!isfinite(l.table[i])) continue;
-        fprintf(out, "<tr><th scope='row'>%s</th><td>", l.label[i]);
-        fkv_html_number(out, l.table[i]);
+    for (int i = 0; i < FKV_LOSS_KINDS; i++) {
+        if (!isfinite(l.per_head[i])) continue;
+        fprintf(out, "<tr><th scope='row'>%s</th><td>", labels[i]);
+        fkv_html_number(out, l.per_head[i]);
         fputs("</td><td>", out);
         fkv_html_number(out, l.uniform[i]);
-        double change = l.table[i] / l.uniform[i] - 1;
+        double change = l.per_head[i] / l.uniform[i] - 1;
         if (isfinite(change))
             fprintf(out, "</td><td>%s%.1f%%</td></tr>\n", change < 0 ? "\u2212" : "+",
                     100 * fabs(change));

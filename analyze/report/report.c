@@ -1,36 +1,37 @@
-/* Owns report.html as a whole (report.h): what is in the folder, which section shows what, and in
- * which order. A section is a row of `sections`. Each writes into memory first, and one that wrote
- * nothing does not appear, so that nobody has to say beforehand what a section needs. */
+/* Owns report.html as a whole: which section shows what, and in which order. A section is a row of
+ * `sections`. Each is written into memory first, and one that wrote nothing does not appear: so no
+ * list says which data a section needs. */
 #include "analyze/report/report.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
-#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "analyze/report/parts.h"
+#include "analyze/report/figures.h"
+#include "analyze/report/folder.h"
+#include "analyze/report/page.h"
+#include "analyze/report/sections.h"
+#include "analyze/report/spectra_json.h"
+#include "analyze/report/summary.h"
+#include "analyze/report/tables.h"
 #include "analyze/tables/sources.h"
 #include "kernels/base/atomic_file.h"
 
-enum { PATH = 4096, PATTERNS = 12 };
-
-static const char *const spectrum_csv[] = {"spectrum.csv", NULL},
-                         *const error_csv[] = {"error.csv", NULL},
-                         *const gamma_csv[] = {"gamma.csv", NULL};
+enum { PATTERNS = 12 };
 
 static const struct section {
-    const char *id, *title, *lead;
-    int (*write)(struct fkv_report *r, FILE *out,
-                 struct fkv_error *err); /* its own tables; may be NULL */
-    const char
-        *patterns[PATTERNS]; /* names of the figures and tables that follow, in this order; one that
-                                starts with * is tried when no section has a better one */
-    const char *const
-        *own; /* tables that `write` stands for: too long to be shown, and there is a better form */
+    const char *id;
+    const char *title;
+    const char *lead; /* the first paragraph; may be NULL */
+    /* Writes what comes before figures and tables of the folder; may be NULL. */
+    int (*write)(struct fkv_report *r, FILE *out, struct fkv_error *err);
+    /* Names of the figures and tables that follow, in this order. One that starts with * is tried
+     * when no section has one without. */
+    const char *patterns[PATTERNS];
+    /* A CSV file that is too long to be shown: `write` shows its numbers. May be NULL. */
+    const char *not_shown;
 } sections[] = {
     {"spectra",
      "Power spectra",
@@ -39,20 +40,20 @@ static const struct section {
      fkv_report_spectra,
      {"spectrum_key.*", "spectrum_value.*", "spectrum_key_rotated.*", "spectrum_query.*",
       "spectrum[._]*"},
-     spectrum_csv},
+     "spectrum.csv"},
     {"errors",
      "Reconstruction error",
      "What keeping only the lowest coefficients loses, segment by segment.",
      fkv_report_errors,
      {"error_key.*", "error_value.*", "error_key_rotated.*", "error_query.*", "error_heatmap*",
       "error[._]*"},
-     error_csv},
+     "error.csv"},
     {"ratios",
      "Ratios per head",
      "A retaining ratio for every layer and head, chosen from what each would lose.",
      fkv_report_ratios,
      {"gamma.*", "gamma_heatmap.*", "gamma_histogram.*"},
-     gamma_csv},
+     "gamma.csv"},
     {"perplexity",
      "Perplexity",
      "What the cache policies cost the model, over ratios and over the tokens since a compression.",
@@ -90,91 +91,7 @@ static const struct section {
 };
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
-/* ---- lists ---- */
-
-int fkv_text_list_add(struct fkv_text_list *list, struct fkv_error *err, const char *format, ...) {
-    char **grown = realloc(list->text, ((size_t)list->count + 1) * sizeof *grown);
-    va_list arguments;
-    if (grown) list->text = grown;
-    va_start(arguments, format);
-    bool made = grown && vasprintf(&list->text[list->count], format, arguments) >= 0;
-    va_end(arguments);
-    if (!made) return fkv_fail(err, "out of memory");
-    list->count++;
-    return FKV_OK;
-}
-
-void fkv_text_list_free(struct fkv_text_list *list) {
-    for (int i = 0; i < list->count; i++) free(list->text[i]);
-    free(list->text);
-    *list = (struct fkv_text_list){0};
-}
-
-void fkv_report_outline_free(struct fkv_report_outline *o) {
-    free(o->path);
-    fkv_text_list_free(&o->sections);
-    fkv_text_list_free(&o->summary);
-    fkv_text_list_free(&o->left_out);
-    *o = (struct fkv_report_outline){0};
-}
-
-/* ---- the folder ---- */
-
-int fkv_report_path(const struct fkv_report *r, const char *name, char path[PATH],
-                    struct fkv_error *err) {
-    if (snprintf(path, PATH, "%s/%s", r->folder, name) < PATH) return FKV_OK;
-    return fkv_fail(err, "%s: the path is too long", r->folder);
-}
-
-bool fkv_report_has(const struct fkv_report *r, const char *name) {
-    for (int i = 0; i < r->files.count; i++)
-        if (!strcmp(r->files.text[i], name)) return true;
-    return false;
-}
-
-static int by_text(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Plain files only, without hidden ones and those that a writer has not finished. */
-static int list_files(struct fkv_report *r, struct fkv_error *err) {
-    DIR *directory = opendir(r->folder);
-    int status = directory ? FKV_OK : fkv_fail_errno(err, "%s", r->folder);
-    if (status) return status;
-    for (struct dirent *entry; !status && (entry = readdir(directory));) {
-        char path[PATH];
-        struct stat info;
-        if (*entry->d_name == '.') continue;
-        status = fkv_report_path(r, entry->d_name, path, err);
-        if (!status && !stat(path, &info) && S_ISREG(info.st_mode))
-            status = fkv_text_list_add(&r->files, err, "%s", entry->d_name);
-    }
-    closedir(directory);
-    if (r->files.count)
-        qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
-    r->shown = calloc((size_t)r->files.count + 1, sizeof *r->shown);
-    return status || r->shown ? status : fkv_fail(err, "out of memory");
-}
-
-static int open_results(struct fkv_report *r, struct fkv_error *err) {
-    char path[PATH], format[64] = "";
-    bool found;
-    if (fkv_report_path(r, "results.h5", path, err)) return FKV_FAILED;
-    if (!fkv_report_has(r, "results.h5"))
-        return fkv_fail(err,
-                        "%s: expected results.h5, which freqkv-analyze spectrum, error and gamma "
-                        "write, found none",
-                        r->folder);
-    if (fkv_h5_open(path, &r->results, err)) return FKV_FAILED;
-    if (fkv_h5_get_string(r->results, "/", "format", format, sizeof format, &found, err))
-        return fkv_error_prefix(err, "%s", path);
-    if (strcmp(format, "freqkv-results"))
-        return fkv_fail(err, "%s: attribute format: expected \"freqkv-results\", found %s%.60s%s",
-                        path, *format ? "\"" : "", *format ? format : "none", *format ? "\"" : "");
-    return fkv_report_facts_read(r, err) ? fkv_error_prefix(err, "%s", path) : FKV_OK;
-}
-
-/* A page of somebody else's is not ours to replace. */
+/* Refuses to replace a page that this tool did not make. */
 static int check_target(const char *path, struct fkv_error *err) {
     char head[1024] = "";
     FILE *f = fopen(path, "r");
@@ -188,55 +105,55 @@ static int check_target(const char *path, struct fkv_error *err) {
                     path);
 }
 
-/* ---- sections ---- */
+/* ---- files of a section ---- */
 
+/* By how the file's name starts, or, `loosely`, by how it ends. */
 static bool matches(const struct section *s, const char *name, bool loosely) {
     for (int i = 0; i < PATTERNS && s->patterns[i]; i++)
         if ((*s->patterns[i] == '*') == loosely && !fnmatch(s->patterns[i], name, 0)) return true;
     return false;
 }
 
-/* The section that a file belongs to: by how its name starts, else by how it ends. */
-static const struct section *home_of(const char *name) {
-    if (fkv_sources_named(name)) return NULL; /* the provenance tells them */
+/* The section that a file belongs to, or NULL. */
+static const struct section *section_of(const char *name) {
+    if (fkv_sources_named(name)) return NULL; /* the provenance has these */
     for (int loosely = 0; loosely < 2; loosely++)
         for (int i = 0; i < SECTIONS; i++)
             if (matches(&sections[i], name, loosely)) return &sections[i];
     return NULL;
 }
 
-static bool listed(const char *name, const char *const *names) {
-    while (names && *names && strcmp(*names, name)) names++;
-    return names && *names;
-}
-
-/* The section's files whose names end so, in the order of its patterns. */
-static int show(struct fkv_report *r, const struct section *s, const char *suffix,
-                int (*one)(struct fkv_report *r, FILE *out, const char *name,
-                           struct fkv_error *err),
-                FILE *out, struct fkv_error *err) {
+/* Shows the section's files with this suffix, in the order of its patterns. */
+static int show_files(struct fkv_report *r, const struct section *s, const char *suffix,
+                      int (*show_file)(struct fkv_report *r, FILE *out, const char *name,
+                                       struct fkv_error *err),
+                      FILE *out, struct fkv_error *err) {
     for (int p = 0; p < PATTERNS && s->patterns[p]; p++)
         for (int i = 0; i < r->files.count; i++) {
             const char *name = r->files.text[i], *dot = strrchr(name, '.');
-            if (r->shown[i] || !dot || strcmp(dot, suffix) || fnmatch(s->patterns[p], name, 0) ||
-                home_of(name) != s)
+            if (r->taken[i] || !dot || strcmp(dot, suffix) || fnmatch(s->patterns[p], name, 0) ||
+                section_of(name) != s)
                 continue;
-            r->shown[i] = true;
-            if (!listed(name, s->own) && one(r, out, name, err)) return FKV_FAILED;
+            r->taken[i] = true;
+            bool shown = !s->not_shown || strcmp(name, s->not_shown);
+            if (shown && show_file(r, out, name, err)) return FKV_FAILED;
         }
     return FKV_OK;
 }
 
+/* *text is malloc'd, "" where the section has nothing to show. */
 static int write_section(struct fkv_report *r, const struct section *s, char **text,
                          struct fkv_error *err) {
     size_t bytes;
     FILE *out = open_memstream(text, &bytes);
     if (!out) return fkv_fail(err, "out of memory");
     int status = s->write ? s->write(r, out, err) : FKV_OK;
-    if (!status) status = show(r, s, ".svg", fkv_report_figure, out, err);
-    if (!status) status = show(r, s, ".csv", fkv_report_table, out, err);
+    if (!status) status = show_files(r, s, ".svg", fkv_report_figure, out, err);
+    if (!status) status = show_files(r, s, ".csv", fkv_report_table, out, err);
     return fclose(out) && !status ? fkv_fail(err, "out of memory") : status;
 }
+
+/* ---- the page ---- */
 
 static void put_section(FILE *out, const char *id, const char *title, const char *lead,
                         const char *text) {
@@ -252,16 +169,15 @@ static void put_summary(FILE *out, const struct fkv_report_outline *o) {
           out);
     for (int i = 0; i < o->summary.count; i++) {
         fputs("<li>", out);
-        fkv_html(out, o->summary.text[i]);
+        fkv_html_text(out, o->summary.text[i]);
         fputs("</li>\n", out);
     }
     fputs("</ul>\n</section>\n", out);
 }
 
-static void put_page(FILE *out, struct fkv_report *r, char *const text[SECTIONS],
+static void put_page(FILE *out, const struct fkv_report *r, char *const text[SECTIONS],
                      const char *provenance, const char *data) {
-    fkv_html_open(out, r);
-    fkv_svg_glyphs(out, &r->glyphs);
+    fkv_html_open(out, &r->facts);
     fputs("<nav aria-label='Contents'><ol>\n", out);
     if (r->outline->summary.count) fputs("<li><a href='#summary'>In words</a></li>\n", out);
     for (int i = 0; i < SECTIONS; i++)
@@ -295,11 +211,10 @@ static int save(struct fkv_report *r, char *const text[SECTIONS], const char *pr
 }
 
 static int write_page(struct fkv_report *r, struct fkv_error *err) {
-    const struct section last = {
-        .write = fkv_report_provenance}; /* knows what the others used and left out */
+    const struct section last = {.write = fkv_report_provenance}; /* reads what the others added */
     char *text[SECTIONS] = {0}, *provenance = NULL, *data = NULL;
     int status = fkv_report_summary(r, err);
-    if (!status) status = fkv_report_data(r, &data, err);
+    if (!status) status = fkv_report_spectra_json(r, &data, err);
     for (int i = 0; !status && i < SECTIONS; i++)
         status = write_section(r, &sections[i], &text[i], err);
     if (!status) status = write_section(r, &last, &provenance, err);
@@ -313,20 +228,15 @@ static int write_page(struct fkv_report *r, struct fkv_error *err) {
 }
 
 int fkv_report_write(const char *folder, struct fkv_report_outline *out, struct fkv_error *err) {
-    struct fkv_report r = {.folder = folder, .outline = out};
-    char path[PATH];
+    struct fkv_report r;
+    char path[4096];
     *out = (struct fkv_report_outline){0};
+    if (fkv_report_open(folder, out, &r, err)) return FKV_FAILED;
     int status = fkv_report_path(&r, "report.html", path, err);
     if (!status && !(out->path = strdup(path))) status = fkv_fail(err, "out of memory");
-    if (!status) status = list_files(&r, err);
-    if (!status) status = open_results(&r, err);
     if (!status) status = check_target(path, err);
     if (!status) status = write_page(&r, err);
-    if (r.results) fkv_h5_close(r.results);
-    fkv_report_facts_free(&r);
-    fkv_text_list_free(&r.files);
-    fkv_text_list_free(&r.glyphs);
-    free(r.shown);
+    fkv_report_close(&r);
     if (status) fkv_report_outline_free(out);
     return status;
 }

@@ -1,8 +1,8 @@
 /* The page's script: draws the spectrum of the chosen state, layer and head from the JSON in the
- * page. The place is kept in the fragment (#state=key&layer=1&head=0, the model's own numbers),
- * which a link can hold. Power and null on logarithmic axes, shared by the heads of a layer so
- * that they can be compared (layers differ by decades); DC, decades above the rest, is in the
- * sentence below. */
+ * page. The choice is kept in the fragment (#state=key&layer=1&head=0, the model's own numbers),
+ * so that a link can hold it. Power and null are on logarithmic axes, which the heads of a layer
+ * share, so that heads can be compared (layers differ by decades). DC is decades above the rest:
+ * it is in the sentence below the picture. */
 'use strict';
 (() => {
   const id = (name) => document.getElementById(name);
@@ -38,8 +38,8 @@
     if (!all.length) return [-1, 1];
     const low = Math.min(...all),
       high = Math.max(...all),
-      room = Math.max(0.05 * (high - low), (1.1 - (high - low)) / 2);
-    return [low - room, high + room];
+      margin = Math.max(0.05 * (high - low), (1.1 - (high - low)) / 2);
+    return [low - margin, high + margin];
   };
   const path = (points) => {
     let d = '',
@@ -79,13 +79,13 @@
       transform: 'rotate(-90 14 ' + (T + H - B) / 2 + ')' }, 'power per channel');
     let at = L + 4,
       row = 0;
-    for (const [name, label, there] of [
+    for (const [name, label, drawn] of [
         ['line', 'this head', true],
         ['se', '± 1 standard error', s.se],
         ['null', 'tokens permuted', s.null],
         ['others', 'other heads of the layer', s.head.length > 1]
       ]) {
-      if (!there) continue;
+      if (!drawn) continue;
       if (at + 30 + 7 * label.length > W) at = L + 4, row += 20;
       add('path', { class: name, d: name === 'se' ? 'M' + at + ' ' + (14 + row) +
           'h24v8h-24z' : 'M' + at + ' ' + (18 + row) + 'h24' });
@@ -173,7 +173,7 @@
   follow();
 })();
 
-/* Paper has no folds. */
+/* Print opens every fold, and closes those again that were closed. */
 (() => {
   let closed = [];
   addEventListener('beforeprint', () => { closed = [...document.querySelectorAll(

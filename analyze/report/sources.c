@@ -1,97 +1,113 @@
 /* Owns what a report reads of the sources of findings: the files that other commands left
- * (sources.h), and gamma.json, which holds the hashes of the texts its ratios were chosen on. A
- * text that several used is one row. Files that are none of ours are named among those left out; a
- * gamma.json that is none says nothing here. */
+ * (tables/sources.h), and gamma.json, which has the hashes of the texts that its ratios were chosen
+ * on. A source that several used is listed once. A file of sources with other columns is named
+ * among those left out; a gamma.json that cannot be read adds nothing. */
+#include "analyze/report/sources.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report/parts.h"
 #include "analyze/tables/sources.h"
+#include "analyze/tables/table.h"
 #include "kernels/base/json.h"
 
 enum { LARGEST = 64 << 20 };
 
 void fkv_report_sources_free(struct fkv_report_sources *s) {
-    for (int64_t i = 0; i < s->count; i++)
-        free(s->one[i].kind), free(s->one[i].name), free(s->one[i].sha256), free(s->one[i].of);
-    free(s->one);
+    for (int64_t i = 0; i < s->count; i++) {
+        free(s->list[i].kind);
+        free(s->list[i].name);
+        free(s->list[i].sha256);
+        free(s->list[i].used_by);
+    }
+    free(s->list);
     *s = (struct fkv_report_sources){0};
 }
 
-/* Among the first `count`; by hash where there is one: gamma.json knows no names. */
+/* The same source among the first `count`, or NULL. By hash where there is one: gamma.json has no
+ * names. */
 static struct fkv_report_source *find(struct fkv_report_sources *s, int64_t count, const char *kind,
                                       const char *name, const char *sha256) {
     for (int64_t i = 0; i < count; i++) {
-        struct fkv_report_source *one = &s->one[i];
-        bool same =
-            *sha256 ? !strcmp(one->sha256, sha256) : !*one->sha256 && !strcmp(one->name, name);
-        if (same && !strcmp(one->kind, kind) && (!*name || !*one->name || !strcmp(one->name, name)))
-            return one;
+        struct fkv_report_source *known = &s->list[i];
+        bool same = *sha256 ? !strcmp(known->sha256, sha256)
+                            : !*known->sha256 && !strcmp(known->name, name);
+        if (same && !strcmp(known->kind, kind) &&
+            (!*name || !*known->name || !strcmp(known->name, name)))
+            return known;
     }
     return NULL;
 }
 
-/* One more use of a source, once. */
-static int add_use(struct fkv_report_source *one, const char *of, struct fkv_error *err) {
-    size_t n = strlen(of);
-    for (const char *at = one->of; (at = strstr(at, of)); at += n)
-        if ((at == one->of || at[-1] == ' ') && (!at[n] || at[n] == ',')) return FKV_OK;
+/* Adds a user to a source, once. */
+static int add_user(struct fkv_report_source *source, const char *user, struct fkv_error *err) {
+    size_t n = strlen(user);
+    for (const char *at = source->used_by; (at = strstr(at, user)); at += n)
+        if ((at == source->used_by || at[-1] == ' ') && (!at[n] || at[n] == ',')) return FKV_OK;
     char *joined;
-    if (asprintf(&joined, "%s, %s", one->of, of) < 0) return fkv_fail(err, "out of memory");
-    free(one->of);
-    one->of = joined;
+    if (asprintf(&joined, "%s, %s", source->used_by, user) < 0)
+        return fkv_fail(err, "out of memory");
+    free(source->used_by);
+    source->used_by = joined;
     return FKV_OK;
 }
 
-/* `known`: how many there were before this file, which has each once; a corpus of many texts is not
- * compared with itself. */
+/* Adds a source, or a user to one that is listed. `known`: how many sources were listed before the
+ * file that is being read. Only those are searched: a file has each source once, and a corpus of
+ * many texts is not compared with itself. */
 static int add(struct fkv_report_sources *s, int64_t known, const char *kind, const char *name,
-               const char *sha256, const char *of, struct fkv_error *err) {
-    struct fkv_report_source *one = find(s, known, kind, name, sha256);
-    if (one) return add_use(one, of, err);
-    if (!(s->count & (s->count + 1))) { /* room for 1, 3, 7, ... */
+               const char *sha256, const char *user, struct fkv_error *err) {
+    struct fkv_report_source *source = find(s, known, kind, name, sha256);
+    if (source) return add_user(source, user, err);
+    if (!(s->count & (s->count + 1))) { /* grows at 0, 1, 3, 7, ... */
         struct fkv_report_source *grown =
-            realloc(s->one, (size_t)(2 * s->count + 1) * sizeof *grown);
+            realloc(s->list, (size_t)(2 * s->count + 1) * sizeof *grown);
         if (!grown) return fkv_fail(err, "out of memory");
-        s->one = grown;
+        s->list = grown;
     }
-    one = &s->one[s->count++];
-    *one = (struct fkv_report_source){strdup(kind), strdup(name), strdup(sha256), strdup(of)};
-    return one->kind && one->name && one->sha256 && one->of ? FKV_OK
-                                                            : fkv_fail(err, "out of memory");
+    source = &s->list[s->count++];
+    *source = (struct fkv_report_source){strdup(kind), strdup(name), strdup(sha256), strdup(user)};
+    return source->kind && source->name && source->sha256 && source->used_by
+               ? FKV_OK
+               : fkv_fail(err, "out of memory");
 }
 
-/* Whose sources a file holds, by its name. */
-static void name_use(const char *file, char of[300]) {
+/* Who used what a file of sources lists, by the file's name. */
+static void user_of(const char *file, char user[300]) {
     const char *end = strrchr(file, '_');
     if (!end)
-        strcpy(of, "capture");
+        strcpy(user, "capture");
     else if (!strcmp(file, "runs_sources.csv"))
-        strcpy(of, "runs");
+        strcpy(user, "runs");
     else
-        snprintf(of, 300, "probe %.*s", (int)(end - file), file);
+        snprintf(user, 300, "probe %.*s", (int)(end - file), file);
+}
+
+static int add_rows(struct fkv_report *r, const char *path, const struct fkv_table *table,
+                    const char *user, struct fkv_report_sources *s, struct fkv_error *err) {
+    int kind = fkv_table_column(table, "kind"), name = fkv_table_column(table, "name"),
+        sha256 = fkv_table_column(table, "sha256"), status = FKV_OK;
+    if (kind < 0 || name < 0 || sha256 < 0)
+        return fkv_text_list_add(&r->outline->left_out, err, "%s: expected columns %s", path,
+                                 fkv_sources_header);
+    int64_t known = s->count;
+    for (int64_t row = 0; !status && row < table->rows; row++)
+        status = add(s, known, fkv_table_text(table, row, kind), fkv_table_text(table, row, name),
+                     fkv_table_text(table, row, sha256), user, err);
+    return status;
 }
 
 static int read_file(struct fkv_report *r, const char *name, struct fkv_report_sources *s,
                      struct fkv_error *err) {
-    char path[4096], of[300];
+    char path[4096], user[300];
     struct fkv_table table;
     struct fkv_error why;
     if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
     if (fkv_table_read(path, &table, &why))
         return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
-    int kind = fkv_table_column(&table, "kind"), title = fkv_table_column(&table, "name"),
-        sha256 = fkv_table_column(&table, "sha256"), status = FKV_OK;
-    if (kind < 0 || title < 0 || sha256 < 0)
-        status = fkv_text_list_add(&r->outline->left_out, err, "%s: expected columns %s", path,
-                                   fkv_sources_header);
-    name_use(name, of);
-    int64_t known = s->count;
-    for (int64_t row = 0; !status && kind >= 0 && title >= 0 && sha256 >= 0 && row < table.rows;
-         row++)
-        status =
-            add(s, known, fkv_table_text(&table, row, kind), fkv_table_text(&table, row, title),
-                fkv_table_text(&table, row, sha256), of, err);
+    user_of(name, user);
+    int status = add_rows(r, path, &table, user, s, err);
     fkv_table_free(&table);
     return status;
 }

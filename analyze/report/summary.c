@@ -1,20 +1,24 @@
-/* Owns what the report says in words. Each function looks at one kind of data and adds sentences or
- * none; how a sentence ends is decided by the numbers in it, by these rules:
+/* Owns what the report says in words. Each function looks at one kind of data and appends sentences
+ * or none. How a sentence ends is decided by the numbers in it, by these rules:
  *
- *   low frequencies beyond chance: every head is above its permuted null, and the median by 5
- * points of energy or more; "no" where it is within 1 point, or below a gain: 1% of the uniform
- * loss or more a link: an interval that leaves out 0 */
+ * - Low frequencies beyond chance: every head above its permuted null, and the median by 5 points
+ * of energy or more; "no" within 1 point of it, or below it.
+ * - A gain: 1% of the uniform loss or more.
+ * - A link: an interval that leaves out 0. */
+#include "analyze/report/summary.h"
+
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report/parts.h"
+#include "analyze/report/damage.h"
+#include "analyze/report/losses.h"
+#include "analyze/report/spread.h"
+#include "analyze/tables/table.h"
 
 #define MINUS "\u2212"
 #define HALF "\u03b3\u00a0=\u00a00.5"
-
-static const char *const subject[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE",
-                                                "queries"};
 
 /* "0.42", or "−0.42" */
 static const char *signed_text(char text[32], double x) {
@@ -50,7 +54,7 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
             "which " HALF
             " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
             "measured, so chance is not ruled out.",
-            100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s",
+            100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
             100 * half.least, 100 * half.largest);
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
@@ -69,14 +73,14 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
         "tokens permuted; "
         "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all "
         "their energy; with it, " HALF " keeps %.1f%%.",
-        100 * half.median, subject[s->state], (long long)heads, heads == 1 ? "" : "s",
+        100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
         100 * half.least, 100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
 
 static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enum fkv_state state) {
-    for (int i = 0; i < r->states; i++)
-        if (r->shares[i].state == state) return &r->shares[i];
+    for (int i = 0; i < r->facts.states; i++)
+        if (r->facts.shares[i].state == state) return &r->facts.shares[i];
     return NULL;
 }
 
@@ -102,8 +106,8 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
 }
 
 static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
-    for (int i = 0; i < r->states; i++)
-        if (say_share(r, &r->shares[i], err)) return FKV_FAILED;
+    for (int i = 0; i < r->facts.states; i++)
+        if (say_share(r, &r->facts.shares[i], err)) return FKV_FAILED;
     return say_keys_and_values(r, err);
 }
 
@@ -112,16 +116,19 @@ static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
 static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
     struct fkv_report_losses l;
     if (fkv_report_losses_read(r, &l, err)) return FKV_FAILED;
-    double gain = 1 - l.table[2] / l.uniform[2];
-    if (!l.gamma.count || !isfinite(gain) || !isfinite(l.table[0] + l.table[1])) return FKV_OK;
+    double gain = 1 - l.per_head[FKV_LOSS_OBJECTIVE] / l.uniform[FKV_LOSS_OBJECTIVE];
+    if (!l.gamma.count || !isfinite(gain) ||
+        !isfinite(l.per_head[FKV_LOSS_KEYS] + l.per_head[FKV_LOSS_VALUES]))
+        return FKV_OK;
     return fkv_text_list_add(
         &r->outline->summary, err,
         "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% "
         "of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what "
         "they "
         "minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
-        l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.table[0], 100 * l.table[1],
-        100 * l.uniform[0], 100 * l.uniform[1], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
+        l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.per_head[FKV_LOSS_KEYS],
+        100 * l.per_head[FKV_LOSS_VALUES], 100 * l.uniform[FKV_LOSS_KEYS],
+        100 * l.uniform[FKV_LOSS_VALUES], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
         gain >= 0.1    ? "That is a gain worth having in energy; whether it is one in perplexity, "
                          "only runs can say."
         : gain >= 0.01 ? "That is a small gain."
@@ -130,13 +137,12 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
 
 /* ---- links ---- */
 
-enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, PLACE, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
+enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, RANK, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
 static const char *const link_columns[LINK_COLUMNS] = {
     "change", "damage",   "depth",        "predictor",    "points",
     "place",  "spearman", "spearman_low", "spearman_high"};
 
-/* A correlation's sentence ends by where its interval lies; `expected` is the sign that "energy
- * matters" would have. */
+/* By where a correlation's interval is. expected: the sign that it has if energy matters. */
 static const char *verdict_on_link(double low, double high, int expected) {
     if (!isfinite(low + high)) return "too few points for an interval";
     if (low <= 0 && high >= 0) return "the interval holds 0, so no link is shown";
@@ -165,9 +171,10 @@ static const char *in_words(const char *predictor) {
     return predictor;
 }
 
+/* link_predictors.csv. */
 struct links {
     struct fkv_table table;
-    int column[LINK_COLUMNS];
+    int column[LINK_COLUMNS]; /* index in the file of each of link_columns */
 };
 
 static const char *link_text(const struct links *l, int64_t row, int column) {
@@ -177,6 +184,7 @@ static double link_number(const struct links *l, int64_t row, int column) {
     return fkv_table_number(&l->table, row, l->column[column]);
 }
 
+/* "0.42 [0.10, 0.66]", the interval where there is one. */
 static const char *correlation_text(char text[96], const struct links *l, int64_t row) {
     char x[32], low[32], high[32];
     double from = link_number(l, row, LOW), to = link_number(l, row, HIGH);
@@ -221,18 +229,19 @@ static int say_best(struct fkv_report *r, const struct links *l, int64_t row,
 }
 
 /* From link_predictors.csv: energy without DC against delta nll, and which predictor came first
- * over heads. Another file of that name is left alone. */
+ * over heads. A file of that name with other columns adds nothing. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
     char path[4096];
     struct links l;
     int status = FKV_OK;
-    bool ours = true;
+    bool has_columns = true;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
     if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err))
         return FKV_FAILED;
     for (int i = 0; i < LINK_COLUMNS; i++)
-        ours = (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && ours;
-    for (int64_t row = 0; ours && !status && row < l.table.rows; row++) {
+        has_columns =
+            (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && has_columns;
+    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++) {
         const char *predictor = link_text(&l, row, PREDICTOR);
         if (strcmp(link_text(&l, row, DEPTH), "all") ||
             strcmp(link_text(&l, row, DAMAGE), "delta_nll"))
@@ -241,10 +250,10 @@ static int say_links(struct fkv_report *r, struct fkv_error *err) {
             !strcmp(predictor, "retained_value_no_dc"))
             status = say_link(r, &l, row, err);
     }
-    for (int64_t row = 0; ours && !status && row < l.table.rows; row++)
+    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++)
         if (!strcmp(link_text(&l, row, DEPTH), "all") &&
             !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
-            strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, PLACE) == 1)
+            strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, RANK) == 1)
             status = say_best(r, &l, row, err);
     fkv_table_free(&l.table);
     return status;

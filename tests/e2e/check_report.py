@@ -179,18 +179,24 @@ STRUCTURE = """(() => {
     for (const a of e.attributes) {
       const text = a.value;
       if (['aria-labelledby', 'aria-describedby', 'for'].includes(a.name)) text.split(' ').forEach((i) => known.has(i) || lost.push(a.name + ' ' + i));
+      if (e.localName === 'img' && a.name === 'src' && text.startsWith('data:image/svg+xml,')) continue;
+      if (a.name === 'src') lost.push(text);
       if (a.localName === 'href' && (text[0] !== '#' || !known.has(text.slice(1)))) lost.push(text);
       const url = /url[(]#([^)]*)[)]/.exec(text);
       if (url && !known.has(url[1])) lost.push(text);
       if (/^on/.test(a.name)) lost.push(a.name);
     }
-  const pictures = [...document.querySelectorAll('svg[role=img]')];
+  const pictures = [...document.querySelectorAll('svg[role=img], img')];
   return { twice: ids.length - known.size, lost: lost.slice(0, 5), pictures: pictures.length,
-    silent: pictures.filter((s) => !s.getAttribute('aria-label') && !(s.querySelector('title') && s.querySelector('title').textContent && s.querySelector('desc').textContent)).length,
+    silent: pictures.filter((s) => !s.getAttribute('aria-label') && !s.getAttribute('alt')).length,
+    broken: [...document.images].filter((s) => !(s.complete && s.naturalWidth > 100 && s.naturalHeight > 100)).length,
     lang: document.documentElement.lang, title: document.title, headings: document.querySelectorAll('h1').length,
     cells: document.querySelectorAll('table th:not([scope])').length, bare: document.querySelectorAll('table:not([aria-labelledby])').length,
     sections: [...document.querySelectorAll('main > section')].map((s) => s.id), links: [...document.querySelectorAll('nav a')].map((a) => a.hash.slice(1)) };
 })()"""
+
+# The decoded images of the section `link`.
+IMAGES = """[...document.querySelectorAll('#link img')].map((e) => decodeURIComponent(e.src.slice('data:image/svg+xml,'.length)))"""
 
 CONTRAST = """(() => {
   const light = (c) => { const [r, g, b] = c.match(/[0-9.]+/g).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
@@ -212,6 +218,7 @@ def check_page(browser, report, folder, shots):
     s = browser.ask(STRUCTURE)
     check('ids are unique and every reference resolves', not s['twice'] and not s['lost'], s)
     check('pictures are there and each says what it shows', s['pictures'] > 4 and not s['silent'], s)
+    check('every figure is drawn', not s['broken'], s)
     check('language, title, one first heading, scopes and captions of tables', s['lang'] == 'en' and s['title'] and s['headings'] == 1 and not s['cells'] and not s['bare'], s)
     check('the contents list every section in order', s['sections'] == s['links'] and len(s['links']) > 3, s)
 
@@ -273,7 +280,7 @@ def check_without_script(browser, report):
     check('without script the layers of every state stand in the selector\'s place', rows == 2 * 6 and not browser.ask(STRUCTURE)['lost'] and
           not browser.ask(STRUCTURE)['twice'], rows)
     check('without script the figures stay and the selector is explained', 'needs JavaScript' in browser.ask(text) and
-          browser.ask("getComputedStyle(document.getElementById('explorer')).display") == 'none' and browser.ask("document.querySelectorAll('.plate svg').length") > 4)
+          browser.ask("getComputedStyle(document.getElementById('explorer')).display") == 'none' and browser.ask("document.querySelectorAll('.plate img').length") > 4 and not browser.ask(STRUCTURE)['broken'])
     browser('Emulation.setScriptExecutionDisabled', value=False)
 
 
@@ -290,19 +297,25 @@ def check_hostile(browser, tool, folder, work):
         f.write('<i>name</i>,x\n"' + evil.replace('"', '""') + '",1\n')
     with open(os.path.join(hostile, 'spectrum_key.svg')) as f:
         svg = f.read()
-    for name, change in (('script', ('<defs>', '<script>document.title="owned"</script><defs>')), ('handler', ('<defs>', '<g onload="document.title=1"/><defs>')),
-                         ('address', ('xlink:href="#', 'xlink:href="https://example.org/#'))):
+    changes = {'script': ('<defs>', '<script>document.title="owned"; fetch("https://example.org/script")</script><defs>'),
+               'handler': ('<defs>', '<g onload="document.title=1"/><defs>'),
+               'attribute': ('<defs>', """'><script>document.title='owned'</script><img src='https://example.org/attribute' onerror='document.title=2'><defs>"""),
+               'address': ('<defs>', '<image width="9" height="9" xlink:href="https://example.org/address"/><defs>'),
+               'style': ('<defs>', '<style>@import url(https://example.org/style);</style><defs>'),
+               'foreign': ('FreqKV toolkit', 'Another tool')}
+    for name, change in changes.items():
         with open(os.path.join(hostile, f'link_{name}.svg'), 'w') as f:
             f.write(svg.replace(*change, 1))
     report = json.loads(run(tool, 'report', hostile, '--json'))
-    check('figures that were tampered with are left out and named', all(any(f'link_{name}.svg' in text for text in report['left_out']) for name in ('script', 'handler', 'address')),
-          report['left_out'])
+    check('a figure of another program is left out and named', len(report['left_out']) == 1 and 'link_foreign.svg' in report['left_out'][0], report['left_out'])
     browser.open(report['report'])
     page = browser.ask('document.documentElement.outerHTML')
     s = browser.ask(STRUCTURE)
     check('hostile names change nothing of the page', s['title'].startswith('FreqKV report: </script></title>') and not s['lost'] and not s['twice'] and
-          browser.ask("document.querySelectorAll('img, script').length") == 2 and 'link_&lt;b&gt;&amp;.csv' in page and
-          browser.ask("document.querySelector('main b i, main img')") is None, s)
+          browser.ask("document.querySelectorAll('script').length") == 2 and browser.ask('document.images.length') == report['figures'] and 'link_&lt;b&gt;&amp;.csv' in page and
+          browser.ask("document.querySelector('main b i, main img:not(.plate > img)')") is None, s)
+    check('figures that somebody changed are images of the bytes in the folder', browser.ask(IMAGES) == [svg.replace(*changes[name], 1) for name in sorted(set(changes) - {'foreign'})])
+
 
 
 def check_parts(browser, tool, folder, work):
@@ -355,7 +368,8 @@ def main():
     check_hostile(browser, tool, folder, work)
     check_parts(browser, tool, folder, work)
     check('no page had an error or a warning', not browser.errors, browser.errors)
-    elsewhere = [url for url in browser.requests if not re.fullmatch(r'about:blank|file://.*/report\.html(#.*)?', url)]
+    inside = r'about:blank|file://.*/report\.html(#.*)?|data:image/svg\+xml,.*'
+    elsewhere = [url[:200] for url in browser.requests if not re.fullmatch(inside, url)]
     check('nothing was loaded but the pages themselves', not elsewhere, elsewhere)
     browser.close()
     shutil.rmtree(work, ignore_errors=True)

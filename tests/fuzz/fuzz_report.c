@@ -1,6 +1,7 @@
 /* Any bytes as a file in a folder of findings, under each name that the report reads in a way of
  * its own: tables, the JSON of ratios, figures. The page is written or refused in words, and what
- * came from the file stands in it as text: no element of its own, no script, no address. */
+ * came from the file is in it as text or as the bytes of an image: no element, no script, no other
+ * address. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,8 +77,8 @@ static int count(const char *text, const char *what) {
     return found;
 }
 
-/* The page's own scripts are one, and the data for it where there is some. */
-static void check_page(bool data) {
+/* The page has its own script, the data for it where there is some, and an image per figure. */
+static void check_page(bool data, int figures) {
     struct fkv_error err;
     char *text;
     size_t bytes;
@@ -87,8 +88,8 @@ static void check_page(bool data) {
         abort();
     if (count(text, "<script") != 1 + data || count(text, "</script") != 1 + data ||
         count(text, "<body") != 1 || count(text, "</body") != 1 || count(text, "<!--") ||
-        count(text, "<img") || count(text, "<iframe") || count(text, "<foreignObject") ||
-        count(text, "<style") != 1)
+        count(text, "<img") != figures || count(text, " src='") != figures ||
+        count(text, "<iframe") || count(text, "<foreignObject") || count(text, "<style") != 1)
         abort();
     free(text);
 }
@@ -103,7 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (!f || (bytes && fwrite(data + 1, 1, bytes - 1, f) != bytes - 1) || fclose(f)) abort();
     if (which < NAMES - 2) check_table(path);
     if (!fkv_report_write(folder, &outline, &err))
-        check_page(which == 0);
+        check_page(which == 0, outline.figures);
     else if (!err.message[0])
         abort();
     fkv_report_outline_free(&outline);

@@ -5,6 +5,7 @@
 #include "analyze/figure/figure.h"
 #include "analyze/report/report.h"
 #include "capture/store/h5.h"
+#include "kernels/base/atomic_file.h"
 #include "tests/unit/support.h"
 
 static char folder[256];
@@ -120,6 +121,7 @@ static void put_spectrum_csv(void) {
     fclose(f);
 }
 
+/* A figure whose title is its name. */
 static void put_figure(const char *name) {
     struct fkv_error err;
     struct fkv_figure *f;
@@ -200,7 +202,7 @@ static void every_section_comes_with_its_data_and_goes_with_it(void **state) {
         assert_list(&o.sections,
                     (const char *const[]){"errors", parts[i].section, "provenance", NULL});
         assert_int_equal(o.figures, 1);
-        assert_int_equal(count(text, "role='img'"), 1);
+        assert_int_equal(count(text, "<img "), 1);
         snprintf(name, sizeof name, "%s.svg", parts[i].figure);
         path_of(path, name);
         assert_int_equal(unlink(path), 0);
@@ -243,6 +245,96 @@ static void the_same_folder_gives_the_same_bytes(void **state) {
     fkv_report_outline_free(&o);
     free(first);
     free(second);
+}
+
+/* ---- figures ---- */
+
+/* The bytes of the page's only image, decoded from its address; malloc'd, 0 at the end. */
+static char *image_of(const char *page, size_t *bytes) {
+    static const char start[] = "src='data:image/svg+xml,";
+    const char *from = strstr(page, start);
+    assert_non_null(from);
+    from += sizeof start - 1;
+    const char *to = strchr(from, '\'');
+    assert_non_null(to);
+    char *image = malloc((size_t)(to - from) + 1);
+    *bytes = 0;
+    while (from < to) {
+        char digits[3] = {from[1], from[2], 0};
+        assert_null(strchr("#&<", *from));
+        assert_true(*from >= ' ' && *from <= '~');
+        image[(*bytes)++] = *from == '%' ? (char)strtol(digits, NULL, 16) : *from;
+        from += *from == '%' ? 3 : 1;
+    }
+    image[*bytes] = 0;
+    return image;
+}
+
+static char *figure_file(const char *name, size_t *bytes) {
+    char path[400];
+    struct fkv_error err;
+    char *text;
+    path_of(path, name);
+    assert_ok(fkv_read_file(path, 1 << 24, &text, bytes, &err), err);
+    return text;
+}
+
+static void a_figure_is_an_image_of_its_bytes(void **state) {
+    (void)state;
+    struct fkv_report_outline o;
+    size_t bytes, expected_bytes;
+    finish_results(begin_results());
+    put_figure("gamma_heatmap");
+    char *page = write_report(&o), *expected = figure_file("gamma_heatmap.svg", &expected_bytes),
+         *image = image_of(page, &bytes);
+    assert_int_equal(bytes, expected_bytes);
+    assert_memory_equal(image, expected, bytes);
+    assert_non_null(strstr(page, "<img alt='gamma_heatmap. The retaining ratio of every layer"));
+    assert_non_null(strstr(page, "<b>Figure 1.</b> The retaining ratio of every layer"));
+    assert_non_null(strstr(page, "<code>freqkv-analyze made</code>"));
+    assert_non_null(strstr(page, "img-src data:;"));
+    fkv_report_outline_free(&o);
+    free(page);
+    free(expected);
+    free(image);
+}
+
+/* What somebody put into a figure afterwards stays inside the image: the page has no element of it.
+ */
+static void a_figure_that_was_changed_stays_an_image(void **state) {
+    (void)state;
+    static const char *const insertions[] = {"<script>alert(1)</script>",
+                                             "'><script>alert(1)</script><img alt='",
+                                             "&#39;><b>",
+                                             "%27>",
+                                             "\xff\xfe\x01\t\r\n#?\\",
+                                             "</svg></div></main>",
+                                             "<!--"};
+    finish_results(begin_results());
+    put_figure("something");
+    size_t bytes, length;
+    char *svg = figure_file("something.svg", &bytes), *at = strstr(svg, "<defs>");
+    assert_non_null(at);
+    char *plain = malloc(bytes + 100);
+    for (size_t i = 0; i < sizeof insertions / sizeof *insertions; i++) {
+        struct fkv_report_outline o;
+        snprintf(plain, bytes + 100, "%.*s%s%s", (int)(at - svg), svg, insertions[i], at);
+        put_file("something.svg", plain);
+        char *page = write_report(&o), *image = image_of(page, &length);
+        assert_string_equal(image, plain);
+        assert_int_equal(o.figures, 1);
+        assert_int_equal(count(page, "<script"), 1);
+        assert_int_equal(count(page, "</script"), 1);
+        assert_int_equal(count(page, "<img "), 1);
+        assert_int_equal(count(page, "<svg"), 0);
+        assert_int_equal(count(page, "</main>"), 1);
+        assert_int_equal(count(page, "<!--"), 0);
+        fkv_report_outline_free(&o);
+        free(page);
+        free(image);
+    }
+    free(plain);
+    free(svg);
 }
 
 /* ---- sentences ---- */
@@ -505,6 +597,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(the_selector_draws_from_data_in_the_page, setup, teardown),
         cmocka_unit_test_setup_teardown(the_same_folder_gives_the_same_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_figure_is_an_image_of_its_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_figure_that_was_changed_stays_an_image, setup, teardown),
         cmocka_unit_test_setup_teardown(spectra_are_judged_by_their_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_stand_against_values, setup, teardown),
         cmocka_unit_test_setup_teardown(a_gain_is_called_one_when_it_is, setup, teardown),

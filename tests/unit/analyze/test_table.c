@@ -1,0 +1,70 @@
+/* CSV tables that anyone wrote. */
+#include <math.h>
+
+#include "analyze/tables/table.h"
+#include "tests/unit/support.h"
+
+static char folder[256], path[300];
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(path, sizeof path, "%s/file", test_make_folder(folder));
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+static void put(const char *text, size_t bytes) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, bytes, f), bytes);
+    fclose(f);
+}
+
+static void a_table_gives_back_what_was_written(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_table t;
+    const char text[] = "name,x,y\r\n\"a, \"\"b\"\"\nc\",1.5,\r\n,-2e3,nan\nlast,,7";
+    put(text, strlen(text));
+    assert_ok(fkv_table_read(path, &t, &err), err);
+    assert_int_equal(t.rows, 3);
+    assert_int_equal(t.columns, 3);
+    assert_int_equal(fkv_table_column(&t, "y"), 2);
+    assert_int_equal(fkv_table_column(&t, "z"), -1);
+    assert_string_equal(fkv_table_text(&t, 0, 0), "a, \"b\"\nc");
+    assert_close(fkv_table_number(&t, 0, 1), 1.5, 0, 0);
+    assert_true(isnan(fkv_table_number(&t, 0, 2)));
+    assert_string_equal(fkv_table_text(&t, 1, 0), "");
+    assert_close(fkv_table_number(&t, 1, 1), -2000, 0, 0);
+    assert_close(fkv_table_number(&t, 2, 2), 7, 0, 0);
+    fkv_table_free(&t);
+    fkv_table_free(&t);
+}
+
+static void a_ragged_table_is_refused_by_row(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_table t;
+    put("a,b\n1,2\n3\n", 10);
+    assert_refused(fkv_table_read(path, &t, &err), err, "row 2: expected 2 cells, found 1");
+    put("a,b\n1,2,3\n", 10);
+    assert_refused(fkv_table_read(path, &t, &err), err, "row 1: expected 2 cells, found 3");
+    put("a,b\n1,\0\n", 8);
+    assert_refused(fkv_table_read(path, &t, &err), err, "expected text, found a NUL");
+    put("", 0);
+    assert_ok(fkv_table_read(path, &t, &err), err);
+    assert_int_equal(t.rows, 0);
+    fkv_table_free(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_table_gives_back_what_was_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_ragged_table_is_refused_by_row, setup, teardown)};
+    return test_run(tests, NULL, NULL);
+}
