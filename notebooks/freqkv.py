@@ -365,8 +365,8 @@ def load_sweep(folder):
 
 
 class Probe:
-    """PROBE.h5: attrs; changes (a table); bands [changes, 16, 2] (low, high; NaN from band_count on); documents [windows] (which text each window is of); nll, kl [windows, changes, M]; untouched_nll,
-    token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
+    """PROBE.h5: attrs; changes (a table); bands [changes, 16, 2] (low, high; NaN from band_count on); documents [windows] (which text
+    each window is of); nll, kl [windows, changes, M]; untouched_nll, token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
 
     def __init__(self, path):
         with h5py.File(path) as f:
