@@ -365,13 +365,14 @@ def load_sweep(folder):
 
 
 class Probe:
-    """PROBE.h5: attrs; changes (a table); documents [windows] (which text each window is of); nll, kl [windows, changes, M]; untouched_nll,
-    token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
+    """PROBE.h5: attrs; changes (a table); bands [changes, 16, 2] (low, high; NaN from band_count on); documents [windows] (which text
+    each window is of); nll, kl [windows, changes, M]; untouched_nll, token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
 
     def __init__(self, path):
         with h5py.File(path) as f:
             self.attrs = attributes_of(f)
             columns = {n: x[:] for n, x in f['changes'].items()}
+            self.bands = columns.pop('bands')
             columns['label'] = np.array([bytes(row).split(b'\0')[0].decode() for row in columns['label'].astype(np.uint8)])
             self.changes = frame(columns)
             windows = [f['documents'][n] for n in sorted(f['documents'])]

@@ -204,14 +204,22 @@ def per_energy(change, lost):
     return np.array(effect(change, 'kl')) / change[lost]
 
 
+def parts_of(change):
+    """The parts of FreqKV that are on; truncation alone is made twice, as a filter of n slots and as L slots."""
+    on = [part for part in ('truncation', 'squeezed', 'fewer') if change[part]]
+    return (' + '.join(on) or 'nothing') + (', L slots' if on == ['truncation'] and change['kind'] == 'freqkv' else '')
+
+
 def decomposition(study):
     found, _ = study.probe('decompose', *(x for g in GAMMAS for x in ('--decompose', g, '--local', g)))
-    labels = dict.fromkeys(c['label'].split(': ', 1)[1] for c in found['changes'] if c['label'].startswith('decompose'))
-    at = {c['label']: c for c in found['changes']}
-    local = {g: next(c for c in found['changes'] if c['kind'] == 'local' and c['gamma'] == float(g)) for g in GAMMAS}
-    parts = [(label, {g: at[f'decompose {g}: {label}'] for g in GAMMAS}) for label in labels] + [('local, for comparison', local)]
-    rows = [[label, *(with_interval(effect(c)) for c in by_gamma.values()), with_interval(effect(by_gamma['0.5'], 'kl'), sign=False)]
-            for label, by_gamma in parts]
+    parts = {}  # name -> gamma -> change
+    for option in ('decompose', 'local'):
+        for g in GAMMAS:
+            for c in found['changes']:
+                if c['option'] == option and c['gamma'] == float(g):
+                    parts.setdefault(parts_of(c) if option == 'decompose' else 'local, for comparison', {})[g] = c
+    rows = [[name, *(with_interval(effect(c)) for c in by_gamma.values()), with_interval(effect(by_gamma['0.5'], 'kl'), sign=False)]
+            for name, by_gamma in parts.items()]
     floor = found['noise_floor_nll']
     table(f'{study.name}: one compression of {study.n} slots in parts, damage to the next {study.score} tokens (nats; noise floor {floor:.0e})',
           ['parts switched on', *(f'gamma {g}' for g in GAMMAS), 'KL at gamma 0.5'], rows)

@@ -1,7 +1,6 @@
 /* Owns the join of per-head damage with predictors (link.h). A filter of one band of one head is a
  * point; noise is none (its energy is chosen, not lost), FreqKV's squeezing and local windows
- * change more than energy, and of filters of several bands the file keeps the hull alone. */
-#include <ctype.h>
+ * change more than energy, and predictors are of one band. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,15 +9,8 @@
 #include "analyze/link/link.h"
 #include "kernels/base/ratio.h"
 
-static bool several_bands(const char *label) {
-    for (const char *c = strchr(label, ','); c; c = strchr(c + 1, ','))
-        if (isdigit((unsigned char)c[1]) || c[1] == '.') return true;
-    return false;
-}
-
 static bool is_point(const struct fkv_probe_change *c) {
-    return c->kind == FKV_PROBE_FILTER && c->layer >= 0 && c->kv_head >= 0 &&
-           !several_bands(c->label);
+    return c->kind == FKV_PROBE_FILTER && c->layer >= 0 && c->kv_head >= 0 && c->band_count == 1;
 }
 
 static int32_t place_of(int32_t number, const int32_t *index, int32_t count) {
@@ -36,8 +28,8 @@ static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int
         return fkv_fail(
             err, "change %d (\"%s\") is of layer %d, KV head %d, which the capture does not hold",
             change, c->label, c->layer, c->kv_head);
-    const struct fkv_kept kept = {fkv_band_edge(c->low, s->n), fkv_band_edge(c->high, s->n),
-                                  c->complement != 0};
+    const struct fkv_kept kept = {fkv_band_edge(c->bands[0].low, s->n),
+                                  fkv_band_edge(c->bands[0].high, s->n), c->complement != 0};
     struct fkv_link_head *to = &h->head[h->count++];
     *to =
         (struct fkv_link_head){.probe = p, .change = change, .layer = c->layer, .head = c->kv_head};
@@ -97,20 +89,17 @@ static int correlate_all(struct fkv_link_heads *h, const struct fkv_damage *dama
     return status;
 }
 
-/* Heads whose changes share the label of `first`, as one group. `taken` marks changes. */
+/* Heads of the family of change `first`, as one group. */
 static int add_group(struct fkv_link_heads *h, const struct fkv_probe *probe, int32_t p,
-                     int32_t first, bool *taken, const struct fkv_predictor_spectra *s,
-                     struct fkv_error *err) {
+                     int32_t first, const struct fkv_predictor_spectra *s, struct fkv_error *err) {
     const struct fkv_probe_change *c = &probe->changes[first];
     struct fkv_link_group *g = &h->group[h->groups++];
     *g = (struct fkv_link_group){.states = c->states, .probe = p, .first = h->count};
     memcpy(g->label, c->label, sizeof g->label);
-    for (int32_t i = first; i < probe->change_count; i++) {
-        if (!is_point(&probe->changes[i]) || taken[i] || strcmp(probe->changes[i].label, c->label))
-            continue;
-        taken[i] = true;
-        if (add_head(h, probe, p, i, s, err)) return FKV_FAILED;
-    }
+    for (int32_t i = first; i < probe->change_count; i++)
+        if (is_point(&probe->changes[i]) && probe->changes[i].family == c->family &&
+            add_head(h, probe, p, i, s, err))
+            return FKV_FAILED;
     g->count = h->count - g->first;
     return FKV_OK;
 }
@@ -123,18 +112,17 @@ int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes,
     for (int32_t p = 0; p < probes; p++) changes += (size_t)damage[p].probe->change_count;
     out->head = calloc(changes, sizeof *out->head);
     out->group = calloc(changes, sizeof *out->group);
-    bool *taken = malloc(changes);
-    int status = out->head && out->group && taken
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %zu changes", changes);
+    int status =
+        out->head && out->group ? FKV_OK : fkv_fail(err, "out of memory for %zu changes", changes);
     for (int32_t p = 0; !status && p < probes; p++) {
         const struct fkv_probe *probe = damage[p].probe;
-        memset(taken, 0, changes);
-        for (int32_t c = 0; !status && c < probe->change_count; c++)
-            if (is_point(&probe->changes[c]) && !taken[c])
-                status = add_group(out, probe, p, c, taken, spectra, err);
+        int32_t family = -1; /* of the last group */
+        for (int32_t c = 0; !status && c < probe->change_count; c++) {
+            if (!is_point(&probe->changes[c]) || probe->changes[c].family == family) continue;
+            family = probe->changes[c].family;
+            status = add_group(out, probe, p, c, spectra, err);
+        }
     }
-    free(taken);
     if (!status) status = correlate_all(out, damage, err);
     if (status) fkv_link_heads_free(out);
     return status;

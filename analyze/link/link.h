@@ -6,10 +6,10 @@
  * keys and values, with DC and without) against its mean nll and its difference to the baseline.
  * Over heads, each change of a single head by a filter is a point: predictors (predictors.h) of
  * what the change takes out, from segments of prefix - sinks tokens, against delta nll and KL.
- * Changes of one label (the same change of every head) form a group; groups are looked at whole and
- * by thirds of the model's layers. Refused: runs, probes and captures of different models or sizes;
- * runs and probes of texts that the capture does not hold; sweeps of different protocols, texts,
- * windows. */
+ * Changes of one family (the same change of every head) form a group; groups are looked at whole
+ * and by thirds of the model's layers. Refused: runs, probes and captures of different models or
+ * sizes; runs and probes of texts that the capture does not hold; sweeps of different protocols,
+ * texts, windows. */
 #ifndef FKV_ANALYZE_LINK_LINK_H
 #define FKV_ANALYZE_LINK_LINK_H
 

@@ -9,8 +9,6 @@
 #include "analyze/link/link.h"
 #include "kernels/base/json.h"
 
-static const char *const state_names[4] = {"none", "key", "value", "both"};
-
 /* What stands in a correlation, by name, for both kinds of output. */
 static const struct {
     const char *name;
@@ -74,7 +72,7 @@ static int write_heads(const char *folder, const struct fkv_link *l, struct fkv_
         const struct fkv_probe_change *c = &d->probe->changes[h->change];
         fkv_csv_first(f.stream, l->probe_path[h->probe]);
         fkv_csv_text(f.stream, c->label);
-        fkv_csv_text(f.stream, state_names[c->states & 3]);
+        fkv_csv_text(f.stream, fkv_probe_states_names[c->states]);
         fprintf(f.stream, ",%d,%d,%s", h->layer, h->head,
                 fkv_depth_names[fkv_depth_of(h->layer, d->probe->layers)]);
         for (int p = 0; p < FKV_PREDICTORS; p++) fkv_csv_number(f.stream, h->predictor[p]);
@@ -118,7 +116,7 @@ static int write_predictors(const char *folder, const struct fkv_link *l, struct
         for (int m = 0; m < FKV_DAMAGES; m++)
             for (int depth = 0; depth < FKV_DEPTHS; depth++)
                 for (int p = 0; p < FKV_PREDICTORS; p++)
-                    correlation_row(f.stream, g->label, state_names[g->states & 3],
+                    correlation_row(f.stream, g->label, fkv_probe_states_names[g->states],
                                     fkv_damage_names[m], fkv_depth_names[depth],
                                     fkv_predictor_names[p], g->points[depth],
                                     &g->correlation[m][depth][p]);
@@ -239,8 +237,8 @@ static json_t *heads_json(const struct fkv_link *l) {
                 json_array_append_new(
                     groups,
                     json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o}", "change", g->label, "states",
-                              state_names[g->states & 3], "damage", fkv_damage_names[m], "depth",
-                              fkv_depth_names[depth], "heads", g->points[depth], "se_unit",
+                              fkv_probe_states_names[g->states], "damage", fkv_damage_names[m],
+                              "depth", fkv_depth_names[depth], "heads", g->points[depth], "se_unit",
                               se_unit_json(l->damage[g->probe].units.kind), "links", links));
             }
     return groups;
@@ -354,7 +352,7 @@ static void print_probe(const struct fkv_link *l, int32_t p) {
     const struct fkv_damage *d = &l->damage[p];
     printf("%s\n", l->probe_path[p]);
     print_se_unit(d->units.kind, d->units.documents, "blocks of 256 scored tokens");
-    if (!d->floor)
+    if (!d->excess)
         printf("  no q of KL: the file holds no KL of the untouched run repeated (repeat_kl), and "
                "no other is a reference\n");
 }

@@ -229,7 +229,8 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
         const struct fkv_probe_change *change = &p->changes[i];
         bool filter = change->kind == FKV_PROBE_FILTER && !change->complement,
              freqkv = change->kind == FKV_PROBE_FREQKV;
-        if (change->layer >= 0 || !(filter || freqkv) || !strncmp(change->label, "decompose", 9))
+        if (change->layer >= 0 || !(filter || freqkv) ||
+            change->option == FKV_PROBE_OPTION_DECOMPOSE)
             continue;
         if (panel < 0) {
             panel = fkv_charts_panel(c, "\u0394 nll", milli_nats, NULL);

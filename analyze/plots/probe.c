@@ -1,5 +1,5 @@
-/* Figures of a probe: each draws the changes it is about, if the file has some. All damages stand
- * in milli-nats, since most are that small. */
+/* Figures of a probe: each draws the changes it is about, if the file has some. All damages are in
+ * milli-nats, since most are that small. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,9 @@
 #include "analyze/link/token_classes.h"
 
 static const char unit[] = "10^{\u22123} nats per token";
-static const char *const state_words[4] = {"nothing", "keys", "values", "keys and values"};
+/* By a change's states. */
+static const char *const state_words[FKV_PROBE_BOTH + 1] = {"nothing", "keys", "values",
+                                                            "keys and values"};
 static const char *const damage_words[FKV_DAMAGES] = {"\u0394 nll", "KL"};
 
 static struct fkv_interval milli(struct fkv_interval x, double by) {
@@ -21,14 +23,13 @@ static struct fkv_interval milli(struct fkv_interval x, double by) {
 
 static bool whole_cache(const struct fkv_probe_change *c) { return c->layer < 0 && c->kv_head < 0; }
 
-/* "filter 0:0.5, key" without its state. */
-static void without_state(const char *label, char out[FKV_PROBE_LABEL]) {
-    static const char *const endings[] = {", key", ", value", ", both"};
-    snprintf(out, FKV_PROBE_LABEL, "%s", label);
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        size_t length = strlen(out), end = strlen(endings[i]);
-        if (length > end && !strcmp(out + length - end, endings[i])) out[length - end] = 0;
-    }
+static bool is_part(const struct fkv_probe_change *c) {
+    return c->option == FKV_PROBE_OPTION_DECOMPOSE;
+}
+
+/* The check of --decompose: all parts are off. */
+static bool no_part(const struct fkv_probe_change *c) {
+    return is_part(c) && !c->truncation && !c->squeezed && !c->fewer;
 }
 
 static void describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
@@ -76,80 +77,60 @@ static int finish(struct fkv_charts *c, const struct fkv_damage *d, const struct
 
 enum kind { BANDS, FILTERS, DECOMPOSITION, NOISE, KINDS };
 
-/* Of such filters the file keeps the hull alone: they have no place on an axis of bands. */
-static bool several_bands(const char *label) {
-    const char *comma = strchr(label, ',');
-    return comma && comma[1] != ' ';
-}
-
+/* One band that was taken out has a place on an axis of bands; other filters are rows. */
 static bool belongs(const struct fkv_probe_change *c, enum kind kind) {
-    bool part = !strncmp(c->label, "decompose", 9),
-         band = c->complement && !several_bands(c->label);
+    const bool filter = c->kind == FKV_PROBE_FILTER && !is_part(c),
+               one_band_out = c->complement && c->band_count == 1;
     if (!whole_cache(c)) return false;
     switch (kind) {
-    case BANDS: return c->kind == FKV_PROBE_FILTER && band;
-    case FILTERS: return c->kind == FKV_PROBE_FILTER && !band && !part;
-    case DECOMPOSITION: return part;
+    case BANDS: return filter && one_band_out;
+    case FILTERS: return filter && !one_band_out;
+    case DECOMPOSITION: return is_part(c);
     default: return c->kind == FKV_PROBE_NOISE;
     }
 }
 
-/* "0:0.25,0.75:1" as "0–0.25, 0.75–1" at a readable precision; false where it is no list of bands.
- * What stands behind a third colon is noise's energy, put in brackets. */
-static bool name_bands(const char *list, char out[FKV_PROBE_LABEL]) {
+/* A name of 16 bands at a readable precision. */
+enum { CHANGE_NAME = 320 };
+
+/* "0–0.25, 0.75–1" */
+static void name_bands(const struct fkv_probe_change *c, char out[CHANGE_NAME]) {
     size_t used = 0;
-    for (;;) {
-        double low, high, energy;
-        int end = 0, more = 0;
-        if (sscanf(list, "%lf:%lf%n", &low, &high, &end) != 2 || used + 60 > FKV_PROBE_LABEL)
-            return false;
-        used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, "%s%.3g\u2013%.3g",
-                                 used ? ", " : "", low, high);
-        list += end;
-        if (sscanf(list, ":%lf%n", &energy, &more) == 1)
-            used += (size_t)snprintf(out + used, FKV_PROBE_LABEL - used, " (%.3g)", energy);
-        list += more;
-        if (*list != ',') return !*list;
-        list++;
-    }
+    *out = 0;
+    for (int32_t i = 0; i < c->band_count; i++)
+        used += (size_t)snprintf(out + used, CHANGE_NAME - used, "%s%.3g\u2013%.3g", i ? ", " : "",
+                                 c->bands[i].low, c->bands[i].high);
 }
 
-/* The name of a change on its axis: what stands behind the first word, bands in a readable form. */
-static void name_change(const struct fkv_probe_change *c, enum kind kind,
-                        char out[FKV_PROBE_LABEL]) {
-    char text[FKV_PROBE_LABEL];
-    without_state(c->label, text);
-    const char *space = strchr(text, ' '),
-               *rest = space && !(kind == FILTERS && c->complement) ? space + 1 : text;
-    const char *parts = kind == DECOMPOSITION ? strstr(text, ": ") : NULL;
-    if (parts) rest = parts + 2;
-    if (kind == DECOMPOSITION || !name_bands(rest, out)) snprintf(out, FKV_PROBE_LABEL, "%s", rest);
+/* The name of a change on its axis: its bands, with the energy of noise in brackets, or its parts.
+ */
+static void name_change(const struct fkv_probe_change *c, char out[CHANGE_NAME]) {
+    char bands[CHANGE_NAME], parts[FKV_PROBE_PARTS];
+    name_bands(c, bands);
+    if (is_part(c))
+        snprintf(out, CHANGE_NAME, "%s", fkv_probe_parts(c, parts));
+    else if (c->kind == FKV_PROBE_NOISE)
+        snprintf(out, CHANGE_NAME, "%.280s (%.3g)", bands, c->epsilon);
+    else
+        snprintf(out, CHANGE_NAME, "%s%.300s", c->complement ? "without " : "", bands);
 }
 
-/* DC's damage is hundreds of times that of any band and has no place on their axis: then the note
- * says it. */
-static bool is_dc(const struct fkv_probe_change *c) { return !strncmp(c->label, "without DC", 10); }
-
-/* Bands of one width stand evenly on a linear axis, octaves on a logarithmic one. */
+/* The place of a band on its axis: bands of one width are even on a linear one, octaves on a
+ * logarithmic one. */
 static double middle_of(const struct fkv_probe_change *c, bool logarithmic) {
-    return logarithmic ? sqrt(c->low * c->high) : (c->low + c->high) / 2;
+    const struct fkv_probe_band band = c->bands[0];
+    return logarithmic ? sqrt(band.low * band.high) : (band.low + band.high) / 2;
 }
 
 static bool bands_widen(const struct fkv_damage *d) {
     double least = INFINITY, most = 0;
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *c = &d->probe->changes[i];
-        if (!belongs(c, BANDS) || is_dc(c) || !(c->low > 0)) continue;
-        least = fmin(least, c->high - c->low), most = fmax(most, c->high - c->low);
+        const double width = c->bands[0].high - c->bands[0].low;
+        if (!belongs(c, BANDS) || fkv_probe_takes_dc(c) || !(c->bands[0].low > 0)) continue;
+        least = fmin(least, width), most = fmax(most, width);
     }
     return most > 3 * least;
-}
-
-/* Of a part of FreqKV; truncation at full length is a filter and has its ratio in its label alone.
- */
-static double gamma_of(const struct fkv_probe_change *c) {
-    double gamma = NAN;
-    return sscanf(c->label, "decompose %lf", &gamma) == 1 ? gamma : c->gamma;
 }
 
 static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kind, int measure,
@@ -164,18 +145,17 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d, enum kind kin
     c->chart[panel].logarithmic_x = kind == BANDS && bands_widen(d);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
-        if (!belongs(change, kind) || (kind == BANDS && is_dc(change))) continue;
-        char name[FKV_PROBE_LABEL], series[64];
-        int state = change->states & 3;
-        name_change(change, kind, name);
+        if (!belongs(change, kind) || (kind == BANDS && fkv_probe_takes_dc(change))) continue;
+        char name[CHANGE_NAME], series[64];
+        const int state = change->states;
+        name_change(change, name);
         int place = kind == BANDS ? 0 : fkv_charts_name(c, panel, name);
         if (place < 0) continue;
         snprintf(series, sizeof series, "%s", state_words[state]);
-        if (kind == DECOMPOSITION)
-            snprintf(series, sizeof series, "\u03b3 = %.3g", gamma_of(change));
+        if (kind == DECOMPOSITION) snprintf(series, sizeof series, "\u03b3 = %.3g", change->gamma);
         if (kind == BANDS) { /* a second division into bands starts anew at the left */
-            sets[state] += change->low < last[state];
-            last[state] = change->low;
+            sets[state] += change->bands[0].low < last[state];
+            last[state] = change->bands[0].low;
             if (sets[state])
                 snprintf(series, sizeof series, "%s, division %d", state_words[state],
                          sets[state] + 1);
@@ -208,12 +188,13 @@ static int plot_kind(const struct fkv_damage *d, enum kind kind, struct fkv_plot
     char text[400] = "", *end = text;
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int m = 0; m < FKV_DAMAGES; m++) fill(&c, d, kind, m, damage_words[m], labels[kind]);
+    /* DC costs hundreds of times what a band does and has no place on their axis. */
     for (int32_t i = 0; kind == BANDS && i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
-        if (!belongs(change, kind) || !is_dc(change) || end > text + 300) continue;
+        if (!belongs(change, kind) || !fkv_probe_takes_dc(change) || end > text + 300) continue;
         char nats[FKV_PLOT_NUMBER];
         end += sprintf(end, "%s %s %s nats", end == text ? "Not shown: taking out DC costs" : ",",
-                       state_words[change->states & 3],
+                       state_words[change->states],
                        fkv_plot_number(nats, d->row[i].mean[FKV_DAMAGE_NLL].estimate, 3));
     }
     if (end > text) memcpy(end, ".", 2);
@@ -237,10 +218,10 @@ static int plot_policies(const struct fkv_damage *d, struct fkv_plot_place *at,
         for (int32_t i = 0; i < d->probe->change_count; i++) {
             const struct fkv_probe_change *change = &d->probe->changes[i];
             bool local = change->kind == FKV_PROBE_LOCAL;
-            if (!whole_cache(change) || !(local || change->kind == FKV_PROBE_FREQKV) ||
-                !strncmp(change->label, "decompose", 9))
+            if (!whole_cache(change) || is_part(change) ||
+                !(local || change->kind == FKV_PROBE_FREQKV))
                 continue;
-            fkv_charts_add(&c, panel, local ? "local" : "freqkv", fkv_color_cycle(local),
+            fkv_charts_add(&c, panel, fkv_probe_kind_names[change->kind], fkv_color_cycle(local),
                            FKV_LOOK_JOINED, change->gamma, milli(d->row[i].mean[m], 1));
         }
     }
@@ -266,7 +247,7 @@ static int plot_layers(const struct fkv_damage *d, struct fkv_plot_place *at,
                            change->layer, milli(d->row[i].mean[m], 1));
             if (chart->series == series) continue;
             chart->one[series].hidden =
-                shown == FKV_COLORS || is_dc(change) || strstr(change->label, ": nothing");
+                shown == FKV_COLORS || fkv_probe_takes_dc(change) || no_part(change);
             shown += !chart->one[series].hidden;
             if (chart->one[series].hidden)
                 picture.text = "The table beside the figure has more changes.";
@@ -290,13 +271,13 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at,
         1};
     struct fkv_charts c;
     bool classes = true;
-    double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
+    double *scratch = malloc(2 * (size_t)d->units.count * sizeof *scratch);
     for (int64_t w = 0; w < d->probe->window_count; w++)
         classes = classes && d->probe->windows[w].token_class;
-    int status = room ? fkv_charts_open(&c, err)
-                      : fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
+    int status = scratch ? fkv_charts_open(&c, err)
+                         : fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     if (status || !classes) {
-        free(room);
+        free(scratch);
         if (!status) fkv_charts_close(&c);
         return status;
     }
@@ -306,18 +287,18 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at,
         const struct fkv_probe_change *change = &d->probe->changes[i];
         bool policy = change->kind == FKV_PROBE_FREQKV || change->kind == FKV_PROBE_LOCAL ||
                       belongs(change, FILTERS);
-        if (!whole_cache(change) || !policy || !strncmp(change->label, "decompose", 9)) continue;
+        if (!whole_cache(change) || !policy || is_part(change)) continue;
         int series = c.chart[panel].series;
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;
-            struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, room);
+            struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, scratch);
             if (!tokens) continue;
             int place = fkv_charts_name(&c, panel, fkv_class_names[k]);
             fkv_charts_add(&c, panel, change->label, fkv_color_cycle(series), FKV_LOOK_POINTS,
                            place, milli(y, 1));
         }
     }
-    free(room);
+    free(scratch);
     return finish(&c, d, &picture, at, FKV_OK, err);
 }
 
@@ -325,48 +306,46 @@ static int plot_classes(const struct fkv_damage *d, struct fkv_plot_place *at,
 
 enum { MAPS = 6 };
 
-/* The changes of single heads, by label: first of each -> first [MAPS]; how many. All share a
+/* first [MAPS]: the first change of a single head of each family; returns how many. All share a
  * scale, on which DC would leave the others no colour. */
 static int find_maps(const struct fkv_probe *p, bool with_dc, int32_t first[MAPS]) {
     int maps = 0;
     for (int32_t i = 0; i < p->change_count && maps < MAPS; i++) {
-        bool known = p->changes[i].kv_head < 0 || (!with_dc && is_dc(&p->changes[i]));
-        for (int m = 0; m < maps && !known; m++)
-            known = !strcmp(p->changes[first[m]].label, p->changes[i].label);
-        if (!known) first[maps++] = i;
+        const struct fkv_probe_change *c = &p->changes[i];
+        if (c->kv_head < 0 || (!with_dc && fkv_probe_takes_dc(c))) continue;
+        if (!maps || p->changes[first[maps - 1]].family != c->family) first[maps++] = i;
     }
     return maps;
 }
 
-/* One map: values [layers, heads], and dots where the correction for multiplicity lets a difference
- * stand: x, y [count]. */
-static int gather_map(const struct fkv_damage *d, int32_t first, int measure, double *values,
-                      double *x, double *y) {
+/* One map: values [layers, heads], and dots x, y [count] where q < 0.05; returns count. */
+static int fill_map(const struct fkv_damage *d, int32_t first, int measure, double *values,
+                    double *x, double *y) {
     const struct fkv_probe *p = d->probe;
     int count = 0;
     for (int32_t i = 0; i < p->layers * p->kv_heads; i++) values[i] = NAN;
     for (int32_t i = 0; i < p->change_count; i++) {
         const struct fkv_probe_change *c = &p->changes[i];
-        if (c->kv_head < 0 || strcmp(c->label, p->changes[first].label)) continue;
+        if (c->kv_head < 0 || c->family != p->changes[first].family) continue;
         values[c->layer * p->kv_heads + c->kv_head] = 1e3 * d->row[i].mean[measure].estimate;
         if (d->row[i].q[measure] < 0.05) x[count] = c->kv_head + 0.38, y[count++] = c->layer - 0.32;
     }
     return count;
 }
 
-/* "without 0.0019685:0.25, key" at a readable precision. */
-static void name_map(const char *label, char out[FKV_PROBE_LABEL]) {
-    double low, high;
-    int end = 0;
-    if (sscanf(label, "without %lf:%lf%n", &low, &high, &end) == 2 &&
-        !strncmp(label + end, ", ", 2))
-        snprintf(out, FKV_PROBE_LABEL, "without %.3g\u2013%.3g%.60s", low, high, label + end);
+/* Its label; of one band taken out, at a readable precision: "without 0.002-0.25, key". */
+static void name_map(const struct fkv_probe_change *c, char out[CHANGE_NAME]) {
+    char name[CHANGE_NAME];
+    name_change(c, name);
+    if (c->kind == FKV_PROBE_FILTER && c->complement && c->band_count == 1 &&
+        !fkv_probe_takes_dc(c))
+        snprintf(out, CHANGE_NAME, "%.300s, %s", name, fkv_probe_states_names[c->states]);
     else
-        snprintf(out, FKV_PROBE_LABEL, "%s", label);
+        snprintf(out, CHANGE_NAME, "%s", c->label);
 }
 
 static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
-                     const int32_t *first, int measure, double *room, struct fkv_error *err) {
+                     const int32_t *first, int measure, double *scratch, struct fkv_error *err) {
     const struct fkv_probe *p = d->probe;
     const struct fkv_axis across = {.label = "KV head", .low = FKV_FIT, .high = FKV_FIT};
     const struct fkv_axis down = {.label = "layer", .low = FKV_FIT, .high = FKV_FIT};
@@ -377,14 +356,14 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
                                  .ringed = true,
                                  .scattered = true};
     size_t cells = (size_t)p->layers * (size_t)p->kv_heads;
-    double low = INFINITY, high = -INFINITY, *x = room + cells, *y = x + cells;
+    double low = INFINITY, high = -INFINITY, *x = scratch + cells, *y = x + cells;
     int *names = malloc((size_t)(p->layers + p->kv_heads) * sizeof *names);
     if (!names) return fkv_fail(err, "out of memory for %zu heads", cells);
     for (int i = 0; i < p->layers + p->kv_heads; i++) names[i] = i;
     for (int m = 0; m < maps; m++) {
-        gather_map(d, first[m], measure, room, x, y);
+        fill_map(d, first[m], measure, scratch, x, y);
         for (size_t i = 0; i < cells; i++)
-            if (isfinite(room[i])) low = fmin(low, room[i]), high = fmax(high, room[i]);
+            if (isfinite(scratch[i])) low = fmin(low, scratch[i]), high = fmax(high, scratch[i]);
     }
     bool is_signed = measure == FKV_DAMAGE_NLL;
     if (!(high >= low)) low = high = 0; /* no number at all */
@@ -394,13 +373,13 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
         .label = unit, .low = low, .high = high, .top = 1, .is_signed = is_signed};
     int status = FKV_OK;
     for (int m = 0; !status && m < maps; m++) {
-        int dots = gather_map(d, first[m], measure, room, x, y);
-        char title[FKV_PROBE_LABEL];
-        name_map(p->changes[first[m]].label, title);
+        int dots = fill_map(d, first[m], measure, scratch, x, y);
+        char title[CHANGE_NAME];
+        name_map(&p->changes[first[m]], title);
         status = fkv_figure_axes(f, m, title, &across, &down, NULL, 1, err);
         if (!status)
-            status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, room, names, names, low, high,
-                                        err);
+            status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, scratch, names, names, low,
+                                        high, err);
         if (!status && dots) status = fkv_figure_line(f, m, &dot, dots, x, y, err);
     }
     free(names);
@@ -449,8 +428,8 @@ static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at,
     int columns = maps < 3 ? maps : maps == 4 ? 2 : 3;
     if (!maps) return FKV_OK;
     size_t cells = (size_t)d->probe->layers * (size_t)d->probe->kv_heads;
-    double *room = malloc(3 * cells * sizeof *room);
-    if (!room) return fkv_fail(err, "out of memory for %zu heads", cells);
+    double *scratch = malloc(3 * cells * sizeof *scratch);
+    if (!scratch) return fkv_fail(err, "out of memory for %zu heads", cells);
     int status = FKV_OK, rows = (maps + columns - 1) / columns;
     double width = fmin(7.2, fmax(4, 1.4 + columns * fmax(1.8, 0.3 * d->probe->kv_heads)));
     double height = fmin(10, 1.6 + rows * fmax(1.5, 0.5 + 0.18 * d->probe->layers));
@@ -459,17 +438,17 @@ static int plot_heads(const struct fkv_damage *d, struct fkv_plot_place *at,
         char title[120], note[FKV_PLOT_NOTE], stem[300];
         snprintf(title, sizeof title, "%s of changing one head", damage_words[m]);
         snprintf(stem, sizeof stem, "%.270s_heads_%s", at->stem, fkv_damage_names[m]);
-        describe(d, m == FKV_DAMAGE_NLL ? nll_test : d->floor ? kl_test : kl_untested, note);
+        describe(d, m == FKV_DAMAGE_NLL ? nll_test : d->excess ? kl_test : kl_untested, note);
         status = fkv_figure_create(width, height, rows, columns, title, &f, err);
         if (status) break;
-        status = draw_maps(f, d, maps, first, m, room, err);
+        status = draw_maps(f, d, maps, first, m, scratch, err);
         if (status)
             fkv_figure_destroy(f);
         else
             status = fkv_charts_finish(f, note, at->folder, stem, at->provenance, err);
         at->figures += !status;
     }
-    free(room);
+    free(scratch);
     return status ? status : write_heads_csv(d, at, err);
 }
 

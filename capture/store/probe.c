@@ -1,6 +1,5 @@
 /* PROBE.h5, written whole and read whole: a file holds two numbers per token and change, which is
- * little beside what they cost. Layout: probe.h. Columns of the table of changes are described
- * once, for both directions. */
+ * little beside what they cost. Layout: probe.h. The table of changes: probe_changes.c. */
 #include "capture/store/probe.h"
 
 #include <math.h>
@@ -10,36 +9,14 @@
 #include <string.h>
 
 #include "capture/store/h5.h"
+#include "capture/store/probe_changes.h"
 
-enum { PROBE_FORMAT_VERSION = 1, MOST_CHANGES = 1 << 20, MOST_HEADS = 1 << 20 };
+enum { PROBE_FORMAT_VERSION = 2, MOST_HEADS = 1 << 20 };
 
 static const struct {
     const char *name;
-    enum fkv_h5_type type; /* FKV_H5_I32 or FKV_H5_F64 */
     size_t offset;
-} columns[] = {
-    {"kind", FKV_H5_I32, offsetof(struct fkv_probe_change, kind)},
-    {"layer", FKV_H5_I32, offsetof(struct fkv_probe_change, layer)},
-    {"kv_head", FKV_H5_I32, offsetof(struct fkv_probe_change, kv_head)},
-    {"states", FKV_H5_I32, offsetof(struct fkv_probe_change, states)},
-    {"complement", FKV_H5_I32, offsetof(struct fkv_probe_change, complement)},
-    {"low", FKV_H5_F64, offsetof(struct fkv_probe_change, low)},
-    {"high", FKV_H5_F64, offsetof(struct fkv_probe_change, high)},
-    {"epsilon", FKV_H5_F64, offsetof(struct fkv_probe_change, epsilon)},
-    {"gamma", FKV_H5_F64, offsetof(struct fkv_probe_change, gamma)},
-    {"truncation", FKV_H5_I32, offsetof(struct fkv_probe_change, truncation)},
-    {"squeezed", FKV_H5_I32, offsetof(struct fkv_probe_change, squeezed)},
-    {"fewer", FKV_H5_I32, offsetof(struct fkv_probe_change, fewer)},
-};
-enum { COLUMNS = sizeof columns / sizeof *columns };
-
-static size_t column_bytes(int c) {
-    return columns[c].type == FKV_H5_I32 ? sizeof(int32_t) : sizeof(double);
-}
-
-static const struct {
-    const char *name;
-    size_t offset, room;
+    size_t bytes; /* of the field */
 } texts[] = {
     {"model_name", offsetof(struct fkv_probe, model_name),
      sizeof((struct fkv_probe *)0)->model_name},
@@ -132,33 +109,6 @@ static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct f
     return FKV_OK;
 }
 
-/* Gathers column c of the changes into `values`, or scatters it from there. */
-static void copy_column(struct fkv_probe_change *changes, int32_t count, int c, char *values,
-                        bool gather) {
-    size_t bytes = column_bytes(c);
-    for (int32_t i = 0; i < count; i++) {
-        char *field = (char *)&changes[i] + columns[c].offset, *value = values + (size_t)i * bytes;
-        memcpy(gather ? value : field, gather ? field : value, bytes);
-    }
-}
-
-static int put_changes(struct fkv_h5_writer *w, const struct fkv_probe *p, struct fkv_error *err) {
-    const int64_t dims[] = {p->change_count, FKV_PROBE_LABEL};
-    char path[64], *values = malloc((size_t)p->change_count * FKV_PROBE_LABEL);
-    if (!values) return fkv_fail(err, "out of memory for %d changes", p->change_count);
-    int status = FKV_OK;
-    for (int c = 0; c < COLUMNS && !status; c++) {
-        copy_column(p->changes, p->change_count, c, values, true);
-        snprintf(path, sizeof path, "/changes/%s", columns[c].name);
-        status = fkv_h5_put(w, path, columns[c].type, 1, dims, values, err);
-    }
-    for (int32_t i = 0; i < p->change_count; i++)
-        memcpy(values + (size_t)i * FKV_PROBE_LABEL, p->changes[i].label, FKV_PROBE_LABEL);
-    if (!status) status = fkv_h5_put(w, "/changes/label", FKV_H5_U8, 2, dims, values, err);
-    free(values);
-    return status;
-}
-
 /* The arrays of a window, for both directions. token_class comes on top, as it may be absent. */
 struct array {
     const char *name;
@@ -211,7 +161,7 @@ int fkv_probe_write(const char *path, const struct fkv_probe *p,
                     const struct fkv_probe_window *windows, int64_t count, struct fkv_error *err) {
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
-    int status = put_root(w, p, err) || put_changes(w, p, err) ? FKV_FAILED : FKV_OK;
+    int status = put_root(w, p, err) || fkv_probe_changes_put(w, p, err) ? FKV_FAILED : FKV_OK;
     for (int64_t i = 0; i < count && !status; i++) status = put_window(w, p, &windows[i], i, err);
     if (!status) return fkv_h5_commit(w, err);
     fkv_h5_abandon(w);
@@ -221,9 +171,9 @@ int fkv_probe_write(const char *path, const struct fkv_probe *p,
 /* ---- reading ---- */
 
 static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
-                    size_t room, const char *path, struct fkv_error *err) {
+                    size_t bytes, const char *path, struct fkv_error *err) {
     bool found;
-    if (fkv_h5_get_string(r, object, name, value, (int64_t)room, &found, err)) return FKV_FAILED;
+    if (fkv_h5_get_string(r, object, name, value, (int64_t)bytes, &found, err)) return FKV_FAILED;
     return found
                ? FKV_OK
                : fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
@@ -251,16 +201,21 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
     if (get_text(r, "/", "format", format, sizeof format, path, err)) return FKV_FAILED;
     if (strcmp(format, "freqkv-probe"))
         return fkv_fail(err, "%s: expected the format freqkv-probe, found %s", path, format);
-    if (get_integer(r, "/", "format_version", PROBE_FORMAT_VERSION, PROBE_FORMAT_VERSION, &value,
-                    path, err) ||
-        get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
+    if (get_integer(r, "/", "format_version", 1, PROBE_FORMAT_VERSION, &value, path, err))
+        return FKV_FAILED;
+    if (value < PROBE_FORMAT_VERSION)
+        return fkv_fail(err,
+                        "%s: was written before changes carried their bands as numbers "
+                        "(format_version %lld, now %d): remove it and run the probe again",
+                        path, (long long)value, PROBE_FORMAT_VERSION);
+    if (get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
         fkv_h5_get_text(r, "/", "command", &p->command, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_nll", &p->noise_floor_nll, &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_kl", &p->noise_floor_kl, &found, err))
         return FKV_FAILED;
     if (!p->command) return fkv_fail(err, "%s: /: expected an attribute command, found none", path);
     for (int i = 0; i < TEXTS; i++)
-        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].room, path, err))
+        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].bytes, path, err))
             return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++) {
         if (get_integer(r, "/", integers[i].name, integers[i].low, integers[i].high, &value, path,
@@ -273,58 +228,10 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
                     p->layers, p->kv_heads);
 }
 
-static int check_change(const struct fkv_probe *p, int32_t i, const char *path,
-                        struct fkv_error *err) {
-    const struct fkv_probe_change *c = &p->changes[i];
-    const bool band = c->kind == FKV_PROBE_FILTER || c->kind == FKV_PROBE_NOISE;
-    if (c->kind < 0 || c->kind >= FKV_PROBE_KINDS || c->layer < -1 || c->layer >= p->layers ||
-        c->kv_head < -1 || c->kv_head >= p->kv_heads || c->states < 0 ||
-        c->states > (FKV_PROBE_KEY | FKV_PROBE_VALUE))
-        return fkv_fail(err,
-                        "%s: change %d: kind %d, layer %d, KV head %d, states %d: out of range",
-                        path, i, c->kind, c->layer, c->kv_head, c->states);
-    if (band && !(c->low >= 0 && c->low <= c->high && c->high <= 1))
-        return fkv_fail(err, "%s: change %d: expected a band within 0 and 1, found %g to %g", path,
-                        i, c->low, c->high);
-    return FKV_OK;
-}
-
-static int get_changes(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
-                       struct fkv_error *err) {
-    int rank = 0;
-    int64_t dims[8] = {0};
-    bool found;
-    if (fkv_h5_shape(r, "/changes/kind", &rank, dims, &found, err)) return FKV_FAILED;
-    if (!found || rank != 1 || dims[0] < 1 || dims[0] > MOST_CHANGES)
-        return fkv_fail(err, "%s: /changes/kind: expected 1 to %d changes", path, MOST_CHANGES);
-    int32_t count = (int32_t)dims[0];
-    p->changes = calloc((size_t)count, sizeof *p->changes);
-    char name[64], *values = malloc((size_t)count * FKV_PROBE_LABEL);
-    int status = p->changes && values
-                     ? FKV_OK
-                     : fkv_fail(err, "%s: out of memory for %d changes", path, count);
-    p->change_count = status ? 0 : count;
-    for (int c = 0; c < COLUMNS && !status; c++) {
-        snprintf(name, sizeof name, "/changes/%s", columns[c].name);
-        status = fkv_h5_get(r, name, columns[c].type, count, values, err);
-        if (!status) copy_column(p->changes, count, c, values, false);
-    }
-    if (!status)
-        status = fkv_h5_get(r, "/changes/label", FKV_H5_U8, (int64_t)count * FKV_PROBE_LABEL,
-                            values, err);
-    for (int32_t i = 0; i < count && !status; i++) {
-        memcpy(p->changes[i].label, values + (size_t)i * FKV_PROBE_LABEL, FKV_PROBE_LABEL);
-        p->changes[i].label[FKV_PROBE_LABEL - 1] = 0;
-        status = check_change(p, i, path, err);
-    }
-    free(values);
-    return status;
-}
-
 /* Shapes are looked at before memory is asked for: a number at the root must not decide how much.
  */
 static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, const char *group,
-                        const char *path, bool there[ARRAYS], struct fkv_error *err) {
+                        const char *path, bool present[ARRAYS], struct fkv_error *err) {
     const struct fkv_probe_window none = {0};
     struct array arrays[ARRAYS];
     list_arrays(p, &none, arrays);
@@ -335,7 +242,7 @@ static int check_shapes(struct fkv_h5_reader *r, const struct fkv_probe *p, cons
         bool found;
         snprintf(name, sizeof name, "%s/%s", group, arrays[i].name);
         if (fkv_h5_shape(r, name, &rank, dims, &found, err)) return FKV_FAILED;
-        there[i] = found;
+        present[i] = found;
         if (!found && arrays[i].optional) continue;
         if (!found || rank != (arrays[i].dims[1] ? 2 : 1) || dims[0] != arrays[i].dims[0] ||
             (rank == 2 && dims[1] != arrays[i].dims[1]))
@@ -353,9 +260,9 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     char name[96];
     int rank;
     int64_t dims[8], value;
-    bool found, there[ARRAYS];
+    bool found, present[ARRAYS];
     *window = (struct fkv_probe_window){0};
-    if (check_shapes(r, p, group, path, there, err) || fkv_probe_window_create(p, window, err))
+    if (check_shapes(r, p, group, path, present, err) || fkv_probe_window_create(p, window, err))
         return FKV_FAILED;
     if (get_text(r, group, "name", window->name, sizeof window->name, path, err) ||
         get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path,
@@ -366,7 +273,7 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     window->document = (int32_t)value;
     list_arrays(p, window, arrays);
     for (int i = 0; i < ARRAYS; i++) {
-        if (!there[i]) continue;
+        if (!present[i]) continue;
         int64_t elements = arrays[i].dims[0] * (arrays[i].dims[1] ? arrays[i].dims[1] : 1);
         snprintf(name, sizeof name, "%s/%s", group, arrays[i].name);
         if (fkv_h5_get(r, name, arrays[i].type, elements, arrays[i].data, err)) return FKV_FAILED;
@@ -409,8 +316,8 @@ int fkv_probe_read(const char *path, struct fkv_probe *p, struct fkv_error *err)
     struct fkv_h5_reader *r;
     *p = (struct fkv_probe){.noise_floor_nll = NAN, .noise_floor_kl = NAN};
     if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
-    int status =
-        get_root(r, p, path, err) || get_changes(r, p, path, err) || get_windows(r, p, path, err);
+    int status = get_root(r, p, path, err) || fkv_probe_changes_get(r, p, path, err) ||
+                 get_windows(r, p, path, err);
     fkv_h5_close(r);
     if (!status) return FKV_OK;
     fkv_probe_free(p);
@@ -425,20 +332,6 @@ bool fkv_probe_has_floor(const struct fkv_probe *p) {
 }
 
 /* ---- comparing ---- */
-
-static bool same_number(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
-
-static bool same_change(const struct fkv_probe_change *a, const struct fkv_probe_change *b) {
-    for (int c = 0; c < COLUMNS; c++) {
-        const void *x = (const char *)a + columns[c].offset,
-                   *y = (const char *)b + columns[c].offset;
-        bool same = columns[c].type == FKV_H5_I32
-                        ? *(const int32_t *)x == *(const int32_t *)y
-                        : same_number(*(const double *)x, *(const double *)y);
-        if (!same) return false;
-    }
-    return !strcmp(a->label, b->label);
-}
 
 int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_probe *found,
                          const char *where, struct fkv_error *err) {
@@ -457,12 +350,5 @@ int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_prob
     if (expected->seed != found->seed)
         return fkv_fail(err, "%s: seed: expected %lld, found %lld", where,
                         (long long)expected->seed, (long long)found->seed);
-    if (expected->change_count != found->change_count)
-        return fkv_fail(err, "%s: expected %d changes, found %d", where, expected->change_count,
-                        found->change_count);
-    for (int32_t i = 0; i < expected->change_count; i++)
-        if (!same_change(&expected->changes[i], &found->changes[i]))
-            return fkv_fail(err, "%s: change %d: expected \"%s\", found \"%s\"", where, i,
-                            expected->changes[i].label, found->changes[i].label);
-    return FKV_OK;
+    return fkv_probe_changes_check_same(expected, found, where, err);
 }

@@ -14,6 +14,7 @@
 #include "kernels/base/path.h"
 #include "replay/commands/commands.h"
 #include "replay/needs.h"
+#include "replay/probe/changes.h"
 #include "replay/probe/probe.h"
 #include "replay/probe/report.h"
 
@@ -40,7 +41,7 @@ enum {
 
 struct settings {
     struct fkv_engine_options engine;
-    struct fkv_probe_wishes wishes;
+    struct fkv_probe_requests requests;
     int64_t prefix, score, blocks, sinks, seed; /* prefix and score 0: the default */
     bool dry_run;
     const char *out, *states;
@@ -88,9 +89,10 @@ static const char doc[] =
     "  model, prefix, score, sinks, windows, units, unit (document or block),\n"
     "  documents, se_unit (documents, documents and blocks, or blocks of one\n"
     "  document), untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind,\n"
-    "  layer, kv_head, states, low, high, complement, epsilon, gamma, truncation,\n"
-    "  squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl, kl_low,\n"
-    "  kl_high, lost_key, lost_value, p, q, kl_p, kl_q}]\n"
+    "  option, family (of changes that differ in layer and head only), layer,\n"
+    "  kv_head, states, complement, bands [[low, high]], epsilon, gamma,\n"
+    "  truncation, squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl,\n"
+    "  kl_low, kl_high, lost_key, lost_value, p, q, kl_p, kl_q}]\n"
     "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free,\n"
     "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes,\n"
     "  seconds";
@@ -125,13 +127,12 @@ static const struct argp_option options[] = {
 
 static const struct {
     int key;
-    enum fkv_probe_request_kind kind;
-    const char *name;
-} requests[] = {
-    {OPT_FILTER, FKV_ASK_FILTER, "--filter"},          {OPT_NOISE, FKV_ASK_NOISE, "--noise"},
-    {OPT_FREQKV, FKV_ASK_FREQKV, "--freqkv"},          {OPT_LOCAL, FKV_ASK_LOCAL, "--local"},
-    {OPT_DECOMPOSE, FKV_ASK_DECOMPOSE, "--decompose"}, {OPT_BANDS, FKV_ASK_BANDS, "--bands"},
-    {OPT_OCTAVES, FKV_ASK_OCTAVES, "--octaves"},
+    enum fkv_probe_option option;
+} change_options[] = {
+    {OPT_FILTER, FKV_PROBE_OPTION_FILTER},       {OPT_NOISE, FKV_PROBE_OPTION_NOISE},
+    {OPT_FREQKV, FKV_PROBE_OPTION_FREQKV},       {OPT_LOCAL, FKV_PROBE_OPTION_LOCAL},
+    {OPT_DECOMPOSE, FKV_PROBE_OPTION_DECOMPOSE}, {OPT_BANDS, FKV_PROBE_OPTION_BANDS},
+    {OPT_OCTAVES, FKV_PROBE_OPTION_OCTAVES},
 };
 
 static const struct {
@@ -151,9 +152,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct settings *s = state->input;
     struct fkv_error err = {0};
     int status = FKV_OK;
-    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
-        if (key == requests[i].key &&
-            fkv_probe_ask(&s->wishes, requests[i].kind, requests[i].name, arg, &err))
+    for (size_t i = 0; i < sizeof change_options / sizeof *change_options; i++)
+        if (key == change_options[i].key &&
+            fkv_probe_request(&s->requests, change_options[i].option, arg, &err))
             argp_error(state, "%s", err.message);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         int64_t *value = (int64_t *)(void *)((char *)s + numbers[i].offset);
@@ -165,18 +166,18 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &s->engine; return 0;
     case OPT_STATES:
         s->states = arg;
-        status = fkv_probe_parse_states(&s->wishes, arg, &err);
+        status = fkv_probe_parse_states(&s->requests, arg, &err);
         break;
-    case OPT_COMPLEMENT: s->wishes.complement = true; break;
-    case OPT_PER_LAYER: s->wishes.per_layer = true; break;
-    case OPT_PER_HEAD: s->wishes.per_head = true; break;
+    case OPT_COMPLEMENT: s->requests.complement = true; break;
+    case OPT_PER_LAYER: s->requests.per_layer = true; break;
+    case OPT_PER_HEAD: s->requests.per_head = true; break;
     case OPT_OUT: s->out = arg; break;
     case OPT_DRY_RUN: s->dry_run = true; break;
     case ARGP_KEY_END:
         if (!s->engine.text_count && !s->engine.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
         if (s->engine.batch > 1) argp_error(state, "--batch: a probe runs one text at a time");
-        if (!s->wishes.request_count)
+        if (!s->requests.count)
             argp_error(state, "no change is asked for: --filter, --bands, --octaves, --noise, "
                               "--freqkv, --local or "
                               "--decompose");
@@ -278,7 +279,7 @@ static int estimate_time(const struct settings *s, struct fkv_prober *prober,
     if (fkv_session_rehearse(session, 1, rows, s->prefix + s->score, FKV_SCORED_WITH_KL,
                              &prober->cost, err))
         return FKV_FAILED;
-    needs->seconds = fkv_probe_seconds(probe, &prober->cost) * (double)prober->place_count;
+    needs->seconds = fkv_probe_seconds(probe, &prober->cost) * (double)prober->window_count;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
@@ -313,16 +314,15 @@ static void remove_parts(const char *folder, int64_t count) {
     rmdir(folder);
 }
 
-static int report(const struct settings *s, const struct fkv_probe *probe,
-                  const struct fkv_edit *edits, struct fkv_error *err) {
-    struct fkv_probe_summary summary;
-    if (fkv_probe_summarise(probe, edits, &summary, err)) return FKV_FAILED;
+static int report(const struct settings *s, const struct fkv_probe *probe, struct fkv_error *err) {
+    struct fkv_damage damage;
+    if (fkv_damage_make(probe, &damage, err)) return FKV_FAILED;
     int status = FKV_OK;
     if (s->engine.json)
-        status = fkv_json_print(fkv_probe_json(probe, &summary), err);
+        status = fkv_json_print(fkv_probe_json(&damage), err);
     else
-        fkv_probe_print(probe, &summary);
-    fkv_probe_summary_free(&summary);
+        fkv_probe_print(&damage);
+    fkv_damage_free(&damage);
     return status;
 }
 
@@ -334,7 +334,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     struct fkv_needs needs;
     char parts[FKV_PATH];
     if (choose_block(engine, probe, &options, err) ||
-        check_needs(s, engine, prober->corpus, probe, prober->place_count, &options, &needs, err) ||
+        check_needs(s, engine, prober->corpus, probe, prober->window_count, &options, &needs,
+                    err) ||
         fkv_path_print(parts, err, "%s.parts", s->out ? s->out : ""))
         return FKV_FAILED;
     prober->parts = s->out ? parts : NULL;
@@ -348,39 +349,33 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     if (!status && s->out)
         status = fkv_probe_write(s->out, probe, probe->windows, probe->window_count, err);
     if (!status && s->out) remove_parts(parts, probe->window_count);
-    return status ? status : report(s, probe, prober->edits, err);
+    return status ? status : report(s, probe, err);
 }
 
 static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
                            struct fkv_error *err) {
     struct fkv_corpus corpus = {0};
     struct fkv_probe probe = {0};
-    struct fkv_edit *edits = NULL;
-    struct fkv_probe_place *places = NULL;
+    struct fkv_probe_start *starts = NULL;
     uint8_t *classes = NULL;
     struct fkv_prober prober = {.corpus = &corpus, .bos = -1};
     int status = FKV_FAILED;
     if (check_sizes(s, &engine->model->config, err) || describe(s, engine, &probe, err) ||
-        fkv_probe_list(&s->wishes, probe.layers, probe.kv_heads, probe.prefix - probe.sinks, &edits,
-                       &probe.change_count, err) ||
+        fkv_probe_list_changes(&s->requests, probe.layers, probe.kv_heads,
+                               probe.prefix - probe.sinks, &probe.changes, &probe.change_count,
+                               err) ||
         fkv_corpus_read(&s->engine, engine, true, 0, &corpus, err) ||
-        fkv_probe_places(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &places,
-                         &prober.place_count, err) ||
+        fkv_probe_find_windows(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &starts,
+                               &prober.window_count, err) ||
         classify(engine, &corpus, &classes, err))
         goto done;
-    if (!(probe.changes = calloc((size_t)probe.change_count, sizeof *probe.changes))) {
-        fkv_fail(err, "out of memory for %d changes", probe.change_count);
-        goto done;
-    }
-    for (int32_t i = 0; i < probe.change_count; i++) probe.changes[i] = edits[i].row;
-    prober.edits = edits, prober.places = places, prober.token_class = classes;
+    prober.starts = starts, prober.token_class = classes;
     if (engine->tokenizer && fkv_tokenizer_adds_bos(engine->tokenizer))
         prober.bos = fkv_tokenizer_bos(engine->tokenizer);
     status = run(s, engine, &prober, &probe, err);
 done:
     free(classes);
-    free(places);
-    free(edits);
+    free(starts);
     fkv_probe_free(&probe);
     fkv_corpus_free(&corpus);
     return status;
@@ -392,7 +387,7 @@ int fkv_command_probe(int argc, char **argv) {
     struct fkv_engine engine = {0};
     fkv_engine_options_default(&s.engine);
     s.blocks = 1, s.sinks = 4, s.states = "both";
-    fkv_probe_parse_states(&s.wishes, s.states, &err);
+    fkv_probe_parse_states(&s.requests, s.states, &err);
     s.command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.command ? FKV_OK : fkv_fail(&err, "out of memory");

@@ -28,23 +28,23 @@
 
 /* ---- asking ---- */
 
-static int parse_band(const char *text, const char *option, struct fkv_band *band, double *epsilon,
-                      struct fkv_error *err) {
-    char copy[128], *at[3] = {copy};
+static int parse_band(const char *text, const char *option, struct fkv_probe_band *band,
+                      double *epsilon, struct fkv_error *err) {
+    char copy[128], *field[3] = {copy};
     int wanted = epsilon ? 3 : 2, found = 1;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *c = copy; *c; c++)
         if (*c == ':') {
             *c = 0;
-            if (found < wanted) at[found] = c + 1;
+            if (found < wanted) field[found] = c + 1;
             found++;
         }
     if (found != wanted || strlen(text) >= sizeof copy)
         return fkv_fail_option(err, "%s: expected %s, found \"%s\"", option,
                                epsilon ? "a:b:eps" : "a:b", text);
-    if (fkv_parse_double(at[0], option, 0, 1, &band->low, err) ||
-        fkv_parse_double(at[1], option, 0, 1, &band->high, err) ||
-        (epsilon && fkv_parse_double(at[2], option, 0, 1e6, epsilon, err)))
+    if (fkv_parse_double(field[0], option, 0, 1, &band->low, err) ||
+        fkv_parse_double(field[1], option, 0, 1, &band->high, err) ||
+        (epsilon && fkv_parse_double(field[2], option, 0, 1e6, epsilon, err)))
         return FKV_FAILED;
     if (band->low >= band->high)
         return fkv_fail_option(err, "%s: expected a band a:b with a < b, found \"%s\"", option,
@@ -52,32 +52,33 @@ static int parse_band(const char *text, const char *option, struct fkv_band *ban
     return FKV_OK;
 }
 
-static int add_request(struct fkv_probe_wishes *wishes, const struct fkv_probe_request *request,
+static int add_request(struct fkv_probe_requests *requests, const struct fkv_probe_request *request,
                        const char *option, struct fkv_error *err) {
-    if (wishes->request_count == FKV_PROBE_REQUESTS)
+    if (requests->count == FKV_PROBE_REQUESTS)
         return fkv_fail_option(err, "%s: at most %d changes are asked for at once", option,
                                FKV_PROBE_REQUESTS);
-    wishes->requests[wishes->request_count++] = *request;
+    requests->request[requests->count++] = *request;
     return FKV_OK;
 }
 
 /* A list of bands is one filter, but of ratios or of noises each is a change of its own. */
-static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r,
-                    const char *option, const char *item, struct fkv_error *err) {
+static int parse_item(struct fkv_probe_requests *requests, struct fkv_probe_request *r,
+                      const char *option, const char *item, struct fkv_error *err) {
     int64_t parts = 0;
-    switch (r->kind) {
-    case FKV_ASK_FILTER:
+    switch (r->option) {
+    case FKV_PROBE_OPTION_FILTER:
         if (r->band_count == FKV_PROBE_BANDS)
             return fkv_fail_option(err, "%s: at most %d bands in one change", option,
                                    FKV_PROBE_BANDS);
         return parse_band(item, option, &r->bands[r->band_count++], NULL, err);
-    case FKV_ASK_NOISE:
+    case FKV_PROBE_OPTION_NOISE:
         r->band_count = 1;
         if (parse_band(item, option, &r->bands[0], &r->epsilon, err)) return FKV_FAILED;
         break;
-    case FKV_ASK_BANDS:
-    case FKV_ASK_OCTAVES:
-        if (fkv_parse_int(item, option, 2, r->kind == FKV_ASK_BANDS ? 1024 : 24, &parts, err))
+    case FKV_PROBE_OPTION_BANDS:
+    case FKV_PROBE_OPTION_OCTAVES:
+        if (fkv_parse_int(item, option, 2, r->option == FKV_PROBE_OPTION_BANDS ? 1024 : 24, &parts,
+                          err))
             return FKV_FAILED;
         r->parts = (int32_t)parts;
         break;
@@ -85,39 +86,37 @@ static int ask_item(struct fkv_probe_wishes *wishes, struct fkv_probe_request *r
         if (fkv_parse_double(item, option, 0, 1, &r->gamma, err)) return FKV_FAILED;
         break;
     }
-    return add_request(wishes, r, option, err);
+    return add_request(requests, r, option, err);
 }
 
-int fkv_probe_ask(struct fkv_probe_wishes *wishes, enum fkv_probe_request_kind kind,
-                  const char *option, const char *text, struct fkv_error *err) {
-    struct fkv_probe_request r = {.kind = kind, .epsilon = NAN, .gamma = NAN};
-    char *copy = strdup(text), *rest = copy;
+int fkv_probe_request(struct fkv_probe_requests *requests, enum fkv_probe_option option,
+                      const char *text, struct fkv_error *err) {
+    struct fkv_probe_request r = {.option = option, .epsilon = NAN, .gamma = NAN};
+    char name[32], *copy = strdup(text), *rest = copy;
+    snprintf(name, sizeof name, "--%s", fkv_probe_option_names[option]);
     int status = copy ? FKV_OK : fkv_fail(err, "out of memory");
     for (char *item; !status && (item = strsep(&rest, ","));)
-        status = ask_item(wishes, &r, option, item, err);
+        status = parse_item(requests, &r, name, item, err);
     free(copy);
-    return status || kind != FKV_ASK_FILTER ? status : add_request(wishes, &r, option, err);
+    if (status || option != FKV_PROBE_OPTION_FILTER) return status;
+    return add_request(requests, &r, name, err);
 }
 
-static const char *state_name(int states) {
-    return states == FKV_PROBE_KEY ? "key" : states == FKV_PROBE_VALUE ? "value" : "both";
-}
-
-int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text,
+int fkv_probe_parse_states(struct fkv_probe_requests *requests, const char *text,
                            struct fkv_error *err) {
     char copy[64], *rest = copy;
     snprintf(copy, sizeof copy, "%s", text);
-    wishes->state_count = 0;
+    requests->state_count = 0;
     for (char *item; (item = strsep(&rest, ","));) {
-        int states = 0;
-        for (int s = FKV_PROBE_KEY; s <= (FKV_PROBE_KEY | FKV_PROBE_VALUE); s++)
-            if (!strcmp(item, state_name(s))) states = s;
-        for (int i = 0; i < wishes->state_count; i++)
-            if (wishes->states[i] == states) states = 0;
+        int32_t states = 0;
+        for (int32_t s = FKV_PROBE_KEY; s <= FKV_PROBE_BOTH; s++)
+            if (!strcmp(item, fkv_probe_states_names[s])) states = s;
+        for (int i = 0; i < requests->state_count; i++)
+            if (requests->states[i] == states) states = 0;
         if (!states || strlen(text) >= sizeof copy)
             return fkv_fail_option(
                 err, "--states: expected key, value, both or a list of them, found \"%s\"", text);
-        wishes->states[wishes->state_count++] = states;
+        requests->states[requests->state_count++] = states;
     }
     return FKV_OK;
 }
@@ -125,187 +124,172 @@ int fkv_probe_parse_states(struct fkv_probe_wishes *wishes, const char *text,
 /* ---- listing ---- */
 
 struct list {
-    const struct fkv_probe_wishes *wishes;
+    const struct fkv_probe_requests *requests;
     int32_t layers, kv_heads, n;
-    struct fkv_edit *edits;
-    int32_t count, families;
-    bool without_dc; /* listed already: bands and octaves both begin with it */
+    struct fkv_probe_change *changes; /* [count]; grows */
+    int32_t count;
+    int32_t families;
+    bool has_dc; /* DC is taken out already: bands and octaves both begin with it */
 };
 
-bool fkv_edit_has(const struct fkv_edit *edit, int32_t t, int32_t n) {
-    for (int i = 0; i < edit->band_count; i++)
-        if (fkv_band_edge(edit->bands[i].low, n) <= t && t < fkv_band_edge(edit->bands[i].high, n))
-            return true;
-    return false;
-}
-
-static int add_edit(struct list *l, const struct fkv_edit *edit, int32_t layer, int32_t kv_head,
-                    struct fkv_error *err) {
+static int add_change(struct list *l, const struct fkv_probe_change *change, int32_t layer,
+                      int32_t kv_head, struct fkv_error *err) {
     if ((l->count & (l->count - 1)) == 0) { /* full at every power of two */
-        struct fkv_edit *larger = realloc(l->edits, 2 * ((size_t)l->count + 1) * sizeof *larger);
+        struct fkv_probe_change *larger =
+            realloc(l->changes, 2 * ((size_t)l->count + 1) * sizeof *larger);
         if (!larger) return fkv_fail(err, "out of memory for %d changes", l->count);
-        l->edits = larger;
+        l->changes = larger;
     }
-    struct fkv_edit *e = &l->edits[l->count++];
-    *e = *edit;
-    e->family = l->families;
-    e->row.layer = layer;
-    e->row.kv_head = kv_head;
+    struct fkv_probe_change *c = &l->changes[l->count++];
+    *c = *change;
+    c->family = l->families;
+    c->layer = layer;
+    c->kv_head = kv_head;
     return FKV_OK;
 }
 
-/* The change of all heads, of each layer and of each head; on each of the states in turn where
- * `apart`. */
-static int add_everywhere(struct list *l, struct fkv_edit edit, bool apart, struct fkv_error *err) {
-    const struct fkv_probe_wishes *w = l->wishes;
-    static const int together[] = {FKV_PROBE_KEY | FKV_PROBE_VALUE};
-    const int *states = apart ? w->states : together;
-    char label[FKV_PROBE_LABEL];
-    snprintf(label, sizeof label, "%s", edit.row.label);
-    for (int s = 0; s < (apart ? w->state_count : 1); s++, l->families++) {
-        edit.row.states = states[s];
-        if (apart)
-            snprintf(edit.row.label, sizeof edit.row.label, "%.80s, %s", label,
-                     state_name(states[s]));
-        if (add_edit(l, &edit, -1, -1, err)) return FKV_FAILED;
-        for (int32_t layer = 0; layer < l->layers; layer++) {
-            if (w->per_layer && add_edit(l, &edit, layer, -1, err)) return FKV_FAILED;
-            for (int32_t h = 0; h < l->kv_heads && w->per_head; h++)
-                if (add_edit(l, &edit, layer, h, err)) return FKV_FAILED;
-        }
+/* A family: the change of all heads, of each layer and of each head, as asked for. */
+static int add_family(struct list *l, const struct fkv_probe_change *change,
+                      struct fkv_error *err) {
+    const struct fkv_probe_requests *r = l->requests;
+    if (add_change(l, change, -1, -1, err)) return FKV_FAILED;
+    for (int32_t layer = 0; layer < l->layers; layer++) {
+        if (r->per_layer && add_change(l, change, layer, -1, err)) return FKV_FAILED;
+        for (int32_t h = 0; h < l->kv_heads && r->per_head; h++)
+            if (add_change(l, change, layer, h, err)) return FKV_FAILED;
     }
+    l->families++;
     return FKV_OK;
 }
 
-static struct fkv_edit plain_edit(int32_t kind) {
-    return (struct fkv_edit){.row = {.kind = kind,
-                                     .layer = -1,
-                                     .kv_head = -1,
-                                     .low = NAN,
-                                     .high = NAN,
-                                     .epsilon = NAN,
-                                     .gamma = NAN,
-                                     .truncation = -1,
-                                     .squeezed = -1,
-                                     .fewer = -1}};
+/* A family of keys and values together. */
+static int add_both(struct list *l, struct fkv_probe_change change, struct fkv_error *err) {
+    change.states = FKV_PROBE_BOTH;
+    return add_family(l, &change, err);
 }
 
-/* Sets low and high to what the bands span, and refuses bands without a coefficient. */
-static int span_bands(struct fkv_edit *e, int32_t n, struct fkv_error *err) {
+/* A family for each of --states, of a change of bands; one without a coefficient is refused. */
+static int add_states(struct list *l, struct fkv_probe_change change, struct fkv_error *err) {
     int32_t inside = 0;
-    e->row.low = 1, e->row.high = 0;
-    for (int i = 0; i < e->band_count; i++) {
-        e->row.low = fmin(e->row.low, e->bands[i].low);
-        e->row.high = fmax(e->row.high, e->bands[i].high);
+    char label[FKV_PROBE_LABEL];
+    for (int32_t t = 0; t < l->n; t++) inside += fkv_probe_change_has(&change, t, l->n);
+    if (!inside)
+        return fkv_fail_option(
+            err, "%s: the band has none of the %d coefficients: it is narrower than 1/%d",
+            change.label, l->n, l->n);
+    snprintf(label, sizeof label, "%s", change.label);
+    for (int s = 0; s < l->requests->state_count; s++) {
+        change.states = l->requests->states[s];
+        snprintf(change.label, sizeof change.label, "%.80s, %s", label,
+                 fkv_probe_states_names[change.states]);
+        if (add_family(l, &change, err)) return FKV_FAILED;
     }
-    for (int32_t t = 0; t < n; t++) inside += fkv_edit_has(e, t, n);
-    if (inside) return FKV_OK;
-    return fkv_fail_option(err,
-                           "%s: the band has none of the %d coefficients: it is narrower than 1/%d",
-                           e->row.label, n, n);
+    return FKV_OK;
 }
 
 static int list_filter(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
-    struct fkv_edit e = plain_edit(r->kind == FKV_ASK_NOISE ? FKV_PROBE_NOISE : FKV_PROBE_FILTER);
-    memcpy(e.bands, r->bands, sizeof e.bands);
-    e.band_count = r->band_count;
-    e.row.epsilon = r->epsilon;
-    e.row.complement = r->kind == FKV_ASK_FILTER && l->wishes->complement;
-    int at = snprintf(e.row.label, sizeof e.row.label, "%s",
-                      r->kind == FKV_ASK_NOISE ? "noise"
-                      : e.row.complement       ? "without"
-                                               : "filter");
-    for (int i = 0; i < e.band_count && at < FKV_PROBE_LABEL; i++)
-        at += snprintf(e.row.label + at, FKV_PROBE_LABEL - (size_t)at, "%s%.6g:%.6g", i ? "," : " ",
-                       e.bands[i].low, e.bands[i].high);
-    if (r->kind == FKV_ASK_NOISE && at < FKV_PROBE_LABEL)
-        snprintf(e.row.label + at, FKV_PROBE_LABEL - (size_t)at, ":%g", r->epsilon);
-    return span_bands(&e, l->n, err) ? FKV_FAILED : add_everywhere(l, e, true, err);
+    const bool noise = r->option == FKV_PROBE_OPTION_NOISE;
+    struct fkv_probe_change c = fkv_probe_change_of(noise ? FKV_PROBE_NOISE : FKV_PROBE_FILTER);
+    c.option = r->option;
+    memcpy(c.bands, r->bands, (size_t)r->band_count * sizeof *c.bands);
+    c.band_count = r->band_count;
+    c.epsilon = r->epsilon;
+    c.complement = !noise && l->requests->complement;
+    int used = snprintf(c.label, sizeof c.label, "%s",
+                        c.complement ? "without" : fkv_probe_kind_names[c.kind]);
+    for (int i = 0; i < c.band_count && used < FKV_PROBE_LABEL; i++)
+        used += snprintf(c.label + used, FKV_PROBE_LABEL - (size_t)used, "%s%.6g:%.6g",
+                         i ? "," : " ", c.bands[i].low, c.bands[i].high);
+    if (noise && used < FKV_PROBE_LABEL)
+        snprintf(c.label + used, FKV_PROBE_LABEL - (size_t)used, ":%g", r->epsilon);
+    return add_states(l, c, err);
 }
 
-static int list_without(struct list *l, double low, double high, const char *name,
+static int list_without(struct list *l, enum fkv_probe_option option, double low, double high,
                         struct fkv_error *err) {
-    struct fkv_edit e = plain_edit(FKV_PROBE_FILTER);
-    e.bands[0] = (struct fkv_band){low, high};
-    e.band_count = 1;
-    e.row.complement = 1;
-    if (name)
-        snprintf(e.row.label, sizeof e.row.label, "without %s", name);
+    struct fkv_probe_change c = fkv_probe_change_of(FKV_PROBE_FILTER);
+    c.option = (int32_t)option;
+    c.bands[0] = (struct fkv_probe_band){low, high};
+    c.band_count = 1;
+    c.complement = 1;
+    if (fkv_probe_takes_dc(&c))
+        snprintf(c.label, sizeof c.label, "without DC");
     else
-        snprintf(e.row.label, sizeof e.row.label, "without %.6g:%.6g", low, high);
-    return span_bands(&e, l->n, err) ? FKV_FAILED : add_everywhere(l, e, true, err);
+        snprintf(c.label, sizeof c.label, "without %.6g:%.6g", low, high);
+    return add_states(l, c, err);
 }
 
 /* DC, then the k bands without it, each taken out in turn. */
 static int list_bands(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
     double dc = 1.0 / l->n;
-    if (!l->without_dc && list_without(l, 0, dc, "DC", err)) return FKV_FAILED;
-    l->without_dc = true;
+    if (!l->has_dc && list_without(l, r->option, 0, dc, err)) return FKV_FAILED;
+    l->has_dc = true;
     for (int32_t i = 0; i < r->parts; i++) {
         double low = (double)i / r->parts, high = (double)(i + 1) / r->parts;
-        if (r->kind == FKV_ASK_OCTAVES)
+        if (r->option == FKV_PROBE_OPTION_OCTAVES)
             low = i ? ldexp(1, i - r->parts) : 0, high = ldexp(1, i + 1 - r->parts);
-        if (list_without(l, i ? low : dc, high, NULL, err)) return FKV_FAILED;
+        if (list_without(l, r->option, i ? low : dc, high, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* All combinations of FreqKV's parts; of truncation alone, the filter before the L slots. */
+static int list_parts(struct list *l, const struct fkv_probe_change *freqkv, int32_t kept,
+                      struct fkv_error *err) {
+    char parts[FKV_PROBE_PARTS];
+    for (int on = 0; on < 8; on++) {
+        struct fkv_probe_change c = *freqkv;
+        c.truncation = on & 1, c.squeezed = on >> 1 & 1, c.fewer = on >> 2;
+        if (on == 1) {
+            struct fkv_probe_change filter = c;
+            filter.kind = FKV_PROBE_FILTER;
+            filter.bands[0] = (struct fkv_probe_band){0, (double)kept / l->n};
+            filter.band_count = 1;
+            snprintf(filter.label, sizeof filter.label, "%.40s: %s", freqkv->label,
+                     fkv_probe_parts(&filter, parts));
+            if (add_both(l, filter, err)) return FKV_FAILED;
+        }
+        snprintf(c.label, sizeof c.label, "%.40s: %s", freqkv->label, fkv_probe_parts(&c, parts));
+        if (add_both(l, c, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
 static int list_slots(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
-    static const char *const part[] = {"truncation", "squeezed", "fewer"};
+    const bool local = r->option == FKV_PROBE_OPTION_LOCAL;
+    const char *name = fkv_probe_option_names[r->option];
     int32_t kept = fkv_retained(r->gamma, l->n);
-    const char *name = r->kind == FKV_ASK_LOCAL    ? "local"
-                       : r->kind == FKV_ASK_FREQKV ? "freqkv"
-                                                   : "decompose";
     if (kept < 1)
         return fkv_fail_option(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
-    struct fkv_edit e = plain_edit(r->kind == FKV_ASK_LOCAL ? FKV_PROBE_LOCAL : FKV_PROBE_FREQKV);
-    e.row.gamma = r->gamma;
-    if (r->kind == FKV_ASK_FREQKV) e.row.truncation = e.row.squeezed = e.row.fewer = 1;
-    snprintf(e.row.label, sizeof e.row.label, "%s %.6g", name, r->gamma);
-    if (r->kind != FKV_ASK_DECOMPOSE) return add_everywhere(l, e, false, err);
-    for (int on = 0; on < 8; on++) {
-        struct fkv_edit each = e;
-        int32_t *switches[] = {&each.row.truncation, &each.row.squeezed, &each.row.fewer};
-        size_t at = strlen(each.row.label);
-        for (int i = 0; i < 3; i++) {
-            *switches[i] = on >> i & 1;
-            if (!*switches[i]) continue;
-            bool first = on % (1 << i) == 0;
-            at += (size_t)snprintf(each.row.label + at, sizeof each.row.label - at, "%s%s",
-                                   first ? ": " : " + ", part[i]);
-        }
-        if (!on) snprintf(each.row.label + at, sizeof each.row.label - at, ": nothing");
-        if (on == 1) {
-            struct fkv_edit filter = each;
-            filter.row.kind = FKV_PROBE_FILTER;
-            filter.bands[0] = (struct fkv_band){0, (double)kept / l->n};
-            filter.band_count = 1;
-            filter.row.low = 0, filter.row.high = filter.bands[0].high;
-            if (add_everywhere(l, filter, false, err)) return FKV_FAILED;
-            snprintf(each.row.label + at, sizeof each.row.label - at, ", L slots");
-        }
-        if (add_everywhere(l, each, false, err)) return FKV_FAILED;
-    }
-    return FKV_OK;
+    struct fkv_probe_change c = fkv_probe_change_of(local ? FKV_PROBE_LOCAL : FKV_PROBE_FREQKV);
+    c.option = r->option;
+    c.gamma = r->gamma;
+    snprintf(c.label, sizeof c.label, "%s %.6g", name, r->gamma);
+    if (r->option == FKV_PROBE_OPTION_DECOMPOSE) return list_parts(l, &c, kept, err);
+    if (!local) c.truncation = c.squeezed = c.fewer = 1;
+    return add_both(l, c, err);
 }
 
-int fkv_probe_list(const struct fkv_probe_wishes *wishes, int32_t layers, int32_t kv_heads,
-                   int32_t n, struct fkv_edit **edits, int32_t *count, struct fkv_error *err) {
-    struct list l = {.wishes = wishes, .layers = layers, .kv_heads = kv_heads, .n = n};
-    struct fkv_edit nothing = plain_edit(FKV_PROBE_NONE);
-    snprintf(nothing.row.label, sizeof nothing.row.label, "nothing");
-    int status = add_edit(&l, &nothing, -1, -1, err);
+int fkv_probe_list_changes(const struct fkv_probe_requests *requests, int32_t layers,
+                           int32_t kv_heads, int32_t n, struct fkv_probe_change **changes,
+                           int32_t *count, struct fkv_error *err) {
+    struct list l = {.requests = requests, .layers = layers, .kv_heads = kv_heads, .n = n};
+    struct fkv_probe_change nothing = fkv_probe_change_of(FKV_PROBE_NONE);
+    snprintf(nothing.label, sizeof nothing.label, "nothing");
+    int status = add_change(&l, &nothing, -1, -1, err);
     l.families = 1;
-    for (int i = 0; i < wishes->request_count && !status; i++) {
-        const struct fkv_probe_request *r = &wishes->requests[i];
-        bool bands = r->kind == FKV_ASK_BANDS || r->kind == FKV_ASK_OCTAVES;
-        bool filter = r->kind == FKV_ASK_FILTER || r->kind == FKV_ASK_NOISE;
-        status = bands    ? list_bands(&l, r, err)
-                 : filter ? list_filter(&l, r, err)
-                          : list_slots(&l, r, err);
+    for (int i = 0; i < requests->count && !status; i++) {
+        const struct fkv_probe_request *r = &requests->request[i];
+        switch (r->option) {
+        case FKV_PROBE_OPTION_BANDS:
+        case FKV_PROBE_OPTION_OCTAVES: status = list_bands(&l, r, err); break;
+        case FKV_PROBE_OPTION_FILTER:
+        case FKV_PROBE_OPTION_NOISE: status = list_filter(&l, r, err); break;
+        default: status = list_slots(&l, r, err);
+        }
     }
-    if (status) free(l.edits);
-    *edits = status ? NULL : l.edits;
+    if (status) free(l.changes);
+    *changes = status ? NULL : l.changes;
     *count = status ? 0 : l.count;
     return status;
 }

@@ -22,14 +22,15 @@
 #include "kernels/statistics/random.h"
 
 struct fkv_editor {
-    int32_t layers, kv_heads, width, prefix, sinks, n;
+    int32_t layers, kv_heads, width, prefix, sinks;
+    int32_t n; /* changed slots: prefix - sinks */
     int64_t seed;
-    struct fkv_dct *forward; /* of n */
-    struct fkv_dct *inverse; /* of `retained` */
+    struct fkv_dct *forward; /* of n; owned */
+    struct fkv_dct *inverse; /* of `retained`; owned */
     int32_t retained;        /* 0: none yet */
-    float *states[2];        /* [n, width], keys and values */
-    float *coefficients;     /* [n, width] */
-    float *scratch;
+    float *states[2];        /* [n, width], keys and values; owned, one allocation */
+    float *coefficients;     /* [n, width], in the same allocation */
+    float *scratch;          /* of a transform of n or fewer tokens; owned */
 };
 
 int fkv_editor_open(const struct fkv_model *model, int32_t prefix, int32_t sinks, int64_t seed,
@@ -45,8 +46,7 @@ int fkv_editor_open(const struct fkv_model *model, int32_t prefix, int32_t sinks
                              .seed = seed};
     size_t count = (size_t)e->n * (size_t)e->width;
     if (fkv_dct_create(e->n, &e->forward, err)) goto failed;
-    e->scratch =
-        malloc(fkv_dct_scratch(e->forward) * sizeof(float)); /* fewer tokens need no more */
+    e->scratch = malloc(fkv_dct_scratch(e->forward) * sizeof(float));
     e->states[0] = malloc(3 * count * sizeof(float));
     if (!e->states[0] || !e->scratch) {
         fkv_fail(err, "probe: out of memory for the states of a head");
@@ -78,14 +78,15 @@ static double energy_of(const float *x, size_t count) {
     return sum;
 }
 
+/* Of coefficients [from, to). */
 static double band_energy(const struct fkv_editor *e, int32_t from, int32_t to) {
     size_t width = (size_t)e->width;
     return energy_of(e->coefficients + (size_t)from * width, (size_t)(to - from) * width);
 }
 
-static void filter(struct fkv_editor *e, const struct fkv_edit *edit, double *lost) {
+static void filter(struct fkv_editor *e, const struct fkv_probe_change *change, double *lost) {
     for (int32_t t = 0; t < e->n; t++) {
-        if (fkv_edit_has(edit, t, e->n) != edit->row.complement) continue;
+        if (fkv_probe_change_has(change, t, e->n) != change->complement) continue;
         *lost += band_energy(e, t, t + 1);
         memset(e->coefficients + (size_t)t * (size_t)e->width, 0, (size_t)e->width * sizeof(float));
     }
@@ -98,16 +99,16 @@ static double next_normal(struct fkv_random *r) {
     return sqrt(-2 * log(u)) * cos(angle);
 }
 
-/* Noise of one head's state from a stream of its own. Two passes over the same draws: the first
- * says how loud they are. */
-static void add_noise(struct fkv_editor *e, const struct fkv_edit *edit, struct fkv_random start,
-                      double energy, double *lost) {
-    double drawn = 0, wanted = edit->row.epsilon * energy;
+/* Adds noise to one head's state. Two passes over the same draws: the first measures their energy,
+ * the second adds them scaled. */
+static void add_noise(struct fkv_editor *e, const struct fkv_probe_change *change,
+                      struct fkv_random start, double energy, double *lost) {
+    double drawn = 0, wanted = change->epsilon * energy;
     for (int pass = 0; pass < 2; pass++) {
         struct fkv_random random = start;
         double scale = pass && drawn > 0 ? sqrt(wanted / drawn) : 0;
         for (int32_t t = 0; t < e->n; t++) {
-            if (!fkv_edit_has(edit, t, e->n)) continue;
+            if (!fkv_probe_change_has(change, t, e->n)) continue;
             for (int32_t c = 0; c < e->width; c++) {
                 double x = next_normal(&random);
                 if (!pass) drawn += x * x;
@@ -119,31 +120,30 @@ static void add_noise(struct fkv_editor *e, const struct fkv_edit *edit, struct 
     *lost += wanted;
 }
 
+/* The stream of a window, layer, head and state: no other has the same. */
 static struct fkv_random noise_stream(const struct fkv_editor *e, int64_t window, int32_t layer,
                                       int32_t head, int state) {
     struct fkv_random random = {(uint64_t)e->seed};
-    uint64_t place =
-        (((uint64_t)window * (uint64_t)e->layers + (uint64_t)layer) * (uint64_t)e->kv_heads +
-         (uint64_t)head) *
-            2 +
-        (uint64_t)state;
-    return (struct fkv_random){fkv_random_next(&random) ^ place * 0xd1342543de82ef95u};
+    uint64_t number = (uint64_t)window;
+    number = number * (uint64_t)e->layers + (uint64_t)layer;
+    number = number * (uint64_t)e->kv_heads + (uint64_t)head;
+    number = number * 2 + (uint64_t)state;
+    return (struct fkv_random){fkv_random_next(&random) ^ number * 0xd1342543de82ef95u};
 }
 
-/* states [n, width] of one head -> what the change makes of them, in place; slots that remain at
- * the start. */
-static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, float *x,
+/* Changes x [n, width], one state of one head, in place: slots that remain come first. Adds to
+ * *lost what it took out or put in, to *energy the energy without DC. */
+static void change_states(struct fkv_editor *e, const struct fkv_probe_change *change, float *x,
                           struct fkv_random random, double *lost, double *energy) {
-    const struct fkv_probe_change *row = &edit->row;
     size_t width = (size_t)e->width;
     fkv_dct_forward(e->forward, x, width, e->width, e->coefficients, width, e->scratch);
     double beyond_mean = band_energy(e, 1, e->n);
     *energy += beyond_mean;
-    if (row->kind == FKV_PROBE_FILTER) filter(e, edit, lost);
-    if (row->kind == FKV_PROBE_NOISE) add_noise(e, edit, random, beyond_mean, lost);
-    if (row->kind == FKV_PROBE_FILTER || row->kind == FKV_PROBE_NOISE)
+    if (change->kind == FKV_PROBE_FILTER) filter(e, change, lost);
+    if (change->kind == FKV_PROBE_NOISE) add_noise(e, change, random, beyond_mean, lost);
+    if (change->kind == FKV_PROBE_FILTER || change->kind == FKV_PROBE_NOISE)
         fkv_dct_inverse(e->forward, e->coefficients, width, e->width, x, width, e->scratch);
-    if (row->kind == FKV_PROBE_LOCAL) {
+    if (change->kind == FKV_PROBE_LOCAL) {
         int32_t dropped = e->n - e->retained;
         for (size_t c = 0; c < width; c++) {
             double mean = e->coefficients[c] / sqrt(e->n);
@@ -151,7 +151,7 @@ static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, flo
         }
         memmove(x, x + (size_t)dropped * width, (size_t)e->retained * width * sizeof *x);
     }
-    if (row->kind == FKV_PROBE_FREQKV && row->truncation) {
+    if (change->kind == FKV_PROBE_FREQKV && change->truncation) {
         *lost += band_energy(e, e->retained, e->n);
         fkv_dct_inverse(e->inverse, e->coefficients, width, e->width, x, width, e->scratch);
         float gain = (float)sqrt((double)e->retained / e->n);
@@ -161,53 +161,53 @@ static void change_states(struct fkv_editor *e, const struct fkv_edit *edit, flo
 
 /* ---- into the cache ---- */
 
-/* Where the changed slots stand, what they weigh, and where what follows stands. */
-static void place_slots(const struct fkv_editor *e, const struct fkv_probe_change *row,
-                        struct fkv_slots *at, double *bias, double *shift) {
+/* slots: count and positions of the changed ones. *bias: added to their attention scores. *shift:
+ * of the positions of what follows. */
+static void position_slots(const struct fkv_editor *e, const struct fkv_probe_change *change,
+                           struct fkv_slots *slots, double *bias, double *shift) {
     double n = e->n, kept = e->retained;
-    bool fewer = row->kind == FKV_PROBE_FREQKV && row->truncation;
-    at->first = e->sinks;
-    at->count = fewer || row->kind == FKV_PROBE_LOCAL ? e->retained : e->n;
-    at->position = e->sinks, at->step = 1;
+    bool fewer = change->kind == FKV_PROBE_FREQKV && change->truncation;
+    slots->first = e->sinks;
+    slots->count = fewer || change->kind == FKV_PROBE_LOCAL ? e->retained : e->n;
+    slots->position = e->sinks, slots->step = 1;
     *bias = *shift = 0;
-    if (row->kind != FKV_PROBE_FREQKV) return;
-    if (fewer != row->squeezed) { /* L slots over n positions, or n slots over L */
-        at->step = fewer ? n / kept : kept / n;
-        at->position = e->sinks + at->step / 2 - 0.5;
+    if (change->kind != FKV_PROBE_FREQKV) return;
+    if (fewer != change->squeezed) { /* L slots over n positions, or n slots over L */
+        slots->step = fewer ? n / kept : kept / n;
+        slots->position = e->sinks + slots->step / 2 - 0.5;
     }
-    if (fewer != row->fewer) *bias = fewer ? log(n / kept) : -log(n / kept);
-    *shift = (row->squeezed ? kept : n) - at->count;
+    if (fewer != change->fewer) *bias = fewer ? log(n / kept) : -log(n / kept);
+    *shift = (change->squeezed ? kept : n) - slots->count;
 }
 
 static int change_head(struct fkv_editor *e, struct fkv_session *session,
-                       const struct fkv_edit *edit, int64_t window, int32_t layer, int32_t kv_head,
-                       double lost[2], double energy[2], struct fkv_error *err) {
-    const struct fkv_probe_change *row = &edit->row;
-    struct fkv_slots at = {layer, 0, kv_head, e->sinks, e->n, e->sinks, 1};
-    float *states[2] = {row->states & FKV_PROBE_KEY ? e->states[0] : NULL,
-                        row->states & FKV_PROBE_VALUE ? e->states[1] : NULL};
+                       const struct fkv_probe_change *change, int64_t window, int32_t layer,
+                       int32_t kv_head, double lost[2], double energy[2], struct fkv_error *err) {
+    struct fkv_slots slots = {layer, 0, kv_head, e->sinks, e->n, e->sinks, 1};
+    float *states[2] = {change->states & FKV_PROBE_KEY ? e->states[0] : NULL,
+                        change->states & FKV_PROBE_VALUE ? e->states[1] : NULL};
     double bias, shift;
-    if (fkv_session_read_slots(session, &at, states[0], states[1], err)) return FKV_FAILED;
+    if (fkv_session_read_slots(session, &slots, states[0], states[1], err)) return FKV_FAILED;
     for (int s = 0; s < 2; s++)
         if (states[s])
-            change_states(e, edit, states[s], noise_stream(e, window, layer, kv_head, s), &lost[s],
-                          &energy[s]);
-    place_slots(e, row, &at, &bias, &shift);
-    if (fkv_session_write_slots(session, &at, states[0], states[1], err) ||
-        (bias != 0 && fkv_session_set_bias(session, &at, bias, err)))
+            change_states(e, change, states[s], noise_stream(e, window, layer, kv_head, s),
+                          &lost[s], &energy[s]);
+    position_slots(e, change, &slots, &bias, &shift);
+    if (fkv_session_write_slots(session, &slots, states[0], states[1], err) ||
+        (bias != 0 && fkv_session_set_bias(session, &slots, bias, err)))
         return FKV_FAILED;
-    if (at.count == e->n && shift == 0) return FKV_OK;
-    at.count += e->sinks, at.first = 0;
-    return fkv_session_cut(session, &at, shift, err);
+    if (slots.count == e->n && shift == 0) return FKV_OK;
+    slots.count += e->sinks, slots.first = 0;
+    return fkv_session_cut(session, &slots, shift, err);
 }
 
-int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const struct fkv_edit *edit,
-                     int64_t window, double lost[2], struct fkv_error *err) {
-    const struct fkv_probe_change *row = &edit->row;
+int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session,
+                     const struct fkv_probe_change *change, int64_t window, double lost[2],
+                     struct fkv_error *err) {
     double energy[2] = {0};
     lost[0] = lost[1] = 0;
-    if (row->kind == FKV_PROBE_NONE) return FKV_OK;
-    int32_t retained = isnan(row->gamma) ? e->n : fkv_retained(row->gamma, e->n);
+    if (change->kind == FKV_PROBE_NONE) return FKV_OK;
+    int32_t retained = isnan(change->gamma) ? e->n : fkv_retained(change->gamma, e->n);
     if (retained != e->retained) {
         fkv_dct_destroy(e->inverse);
         e->inverse = NULL;
@@ -215,9 +215,10 @@ int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session, const st
     }
     for (int32_t l = 0; l < e->layers; l++)
         for (int32_t h = 0; h < e->kv_heads; h++) {
-            if ((row->layer >= 0 && row->layer != l) || (row->kv_head >= 0 && row->kv_head != h))
+            if ((change->layer >= 0 && change->layer != l) ||
+                (change->kv_head >= 0 && change->kv_head != h))
                 continue;
-            if (change_head(e, session, edit, window, l, h, lost, energy, err)) return FKV_FAILED;
+            if (change_head(e, session, change, window, l, h, lost, energy, err)) return FKV_FAILED;
         }
     for (int s = 0; s < 2; s++) lost[s] = energy[s] > 0 ? lost[s] / energy[s] : 0;
     return FKV_OK;

@@ -133,11 +133,11 @@ def paired(probe):
 
 def check_damage(checks, probe, heads):
     checks.about("damage")
-    damage, table, labels, _, floor = paired(probe)
+    damage, table, _, _, floor = paired(probe)
     for measure, values in damage.items():
         units = values.mean(axis=2)  # a window is shorter than a block of 256 tokens
-        for state, label in (("key", "filter 0:0.5, key"), ("value", "filter 0:0.5, value")):
-            own = [i for i, name in enumerate(labels) if name == label and table["kv_head"][i] >= 0]
+        for state, bit in (("key", 1), ("value", 2)):
+            own = np.flatnonzero((table["states"] == bit) & (table["kv_head"] >= 0))
             rows = [row for row in heads if row["states"] == state]
             checks.close(f"{measure}: {state}", [number(row[measure]) for row in rows], units[own].mean(1), 1e-6, 1e-9)
             p = stats.ttest_1samp(units[own], 0, axis=1).pvalue
@@ -231,10 +231,10 @@ def check_classes(checks, segments, probe, rows):
                 checks.that("tokens", int(row["tokens"]) == chosen.sum(), f"{row['tokens']} of {name}, expected {chosen.sum()}")
                 if chosen.any():
                     checks.close(f"{quantity}: {name}", number(row["mean"]), values[chosen].mean(), 1e-4)
-    damage, _, labels, token_class, _ = paired(probe)
+    damage, table, labels, token_class, _ = paired(probe)
     scored = token_class[:, PREFIX + 1:PREFIX + 1 + SCORE]
     for i, label in enumerate(labels):
-        if ("delta_nll: " + label, "copied") in found and label not in labels[:i]:
+        if ("delta_nll: " + label, "copied") in found and table["layer"][i] < 0:
             chosen = scored >> 5 & 1 == 1
             checks.close(f"damage to copied tokens: {label}", number(found["delta_nll: " + label, "copied"]["mean"]),
                          damage["delta_nll"][i][chosen].mean(), 1e-6, 1e-9)

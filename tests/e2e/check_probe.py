@@ -22,6 +22,9 @@ from check_protocols import Model, bootstrap_draws, bootstrap_means, dct_matrix,
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
 KEY, VALUE, BOTH = 1, 2, 3
+KINDS = ["none", "filter", "noise", "freqkv", "local"]
+OPTIONS = ["none", "filter", "noise", "freqkv", "local", "decompose", "bands", "octaves"]
+STATES = ["none", "key", "value", "both"]
 
 # ---------------------------------------------------------------------------------------------------------------- model
 
@@ -102,11 +105,17 @@ def in_bands(bands):
 
 
 class Change:
-    """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer)."""
+    """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer). option: that asks for it, as PROBE.h5 has it."""
 
-    def __init__(self, kind, states=BOTH, bands=(), epsilon=0, gamma=None, parts=(1, 1, 1), layer=None, head=None):
+    def __init__(self, kind, states=BOTH, bands=(), epsilon=None, gamma=None, parts=None, layer=None, head=None, option=None):
         self.kind, self.states, self.bands, self.epsilon, self.gamma = kind, states, bands, epsilon, gamma
         self.parts, self.layer, self.head = parts, layer, head
+        self.option = OPTIONS.index(option or kind)
+
+    def structure(self):
+        """What /changes and --json say of it."""
+        return (self.option, "filter" if self.kind == "without" else self.kind, int(self.kind == "without"), self.states, tuple(self.bands),
+                self.epsilon, self.gamma, tuple(self.parts or (None,) * 3), self.layer, self.head)
 
     def states_changed(self, x, stream):
         """x [n, d] of one state -> what becomes of it, energy lost"""
@@ -153,40 +162,40 @@ class Change:
 
 
 def alone(model):
-    """Changes made of each layer and head alone, too: label, layer and head as the tool gives them -> Change; and the tool's options."""
-    expected = {("nothing", None, None): Change("none")}
-    places = [(None, None)] + [(l, None) for l in range(model.layers)]
-    places += [(l, h) for l in range(model.layers) for h in range(model.kv_heads)]
-    for layer, head in places:
-        for name, states in (("key", KEY), ("value", VALUE)):
-            expected[f"filter 0:0.5, {name}", layer, head] = Change("filter", states, [(0, 0.5)], layer=layer, head=head)
-        expected["freqkv 0.37", layer, head] = Change("freqkv", gamma=0.37, layer=layer, head=head)
+    """Changes made of each layer and head alone, too: label -> Change, in the tool's order; and the tool's options."""
+    expected = [("nothing", Change("none", 0))]
+    places = [(None, None)] + [(l, h) for l in range(model.layers) for h in (None, *range(model.kv_heads))]
+    for name, states in (("key", KEY), ("value", VALUE)):
+        expected += [(f"filter 0:0.5, {name}", Change("filter", states, [(0, 0.5)], layer=l, head=h)) for l, h in places]
+    expected += [("freqkv 0.37", Change("freqkv", gamma=0.37, parts=(1, 1, 1), layer=l, head=h)) for l, h in places]
     return expected, ["--states", "key,value", "--per-layer", "--per-head", "--filter", "0:0.5", "--freqkv", "0.37"]
 
 
 def together(model):
     """Changes of all heads at once."""
-    expected = {("nothing", None, None): Change("none")}
+    expected, kept = [("nothing", Change("none", 0))], int(np.floor(0.37 * N + 1e-9))
 
     def apart(label, **change):
         for name, states in (("key", KEY), ("value", VALUE), ("both", BOTH)):
-            expected[f"{label}, {name}", None, None] = Change(states=states, **change)
+            expected.append((f"{label}, {name}", Change(states=states, **change)))
 
     apart("filter 0:0.1,0.3:0.55", kind="filter", bands=[(0, 0.1), (0.3, 0.55)])
     apart("noise 0.2:0.6:0.5", kind="noise", bands=[(0.2, 0.6)], epsilon=0.5)
-    apart("without DC", kind="without", bands=[(0, 1 / N)])
-    for a, b in ((1 / N, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1), (1 / N, 0.5), (0.5, 1)):
-        apart(f"without {a:.6g}:{b:.6g}", kind="without", bands=[(a, b)])
+    apart("without DC", kind="without", bands=[(0, 1 / N)], option="bands")
+    for option, edges in (("bands", (1 / N, 1 / 3, 2 / 3, 1)), ("octaves", (1 / N, 0.5, 1))):
+        for a, b in zip(edges, edges[1:]):
+            apart(f"without {a:.6g}:{b:.6g}", kind="without", bands=[(a, b)], option=option)
     for gamma in (0.37, 1):
-        expected[f"freqkv {gamma:.6g}", None, None] = Change("freqkv", gamma=gamma)
-    expected["local 0.6", None, None] = Change("local", gamma=0.6)
+        expected.append((f"freqkv {gamma:.6g}", Change("freqkv", gamma=gamma, parts=(1, 1, 1))))
+    expected.append(("local 0.6", Change("local", gamma=0.6)))
     for on in range(8):
         parts = [on >> i & 1 for i in range(3)]
+        if on == 1:
+            alone = Change("filter", bands=[(0, kept / N)], gamma=0.37, parts=parts, option="decompose")
+            expected.append(("decompose 0.37: truncation", alone))
         names = [name for name, part in zip(("truncation", "squeezed", "fewer"), parts) if part]
         label = "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
-        expected[label, None, None] = Change("freqkv", gamma=0.37, parts=parts)
-    kept = int(np.floor(0.37 * N + 1e-9))
-    expected["decompose 0.37: truncation", None, None] = Change("filter", bands=[(0, kept / N)])
+        expected.append((label, Change("freqkv", gamma=0.37, parts=parts, option="decompose")))
     options = ["--states", "key,value,both", "--filter", "0:0.1,0.3:0.55", "--noise", "0.2:0.6:0.5", "--bands", "3", "--octaves", "2"]
     return expected, options + ["--freqkv", "0.37,1", "--local", "0.6", "--decompose", "0.37"]
 
@@ -222,17 +231,54 @@ def check_statistics(printed, nll, untouched, kl, repeat_kl):
             problems += close(f"{row['label']} p", row["p"], scipy.stats.ttest_1samp(delta[:, c], 0).pvalue, 1e-9, 1e-4)
         above = (kl[:, c] - repeat_kl).mean(1)
         problems += close(f"{row['label']} kl_p", row["kl_p"], scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue, 1e-9, 1e-4)
-        if row["label"] == "nothing" and not row["kl_p"] > 0.5:
+        if row["kind"] == "none" and not row["kl_p"] > 0.5:
             problems.append(f"the empty change has kl_p {row['kl_p']}")
     tables = {}
     for row in rows:
         if row["layer"] is not None and row["p"] is not None:
-            tables.setdefault((row["label"], row["kv_head"] is None), []).append(row)
-    for (label, _), table in tables.items():
+            tables.setdefault((row["family"], row["kv_head"] is None), []).append(row)
+    for table in tables.values():
         for p, q in (("p", "q"), ("kl_p", "kl_q")):
             want = discovery_control(np.array([row[p] for row in table]))
-            problems += close(f"{label} {q}", [row[q] for row in table], want, 1e-9, 1e-6)
+            problems += close(f"{table[0]['label']} {q}", [row[q] for row in table], want, 1e-9, 1e-6)
     return problems
+
+
+def structures_in_file(table):
+    """Change.structure() of each row of /changes."""
+    def known(value):
+        return None if value < 0 or np.isnan(value) else value.item()
+
+    for i, kind in enumerate(table["kind"]):
+        count = table["band_count"][i]
+        if not (np.isnan(table["bands"][i, count:]).all() and np.isfinite(table["bands"][i, :count]).all()):
+            raise ValueError(f"change {i}: {count} bands, found {table['bands'][i]}")
+        yield (int(table["option"][i]), KINDS[kind], int(table["complement"][i]), int(table["states"][i]),
+               tuple(map(tuple, table["bands"][i, :count])), *(known(table[name][i]) for name in ("epsilon", "gamma")),
+               tuple(known(table[name][i]) for name in ("truncation", "squeezed", "fewer")), known(table["layer"][i]), known(table["kv_head"][i]))
+
+
+def structure_printed(row):
+    """The same of a row of --json."""
+    parts = tuple(None if row[name] is None else int(row[name]) for name in ("truncation", "squeezed", "fewer"))
+    return (OPTIONS.index(row["option"]), row["kind"], int(row["complement"]), STATES.index(row["states"]), tuple(map(tuple, row["bands"])),
+            row["epsilon"], row["gamma"], parts, row["layer"], row["kv_head"])
+
+
+def check_changes(table, rows, expected):
+    """Structure, labels and families of the changes, in the file and printed."""
+    want = [change.structure() for _, change in expected]
+    if list(structures_in_file(table)) != want:
+        yield "the changes in the file differ"
+    if [structure_printed(row) for row in rows] != want:
+        yield "the changes printed differ"
+    if [row["label"] for row in rows] != [label for label, _ in expected]:
+        yield "the labels differ"
+    families = [0]
+    for a, b in zip(want, want[1:]):
+        families.append(families[-1] + (a[:-2] != b[:-2]))
+    if table["family"].tolist() != families or [row["family"] for row in rows] != families:
+        yield "the families differ"
 
 
 def check(tool, folder, text, model, expected, options):
@@ -246,17 +292,15 @@ def check(tool, folder, text, model, expected, options):
             yield f"left behind: {os.listdir(work)}"
         with h5py.File(path) as f:
             windows = [{k: v[...] for k, v in f["documents"][name].items()} for name in sorted(f["documents"])]
-            labels = [bytes(row).rstrip(b"\0").decode() for row in f["changes/label"][...]]
-            places = [tuple(None if i < 0 else int(i) for i in pair) for pair in zip(f["changes/layer"], f["changes/kv_head"])]
+            table = {name: column[...] for name, column in f["changes"].items()}
     ids = subprocess.run([tool, "tokens", "--model", folder, "--text", text], check=True, capture_output=True, text=True).stdout.split()
     rows = printed["changes"]
-    if len(windows) != BLOCKS or len(labels) != len(rows):
-        yield f"{len(windows)} windows, {len(labels)} changes in the file, {len(rows)} printed"
-    if {(label, *place) for label, place in zip(labels, places)} != set(expected) or len(labels) != len(expected):
-        yield "the list of changes differs"
+    if len(windows) != BLOCKS:
+        yield f"{len(windows)} windows"
+    yield from check_changes(table, rows, expected)
     worst = {}
     for w, window in enumerate(windows):
-        yield from check_window(model, w, window, ids, labels, places, expected, worst)
+        yield from check_window(model, w, window, ids, expected, worst)
     for label, difference in worst.items():
         print(f"{label:50s} largest difference of delta nll {difference:.2g}")
     yield from check_statistics(printed, *(np.stack([window[name] for window in windows]).astype(float)
@@ -298,7 +342,7 @@ def check_few_documents(tool, folder, text):
         yield from close(f"{label} kl_p", row["kl_p"], scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue, 1e-9, 1e-4)
 
 
-def check_window(model, w, window, ids, labels, places, expected, worst):
+def check_window(model, w, window, ids, expected, worst):
     start, tokens = w * (PREFIX + SCORE + 1), window["tokens"]
     want = np.array(ids[start : start + PREFIX + SCORE + 1], int)
     if w and model.adds_bos:
@@ -309,10 +353,10 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
     _, prefix = continue_with(model, tokens[:PREFIX], [[nothing] * model.kv_heads] * model.layers)
     untouched, _ = continue_with(model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix])
     row, targets = np.arange(SCORE), tokens[PREFIX + 1 :]
-    for c, (label, (layer, head)) in enumerate(zip(labels, places)):
+    for c, (label, change) in enumerate(expected):
+        layer, head = change.layer, change.head
         if w and layer is not None and (c + w) % 5:
             continue  # in the first window all, later on some
-        change = expected[label, layer, head]
         made = [[change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)] for l, heads in enumerate(prefix)]
         p, _ = continue_with(model, tokens[PREFIX:-1], [[m[0] for m in heads] for heads in made])
         lost, energy = (np.sum([m[i] for heads in made for m in heads], axis=0) for i in (1, 2))
@@ -324,9 +368,9 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
         worst[label] = max(worst.get(label, 0), float(np.max(np.abs(found - delta))))
     if not np.array_equal(window["nll"][0], window["untouched_nll"]):
         yield f"window {w}: the empty change changed something"
-    by_label = {(label, *place): c for c, (label, place) in enumerate(zip(labels, places))}
-    all_on = by_label.get(("decompose 0.37: truncation + squeezed + fewer", None, None))
-    if all_on and not np.array_equal(window["nll"][all_on], window["nll"][by_label["freqkv 0.37", None, None]]):
+    whole = [c for c, (_, change) in enumerate(expected) if change.kind == "freqkv" and change.gamma == 0.37
+             and change.parts and all(change.parts) and change.layer is None]
+    if any(not np.array_equal(window["nll"][c], window["nll"][whole[0]]) for c in whole):
         yield f"window {w}: all parts together are not exactly freqkv"
 
 

@@ -20,19 +20,10 @@ static inline void made_hash(fkv_sha256_hex out, char digit) {
     out[64] = 0;
 }
 
-static inline struct fkv_probe_change made_change(int kind, int layer, int head, int states,
-                                                  const char *label) {
-    struct fkv_probe_change c = {.kind = kind,
-                                 .layer = layer,
-                                 .kv_head = head,
-                                 .states = states,
-                                 .low = NAN,
-                                 .high = NAN,
-                                 .epsilon = NAN,
-                                 .gamma = NAN,
-                                 .truncation = -1,
-                                 .squeezed = -1,
-                                 .fewer = -1};
+static inline struct fkv_probe_change made_change(enum fkv_probe_kind kind, int family, int layer,
+                                                  int head, int states, const char *label) {
+    struct fkv_probe_change c = fkv_probe_change_of(kind);
+    c.family = family, c.layer = layer, c.kv_head = head, c.states = states;
     snprintf(c.label, sizeof c.label, "%s", label);
     return c;
 }
@@ -61,15 +52,18 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
              : m->states == 2 ? "value"
                               : "both");
     p.changes = calloc((size_t)p.change_count, sizeof *p.changes);
-    p.changes[0] = made_change(FKV_PROBE_NONE, -1, -1, 0, "nothing");
-    p.changes[1] = made_change(FKV_PROBE_FREQKV, -1, -1, 3, "freqkv 0.5");
+    p.changes[0] = made_change(FKV_PROBE_NONE, 0, -1, -1, 0, "nothing");
+    p.changes[1] = made_change(FKV_PROBE_FREQKV, 1, -1, -1, 3, "freqkv 0.5");
+    p.changes[1].option = FKV_PROBE_OPTION_FREQKV;
     p.changes[1].gamma = 0.5,
     p.changes[1].truncation = p.changes[1].squeezed = p.changes[1].fewer = 1;
     for (int i = 2; i < p.change_count; i++) {
         int at = i - 3;
-        p.changes[i] = made_change(FKV_PROBE_FILTER, at < 0 ? -1 : at / m->heads,
+        p.changes[i] = made_change(FKV_PROBE_FILTER, 2, at < 0 ? -1 : at / m->heads,
                                    at < 0 ? -1 : at % m->heads, m->states, label);
-        p.changes[i].low = m->low, p.changes[i].high = m->high;
+        p.changes[i].option = FKV_PROBE_OPTION_FILTER;
+        p.changes[i].band_count = 1;
+        p.changes[i].bands[0] = (struct fkv_probe_band){m->low, m->high};
     }
     p.windows = calloc((size_t)m->windows, sizeof *p.windows);
     p.window_count = m->windows;

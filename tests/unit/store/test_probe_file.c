@@ -23,6 +23,36 @@ static char *random_command(void) {
     return command;
 }
 
+/* Of the family of `before` one in four times, else of the next one. */
+static struct fkv_probe_change random_change(const struct fkv_probe *p,
+                                             const struct fkv_probe_change *before, int number) {
+    struct fkv_probe_change c = fkv_probe_change_of(test_between(0, FKV_PROBE_KINDS - 1));
+    const bool bands = c.kind == FKV_PROBE_FILTER || c.kind == FKV_PROBE_NOISE;
+    if (before && !test_between(0, 3)) {
+        c = *before;
+    } else {
+        c.option = test_between(0, FKV_PROBE_OPTIONS - 1);
+        c.family = before ? before->family + 1 : 0;
+        c.states = test_between(0, 3);
+        c.complement = test_between(0, 1);
+        c.band_count = bands ? test_between(1, FKV_PROBE_BANDS) : 0;
+        for (int i = 0; i < c.band_count; i++)
+            c.bands[i] = (struct fkv_probe_band){0.5 * test_uniform(), 0.5 + 0.5 * test_uniform()};
+        if (c.kind == FKV_PROBE_NOISE) c.epsilon = test_uniform();
+        if (c.kind == FKV_PROBE_FREQKV || c.kind == FKV_PROBE_LOCAL ||
+            c.option == FKV_PROBE_OPTION_DECOMPOSE)
+            c.gamma = test_uniform();
+        const int least = c.kind == FKV_PROBE_FREQKV ? 0 : -1;
+        c.truncation = test_between(least, 1);
+        c.squeezed = test_between(least, 1);
+        c.fewer = test_between(least, 1);
+    }
+    c.layer = test_between(-1, p->layers - 1);
+    c.kv_head = c.layer < 0 ? -1 : test_between(-1, p->kv_heads - 1);
+    snprintf(c.label, FKV_PROBE_LABEL, "change %d \xce\xb3", number);
+    return c;
+}
+
 static struct fkv_probe random_probe(int64_t windows) {
     struct fkv_probe p = {.model_name = "a model",
                           .states = "key,value",
@@ -43,23 +73,8 @@ static struct fkv_probe random_probe(int64_t windows) {
                           .change_count = test_between(1, 30),
                           .window_count = windows};
     p.changes = calloc((size_t)p.change_count, sizeof *p.changes);
-    for (int i = 0; i < p.change_count; i++) {
-        p.changes[i] = (struct fkv_probe_change){.kind = test_between(0, FKV_PROBE_KINDS - 1),
-                                                 .layer = test_between(-1, p.layers - 1),
-                                                 .kv_head = test_between(-1, p.kv_heads - 1),
-                                                 .states = test_between(0, 3),
-                                                 .complement = test_between(0, 1),
-                                                 .low = test_uniform(),
-                                                 .high = NAN,
-                                                 .epsilon = test_normal(),
-                                                 .gamma = test_uniform(),
-                                                 .truncation = test_between(-1, 1),
-                                                 .squeezed = test_between(-1, 1),
-                                                 .fewer = test_between(-1, 1)};
-        if (p.changes[i].kind == FKV_PROBE_FILTER || p.changes[i].kind == FKV_PROBE_NOISE)
-            p.changes[i].high = 1; /* a band; NaN elsewhere */
-        snprintf(p.changes[i].label, FKV_PROBE_LABEL, "change %d \xce\xb3", i);
-    }
+    for (int i = 0; i < p.change_count; i++)
+        p.changes[i] = random_change(&p, i ? &p.changes[i - 1] : NULL, i);
     p.windows = calloc((size_t)windows, sizeof *p.windows);
     for (int64_t w = 0; w < windows; w++) {
         struct fkv_probe_window *window = &p.windows[w];
@@ -138,35 +153,73 @@ static void what_differs_between_two_experiments_is_named(void **state) {
     memcpy(changes, p.changes, (size_t)p.change_count * sizeof *changes);
     other = p, other.changes = changes;
     assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err), err);
+    snprintf(changes[0].label, FKV_PROBE_LABEL, "the same in other words");
+    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err), err);
     int which = test_between(0, p.change_count - 1);
-    changes[which].gamma += 0.25;
+    changes[which].gamma = 2;
     assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, changes[which].label);
+    changes[which] = p.changes[which];
+    changes[which].bands[FKV_PROBE_BANDS - 1].high = 0.75 * test_uniform();
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "with another bands");
     free(changes);
     fkv_probe_free(&p);
 }
 
-/* Found by tests/fuzz/fuzz_probe.c: what a reader of changes would index or multiply by. */
+/* Found by tests/fuzz/fuzz_probe.c: what a reader of changes would index or multiply by. Change 1
+ * of two, so that there is a family before it. */
 static void changes_out_of_range_are_refused(void **state) {
     (void)state;
+    enum { CASES = 19 };
     struct fkv_probe p = random_probe(1), found;
-    const struct fkv_probe_change band = {
-        .kind = FKV_PROBE_FILTER, .layer = -1, .kv_head = -1, .states = 3, .high = 1};
-    struct {
-        struct fkv_probe_change change;
-        const char *words;
-    } cases[] = {{band, "states 4: out of range"},
-                 {band, "states -1: out of range"},
-                 {band, "expected a band within 0 and 1, found nan to 1"},
-                 {band, "expected a band within 0 and 1, found 0.5 to 0.25"},
-                 {band, "expected a band within 0 and 1, found 0 to 1e+300"}};
-    cases[0].change.states = 4, cases[1].change.states = -1, cases[2].change.low = NAN;
-    cases[3].change.low = 0.5, cases[3].change.high = 0.25, cases[4].change.high = 1e300;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        p.changes[0] = cases[i].change;
-        assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
-        assert_refused(fkv_probe_read(path, &found, &err), err, cases[i].words);
+    struct fkv_probe_change band = fkv_probe_change_of(FKV_PROBE_FILTER);
+    band.option = FKV_PROBE_OPTION_FILTER, band.states = FKV_PROBE_BOTH;
+    band.band_count = 1, band.bands[0] = (struct fkv_probe_band){0, 1};
+    struct fkv_probe_change changes[2] = {band, band}, c[CASES];
+    const char *const words[CASES] = {
+        "/changes/kind: change 1: expected 0 to 4, found 5",
+        "/changes/option: change 1: expected 0 to 7, found -1",
+        "/changes/family: change 1: expected 0 to 1, found 2",
+        "/changes/family: change 1: expected 0 to 1, found -1",
+        "/changes/layer: change 1: expected -1 to",
+        "/changes/layer: change 1: expected 0 to", /* of a head */
+        "/changes/kv_head: change 1: expected -1 to",
+        "/changes/states: change 1: expected 0 to 3, found 4",
+        "/changes/states: change 1: expected 0 to 3, found -1",
+        "/changes/complement: change 1: expected 0 to 1, found 2",
+        "/changes/band_count: change 1: expected 1 to 16, found 0",
+        "/changes/band_count: change 1: expected 1 to 16, found 17",
+        "/changes/bands: change 1, band 0: expected a band within 0 and 1, found nan to 1",
+        "/changes/bands: change 1, band 0: expected a band within 0 and 1, found 0.5 to 0.25",
+        "/changes/bands: change 1, band 1: expected a band within 0 and 1, found 0 to 1e+300",
+        "/changes/bands: change 1, band 3: expected NaN beyond its 1 bands, found 0 to 1",
+        "/changes/epsilon: change 1: expected 0 to 1e+06, found nan",
+        "/changes/gamma: change 1: expected 0 to 1, found 1.5",
+        "/changes/complement: change 1: expected that of change 0, as both are of family 0",
+    };
+    for (int i = 0; i < CASES; i++) c[i] = band, c[i].family = i < CASES - 1;
+    c[0].kind = FKV_PROBE_KINDS, c[1].option = -1, c[2].family = 2, c[3].family = -1;
+    c[4].layer = p.layers, c[5].kv_head = 0, c[6].layer = 0, c[6].kv_head = p.kv_heads;
+    c[7].states = 4, c[8].states = -1, c[9].complement = 2;
+    c[10].band_count = 0, c[11].band_count = FKV_PROBE_BANDS + 1, c[12].bands[0].low = NAN;
+    c[13].bands[0] = (struct fkv_probe_band){0.5, 0.25};
+    c[14].band_count = 2, c[14].bands[1] = (struct fkv_probe_band){0, 1e300};
+    c[15].bands[3] = (struct fkv_probe_band){0, 1};
+    c[16].kind = FKV_PROBE_NOISE;
+    c[17].kind = FKV_PROBE_LOCAL, c[17].band_count = 0, c[17].gamma = 1.5;
+    c[17].bands[0] = (struct fkv_probe_band){NAN, NAN};
+    c[18].complement = 1;
+    struct fkv_probe two = p;
+    two.changes = changes, two.change_count = 2;
+    two.windows = NULL;
+    struct fkv_probe_window window;
+    assert_ok(fkv_probe_window_create(&two, &window, &err), err);
+    for (int i = 0; i < CASES; i++) {
+        changes[1] = c[i];
+        assert_ok(fkv_probe_write(path, &two, &window, 1, &err), err);
+        assert_refused(fkv_probe_read(path, &found, &err), err, words[i]);
         unlink(path);
     }
+    fkv_probe_window_free(&window);
     fkv_probe_free(&p);
 }
 
@@ -194,6 +247,20 @@ static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
     fkv_probe_free(&p);
 }
 
+static void files_of_the_first_version_are_refused_with_what_to_do(void **state) {
+    (void)state;
+    struct fkv_probe found;
+    struct fkv_h5_writer *w;
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-probe", &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "format_version", 1, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_refused(fkv_probe_read(path, &found, &err), err,
+                   "was written before changes carried their bands as numbers (format_version 1, "
+                   "now 2): remove it and run the probe again");
+    unlink(path);
+}
+
 static void files_that_are_no_probes_are_refused(void **state) {
     (void)state;
     struct fkv_probe p = random_probe(1), found;
@@ -216,7 +283,7 @@ static void files_that_are_no_probes_are_refused(void **state) {
     int32_t layer = p.changes[0].layer;
     p.changes[0].layer = p.layers;
     assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err, "change 0: kind");
+    assert_refused(fkv_probe_read(path, &found, &err), err, "/changes/layer: change 0");
     unlink(path);
     p.changes[0].layer = layer;
     assert_ok(fkv_probe_write(path, &p, NULL, 0, &err), err);
@@ -233,6 +300,7 @@ int main(void) {
         cmocka_unit_test(what_differs_between_two_experiments_is_named),
         cmocka_unit_test(changes_out_of_range_are_refused),
         cmocka_unit_test(sizes_that_the_arrays_do_not_have_are_refused),
+        cmocka_unit_test(files_of_the_first_version_are_refused_with_what_to_do),
         cmocka_unit_test(files_that_are_no_probes_are_refused),
     };
     return test_run(tests, set_up, tear_down);
