@@ -33,7 +33,7 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
 /* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct
  * fkv_policy_options *. Give them in your own parser's ARGP_KEY_INIT through state->child_inputs,
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
- * with status 2 and a message, as argp does. */
+ * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
                         --threads --compute --cache-dtype --batch --quiet --json */
@@ -44,7 +44,8 @@ void fkv_policy_options_default(struct fkv_policy_options *o);
 /* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the
  * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
-/* An option's integer; one that is none or out of range ends the program with status 2. */
+/* An option's integer; one that is none or out of range ends the program with
+ * FKV_EXIT_USAGE. */
 int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
                            int64_t low, int64_t high);
 
@@ -84,8 +85,7 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_en
  * caller frees it; NULL: out of memory. */
 char *fkv_join_arguments(int argc, char **argv);
 
-/* Prints "freqkv-TOOL: message" to stderr and returns main's exit status: 2 where an option is at
- * fault, else 1. */
+/* Prints "freqkv-TOOL: message" to stderr and returns fkv_exit_status(err). */
 int fkv_tool_failed(const char *tool, const struct fkv_error *err);
 
 #endif
