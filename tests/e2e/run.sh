@@ -36,6 +36,7 @@ check check_link --bin "$bin"
 check check_ratios --bin "$bin"
 check bad_input --bin "$bin"
 check check_contract --bin "$bin"
+check check_manual --bin "$bin"
 check check_writing --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
@@ -52,4 +53,5 @@ for one in "${checks[@]}"; do wait "$one" || failed=1; done
 # The tools start from where cmake --install puts them, too.
 cmake --install build/release --prefix "$work/prefix" >/dev/null
 "$work"/prefix/bin/freqkv-replay --version
+ls "$work"/prefix/share/man/man1/freqkv-{capture,analyze,replay}.1 >/dev/null
 tests/e2e/check_run_paths.sh "$bin" build/release/tests build/release/bench "$work"/prefix/bin
