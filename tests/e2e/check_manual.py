@@ -138,7 +138,10 @@ def letters(tools, pages):
                 check(f"{name}: --{option} in the man page", option in written, sorted(written))
                 line = rf"^\.It Fl (?:{re.escape(letter or '')} , Fl )-{option}\b"
                 if letter and option not in ALWAYS:
-                    check(f"{name}: -{letter} in the man page", re.search(line, pages[tool].text, re.M))
+                    check(
+                        f"{name}: -{letter} in the man page",
+                        re.search(line, pages[tool].text, re.M),
+                    )
 
 
 def compare(page, command, found, plain=""):

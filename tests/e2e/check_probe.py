@@ -7,6 +7,7 @@ The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives 
 definition, and the tokens after it attend to slots with positions and biases of their own. Only tokens come from the tool.
 Prints one line per change and exits 1 if any differs.
 """
+
 import json
 import os
 import subprocess
@@ -17,7 +18,15 @@ import h5py
 import numpy as np
 import scipy.stats
 
-from check_protocols import Model, bootstrap_draws, bootstrap_means, dct_matrix, rmsnorm, rotate, unit_of_error
+from check_protocols import (
+    Model,
+    bootstrap_draws,
+    bootstrap_means,
+    dct_matrix,
+    rmsnorm,
+    rotate,
+    unit_of_error,
+)
 
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
@@ -31,7 +40,11 @@ class Slots:
 
     def __init__(self, keys, values):
         self.keys, self.values = keys, values
-        self.positions, self.bias, self.next = np.arange(len(keys), dtype=float), np.zeros(len(keys)), float(len(keys))
+        self.positions, self.bias, self.next = (
+            np.arange(len(keys), dtype=float),
+            np.zeros(len(keys)),
+            float(len(keys)),
+        )
 
 
 def continue_with(model, tokens, cache):
@@ -40,13 +53,23 @@ def continue_with(model, tokens, cache):
     x, grown = w["model.embed_tokens.weight"][tokens], []
     for layer in range(model.layers):
         n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(rows, model.kv_heads, group, model.head_dim)
-        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(rows, model.kv_heads, model.head_dim)
-        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(rows, model.kv_heads, model.head_dim)
+        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(
+            rows, model.kv_heads, group, model.head_dim
+        )
+        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
+        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
         out = np.empty_like(q)
         for head, slots in enumerate(cache[layer]):
             own = slots.next + np.arange(rows)
-            turned = rotate(np.concatenate([slots.keys, k[:, head]]), np.concatenate([slots.positions, own]), model.theta)
+            turned = rotate(
+                np.concatenate([slots.keys, k[:, head]]),
+                np.concatenate([slots.positions, own]),
+                model.theta,
+            )
             values, old = np.concatenate([slots.values, v[:, head]]), len(slots.keys)
             score = rotate(q[:, head], own, model.theta) @ turned.T / np.sqrt(model.head_dim)
             score = score + np.concatenate([slots.bias, np.zeros(rows)])
@@ -57,9 +80,15 @@ def continue_with(model, tokens, cache):
         grown.append([(k[:, h], v[:, h]) for h in range(model.kv_heads)])
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        gate, up = (
+            n @ model.weight(layer, "mlp.gate_proj").T,
+            n @ model.weight(layer, "mlp.up_proj").T,
+        )
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
-    logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    logits = (
+        rmsnorm(x, w["model.norm.weight"], model.eps)
+        @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    )
     top = logits.max(-1, keepdims=True)
     return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), grown
 
@@ -104,8 +133,24 @@ def in_bands(bands):
 class Change:
     """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer)."""
 
-    def __init__(self, kind, states=BOTH, bands=(), epsilon=0, gamma=None, parts=(1, 1, 1), layer=None, head=None):
-        self.kind, self.states, self.bands, self.epsilon, self.gamma = kind, states, bands, epsilon, gamma
+    def __init__(
+        self,
+        kind,
+        states=BOTH,
+        bands=(),
+        epsilon=0,
+        gamma=None,
+        parts=(1, 1, 1),
+        layer=None,
+        head=None,
+    ):
+        self.kind, self.states, self.bands, self.epsilon, self.gamma = (
+            kind,
+            states,
+            bands,
+            epsilon,
+            gamma,
+        )
         self.parts, self.layer, self.head = parts, layer, head
 
     def states_changed(self, x, stream):
@@ -131,14 +176,20 @@ class Change:
     def apply(self, keys, values, window, layer, head, model):
         """keys, values [P, d] of one head -> Slots, [lost], [energy without DC]"""
         slots, lost, energy = Slots(keys, values), [0.0, 0.0], [0.0, 0.0]
-        if self.kind == "none" or (self.layer is not None and self.layer != layer) or (self.head is not None and self.head != head):
+        if (
+            self.kind == "none"
+            or (self.layer is not None and self.layer != layer)
+            or (self.head is not None and self.head != head)
+        ):
             return slots, lost, energy
         parts = []
         for state, x in enumerate((keys, values)):
             changed = x[SINKS:]
             if self.states >> state & 1:
                 energy[state] = np.sum((x[SINKS:] - x[SINKS:].mean(0)) ** 2)
-                changed, lost[state] = self.states_changed(x[SINKS:], noise_state(window, layer, head, state, model))
+                changed, lost[state] = self.states_changed(
+                    x[SINKS:], noise_state(window, layer, head, state, model)
+                )
             parts.append(np.concatenate([x[:SINKS], changed]))
         slots = Slots(*parts)
         if self.kind == "freqkv":
@@ -159,9 +210,20 @@ def alone(model):
     places += [(l, h) for l in range(model.layers) for h in range(model.kv_heads)]
     for layer, head in places:
         for name, states in (("key", KEY), ("value", VALUE)):
-            expected[f"filter 0:0.5, {name}", layer, head] = Change("filter", states, [(0, 0.5)], layer=layer, head=head)
+            expected[f"filter 0:0.5, {name}", layer, head] = Change(
+                "filter", states, [(0, 0.5)], layer=layer, head=head
+            )
         expected["freqkv 0.37", layer, head] = Change("freqkv", gamma=0.37, layer=layer, head=head)
-    return expected, ["--states", "key,value", "--per-layer", "--per-head", "--filter", "0:0.5", "--freqkv", "0.37"]
+    return expected, [
+        "--states",
+        "key,value",
+        "--per-layer",
+        "--per-head",
+        "--filter",
+        "0:0.5",
+        "--freqkv",
+        "0.37",
+    ]
 
 
 def together(model):
@@ -183,11 +245,24 @@ def together(model):
     for on in range(8):
         parts = [on >> i & 1 for i in range(3)]
         names = [name for name, part in zip(("truncation", "squeezed", "fewer"), parts) if part]
-        label = "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
+        label = (
+            "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
+        )
         expected[label, None, None] = Change("freqkv", gamma=0.37, parts=parts)
     kept = int(np.floor(0.37 * N + 1e-9))
     expected["decompose 0.37: truncation", None, None] = Change("filter", bands=[(0, kept / N)])
-    options = ["--states", "key,value,both", "--filter", "0:0.1,0.3:0.55", "--noise", "0.2:0.6:0.5", "--bands", "3", "--octaves", "2"]
+    options = [
+        "--states",
+        "key,value,both",
+        "--filter",
+        "0:0.1,0.3:0.55",
+        "--noise",
+        "0.2:0.6:0.5",
+        "--bands",
+        "3",
+        "--octaves",
+        "2",
+    ]
     return expected, options + ["--freqkv", "0.37,1", "--local", "0.6", "--decompose", "0.37"]
 
 
@@ -196,14 +271,20 @@ def together(model):
 
 def close(name, found, want, absolute, relative=0):
     worst = np.max(np.abs(np.asarray(found) - want) - relative * np.abs(want))
-    return [] if worst <= absolute else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
+    return (
+        []
+        if worst <= absolute
+        else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
+    )
 
 
 def discovery_control(p):
     """Benjamini-Hochberg: scipy's where it has it (1.11), else from the definition."""
     if hasattr(scipy.stats, "false_discovery_control"):
         return scipy.stats.false_discovery_control(p)
-    return np.array([min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p])
+    return np.array(
+        [min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p]
+    )
 
 
 def check_statistics(printed, nll, untouched, kl, repeat_kl):
@@ -211,17 +292,40 @@ def check_statistics(printed, nll, untouched, kl, repeat_kl):
     rows, windows, problems = printed["changes"], len(nll), []
     draws = np.array(bootstrap_draws([windows])[1])
     delta = nll.mean(2) - untouched.mean(1)[:, None]  # [windows, changes]
-    if (printed["units"], printed["documents"], printed["se_unit"]) != (windows, 1, unit_of_error([windows])):
-        problems.append(f"units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}")
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (
+        windows,
+        1,
+        unit_of_error([windows]),
+    ):
+        problems.append(
+            f"units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
+        )
     for c, row in enumerate(rows):
         for name, values in (("delta_nll", delta[:, c]), ("kl", kl[:, c].mean(1))):
             low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-            problems += close(f"{row['label']} {name}", [row[name], row[name + "_low"], row[name + "_high"]],
-                              [values.mean(), low, high], 1e-7, 1e-5)
+            problems += close(
+                f"{row['label']} {name}",
+                [row[name], row[name + "_low"], row[name + "_high"]],
+                [values.mean(), low, high],
+                1e-7,
+                1e-5,
+            )
         if row["p"] is not None:
-            problems += close(f"{row['label']} p", row["p"], scipy.stats.ttest_1samp(delta[:, c], 0).pvalue, 1e-9, 1e-4)
+            problems += close(
+                f"{row['label']} p",
+                row["p"],
+                scipy.stats.ttest_1samp(delta[:, c], 0).pvalue,
+                1e-9,
+                1e-4,
+            )
         above = (kl[:, c] - repeat_kl).mean(1)
-        problems += close(f"{row['label']} kl_p", row["kl_p"], scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue, 1e-9, 1e-4)
+        problems += close(
+            f"{row['label']} kl_p",
+            row["kl_p"],
+            scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue,
+            1e-9,
+            1e-4,
+        )
         if row["label"] == "nothing" and not row["kl_p"] > 0.5:
             problems.append(f"the empty change has kl_p {row['kl_p']}")
     tables = {}
@@ -239,28 +343,74 @@ def check(tool, folder, text, model, expected, options):
     """Runs the tool and yields what differs."""
     with tempfile.TemporaryDirectory() as work:
         path = os.path.join(work, "probe.h5")
-        command = [tool, "probe", "--model", folder, "--text", text, "--prefix", str(PREFIX), "--score", str(SCORE), "--sinks", str(SINKS)]
-        command += ["--blocks", str(BLOCKS), "--seed", str(SEED), "--out", path, "--json", "--quiet", "--threads", "1", "--backend", "cpu"]
-        printed = json.loads(subprocess.run(command + options, check=True, capture_output=True, text=True).stdout)
+        command = [
+            tool,
+            "probe",
+            "--model",
+            folder,
+            "--text",
+            text,
+            "--prefix",
+            str(PREFIX),
+            "--score",
+            str(SCORE),
+            "--sinks",
+            str(SINKS),
+        ]
+        command += [
+            "--blocks",
+            str(BLOCKS),
+            "--seed",
+            str(SEED),
+            "--out",
+            path,
+            "--json",
+            "--quiet",
+            "--threads",
+            "1",
+            "--backend",
+            "cpu",
+        ]
+        printed = json.loads(
+            subprocess.run(command + options, check=True, capture_output=True, text=True).stdout
+        )
         if os.listdir(work) != ["probe.h5"]:
             yield f"left behind: {os.listdir(work)}"
         with h5py.File(path) as f:
-            windows = [{k: v[...] for k, v in f["documents"][name].items()} for name in sorted(f["documents"])]
+            windows = [
+                {k: v[...] for k, v in f["documents"][name].items()}
+                for name in sorted(f["documents"])
+            ]
             labels = [bytes(row).rstrip(b"\0").decode() for row in f["changes/label"][...]]
-            places = [tuple(None if i < 0 else int(i) for i in pair) for pair in zip(f["changes/layer"], f["changes/kv_head"])]
-    ids = subprocess.run([tool, "tokens", "--model", folder, "--text", text], check=True, capture_output=True, text=True).stdout.split()
+            places = [
+                tuple(None if i < 0 else int(i) for i in pair)
+                for pair in zip(f["changes/layer"], f["changes/kv_head"])
+            ]
+    ids = subprocess.run(
+        [tool, "tokens", "--model", folder, "--text", text],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     rows = printed["changes"]
     if len(windows) != BLOCKS or len(labels) != len(rows):
         yield f"{len(windows)} windows, {len(labels)} changes in the file, {len(rows)} printed"
-    if {(label, *place) for label, place in zip(labels, places)} != set(expected) or len(labels) != len(expected):
+    if {(label, *place) for label, place in zip(labels, places)} != set(expected) or len(
+        labels
+    ) != len(expected):
         yield "the list of changes differs"
     worst = {}
     for w, window in enumerate(windows):
         yield from check_window(model, w, window, ids, labels, places, expected, worst)
     for label, difference in worst.items():
         print(f"{label:50s} largest difference of delta nll {difference:.2g}")
-    yield from check_statistics(printed, *(np.stack([window[name] for window in windows]).astype(float)
-                                           for name in ("nll", "untouched_nll", "kl", "repeat_kl")))
+    yield from check_statistics(
+        printed,
+        *(
+            np.stack([window[name] for window in windows]).astype(float)
+            for name in ("nll", "untouched_nll", "kl", "repeat_kl")
+        ),
+    )
     repeat = np.mean([np.abs(window["repeat_nll"] - window["untouched_nll"]) for window in windows])
     yield from close("noise floor", printed["noise_floor_nll"], repeat, 1e-9, 1e-4)
 
@@ -273,29 +423,92 @@ def check_few_documents(tool, folder, text):
             files += ["--text", os.path.join(work, f"{i}.txt")]
             with open(files[-1], "w", encoding="utf-8") as part:
                 part.write(content[start : start + size])
-        command = [tool, "probe", "--model", folder, *files, "--prefix", "64", "--score", "300", "--blocks", "2", "--local", "0.5", "--filter",
-                   "0:0.5", "--per-head", "--out", path, "--json", "--quiet", "--backend", "cpu"]
-        printed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command = [
+            tool,
+            "probe",
+            "--model",
+            folder,
+            *files,
+            "--prefix",
+            "64",
+            "--score",
+            "300",
+            "--blocks",
+            "2",
+            "--local",
+            "0.5",
+            "--filter",
+            "0:0.5",
+            "--per-head",
+            "--out",
+            path,
+            "--json",
+            "--quiet",
+            "--backend",
+            "cpu",
+        ]
+        printed = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
         with h5py.File(path) as f:
-            windows = [(int(f["documents"][n].attrs["document"]), {k: v[...].astype(float) for k, v in f["documents"][n].items()})
-                       for n in sorted(f["documents"])]
-    blocks = [[(w, slice(i, i + 256)) for d, w in windows if d == document for i in (0, 256)] for document in range(3)]
-    if (printed["units"], printed["documents"], printed["se_unit"]) != (sum(map(len, blocks)), 3, unit_of_error(list(map(len, blocks)))):
+            windows = [
+                (
+                    int(f["documents"][n].attrs["document"]),
+                    {k: v[...].astype(float) for k, v in f["documents"][n].items()},
+                )
+                for n in sorted(f["documents"])
+            ]
+    blocks = [
+        [(w, slice(i, i + 256)) for d, w in windows if d == document for i in (0, 256)]
+        for document in range(3)
+    ]
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (
+        sum(map(len, blocks)),
+        3,
+        unit_of_error(list(map(len, blocks))),
+    ):
         yield f"three texts: units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
     counts = [[w["untouched_nll"][i].size for w, i in document] for document in blocks]
     for c, row in enumerate(printed["changes"]):
-        measures = {"delta_nll": lambda w, i: w["nll"][c][i] - w["untouched_nll"][i], "kl": lambda w, i: w["kl"][c][i],
-                    "above": lambda w, i: w["kl"][c][i] - w["repeat_kl"][i]}
-        sums = {name: [[value(w, i).sum() for w, i in document] for document in blocks] for name, value in measures.items()}
-        means = {name: np.array([sum(s) / sum(n) for s, n in zip(documents, counts)]) for name, documents in sums.items()}
+        measures = {
+            "delta_nll": lambda w, i: w["nll"][c][i] - w["untouched_nll"][i],
+            "kl": lambda w, i: w["kl"][c][i],
+            "above": lambda w, i: w["kl"][c][i] - w["repeat_kl"][i],
+        }
+        sums = {
+            name: [[value(w, i).sum() for w, i in document] for document in blocks]
+            for name, value in measures.items()
+        }
+        means = {
+            name: np.array([sum(s) / sum(n) for s, n in zip(documents, counts)])
+            for name, documents in sums.items()
+        }
         label = f"three texts: {row['label']} layer {row['layer']} head {row['kv_head']}"
         for name in ("delta_nll", "kl"):
             low, high = np.percentile(bootstrap_means(sums[name], counts), [2.5, 97.5])
             estimate = sum(map(sum, sums[name])) / sum(map(sum, counts))
-            yield from close(f"{label} {name}", [row[name], row[name + "_low"], row[name + "_high"]], [estimate, low, high], 1e-7, 1e-5)
+            yield from close(
+                f"{label} {name}",
+                [row[name], row[name + "_low"], row[name + "_high"]],
+                [estimate, low, high],
+                1e-7,
+                1e-5,
+            )
         if row["p"] is not None:
-            yield from close(f"{label} p", row["p"], scipy.stats.ttest_1samp(means["delta_nll"], 0).pvalue, 1e-9, 1e-4)
-        yield from close(f"{label} kl_p", row["kl_p"], scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue, 1e-9, 1e-4)
+            yield from close(
+                f"{label} p",
+                row["p"],
+                scipy.stats.ttest_1samp(means["delta_nll"], 0).pvalue,
+                1e-9,
+                1e-4,
+            )
+        yield from close(
+            f"{label} kl_p",
+            row["kl_p"],
+            scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue,
+            1e-9,
+            1e-4,
+        )
 
 
 def check_window(model, w, window, ids, labels, places, expected, worst):
@@ -307,26 +520,46 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
         yield f"window {w}: other tokens"
     nothing = Slots(np.zeros((0, model.head_dim)), np.zeros((0, model.head_dim)))
     _, prefix = continue_with(model, tokens[:PREFIX], [[nothing] * model.kv_heads] * model.layers)
-    untouched, _ = continue_with(model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix])
+    untouched, _ = continue_with(
+        model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix]
+    )
     row, targets = np.arange(SCORE), tokens[PREFIX + 1 :]
     for c, (label, (layer, head)) in enumerate(zip(labels, places)):
         if w and layer is not None and (c + w) % 5:
             continue  # in the first window all, later on some
         change = expected[label, layer, head]
-        made = [[change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)] for l, heads in enumerate(prefix)]
+        made = [
+            [change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)]
+            for l, heads in enumerate(prefix)
+        ]
         p, _ = continue_with(model, tokens[PREFIX:-1], [[m[0] for m in heads] for heads in made])
         lost, energy = (np.sum([m[i] for heads in made for m in heads], axis=0) for i in (1, 2))
-        delta, found = untouched[row, targets] - p[row, targets], window["nll"][c] - window["untouched_nll"]
+        delta, found = (
+            untouched[row, targets] - p[row, targets],
+            window["nll"][c] - window["untouched_nll"],
+        )
         kl = np.sum(np.exp(untouched) * (untouched - p), axis=-1)
-        problems = close("delta nll", found, delta, 1e-4) + close("kl", window["kl"][c], kl, 2e-6, 2e-3)
-        problems += close("lost energy", window["lost_energy"][c], lost / np.where(energy > 0, energy, 1), 1e-6, 1e-4)
-        yield from (f"{label} layer {layer} head {head} window {w}: {problem}" for problem in problems)
+        problems = close("delta nll", found, delta, 1e-4) + close(
+            "kl", window["kl"][c], kl, 2e-6, 2e-3
+        )
+        problems += close(
+            "lost energy",
+            window["lost_energy"][c],
+            lost / np.where(energy > 0, energy, 1),
+            1e-6,
+            1e-4,
+        )
+        yield from (
+            f"{label} layer {layer} head {head} window {w}: {problem}" for problem in problems
+        )
         worst[label] = max(worst.get(label, 0), float(np.max(np.abs(found - delta))))
     if not np.array_equal(window["nll"][0], window["untouched_nll"]):
         yield f"window {w}: the empty change changed something"
     by_label = {(label, *place): c for c, (label, place) in enumerate(zip(labels, places))}
     all_on = by_label.get(("decompose 0.37: truncation + squeezed + fewer", None, None))
-    if all_on and not np.array_equal(window["nll"][all_on], window["nll"][by_label["freqkv 0.37", None, None]]):
+    if all_on and not np.array_equal(
+        window["nll"][all_on], window["nll"][by_label["freqkv 0.37", None, None]]
+    ):
         yield f"window {w}: all parts together are not exactly freqkv"
 
 

@@ -1,5 +1,6 @@
 """What the definitions say, in numpy: states of a model, spectra, nulls, standard errors, reconstruction errors. Written from the equations
 for check_analysis.py, in float64 and without any of the C code's shortcuts (a DCT is a matrix, an error is x - x_L)."""
+
 import os
 
 import h5py
@@ -21,7 +22,9 @@ class Capture:
     """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook does."""
 
     def __init__(self, path):
-        with h5py.File(path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r") as face:
+        with h5py.File(
+            path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r"
+        ) as face:
             self.attributes = dict(face.attrs)
             self.recordings = []
             for name in sorted(face["documents"]):
@@ -45,8 +48,14 @@ def forward(model, tokens):
     hidden = np.triu(np.full((rows, rows), -np.inf), 1)
     for layer in range(model.layers):
         n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q, k, v = ((n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim) for p in "qkv")
-        turned, rotated = rotate(q, np.arange(rows), model.theta), rotate(k, np.arange(rows), model.theta)
+        q, k, v = (
+            (n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim)
+            for p in "qkv"
+        )
+        turned, rotated = (
+            rotate(q, np.arange(rows), model.theta),
+            rotate(k, np.arange(rows), model.theta),
+        )
         for state, y in zip(STATES, (k, v, rotated, q)):
             found[state].append(y.transpose(1, 0, 2))
         out = np.empty_like(q)
@@ -56,10 +65,15 @@ def forward(model, tokens):
             out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, head // group]
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        gate, up = (
+            n @ model.weight(layer, "mlp.gate_proj").T,
+            n @ model.weight(layer, "mlp.up_proj").T,
+        )
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
     logits = rmsnorm(x, model.weights["model.norm.weight"], model.eps)
-    logits = logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    logits = (
+        logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    )
     top = logits.max(-1)
     total = top + np.log(np.exp(logits - top[:, None]).sum(-1))
     nll = np.append(np.nan, (total[:-1] - logits[np.arange(rows - 1), tokens[1:]]))
@@ -95,7 +109,11 @@ class Cut:
     def sums(self):
         """What --spectra-only stores of a recording."""
         squares = {"power_sum_of_squares": self.power**2, "energy_sum": np.sum(self.x**2, (-1, -2))}
-        plain = {"power_sum": self.power, "normalised_sum": self.normalised, "channel_mean_sum": self.x.mean(-2)}
+        plain = {
+            "power_sum": self.power,
+            "normalised_sum": self.normalised,
+            "channel_mean_sum": self.x.mean(-2),
+        }
         return {name: y.sum(0) for name, y in {**plain, **squares}.items()}
 
     def rounding(self, dtype):
@@ -115,9 +133,13 @@ class Cut:
             return np.full(values.shape[1:], np.nan)
         generator, sizes = np.random.default_rng(5), np.bincount(self.document)
         drawn = np.zeros((resamples, len(values)))
-        for row, documents in zip(drawn, generator.integers(self.documents, size=(resamples, self.documents))):
+        for row, documents in zip(
+            drawn, generator.integers(self.documents, size=(resamples, self.documents))
+        ):
             for d in documents:
-                row[self.document == d] += generator.multinomial(sizes[d], np.full(sizes[d], 1 / sizes[d]))
+                row[self.document == d] += generator.multinomial(
+                    sizes[d], np.full(sizes[d], 1 / sizes[d])
+                )
         drawn *= self.weight
         return np.tensordot(drawn / drawn.sum(1, keepdims=True), values, 1).std(0, ddof=1)
 
@@ -127,12 +149,20 @@ class Cut:
         if self.documents == 1:
             return values.std(0, ddof=1) / np.sqrt(len(values))
         between = np.var([p.mean(0) for p in parts], axis=0)
-        return np.sqrt((between + np.mean([p.var(0) / len(p) for p in parts], axis=0)) / self.documents)
+        return np.sqrt(
+            (between + np.mean([p.var(0) / len(p) for p in parts], axis=0)) / self.documents
+        )
 
     def se_unit(self):
         if self.documents >= 20:
             return "documents"
-        return "documents and blocks" if self.documents > 1 else "blocks of one document" if len(self.x) > 1 else None
+        return (
+            "documents and blocks"
+            if self.documents > 1
+            else "blocks of one document"
+            if len(self.x) > 1
+            else None
+        )
 
     def null(self):
         """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard deviation over permutations."""
@@ -148,7 +178,9 @@ class Cut:
         x, kept = self.x, basis.T @ self.coefficients[..., :retained, :]
         if no_dc:
             x, kept = x - x.mean(-2, keepdims=True), kept - kept.mean(-2, keepdims=True)
-        energy, rest, norm, inner = (self.mean(np.sum(y, (-1, -2))) for y in (x * x, (x - kept) ** 2, kept * kept, x * kept))
+        energy, rest, norm, inner = (
+            self.mean(np.sum(y, (-1, -2))) for y in (x * x, (x - kept) ** 2, kept * kept, x * kept)
+        )
         if retained == self.n:
             rest = np.zeros_like(rest)  # what is left of it is the rounding of this reconstruction
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -58,7 +58,11 @@ def jobs(rows, unit):
     if "figure" in rows:
         # FreqKV decodes a whole cycle, half a window from one compression to the next, so that its mean is that of all cache lengths.
         for k in (16, 4, 1, 8, 2):
-            yield "ours", [f"freqkv:{unit * k}:3:{unit // 2}"] + ([f"full:{unit * k}:2:32"] if k in (2, 8, 16) else [])
+            yield (
+                "ours",
+                [f"freqkv:{unit * k}:3:{unit // 2}"]
+                + ([f"full:{unit * k}:2:32"] if k in (2, 8, 16) else []),
+            )
         yield "torch", [f"fast:{unit * k}:2:32" for k in (16, 8, 2)]
 
 
@@ -67,7 +71,15 @@ class Lines:
 
     def __init__(self, path):
         self.path = path
-        self.ended = {x["job"] for x in map(json.loads, path.read_text().splitlines()) if x["row"] in ("done", "failed")} if path.exists() else set()
+        self.ended = (
+            {
+                x["job"]
+                for x in map(json.loads, path.read_text().splitlines())
+                if x["row"] in ("done", "failed")
+            }
+            if path.exists()
+            else set()
+        )
         self.file = open(path, "a")
 
     def write(self, line):
@@ -77,7 +89,9 @@ class Lines:
             self.ended.add(line["job"])
 
     def failed(self, model, job, error):
-        self.write(dict(side="", model=model, row="failed", job=job, policy=job, tokens=0, error=error))
+        self.write(
+            dict(side="", model=model, row="failed", job=job, policy=job, tokens=0, error=error)
+        )
 
 
 def left(a):
@@ -88,7 +102,14 @@ def command_of(a, side, folder, pending):
     if side == "capture":
         return [a.build / "bench/bench_capture", folder, 2, 3, 0, a.unit, a.backend]
     if side == "ours":
-        return [a.build / "bench/bench_gpu", f"--backend={a.backend}", f"--window={a.unit}", f"--block={a.block}", folder, *pending]
+        return [
+            a.build / "bench/bench_gpu",
+            f"--backend={a.backend}",
+            f"--window={a.unit}",
+            f"--block={a.block}",
+            folder,
+            *pending,
+        ]
     return [sys.executable, HERE / "rivals.py", f"--device={a.device}", folder, *pending]
 
 
@@ -102,9 +123,25 @@ def read_output(process, side, name, job, lines):
                 ending, line["job"] = line["row"], f"{side} {line['job']}"
             lines.write(line)
         way, _, numbers = text.partition("  ")
-        if side == "capture" and way in ("prefill", "prefill + nll", "capture", "capture --spectra-only"):
+        if side == "capture" and way in (
+            "prefill",
+            "prefill + nll",
+            "capture",
+            "capture --spectra-only",
+        ):
             seconds = float(numbers.split()[0])
-            lines.write(dict(side="ours", model=name, row="capture", policy=way, tokens=int(job.split(":")[1]), seconds=seconds, low=seconds, high=seconds))
+            lines.write(
+                dict(
+                    side="ours",
+                    model=name,
+                    row="capture",
+                    policy=way,
+                    tokens=int(job.split(":")[1]),
+                    seconds=seconds,
+                    low=seconds,
+                    high=seconds,
+                )
+            )
     return ending
 
 
@@ -118,7 +155,13 @@ def run(a, side, todo, folder, lines):
         command = list(map(str, ["timeout", seconds, *command_of(a, side, folder, pending)]))
         print("$", *command[2:], file=sys.stderr, flush=True)
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"TMPDIR": str(folder.parent)}) as process:
+            with subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | {"TMPDIR": str(folder.parent)},
+            ) as process:
                 try:
                     ending = read_output(process, side, name, pending[0], lines)
                 except BaseException:
@@ -131,20 +174,38 @@ def run(a, side, todo, folder, lines):
             return False
         if side == "capture" and process.returncode == 0:
             lines.write(dict(row="done", job=f"{side} {pending[0]}"))
-        elif ending != "failed" and (rest := [job for job in pending if f"{side} {job}" not in lines.ended]):
-            why = f"no end after {seconds} s" if process.returncode == 124 else f"exit status {process.returncode}"
-            lines.failed(name, f"{side} {rest[0]}", f"{why}: {said.splitlines()[-1] if said else 'it said nothing'}"[:300])
+        elif ending != "failed" and (
+            rest := [job for job in pending if f"{side} {job}" not in lines.ended]
+        ):
+            why = (
+                f"no end after {seconds} s"
+                if process.returncode == 124
+                else f"exit status {process.returncode}"
+            )
+            lines.failed(
+                name,
+                f"{side} {rest[0]}",
+                f"{why}: {said.splitlines()[-1] if said else 'it said nothing'}"[:300],
+            )
     return True
 
 
 def make_checkpoint(a, model):
     """The checkpoint's folder, whole or not there at all."""
     memory, started = pathlib.Path("/dev/shm"), time.monotonic()
-    folder = (memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else a.work) / "freqkv-bench" / model
+    folder = (
+        (memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else a.work)
+        / "freqkv-bench"
+        / model
+    )
     if (folder / "config.json").exists():
         return folder
     unfinished = folder.with_suffix(".unfinished")
-    subprocess.run([sys.executable, HERE.parent / "make_checkpoint.py", unfinished, "--shape", model], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, HERE.parent / "make_checkpoint.py", unfinished, "--shape", model],
+        check=True,
+        stdout=sys.stderr,
+    )
     unfinished.rename(folder)
     print(f"checkpoint written to {folder} in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return folder
@@ -157,9 +218,13 @@ def bench(a, model):
     try:
         name = folder.resolve().name
         lines = Lines(a.out / f"bench-{name}.jsonl")
-        lines.write(dict(row="config", model=name, config=json.loads((folder / "config.json").read_text())))
+        lines.write(
+            dict(row="config", model=name, config=json.loads((folder / "config.json").read_text()))
+        )
         # Every group is tried: one that needs more time than is left says so at once.
-        complete = all([run(a, side, todo, folder, lines) for side, todo in jobs(a.rows, a.unit) if todo])
+        complete = all(
+            [run(a, side, todo, folder, lines) for side, todo in jobs(a.rows, a.unit) if todo]
+        )
     finally:
         if made and not a.keep:
             shutil.rmtree(folder.parent)
@@ -171,22 +236,38 @@ def bench(a, model):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp"), help="room for a checkpoint of 16 GB and captures of 4 GB, where /dev/shm has none")
+    parser.add_argument(
+        "--work",
+        type=pathlib.Path,
+        default=pathlib.Path("/tmp"),
+        help="room for a checkpoint of 16 GB and captures of 4 GB, where /dev/shm has none",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint there")
     parser.add_argument("--models", nargs="+", default=["llama-2-7b", "llama-3-8b"])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda", help="PyTorch's")
-    parser.add_argument("--block", type=int, default=4096, help="rows that go through a layer at once")
+    parser.add_argument(
+        "--block", type=int, default=4096, help="rows that go through a layer at once"
+    )
     parser.add_argument("--seconds", type=int, default=1 << 30, help="for all of it (no limit)")
-    parser.add_argument("--unit", type=int, default=4096, help="window and unit of lengths; smaller to try the benchmark itself")
+    parser.add_argument(
+        "--unit",
+        type=int,
+        default=4096,
+        help="window and unit of lengths; smaller to try the benchmark itself",
+    )
     a = parser.parse_args()
     a.started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that the checkpoint is removed
-    os.environ.setdefault("FKV_CUDA_MODULE", str(a.build.resolve() / "bin/freqkv-cuda.so"))  # programs look beside themselves otherwise
+    os.environ.setdefault(
+        "FKV_CUDA_MODULE", str(a.build.resolve() / "bin/freqkv-cuda.so")
+    )  # programs look beside themselves otherwise
     a.out.mkdir(parents=True, exist_ok=True)
     found = [bench(a, model) for model in a.models]
     sys.exit(max(found))
