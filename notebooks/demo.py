@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""The demo: text in, power spectra and perplexity out, with the embedded model. Also an example of scripting the tools from Python.
+"""The demo: text in, power spectra and perplexity out, with the embedded model. Also an example of
+scripting the tools from Python.
 
-    demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt] [--out demo-output]
+    demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt] [--out
+    demo-output]
 
-Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a table -> a report, and in OUT: capture/ (HDF5),
-analysis/ (HDF5, CSV, PNG and SVG, and all of it in report.html), runs/ (HDF5) and perplexity.csv. Standard library only.
+Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a
+table -> a report, and in OUT: capture/ (HDF5), analysis/ (HDF5, CSV, PNG and SVG, and all of it in
+report.html), runs/ (HDF5) and perplexity.csv. Standard library only.
 
-The first table is the one to read: it stays within the trained context, where full attention is a valid reference. The second goes far
-beyond it, which full attention cannot.
+The first table is the one to read: it stays within the trained context, where full attention is a
+valid reference. The second goes far beyond it, which full attention cannot.
 """
 
 import argparse
@@ -27,7 +30,9 @@ class Tools:
         self.bin, self.model, self.text, self.out = args.bin, args.model, args.text, args.out
 
     def run(self, tool, *arguments, show=True):
-        """Runs a tool and returns its stdout; its errors are already on stderr, so a failure ends the demo."""
+        """Runs a tool and returns its stdout; its errors are already on stderr, so a failure ends
+        the demo.
+        """
         command = [os.path.join(self.bin, "freqkv-" + tool), *map(str, arguments)]
         if show:
             print("\n$ " + " ".join(command), flush=True)
@@ -98,7 +103,9 @@ def row_of(label, result):
 
 
 def within_context(tools, context):
-    """T = the trained context in disjoint windows, cache of half of it, scored after the first compression."""
+    """T = the trained context in disjoint windows, cache of half of it, scored after the first
+    compression.
+    """
     setting = ("--protocol", f"stride:{context}", "--tokens", context, "--score-from", context // 2)
     window = ("--window", context // 2, "--baseline", "full")
     rows = [row_of("full", tools.perplexity("valid-full", "full", *setting))]
@@ -114,8 +121,8 @@ def within_context(tools, context):
         )
     )
     print_table(
-        f"Within the trained context: T = {context}, window {context // 2}, 4 sinks, targets {context // 2} and up; "
-        "differences are paired with full attention (nats)",
+        f"Within the trained context: T = {context}, window {context // 2}, 4 sinks, targets"
+        f" {context // 2} and up; differences are paired with full attention (nats)",
         rows,
         [
             "policy",

@@ -1,18 +1,22 @@
-"""The toolkit's files in Python: write your own engine's states as a capture, read captures, results, runs and probes, one style of figure.
+"""The toolkit's files in Python: write your own engine's states as a capture, read captures,
+results, runs and probes, one style of figure.
 
     import freqkv
-    print(freqkv.write_capture('mine.h5', past_key_values, config=model.config, tokens=ids))   # from transformers
-    print(freqkv.write_capture('mine.h5', [(k, v), ...], rotated=False))                       # from arrays
+    # from a cache of transformers, or from arrays
+    print(freqkv.write_capture('mine.h5', past_key_values, config=model.config, tokens=ids))
+    print(freqkv.write_capture('mine.h5', [(k, v), ...], rotated=False))
     freqkv.run('analyze', 'spectrum', 'mine.h5', '--out', 'findings')
-    freqkv.load_results('findings')['spectrum']['key']['power']                                # [layers, kv_heads, n]
-    freqkv.load_run('run.h5')                                                                  # DataFrame, one row per scored token
+    freqkv.load_results('findings')['spectrum']['key']['power']  # [layers, kv_heads, n]
+    freqkv.load_run('run.h5')  # DataFrame, one row per scored token
 
-Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays; matplotlib is needed for use_style() only.
-Nothing of torch or transformers is imported: their tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
+Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays;
+matplotlib is needed for use_style() only. Nothing of torch or transformers is imported: their
+tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
 and engines that know neither.
 
-What is refused rather than guessed: whether keys of plain arrays are rotated (rotated= has to say), caches that dropped tokens (a sliding window),
-layers of different shape, a RoPE scaling not listed in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
+What is refused rather than guessed: whether keys of plain arrays are rotated (give rotated=),
+caches that dropped tokens (a sliding window), layers of different shape, a RoPE scaling not listed
+in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
 """
 
 import json
@@ -50,13 +54,16 @@ def tool(name):
     path = shutil.which("freqkv-" + name)
     if not path:
         raise FileNotFoundError(
-            f"freqkv-{name}: expected in build/bin (./run build makes it), in $FREQKV_BIN or on the PATH"
+            f"freqkv-{name}: expected in build/bin (./run build makes it), in $FREQKV_BIN or on the"
+            " PATH"
         )
     return path
 
 
 def run(name, *arguments):
-    """Runs freqkv-NAME --json --quiet and returns its object. What it says on stderr comes with the error."""
+    """Runs freqkv-NAME --json --quiet and returns its object. What it says on stderr comes with the
+    error.
+    """
     command = [tool(name), *map(str, arguments), "--quiet", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -74,17 +81,20 @@ def setting(config, name, default=None):
 
 
 def inverse_frequencies(config, head_dim):
-    """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config: default, linear or llama3 scaling.
+    """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config:
+    default, linear or llama3 scaling.
 
-    theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over context/low_freq_factor), keeps fast ones, and
-    goes over between them. Transformers 4 says rope_theta beside rope_scaling, transformers 5 has both in rope_parameters.
+    theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
+    context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
+    rope_theta beside rope_scaling, transformers 5 has both in rope_parameters.
     """
     rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
     theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1)) != 1:
         raise ValueError(
-            "partial_rotary_factor: expected 1, the whole head rotated; give inv_freq= instead of config="
+            "partial_rotary_factor: expected 1, the whole head rotated; give inv_freq= instead of"
+            " config="
         )
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     if kind == "default":
@@ -93,7 +103,8 @@ def inverse_frequencies(config, head_dim):
         return frequency / rope["factor"]
     if kind != "llama3":
         raise ValueError(
-            f"rope_type: expected default, linear or llama3, found {kind}; give inv_freq= instead of config="
+            f"rope_type: expected default, linear or llama3, found {kind}; give inv_freq= instead"
+            " of config="
         )
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
@@ -102,10 +113,11 @@ def inverse_frequencies(config, head_dim):
 
 
 def unrotate(keys, inv_freq, positions=None):
-    """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging Face checkpoints.
+    """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging
+    Face checkpoints.
 
-    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than head_dim/2, only the first 2 len(inv_freq) channels
-    were rotated.
+    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than
+    head_dim/2, only the first 2 len(inv_freq) channels were rotated.
     """
     keys, half = np.array(keys, np.float64), len(inv_freq)
     positions = np.arange(keys.shape[-2]) if positions is None else np.asarray(positions)
@@ -129,7 +141,8 @@ def to_array(x):
         x = x[None]
     if x.ndim != 4:
         raise ValueError(
-            f"expected [heads, tokens, head_dim] or [batch, heads, tokens, head_dim], found {list(x.shape)}"
+            "expected [heads, tokens, head_dim] or [batch, heads, tokens, head_dim], found"
+            f" {list(x.shape)}"
         )
     return x
 
@@ -154,7 +167,8 @@ def stack_layers(states):
         held = min(k.shape[2] for k, _ in pairs)
         if held < seen:
             raise ValueError(
-                f"the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no states to analyze"
+                f"the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no"
+                " states to analyze"
             )
         pairs = [
             (k[:, :, :seen], v[:, :, :seen]) for k, v in pairs
@@ -164,7 +178,8 @@ def stack_layers(states):
         for name, x in zip(("keys", "values"), pair):
             if x.shape != shape:
                 raise ValueError(
-                    f"layer {layer}: {name}: expected {list(shape)} as the keys of layer 0, found {list(x.shape)}"
+                    f"layer {layer}: {name}: expected {list(shape)} as the keys of layer 0, found"
+                    f" {list(x.shape)}"
                 )
     return np.stack([k for k, _ in pairs], 1), np.stack([v for _, v in pairs], 1), is_cache
 
@@ -186,18 +201,24 @@ def write_capture(
     append=False,
     output_projection=None,
 ):
-    """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what was written.
+    """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what
+    was written.
 
-    states           a transformers Cache, or one (keys, values) per layer, arrays or tensors, each [heads, T, head_dim] or
-                     [batch, heads, T, head_dim]. A row of the batch is a recording of its own; it must not be padded.
-    rotated          are the keys after RoPE? A Cache's are; of anything else it has to be said.
-    config, inv_freq what undoes the rotation (config: the model's, dict or object). Without either, keys go into the file as key_rotated.
-    positions        [T] of the tokens; default 0, 1, ...
-    tokens, nll      [T] or [batch, T], optional.
-    append           adds recordings to a file of the same model instead of making a new one.
-    dtype            'f16' or 'f32'.
-    output_projection  of each layer the weights of o_proj [hidden, heads * head_dim], or the transformers model that has them; optional: what freqkv-analyze
-                     weighs values and attention's output by. Kept as /output_gram [layers, heads, head_dim, head_dim], W' W of each head's columns W.
+    states     a transformers Cache, or one (keys, values) per layer, arrays or tensors, each
+               [heads, T, head_dim] or [batch, heads, T, head_dim]. A row of the batch is a
+               recording of its own; it must not be padded.
+    rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
+    config     the model's, dict or object: undoes the rotation. So does inv_freq. Without either,
+               keys go into the file as key_rotated.
+    positions  [T] of the tokens; default 0, 1, ...
+    tokens     [T] or [batch, T], optional; nll likewise.
+    append     adds recordings to a file of the same model instead of making a new one.
+    dtype      'f16' or 'f32'.
+    output_projection
+               optional: of each layer the weights of o_proj [hidden, heads * head_dim], or the
+               transformers model that has them. freqkv-analyze weighs values and the output of
+               attention by it. Stored as /output_gram [layers, heads, head_dim, head_dim], W' W of
+               each head's columns W.
     """
     key, value, is_cache = stack_layers(states)
     batch, layers, heads, length, head_dim = key.shape
@@ -250,7 +271,8 @@ def write_capture(
                 f.attrs[field] = wanted
             elif not np.array_equal(f.attrs[field], wanted):
                 raise ValueError(
-                    f"{path}: {field}: expected {f.attrs[field]} as in the recordings before, found {wanted}"
+                    f"{path}: {field}: expected {f.attrs[field]} as in the recordings before, found"
+                    f" {wanted}"
                 )
         if gram is not None and "output_gram" not in f:
             f["output_gram"] = gram
@@ -278,11 +300,16 @@ def write_capture(
         else "before RoPE, as given"
     )
     recordings = f"{batch} recording{'s' * (batch > 1)} of {length} tokens"
-    return f"{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how}; stored as {dtype}."
+    return (
+        f"{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how};"
+        f" stored as {dtype}."
+    )
 
 
 def output_gram(projection, layers, kv_heads, head_dim):
-    """float32 [layers, heads, head_dim, head_dim] <- one o_proj [hidden, heads * head_dim] per layer, or a transformers model"""
+    """float32 [layers, heads, head_dim, head_dim] <- one o_proj [hidden, heads * head_dim] per
+    layer, or a transformers model
+    """
     if hasattr(projection, "named_parameters"):
         projection = [
             x
@@ -298,7 +325,8 @@ def output_gram(projection, layers, kv_heads, head_dim):
         w = np.asarray(w.detach().to("cpu").float().numpy() if hasattr(w, "detach") else w)
         if w.ndim != 2 or not w.shape[1] or w.shape[1] % (kv_heads * head_dim):
             raise ValueError(
-                f"output_projection: layer {layer}: expected [hidden, heads * {head_dim}], heads a multiple of {kv_heads}, found {list(w.shape)}"
+                f"output_projection: layer {layer}: expected [hidden, heads * {head_dim}], heads a"
+                f" multiple of {kv_heads}, found {list(w.shape)}"
             )
         if not np.isfinite(w).all():
             raise ValueError(f"output_projection: layer {layer}: expected finite numbers")
@@ -354,7 +382,9 @@ def attributes_of(node):
 
 
 def to_float(dataset, selection=()):
-    """float32 <- a dataset of states in any of the types that captures have; bf16 is the upper half of a float32."""
+    """float32 <- a dataset of states in any of the types that captures have; bf16 is the upper half
+    of a float32.
+    """
     x = dataset[selection]
     if x.dtype == np.uint16:
         return (x.astype(np.uint32) << 16).view(np.float32)
@@ -362,7 +392,9 @@ def to_float(dataset, selection=()):
 
 
 class Recording:
-    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none); states are read on demand, no file stays open."""
+    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none);
+    states are read on demand, no file stays open.
+    """
 
     def __init__(self, path, group):
         self.path, self.group, self.attrs = path, group.name, attributes_of(group)
@@ -372,14 +404,18 @@ class Recording:
         )
 
     def __getitem__(self, selection):
-        """recording['key'] or recording['key', layer]: float32 [layers, heads, T, head_dim] or without the first axis"""
+        """recording['key'] or recording['key', layer]: float32 [layers, heads, T, head_dim] or
+        without the first axis
+        """
         state, *rest = selection if isinstance(selection, tuple) else (selection,)
         with h5py.File(self.path) as f:
             return to_float(f[self.group][state], tuple(rest))
 
 
 def load_capture(path):
-    """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture made."""
+    """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture
+    made.
+    """
     face = os.path.join(path, "capture.h5") if os.path.isdir(path) else path
     with h5py.File(face) as f:
         groups = [
@@ -389,7 +425,9 @@ def load_capture(path):
 
 
 def load_results(folder):
-    """results.h5 of freqkv-analyze as nested dicts, as in load_results(DIR)['spectrum']['key']['power']; attributes under 'attrs'."""
+    """results.h5 of freqkv-analyze as nested dicts, as in
+    load_results(DIR)['spectrum']['key']['power']; attributes under 'attrs'.
+    """
 
     def read(node):
         return {"attrs": attributes_of(node)} | {
@@ -401,8 +439,10 @@ def load_results(folder):
 
 
 def load_run(path):
-    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token, nll, round, ... and, with a baseline,
-    baseline_nll, kl, top1_agree, delta_nll. The file's attributes are in .attrs."""
+    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token,
+    nll, round, ... and, with a baseline, baseline_nll, kl, top1_agree, delta_nll. The file's
+    attributes are in .attrs.
+    """
     columns = {}
     with h5py.File(path) as f:
         attributes = attributes_of(f)
@@ -432,7 +472,9 @@ def load_run(path):
 
 
 def load_sweep(folder):
-    """One row per run file of a folder, in the order of their names: file and every attribute that is one number or word."""
+    """One row per run file of a folder, in the order of their names: file and every attribute that
+    is one number or word.
+    """
     rows = []
     for file in sorted(n for n in os.listdir(folder) if n.endswith(".h5")):
         with h5py.File(os.path.join(folder, file)) as f:
@@ -444,8 +486,10 @@ def load_sweep(folder):
 
 
 class Probe:
-    """PROBE.h5: attrs; changes (a table); documents [windows] (which text each window is of); nll, kl [windows, changes, M]; untouched_nll,
-    token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
+    """PROBE.h5: attrs; changes (a table); documents [windows] (which text each window is of); nll,
+    kl [windows, changes, M]; untouched_nll, token_class [windows, M] of the scored tokens;
+    lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll.
+    """
 
     def __init__(self, path):
         with h5py.File(path) as f:
@@ -477,7 +521,9 @@ load_probe = Probe
 
 
 def log_bands(power, count=40):
-    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands: cycles per token at the bands' geometric middle. power [..., n]"""
+    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands: cycles per token at the
+    bands' geometric middle. power [..., n]
+    """
     n = power.shape[-1]
     edges = np.unique(np.round(np.geomspace(1, n, count + 1)).astype(int))
     means = np.stack([power[..., a:b].mean(-1) for a, b in zip(edges, edges[1:])], -1)
@@ -485,7 +531,9 @@ def log_bands(power, count=40):
 
 
 def use_style():
-    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture) and of tables (in one piece)."""
+    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture)
+    and of tables (in one piece).
+    """
     import matplotlib
     from cycler import cycler
 

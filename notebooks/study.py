@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Makes every number of README.md's study, from the tools.
 
-    study.py [--work build/study] [--shared ../shared] [--only litbank-1m|stories260k] [--threads 2] [--quick]
+    study.py [--work build/study] [--shared ../shared] [--only litbank-1m|stories260k] [--threads 2]
+    [--quick]
 
-SHARED holds texts/held-out/ (four Project Gutenberg novels, BOOKS below) and models/stories260k/ (a Hugging Face folder).
+SHARED holds texts/held-out/ (four Project Gutenberg novels, BOOKS below) and models/stories260k/ (a
+Hugging Face folder).
 
-Texts: passages of those books, evenly spaced, half of them for choosing ratios, half (in between) for every other number. One n per
-model: spectra, ratios, runs and probes all have segments of n = window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second
-start goes on where the first one stopped; after a change of settings or tools, start in another WORK. Prints the tables in Markdown. About half an
-hour of one busy core; --quick, for trying it, takes a quarter of the passages.
+Texts: passages of those books, evenly spaced, half of them for choosing ratios, half (in between)
+for every other number. One n per model: spectra, ratios, runs and probes all have segments of n =
+window - 4 tokens. Every call of a tool leaves its JSON in WORK, so that a second start goes on
+where the first one stopped; after a change of settings or tools, start in another WORK. Prints the
+tables in Markdown. About half an hour of one busy core; --quick, for trying it, takes a quarter of
+the passages.
 """
 
 import argparse
@@ -17,9 +21,8 @@ import os
 import shlex
 import sys
 
-import numpy as np
-
 import freqkv
+import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOKS = (
@@ -52,7 +55,9 @@ class Study:
         return os.path.join(self.work, *names)
 
     def cut(self, books, characters):
-        """texts/choose and texts/test: a passage starts at the first paragraph after each of the evenly spaced places in a book."""
+        """texts/choose and texts/test: a passage starts at the first paragraph after each of the
+        evenly spaced places in a book.
+        """
         for folder in ("texts/choose", "texts/test", "runs", "probes"):
             os.makedirs(self.at(folder), exist_ok=True)
         for book in BOOKS:
@@ -108,7 +113,9 @@ class Study:
         )
 
     def ppl(self, step, *options, out=None):
-        """(JSON, path of the run) of the test passages: one pass each over the trained context, targets after the first compression."""
+        """(JSON, path of the run) of the test passages: one pass each over the trained context,
+        targets after the first compression.
+        """
         out = out or self.at("runs", step + ".h5")
         found = self.tool(
             f"ppl/{step}",
@@ -134,29 +141,34 @@ class Study:
 
     def probe(self, step, *options):
         out = self.at("probes", step + ".h5")
-        return self.tool(
-            f"probe/{step}",
-            "replay",
-            "probe",
-            "--model",
-            self.path,
-            "--text",
-            self.at("texts", "test"),
-            "--prefix",
-            self.window,
-            "--score",
-            self.score,
-            "--out",
+        return (
+            self.tool(
+                f"probe/{step}",
+                "replay",
+                "probe",
+                "--model",
+                self.path,
+                "--text",
+                self.at("texts", "test"),
+                "--prefix",
+                self.window,
+                "--score",
+                self.score,
+                "--out",
+                out,
+                *options,
+            ),
             out,
-            *options,
-        ), out
+        )
 
 
 # ---- statistics ----
 
 
 def interval(values, weights=None):
-    """(mean, low, high): the weighted mean over documents and its 95% bootstrap interval over them. values [documents]"""
+    """(mean, low, high): the weighted mean over documents and its 95% bootstrap interval over them.
+    values [documents]
+    """
     values, weights = (
         np.asarray(values, float),
         np.ones(len(values)) if weights is None else np.asarray(weights, float),
@@ -167,7 +179,9 @@ def interval(values, weights=None):
 
 
 def paired(run, against=None):
-    """nll of `run` less nll of `against` (default: its full attention), nats per token; both are run files over the same texts"""
+    """nll of `run` less nll of `against` (default: its full attention), nats per token; both are
+    run files over the same texts
+    """
     a = freqkv.load_run(run)
     b = freqkv.load_run(against) if against else a
     document, difference = (
@@ -239,7 +253,8 @@ def low_frequencies(study):
             ]
         )
     table(
-        f"{study.name}: where the energy is, segments of {study.n} tokens; shares of the lowest eighth and quarter are without DC",
+        f"{study.name}: where the energy is, segments of {study.n} tokens; shares of the lowest"
+        " eighth and quarter are without DC",
         [
             "state",
             "DC / all",
@@ -304,7 +319,8 @@ def per_head(study):
             ]
         )
     table(
-        f"{study.name}: a ratio per head, chosen on other passages, against one ratio at equal mean L (nats per token)",
+        f"{study.name}: a ratio per head, chosen on other passages, against one ratio at equal mean"
+        " L (nats per token)",
         [
             "objective",
             "mean ratio",
@@ -334,7 +350,8 @@ def policies(study):
         )
     full = plain["baseline"]["mean_nll"]
     table(
-        f"{study.name}: nats per token above full attention ({full:.4f} over {plain['tokens_scored']} targets), window {study.window}",
+        f"{study.name}: nats per token above full attention ({full:.4f} over"
+        f" {plain['tokens_scored']} targets), window {study.window}",
         ["gamma", "compressions", "freqkv", "with mass bias", "bias less plain", "local"],
         rows,
     )
@@ -363,7 +380,8 @@ def bands(study):
             for band, c, a in zip(["DC", *edges], without, added)
         ]
         table(
-            f"{study.name}: bands of the {study.n} slots, {state}s (nats; energy of a head without DC = 1)",
+            f"{study.name}: bands of the {study.n} slots, {state}s (nats; energy of a head without"
+            " DC = 1)",
             [
                 "band",
                 "energy",
@@ -404,7 +422,8 @@ def decomposition(study):
     ]
     floor = found["noise_floor_nll"]
     table(
-        f"{study.name}: one compression of {study.n} slots in parts, damage to the next {study.score} tokens (nats; noise floor {floor:.0e})",
+        f"{study.name}: one compression of {study.n} slots in parts, damage to the next"
+        f" {study.score} tokens (nats; noise floor {floor:.0e})",
         ["parts switched on", *(f"gamma {g}" for g in GAMMAS), "KL at gamma 0.5"],
         rows,
     )
@@ -452,7 +471,8 @@ def link(study):
                     group["damage"]
                 ] = x
     table(
-        f"{study.name}: the upper half of the coefficients taken from one head, lost against damage: Spearman over heads",
+        f"{study.name}: the upper half of the coefficients taken from one head, lost against"
+        " damage: Spearman over heads",
         ["state", "heads", "predictor", "KL", "delta nll"],
         [
             [*key, *(with_interval(x[damage]["spearman"], 2) for damage in ("kl", "delta_nll"))]

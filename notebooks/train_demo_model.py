@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Train a small LLaMA-family language model on novels and write it as a Hugging Face folder.
 
-    train_demo_model.py --train DIR --held-out DIR --out DIR [--minutes 100] [--device cpu|cuda] [--dim 128 ...]
+    train_demo_model.py --train DIR --held-out DIR --out DIR [--minutes 100] [--device cpu|cuda]
+    [--dim 128 ...]
 
-DIR holds books as .txt. This made data/litbank-1m (dim 128, 6 layers, 4 heads, 2 KV heads, head_dim 32, context 1024,
-tied embeddings, vocabulary 2048, bf16) from 89 public-domain novels collected by LitBank, on two CPU cores: about 6.6M
-tokens of phase one and 5.0M of phase two; 3.68 nats per token (1.18 per character) on unseen books. It does not
-recall repeated passages yet (3.82 nats the second time against 3.83 the first): that takes a longer run on a GPU.
+DIR holds books as .txt. This made data/litbank-1m (dim 128, 6 layers, 4 heads, 2 KV heads, head_dim
+32, context 1024, tied embeddings, vocabulary 2048, bf16) from 89 public-domain novels collected by
+LitBank, on two CPU cores: about 6.6M tokens of phase one and 5.0M of phase two; 3.68 nats per token
+(1.18 per character) on unseen books. It does not recall repeated passages yet (3.82 nats the second
+time against 3.83 the first): that takes a longer run on a GPU.
 
-Training has two phases. The first is plain text with growing context (256, 512, 1024). In the second, passages of 24 to
-200 tokens return verbatim later in the window, so that recalling distant tokens pays and the KV cache matters. Matrices are trained
-with Muon (momentum orthogonalised by Newton-Schulz; K. Jordan, 2024), everything else with AdamW. The tokenizer is
-sentencepiece BPE with byte fallback, exported as both tokenizer.model and tokenizer.json.
+Training has two phases. The first is plain text with growing context (256, 512, 1024). In the
+second, passages of 24 to 200 tokens return verbatim later in the window, so that recalling distant
+tokens pays and the KV cache matters. Matrices are trained with Muon (momentum orthogonalised by
+Newton-Schulz; K. Jordan, 2024), everything else with AdamW. The tokenizer is sentencepiece BPE with
+byte fallback, exported as both tokenizer.model and tokenizer.json.
 
 Needs torch, numpy and sentencepiece.
 """
@@ -36,7 +39,7 @@ BOS = 1
 SPACE = "\u2581"  # how sentencepiece writes a space
 
 
-# ---- text -> tokens ----------------------------------------------------------------------------------------------
+# ---- text -> tokens ----
 
 
 def read_books(folder):
@@ -89,7 +92,7 @@ def encode(tokenizer, books):
     return np.array([t for book in books for t in [BOS] + tokenizer.encode(book)], dtype=np.uint16)
 
 
-# ---- model: LLaMA, in Hugging Face's rotate-half convention -----------------------------------------------------
+# ---- model: LLaMA, in Hugging Face's rotate-half convention ----
 
 
 class RMSNorm(nn.Module):
@@ -110,7 +113,10 @@ def rotate(x, cos, sin):
 class Block(nn.Module):
     def __init__(self, c):
         super().__init__()
-        linear = lambda columns, rows: nn.Linear(columns, rows, bias=False)
+
+        def linear(columns, rows):
+            return nn.Linear(columns, rows, bias=False)
+
         self.c = c
         self.input_layernorm, self.post_attention_layernorm = (
             RMSNorm(c.dim, c.eps),
@@ -125,7 +131,10 @@ class Block(nn.Module):
 
     def attention(self, x, cos, sin):
         c, (batch, length, _) = self.c, x.shape
-        split = lambda y, heads: y.view(batch, length, heads, c.head_dim).transpose(1, 2)
+
+        def split(y, heads):
+            return y.view(batch, length, heads, c.head_dim).transpose(1, 2)
+
         q = rotate(split(self.q_proj(x), c.heads), cos[:length], sin[:length])
         k = rotate(split(self.k_proj(x), c.kv_heads), cos[:length], sin[:length])
         v = split(self.v_proj(x), c.kv_heads)
@@ -168,7 +177,7 @@ def token_losses(net, z):
     )
 
 
-# ---- training -----------------------------------------------------------------------------------------------------
+# ---- training ----
 
 
 def repeat_passages(row, rng):
@@ -193,7 +202,9 @@ def windows(tokens, batch, T, rng, device, repeats=False):
 
 
 def orthogonalise(gradient):
-    """Five Newton-Schulz steps towards the nearest semi-orthogonal matrix, with Muon's quintic coefficients."""
+    """Five Newton-Schulz steps towards the nearest semi-orthogonal matrix, with Muon's quintic
+    coefficients.
+    """
     x = gradient / (gradient.norm() + 1e-7)
     tall = x.size(0) > x.size(1)
     x = x.t() if tall else x
@@ -204,9 +215,13 @@ def orthogonalise(gradient):
 
 
 def run_phase(net, tokens, held, minutes, contexts, repeats, args):
-    """Trains for `minutes`. contexts: [(until this share of the phase, T)]. The learning rate warms up over 50 steps, is flat for
-    40% of the phase, then falls linearly to 2%."""
-    is_matrix = lambda name, p: p.dim() == 2 and not name.startswith("embed")
+    """Trains for `minutes`. contexts: [(until this share of the phase, T)]. The learning rate warms
+    up over 50 steps, is flat for 40% of the phase, then falls linearly to 2%.
+    """
+
+    def is_matrix(name, p):
+        return p.dim() == 2 and not name.startswith("embed")
+
     matrices = [p for n, p in net.named_parameters() if is_matrix(n, p)]
     others = [p for n, p in net.named_parameters() if not is_matrix(n, p)]
     momentum = [torch.zeros_like(p) for p in matrices]
@@ -232,7 +247,8 @@ def run_phase(net, tokens, held, minutes, contexts, repeats, args):
         if step % 20 == 0:
             rate = seen / (time.time() - start)
             print(
-                f"{step} T={T} {seen / 1e6:.2f}M tokens, loss {loss.item():.3f}, {rate:.0f} tokens/s",
+                f"{step} T={T} {seen / 1e6:.2f}M tokens, loss {loss.item():.3f}, {rate:.0f}"
+                " tokens/s",
                 flush=True,
             )
         if step % 200 == 0:
@@ -241,7 +257,9 @@ def run_phase(net, tokens, held, minutes, contexts, repeats, args):
 
 @torch.no_grad()
 def evaluate(net, held, args):
-    """Nats per token on unseen books, and on a passage that returns half a window later (first time, again)."""
+    """Nats per token on unseen books, and on a passage that returns half a window later (first
+    time, again).
+    """
     rng, T = np.random.default_rng(7), args.context
     plain = np.mean(
         [token_losses(net, windows(held, 4, T, rng, args.device)).mean().item() for _ in range(6)]
@@ -253,11 +271,14 @@ def evaluate(net, held, args):
         token_losses(net, z),
         40,
     )  # the first tokens of a return cannot know that it is one
-    passage = lambda at: float(losses[:, at + skip : at + n - 1].mean())
+
+    def passage(at):
+        return float(losses[:, at + skip : at + n - 1].mean())
+
     return dict(loss=float(plain), first_time=passage(first), again=passage(again))
 
 
-# ---- Hugging Face folder ------------------------------------------------------------------------------------------
+# ---- Hugging Face folder ----
 
 
 def hugging_face_name(name):
@@ -324,7 +345,9 @@ def write_config(args, path):
 
 
 def merges_of(tokenizer, vocab):
-    """Sentencepiece's scores as a merge list: every way to make a piece of two others, best piece first."""
+    """Sentencepiece's scores as a merge list: every way to make a piece of two others, best piece
+    first.
+    """
     merges = []
     for piece, i in vocab.items():
         if (
@@ -345,17 +368,22 @@ def merges_of(tokenizer, vocab):
 
 
 def write_tokenizer(tokenizer, path):
-    special = lambda i, text: dict(
-        id=i,
-        content=text,
-        single_word=False,
-        lstrip=False,
-        rstrip=False,
-        normalized=False,
-        special=True,
-    )
+    def special(i, text):
+        return dict(
+            id=i,
+            content=text,
+            single_word=False,
+            lstrip=False,
+            rstrip=False,
+            normalized=False,
+            special=True,
+        )
+
     bos = dict(SpecialToken=dict(id="<s>", type_id=0))
-    sequence = lambda name, type_id: dict(Sequence=dict(id=name, type_id=type_id))
+
+    def sequence(name, type_id):
+        return dict(Sequence=dict(id=name, type_id=type_id))
+
     vocab = {tokenizer.id_to_piece(i): i for i in range(tokenizer.get_piece_size())}
     description = dict(
         version="1.0",

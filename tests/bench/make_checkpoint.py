@@ -1,14 +1,20 @@
-"""Writes a random bf16 LLaMA checkpoint of a given shape, for benchmarks that need weights larger than any cache. numpy only.
+"""Writes a random bf16 LLaMA checkpoint of a given shape, for benchmarks that need weights larger
+than any cache. numpy only.
 
-    python tests/bench/make_checkpoint.py OUT                       about 500M parameters, 1.0 GB, some seconds
-    python tests/bench/make_checkpoint.py OUT --layers 4 --dim 512 --hidden 1408 --heads 8 --kv-heads 4 --vocab 2048
-    python tests/bench/make_checkpoint.py OUT --shape llama-2-7b      13.5 GB at the speed of the disk; or llama-3-8b, 16.1 GB
+    make_checkpoint.py OUT
+    make_checkpoint.py OUT --layers 4 --dim 512 --hidden 1408 --heads 8 --kv-heads 4 --vocab 2048
+    make_checkpoint.py OUT --shape llama-2-7b
     freqkv-replay ppl --model OUT --token-ids OUT/tokens.npy --policy full
 
-OUT gets config.json, model.safetensors (above 5 GB: shards and their index) and tokens.npy (random ids: there is no tokenizer, and none is needed with --token-ids).
-Matrices are normal with deviation 1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean nothing.
-One piece is drawn and repeated through all matrices. Its length is a prime, so no two rows of a matrix are the same, and drawing takes
-no time beside writing; memory stays below 100 MB whatever the size. The same arguments give the same files.
+The first has about 500M parameters, 1.0 GB, and takes some seconds; llama-2-7b has 13.5 GB and
+llama-3-8b 16.1 GB, written at the speed of the disk.
+
+OUT gets config.json, model.safetensors (above 5 GB: shards and their index) and tokens.npy (random
+ids: there is no tokenizer, and none is needed with --token-ids). Matrices are normal with deviation
+1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean
+nothing. One piece is drawn and repeated through all matrices. Its length is a prime, so no two rows
+of a matrix are the same, and drawing takes no time beside writing; memory stays below 100 MB
+whatever the size. The same arguments give the same files.
 """
 
 import argparse

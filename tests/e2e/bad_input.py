@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Bad input through the tools themselves: every case must end with exit status 1 (2 where the value of an option is refused), a message that names file, field, expected and found, and
-nothing half-written. (Single parsers are tested closer to home, in tests/unit and tests/fuzz.)
+"""Bad input through the tools themselves: every case must end with exit status 1 (2 where the value
+of an option is refused), a message that names file, field, expected and found, and nothing
+half-written. (Single parsers are tested closer to home, in tests/unit and tests/fuzz.)
 
     bad_input.py --bin build/bin [--data data]
 """
@@ -22,13 +23,13 @@ failures = checks = 0
 
 
 def run(command):
-    return subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 
 def expect(name, command, *words, gone=(), status=1):
-    """The command fails with `status`, says every word on stderr, and leaves none of the paths in `gone`."""
+    """The command fails with `status`, says every word on stderr, and leaves none of the paths in
+    `gone`.
+    """
     global failures, checks
     checks += 1
     done = run(command)
@@ -402,7 +403,9 @@ def settings(tools, work, model, text):
 
 
 def sweeps(tools, work, model, text):
-    """Folders that hold something else than this very sweep: refused before anything runs, and left as they are."""
+    """Folders that hold something else than this very sweep: refused before anything runs, and left
+    as they are.
+    """
     folder = os.path.join(work, "sweep")
     command = [
         tools / "freqkv-replay",
@@ -1081,7 +1084,9 @@ def nested(base, length):
 
 
 def long_paths(tools, work, model, text):
-    """Paths as long as the system takes are opened as they are; longer ones are refused and nothing is written under a cut name."""
+    """Paths as long as the system takes are opened as they are; longer ones are refused and nothing
+    is written under a cut name.
+    """
     replay, analyze = tools / "freqkv-replay", tools / "freqkv-analyze"
     engine = ["--model", model, "--text", text, "--quiet"]
     ppl = [replay, "ppl", *engine, "--tokens", "200", "--policy", "freqkv", "--window", "64"]

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""What `freqkv-capture` stores and `freqkv-analyze spectrum | error | merge` report, against a second implementation.
+"""What `freqkv-capture` stores and `freqkv-analyze spectrum | error | merge` report, against a
+second implementation.
 
     check_analysis.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Nothing here comes from the C code: what is wanted stands in definitions.py. What is exact must agree to 1e-6; the permutation null and the
-bootstrap, whose random numbers are the tool's own, to what their distribution allows. Prints a line per subject, one more for everything
-that differs, and exits 1 if anything does. Needs numpy and h5py.
+Nothing here comes from the C code: what is wanted stands in definitions.py. What is exact must
+agree to 1e-6; the permutation null and the bootstrap, whose random numbers are the tool's own, to
+what their distribution allows. Prints a line per subject, one more for everything that differs, and
+exits 1 if anything does. Needs numpy and h5py.
 """
 
 import argparse
@@ -18,7 +20,6 @@ import tempfile
 
 import h5py
 import numpy as np
-
 from check_protocols import Model, dct_matrix
 from definitions import STATES, Capture, Cut, forward, to_bf16
 
@@ -45,7 +46,9 @@ class Checks:
             print("FAIL", f"{self.subject}: {label}: {found}", flush=True)
 
     def close(self, label, found, want, relative=1e-6, absolute=1e-300):
-        """Differences are measured against each wanted value, or against `absolute` where that is larger. NaN equals NaN."""
+        """Differences are measured against each wanted value, or against `absolute` where that is
+        larger. NaN equals NaN.
+        """
         found, want = np.asarray(found, float), np.asarray(want, float)
         if found.shape != want.shape:
             return self.that(label, False, f"has shape {found.shape}, expected {want.shape}")
@@ -57,7 +60,10 @@ class Checks:
             np.where(np.isnan(off), np.inf, off),
         )
         at = np.unravel_index(off.argmax(), off.shape)
-        note = f"{found[at]} at {tuple(map(int, at))}, expected {want[at]}: differs by {off[at]:.1e}, allowed {relative:.0e}"
+        note = (
+            f"{found[at]} at {tuple(map(int, at))}, expected {want[at]}: differs by {off[at]:.1e},"
+            f" allowed {relative:.0e}"
+        )
         self.that(label, bool(off[at] <= relative), note)
         if off[at] <= relative:
             self.furthest = max(self.furthest, off[at])
@@ -68,7 +74,9 @@ class Tools:
         self.folder = folder
 
     def run(self, name, *arguments):
-        """The text on stdout; a JSON object where --json is among the arguments. NaN and Infinity are no JSON."""
+        """The text on stdout; a JSON object where --json is among the arguments. NaN and Infinity
+        are no JSON.
+        """
         environment = {
             "OMP_WAIT_POLICY": "passive",
             **os.environ,
@@ -77,7 +85,8 @@ class Tools:
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         if result.returncode:
             sys.exit(
-                f"{name} {' '.join(map(str, arguments))}: exit status {result.returncode}: {result.stderr.strip()}"
+                f"{name} {' '.join(map(str, arguments))}: exit status {result.returncode}:"
+                f" {result.stderr.strip()}"
             )
         return (
             json.loads(result.stdout, parse_constant=refuse)
@@ -181,15 +190,18 @@ def check_spectrum_state(checks, found, cut, capture, shown, sums):
 
 
 def check_null_spread(checks, z):
-    """z [layers, heads, n - 1]: deviations in units of what 8 independent permutations per segment give. Layers and heads
-    share their permutations, so each is judged by itself; flat: the lowest eighth is no different."""
+    """z [layers, heads, n - 1]: deviations in units of what 8 independent permutations per segment
+    give. Layers and heads share their permutations, so each is judged by itself; flat: the lowest
+    eighth is no different.
+    """
     z = z[np.isfinite(z).all(-1)]  # a head without energy has no spread
     spread = np.mean(z**2, -1)
     low = z[..., : z.shape[-1] // 8].mean(-1) * np.sqrt(z.shape[-1] // 8)
     checks.that(
         "null's spread",
         bool(np.all((0.5 < spread) & (spread < 1.8)) and np.abs(z).max() < 7),
-        f"variance {spread.min():.2f} to {spread.max():.2f} of the expected, furthest {np.abs(z).max():.1f} deviations",
+        f"variance {spread.min():.2f} to {spread.max():.2f} of the expected, furthest"
+        f" {np.abs(z).max():.1f} deviations",
     )
     checks.that(
         "null is flat",
@@ -239,7 +251,10 @@ def column(rows, name):
 
 def check_spectrum_rows(checks, rows, found, cut, kind):
     """The table: a row for DC and 64 bands per layer and head, against the full resolution."""
-    names = "state layer head t_low t_high cycles_per_token power power_se power_null excess energy_share energy_share_no_dc"
+    names = (
+        "state layer head t_low t_high cycles_per_token power power_se power_null excess"
+        " energy_share energy_share_no_dc"
+    )
     checks.that("csv columns", list(rows[0]) == names.split(), ",".join(rows[0]))
     places = [(layer, head) for layer in found["layer_index"] for head in found["head_index"]]
     got = list(dict.fromkeys((int(r["layer"]), int(r["head"])) for r in rows))
@@ -378,7 +393,9 @@ def check_error_rows(checks, rows, found, retained):
 
 
 def check_states(checks, capture, model, ids):
-    """Every recording against the float64 model, from an empty cache; `ids`: document name -> its tokens."""
+    """Every recording against the float64 model, from an empty cache; `ids`: document name -> its
+    tokens.
+    """
     c = capture.attributes
     group = model.heads // model.kv_heads
     worst, nll_off, tokens_equal = {}, 0, True
@@ -446,8 +463,10 @@ def check_subset(checks, part, whole, group):
 
 
 def own_file(path):
-    """A user's own capture with nothing but what is required: a segment of chosen coefficients in each of two recordings, between
-    tokens that must be left out. One head of the values is zero. Returns the keys' power."""
+    """A user's own capture with nothing but what is required: a segment of chosen coefficients in
+    each of two recordings, between tokens that must be left out. One head of the values is zero.
+    Returns the keys' power.
+    """
     amplitude = np.random.default_rng(3).normal(size=(2, 3, 48, 8)).astype(np.float32)
     with h5py.File(path, "w") as f:
         f.attrs.update(n_layers=2, n_kv_heads=3, head_dim=8)

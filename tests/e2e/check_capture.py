@@ -3,8 +3,8 @@
 
     check_capture.py CAPTURE [--model DIR]
 
-With --model, keys and values of the first recording are compared with those of Hugging Face transformers
-(float32, CPU): the largest difference is printed.
+With --model, keys and values of the first recording are compared with those of Hugging Face
+transformers (float32, CPU): the largest difference is printed.
 """
 
 import argparse
@@ -113,12 +113,17 @@ def check_document(document, attrs):
 
 
 def check_output_gram(face, attrs):
-    """float32 [layers, query heads of the captured KV heads, head_dim, head_dim], symmetric, no length below 0; where values are stored"""
+    """float32 [layers, query heads of the captured KV heads, head_dim, head_dim], symmetric, no
+    length below 0; where values are stored
+    """
     gram = face["output_gram"]
     heads = len(attrs["head_index"]) * (attrs["n_heads"] // attrs["n_kv_heads"])
-    assert gram.shape == (len(attrs["layer_index"]), heads, attrs["head_dim"], attrs["head_dim"]), (
-        gram.shape
-    )
+    assert gram.shape == (
+        len(attrs["layer_index"]),
+        heads,
+        attrs["head_dim"],
+        attrs["head_dim"],
+    ), gram.shape
     assert gram.dtype == np.float32 and gram.fletcher32
     assert np.array_equal(gram[()], np.swapaxes(gram[()], 2, 3))
     lengths = np.linalg.eigvalsh(gram[()].astype(float))
@@ -179,7 +184,8 @@ def main():
         if "output_gram" in face:
             check_output_gram(face, attrs)
         print(
-            f"{args.capture}: {len(files)} recordings, {tokens} tokens, {', '.join(states)}: as documented"
+            f"{args.capture}: {len(files)} recordings, {tokens} tokens, {', '.join(states)}: as"
+            " documented"
         )
         if args.model:
             compare_with_transformers(face["documents"][files[0]], attrs, args.model)

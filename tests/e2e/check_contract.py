@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""What scripts rely on, tried as somebody would who has read --help and nothing else: exit statuses, one JSON object on stdout, what --dry-run says, lists of
-paths, and captures of one's own in every way that h5py can write them.
+"""What scripts rely on, tried as somebody would who has read --help and nothing else: exit
+statuses, one JSON object on stdout, what --dry-run says, lists of paths, and captures of one's own
+in every way that h5py can write them.
 
     check_contract.py --bin build/bin [--data data] [--seed N]
 """
@@ -8,8 +9,8 @@ paths, and captures of one's own in every way that h5py can write them.
 import argparse
 import json
 import os
-import re
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -68,7 +69,8 @@ class Tools:
         check(
             name,
             done.returncode == status and (status == 0 or not done.stdout),
-            f"exit status {done.returncode}, expected {status}; stdout {done.stdout!r}, stderr {done.stderr!r}",
+            f"exit status {done.returncode}, expected {status}; stdout {done.stdout!r}, stderr"
+            f" {done.stderr!r}",
         )
         return done
 
@@ -201,7 +203,9 @@ def statuses(t):
 
 
 def lists(t):
-    """--text and --token-ids take what a shell makes of a pattern, one after the other or with the option repeated."""
+    """--text and --token-ids take what a shell makes of a pattern, one after the other or with the
+    option repeated.
+    """
     text = pathlib.Path(t.text).read_text()
     folder = t.path("texts of é")
     folder.mkdir()
@@ -275,8 +279,7 @@ def lists(t):
             name,
             b"--json",
         ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
     check(
         "a name that is not UTF-8",
@@ -535,7 +538,9 @@ def brain(x):
 
 
 def own_files(t, seed):
-    """Keys and values in one's own file, however it was written: the same energies. (`gamma` draws least and so is the quickest to ask.)"""
+    """Keys and values in one's own file, however it was written: the same energies. (`gamma` draws
+    least and so is the quickest to ask.)
+    """
     print("seed", seed)
     rng = np.random.default_rng(seed)
     layers, heads, tokens, dim = 2, 3, 200, 8

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""notebooks/freqkv.py: captures it writes are what the tools read, and what it cannot know it refuses.
+"""notebooks/freqkv.py: captures it writes are what the tools read, and what it cannot know it
+refuses.
 
     check_freqkv_module.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Caches of transformers are played by classes with their attributes, of version 4 and 5: no package is needed beyond numpy and h5py. Prints a line
-per subject and exits 1 if anything differs.
+Caches of transformers are played by classes with their attributes, of version 4 and 5: no package
+is needed beyond numpy and h5py. Prints a line per subject and exits 1 if anything differs.
 """
 
 import argparse
@@ -270,7 +271,9 @@ def check_projection(work, random):
 
 
 def check_tools(work, args):
-    """A capture read, written again and analyzed gives the same spectra; a run's rows give its mean."""
+    """A capture read, written again and analyzed gives the same spectra; a run's rows give its
+    mean.
+    """
     ours, copy = os.path.join(work, "ours"), os.path.join(work, "copy.h5")
     freqkv.run(
         "capture", "--model", args.model, "--text", args.text, "--dtype", "f32", "--out", ours
@@ -289,7 +292,8 @@ def check_tools(work, args):
     for path in (ours, copy):
         freqkv.run("analyze", "spectrum", path, "--null", "none", "--out", path + "-findings")
         results.append(freqkv.load_results(path + "-findings")["spectrum"])
-    # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one segment each
+    # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one
+    # segment each
     check(
         "spectra of a written capture",
         all(

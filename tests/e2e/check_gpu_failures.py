@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""What the tools do when a GPU fails them: memory that another process takes in the middle of a run, a driver that is too old, a GPU that is, a module of another version.
-Runs on the stand-in for CUDA (tests/shim/memory.cc has its variables), so no GPU is needed.
+"""What the tools do when a GPU fails them: memory that another process takes in the middle of a
+run, a driver that is too old, a GPU that is, a module of another version. Runs on the stand-in for
+CUDA (tests/shim/memory.cc has its variables), so no GPU is needed.
 
-    check_gpu_failures.py --bin build/bin --module build/release/tests/freqkv-cuda-shim.so [--all] [--jobs N] [--seed S]
+    check_gpu_failures.py --bin build/bin --module build/release/tests/freqkv-cuda-shim.so [--all]
+    [--jobs N] [--seed S]
 
-Every tool that writes is run once with all the memory it wants, then again and again with the memory gone when it asks for some the K-th time: for every K with --all, else
-for the last and a few by chance. Each must end with exit status 1 and one message that says what was wanted, for what, and what is free; leave nothing under a final name that
-an undisturbed run would not have; and end, started again, with the same results.
+Every tool that writes is run once with all the memory it wants, then again and again with the
+memory gone when it asks for some the K-th time: for every K with --all, else for the last and a few
+by chance. Each must end with exit status 1 and one message that says what was wanted, for what, and
+what is free; leave nothing under a final name that an undisturbed run would not have; and end,
+started again, with the same results.
 """
 
 import argparse
@@ -30,7 +34,8 @@ BY_CHANCE = 1  # failures per command without --all
 MEMORY_BYTES = 4 << 30  # of the stand-in's GPU
 BYTES = r"[\d.]+ (?:B|[KMG]iB)"
 MEMORY = re.compile(
-    rf"out of GPU memory: \S.* wants (?:{BYTES}|some for (?:CUDA itself|cuBLAS|cuFFT)), free are {BYTES} of 4.0 GiB"
+    rf"out of GPU memory: \S.* wants (?:{BYTES}|some for (?:CUDA itself|cuBLAS|cuFFT)), free are"
+    rf" {BYTES} of 4.0 GiB"
 )
 problems, checks = [], 0
 
@@ -83,7 +88,9 @@ def lines_of(done):
 
 
 def same_h5(a, b):
-    """Same attributes (but for the command, which names files, and times), same groups, same numbers, NaN included."""
+    """Same attributes (but for the command, which names files, and times), same groups, same
+    numbers, NaN included.
+    """
 
     def attributes(of):
         return {
@@ -118,9 +125,11 @@ def files_in(path):
 
 
 class Job:
-    """A command with its output, how files of two runs are compared, and how it is started again where it has left something. `parts`: a folder for what is done so far,
-    which may stay; `grows`: the output is a folder of files that are whole one by one; `lines`: it is a file of lines that are, with what made them in a file beside it; `ignored`: files of
-    it that hold the time."""
+    """A command with its output, how files of two runs are compared, and how it is started again
+    where it has left something. `parts`: a folder for what is done so far, which may stay; `grows`:
+    the output is a folder of files that are whole one by one; `lines`: it is a file of lines that
+    are, with what made them in a file beside it; `ignored`: files of it that hold the time.
+    """
 
     def __init__(
         self, name, command, out, same, resume=(), parts=None, grows=False, lines=False, ignored=()
@@ -144,7 +153,9 @@ class Job:
 
 
 def check_left(job, folder, reference, where):
-    """After a failure: every file there equals the reference's; none at all where a command writes its one file at the end."""
+    """After a failure: every file there equals the reference's; none at all where a command writes
+    its one file at the end.
+    """
     whole = job.outputs(reference)
     for name, path in job.outputs(folder).items():
         right = job.grows and name in whole and job.same(path, whole[name])
@@ -152,7 +163,7 @@ def check_left(job, folder, reference, where):
             found = path.read_bytes()
             right = found.endswith(b"\n") and whole[name].read_bytes().startswith(found)
         check(right, f"{where}: {name} is there and not that of an undisturbed run")
-    known = {str((folder / job.out)), str(folder / (job.parts or job.out))} | (
+    known = {str(folder / job.out), str(folder / (job.parts or job.out))} | (
         {str(folder / job.out) + ".run"} if job.lines else set()
     )
     for path in files_in(folder):
@@ -174,7 +185,9 @@ def check_failure(done, where):
 
 
 def disturb(machine, job, work, k, requests):
-    """One run whose k-th request for memory finds none, and what the next run makes of what it left; returns its message and whether it left any."""
+    """One run whose k-th request for memory finds none, and what the next run makes of what it
+    left; returns its message and whether it left any.
+    """
     reference, folder, where = (
         work / "reference",
         work / f"disturbed{k}",
@@ -223,14 +236,17 @@ def walk(machine, job, work, args, chance):
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda k: disturb(machine, job, work, k, requests), turns))
     print(
-        f"{job.name}: {len(turns)} of {requests} requests for memory refused, {sum(left for _, left in results)} times with results left",
+        f"{job.name}: {len(turns)} of {requests} requests for memory refused,"
+        f" {sum(left for _, left in results)} times with results left",
         flush=True,
     )
     return len(turns), {re.sub(BYTES, "#", message) for message, _ in results}
 
 
 def make_model(root, folder):
-    """A small model of random weights that reads bytes, with the embedded model's tokenizer less all that is not a byte."""
+    """A small model of random weights that reads bytes, with the embedded model's tokenizer less
+    all that is not a byte.
+    """
     sizes = {
         "layers": 2,
         "dim": 32,
@@ -406,7 +422,9 @@ FOR_CUDA_ITSELF = (
 
 
 def check_needs(machine, job, work):
-    """A byte less than it says it needs: it refuses at once. That much: it never runs out. What it holds at most is within what it says."""
+    """A byte less than it says it needs: it refuses at once. That much: it never runs out. What it
+    holds at most is within what it says.
+    """
     dry = [
         *job.arguments(work / "never"),
         *(["--json"] if "--json" not in job.command else []),
@@ -442,7 +460,8 @@ def check_needs(machine, job, work):
             peak = int(re.search(r"(\d+) bytes at most", done.stderr).group(1))
             check(
                 peak - held <= wanted - FOR_CUDA_ITSELF,
-                f"{job.name}: held {peak - held} bytes at once, of {wanted - FOR_CUDA_ITSELF} it said it needs",
+                f"{job.name}: held {peak - held} bytes at once, of {wanted - FOR_CUDA_ITSELF} it"
+                " said it needs",
             )
         shutil.rmtree(folder)
 
@@ -478,11 +497,17 @@ def check_machines(machine, tools, model, module, work, every):
             work / "findings",
         ],
     ]
-    unsupported = "GPU 0, CPU shim of an NVIDIA GPU of capability 7.5, is of compute capability 7.5; expected 8.0"
+    unsupported = (
+        "GPU 0, CPU shim of an NVIDIA GPU of capability 7.5, is of compute capability 7.5;"
+        " expected 8.0"
+    )
     cases = [
         (
             {"FKV_SHIM_DRIVER": "12.4"},
-            "the NVIDIA driver is too old: it supports CUDA up to 12.4, and this module was built with 13.0; update the driver",
+            (
+                "the NVIDIA driver is too old: it supports CUDA up to 12.4, and this module was"
+                " built with 13.0; update the driver"
+            ),
         ),
         ({"FKV_SHIM_DRIVER": "0"}, "this machine has no NVIDIA driver"),
         ({"FKV_SHIM_GPUS": ""}, "this machine has no NVIDIA GPU that the driver can use"),
@@ -616,7 +641,8 @@ def main():
     if args.messages:
         print(*sorted(messages), sep="\n")
     print(
-        f"GPUs that fail: {len(problems)} problems in {checks} checks (seed {args.seed}), {refused} runs out of memory, {len(messages)} messages"
+        f"GPUs that fail: {len(problems)} problems in {checks} checks (seed {args.seed}), {refused}"
+        f" runs out of memory, {len(messages)} messages"
     )
     return 1 if problems else 0
 

@@ -3,9 +3,10 @@
 
     check_link.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-A capture, a sweep and a per-head probe are made, joined, and every number of the tables is computed again from the files: transforms, correlations,
-p-values and bootstrap intervals by scipy. What is exact must agree to 1e-5 (states are float32), intervals to what 1,000 resamples allow.
-Needs numpy, h5py and scipy.
+A capture, a sweep and a per-head probe are made, joined, and every number of the tables is computed
+again from the files: transforms, correlations, p-values and bootstrap intervals by scipy. What is
+exact must agree to 1e-5 (states are float32), intervals to what 1,000 resamples allow. Needs numpy,
+h5py and scipy.
 """
 
 import argparse
@@ -18,13 +19,12 @@ import tempfile
 
 import h5py
 import numpy as np
-from scipy import fft, stats
-
 from check_analysis import Checks
 from check_probe import discovery_control
 from check_protocols import Model, bootstrap_means
 from check_ratios import K, attention_error
 from definitions import Capture
+from scipy import fft, stats
 
 PREDICTORS = ("energy", "energy_no_dc", "absolute", "visible", "attention", "attention_projected")
 SINKS, PREFIX, SCORE, WINDOW, GAMMA = 4, 260, 64, 132, 0.5
@@ -39,9 +39,7 @@ class Subjects(Checks):
 
 
 def run(*command):
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr}")
     return done.stdout
@@ -123,7 +121,7 @@ def check_predictors(checks, segments, model, heads):
                 [
                     np.mean(
                         [
-                            np.sum((y[:, l, h, kept:] @ w[l, :, h, g].T) ** 2)
+                            np.sum((y[:, layer, h, kept:] @ w[layer, :, h, g].T) ** 2)
                             for g in range(w.shape[3])
                         ]
                     )
@@ -131,19 +129,21 @@ def check_predictors(checks, segments, model, heads):
                     / n
                     for h in range(kv_heads)
                 ]
-                for l in range(layers)
+                for layer in range(layers)
             ]
             want["visible"] = np.array(want["visible"])
         for name, values in want.items():
             got = [
-                [number(found[state, l, h][name]) for h in range(values.shape[1])]
-                for l in range(values.shape[0])
+                [number(found[state, layer, h][name]) for h in range(values.shape[1])]
+                for layer in range(values.shape[0])
             ]
             checks.close(f"{name} of {state}", got, values, 1e-5)
 
 
 def check_attention(checks, capture, model, out, heads):
-    """Both errors of a head, which are its keys' and its values'. What is in results.h5 is in the table."""
+    """Both errors of a head, which are its keys' and its values'. What is in results.h5 is in the
+    table.
+    """
     checks.about("attention-output error")
     found = {(row["states"], int(row["layer"]), int(row["head"])): row for row in heads}
     layer, head = model.layers // 2, model.kv_heads - 1
@@ -285,7 +285,8 @@ def check_links(checks, heads, links):
                 checks.that(
                     f"{measure} interval: {name}",
                     off < 0.15,
-                    f"{name}: {link[measure + '_low']} to {link[measure + '_high']}, scipy {interval}",
+                    f"{name}: {link[measure + '_low']} to {link[measure + '_high']}, scipy"
+                    f" {interval}",
                 )
 
 
@@ -299,8 +300,8 @@ def check_sweep(checks, segments, runs, points, links):
                 with h5py.File(path) as f:
                     kept = f["retained"][:]
                 share = [
-                    power[l, h, first : kept[l, h]].sum() / power[l, h, first:].sum()
-                    for l in range(kept.shape[0])
+                    power[layer, h, first : kept[layer, h]].sum() / power[layer, h, first:].sum()
+                    for layer in range(kept.shape[0])
                     for h in range(kept.shape[1])
                 ]
                 want.append(np.mean(share))
@@ -385,7 +386,9 @@ def check_classes(checks, segments, probe, rows):
 
 
 def check_few_texts(checks, tools, args, work):
-    """Three texts: intervals over them by documents, and blocks of 256 scored tokens within those that are drawn."""
+    """Three texts: intervals over them by documents, and blocks of 256 scored tokens within those
+    that are drawn.
+    """
     checks.about("three texts")
     capture, analyze, replay = tools
     files, at = [], lambda name: os.path.join(work, name)

@@ -96,8 +96,7 @@ class Tools:
         done = subprocess.run(
             [self.folder / words[0], *words[1:]],
             cwd=self.work,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         check(command, done.returncode == 0, done.stderr)

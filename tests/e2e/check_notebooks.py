@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Executes the notebooks against the built tools and compares what they print with what is committed.
+"""Executes the notebooks against the built tools and compares what they print with what is
+committed.
 
     check_notebooks.py --bin build/bin [--venv build/notebooks-venv] [--write] [NOTEBOOK.ipynb...]
 
-An error in a cell fails; so does a line of output whose words changed, or a number in it beyond rounding: a relative difference of 1%, or two of
-the last digit printed, for the tools' sums depend a little on the processor. Pictures are counted, not compared. A cell that says "Skipped: ..."
-here or there (a package is not installed) is left out. --write puts the new outputs into the files instead. The packages of
-notebooks/requirements.txt are installed into the venv, made if it is not there.
+An error in a cell fails; so does a line of output whose words changed, or a number in it beyond
+rounding: a relative difference of 1%, or two of the last digit printed, for the tools' sums depend
+a little on the processor. Pictures are counted, not compared. A cell that says "Skipped: ..." here
+or there (a package is not installed) is left out. --write puts the new outputs into the files
+instead. The packages of notebooks/requirements.txt are installed into the venv, made if it is not
+there.
 """
 
 import argparse
@@ -99,20 +102,24 @@ def compare(path, found, wanted):
             continue
         if pictures(a) != pictures(b) or len(lines) != len(expected):
             print(
-                f"FAIL {path}: cell {i}: {len(lines)} lines and {pictures(a)} pictures, committed: {len(expected)} and {pictures(b)}"
+                f"FAIL {path}: cell {i}: {len(lines)} lines and {pictures(a)} pictures, committed:"
+                f" {len(expected)} and {pictures(b)}"
             )
             differences += 1
         for x, y in zip(lines, expected):
             if not same(x, y):
                 print(
-                    f"FAIL {path}: cell {i}: found     {x}\n     {' ' * len(path)}            committed {y}"
+                    f"FAIL {path}: cell {i}: found     {x}\n     {' ' * len(path)}           "
+                    f" committed {y}"
                 )
                 differences += 1
     return differences
 
 
 def execute(path, environment):
-    """The notebook at `path` with the outputs of a fresh run; an error in a cell is the caller's to report."""
+    """The notebook at `path` with the outputs of a fresh run; an error in a cell is the caller's to
+    report.
+    """
     import nbclient
     import nbformat
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Every change of `freqkv-replay probe` against a second implementation in numpy, per token, and its statistics against scipy.
+"""Every change of `freqkv-replay probe` against a second implementation in numpy, per token, and
+its statistics against scipy.
 
     check_probe.py TOOL MODEL TEXT
 
-The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and values, each change is written from its
-definition, and the tokens after it attend to slots with positions and biases of their own. Only tokens come from the tool.
-Prints one line per change and exits 1 if any differs.
+The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and
+values, each change is written from its definition, and the tokens after it attend to slots with
+positions and biases of their own. Only tokens come from the tool. Prints one line per change and
+exits 1 if any differs.
 """
 
 import json
@@ -17,7 +19,6 @@ import tempfile
 import h5py
 import numpy as np
 import scipy.stats
-
 from check_protocols import (
     Model,
     bootstrap_draws,
@@ -32,11 +33,13 @@ PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
 KEY, VALUE, BOTH = 1, 2, 3
 
-# ---------------------------------------------------------------------------------------------------------------- model
+# ---- model ----
 
 
 class Slots:
-    """What one KV head remembers: un-rotated keys and values [slots, d], a position and a bias per slot, where the next token stands."""
+    """What one KV head remembers: un-rotated keys and values [slots, d], a position and a bias per
+    slot, where the next token stands.
+    """
 
     def __init__(self, keys, values):
         self.keys, self.values = keys, values
@@ -48,7 +51,9 @@ class Slots:
 
 
 def continue_with(model, tokens, cache):
-    """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab], un-rotated keys and values [layer][head]"""
+    """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab],
+    un-rotated keys and values [layer][head]
+    """
     w, rows, group = model.weights, len(tokens), model.heads // model.kv_heads
     x, grown = w["model.embed_tokens.weight"][tokens], []
     for layer in range(model.layers):
@@ -93,7 +98,7 @@ def continue_with(model, tokens, cache):
     return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), grown
 
 
-# -------------------------------------------------------------------------------------------------------------- changes
+# ---- changes ----
 
 
 def splitmix(state):
@@ -204,10 +209,12 @@ class Change:
 
 
 def alone(model):
-    """Changes made of each layer and head alone, too: label, layer and head as the tool gives them -> Change; and the tool's options."""
+    """Changes made of each layer and head alone, too: label, layer and head as the tool gives them
+    -> Change; and the tool's options.
+    """
     expected = {("nothing", None, None): Change("none")}
-    places = [(None, None)] + [(l, None) for l in range(model.layers)]
-    places += [(l, h) for l in range(model.layers) for h in range(model.kv_heads)]
+    places = [(None, None)] + [(layer, None) for layer in range(model.layers)]
+    places += [(layer, h) for layer in range(model.layers) for h in range(model.kv_heads)]
     for layer, head in places:
         for name, states in (("key", KEY), ("value", VALUE)):
             expected[f"filter 0:0.5, {name}", layer, head] = Change(
@@ -266,7 +273,7 @@ def together(model):
     return expected, options + ["--freqkv", "0.37,1", "--local", "0.6", "--decompose", "0.37"]
 
 
-# --------------------------------------------------------------------------------------------------------------- checks
+# ---- checks ----
 
 
 def close(name, found, want, absolute, relative=0):
@@ -288,7 +295,9 @@ def discovery_control(p):
 
 
 def check_statistics(printed, nll, untouched, kl, repeat_kl):
-    """The summary's numbers from the file's own per-token ones. All windows are of one document, and each is one block."""
+    """The summary's numbers from the file's own per-token ones. All windows are of one document,
+    and each is one block.
+    """
     rows, windows, problems = printed["changes"], len(nll), []
     draws = np.array(bootstrap_draws([windows])[1])
     delta = nll.mean(2) - untouched.mean(1)[:, None]  # [windows, changes]
@@ -416,7 +425,9 @@ def check(tool, folder, text, model, expected, options):
 
 
 def check_few_documents(tool, folder, text):
-    """Three texts of one window and of two, each of a whole block and a rest: intervals by documents and blocks within them, p over documents."""
+    """Three texts of one window and of two, each of a whole block and a rest: intervals by
+    documents and blocks within them, p over documents.
+    """
     with tempfile.TemporaryDirectory() as work, open(text, encoding="utf-8") as f:
         content, path, files = f.read(), os.path.join(work, "probe.h5"), []
         for i, (start, size) in enumerate(((0, 1500), (6000, 3000), (15000, 3000))):
@@ -467,7 +478,10 @@ def check_few_documents(tool, folder, text):
         3,
         unit_of_error(list(map(len, blocks))),
     ):
-        yield f"three texts: units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
+        yield (
+            f"three texts: units {printed['units']} of {printed['documents']} documents,"
+            f" {printed['se_unit']}"
+        )
     counts = [[w["untouched_nll"][i].size for w, i in document] for document in blocks]
     for c, row in enumerate(printed["changes"]):
         measures = {
@@ -529,8 +543,8 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
             continue  # in the first window all, later on some
         change = expected[label, layer, head]
         made = [
-            [change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)]
-            for l, heads in enumerate(prefix)
+            [change.apply(k, v, w, layer, h, model) for h, (k, v) in enumerate(heads)]
+            for layer, heads in enumerate(prefix)
         ]
         p, _ = continue_with(model, tokens[PREFIX:-1], [[m[0] for m in heads] for heads in made])
         lost, energy = (np.sum([m[i] for heads in made for m in heads], axis=0) for i in (1, 2))

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Every protocol, policy and interval of `freqkv-replay ppl` against a second implementation in numpy.
+"""Every protocol, policy and interval of `freqkv-replay ppl` against a second implementation in
+numpy.
 
     check_protocols.py TOOL MODEL TEXT
 
-Nothing here comes from the C code. The model is a float64 LLaMA written from its equations; the cache schedule is written from the method's
-definition (compress when the cache is full and another token arrives, rotate at the slot index); protocols and bootstrap are written from
-theirs. Only the tokens come from the tool itself (`freqkv-replay tokens`): its tokenizer has its own vectors.
-Prints one line per check and exits 1 if any differs.
+Nothing here comes from the C code. The model is a float64 LLaMA written from its equations; the
+cache schedule is written from the method's definition (compress when the cache is full and another
+token arrives, rotate at the slot index); protocols and bootstrap are written from theirs. Only the
+tokens come from the tool itself (`freqkv-replay tokens`): its tokenizer has its own vectors. Prints
+one line per check and exits 1 if any differs.
 """
 
 import functools
@@ -18,7 +20,7 @@ import tempfile
 
 import numpy as np
 
-# ---------------------------------------------------------------------------------------------------------------- model
+# ---- model ----
 
 
 def read_safetensors(path):
@@ -78,7 +80,7 @@ def rotate(x, positions, theta):
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-# --------------------------------------------------------------------------------------------------------------- policy
+# ---- policy ----
 
 
 @functools.cache
@@ -91,7 +93,9 @@ def dct_matrix(n):
 
 
 class Policy:
-    """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or [layer][kv_head]."""
+    """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or
+    [layer][kv_head].
+    """
 
     def __init__(
         self, kind, window=None, sinks=4, gamma=0.5, recent=0, rescale=True, mass_bias=False
@@ -135,7 +139,9 @@ class Policy:
         return np.concatenate([sinks, kept, recent])
 
     def move_masses(self, masses, retained):
-        """How many tokens each slot stands for [N] -> after an action: slot j takes the stretch [j n/L, (j+1) n/L) of the old ones"""
+        """How many tokens each slot stands for [N] -> after an action: slot j takes the stretch [j
+        n/L, (j+1) n/L) of the old ones
+        """
         middle = masses[self.sinks : len(masses) - self.recent]
         edges = np.arange(retained + 1) * len(middle) / retained
         below = np.interp(
@@ -147,7 +153,9 @@ class Policy:
 
 
 def attend_head(q, k, v, policy, retained, theta):
-    """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions, slots seen summed over queries"""
+    """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions,
+    slots seen summed over queries
+    """
     keys, values = np.zeros((0, k.shape[1])), np.zeros((0, k.shape[1]))
     out, actions, seen, t, masses = np.empty_like(q), 0, 0, 0, np.zeros(0)
     while t < len(k):
@@ -179,7 +187,9 @@ def attend_head(q, k, v, policy, retained, theta):
 
 
 def forward(model, tokens, policy):
-    """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed over heads"""
+    """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed
+    over heads
+    """
     w, rows = model.weights, len(tokens)
     x = w["model.embed_tokens.weight"][tokens]
     group, actions, seen = model.heads // model.kv_heads, 0, 0
@@ -224,8 +234,9 @@ def run(model, tokens, policy):
     return FORWARDS[key]
 
 
-# ------------------------------------------------------------------------------------------------------------ protocols
-# A protocol gives passes: (tokens fed, [(row, target, document)]): what `row` says about `target` is scored.
+# ---- protocols ----
+# A protocol gives passes: (tokens fed, [(row, target, document)]): what `row` says about `target`
+# is scored.
 
 
 def whole(model, documents, limit, _):
@@ -282,7 +293,7 @@ def strip_bos(model, ids):
     return ids[1:] if model.adds_bos else ids
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
+# ---- statistics ----
 
 
 def random_bits(count):
@@ -296,9 +307,11 @@ def random_bits(count):
 
 
 def bootstrap_draws(blocks, resamples=1000):
-    """blocks: how many each document has -> (units, draws): how many units there are, and the units of each resample. An index below n is
-    bits * n >> 32. 20 documents or more: documents are the units, as many are drawn. Fewer: as many documents, and as many of a drawn one's
-    blocks as it has; a single document is not drawn."""
+    """blocks: how many each document has -> (units, draws): how many units there are, and the units
+    of each resample. An index below n is bits * n >> 32. 20 documents or more: documents are the
+    units, as many are drawn. Fewer: as many documents, and as many of a drawn one's blocks as it
+    has; a single document is not drawn.
+    """
     if len(blocks) >= 20:
         blocks = [len(blocks)]
     first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
@@ -324,7 +337,9 @@ def bootstrap_means(sums, counts):
 
 
 def bootstrap_se(sums, counts, overlap=False):
-    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few. None where there is but one unit."""
+    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few.
+    None where there is but one unit.
+    """
     if overlap or len(sums) >= 20:
         sums, counts = [[sum(s) for s in sums]], [[sum(c) for c in counts]]
     if sum(map(len, sums)) < 2:
@@ -387,7 +402,8 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         sizes = [min(limit, n) for n in sizes]
     peak = longest if policy.kind == "full" else min(longest, policy.window)
     windowed = policy.kind != "full"
-    # Only linear maps are compressions; local evicts on its schedule, streaming at every token beyond the window.
+    # Only linear maps are compressions; local evicts on its schedule, streaming at every token
+    # beyond the window.
     own = (
         {"recent": policy.recent, "rescale": policy.rescale, "mass_bias": policy.mass_bias}
         if policy.kind == "freqkv"
@@ -442,10 +458,11 @@ def mean_gamma(model, policy):
     return float(np.mean(policy.gamma)) if isinstance(policy.gamma, list) else policy.gamma
 
 
-# --------------------------------------------------------------------------------------------------------------- checks
+# ---- checks ----
 
-# (absolute, relative) beyond which a float differs. Differences of two float32 runs are known to about 1e-5 nats;
-# a near-tie may fall the other way, so agreement is allowed two tokens (see same()).
+# (absolute, relative) beyond which a float differs. Differences of two float32 runs are known to
+# about 1e-5 nats; a near-tie may fall the other way, so agreement is allowed two tokens (see
+# same()).
 TOLERANCE = {
     "mean_nll": (0, 1e-4),
     "perplexity": (0, 1e-3),
@@ -657,7 +674,9 @@ def texts(paths):
 
 
 def write_corpora(work, content, context):
-    """One document, three of different lengths, and many short ones (enough for the bootstrap over documents)."""
+    """One document, three of different lengths, and many short ones (enough for the bootstrap over
+    documents).
+    """
     corpora = {
         "one": [6 * context],
         "three": [context * 4, context * 3, context * 2 + 100],

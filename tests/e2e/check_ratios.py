@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""What `freqkv-analyze gamma`, `error --bounds` and `impulse` report, against a second implementation; and that `ppl` runs the ratios it is given.
+"""What `freqkv-analyze gamma`, `error --bounds` and `impulse` report, against a second
+implementation; and that `ppl` runs the ratios it is given.
 
     check_ratios.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Nothing here comes from the C code: captures are read with h5py, a DCT is a matrix, attention is a softmax, a budget is shared out by a dynamic
-programme over costs. Prints a line per subject and exits 1 if anything differs. Needs numpy and h5py.
+Nothing here comes from the C code: captures are read with h5py, a DCT is a matrix, attention is a
+softmax, a budget is shared out by a dynamic programme over costs. Prints a line per subject and
+exits 1 if anything differs. Needs numpy and h5py.
 """
 
 import argparse
@@ -17,7 +19,6 @@ import tempfile
 
 import h5py
 import numpy as np
-
 from check_analysis import Checks, Tools
 from check_protocols import Model, dct_matrix, rotate
 from definitions import Capture, Cut
@@ -34,8 +35,10 @@ def losses(cut, dc=False):
 
 
 def attention_error(capture, model, n, skip, layer, head, ks):
-    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query heads of ||o' - o|| / ||o||, and of the same
-    after the output projection, straight from the weights."""
+    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query
+    heads of ||o' - o|| / ||o||, and of the same after the output projection, straight from the
+    weights.
+    """
     c = capture.attributes
     group = int(c["n_heads"]) // int(c["n_kv_heads"])
     theta, scale = float(c["rope_theta"]), float(c["attention_scale"])
@@ -81,7 +84,7 @@ def attention_error(capture, model, n, skip, layer, head, ks):
 
 
 def least_loss(loss, total, low, high):
-    """Least sum over heads of loss[head, k], low <= k <= high, with a sum of k of at most `total`."""
+    """Least sum over heads of loss[head, k], low <= k <= high, with a sum of k up to `total`."""
     best = np.zeros(total + 1)
     for curve in loss:
         after = np.full(total + 1, np.inf)
@@ -228,7 +231,9 @@ def check_attention(checks, tools, model, path, n, work):
 
 
 def check_replay(checks, tools, model, text, out, work):
-    """ppl keeps what the table says, compresses each head on its own schedule, and warns on the text the table was chosen on."""
+    """ppl keeps what the table says, compresses each head on its own schedule, and warns on the
+    text the table was chosen on.
+    """
     run = os.path.join(work, "run.h5")
     table_path = os.path.join(out, "gamma.json")
     command = [
@@ -276,7 +281,9 @@ def check_replay(checks, tools, model, text, out, work):
 
 
 def check_own_file(checks, tools, model, text, path, work):
-    """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl takes the table all the same."""
+    """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl
+    takes the table all the same.
+    """
     own, out = os.path.join(work, "own.h5"), os.path.join(work, "own-ratios")
     states = Capture(path).recordings[0][2]
     with h5py.File(own, "w") as f:

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The report in a real browser: headless Chromium, driven over its debugging pipe, with nothing but the standard library for that.
+"""The report in a real browser: headless Chromium, driven over its debugging pipe, with nothing but
+the standard library for that.
 
     check_report.py --bin build/bin [--browser chromium] [--shots FOLDER]
 
-Makes findings of the embedded model, writes the report and asks the browser: no errors, nothing loaded from anywhere, the selector draws what the CSV holds and obeys keyboard and link, text has
-contrast in light and dark, print shows everything, the page works without script and on a narrow screen. The summary's figures are recomputed with NumPy. A report with hostile names runs nothing.
+Makes findings of the embedded model, writes the report and asks the browser: no errors, nothing
+loaded from anywhere, the selector draws what the CSV holds and obeys keyboard and link, text has
+contrast in light and dark, print shows everything, the page works without script and on a narrow
+screen. The summary's figures are recomputed with NumPy. A report with hostile names runs nothing.
 With --shots the pictures stay, to be looked at.
 """
 
@@ -37,7 +40,9 @@ def check(name, good, detail=""):
 
 
 class Browser:
-    """One page of a headless Chromium. Messages are JSON with a NUL behind, on descriptors 3 and 4 of the browser."""
+    """One page of a headless Chromium. Messages are JSON with a NUL behind, on descriptors 3 and 4
+    of the browser.
+    """
 
     def __init__(self, program, profile):
         to_browser, self.write = os.pipe()
@@ -219,9 +224,15 @@ def check_summary(page, folder, sentences):
                     x[..., 1 : math.floor(0.5 * x.shape[-1] + 1e-9)].sum(-1) / x[..., 1:].sum(-1)
                 ).ravel()
             expected = (
-                f"Without DC, {100 * np.median(shares['power']):.1f}% of the energy of the {words} lies in the lower half",
+                (
+                    f"Without DC, {100 * np.median(shares['power']):.1f}% of the energy of the"
+                    f" {words} lies in the lower half"
+                ),
                 f"against {100 * np.median(shares['power_null']):.1f}% with",
-                f"{(shares['power'] > shares['power_null']).sum()} of {shares['power'].size} lean further",
+                (
+                    f"{(shares['power'] > shares['power_null']).sum()} of {shares['power'].size}"
+                    " lean further"
+                ),
             )
             found = [
                 sentence for sentence in sentences if all(part in sentence for part in expected)
@@ -239,11 +250,13 @@ def check_summary(page, folder, sentences):
 
 
 STRUCTURE = """(() => {
-  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id), known = new Set(ids), lost = [];
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id), known = new Set(ids);
+  const lost = [];
   for (const e of document.querySelectorAll('*'))
     for (const a of e.attributes) {
       const text = a.value;
-      if (['aria-labelledby', 'aria-describedby', 'for'].includes(a.name)) text.split(' ').forEach((i) => known.has(i) || lost.push(a.name + ' ' + i));
+      if (['aria-labelledby', 'aria-describedby', 'for'].includes(a.name))
+        text.split(' ').forEach((i) => known.has(i) || lost.push(a.name + ' ' + i));
       if (a.localName === 'href' && (text[0] !== '#' || !known.has(text.slice(1)))) lost.push(text);
       const url = /url[(]#([^)]*)[)]/.exec(text);
       if (url && !known.has(url[1])) lost.push(text);
@@ -251,19 +264,30 @@ STRUCTURE = """(() => {
     }
   const pictures = [...document.querySelectorAll('svg[role=img]')];
   return { twice: ids.length - known.size, lost: lost.slice(0, 5), pictures: pictures.length,
-    silent: pictures.filter((s) => !s.getAttribute('aria-label') && !(s.querySelector('title') && s.querySelector('title').textContent && s.querySelector('desc').textContent)).length,
-    lang: document.documentElement.lang, title: document.title, headings: document.querySelectorAll('h1').length,
-    cells: document.querySelectorAll('table th:not([scope])').length, bare: document.querySelectorAll('table:not([aria-labelledby])').length,
-    sections: [...document.querySelectorAll('main > section')].map((s) => s.id), links: [...document.querySelectorAll('nav a')].map((a) => a.hash.slice(1)) };
+    silent: pictures.filter((s) => !s.getAttribute('aria-label') &&
+      !(s.querySelector('title') && s.querySelector('title').textContent &&
+        s.querySelector('desc').textContent)).length,
+    lang: document.documentElement.lang, title: document.title,
+    headings: document.querySelectorAll('h1').length,
+    cells: document.querySelectorAll('table th:not([scope])').length,
+    bare: document.querySelectorAll('table:not([aria-labelledby])').length,
+    sections: [...document.querySelectorAll('main > section')].map((s) => s.id),
+    links: [...document.querySelectorAll('nav a')].map((a) => a.hash.slice(1)) };
 })()"""
 
 CONTRAST = """(() => {
-  const light = (c) => { const [r, g, b] = c.match(/[0-9.]+/g).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const light = (c) => {
+    const [r, g, b] = c.match(/[0-9.]+/g).map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
   const ground = light(getComputedStyle(document.body).backgroundColor), worst = {};
-  for (const selector of ['p', 'li', 'nav a', 'figcaption', '.caption', 'td', 'th', 'summary', '.note', '.kind', 'label', 'dt', 'dd', '#plot text', '#readout']) {
+  for (const selector of ['p', 'li', 'nav a', 'figcaption', '.caption', 'td', 'th', 'summary',
+                          '.note', '.kind', 'label', 'dt', 'dd', '#plot text', '#readout']) {
     const e = document.querySelector(selector);
     if (!e) continue;
-    const style = getComputedStyle(e), c = light(selector === '#plot text' ? style.fill : style.color);
+    const style = getComputedStyle(e);
+    const c = light(selector === '#plot text' ? style.fill : style.color);
     worst[selector] = (Math.max(c, ground) + 0.05) / (Math.min(c, ground) + 0.05);
   }
   return worst;
@@ -349,7 +373,8 @@ def check_page(browser, report, folder, shots):
 def check_print(browser, report, shots):
     browser.open(report)
     browser.ask(
-        "addEventListener('beforeprint', () => document.body.dataset.open = document.querySelectorAll('details[open]').length)"
+        "addEventListener('beforeprint', () => document.body.dataset.open ="
+        " document.querySelectorAll('details[open]').length)"
     )
     pdf = base64.b64decode(browser("Page.printToPDF", preferCSSPageSize=True)["data"])
     with open(os.path.join(shots, "print.pdf"), "wb") as f:
@@ -398,7 +423,10 @@ def check_without_script(browser, report):
 
 def check_hostile(browser, tool, folder, work):
     """Names from files are data. Every place that a name of somebody else's can reach."""
-    evil = """</script></title></style><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>&amp;'"\\u2028<!--"""
+    evil = (
+        """</script></title></style><img src=x onerror="document.title='owned'">"""
+        """<script>document.title='owned'</script>&amp;'"\\u2028<!--"""
+    )
     hostile = os.path.join(work, "hostile")
     shutil.copytree(folder, hostile)
     os.remove(os.path.join(hostile, "report.html"))
@@ -495,7 +523,8 @@ def main():
     with open(report["report"], "rb") as f:
         page = f.read()
     print(
-        f"{len(page) / 1e6:.2f} MB, {report['figures']} figures, sections {' '.join(report['sections'])}; written in {time.time() - started:.2f} s"
+        f"{len(page) / 1e6:.2f} MB, {report['figures']} figures, sections"
+        f" {' '.join(report['sections'])}; written in {time.time() - started:.2f} s"
     )
     check("it is smaller than 3 MB", report["bytes"] == len(page) < 3e6, len(page))
     drawn = [name for name in os.listdir(folder) if name.endswith(".svg")]

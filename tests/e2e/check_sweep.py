@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`freqkv-replay ppl --sweep`: every point against the second implementation of check_protocols.py, and what is there after an interruption.
+"""`freqkv-replay ppl --sweep`: every point against the second implementation of check_protocols.py,
+and what is there after an interruption.
 
 check_sweep.py TOOL MODEL TEXT
 """
@@ -14,7 +15,6 @@ import time
 
 import h5py
 import numpy as np
-
 from check_protocols import Model, Policy, differences, expected
 
 WINDOW, TOKENS, GAMMAS = 100, 500, [0.2, 0.35, 0.5, 0.65, 0.8]
@@ -76,7 +76,9 @@ def check_points(points, model, ids):
 
 
 def check_file(point, model):
-    """The file's columns give the point's numbers; each head's compressions are numbered in the order of their tokens."""
+    """The file's columns give the point's numbers; each head's compressions are numbered in the
+    order of their tokens.
+    """
     with h5py.File(point["file"]) as f:
         nll = f["documents/000000/nll"][:]
         if not np.isclose(np.nanmean(nll), point["mean_nll"], rtol=1e-6):
@@ -96,7 +98,10 @@ def check_file(point, model):
         }
         order = np.lexsort([table[name] for name in ("state", "head", "layer", "token", "window")])
         if not np.array_equal(order, np.arange(len(order))):
-            yield f"{point['file']}: compressions are not in the order of window, token, layer, head, state"
+            yield (
+                f"{point['file']}: compressions are not in the order of window, token, layer, head,"
+                " state"
+            )
         for layer in range(model.layers):
             for head in range(model.kv_heads):
                 rows = (table["layer"] == layer) & (table["head"] == head) & (table["state"] == 0)
@@ -106,7 +111,10 @@ def check_file(point, model):
                     or not np.array_equal(rounds, np.arange(1, len(rounds) + 1))
                     or np.any(np.diff(tokens) <= 0)
                 ):
-                    yield f"{point['file']}: layer {layer}, head {head}: rounds {rounds} at tokens {tokens}"
+                    yield (
+                        f"{point['file']}: layer {layer}, head {head}: rounds {rounds} at tokens"
+                        f" {tokens}"
+                    )
         if np.any(table["energy_kept"] > table["energy_before"] * (1 + 1e-5)):
             yield f"{point['file']}: more energy kept than there was"
 

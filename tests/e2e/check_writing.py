@@ -3,9 +3,12 @@
 
     check_writing.py [--bin build/bin]
 
-Every command that writes runs under limits on the size of a file, once so that the write fails (as on a full disk) and once so that it kills the process on the spot. Whatever then has its name
-must be whole: the bytes of an undisturbed run, an older file included (a file that grows by lines: whole lines, and one that is torn only after a kill); a failure says so with status 1 and leaves no temporary. A capture is merged whole or not at all. With a full
-standard output every command fails in words. Needs nothing but Python.
+Every command that writes runs under limits on the size of a file, once so that the write fails (as
+on a full disk) and once so that it kills the process on the spot. Whatever then has its name must
+be whole: the bytes of an undisturbed run, an older file included (a file that grows by lines: whole
+lines, and one that is torn only after a kill); a failure says so with status 1 and leaves no
+temporary. A capture is merged whole or not at all. With a full standard output every command fails
+in words. Needs nothing but Python.
 """
 
 import argparse
@@ -106,13 +109,16 @@ def check_command(command, folder, limits, again):
     now = {path: data for path, data in files(folder).items() if not hidden(path)}
     if now != whole:
         sys.exit(
-            f"{words(command)}: not the same once it may write again: {[str(p) for p in whole if whole[p] != now.get(p)]}"
+            f"{words(command)}: not the same once it may write again:"
+            f" {[str(p) for p in whole if whole[p] != now.get(p)]}"
         )
     return met
 
 
 def check_merge(base, tools):
-    """One recording fits under the limit, the other does not: half a merge must not open as a capture."""
+    """One recording fits under the limit, the other does not: half a merge must not open as a
+    capture.
+    """
     (base / "few.txt").write_text("The tide came up the river.", encoding="utf-8")
     for out, text in (("short", "few.txt"), ("long", "text.txt")):
         must(
@@ -271,7 +277,8 @@ def main():
     outputs = check_output(base, tools)
     shutil.rmtree(base)
     print(
-        f"{met} writes cut short: what has its name is whole; {outputs} commands say that standard output is full; half a merge is no capture"
+        f"{met} writes cut short: what has its name is whole; {outputs} commands say that standard"
+        " output is full; half a merge is no capture"
     )
 
 

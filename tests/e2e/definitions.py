@@ -1,11 +1,12 @@
-"""What the definitions say, in numpy: states of a model, spectra, nulls, standard errors, reconstruction errors. Written from the equations
-for check_analysis.py, in float64 and without any of the C code's shortcuts (a DCT is a matrix, an error is x - x_L)."""
+"""What the definitions say, in numpy: states of a model, spectra, nulls, standard errors,
+reconstruction errors. Written from the equations for check_analysis.py, in float64 and without any
+of the C code's shortcuts (a DCT is a matrix, an error is x - x_L).
+"""
 
 import os
 
 import h5py
 import numpy as np
-
 from check_protocols import dct_matrix, rmsnorm, rotate
 
 STATES = ("key", "value", "key_rotated", "query")
@@ -19,7 +20,9 @@ def floats(dataset):
 
 
 class Capture:
-    """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook does."""
+    """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook
+    does.
+    """
 
     def __init__(self, path):
         with h5py.File(
@@ -41,7 +44,9 @@ def to_bf16(x):
 
 
 def forward(model, tokens):
-    """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax attention written out."""
+    """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax
+    attention written out.
+    """
     rows, group = len(tokens), model.heads // model.kv_heads
     found = {state: [] for state in STATES}
     x = model.weights["model.embed_tokens.weight"][tokens]
@@ -81,7 +86,9 @@ def forward(model, tokens):
 
 
 class Cut:
-    """Segments of one state: x [segments, layers, heads, n, head_dim], weight [segments] (documents equal, segments within one equal)."""
+    """Segments of one state: x [segments, layers, heads, n, head_dim], weight [segments] (documents
+    equal, segments within one equal).
+    """
 
     def __init__(self, recordings, state, n, skip):
         documents, self.left_out = {}, 0
@@ -124,8 +131,10 @@ class Cut:
         return self.mean(np.mean(4.0 ** (exponent - digits) / 12, (-1, -2)))
 
     def error_of_mean(self, values, resamples=2000):
-        """Of values [segments, ...]: over documents from 20 on; with 2 to 19 a bootstrap of documents and, within each that is drawn, of its
-        segments; with one of its segments; each segment with its weight in the mean."""
+        """Of values [segments, ...]: over documents from 20 on; with 2 to 19 a bootstrap of
+        documents and, within each that is drawn, of its segments; with one of its segments; each
+        segment with its weight in the mean.
+        """
         if self.documents >= 20:
             means = np.array([values[self.document == d].mean(0) for d in range(self.documents)])
             return means.std(0, ddof=1) / np.sqrt(self.documents)
@@ -144,7 +153,9 @@ class Cut:
         return np.tensordot(drawn / drawn.sum(1, keepdims=True), values, 1).std(0, ddof=1)
 
     def error_from_sums(self, values):
-        """What that bootstrap tends to with ever more resamples; of one document the plain standard error over its segments."""
+        """What that bootstrap tends to with ever more resamples; of one document the plain standard
+        error over its segments.
+        """
         parts = [values[self.document == d] for d in range(self.documents)]
         if self.documents == 1:
             return values.std(0, ddof=1) / np.sqrt(len(values))
@@ -165,7 +176,9 @@ class Cut:
         )
 
     def null(self):
-        """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard deviation over permutations."""
+        """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard
+        deviation over permutations.
+        """
         centred = self.x - self.x.mean(-2, keepdims=True)
         covariance = np.swapaxes(centred, -1, -2) @ centred / (self.n - 1)
         mean = self.mean(np.trace(covariance, axis1=-2, axis2=-1)) / self.x.shape[-1]
@@ -173,7 +186,7 @@ class Cut:
         return mean, np.sqrt(np.tensordot(self.weight**2, squares, 1))
 
     def errors(self, retained, no_dc):
-        """Of the reconstruction from the lowest coefficients, as its four measures [layers, heads]."""
+        """Four measures of the reconstruction from the lowest coefficients [layers, heads]."""
         basis = dct_matrix(self.n)[:retained]
         x, kept = self.x, basis.T @ self.coefficients[..., :retained, :]
         if no_dc:

@@ -3,9 +3,10 @@
 
     kill_capture.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
-After every kill -9 each recording that has its name, and output_gram.h5, must equal, byte for byte, that of an uninterrupted run; --resume (killed once
-more in every second round) must complete the folder to the same bytes and leave no temporary file. Prints one line with counts;
-exit status 1 at the first difference. Needs nothing but Python.
+After every kill -9 each recording that has its name, and output_gram.h5, must equal, byte for byte,
+that of an uninterrupted run; --resume (killed once more in every second round) must complete the
+folder to the same bytes and leave no temporary file. Prints one line with counts; exit status 1 at
+the first difference. Needs nothing but Python.
 """
 
 import argparse
@@ -20,7 +21,9 @@ import time
 
 
 def recordings(folder):
-    """What has its name and must not change: recordings, and what the capture keeps of the output projection."""
+    """What has its name and must not change: recordings, and what the capture keeps of the output
+    projection.
+    """
     return sorted(
         str(p.relative_to(folder))
         for p in [*folder.glob("documents/[0-9]*.h5"), *folder.glob("output_gram.h5")]
@@ -94,7 +97,8 @@ def main():
         bad = differing(folder, reference)
         if bad:
             sys.exit(
-                f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an uninterrupted run"
+                f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an"
+                " uninterrupted run"
             )
 
     rounds = 0
@@ -113,9 +117,9 @@ def main():
         rounds += 1
     shutil.rmtree(base)
     print(
-        f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named} files with a name "
-        f"found, all intact; {rounds} folders resumed to the bytes of an uninterrupted run "
-        f"({len(expected)} files, {duration:.1f} s)"
+        f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named}"
+        f" files with a name found, all intact; {rounds} folders resumed to the bytes of an"
+        f" uninterrupted run ({len(expected)} files, {duration:.1f} s)"
     )
 
 

@@ -3,9 +3,11 @@
 
     kill_generate.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
-After every kill -9 OUT.jsonl must be the beginning of the file that an uninterrupted run makes, and lines that were there before must still be. --resume (killed once more in every second
-round, and in half of them started on a file that was cut anywhere, as a crash of the machine may leave it) must complete it to the same bytes. Rounds take turns with one prompt at a time and
-three side by side. Prints one line with counts; exit status 1 at the first difference. Needs nothing but Python.
+After every kill -9 OUT.jsonl must be the beginning of the file that an uninterrupted run makes, and
+lines that were there before must still be. --resume (killed once more in every second round, and in
+half of them started on a file that was cut anywhere, as a crash of the machine may leave it) must
+complete it to the same bytes. Rounds take turns with one prompt at a time and three side by side.
+Prints one line with counts; exit status 1 at the first difference. Needs nothing but Python.
 """
 
 import argparse
@@ -91,7 +93,8 @@ def main():
         found = out.read_bytes() if out.exists() else b""
         if not whole[batch].startswith(found):
             sys.exit(
-                f"seed {args.seed}, kill {kills}: {out} is not the beginning of an uninterrupted run's"
+                f"seed {args.seed}, kill {kills}: {out} is not the beginning of an uninterrupted"
+                " run's"
             )
         if found and not (folder / "out.jsonl.run").exists():
             sys.exit(f"seed {args.seed}, kill {kills}: nothing says what made {out}")
@@ -129,8 +132,9 @@ def main():
         rounds += 1
     shutil.rmtree(base)
     print(
-        f"{kills} kills of generate (seed {args.seed}, {late} after the end, {torn} files torn), {lines} lines found, all intact; {rounds} files resumed to the bytes of an "
-        f"uninterrupted run ({args.prompts} prompts, {max(duration.values()):.1f} s)"
+        f"{kills} kills of generate (seed {args.seed}, {late} after the end, {torn} files torn),"
+        f" {lines} lines found, all intact; {rounds} files resumed to the bytes of an uninterrupted"
+        f" run ({args.prompts} prompts, {max(duration.values()):.1f} s)"
     )
 
 

@@ -1,21 +1,27 @@
-"""Makes the golden checkpoints: tiny random models and what Hugging Face transformers computes with them.
+"""Makes the golden checkpoints: tiny random models and what Hugging Face transformers computes with
+them.
 
-    python tests/golden/make_golden.py [NAME ...]        (numpy, torch, transformers 5; CPU; a few seconds)
+    make_golden.py [NAME ...]
 
-One folder per model beside this file, each with
-    config.json, model.safetensors (or shards with their index)     as save_pretrained writes them, apart from the classic configs below
-    expected/model.safetensors                                       what test_golden.c compares with, T tokens, all float32 but the tokens:
+Needs numpy, torch and transformers 5, and a few seconds on a CPU. Makes one folder per model beside
+this file, each with
+    config.json, model.safetensors (or shards with their index)
+        as save_pretrained writes them, apart from the classic configs below
+    expected/model.safetensors
+        what test_golden.c compares with: T tokens, all float32 but the tokens
         tokens       I32 [T]
         logits       [T, vocab]
-        key.I        [T, kv_heads, head_dim]   layer I, before RoPE (after k_norm where there is one)
+        key.I        [T, kv_heads, head_dim]   layer I, before RoPE, after k_norm if there is one
         value.I      [T, kv_heads, head_dim]
         query.I      [T, heads, head_dim]      before RoPE (after q_norm)
         key_rotated.I [T, kv_heads, head_dim]   as transformers caches it
         inv_freq     [head_dim / 2]
 
-Weights are drawn with a seed per model and a spread wide enough that logits differ by several units and attention is far from uniform, so that a
-wrong scale, norm, bias or rotation shows. 16-bit checkpoints are run by transformers in float32 from the 16-bit weights: attention eager,
-one pass over all tokens. Files are the same for the same versions of torch and transformers; torch's generator has been stable for years.
+Weights are drawn with a seed per model and a spread wide enough that logits differ by several units
+and attention is far from uniform, so that a wrong scale, norm, bias or rotation shows. 16-bit
+checkpoints are run by transformers in float32 from the 16-bit weights: attention eager, one pass
+over all tokens. Files are the same for the same versions of torch and transformers; torch's
+generator has been stable for years.
 """
 
 import json
@@ -147,7 +153,9 @@ def write_classic_config(path):
 
 
 def states(model, tokens):
-    """What the engine's taps must show, from forward hooks on the projections (or the norm behind them)."""
+    """What the engine's taps must show, from forward hooks on the projections (or the norm behind
+    them).
+    """
     config, found = model.config, {}
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     for i, layer in enumerate(model.model.layers):

@@ -1,9 +1,13 @@
-"""Makes tests/golden/tokenizer/: small tokenizers of each family the engine reads, and what Hugging Face `tokenizers` makes of a few hundred texts.
+"""Makes tests/golden/tokenizer/: small tokenizers of each family the engine reads, and what Hugging
+Face `tokenizers` makes of a few hundred texts.
 
-    python tests/golden/make_tokenizer_vectors.py BOOK.txt...      (plain text to train on, a few hundred kilobytes)
+    make_tokenizer_vectors.py BOOK.txt...
 
-KIND.json is a tokenizer.json with the normalizer, pre-tokenizer, post-processor, decoder and added-token layout of the family, and a vocabulary of its
-own; KIND.vectors.json holds, per text of texts.json, the ids and what they decode to. The families:
+BOOK.txt is plain text to train on, a few hundred kilobytes.
+
+KIND.json is a tokenizer.json with the normalizer, pre-tokenizer, post-processor, decoder and
+added-token layout of the family, and a vocabulary of its own; KIND.vectors.json holds, per text of
+texts.json, the ids and what they decode to. The families:
     llama2   Prepend + Replace, byte fallback; added tokens with every flag
     mistral  the same model behind a Metaspace pre-tokenizer (prepend_scheme first, no split)
     llama3   Split with Llama-3's pattern + ByteLevel, ignore_merges, Sequence post-processor
@@ -80,7 +84,8 @@ def train_sentencepiece(books, size):
         ),
     )
     model = json.loads(t.to_str())["model"]
-    # Runs of spaces, as Llama-2 has them: several pairs make one token, and longer tokens rank before shorter ones.
+    # Runs of spaces, as Llama-2 has them: several pairs make one token, and longer tokens rank
+    # before shorter ones.
     for left, right in (("▁", "▁"), ("▁▁", "▁▁"), ("▁▁", "▁"), ("▁", "▁▁"), ("▁▁▁", "▁")):
         model["vocab"].setdefault(left + right, len(model["vocab"]))
         model["merges"].append([left, right])
@@ -355,9 +360,12 @@ def main():
         sys.exit(__doc__)
     OUT.mkdir(exist_ok=True)
     inputs = texts()
-    write = lambda name, value: (OUT / name).write_text(
-        json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
-    )
+
+    def write(name, value):
+        return (OUT / name).write_text(
+            json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
+        )
+
     write("texts.json", inputs)
     for name, doc in families(books):
         write(f"{name}.json", doc)

@@ -2,8 +2,9 @@
 
     python tests/gpu/compare_captures.py build/gpu/bin/freqkv-capture [MODEL TEXT [EXPECTED TESTED]]
 
-States are captured in float32 and computed in float32: within 1e-4. Power adds squares up: within 1e-4 of the largest of its array. The tested side also runs three
-recordings side by side. Needs h5py.
+States are captured in float32 and computed in float32: within 1e-4. Power adds squares up: within
+1e-4 of the largest of its array. The tested side also runs three recordings side by side. Needs
+h5py.
 """
 
 import pathlib
@@ -52,7 +53,8 @@ def capture(program, model, text, out, *options):
 def compare(what, expected, found):
     if not expected or expected.keys() != found.keys():
         print(
-            f"FAILED  {what}: expected {len(expected)} arrays, found {len(found)}, not the same ones: {sorted(expected.keys() ^ found.keys())[:4]}"
+            f"FAILED  {what}: expected {len(expected)} arrays, found {len(found)}, not the same"
+            f" ones: {sorted(expected.keys() ^ found.keys())[:4]}"
         )
         return False
     worst, where = 0.0, ""
@@ -70,7 +72,8 @@ def compare(what, expected, found):
             worst, where = difference, name
     good = worst < 1e-4
     print(
-        f"{'ok' if good else 'FAILED':7} {what}: {len(expected)} arrays, largest difference {worst:.2e} ({where})"
+        f"{'ok' if good else 'FAILED':7} {what}: {len(expected)} arrays, largest difference"
+        f" {worst:.2e} ({where})"
     )
     return good
 

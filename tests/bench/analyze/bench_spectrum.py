@@ -1,10 +1,15 @@
-"""`freqkv-analyze spectrum` against the same work in numpy, scipy.fft.dct and h5py, on the same cores, in one run.
+"""`freqkv-analyze spectrum` against the same work in numpy, scipy.fft.dct and h5py, on the same
+cores, in one run.
 
-    python3 tests/bench/analyze/bench_spectrum.py build/bin/freqkv-analyze [--layers 4 --heads 8 --head-dim 128 --tokens 4096 --dtype f16]
+    python3 tests/bench/analyze/bench_spectrum.py build/bin/freqkv-analyze [--layers 4 --heads 8
+    --head-dim 128 --tokens 4096 --dtype f16]
 
-Both read the same synthetic capture and compute, for keys and values: power spectra, their channel-normalised mean per layer, the permutation null (8 draws
-per segment) and, from two segments on, standard errors by 1,000 bootstrap resamples; both write HDF5. Ours also writes CSV and eight figures and prints a table.
-The rival's imports are not counted, our start is. Runs alternate; medians are printed. The first, untimed, run of each checks that power and its normalised mean agree.
+Both read the same synthetic capture and compute, for keys and values: power spectra, their
+channel-normalised mean per layer, the permutation null (8 draws per segment) and, from two segments
+on, standard errors by 1,000 bootstrap resamples; both write HDF5. Ours also writes CSV and eight
+figures and prints a table. The rival's imports are not counted, our start is. Runs alternate;
+medians are printed. The first, untimed, run of each checks that power and its normalised mean
+agree.
 """
 
 import argparse
@@ -22,7 +27,9 @@ SINKS, DRAWS = 4, 8
 
 
 def make_capture(path, a):
-    """Keys with a mean, a slow drift and noise per channel, values nearly white: what real states look like from afar."""
+    """Keys with a mean, a slow drift and noise per channel, values nearly white: what real states
+    look like from afar.
+    """
     rng = np.random.default_rng(1)
     shape = (a.layers, a.heads, a.tokens, a.head_dim)
     stored = {"f16": np.float16, "f32": np.float32}[a.dtype]
@@ -128,7 +135,8 @@ def compare(theirs, mine):
         for state in ("key", "value"):
             for name in ("power", "power_normalised"):
                 p, q = x[f"spectrum/{state}/{name}"][()], y[f"spectrum/{state}/{name}"][()]
-                # The rival's float32 transform smears rounding of the mean over the spectrum, so agreement is asked of sums over eight bands.
+                # The rival's float32 transform smears rounding of the mean over the spectrum, so
+                # agreement is asked of sums over eight bands.
                 p, q = (np.array_split(v[..., 1:], 8, axis=-1) for v in (p, q))
                 worst = max(np.abs(u.sum(-1) / v.sum(-1) - 1).max() for u, v in zip(p, q))
                 if not worst < 1e-3:
@@ -167,11 +175,12 @@ def main():
         ]
     r, o = (statistics.median(t) for t in zip(*times))
     print(
-        f"{a.layers} layers x {a.heads} heads x {a.head_dim} channels, key and value, {a.documents} x {a.tokens} tokens, "
-        f"segments of {a.length}, {a.dtype}, {a.threads} threads"
+        f"{a.layers} layers x {a.heads} heads x {a.head_dim} channels, key and value, {a.documents}"
+        f" x {a.tokens} tokens, segments of {a.length}, {a.dtype}, {a.threads} threads"
     )
     print(
-        f"numpy + scipy.fft.dct + h5py {r:.3f} s, freqkv-analyze spectrum {o:.3f} s, ratio {r / o:.2f}"
+        f"numpy + scipy.fft.dct + h5py {r:.3f} s, freqkv-analyze spectrum {o:.3f} s, ratio"
+        f" {r / o:.2f}"
     )
 
 

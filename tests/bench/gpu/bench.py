@@ -1,9 +1,13 @@
-"""The GPU benchmark: this project and PyTorch doing the same work on the same checkpoint, machine and run, beside what the machine can do at all.
+"""The GPU benchmark: this project and PyTorch doing the same work on the same checkpoint, machine
+and run, beside what the machine can do at all.
 
-    python tests/bench/gpu/bench.py --build build/gpu --out results                     everything: 6 to 9 minutes per model on an H200 (an estimate)
-    python tests/bench/gpu/bench.py --build build/gpu --out results --models llama-2-7b --rows limits prefill
+    bench.py --build build/gpu --out results
+    bench.py --build build/gpu --out results --models llama-2-7b --rows limits prefill
 
-Rows, in the order they run (each can be asked for alone; `limits` belongs into every run that wants shares):
+The first runs everything: 6 to 9 minutes per model on an H200 (an estimate).
+
+Rows, in the order they run (each can be asked for alone; `limits` belongs into every run that wants
+shares):
     limits    copy bandwidth and the rate of a large bf16 product
     prefill   4K and 16K tokens, then decode after each
     compress  one compression, all layers and heads
@@ -11,12 +15,16 @@ Rows, in the order they run (each can be asked for alone; `limits` belongs into 
     compiled  prefill's decode once more, as PyTorch compiles it, which takes it minutes
     figure    prefill and decode at 4K .. 64K, FreqKV against full cache (the paper's Figure 3)
 
-A row is a list of jobs. Each writes its lines to OUT/bench-MODEL.jsonl as it measures, and "done" or "failed" when it ends; a program that crashes loses the job it was at, and
-is started again for the others. What is done is not done again: the same call goes on where one before was stopped (--seconds). Tables go to OUT/bench-MODEL.md and the screen.
-Exit status: 3 where time ran out; else 1 where something failed or answers differ.
+A row is a list of jobs. Each writes its lines to OUT/bench-MODEL.jsonl as it measures, and "done"
+or "failed" when it ends; a program that crashes loses the job it was at, and is started again for
+the others. What is done is not done again: the same call goes on where one before was stopped
+(--seconds). Tables go to OUT/bench-MODEL.md and the screen. Exit status: 3 where time ran out; else
+1 where something failed or answers differ.
 
-A model is a shape of make_checkpoint.py or a folder. A shape is written to memory (/dev/shm) where that has room, else under --work, and removed afterwards unless --keep: 13.5 GB
-at a gigabyte a second and more. PyTorch holds another copy on the host while it loads: 35 GB of host memory in all for Llama-3-8B, and 4.3 GB of captures.
+A model is a shape of make_checkpoint.py or a folder. A shape is written to memory (/dev/shm) where
+that has room, else under --work, and removed afterwards unless --keep: 13.5 GB at a gigabyte a
+second and more. PyTorch holds another copy on the host while it loads: 35 GB of host memory in all
+for Llama-3-8B, and 4.3 GB of captures.
 """
 
 import argparse
@@ -39,7 +47,9 @@ ROOM = 22 << 30  # bytes that the largest checkpoint and the captures of a round
 
 
 def jobs(rows, unit):
-    """Groups of (side, jobs), each of which a program does at one go. `unit` is 4096: the window, and the lengths' unit."""
+    """Groups of (side, jobs), each of which a program does at one go. `unit` is 4096: the window,
+    and the lengths' unit.
+    """
     if "limits" in rows:
         yield "torch", ["limits"]
     ours, torch = [], []
@@ -56,7 +66,8 @@ def jobs(rows, unit):
     if "compiled" in rows:
         yield "torch", [f"compiled:{unit}:1:128"]
     if "figure" in rows:
-        # FreqKV decodes a whole cycle, half a window from one compression to the next, so that its mean is that of all cache lengths.
+        # FreqKV decodes a whole cycle, half a window from one compression to the next, so that its
+        # mean is that of all cache lengths.
         for k in (16, 4, 1, 8, 2):
             yield (
                 "ours",
@@ -114,7 +125,9 @@ def command_of(a, side, folder, pending):
 
 
 def read_output(process, side, name, job, lines):
-    """A JSON object per line; bench_capture prints a table: the way, seconds, tokens per second, ratios. Returns how the last job ended: done, failed or None."""
+    """A JSON object per line; bench_capture prints a table: the way, seconds, tokens per second,
+    ratios. Returns how the last job ended: done, failed or None.
+    """
     ending = None
     for text in process.stdout:
         if text.startswith("{"):
@@ -146,7 +159,9 @@ def read_output(process, side, name, job, lines):
 
 
 def run(a, side, todo, folder, lines):
-    """False: no time was left. A program that ends by itself before its last job has failed at the first that it has not done."""
+    """False: no time was left. A program that ends by itself before its last job has failed at the
+    first that it has not done.
+    """
     name = folder.resolve().name
     while pending := [job for job in todo if f"{side} {job}" not in lines.ended]:
         seconds = min(PATIENCE * len(pending), left(a))

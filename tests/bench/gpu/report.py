@@ -1,6 +1,8 @@
 """The GPU benchmark's lines (bench.py) as the README's tables.
 
-python tests/bench/gpu/report.py RESULTS.jsonl...          several runs of one machine may be joined; the last line of a kind counts
+    report.py RESULTS.jsonl...
+
+Several runs of one machine may be joined; the last line of a kind counts.
 """
 
 import argparse
@@ -54,9 +56,12 @@ def sizes(c):
 
 
 def prefill_flops(c, tokens):
-    """2 per multiply-add. Every token goes through the layers' matrices: Q and output (dim x heads head_dim each), K and V, and three of the MLP. Attention is counted causally:
-    token i meets i + 1 keys, in two products (scores, values) of head_dim multiply-adds per head, T (T + 1) / 2 pairs in all.
-    The head (vocab x dim) acts on the last token alone; norms, rotation and softmax are not counted."""
+    """2 per multiply-add. Every token goes through the layers' matrices: Q and output (dim x heads
+    head_dim each), K and V, and three of the MLP. Attention is counted causally: token i meets i +
+    1 keys, in two products (scores, values) of head_dim multiply-adds per head, T (T + 1) / 2 pairs
+    in all. The head (vocab x dim) acts on the last token alone; norms, rotation and softmax are not
+    counted.
+    """
     layers, dim, hidden, heads, kv_heads, head_dim, vocab = sizes(c)
     matrices = layers * (
         2 * dim * heads * head_dim + 2 * dim * kv_heads * head_dim + 3 * dim * hidden
@@ -66,7 +71,9 @@ def prefill_flops(c, tokens):
 
 
 def decode_bytes(c, weight_bytes, slots):
-    """What one token must read: every weight once (of an untied embedding table one row, which is nothing) and keys and values of `slots` slots."""
+    """What one token must read: every weight once (of an untied embedding table one row, which is
+    nothing) and keys and values of `slots` slots.
+    """
     layers, dim, _, _, kv_heads, head_dim, vocab = sizes(c)
     table = 0 if c.get("tie_word_embeddings") else vocab * dim * BYTES
     return weight_bytes - table + 2 * layers * kv_heads * head_dim * BYTES * slots
@@ -112,9 +119,12 @@ def prefill_rows(r, model):
                 [
                     f"{model}: prefill {tokens} tokens, tokens/s",
                     spread(ours, lambda s: tokens / s, 4),
-                    f"transformers, {rival['attention']}: {spread(rival, lambda s: tokens / s, 4)}"
-                    if rival
-                    else "",
+                    (
+                        f"transformers, {rival['attention']}:"
+                        f" {spread(rival, lambda s: tokens / s, 4)}"
+                        if rival
+                        else ""
+                    ),
                     f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "",
                     f"{share:.0%} of the bf16 product's rate",
                 ]
@@ -168,7 +178,10 @@ def compress_rows(r, model):
                 n = tokens - SINKS
                 rows.append(
                     [
-                        f"{model}: one compression {n} to {n // 2}, {'in one call' if row == 'compress' else 'layer by layer'}, ms",
+                        (
+                            f"{model}: one compression {n} to {n // 2},"
+                            f" {'in one call' if row == 'compress' else 'layer by layer'}, ms"
+                        ),
                         spread(ours, lambda s: 1e3 * s),
                         f"torch.fft: {spread(rival, lambda s: 1e3 * s)}" if rival else "",
                         f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "",
@@ -179,7 +192,9 @@ def compress_rows(r, model):
 
 
 def figure_rows(r, model):
-    """Compressions after T tokens and, per decoded token, one in C = n - n/2, each taken to cost what it costs alone (the dearer of the two ways)."""
+    """Compressions after T tokens and, per decoded token, one in C = n - n/2, each taken to cost
+    what it costs alone (the dearer of the two ways).
+    """
     both = [
         x for row in ("compress", "compress by layer") if (x := r.get("ours", model, row, "freqkv"))
     ]
@@ -237,7 +252,10 @@ def same_answers(r):
             good = x["top"] == other["top"] or abs(
                 x["top_logit"] - other["top_logit"]
             ) < 0.05 * abs(x["top_logit"])
-            yield f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g}, ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
+            yield (
+                f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g},"
+                f" ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
+            )
 
 
 def differences(r):
@@ -245,7 +263,10 @@ def differences(r):
 
 
 def report(r):
-    out = f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
+    out = (
+        f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy"
+        f" {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
+    )
     columns = ["what", "ours", "rival, same run", "ratio", "limit"]
     for model in r.configs:
         shortest = min(r.lengths(model, "decode"), default=0)

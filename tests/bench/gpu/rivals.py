@@ -1,14 +1,23 @@
-"""PyTorch's side of the GPU benchmark, and the machine's limits: the same work on the same checkpoint, one JSON object per line, as bench_gpu.c prints.
+"""PyTorch's side of the GPU benchmark, and the machine's limits: the same work on the same
+checkpoint, one JSON object per line, as bench_gpu.c prints.
 
-    python tests/bench/gpu/rivals.py CHECKPOINT JOB...
+    rivals.py CHECKPOINT JOB...
 
-    limits                       copy bandwidth (bytes read and written) and the rate of a bf16 product 8192 x 8192 x 8192 on random numbers
-    VARIANT:T:ROUNDS:DECODED     T tokens prefilled with the last token's logits on the host, ROUNDS times after one that warms up; then DECODED tokens
-                                 one by one, timed in runs of 8 with the host waiting only at the end of a run (kinder than our side, which waits at every token)
-    compress:N:ROUNDS            FreqKV's compression of N - 4 slots with torch.fft, in one call for all layers and layer by layer
+    limits
+        copy bandwidth (bytes read and written) and the rate of a bf16 product 8192 x 8192 x 8192
+        on random numbers
+    VARIANT:T:ROUNDS:DECODED
+        T tokens prefilled with the last token's logits on the host, ROUNDS times after one that
+        warms up; then DECODED tokens one by one, timed in runs of 8. The host waits only at the end
+        of a run of 8, which favours PyTorch: our side waits at every token.
+    compress:N:ROUNDS
+        FreqKV's compression of N - 4 slots with torch.fft, in one call for all layers and layer by
+        layer
 
-VARIANT: `fast` is transformers with flash attention if the package is there, else torch's scaled_dot_product_attention (which picks its own flash kernel);
-`eager` its plain attention; `compiled` a StaticCache with the decode step under torch.compile(mode="reduce-overhead"), compiled before timing starts.
+VARIANT: `fast` is transformers with flash attention if the package is there, else torch's
+scaled_dot_product_attention (which picks its own flash kernel); `eager` its plain attention;
+`compiled` a StaticCache with the decode step under torch.compile(mode="reduce-overhead"), compiled
+before timing starts.
 """
 
 import argparse
@@ -70,14 +79,14 @@ def token_ids(first, count, vocab, device):
 
 
 # ---- limits ----
+def copy_times(device, clock, copied):
+    a = torch.empty(copied, dtype=torch.uint8, device=device).random_()
+    b = torch.empty(copied, dtype=torch.uint8, device=device)
+    return [clock.time(lambda: b.copy_(a))[0] for _ in range(22)][2:]
+
+
 def limits(name, device, clock, size=8192, copied=2 << 30):
-    a, b = (
-        torch.empty(copied, dtype=torch.uint8, device=device).random_(),
-        torch.empty(copied, dtype=torch.uint8, device=device),
-    )
-    times = [clock.time(lambda: b.copy_(a))[0] for _ in range(22)][2:]
-    emit(name, "copy", "", 0, times, bytes=2 * copied)
-    del a, b
+    emit(name, "copy", "", 0, copy_times(device, clock, copied), bytes=2 * copied)
     x, w = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     times = [clock.time(lambda: [x @ w for _ in range(5)])[0] / 5 for _ in range(22)][2:]
     emit(name, "gemm", "", size, times, flops=2 * size**3)
@@ -186,8 +195,11 @@ def run_variant(model, name, variant, tokens, rounds, decoded, device, clock):
 
 # ---- compression ----
 class Compression:
-    """n slots -> L = n/2: orthonormal DCT-II by one real FFT of the even and the reversed odd slots (Makhoul 1980), the L lowest coefficients, the inverse
-    of length L, times sqrt(L/n). Keys lie rotated in the cache, as transformers keeps them: un-rotated before, rotated to their new slots after."""
+    """n slots -> L = n/2: orthonormal DCT-II by one real FFT of the even and the reversed odd slots
+    (Makhoul 1980), the L lowest coefficients, the inverse of length L, times sqrt(L/n). Keys lie
+    rotated in the cache, as transformers keeps them: un-rotated before, rotated to their new slots
+    after.
+    """
 
     def __init__(self, n, dim, device):
         self.n, self.retained = n, n // 2
@@ -216,7 +228,8 @@ class Compression:
     def map(self, x):
         v = torch.cat([x[..., ::2, :], x[..., 1::2, :].flip(-2)], -2)
         c = (torch.fft.rfft(v, dim=-2)[..., : self.retained, :] * self.forward).real
-        # Half the spectrum of the length-L sequence in Makhoul's order: (c[k] - i c[L-k]) turned back; c[0] stands alone, at full weight.
+        # Half the spectrum of the length-L sequence in Makhoul's order: (c[k] - i c[L-k]) turned
+        # back; c[0] stands alone, at full weight.
         first = c[..., :1, :] * math.sqrt(2)
         mirrored = torch.cat(
             [torch.zeros_like(first), c[..., self.retained // 2 :, :].flip(-2)], -2
@@ -301,7 +314,9 @@ def main():
                 model = model or load(a.checkpoint, a.device)
                 run_variant(model, name, kind, *map(int, numbers), a.device, clock)
             print(json.dumps(dict(row="done", job=job)), flush=True)
-        except Exception as error:  # one row less; after a fault of the device nothing more comes from this process, and bench.py starts another
+        except Exception as error:
+            # One row less. After a fault of the device this process prints nothing more, and
+            # bench.py starts another.
             print(
                 json.dumps(
                     dict(
