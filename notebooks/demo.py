@@ -2,15 +2,15 @@
 """The demo: text in, power spectra and perplexity out, with the embedded model. Also an example of
 scripting the tools from Python.
 
-    demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt] [--out
-    demo-output]
+    demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt]
+            [--out demo-output]
 
 Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a
 table -> a report, and in OUT: capture/ (HDF5), analysis/ (HDF5, CSV, PNG and SVG, and all of it in
 report.html), runs/ (HDF5) and perplexity.csv. Standard library only.
 
 The first table is the one to read: it stays within the trained context, where full attention is a
-valid reference. The second goes far beyond it, which full attention cannot.
+valid baseline. The second goes far beyond it, which full attention cannot.
 """
 
 import argparse
@@ -45,41 +45,31 @@ class Tools:
 
     def perplexity(self, name, policy, *options):
         run = os.path.join(self.out, "runs", name + ".h5")
-        output = self.run(
-            "replay",
-            "ppl",
-            "--model",
-            self.model,
-            "--text",
-            self.text,
-            "--policy",
-            policy,
-            *options,
-            "--out",
-            run,
-            "--quiet",
-            "--json",
-            show=False,
-        )
-        return json.loads(output)
+        source = ("--model", self.model, "--text", self.text)
+        output = ("--out", run, "--quiet", "--json")
+        policy = ("--policy", policy, *options)
+        return json.loads(self.run("replay", "ppl", *source, *policy, *output, show=False))
 
 
 def number(value, digits=4):
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def print_table(title, rows, keys):
-    cells = [keys] + [[row.get(key, "") for key in keys] for row in rows]
-    widths = [max(len(str(line[i])) for line in cells) for i in range(len(keys))]
+# Columns of perplexity.csv after the setting. On the screen some are shorter.
+COLUMNS = ["policy", "perplexity", "+-", "delta nll", "se", "KL", "same top-1"]
+COLUMNS += ["compressions", "evictions", "mean slots"]
+SHORT = {"same top-1": "top-1", "mean slots": "slots"}
+
+
+def print_table(title, rows):
+    keys = [key for key in COLUMNS if any(key in row for row in rows)]
+    cells = [[SHORT.get(key, key) for key in keys]]
+    cells += [[row.get(key, "") for key in keys] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
     print("\n" + title)
-    for line in cells:
-        print(
-            "  "
-            + "  ".join(
-                str(cell).rjust(width) if i else str(cell).ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths))
-            )
-        )
+    for first, *others in cells:
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:]))
+        print("  ".join([first.ljust(widths[0]), *numbers]))
 
 
 def row_of(label, result):
@@ -114,28 +104,12 @@ def within_context(tools, context):
             f"valid-freqkv-{gamma}", "freqkv", "--gamma", gamma, *window, *setting
         )
         rows.append(row_of("freqkv " + gamma, result))
-    rows.append(
-        row_of(
-            "local 0.5",
-            tools.perplexity("valid-local", "local", "--gamma", "0.5", *window, *setting),
-        )
-    )
+    result = tools.perplexity("valid-local", "local", "--gamma", "0.5", *window, *setting)
+    rows.append(row_of("local 0.5", result))
     print_table(
         f"Within the trained context: T = {context}, window {context // 2}, 4 sinks, targets"
-        f" {context // 2} and up; differences are paired with full attention (nats)",
+        f" {context // 2} and up;\ndifferences are paired with full attention (nats)",
         rows,
-        [
-            "policy",
-            "perplexity",
-            "+-",
-            "delta nll",
-            "se",
-            "KL",
-            "same top-1",
-            "compressions",
-            "evictions",
-            "mean slots",
-        ],
     )
     return rows
 
@@ -150,30 +124,16 @@ def beyond_context(tools, context):
         tokens = result["tokens"]
         rows.append(row_of(f"{policy} {gamma or ''}".strip(), result))
     print_table(
-        f"Beyond it: {tokens} tokens in one timeline through a window of {context} "
-        "(full attention is past the trained context there, so it is no reference)",
+        f"Beyond it: {tokens} tokens in one timeline through a window of {context};\n"
+        "full attention is past the trained context there and no valid baseline",
         rows,
-        ["policy", "perplexity", "+-", "compressions", "evictions", "mean slots"],
     )
     return rows
 
 
 def write_csv(path, tables):
-    keys = [
-        "setting",
-        "policy",
-        "perplexity",
-        "+-",
-        "delta nll",
-        "se",
-        "KL",
-        "same top-1",
-        "compressions",
-        "evictions",
-        "mean slots",
-    ]
     with open(path, "w", newline="") as f:
-        writer = csv.DictWriter(f, keys, restval="")
+        writer = csv.DictWriter(f, ["setting", *COLUMNS], restval="")
         writer.writeheader()
         for setting, rows in tables.items():
             writer.writerows({"setting": setting, **row} for row in rows)

@@ -2,7 +2,7 @@
 """Makes every number of README.md's study, from the tools.
 
     study.py [--work build/study] [--shared ../shared] [--only litbank-1m|stories260k] [--threads 2]
-    [--quick]
+             [--quick]
 
 SHARED holds texts/held-out/ (four Project Gutenberg novels, BOOKS below) and models/stories260k/ (a
 Hugging Face folder).

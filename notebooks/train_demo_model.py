@@ -2,7 +2,7 @@
 """Train a small LLaMA-family language model on novels and write it as a Hugging Face folder.
 
     train_demo_model.py --train DIR --held-out DIR --out DIR [--minutes 100] [--device cpu|cuda]
-    [--dim 128 ...]
+                        [--dim 128 ...]
 
 DIR holds books as .txt. This made data/litbank-1m (dim 128, 6 layers, 4 heads, 2 KV heads, head_dim
 32, context 1024, tied embeddings, vocabulary 2048, bf16) from 89 public-domain novels collected by

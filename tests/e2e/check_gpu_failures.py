@@ -4,7 +4,7 @@ run, a driver that is too old, a GPU that is, a module of another version. Runs 
 CUDA (tests/shim/memory.cc has its variables), so no GPU is needed.
 
     check_gpu_failures.py --bin build/bin --module build/release/tests/freqkv-cuda-shim.so [--all]
-    [--jobs N] [--seed S]
+                          [--jobs N] [--seed S]
 
 Every tool that writes is run once with all the memory it wants, then again and again with the
 memory gone when it asks for some the K-th time: for every K with --all, else for the last and a few

@@ -1,8 +1,8 @@
 """`freqkv-analyze spectrum` against the same work in numpy, scipy.fft.dct and h5py, on the same
 cores, in one run.
 
-    python3 tests/bench/analyze/bench_spectrum.py build/bin/freqkv-analyze [--layers 4 --heads 8
-    --head-dim 128 --tokens 4096 --dtype f16]
+    bench_spectrum.py build/bin/freqkv-analyze [--layers 4 --heads 8
+                      --head-dim 128 --tokens 4096 --dtype f16]
 
 Both read the same synthetic capture and compute, for keys and values: power spectra, their
 channel-normalised mean per layer, the permutation null (8 draws per segment) and, from two segments
