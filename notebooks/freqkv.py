@@ -46,7 +46,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def tool(name):
-    """The path of freqkv-NAME: in $FREQKV_BIN, beside this folder in build/bin, or on the PATH."""
+    """The path of freqkv-NAME: in $FREQKV_BIN, in build/bin next to this folder, or on the PATH."""
     for folder in (os.environ.get("FREQKV_BIN"), os.path.join(HERE, "..", "build", "bin")):
         path = folder and os.path.join(folder, "freqkv-" + name)
         if path and os.access(path, os.X_OK):
@@ -86,7 +86,7 @@ def inverse_frequencies(config, head_dim):
 
     theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
     context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
-    rope_theta beside rope_scaling, transformers 5 has both in rope_parameters.
+    rope_theta and rope_scaling, transformers 5 has both in rope_parameters.
     """
     rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
     theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
@@ -172,7 +172,7 @@ def stack_layers(states):
             )
         pairs = [
             (k[:, :, :seen], v[:, :, :seen]) for k, v in pairs
-        ]  # a static cache has room for more
+        ]  # a static cache has more slots than tokens
     shape = pairs[0][0].shape
     for layer, pair in enumerate(pairs):
         for name, x in zip(("keys", "values"), pair):
@@ -416,8 +416,8 @@ def load_capture(path):
     """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture
     made.
     """
-    face = os.path.join(path, "capture.h5") if os.path.isdir(path) else path
-    with h5py.File(face) as f:
+    root = os.path.join(path, "capture.h5") if os.path.isdir(path) else path
+    with h5py.File(root) as f:
         groups = [
             f["documents"][name] for name in sorted(f["documents"])
         ]  # links lead into files of their own

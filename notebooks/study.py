@@ -56,7 +56,7 @@ class Study:
 
     def cut(self, books, characters):
         """texts/choose and texts/test: a passage starts at the first paragraph after each of the
-        evenly spaced places in a book.
+        evenly spaced positions in a book.
         """
         for folder in ("texts/choose", "texts/test", "runs", "probes"):
             os.makedirs(self.at(folder), exist_ok=True)

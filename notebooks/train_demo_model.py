@@ -181,7 +181,7 @@ def token_losses(net, z):
 
 
 def repeat_passages(row, rng):
-    """Copies one to four passages of 24 to 200 tokens to a later place in the window, in place."""
+    """Copies one to four passages of 24 to 200 tokens later in the window, in the same array."""
     T = len(row) - 1
     for _ in range(rng.integers(1, 5)):
         n = int(rng.integers(24, min(200, T // 2)))
@@ -287,14 +287,14 @@ def hugging_face_name(name):
     if name == "norm.weight":
         return "model.norm.weight"
     _, layer, rest = name.split(".", 2)
-    room = (
+    part = (
         "self_attn."
         if rest[0] in "qkvo" and "_proj" in rest and rest[1] == "_"
         else "mlp."
         if "_proj" in rest
         else ""
     )
-    return f"model.layers.{layer}.{room}{rest}"
+    return f"model.layers.{layer}.{part}{rest}"
 
 
 def write_safetensors(net, path):

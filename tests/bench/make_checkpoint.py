@@ -13,7 +13,7 @@ OUT gets config.json, model.safetensors (above 5 GB: shards and their index) and
 ids: there is no tokenizer, and none is needed with --token-ids). Matrices are normal with deviation
 1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean
 nothing. One piece is drawn and repeated through all matrices. Its length is a prime, so no two rows
-of a matrix are the same, and drawing takes no time beside writing; memory stays below 100 MB
+of a matrix are the same, and drawing takes no time compared with writing; memory stays below 100 MB
 whatever the size. The same arguments give the same files.
 """
 
@@ -78,13 +78,13 @@ def weight_bytes(shape):
 
 def split_shards(shapes):
     """Tensors in order, cut where a shard would pass SHARD bytes."""
-    shards, room = [{}], SHARD
+    shards, free_bytes = [{}], SHARD
     for name, shape in shapes.items():
-        if weight_bytes(shape) > room and shards[-1]:
+        if weight_bytes(shape) > free_bytes and shards[-1]:
             shards.append({})
-            room = SHARD
+            free_bytes = SHARD
         shards[-1][name] = shape
-        room -= weight_bytes(shape)
+        free_bytes -= weight_bytes(shape)
     return shards
 
 

@@ -734,7 +734,7 @@ def captures(tools, work, model, text):
         gone=[os.path.join(empty, "report.html")],
     )
     expect(
-        "report: findings of nobody",
+        "report: findings of no command",
         [analyze, "report", foreign_results],
         "results.h5",
         gone=[os.path.join(foreign_results, "report.html")],

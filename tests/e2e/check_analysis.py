@@ -256,11 +256,11 @@ def check_spectrum_rows(checks, rows, found, cut, kind):
         " energy_share energy_share_no_dc"
     )
     checks.that("csv columns", list(rows[0]) == names.split(), ",".join(rows[0]))
-    places = [(layer, head) for layer in found["layer_index"] for head in found["head_index"]]
+    heads = [(layer, head) for layer in found["layer_index"] for head in found["head_index"]]
     got = list(dict.fromkeys((int(r["layer"]), int(r["head"])) for r in rows))
-    checks.that("csv places", got == places, f"{got}")
+    checks.that("csv rows", got == heads, f"{got}")
     low, high = column(rows, "t_low").astype(int), column(rows, "t_high").astype(int)
-    bands = len(rows) // len(places)
+    bands = len(rows) // len(heads)
     covered = all(
         list(low[i : i + bands]) == [0] + list(high[i : i + bands - 1])
         and high[i + bands - 1] == cut.n
@@ -482,9 +482,9 @@ def own_file(path):
 
 def check_sums(checks, capture_path, states, n, skip):
     """The datasets of --spectra-only, recording by recording, against the states."""
-    with h5py.File(os.path.join(capture_path, "capture.h5"), "r") as face:
-        for name, recording in zip(sorted(face["documents"]), states.recordings):
-            for state, group in face["documents"][name]["spectra"].items():
+    with h5py.File(os.path.join(capture_path, "capture.h5"), "r") as root:
+        for name, recording in zip(sorted(root["documents"]), states.recordings):
+            for state, group in root["documents"][name]["spectra"].items():
                 count = int(group.attrs["segments"])
                 whole = max(0, (recording[2][state].shape[2] - skip) // n)
                 found = (count, group.attrs["segment_length"], group.attrs["skip_sinks"])

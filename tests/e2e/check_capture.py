@@ -112,11 +112,11 @@ def check_document(document, attrs):
     return n, found
 
 
-def check_output_gram(face, attrs):
+def check_output_gram(root, attrs):
     """float32 [layers, query heads of the captured KV heads, head_dim, head_dim], symmetric, no
     length below 0; where values are stored
     """
-    gram = face["output_gram"]
+    gram = root["output_gram"]
     heads = len(attrs["head_index"]) * (attrs["n_heads"] // attrs["n_kv_heads"])
     assert gram.shape == (
         len(attrs["layer_index"]),
@@ -167,28 +167,28 @@ def main():
     parser.add_argument("capture", type=pathlib.Path)
     parser.add_argument("--model")
     args = parser.parse_args()
-    with h5py.File(args.capture / "capture.h5") as face:
-        attrs = {k: plain(v) for k, v in face.attrs.items()}
+    with h5py.File(args.capture / "capture.h5") as root:
+        attrs = {k: plain(v) for k, v in root.attrs.items()}
         check_root(attrs, "capture.h5")
         assert "created" in attrs
         files = sorted(p.stem for p in (args.capture / "documents").glob("*.h5"))
-        assert sorted(face["documents"]) == files, "the face does not link to every recording"
+        assert sorted(root["documents"]) == files, "capture.h5 does not link to every recording"
         tokens, states = 0, None
         for name in files:
-            n, states = check_document(face["documents"][name], attrs)
+            n, states = check_document(root["documents"][name], attrs)
             tokens += n
             with h5py.File(args.capture / "documents" / f"{name}.h5") as own:
                 check_root(own.attrs, name)
                 assert "created" not in own.attrs
-        assert ("output_gram" in face) == ("value" in states), "output_gram where values are"
-        if "output_gram" in face:
-            check_output_gram(face, attrs)
+        assert ("output_gram" in root) == ("value" in states), "output_gram where values are"
+        if "output_gram" in root:
+            check_output_gram(root, attrs)
         print(
             f"{args.capture}: {len(files)} recordings, {tokens} tokens, {', '.join(states)}: as"
             " documented"
         )
         if args.model:
-            compare_with_transformers(face["documents"][files[0]], attrs, args.model)
+            compare_with_transformers(root["documents"][files[0]], attrs, args.model)
 
 
 if __name__ == "__main__":

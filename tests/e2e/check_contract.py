@@ -549,9 +549,9 @@ def own_files(t, seed):
     )
     shape, reference = dict(n_layers=layers, n_kv_heads=heads, head_dim=dim), {}
 
-    def put(place, k=key, v=value, **how):
-        place.create_dataset("key", data=k, **how)
-        place.create_dataset("value", data=v, **how)
+    def put(node, k=key, v=value, **how):
+        node.create_dataset("key", data=k, **how)
+        node.create_dataset("value", data=v, **how)
 
     def analyze(name, fill, attributes=shape, words=None, **how):
         path, out = t.path("own é.h5"), t.path("own findings")
@@ -631,8 +631,8 @@ def own_files(t, seed):
     def brains(where, word):
         def fill(f):
             put(f, brain(key), brain(value))
-            for place in [f] if where == "root" else [f["key"], f["value"]]:
-                place.attrs["dtype"] = word
+            for node in [f] if where == "root" else [f["key"], f["value"]]:
+                node.attrs["dtype"] = word
 
         return fill
 

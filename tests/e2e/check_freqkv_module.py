@@ -155,8 +155,8 @@ def check_writing(work, random):
             f"{name}: without a config keys are key_rotated",
             freqkv.load_capture(path)[1][0].states == ["value", "key_rotated"],
         )
-    room = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
-    freqkv.write_capture(path, Version5(room, length))
+    padded = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
+    freqkv.write_capture(path, Version5(padded, length))
     check(
         "a static cache is cut to what it has seen",
         freqkv.load_capture(path)[1][0]["value"].shape[2] == length,

@@ -6,7 +6,7 @@ CUDA (tests/shim/memory.cc has its variables), so no GPU is needed.
     check_gpu_failures.py --bin build/bin --module build/release/tests/freqkv-cuda-shim.so [--all]
                           [--jobs N] [--seed S]
 
-Every tool that writes is run once with all the memory it wants, then again and again with the
+Every tool that writes is run once with all the memory it needs, then again and again with the
 memory gone when it asks for some the K-th time: for every K with --all, else for the last and a few
 by chance. Each must end with exit status 1 and one message that says what was wanted, for what, and
 what is free; leave nothing under a final name that an undisturbed run would not have; and end,
@@ -128,7 +128,7 @@ class Job:
     """A command with its output, how files of two runs are compared, and how it is started again
     where it has left something. `parts`: a folder for what is done so far, which may stay; `grows`:
     the output is a folder of files that are whole one by one; `lines`: it is a file of lines that
-    are, with what made them in a file beside it; `ignored`: files of it that hold the time.
+    are, with what made them in a second file; `ignored`: files of it that hold the time.
     """
 
     def __init__(

@@ -122,8 +122,8 @@ def normals(state, count):
 
 
 def noise_state(window, layer, head, state, model):
-    place = ((window * model.layers + layer) * model.kv_heads + head) * 2 + state
-    return splitmix(SEED)[0] ^ (place * 0xD1342543DE82EF95 & (1 << 64) - 1)
+    index = ((window * model.layers + layer) * model.kv_heads + head) * 2 + state
+    return splitmix(SEED)[0] ^ (index * 0xD1342543DE82EF95 & (1 << 64) - 1)
 
 
 def edge(fraction):
@@ -213,9 +213,9 @@ def alone(model):
     -> Change; and the tool's options.
     """
     expected = {("nothing", None, None): Change("none")}
-    places = [(None, None)] + [(layer, None) for layer in range(model.layers)]
-    places += [(layer, h) for layer in range(model.layers) for h in range(model.kv_heads)]
-    for layer, head in places:
+    layer_heads = [(None, None)] + [(layer, None) for layer in range(model.layers)]
+    layer_heads += [(layer, h) for layer in range(model.layers) for h in range(model.kv_heads)]
+    for layer, head in layer_heads:
         for name, states in (("key", KEY), ("value", VALUE)):
             expected[f"filter 0:0.5, {name}", layer, head] = Change(
                 "filter", states, [(0, 0.5)], layer=layer, head=head
@@ -391,7 +391,7 @@ def check(tool, folder, text, model, expected, options):
                 for name in sorted(f["documents"])
             ]
             labels = [bytes(row).rstrip(b"\0").decode() for row in f["changes/label"][...]]
-            places = [
+            layer_heads = [
                 tuple(None if i < 0 else int(i) for i in pair)
                 for pair in zip(f["changes/layer"], f["changes/kv_head"])
             ]
@@ -404,13 +404,13 @@ def check(tool, folder, text, model, expected, options):
     rows = printed["changes"]
     if len(windows) != BLOCKS or len(labels) != len(rows):
         yield f"{len(windows)} windows, {len(labels)} changes in the file, {len(rows)} printed"
-    if {(label, *place) for label, place in zip(labels, places)} != set(expected) or len(
+    if {(label, *alone) for label, alone in zip(labels, layer_heads)} != set(expected) or len(
         labels
     ) != len(expected):
         yield "the list of changes differs"
     worst = {}
     for w, window in enumerate(windows):
-        yield from check_window(model, w, window, ids, labels, places, expected, worst)
+        yield from check_window(model, w, window, ids, labels, layer_heads, expected, worst)
     for label, difference in worst.items():
         print(f"{label:50s} largest difference of delta nll {difference:.2g}")
     yield from check_statistics(
@@ -525,7 +525,7 @@ def check_few_documents(tool, folder, text):
         )
 
 
-def check_window(model, w, window, ids, labels, places, expected, worst):
+def check_window(model, w, window, ids, labels, layer_heads, expected, worst):
     start, tokens = w * (PREFIX + SCORE + 1), window["tokens"]
     want = np.array(ids[start : start + PREFIX + SCORE + 1], int)
     if w and model.adds_bos:
@@ -538,7 +538,7 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
         model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix]
     )
     row, targets = np.arange(SCORE), tokens[PREFIX + 1 :]
-    for c, (label, (layer, head)) in enumerate(zip(labels, places)):
+    for c, (label, (layer, head)) in enumerate(zip(labels, layer_heads)):
         if w and layer is not None and (c + w) % 5:
             continue  # in the first window all, later on some
         change = expected[label, layer, head]
@@ -569,7 +569,7 @@ def check_window(model, w, window, ids, labels, places, expected, worst):
         worst[label] = max(worst.get(label, 0), float(np.max(np.abs(found - delta))))
     if not np.array_equal(window["nll"][0], window["untouched_nll"]):
         yield f"window {w}: the empty change changed something"
-    by_label = {(label, *place): c for c, (label, place) in enumerate(zip(labels, places))}
+    by_label = {(label, *alone): c for c, (label, alone) in enumerate(zip(labels, layer_heads))}
     all_on = by_label.get(("decompose 0.37: truncation + squeezed + fewer", None, None))
     if all_on and not np.array_equal(
         window["nll"][all_on], window["nll"][by_label["freqkv 0.37", None, None]]

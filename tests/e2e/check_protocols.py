@@ -159,7 +159,7 @@ def attend_head(q, k, v, policy, retained, theta):
     keys, values = np.zeros((0, k.shape[1])), np.zeros((0, k.shape[1]))
     out, actions, seen, t, masses = np.empty_like(q), 0, 0, 0, np.zeros(0)
     while t < len(k):
-        room = len(k) - t
+        added = len(k) - t
         if policy.kind != "full":
             if len(keys) == policy.window:
                 keys, values = policy.act(keys, retained), policy.act(values, retained)
@@ -167,22 +167,22 @@ def attend_head(q, k, v, policy, retained, theta):
                     policy.move_masses(masses, retained) if policy.mass_bias else np.ones(len(keys))
                 )
                 actions += 1
-            room = min(room, policy.window - len(keys))
+            added = min(added, policy.window - len(keys))
         before = len(keys)
         keys, values = (
-            np.concatenate([keys, k[t : t + room]]),
-            np.concatenate([values, v[t : t + room]]),
+            np.concatenate([keys, k[t : t + added]]),
+            np.concatenate([values, v[t : t + added]]),
         )
-        masses = np.concatenate([masses, np.ones(room)])
+        masses = np.concatenate([masses, np.ones(added)])
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
-        query = rotate(q[t : t + room], slots[before:], theta)
-        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [room, group, slots]
+        query = rotate(q[t : t + added], slots[before:], theta)
+        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [added, group, slots]
         score = np.where(slots[None, None, :] <= slots[before:, None, None], score, -np.inf)
         weight = np.exp(score - score.max(-1, keepdims=True))
-        out[t : t + room] = weight / weight.sum(-1, keepdims=True) @ values
+        out[t : t + added] = weight / weight.sum(-1, keepdims=True) @ values
         seen += int(np.sum(slots[before:] + 1))
-        t += room
+        t += added
     return out, actions, seen
 
 

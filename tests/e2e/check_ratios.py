@@ -27,7 +27,7 @@ K = 64
 
 
 def losses(cut, dc=False):
-    """Share of energy [layers, heads, K + 1] that lies from L = floor(k n / 64) on."""
+    """Share of energy [layers, heads, K + 1] in coefficients from L = floor(k n / 64) on."""
     power = cut.mean(cut.power)
     total = power[..., (0 if dc else 1) :].sum(-1)
     lost = [power[..., max(k * cut.n // K, 0 if dc else 1) :].sum(-1) for k in range(K + 1)]
@@ -55,18 +55,18 @@ def attention_error(capture, model, n, skip, layer, head, ks):
             data["value"][layer, head],
             data["query"][layer],
         )
-        places = np.arange(len(key))
+        positions = np.arange(len(key))
         for first in range(skip, len(key) - n + 1, n):
             stop = min(first + n + min(n, 256), len(key))
-            asked = places[first + n : stop]
+            asked = positions[first + n : stop]
             if not len(asked):
                 continue
             for g in range(group):
                 q = rotate(query[head * group + g][asked][:, None], asked, theta)[:, 0]
 
                 def outputs(k, v):
-                    score = q @ rotate(k[:stop, None], places[:stop], theta)[:, 0].T * scale
-                    score[asked[:, None] < places[None, :stop]] = -np.inf
+                    score = q @ rotate(k[:stop, None], positions[:stop], theta)[:, 0].T * scale
+                    score[asked[:, None] < positions[None, :stop]] = -np.inf
                     weight = np.exp(score - score.max(-1, keepdims=True))
                     return weight / weight.sum(-1, keepdims=True) @ v[:stop]
 

@@ -226,7 +226,7 @@ def check_summary(page, folder, sentences):
             expected = (
                 (
                     f"Without DC, {100 * np.median(shares['power']):.1f}% of the energy of the"
-                    f" {words} lies in the lower half"
+                    f" {words} is in the lower half"
                 ),
                 f"against {100 * np.median(shares['power_null']):.1f}% with",
                 (
@@ -348,7 +348,7 @@ def check_page(browser, report, folder, shots):
     )
     check_drawn(browser, folder, "key", 1, 0)
     check(
-        "the place is said in words",
+        "the position is said in words",
         "layer 1" in browser.ask("document.getElementById('readout').textContent"),
     )
 
@@ -406,7 +406,7 @@ def check_without_script(browser, report):
     text = "document.body.innerText"
     rows = browser.ask("document.querySelectorAll('noscript tbody tr').length")
     check(
-        "without script the layers of every state stand in the selector's place",
+        "without script the layers of every state stand where the selector was",
         rows == 2 * 6
         and not browser.ask(STRUCTURE)["lost"]
         and not browser.ask(STRUCTURE)["twice"],
@@ -422,7 +422,7 @@ def check_without_script(browser, report):
 
 
 def check_hostile(browser, tool, folder, work):
-    """Names from files are data. Every place that a name of somebody else's can reach."""
+    """Names from files are data. Every part of the page that shows a name from a file."""
     evil = (
         """</script></title></style><img src=x onerror="document.title='owned'">"""
         """<script>document.title='owned'</script>&amp;'"\\u2028<!--"""

@@ -47,7 +47,7 @@ def must(command):
 
 
 def files(folder):
-    """Their bytes by name, without the face of a capture, which holds the time."""
+    """Their bytes by name, without capture.h5, which holds the time."""
     return {
         p.relative_to(folder): p.read_bytes()
         for p in folder.rglob("*")

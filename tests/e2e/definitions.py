@@ -20,18 +20,18 @@ def floats(dataset):
 
 
 class Capture:
-    """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook
+    """recordings: [(document, attributes, {dataset: array})], read through capture.h5 as a notebook
     does.
     """
 
     def __init__(self, path):
         with h5py.File(
             path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r"
-        ) as face:
-            self.attributes = dict(face.attrs)
+        ) as root:
+            self.attributes = dict(root.attrs)
             self.recordings = []
-            for name in sorted(face["documents"]):
-                group = face["documents"][name]
+            for name in sorted(root["documents"]):
+                group = root["documents"][name]
                 data = {k: floats(v) for k, v in group.items() if isinstance(v, h5py.Dataset)}
                 document = (group.attrs.get("name", name), group.attrs.get("text_sha256", ""))
                 self.recordings.append((document, dict(group.attrs), data))

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# End-to-end checks of the built tools in BIN: what only shows when a real model, real text and real files come together. As many side by side as there are cores.
+# End-to-end checks of the built tools in BIN: a real model, real text and real files. As many side
+# by side as there are cores.
 #   tests/e2e/run.sh build/bin
 set -euo pipefail
 bin=$(realpath "$1")
@@ -8,10 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 checks=()
-# Each check has a core. NumPy's products and waiting threads would take the others'.
+# Each check has one core, so NumPy and waiting threads must not use the others.
 export OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-# check NAME ARGUMENT...: tests/e2e/NAME.py in the background; its last line, or all of them where it fails.
+# check NAME ARGUMENT...: runs tests/e2e/NAME.py in the background. Prints its last line, or all
+# lines when it fails.
 check() {
     local name=$1
     shift

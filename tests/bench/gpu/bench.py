@@ -1,13 +1,12 @@
 """The GPU benchmark: this project and PyTorch doing the same work on the same checkpoint, machine
-and run, beside what the machine can do at all.
+and run, with what the machine can do at most.
 
     bench.py --build build/gpu --out results
     bench.py --build build/gpu --out results --models llama-2-7b --rows limits prefill
 
 The first runs everything: 6 to 9 minutes per model on an H200 (an estimate).
 
-Rows, in the order they run (each can be asked for alone; `limits` belongs into every run that wants
-shares):
+Rows, in the order they run (each can be asked for alone; shares need `limits` in the same run):
     limits    copy bandwidth and the rate of a large bf16 product
     prefill   4K and 16K tokens, then decode after each
     compress  one compression, all layers and heads
@@ -21,8 +20,8 @@ the others. What is done is not done again: the same call goes on where one befo
 (--seconds). Tables go to OUT/bench-MODEL.md and the screen. Exit status: 3 where time ran out; else
 1 where something failed or answers differ.
 
-A model is a shape of make_checkpoint.py or a folder. A shape is written to memory (/dev/shm) where
-that has room, else under --work, and removed afterwards unless --keep: 13.5 GB at a gigabyte a
+A model is a shape of make_checkpoint.py or a folder. A shape is written to /dev/shm where it
+fits, else under --work, and removed afterwards unless --keep: 13.5 GB at a gigabyte a
 second and more. PyTorch holds another copy on the host while it loads: 35 GB of host memory in all
 for Llama-3-8B, and 4.3 GB of captures.
 """
@@ -260,7 +259,7 @@ def main():
         "--work",
         type=pathlib.Path,
         default=pathlib.Path("/tmp"),
-        help="room for a checkpoint of 16 GB and captures of 4 GB, where /dev/shm has none",
+        help="folder for a checkpoint of 16 GB and captures of 4 GB, where /dev/shm has none",
     )
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint there")
     parser.add_argument("--models", nargs="+", default=["llama-2-7b", "llama-3-8b"])
