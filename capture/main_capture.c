@@ -9,76 +9,49 @@
 #include "capture/recorder.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/start.h"
 
 const char *argp_program_version = "freqkv-capture " FKV_VERSION;
 
-static const char before[] =
-    "Runs a model over texts and writes the keys and values of its attention layers, per head and "
-    "before RoPE, to "
-    "a folder of HDF5 files."
-    "\vA text longer than --max-tokens becomes several recordings, each with an empty cache. "
-    "OUT/capture.h5 opens in "
-    "h5py as one tree: /documents/000000/key is [layers, heads, tokens, head_dim]. With --batch B, "
-    "B recordings are "
-    "made side by side and numbered as without.\n"
-    "\n"
-    "With values comes OUT/output_gram.h5, in the same tree /output_gram [layers, query heads, "
-    "head_dim, head_dim]: G = W' W of each head's columns W of the output "
-    "projection, so that ||W d||^2 = d' G d for any d; freqkv-analyze gamma and link weigh by it. "
-    "--resume makes it where it is missing; --spectra-only has no use for it.\n"
-    "\n"
+static const char doc[] =
+    "Runs a model over texts and writes the keys and values of its attention layers, per "
+    "head and before RoPE, to a folder of HDF5 files.\n\n"
     "Example:\n"
     "  freqkv-capture --model Llama-3.2-1B --text books/ --out books.capture\n"
-    "  python3 -c \"import h5py; f = h5py.File('books.capture/capture.h5'); \\\n"
-    "      print(f['documents/000000/key'])\"\n"
-    "\n"
-    "--json prints capture, model, documents, recordings, recordings_there (found whole by "
-    "--resume), tokens, "
-    "tokens_left_out, segments, segment_tokens_left_out, beyond_trained_context, mean_nll (nats), "
-    "seconds, "
-    "tokens_per_s; with --dry-run documents, recordings, recordings_there, tokens, exact, "
-    "disk_bytes, disk_free, "
-    "memory_bytes (ring_bytes of it for states on their way to the disk), memory_available, "
-    "device_bytes, device_free, weight_bytes, seconds.\n"
-    "\n"
-    "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.";
+    "\v"
+    "A text longer than --max-tokens becomes several recordings, each with an empty cache. "
+    "OUT/capture.h5 opens in h5py as one tree: documents/000000/key is [layers, KV heads, "
+    "tokens, head_dim].\n\n"
+    "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.\n\n"
+    "Files, JSON keys and definitions: man freqkv-capture.";
 
 enum {
-    OPT_OUT = 0x400, /* clear of the shared parsers' keys */
-    OPT_STATES,
+    OPT_STATES = FKV_NO_LETTER,
     OPT_LAYERS,
     OPT_HEADS,
     OPT_DTYPE,
     OPT_MAX_TOKENS,
-    OPT_RESUME,
     OPT_SPECTRA_ONLY,
-    OPT_LENGTH,
-    OPT_SKIP_SINKS,
-    OPT_SHARD,
-    OPT_DRY_RUN
+    OPT_SHARD
 };
 
 static const struct argp_option options[] = {
-    {0, 0, 0, 0, "Capture:", 10},
-    {"out", OPT_OUT, "CAPTURE", 0, "folder to write; must not exist, but for --resume", 10},
-    {"states", OPT_STATES, "LIST", 0, "key,value (default), key_rotated, query", 10},
-    {"layers", OPT_LAYERS, "LIST", 0, "layers to capture, as in 0-3,7 (default: all)", 10},
-    {"heads", OPT_HEADS, "LIST", 0, "KV heads to capture (default: all); query heads follow theirs",
-     10},
-    {"dtype", OPT_DTYPE, "TYPE", 0, "f16 (default), f32 or bf16", 10},
-    {"max-tokens", OPT_MAX_TOKENS, "T", 0, "tokens per recording (default: the trained context)",
-     10},
-    {"resume", OPT_RESUME, 0, 0, "go on in a folder whose run was interrupted", 10},
-    {"spectra-only", OPT_SPECTRA_ONLY, 0, 0, "write sums of power spectra instead of states", 10},
-    {"length", OPT_LENGTH, "N", 0,
-     "spectra: tokens per segment (default: the trained context less the skipped)", 10},
-    {"skip-sinks", OPT_SKIP_SINKS, "S", 0,
-     "spectra: first tokens of a recording to leave out (default 4)", 10},
-    {"shard", OPT_SHARD, "I/K", 0,
-     "only documents whose index modulo K is I; merge with freqkv-analyze merge", 10},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run will need", 10},
+    {0, 0, 0, 0, "Capture:", 2},
+    {"out", FKV_LETTER_OUT, "CAPTURE", 0, "a new folder (with --resume an old one)", 2},
+    {"states", OPT_STATES, "LIST", 0, "key,value (default), key_rotated, query", 2},
+    {"layers", OPT_LAYERS, "LIST", 0, "layers to capture, as in 0-3,7 (default: all)", 2},
+    {"heads", OPT_HEADS, "LIST", 0, "KV heads to capture (default: all)", 2},
+    {"dtype", OPT_DTYPE, "TYPE", 0, "f16 (default), f32 or bf16", 2},
+    {"max-tokens", OPT_MAX_TOKENS, "T", 0, "tokens per recording (default: trained context)", 2},
+    {"resume", FKV_LETTER_RESUME, 0, 0, "go on in a folder whose run was interrupted", 2},
+    {"spectra-only", OPT_SPECTRA_ONLY, 0, 0, "write sums of power spectra, no states", 2},
+    {"length", FKV_LETTER_LENGTH, "N", 0, "spectra: segment length (default: context - S)", 2},
+    {"skip-sinks", FKV_LETTER_SKIP_SINKS, "S", 0, "spectra: skip the first S tokens (default 4)",
+     2},
+    {"shard", OPT_SHARD, "I/K", 0, "only documents whose index modulo K is I", 2},
+    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 2},
     {0},
 };
 
@@ -130,7 +103,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_recorder_options *r = &c->recorder;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &c->engine; return 0;
-    case OPT_OUT: r->out = arg; return 0;
+    case FKV_LETTER_OUT: r->out = arg; return 0;
     case OPT_STATES: r->states = parse_states(state, arg); return 0;
     case OPT_LAYERS: c->layers = arg; return 0;
     case OPT_HEADS: c->heads = arg; return 0;
@@ -141,16 +114,16 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_MAX_TOKENS:
         r->max_tokens = fkv_integer_option(state, arg, "--max-tokens", 2, 1 << 28);
         return 0;
-    case OPT_RESUME: r->resume = true; return 0;
+    case FKV_LETTER_RESUME: r->resume = true; return 0;
     case OPT_SPECTRA_ONLY: r->spectra_only = true; return 0;
-    case OPT_LENGTH:
+    case FKV_LETTER_LENGTH:
         r->length = (int32_t)fkv_integer_option(state, arg, "--length", 1, 1 << 28);
         return 0;
-    case OPT_SKIP_SINKS:
+    case FKV_LETTER_SKIP_SINKS:
         r->skip_sinks = (int32_t)fkv_integer_option(state, arg, "--skip-sinks", 0, 1 << 28);
         return 0;
     case OPT_SHARD: parse_shard(state, arg, r); return 0;
-    case OPT_DRY_RUN: c->dry_run = true; return 0;
+    case FKV_LETTER_DRY_RUN: c->dry_run = true; return 0;
     case ARGP_KEY_END:
         if (!r->out || !*r->out) argp_error(state, "--out is missing: the folder to write");
         if (!c->engine.text_count && !c->engine.token_ids_count)
@@ -297,7 +270,7 @@ int main(int argc, char **argv) {
     struct fkv_error err;
     const struct argp_child children[] = {{&fkv_engine_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {
-        .options = options, .parser = parse, .doc = before, .children = children};
+        .options = options, .parser = parse, .doc = doc, .children = children};
     fkv_start(argv);
     fkv_engine_options_default(&c.engine);
     c.recorder =
@@ -306,7 +279,6 @@ int main(int argc, char **argv) {
                                       .skip_sinks = -1,
                                       .shards = 1,
                                       .stop = &stop};
-    argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -314,7 +286,7 @@ int main(int argc, char **argv) {
 
     if (fkv_engine_open(&c.engine, &engine, &err)) return fkv_tool_failed("freqkv-capture", &err);
     struct fkv_recorder *recorder = NULL;
-    int status = 0;
+    int status = FKV_EXIT_DONE;
     if (parse_selection(&c, &engine.model->config, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||

@@ -7,59 +7,34 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/base/letters.h"
 #include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-enum {
-    OPT_MODEL = 0x100,
-    OPT_TEXT,
-    OPT_TOKEN_IDS,
-    OPT_TOKEN_DTYPE,
-    OPT_MAX_DOCUMENTS,
-    OPT_BACKEND,
-    OPT_DEVICE,
-    OPT_THREADS,
-    OPT_COMPUTE,
-    OPT_CACHE_DTYPE,
-    OPT_BATCH,
-    OPT_QUIET,
-    OPT_JSON
-};
+enum { OPT_TOKEN_DTYPE = FKV_NO_LETTER, OPT_MAX_DOCUMENTS, OPT_COMPUTE, OPT_CACHE_DTYPE };
 
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
-    {"model", OPT_MODEL, "DIR", 0,
-     "Hugging Face folder: config.json, *.safetensors, tokenizer.json", 1},
-    {"text", OPT_TEXT, "PATH...", 0,
-     "a .txt file, a folder of them, or a .jsonl with a field \"text\" or \"article\"; several may "
-     "follow one another",
+    {"model", FKV_LETTER_MODEL, "DIR", 0, "Hugging Face folder with its tokenizer.json", 1},
+    {"text", FKV_LETTER_TEXT, "PATH...", 0, "a .txt file, a folder of them, or a .jsonl", 1},
+    {"token-ids", FKV_LETTER_TOKEN_IDS, "PATH...", 0, "ids as .npy or raw little-endian integers",
      1},
-    {"token-ids", OPT_TOKEN_IDS, "PATH...", 0,
-     "token ids as .npy (1-D integers) or raw little-endian", 1},
-    {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw token ids: uint16 (default) or uint32", 1},
+    {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw ids: uint16 (default) or uint32", 1},
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
-    {0, 0, 0, 0, "Machine:", 2},
-    {"backend", OPT_BACKEND, "NAME", 0,
-     "auto (default), cpu, cuda, or reference (double precision, slow)", 2},
-    {"device", OPT_DEVICE, "K", 0,
-     "index of the accelerator (default: the first that is supported)", 2},
-    {"threads", OPT_THREADS, "K", 0, "processor threads (default: the cores it may use)", 2},
-    {"compute", OPT_COMPUTE, "TYPE", 0,
-     "products and attention in f32 or bf16 (default: f32 on the CPU, the weights' own dtype on an "
-     "accelerator)",
-     2},
-    {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0,
-     "keys and values in the cache: f32, f16 or bf16 (default: f32; on an accelerator the weights' "
-     "own 16-bit dtype "
-     "where it computes in it)",
-     2},
-    {"batch", OPT_BATCH, "B", 0, "documents side by side (default 1)", 2},
-    {0, 0, 0, 0, "Output:", 3},
-    {"quiet", OPT_QUIET, 0, 0, "no progress and no notes on stderr", 3},
-    {"json", OPT_JSON, 0, 0, "print one JSON object instead of a table", 3},
+    {0, 0, 0, 0, "Machine:", 8},
+    {"backend", FKV_LETTER_BACKEND, "NAME", 0, "auto (default), cpu, cuda or reference (slow)", 8},
+    {"device", FKV_LETTER_DEVICE, "K", 0, "index of the GPU (default: the first supported)", 8},
+    {"threads", FKV_LETTER_THREADS, "K", 0, "CPU threads (default: the cores it may use)", 8},
+    {"compute", OPT_COMPUTE, "TYPE", 0, "f32 or bf16 (default: f32; GPU: as the weights)", 8},
+    {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0, "f32, f16, bf16 (default: f32; GPU: the weights')",
+     8},
+    {"batch", FKV_LETTER_BATCH, "B", 0, "documents side by side (default 1)", 8},
+    {0, 0, 0, 0, "Output:", 9},
+    {"quiet", FKV_LETTER_QUIET, 0, 0, "no progress and no notes on stderr", 9},
+    {"json", FKV_LETTER_JSON, 0, 0, "one JSON object instead of a table", 9},
     {0},
 };
 
@@ -67,7 +42,7 @@ static const struct argp_option engine_options[] = {
 static void add_path(struct fkv_engine_options *o, int key, const char *path,
                      struct argp_state *state) {
     const int most = (int)(sizeof o->texts / sizeof *o->texts);
-    const bool text = key == OPT_TEXT;
+    const bool text = key == FKV_LETTER_TEXT;
     int *count = text ? &o->text_count : &o->token_ids_count;
     if (*count == most)
         argp_error(state, "--%s: at most %d paths%s", text ? "text" : "token-ids", most,
@@ -80,9 +55,9 @@ static void add_path(struct fkv_engine_options *o, int key, const char *path,
 static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
     switch (key) {
-    case OPT_MODEL: o->model = arg; return 0;
-    case OPT_TEXT:
-    case OPT_TOKEN_IDS: add_path(o, key, arg, state); return 0;
+    case FKV_LETTER_MODEL: o->model = arg; return 0;
+    case FKV_LETTER_TEXT:
+    case FKV_LETTER_TOKEN_IDS: add_path(o, key, arg, state); return 0;
     case ARGP_KEY_ARG: /* a shell makes several of a pattern */
         if (!o->list || state->next - 1 != o->list_next)
             argp_error(state, "\"%s\" belongs to no option", arg);
@@ -96,15 +71,17 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case OPT_MAX_DOCUMENTS:
         o->max_documents = fkv_integer_option(state, arg, "--max-documents", 1, INT64_MAX);
         return 0;
-    case OPT_BACKEND:
+    case FKV_LETTER_BACKEND:
         if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") &&
             strcmp(arg, "reference"))
             argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"",
                        arg);
         o->backend = arg;
         return 0;
-    case OPT_DEVICE: o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023); return 0;
-    case OPT_THREADS:
+    case FKV_LETTER_DEVICE:
+        o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023);
+        return 0;
+    case FKV_LETTER_THREADS:
         o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 4096);
         return 0;
     case OPT_COMPUTE:
@@ -117,11 +94,11 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "--cache-dtype: expected f32, f16 or bf16, found \"%s\"", arg);
         o->cache_dtype_given = true;
         return 0;
-    case OPT_BATCH:
+    case FKV_LETTER_BATCH:
         o->batch = (int32_t)fkv_integer_option(state, arg, "--batch", 1, 1 << 16);
         return 0;
-    case OPT_QUIET: o->quiet = true; return 0;
-    case OPT_JSON: o->json = true; return 0;
+    case FKV_LETTER_QUIET: o->quiet = true; return 0;
+    case FKV_LETTER_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
         if (!o->model) argp_error(state, "--model is missing: a Hugging Face folder");
         return 0;

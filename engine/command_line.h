@@ -34,7 +34,7 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
 /* Child parsers (struct argp_child): their input is a struct fkv_engine_options * and a struct
  * fkv_policy_options *. Give them in your own parser's ARGP_KEY_INIT through state->child_inputs,
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
- * with status 2 and a message, as argp does. */
+ * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
                         --threads --compute --cache-dtype --batch --quiet --json */

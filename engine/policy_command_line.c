@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "engine/command_line.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 
-enum { OPT_POLICY = 0x200, OPT_WINDOW, OPT_SINKS, OPT_GAMMA, OPT_OWN };
+enum { OPT_OWN = FKV_NO_LETTER };
 enum { COMMON = 5, MOST_OWN = 64, TEXT = 8192 };
 
 /* Own options of all policies by name, each once; row i of it has the key OPT_OWN + i. */
@@ -78,17 +79,15 @@ static void fill_options(void) {
     const char *policy = end_text(f, at);
     at = help + ftell(f);
     print_takers(f, NULL);
-    fputs(": retaining ratio (default 0.5); g0,g1,... one per layer; @gamma.json one per (layer, "
-          "KV head)",
-          f);
+    fputs(": ratio (default 0.5), one per layer G0,G1,... or @gamma.json", f);
     const char *gamma = end_text(f, at);
     const struct argp_option common[COMMON] = {
         {0, 0, 0, 0, "Cache policy:", group},
-        {"policy", OPT_POLICY, "NAME", 0, policy, group},
-        {"window", OPT_WINDOW, "N", 0,
-         "cache capacity in slots, sinks included (default: the trained context)", group},
-        {"sinks", OPT_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
-        {"gamma", OPT_GAMMA, "G", 0, gamma, group},
+        {"policy", FKV_LETTER_POLICY, "NAME", 0, policy, group},
+        {"window", FKV_LETTER_WINDOW, "N", 0, "cache slots with sinks (default: trained context)",
+         group},
+        {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
+        {"gamma", FKV_LETTER_GAMMA, "G", 0, gamma, group},
     };
     memcpy(options, common, sizeof common);
     for (int i = 0; i < own_count; i++) {
@@ -161,17 +160,17 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     }
     switch (key) {
-    case OPT_POLICY:
+    case FKV_LETTER_POLICY:
         if (!fkv_policy_find(arg, &err)) argp_error(state, "%s", err.message);
         o->name = arg;
         return 0;
-    case OPT_WINDOW:
+    case FKV_LETTER_WINDOW:
         o->window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
         return 0;
-    case OPT_SINKS:
+    case FKV_LETTER_SINKS:
         o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
         return 0;
-    case OPT_GAMMA:
+    case FKV_LETTER_GAMMA:
         check_ratios(arg, state);
         o->gamma = arg;
         return 0;

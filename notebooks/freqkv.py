@@ -1,18 +1,22 @@
-"""The toolkit's files in Python: write your own engine's states as a capture, read captures, results, runs and probes, one style of figure.
+"""The toolkit's files in Python: write your own engine's states as a capture, read captures,
+results, runs and probes, one style of figure.
 
     import freqkv
-    print(freqkv.write_capture('mine.h5', past_key_values, config=model.config, tokens=ids))   # from transformers
-    print(freqkv.write_capture('mine.h5', [(k, v), ...], rotated=False))                       # from arrays
+    # from a cache of transformers, or from arrays
+    print(freqkv.write_capture('mine.h5', past_key_values, config=model.config, tokens=ids))
+    print(freqkv.write_capture('mine.h5', [(k, v), ...], rotated=False))
     freqkv.run('analyze', 'spectrum', 'mine.h5', '--out', 'findings')
-    freqkv.load_results('findings')['spectrum']['key']['power']                                # [layers, kv_heads, n]
-    freqkv.load_run('run.h5')                                                                  # DataFrame, one row per scored token
+    freqkv.load_results('findings')['spectrum']['key']['power']  # [layers, kv_heads, n]
+    freqkv.load_run('run.h5')  # DataFrame, one row per scored token
 
-Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays; matplotlib is needed for use_style() only.
-Nothing of torch or transformers is imported: their tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
+Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays;
+matplotlib is needed for use_style() only. Nothing of torch or transformers is imported: their
+tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
 and engines that know neither.
 
-What is refused rather than guessed: whether keys of plain arrays are rotated (rotated= has to say), caches that dropped tokens (a sliding window),
-layers of different shape, a RoPE scaling not listed in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
+What is refused rather than guessed: whether keys of plain arrays are rotated (give rotated=),
+caches that dropped tokens (a sliding window), layers of different shape, a RoPE scaling not listed
+in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
 """
 
 import json
@@ -24,8 +28,17 @@ import sys
 import h5py
 import numpy as np
 
-COLORS = ['#0072b2', '#d55e00', '#000000', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7a4b00']  # as in analyze/figure/color.c
-STATES = ('key', 'value', 'key_rotated', 'query')
+COLORS = [
+    "#0072b2",
+    "#d55e00",
+    "#000000",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#7a4b00",
+]  # as in analyze/figure/color.c
+STATES = ("key", "value", "key_rotated", "query")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -33,23 +46,28 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def tool(name):
-    """The path of freqkv-NAME: in $FREQKV_BIN, beside this folder in build/bin, or on the PATH."""
-    for folder in (os.environ.get('FREQKV_BIN'), os.path.join(HERE, '..', 'build', 'bin')):
-        path = folder and os.path.join(folder, 'freqkv-' + name)
+    """The path of freqkv-NAME: in $FREQKV_BIN, in build/bin next to this folder, or on the PATH."""
+    for folder in (os.environ.get("FREQKV_BIN"), os.path.join(HERE, "..", "build", "bin")):
+        path = folder and os.path.join(folder, "freqkv-" + name)
         if path and os.access(path, os.X_OK):
             return os.path.abspath(path)
-    path = shutil.which('freqkv-' + name)
+    path = shutil.which("freqkv-" + name)
     if not path:
-        raise FileNotFoundError(f'freqkv-{name}: expected in build/bin (./run build makes it), in $FREQKV_BIN or on the PATH')
+        raise FileNotFoundError(
+            f"freqkv-{name}: expected in build/bin (./run build makes it), in $FREQKV_BIN or on the"
+            " PATH"
+        )
     return path
 
 
 def run(name, *arguments):
-    """Runs freqkv-NAME --json --quiet and returns its object. What it says on stderr comes with the error."""
-    command = [tool(name), *map(str, arguments), '--quiet', '--json']
+    """Runs freqkv-NAME --json --quiet and returns its object. What it says on stderr comes with the
+    error.
+    """
+    command = [tool(name), *map(str, arguments), "--quiet", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f'freqkv-{name} {" ".join(map(str, arguments))}: {done.stderr.strip()}')
+        raise RuntimeError(f"freqkv-{name} {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
@@ -63,34 +81,43 @@ def setting(config, name, default=None):
 
 
 def inverse_frequencies(config, head_dim):
-    """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config: default, linear or llama3 scaling.
+    """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config:
+    default, linear or llama3 scaling.
 
-    theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over context/low_freq_factor), keeps fast ones, and
-    goes over between them. Transformers 4 says rope_theta beside rope_scaling, transformers 5 has both in rope_parameters.
+    theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
+    context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
+    rope_theta and rope_scaling, transformers 5 has both in rope_parameters.
     """
-    rope = setting(config, 'rope_scaling') or setting(config, 'rope_parameters') or {}
-    theta = rope.get('rope_theta') or setting(config, 'rope_theta', 10000.0)
-    kind = rope.get('rope_type') or rope.get('type') or 'default'
-    if rope.get('partial_rotary_factor', setting(config, 'partial_rotary_factor', 1)) != 1:
-        raise ValueError('partial_rotary_factor: expected 1, the whole head rotated; give inv_freq= instead of config=')
+    rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
+    theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1)) != 1:
+        raise ValueError(
+            "partial_rotary_factor: expected 1, the whole head rotated; give inv_freq= instead of"
+            " config="
+        )
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    if kind == 'default':
+    if kind == "default":
         return frequency
-    if kind == 'linear':
-        return frequency / rope['factor']
-    if kind != 'llama3':
-        raise ValueError(f'rope_type: expected default, linear or llama3, found {kind}; give inv_freq= instead of config=')
-    low, high = rope['low_freq_factor'], rope['high_freq_factor']
-    turns = rope['original_max_position_embeddings'] * frequency / (2 * np.pi)
+    if kind == "linear":
+        return frequency / rope["factor"]
+    if kind != "llama3":
+        raise ValueError(
+            f"rope_type: expected default, linear or llama3, found {kind}; give inv_freq= instead"
+            " of config="
+        )
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
     keep = np.clip((turns - low) / (high - low), 0, 1)
-    return frequency * (keep + (1 - keep) / rope['factor'])
+    return frequency * (keep + (1 - keep) / rope["factor"])
 
 
 def unrotate(keys, inv_freq, positions=None):
-    """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging Face checkpoints.
+    """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging
+    Face checkpoints.
 
-    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than head_dim/2, only the first 2 len(inv_freq) channels
-    were rotated.
+    Channel i of the first half and of the second are one pair. Where inv_freq is shorter than
+    head_dim/2, only the first 2 len(inv_freq) channels were rotated.
     """
     keys, half = np.array(keys, np.float64), len(inv_freq)
     positions = np.arange(keys.shape[-2]) if positions is None else np.asarray(positions)
@@ -107,21 +134,24 @@ def unrotate(keys, inv_freq, positions=None):
 
 def to_array(x):
     """numpy <- anything array-like; torch tensors may be on any device and in bfloat16."""
-    if hasattr(x, 'detach'):
-        x = x.detach().to('cpu').float().numpy()
+    if hasattr(x, "detach"):
+        x = x.detach().to("cpu").float().numpy()
     x = np.asarray(x)
     if x.ndim == 3:
         x = x[None]
     if x.ndim != 4:
-        raise ValueError(f'expected [heads, tokens, head_dim] or [batch, heads, tokens, head_dim], found {list(x.shape)}')
+        raise ValueError(
+            "expected [heads, tokens, head_dim] or [batch, heads, tokens, head_dim], found"
+            f" {list(x.shape)}"
+        )
     return x
 
 
 def pairs_of(states):
     """(a list of (keys, values) per layer, is it a transformers Cache?)"""
-    if hasattr(states, 'layers'):  # Cache of transformers 4.56 and later
+    if hasattr(states, "layers"):  # Cache of transformers 4.56 and later
         return [(layer.keys, layer.values) for layer in states.layers], True
-    if hasattr(states, 'key_cache'):  # DynamicCache and StaticCache before
+    if hasattr(states, "key_cache"):  # DynamicCache and StaticCache before
         return list(zip(states.key_cache, states.value_cache)), True
     return [tuple(pair)[:2] for pair in states], False
 
@@ -131,18 +161,26 @@ def stack_layers(states):
     pairs, is_cache = pairs_of(states)
     pairs = [(to_array(k), to_array(v)) for k, v in pairs]
     if not pairs:
-        raise ValueError('expected one (keys, values) per layer, found none')
-    seen = int(states.get_seq_length()) if hasattr(states, 'get_seq_length') else None
+        raise ValueError("expected one (keys, values) per layer, found none")
+    seen = int(states.get_seq_length()) if hasattr(states, "get_seq_length") else None
     if seen is not None:
         held = min(k.shape[2] for k, _ in pairs)
         if held < seen:
-            raise ValueError(f'the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no states to analyze')
-        pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in pairs]  # a static cache has room for more
+            raise ValueError(
+                f"the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no"
+                " states to analyze"
+            )
+        pairs = [
+            (k[:, :, :seen], v[:, :, :seen]) for k, v in pairs
+        ]  # a static cache has more slots than tokens
     shape = pairs[0][0].shape
     for layer, pair in enumerate(pairs):
-        for name, x in zip(('keys', 'values'), pair):
+        for name, x in zip(("keys", "values"), pair):
             if x.shape != shape:
-                raise ValueError(f'layer {layer}: {name}: expected {list(shape)} as the keys of layer 0, found {list(x.shape)}')
+                raise ValueError(
+                    f"layer {layer}: {name}: expected {list(shape)} as the keys of layer 0, found"
+                    f" {list(x.shape)}"
+                )
     return np.stack([k for k, _ in pairs], 1), np.stack([v for _, v in pairs], 1), is_cache
 
 
@@ -156,119 +194,169 @@ def write_capture(
     positions=None,
     tokens=None,
     nll=None,
-    name='document',
-    model='',
+    name="document",
+    model="",
     trained_context=None,
-    dtype='f16',
+    dtype="f16",
     append=False,
     output_projection=None,
 ):
-    """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what was written.
+    """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what
+    was written.
 
-    states           a transformers Cache, or one (keys, values) per layer, arrays or tensors, each [heads, T, head_dim] or
-                     [batch, heads, T, head_dim]. A row of the batch is a recording of its own; it must not be padded.
-    rotated          are the keys after RoPE? A Cache's are; of anything else it has to be said.
-    config, inv_freq what undoes the rotation (config: the model's, dict or object). Without either, keys go into the file as key_rotated.
-    positions        [T] of the tokens; default 0, 1, ...
-    tokens, nll      [T] or [batch, T], optional.
-    append           adds recordings to a file of the same model instead of making a new one.
-    dtype            'f16' or 'f32'.
-    output_projection  of each layer the weights of o_proj [hidden, heads * head_dim], or the transformers model that has them; optional: what freqkv-analyze
-                     weighs values and attention's output by. Kept as /output_gram [layers, heads, head_dim, head_dim], W' W of each head's columns W.
+    states     a transformers Cache, or one (keys, values) per layer, arrays or tensors, each
+               [heads, T, head_dim] or [batch, heads, T, head_dim]. A row of the batch is a
+               recording of its own; it must not be padded.
+    rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
+    config     the model's, dict or object: undoes the rotation. So does inv_freq. Without either,
+               keys go into the file as key_rotated.
+    positions  [T] of the tokens; default 0, 1, ...
+    tokens     [T] or [batch, T], optional; nll likewise.
+    append     adds recordings to a file of the same model instead of making a new one.
+    dtype      'f16' or 'f32'.
+    output_projection
+               optional: of each layer the weights of o_proj [hidden, heads * head_dim], or the
+               transformers model that has them. freqkv-analyze weighs values and the output of
+               attention by it. Stored as /output_gram [layers, heads, head_dim, head_dim], W' W of
+               each head's columns W.
     """
     key, value, is_cache = stack_layers(states)
     batch, layers, heads, length, head_dim = key.shape
     if rotated is None:
         if not is_cache:
-            raise ValueError('rotated: expected True (keys after RoPE) or False (before it); arrays do not say')
+            raise ValueError(
+                "rotated: expected True (keys after RoPE) or False (before it); arrays do not say"
+            )
         rotated = True
     if inv_freq is None and config is not None:
         inv_freq = inverse_frequencies(config, head_dim)
     undone = rotated and inv_freq is not None
     if undone:
-        key = np.stack([unrotate(key[:, layer], inv_freq, positions).astype(np.float32) for layer in range(layers)], 1)
-    key_name = 'key_rotated' if rotated and not undone else 'key'
+        key = np.stack(
+            [
+                unrotate(key[:, layer], inv_freq, positions).astype(np.float32)
+                for layer in range(layers)
+            ],
+            1,
+        )
+    key_name = "key_rotated" if rotated and not undone else "key"
     if trained_context is None and config is not None:
-        trained_context = setting(config, 'max_position_embeddings')
-    attributes = {'n_layers': layers, 'n_kv_heads': heads, 'head_dim': head_dim, 'model_name': model}
+        trained_context = setting(config, "max_position_embeddings")
+    attributes = {
+        "n_layers": layers,
+        "n_kv_heads": heads,
+        "head_dim": head_dim,
+        "model_name": model,
+    }
     if trained_context:
-        attributes['trained_context'] = int(trained_context)
+        attributes["trained_context"] = int(trained_context)
     if inv_freq is not None and 2 * len(inv_freq) == head_dim:
-        attributes['inv_freq'] = np.asarray(inv_freq, np.float64)
-    gram = None if output_projection is None else output_gram(output_projection, layers, heads, head_dim)
+        attributes["inv_freq"] = np.asarray(inv_freq, np.float64)
+    gram = (
+        None
+        if output_projection is None
+        else output_gram(output_projection, layers, heads, head_dim)
+    )
     if gram is not None:
-        attributes['n_heads'] = gram.shape[1]
-    stored = {key_name: narrowed(key_name, key, dtype), 'value': narrowed('value', value, dtype)}
+        attributes["n_heads"] = gram.shape[1]
+    stored = {key_name: narrowed(key_name, key, dtype), "value": narrowed("value", value, dtype)}
     columns = {
-        'tokens': per_recording('tokens', tokens, batch, length, np.int32),
-        'nll': per_recording('nll', nll, batch, length, np.float32),
+        "tokens": per_recording("tokens", tokens, batch, length, np.int32),
+        "nll": per_recording("nll", nll, batch, length, np.float32),
     }
 
-    with h5py.File(path, 'a' if append else 'w') as f:
+    with h5py.File(path, "a" if append else "w") as f:
         for field, wanted in attributes.items():
             if field not in f.attrs:
                 f.attrs[field] = wanted
             elif not np.array_equal(f.attrs[field], wanted):
-                raise ValueError(f'{path}: {field}: expected {f.attrs[field]} as in the recordings before, found {wanted}')
-        if gram is not None and 'output_gram' not in f:
-            f['output_gram'] = gram
-        elif gram is not None and not np.allclose(f['output_gram'], gram, rtol=0, atol=1e-5 * np.abs(gram).max()):
-            raise ValueError(f'{path}: output_projection: expected that of the recordings before, found another')
-        documents = f.require_group('documents')
+                raise ValueError(
+                    f"{path}: {field}: expected {f.attrs[field]} as in the recordings before, found"
+                    f" {wanted}"
+                )
+        if gram is not None and "output_gram" not in f:
+            f["output_gram"] = gram
+        elif gram is not None and not np.allclose(
+            f["output_gram"], gram, rtol=0, atol=1e-5 * np.abs(gram).max()
+        ):
+            raise ValueError(
+                f"{path}: output_projection: expected that of the recordings before, found another"
+            )
+        documents = f.require_group("documents")
         first = len(documents)
         for b in range(batch):
-            group = documents.create_group(f'{first + b:06d}')
-            group.attrs['name'] = name if batch == 1 else f'{name} {b}'
+            group = documents.create_group(f"{first + b:06d}")
+            group.attrs["name"] = name if batch == 1 else f"{name} {b}"
             for state, x in stored.items():
                 group.create_dataset(state, data=x[b], chunks=(1, 1, min(length, 4096), head_dim))
             for column, x in columns.items():
                 if x is not None:
                     group[column] = x[b]
-    how = 'before RoPE (the rotation is undone)' if undone else 'after RoPE, as key_rotated' if rotated else 'before RoPE, as given'
-    recordings = f'{batch} recording{"s" * (batch > 1)} of {length} tokens'
-    return f'{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how}; stored as {dtype}.'
+    how = (
+        "before RoPE (the rotation is undone)"
+        if undone
+        else "after RoPE, as key_rotated"
+        if rotated
+        else "before RoPE, as given"
+    )
+    recordings = f"{batch} recording{'s' * (batch > 1)} of {length} tokens"
+    return (
+        f"{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how};"
+        f" stored as {dtype}."
+    )
 
 
 def output_gram(projection, layers, kv_heads, head_dim):
-    """float32 [layers, heads, head_dim, head_dim] <- one o_proj [hidden, heads * head_dim] per layer, or a transformers model"""
-    if hasattr(projection, 'named_parameters'):
-        projection = [x for name, x in projection.named_parameters() if name.endswith('self_attn.o_proj.weight')]
+    """float32 [layers, heads, head_dim, head_dim] <- one o_proj [hidden, heads * head_dim] per
+    layer, or a transformers model
+    """
+    if hasattr(projection, "named_parameters"):
+        projection = [
+            x
+            for name, x in projection.named_parameters()
+            if name.endswith("self_attn.o_proj.weight")
+        ]
     if len(projection) != layers:
-        raise ValueError(f'output_projection: expected {layers}, one per layer, found {len(projection)}')
+        raise ValueError(
+            f"output_projection: expected {layers}, one per layer, found {len(projection)}"
+        )
     grams = []
     for layer, w in enumerate(projection):
-        w = np.asarray(w.detach().to('cpu').float().numpy() if hasattr(w, 'detach') else w)
+        w = np.asarray(w.detach().to("cpu").float().numpy() if hasattr(w, "detach") else w)
         if w.ndim != 2 or not w.shape[1] or w.shape[1] % (kv_heads * head_dim):
             raise ValueError(
-                f'output_projection: layer {layer}: expected [hidden, heads * {head_dim}], heads a multiple of {kv_heads}, found {list(w.shape)}'
+                f"output_projection: layer {layer}: expected [hidden, heads * {head_dim}], heads a"
+                f" multiple of {kv_heads}, found {list(w.shape)}"
             )
         if not np.isfinite(w).all():
-            raise ValueError(f'output_projection: layer {layer}: expected finite numbers')
+            raise ValueError(f"output_projection: layer {layer}: expected finite numbers")
         w = w.astype(np.float32).reshape(len(w), -1, head_dim).transpose(1, 0, 2)
         grams.append(w.transpose(0, 2, 1) @ w)
     if any(gram.shape != grams[0].shape for gram in grams):
-        raise ValueError('output_projection: expected as many heads in every layer')
+        raise ValueError("output_projection: expected as many heads in every layer")
     return np.stack(grams)
 
 
 def per_recording(name, x, batch, length, dtype):
     if x is None:
         return None
-    x = x.detach().to('cpu').numpy() if hasattr(x, 'detach') else np.asarray(x)
+    x = x.detach().to("cpu").numpy() if hasattr(x, "detach") else np.asarray(x)
     x = np.atleast_2d(x).astype(dtype)
     if x.shape != (batch, length):
-        raise ValueError(f'{name}: expected {[batch, length]}, found {list(x.shape)}')
+        raise ValueError(f"{name}: expected {[batch, length]}, found {list(x.shape)}")
     return x
 
 
 def narrowed(state, x, dtype):
     """x [batch, layers, heads, T, head_dim] in the type it is stored in"""
-    with np.errstate(over='ignore'):
-        narrow = x.astype({'f16': np.float16, 'f32': np.float32}[dtype])
+    with np.errstate(over="ignore"):
+        narrow = x.astype({"f16": np.float16, "f32": np.float32}[dtype])
     if not np.isfinite(narrow).all():
         at = tuple(np.argwhere(~np.isfinite(narrow))[0])
-        where = f'recording {at[0]}, layer {at[1]}, head {at[2]}, token {at[3]}'
-        raise ValueError(f'{state}: {where}: expected a finite number that {dtype} can hold, found {x[at]}')
+        where = f"recording {at[0]}, layer {at[1]}, head {at[2]}, token {at[3]}"
+        raise ValueError(
+            f"{state}: {where}: expected a finite number that {dtype} can hold, found {x[at]}"
+        )
     return narrow
 
 
@@ -287,11 +375,16 @@ def frame(columns, **attributes):
 
 
 def attributes_of(node):
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in node.attrs.items()}
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in node.attrs.items()
+    }
 
 
 def to_float(dataset, selection=()):
-    """float32 <- a dataset of states in any of the types that captures have; bf16 is the upper half of a float32."""
+    """float32 <- a dataset of states in any of the types that captures have; bf16 is the upper half
+    of a float32.
+    """
     x = dataset[selection]
     if x.dtype == np.uint16:
         return (x.astype(np.uint32) << 16).view(np.float32)
@@ -299,89 +392,127 @@ def to_float(dataset, selection=()):
 
 
 class Recording:
-    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none); states are read on demand, no file stays open."""
+    """One recording of a capture: attrs, tokens, nll, token_class (None where there is none);
+    states are read on demand, no file stays open.
+    """
 
     def __init__(self, path, group):
         self.path, self.group, self.attrs = path, group.name, attributes_of(group)
         self.states = [s for s in STATES if s in group]
-        self.tokens, self.nll, self.token_class = (group[n][:] if n in group else None for n in ('tokens', 'nll', 'token_class'))
+        self.tokens, self.nll, self.token_class = (
+            group[n][:] if n in group else None for n in ("tokens", "nll", "token_class")
+        )
 
     def __getitem__(self, selection):
-        """recording['key'] or recording['key', layer]: float32 [layers, heads, T, head_dim] or without the first axis"""
+        """recording['key'] or recording['key', layer]: float32 [layers, heads, T, head_dim] or
+        without the first axis
+        """
         state, *rest = selection if isinstance(selection, tuple) else (selection,)
         with h5py.File(self.path) as f:
             return to_float(f[self.group][state], tuple(rest))
 
 
 def load_capture(path):
-    """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture made."""
-    face = os.path.join(path, 'capture.h5') if os.path.isdir(path) else path
-    with h5py.File(face) as f:
-        groups = [f['documents'][name] for name in sorted(f['documents'])]  # links lead into files of their own
+    """(attrs, [Recording, ...]) of a capture's folder, its capture.h5, or a file that write_capture
+    made.
+    """
+    root = os.path.join(path, "capture.h5") if os.path.isdir(path) else path
+    with h5py.File(root) as f:
+        groups = [
+            f["documents"][name] for name in sorted(f["documents"])
+        ]  # links lead into files of their own
         return attributes_of(f), [Recording(group.file.filename, group) for group in groups]
 
 
 def load_results(folder):
-    """results.h5 of freqkv-analyze as nested dicts, as in load_results(DIR)['spectrum']['key']['power']; attributes under 'attrs'."""
+    """results.h5 of freqkv-analyze as nested dicts, as in
+    load_results(DIR)['spectrum']['key']['power']; attributes under 'attrs'.
+    """
 
     def read(node):
-        return {'attrs': attributes_of(node)} | {n: read(x) if isinstance(x, h5py.Group) else x[()] for n, x in node.items()}
+        return {"attrs": attributes_of(node)} | {
+            n: read(x) if isinstance(x, h5py.Group) else x[()] for n, x in node.items()
+        }
 
-    with h5py.File(os.path.join(folder, 'results.h5') if os.path.isdir(folder) else folder) as f:
+    with h5py.File(os.path.join(folder, "results.h5") if os.path.isdir(folder) else folder) as f:
         return read(f)
 
 
 def load_run(path):
-    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token, nll, round, ... and, with a baseline,
-    baseline_nll, kl, top1_agree, delta_nll. The file's attributes are in .attrs."""
+    """One row per scored token of a RUN.h5: document (or window, under the protocol stride), token,
+    nll, round, ... and, with a baseline, baseline_nll, kl, top1_agree, delta_nll. The file's
+    attributes are in .attrs.
+    """
     columns = {}
     with h5py.File(path) as f:
         attributes = attributes_of(f)
-        if 'windows' in f:
-            parts = [{n: x[w] for n, x in f['windows'].items() if n != 'start'} for w in range(len(f['windows/start']))]
-            where = 'window'
+        if "windows" in f:
+            parts = [
+                {n: x[w] for n, x in f["windows"].items() if n != "start"}
+                for w in range(len(f["windows/start"]))
+            ]
+            where = "window"
         else:
-            parts = [{n: x[:] for n, x in f['documents'][d].items() if n != 'tokens'} for d in sorted(f['documents'])]
-            where = 'document'
+            parts = [
+                {n: x[:] for n, x in f["documents"][d].items() if n != "tokens"}
+                for d in sorted(f["documents"])
+            ]
+            where = "document"
         for i, part in enumerate(parts):
-            scored = np.flatnonzero(np.isfinite(part['nll']))
-            part = {where: np.full(len(scored), i), 'token': scored} | {n: x[scored] for n, x in part.items()}
+            scored = np.flatnonzero(np.isfinite(part["nll"]))
+            part = {where: np.full(len(scored), i), "token": scored} | {
+                n: x[scored] for n, x in part.items()
+            }
             for n, x in part.items():
                 columns.setdefault(n, []).append(x)
     columns = {n: np.concatenate(x) for n, x in columns.items()}
-    if 'baseline_nll' in columns:
-        columns['delta_nll'] = columns['nll'].astype(np.float64) - columns['baseline_nll']
+    if "baseline_nll" in columns:
+        columns["delta_nll"] = columns["nll"].astype(np.float64) - columns["baseline_nll"]
     return frame(columns, **attributes)
 
 
 def load_sweep(folder):
-    """One row per run file of a folder, in the order of their names: file and every attribute that is one number or word."""
+    """One row per run file of a folder, in the order of their names: file and every attribute that
+    is one number or word.
+    """
     rows = []
-    for file in sorted(n for n in os.listdir(folder) if n.endswith('.h5')):
+    for file in sorted(n for n in os.listdir(folder) if n.endswith(".h5")):
         with h5py.File(os.path.join(folder, file)) as f:
-            rows.append({'file': file} | {n: x for n, x in attributes_of(f).items() if np.ndim(x) == 0})
+            rows.append(
+                {"file": file} | {n: x for n, x in attributes_of(f).items() if np.ndim(x) == 0}
+            )
     names = [n for n in rows[0] if all(n in row for row in rows)] if rows else []
     return frame({n: np.array([row[n] for row in rows]) for n in names})
 
 
 class Probe:
-    """PROBE.h5: attrs; changes (a table); bands [changes, 16, 2] (low, high; NaN from band_count on); documents [windows] (which text
-    each window is of); nll, kl [windows, changes, M]; untouched_nll, token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2] (keys, values). damage = nll - untouched_nll."""
+    """PROBE.h5: attrs; changes (a table); bands [changes, 16, 2] (low, high; NaN from band_count
+    on); documents [windows] (which text each window is of); nll, kl [windows, changes, M];
+    untouched_nll, token_class [windows, M] of the scored tokens; lost_energy [windows, changes, 2]
+    (keys, values). damage = nll - untouched_nll.
+    """
 
     def __init__(self, path):
         with h5py.File(path) as f:
             self.attrs = attributes_of(f)
-            columns = {n: x[:] for n, x in f['changes'].items()}
-            self.bands = columns.pop('bands')
-            columns['label'] = np.array([bytes(row).split(b'\0')[0].decode() for row in columns['label'].astype(np.uint8)])
+            columns = {n: x[:] for n, x in f["changes"].items()}
+            self.bands = columns.pop("bands")
+            columns["label"] = np.array(
+                [bytes(row).split(b"\0")[0].decode() for row in columns["label"].astype(np.uint8)]
+            )
             self.changes = frame(columns)
-            windows = [f['documents'][n] for n in sorted(f['documents'])]
-            self.documents = np.array([w.attrs['document'] for w in windows])
+            windows = [f["documents"][n] for n in sorted(f["documents"])]
+            self.documents = np.array([w.attrs["document"] for w in windows])
             self.nll, self.kl, self.untouched_nll, self.lost_energy = (
-                np.stack([w[n][:] for w in windows]).astype(np.float64) for n in ('nll', 'kl', 'untouched_nll', 'lost_energy')
+                np.stack([w[n][:] for w in windows]).astype(np.float64)
+                for n in ("nll", "kl", "untouched_nll", "lost_energy")
             )
             scored = slice(-self.nll.shape[2], None)
-            self.token_class = np.stack([w['token_class'][scored] for w in windows]) if 'token_class' in windows[0] else None
+            self.token_class = (
+                np.stack([w["token_class"][scored] for w in windows])
+                if "token_class" in windows[0]
+                else None
+            )
             self.damage = self.nll - self.untouched_nll[:, None]
 
 
@@ -392,7 +523,9 @@ load_probe = Probe
 
 
 def log_bands(power, count=40):
-    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands: cycles per token at the bands' geometric middle. power [..., n]"""
+    """(frequency, mean power) of coefficients 1 .. n-1 in log-spaced bands: cycles per token at the
+    bands' geometric middle. power [..., n]
+    """
     n = power.shape[-1]
     edges = np.unique(np.round(np.geomspace(1, n, count + 1)).astype(int))
     means = np.stack([power[..., a:b].mean(-1) for a, b in zip(edges, edges[1:])], -1)
@@ -400,7 +533,9 @@ def log_bands(power, count=40):
 
 
 def use_style():
-    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture) and of tables (in one piece)."""
+    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture)
+    and of tables (in one piece).
+    """
     import matplotlib
     from cycler import cycler
 
@@ -410,27 +545,27 @@ def use_style():
         pandas.options.display.width = 160
     except ImportError:
         pass
-    if 'ipykernel' in sys.modules:
+    if "ipykernel" in sys.modules:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats('png', pil_kwargs={'optimize': True}, metadata={'Software': None})
+        set_matplotlib_formats("png", pil_kwargs={"optimize": True}, metadata={"Software": None})
     matplotlib.rcParams.update(
         {
-            'axes.prop_cycle': cycler(color=COLORS),
-            'image.cmap': 'viridis',
-            'figure.figsize': (8, 3.2),
-            'figure.dpi': 80,
-            'savefig.dpi': 80,
-            'font.family': 'DejaVu Sans',
-            'font.size': 9,
-            'axes.titlesize': 9,
-            'axes.labelsize': 9,
-            'legend.fontsize': 8,
-            'legend.frameon': False,
-            'axes.spines.top': False,
-            'axes.spines.right': False,
-            'axes.linewidth': 0.6,
-            'lines.linewidth': 1.2,
-            'figure.constrained_layout.use': True,
+            "axes.prop_cycle": cycler(color=COLORS),
+            "image.cmap": "viridis",
+            "figure.figsize": (8, 3.2),
+            "figure.dpi": 80,
+            "savefig.dpi": 80,
+            "font.family": "DejaVu Sans",
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "axes.labelsize": 9,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.6,
+            "lines.linewidth": 1.2,
+            "figure.constrained_layout.use": True,
         }
     )

@@ -13,16 +13,19 @@
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/arguments.h"
+#include "kernels/base/letters.h"
 
 /* ---- options ---- */
 
 static error_t parse_common(int key, char *arg, struct argp_state *state) {
     struct fkv_common_options *o = state->input;
     switch (key) {
-    case 'o': o->out = arg; break;
-    case 't': o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 1024); break;
-    case 'q': o->quiet = true; break;
-    case 'j': o->json = true; break;
+    case FKV_LETTER_OUT: o->out = arg; break;
+    case FKV_LETTER_THREADS:
+        o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 1024);
+        break;
+    case FKV_LETTER_QUIET: o->quiet = true; break;
+    case FKV_LETTER_JSON: o->json = true; break;
     case ARGP_KEY_END:
         if (!o->out) argp_error(state, "--out is missing");
         o->out_was_there = access(o->out, F_OK) == 0;
@@ -33,11 +36,12 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option common_options[] = {
-    {"out", 'o', "PATH", 0, "where results go", 0},
-    {"threads", 't', "K", 0, "CPU threads (default: the cores it may use)", 1},
-    {"quiet", 'q', NULL, 0, "no progress, no notes on stderr", 1},
-    {"json", 'j', NULL, 0, "one JSON object on stdout instead of the table", 1},
-    {0}};
+    {"out", FKV_LETTER_OUT, "PATH", 0, "where results go", 1},
+    {"threads", FKV_LETTER_THREADS, "K", 0, "CPU threads (default: the cores it may use)", 1},
+    {"quiet", FKV_LETTER_QUIET, NULL, 0, "no progress and no notes on stderr", 1},
+    {"json", FKV_LETTER_JSON, NULL, 0, "one JSON object instead of a table", 1},
+    {0},
+};
 const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, NULL, NULL, NULL};
 
 static error_t parse_processor(int key, char *arg, struct argp_state *state) {
@@ -46,21 +50,24 @@ static error_t parse_processor(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_INIT:
         *o = (struct fkv_processor_options){.backend = "auto", .device = FKV_ANY_DEVICE};
         break;
-    case 'b':
+    case FKV_LETTER_BACKEND:
         if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
             argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
         o->backend = arg;
         break;
-    case 'd': o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023); break;
+    case FKV_LETTER_DEVICE:
+        o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023);
+        break;
     default: return ARGP_ERR_UNKNOWN;
     }
     return 0;
 }
 
 static const struct argp_option processor_options[] = {
-    {"backend", 'b', "NAME", 0, "auto (default), cpu or cuda", 1},
-    {"device", 'd', "K", 0, "index of the accelerator (default: the first that is supported)", 1},
-    {0}};
+    {"backend", FKV_LETTER_BACKEND, "NAME", 0, "auto (default), cpu or cuda", 1},
+    {"device", FKV_LETTER_DEVICE, "K", 0, "index of the GPU (default: the first supported)", 1},
+    {0},
+};
 const struct argp fkv_processor_argp = {
     processor_options, parse_processor, NULL, NULL, NULL, NULL, NULL};
 
@@ -79,11 +86,13 @@ int fkv_processor_open(const struct fkv_processor_options *processor,
 static error_t parse_cut(int key, char *arg, struct argp_state *state) {
     struct fkv_cut_options *o = state->input;
     switch (key) {
-    case 'l': o->length = (int)fkv_integer_option(state, arg, "--length", 2, 1 << 24); break;
-    case 's':
+    case FKV_LETTER_LENGTH:
+        o->length = (int)fkv_integer_option(state, arg, "--length", 2, 1 << 24);
+        break;
+    case FKV_LETTER_SKIP_SINKS:
         o->skip_sinks = (int)fkv_integer_option(state, arg, "--skip-sinks", 0, 1 << 24);
         break;
-    case 'n': o->dry_run = true; break;
+    case FKV_LETTER_DRY_RUN: o->dry_run = true; break;
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->common;
         state->child_inputs[1] = &o->processor;
@@ -101,10 +110,11 @@ static error_t parse_cut(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option cut_options[] = {
-    {"length", 'l', "N", 0, "tokens per segment (default: the model's trained context - S)", 0},
-    {"skip-sinks", 's', "S", 0, "tokens skipped at the start of every recording (default 4)", 0},
-    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
-    {0}};
+    {"length", FKV_LETTER_LENGTH, "N", 0, "tokens per segment (default: trained context - S)", 0},
+    {"skip-sinks", FKV_LETTER_SKIP_SINKS, "S", 0, "skip a recording's first tokens (default 4)", 0},
+    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    {0},
+};
 static const struct argp_child cut_children[] = {
     {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};

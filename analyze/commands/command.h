@@ -10,6 +10,9 @@
 #include "analyze/tables/results.h"
 #include "capture/store/capture_reader.h"
 
+/* The last line of every --help. */
+#define FKV_SEE_MANUAL "Files, JSON keys and definitions: man freqkv-analyze."
+
 /* Each parses argv (argv[0] "freqkv-analyze NAME"), works, and returns main's exit status. */
 int fkv_command_spectrum(int argc, char **argv);
 int fkv_command_error(int argc, char **argv);
@@ -27,7 +30,7 @@ struct fkv_common_options {
     bool out_was_there; /* before the command ran */
 };
 /* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and
- * end the program with status 2 on a bad value. */
+ * end the program with FKV_EXIT_USAGE on a bad value. */
 extern const struct argp fkv_common_argp;
 
 /* Where the transforms of states run; for commands that have any. */
@@ -94,9 +97,7 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
 void fkv_analysis_close(struct fkv_analysis *a);
 
 /* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made
- * and left empty
- * (`common` NULL: there is none). Returns main's exit status: 2 where an option is at fault,
- * else 1. */
+ * and left empty (`common` NULL: there is none). Returns fkv_exit_status(err). */
 int fkv_command_failed(const char *name, const struct fkv_common_options *common,
                        const struct fkv_error *err);
 

@@ -11,7 +11,10 @@
 #include "analyze/tables/tables.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
+
+enum { OPT_BOUNDS = FKV_NO_LETTER };
 
 struct options {
     struct fkv_cut_options cut;
@@ -24,13 +27,13 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     struct fkv_error err;
     switch (key) {
-    case 'g':
+    case FKV_LETTER_GAMMA:
         free(o->gamma);
         o->gamma = NULL;
         if (fkv_parse_range(arg, "--gamma", &o->gamma, &o->gammas, &err))
             argp_error(state, "%s", err.message);
         break;
-    case 'B': o->bounds = true; break;
+    case OPT_BOUNDS: o->bounds = true; break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -38,43 +41,21 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "Reconstruction error of a capture's states from their lowest frequencies, per layer and KV "
-    "head.\n\n"
-    "Segments of N tokens as in `spectrum`. At retaining ratio gamma the L = floor(gamma N) lowest "
-    "DCT coefficients are kept: "
-    "retained energy, relative error ||x - x_L|| / ||x||, SNR in dB and cosine, energies pooled "
-    "over segments and documents "
-    "(equal weight per document) before the division; with suffix _no_dc the mean over tokens is "
-    "left out of both sides.\n\n"
-    "--bounds puts two other bases beside the DCT, at equal cost and without DC: a fixed one "
-    "fitted to other documents (KLT of their autocovariance; even documents in "
-    "the basis of the odd ones and the other way round; halves of the segments where there is one "
-    "document), and a segment's own singular vectors along channels (SVD; rank r costs r (n + "
-    "head_dim) numbers). It reads the states again and takes eigenvectors of n x n matrices: a "
-    "fraction of a second per head at 1,000 tokens, a minute at 4,000, and time grows as the cube."
-    "\v"
-    "Writes into the folder --out: results.h5 (/error/STATE), error.csv (a row per state, layer, "
-    "head, gamma), error_STATE and "
-    "error_heatmap_STATE as PNG and SVG; with --bounds error_bounds.csv and error_bounds_STATE. "
-    "Running again replaces them; findings of `spectrum` on the same capture, length and sinks "
-    "stay. Files that freqkv-analyze did not make are never replaced.\n\n"
-    "Example:\n"
+    "What a retaining ratio throws away: the error of keys and values rebuilt from their "
+    "lowest frequencies, per layer and KV head.\n\n"
+    "Examples:\n"
     "  freqkv-analyze error my-capture --out findings\n"
-    "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n\n"
-    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, "
-    "tokens_left_out, gamma: [..], "
-    "states: [{state, layers: [{layer, relative_error, relative_error_no_dc, retained_energy, "
-    "retained_energy_no_dc}]}], "
-    "each a list over gamma, mean over heads; with --bounds klt_error_no_dc and svd_error_no_dc as "
-    "well. What does not exist is null."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, "
-    "memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
+    "  freqkv-analyze error my-capture --out findings --gamma 0.25,0.5,0.75 --json\n"
+    "\v"
+    "Segments are those of `spectrum`. At ratio gamma the L = floor(gamma N) lowest DCT "
+    "coefficients are kept. --bounds adds two other bases at equal cost; its time grows with "
+    "the cube of N (a minute per head at N = 4000).\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"gamma", 'g', "A:B:C", 0,
-     "retaining ratios: a range with step, a list a,b,c, or one (default 0.1:0.9:0.1)", 0},
-    {"bounds", 'B', NULL, 0, "also what other bases would lose at equal cost", 0},
-    {0}};
+    {"gamma", FKV_LETTER_GAMMA, "G", 0, "ratios: a:b:step or a,b,c (default 0.1:0.9:0.1)", 0},
+    {"bounds", OPT_BOUNDS, NULL, 0, "also what other bases lose at equal cost", 0},
+    {0},
+};
 static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children,
                                    NULL,         NULL};
@@ -167,5 +148,5 @@ int fkv_command_error(int argc, char **argv) {
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);
-    return status ? fkv_command_failed("error", &o.cut.common, &err) : 0;
+    return status ? fkv_command_failed("error", &o.cut.common, &err) : FKV_EXIT_DONE;
 }

@@ -9,7 +9,10 @@
 #include "analyze/measure/gamma.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/arguments.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
+
+enum { OPT_ENERGY = FKV_NO_LETTER, OPT_BUDGET, OPT_OBJECTIVE, OPT_DC, OPT_FLOOR, OPT_CAP };
 
 struct options {
     struct fkv_cut_options cut;
@@ -46,16 +49,16 @@ static void parse_criterion(struct options *o, bool budget, const char *text,
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
-    case 'e': parse_criterion(o, false, arg, state); break;
-    case 'B': parse_criterion(o, true, arg, state); break;
-    case 'O': parse_objective(o, arg, state); break;
-    case 'D': o->choice.dc = true; break;
-    case 'f': o->choice.floor = parse_share(arg, "--floor", 0, 1, state); break;
-    case 'c': o->choice.cap = parse_share(arg, "--cap", 0, 1, state); break;
-    case 'w':
+    case OPT_ENERGY: parse_criterion(o, false, arg, state); break;
+    case OPT_BUDGET: parse_criterion(o, true, arg, state); break;
+    case OPT_OBJECTIVE: parse_objective(o, arg, state); break;
+    case OPT_DC: o->choice.dc = true; break;
+    case OPT_FLOOR: o->choice.floor = parse_share(arg, "--floor", 0, 1, state); break;
+    case OPT_CAP: o->choice.cap = parse_share(arg, "--cap", 0, 1, state); break;
+    case FKV_LETTER_WINDOW:
         o->choice.window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
         break;
-    case 'S':
+    case FKV_LETTER_SINKS:
         o->choice.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
         break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
@@ -70,56 +73,28 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "A retaining ratio for every layer and KV head, from what each ratio would lose.\n\n"
-    "Segments of N tokens as in `error`, and its errors. Ratios are k/64, k = 1 .. 63. With "
-    "--energy TAU a head gets the smallest at which "
-    "keys and values both keep the share TAU of their energy; with --budget G ratios with a mean "
-    "of at most G and the least sum of losses, exactly. The mean "
-    "over tokens counts as no energy unless --dc."
-    "\v"
-    "Objectives, summed over heads: relative, the mean of the shares of energy that keys and "
-    "values lose; absolute, the energy itself per channel; attention, "
-    "the square of the attention-output error ||o' - o|| / ||o|| of the min(N, 256) tokens after a "
-    "segment when its keys and values are replaced (at all 63 ratios; needs a "
-    "capture of --states key,value,query, and segments with tokens after them: --length of half "
-    "the context, say). Where the capture holds the output projection W_O "
-    "(output_gram), the square of ||W_O (o' - o)|| / ||W_O o|| stands beside it as "
-    "objective_projected. A capture of --spectra-only serves for all "
-    "but the last.\n\n"
-    "The table compares with one ratio for all heads at equal mean, on the texts the ratios were "
-    "chosen on. freqkv-replay ppl --gamma @DIR/gamma.json "
-    "takes the ratios, window and sinks, and warns on those texts.\n\n"
-    "Writes into the folder --out: gamma.json, gamma.csv, gamma_heatmap and gamma_histogram as PNG "
-    "and SVG, and the group /gamma of results.h5. Running again "
-    "replaces them; findings of other commands on the same capture, length and sinks stay.\n\n"
-    "Example:\n"
+    "A retaining ratio for every layer and KV head, from what each ratio loses.\n\n"
+    "Examples:\n"
     "  freqkv-analyze gamma my-capture --out ratios --budget 0.5\n"
-    "  freqkv-analyze gamma my-capture --out ratios --energy 0.95 --window 512\n"
-    "  freqkv-analyze gamma my-capture --out ratios --budget 0.5 --length 508 \\\n"
-    "      --objective attention\n\n"
-    "JSON keys: capture, capture_sha256, model, segment_length, skip_sinks, documents, segments, "
-    "window, sinks, chosen: {criterion (budget or energy), "
-    "mean_gamma or retained_energy (what was asked for), objective, dc, floor, cap}, mean_gamma, "
-    "least, largest, deviation, mean_retained, unreached (heads that "
-    "miss the share of energy at their largest ratio), losses: {key_energy_lost, "
-    "value_energy_lost, objective, objective_projected (where it exists): {table, "
-    "uniform}} (means over heads), gamma "
-    "[layer][kv_head], retained [layer][kv_head]."
-    " With --dry-run: capture, segment_length, documents, segments, tokens, tokens_left_out, "
-    "memory_bytes, memory_available, disk_bytes, disk_free, device_bytes, device_free, seconds.";
+    "  freqkv-replay ppl --model M --text T --policy freqkv \\\n"
+    "      --gamma @ratios/gamma.json\n"
+    "\v"
+    "Ratios are k/64. With --energy TAU a head gets the smallest ratio at which its keys and "
+    "its values both keep the share TAU of their energy; with --budget G the ratios have a mean "
+    "of at most G and the least sum of losses. DC counts as no energy unless --dc is "
+    "given.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"energy", 'e', "TAU", 0, "share of the energy that every head keeps", 0},
-    {"budget", 'B', "G", 0, "mean ratio over heads", 0},
-    {"objective", 'O', "NAME", 0,
-     "what the budget minimises: relative (default), absolute or attention", 0},
-    {"dc", 'D', NULL, 0, "count the mean over tokens as energy", 0},
-    {"floor", 'f', "G", 0, "no ratio below this", 0},
-    {"cap", 'c', "G", 0, "no ratio above this", 0},
-    {"window", 'w', "W", 0,
-     "cache slots, sinks included, that the table is for (default: segment length + sinks)", 0},
-    {"sinks", 'S', "S", 0, "of them never compressed (default: as --skip-sinks)", 0},
-    {0}};
+    {"energy", OPT_ENERGY, "TAU", 0, "share of the energy that every head keeps", 0},
+    {"budget", OPT_BUDGET, "G", 0, "mean ratio over heads", 0},
+    {"objective", OPT_OBJECTIVE, "NAME", 0, "relative (default), absolute or attention", 0},
+    {"dc", OPT_DC, NULL, 0, "count DC, the mean over tokens, as energy", 0},
+    {"floor", OPT_FLOOR, "G", 0, "no ratio below this", 0},
+    {"cap", OPT_CAP, "G", 0, "no ratio above this", 0},
+    {"window", FKV_LETTER_WINDOW, "N", 0, "slots the table is for (default: length + sinks)", 0},
+    {"sinks", FKV_LETTER_SINKS, "S", 0, "of them never compressed (default: --skip-sinks)", 0},
+    {0},
+};
 static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {
     options_list, parse, "CAPTURE --out DIR (--energy TAU | --budget G)", doc, children,
@@ -235,5 +210,5 @@ int fkv_command_gamma(int argc, char **argv) {
     }
     if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
     fkv_analysis_close(&a);
-    return status ? fkv_command_failed("gamma", &o.cut.common, &err) : 0;
+    return status ? fkv_command_failed("gamma", &o.cut.common, &err) : FKV_EXIT_DONE;
 }

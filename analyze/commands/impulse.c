@@ -11,8 +11,11 @@
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/arguments.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
+
+enum { OPT_ROUNDS = FKV_NO_LETTER };
 
 enum { MOST_RATIOS = 16, DEFAULT_SINKS = 4 };
 
@@ -39,12 +42,16 @@ static void parse_gamma(struct options *o, const char *text, struct argp_state *
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
-    case 'w': o->window = (int32_t)fkv_integer_option(state, arg, "--window", 2, 1 << 20); break;
-    case 'S': o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 20); break;
-    case 'r':
+    case FKV_LETTER_WINDOW:
+        o->window = (int32_t)fkv_integer_option(state, arg, "--window", 2, 1 << 20);
+        break;
+    case FKV_LETTER_SINKS:
+        o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 20);
+        break;
+    case OPT_ROUNDS:
         o->rounds = (int32_t)fkv_integer_option(state, arg, "--rounds", 1, FKV_IMPULSE_ROUNDS);
         break;
-    case 'g': parse_gamma(o, arg, state); break;
+    case FKV_LETTER_GAMMA: parse_gamma(o, arg, state); break;
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
     case ARGP_KEY_END:
         if (!o->window) argp_error(state, "--window is missing");
@@ -55,33 +62,22 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "What becomes of a chunk of tokens in a cache that is compressed again and again: FreqKV's "
-    "schedule as linear algebra, no model and no data.\n\n"
-    "A chunk of C = n - L tokens, n = N - S, enters just before a compression; every later one, "
-    "each after C more tokens, compresses what is left of it again. Per "
-    "round: slots left, where, how wide a token has become, how loud, how much it rings, and how "
-    "many independent directions of the chunk remain. After "
-    "log_{n/L}(L) rounds, C log_{n/L}(L) tokens, of L slots one is left: the memory horizon."
-    "\v"
-    "Writes into the folder --out: impulse.csv, impulse_responses and impulse_memory as PNG and "
-    "SVG. Files that this command did not make are never replaced. Chunks "
-    "of more than 4096 tokens get no rank.\n\n"
+    "What becomes of a chunk of tokens in a cache that is compressed again and again: "
+    "FreqKV's schedule as linear algebra, no model and no data.\n\n"
     "Example:\n"
-    "  freqkv-analyze impulse --out memory --window 4096 --gamma 0.25,0.5,0.75\n\n"
-    "JSON keys: window, sinks, ratios: [{gamma, retained, chunk, horizon_tokens, horizon_rounds, "
-    "rounds: [{round, tokens_since (k C), slots_left (C (L/n)^k), "
-    "centre (slot after the sinks, of the middle token), width_slots (slots that hold a token: "
-    "sum(m^2)^2 / sum(m^4) of its weights), width_tokens (times (n/L)^k), gain "
-    "(largest slot where all tokens are 1), ringing (share of |weight| outside the main lobe), "
-    "negative (share of |weight|), rank (singular values above 1% "
-    "of the largest), participation (sum(s^2)^2 / sum(s^4))}]}]. What does not exist is null.";
+    "  freqkv-analyze impulse --out memory --window 4096 --gamma 0.25,0.5,0.75\n"
+    "\v"
+    "A chunk of C = n - L tokens, n = N - S, enters just before a compression; every later "
+    "compression, each after C more tokens, compresses what is left of it again. The memory "
+    "horizon is where one of its L slots is left.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"window", 'w', "N", 0, "cache capacity in slots, sinks included", 0},
-    {"sinks", 'S', "S", 0, "first slots that are never compressed (default 4)", 0},
-    {"gamma", 'g', "G", 0, "retaining ratio, or several: a,b,c or a:b:c (default 0.5)", 0},
-    {"rounds", 'r', "K", 0, "compressions to follow (default: until the horizon)", 0},
-    {0}};
+    {"window", FKV_LETTER_WINDOW, "N", 0, "cache capacity in slots, sinks included", 0},
+    {"sinks", FKV_LETTER_SINKS, "S", 0, "first slots, never compressed (default 4)", 0},
+    {"gamma", FKV_LETTER_GAMMA, "G", 0, "ratios: a,b,c or a:b:step (default 0.5)", 0},
+    {"rounds", OPT_ROUNDS, "K", 0, "compressions to follow (default: to the horizon)", 0},
+    {0},
+};
 static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
 static const struct argp parser = {options_list, parse, "--out DIR --window N", doc, children,
                                    NULL,         NULL};
@@ -220,5 +216,5 @@ int fkv_command_impulse(int argc, char **argv) {
     for (int i = 0; i < MOST_RATIOS; i++) fkv_impulse_free(&impulses[i]);
     free(o.gamma);
     free(command);
-    return status ? fkv_command_failed("impulse", &o.common, &err) : 0;
+    return status ? fkv_command_failed("impulse", &o.common, &err) : FKV_EXIT_DONE;
 }

@@ -12,7 +12,10 @@
 #include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
+
+enum { OPT_CAPTURE = FKV_NO_LETTER, OPT_RUNS, OPT_PROBES };
 
 enum { NO_LIST, RUNS, PROBES, LISTS };
 
@@ -28,7 +31,7 @@ struct options {
 
 static void add_file(struct options *o, int list, const char *file, struct argp_state *state) {
     const char **files = realloc(o->files[list], ((size_t)o->count[list] + 1) * sizeof *files);
-    if (!files) argp_failure(state, 1, 0, "out of memory");
+    if (!files) argp_failure(state, FKV_EXIT_FAILED, 0, "out of memory");
     o->files[list] = files;
     files[o->count[list]++] = file;
     o->list = list;
@@ -42,11 +45,11 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         state->child_inputs[0] = &o->common;
         state->child_inputs[1] = &o->processor;
         break;
-    case 'c': o->capture = arg; break;
-    case 'n': o->dry_run = true; break;
-    case 'r': add_file(o, RUNS, arg, state); break;
-    case 'p': add_file(o, PROBES, arg, state); break;
-    case 'g':
+    case OPT_CAPTURE: o->capture = arg; break;
+    case FKV_LETTER_DRY_RUN: o->dry_run = true; break;
+    case OPT_RUNS: add_file(o, RUNS, arg, state); break;
+    case OPT_PROBES: add_file(o, PROBES, arg, state); break;
+    case FKV_LETTER_GAMMA:
         if (fkv_parse_double(arg, "--gamma", 0, 1, &o->gamma, &err))
             argp_error(state, "%s", err.message);
         break;
@@ -65,62 +68,24 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option options_list[] = {
-    {"capture", 'c', "CAPTURE", 0,
-     "keys and values (queries, too, for what queries see and for attention)", 0},
-    {"runs", 'r', "RUN.h5...", 0,
-     "a sweep: run files of one policy, protocol, window and of the same texts", 0},
-    {"probes", 'p', "PROBE.h5...", 0, "probe files of one prefix, those with --per-head above all",
-     0},
-    {"gamma", 'g', "G", 0,
-     "share of the coefficients kept for the residuals of tokens (default 0.5)", 0},
-    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0},
-    {0}};
+    {"capture", OPT_CAPTURE, "CAPTURE", 0, "with keys and values, best with queries too", 0},
+    {"runs", OPT_RUNS, "RUN.h5...", 0, "a sweep: runs that differ in their ratio only", 0},
+    {"probes", OPT_PROBES, "PROBE.h5...", 0, "probes of one prefix, best with --per-head", 0},
+    {"gamma", FKV_LETTER_GAMMA, "G", 0, "share kept for tokens' residuals (default 0.5)", 0},
+    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    {0},
+};
 
 static const char doc[] =
-    "What the energy of a capture has to do with perplexity.\n\n"
-    "Along a sweep: the energy that the runs' coefficients retain (keys and values, with and "
-    "without DC) against mean nll and the difference to the baseline. Head by head: what a "
-    "probe's filter takes out of one head against what that does, for six predictors: energy "
-    "(share of the head's), energy_no_dc (the mean over tokens left out), absolute (per element), "
-    "visible (what queries see of keys: y' Sigma_q y per lost coefficient, Sigma_q the second "
-    "moment of the head's queries before RoPE, so that distances are left out; of values "
-    "y' G y, what the output projection W_O lets through: G the mean of W' W over the query heads "
-    "that share the head, W their columns of W_O), attention (error of the attention output, "
-    "keys and values low-passed together) and attention_projected (the same after W_O). What the "
-    "capture does not hold is said, and left out: queries, /output_gram. Token by token: who is "
-    "high-frequency.\n"
-    "Correlations are Spearman's and Pearson's with 95% bootstrap intervals, over heads (or runs) "
-    "and over texts, by thirds of the layers; `partial` is Spearman's given the layer, "
-    "`behind` how far Spearman's lies behind the best predictor's. Over texts: documents where "
-    "there are 20 or more; with 2 to 19 documents and, within each that is drawn, its blocks (256 "
-    "scored tokens, or a segment); with one its blocks, which speaks for that document only. Few "
-    "documents say little about others. p and q as freqkv-replay probe forms them: of KL, whether "
-    "it lies above that of the untouched run repeated in another block size (none where the probe "
-    "does not hold that run per token).\n"
-    "Segments have as many tokens as the runs compress (window - sinks - recent), and prefix - "
-    "sinks for probes. Refused: captures, runs and probes of different models or texts."
-    "\v"
-    "Writes into the folder --out: link_sweep.csv, link_heads.csv, link_predictors.csv, "
-    "link_classes.csv, and as PNG, SVG and CSV link_retained, link_heads_1 (2, ...: a group of "
-    "changes each), link_ranking, link_residuals: those for which there is input; and the group "
-    "/link of results.h5. Running again replaces them; files that freqkv-analyze did not make are "
-    "never replaced.\n\n"
+    "What the energy in a capture says about perplexity.\n\n"
     "Example:\n"
-    "  freqkv-capture --model M --text books --states key,value,query \\\n"
-    "      --out my-capture\n"
-    "  freqkv-replay probe --model M --text books --prefix 512 --score 256 \\\n"
-    "      --filter 0:0.5 --states key,value --per-head --out heads.h5\n"
     "  freqkv-analyze link --capture my-capture --runs runs/*.h5 \\\n"
-    "      --probes heads.h5 --out link\n\n"
-    "JSON keys; an interval is [estimate, low, high]: capture, capture_sha256, model, sweep: "
-    "{segment_length, se_unit, points: [{run, gamma, retained_key, retained_value, "
-    "retained_key_no_dc, retained_value_no_dc, mean_nll, delta_nll}], links: [{damage, predictor, "
-    "place, spearman, spearman_units, pearson, pearson_units, partial, behind}]}, "
-    "prefix_segment_length, heads: [{change, states, damage, depth, heads, se_unit, links: [the "
-    "same]}], classes_se_unit, classes: [{class, tokens, residual_key, residual_key_no_dc, "
-    "residual_value, "
-    "residual_value_no_dc}]. What does not exist is null. With --dry-run: capture, segments, "
-    "tokens, memory_bytes (the most at a time), memory_available, seconds (without attention).";
+    "      --probes heads.h5 --out link\n"
+    "\v"
+    "Along a sweep: the energy that the runs retain against their perplexity. Head by head: "
+    "what a probe's filter takes out of one head against the damage that does, for six "
+    "predictors. Token by token: who is high-frequency. Captures, runs and probes of different "
+    "models or texts are refused.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_child children[] = {
     {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
@@ -395,5 +360,5 @@ int fkv_command_link(int argc, char **argv) {
     close_all(&w);
     for (int i = 0; i < LISTS; i++) free(o.files[i]);
     free(command);
-    return status ? fkv_command_failed("link", &o.common, &err) : 0;
+    return status ? fkv_command_failed("link", &o.common, &err) : FKV_EXIT_DONE;
 }

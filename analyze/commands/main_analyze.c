@@ -36,29 +36,27 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "What a capture of keys and values shows.\n\n"
-    "  spectrum   where their energy sits over frequency, per layer and head\n"
+    "Examples:\n"
+    "  freqkv-analyze spectrum my-capture --out findings\n"
+    "  freqkv-analyze error my-capture --out findings\n"
+    "  freqkv-analyze report findings\n\n"
+    "Commands (each has its own --help):\n"
+    "  spectrum   where the energy sits over frequency, per layer and head\n"
     "  error      what a retaining ratio throws away\n"
     "  gamma      a retaining ratio per layer and head\n"
     "  impulse    what becomes of a token that is compressed again and again\n"
-    "  link       what the energy of a capture has to do with runs and probes\n"
+    "  link       what the energy in a capture says about perplexity\n"
     "  plot       figures of what freqkv-replay wrote, and of tables\n"
     "  merge      several captures into one\n"
     "  report     everything found so far, as one page of HTML"
     "\v"
-    "freqkv-analyze COMMAND --help says more. Exit status: 0 done, 1 the work failed, 2 the "
-    "command line was "
-    "wrong.\n\n"
-    "Example:\n"
-    "  freqkv-analyze spectrum my-capture --out findings\n"
-    "  freqkv-analyze error my-capture --out findings\n"
-    "  freqkv-analyze report findings";
+    "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp parser = {NULL, parse, "COMMAND ...", doc, NULL, NULL, NULL};
 
 int main(int argc, char **argv) {
     struct choice choice = {0};
     fkv_start(argv);
-    argp_err_exit_status = 2;
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &choice);
     char name[64];
     snprintf(name, sizeof name, "freqkv-analyze %s", choice.command->name);

@@ -9,6 +9,7 @@
 #include "capture/store/capture_reader.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
+#include "kernels/base/letters.h"
 
 struct options {
     struct fkv_common_options common;
@@ -21,7 +22,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &o->common; break;
-    case 'n': o->dry_run = true; break;
+    case FKV_LETTER_DRY_RUN: o->dry_run = true; break;
     case ARGP_KEY_ARG: o->captures[o->count++] = arg; break;
     case ARGP_KEY_END:
         if (!o->count) argp_error(state, "CAPTURE is missing");
@@ -32,21 +33,18 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "One capture out of several: shards, or machines that captured different texts.\n\n"
-    "All must be of one model and tokenizer, with equal layers, heads, states, dtype and options; "
-    "stored states or sums of "
-    "--spectra-only. Recordings are copied whole in the order given; a text and offset that occurs "
-    "twice is refused. "
-    "The first output_gram.h5 goes with them, and one that differs from it is refused."
-    "\v"
-    "--out is a new folder.\n\n"
+    "Makes one capture of several: shards, or machines that captured different texts.\n\n"
     "Example:\n"
-    "  freqkv-analyze merge shard-0 shard-1 --out whole\n\n"
-    "JSON keys: out, capture_sha256, captures (how many were merged), recordings, tokens; with "
-    "--dry-run recordings, tokens, disk_bytes, disk_free.";
+    "  freqkv-analyze merge shard-0 shard-1 --out whole\n"
+    "\v"
+    "All must be of one model and tokenizer, with equal layers, heads, states, dtype and "
+    "options. Recordings are copied whole in the order given; a text and offset that occurs "
+    "twice is refused. --out is a new folder.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"dry-run", 'n', NULL, 0, "only say what the run needs", 0}, {0}};
+    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    {0},
+};
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE... --out CAPTURE", doc, children,
@@ -134,5 +132,5 @@ int fkv_command_merge(int argc, char **argv) {
     if (!status && !o.dry_run) status = fkv_capture_merge(o.captures, o.count, o.common.out, &err);
     if (!status && !o.dry_run) status = report(&o, &err);
     free(o.captures);
-    return status ? fkv_command_failed("merge", &o.common, &err) : 0;
+    return status ? fkv_command_failed("merge", &o.common, &err) : FKV_EXIT_DONE;
 }

@@ -37,32 +37,13 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const char doc[] =
     "Figures of what freqkv-replay wrote, and of tables.\n\n"
-    "Runs (ppl --out), all together: runs_perplexity (perplexity, delta nll and KL over the "
-    "retaining ratio), runs_distance (delta nll and KL over tokens since the last "
-    "compression and over rounds); each on its own: NAME_rounds (the share of energy that every "
-    "round of compression keeps: ratios chosen on fresh states are applied to caches "
-    "that are mostly compressed already).\n"
-    "Probes (probe --out): NAME_bands, NAME_filters, NAME_policies, NAME_decomposition, NAME_noise "
-    "(per unit of energy), NAME_layers, NAME_heads_delta_nll and NAME_heads_kl (dots: "
-    "differences that the correction for multiplicity lets stand; of KL: above that of the "
-    "untouched run repeated in another block size, and without dots where the file does not hold "
-    "that run "
-    "per token; p and q beside them in NAME_heads.csv, empty where there are none), NAME_classes: "
-    "those the probe has changes for.\n"
-    "Tables (.csv with a header): NAME, every column of numbers over the first one, a line per "
-    "combination of the columns of text."
-    "\v"
-    "NAME is the file's name without its ending. Figures are written as PNG and SVG into the "
-    "folder --out, with their numbers as CSV; runs_sources.csv and NAME_sources.csv name model and "
-    "texts with their hashes. Running again replaces them; files that "
-    "freqkv-analyze did not make are never replaced.\n\n"
-    "Example:\n"
-    "  freqkv-replay ppl --model M --text book.txt --policy freqkv --window 512 \\\n"
-    "      --sweep gamma=0.1:0.9:0.1 --baseline full --out runs\n"
+    "Examples:\n"
     "  freqkv-analyze plot runs/*.h5 --out figures\n"
-    "  freqkv-analyze plot probe.h5 --out figures --json\n\n"
-    "JSON keys: out, runs, probes, tables (how many files of each), figures (how many pictures), "
-    "left_out [{file, figure, reason}]: what has no place in a figure.";
+    "  freqkv-analyze plot probe.h5 --out figures\n"
+    "\v"
+    "Runs are drawn together, a probe on its own, and of a .csv every column of numbers over "
+    "the first one. Figures are written as PNG and SVG, with their numbers as "
+    "CSV.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
 static const struct argp parser = {
@@ -222,5 +203,5 @@ int fkv_command_plot(int argc, char **argv) {
     free(w.runs);
     free(o.files);
     free(command);
-    return status ? fkv_command_failed("plot", &o.common, &err) : 0;
+    return status ? fkv_command_failed("plot", &o.common, &err) : FKV_EXIT_DONE;
 }

@@ -6,6 +6,7 @@
 #include "analyze/report/report.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
+#include "kernels/base/letters.h"
 
 struct options {
     const char *folder;
@@ -15,8 +16,8 @@ struct options {
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
-    case 'q': o->quiet = true; break;
-    case 'j': o->json = true; break;
+    case FKV_LETTER_QUIET: o->quiet = true; break;
+    case FKV_LETTER_JSON: o->json = true; break;
     case ARGP_KEY_ARG:
         if (o->folder) argp_error(state, "expected one DIR, found \"%s\" as well", arg);
         o->folder = arg;
@@ -30,29 +31,20 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const char doc[] =
-    "One page of everything in a folder of findings.\n\n"
-    "DIR is the --out of `spectrum`, `error`, `gamma`, `impulse`, `link` and `plot`, of as many as "
-    "there are; one of the first three must be among them. DIR/report.html holds what they found: "
-    "a "
-    "summary in words that is computed from the numbers, spectra with a selector of state, layer "
-    "and head, tables, every figure, commands and hashes. It is one file that loads nothing: open "
-    "it, mail "
-    "it, print it. The same folder gives the same bytes."
-    "\v"
-    "A link can point at one head: report.html#state=key&layer=1&head=0. SVG files that "
-    "freqkv-analyze did not draw are left out, and named. A report.html that this "
-    "command did not make is never replaced.\n\n"
-    "Example:\n"
+    "One page of everything in a folder of findings: DIR/report.html.\n\n"
+    "Examples:\n"
     "  freqkv-analyze spectrum my-capture --out findings\n"
     "  freqkv-analyze error my-capture --out findings\n"
-    "  freqkv-analyze report findings\n\n"
-    "JSON keys: report (its path), bytes, figures (count), sections (ids), summary (sentences), "
-    "left_out (files that are not shown, and why).";
+    "  freqkv-analyze report findings\n"
+    "\v"
+    "DIR is the --out of the other commands; `spectrum`, `error` or `gamma` must be among "
+    "them. The page is one file that loads nothing: open it, mail it, print it.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"quiet", 'q', NULL, 0, "no notes on stderr", 0},
-    {"json", 'j', NULL, 0, "one JSON object on stdout instead of text", 0},
-    {0}};
+    {"quiet", FKV_LETTER_QUIET, NULL, 0, "no notes on stderr", 0},
+    {"json", FKV_LETTER_JSON, NULL, 0, "one JSON object instead of text", 0},
+    {0},
+};
 static const struct argp parser = {options_list, parse, "DIR", doc, NULL, NULL, NULL};
 
 static json_t *list_json(const struct fkv_text_list *list) {
@@ -93,5 +85,5 @@ int fkv_command_report(int argc, char **argv) {
     int status = fkv_report_write(o.folder, &outline, &err);
     if (!status) status = print(&o, &outline, &err);
     fkv_report_outline_free(&outline);
-    return status ? fkv_command_failed("report", NULL, &err) : 0;
+    return status ? fkv_command_failed("report", NULL, &err) : FKV_EXIT_DONE;
 }

@@ -15,7 +15,7 @@ struct fkv_error {
     bool of_option;     /* the value of a command-line option is at fault */
 };
 
-/* Exit statuses of every tool. */
+/* Exit statuses of every tool: done, the work failed, the command line was wrong. */
 enum { FKV_EXIT_DONE = 0, FKV_EXIT_FAILED = 1, FKV_EXIT_USAGE = 2 };
 
 /* Writes the message (as fkv_print_short does) and returns FKV_FAILED, so that `return

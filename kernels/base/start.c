@@ -5,6 +5,7 @@
  * did not take until the very end, and --help ends in argp's own exit(). */
 #include "kernels/base/start.h"
 
+#include <argp.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/base/error.h"
 #include "kernels/base/host.h"
 
 /* A failure has said why already. */
@@ -22,10 +24,11 @@ static void check_output(int status, void *context) {
     if (status || (!fflush(stdout) && !lost)) return;
     fprintf(stderr, "%s: standard output: cannot write: %s\n", program_invocation_short_name,
             strerror(errno ? errno : EIO));
-    _exit(1);
+    _exit(FKV_EXIT_FAILED);
 }
 
 void fkv_start(char **argv) {
+    argp_err_exit_status = FKV_EXIT_USAGE;
     on_exit(check_output, NULL);
     if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") &&
         !setenv("GOMP_SPINCOUNT", "2000", 1))

@@ -3,7 +3,8 @@
 #define FKV_BASE_START_H
 
 /* From here on a program that ends with status 0 has written all of its standard output: where that
- * could not be, it says so and ends with 1.
+ * could not be, it says so and ends with FKV_EXIT_FAILED. A wrong command line ends it with
+ * FKV_EXIT_USAGE.
  *
  * Starts the program anew with GOMP_SPINCOUNT set, unless the user chose how threads wait
  * (OMP_WAIT_POLICY or GOMP_SPINCOUNT). libgomp reads its environment before main and has no call

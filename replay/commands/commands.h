@@ -3,6 +3,9 @@
 #ifndef FKV_REPLAY_COMMANDS_COMMANDS_H
 #define FKV_REPLAY_COMMANDS_COMMANDS_H
 
+/* The last line of every --help. */
+#define FKV_SEE_MANUAL "Files, JSON keys and definitions: man freqkv-replay."
+
 int fkv_command_ppl(int argc, char **argv);
 int fkv_command_probe(int argc, char **argv);
 int fkv_command_generate(int argc, char **argv);

@@ -11,22 +11,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
 #include "replay/generate/continuations.h"
 #include "replay/needs.h"
 
-enum {
-    OPT_PROMPT = 0x1000,
-    OPT_PROMPTS,
-    OPT_OUT,
-    OPT_RESUME,
-    OPT_TOKENS,
-    OPT_TEMPERATURE,
-    OPT_SEED,
-    OPT_DRY_RUN
-};
+enum { OPT_PROMPT = FKV_NO_LETTER, OPT_PROMPTS, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
 enum { PER_LANE = 8 };
 
@@ -41,50 +33,27 @@ struct settings {
 };
 
 static const char doc[] =
-    "Continues prompts under a cache policy."
-    "\v"
-    "Prompts are fed in blocks, then tokens are decoded one by one until --tokens\n"
-    "or EOS; --batch B decodes B prompts side by side. A seed gives a prompt the\n"
-    "same continuation every time, whatever other prompts stand in the file and\n"
-    "run beside it: the generator (splitmix64) starts anew for each. (The batch\n"
-    "changes logits by their rounding, as the block does.)\n"
-    "\n"
-    "OUT.jsonl grows by a line as soon as a prompt and those before it are done, and\n"
-    "is synced: an interruption leaves whole lines. The same command with --resume\n"
-    "goes on after the last whole one, or starts where there is none; the file ends\n"
-    "up with the bytes of an undisturbed run. OUT.jsonl.run, written beside it, says\n"
-    "what made the lines (model, tokenizer, prompts, policy with all its options,\n"
-    "compute, cache dtype, backend, batch, tokens, temperature, seed); --resume\n"
-    "refuses lines of another run.\n"
-    "\n"
+    "Continues prompts under a cache policy.\n\n"
     "Examples:\n"
     "  freqkv-replay generate --model data/litbank-1m --prompt 'The captain' \\\n"
     "      --policy freqkv --window 64 --tokens 100\n"
     "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
     "      --out out.jsonl --temperature 0.8 --seed 1\n"
-    "\n"
-    "IN.jsonl has a field \"prompt\" per line and may have an \"id\". Each line of\n"
-    "OUT.jsonl, and the object that --json prints without --out, has: id (where there\n"
-    "was one), prompt, text (the continuation), token_ids, prompt_tokens, tokens\n"
-    "(generated), stopped (\"eos\" or \"length\"), policy, window, gamma, seed,\n"
-    "temperature. With --out, --json prints out, prompts (how many), prompts_there\n"
-    "(found whole by --resume, counted in what follows, too), prompt_tokens, tokens,\n"
-    "prefill_tokens_per_s, decode_tokens_per_s (what this run computed: feeds, logits\n"
-    "and sampling; null for nothing); with --dry-run documents (the prompts that are\n"
-    "left), tokens (theirs), tokens_fed, disk_bytes, disk_free, memory_bytes,\n"
-    "memory_available, device_bytes, device_free, weight_bytes, seconds.";
+    "\v"
+    "A seed gives a prompt the same continuation whatever other prompts run beside it. "
+    "OUT.jsonl grows by a line as soon as a prompt and those before it are done; the same "
+    "command with --resume goes on after the last whole line.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Generation:", 5},
     {"prompt", OPT_PROMPT, "TEXT", 0, "continue this text and print what comes", 5},
     {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's field \"prompt\"", 5},
-    {"out", OPT_OUT, "OUT.jsonl", 0, "write one line per prompt; must not exist, but for --resume",
-     5},
-    {"resume", OPT_RESUME, 0, 0, "go on in a file whose run was interrupted", 5},
+    {"out", FKV_LETTER_OUT, "OUT.jsonl", 0, "a new file: one line per prompt", 5},
+    {"resume", FKV_LETTER_RESUME, 0, 0, "go on in a file whose run was interrupted", 5},
     {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
     {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
     {"seed", OPT_SEED, "s", 0, "of the sampling (default 0)", 5},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
+    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 5},
     {0},
 };
 
@@ -107,9 +76,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case OPT_PROMPT: s->prompt = arg; return 0;
     case OPT_PROMPTS: s->prompts = arg; return 0;
-    case OPT_OUT: s->out = arg; return 0;
-    case OPT_RESUME: s->resume = true; return 0;
-    case OPT_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->out = arg; return 0;
+    case FKV_LETTER_RESUME: s->resume = true; return 0;
+    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
     case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
     case OPT_TEMPERATURE:
         status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err);
@@ -459,5 +428,5 @@ int fkv_command_generate(int argc, char **argv) {
     fkv_prompts_free(&p);
     fkv_engine_close(&engine);
     free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay generate", &err) : 0;
+    return status ? fkv_tool_failed("freqkv-replay generate", &err) : FKV_EXIT_DONE;
 }

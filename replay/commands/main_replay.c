@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "replay/commands/commands.h"
+#include "kernels/base/error.h"
 #include "kernels/base/start.h"
+#include "replay/commands/commands.h"
 
 const char *argp_program_version = "freqkv-replay " FKV_VERSION;
 
@@ -23,27 +24,32 @@ static const struct {
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *to) {
-    fprintf(to, "Usage: freqkv-replay COMMAND [OPTION...]\n"
-                "Runs a checkpoint with FreqKV or another cache policy and measures what that "
-                "costs it.\n\n");
+    fputs("Usage: freqkv-replay COMMAND [OPTION...]\n"
+          "Runs a checkpoint with FreqKV or another cache policy and measures what that costs it.\n"
+          "\n"
+          "Example:\n"
+          "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
+          "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
+          "\n"
+          "Commands (each has its own --help):\n",
+          to);
     for (int i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\nfreqkv-replay COMMAND --help says more. Exit status: 0 done, 1 the work failed, "
-                "2 the command line was "
-                "wrong.\n");
+    fputs("\nExit status: 0 done, 1 the work failed, 2 the command line was wrong.\n"
+          "\n" FKV_SEE_MANUAL "\n",
+          to);
 }
 
 int main(int argc, char **argv) {
     fkv_start(argv);
-    argp_err_exit_status = 2;
     if (argc > 1 &&
         (!strcmp(argv[1], "--help") || !strcmp(argv[1], "--usage") || !strcmp(argv[1], "-?"))) {
         print_help(stdout);
-        return 0;
+        return FKV_EXIT_DONE;
     }
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))) {
         puts(argp_program_version);
-        return 0;
+        return FKV_EXIT_DONE;
     }
     for (int i = 0; i < COMMANDS && argc > 1; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
@@ -54,5 +60,5 @@ int main(int argc, char **argv) {
     }
     if (argc > 1) fprintf(stderr, "freqkv-replay: \"%s\" is no command\n", argv[1]);
     print_help(stderr);
-    return 2;
+    return FKV_EXIT_USAGE;
 }

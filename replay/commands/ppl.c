@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/cache/ratios.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 #include "kernels/base/progress.h"
@@ -18,15 +19,7 @@
 #include "replay/needs.h"
 #include "replay/perplexity/sweep.h"
 
-enum {
-    OPT_TOKENS = 0x1000,
-    OPT_PROTOCOL,
-    OPT_SCORE_FROM,
-    OPT_BASELINE,
-    OPT_SWEEP,
-    OPT_OUT,
-    OPT_DRY_RUN
-};
+enum { OPT_TOKENS = FKV_NO_LETTER, OPT_PROTOCOL, OPT_SCORE_FROM, OPT_BASELINE, OPT_SWEEP };
 
 struct settings {
     struct fkv_engine_options engine;
@@ -40,80 +33,25 @@ struct settings {
 };
 
 static const char doc[] =
-    "Perplexity of texts under a cache policy."
-    "\v"
-    "Protocols. A pass starts from an empty cache; targets count within it.\n"
-    "  whole     one pass per document, at most T of its tokens\n"
-    "  stride:s  windows of T tokens (default: the trained context) every s\n"
-    "            tokens of the joined texts, no BOS; every target of every\n"
-    "            window is scored (LongLoRA's and FreqKV's eval.py)\n"
-    "  chunks:c  disjoint chunks of c tokens per document, BOS over the first\n"
-    "            token if the tokenizer adds one; targets c/2+1 .. c-1 are\n"
-    "            scored (llama.cpp)\n"
-    "  rolling   disjoint windows of the trained context with one token of\n"
-    "            context, the first from BOS (else EOS), the last right-aligned\n"
-    "            (lm-eval)\n"
-    "  blocks:b  as whole, and the policy may act after every b tokens\n"
-    "\n"
-    "Standard errors: bootstrap over documents where there are 20 or more; with\n"
-    "2 to 19 over documents and, within each that is drawn, over its blocks of\n"
-    "256 scored tokens; with one over its blocks, which speaks for that document\n"
-    "only. Few documents say little about others. Where windows overlap:\n"
-    "documents only, and none with one. 1,000 resamples, seed 0. Differences to\n"
-    "the baseline are paired per token; past the trained context full attention\n"
-    "is broken and no reference, and the output says so.\n"
-    "\n"
-    "--batch B runs B passes side by side, which serves an accelerator; it changes\n"
-    "no number beyond rounding.\n"
-    "\n"
-    "--sweep writes OUT/gamma_0.10.h5 and so on. A sweep that was interrupted goes\n"
-    "on when it is started again: points whose file is there are skipped, and\n"
-    "files of another model, other texts or other options are refused. Without\n"
-    "--out it only prints.\n"
-    "\n"
-    "Examples, where full attention is a reference:\n"
+    "Perplexity of texts under a cache policy.\n\n"
+    "Example:\n"
     "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
     "      --policy freqkv --window 512 --gamma 0.5 --tokens 1024 --baseline full\n"
-    "  freqkv-replay ppl --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
-    "      --policy freqkv --window 512 --sweep gamma=0.1:0.9:0.1 --out runs \\\n"
-    "      --protocol stride:1024 --baseline full\n"
-    "\n"
-    "--json prints one object; what does not exist is null:\n"
-    "  policy, window, sinks, gamma (mean), the policy's own options, protocol,\n"
-    "  documents (how many), tokens (of them), tokens_scored, mean_nll (nats),\n"
-    "  perplexity, perplexity_se, compressions and evictions (mean per head and\n"
-    "  pass; an eviction is no compression), cache_bytes_peak, cache_slots_mean\n"
-    "  (slots a query could attend to), se_unit (documents, documents and blocks,\n"
-    "  or blocks of one document), prefill_tokens_per_s, compression_share (of\n"
-    "  the time), per_document [{name, tokens, mean_nll, perplexity}], and with a\n"
-    "  baseline: baseline {policy, valid, mean_nll, perplexity, delta_nll,\n"
-    "  delta_nll_se, kl (nats), top1_agreement}\n"
-    "With --sweep: policy, window, sinks, own options, protocol, documents, tokens,\n"
-    "  se_unit, points [{gamma, file (null without --out), tokens_scored, mean_nll,\n"
-    "  perplexity, perplexity_se, compressions, evictions, cache_bytes_peak,\n"
-    "  cache_slots_mean, baseline}]\n"
-    "With --dry-run: documents, tokens, tokens_fed (of all passes), disk_bytes,\n"
-    "  disk_free, memory_bytes, memory_available, device_bytes, device_free,\n"
-    "  weight_bytes, seconds";
+    "\v"
+    "Differences to the baseline are paired per token. They are valid within the trained "
+    "context only, and the output says so. --sweep writes OUT/gamma_0.10.h5 and so on; started "
+    "again, it goes on where it was interrupted.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Evaluation:", 5},
-    {"protocol", OPT_PROTOCOL, "NAME", 0,
-     "whole (default), stride:s, chunks:c, rolling or blocks:b", 5},
-    {"tokens", OPT_TOKENS, "T", 0,
-     "at most T tokens of each document, BOS included (default: all); stride: the window", 5},
-    {"score-from", OPT_SCORE_FROM, "t", 0, "score only targets at place t of their pass or later",
+    {"protocol", OPT_PROTOCOL, "NAME", 0, "whole (default), stride:s, chunks:c, rolling, blocks:b",
      5},
-    {"baseline", OPT_BASELINE, "full", 0,
-     "run full attention beside it: paired differences, KL, agreement", 5},
-    {"sweep", OPT_SWEEP, "gamma=a:b:c", 0,
-     "run at every ratio from a to b in steps of c (or at a,b,c), with one load of the model", 5},
-    {"out", OPT_OUT, "RUN.h5", 0,
-     "write per-token results and every compression; must not exist. With --sweep a folder: one "
-     "file per ratio; "
-     "files that are there are kept",
-     5},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the run would need", 5},
+    {"tokens", OPT_TOKENS, "T", 0, "at most T tokens per document; stride: the window", 5},
+    {"score-from", OPT_SCORE_FROM, "t", 0, "score targets from position t of a pass on", 5},
+    {"baseline", OPT_BASELINE, "full", 0, "full attention as well: paired differences, KL", 5},
+    {"sweep", OPT_SWEEP, "gamma=a:b:c", 0, "every ratio from a to b in steps of c", 5},
+    {"out", FKV_LETTER_OUT, "RUN.h5", 0, "a new run file; with --sweep a folder of them", 5},
+    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 5},
     {0},
 };
 
@@ -141,8 +79,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SWEEP:
         if (fkv_sweep_parse(arg, &s->sweep, &err)) argp_error(state, "%s", err.message);
         return 0;
-    case OPT_OUT: s->out = arg; return 0;
-    case OPT_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->out = arg; return 0;
+    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
     case ARGP_KEY_END:
         if (!s->engine.text_count && !s->engine.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
@@ -517,5 +455,5 @@ int fkv_command_ppl(int argc, char **argv) {
     fkv_corpus_free(&corpus);
     fkv_engine_close(&engine);
     free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay ppl", &err) : 0;
+    return status ? fkv_tool_failed("freqkv-replay ppl", &err) : FKV_EXIT_DONE;
 }

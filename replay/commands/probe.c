@@ -10,6 +10,7 @@
 
 #include "engine/session/kept_logits.h"
 #include "engine/text/token_class.h"
+#include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 #include "replay/commands/commands.h"
@@ -19,13 +20,10 @@
 #include "replay/probe/report.h"
 
 enum {
-    OPT_PREFIX = 0x1000,
+    OPT_PREFIX = FKV_NO_LETTER,
     OPT_SCORE,
     OPT_BLOCKS,
-    OPT_SINKS,
     OPT_SEED,
-    OPT_OUT,
-    OPT_DRY_RUN,
     OPT_FILTER,
     OPT_COMPLEMENT,
     OPT_BANDS,
@@ -49,79 +47,38 @@ struct settings {
 };
 
 static const char doc[] =
-    "What do parts of the cache carry? Reads P tokens with full attention, changes\n"
-    "the cache once, scores the M tokens after; restores, and makes the next change.\n"
-    "\v"
-    "Bands are fractions of the n = P - S coefficients of the DCT along tokens:\n"
-    "0:0.25 is the lowest quarter, DC included. Several changes are made one after\n"
-    "the other, each on the untouched prefix. Filters and noise change keys, values\n"
-    "or both (--states); --freqkv, --local and --decompose change both.\n"
-    "\n"
-    "--decompose switches FreqKV's parts on one by one and in all combinations:\n"
-    "  truncation  the coefficients beyond L are gone\n"
-    "  squeezed    slots stand at their index and not at the centre of what they\n"
-    "              stand for\n"
-    "  fewer       L slots weigh as L in the softmax and not as n\n"
-    "Truncation alone comes as a filter of n slots and as L slots at their centres.\n"
-    "\n"
-    "Beside every result stands the noise floor: the untouched run repeated with\n"
-    "another block size. Intervals: paired bootstrap over documents where there\n"
-    "are 20 or more; with 2 to 19 over documents and, within each that is drawn,\n"
-    "over its blocks of 256 scored tokens; with one over its blocks, which speaks\n"
-    "for that document only. Few documents say little about others.\n"
-    "p: paired t over the means of documents (one document: of its blocks). kl_p:\n"
-    "is the KL above that of the repeated run, token by token? One-sided, as a\n"
-    "mean KL is never below zero. q: p corrected (Benjamini and Hochberg) among\n"
-    "the layers, or among the heads, of one change.\n"
-    "\n"
-    "--blocks takes more windows of P + M + 1 tokens from each text, one after\n"
-    "the other; later ones have BOS over their first token if the tokenizer adds\n"
-    "one.\n"
-    "\n"
-    "With --out, windows that are done lie in PROBE.h5.parts; the same command\n"
-    "takes an interrupted run up again.\n"
-    "\n"
+    "What parts of the cache carry: reads P tokens with full attention, changes the cache "
+    "once, scores the M tokens after it, restores the cache, and makes the next change.\n\n"
     "Example:\n"
     "  freqkv-replay probe --model data/litbank-1m --text data/the_tide_mill.txt \\\n"
     "      --prefix 512 --score 256 --bands 8 --states key,value --decompose 0.5\n"
-    "\n"
-    "--json prints one object; what does not exist is null:\n"
-    "  model, prefix, score, sinks, windows, units, unit (document or block),\n"
-    "  documents, se_unit (documents, documents and blocks, or blocks of one\n"
-    "  document), untouched_nll, noise_floor_nll, noise_floor_kl, changes [{label, kind,\n"
-    "  option, family (of changes that differ in layer and head only), layer,\n"
-    "  kv_head, states, complement, bands [[low, high]], epsilon, gamma,\n"
-    "  truncation, squeezed, fewer, delta_nll, delta_nll_low, delta_nll_high, kl,\n"
-    "  kl_low, kl_high, lost_key, lost_value, p, q, kl_p, kl_q}]\n"
-    "With --dry-run: documents, tokens, tokens_fed, disk_bytes, disk_free,\n"
-    "  memory_bytes, memory_available, device_bytes, device_free, weight_bytes,\n"
-    "  seconds";
+    "\v"
+    "Bands are fractions of the n = P - S coefficients of the DCT along tokens: 0:0.25 is the "
+    "lowest quarter, DC included. Beside every result stands the noise floor: the untouched run "
+    "repeated with another block size. The same command goes on where it was "
+    "interrupted.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Experiment:", 4},
-    {"prefix", OPT_PREFIX, "P", 0,
-     "tokens read before the change (default: half the trained context)", 4},
-    {"score", OPT_SCORE, "M", 0,
-     "tokens fed after it and scored (default: a quarter of the trained context)", 4},
+    {"prefix", OPT_PREFIX, "P", 0, "tokens before the change (default: context / 2)", 4},
+    {"score", OPT_SCORE, "M", 0, "tokens scored after it (default: context / 4)", 4},
     {"blocks", OPT_BLOCKS, "B", 0, "at most B windows of each text (default 1)", 4},
-    {"sinks", OPT_SINKS, "S", 0, "first tokens that are never changed (default 4)", 4},
-    {"states", OPT_STATES, "LIST", 0,
-     "what filters and noise change: key, value, both, or several (default both)", 4},
-    {"per-layer", OPT_PER_LAYER, 0, 0, "make each change on each layer alone, too", 4},
-    {"per-head", OPT_PER_HEAD, 0, 0, "make each change on each (layer, KV head) alone, too", 4},
+    {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never changed (default 4)", 4},
+    {"states", OPT_STATES, "LIST", 0, "of filters, noise: key, value, both (the default)", 4},
+    {"per-layer", OPT_PER_LAYER, 0, 0, "each change on each layer alone, too", 4},
+    {"per-head", OPT_PER_HEAD, 0, 0, "each change on each (layer, KV head) alone, too", 4},
     {"seed", OPT_SEED, "K", 0, "of the noise (default 0)", 4},
-    {"out", OPT_OUT, "PROBE.h5", 0, "write per-token results; must not exist", 4},
-    {"dry-run", OPT_DRY_RUN, 0, 0, "only print what the experiment would need", 4},
+    {"out", FKV_LETTER_OUT, "PROBE.h5", 0, "a new file: results per token", 4},
+    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 4},
     {0, 0, 0, 0, "Changes (each may be repeated):", 5},
     {"filter", OPT_FILTER, "a:b[,c:d...]", 0, "keep these bands only", 5},
     {"complement", OPT_COMPLEMENT, 0, 0, "--filter takes the bands out and keeps the rest", 5},
     {"bands", OPT_BANDS, "K", 0, "take out DC, then each of K equal bands", 5},
-    {"octaves", OPT_OCTAVES, "K", 0, "take out DC, then each of K bands that double in width", 5},
-    {"noise", OPT_NOISE, "a:b:eps", 0,
-     "add noise in a band, its energy eps times the head's without DC", 5},
+    {"octaves", OPT_OCTAVES, "K", 0, "take out DC, then each of K bands of double width", 5},
+    {"noise", OPT_NOISE, "a:b:eps", 0, "add noise of eps times the energy without DC", 5},
     {"freqkv", OPT_FREQKV, "G[,G...]", 0, "compress to a share G of the slots as FreqKV does", 5},
     {"local", OPT_LOCAL, "G[,G...]", 0, "drop all but the latest share G of the slots", 5},
-    {"decompose", OPT_DECOMPOSE, "G[,G...]", 0, "FreqKV in parts (see below)", 5},
+    {"decompose", OPT_DECOMPOSE, "G[,G...]", 0, "FreqKV in parts, alone and together", 5},
     {0},
 };
 
@@ -144,7 +101,7 @@ static const struct {
     {OPT_PREFIX, "--prefix", 2, 1 << 28, offsetof(struct settings, prefix)},
     {OPT_SCORE, "--score", 1, 1 << 28, offsetof(struct settings, score)},
     {OPT_BLOCKS, "--blocks", 1, 1 << 28, offsetof(struct settings, blocks)},
-    {OPT_SINKS, "--sinks", 0, 1 << 28, offsetof(struct settings, sinks)},
+    {FKV_LETTER_SINKS, "--sinks", 0, 1 << 28, offsetof(struct settings, sinks)},
     {OPT_SEED, "--seed", 0, (int64_t)1 << 53, offsetof(struct settings, seed)},
 };
 
@@ -152,15 +109,18 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct settings *s = state->input;
     struct fkv_error err = {0};
     int status = FKV_OK;
-    for (size_t i = 0; i < sizeof change_options / sizeof *change_options; i++)
-        if (key == change_options[i].key &&
-            fkv_probe_request(&s->requests, change_options[i].option, arg, &err))
+    for (size_t i = 0; i < sizeof change_options / sizeof *change_options; i++) {
+        if (key != change_options[i].key) continue;
+        if (fkv_probe_request(&s->requests, change_options[i].option, arg, &err))
             argp_error(state, "%s", err.message);
+        return 0;
+    }
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         int64_t *value = (int64_t *)(void *)((char *)s + numbers[i].offset);
-        if (key == numbers[i].key &&
-            fkv_parse_int(arg, numbers[i].name, numbers[i].low, numbers[i].high, value, &err))
+        if (key != numbers[i].key) continue;
+        if (fkv_parse_int(arg, numbers[i].name, numbers[i].low, numbers[i].high, value, &err))
             argp_error(state, "%s", err.message);
+        return 0;
     }
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &s->engine; return 0;
@@ -171,8 +131,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_COMPLEMENT: s->requests.complement = true; break;
     case OPT_PER_LAYER: s->requests.per_layer = true; break;
     case OPT_PER_HEAD: s->requests.per_head = true; break;
-    case OPT_OUT: s->out = arg; break;
-    case OPT_DRY_RUN: s->dry_run = true; break;
+    case FKV_LETTER_OUT: s->out = arg; break;
+    case FKV_LETTER_DRY_RUN: s->dry_run = true; break;
     case ARGP_KEY_END:
         if (!s->engine.text_count && !s->engine.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
@@ -182,7 +142,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
                               "--freqkv, --local or "
                               "--decompose");
         break;
-    default: return key >= OPT_PREFIX && key <= OPT_PER_HEAD ? 0 : ARGP_ERR_UNKNOWN;
+    default: return ARGP_ERR_UNKNOWN;
     }
     if (status) argp_error(state, "%s", err.message);
     return 0;
@@ -396,5 +356,5 @@ int fkv_command_probe(int argc, char **argv) {
     if (!status) status = prepare_and_run(&s, &engine, &err);
     fkv_engine_close(&engine);
     free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay probe", &err) : 0;
+    return status ? fkv_tool_failed("freqkv-replay probe", &err) : FKV_EXIT_DONE;
 }

@@ -7,13 +7,12 @@
 #include "kernels/base/json.h"
 #include "replay/commands/commands.h"
 
-static const char doc[] = "Prints the token ids of texts, space-separated, one line per document, "
-                          "as ppl feeds them: with BOS where the tokenizer adds it."
-                          "\v"
-                          "Example:\n"
-                          "  freqkv-replay tokens --model data/litbank-1m --text book.txt\n"
-                          "\n"
-                          "With --json: {\"documents\": [{\"name\", \"tokens\": [ids]}]}.";
+static const char doc[] =
+    "Prints the token ids of texts, space-separated, one line per document, as ppl feeds "
+    "them: with BOS where the tokenizer adds it.\n\n"
+    "Example:\n"
+    "  freqkv-replay tokens --model data/litbank-1m --text data/the_tide_mill.txt\n"
+    "\v" FKV_SEE_MANUAL;
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
@@ -88,5 +87,5 @@ int fkv_command_tokens(int argc, char **argv) {
         return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);
-    return status ? fkv_tool_failed("freqkv-replay tokens", &err) : 0;
+    return status ? fkv_tool_failed("freqkv-replay tokens", &err) : FKV_EXIT_DONE;
 }

@@ -1,14 +1,20 @@
-"""Writes a random bf16 LLaMA checkpoint of a given shape, for benchmarks that need weights larger than any cache. numpy only.
+"""Writes a random bf16 LLaMA checkpoint of a given shape, for benchmarks that need weights larger
+than any cache. numpy only.
 
-    python tests/bench/make_checkpoint.py OUT                       about 500M parameters, 1.0 GB, some seconds
-    python tests/bench/make_checkpoint.py OUT --layers 4 --dim 512 --hidden 1408 --heads 8 --kv-heads 4 --vocab 2048
-    python tests/bench/make_checkpoint.py OUT --shape llama-2-7b      13.5 GB at the speed of the disk; or llama-3-8b, 16.1 GB
+    make_checkpoint.py OUT
+    make_checkpoint.py OUT --layers 4 --dim 512 --hidden 1408 --heads 8 --kv-heads 4 --vocab 2048
+    make_checkpoint.py OUT --shape llama-2-7b
     freqkv-replay ppl --model OUT --token-ids OUT/tokens.npy --policy full
 
-OUT gets config.json, model.safetensors (above 5 GB: shards and their index) and tokens.npy (random ids: there is no tokenizer, and none is needed with --token-ids).
-Matrices are normal with deviation 1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean nothing.
-One piece is drawn and repeated through all matrices. Its length is a prime, so no two rows of a matrix are the same, and drawing takes
-no time beside writing; memory stays below 100 MB whatever the size. The same arguments give the same files.
+The first has about 500M parameters, 1.0 GB, and takes some seconds; llama-2-7b has 13.5 GB and
+llama-3-8b 16.1 GB, written at the speed of the disk.
+
+OUT gets config.json, model.safetensors (above 5 GB: shards and their index) and tokens.npy (random
+ids: there is no tokenizer, and none is needed with --token-ids). Matrices are normal with deviation
+1/sqrt(inputs), norms are 1, so activations stay of order one through any depth; the numbers mean
+nothing. One piece is drawn and repeated through all matrices. Its length is a prime, so no two rows
+of a matrix are the same, and drawing takes no time compared with writing; memory stays below 100 MB
+whatever the size. The same arguments give the same files.
 """
 
 import argparse
@@ -21,9 +27,19 @@ PIECE = 4194301  # elements drawn; the largest prime below 2^22
 SHARD = 5 << 30  # bytes
 
 SHAPES = {
-    "llama-2-7b": dict(layers=32, dim=4096, hidden=11008, heads=32, kv_heads=32, vocab=32000, context=4096),
-    "llama-3-8b": dict(layers=32, dim=4096, hidden=14336, heads=32, kv_heads=8, vocab=128256, context=8192,
-                       theta=500000.0),
+    "llama-2-7b": dict(
+        layers=32, dim=4096, hidden=11008, heads=32, kv_heads=32, vocab=32000, context=4096
+    ),
+    "llama-3-8b": dict(
+        layers=32,
+        dim=4096,
+        hidden=14336,
+        heads=32,
+        kv_heads=8,
+        vocab=128256,
+        context=8192,
+        theta=500000.0,
+    ),
 }
 
 
@@ -62,20 +78,24 @@ def weight_bytes(shape):
 
 def split_shards(shapes):
     """Tensors in order, cut where a shard would pass SHARD bytes."""
-    shards, room = [{}], SHARD
+    shards, free_bytes = [{}], SHARD
     for name, shape in shapes.items():
-        if weight_bytes(shape) > room and shards[-1]:
+        if weight_bytes(shape) > free_bytes and shards[-1]:
             shards.append({})
-            room = SHARD
+            free_bytes = SHARD
         shards[-1][name] = shape
-        room -= weight_bytes(shape)
+        free_bytes -= weight_bytes(shape)
     return shards
 
 
 def write_shard(path, shapes, piece):
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes.items():
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + weight_bytes(shape)]}
+        header[name] = {
+            "dtype": "BF16",
+            "shape": shape,
+            "data_offsets": [offset, offset + weight_bytes(shape)],
+        }
         offset += weight_bytes(shape)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -99,7 +119,11 @@ def write_shard(path, shapes, piece):
 def write_weights(out, shapes, rng):
     piece, shards, names = rng.standard_normal(PIECE, np.float32), split_shards(shapes), {}
     for i, shard in enumerate(shards):
-        name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        name = (
+            f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+            if len(shards) > 1
+            else "model.safetensors"
+        )
         write_shard(out / name, shard, piece)
         names |= dict.fromkeys(shard, name)
     total = sum(map(weight_bytes, shapes.values()))
@@ -112,21 +136,56 @@ def write_weights(out, shapes, rng):
 def main():
     parser = argparse.ArgumentParser(description="random bf16 LLaMA checkpoint for benchmarks")
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
-    parser.add_argument("--shape", choices=SHAPES, help="of a well-known model; the options below change parts of it")
-    for name, default in dict(layers=16, dim=1536, hidden=4096, heads=12, kv_heads=4, head_dim=128, vocab=32000,
-                              context=4096, theta=10000.0, tokens=16384, seed=0).items():
-        parser.add_argument("--" + name.replace("_", "-"), type=type(default), default=default, help=f"default {default}")
+    parser.add_argument(
+        "--shape",
+        choices=SHAPES,
+        help="of a well-known model; the options below change parts of it",
+    )
+    for name, default in dict(
+        layers=16,
+        dim=1536,
+        hidden=4096,
+        heads=12,
+        kv_heads=4,
+        head_dim=128,
+        vocab=32000,
+        context=4096,
+        theta=10000.0,
+        tokens=16384,
+        seed=0,
+    ).items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=type(default),
+            default=default,
+            help=f"default {default}",
+        )
     parser.add_argument("--tied", action="store_true", help="no lm_head of its own")
     shape = parser.parse_known_args()[0].shape
     parser.set_defaults(**SHAPES.get(shape, {}))
     a = parser.parse_args()
 
     a.out.mkdir(parents=True, exist_ok=True)
-    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=a.dim, intermediate_size=a.hidden,
-                  num_hidden_layers=a.layers, num_attention_heads=a.heads, num_key_value_heads=a.kv_heads,
-                  head_dim=a.head_dim, vocab_size=a.vocab, max_position_embeddings=a.context, rms_norm_eps=1e-5,
-                  rope_theta=a.theta, rope_scaling=None, hidden_act="silu", tie_word_embeddings=a.tied,
-                  bos_token_id=1, eos_token_id=2, torch_dtype="bfloat16")
+    config = dict(
+        architectures=["LlamaForCausalLM"],
+        model_type="llama",
+        hidden_size=a.dim,
+        intermediate_size=a.hidden,
+        num_hidden_layers=a.layers,
+        num_attention_heads=a.heads,
+        num_key_value_heads=a.kv_heads,
+        head_dim=a.head_dim,
+        vocab_size=a.vocab,
+        max_position_embeddings=a.context,
+        rms_norm_eps=1e-5,
+        rope_theta=a.theta,
+        rope_scaling=None,
+        hidden_act="silu",
+        tie_word_embeddings=a.tied,
+        bos_token_id=1,
+        eos_token_id=2,
+        torch_dtype="bfloat16",
+    )
     (a.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     rng = np.random.default_rng(a.seed)
     np.save(a.out / "tokens.npy", rng.integers(0, a.vocab, a.tokens, dtype=np.int32))

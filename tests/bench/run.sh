@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every benchmark, each beside its rival in the same run. Wants an idle machine, 4 GB of disk under $TMPDIR and a Python with numpy, scipy and h5py
-# ($PYTHON, default python3). Takes about five minutes on two cores.
+# Every benchmark, each with its rival in the same run. Needs an idle machine, 4 GB of disk under
+# $TMPDIR and a Python with numpy, scipy and h5py ($PYTHON, default python3). Takes about five
+# minutes on two cores.
 #   ./run build && tests/bench/run.sh build/release
 set -euo pipefail
 build=$(realpath "$1")
@@ -27,7 +28,8 @@ say "one compression against FFTW's own DCT"
 "$build"/bench/bench_compress
 say "capture against plain prefill: the embedded model, and one of 60M parameters"
 "$build"/bench/bench_capture data/litbank-1m 16
-"$python" tests/bench/make_checkpoint.py "$work/small" --layers 8 --dim 768 --hidden 2048 --heads 12 --kv-heads 12 --vocab 4096 >/dev/null
+"$python" tests/bench/make_checkpoint.py "$work/small" --layers 8 --dim 768 --hidden 2048 \
+    --heads 12 --kv-heads 12 --vocab 4096 >/dev/null
 "$build"/bench/bench_capture "$work/small" 2
 say "analyze spectrum against numpy, scipy and h5py"
 "$python" tests/bench/analyze/bench_spectrum.py "$(dirname "$build")"/bin/freqkv-analyze

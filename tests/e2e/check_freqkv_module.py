@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""notebooks/freqkv.py: captures it writes are what the tools read, and what it cannot know it refuses.
+"""notebooks/freqkv.py: captures it writes are what the tools read, and what it cannot know it
+refuses.
 
     check_freqkv_module.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Caches of transformers are played by classes with their attributes, of version 4 and 5: no package is needed beyond numpy and h5py. Prints a line
-per subject and exits 1 if anything differs.
+Caches of transformers are played by classes with their attributes, of version 4 and 5: no package
+is needed beyond numpy and h5py. Prints a line per subject and exits 1 if anything differs.
 """
 
 import argparse
@@ -16,16 +17,18 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'notebooks'))
+sys.path.insert(
+    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "notebooks")
+)
 import freqkv  # noqa: E402
 
 failed = 0
 
 
-def check(label, passed, found=''):
+def check(label, passed, found=""):
     global failed
     failed += not passed
-    print('ok  ' if passed else 'FAIL', label, '' if passed else found)
+    print("ok  " if passed else "FAIL", label, "" if passed else found)
 
 
 def refused(label, words, function, *arguments, **options):
@@ -34,7 +37,7 @@ def refused(label, words, function, *arguments, **options):
     except ValueError as e:
         check(label, words in str(e), f'says "{e}", expected "{words}" in it')
     else:
-        check(label, False, 'is accepted')
+        check(label, False, "is accepted")
 
 
 class Version4:
@@ -56,70 +59,159 @@ class Version5:
 def rotate(keys, frequency):
     """Complex numbers of channel i and i + head_dim/2, turned by position times frequency."""
     half = keys.shape[-1] // 2
-    turned = (keys[..., :half] + 1j * keys[..., half:]) * np.exp(1j * np.arange(keys.shape[-2])[:, None] * frequency)
+    turned = (keys[..., :half] + 1j * keys[..., half:]) * np.exp(
+        1j * np.arange(keys.shape[-2])[:, None] * frequency
+    )
     return np.concatenate([turned.real, turned.imag], -1)
 
 
 def check_frequencies():
     plain = 1e4 ** (-np.arange(16) / 16)
-    check('rope: default', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4}, 32), plain))
+    check("rope: default", np.allclose(freqkv.inverse_frequencies({"rope_theta": 1e4}, 32), plain))
     check(
-        'rope: rope_parameters of an object',
+        "rope: rope_parameters of an object",
         np.allclose(
-            freqkv.inverse_frequencies(SimpleNamespace(rope_parameters={'rope_theta': 1e4, 'rope_type': 'linear', 'factor': 4.0}), 32),
+            freqkv.inverse_frequencies(
+                SimpleNamespace(
+                    rope_parameters={"rope_theta": 1e4, "rope_type": "linear", "factor": 4.0}
+                ),
+                32,
+            ),
             plain / 4,
         ),
     )
-    rope = {'type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 256}
+    rope = {
+        "type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256,
+    }
     wanted = []
     for f in plain:  # as Llama 3's reference code puts it, by wavelength
         wavelength = 2 * np.pi / f
         smooth = (256 / wavelength - 1) / 3
-        wanted.append(f if wavelength < 64 else f / 8 if wavelength > 256 else (1 - smooth) * f / 8 + smooth * f)
-    check('rope: llama3', np.allclose(freqkv.inverse_frequencies({'rope_theta': 1e4, 'rope_scaling': rope}, 32), wanted))
-    refused('rope: yarn is refused', 'yarn', freqkv.inverse_frequencies, {'rope_scaling': {'rope_type': 'yarn'}}, 32)
+        wanted.append(
+            f
+            if wavelength < 64
+            else f / 8
+            if wavelength > 256
+            else (1 - smooth) * f / 8 + smooth * f
+        )
+    check(
+        "rope: llama3",
+        np.allclose(
+            freqkv.inverse_frequencies({"rope_theta": 1e4, "rope_scaling": rope}, 32), wanted
+        ),
+    )
     refused(
-        'rope: a partly rotated head is refused', 'partial_rotary_factor', freqkv.inverse_frequencies, {'partial_rotary_factor': 0.5}, 32
+        "rope: yarn is refused",
+        "yarn",
+        freqkv.inverse_frequencies,
+        {"rope_scaling": {"rope_type": "yarn"}},
+        32,
+    )
+    refused(
+        "rope: a partly rotated head is refused",
+        "partial_rotary_factor",
+        freqkv.inverse_frequencies,
+        {"partial_rotary_factor": 0.5},
+        32,
     )
 
 
 def check_writing(work, random):
     layers, batch, heads, length, head_dim = 3, 2, 2, 40, 16
     key, value = random.standard_normal((2, layers, batch, heads, length, head_dim))
-    config = {'rope_theta': 500.0, 'max_position_embeddings': 64}
+    config = {"rope_theta": 500.0, "max_position_embeddings": 64}
     frequency = 500.0 ** (-np.arange(8) / 8)
     pairs = list(zip(rotate(key, frequency), value))
-    path = os.path.join(work, 'mine.h5')
+    path = os.path.join(work, "mine.h5")
     for cache in (Version4(pairs, length), Version5(pairs, length)):
         name = type(cache).__name__
-        freqkv.write_capture(path, cache, config=config, dtype='f32', tokens=random.integers(100, size=(batch, length)))
+        freqkv.write_capture(
+            path,
+            cache,
+            config=config,
+            dtype="f32",
+            tokens=random.integers(100, size=(batch, length)),
+        )
         attributes, recordings = freqkv.load_capture(path)
-        furthest = max(np.abs(r['key'] - key[:, b]).max() for b, r in enumerate(recordings))
-        check(f'{name}: the rotation is undone', len(recordings) == batch and furthest < 1e-6, f'differs by {furthest}')
-        check(f'{name}: values stay', all(np.array_equal(r['value', 1], value[1, b].astype(np.float32)) for b, r in enumerate(recordings)))
+        furthest = max(np.abs(r["key"] - key[:, b]).max() for b, r in enumerate(recordings))
+        check(
+            f"{name}: the rotation is undone",
+            len(recordings) == batch and furthest < 1e-6,
+            f"differs by {furthest}",
+        )
+        check(
+            f"{name}: values stay",
+            all(
+                np.array_equal(r["value", 1], value[1, b].astype(np.float32))
+                for b, r in enumerate(recordings)
+            ),
+        )
         freqkv.write_capture(path, cache)
-        check(f'{name}: without a config keys are key_rotated', freqkv.load_capture(path)[1][0].states == ['value', 'key_rotated'])
-    room = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
-    freqkv.write_capture(path, Version5(room, length))
-    check('a static cache is cut to what it has seen', freqkv.load_capture(path)[1][0]['value'].shape[2] == length)
-    refused('a cache that dropped tokens', 'dropped', freqkv.write_capture, path, Version5(pairs, length + 1))
-    refused('arrays that do not say whether they are rotated', 'rotated', freqkv.write_capture, path, pairs)
+        check(
+            f"{name}: without a config keys are key_rotated",
+            freqkv.load_capture(path)[1][0].states == ["value", "key_rotated"],
+        )
+    padded = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
+    freqkv.write_capture(path, Version5(padded, length))
+    check(
+        "a static cache is cut to what it has seen",
+        freqkv.load_capture(path)[1][0]["value"].shape[2] == length,
+    )
     refused(
-        'layers of different shape',
-        'layer 1: keys',
+        "a cache that dropped tokens",
+        "dropped",
+        freqkv.write_capture,
+        path,
+        Version5(pairs, length + 1),
+    )
+    refused(
+        "arrays that do not say whether they are rotated",
+        "rotated",
+        freqkv.write_capture,
+        path,
+        pairs,
+    )
+    refused(
+        "layers of different shape",
+        "layer 1: keys",
         freqkv.write_capture,
         path,
         [pairs[0], (pairs[1][0][:, :1], pairs[1][1])],
         rotated=False,
     )
-    refused('tokens of another length', 'tokens', freqkv.write_capture, path, pairs, rotated=False, tokens=np.zeros((batch, length + 1)))
+    refused(
+        "tokens of another length",
+        "tokens",
+        freqkv.write_capture,
+        path,
+        pairs,
+        rotated=False,
+        tokens=np.zeros((batch, length + 1)),
+    )
     loud = [(1e6 * pairs[0][0], pairs[0][1])]
-    refused('what float16 cannot hold', 'f16', freqkv.write_capture, path, loud, rotated=False)
-    freqkv.write_capture(path, loud, rotated=False, dtype='f32')
-    refused('another model in the same file', 'n_layers', freqkv.write_capture, path, pairs, rotated=False, append=True)
-    with h5py.File(path, 'w') as f:
-        f['documents/0/key'] = (value[:, 0].astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    check('bf16 is read', np.allclose(freqkv.load_capture(path)[1][0]['key'], value[:, 0], rtol=2**-7, atol=1e-38))
+    refused("what float16 cannot hold", "f16", freqkv.write_capture, path, loud, rotated=False)
+    freqkv.write_capture(path, loud, rotated=False, dtype="f32")
+    refused(
+        "another model in the same file",
+        "n_layers",
+        freqkv.write_capture,
+        path,
+        pairs,
+        rotated=False,
+        append=True,
+    )
+    with h5py.File(path, "w") as f:
+        f["documents/0/key"] = (value[:, 0].astype(np.float32).view(np.uint32) >> 16).astype(
+            np.uint16
+        )
+    check(
+        "bf16 is read",
+        np.allclose(freqkv.load_capture(path)[1][0]["key"], value[:, 0], rtol=2**-7, atol=1e-38),
+    )
 
 
 class Model:
@@ -129,9 +221,9 @@ class Model:
         self.weights = weights
 
     def named_parameters(self):
-        yield 'model.embed_tokens.weight', np.zeros((5, 5))
+        yield "model.embed_tokens.weight", np.zeros((5, 5))
         for layer, w in enumerate(self.weights):
-            yield f'model.layers.{layer}.self_attn.o_proj.weight', w
+            yield f"model.layers.{layer}.self_attn.o_proj.weight", w
 
 
 def check_projection(work, random):
@@ -140,112 +232,146 @@ def check_projection(work, random):
     pairs = list(random.standard_normal((layers, 2, kv_heads, length, head_dim)))
     weights = list(random.standard_normal((layers, hidden, heads * head_dim)))
     d = random.standard_normal((heads, head_dim))
-    path = os.path.join(work, 'projection.h5')
-    for kind, given in (('arrays', weights), ('a model', Model(weights))):
+    path = os.path.join(work, "projection.h5")
+    for kind, given in (("arrays", weights), ("a model", Model(weights))):
         freqkv.write_capture(path, pairs, rotated=False, output_projection=given)
         with h5py.File(path) as f:
-            gram, all_heads = f['output_gram'][:], f.attrs['n_heads']
-        found = np.einsum('hc,lhcd,hd->lh', d, gram, d)
-        wanted = [[np.sum((w[:, h * head_dim : (h + 1) * head_dim] @ d[h]) ** 2) for h in range(heads)] for w in weights]
-        check(f'output projection of {kind}', gram.dtype == np.float32 and all_heads == heads and np.allclose(found, wanted, rtol=1e-5))
+            gram, all_heads = f["output_gram"][:], f.attrs["n_heads"]
+        found = np.einsum("hc,lhcd,hd->lh", d, gram, d)
+        wanted = [
+            [np.sum((w[:, h * head_dim : (h + 1) * head_dim] @ d[h]) ** 2) for h in range(heads)]
+            for w in weights
+        ]
+        check(
+            f"output projection of {kind}",
+            gram.dtype == np.float32
+            and all_heads == heads
+            and np.allclose(found, wanted, rtol=1e-5),
+        )
     freqkv.write_capture(path, pairs, rotated=False, append=True)  # it is there already
     freqkv.write_capture(path, pairs, rotated=False, append=True, output_projection=weights)
-    freqkv.run('analyze', 'spectrum', path, '--length', 16, '--out', path + '-findings')
+    freqkv.run("analyze", "spectrum", path, "--length", 16, "--out", path + "-findings")
     for words, given in (
-        ('expected that of the recordings before', [2 * w for w in weights]),
-        ('expected 2, one per layer, found 1', weights[:1]),
-        ('layer 1: expected [hidden, heads * 4]', [weights[0], weights[1][:, 1:]]),
-        ('expected finite', [weights[0], weights[1] * np.nan]),
-        ('as many heads', [weights[0], weights[1][:, : kv_heads * head_dim]]),
+        ("expected that of the recordings before", [2 * w for w in weights]),
+        ("expected 2, one per layer, found 1", weights[:1]),
+        ("layer 1: expected [hidden, heads * 4]", [weights[0], weights[1][:, 1:]]),
+        ("expected finite", [weights[0], weights[1] * np.nan]),
+        ("as many heads", [weights[0], weights[1][:, : kv_heads * head_dim]]),
     ):
-        refused(f'output projection: {words}', words, freqkv.write_capture, path, pairs, rotated=False, append=True, output_projection=given)
+        refused(
+            f"output projection: {words}",
+            words,
+            freqkv.write_capture,
+            path,
+            pairs,
+            rotated=False,
+            append=True,
+            output_projection=given,
+        )
 
 
 def check_tools(work, args):
-    """A capture read, written again and analyzed gives the same spectra; a run's rows give its mean."""
-    ours, copy = os.path.join(work, 'ours'), os.path.join(work, 'copy.h5')
-    freqkv.run('capture', '--model', args.model, '--text', args.text, '--dtype', 'f32', '--out', ours)
+    """A capture read, written again and analyzed gives the same spectra; a run's rows give its
+    mean.
+    """
+    ours, copy = os.path.join(work, "ours"), os.path.join(work, "copy.h5")
+    freqkv.run(
+        "capture", "--model", args.model, "--text", args.text, "--dtype", "f32", "--out", ours
+    )
     attributes, recordings = freqkv.load_capture(ours)
     for i, r in enumerate(recordings):
         freqkv.write_capture(
-            copy, list(zip(r['key'], r['value'])), rotated=False, trained_context=attributes['trained_context'], dtype='f32', append=i > 0
+            copy,
+            list(zip(r["key"], r["value"])),
+            rotated=False,
+            trained_context=attributes["trained_context"],
+            dtype="f32",
+            append=i > 0,
         )
     results = []
     for path in (ours, copy):
-        freqkv.run('analyze', 'spectrum', path, '--null', 'none', '--out', path + '-findings')
-        results.append(freqkv.load_results(path + '-findings')['spectrum'])
-    # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one segment each
+        freqkv.run("analyze", "spectrum", path, "--null", "none", "--out", path + "-findings")
+        results.append(freqkv.load_results(path + "-findings")["spectrum"])
+    # documents weigh alike: ours are parts of one text, the copy's are texts of their own, of one
+    # segment each
     check(
-        'spectra of a written capture',
-        all(np.allclose(results[0][s]['power'], results[1][s]['power'], rtol=1e-6) for s in ('key', 'value')),
+        "spectra of a written capture",
+        all(
+            np.allclose(results[0][s]["power"], results[1][s]["power"], rtol=1e-6)
+            for s in ("key", "value")
+        ),
     )
-    run = os.path.join(work, 'run.h5')
-    for protocol in ('whole', 'stride:512'):
+    run = os.path.join(work, "run.h5")
+    for protocol in ("whole", "stride:512"):
         found = freqkv.run(
-            'replay',
-            'ppl',
-            '--model',
+            "replay",
+            "ppl",
+            "--model",
             args.model,
-            '--text',
+            "--text",
             args.text,
-            '--tokens',
+            "--tokens",
             1024,
-            '--protocol',
+            "--protocol",
             protocol,
-            '--policy',
-            'freqkv',
-            '--window',
+            "--policy",
+            "freqkv",
+            "--window",
             256,
-            '--baseline',
-            'full',
-            '--out',
+            "--baseline",
+            "full",
+            "--out",
             run,
         )
         rows = freqkv.load_run(run)
-        means = [float(np.mean(np.asarray(rows[c], float))) for c in ('nll', 'delta_nll', 'kl')]
-        wanted = [found['mean_nll'], found['baseline']['delta_nll'], found['baseline']['kl']]
+        means = [float(np.mean(np.asarray(rows[c], float))) for c in ("nll", "delta_nll", "kl")]
+        wanted = [found["mean_nll"], found["baseline"]["delta_nll"], found["baseline"]["kl"]]
         check(
-            f'rows of a run, {protocol}',
-            len(rows['nll']) == found['tokens_scored'] and np.allclose(means, wanted, rtol=1e-5),
-            f'{means}, expected {wanted}',
+            f"rows of a run, {protocol}",
+            len(rows["nll"]) == found["tokens_scored"] and np.allclose(means, wanted, rtol=1e-5),
+            f"{means}, expected {wanted}",
         )
         os.remove(run)
-    probe = os.path.join(work, 'probe.h5')
+    probe = os.path.join(work, "probe.h5")
     found = freqkv.run(
-        'replay',
-        'probe',
-        '--model',
+        "replay",
+        "probe",
+        "--model",
         args.model,
-        '--text',
+        "--text",
         args.text,
-        '--prefix',
+        "--prefix",
         256,
-        '--score',
+        "--score",
         64,
-        '--freqkv',
+        "--freqkv",
         0.5,
-        '--bands',
+        "--bands",
         2,
-        '--out',
+        "--out",
         probe,
     )
     read = freqkv.load_probe(probe)
     check(
-        'damage of a probe',
-        list(read.changes['label']) == [c['label'] for c in found['changes']]
-        and np.allclose(read.damage.mean((0, 2)), [c['delta_nll'] for c in found['changes']], atol=1e-9),
+        "damage of a probe",
+        list(read.changes["label"]) == [c["label"] for c in found["changes"]]
+        and np.allclose(
+            read.damage.mean((0, 2)), [c["delta_nll"] for c in found["changes"]], atol=1e-9
+        ),
     )
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--bin', required=True)
-    p.add_argument('--model', default='data/litbank-1m')
-    p.add_argument('--text', default='data/the_tide_mill.txt')
-    p.add_argument('--seed', type=int, default=int.from_bytes(os.urandom(4), 'little'))
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--bin", required=True)
+    p.add_argument("--model", default="data/litbank-1m")
+    p.add_argument("--text", default="data/the_tide_mill.txt")
+    p.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     args = p.parse_args()
-    print('seed', args.seed)
-    os.environ['FREQKV_BIN'] = args.bin
+    print("seed", args.seed)
+    os.environ["FREQKV_BIN"] = args.bin
     check_frequencies()
     with tempfile.TemporaryDirectory() as work:
         check_writing(work, np.random.default_rng(args.seed))
@@ -254,5 +380,5 @@ def main():
     sys.exit(failed > 0)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Every change of `freqkv-replay probe` against a second implementation in numpy, per token, and its statistics against scipy.
+"""Every change of `freqkv-replay probe` against a second implementation in numpy, per token, and
+its statistics against scipy.
 
     check_probe.py TOOL MODEL TEXT
 
-The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and values, each change is written from its
-definition, and the tokens after it attend to slots with positions and biases of their own. Only tokens come from the tool.
-Prints one line per change and exits 1 if any differs.
+The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and
+values, each change is written from its definition, and the tokens after it attend to slots with
+positions and biases of their own. Only tokens come from the tool. Prints one line per change and
+exits 1 if any differs.
 """
+
 import json
 import os
 import subprocess
@@ -16,8 +19,15 @@ import tempfile
 import h5py
 import numpy as np
 import scipy.stats
-
-from check_protocols import Model, bootstrap_draws, bootstrap_means, dct_matrix, rmsnorm, rotate, unit_of_error
+from check_protocols import (
+    Model,
+    bootstrap_draws,
+    bootstrap_means,
+    dct_matrix,
+    rmsnorm,
+    rotate,
+    unit_of_error,
+)
 
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
@@ -26,30 +36,48 @@ KINDS = ["none", "filter", "noise", "freqkv", "local"]
 OPTIONS = ["none", "filter", "noise", "freqkv", "local", "decompose", "bands", "octaves"]
 STATES = ["none", "key", "value", "both"]
 
-# ---------------------------------------------------------------------------------------------------------------- model
+# ---- model ----
 
 
 class Slots:
-    """What one KV head remembers: un-rotated keys and values [slots, d], a position and a bias per slot, where the next token stands."""
+    """What one KV head remembers: un-rotated keys and values [slots, d], a position and a bias per
+    slot, where the next token stands.
+    """
 
     def __init__(self, keys, values):
         self.keys, self.values = keys, values
-        self.positions, self.bias, self.next = np.arange(len(keys), dtype=float), np.zeros(len(keys)), float(len(keys))
+        self.positions, self.bias, self.next = (
+            np.arange(len(keys), dtype=float),
+            np.zeros(len(keys)),
+            float(len(keys)),
+        )
 
 
 def continue_with(model, tokens, cache):
-    """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab], un-rotated keys and values [layer][head]"""
+    """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab],
+    un-rotated keys and values [layer][head]
+    """
     w, rows, group = model.weights, len(tokens), model.heads // model.kv_heads
     x, grown = w["model.embed_tokens.weight"][tokens], []
     for layer in range(model.layers):
         n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(rows, model.kv_heads, group, model.head_dim)
-        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(rows, model.kv_heads, model.head_dim)
-        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(rows, model.kv_heads, model.head_dim)
+        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(
+            rows, model.kv_heads, group, model.head_dim
+        )
+        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
+        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
         out = np.empty_like(q)
         for head, slots in enumerate(cache[layer]):
             own = slots.next + np.arange(rows)
-            turned = rotate(np.concatenate([slots.keys, k[:, head]]), np.concatenate([slots.positions, own]), model.theta)
+            turned = rotate(
+                np.concatenate([slots.keys, k[:, head]]),
+                np.concatenate([slots.positions, own]),
+                model.theta,
+            )
             values, old = np.concatenate([slots.values, v[:, head]]), len(slots.keys)
             score = rotate(q[:, head], own, model.theta) @ turned.T / np.sqrt(model.head_dim)
             score = score + np.concatenate([slots.bias, np.zeros(rows)])
@@ -60,14 +88,20 @@ def continue_with(model, tokens, cache):
         grown.append([(k[:, h], v[:, h]) for h in range(model.kv_heads)])
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        gate, up = (
+            n @ model.weight(layer, "mlp.gate_proj").T,
+            n @ model.weight(layer, "mlp.up_proj").T,
+        )
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
-    logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    logits = (
+        rmsnorm(x, w["model.norm.weight"], model.eps)
+        @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    )
     top = logits.max(-1, keepdims=True)
     return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), grown
 
 
-# -------------------------------------------------------------------------------------------------------------- changes
+# ---- changes ----
 
 
 def splitmix(state):
@@ -91,8 +125,8 @@ def normals(state, count):
 
 
 def noise_state(window, layer, head, state, model):
-    place = ((window * model.layers + layer) * model.kv_heads + head) * 2 + state
-    return splitmix(SEED)[0] ^ (place * 0xD1342543DE82EF95 & (1 << 64) - 1)
+    index = ((window * model.layers + layer) * model.kv_heads + head) * 2 + state
+    return splitmix(SEED)[0] ^ (index * 0xD1342543DE82EF95 & (1 << 64) - 1)
 
 
 def edge(fraction):
@@ -105,17 +139,46 @@ def in_bands(bands):
 
 
 class Change:
-    """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer). option: that asks for it, as PROBE.h5 has it."""
+    """kind: none, filter, without, noise, freqkv, local. parts: (truncation, squeezed, fewer).
+    option: the one that asks for it, as PROBE.h5 has it.
+    """
 
-    def __init__(self, kind, states=BOTH, bands=(), epsilon=None, gamma=None, parts=None, layer=None, head=None, option=None):
-        self.kind, self.states, self.bands, self.epsilon, self.gamma = kind, states, bands, epsilon, gamma
+    def __init__(
+        self,
+        kind,
+        states=BOTH,
+        bands=(),
+        epsilon=None,
+        gamma=None,
+        parts=None,
+        layer=None,
+        head=None,
+        option=None,
+    ):
+        self.kind, self.states, self.bands, self.epsilon, self.gamma = (
+            kind,
+            states,
+            bands,
+            epsilon,
+            gamma,
+        )
         self.parts, self.layer, self.head = parts, layer, head
         self.option = OPTIONS.index(option or kind)
 
     def structure(self):
         """What /changes and --json say of it."""
-        return (self.option, "filter" if self.kind == "without" else self.kind, int(self.kind == "without"), self.states, tuple(self.bands),
-                self.epsilon, self.gamma, tuple(self.parts or (None,) * 3), self.layer, self.head)
+        return (
+            self.option,
+            "filter" if self.kind == "without" else self.kind,
+            int(self.kind == "without"),
+            self.states,
+            tuple(self.bands),
+            self.epsilon,
+            self.gamma,
+            tuple(self.parts or (None,) * 3),
+            self.layer,
+            self.head,
+        )
 
     def states_changed(self, x, stream):
         """x [n, d] of one state -> what becomes of it, energy lost"""
@@ -140,14 +203,20 @@ class Change:
     def apply(self, keys, values, window, layer, head, model):
         """keys, values [P, d] of one head -> Slots, [lost], [energy without DC]"""
         slots, lost, energy = Slots(keys, values), [0.0, 0.0], [0.0, 0.0]
-        if self.kind == "none" or (self.layer is not None and self.layer != layer) or (self.head is not None and self.head != head):
+        if (
+            self.kind == "none"
+            or (self.layer is not None and self.layer != layer)
+            or (self.head is not None and self.head != head)
+        ):
             return slots, lost, energy
         parts = []
         for state, x in enumerate((keys, values)):
             changed = x[SINKS:]
             if self.states >> state & 1:
                 energy[state] = np.sum((x[SINKS:] - x[SINKS:].mean(0)) ** 2)
-                changed, lost[state] = self.states_changed(x[SINKS:], noise_state(window, layer, head, state, model))
+                changed, lost[state] = self.states_changed(
+                    x[SINKS:], noise_state(window, layer, head, state, model)
+                )
             parts.append(np.concatenate([x[:SINKS], changed]))
         slots = Slots(*parts)
         if self.kind == "freqkv":
@@ -162,13 +231,32 @@ class Change:
 
 
 def alone(model):
-    """Changes made of each layer and head alone, too: label -> Change, in the tool's order; and the tool's options."""
+    """Changes made of each layer and head alone, too: label -> Change, in the tool's order; and
+    the tool's options.
+    """
     expected = [("nothing", Change("none", 0))]
-    places = [(None, None)] + [(l, h) for l in range(model.layers) for h in (None, *range(model.kv_heads))]
+    alone = [(None, None)] + [
+        (layer, h) for layer in range(model.layers) for h in (None, *range(model.kv_heads))
+    ]
     for name, states in (("key", KEY), ("value", VALUE)):
-        expected += [(f"filter 0:0.5, {name}", Change("filter", states, [(0, 0.5)], layer=l, head=h)) for l, h in places]
-    expected += [("freqkv 0.37", Change("freqkv", gamma=0.37, parts=(1, 1, 1), layer=l, head=h)) for l, h in places]
-    return expected, ["--states", "key,value", "--per-layer", "--per-head", "--filter", "0:0.5", "--freqkv", "0.37"]
+        expected += [
+            (f"filter 0:0.5, {name}", Change("filter", states, [(0, 0.5)], layer=layer, head=h))
+            for layer, h in alone
+        ]
+    expected += [
+        ("freqkv 0.37", Change("freqkv", gamma=0.37, parts=(1, 1, 1), layer=layer, head=h))
+        for layer, h in alone
+    ]
+    return expected, [
+        "--states",
+        "key,value",
+        "--per-layer",
+        "--per-head",
+        "--filter",
+        "0:0.5",
+        "--freqkv",
+        "0.37",
+    ]
 
 
 def together(model):
@@ -191,46 +279,92 @@ def together(model):
     for on in range(8):
         parts = [on >> i & 1 for i in range(3)]
         if on == 1:
-            alone = Change("filter", bands=[(0, kept / N)], gamma=0.37, parts=parts, option="decompose")
+            alone = Change(
+                "filter", bands=[(0, kept / N)], gamma=0.37, parts=parts, option="decompose"
+            )
             expected.append(("decompose 0.37: truncation", alone))
         names = [name for name, part in zip(("truncation", "squeezed", "fewer"), parts) if part]
-        label = "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
+        label = (
+            "decompose 0.37: " + (" + ".join(names) or "nothing") + (", L slots" if on == 1 else "")
+        )
         expected.append((label, Change("freqkv", gamma=0.37, parts=parts, option="decompose")))
-    options = ["--states", "key,value,both", "--filter", "0:0.1,0.3:0.55", "--noise", "0.2:0.6:0.5", "--bands", "3", "--octaves", "2"]
+    options = [
+        "--states",
+        "key,value,both",
+        "--filter",
+        "0:0.1,0.3:0.55",
+        "--noise",
+        "0.2:0.6:0.5",
+        "--bands",
+        "3",
+        "--octaves",
+        "2",
+    ]
     return expected, options + ["--freqkv", "0.37,1", "--local", "0.6", "--decompose", "0.37"]
 
 
-# --------------------------------------------------------------------------------------------------------------- checks
+# ---- checks ----
 
 
 def close(name, found, want, absolute, relative=0):
     worst = np.max(np.abs(np.asarray(found) - want) - relative * np.abs(want))
-    return [] if worst <= absolute else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
+    return (
+        []
+        if worst <= absolute
+        else [f"{name}: largest difference {worst:.3g}, allowed {absolute:.3g}"]
+    )
 
 
 def discovery_control(p):
     """Benjamini-Hochberg: scipy's where it has it (1.11), else from the definition."""
     if hasattr(scipy.stats, "false_discovery_control"):
         return scipy.stats.false_discovery_control(p)
-    return np.array([min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p])
+    return np.array(
+        [min(1, min(other * len(p) / np.sum(p <= other) for other in p[p >= one])) for one in p]
+    )
 
 
 def check_statistics(printed, nll, untouched, kl, repeat_kl):
-    """The summary's numbers from the file's own per-token ones. All windows are of one document, and each is one block."""
+    """The summary's numbers from the file's own per-token ones. All windows are of one document,
+    and each is one block.
+    """
     rows, windows, problems = printed["changes"], len(nll), []
     draws = np.array(bootstrap_draws([windows])[1])
     delta = nll.mean(2) - untouched.mean(1)[:, None]  # [windows, changes]
-    if (printed["units"], printed["documents"], printed["se_unit"]) != (windows, 1, unit_of_error([windows])):
-        problems.append(f"units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}")
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (
+        windows,
+        1,
+        unit_of_error([windows]),
+    ):
+        problems.append(
+            f"units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
+        )
     for c, row in enumerate(rows):
         for name, values in (("delta_nll", delta[:, c]), ("kl", kl[:, c].mean(1))):
             low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-            problems += close(f"{row['label']} {name}", [row[name], row[name + "_low"], row[name + "_high"]],
-                              [values.mean(), low, high], 1e-7, 1e-5)
+            problems += close(
+                f"{row['label']} {name}",
+                [row[name], row[name + "_low"], row[name + "_high"]],
+                [values.mean(), low, high],
+                1e-7,
+                1e-5,
+            )
         if row["p"] is not None:
-            problems += close(f"{row['label']} p", row["p"], scipy.stats.ttest_1samp(delta[:, c], 0).pvalue, 1e-9, 1e-4)
+            problems += close(
+                f"{row['label']} p",
+                row["p"],
+                scipy.stats.ttest_1samp(delta[:, c], 0).pvalue,
+                1e-9,
+                1e-4,
+            )
         above = (kl[:, c] - repeat_kl).mean(1)
-        problems += close(f"{row['label']} kl_p", row["kl_p"], scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue, 1e-9, 1e-4)
+        problems += close(
+            f"{row['label']} kl_p",
+            row["kl_p"],
+            scipy.stats.ttest_1samp(above, 0, alternative="greater").pvalue,
+            1e-9,
+            1e-4,
+        )
         if row["kind"] == "none" and not row["kl_p"] > 0.5:
             problems.append(f"the empty change has kl_p {row['kl_p']}")
     tables = {}
@@ -240,29 +374,56 @@ def check_statistics(printed, nll, untouched, kl, repeat_kl):
     for table in tables.values():
         for p, q in (("p", "q"), ("kl_p", "kl_q")):
             want = discovery_control(np.array([row[p] for row in table]))
-            problems += close(f"{table[0]['label']} {q}", [row[q] for row in table], want, 1e-9, 1e-6)
+            problems += close(
+                f"{table[0]['label']} {q}", [row[q] for row in table], want, 1e-9, 1e-6
+            )
     return problems
 
 
 def structures_in_file(table):
     """Change.structure() of each row of /changes."""
+
     def known(value):
         return None if value < 0 or np.isnan(value) else value.item()
 
     for i, kind in enumerate(table["kind"]):
         count = table["band_count"][i]
-        if not (np.isnan(table["bands"][i, count:]).all() and np.isfinite(table["bands"][i, :count]).all()):
+        if not (
+            np.isnan(table["bands"][i, count:]).all()
+            and np.isfinite(table["bands"][i, :count]).all()
+        ):
             raise ValueError(f"change {i}: {count} bands, found {table['bands'][i]}")
-        yield (int(table["option"][i]), KINDS[kind], int(table["complement"][i]), int(table["states"][i]),
-               tuple(map(tuple, table["bands"][i, :count])), *(known(table[name][i]) for name in ("epsilon", "gamma")),
-               tuple(known(table[name][i]) for name in ("truncation", "squeezed", "fewer")), known(table["layer"][i]), known(table["kv_head"][i]))
+        yield (
+            int(table["option"][i]),
+            KINDS[kind],
+            int(table["complement"][i]),
+            int(table["states"][i]),
+            tuple(map(tuple, table["bands"][i, :count])),
+            *(known(table[name][i]) for name in ("epsilon", "gamma")),
+            tuple(known(table[name][i]) for name in ("truncation", "squeezed", "fewer")),
+            known(table["layer"][i]),
+            known(table["kv_head"][i]),
+        )
 
 
 def structure_printed(row):
     """The same of a row of --json."""
-    parts = tuple(None if row[name] is None else int(row[name]) for name in ("truncation", "squeezed", "fewer"))
-    return (OPTIONS.index(row["option"]), row["kind"], int(row["complement"]), STATES.index(row["states"]), tuple(map(tuple, row["bands"])),
-            row["epsilon"], row["gamma"], parts, row["layer"], row["kv_head"])
+    parts = tuple(
+        None if row[name] is None else int(row[name])
+        for name in ("truncation", "squeezed", "fewer")
+    )
+    return (
+        OPTIONS.index(row["option"]),
+        row["kind"],
+        int(row["complement"]),
+        STATES.index(row["states"]),
+        tuple(map(tuple, row["bands"])),
+        row["epsilon"],
+        row["gamma"],
+        parts,
+        row["layer"],
+        row["kv_head"],
+    )
 
 
 def check_changes(table, rows, expected):
@@ -285,15 +446,51 @@ def check(tool, folder, text, model, expected, options):
     """Runs the tool and yields what differs."""
     with tempfile.TemporaryDirectory() as work:
         path = os.path.join(work, "probe.h5")
-        command = [tool, "probe", "--model", folder, "--text", text, "--prefix", str(PREFIX), "--score", str(SCORE), "--sinks", str(SINKS)]
-        command += ["--blocks", str(BLOCKS), "--seed", str(SEED), "--out", path, "--json", "--quiet", "--threads", "1", "--backend", "cpu"]
-        printed = json.loads(subprocess.run(command + options, check=True, capture_output=True, text=True).stdout)
+        command = [
+            tool,
+            "probe",
+            "--model",
+            folder,
+            "--text",
+            text,
+            "--prefix",
+            str(PREFIX),
+            "--score",
+            str(SCORE),
+            "--sinks",
+            str(SINKS),
+        ]
+        command += [
+            "--blocks",
+            str(BLOCKS),
+            "--seed",
+            str(SEED),
+            "--out",
+            path,
+            "--json",
+            "--quiet",
+            "--threads",
+            "1",
+            "--backend",
+            "cpu",
+        ]
+        printed = json.loads(
+            subprocess.run(command + options, check=True, capture_output=True, text=True).stdout
+        )
         if os.listdir(work) != ["probe.h5"]:
             yield f"left behind: {os.listdir(work)}"
         with h5py.File(path) as f:
-            windows = [{k: v[...] for k, v in f["documents"][name].items()} for name in sorted(f["documents"])]
+            windows = [
+                {k: v[...] for k, v in f["documents"][name].items()}
+                for name in sorted(f["documents"])
+            ]
             table = {name: column[...] for name, column in f["changes"].items()}
-    ids = subprocess.run([tool, "tokens", "--model", folder, "--text", text], check=True, capture_output=True, text=True).stdout.split()
+    ids = subprocess.run(
+        [tool, "tokens", "--model", folder, "--text", text],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     rows = printed["changes"]
     if len(windows) != BLOCKS:
         yield f"{len(windows)} windows"
@@ -303,43 +500,116 @@ def check(tool, folder, text, model, expected, options):
         yield from check_window(model, w, window, ids, expected, worst)
     for label, difference in worst.items():
         print(f"{label:50s} largest difference of delta nll {difference:.2g}")
-    yield from check_statistics(printed, *(np.stack([window[name] for window in windows]).astype(float)
-                                           for name in ("nll", "untouched_nll", "kl", "repeat_kl")))
+    yield from check_statistics(
+        printed,
+        *(
+            np.stack([window[name] for window in windows]).astype(float)
+            for name in ("nll", "untouched_nll", "kl", "repeat_kl")
+        ),
+    )
     repeat = np.mean([np.abs(window["repeat_nll"] - window["untouched_nll"]) for window in windows])
     yield from close("noise floor", printed["noise_floor_nll"], repeat, 1e-9, 1e-4)
 
 
 def check_few_documents(tool, folder, text):
-    """Three texts of one window and of two, each of a whole block and a rest: intervals by documents and blocks within them, p over documents."""
+    """Three texts of one window and of two, each of a whole block and a rest: intervals by
+    documents and blocks within them, p over documents.
+    """
     with tempfile.TemporaryDirectory() as work, open(text, encoding="utf-8") as f:
         content, path, files = f.read(), os.path.join(work, "probe.h5"), []
         for i, (start, size) in enumerate(((0, 1500), (6000, 3000), (15000, 3000))):
             files += ["--text", os.path.join(work, f"{i}.txt")]
             with open(files[-1], "w", encoding="utf-8") as part:
                 part.write(content[start : start + size])
-        command = [tool, "probe", "--model", folder, *files, "--prefix", "64", "--score", "300", "--blocks", "2", "--local", "0.5", "--filter",
-                   "0:0.5", "--per-head", "--out", path, "--json", "--quiet", "--backend", "cpu"]
-        printed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command = [
+            tool,
+            "probe",
+            "--model",
+            folder,
+            *files,
+            "--prefix",
+            "64",
+            "--score",
+            "300",
+            "--blocks",
+            "2",
+            "--local",
+            "0.5",
+            "--filter",
+            "0:0.5",
+            "--per-head",
+            "--out",
+            path,
+            "--json",
+            "--quiet",
+            "--backend",
+            "cpu",
+        ]
+        printed = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
         with h5py.File(path) as f:
-            windows = [(int(f["documents"][n].attrs["document"]), {k: v[...].astype(float) for k, v in f["documents"][n].items()})
-                       for n in sorted(f["documents"])]
-    blocks = [[(w, slice(i, i + 256)) for d, w in windows if d == document for i in (0, 256)] for document in range(3)]
-    if (printed["units"], printed["documents"], printed["se_unit"]) != (sum(map(len, blocks)), 3, unit_of_error(list(map(len, blocks)))):
-        yield f"three texts: units {printed['units']} of {printed['documents']} documents, {printed['se_unit']}"
+            windows = [
+                (
+                    int(f["documents"][n].attrs["document"]),
+                    {k: v[...].astype(float) for k, v in f["documents"][n].items()},
+                )
+                for n in sorted(f["documents"])
+            ]
+    blocks = [
+        [(w, slice(i, i + 256)) for d, w in windows if d == document for i in (0, 256)]
+        for document in range(3)
+    ]
+    if (printed["units"], printed["documents"], printed["se_unit"]) != (
+        sum(map(len, blocks)),
+        3,
+        unit_of_error(list(map(len, blocks))),
+    ):
+        yield (
+            f"three texts: units {printed['units']} of {printed['documents']} documents,"
+            f" {printed['se_unit']}"
+        )
     counts = [[w["untouched_nll"][i].size for w, i in document] for document in blocks]
     for c, row in enumerate(printed["changes"]):
-        measures = {"delta_nll": lambda w, i: w["nll"][c][i] - w["untouched_nll"][i], "kl": lambda w, i: w["kl"][c][i],
-                    "above": lambda w, i: w["kl"][c][i] - w["repeat_kl"][i]}
-        sums = {name: [[value(w, i).sum() for w, i in document] for document in blocks] for name, value in measures.items()}
-        means = {name: np.array([sum(s) / sum(n) for s, n in zip(documents, counts)]) for name, documents in sums.items()}
+        measures = {
+            "delta_nll": lambda w, i: w["nll"][c][i] - w["untouched_nll"][i],
+            "kl": lambda w, i: w["kl"][c][i],
+            "above": lambda w, i: w["kl"][c][i] - w["repeat_kl"][i],
+        }
+        sums = {
+            name: [[value(w, i).sum() for w, i in document] for document in blocks]
+            for name, value in measures.items()
+        }
+        means = {
+            name: np.array([sum(s) / sum(n) for s, n in zip(documents, counts)])
+            for name, documents in sums.items()
+        }
         label = f"three texts: {row['label']} layer {row['layer']} head {row['kv_head']}"
         for name in ("delta_nll", "kl"):
             low, high = np.percentile(bootstrap_means(sums[name], counts), [2.5, 97.5])
             estimate = sum(map(sum, sums[name])) / sum(map(sum, counts))
-            yield from close(f"{label} {name}", [row[name], row[name + "_low"], row[name + "_high"]], [estimate, low, high], 1e-7, 1e-5)
+            yield from close(
+                f"{label} {name}",
+                [row[name], row[name + "_low"], row[name + "_high"]],
+                [estimate, low, high],
+                1e-7,
+                1e-5,
+            )
         if row["p"] is not None:
-            yield from close(f"{label} p", row["p"], scipy.stats.ttest_1samp(means["delta_nll"], 0).pvalue, 1e-9, 1e-4)
-        yield from close(f"{label} kl_p", row["kl_p"], scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue, 1e-9, 1e-4)
+            yield from close(
+                f"{label} p",
+                row["p"],
+                scipy.stats.ttest_1samp(means["delta_nll"], 0).pvalue,
+                1e-9,
+                1e-4,
+            )
+        yield from close(
+            f"{label} kl_p",
+            row["kl_p"],
+            scipy.stats.ttest_1samp(means["above"], 0, alternative="greater").pvalue,
+            1e-9,
+            1e-4,
+        )
 
 
 def check_window(model, w, window, ids, expected, worst):
@@ -351,25 +621,50 @@ def check_window(model, w, window, ids, expected, worst):
         yield f"window {w}: other tokens"
     nothing = Slots(np.zeros((0, model.head_dim)), np.zeros((0, model.head_dim)))
     _, prefix = continue_with(model, tokens[:PREFIX], [[nothing] * model.kv_heads] * model.layers)
-    untouched, _ = continue_with(model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix])
+    untouched, _ = continue_with(
+        model, tokens[PREFIX:-1], [[Slots(k, v) for k, v in heads] for heads in prefix]
+    )
     row, targets = np.arange(SCORE), tokens[PREFIX + 1 :]
     for c, (label, change) in enumerate(expected):
         layer, head = change.layer, change.head
         if w and layer is not None and (c + w) % 5:
             continue  # in the first window all, later on some
-        made = [[change.apply(k, v, w, l, h, model) for h, (k, v) in enumerate(heads)] for l, heads in enumerate(prefix)]
+        made = [
+            [change.apply(k, v, w, layer, h, model) for h, (k, v) in enumerate(heads)]
+            for layer, heads in enumerate(prefix)
+        ]
         p, _ = continue_with(model, tokens[PREFIX:-1], [[m[0] for m in heads] for heads in made])
         lost, energy = (np.sum([m[i] for heads in made for m in heads], axis=0) for i in (1, 2))
-        delta, found = untouched[row, targets] - p[row, targets], window["nll"][c] - window["untouched_nll"]
+        delta, found = (
+            untouched[row, targets] - p[row, targets],
+            window["nll"][c] - window["untouched_nll"],
+        )
         kl = np.sum(np.exp(untouched) * (untouched - p), axis=-1)
-        problems = close("delta nll", found, delta, 1e-4) + close("kl", window["kl"][c], kl, 2e-6, 2e-3)
-        problems += close("lost energy", window["lost_energy"][c], lost / np.where(energy > 0, energy, 1), 1e-6, 1e-4)
-        yield from (f"{label} layer {layer} head {head} window {w}: {problem}" for problem in problems)
+        problems = close("delta nll", found, delta, 1e-4) + close(
+            "kl", window["kl"][c], kl, 2e-6, 2e-3
+        )
+        problems += close(
+            "lost energy",
+            window["lost_energy"][c],
+            lost / np.where(energy > 0, energy, 1),
+            1e-6,
+            1e-4,
+        )
+        yield from (
+            f"{label} layer {layer} head {head} window {w}: {problem}" for problem in problems
+        )
         worst[label] = max(worst.get(label, 0), float(np.max(np.abs(found - delta))))
     if not np.array_equal(window["nll"][0], window["untouched_nll"]):
         yield f"window {w}: the empty change changed something"
-    whole = [c for c, (_, change) in enumerate(expected) if change.kind == "freqkv" and change.gamma == 0.37
-             and change.parts and all(change.parts) and change.layer is None]
+    whole = [
+        c
+        for c, (_, change) in enumerate(expected)
+        if change.kind == "freqkv"
+        and change.gamma == 0.37
+        and change.parts
+        and all(change.parts)
+        and change.layer is None
+    ]
     if any(not np.array_equal(window["nll"][c], window["nll"][whole[0]]) for c in whole):
         yield f"window {w}: all parts together are not exactly freqkv"
 

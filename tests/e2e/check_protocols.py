@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Every protocol, policy and interval of `freqkv-replay ppl` against a second implementation in numpy.
+"""Every protocol, policy and interval of `freqkv-replay ppl` against a second implementation in
+numpy.
 
     check_protocols.py TOOL MODEL TEXT
 
-Nothing here comes from the C code. The model is a float64 LLaMA written from its equations; the cache schedule is written from the method's
-definition (compress when the cache is full and another token arrives, rotate at the slot index); protocols and bootstrap are written from
-theirs. Only the tokens come from the tool itself (`freqkv-replay tokens`): its tokenizer has its own vectors.
-Prints one line per check and exits 1 if any differs.
+Nothing here comes from the C code. The model is a float64 LLaMA written from its equations; the
+cache schedule is written from the method's definition (compress when the cache is full and another
+token arrives, rotate at the slot index); protocols and bootstrap are written from theirs. Only the
+tokens come from the tool itself (`freqkv-replay tokens`): its tokenizer has its own vectors. Prints
+one line per check and exits 1 if any differs.
 """
+
 import functools
 import json
 import os
@@ -17,7 +20,7 @@ import tempfile
 
 import numpy as np
 
-# ---------------------------------------------------------------------------------------------------------------- model
+# ---- model ----
 
 
 def read_safetensors(path):
@@ -43,9 +46,17 @@ class Model:
         with open(os.path.join(folder, "config.json")) as f:
             c = json.load(f)
         self.weights = read_safetensors(os.path.join(folder, "model.safetensors"))
-        self.layers, self.heads, self.kv_heads = c["num_hidden_layers"], c["num_attention_heads"], c["num_key_value_heads"]
+        self.layers, self.heads, self.kv_heads = (
+            c["num_hidden_layers"],
+            c["num_attention_heads"],
+            c["num_key_value_heads"],
+        )
         self.head_dim = c.get("head_dim") or c["hidden_size"] // self.heads
-        self.context, self.eps, self.theta = c["max_position_embeddings"], c["rms_norm_eps"], c["rope_theta"]
+        self.context, self.eps, self.theta = (
+            c["max_position_embeddings"],
+            c["rms_norm_eps"],
+            c["rope_theta"],
+        )
         self.bos, self.eos = c["bos_token_id"], c["eos_token_id"]
         self.tied = c["tie_word_embeddings"]
         with open(os.path.join(folder, "tokenizer.json")) as f:
@@ -69,7 +80,7 @@ def rotate(x, positions, theta):
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-# --------------------------------------------------------------------------------------------------------------- policy
+# ---- policy ----
 
 
 @functools.cache
@@ -82,10 +93,21 @@ def dct_matrix(n):
 
 
 class Policy:
-    """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or [layer][kv_head]."""
+    """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or
+    [layer][kv_head].
+    """
 
-    def __init__(self, kind, window=None, sinks=4, gamma=0.5, recent=0, rescale=True, mass_bias=False):
-        self.kind, self.window, self.sinks, self.gamma, self.recent, self.rescale = kind, window, sinks, gamma, recent, rescale
+    def __init__(
+        self, kind, window=None, sinks=4, gamma=0.5, recent=0, rescale=True, mass_bias=False
+    ):
+        self.kind, self.window, self.sinks, self.gamma, self.recent, self.rescale = (
+            kind,
+            window,
+            sinks,
+            gamma,
+            recent,
+            rescale,
+        )
         self.mass_bias = mass_bias
 
     def key(self):
@@ -109,62 +131,92 @@ class Policy:
         if self.kind == "local":
             kept = middle[n - retained :]
         else:
-            kept = dct_matrix(retained).T @ (dct_matrix(n)[:retained] @ middle) * (np.sqrt(retained / n) if self.rescale else 1)
+            kept = (
+                dct_matrix(retained).T
+                @ (dct_matrix(n)[:retained] @ middle)
+                * (np.sqrt(retained / n) if self.rescale else 1)
+            )
         return np.concatenate([sinks, kept, recent])
 
     def move_masses(self, masses, retained):
-        """How many tokens each slot stands for [N] -> after an action: slot j takes the stretch [j n/L, (j+1) n/L) of the old ones"""
+        """How many tokens each slot stands for [N] -> after an action: slot j takes the stretch [j
+        n/L, (j+1) n/L) of the old ones
+        """
         middle = masses[self.sinks : len(masses) - self.recent]
         edges = np.arange(retained + 1) * len(middle) / retained
-        below = np.interp(edges, np.arange(len(middle) + 1), np.concatenate([[0], np.cumsum(middle)]))
-        return np.concatenate([masses[: self.sinks], np.diff(below), masses[len(masses) - self.recent :]])
+        below = np.interp(
+            edges, np.arange(len(middle) + 1), np.concatenate([[0], np.cumsum(middle)])
+        )
+        return np.concatenate(
+            [masses[: self.sinks], np.diff(below), masses[len(masses) - self.recent :]]
+        )
 
 
 def attend_head(q, k, v, policy, retained, theta):
-    """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions, slots seen summed over queries"""
+    """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions,
+    slots seen summed over queries
+    """
     keys, values = np.zeros((0, k.shape[1])), np.zeros((0, k.shape[1]))
     out, actions, seen, t, masses = np.empty_like(q), 0, 0, 0, np.zeros(0)
     while t < len(k):
-        room = len(k) - t
+        added = len(k) - t
         if policy.kind != "full":
             if len(keys) == policy.window:
                 keys, values = policy.act(keys, retained), policy.act(values, retained)
-                masses = policy.move_masses(masses, retained) if policy.mass_bias else np.ones(len(keys))
+                masses = (
+                    policy.move_masses(masses, retained) if policy.mass_bias else np.ones(len(keys))
+                )
                 actions += 1
-            room = min(room, policy.window - len(keys))
+            added = min(added, policy.window - len(keys))
         before = len(keys)
-        keys, values = np.concatenate([keys, k[t : t + room]]), np.concatenate([values, v[t : t + room]])
-        masses = np.concatenate([masses, np.ones(room)])
+        keys, values = (
+            np.concatenate([keys, k[t : t + added]]),
+            np.concatenate([values, v[t : t + added]]),
+        )
+        masses = np.concatenate([masses, np.ones(added)])
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
-        query = rotate(q[t : t + room], slots[before:], theta)
-        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [room, group, slots]
+        query = rotate(q[t : t + added], slots[before:], theta)
+        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [added, group, slots]
         score = np.where(slots[None, None, :] <= slots[before:, None, None], score, -np.inf)
         weight = np.exp(score - score.max(-1, keepdims=True))
-        out[t : t + room] = weight / weight.sum(-1, keepdims=True) @ values
+        out[t : t + added] = weight / weight.sum(-1, keepdims=True) @ values
         seen += int(np.sum(slots[before:] + 1))
-        t += room
+        t += added
     return out, actions, seen
 
 
 def forward(model, tokens, policy):
-    """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed over heads"""
+    """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed
+    over heads
+    """
     w, rows = model.weights, len(tokens)
     x = w["model.embed_tokens.weight"][tokens]
     group, actions, seen = model.heads // model.kv_heads, 0, 0
     for layer in range(model.layers):
         n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(rows, model.kv_heads, group, model.head_dim)
-        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(rows, model.kv_heads, model.head_dim)
-        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(rows, model.kv_heads, model.head_dim)
+        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(
+            rows, model.kv_heads, group, model.head_dim
+        )
+        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
+        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(
+            rows, model.kv_heads, model.head_dim
+        )
         out = np.empty_like(q)
         for head in range(model.kv_heads):
             retained = policy.retained(layer, head) if policy.kind in ("freqkv", "local") else None
-            out[:, head], a, s = attend_head(q[:, head], k[:, head], v[:, head], policy, retained, model.theta)
+            out[:, head], a, s = attend_head(
+                q[:, head], k[:, head], v[:, head], policy, retained, model.theta
+            )
             actions, seen = actions + a, seen + s
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        gate, up = (
+            n @ model.weight(layer, "mlp.gate_proj").T,
+            n @ model.weight(layer, "mlp.up_proj").T,
+        )
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
     head = w["model.embed_tokens.weight" if model.tied else "lm_head.weight"]
     logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ head.T
@@ -182,8 +234,9 @@ def run(model, tokens, policy):
     return FORWARDS[key]
 
 
-# ------------------------------------------------------------------------------------------------------------ protocols
-# A protocol gives passes: (tokens fed, [(row, target, document)]): what `row` says about `target` is scored.
+# ---- protocols ----
+# A protocol gives passes: (tokens fed, [(row, target, document)]): what `row` says about `target`
+# is scored.
 
 
 def whole(model, documents, limit, _):
@@ -227,14 +280,20 @@ def rolling(model, documents, limit, _):
             done = end
 
 
-PROTOCOLS = {"whole": whole, "stride": stride, "chunks": chunks, "rolling": rolling, "blocks": whole}
+PROTOCOLS = {
+    "whole": whole,
+    "stride": stride,
+    "chunks": chunks,
+    "rolling": rolling,
+    "blocks": whole,
+}
 
 
 def strip_bos(model, ids):
     return ids[1:] if model.adds_bos else ids
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
+# ---- statistics ----
 
 
 def random_bits(count):
@@ -248,9 +307,11 @@ def random_bits(count):
 
 
 def bootstrap_draws(blocks, resamples=1000):
-    """blocks: how many each document has -> (units, draws): how many units there are, and the units of each resample. An index below n is
-    bits * n >> 32. 20 documents or more: documents are the units, as many are drawn. Fewer: as many documents, and as many of a drawn one's
-    blocks as it has; a single document is not drawn."""
+    """blocks: how many each document has -> (units, draws): how many units there are, and the units
+    of each resample. An index below n is bits * n >> 32. 20 documents or more: documents are the
+    units, as many are drawn. Fewer: as many documents, and as many of a drawn one's blocks as it
+    has; a single document is not drawn.
+    """
     if len(blocks) >= 20:
         blocks = [len(blocks)]
     first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
@@ -276,7 +337,9 @@ def bootstrap_means(sums, counts):
 
 
 def bootstrap_se(sums, counts, overlap=False):
-    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few. None where there is but one unit."""
+    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few.
+    None where there is but one unit.
+    """
     if overlap or len(sums) >= 20:
         sums, counts = [[sum(s) for s in sums]], [[sum(c) for c in counts]]
     if sum(map(len, sums)) < 2:
@@ -303,16 +366,29 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
     for fed, targets in PROTOCOLS[name](model, documents, limit, parameter):
         p, a, s = run(model, fed, policy)
         q = run(model, fed, full)[0]
-        fed_rows, slots, actions, passes, longest = fed_rows + len(fed), slots + s, actions + a, passes + 1, max(longest, len(fed))
+        fed_rows, slots, actions, passes, longest = (
+            fed_rows + len(fed),
+            slots + s,
+            actions + a,
+            passes + 1,
+            max(longest, len(fed)),
+        )
         for row, target, d in targets:
             if row + 1 >= score_from:
                 kl = np.sum(np.exp(q[row]) * (q[row] - p[row]))
-                scored[d].append((-p[row, target], -q[row, target], kl, p[row].argmax() == q[row].argmax()))
+                scored[d].append(
+                    (-p[row, target], -q[row, target], kl, p[row].argmax() == q[row].argmax())
+                )
     tables = [np.array(s, float).reshape(-1, 4) for s in scored]
     everything = np.concatenate(tables)
     # 256 scored tokens in a row are a block of their document. Windows that overlap share tokens.
     window = limit or model.context
-    overlap = name == "stride" and len(everything) and parameter < window - max(1, score_from) and passes > 1
+    overlap = (
+        name == "stride"
+        and len(everything)
+        and parameter < window - max(1, score_from)
+        and passes > 1
+    )
     blocks = [[t[i : i + 256] for i in range(0, len(t), 256)] for t in tables if len(t)]
     counts = [[len(u) for u in t] for t in blocks]
     heads = model.layers * model.kv_heads
@@ -326,8 +402,13 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         sizes = [min(limit, n) for n in sizes]
     peak = longest if policy.kind == "full" else min(longest, policy.window)
     windowed = policy.kind != "full"
-    # Only linear maps are compressions; local evicts on its schedule, streaming at every token beyond the window.
-    own = {"recent": policy.recent, "rescale": policy.rescale, "mass_bias": policy.mass_bias} if policy.kind == "freqkv" else {}
+    # Only linear maps are compressions; local evicts on its schedule, streaming at every token
+    # beyond the window.
+    own = (
+        {"recent": policy.recent, "rescale": policy.rescale, "mass_bias": policy.mass_bias}
+        if policy.kind == "freqkv"
+        else {}
+    )
     return {
         **own,
         "policy": policy.kind,
@@ -347,16 +428,24 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
         "cache_slots_mean": slots / heads / fed_rows,
         "se_unit": unit_of_error([len(t) for t in blocks], overlap),
         "per_document": [
-            {"tokens": n, "mean_nll": t[:, 0].mean() if len(t) else None, "perplexity": np.exp(t[:, 0].mean()) if len(t) else None}
+            {
+                "tokens": n,
+                "mean_nll": t[:, 0].mean() if len(t) else None,
+                "perplexity": np.exp(t[:, 0].mean()) if len(t) else None,
+            }
             for n, t in zip(sizes, tables)
         ],
         "baseline": {
             "policy": "full",
-            "valid": bool(longest <= model.context and (not windowed or policy.window < model.context)),
+            "valid": bool(
+                longest <= model.context and (not windowed or policy.window < model.context)
+            ),
             "mean_nll": base,
             "perplexity": np.exp(base),
             "delta_nll": mean - base,
-            "delta_nll_se": bootstrap_se([[(u[:, 0] - u[:, 1]).sum() for u in t] for t in blocks], counts, overlap),
+            "delta_nll_se": bootstrap_se(
+                [[(u[:, 0] - u[:, 1]).sum() for u in t] for t in blocks], counts, overlap
+            ),
             "kl": everything[:, 2].mean(),
             "top1_agreement": everything[:, 3].mean(),
         },
@@ -369,10 +458,11 @@ def mean_gamma(model, policy):
     return float(np.mean(policy.gamma)) if isinstance(policy.gamma, list) else policy.gamma
 
 
-# --------------------------------------------------------------------------------------------------------------- checks
+# ---- checks ----
 
-# (absolute, relative) beyond which a float differs. Differences of two float32 runs are known to about 1e-5 nats;
-# a near-tie may fall the other way, so agreement is allowed two tokens (see same()).
+# (absolute, relative) beyond which a float differs. Differences of two float32 runs are known to
+# about 1e-5 nats; a near-tie may fall the other way, so agreement is allowed two tokens (see
+# same()).
 TOLERANCE = {
     "mean_nll": (0, 1e-4),
     "perplexity": (0, 1e-3),
@@ -414,7 +504,14 @@ def same(key, found, want, scored):
 def policy_arguments(policy, folder, model):
     if policy.kind == "full":
         return ["--policy", "full"]
-    arguments = ["--policy", policy.kind, "--window", str(policy.window), "--sinks", str(policy.sinks)]
+    arguments = [
+        "--policy",
+        policy.kind,
+        "--window",
+        str(policy.window),
+        "--sinks",
+        str(policy.sinks),
+    ]
     gamma = policy.gamma
     if policy.kind in ("freqkv", "local"):
         if not isinstance(gamma, list):
@@ -423,10 +520,23 @@ def policy_arguments(policy, folder, model):
             arguments += ["--gamma", ",".join(map(str, gamma))]
         else:
             path = os.path.join(folder, "gamma.json")
-            retained = [[policy.retained(i, j) for j in range(model.kv_heads)] for i in range(model.layers)]
+            retained = [
+                [policy.retained(i, j) for j in range(model.kv_heads)] for i in range(model.layers)
+            ]
             with open(path, "w") as f:
-                json.dump({"format": "freqkv-gamma", "format_version": 1, "n_layers": model.layers, "n_kv_heads": model.kv_heads, "window": policy.window,
-                           "sinks": policy.sinks, "gamma": gamma, "retained": retained}, f)
+                json.dump(
+                    {
+                        "format": "freqkv-gamma",
+                        "format_version": 1,
+                        "n_layers": model.layers,
+                        "n_kv_heads": model.kv_heads,
+                        "window": policy.window,
+                        "sinks": policy.sinks,
+                        "gamma": gamma,
+                        "retained": retained,
+                    },
+                    f,
+                )
             arguments += ["--gamma", "@" + path]
     if policy.recent:
         arguments += ["--recent", str(policy.recent)]
@@ -440,20 +550,39 @@ def policy_arguments(policy, folder, model):
 def settings(model):
     """(which documents, protocol, policy, tokens, score_from)"""
     c = model.context
-    n = c // 4 + 4  # 64 divides n - sinks, so that a table's rounding leaves these ratios as they are
-    freqkv, local, streaming, full = Policy("freqkv", n), Policy("local", n), Policy("streaming", n), Policy("full")
+    n = (
+        c // 4 + 4
+    )  # 64 divides n - sinks, so that a table's rounding leaves these ratios as they are
+    freqkv, local, streaming, full = (
+        Policy("freqkv", n),
+        Policy("local", n),
+        Policy("streaming", n),
+        Policy("full"),
+    )
     layers, heads = model.layers, model.kv_heads
     per_layer = [(16 + 4 * i) / 64 for i in range(layers)]
     per_head = [[(12 + 5 * i + 3 * j) / 64 for j in range(heads)] for i in range(layers)]
     yield "three", "whole", full, None, 0
     for gamma in (0.25, 0.5, 0.75, 0.37):
         yield "one", "whole", Policy("freqkv", n, gamma=gamma), c, 0
-    for policy in (local, streaming, Policy("local", n, sinks=0, gamma=0.8), Policy("freqkv", n, sinks=0), Policy("freqkv", n, sinks=11, gamma=0.6)):
+    for policy in (
+        local,
+        streaming,
+        Policy("local", n, sinks=0, gamma=0.8),
+        Policy("freqkv", n, sinks=0),
+        Policy("freqkv", n, sinks=11, gamma=0.6),
+    ):
         yield "one", "whole", policy, c - 7, 0
     yield "one", "whole", Policy("freqkv", n, recent=c // 16), c, 0
     yield "one", "whole", Policy("freqkv", n, rescale=False), c, 0
     for gamma in (0.25, 0.37, per_head):
-        yield "one", "whole", Policy("freqkv", n, gamma=gamma, recent=5 if gamma == 0.37 else 0, mass_bias=True), c, 0
+        yield (
+            "one",
+            "whole",
+            Policy("freqkv", n, gamma=gamma, recent=5 if gamma == 0.37 else 0, mass_bias=True),
+            c,
+            0,
+        )
     yield "one", "whole", Policy("freqkv", n, gamma=per_layer), c, 0
     yield "one", "whole", Policy("freqkv", n, gamma=per_head), c, 0
     yield "one", "whole", Policy("freqkv", c), c, 0  # nothing to compress: exactly full
@@ -488,13 +617,29 @@ def main():
         corpora = write_corpora(work, content, model.context)
         ids = {}
         for name, paths in corpora.items():
-            lines = subprocess.run([tool, "tokens", "--model", folder, *texts(paths)], check=True, capture_output=True, text=True).stdout
+            lines = subprocess.run(
+                [tool, "tokens", "--model", folder, *texts(paths)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
             ids[name] = [list(map(int, line.split())) for line in lines.splitlines()]
         for i, (corpus, protocol, policy, limit, score_from) in enumerate(settings(model)):
             want = expected(model, ids[corpus], protocol, policy, limit, score_from)
             arguments = policy_arguments(policy, work, model)
             command = [tool, "ppl", "--model", folder, *texts(corpora[corpus]), *arguments]
-            command += ["--protocol", protocol, "--baseline", "full", "--json", "--quiet", "--backend", "cpu", "--threads", "1"]
+            command += [
+                "--protocol",
+                protocol,
+                "--baseline",
+                "full",
+                "--json",
+                "--quiet",
+                "--backend",
+                "cpu",
+                "--threads",
+                "1",
+            ]
             batch = (1, 2, 3, 16)[i % 4]  # changes nothing
             command += ["--batch", str(batch)]
             command += ["--tokens", str(limit)] if limit else []
@@ -504,8 +649,19 @@ def main():
                 problems = [f"exit status {result.returncode}: {result.stderr.strip()}"]
             else:
                 problems = list(differences(json.loads(result.stdout), want, want["tokens_scored"]))
-            label = " ".join([f"{corpus:5s} {protocol:12s}", *arguments[1:], f"tokens {limit} score-from {score_from} batch {batch}"])
-            print("ok  " if not problems else "FAIL", label.replace(work, ""), f"nll {want['mean_nll']:.6f}", flush=True)
+            label = " ".join(
+                [
+                    f"{corpus:5s} {protocol:12s}",
+                    *arguments[1:],
+                    f"tokens {limit} score-from {score_from} batch {batch}",
+                ]
+            )
+            print(
+                "ok  " if not problems else "FAIL",
+                label.replace(work, ""),
+                f"nll {want['mean_nll']:.6f}",
+                flush=True,
+            )
             for problem in problems:
                 print("     ", problem)
             failures += bool(problems)
@@ -518,8 +674,14 @@ def texts(paths):
 
 
 def write_corpora(work, content, context):
-    """One document, three of different lengths, and many short ones (enough for the bootstrap over documents)."""
-    corpora = {"one": [6 * context], "three": [context * 4, context * 3, context * 2 + 100], "many": [160 + 17 * i for i in range(24)]}
+    """One document, three of different lengths, and many short ones (enough for the bootstrap over
+    documents).
+    """
+    corpora = {
+        "one": [6 * context],
+        "three": [context * 4, context * 3, context * 2 + 100],
+        "many": [160 + 17 * i for i in range(24)],
+    }
     paths = {}
     for name, sizes in corpora.items():
         paths[name], start = [], 0

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What `freqkv-analyze gamma`, `error --bounds` and `impulse` report, against a second implementation; and that `ppl` runs the ratios it is given.
+"""What `freqkv-analyze gamma`, `error --bounds` and `impulse` report, against a second
+implementation; and that `ppl` runs the ratios it is given.
 
     check_ratios.py --bin build/bin [--model data/litbank-1m] [--text data/the_tide_mill.txt]
 
-Nothing here comes from the C code: captures are read with h5py, a DCT is a matrix, attention is a softmax, a budget is shared out by a dynamic
-programme over costs. Prints a line per subject and exits 1 if anything differs. Needs numpy and h5py.
+Nothing here comes from the C code: captures are read with h5py, a DCT is a matrix, attention is a
+softmax, a budget is shared out by a dynamic programme over costs. Prints a line per subject and
+exits 1 if anything differs. Needs numpy and h5py.
 """
+
 import argparse
 import csv
 import json
@@ -16,7 +19,6 @@ import tempfile
 
 import h5py
 import numpy as np
-
 from check_analysis import Checks, Tools
 from check_protocols import Model, dct_matrix, rotate
 from definitions import Capture, Cut
@@ -25,16 +27,18 @@ K = 64
 
 
 def losses(cut, dc=False):
-    """Share of energy [layers, heads, K + 1] that lies from L = floor(k n / 64) on."""
+    """Share of energy [layers, heads, K + 1] in coefficients from L = floor(k n / 64) on."""
     power = cut.mean(cut.power)
-    total = power[..., (0 if dc else 1):].sum(-1)
-    lost = [power[..., max(k * cut.n // K, 0 if dc else 1):].sum(-1) for k in range(K + 1)]
+    total = power[..., (0 if dc else 1) :].sum(-1)
+    lost = [power[..., max(k * cut.n // K, 0 if dc else 1) :].sum(-1) for k in range(K + 1)]
     return np.stack(lost, -1) / total[..., None], np.stack(lost, -1)
 
 
 def attention_error(capture, model, n, skip, layer, head, ks):
-    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query heads of ||o' - o|| / ||o||, and of the same
-    after the output projection, straight from the weights."""
+    """Squares of o' - o and of o over all queries of a capture of one document; mean over the query
+    heads of ||o' - o|| / ||o||, and of the same after the output projection, straight from the
+    weights.
+    """
     c = capture.attributes
     group = int(c["n_heads"]) // int(c["n_kv_heads"])
     theta, scale = float(c["rope_theta"]), float(c["attention_scale"])
@@ -46,19 +50,23 @@ def attention_error(capture, model, n, skip, layer, head, ks):
         return np.sum(o**2), np.sum((o @ projection[:, head * group + g].T) ** 2)
 
     for _, _, data in capture.recordings:
-        key, value, query = data["key"][layer, head], data["value"][layer, head], data["query"][layer]
-        places = np.arange(len(key))
+        key, value, query = (
+            data["key"][layer, head],
+            data["value"][layer, head],
+            data["query"][layer],
+        )
+        positions = np.arange(len(key))
         for first in range(skip, len(key) - n + 1, n):
             stop = min(first + n + min(n, 256), len(key))
-            asked = places[first + n : stop]
+            asked = positions[first + n : stop]
             if not len(asked):
                 continue
             for g in range(group):
                 q = rotate(query[head * group + g][asked][:, None], asked, theta)[:, 0]
 
                 def outputs(k, v):
-                    score = q @ rotate(k[:stop, None], places[:stop], theta)[:, 0].T * scale
-                    score[asked[:, None] < places[None, :stop]] = -np.inf
+                    score = q @ rotate(k[:stop, None], positions[:stop], theta)[:, 0].T * scale
+                    score[asked[:, None] < positions[None, :stop]] = -np.inf
                     weight = np.exp(score - score.max(-1, keepdims=True))
                     return weight / weight.sum(-1, keepdims=True) @ v[:stop]
 
@@ -76,7 +84,7 @@ def attention_error(capture, model, n, skip, layer, head, ks):
 
 
 def least_loss(loss, total, low, high):
-    """Least sum over heads of loss[head, k], low <= k <= high, with a sum of k of at most `total`."""
+    """Least sum over heads of loss[head, k], low <= k <= high, with a sum of k up to `total`."""
     best = np.zeros(total + 1)
     for curve in loss:
         after = np.full(total + 1, np.inf)
@@ -93,17 +101,29 @@ def check_table(checks, out, shown, capture, n):
     with open(os.path.join(out, "gamma.csv")) as f:
         rows = list(csv.DictReader(f))
     parts = np.array(table["gamma"]) * K
-    checks.that("format", table["format"] == "freqkv-gamma" and table["format_version"] == 1, table["format"])
+    checks.that(
+        "format",
+        table["format"] == "freqkv-gamma" and table["format_version"] == 1,
+        table["format"],
+    )
     checks.that("64ths", np.array_equal(parts, np.round(parts)), table["gamma"])
     slots = table["window"] - table["sinks"]
-    checks.that("retained", np.array_equal(table["retained"], (parts * slots).astype(int) // K), table["retained"])
-    checks.that("shown", shown["gamma"] == table["gamma"] and shown["retained"] == table["retained"], shown)
+    checks.that(
+        "retained",
+        np.array_equal(table["retained"], (parts * slots).astype(int) // K),
+        table["retained"],
+    )
+    checks.that(
+        "shown", shown["gamma"] == table["gamma"] and shown["retained"] == table["retained"], shown
+    )
     checks.that("csv", [float(r["gamma"]) for r in rows] == list(np.ravel(table["gamma"])), rows)
     hashes = {attributes["text_sha256"] for _, attributes, _ in capture.recordings}
     checks.that("texts", table["text_sha256"] == sorted(hashes), table["text_sha256"])
     with h5py.File(os.path.join(out, "results.h5"), "r") as results:
         group = results["gamma"]
-        checks.that("results", np.array_equal(group["gamma"][()], table["gamma"]), group["gamma"][()])
+        checks.that(
+            "results", np.array_equal(group["gamma"][()], table["gamma"]), group["gamma"][()]
+        )
         return table, parts.astype(int), {name: group[name][()] for name in group}
 
 
@@ -113,34 +133,79 @@ def check_gamma(checks, tools, path, n, work):
     out = os.path.join(work, "ratios")
     for dc in (False, True):
         (key, key_lost), (value, value_lost) = losses(cuts[0], dc), losses(cuts[1], dc)
-        for arguments, objective in ((("--budget", "0.5"), (key + value) / 2), (("--budget", "0.4", "--floor", "0.2", "--cap", "0.7"), (key + value) / 2),
-                                     (("--budget", "0.37", "--objective", "absolute"), key_lost + value_lost), (("--energy", "0.8"), (key + value) / 2)):
+        for arguments, objective in (
+            (("--budget", "0.5"), (key + value) / 2),
+            (("--budget", "0.4", "--floor", "0.2", "--cap", "0.7"), (key + value) / 2),
+            (("--budget", "0.37", "--objective", "absolute"), key_lost + value_lost),
+            (("--energy", "0.8"), (key + value) / 2),
+        ):
             options = ("--length", n, *arguments, *(("--dc",) if dc else ()))
-            shown = tools.run("freqkv-analyze", "gamma", path, "--out", out, "--json", "--quiet", *options)
+            shown = tools.run(
+                "freqkv-analyze", "gamma", path, "--out", out, "--json", "--quiet", *options
+            )
             checks.about(f"gamma {' '.join(map(str, options))}")
             table, parts, found = check_table(checks, out, shown, capture, n)
-            for name, want in (("loss_key", key), ("loss_value", value), ("loss_objective", objective)):
-                checks.close(name, found[name][..., 1:], want[..., 1:], 1e-5, np.nanmax(want) * 1e-6)
+            for name, want in (
+                ("loss_key", key),
+                ("loss_value", value),
+                ("loss_objective", objective),
+            ):
+                checks.close(
+                    name, found[name][..., 1:], want[..., 1:], 1e-5, np.nanmax(want) * 1e-6
+                )
             low, high = (13, 44) if "--floor" in arguments else (1, 63)
             mine = np.take_along_axis(objective, parts[..., None], -1)
-            checks.close("loss of the table", shown["losses"]["objective"]["table"], mine.mean(), 1e-5)
+            checks.close(
+                "loss of the table", shown["losses"]["objective"]["table"], mine.mean(), 1e-5
+            )
             if arguments[0] == "--budget":
-                best = least_loss(objective.reshape(-1, K + 1), int(float(arguments[1]) * K * parts.size + 1e-9), low, high)
+                best = least_loss(
+                    objective.reshape(-1, K + 1),
+                    int(float(arguments[1]) * K * parts.size + 1e-9),
+                    low,
+                    high,
+                )
                 checks.close("least loss", mine.sum(), best, 1e-6)
-                checks.that("within", parts.min() >= low and parts.max() <= high and parts.mean() / K <= float(arguments[1]) + 1e-12, parts)
+                checks.that(
+                    "within",
+                    parts.min() >= low
+                    and parts.max() <= high
+                    and parts.mean() / K <= float(arguments[1]) + 1e-12,
+                    parts,
+                )
             else:
                 enough = np.maximum(key, value) <= 0.2 + 1e-9
-                checks.that("smallest", np.array_equal(parts, np.clip(enough.argmax(-1), 1, 63)), parts)
+                checks.that(
+                    "smallest", np.array_equal(parts, np.clip(enough.argmax(-1), 1, 63)), parts
+                )
             even = parts.mean()
             below, above = int(even + 1e-9), even - int(even + 1e-9)
-            uniform = (1 - above) * objective[..., below] + (above * objective[..., below + 1] if above > 1e-9 else 0)
-            checks.close("loss of one ratio", shown["losses"]["objective"]["uniform"], uniform.mean(), 1e-5)
+            uniform = (1 - above) * objective[..., below] + (
+                above * objective[..., below + 1] if above > 1e-9 else 0
+            )
+            checks.close(
+                "loss of one ratio", shown["losses"]["objective"]["uniform"], uniform.mean(), 1e-5
+            )
     return out
 
 
 def check_attention(checks, tools, model, path, n, work):
     out = os.path.join(work, "attention")
-    shown = tools.run("freqkv-analyze", "gamma", path, "--out", out, "--length", n, "--budget", "0.5", "--objective", "attention", "--quiet", "--json")
+    shown = tools.run(
+        "freqkv-analyze",
+        "gamma",
+        path,
+        "--out",
+        out,
+        "--length",
+        n,
+        "--budget",
+        "0.5",
+        "--objective",
+        "attention",
+        "--quiet",
+        "--json",
+    )
     checks.about("attention-output error")
     ks = [2, 16, 40, 63]
     with h5py.File(os.path.join(out, "results.h5"), "r") as results:
@@ -150,7 +215,12 @@ def check_attention(checks, tools, model, path, n, work):
         for head in range(found[0].shape[1]):
             want = attention_error(capture, Model(model), n, 4, layer, head, ks) ** 2
             for column in range(2):
-                checks.close(f"layer {layer}, head {head}", found[column][layer, head, ks], want[column], 1e-3)
+                checks.close(
+                    f"layer {layer}, head {head}",
+                    found[column][layer, head, ks],
+                    want[column],
+                    1e-3,
+                )
     parts = np.round(np.array(shown["gamma"]) * K).astype(int)[..., None]
     with open(os.path.join(out, "gamma.csv")) as f:
         rows = list(csv.DictReader(f))
@@ -161,11 +231,28 @@ def check_attention(checks, tools, model, path, n, work):
 
 
 def check_replay(checks, tools, model, text, out, work):
-    """ppl keeps what the table says, compresses each head on its own schedule, and warns on the text the table was chosen on."""
+    """ppl keeps what the table says, compresses each head on its own schedule, and warns on the
+    text the table was chosen on.
+    """
     run = os.path.join(work, "run.h5")
     table_path = os.path.join(out, "gamma.json")
-    command = [os.path.join(tools.folder, "freqkv-replay"), "ppl", "--model", model, "--text", text, "--tokens", "1000", "--policy", "freqkv", "--gamma",
-               "@" + table_path, "--out", run, "--quiet"]
+    command = [
+        os.path.join(tools.folder, "freqkv-replay"),
+        "ppl",
+        "--model",
+        model,
+        "--text",
+        text,
+        "--tokens",
+        "1000",
+        "--policy",
+        "freqkv",
+        "--gamma",
+        "@" + table_path,
+        "--out",
+        run,
+        "--quiet",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     checks.about("ppl --gamma @gamma.json")
     checks.that("runs", done.returncode == 0, done.stderr)
@@ -175,18 +262,28 @@ def check_replay(checks, tools, model, text, out, work):
     retained = np.array(table["retained"])
     with h5py.File(run, "r") as f:
         checks.that("retained", np.array_equal(f["retained"][()], retained), f["retained"][()])
-        checks.that("window", (f.attrs["window"], f.attrs["sinks"]) == (table["window"], table["sinks"]), dict(f.attrs))
+        checks.that(
+            "window",
+            (f.attrs["window"], f.attrs["sinks"]) == (table["window"], table["sinks"]),
+            dict(f.attrs),
+        )
         group = {name: f["compressions"][name][()] for name in ("layer", "head", "state")}
         key = group["state"] == group["state"].min()
         found = np.zeros_like(retained)
         np.add.at(found, (group["layer"][key], group["head"][key]), 1)
         chunk = table["window"] - table["sinks"] - retained
         want = np.ceil((1000 - table["window"]) / chunk).astype(int)
-        checks.that("compressions", np.array_equal(found, want), f"{found.tolist()}, expected {want.tolist()}")
+        checks.that(
+            "compressions",
+            np.array_equal(found, want),
+            f"{found.tolist()}, expected {want.tolist()}",
+        )
 
 
 def check_own_file(checks, tools, model, text, path, work):
-    """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl takes the table all the same."""
+    """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl
+    takes the table all the same.
+    """
     own, out = os.path.join(work, "own.h5"), os.path.join(work, "own-ratios")
     states = Capture(path).recordings[0][2]
     with h5py.File(own, "w") as f:
@@ -197,15 +294,43 @@ def check_own_file(checks, tools, model, text, path, work):
             group[name] = states[name]
     tools.run("freqkv-analyze", "gamma", own, "--out", out, "--budget", "0.5", "--quiet")
     checks.about("gamma of one's own file")
-    checks.that("no texts", json.load(open(os.path.join(out, "gamma.json")))["text_sha256"] == [], "texts")
-    shown = tools.run("freqkv-replay", "ppl", "--model", model, "--text", text, "--tokens", "300", "--policy", "freqkv", "--gamma",
-                      f"@{out}/gamma.json", "--json", "--quiet")
+    checks.that(
+        "no texts", json.load(open(os.path.join(out, "gamma.json")))["text_sha256"] == [], "texts"
+    )
+    shown = tools.run(
+        "freqkv-replay",
+        "ppl",
+        "--model",
+        model,
+        "--text",
+        text,
+        "--tokens",
+        "300",
+        "--policy",
+        "freqkv",
+        "--gamma",
+        f"@{out}/gamma.json",
+        "--json",
+        "--quiet",
+    )
     checks.that("window", shown["window"] == 204, shown)
 
 
 def check_bounds(checks, tools, path, n, work):
     out, gammas = os.path.join(work, "bounds"), [0.2, 0.5, 0.8]
-    tools.run("freqkv-analyze", "error", path, "--out", out, "--length", n, "--gamma", "0.2,0.5,0.8", "--bounds", "--quiet")
+    tools.run(
+        "freqkv-analyze",
+        "error",
+        path,
+        "--out",
+        out,
+        "--length",
+        n,
+        "--gamma",
+        "0.2,0.5,0.8",
+        "--bounds",
+        "--quiet",
+    )
     capture = Capture(path)
     with h5py.File(os.path.join(out, "results.h5"), "r") as results:
         for state in ("key", "value"):
@@ -229,38 +354,82 @@ def check_bounds(checks, tools, path, n, work):
                 svd[layer, head, d + 1 :] = svd[layer, head, d]
             for g, gamma in enumerate(gammas):
                 retained = int(gamma * n + 1e-9)
-                checks.close(f"klt {gamma}", results[f"error/{state}/klt_error_no_dc"][..., g], np.sqrt(klt[..., retained - 1 :].sum(-1) / total), 1e-4)
+                checks.close(
+                    f"klt {gamma}",
+                    results[f"error/{state}/klt_error_no_dc"][..., g],
+                    np.sqrt(klt[..., retained - 1 :].sum(-1) / total),
+                    1e-4,
+                )
                 rank = (retained - 1) * d // (n + d)
-                checks.close(f"svd {gamma}", results[f"error/{state}/svd_error_no_dc"][..., g], np.sqrt(1 - svd[..., rank] / total), 1e-5)
+                checks.close(
+                    f"svd {gamma}",
+                    results[f"error/{state}/svd_error_no_dc"][..., g],
+                    np.sqrt(1 - svd[..., rank] / total),
+                    1e-5,
+                )
 
 
 def check_impulse(checks, tools, work):
     out = os.path.join(work, "impulse")
-    shown = tools.run("freqkv-analyze", "impulse", "--out", out, "--window", 132, "--gamma", "0.25,0.5,0.75", "--json")
+    shown = tools.run(
+        "freqkv-analyze",
+        "impulse",
+        "--out",
+        out,
+        "--window",
+        132,
+        "--gamma",
+        "0.25,0.5,0.75",
+        "--json",
+    )
     n = 128
     for ratio in shown["ratios"]:
         checks.about(f"impulse {ratio['gamma']}")
         kept, chunk = ratio["retained"], ratio["chunk"]
         whole = np.sqrt(kept / n) * dct_matrix(kept).T @ dct_matrix(n)[:kept]
         checks.close("rows of the operator sum to 1", whole.sum(1), np.ones(kept), 1e-9)
-        checks.close("horizon", ratio["horizon_tokens"], chunk * np.log(kept) / np.log(n / kept), 1e-9)
-        checks.that("rounds", len(ratio["rounds"]) == int(np.ceil(ratio["horizon_rounds"])), len(ratio["rounds"]))
+        checks.close(
+            "horizon", ratio["horizon_tokens"], chunk * np.log(kept) / np.log(n / kept), 1e-9
+        )
+        checks.that(
+            "rounds",
+            len(ratio["rounds"]) == int(np.ceil(ratio["horizon_rounds"])),
+            len(ratio["rounds"]),
+        )
         m = whole[:, kept:]
         for k, row in enumerate(ratio["rounds"], 1):
             singular = np.linalg.svd(m, compute_uv=False)
             near = np.sum(np.abs(singular / singular[0] - 0.01) < 1e-4)
-            checks.that(f"rank {k}", abs(row["rank"] - np.sum(singular > 0.01 * singular[0])) <= near, row["rank"])
-            checks.close(f"participation {k}", row["participation"], np.sum(singular**2) ** 2 / np.sum(singular**4), 1e-4)
+            checks.that(
+                f"rank {k}",
+                abs(row["rank"] - np.sum(singular > 0.01 * singular[0])) <= near,
+                row["rank"],
+            )
+            checks.close(
+                f"participation {k}",
+                row["participation"],
+                np.sum(singular**2) ** 2 / np.sum(singular**4),
+                1e-4,
+            )
             checks.close(f"gain {k}", row["gain"], m.sum(1).max(), 1e-4)
             weight = np.abs(m)
             negative = np.mean(np.maximum(-m, 0).sum(0) / weight.sum(0))
-            checks.close(f"negative {k}", row["negative"], negative, 0.05)  # 64 tokens stand for all
-            checks.close(f"width {k}", row["width_slots"], np.mean(np.sum(m**2, 0) ** 2 / np.sum(m**4, 0)), 0.05)
+            checks.close(
+                f"negative {k}", row["negative"], negative, 0.05
+            )  # 64 tokens stand for all
+            checks.close(
+                f"width {k}",
+                row["width_slots"],
+                np.mean(np.sum(m**2, 0) ** 2 / np.sum(m**4, 0)),
+                0.05,
+            )
             m = whole[:, :kept] @ m
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--bin", default="build/bin")
     p.add_argument("--model", default="data/litbank-1m")
     p.add_argument("--text", default="data/the_tide_mill.txt")
@@ -268,12 +437,39 @@ def main():
     checks, tools = Checks(), Tools(os.path.abspath(args.bin))
     with tempfile.TemporaryDirectory(prefix="fkv-ratios-") as work:
         path, sums = os.path.join(work, "capture"), os.path.join(work, "sums")
-        common = ("--model", args.model, "--text", args.text, "--max-tokens", 700, "--max-documents", 1, "--dtype", "f32", "--quiet")
+        common = (
+            "--model",
+            args.model,
+            "--text",
+            args.text,
+            "--max-tokens",
+            700,
+            "--max-documents",
+            1,
+            "--dtype",
+            "f32",
+            "--quiet",
+        )
         tools.run("freqkv-capture", *common, "--states", "key,value,query", "--out", path)
         tools.run("freqkv-capture", *common, "--spectra-only", "--length", 200, "--out", sums)
         out = check_gamma(checks, tools, path, 200, work)
         checks.about("gamma of --spectra-only")
-        both = [tools.run("freqkv-analyze", "gamma", x, "--out", x + "-ratios", "--length", 200, "--budget", "0.5", "--json", "--quiet") for x in (path, sums)]
+        both = [
+            tools.run(
+                "freqkv-analyze",
+                "gamma",
+                x,
+                "--out",
+                x + "-ratios",
+                "--length",
+                200,
+                "--budget",
+                "0.5",
+                "--json",
+                "--quiet",
+            )
+            for x in (path, sums)
+        ]
         checks.that("same ratios", both[0]["gamma"] == both[1]["gamma"], both[1]["gamma"])
         check_attention(checks, tools, args.model, path, 200, work)
         check_replay(checks, tools, args.model, args.text, out, work)

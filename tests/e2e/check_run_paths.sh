@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Where the programs and modules in FOLDERs look for libraries: an empty or relative entry of a run path means the current folder, from which a stranger's library would be loaded.
+# Checks the run paths of the programs and modules in FOLDERs. An empty or relative entry means the
+# current folder: a library put there by somebody else would be loaded.
 #   tests/e2e/check_run_paths.sh FOLDER...
 set -euo pipefail
 count=0 bad=0

@@ -3,10 +3,14 @@
 
     check_writing.py [--bin build/bin]
 
-Every command that writes runs under limits on the size of a file, once so that the write fails (as on a full disk) and once so that it kills the process on the spot. Whatever then has its name
-must be whole: the bytes of an undisturbed run, an older file included (a file that grows by lines: whole lines, and one that is torn only after a kill); a failure says so with status 1 and leaves no temporary. A capture is merged whole or not at all. With a full
-standard output every command fails in words. Needs nothing but Python.
+Every command that writes runs under limits on the size of a file, once so that the write fails (as
+on a full disk) and once so that it kills the process on the spot. Whatever then has its name must
+be whole: the bytes of an undisturbed run, an older file included (a file that grows by lines: whole
+lines, and one that is torn only after a kill); a failure says so with status 1 and leaves no
+temporary. A capture is merged whole or not at all. With a full standard output every command fails
+in words. Needs nothing but Python.
 """
+
 import argparse
 import pathlib
 import resource
@@ -26,7 +30,14 @@ def start(command, limit=None, deadly=False, stdout=subprocess.DEVNULL):
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return subprocess.run([str(part) for part in command], preexec_fn=prepare, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+    return subprocess.run(
+        [str(part) for part in command],
+        preexec_fn=prepare,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def must(command):
@@ -36,8 +47,12 @@ def must(command):
 
 
 def files(folder):
-    """Their bytes by name, without the face of a capture, which holds the time."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "capture.h5"}
+    """Their bytes by name, without capture.h5, which holds the time."""
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "capture.h5"
+    }
 
 
 def hidden(path):
@@ -63,7 +78,11 @@ def check_limited(command, folder, whole, limit, deadly):
         if hidden(path):
             if not deadly and path not in before:
                 sys.exit(f"{name}: left {path}")
-        elif data != whole.get(path) and not (path.suffix == ".jsonl" and whole[path].startswith(data) and (deadly or data.endswith(b"\n"))):
+        elif data != whole.get(path) and not (
+            path.suffix == ".jsonl"
+            and whole[path].startswith(data)
+            and (deadly or data.endswith(b"\n"))
+        ):
             sys.exit(f"{name}: {path} is not what an undisturbed run writes")
     return True
 
@@ -89,18 +108,45 @@ def check_command(command, folder, limits, again):
     must(command)
     now = {path: data for path, data in files(folder).items() if not hidden(path)}
     if now != whole:
-        sys.exit(f"{words(command)}: not the same once it may write again: {[str(p) for p in whole if whole[p] != now.get(p)]}")
+        sys.exit(
+            f"{words(command)}: not the same once it may write again:"
+            f" {[str(p) for p in whole if whole[p] != now.get(p)]}"
+        )
     return met
 
 
 def check_merge(base, tools):
-    """One recording fits under the limit, the other does not: half a merge must not open as a capture."""
+    """One recording fits under the limit, the other does not: half a merge must not open as a
+    capture.
+    """
     (base / "few.txt").write_text("The tide came up the river.", encoding="utf-8")
     for out, text in (("short", "few.txt"), ("long", "text.txt")):
-        must([tools / "freqkv-capture", *MODEL, "--text", base / text, "--out", base / out, "--max-tokens", "400"])
-    sizes = [max(p.stat().st_size for p in (base / part / "documents").iterdir()) for part in ("short", "long")]
+        must(
+            [
+                tools / "freqkv-capture",
+                *MODEL,
+                "--text",
+                base / text,
+                "--out",
+                base / out,
+                "--max-tokens",
+                "400",
+            ]
+        )
+    sizes = [
+        max(p.stat().st_size for p in (base / part / "documents").iterdir())
+        for part in ("short", "long")
+    ]
     out = base / "merged"
-    merge = [tools / "freqkv-analyze", "merge", "--quiet", base / "short", base / "long", "--out", out]
+    merge = [
+        tools / "freqkv-analyze",
+        "merge",
+        "--quiet",
+        base / "short",
+        base / "long",
+        "--out",
+        out,
+    ]
     for deadly in (False, True):
         run = start(merge, (sizes[0] + sizes[1]) // 2, deadly)
         if run.returncode != (-signal.SIGXFSZ if deadly else 1):
@@ -114,52 +160,126 @@ def check_merge(base, tools):
 
 def check_output(base, tools):
     """Tables, JSON and --help into a full device."""
-    commands = [["freqkv-analyze", "--help"], ["freqkv-analyze", "plot", "--help"], ["freqkv-capture", "--version"], ["freqkv-replay"],
-                ["freqkv-analyze", "report", base / "findings"], ["freqkv-analyze", "report", "--json", base / "findings"],
-                ["freqkv-replay", "tokens", "--model", DATA / "litbank-1m", "--text", base / "text.txt"],
-                ["freqkv-replay", "generate", *MODEL, "--prompt", "The tide", "--tokens", "2", "--policy", "full"],
-                ["freqkv-replay", "ppl", *MODEL, "--text", base / "text.txt", "--policy", "full", "--tokens", "64"]]
+    commands = [
+        ["freqkv-analyze", "--help"],
+        ["freqkv-analyze", "plot", "--help"],
+        ["freqkv-capture", "--version"],
+        ["freqkv-replay"],
+        ["freqkv-analyze", "report", base / "findings"],
+        ["freqkv-analyze", "report", "--json", base / "findings"],
+        ["freqkv-replay", "tokens", "--model", DATA / "litbank-1m", "--text", base / "text.txt"],
+        [
+            "freqkv-replay",
+            "generate",
+            *MODEL,
+            "--prompt",
+            "The tide",
+            "--tokens",
+            "2",
+            "--policy",
+            "full",
+        ],
+        [
+            "freqkv-replay",
+            "ppl",
+            *MODEL,
+            "--text",
+            base / "text.txt",
+            "--policy",
+            "full",
+            "--tokens",
+            "64",
+        ],
+    ]
     for command in commands:
         with open("/dev/full", "w", encoding="utf-8") as full:
             run = start([tools / command[0], *command[1:]], stdout=full)
         expected = 2 if len(command) == 1 else 1
-        if run.returncode != expected or (expected == 1 and run.stderr.count("standard output") != 1):
-            sys.exit(f"{' '.join(map(str, command))} >/dev/full: status {run.returncode}: {run.stderr}")
+        if run.returncode != expected or (
+            expected == 1 and run.stderr.count("standard output") != 1
+        ):
+            sys.exit(
+                f"{' '.join(map(str, command))} >/dev/full: status {run.returncode}: {run.stderr}"
+            )
     return len(commands)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bin", type=pathlib.Path, default="build/bin")
     tools = parser.parse_args().bin.resolve()
     base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-writing-"))
     text = base / "text.txt"
     text.write_bytes((DATA / "the_tide_mill.txt").read_bytes()[:2000])
-    (base / "prompts.jsonl").write_text('{"prompt": "The tide"}\n{"prompt": "A boat"}\n', encoding="utf-8")
-    analyze, replay, capture = tools / "freqkv-analyze", tools / "freqkv-replay", tools / "freqkv-capture"
+    (base / "prompts.jsonl").write_text(
+        '{"prompt": "The tide"}\n{"prompt": "A boat"}\n', encoding="utf-8"
+    )
+    analyze, replay, capture = (
+        tools / "freqkv-analyze",
+        tools / "freqkv-replay",
+        tools / "freqkv-capture",
+    )
     texts = [*MODEL, "--text", text]
     must([capture, *texts, "--out", base / "capture", "--max-tokens", "200"])
-    findings, runs, answers, captures = (base / name for name in ("findings", "runs", "answers", "captures"))
+    findings, runs, answers, captures = (
+        base / name for name in ("findings", "runs", "answers", "captures")
+    )
     for folder in (runs, answers, captures):
         folder.mkdir()
-    run = [replay, "ppl", *texts, "--policy", "freqkv", "--window", "64", "--tokens", "200", "--out"]
+    run = [
+        replay,
+        "ppl",
+        *texts,
+        "--policy",
+        "freqkv",
+        "--window",
+        "64",
+        "--tokens",
+        "200",
+        "--out",
+    ]
     must([*run, base / "one.h5"])
     to = ["--quiet", "--out", findings]
     met = 0
-    for command, limits in ((["spectrum", base / "capture", "--length", "64", *to], [30000]),
-                            (["gamma", base / "capture", "--length", "64", "--budget", "0.5", *to], [1000, 60000]),
-                            (["impulse", "--window", "64", *to], [100, 20000]), (["plot", base / "one.h5", *to], [50, 60000]),
-                            (["report", findings], [50000])):
+    for command, limits in (
+        (["spectrum", base / "capture", "--length", "64", *to], [30000]),
+        (["gamma", base / "capture", "--length", "64", "--budget", "0.5", *to], [1000, 60000]),
+        (["impulse", "--window", "64", *to], [100, 20000]),
+        (["plot", base / "one.h5", *to], [50, 60000]),
+        (["report", findings], [50000]),
+    ):
         met += check_command([analyze, *command], findings, limits, True)
-    for command, folder, limits in (([*run, runs / "run.h5"], runs, [3000, 20000]),
-                                    ([replay, "generate", *MODEL, "--prompts", base / "prompts.jsonl", "--tokens", "200", "--policy",
-                                      "full", "--out", answers / "out.jsonl"], answers, [50, 2500]),
-                                    ([capture, *texts, "--max-tokens", "100", "--out", captures / "c"], captures, [20000])):
+    for command, folder, limits in (
+        ([*run, runs / "run.h5"], runs, [3000, 20000]),
+        (
+            [
+                replay,
+                "generate",
+                *MODEL,
+                "--prompts",
+                base / "prompts.jsonl",
+                "--tokens",
+                "200",
+                "--policy",
+                "full",
+                "--out",
+                answers / "out.jsonl",
+            ],
+            answers,
+            [50, 2500],
+        ),
+        ([capture, *texts, "--max-tokens", "100", "--out", captures / "c"], captures, [20000]),
+    ):
         met += check_command(command, folder, limits, False)
     check_merge(base, tools)
     outputs = check_output(base, tools)
     shutil.rmtree(base)
-    print(f"{met} writes cut short: what has its name is whole; {outputs} commands say that standard output is full; half a merge is no capture")
+    print(
+        f"{met} writes cut short: what has its name is whole; {outputs} commands say that standard"
+        " output is full; half a merge is no capture"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What the definitions say, in numpy: states of a model, spectra, nulls, standard errors, reconstruction errors. Written from the equations
-for check_analysis.py, in float64 and without any of the C code's shortcuts (a DCT is a matrix, an error is x - x_L)."""
+"""What the definitions say, in numpy: states of a model, spectra, nulls, standard errors,
+reconstruction errors. Written from the equations for check_analysis.py, in float64 and without any
+of the C code's shortcuts (a DCT is a matrix, an error is x - x_L).
+"""
+
 import os
 
 import h5py
 import numpy as np
-
 from check_protocols import dct_matrix, rmsnorm, rotate
 
 STATES = ("key", "value", "key_rotated", "query")
@@ -18,14 +20,18 @@ def floats(dataset):
 
 
 class Capture:
-    """recordings: [(document, attributes, {dataset: array})], read through the face as a notebook does."""
+    """recordings: [(document, attributes, {dataset: array})], read through capture.h5 as a notebook
+    does.
+    """
 
     def __init__(self, path):
-        with h5py.File(path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r") as face:
-            self.attributes = dict(face.attrs)
+        with h5py.File(
+            path if os.path.isfile(path) else os.path.join(path, "capture.h5"), "r"
+        ) as root:
+            self.attributes = dict(root.attrs)
             self.recordings = []
-            for name in sorted(face["documents"]):
-                group = face["documents"][name]
+            for name in sorted(root["documents"]):
+                group = root["documents"][name]
                 data = {k: floats(v) for k, v in group.items() if isinstance(v, h5py.Dataset)}
                 document = (group.attrs.get("name", name), group.attrs.get("text_sha256", ""))
                 self.recordings.append((document, dict(group.attrs), data))
@@ -38,15 +44,23 @@ def to_bf16(x):
 
 
 def forward(model, tokens):
-    """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax attention written out."""
+    """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax
+    attention written out.
+    """
     rows, group = len(tokens), model.heads // model.kv_heads
     found = {state: [] for state in STATES}
     x = model.weights["model.embed_tokens.weight"][tokens]
     hidden = np.triu(np.full((rows, rows), -np.inf), 1)
     for layer in range(model.layers):
         n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q, k, v = ((n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim) for p in "qkv")
-        turned, rotated = rotate(q, np.arange(rows), model.theta), rotate(k, np.arange(rows), model.theta)
+        q, k, v = (
+            (n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim)
+            for p in "qkv"
+        )
+        turned, rotated = (
+            rotate(q, np.arange(rows), model.theta),
+            rotate(k, np.arange(rows), model.theta),
+        )
         for state, y in zip(STATES, (k, v, rotated, q)):
             found[state].append(y.transpose(1, 0, 2))
         out = np.empty_like(q)
@@ -56,10 +70,15 @@ def forward(model, tokens):
             out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, head // group]
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = n @ model.weight(layer, "mlp.gate_proj").T, n @ model.weight(layer, "mlp.up_proj").T
+        gate, up = (
+            n @ model.weight(layer, "mlp.gate_proj").T,
+            n @ model.weight(layer, "mlp.up_proj").T,
+        )
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
     logits = rmsnorm(x, model.weights["model.norm.weight"], model.eps)
-    logits = logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    logits = (
+        logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
+    )
     top = logits.max(-1)
     total = top + np.log(np.exp(logits - top[:, None]).sum(-1))
     nll = np.append(np.nan, (total[:-1] - logits[np.arange(rows - 1), tokens[1:]]))
@@ -67,7 +86,9 @@ def forward(model, tokens):
 
 
 class Cut:
-    """Segments of one state: x [segments, layers, heads, n, head_dim], weight [segments] (documents equal, segments within one equal)."""
+    """Segments of one state: x [segments, layers, heads, n, head_dim], weight [segments] (documents
+    equal, segments within one equal).
+    """
 
     def __init__(self, recordings, state, n, skip):
         documents, self.left_out = {}, 0
@@ -95,7 +116,11 @@ class Cut:
     def sums(self):
         """What --spectra-only stores of a recording."""
         squares = {"power_sum_of_squares": self.power**2, "energy_sum": np.sum(self.x**2, (-1, -2))}
-        plain = {"power_sum": self.power, "normalised_sum": self.normalised, "channel_mean_sum": self.x.mean(-2)}
+        plain = {
+            "power_sum": self.power,
+            "normalised_sum": self.normalised,
+            "channel_mean_sum": self.x.mean(-2),
+        }
         return {name: y.sum(0) for name, y in {**plain, **squares}.items()}
 
     def rounding(self, dtype):
@@ -106,8 +131,10 @@ class Cut:
         return self.mean(np.mean(4.0 ** (exponent - digits) / 12, (-1, -2)))
 
     def error_of_mean(self, values, resamples=2000):
-        """Of values [segments, ...]: over documents from 20 on; with 2 to 19 a bootstrap of documents and, within each that is drawn, of its
-        segments; with one of its segments; each segment with its weight in the mean."""
+        """Of values [segments, ...]: over documents from 20 on; with 2 to 19 a bootstrap of
+        documents and, within each that is drawn, of its segments; with one of its segments; each
+        segment with its weight in the mean.
+        """
         if self.documents >= 20:
             means = np.array([values[self.document == d].mean(0) for d in range(self.documents)])
             return means.std(0, ddof=1) / np.sqrt(self.documents)
@@ -115,27 +142,43 @@ class Cut:
             return np.full(values.shape[1:], np.nan)
         generator, sizes = np.random.default_rng(5), np.bincount(self.document)
         drawn = np.zeros((resamples, len(values)))
-        for row, documents in zip(drawn, generator.integers(self.documents, size=(resamples, self.documents))):
+        for row, documents in zip(
+            drawn, generator.integers(self.documents, size=(resamples, self.documents))
+        ):
             for d in documents:
-                row[self.document == d] += generator.multinomial(sizes[d], np.full(sizes[d], 1 / sizes[d]))
+                row[self.document == d] += generator.multinomial(
+                    sizes[d], np.full(sizes[d], 1 / sizes[d])
+                )
         drawn *= self.weight
         return np.tensordot(drawn / drawn.sum(1, keepdims=True), values, 1).std(0, ddof=1)
 
     def error_from_sums(self, values):
-        """What that bootstrap tends to with ever more resamples; of one document the plain standard error over its segments."""
+        """What that bootstrap tends to with ever more resamples; of one document the plain standard
+        error over its segments.
+        """
         parts = [values[self.document == d] for d in range(self.documents)]
         if self.documents == 1:
             return values.std(0, ddof=1) / np.sqrt(len(values))
         between = np.var([p.mean(0) for p in parts], axis=0)
-        return np.sqrt((between + np.mean([p.var(0) / len(p) for p in parts], axis=0)) / self.documents)
+        return np.sqrt(
+            (between + np.mean([p.var(0) / len(p) for p in parts], axis=0)) / self.documents
+        )
 
     def se_unit(self):
         if self.documents >= 20:
             return "documents"
-        return "documents and blocks" if self.documents > 1 else "blocks of one document" if len(self.x) > 1 else None
+        return (
+            "documents and blocks"
+            if self.documents > 1
+            else "blocks of one document"
+            if len(self.x) > 1
+            else None
+        )
 
     def null(self):
-        """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard deviation over permutations."""
+        """Permuted tokens, t > 0: the mean of their power [layers, heads] and its standard
+        deviation over permutations.
+        """
         centred = self.x - self.x.mean(-2, keepdims=True)
         covariance = np.swapaxes(centred, -1, -2) @ centred / (self.n - 1)
         mean = self.mean(np.trace(covariance, axis1=-2, axis2=-1)) / self.x.shape[-1]
@@ -143,12 +186,14 @@ class Cut:
         return mean, np.sqrt(np.tensordot(self.weight**2, squares, 1))
 
     def errors(self, retained, no_dc):
-        """Of the reconstruction from the lowest coefficients, as its four measures [layers, heads]."""
+        """Four measures of the reconstruction from the lowest coefficients [layers, heads]."""
         basis = dct_matrix(self.n)[:retained]
         x, kept = self.x, basis.T @ self.coefficients[..., :retained, :]
         if no_dc:
             x, kept = x - x.mean(-2, keepdims=True), kept - kept.mean(-2, keepdims=True)
-        energy, rest, norm, inner = (self.mean(np.sum(y, (-1, -2))) for y in (x * x, (x - kept) ** 2, kept * kept, x * kept))
+        energy, rest, norm, inner = (
+            self.mean(np.sum(y, (-1, -2))) for y in (x * x, (x - kept) ** 2, kept * kept, x * kept)
+        )
         if retained == self.n:
             rest = np.zeros_like(rest)  # what is left of it is the rounding of this reconstruction
         with np.errstate(divide="ignore", invalid="ignore"):

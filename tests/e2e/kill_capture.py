@@ -3,10 +3,12 @@
 
     kill_capture.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
-After every kill -9 each recording that has its name, and output_gram.h5, must equal, byte for byte, that of an uninterrupted run; --resume (killed once
-more in every second round) must complete the folder to the same bytes and leave no temporary file. Prints one line with counts;
-exit status 1 at the first difference. Needs nothing but Python.
+After every kill -9 each recording that has its name, and output_gram.h5, must equal, byte for byte,
+that of an uninterrupted run; --resume (killed once more in every second round) must complete the
+folder to the same bytes and leave no temporary file. Prints one line with counts; exit status 1 at
+the first difference. Needs nothing but Python.
 """
+
 import argparse
 import filecmp
 import pathlib
@@ -19,14 +21,22 @@ import time
 
 
 def recordings(folder):
-    """What has its name and must not change: recordings, and what the capture keeps of the output projection."""
-    return sorted(str(p.relative_to(folder)) for p in [*folder.glob("documents/[0-9]*.h5"), *folder.glob("output_gram.h5")])
+    """What has its name and must not change: recordings, and what the capture keeps of the output
+    projection.
+    """
+    return sorted(
+        str(p.relative_to(folder))
+        for p in [*folder.glob("documents/[0-9]*.h5"), *folder.glob("output_gram.h5")]
+    )
 
 
 def differing(folder, reference):
     """Names of those that are not what an uninterrupted run made."""
-    return [n for n in recordings(folder)
-            if not (reference / n).exists() or not filecmp.cmp(folder / n, reference / n, shallow=False)]
+    return [
+        n
+        for n in recordings(folder)
+        if not (reference / n).exists() or not filecmp.cmp(folder / n, reference / n, shallow=False)
+    ]
 
 
 def temporaries(folder):
@@ -34,19 +44,33 @@ def temporaries(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     data = pathlib.Path(__file__).resolve().parents[2] / "data"
     parser.add_argument("--bin", type=pathlib.Path, default="build/bin")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--model", default=data / "litbank-1m")
     parser.add_argument("--text", default=data / "the_tide_mill.txt")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000)
-    parser.add_argument("--max-tokens", default="128", help="small, so that many recordings are made (default 128)")
+    parser.add_argument(
+        "--max-tokens", default="128", help="small, so that many recordings are made (default 128)"
+    )
     args = parser.parse_args()
     chance = random.Random(args.seed)
     base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-kill-"))
-    command = [str(args.bin / "freqkv-capture"), "--model", str(args.model), "--text", str(args.text), "--max-tokens",
-               args.max_tokens, "--threads", "1", "--quiet"]
+    command = [
+        str(args.bin / "freqkv-capture"),
+        "--model",
+        str(args.model),
+        "--text",
+        str(args.text),
+        "--max-tokens",
+        args.max_tokens,
+        "--threads",
+        "1",
+        "--quiet",
+    ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def start(folder, *more):
@@ -72,7 +96,10 @@ def main():
         torn += bool(temporaries(folder))
         bad = differing(folder, reference)
         if bad:
-            sys.exit(f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an uninterrupted run")
+            sys.exit(
+                f"seed {args.seed}, kill {kills}: {folder}: {', '.join(bad)} differ from an"
+                " uninterrupted run"
+            )
 
     rounds = 0
     while kills < args.times:
@@ -89,9 +116,11 @@ def main():
         shutil.rmtree(folder)
         rounds += 1
     shutil.rmtree(base)
-    print(f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named} files with a name "
-          f"found, all intact; {rounds} folders resumed to the bytes of an uninterrupted run "
-          f"({len(expected)} files, {duration:.1f} s)")
+    print(
+        f"{kills} kills (seed {args.seed}, {late} after the end, {torn} within a write), {named}"
+        f" files with a name found, all intact; {rounds} folders resumed to the bytes of an"
+        f" uninterrupted run ({len(expected)} files, {duration:.1f} s)"
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 
     kill_generate.py [--bin build/bin] [--times 10] [--model DIR] [--text PATH] [--seed S]
 
-After every kill -9 OUT.jsonl must be the beginning of the file that an uninterrupted run makes, and lines that were there before must still be. --resume (killed once more in every second
-round, and in half of them started on a file that was cut anywhere, as a crash of the machine may leave it) must complete it to the same bytes. Rounds take turns with one prompt at a time and
-three side by side. Prints one line with counts; exit status 1 at the first difference. Needs nothing but Python.
+After every kill -9 OUT.jsonl must be the beginning of the file that an uninterrupted run makes, and
+lines that were there before must still be. --resume (killed once more in every second round, and in
+half of them started on a file that was cut anywhere, as a crash of the machine may leave it) must
+complete it to the same bytes. Rounds take turns with one prompt at a time and three side by side.
+Prints one line with counts; exit status 1 at the first difference. Needs nothing but Python.
 """
+
 import argparse
 import json
 import pathlib
@@ -19,7 +22,9 @@ import time
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     data = pathlib.Path(__file__).resolve().parents[2] / "data"
     parser.add_argument("--bin", type=pathlib.Path, default="build/bin")
     parser.add_argument("--times", type=int, default=10)
@@ -32,13 +37,40 @@ def main():
     base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-kill-"))
     story = args.text.read_text(encoding="utf-8")
     starts = [chance.randrange(len(story) - 100) for _ in range(args.prompts)]
-    (base / "in.jsonl").write_text("".join(json.dumps({"prompt": story[a:a + chance.randrange(100)], "id": a}) + "\n" for a in starts), encoding="utf-8")
-    command = [str(args.bin / "freqkv-replay"), "generate", "--model", str(args.model), "--prompts", str(base / "in.jsonl"), "--tokens", "40", "--temperature", "0.8", "--policy",
-               "freqkv", "--window", "24", "--threads", "1", "--quiet"]
+    (base / "in.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": story[a : a + chance.randrange(100)], "id": a}) + "\n"
+            for a in starts
+        ),
+        encoding="utf-8",
+    )
+    command = [
+        str(args.bin / "freqkv-replay"),
+        "generate",
+        "--model",
+        str(args.model),
+        "--prompts",
+        str(base / "in.jsonl"),
+        "--tokens",
+        "40",
+        "--temperature",
+        "0.8",
+        "--policy",
+        "freqkv",
+        "--window",
+        "24",
+        "--threads",
+        "1",
+        "--quiet",
+    ]
     kills = late = lines = torn = 0
 
     def start(folder, batch, *more):
-        return subprocess.Popen([*command, "--batch", str(batch), "--out", str(folder / "out.jsonl"), *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [*command, "--batch", str(batch), "--out", str(folder / "out.jsonl"), *more],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
 
     def must(process, what):
         said = process.communicate()[1]
@@ -60,7 +92,10 @@ def main():
         out = folder / "out.jsonl"
         found = out.read_bytes() if out.exists() else b""
         if not whole[batch].startswith(found):
-            sys.exit(f"seed {args.seed}, kill {kills}: {out} is not the beginning of an uninterrupted run's")
+            sys.exit(
+                f"seed {args.seed}, kill {kills}: {out} is not the beginning of an uninterrupted"
+                " run's"
+            )
         if found and not (folder / "out.jsonl.run").exists():
             sys.exit(f"seed {args.seed}, kill {kills}: nothing says what made {out}")
         torn += not found.endswith(b"\n") and bool(found)
@@ -89,15 +124,18 @@ def main():
             kill_at_random(folder, batch, "--resume")
         if out.exists() and out.stat().st_size and chance.random() < 0.5:
             found = out.read_bytes()
-            out.write_bytes(found[:chance.randrange(len(found))])
+            out.write_bytes(found[: chance.randrange(len(found))])
         must(start(folder, batch, "--resume"), "--resume")
         if out.read_bytes() != whole[batch]:
             sys.exit(f"seed {args.seed}, kill {kills}: {folder}: --resume did not complete it")
         shutil.rmtree(folder)
         rounds += 1
     shutil.rmtree(base)
-    print(f"{kills} kills of generate (seed {args.seed}, {late} after the end, {torn} files torn), {lines} lines found, all intact; {rounds} files resumed to the bytes of an "
-          f"uninterrupted run ({args.prompts} prompts, {max(duration.values()):.1f} s)")
+    print(
+        f"{kills} kills of generate (seed {args.seed}, {late} after the end, {torn} files torn),"
+        f" {lines} lines found, all intact; {rounds} files resumed to the bytes of an uninterrupted"
+        f" run ({args.prompts} prompts, {max(duration.values()):.1f} s)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# End-to-end checks of the built tools in BIN: what only shows when a real model, real text and real files come together. As many side by side as there are cores.
+# End-to-end checks of the built tools in BIN: a real model, real text and real files. As many side
+# by side as there are cores.
 #   tests/e2e/run.sh build/bin
 set -euo pipefail
 bin=$(realpath "$1")
@@ -8,10 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 checks=()
-# Each check has a core. NumPy's products and waiting threads would take the others'.
+# Each check has one core, so NumPy and waiting threads must not use the others.
 export OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-# check NAME ARGUMENT...: tests/e2e/NAME.py in the background; its last line, or all of them where it fails.
+# check NAME ARGUMENT...: runs tests/e2e/NAME.py in the background. Prints its last line, or all
+# lines when it fails.
 check() {
     local name=$1
     shift
@@ -36,6 +38,7 @@ check check_link --bin "$bin"
 check check_ratios --bin "$bin"
 check bad_input --bin "$bin"
 check check_contract --bin "$bin"
+check check_manual --bin "$bin"
 check check_writing --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
@@ -52,4 +55,5 @@ for one in "${checks[@]}"; do wait "$one" || failed=1; done
 # The tools start from where cmake --install puts them, too.
 cmake --install build/release --prefix "$work/prefix" >/dev/null
 "$work"/prefix/bin/freqkv-replay --version
+ls "$work"/prefix/share/man/man1/freqkv-{capture,analyze,replay}.1 >/dev/null
 tests/e2e/check_run_paths.sh "$bin" build/release/tests build/release/bench "$work"/prefix/bin

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One end-to-end run of every command under valgrind: no invalid access, nothing leaked, no use of uninitialised memory. Threads are kept to one
-# (valgrind serialises them) and the text short.
+# One end-to-end run of every command under valgrind: no invalid access, nothing leaked, no use of
+# uninitialised memory. One thread, because valgrind serialises them, and a short text.
 #   tests/e2e/valgrind.sh build/bin
 set -euo pipefail
 bin=$(realpath "$1")
@@ -14,8 +14,9 @@ tail -c 1500 data/the_tide_mill.txt >"$work/texts/b.txt"
 
 check() {
     echo "valgrind: $*" | sed "s|$bin/||; s|$work/||g"
-    OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=Haswell valgrind --quiet --error-exitcode=99 --leak-check=full \
-        --errors-for-leak-kinds=definite --suppressions=tests/e2e/valgrind.supp "$@" >"$work/out" 2>"$work/log" || {
+    OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=Haswell \
+        valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+        --suppressions=tests/e2e/valgrind.supp "$@" >"$work/out" 2>"$work/log" || {
         cat "$work/log"
         exit 1
     }
@@ -23,32 +24,45 @@ check() {
 
 model=(--model data/litbank-1m --threads 1 --quiet)
 texts=("${model[@]}" --text "$work/text.txt")
-ppl=("$bin"/freqkv-replay ppl "${texts[@]}" --policy freqkv --window 132 --tokens 160)
-printf '{"prompt": "The tide came up"}\n{"prompt": "A boat"}\n{"prompt": "At"}\n' >"$work/prompts.jsonl"
+ppl=(ppl "${texts[@]}" --policy freqkv --window 132 --tokens 160)
+printf '{"prompt": "The tide came up"}\n{"prompt": "A boat"}\n{"prompt": "At"}\n' \
+    >"$work/prompts.jsonl"
 
-check "$bin"/freqkv-capture "${texts[@]}" --out "$work/capture" --max-tokens 250 --states key,value,query
-check "$bin"/freqkv-capture "${model[@]}" --text "$work/texts" --out "$work/sums/0" --spectra-only --length 128 --shard 0/2
-check "$bin"/freqkv-capture "${model[@]}" --text "$work/texts" --out "$work/sums/1" --spectra-only --length 128 --shard 1/2
-check "$bin"/freqkv-analyze merge "$work/sums/0" "$work/sums/1" --out "$work/sums/both"
-check "$bin"/freqkv-analyze spectrum "$work/sums/both" --out "$work/merged"
-check "$bin"/freqkv-analyze spectrum "$work/capture" --out "$work/analysis" --length 128 --null permute
-check "$bin"/freqkv-analyze error "$work/capture" --out "$work/analysis" --length 128 --bounds
-check "$bin"/freqkv-analyze gamma "$work/capture" --out "$work/analysis" --length 128 --budget 0.5 --objective attention
-check "$bin"/freqkv-analyze impulse --out "$work/analysis" --window 64 --gamma 0.5
-check "${ppl[@]}" --baseline full --sweep gamma=0.25:0.75:0.25 --out "$work/runs"
+capture() { check "$bin"/freqkv-capture "$@"; }
+analyze() { check "$bin"/freqkv-analyze "$@"; }
+replay() { check "$bin"/freqkv-replay "$@"; }
+
+capture "${texts[@]}" --out "$work/capture" --max-tokens 250 --states key,value,query
+for shard in 0 1; do
+    capture "${model[@]}" --text "$work/texts" --out "$work/sums/$shard" --spectra-only \
+        --length 128 --shard $shard/2
+done
+analyze merge "$work/sums/0" "$work/sums/1" --out "$work/sums/both"
+analyze spectrum "$work/sums/both" --out "$work/merged"
+analyze spectrum "$work/capture" --out "$work/analysis" --length 128 --null permute
+analyze error "$work/capture" --out "$work/analysis" --length 128 --bounds
+analyze gamma "$work/capture" --out "$work/analysis" --length 128 --budget 0.5 \
+    --objective attention
+analyze impulse --out "$work/analysis" --window 64 --gamma 0.5
+sweep=("${ppl[@]}" --baseline full --sweep gamma=0.25:0.75:0.25 --out "$work/runs")
+replay "${sweep[@]}"
 rm "$work/runs/gamma_0.75.h5"
-check "${ppl[@]}" --baseline full --sweep gamma=0.25:0.75:0.25 --out "$work/runs" --json # goes on where it is not done
-check "${ppl[@]}" --gamma "@$work/analysis/gamma.json" --protocol stride:50 --mass-bias --batch 2 --out "$work/run.h5"
-check "$bin"/freqkv-replay probe "${texts[@]}" --prefix 100 --score 20 --blocks 2 --bands 2 --noise 0:0.5:0.1 --decompose 0.5 --local 0.5 --out "$work/probe.h5"
-check "$bin"/freqkv-replay probe "${texts[@]}" --prefix 100 --score 20 --filter 0:0.5 --per-head --out "$work/heads.h5"
-check "$bin"/freqkv-analyze link --capture "$work/capture" --runs "$work"/runs/*.h5 --probes "$work/heads.h5" --out "$work/analysis"
-check "$bin"/freqkv-analyze plot "$work"/runs/*.h5 "$work/probe.h5" "$work/heads.h5" --out "$work/analysis"
-check "$bin"/freqkv-analyze plot "$work/analysis/impulse.csv" --out "$work/figures"
-check "$bin"/freqkv-analyze report "$work/analysis"
-check "$bin"/freqkv-replay generate "${model[@]}" --prompt "The tide came up" --tokens 20 --policy local --window 16
-check "$bin"/freqkv-replay generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --tokens 20 --temperature 0.8 --policy streaming \
-    --window 16 --out "$work/answers.jsonl"
+replay "${sweep[@]}" --json # computes the missing one
+replay "${ppl[@]}" --gamma "@$work/analysis/gamma.json" --protocol stride:50 --mass-bias \
+    --batch 2 --out "$work/run.h5"
+probe=(probe "${texts[@]}" --prefix 100 --score 20)
+replay "${probe[@]}" --blocks 2 --bands 2 --noise 0:0.5:0.1 --decompose 0.5 --local 0.5 \
+    --out "$work/probe.h5"
+replay "${probe[@]}" --filter 0:0.5 --per-head --out "$work/heads.h5"
+analyze link --capture "$work/capture" --runs "$work"/runs/*.h5 --probes "$work/heads.h5" \
+    --out "$work/analysis"
+analyze plot "$work"/runs/*.h5 "$work/probe.h5" "$work/heads.h5" --out "$work/analysis"
+analyze plot "$work/analysis/impulse.csv" --out "$work/figures"
+analyze report "$work/analysis"
+replay generate "${model[@]}" --prompt "The tide came up" --tokens 20 --policy local --window 16
+answers=(generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --tokens 20
+    --temperature 0.8 --policy streaming --window 16 --out "$work/answers.jsonl")
+replay "${answers[@]}"
 truncate -s -9 "$work/answers.jsonl" # the last line is torn
-check "$bin"/freqkv-replay generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --tokens 20 --temperature 0.8 --policy streaming \
-    --window 16 --out "$work/answers.jsonl" --resume --json
-check "$bin"/freqkv-replay tokens --model data/litbank-1m --text "$work/text.txt"
+replay "${answers[@]}" --resume --json
+replay tokens --model data/litbank-1m --text "$work/text.txt"

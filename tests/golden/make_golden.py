@@ -1,21 +1,27 @@
-"""Makes the golden checkpoints: tiny random models and what Hugging Face transformers computes with them.
+"""Makes the golden checkpoints: tiny random models and what Hugging Face transformers computes with
+them.
 
-    python tests/golden/make_golden.py [NAME ...]        (numpy, torch, transformers 5; CPU; a few seconds)
+    make_golden.py [NAME ...]
 
-One folder per model beside this file, each with
-    config.json, model.safetensors (or shards with their index)     as save_pretrained writes them, apart from the classic configs below
-    expected/model.safetensors                                       what test_golden.c compares with, T tokens, all float32 but the tokens:
+Needs numpy, torch and transformers 5, and a few seconds on a CPU. Makes one folder per model beside
+this file, each with
+    config.json, model.safetensors (or shards with their index)
+        as save_pretrained writes them, apart from the classic configs below
+    expected/model.safetensors
+        what test_golden.c compares with: T tokens, all float32 but the tokens
         tokens       I32 [T]
         logits       [T, vocab]
-        key.I        [T, kv_heads, head_dim]   layer I, before RoPE (after k_norm where there is one)
+        key.I        [T, kv_heads, head_dim]   layer I, before RoPE, after k_norm if there is one
         value.I      [T, kv_heads, head_dim]
         query.I      [T, heads, head_dim]      before RoPE (after q_norm)
         key_rotated.I [T, kv_heads, head_dim]   as transformers caches it
         inv_freq     [head_dim / 2]
 
-Weights are drawn with a seed per model and a spread wide enough that logits differ by several units and attention is far from uniform, so that a
-wrong scale, norm, bias or rotation shows. 16-bit checkpoints are run by transformers in float32 from the 16-bit weights: attention eager,
-one pass over all tokens. Files are the same for the same versions of torch and transformers; torch's generator has been stable for years.
+Weights are drawn with a seed per model and a spread wide enough that logits differ by several units
+and attention is far from uniform, so that a wrong scale, norm, bias or rotation shows. 16-bit
+checkpoints are run by transformers in float32 from the 16-bit weights: attention eager, one pass
+over all tokens. Files are the same for the same versions of torch and transformers; torch's
+generator has been stable for years.
 """
 
 import json
@@ -29,28 +35,95 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOKENS = 40
-COMMON = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=96,
-              max_position_embeddings=64, hidden_act="silu", rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2)
-LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+COMMON = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    vocab_size=96,
+    max_position_embeddings=64,
+    hidden_act="silu",
+    rms_norm_eps=1e-5,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+LLAMA3 = dict(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
+)
 
 # name -> (model_type, seed, config on top of COMMON, dtype of the file, max_shard_size)
 MODELS = {
     "llama-mha": ("llama", 1, dict(tie_word_embeddings=False), torch.float32, None),
-    "llama-gqa-tied": ("llama", 2, dict(num_key_value_heads=2, tie_word_embeddings=True), torch.float32, None),
-    "llama3-rope": ("llama", 3, dict(num_key_value_heads=1, head_dim=16, max_position_embeddings=256,
-                                     rope_parameters=dict(rope_type="llama3", rope_theta=5000.0, **LLAMA3)),
-                    torch.float32, None),
-    "linear-rope": ("llama", 4, dict(num_key_value_heads=2,
-                                     rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
-                    torch.float32, None),
-    "mistral": ("mistral", 5, dict(num_key_value_heads=2, sliding_window=None, rms_norm_eps=1e-6), torch.float32, None),
-    "qwen2": ("qwen2", 6, dict(num_key_value_heads=2, tie_word_embeddings=True,
-                               rope_parameters=dict(rope_type="default", rope_theta=1000000.0)), torch.float32, None),
-    "qwen3": ("qwen3", 7, dict(num_key_value_heads=2, head_dim=12, tie_word_embeddings=True), torch.float32, None),
+    "llama-gqa-tied": (
+        "llama",
+        2,
+        dict(num_key_value_heads=2, tie_word_embeddings=True),
+        torch.float32,
+        None,
+    ),
+    "llama3-rope": (
+        "llama",
+        3,
+        dict(
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=256,
+            rope_parameters=dict(rope_type="llama3", rope_theta=5000.0, **LLAMA3),
+        ),
+        torch.float32,
+        None,
+    ),
+    "linear-rope": (
+        "llama",
+        4,
+        dict(
+            num_key_value_heads=2,
+            rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0),
+        ),
+        torch.float32,
+        None,
+    ),
+    "mistral": (
+        "mistral",
+        5,
+        dict(num_key_value_heads=2, sliding_window=None, rms_norm_eps=1e-6),
+        torch.float32,
+        None,
+    ),
+    "qwen2": (
+        "qwen2",
+        6,
+        dict(
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.float32,
+        None,
+    ),
+    "qwen3": (
+        "qwen3",
+        7,
+        dict(num_key_value_heads=2, head_dim=12, tie_word_embeddings=True),
+        torch.float32,
+        None,
+    ),
     "wide-heads": ("llama", 8, dict(num_key_value_heads=2, head_dim=20), torch.float32, None),
     "llama-f16": ("llama", 9, dict(num_key_value_heads=2), torch.float16, None),
-    "llama-bf16": ("llama", 10, dict(num_key_value_heads=4, num_hidden_layers=3), torch.bfloat16, None),
-    "sharded": ("llama", 11, dict(num_key_value_heads=2, num_hidden_layers=3), torch.bfloat16, "16KB"),
+    "llama-bf16": (
+        "llama",
+        10,
+        dict(num_key_value_heads=4, num_hidden_layers=3),
+        torch.bfloat16,
+        None,
+    ),
+    "sharded": (
+        "llama",
+        11,
+        dict(num_key_value_heads=2, num_hidden_layers=3),
+        torch.bfloat16,
+        "16KB",
+    ),
 }
 
 # Configs rewritten the way transformers 4 spells them: most files on the hub look like that.
@@ -80,16 +153,23 @@ def write_classic_config(path):
 
 
 def states(model, tokens):
-    """What the engine's taps must show, from forward hooks on the projections (or the norm behind them)."""
+    """What the engine's taps must show, from forward hooks on the projections (or the norm behind
+    them).
+    """
     config, found = model.config, {}
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     for i, layer in enumerate(model.model.layers):
         attention = layer.self_attn
-        modules = {"value": (attention.v_proj, kv_heads), "key": (getattr(attention, "k_norm", attention.k_proj), kv_heads),
-                   "query": (getattr(attention, "q_norm", attention.q_proj), heads)}
+        modules = {
+            "value": (attention.v_proj, kv_heads),
+            "key": (getattr(attention, "k_norm", attention.k_proj), kv_heads),
+            "query": (getattr(attention, "q_norm", attention.q_proj), heads),
+        }
         for site, (module, n) in modules.items():
+
             def keep(_, __, output, name=f"{site}.{i}", n=n):
                 found[name] = output.reshape(tokens.numel(), n, -1).clone()
+
             module.register_forward_hook(keep)
     out = model(tokens[None], use_cache=True)
     found["logits"] = out.logits[0]
@@ -112,8 +192,12 @@ def make(name):
     if name in CLASSIC:
         write_classic_config(folder / "config.json")
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    tokens = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(100 + seed))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    tokens = torch.randint(
+        0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(100 + seed)
+    )
     golden = {k: v.float().contiguous() for k, v in states(model, tokens).items()}
     golden["tokens"] = tokens.to(torch.int32)
     (folder / "expected").mkdir()

@@ -1,6 +1,8 @@
 """The GPU benchmark's lines (bench.py) as the README's tables.
 
-    python tests/bench/gpu/report.py RESULTS.jsonl...          several runs of one machine may be joined; the last line of a kind counts
+    report.py RESULTS.jsonl...
+
+Several runs of one machine may be joined; the last line of a kind counts.
 """
 
 import argparse
@@ -15,8 +17,14 @@ class Results:
     def __init__(self, lines):
         self.configs = {x["model"]: x["config"] for x in lines if x["row"] == "config"}
         self.failures = [x for x in lines if x["row"] == "failed"]
-        self.machine = next((x["device"] for x in reversed(lines) if x["row"] == "load"), "an unknown machine")
-        self.lines = {(x["side"], x["model"], x["row"], x["policy"], x["tokens"]): x for x in lines if "seconds" in x}
+        self.machine = next(
+            (x["device"] for x in reversed(lines) if x["row"] == "load"), "an unknown machine"
+        )
+        self.lines = {
+            (x["side"], x["model"], x["row"], x["policy"], x["tokens"]): x
+            for x in lines
+            if "seconds" in x
+        }
 
     def get(self, side, model, row, policy, tokens=None):
         """The line, or None; `tokens` None: any length."""
@@ -36,21 +44,36 @@ class Results:
 def sizes(c):
     heads = c["num_attention_heads"]
     head_dim = c.get("head_dim") or c["hidden_size"] // heads
-    return c["num_hidden_layers"], c["hidden_size"], c["intermediate_size"], heads, c["num_key_value_heads"], head_dim, c["vocab_size"]
+    return (
+        c["num_hidden_layers"],
+        c["hidden_size"],
+        c["intermediate_size"],
+        heads,
+        c["num_key_value_heads"],
+        head_dim,
+        c["vocab_size"],
+    )
 
 
 def prefill_flops(c, tokens):
-    """2 per multiply-add. Every token goes through the layers' matrices: Q and output (dim x heads head_dim each), K and V, and three of the MLP. Attention is counted causally:
-    token i meets i + 1 keys, in two products (scores, values) of head_dim multiply-adds per head, T (T + 1) / 2 pairs in all.
-    The head (vocab x dim) acts on the last token alone; norms, rotation and softmax are not counted."""
+    """2 per multiply-add. Every token goes through the layers' matrices: Q and output (dim x heads
+    head_dim each), K and V, and three of the MLP. Attention is counted causally: token i meets i +
+    1 keys, in two products (scores, values) of head_dim multiply-adds per head, T (T + 1) / 2 pairs
+    in all. The head (vocab x dim) acts on the last token alone; norms, rotation and softmax are not
+    counted.
+    """
     layers, dim, hidden, heads, kv_heads, head_dim, vocab = sizes(c)
-    matrices = layers * (2 * dim * heads * head_dim + 2 * dim * kv_heads * head_dim + 3 * dim * hidden)
+    matrices = layers * (
+        2 * dim * heads * head_dim + 2 * dim * kv_heads * head_dim + 3 * dim * hidden
+    )
     pairs = tokens * (tokens + 1) / 2
     return 2 * matrices * tokens + 2 * vocab * dim + 2 * 2 * layers * heads * head_dim * pairs
 
 
 def decode_bytes(c, weight_bytes, slots):
-    """What one token must read: every weight once (of an untied embedding table one row, which is nothing) and keys and values of `slots` slots."""
+    """What one token must read: every weight once (of an untied embedding table one row, which is
+    nothing) and keys and values of `slots` slots.
+    """
     layers, dim, _, _, kv_heads, head_dim, vocab = sizes(c)
     table = 0 if c.get("tie_word_embeddings") else vocab * dim * BYTES
     return weight_bytes - table + 2 * layers * kv_heads * head_dim * BYTES * slots
@@ -84,13 +107,28 @@ def prefill_rows(r, model):
         if not ours or tokens not in (lengths[0], 4 * lengths[0]):
             continue  # the others stand in the second table
         share = prefill_flops(r.configs[model], tokens) / ours["seconds"] / peak
-        rivals = [x for policy in ("fast", "eager") if (x := r.get("torch", model, "prefill", policy, tokens))]
+        rivals = [
+            x
+            for policy in ("fast", "eager")
+            if (x := r.get("torch", model, "prefill", policy, tokens))
+        ]
         if not rivals:
             rivals = [None]
         for rival in rivals:
-            rows.append([f"{model}: prefill {tokens} tokens, tokens/s", spread(ours, lambda s: tokens / s, 4),
-                         f"transformers, {rival['attention']}: {spread(rival, lambda s: tokens / s, 4)}" if rival else "",
-                         f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "", f"{share:.0%} of the bf16 product's rate"])
+            rows.append(
+                [
+                    f"{model}: prefill {tokens} tokens, tokens/s",
+                    spread(ours, lambda s: tokens / s, 4),
+                    (
+                        f"transformers, {rival['attention']}:"
+                        f" {spread(rival, lambda s: tokens / s, 4)}"
+                        if rival
+                        else ""
+                    ),
+                    f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "",
+                    f"{share:.0%} of the bf16 product's rate",
+                ]
+            )
     return rows
 
 
@@ -100,13 +138,27 @@ def decode_rows(r, model, tokens):
         return []
     read = decode_bytes(r.configs[model], load["weight_bytes"], tokens + ours["count"] / 2)
     share = read / ours["seconds"] / r.limit("copy", "bytes")
-    names = dict(fast="transformers, {}", eager="transformers, eager attention", compiled="torch.compile, static cache, {}")
-    what = [f"{model}: decode, {tokens} tokens in the cache, tokens/s", spread(ours, lambda s: 1 / s, 4)]
+    names = dict(
+        fast="transformers, {}",
+        eager="transformers, eager attention",
+        compiled="torch.compile, static cache, {}",
+    )
+    what = [
+        f"{model}: decode, {tokens} tokens in the cache, tokens/s",
+        spread(ours, lambda s: 1 / s, 4),
+    ]
     limit, rows = f"{share:.0%} of copy bandwidth", []
     for policy, name in names.items():
         rival = r.get("torch", model, "decode", policy, tokens)
         if rival:
-            rows.append([*what, f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}", f"{rival['seconds'] / ours['seconds']:.2f}", limit])
+            rows.append(
+                [
+                    *what,
+                    f"{name.format(rival['attention'])}: {spread(rival, lambda s: 1 / s, 4)}",
+                    f"{rival['seconds'] / ours['seconds']:.2f}",
+                    limit,
+                ]
+            )
     return rows or [[*what, "", "", limit]]
 
 
@@ -114,25 +166,45 @@ def compress_rows(r, model):
     rows = []
     for tokens in r.lengths(model, "compress"):
         floor = compress_bytes(r.configs[model], tokens) / r.limit("copy", "bytes")
-        rivals = [x for row in ("compress", "compress by layer") if (x := r.get("torch", model, row, "torch.fft", tokens))]
+        rivals = [
+            x
+            for row in ("compress", "compress by layer")
+            if (x := r.get("torch", model, row, "torch.fft", tokens))
+        ]
         rival = min(rivals, key=lambda x: x["seconds"], default=None)
         for row in "compress", "compress by layer":
             ours = r.get("ours", model, row, "freqkv", tokens)
             if ours:
                 n = tokens - SINKS
-                rows.append([f"{model}: one compression {n} to {n // 2}, {'in one call' if row == 'compress' else 'layer by layer'}, ms",
-                             spread(ours, lambda s: 1e3 * s), f"torch.fft: {spread(rival, lambda s: 1e3 * s)}" if rival else "",
-                             f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "", f"{ours['seconds'] / floor:.2f} times reading and writing once"])
+                rows.append(
+                    [
+                        (
+                            f"{model}: one compression {n} to {n // 2},"
+                            f" {'in one call' if row == 'compress' else 'layer by layer'}, ms"
+                        ),
+                        spread(ours, lambda s: 1e3 * s),
+                        f"torch.fft: {spread(rival, lambda s: 1e3 * s)}" if rival else "",
+                        f"{rival['seconds'] / ours['seconds']:.2f}" if rival else "",
+                        f"{ours['seconds'] / floor:.2f} times reading and writing once",
+                    ]
+                )
     return rows
 
 
 def figure_rows(r, model):
-    """Compressions after T tokens and, per decoded token, one in C = n - n/2, each taken to cost what it costs alone (the dearer of the two ways)."""
-    both = [x for row in ("compress", "compress by layer") if (x := r.get("ours", model, row, "freqkv"))]
+    """Compressions after T tokens and, per decoded token, one in C = n - n/2, each taken to cost
+    what it costs alone (the dearer of the two ways).
+    """
+    both = [
+        x for row in ("compress", "compress by layer") if (x := r.get("ours", model, row, "freqkv"))
+    ]
     rows = []
     for tokens in r.lengths(model, "prefill"):
-        lines = [r.get(side, model, row, policy, tokens) for row in ("prefill", "decode")
-                 for side, policy in (("ours", "full"), ("ours", "freqkv"), ("torch", "fast"))]
+        lines = [
+            r.get(side, model, row, policy, tokens)
+            for row in ("prefill", "decode")
+            for side, policy in (("ours", "full"), ("ours", "freqkv"), ("torch", "fast"))
+        ]
         if not lines[1] or not lines[4]:
             continue
         shares = ["", ""]
@@ -140,17 +212,36 @@ def figure_rows(r, model):
             window, one = both[0]["tokens"], max(x["seconds"] for x in both)
             n = window - SINKS
             count = max(0, math.ceil((tokens - window) / (n - n // 2)))
-            shares = [f"{count * one / lines[1]['seconds']:.1%}", f"{one / (n - n // 2) / lines[4]['mean']:.3%}"]
-        rows.append([f"{tokens}"] + [f"{x['seconds']:.3g}" if x else "" for x in lines[:3]] +
-                    [f"{1e3 * x['mean']:.3g}" if x else "" for x in lines[3:]] + shares)
+            shares = [
+                f"{count * one / lines[1]['seconds']:.1%}",
+                f"{one / (n - n // 2) / lines[4]['mean']:.3%}",
+            ]
+        rows.append(
+            [f"{tokens}"]
+            + [f"{x['seconds']:.3g}" if x else "" for x in lines[:3]]
+            + [f"{1e3 * x['mean']:.3g}" if x else "" for x in lines[3:]]
+            + shares
+        )
     return rows
 
 
 def capture_rows(r, model):
     plain = r.get("ours", model, "capture", "prefill")
-    return [[f"{model}: {k[3]}, {k[4]} tokens, s", f"{x['seconds']:.3g}", f"plain prefill: {plain['seconds']:.3g}",
-             f"{x['seconds'] / plain['seconds'] - 1:+.1%}", ""]
-            for k, x in r.lines.items() if k[1:3] == (model, "capture") and x is not plain] if plain else []
+    return (
+        [
+            [
+                f"{model}: {k[3]}, {k[4]} tokens, s",
+                f"{x['seconds']:.3g}",
+                f"plain prefill: {plain['seconds']:.3g}",
+                f"{x['seconds'] / plain['seconds'] - 1:+.1%}",
+                "",
+            ]
+            for k, x in r.lines.items()
+            if k[1:3] == (model, "capture") and x is not plain
+        ]
+        if plain
+        else []
+    )
 
 
 def same_answers(r):
@@ -158,8 +249,13 @@ def same_answers(r):
     for (side, model, row, policy, tokens), x in r.lines.items():
         other = r.get("ours", model, "prefill", "full", tokens)
         if side == "torch" and row == "prefill" and other:
-            good = x["top"] == other["top"] or abs(x["top_logit"] - other["top_logit"]) < 0.05 * abs(x["top_logit"])
-            yield f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g}, ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
+            good = x["top"] == other["top"] or abs(
+                x["top_logit"] - other["top_logit"]
+            ) < 0.05 * abs(x["top_logit"])
+            yield (
+                f"{model}, {tokens} tokens, {policy}: token {x['top']} at {x['top_logit']:.4g},"
+                f" ours {other['top']} at {other['top_logit']:.4g}{'' if good else '  DIFFERS'}"
+            )
 
 
 def differences(r):
@@ -167,14 +263,36 @@ def differences(r):
 
 
 def report(r):
-    out = f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
+    out = (
+        f"On one {r.machine}: bf16 product {r.limit('gemm', 'flops') / 1e12:.4g} TFLOP/s, copy"
+        f" {r.limit('copy', 'bytes') / 1e12:.3g} TB/s. Medians (10th to 90th percentile).\n\n"
+    )
     columns = ["what", "ours", "rival, same run", "ratio", "limit"]
     for model in r.configs:
         shortest = min(r.lengths(model, "decode"), default=0)
-        out += table(f"**{model}**", columns, prefill_rows(r, model) + decode_rows(r, model, shortest) + compress_rows(r, model) + capture_rows(r, model))
-        out += table(f"**{model}, FreqKV against full cache**",
-                     ["tokens", "prefill s: full", "freqkv", "transformers", "decode ms/token: full", "freqkv", "transformers",
-                      "compression in freqkv prefill", "in decode"], figure_rows(r, model))
+        out += table(
+            f"**{model}**",
+            columns,
+            prefill_rows(r, model)
+            + decode_rows(r, model, shortest)
+            + compress_rows(r, model)
+            + capture_rows(r, model),
+        )
+        out += table(
+            f"**{model}, FreqKV against full cache**",
+            [
+                "tokens",
+                "prefill s: full",
+                "freqkv",
+                "transformers",
+                "decode ms/token: full",
+                "freqkv",
+                "transformers",
+                "compression in freqkv prefill",
+                "in decode",
+            ],
+            figure_rows(r, model),
+        )
     out += "".join(f"Same answer? {line}\n" for line in same_answers(r))
     return out + "".join(f"FAILED: {x['model']}, {x['policy']}: {x['error']}\n" for x in r.failures)
 
@@ -188,7 +306,9 @@ def read(paths):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", nargs="+")
     print(report(read(parser.parse_args().results)), end="")
 

@@ -1,14 +1,23 @@
-"""PyTorch's side of the GPU benchmark, and the machine's limits: the same work on the same checkpoint, one JSON object per line, as bench_gpu.c prints.
+"""PyTorch's side of the GPU benchmark, and the machine's limits: the same work on the same
+checkpoint, one JSON object per line, as bench_gpu.c prints.
 
-    python tests/bench/gpu/rivals.py CHECKPOINT JOB...
+    rivals.py CHECKPOINT JOB...
 
-    limits                       copy bandwidth (bytes read and written) and the rate of a bf16 product 8192 x 8192 x 8192 on random numbers
-    VARIANT:T:ROUNDS:DECODED     T tokens prefilled with the last token's logits on the host, ROUNDS times after one that warms up; then DECODED tokens
-                                 one by one, timed in runs of 8 with the host waiting only at the end of a run (kinder than our side, which waits at every token)
-    compress:N:ROUNDS            FreqKV's compression of N - 4 slots with torch.fft, in one call for all layers and layer by layer
+    limits
+        copy bandwidth (bytes read and written) and the rate of a bf16 product 8192 x 8192 x 8192
+        on random numbers
+    VARIANT:T:ROUNDS:DECODED
+        T tokens prefilled with the last token's logits on the host, ROUNDS times after one that
+        warms up; then DECODED tokens one by one, timed in runs of 8. The host waits only at the end
+        of a run of 8, which favours PyTorch: our side waits at every token.
+    compress:N:ROUNDS
+        FreqKV's compression of N - 4 slots with torch.fft, in one call for all layers and layer by
+        layer
 
-VARIANT: `fast` is transformers with flash attention if the package is there, else torch's scaled_dot_product_attention (which picks its own flash kernel);
-`eager` its plain attention; `compiled` a StaticCache with the decode step under torch.compile(mode="reduce-overhead"), compiled before timing starts.
+VARIANT: `fast` is transformers with flash attention if the package is there, else torch's
+scaled_dot_product_attention (which picks its own flash kernel); `eager` its plain attention;
+`compiled` a StaticCache with the decode step under torch.compile(mode="reduce-overhead"), compiled
+before timing starts.
 """
 
 import argparse
@@ -43,8 +52,24 @@ def emit(model, row, policy, tokens, seconds, **extra):
     s = sorted(seconds)
     n, middle = len(s), len(s) // 2
     median = s[middle] if n % 2 else (s[middle - 1] + s[middle]) / 2
-    print(json.dumps(dict(side="torch", model=model, row=row, policy=policy, tokens=tokens, seconds=median, low=s[n // 10],
-                          high=s[n - 1 - n // 10], mean=sum(s) / n, count=n, **extra)), flush=True)
+    print(
+        json.dumps(
+            dict(
+                side="torch",
+                model=model,
+                row=row,
+                policy=policy,
+                tokens=tokens,
+                seconds=median,
+                low=s[n // 10],
+                high=s[n - 1 - n // 10],
+                mean=sum(s) / n,
+                count=n,
+                **extra,
+            )
+        ),
+        flush=True,
+    )
 
 
 def token_ids(first, count, vocab, device):
@@ -54,11 +79,14 @@ def token_ids(first, count, vocab, device):
 
 
 # ---- limits ----
+def copy_times(device, clock, copied):
+    a = torch.empty(copied, dtype=torch.uint8, device=device).random_()
+    b = torch.empty(copied, dtype=torch.uint8, device=device)
+    return [clock.time(lambda: b.copy_(a))[0] for _ in range(22)][2:]
+
+
 def limits(name, device, clock, size=8192, copied=2 << 30):
-    a, b = torch.empty(copied, dtype=torch.uint8, device=device).random_(), torch.empty(copied, dtype=torch.uint8, device=device)
-    times = [clock.time(lambda: b.copy_(a))[0] for _ in range(22)][2:]
-    emit(name, "copy", "", 0, times, bytes=2 * copied)
-    del a, b
+    emit(name, "copy", "", 0, copy_times(device, clock, copied), bytes=2 * copied)
     x, w = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     times = [clock.time(lambda: [x @ w for _ in range(5)])[0] / 5 for _ in range(22)][2:]
     emit(name, "gemm", "", size, times, flops=2 * size**3)
@@ -68,7 +96,13 @@ def limits(name, device, clock, size=8192, copied=2 << 30):
 def load(folder, device):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager").to(device).eval()
+    return (
+        AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, attn_implementation="eager"
+        )
+        .to(device)
+        .eval()
+    )
 
 
 def attention_of(variant):
@@ -79,13 +113,23 @@ def attention_of(variant):
 
 
 def run_prefill(model, ids, cache):
-    return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float().cpu()
+    return (
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        .logits[0, -1]
+        .float()
+        .cpu()
+    )
 
 
 def step_function(model, cache):
     """One token into `cache`; the position lives on the device, so that steps are alike."""
+
     def step(token, position):
-        return model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True).logits[0, -1].argmax()
+        return (
+            model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True)
+            .logits[0, -1]
+            .argmax()
+        )
 
     return step
 
@@ -115,7 +159,11 @@ def run_variant(model, name, variant, tokens, rounds, decoded, device, clock):
     if variant == "compiled":
         cache = StaticCache(config=model.config, max_cache_len=tokens + WARM_UP + decoded)
         run_prefill(model, ids, cache)
-        step = torch.compile(step_function(model, cache), mode="reduce-overhead" if device == "cuda" else "default", fullgraph=True)
+        step = torch.compile(
+            step_function(model, cache),
+            mode="reduce-overhead" if device == "cuda" else "default",
+            fullgraph=True,
+        )
     else:
         cache, times = None, []
         for _ in range(rounds + 1):
@@ -124,15 +172,34 @@ def run_variant(model, name, variant, tokens, rounds, decoded, device, clock):
             seconds, logits = clock.time(lambda: run_prefill(model, ids, cache))
             times.append(seconds)
         top = logits.argmax().item()
-        emit(name, "prefill", variant, tokens, times[1:], top=top, top_logit=logits[top].item(), **label)
+        emit(
+            name,
+            "prefill",
+            variant,
+            tokens,
+            times[1:],
+            top=top,
+            top_logit=logits[top].item(),
+            **label,
+        )
         step = step_function(model, cache)
-    emit(name, "decode", variant, tokens, run_decode(step, tokens, decoded, vocab, device, clock), **label)
+    emit(
+        name,
+        "decode",
+        variant,
+        tokens,
+        run_decode(step, tokens, decoded, vocab, device, clock),
+        **label,
+    )
 
 
 # ---- compression ----
 class Compression:
-    """n slots -> L = n/2: orthonormal DCT-II by one real FFT of the even and the reversed odd slots (Makhoul 1980), the L lowest coefficients, the inverse
-    of length L, times sqrt(L/n). Keys lie rotated in the cache, as transformers keeps them: un-rotated before, rotated to their new slots after."""
+    """n slots -> L = n/2: orthonormal DCT-II by one real FFT of the even and the reversed odd slots
+    (Makhoul 1980), the L lowest coefficients, the inverse of length L, times sqrt(L/n). Keys lie
+    rotated in the cache, as transformers keeps them: un-rotated before, rotated to their new slots
+    after.
+    """
 
     def __init__(self, n, dim, device):
         self.n, self.retained = n, n // 2
@@ -144,9 +211,13 @@ class Compression:
         self.forward = (torch.polar(scale, -math.pi * k / (2 * n))[:, None]).to(torch.complex64)
         k = torch.arange(L // 2 + 1, device=device, dtype=torch.float64)
         back = torch.full((L // 2 + 1,), math.sqrt(L / 2), device=device, dtype=torch.float64)
-        self.back = (torch.polar(back * math.sqrt(L / n), math.pi * k / (2 * L))[:, None]).to(torch.complex64)
-        angle = torch.outer(torch.arange(SINKS, SINKS + n, device=device, dtype=torch.float64),
-                            ROTATIONS_THETA ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim))
+        self.back = (torch.polar(back * math.sqrt(L / n), math.pi * k / (2 * L))[:, None]).to(
+            torch.complex64
+        )
+        angle = torch.outer(
+            torch.arange(SINKS, SINKS + n, device=device, dtype=torch.float64),
+            ROTATIONS_THETA ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim),
+        )
         self.cos, self.sin = angle.cos().float(), angle.sin().float()
 
     def rotate(self, x, sign):
@@ -157,9 +228,12 @@ class Compression:
     def map(self, x):
         v = torch.cat([x[..., ::2, :], x[..., 1::2, :].flip(-2)], -2)
         c = (torch.fft.rfft(v, dim=-2)[..., : self.retained, :] * self.forward).real
-        # Half the spectrum of the length-L sequence in Makhoul's order: (c[k] - i c[L-k]) turned back; c[0] stands alone, at full weight.
+        # Half the spectrum of the length-L sequence in Makhoul's order: (c[k] - i c[L-k]) turned
+        # back; c[0] stands alone, at full weight.
         first = c[..., :1, :] * math.sqrt(2)
-        mirrored = torch.cat([torch.zeros_like(first), c[..., self.retained // 2 :, :].flip(-2)], -2)
+        mirrored = torch.cat(
+            [torch.zeros_like(first), c[..., self.retained // 2 :, :].flip(-2)], -2
+        )
         half = torch.cat([first, c[..., 1 : self.retained // 2 + 1, :]], -2)
         v = torch.fft.irfft(torch.complex(half, -mirrored) * self.back, n=self.retained, dim=-2)
         out = torch.empty_like(v)
@@ -178,17 +252,23 @@ class Compression:
 def check_compression(device):
     """Against the matrix, written down."""
     n, L = 20, 10
-    i, j = torch.meshgrid(torch.arange(n, dtype=torch.float64), torch.arange(n, dtype=torch.float64), indexing="ij")
+    i, j = torch.meshgrid(
+        torch.arange(n, dtype=torch.float64), torch.arange(n, dtype=torch.float64), indexing="ij"
+    )
     dct = torch.cos(math.pi * (2 * j + 1) * i / (2 * n)) * math.sqrt(2 / n)
     dct[0] /= math.sqrt(2)
-    i, j = torch.meshgrid(torch.arange(L, dtype=torch.float64), torch.arange(L, dtype=torch.float64), indexing="ij")
+    i, j = torch.meshgrid(
+        torch.arange(L, dtype=torch.float64), torch.arange(L, dtype=torch.float64), indexing="ij"
+    )
     inverse = torch.cos(math.pi * (2 * j + 1) * i / (2 * L)) * math.sqrt(2 / L)
     inverse[0] /= math.sqrt(2)
     x = torch.randn(3, n, 8, dtype=torch.float64)
     expected = math.sqrt(L / n) * inverse.T @ (dct[:L] @ x)
     compression = Compression(n, 8, device)
     found = compression.map(x.float().to(device)).double().cpu()
-    assert (found - expected).abs().max() < 1e-5, f"torch.fft compression is off by {(found - expected).abs().max():.2e}"
+    assert (found - expected).abs().max() < 1e-5, (
+        f"torch.fft compression is off by {(found - expected).abs().max():.2e}"
+    )
     turned = compression.rotate(compression.rotate(x.float().to(device), 1), -1).double().cpu()
     assert (turned - x).abs().max() < 1e-5, "rotation is not undone"
 
@@ -198,7 +278,9 @@ def run_compression(config, name, window, rounds, device, clock):
     check_compression(device)
     dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     shape = (config["num_hidden_layers"], config["num_key_value_heads"], window, dim)
-    key, value = (torch.empty(shape, dtype=torch.bfloat16, device=device).normal_() for _ in range(2))
+    key, value = (
+        torch.empty(shape, dtype=torch.bfloat16, device=device).normal_() for _ in range(2)
+    )
     compression = Compression(window - SINKS, dim, device)
 
     def by_layer():
@@ -211,7 +293,9 @@ def run_compression(config, name, window, rounds, device, clock):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=pathlib.Path)
     parser.add_argument("jobs", nargs="+")
     parser.add_argument("--device", default="cuda")
@@ -230,8 +314,22 @@ def main():
                 model = model or load(a.checkpoint, a.device)
                 run_variant(model, name, kind, *map(int, numbers), a.device, clock)
             print(json.dumps(dict(row="done", job=job)), flush=True)
-        except Exception as error:  # one row less; after a fault of the device nothing more comes from this process, and bench.py starts another
-            print(json.dumps(dict(side="torch", model=name, row="failed", job=job, policy=job, error=f"{type(error).__name__}: {error}"[:500])), flush=True)
+        except Exception as error:
+            # One row less. After a fault of the device this process prints nothing more, and
+            # bench.py starts another.
+            print(
+                json.dumps(
+                    dict(
+                        side="torch",
+                        model=name,
+                        row="failed",
+                        job=job,
+                        policy=job,
+                        error=f"{type(error).__name__}: {error}"[:500],
+                    )
+                ),
+                flush=True,
+            )
             if not isinstance(error, torch.cuda.OutOfMemoryError):
                 sys.exit(1)
         if a.device == "cuda":
