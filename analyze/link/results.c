@@ -7,28 +7,28 @@
 #include "analyze/link/link.h"
 #include "analyze/tables/results.h"
 
-enum { COLUMNS = 13 };
+enum { DATASETS = 13 };
 
 /* Everything in two blocks of memory. */
 struct arrays {
     double *numbers, *next_number;
     int32_t *integers, *next_integer;
-    struct fkv_results_column column[COLUMNS];
+    struct fkv_results_dataset dataset[DATASETS];
     int count;
 };
 
 static double *add_numbers(struct arrays *a, const char *name, int64_t rows, int64_t columns) {
     double *at = a->next_number;
-    a->column[a->count++] =
-        (struct fkv_results_column){name, FKV_H5_F64, columns > 1 ? 2 : 1, {rows, columns}, at};
+    a->dataset[a->count++] =
+        (struct fkv_results_dataset){name, FKV_H5_F64, columns > 1 ? 2 : 1, {rows, columns}, at};
     a->next_number += rows * columns;
     return at;
 }
 
 static int32_t *add_integers(struct arrays *a, const char *name, int64_t rows, int64_t columns) {
     int32_t *at = a->next_integer;
-    a->column[a->count++] =
-        (struct fkv_results_column){name, FKV_H5_I32, columns > 1 ? 2 : 1, {rows, columns}, at};
+    a->dataset[a->count++] =
+        (struct fkv_results_dataset){name, FKV_H5_I32, columns > 1 ? 2 : 1, {rows, columns}, at};
     a->next_integer += rows * columns;
     return at;
 }
@@ -104,7 +104,7 @@ int fkv_link_results(const char *folder, const struct fkv_link *l, struct fkv_er
         if (points) put_sweep(&a, &l->sweep);
         if (heads) put_heads(&a, l);
         if (links) put_links(&a, &l->heads, links);
-        const struct fkv_results_link file = {l->provenance, &l->cut, a.count, a.column};
+        const struct fkv_results_link file = {l->provenance, &l->cut, a.count, a.dataset};
         status = fkv_results_write_link(folder, &file, err);
     }
     free(a.numbers);

@@ -36,9 +36,13 @@
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
 #include "capture/store/capture_reader.h"
-#include "kernels/base/atomic_file.h"
 
 enum { FOLDS = 2, AT_ONCE = 64 };
+
+const struct fkv_basis fkv_bases[FKV_BASES] = {
+    {FKV_RELATIVE_ERROR, "dct", "DCT", "DCT, the L lowest"},
+    {FKV_KLT_ERROR, "klt", "KLT", "KLT of other data, the L largest"},
+    {FKV_SVD_ERROR, "svd", "SVD", "SVD along channels, equal bytes"}};
 
 int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
                      struct fkv_error *err) {
@@ -399,10 +403,10 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
     struct work w;
     size_t count = (size_t)e->layers * (size_t)e->heads * (size_t)e->gammas;
     char label[48];
-    e->klt_error = malloc(count * sizeof(double));
-    e->svd_error = malloc(count * sizeof(double));
+    double *klt = malloc(count * sizeof *klt), *svd = malloc(count * sizeof *svd);
+    e->curve[2 * FKV_KLT_ERROR + 1] = klt, e->curve[2 * FKV_SVD_ERROR + 1] = svd;
     e->fitted_to = m->plan->documents > 1 ? "other documents" : "the other half of the segments";
-    if (!e->klt_error || !e->svd_error) return fkv_fail(err, "out of memory for bounds");
+    if (!klt || !svd) return fkv_fail(err, "out of memory for bounds");
     if (work_make(&w, m, err)) return FKV_FAILED;
     int status = FKV_OK;
     for (int32_t row = 0; !status && row < e->layers * e->heads; row++) {
@@ -411,37 +415,10 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
         status = read_head(&w, m, e->state, row / e->heads, row % e->heads, err);
         if (!status) status = measure_head(&w, err);
         if (!status)
-            conclude_head(&w, e, e->klt_error + (size_t)row * (size_t)e->gammas,
-                          e->svd_error + (size_t)row * (size_t)e->gammas);
+            conclude_head(&w, e, klt + (size_t)row * (size_t)e->gammas,
+                          svd + (size_t)row * (size_t)e->gammas);
         if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
     }
     work_free(&w);
     return status;
-}
-
-int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
-                   int32_t head_dim, struct fkv_error *err) {
-    struct fkv_atomic_file f;
-    char path[4096];
-    if ((size_t)snprintf(path, sizeof path, "%s/error_bounds.csv", folder) >= sizeof path)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    if (fkv_atomic_open(&f, path, err)) return FKV_FAILED;
-    fputs("state,layer,head,gamma,retained,dct,klt,svd,svd_rank\n", f.stream);
-    for (int32_t i = 0; i < count; i++) {
-        const struct fkv_error_curves *e = &curves[i];
-        for (int32_t at = 0; at < e->layers * e->heads * e->gammas; at++) {
-            int32_t g = at % e->gammas, head = at / e->gammas % e->heads,
-                    layer = at / e->gammas / e->heads;
-            int32_t retained = fkv_retained(e->gamma[g], e->n);
-            fprintf(f.stream, "%s,%d,%d,%.9g,%d", fkv_state_names[e->state], e->layer_index[layer],
-                    e->head_index[head], e->gamma[g], retained);
-            const double values[] = {e->relative_error[1][at], e->klt_error[at], e->svd_error[at]};
-            for (int k = 0; k < 3; k++) {
-                fputc(',', f.stream);
-                if (isfinite(values[k])) fprintf(f.stream, "%.9g", values[k]);
-            }
-            fprintf(f.stream, ",%d\n", fkv_bounds_rank(retained, e->n, head_dim));
-        }
-    }
-    return fkv_atomic_commit(&f, err);
 }

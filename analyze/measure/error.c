@@ -1,35 +1,16 @@
-/* Owns reconstruction errors. Nothing is reconstructed: x_L, a segment rebuilt from its L lowest
- * DCT coefficients at full length, differs from x by the coefficients from L on, and the transform
- * is orthonormal, so with P the mean power over segments (documents weighing equally, segments
- * equally within)
- *
- *     retained energy  R = sum_{t<L} P / sum_t P                   ||x_L||^2 / ||x||^2, sums pooled
- *             before the division
- *     relative error   E = sqrt(sum_{t>=L} P / sum_t P)            ||x - x_L|| / ||x||, so E^2 = 1
- *             - R (Parseval)
- *     SNR              -20 log10 E dB                              infinite where nothing is thrown
- *             away
- *     cosine           <x, x_L> / (||x|| ||x_L||) = sqrt(R)        because <x, x_L> = ||x_L||^2
- *
- * Pooling documents by their mean sums keeps equal weights and makes the curves exact functions of
- * the spectrum beside them. E comes from the tail's own sum: 1 - R would lose its digits where the
- * error is small. L = n is allowed here (error 0): it throws nothing away, but it is a fair end of
- * a curve. */
+/* Owns the curves of the measures over gamma. Power is the mean over segments and documents
+ * (documents weighing equally, segments equally within): pooling documents by their mean sums keeps
+ * equal weights and makes the curves exact functions of the spectrum beside them. L = n is allowed
+ * (error 0): it throws nothing away, but it is a fair end of a curve. */
 #include "analyze/measure/error.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static double sum_of(const double *power, int32_t from, int32_t until) {
-    double sum = 0;
-    for (int32_t t = from; t < until; t++) sum += power[t];
-    return sum;
-}
-
 double fkv_retained_energy(const double *power, int32_t n, int32_t retained, bool no_dc) {
-    double kept = sum_of(power, no_dc, retained), lost = sum_of(power, retained, n);
-    return kept / (kept + lost);
+    const struct fkv_cut_power p = fkv_cut_power(power, n, retained, no_dc);
+    return fkv_measures[FKV_RETAINED_ENERGY].value(&p);
 }
 
 int fkv_gammas_check(const double *gamma, int32_t count, int32_t n, struct fkv_error *err) {
@@ -52,18 +33,27 @@ static int allocate(struct fkv_error_curves *e, struct fkv_error *err) {
     e->head_index = malloc((size_t)e->heads * sizeof(int32_t));
     e->gamma = malloc((size_t)e->gammas * sizeof(double));
     e->floor = malloc(heads * sizeof(double));
-    bool whole = e->layer_index && e->head_index && e->gamma && e->floor;
-    for (int dc = 0; dc < 2; dc++) {
-        e->retained_energy[dc] = malloc(count * sizeof(double));
-        e->relative_error[dc] = malloc(count * sizeof(double));
-        e->snr_db[dc] = malloc(count * sizeof(double));
-        e->cosine[dc] = malloc(count * sizeof(double));
-        whole = whole && e->retained_energy[dc] && e->relative_error[dc] && e->snr_db[dc] &&
-                e->cosine[dc];
+    e->curve = calloc(2 * (size_t)fkv_measure_count, sizeof *e->curve);
+    bool whole = e->layer_index && e->head_index && e->gamma && e->floor && e->curve;
+    for (int i = 0; whole && i < 2 * fkv_measure_count; i++) {
+        if (!fkv_measures[i / 2].value) continue;
+        e->curve[i] = malloc(count * sizeof(double));
+        whole = e->curve[i];
     }
     if (whole) return FKV_OK;
     fkv_error_curves_free(e);
     return fkv_fail(err, "out of memory for error curves");
+}
+
+/* Every measure of the head `row` at one gamma. */
+static void fill_point(struct fkv_error_curves *e, const double *power, int32_t row, int32_t g) {
+    const size_t at = (size_t)row * (size_t)e->gammas + (size_t)g;
+    for (int no_dc = 0; no_dc < 2; no_dc++) {
+        const struct fkv_cut_power p =
+            fkv_cut_power(power, e->n, fkv_retained(e->gamma[g], e->n), no_dc);
+        for (int m = 0; m < fkv_measure_count; m++)
+            if (fkv_measures[m].value) fkv_error_curve(e, m, no_dc)[at] = fkv_measures[m].value(&p);
+    }
 }
 
 int fkv_error_curves_make(const struct fkv_spectrum *s, const double *gamma, int32_t count,
@@ -76,20 +66,9 @@ int fkv_error_curves_make(const struct fkv_spectrum *s, const double *gamma, int
     memcpy(out->gamma, gamma, (size_t)count * sizeof(double));
     for (int32_t row = 0; row < s->layers * s->heads; row++) {
         const double *power = s->power + (size_t)row * (size_t)s->n;
-        double total = sum_of(power, 0, s->n);
+        double total = fkv_cut_power(power, s->n, 0, false).lost;
         out->floor[row] = total > 0 ? sqrt(s->rounding_floor[row] * s->n / total) : NAN;
-        for (int32_t g = 0; g < count; g++) {
-            int32_t retained = fkv_retained(gamma[g], s->n);
-            size_t at = (size_t)row * (size_t)count + (size_t)g;
-            for (int no_dc = 0; no_dc < 2; no_dc++) {
-                double kept = sum_of(power, no_dc, retained), lost = sum_of(power, retained, s->n);
-                double share = kept / (kept + lost), error = sqrt(lost / (kept + lost));
-                out->retained_energy[no_dc][at] = share;
-                out->relative_error[no_dc][at] = error;
-                out->snr_db[no_dc][at] = -20 * log10(error);
-                out->cosine[no_dc][at] = sqrt(share);
-            }
-        }
+        for (int32_t g = 0; g < count; g++) fill_point(out, power, row, g);
     }
     return FKV_OK;
 }

@@ -21,14 +21,8 @@ void fkv_error_curves_free(struct fkv_error_curves *e) {
     free(e->layer_index);
     free(e->head_index);
     free(e->gamma);
-    for (int dc = 0; dc < 2; dc++) {
-        free(e->retained_energy[dc]);
-        free(e->relative_error[dc]);
-        free(e->snr_db[dc]);
-        free(e->cosine[dc]);
-    }
+    for (int i = 0; e->curve && i < 2 * fkv_measure_count; i++) free(e->curve[i]);
+    free(e->curve);
     free(e->floor);
-    free(e->klt_error);
-    free(e->svd_error);
     memset(e, 0, sizeof *e);
 }

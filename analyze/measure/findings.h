@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "analyze/measure/measures.h"
 #include "capture/store/capture.h"
 #include "kernels/statistics/bootstrap.h"
 
@@ -33,20 +34,21 @@ struct fkv_spectrum {
 };
 void fkv_spectrum_free(struct fkv_spectrum *s); /* harmless on a zeroed struct and a second time */
 
-/* Reconstruction from the L = floor(gamma n) lowest coefficients. definitions.md, "Retained
- * energy". [0] with DC, [1] without. */
+/* Reconstruction from the L = floor(gamma n) lowest coefficients, by every measure. */
 struct fkv_error_curves {
     enum fkv_state state;
     int32_t layers, heads, n, gammas;
     int32_t *layer_index, *head_index; /* owned */
     double *gamma;                     /* [gammas]; owned */
-    double *retained_energy[2], *relative_error[2], *snr_db[2],
-        *cosine[2]; /* [layers, heads, gammas]; owned */
+    double **curve; /* [measures, 2] a curve [layers, heads, gammas] with DC and one without, NULL
+                       where it was not measured; owned, each too */
     double *floor;  /* [layers, heads]: relative error that storage rounding alone makes; owned */
-    double *klt_error, *svd_error; /* [layers, heads, gammas]: relative error without DC of other
-                                      bases (bounds.c), or NULL; owned */
-    const char *fitted_to;         /* what the KLT was fitted to: "other documents", ... */
+    const char *fitted_to; /* what the KLT was fitted to: "other documents", ... */
 };
+/* The curve of a row of fkv_measures. */
+static inline double *fkv_error_curve(const struct fkv_error_curves *e, int measure, bool no_dc) {
+    return e->curve[2 * measure + no_dc];
+}
 void fkv_error_curves_free(
     struct fkv_error_curves *e); /* harmless on a zeroed struct and a second time */
 

@@ -6,11 +6,6 @@
 #include "analyze/measure/bounds.h"
 #include "analyze/plots/parts.h"
 
-enum { METHODS = 3 };
-
-static const char *const names[METHODS] = {"DCT, the L lowest", "KLT of other data, the L largest",
-                                           "SVD along channels, equal bytes"};
-
 /* Mean, least and largest of values / unit over layers and heads: three rows [gammas]. unit NULL:
  * of values. */
 static void spread(const struct fkv_error_curves *e, const double *values, const double *unit,
@@ -32,13 +27,13 @@ static void spread(const struct fkv_error_curves *e, const double *values, const
 
 static int draw(struct fkv_figure *f, int panel, const struct fkv_error_curves *e, bool relative,
                 double *rows, struct fkv_error *err) {
-    const double *values[METHODS] = {e->relative_error[1], e->klt_error, e->svd_error};
-    for (int i = 0; i < METHODS; i++) {
+    const double *unit = relative ? fkv_error_curve(e, FKV_RELATIVE_ERROR, true) : NULL;
+    for (int i = 0; i < FKV_BASES; i++) {
         struct fkv_color shade = fkv_color_cycle(i);
         const struct fkv_line line = {
-            .label = names[i], .color = shade, .width = 1.2, .markers = e->gammas <= 20};
+            .label = fkv_bases[i].words, .color = shade, .width = 1.2, .markers = e->gammas <= 20};
         shade.a = 0.15;
-        spread(e, values[i], relative ? e->relative_error[1] : NULL, rows);
+        spread(e, fkv_error_curve(e, fkv_bases[i].measure, true), unit, rows);
         if (e->layers * e->heads > 1 &&
             fkv_figure_band(f, panel, NULL, shade, e->gammas, e->gamma, rows + e->gammas,
                             rows + 2 * e->gammas, err))

@@ -74,21 +74,29 @@ static int add_floor(struct fkv_figure *f, int panel, const struct fkv_error_cur
     return fkv_figure_line(f, panel, &line, 2, x, y, err);
 }
 
+/* Panels in a row: the measures that are drawn. */
+static int columns(void) {
+    int most = 1;
+    for (int m = 0; m < fkv_measure_count; m++)
+        if (fkv_measures[m].panel > most) most = fkv_measures[m].panel;
+    return most;
+}
+
 static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, struct curves *c,
                       struct fkv_error *err) {
-    static const char *const titles[4] = {"retained energy, with DC", "relative error, with DC",
-                                          "retained energy, without DC",
-                                          "relative error, without DC"};
-    const double *values[4] = {e->retained_energy[0], e->relative_error[0], e->retained_energy[1],
-                               e->relative_error[1]};
-    for (int i = 0; i < 4; i++) {
-        const struct fkv_axis x = {i >= 2 ? "retaining ratio \u03b3" : NULL, FKV_FIT, FKV_FIT,
+    for (int i = 0; i < 2 * fkv_measure_count; i++) {
+        const int no_dc = i / fkv_measure_count;
+        const struct fkv_measure *m = &fkv_measures[i % fkv_measure_count];
+        const int panel = no_dc * columns() + m->panel - 1;
+        const struct fkv_axis x = {no_dc ? "retaining ratio \u03b3" : NULL, FKV_FIT, FKV_FIT,
                                    .logarithmic = false};
-        const struct fkv_axis y = {i % 2 ? "\u2016x \u2212 x_{L}\u2016 / \u2016x\u2016"
-                                         : "retained energy (fraction)",
-                                   FKV_FIT, FKV_FIT, .logarithmic = false};
-        if (fkv_figure_axes(f, i, titles[i], &x, &y, NULL, 1, err) ||
-            add_layers(f, i, e, values[i], c, err) || (i % 2 && add_floor(f, i, e, err)))
+        const struct fkv_axis y = {m->axis, FKV_FIT, FKV_FIT, .logarithmic = false};
+        char title[96];
+        const double *curve = fkv_error_curve(e, i % fkv_measure_count, no_dc);
+        if (!m->panel || !curve) continue;
+        snprintf(title, sizeof title, "%s, %s DC", m->title, no_dc ? "without" : "with");
+        if (fkv_figure_axes(f, panel, title, &x, &y, NULL, 1, err) ||
+            add_layers(f, panel, e, curve, c, err) || (m->rounding && add_floor(f, panel, e, err)))
             return FKV_FAILED;
     }
     return fkv_plot_color_bar(f, "layer", e->layers, e->layer_index, err);
@@ -106,7 +114,7 @@ int fkv_plot_error(const struct fkv_error_curves *e, const char *folder,
              e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads."
                                                        : "");
     fkv_plot_note_model(note, p);
-    if (fkv_figure_create(6.6, 5.2, 2, 2, title, &f, err)) return FKV_FAILED;
+    if (fkv_figure_create(3.3 * columns(), 5.2, 2, columns(), title, &f, err)) return FKV_FAILED;
     double *room = malloc(3 * (size_t)e->gammas * sizeof *room);
     struct curves c = {room, room + e->gammas, room + 2 * e->gammas};
     int rc = room ? fill_error(f, e, &c, err) : fkv_fail(err, "figure: out of memory");
@@ -127,7 +135,8 @@ int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
     double *values = malloc((size_t)cells * sizeof *values), low = INFINITY, high = -INFINITY;
     if (!values) return fkv_fail(err, "figure: out of memory");
     for (int i = 0; i < cells; i++) {
-        values[i] = e->relative_error[1][(size_t)i * (size_t)e->gammas + (size_t)g];
+        values[i] =
+            fkv_error_curve(e, FKV_RELATIVE_ERROR, true)[(size_t)i * (size_t)e->gammas + (size_t)g];
         if (isfinite(values[i])) low = fmin(low, values[i]), high = fmax(high, values[i]);
     }
     if (low > high) low = 0, high = 1;

@@ -22,5 +22,8 @@ int fkv_plot_error(const struct fkv_error_curves *e, const char *folder,
  * FOLDER/error_heatmap_STATE */
 int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
                            const struct fkv_provenance *p, struct fkv_error *err);
+/* DCT, KLT and SVD over gamma, mean and range over layers and heads. FOLDER/error_bounds_STATE */
+int fkv_plot_bounds(const struct fkv_error_curves *e, const char *folder,
+                    const struct fkv_provenance *p, struct fkv_error *err);
 
 #endif

@@ -4,13 +4,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/base/path.h"
+
 int fkv_csv_open(struct fkv_atomic_file *f, const char *folder, const char *name,
                  const char *header, struct fkv_error *err) {
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    if (fkv_atomic_open(f, path, err)) return FKV_FAILED;
-    fprintf(f->stream, "%s\n", header);
+    char path[FKV_PATH];
+    if (fkv_path_print(path, err, "%s/%s", folder, name) || fkv_atomic_open(f, path, err))
+        return FKV_FAILED;
+    if (header) fprintf(f->stream, "%s\n", header);
     return FKV_OK;
 }
 

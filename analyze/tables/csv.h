@@ -6,6 +6,7 @@
 #include "kernels/statistics/correlation.h"
 #include "kernels/base/atomic_file.h"
 
+/* Opens FOLDER/NAME and writes its first line; header NULL: the caller writes it. */
 int fkv_csv_open(struct fkv_atomic_file *f, const char *folder, const char *name,
                  const char *header, struct fkv_error *err);
 /* Each a cell with a comma before it. */

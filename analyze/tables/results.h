@@ -70,19 +70,21 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
 int fkv_results_write(const char *folder, const struct fkv_findings *findings,
                       struct fkv_error *err);
 
-/* The group /link: datasets by their names above. */
-struct fkv_results_column {
+/* A dataset of a group. */
+struct fkv_results_dataset {
     const char *name;
     enum fkv_h5_type type;
     int rank;
-    int64_t dims[2];
-    const void *data;
+    int64_t dims[3];  /* [rank] */
+    const void *data; /* dims, row-major; NULL: not written */
 };
+
+/* The group /link. */
 struct fkv_results_link {
     const struct fkv_provenance *provenance;
     const struct fkv_segment_plan *cut; /* for a file that has no other group yet */
     int count;
-    const struct fkv_results_column *columns; /* [count] */
+    const struct fkv_results_dataset *datasets; /* [count] */
 };
 int fkv_results_write_link(const char *folder, const struct fkv_results_link *link,
                            struct fkv_error *err);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
 #include "kernels/base/json.h"
 
@@ -147,24 +148,16 @@ static double mean_over_heads(const struct fkv_error_curves *e, const double *va
 }
 
 static json_t *error_row(const struct fkv_error_curves *e, int32_t layer) {
-    const struct {
-        const char *name;
-        const double *values;
-    } columns[] = {{"relative_error", e->relative_error[0]},
-                   {"relative_error_no_dc", e->relative_error[1]},
-                   {"retained_energy", e->retained_energy[0]},
-                   {"retained_energy_no_dc", e->retained_energy[1]},
-                   {"klt_error_no_dc", e->klt_error},
-                   {"svd_error_no_dc", e->svd_error}};
     json_t *row = json_pack("{s:i}", "layer", e->layer_index[layer]);
-    for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
-        if (!columns[c].values) continue;
-        json_t *values = json_array();
-        for (int32_t g = 0; g < e->gammas; g++)
-            json_array_append_new(values,
-                                  fkv_json_number(mean_over_heads(e, columns[c].values, layer, g)));
-        json_object_set_new(row, columns[c].name, values);
-    }
+    for (int position = 1; position <= fkv_measure_count; position++)
+        for (int i = 0; i < 2 * fkv_measure_count; i++) {
+            if (fkv_measures[i / 2].json != position || !e->curve[i]) continue;
+            json_t *values = json_array();
+            for (int32_t g = 0; g < e->gammas; g++)
+                json_array_append_new(values,
+                                      fkv_json_number(mean_over_heads(e, e->curve[i], layer, g)));
+            json_object_set_new(row, fkv_measures[i / 2].name[i % 2], values);
+        }
     return row;
 }
 
@@ -177,7 +170,8 @@ static void print_error_table(const struct fkv_error_curves *e) {
     for (int32_t layer = 0; layer < e->layers; layer++) {
         printf("  %5d", e->layer_index[layer]);
         for (int32_t g = 0; g < e->gammas; g += step) {
-            double error = mean_over_heads(e, e->relative_error[1], layer, g);
+            double error =
+                mean_over_heads(e, fkv_error_curve(e, FKV_RELATIVE_ERROR, true), layer, g);
             if (isfinite(error))
                 printf("  %5.3f", error);
             else
@@ -190,20 +184,16 @@ static void print_error_table(const struct fkv_error_curves *e) {
 /* The DCT between a basis fitted to other data and one of each segment's own, over all layers and
  * heads. */
 static void print_bounds(const struct fkv_error_curves *e) {
-    const struct {
-        const char *name;
-        const double *values;
-    } rows[] = {{"DCT", e->relative_error[1]}, {"KLT", e->klt_error}, {"SVD", e->svd_error}};
     int32_t step = (e->gammas + 9) / 10;
     printf(
         "  relative error without DC at equal cost, mean over layers and heads; KLT fitted to %s\n",
         e->fitted_to);
-    for (int i = 0; i < 3; i++) {
-        printf("  %5s", rows[i].name);
+    for (int i = 0; i < FKV_BASES; i++) {
+        printf("  %5s", fkv_bases[i].label);
         for (int32_t g = 0; g < e->gammas; g += step) {
             double sum = 0;
             for (int32_t layer = 0; layer < e->layers; layer++)
-                sum += mean_over_heads(e, rows[i].values, layer, g);
+                sum += mean_over_heads(e, fkv_error_curve(e, fkv_bases[i].measure, true), layer, g);
             printf("  %5.3f", sum / e->layers);
         }
         putchar('\n');
@@ -238,7 +228,7 @@ int fkv_summary_error(const struct fkv_findings *f, const char *capture, bool js
     for (int32_t i = 0; i < f->states; i++) {
         print_head(&f->spectra[i]);
         print_error_table(&f->curves[i]);
-        if (f->curves[i].klt_error) print_bounds(&f->curves[i]);
+        if (fkv_error_curve(&f->curves[i], FKV_KLT_ERROR, true)) print_bounds(&f->curves[i]);
     }
     return FKV_OK;
 }

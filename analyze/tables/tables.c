@@ -4,23 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
-#include "kernels/base/atomic_file.h"
-
-static void number(FILE *f, double x) {
-    if (isfinite(x))
-        fprintf(f, ",%.9g", x);
-    else
-        fputc(',', f);
-}
-
-static int open_in(struct fkv_atomic_file *f, const char *folder, const char *name,
-                   struct fkv_error *err) {
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    return fkv_atomic_open(f, path, err);
-}
+#include "analyze/tables/csv.h"
 
 /* Coefficients [low, high) of one head; se is that of their mean power. */
 static void band_row(FILE *f, const struct fkv_spectrum *s, int32_t layer, int32_t head,
@@ -35,13 +21,13 @@ static void band_row(FILE *f, const struct fkv_spectrum *s, int32_t layer, int32
     }
     fprintf(f, "%s,%d,%d,%d,%d", fkv_state_names[s->state], s->layer_index[layer],
             s->head_index[head], low, high);
-    number(f, (low + high - 1) / (4.0 * s->n));
-    number(f, sum / width);
-    number(f, se);
-    number(f, null_sum / width);
-    number(f, sum / null_sum);
-    number(f, sum / total[0]);
-    number(f, low ? sum / total[1] : NAN);
+    fkv_csv_number(f, (low + high - 1) / (4.0 * s->n));
+    fkv_csv_number(f, sum / width);
+    fkv_csv_number(f, se);
+    fkv_csv_number(f, null_sum / width);
+    fkv_csv_number(f, sum / null_sum);
+    fkv_csv_number(f, sum / total[0]);
+    fkv_csv_number(f, low ? sum / total[1] : NAN);
     fputc('\n', f);
 }
 
@@ -59,12 +45,10 @@ static void head_rows(FILE *f, const struct fkv_spectrum *s, int32_t layer, int3
 
 int fkv_spectrum_csv(const char *folder, const struct fkv_spectrum *spectra, int32_t count,
                      struct fkv_error *err) {
+    static const char header[] = "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,"
+                                 "power_null,excess,energy_share,energy_share_no_dc";
     struct fkv_atomic_file f;
-    if (open_in(&f, folder, "spectrum.csv", err)) return FKV_FAILED;
-    fputs("state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null,excess,energy_"
-          "share,"
-          "energy_share_no_dc\n",
-          f.stream);
+    if (fkv_csv_open(&f, folder, "spectrum.csv", header, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++)
         for (int32_t layer = 0; layer < spectra[i].layers; layer++)
             for (int32_t head = 0; head < spectra[i].heads; head++)
@@ -72,29 +56,53 @@ int fkv_spectrum_csv(const char *folder, const struct fkv_spectrum *spectra, int
     return fkv_atomic_commit(&f, err);
 }
 
+/* The first cells of a point: which head, which gamma, how many coefficients stay. Returns the
+ * last. */
+static int32_t begin_point(FILE *f, const struct fkv_error_curves *e, int32_t at) {
+    const int32_t row = at / e->gammas;
+    const double gamma = e->gamma[at % e->gammas];
+    const int32_t retained = fkv_retained(gamma, e->n);
+    fprintf(f, "%s,%d,%d,%.9g,%d", fkv_state_names[e->state], e->layer_index[row / e->heads],
+            e->head_index[row % e->heads], gamma, retained);
+    return retained;
+}
+
 int fkv_error_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
                   struct fkv_error *err) {
     struct fkv_atomic_file f;
-    if (open_in(&f, folder, "error.csv", err)) return FKV_FAILED;
-    fputs("state,layer,head,gamma,retained,retained_energy,relative_error,snr_db,cosine,retained_"
-          "energy_no_dc,"
-          "relative_error_no_dc,snr_db_no_dc,cosine_no_dc\n",
-          f.stream);
-    for (int32_t i = 0; i < count; i++) {
-        const struct fkv_error_curves *e = &curves[i];
-        for (int32_t at = 0; at < e->layers * e->heads * e->gammas; at++) {
-            int32_t g = at % e->gammas, head = at / e->gammas % e->heads,
-                    layer = at / e->gammas / e->heads;
-            fprintf(f.stream, "%s,%d,%d,%.9g,%d", fkv_state_names[e->state], e->layer_index[layer],
-                    e->head_index[head], e->gamma[g], fkv_retained(e->gamma[g], e->n));
-            for (int no_dc = 0; no_dc < 2; no_dc++) {
-                number(f.stream, e->retained_energy[no_dc][at]);
-                number(f.stream, e->relative_error[no_dc][at]);
-                number(f.stream, e->snr_db[no_dc][at]);
-                number(f.stream, e->cosine[no_dc][at]);
-            }
+    if (fkv_csv_open(&f, folder, "error.csv", NULL, err)) return FKV_FAILED;
+    fputs("state,layer,head,gamma,retained", f.stream);
+    for (int i = 0; i < 2 * fkv_measure_count; i++) {
+        const struct fkv_measure *m = &fkv_measures[i % fkv_measure_count];
+        if (m->value) fprintf(f.stream, ",%s", m->name[i / fkv_measure_count]);
+    }
+    fputc('\n', f.stream);
+    for (int32_t i = 0; i < count; i++)
+        for (int32_t at = 0; at < curves[i].layers * curves[i].heads * curves[i].gammas; at++) {
+            begin_point(f.stream, &curves[i], at);
+            for (int no_dc = 0; no_dc < 2; no_dc++)
+                for (int m = 0; m < fkv_measure_count; m++)
+                    if (fkv_measures[m].value)
+                        fkv_csv_number(f.stream, fkv_error_curve(&curves[i], m, no_dc)[at]);
             fputc('\n', f.stream);
         }
-    }
+    return fkv_atomic_commit(&f, err);
+}
+
+int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
+                   int32_t head_dim, struct fkv_error *err) {
+    struct fkv_atomic_file f;
+    if (fkv_csv_open(&f, folder, "error_bounds.csv", NULL, err)) return FKV_FAILED;
+    fputs("state,layer,head,gamma,retained", f.stream);
+    for (int b = 0; b < FKV_BASES; b++) fprintf(f.stream, ",%s", fkv_bases[b].name);
+    fputs(",svd_rank\n", f.stream);
+    for (int32_t i = 0; i < count; i++)
+        for (int32_t at = 0; at < curves[i].layers * curves[i].heads * curves[i].gammas; at++) {
+            const int32_t retained = begin_point(f.stream, &curves[i], at);
+            for (int b = 0; b < FKV_BASES; b++)
+                fkv_csv_number(f.stream,
+                               fkv_error_curve(&curves[i], fkv_bases[b].measure, true)[at]);
+            fprintf(f.stream, ",%d\n", fkv_bounds_rank(retained, curves[i].n, head_dim));
+        }
     return fkv_atomic_commit(&f, err);
 }

@@ -1,4 +1,4 @@
-/* Findings for pandas and spreadsheets: one CSV per command, a header line, then one row per place;
+/* Findings for pandas and spreadsheets: one CSV per command, a header line, then a row per item;
  * numbers that do not exist are empty. */
 #ifndef FKV_ANALYZE_TABLES_TABLES_H
 #define FKV_ANALYZE_TABLES_TABLES_H
@@ -12,9 +12,14 @@
 int fkv_spectrum_csv(const char *folder, const struct fkv_spectrum *spectra, int32_t count,
                      struct fkv_error *err);
 
-/* FOLDER/error.csv: a row per state, layer, head, gamma: retained (coefficients kept), then
- * retained_energy, relative_error, snr_db, cosine with and without DC. */
+/* FOLDER/error.csv: a row per state, layer, head, gamma: retained (coefficients kept), then every
+ * measure of the spectrum, with DC and then without. */
 int fkv_error_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
                   struct fkv_error *err);
+
+/* FOLDER/error_bounds.csv: a row per state, layer, head, gamma: retained, then the relative error
+ * without DC of each basis (dct, klt, svd), and svd_rank. */
+int fkv_bounds_csv(const char *folder, const struct fkv_error_curves *curves, int32_t count,
+                   int32_t head_dim, struct fkv_error *err);
 
 #endif

@@ -272,3 +272,10 @@ int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *n
     H5Oclose(on);
     return status ? fkv_error_prefix(err, "%s", r->path) : FKV_OK;
 }
+
+int fkv_h5_copy(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *group,
+                struct fkv_error *err) {
+    if (H5Ocopy(from->file, group, to->file, group, H5P_DEFAULT, H5P_DEFAULT) < 0)
+        return fkv_hdf_fail(err, "%s: cannot copy %s", from->path, group);
+    return FKV_OK;
+}

@@ -47,4 +47,8 @@ int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *n
 int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value,
                       bool *found, struct fkv_error *err);
 
+/* Copies a group and all that it holds, attributes too, to the same path of another file. */
+int fkv_h5_copy(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *group,
+                struct fkv_error *err);
+
 #endif

@@ -117,8 +117,8 @@ static int carry_over(void) {
     static const struct fkv_segment_plan cut = {.n = COEFFICIENTS};
     const int32_t lengths[2] = {COEFFICIENTS, 0};
     const struct fkv_results_intent intent = {folder, "link", "0123", COEFFICIENTS, 4};
-    const struct fkv_results_column column = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
-    const struct fkv_results_link link = {&provenance, &cut, 1, &column};
+    const struct fkv_results_dataset dataset = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
+    const struct fkv_results_link link = {&provenance, &cut, 1, &dataset};
     struct fkv_error err = {0};
     if (worded(fkv_results_check(&intent, &err), &err)) return FKV_FAILED;
     return worded(fkv_results_write_link(folder, &link, &err), &err);

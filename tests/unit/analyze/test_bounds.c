@@ -81,9 +81,12 @@ static void an_autoregressive_process_needs_no_better_basis_than_the_dct(void **
         measure(&m, 128, gamma, 4, &e);
         for (int g = 0; g < 4; g++) {
             if (sign > 0)
-                assert_close(e.klt_error[g], e.relative_error[1][g], 0, 0.02);
+                assert_close(fkv_error_curve(&e, FKV_KLT_ERROR, true)[g],
+                             fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[g], 0, 0.02);
             else
-                assert_true(e.klt_error[g] < 0.7 * e.relative_error[1][g] || g == 3);
+                assert_true(fkv_error_curve(&e, FKV_KLT_ERROR, true)[g] <
+                                0.7 * fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[g] ||
+                            g == 3);
         }
         assert_string_equal(e.fitted_to, "other documents");
         fkv_error_curves_free(&e);
@@ -105,14 +108,16 @@ static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
     measure(&m, 100, gamma, 3, &e);
     assert_int_equal(fkv_bounds_rank(10, 100, 8),
                      0); /* 9 coefficients of 8 channels are less than 100 + 8 */
-    assert_close(e.svd_error[0], 1, 1e-12, 0);
+    assert_close(fkv_error_curve(&e, FKV_SVD_ERROR, true)[0], 1, 1e-12, 0);
     assert_int_equal(fkv_bounds_rank(25, 100, 8), 1);
     for (int g = 1; g < 3; g++) {
-        assert_close(e.svd_error[g], 0, 1e-6, 0);
-        assert_close(e.relative_error[1][g], sqrt(1 - gamma[g]), 0.05, 0);
-        if (e.klt_error[g] <= 0.8 * e.relative_error[1][g]) /* but for chance: 6,000 tokens of noise
-                                                               lean one way or another */
-            fail_msg("KLT %g, DCT %g", e.klt_error[g], e.relative_error[1][g]);
+        assert_close(fkv_error_curve(&e, FKV_SVD_ERROR, true)[g], 0, 1e-6, 0);
+        assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[g], sqrt(1 - gamma[g]), 0.05, 0);
+        if (fkv_error_curve(&e, FKV_KLT_ERROR, true)[g] <=
+            0.8 * fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[g]) /* but for chance: 6,000 tokens
+                of noise lean one way or another */
+            fail_msg("KLT %g, DCT %g", fkv_error_curve(&e, FKV_KLT_ERROR, true)[g],
+                     fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[g]);
     }
     fkv_error_curves_free(&e);
 }
@@ -165,7 +170,7 @@ static void folding_changes_nothing(void **state) {
         for (int g = 0; g < 12; g++) {
             double lost = 0;
             for (int i = fkv_retained(gamma[g], n) - 1; i < n; i++) lost += energy[i];
-            assert_close(e.klt_error[g], sqrt(lost / total), 1e-6, 0);
+            assert_close(fkv_error_curve(&e, FKV_KLT_ERROR, true)[g], sqrt(lost / total), 1e-6, 0);
         }
         assert_string_equal(e.fitted_to, "the other half of the segments");
         fkv_error_curves_free(&e);
@@ -190,8 +195,12 @@ static void bounds_do_not_depend_on_the_number_of_threads(void **state) {
         if (threads > 1) test_remove_folder(path);
         measure(&m, n, gamma, GAMMAS, threads == 1 ? &expected : &found);
         if (threads == 1) continue;
-        assert_memory_equal(found.klt_error, expected.klt_error, GAMMAS * sizeof(double));
-        assert_memory_equal(found.svd_error, expected.svd_error, GAMMAS * sizeof(double));
+        assert_memory_equal(fkv_error_curve(&found, FKV_KLT_ERROR, true),
+                            fkv_error_curve(&expected, FKV_KLT_ERROR, true),
+                            GAMMAS * sizeof(double));
+        assert_memory_equal(fkv_error_curve(&found, FKV_SVD_ERROR, true),
+                            fkv_error_curve(&expected, FKV_SVD_ERROR, true),
+                            GAMMAS * sizeof(double));
         fkv_error_curves_free(&found);
     }
     fkv_error_curves_free(&expected);

@@ -68,22 +68,24 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
     e->gamma = doubles((size_t)gammas), e->floor = doubles(curves);
     for (int g = 0; g < gammas; g++) e->gamma[g] = (g + 1.0) / (gammas + 1);
     for (size_t i = 0; i < curves; i++) e->floor[i] = broken ? NAN : 1e-3;
+    e->curve = calloc(2 * (size_t)fkv_measure_count, sizeof *e->curve);
+    assert_non_null(e->curve);
     for (int d = 0; d < 2; d++) {
-        e->retained_energy[d] = doubles(points), e->relative_error[d] = doubles(points);
+        double *energy = doubles(points), *error = doubles(points);
+        e->curve[2 * FKV_RETAINED_ENERGY + d] = energy;
+        e->curve[2 * FKV_RELATIVE_ERROR + d] = error;
         for (size_t i = 0; i < points; i++) {
             double kept = 1 - pow(1 - e->gamma[i % (size_t)gammas], 2) * test_uniform();
-            e->retained_energy[d][i] = broken ? NAN : kept;
-            e->relative_error[d][i] = broken ? NAN : sqrt(1 - kept);
+            energy[i] = broken ? NAN : kept;
+            error[i] = broken ? NAN : sqrt(1 - kept);
         }
     }
 }
 
 static void free_findings(struct findings *f) {
-    struct fkv_spectrum *s = &f->spectrum;
-    free(s->layer_index), free(s->head_index), free(s->power), free(s->power_se), free(s->null),
-        free(s->rounding_floor), free(s->band_se), free(s->band_edge);
-    free(f->error.gamma), free(f->error.floor);
-    for (int d = 0; d < 2; d++) free(f->error.retained_energy[d]), free(f->error.relative_error[d]);
+    f->error.layer_index = f->error.head_index = NULL; /* the spectrum's */
+    fkv_error_curves_free(&f->error);
+    fkv_spectrum_free(&f->spectrum);
 }
 
 static void draw(const struct findings *f, const char *folder) {

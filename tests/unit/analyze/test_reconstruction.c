@@ -84,10 +84,14 @@ static void curves_equal_explicit_reconstruction(void **state) {
     for (int g = 0; g < 4; g++)
         for (int no_dc = 0; no_dc < 2; no_dc++) {
             struct sums r = reconstruct(plan, segments, fkv_retained(gamma[g], n), no_dc);
-            assert_close(e.relative_error[no_dc][g], sqrt(r.difference / r.whole), 1e-6, 1e-4);
-            assert_close(e.retained_energy[no_dc][g], r.kept / r.whole, 1e-6, 1e-5);
-            assert_close(e.cosine[no_dc][g], r.inner / sqrt(r.whole * r.kept), 1e-6, 1e-5);
-            assert_close(e.snr_db[no_dc][g], 10 * log10(r.whole / r.difference), 1e-2, 0);
+            assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, no_dc)[g],
+                         sqrt(r.difference / r.whole), 1e-6, 1e-4);
+            assert_close(fkv_error_curve(&e, FKV_RETAINED_ENERGY, no_dc)[g], r.kept / r.whole, 1e-6,
+                         1e-5);
+            assert_close(fkv_error_curve(&e, FKV_COSINE, no_dc)[g],
+                         r.inner / sqrt(r.whole * r.kept), 1e-6, 1e-5);
+            assert_close(fkv_error_curve(&e, FKV_SNR_DB, no_dc)[g],
+                         10 * log10(r.whole / r.difference), 1e-2, 0);
         }
     fkv_dct_destroy(plan);
     fkv_error_curves_free(&e);
@@ -107,8 +111,9 @@ static void squared_error_and_retained_energy_sum_to_one(void **state) {
     assert_ok(fkv_error_curves_make(&s, gamma, 5, &e, &err), err);
     for (int i = 0; i < 15; i++)
         for (int no_dc = 0; no_dc < 2; no_dc++)
-            assert_close(pow(e.relative_error[no_dc][i], 2) + e.retained_energy[no_dc][i], 1, 1e-12,
-                         0);
+            assert_close(pow(fkv_error_curve(&e, FKV_RELATIVE_ERROR, no_dc)[i], 2) +
+                             fkv_error_curve(&e, FKV_RETAINED_ENERGY, no_dc)[i],
+                         1, 1e-12, 0);
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
 }
@@ -121,15 +126,15 @@ static void known_power_gives_known_errors(void **state) {
     struct fkv_error_curves e;
     s.rounding_floor[0] = 0.05;
     assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err), err);
-    assert_close(e.retained_energy[0][0], 16.0 / 20, 1e-15, 0);
-    assert_close(e.retained_energy[1][0], 6.0 / 10, 1e-15, 0);
-    assert_close(e.relative_error[0][0], sqrt(4.0 / 20), 1e-15, 0);
-    assert_close(e.snr_db[1][0], -10 * log10(0.4), 1e-12, 0);
+    assert_close(fkv_error_curve(&e, FKV_RETAINED_ENERGY, false)[0], 16.0 / 20, 1e-15, 0);
+    assert_close(fkv_error_curve(&e, FKV_RETAINED_ENERGY, true)[0], 6.0 / 10, 1e-15, 0);
+    assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, false)[0], sqrt(4.0 / 20), 1e-15, 0);
+    assert_close(fkv_error_curve(&e, FKV_SNR_DB, true)[0], -10 * log10(0.4), 1e-12, 0);
     assert_close(e.floor[0], sqrt(0.05 * 6 / 20), 1e-15, 0);
     for (int no_dc = 0; no_dc < 2; no_dc++) { /* L = n loses nothing */
-        assert_close(e.relative_error[no_dc][1], 0, 0, 0);
-        assert_true(isinf(e.snr_db[no_dc][1]));
-        assert_close(e.cosine[no_dc][1], 1, 0, 0);
+        assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, no_dc)[1], 0, 0, 0);
+        assert_true(isinf(fkv_error_curve(&e, FKV_SNR_DB, no_dc)[1]));
+        assert_close(fkv_error_curve(&e, FKV_COSINE, no_dc)[1], 1, 0, 0);
     }
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
@@ -142,8 +147,9 @@ static void a_constant_has_no_error_without_dc(void **state) {
     struct fkv_spectrum s = spectrum_of(power, 1, 4);
     struct fkv_error_curves e;
     assert_ok(fkv_error_curves_make(&s, gamma, 1, &e, &err), err);
-    assert_close(e.relative_error[0][0], 0, 0, 0);
-    assert_true(isnan(e.relative_error[1][0])); /* nothing there to be wrong about */
+    assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, false)[0], 0, 0, 0);
+    assert_true(isnan(
+        fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[0])); /* nothing there to be wrong about */
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
 }

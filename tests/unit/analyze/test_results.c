@@ -97,8 +97,10 @@ static void both_commands_live_in_one_file_in_any_order_and_again(void **state) 
         check_dataset("/spectrum/key/power_null", LAYERS * HEADS * N, newer.null);
         check_dataset("/spectrum/key/power_normalised", LAYERS * N, newer.normalised);
         check_dataset("/error/key/gamma", 3, gamma);
-        check_dataset("/error/key/retained_energy_no_dc", LAYERS * HEADS * 3, e.retained_energy[1]);
-        check_dataset("/error/key/cosine", LAYERS * HEADS * 3, e.cosine[0]);
+        check_dataset("/error/key/retained_energy_no_dc", LAYERS * HEADS * 3,
+                      fkv_error_curve(&e, FKV_RETAINED_ENERGY, true));
+        check_dataset("/error/key/cosine", LAYERS * HEADS * 3,
+                      fkv_error_curve(&e, FKV_COSINE, false));
         struct fkv_h5_reader *r;
         char text[128];
         bool found;
@@ -198,12 +200,12 @@ static void a_cut_that_is_no_number_is_refused(void **state) {
     static const int32_t lengths[2] = {N, 0};
     static const struct fkv_segment_plan cut = {.n = N};
     const struct fkv_results_intent intent = {folder, "error", "abc123", N, 4};
-    const struct fkv_results_column column = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
+    const struct fkv_results_dataset dataset = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
     struct fkv_provenance p = provenance;
     struct fkv_h5_writer *w;
     struct fkv_error err;
     p.capture_sha256 = "abc123";
-    const struct fkv_results_link link = {&p, &cut, 1, &column};
+    const struct fkv_results_link link = {&p, &cut, 1, &dataset};
     assert_ok(fkv_h5_create(path, &w, &err), err);
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err), err);
     assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err), err);
