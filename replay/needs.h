@@ -14,12 +14,12 @@ struct fkv_needs {
     int64_t documents, tokens,
         fed; /* of the texts; fed: tokens of all passes, the baseline's too */
     int64_t weights, cache,
-        scratch;        /* bytes, where the backend computes; weights are mapped or already there */
+        scratch; /* bytes, where the backend computes; weights are mapped or already there */
     struct fkv_backend_needs own; /* what the backend takes for itself there */
-    int64_t host;       /* bytes the experiment itself keeps on the host */
-    int64_t disk;       /* bytes of the output; 0: none */
-    const char *output; /* its path; NULL: none */
-    double seconds;     /* about; fkv_session_rehearse says what a token takes */
+    int64_t host;                 /* bytes the experiment itself keeps on the host */
+    int64_t disk;                 /* bytes of the output; 0: none */
+    const char *output;           /* its path; NULL: none */
+    double seconds;               /* about; fkv_session_rehearse says what a token takes */
 
     bool device; /* computed on one; filled in by fkv_needs_check, as is what there is: */
     int64_t host_free, device_free, free; /* bytes of memory, and of disk at `output` */

@@ -2,8 +2,16 @@
  * (text_clean.h). */
 #include "analyze/tables/text_clean.h"
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Is this one of the 66 code points that are never characters (U+FDD0 to U+FDEF, and the last two
+ * of each plane)? They are valid UTF-8, and cairo refuses them. */
+static bool is_noncharacter(uint32_t code) {
+    return (code >= 0xfdd0 && code <= 0xfdef) || (code & 0xfffe) == 0xfffe;
+}
 
 /* The length of the valid UTF-8 character at p (RFC 3629), or 0. */
 static int utf8_length(const unsigned char *p) {
@@ -17,7 +25,9 @@ static int utf8_length(const unsigned char *p) {
     if (n == 3 && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f)))
         return 0; /* overlong, surrogate */
     if (n == 4 && ((*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))) return 0;
-    return n;
+    uint32_t code = n ? *p & (0xffu >> (n + 1)) : 0;
+    for (int i = 1; i < n; i++) code = code << 6 | (p[i] & 0x3fu);
+    return is_noncharacter(code) ? 0 : n;
 }
 
 char *fkv_text_clean(const char *text) {

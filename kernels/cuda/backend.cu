@@ -291,8 +291,8 @@ int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
 }
 
 /* Scratch and staging are freed before they grow, so what is held counts against what will be. */
-int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d, struct fkv_backend_needs *own,
-                       struct fkv_error *err) {
+int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
+                       struct fkv_backend_needs *own, struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     size_t scratch = d->limits.rows ? scratch_of(b, &l) : 0, tables = 0, most = 0;
     if (d->map_n && fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, &tables, &most, err))

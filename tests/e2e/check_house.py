@@ -2,7 +2,7 @@
 """The house stays in order: imports run only downwards, files of a room form no circles, and
 libraries keep to their rooms.
 
-    check_house.py            prints what is wrong, exit status 1 if anything is
+    check_house.py            prints what is out of order; then its exit status is 1
 """
 
 import os
@@ -30,6 +30,15 @@ ONLY = {
     "cuda": r"kernels/cuda/",
     "cairo": r"analyze/figure/",
 }
+
+
+# The public and the private half of one idea, in files that may know each other.
+ONE_IDEA = [
+    {"analyze/figure/figure", "analyze/figure/parts"},
+    {"analyze/plots/plots", "analyze/plots/parts"},
+    {"capture/store/probe", "capture/store/probe_changes"},
+    {f"capture/store/{name}" for name in ("capture_writer", "folder", "schema", "writer")},
+]
 
 
 def sources():
@@ -103,6 +112,8 @@ def main():
                 edges[node].add(other)
                 edges.setdefault(other, set())
     for circle in circles(edges):
+        if set(circle) in ONE_IDEA:
+            continue
         wrong.append("a circle of includes: " + ", ".join(circle))
     for line in wrong:
         print(line)

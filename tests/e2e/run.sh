@@ -31,6 +31,7 @@ check() {
 }
 
 model=(data/litbank-1m data/the_tide_mill.txt)
+check check_house
 check check_protocols "$bin"/freqkv-replay "${model[@]}"
 check check_probe "$bin"/freqkv-replay "${model[@]}"
 check check_analysis --bin "$bin"

@@ -399,7 +399,11 @@ static void text_of_any_bytes_becomes_valid(void **state) {
                                            {"x\n\ty\x01", "x  y?"},
                                            {"\u03b3\u2212", "\u03b3\u2212"},
                                            {"\xed\xa0\x80", "???"},
-                                           {"\xf4\x90\x80\x80", "????"}};
+                                           {"\xf4\x90\x80\x80", "????"},
+                                           {"\uffff", "???"}, /* never a character */
+                                           {"\ufdd0x", "???x"},
+                                           {"\U0001fffe", "????"},
+                                           {"\ufffd", "\ufffd"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *clean = fkv_text_clean(cases[i][0]);
         assert_string_equal(clean, cases[i][1]);
