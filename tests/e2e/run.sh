@@ -46,8 +46,8 @@ check check_freqkv_module --bin "$bin"
 check kill_capture --bin "$bin" --times 3
 check kill_generate --bin "$bin" --times 4
 check check_gpu_failures --bin "$bin"
-"$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --out "$work/capture" --dtype f32 \
-    --states key,value,key_rotated,query
+"$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --dtype f32 \
+    --states key,value,key_rotated,query --out "$work/capture"
 check check_capture "$work/capture"
 failed=0
 for one in "${checks[@]}"; do wait "$one" || failed=1; done
