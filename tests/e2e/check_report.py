@@ -226,7 +226,7 @@ def check_summary(page, folder, sentences):
             expected = (
                 (
                     f"Without DC, {100 * np.median(shares['power']):.1f}% of the energy of the"
-                    f" {words} is in the lower half"
+                    f" {words} lies in the lower half"
                 ),
                 f"against {100 * np.median(shares['power_null']):.1f}% with",
                 (
