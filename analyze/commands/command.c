@@ -132,29 +132,6 @@ int fkv_command_failed(const char *name, const struct fkv_common_options *common
 
 /* ---- an analysis ---- */
 
-char *fkv_command_line(int argc, char **argv) {
-    char *text = NULL;
-    size_t bytes;
-    FILE *f = open_memstream(&text, &bytes);
-    if (!f) return NULL;
-    fputs(argv[0], f);
-    for (int i = 1; i < argc; i++) {
-        bool plain = *argv[i] &&
-                     !argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                              "0123456789_-+=.,:/@%")];
-        fputs(plain ? " " : " '", f);
-        for (const char *c = argv[i]; *c; c++) {
-            if (*c == '\'')
-                fputs("'\\''", f);
-            else
-                fputc(*c, f);
-        }
-        if (!plain) fputc('\'', f);
-    }
-    fclose(f);
-    return text;
-}
-
 /* Bytes of memory and of disk that the run needs, and that there are. */
 static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
                   struct fkv_error *err) {

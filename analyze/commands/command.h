@@ -56,9 +56,6 @@ struct fkv_cut_options {
 extern const struct argp fkv_cut_argp;
 void fkv_cut_options_default(struct fkv_cut_options *o);
 
-/* The command line as a shell would take it back: malloc'd, NULL when there is no memory. */
-char *fkv_command_line(int argc, char **argv);
-
 struct fkv_analysis_needs {
     int64_t memory, memory_free, disk, disk_free; /* bytes; memory_free -1 where nobody knows */
     int64_t device, device_free;                  /* of an accelerator that computes; else 0 */
@@ -78,7 +75,8 @@ struct fkv_analysis {
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
-/* Opens the capture and cuts it. `command` (of fkv_command_line) becomes its own, whatever happens.
+/* Opens the capture and cuts it. `command` (of fkv_join_arguments) becomes its own, whatever
+ * happens.
  */
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
                       char *command, struct fkv_error *err);

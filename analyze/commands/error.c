@@ -10,6 +10,7 @@
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "capture/store/capture_reader.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/host.h"
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
@@ -138,7 +139,7 @@ int fkv_command_error(int argc, char **argv) {
     fkv_cut_options_default(&o.cut);
     if (fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err))
         return fkv_command_failed("error", NULL, &err);
-    char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
+    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);

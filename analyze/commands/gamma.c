@@ -199,7 +199,7 @@ int fkv_command_gamma(int argc, char **argv) {
     struct fkv_analysis a;
     struct fkv_error err = {0};
     fkv_cut_options_default(&o.cut);
-    char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
+    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
     if (!status) status = check(&a, &o, &err);

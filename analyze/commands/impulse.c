@@ -208,7 +208,7 @@ int fkv_command_impulse(int argc, char **argv) {
     struct fkv_error err = {0};
     if (fkv_parse_range("0.5", "--gamma", &o.gamma, &o.gammas, &err))
         return fkv_command_failed("impulse", NULL, &err);
-    char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
+    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     if (o.common.threads) omp_set_num_threads(o.common.threads);
     const struct fkv_provenance provenance = {.version = FKV_VERSION, .command = command};

@@ -10,6 +10,7 @@
 #include "analyze/measure/error.h"
 #include "analyze/tables/sources.h"
 #include "capture/store/capture_reader.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/letters.h"
@@ -348,7 +349,7 @@ static void close_all(struct work *w) {
 int fkv_command_link(int argc, char **argv) {
     struct options o = {.gamma = 0.5};
     struct fkv_error err = {0};
-    char *command = fkv_command_line(argc, argv);
+    char *command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &o);
     struct work w = {.o = &o,
                      .runs = calloc((size_t)o.count[RUNS] + 1, sizeof *w.runs),

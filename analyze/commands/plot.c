@@ -6,6 +6,7 @@
 #include "analyze/commands/command.h"
 #include "analyze/plots/files.h"
 #include "analyze/tables/sources.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
@@ -185,7 +186,7 @@ static int report(const struct work *w, struct fkv_error *err) {
 int fkv_command_plot(int argc, char **argv) {
     struct options o = {0};
     struct fkv_error err = {0};
-    char *command = fkv_command_line(argc, argv);
+    char *command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     fkv_sha256_hex sha = "";
     struct work w = {

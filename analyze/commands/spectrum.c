@@ -6,6 +6,7 @@
 #include "analyze/plots/plots.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/letters.h"
 
 enum { OPT_NULL = FKV_NO_LETTER };
@@ -67,7 +68,7 @@ int fkv_command_spectrum(int argc, char **argv) {
     struct fkv_analysis a;
     struct fkv_error err = {0};
     fkv_cut_options_default(&o.cut);
-    char *command = fkv_command_line(argc, argv); /* before argp puts the options first */
+    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, o.null, command, &err);
     if (!status) status = fkv_analysis_announce(&a, &o.cut, o.null, 0, &err);
