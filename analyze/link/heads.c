@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "analyze/link/link.h"
+#include "kernels/base/ratio.h"
 
 static bool is_point(const struct fkv_probe_change *c) {
     return c->kind == FKV_PROBE_FILTER && c->layer >= 0 && c->kv_head >= 0 && c->band_count == 1;
@@ -27,8 +28,8 @@ static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int
         return fkv_fail(
             err, "change %d (\"%s\") is of layer %d, KV head %d, which the capture does not hold",
             change, c->label, c->layer, c->kv_head);
-    const struct fkv_kept kept = {fkv_probe_edge(c->bands[0].low, s->n),
-                                  fkv_probe_edge(c->bands[0].high, s->n), c->complement != 0};
+    const struct fkv_kept kept = {fkv_band_edge(c->bands[0].low, s->n),
+                                  fkv_band_edge(c->bands[0].high, s->n), c->complement != 0};
     struct fkv_link_head *to = &h->head[h->count++];
     *to =
         (struct fkv_link_head){.probe = p, .change = change, .layer = c->layer, .head = c->kv_head};

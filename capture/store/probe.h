@@ -83,7 +83,8 @@ extern const char *const fkv_probe_states_names[FKV_PROBE_BOTH + 1];
 /* FKV_PROBE_LABEL: bytes of a label. FKV_PROBE_BANDS: the most bands of one change. */
 enum { FKV_PROBE_LABEL = 96, FKV_PROBE_BANDS = 16 };
 
-/* Fractions of the n = P - S coefficients: coefficients ceil(low n) <= t < ceil(high n). */
+/* Shares of the n = P - S coefficients: those from fkv_band_edge(low, n) to before
+ * fkv_band_edge(high, n) (kernels/base/ratio.h). */
 struct fkv_probe_band {
     double low, high;
 };
@@ -174,9 +175,6 @@ int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_prob
 
 /* A change of `kind` to all layers and heads, of no option, family, state, band, number or part. */
 struct fkv_probe_change fkv_probe_change_of(enum fkv_probe_kind kind);
-/* The first coefficient of n that is not below `fraction`: ceil(fraction n). A product that is a
- * whole number but for rounding is that number. */
-int32_t fkv_probe_edge(double fraction, int32_t n);
 /* Is coefficient t of n in one of the change's bands? */
 bool fkv_probe_change_has(const struct fkv_probe_change *change, int32_t t, int32_t n);
 /* Does the change take out DC alone, as --bands and --octaves do first? */

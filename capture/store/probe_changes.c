@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/ratio.h"
+
 enum { MOST_CHANGES = 1 << 20 };
 
 const char *const fkv_probe_kind_names[FKV_PROBE_KINDS] = {"none", "filter", "noise", "freqkv",
@@ -31,12 +33,10 @@ struct fkv_probe_change fkv_probe_change_of(enum fkv_probe_kind kind) {
     return c;
 }
 
-int32_t fkv_probe_edge(double fraction, int32_t n) { return (int32_t)ceil(fraction * n - 1e-9); }
-
 bool fkv_probe_change_has(const struct fkv_probe_change *change, int32_t t, int32_t n) {
     for (int i = 0; i < change->band_count; i++)
-        if (fkv_probe_edge(change->bands[i].low, n) <= t &&
-            t < fkv_probe_edge(change->bands[i].high, n))
+        if (fkv_band_edge(change->bands[i].low, n) <= t &&
+            t < fkv_band_edge(change->bands[i].high, n))
             return true;
     return false;
 }

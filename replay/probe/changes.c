@@ -20,8 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cache/ratios.h"
 #include "kernels/base/parse.h"
+#include "kernels/base/ratio.h"
 
 /* ---- asking ---- */
 
@@ -255,7 +255,7 @@ static int list_parts(struct list *l, const struct fkv_probe_change *freqkv, int
 static int list_slots(struct list *l, const struct fkv_probe_request *r, struct fkv_error *err) {
     const bool local = r->option == FKV_PROBE_OPTION_LOCAL;
     const char *name = fkv_probe_option_names[r->option];
-    int32_t kept = fkv_retained_slots(r->gamma, l->n);
+    int32_t kept = fkv_retained(r->gamma, l->n);
     if (kept < 1)
         return fkv_fail_option(err, "--%s %g: leaves none of the %d slots", name, r->gamma, l->n);
     struct fkv_probe_change c = fkv_probe_change_of(local ? FKV_PROBE_LOCAL : FKV_PROBE_FREQKV);

@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cache/ratios.h"
 #include "engine/session/surgery.h"
+#include "kernels/base/ratio.h"
 #include "kernels/dct.h"
 #include "kernels/statistics/random.h"
 
@@ -207,7 +207,7 @@ int fkv_editor_apply(struct fkv_editor *e, struct fkv_session *session,
     double energy[2] = {0};
     lost[0] = lost[1] = 0;
     if (change->kind == FKV_PROBE_NONE) return FKV_OK;
-    int32_t retained = isnan(change->gamma) ? e->n : fkv_retained_slots(change->gamma, e->n);
+    int32_t retained = isnan(change->gamma) ? e->n : fkv_retained(change->gamma, e->n);
     if (retained != e->retained) {
         fkv_dct_destroy(e->inverse);
         e->inverse = NULL;
