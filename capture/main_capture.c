@@ -238,9 +238,9 @@ static json_t *summary_json(const struct command *c, const struct fkv_capture_in
         fkv_json_number(s->tokens_scored ? (double)s->tokens / s->seconds : NAN));
 }
 
-/* ---- the run ---- */
+/* ---- recording ---- */
 
-static int work(struct command *c, struct fkv_recorder *r, struct fkv_error *err) {
+static int record(struct command *c, struct fkv_recorder *r, struct fkv_error *err) {
     struct fkv_recorder_needs needs;
     struct fkv_recorder_summary summary;
     const struct fkv_capture_info *info = fkv_recorder_info(r);
@@ -290,7 +290,7 @@ int main(int argc, char **argv) {
     if (parse_selection(&c, &engine.model->config, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
-             work(&c, recorder, &err))
+             record(&c, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);
     free((void *)c.recorder.layers);

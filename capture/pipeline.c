@@ -1,5 +1,5 @@
 /* A queue of orders in the order of their handing over, and a ring for their rows; see pipeline.h.
- * Both are first in, first out, so the ring needs no more than a place to go on at and a count of
+ * Both are first in, first out, so the ring needs no more than a lane to go on at and a count of
  * the bytes in use: an order frees what it took. Rows that do not fit before the ring's end start
  * at its beginning, and the rest counts as theirs.
  *
@@ -20,7 +20,7 @@ enum order_kind { CHECK, BEGIN, ROWS, SUMS, END };
 struct order {
     enum order_kind kind;
     enum fkv_state state;
-    int32_t place, layer, rows;
+    int32_t lane, layer, rows;
     int64_t t, index;
     size_t at, taken; /* in the ring: where the rows lie, and how much they took */
     uint64_t ticket;
@@ -31,7 +31,7 @@ struct order {
     float *nll;
 };
 
-struct place {
+struct lane {
     struct fkv_capture_writer *writer;
     char name[FKV_DOCUMENT_NAME]; /* of the document, for errors */
 };
@@ -39,7 +39,7 @@ struct place {
 struct fkv_pipeline {
     const struct fkv_capture_info *info;
     const struct fkv_model *model;
-    struct place *places; /* [count]; the writer thread's */
+    struct lane *lanes; /* [count]; the writer thread's */
     int32_t count;
     uint8_t *ring;
     size_t ring_bytes;
@@ -67,38 +67,37 @@ static void free_order(struct order *o) {
 
 /* ---- the writer ---- */
 
-static int begin(struct place *place, const struct order *o, struct fkv_error *err) {
-    memcpy(place->name, o->recording.name, sizeof place->name);
-    if (fkv_capture_begin(place->writer, o->index, &o->recording, o->tokens, err))
-        return FKV_FAILED;
-    return o->classes ? fkv_capture_write_token_class(place->writer, o->classes, err) : FKV_OK;
+static int begin(struct lane *lane, const struct order *o, struct fkv_error *err) {
+    memcpy(lane->name, o->recording.name, sizeof lane->name);
+    if (fkv_capture_begin(lane->writer, o->index, &o->recording, o->tokens, err)) return FKV_FAILED;
+    return o->classes ? fkv_capture_write_token_class(lane->writer, o->classes, err) : FKV_OK;
 }
 
-static int rows(struct fkv_pipeline *p, struct place *place, const struct order *o,
+static int rows(struct fkv_pipeline *p, struct lane *lane, const struct order *o,
                 struct fkv_error *err) {
     if (p->model->ops->fetch_wait(p->model->backend, o->ticket, err)) return FKV_FAILED;
-    return fkv_capture_write_rows(place->writer, o->state, o->layer, o->t, o->rows, p->ring + o->at,
+    return fkv_capture_write_rows(lane->writer, o->state, o->layer, o->t, o->rows, p->ring + o->at,
                                   err);
 }
 
-static int end(struct place *place, const struct order *o, struct fkv_error *err) {
-    if (fkv_capture_write_nll(place->writer, o->nll, err)) return FKV_FAILED;
-    return fkv_capture_commit(place->writer, err);
+static int end(struct lane *lane, const struct order *o, struct fkv_error *err) {
+    if (fkv_capture_write_nll(lane->writer, o->nll, err)) return FKV_FAILED;
+    return fkv_capture_commit(lane->writer, err);
 }
 
 static int carry_out(struct fkv_pipeline *p, const struct order *o, struct fkv_error *err) {
-    struct place *place = &p->places[o->place];
+    struct lane *lane = &p->lanes[o->lane];
     int status = FKV_OK;
     switch (o->kind) {
     case CHECK:
-        status = fkv_capture_check(p->places[0].writer, o->index, &o->recording, err);
+        status = fkv_capture_check(p->lanes[0].writer, o->index, &o->recording, err);
         return status ? fkv_error_prefix(err, "%s", o->recording.name) : FKV_OK;
-    case BEGIN: status = begin(place, o, err); break;
-    case ROWS: status = rows(p, place, o, err); break;
-    case SUMS: status = fkv_capture_write_sums(place->writer, o->state, &o->sums, err); break;
-    case END: status = end(place, o, err); break;
+    case BEGIN: status = begin(lane, o, err); break;
+    case ROWS: status = rows(p, lane, o, err); break;
+    case SUMS: status = fkv_capture_write_sums(lane->writer, o->state, &o->sums, err); break;
+    case END: status = end(lane, o, err); break;
     }
-    return status ? fkv_error_prefix(err, "%s", place->name) : FKV_OK;
+    return status ? fkv_error_prefix(err, "%s", lane->name) : FKV_OK;
 }
 
 static void *write_orders(void *context) {
@@ -189,11 +188,11 @@ int fkv_pipeline_check(struct fkv_pipeline *p, int64_t index, const struct fkv_r
     return post(p, &o, err);
 }
 
-int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t place, int64_t index,
+int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t lane, int64_t index,
                        const struct fkv_recording *recording, const int32_t *tokens,
                        const uint8_t *classes, struct fkv_error *err) {
     const size_t n = (size_t)recording->n_tokens;
-    struct order o = {.kind = BEGIN, .place = place, .index = index, .recording = *recording};
+    struct order o = {.kind = BEGIN, .lane = lane, .index = index, .recording = *recording};
     o.tokens = malloc(n * sizeof *tokens);
     o.classes = classes ? malloc(n) : NULL;
     if (!o.tokens || (classes && !o.classes)) {
@@ -205,10 +204,10 @@ int fkv_pipeline_begin(struct fkv_pipeline *p, int32_t place, int64_t index,
     return post(p, &o, err);
 }
 
-int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t place, const struct fkv_pipeline_rows *r,
+int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t lane, const struct fkv_pipeline_rows *r,
                       struct fkv_error *err) {
     struct order o = {.kind = ROWS,
-                      .place = place,
+                      .lane = lane,
                       .state = r->state,
                       .layer = r->layer,
                       .t = r->t,
@@ -224,16 +223,16 @@ int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t place, const struct fkv_pi
     return FKV_OK;
 }
 
-int fkv_pipeline_sums(struct fkv_pipeline *p, int32_t place, enum fkv_state state,
+int fkv_pipeline_sums(struct fkv_pipeline *p, int32_t lane, enum fkv_state state,
                       struct fkv_spectra_sums *sums, struct fkv_error *err) {
-    struct order o = {.kind = SUMS, .place = place, .state = state, .sums = *sums};
+    struct order o = {.kind = SUMS, .lane = lane, .state = state, .sums = *sums};
     *sums = (struct fkv_spectra_sums){0};
     return post(p, &o, err);
 }
 
-int fkv_pipeline_end(struct fkv_pipeline *p, int32_t place, int64_t n_tokens, const float *nll,
+int fkv_pipeline_end(struct fkv_pipeline *p, int32_t lane, int64_t n_tokens, const float *nll,
                      struct fkv_error *err) {
-    struct order o = {.kind = END, .place = place};
+    struct order o = {.kind = END, .lane = lane};
     if (!(o.nll = malloc((size_t)n_tokens * sizeof *nll))) return fkv_fail(err, "out of memory");
     memcpy(o.nll, nll, (size_t)n_tokens * sizeof *nll);
     return post(p, &o, err);
@@ -262,11 +261,11 @@ int fkv_pipeline_open(struct fkv_capture_writer *first, const struct fkv_capture
     pthread_cond_init(&p->filled, NULL);
     pthread_cond_init(&p->freed, NULL);
     void *ring = NULL;
-    p->places = calloc((size_t)options->places, sizeof *p->places);
-    int status = p->places ? FKV_OK : fkv_fail(err, "out of memory");
-    for (; status == FKV_OK && p->count < options->places; p->count++) {
-        p->places[p->count].writer = first;
-        if (p->count) status = fkv_capture_beside(first, &p->places[p->count].writer, err);
+    p->lanes = calloc((size_t)options->lanes, sizeof *p->lanes);
+    int status = p->lanes ? FKV_OK : fkv_fail(err, "out of memory");
+    for (; status == FKV_OK && p->count < options->lanes; p->count++) {
+        p->lanes[p->count].writer = first;
+        if (p->count) status = fkv_capture_share(first, &p->lanes[p->count].writer, err);
     }
     if (status == FKV_OK && p->ring_bytes)
         status = model->ops->host_create(model->backend, p->ring_bytes, &ring, err);
@@ -292,13 +291,13 @@ int fkv_pipeline_close(struct fkv_pipeline *p, int64_t *committed, struct fkv_er
     /* Rows whose orders were dropped may still be on their way into the ring. */
     if (p->fetched) p->model->ops->fetch_wait(p->model->backend, p->ticket, NULL);
     p->model->ops->host_release(p->model->backend, p->ring);
-    for (int32_t i = 1; i < p->count; i++) fkv_capture_abandon(p->places[i].writer);
+    for (int32_t i = 1; i < p->count; i++) fkv_capture_abandon(p->lanes[i].writer);
     const int status = p->failed ? fkv_fail(err, "%s", p->error.message) : FKV_OK;
     if (committed) *committed = p->committed;
     pthread_cond_destroy(&p->filled);
     pthread_cond_destroy(&p->freed);
     pthread_mutex_destroy(&p->mutex);
-    free(p->places);
+    free(p->lanes);
     free(p);
     return status;
 }

@@ -37,12 +37,12 @@ struct fkv_recorder_options {
                       fills it in) */
 };
 
-/* What a run will take, worked out before it starts. Exact when all texts fit in the sample that
- * was read, else extrapolated from it. */
+/* What recording will take, worked out before it starts. Exact when all texts fit in the sample
+ * that was read, else extrapolated from it. */
 struct fkv_recorder_needs {
     bool exact;
     int64_t documents, recordings, tokens;
-    int64_t recordings_there;             /* of those, in the folder already */
+    int64_t recordings_there;             /* of those, found in the folder */
     int64_t longest;                      /* tokens of the longest recording */
     char longest_name[FKV_DOCUMENT_NAME]; /* of its document, among those that were read */
     int64_t disk_bytes, disk_free;
@@ -68,13 +68,16 @@ struct fkv_recorder_summary {
     double seconds;
 };
 
-struct fkv_recorder; /* borrows engine and options */
+struct fkv_recorder;
 
+/* Borrows engine and options; the caller closes it. */
 int fkv_recorder_open(const struct fkv_engine *engine,
                       const struct fkv_engine_options *engine_options,
                       const struct fkv_recorder_options *options, struct fkv_recorder **out,
                       struct fkv_error *err);
-void fkv_recorder_close(struct fkv_recorder *r); /* NULL is fine */
+/* NULL is fine. */
+void fkv_recorder_close(struct fkv_recorder *r);
+/* What the capture says of itself; borrowed. */
 const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r);
 
 /* Reads a sample of the texts, chooses the block and times it; FKV_FAILED when that fails. */
@@ -83,16 +86,18 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
 /* Refuses, naming the need, what cannot fit or cannot give what was asked for. */
 int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
                        struct fkv_error *err);
+/* Records everything. An interrupted capture keeps its whole recordings. */
 int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
                      struct fkv_recorder_summary *summary, struct fkv_error *err);
 
-/* Shared by the files of this room. */
+/* Shared by recorder*.c. */
 struct fkv_recorder {
     const struct fkv_engine *engine;
     const struct fkv_engine_options *engine_options;
     struct fkv_recorder_options options; /* defaults resolved */
     struct fkv_capture_info info;
 };
+/* Fills r->info. (recorder_info.c) */
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
 /* Gram matrices of the output projection's columns (capture.h) into the capture, computed from the
  * mapped checkpoint, whatever backend holds the weights. Nothing where the capture has no use for
@@ -100,12 +105,14 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
 int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_writer *w,
                             struct fkv_error *err);
 /* Recordings side by side: what --batch says, but no more than there are. */
-int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs);
+int32_t fkv_recorder_lanes(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs);
+/* Of a session that records n_tokens tokens in each of `sequences`. */
 struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r,
                                                         int32_t sequences, int64_t n_tokens);
+/* Of the collector of such a session. */
 struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_recorder *r,
                                                             int32_t sequences);
 /* Bytes of rows on their way to the disk. */
-size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest);
+size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t lanes, int64_t longest);
 
 #endif

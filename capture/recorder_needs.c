@@ -1,7 +1,7 @@
-/* What a run will take, worked out before it starts: texts are read until SAMPLE_BYTES have gone by
- * (often all of them), a block is timed, and what cannot fit is refused at once and not hours
- * later. Weights are mapped from disk and shared with other programs, so they are named but not
- * counted as memory. */
+/* What recording will take, worked out before it starts: texts are read until SAMPLE_BYTES have
+ * gone by (often all of them), a block is timed, and what cannot fit is refused at once and not
+ * hours later. Weights are mapped from disk and shared with other programs, so they are named but
+ * not counted as memory. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -74,8 +74,8 @@ static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_
     if (needs->memory_bytes < bytes) needs->memory_bytes = bytes;
 }
 
-/* Recordings that are there already need no space and no time. */
-static void count_what_is_there(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
+/* Recordings that exist already need no space and no time. */
+static void skip_existing(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
     char path[FKV_PATH];
     for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
         bool named =
@@ -102,9 +102,9 @@ static int time_a_block(const struct fkv_recorder *r, struct fkv_recorder_needs 
     return status;
 }
 
-/* ---- sizes of a run ---- */
+/* ---- sizes ---- */
 
-int32_t fkv_recorder_places(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs) {
+int32_t fkv_recorder_lanes(const struct fkv_recorder *r, const struct fkv_recorder_needs *needs) {
     const int32_t batch = r->engine_options->batch;
     return needs->exact && needs->recordings < batch ? (int32_t)needs->recordings : batch;
 }
@@ -115,10 +115,10 @@ struct fkv_collector_options fkv_recorder_collector_options(const struct fkv_rec
                                           r->options.block};
 }
 
-/* No more than two recordings per place; but two of the largest pieces at least, or nothing would
+/* No more than two recordings per lane; but two of the largest pieces at least, or nothing would
  * overlap. */
-size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t longest) {
-    const int64_t all = 2 * places * fkv_collector_all_rows(&r->info, longest);
+size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t lanes, int64_t longest) {
+    const int64_t all = 2 * lanes * fkv_collector_all_rows(&r->info, longest);
     const int64_t least = 2 * fkv_collector_largest_rows(&r->info, r->options.block);
     const int64_t bytes = all < RING_BYTES ? all : RING_BYTES;
     return (size_t)((least > bytes ? least : bytes) + RING_PIECE);
@@ -127,24 +127,24 @@ size_t fkv_recorder_ring(const struct fkv_recorder *r, int32_t places, int64_t l
 /* The same rows of every recording that is open. */
 static int choose_block(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
                         struct fkv_error *err) {
-    const int32_t places = fkv_recorder_places(r, needs);
-    struct fkv_session_options session = fkv_recorder_session_options(r, places, needs->longest);
-    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
+    const int32_t lanes = fkv_recorder_lanes(r, needs);
+    struct fkv_session_options session = fkv_recorder_session_options(r, lanes, needs->longest);
+    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, lanes);
     if (r->options.block) return FKV_OK;
-    if (fkv_engine_block(r->engine, &fkv_full_attention, false, places,
+    if (fkv_engine_block(r->engine, &fkv_full_attention, false, lanes,
                          fkv_collector_bytes(&r->info, &collector), &session, err))
         return FKV_FAILED;
-    r->options.block = session.block / places;
+    r->options.block = session.block / lanes;
     return FKV_OK;
 }
 
-static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *needs,
-                       struct fkv_error *err) {
+static int count_memory(const struct fkv_recorder *r, struct fkv_recorder_needs *needs,
+                        struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
-    const int32_t places = fkv_recorder_places(r, needs);
+    const int32_t lanes = fkv_recorder_lanes(r, needs);
     const struct fkv_session_options session =
-        fkv_recorder_session_options(r, places, needs->longest);
-    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, places);
+        fkv_recorder_session_options(r, lanes, needs->longest);
+    const struct fkv_collector_options collector = fkv_recorder_collector_options(r, lanes);
     struct fkv_device_info device;
     struct fkv_session_needs engine = {0};
     const struct fkv_demand demand = fkv_collector_demand(&r->info, &collector);
@@ -155,12 +155,11 @@ static int size_of_run(const struct fkv_recorder *r, struct fkv_recorder_needs *
     const int64_t computing = engine.cache + engine.scratch + engine.own.shared + engine.own.kept +
                               fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token =
-        3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a place's, and those being written */
-    needs->ring_bytes = (int64_t)fkv_recorder_ring(r, places, needs->longest);
-    needs->memory_bytes =
-        needs->ring_bytes + fkv_collector_host_bytes(&r->info, &collector) +
-        places * (fkv_capture_staging(&r->info, needs->longest, r->options.block) +
-                  per_token * needs->longest);
+        3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a lane's, and those being written */
+    needs->ring_bytes = (int64_t)fkv_recorder_ring(r, lanes, needs->longest);
+    needs->memory_bytes = needs->ring_bytes + fkv_collector_host_bytes(&r->info, &collector) +
+                          lanes * (fkv_capture_staging(&r->info, needs->longest, r->options.block) +
+                                   per_token * needs->longest);
     needs->memory_available = fkv_host_memory_available();
     if (device.space == FKV_HOST) {
         needs->memory_bytes += computing;
@@ -182,10 +181,10 @@ int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs
     if (sample_texts(r, needs, err) || fkv_host_disk_free(r->options.out, &needs->disk_free, err))
         return FKV_FAILED;
     if (needs->recordings == 0) return FKV_OK;
-    if (choose_block(r, needs, err) || size_of_run(r, needs, err)) return FKV_FAILED;
+    if (choose_block(r, needs, err) || count_memory(r, needs, err)) return FKV_FAILED;
     if (!fits(needs)) return FKV_OK;
     if (time_a_block(r, needs, err)) return FKV_FAILED;
-    count_what_is_there(r, needs);
+    skip_existing(r, needs);
     count_output_gram(r, needs);
     return FKV_OK;
 }

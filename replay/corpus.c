@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room for `more` elements after `count` ones; the size at least doubles. */
+/* Grows an array for `more` elements after `count` ones; the size at least doubles. */
 static int grow(void **array, size_t element, int64_t count, int64_t more, int64_t *capacity,
                 struct fkv_error *err) {
     if (count + more <= *capacity) return FKV_OK;

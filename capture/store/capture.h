@@ -1,5 +1,5 @@
 /* Captures: what a recording is on disk. A capture is a folder: documents/NNNNNN.h5 hold one
- * recording each, capture.h5 is the face that links to them. Every file appears whole or not at all
+ * recording each, capture.h5 links to them. Every file appears whole or not at all
  * (temporary name, fsync, rename), carries the root attributes, and is readable with plain h5py.
  *
  *   /document            attrs: name, text_sha256, n_tokens, offset
@@ -21,14 +21,14 @@
  *           energy_sum                        float64 [layers, heads]        over segments, of the
  *                   sum of squares of all elements
  *
- * output_gram.h5, beside documents/ and linked from the face as /output_gram: what the output
+ * output_gram.h5, next to documents/ and linked from capture.h5 as /output_gram: what the output
  * projection W_O does to the length of a head's output, per captured layer and per query head of
  * the captured KV heads (all that share one: the heads of axis 1 of `query`)
  *
  *   /output_gram         float32 [layers, heads, head_dim, head_dim]     W' W, W the head's columns
  *           of W_O, so that ||W d||^2 = d' (W' W) d
  *
- * W itself would be hidden/head_dim times as large, and lengths are all that is asked of it.
+ * W itself would be hidden/head_dim times as large, and only lengths are needed.
  * Optional: written once, before the first recording, where values are stored; sums of spectra
  * (--spectra-only) have no use for it, nor has a capture without values. A user's own single .h5
  * may hold /output_gram likewise (float64 will do).
@@ -57,7 +57,7 @@ enum fkv_state {
 };
 extern const char *const fkv_state_names[FKV_STATES]; /* "key", "value", "key_rotated", "query" */
 
-/* The root attributes: the same in the face and in every document file. Pointers are owned by the
+/* The root attributes: the same in capture.h5 and in every document file. Pointers are owned by the
  * struct (fkv_capture_info_free). */
 struct fkv_capture_info {
     char *model_name;
@@ -74,7 +74,7 @@ struct fkv_capture_info {
     bool adds_bos;
     enum fkv_dtype dtype;
     bool spectra_only;
-    uint32_t states; /* bit i: state i is there */
+    uint32_t states; /* bit i: has state i */
 };
 void fkv_capture_info_free(struct fkv_capture_info *info);
 /* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype,

@@ -51,8 +51,8 @@ static int copy_file(const char *from, const char *to, struct fkv_error *err) {
 
 /* The captures' recordings in the order given; every one must have a file of its own and a text of
  * its own. */
-static int gather(struct fkv_capture *const *captures, int count, struct source **out,
-                  int64_t *total, struct fkv_error *err) {
+static int list_recordings(struct fkv_capture *const *captures, int count, struct source **out,
+                           int64_t *total, struct fkv_error *err) {
     *total = 0;
     for (int i = 0; i < count; i++) *total += fkv_capture_count(captures[i]);
     struct source *all = calloc((size_t)*total, sizeof *all),
@@ -124,8 +124,8 @@ static void remove_all(int64_t total, const char *folder) {
     }
 }
 
-/* Recordings gather in a folder beside documents/, which takes its place when all are there: a
- * merge that is cut short would open as a capture of fewer texts. */
+/* Recordings are copied to a folder of their own, which is renamed to documents/ when all are
+ * copied: a merge that is cut short would open as a capture of fewer texts. */
 static int write_merged(const struct source *sources, int64_t total, const char *gram,
                         const struct fkv_capture_info *info, const char *folder,
                         struct fkv_error *err) {
@@ -136,10 +136,10 @@ static int write_merged(const struct source *sources, int64_t total, const char 
             sizeof documents)
         return fkv_fail(err, "%s: the path is too long", folder);
     if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
-    char *gram_here = fkv_folder_output_gram(folder, false);
-    int status = gram_here ? copy_all(sources, total, fresh, err)
+    char *gram_copy = fkv_folder_output_gram(folder, false);
+    int status = gram_copy ? copy_all(sources, total, fresh, err)
                            : fkv_fail(err, "%s: out of memory", folder);
-    if (status == FKV_OK && gram) status = copy_file(gram, gram_here, err);
+    if (status == FKV_OK && gram) status = copy_file(gram, gram_copy, err);
     if (status == FKV_OK) status = fkv_atomic_rename(fresh, documents, err);
     if (status == FKV_OK) status = fkv_capture_finish(w, err);
     if (status) { /* half a merge is no capture */
@@ -147,7 +147,7 @@ static int write_merged(const struct source *sources, int64_t total, const char 
         rmdir(fresh);
         remove_all(total, documents);
     }
-    free(gram_here);
+    free(gram_copy);
     fkv_capture_abandon(w);
     return status;
 }
@@ -166,7 +166,7 @@ int fkv_capture_merge(const char *const *paths, int count, const char *folder,
     }
     struct source *sources = NULL;
     int64_t total = 0;
-    if (status == FKV_OK) status = gather(captures, count, &sources, &total, err);
+    if (status == FKV_OK) status = list_recordings(captures, count, &sources, &total, err);
     const char *gram = NULL;
     if (status == FKV_OK) status = choose_gram(captures, count, &gram, err);
     if (status == FKV_OK)

@@ -1,5 +1,5 @@
-/* Opening captures: a folder, its face, or any single .h5 with the same groups. Everything that
- * shapes are derived from is checked here: attributes, ranks, dims that agree with each other,
+/* Opening captures: a folder, its capture.h5, or any single .h5 with the same groups. Everything
+ * that shapes are derived from is checked here: attributes, ranks, dims that agree with each other,
  * number formats. After that a read fails only on damaged data. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,12 +150,12 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
 
 static int add_entry(struct fkv_capture *c, const char *file, const char *group, hid_t id,
                      bool whole_file, struct fkv_capture_info *info, struct fkv_error *err) {
-    if (c->count == c->room) {
-        int32_t room = 2 * c->room + 16;
-        struct entry *larger = realloc(c->entries, (size_t)room * sizeof *larger);
+    if (c->count == c->capacity) {
+        int32_t capacity = 2 * c->capacity + 16;
+        struct entry *larger = realloc(c->entries, (size_t)capacity * sizeof *larger);
         if (!larger) return fkv_fail(err, "%s: out of memory", file);
         c->entries = larger;
-        c->room = room;
+        c->capacity = capacity;
     }
     struct entry *e = &c->entries[c->count];
     *e = (struct entry){.file = strdup(file), .group = strdup(group), .whole_file = whole_file};
@@ -251,11 +251,11 @@ static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_erro
                                     : status;
 }
 
-/* The face of a folder stands for the folder, which is right even where the face is older than its
+/* capture.h5 means its folder, which is right even where it is older than the
  * recordings. */
-static char *folder_of_face(const char *path) {
+static char *folder_of_links(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (strcmp(name, FKV_CAPTURE_FACE)) return NULL;
+    if (strcmp(name, FKV_CAPTURE_LINKS)) return NULL;
     char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     int64_t *numbers, count = 0;
     if (folder && fkv_folder_list(folder, &numbers, &count, NULL) == FKV_OK) free(numbers);
@@ -310,7 +310,7 @@ int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_erro
     c->current = -1;
     c->file = c->group = H5I_INVALID_HID;
     for (int s = 0; s < FKV_STATES; s++) c->states[s] = H5I_INVALID_HID;
-    char *folder = S_ISDIR(found.st_mode) ? NULL : folder_of_face(path);
+    char *folder = S_ISDIR(found.st_mode) ? NULL : folder_of_links(path);
     int status = S_ISDIR(found.st_mode) ? add_folder(c, path, err)
                  : folder               ? add_folder(c, folder, err)
                                         : add_file(c, path, err);

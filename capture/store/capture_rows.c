@@ -106,9 +106,9 @@ static int write_chunks(struct fkv_capture_writer *w, enum fkv_state state, int3
     const hsize_t heads = (hsize_t)o->heads, tokens = (hsize_t)rows, d = (hsize_t)w->info->head_dim;
     const hsize_t from[4] = {(hsize_t)layer, 0, (hsize_t)first, 0},
                   count[4] = {1, heads, tokens, d};
-    const hsize_t room[3] = {heads, (hsize_t)o->chunk, d}, part[3] = {heads, tokens, d};
+    const hsize_t held[3] = {heads, (hsize_t)o->chunk, d}, part[3] = {heads, tokens, d};
     const hsize_t inside[3] = {0, (hsize_t)(first % o->chunk), 0};
-    hid_t memory = H5Screate_simple(3, room, NULL), type = H5Dget_type(o->dataset);
+    hid_t memory = H5Screate_simple(3, held, NULL), type = H5Dget_type(o->dataset);
     H5Sselect_hyperslab(memory, H5S_SELECT_SET, inside, NULL, part, NULL);
     H5Sselect_hyperslab(o->space, H5S_SELECT_SET, from, NULL, count, NULL);
     int status = FKV_OK;

@@ -45,8 +45,8 @@ int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, 
     return FKV_OK;
 }
 
-int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_capture_writer **out,
-                       struct fkv_error *err) {
+int fkv_capture_share(const struct fkv_capture_writer *first, struct fkv_capture_writer **out,
+                      struct fkv_error *err) {
     struct fkv_capture_writer *w = calloc(1, sizeof *w);
     char *name = strdup(first->folder);
     *out = w;
@@ -54,7 +54,7 @@ int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_captur
         *w = (struct fkv_capture_writer){.folder = name,
                                          .info = first->info,
                                          .end = first->end,
-                                         .beside = true,
+                                         .shared = true,
                                          .lock = -1,
                                          .file = H5I_INVALID_HID};
         return FKV_OK;
@@ -68,10 +68,7 @@ int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_captur
 int64_t fkv_capture_end(const struct fkv_capture_writer *w) { return w->end; }
 
 bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index) {
-    char *path = fkv_folder_document(w->folder, index, false);
-    bool there = path && access(path, F_OK) == 0;
-    free(path);
-    return there;
+    return fkv_folder_has(fkv_folder_document(w->folder, index, false));
 }
 
 int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index,
@@ -81,18 +78,18 @@ int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index,
     int status =
         path ? fkv_capture_open(path, &c, err) : fkv_fail(err, "%s: out of memory", w->folder);
     if (status == FKV_OK) {
-        const struct fkv_recording *there = fkv_capture_recording(c, 0);
-        if (strcmp(there->text_sha256, recording->text_sha256) ||
-            there->offset != recording->offset || there->n_tokens != recording->n_tokens)
+        const struct fkv_recording *found = fkv_capture_recording(c, 0);
+        if (strcmp(found->text_sha256, recording->text_sha256) ||
+            found->offset != recording->offset || found->n_tokens != recording->n_tokens)
             status = fkv_fail(err,
                               "%s: made from another text: expected \"%s\" (sha256 %.8s...), "
                               "tokens %lld to %lld, "
                               "found \"%s\" (%.8s...), %lld to %lld",
                               path, recording->name, recording->text_sha256,
                               (long long)recording->offset,
-                              (long long)(recording->offset + recording->n_tokens), there->name,
-                              there->text_sha256, (long long)there->offset,
-                              (long long)(there->offset + there->n_tokens));
+                              (long long)(recording->offset + recording->n_tokens), found->name,
+                              found->text_sha256, (long long)found->offset,
+                              (long long)(found->offset + found->n_tokens));
     }
     fkv_capture_close(c);
     free(path);
@@ -165,7 +162,7 @@ int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index,
     return write_head(w, recording, tokens, err) ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;
 }
 
-/* ---- what stands beside the states ---- */
+/* ---- tokens, classes and scores ---- */
 
 static int write_row(struct fkv_capture_writer *w, const char *name, hid_t file_type,
                      hid_t memory_type, const void *data, struct fkv_error *err) {
@@ -241,14 +238,14 @@ int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err) {
 }
 
 int fkv_capture_finish(struct fkv_capture_writer *w, struct fkv_error *err) {
-    return fkv_folder_write_face(w->folder, w->info, err);
+    return fkv_folder_write_links(w->folder, w->info, err);
 }
 
 void fkv_capture_abandon(struct fkv_capture_writer *w) {
     if (!w) return;
     release_recording(w);
     if (w->lock >= 0) close(w->lock);
-    if (w->end == 0 && !w->beside) fkv_folder_remove_if_empty(w->folder);
+    if (w->end == 0 && !w->shared) fkv_folder_remove_if_empty(w->folder);
     free(w->folder);
     free(w);
 }

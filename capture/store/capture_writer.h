@@ -11,17 +11,17 @@ struct fkv_capture_writer; /* one folder being written */
  * writer. */
 int fkv_capture_create(const char *folder, const struct fkv_capture_info *info, bool resume,
                        struct fkv_capture_writer **out, struct fkv_error *err);
-/* Is recording `index` (0, 1, ...) already there, whole? */
+/* Does recording `index` (0, 1, ...) exist, whole? */
 bool fkv_capture_has(const struct fkv_capture_writer *w, int64_t index);
-/* One more than the largest index that was there at the start. Recordings that were open side by
- * side leave gaps below it when a run is killed. */
+/* One more than the largest index that existed at the start. Recordings that were open side by side
+ * leave gaps below it when the process is killed. */
 int64_t fkv_capture_end(const struct fkv_capture_writer *w);
 /* Another writer into the same folder, for a recording that is open at the same time; abandoned
  * before the first one. */
-int fkv_capture_beside(const struct fkv_capture_writer *first, struct fkv_capture_writer **out,
-                       struct fkv_error *err);
-/* FKV_OK when recording `index` is of this text, offset and length; else a message (a resumed run
- * over other texts). */
+int fkv_capture_share(const struct fkv_capture_writer *first, struct fkv_capture_writer **out,
+                      struct fkv_error *err);
+/* FKV_OK when recording `index` is of this text, offset and length; else a message: --resume was
+ * given other texts. */
 int fkv_capture_check(const struct fkv_capture_writer *w, int64_t index,
                       const struct fkv_recording *recording, struct fkv_error *err);
 /* Starts recording `index`: its T is known from the start. */
@@ -34,23 +34,25 @@ int fkv_capture_begin(struct fkv_capture_writer *w, int64_t index,
  * dtype can have made it so, advises --dtype f32|bf16. */
 int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
                            int64_t t, int32_t rows, const void *x, struct fkv_error *err);
-int fkv_capture_write_nll(struct fkv_capture_writer *w, const float *nll,
-                          struct fkv_error *err); /* [T] */
+/* nll [T], NaN at 0 */
+int fkv_capture_write_nll(struct fkv_capture_writer *w, const float *nll, struct fkv_error *err);
+/* classes [T], bits of engine/text/token_class.h */
 int fkv_capture_write_token_class(struct fkv_capture_writer *w, const uint8_t *classes,
-                                  struct fkv_error *err); /* [T] */
+                                  struct fkv_error *err);
+/* The sums of one state, in a capture of spectra only. */
 int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state,
                            const struct fkv_spectra_sums *sums, struct fkv_error *err);
-int fkv_capture_commit(struct fkv_capture_writer *w,
-                       struct fkv_error *err); /* the recording has its name now */
-int fkv_capture_finish(struct fkv_capture_writer *w,
-                       struct fkv_error *err); /* (re)writes the face over all recordings */
-void fkv_capture_abandon(struct fkv_capture_writer *
-                             w); /* closes; an uncommitted recording leaves nothing. NULL is fine */
-/* output_gram.h5: bytes of its array, 0 where a capture of this kind has no use for it; whether it
- * is there (then it is of this model: fkv_capture_create has looked); and writing it. gram [layers,
- * heads, head_dim, head_dim] */
+/* Syncs the recording and gives it its name. */
+int fkv_capture_commit(struct fkv_capture_writer *w, struct fkv_error *err);
+/* Writes capture.h5, with a link to every recording. */
+int fkv_capture_finish(struct fkv_capture_writer *w, struct fkv_error *err);
+/* Closes w; an uncommitted recording leaves nothing. NULL is fine. */
+void fkv_capture_abandon(struct fkv_capture_writer *w);
+/* Bytes of the array in output_gram.h5; 0 where a capture of this kind has no use for it. */
 int64_t fkv_capture_output_gram_bytes(const struct fkv_capture_info *info);
+/* Does output_gram.h5 exist? Then it is of this model: fkv_capture_create has checked it. */
 bool fkv_capture_has_output_gram(const struct fkv_capture_writer *w);
+/* Writes output_gram.h5. gram [layers, heads, head_dim, head_dim] */
 int fkv_capture_write_output_gram(struct fkv_capture_writer *w, const float *gram,
                                   struct fkv_error *err);
 /* Bytes on disk of a recording of T tokens (states as `info` says). */

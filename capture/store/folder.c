@@ -1,5 +1,5 @@
-/* The folder of a capture. Its recordings are those that have a name in documents/; the face links
- * to them and can be made again at any time. */
+/* The folder of a capture. Its recordings are those that have a name in documents/; capture.h5
+ * links to them and can be made again at any time. */
 #include "capture/store/folder.h"
 
 #include <dirent.h>
@@ -43,6 +43,12 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+bool fkv_folder_has(char *path) {
+    const bool exists = path && access(path, F_OK) == 0;
+    free(path);
+    return exists;
+}
+
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err) {
     char path[FKV_PATH];
     *numbers = NULL;
@@ -51,14 +57,14 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
     DIR *dir = opendir(path);
     if (!dir)
         return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
-    int64_t room = 0;
+    int64_t capacity = 0;
     int status = FKV_OK;
     for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
         int64_t number = fkv_schema_document_number(e->d_name);
         if (number < 0) continue;
-        if (*count == room) {
-            room = 2 * room + 64;
-            int64_t *larger = realloc(*numbers, (size_t)room * sizeof **numbers);
+        if (*count == capacity) {
+            capacity = 2 * capacity + 64;
+            int64_t *larger = realloc(*numbers, (size_t)capacity * sizeof **numbers);
             if (!larger) status = fkv_fail(err, "%s: out of memory", path);
             if (larger) *numbers = larger;
         }
@@ -75,7 +81,7 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
 }
 
 /* With `resume`: removes temporaries and refuses strangers. Without: refuses everything. A folder
- * that is not there holds nothing. */
+ * that does not exist holds nothing. */
 static int clear_entries(const char *path, bool resume, bool documents, struct fkv_error *err) {
     DIR *dir = opendir(path);
     if (!dir)
@@ -83,7 +89,7 @@ static int clear_entries(const char *path, bool resume, bool documents, struct f
     int status = FKV_OK;
     for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
         bool ours = documents ? fkv_schema_document_number(e->d_name) >= 0
-                              : !strcmp(e->d_name, FKV_CAPTURE_FACE) ||
+                              : !strcmp(e->d_name, FKV_CAPTURE_LINKS) ||
                                     !strcmp(e->d_name, FKV_CAPTURE_DOCUMENTS) ||
                                     !strcmp(e->d_name, FKV_CAPTURE_GRAM ".h5");
         if (is_dots(e->d_name) || (resume && ours)) continue;
@@ -156,20 +162,18 @@ static int link_documents(hid_t file, const char *folder, struct fkv_error *err)
 }
 
 static int link_output_gram(hid_t file, const char *folder, struct fkv_error *err) {
-    char *path = fkv_folder_output_gram(folder, false);
-    bool there = path && access(path, F_OK) == 0;
-    free(path);
-    if (there && H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file,
-                                    FKV_CAPTURE_GRAM, H5P_DEFAULT, H5P_DEFAULT) < 0)
+    if (fkv_folder_has(fkv_folder_output_gram(folder, false)) &&
+        H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file, FKV_CAPTURE_GRAM,
+                           H5P_DEFAULT, H5P_DEFAULT) < 0)
         return fkv_hdf_fail(err, "cannot link to " FKV_CAPTURE_GRAM ".h5");
     return FKV_OK;
 }
 
-int fkv_folder_write_face(const char *folder, const struct fkv_capture_info *info,
-                          struct fkv_error *err) {
+int fkv_folder_write_links(const char *folder, const struct fkv_capture_info *info,
+                           struct fkv_error *err) {
     char path[FKV_PATH], temporary[FKV_PATH], created[32];
-    if (fkv_path_print(temporary, err, "%s/." FKV_CAPTURE_FACE ".tmp", folder) ||
-        fkv_path_print(path, err, "%s/" FKV_CAPTURE_FACE, folder))
+    if (fkv_path_print(temporary, err, "%s/." FKV_CAPTURE_LINKS ".tmp", folder) ||
+        fkv_path_print(path, err, "%s/" FKV_CAPTURE_LINKS, folder))
         return FKV_FAILED;
     time_t now = time(NULL);
     struct tm utc;

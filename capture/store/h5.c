@@ -78,14 +78,14 @@ int fkv_h5_put(struct fkv_h5_writer *w, const char *dataset, enum fkv_h5_type ty
     return FKV_OK;
 }
 
-/* The object an attribute belongs to; a group when it is not there yet. */
+/* The object an attribute belongs to; a group when there is no such object yet. */
 static hid_t object_for(struct fkv_h5_writer *w, const char *object, struct fkv_error *err) {
     hid_t found = H5Oopen(w->file, object, H5P_DEFAULT);
     return found >= 0 ? found : fkv_hdf_group(w->file, object, err);
 }
 
 /* Closes the object an attribute was put on, and says which file an error was in. */
-static int settle(struct fkv_h5_writer *w, hid_t object, int status, struct fkv_error *err) {
+static int close_object(struct fkv_h5_writer *w, hid_t object, int status, struct fkv_error *err) {
     H5Oclose(object);
     return status ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;
 }
@@ -93,7 +93,7 @@ static int settle(struct fkv_h5_writer *w, hid_t object, int status, struct fkv_
 int fkv_h5_put_string(struct fkv_h5_writer *w, const char *object, const char *name,
                       const char *value, struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
-    return settle(w, on, on < 0 ? FKV_FAILED : fkv_hdf_put_string(on, name, value, err), err);
+    return close_object(w, on, on < 0 ? FKV_FAILED : fkv_hdf_put_string(on, name, value, err), err);
 }
 
 int fkv_h5_put_double(struct fkv_h5_writer *w, const char *object, const char *name, double value,
@@ -102,7 +102,7 @@ int fkv_h5_put_double(struct fkv_h5_writer *w, const char *object, const char *n
     int status =
         on < 0 ? FKV_FAILED
                : fkv_hdf_put_numbers(on, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
-    return settle(w, on, status, err);
+    return close_object(w, on, status, err);
 }
 
 int fkv_h5_put_int(struct fkv_h5_writer *w, const char *object, const char *name, int64_t value,
@@ -111,7 +111,7 @@ int fkv_h5_put_int(struct fkv_h5_writer *w, const char *object, const char *name
     int status =
         on < 0 ? FKV_FAILED
                : fkv_hdf_put_numbers(on, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
-    return settle(w, on, status, err);
+    return close_object(w, on, status, err);
 }
 
 static int write_image(struct fkv_h5_writer *w, struct fkv_error *err) {
@@ -171,7 +171,7 @@ void fkv_h5_close(struct fkv_h5_reader *r) {
     free(r);
 }
 
-/* Is every group on the path there? H5Lexists answers only for the last name. "/" and "" always
+/* Does every group on the path exist? H5Lexists answers only for the last name. "/" and "" always
  * are. */
 static bool exists(hid_t file, const char *path) {
     char part[1024];

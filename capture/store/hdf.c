@@ -73,11 +73,11 @@ hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err) {
  * the start, where files with string attributes have theirs, must fill its heap exactly: index (2
  * bytes), references (2), 4 reserved, size (8), data to a multiple of 8; index 0 is the free rest,
  * whose size counts its header. */
-static bool heap_is_sound(const uint8_t *heap, size_t room) {
+static bool heap_is_sound(const uint8_t *heap, size_t bytes_left) {
     uint64_t size, object;
-    if (room < 16) return false;
+    if (bytes_left < 16) return false;
     memcpy(&size, heap + 8, sizeof size);
-    if (size > room) return false;
+    if (size > bytes_left) return false;
     for (uint64_t at = 16; at + 16 <= size;) {
         memcpy(&object, heap + at + 8, sizeof object);
         if (object > size - at) return false;
@@ -107,11 +107,12 @@ static int check_heaps(const char *path, struct fkv_error *err) {
     int status = FKV_OK;
     for (const uint8_t *at = head;
          bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
-        size_t room = bytes - (size_t)(at - head);
+        size_t bytes_left = bytes - (size_t)(at - head);
         uint64_t size = 0;
-        if (room >= 16) memcpy(&size, at + 8, sizeof size);
-        bool last = bytes == LOOK && size > room;
-        if (last ? long_heap_is_sound(f, (size_t)(at - head), size) : heap_is_sound(at, room)) {
+        if (bytes_left >= 16) memcpy(&size, at + 8, sizeof size);
+        bool last = bytes == LOOK && size > bytes_left;
+        if (last ? long_heap_is_sound(f, (size_t)(at - head), size)
+                 : heap_is_sound(at, bytes_left)) {
             if (last) break;
             continue;
         }
@@ -291,10 +292,10 @@ int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
     if (!*found) return FKV_OK;
     int status = FKV_OK;
     if (axes != rank || memcmp(dims, expected, (size_t)rank * sizeof *dims)) {
-        char wanted[128], there[128];
+        char wanted[128], found_dims[128];
         print_dims(wanted, rank, expected);
-        print_dims(there, axes, dims);
-        status = fkv_fail(err, "%s: expected the shape %s, found %s", name, wanted, there);
+        print_dims(found_dims, axes, dims);
+        status = fkv_fail(err, "%s: expected the shape %s, found %s", name, wanted, found_dims);
     } else if (H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
         status = fkv_hdf_fail(err, "%s: cannot read", name);
     }

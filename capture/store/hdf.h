@@ -1,7 +1,7 @@
-/* HDF5 as the rest of the store wants it: its error messages inside ours, the number formats that
- * h5py and numpy show as what they are, files that are the same to the byte on every run and whose
- * metadata and data both carry checksums (the 1.10 file format: superblock, object headers and
- * chunk indices are checksummed, so a flipped bit is an error and not a wild pointer).
+/* HDF5 for the rest of the store: its error messages inside ours, number formats that h5py and
+ * numpy know, files that are the same to the byte on every run and whose metadata and data both
+ * carry checksums (the 1.10 file format: superblock, object headers and chunk indices are
+ * checksummed, so a flipped bit is an error and not a wild pointer).
  *
  * Every handle lives inside one file opened here, and closing that file closes them all
  * (H5F_CLOSE_STRONG). */
@@ -18,12 +18,13 @@
 int fkv_hdf_fail(struct fkv_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Files. `image`: built in memory and never written by HDF5 itself. H5I_INVALID_HID and a message
- * on failure. */
+/* Creates a file. `image`: built in memory and never written by HDF5 itself. H5I_INVALID_HID and a
+ * message on failure. */
 hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err);
+/* Opens a file to read. H5I_INVALID_HID and a message on failure. */
 hid_t fkv_hdf_open(const char *path, struct fkv_error *err);
-int fkv_hdf_close(hid_t file, const char *path,
-                  struct fkv_error *err); /* flushes first: H5Fclose hides failed writes */
+/* Flushes first, since H5Fclose hides failed writes. */
+int fkv_hdf_close(hid_t file, const char *path, struct fkv_error *err);
 
 /* Types, made once and never closed. */
 hid_t fkv_hdf_f16(void);    /* IEEE half, as numpy's float16 */

@@ -123,10 +123,7 @@ int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_in
 /* ---- writing ---- */
 
 bool fkv_capture_has_output_gram(const struct fkv_capture_writer *w) {
-    char *path = fkv_folder_output_gram(w->folder, false);
-    bool there = path && access(path, F_OK) == 0;
-    free(path);
-    return there;
+    return fkv_folder_has(fkv_folder_output_gram(w->folder, false));
 }
 
 static int write_file(const char *temporary, const char *path, const struct fkv_capture_info *info,

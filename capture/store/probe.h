@@ -83,7 +83,8 @@ extern const char *const fkv_probe_states_names[FKV_PROBE_BOTH + 1];
 /* FKV_PROBE_LABEL: bytes of a label. FKV_PROBE_BANDS: the most bands of one change. */
 enum { FKV_PROBE_LABEL = 96, FKV_PROBE_BANDS = 16 };
 
-/* Fractions of the n = P - S coefficients: coefficients ceil(low n) <= t < ceil(high n). */
+/* Shares of the n = P - S coefficients: those from fkv_band_edge(low, n) to before
+ * fkv_band_edge(high, n) (kernels/base/ratio.h). */
 struct fkv_probe_band {
     double low, high;
 };

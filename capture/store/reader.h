@@ -15,8 +15,9 @@ struct fkv_capture {
     char *path, *gram; /* gram: the file that holds /output_gram, or NULL */
     struct fkv_capture_info info;
     fkv_sha256_hex sha256;
-    struct entry *entries;
-    int32_t count, room;
+    struct entry *entries; /* [count] */
+    int32_t count;
+    int32_t capacity; /* of entries */
 
     int32_t current; /* whose file is open; -1: none */
     hid_t file, group, states[FKV_STATES];

@@ -7,7 +7,7 @@
 #include "capture/store/capture_reader.h"
 #include "capture/store/hdf.h"
 
-#define FKV_CAPTURE_FACE "capture.h5"
+#define FKV_CAPTURE_LINKS "capture.h5"
 #define FKV_CAPTURE_DOCUMENTS "documents"
 #define FKV_CAPTURE_GRAM "output_gram" /* the file, without .h5, and the dataset in it */
 #define FKV_CAPTURE_FORMAT "freqkv-capture"
@@ -42,12 +42,13 @@ int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_sta
 void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,
                       int64_t *tokens, int32_t *heads);
 
-/* The Gram matrices of the output projection. (output_gram.c) */
-/* Those in an open file: of a known type, and shaped as `info` says (or as says n_heads, where
- * nothing else did). *found false when there are none. */
+/* The Gram matrices of the output projection in an open file (output_gram.c): of a known type, and
+ * shaped as `info` says (or as says n_heads, where nothing else did). *found false when there are
+ * none. */
 int fkv_output_gram_check(hid_t file, struct fkv_capture_info *info, bool *found,
                           struct fkv_error *err);
-/* FOLDER/output_gram.h5, where it is there, was made with `info` and holds them. */
+/* Checks that FOLDER/output_gram.h5, where it exists (*found), was made with `info` and holds them.
+ */
 int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_info *info,
                                  bool *found, struct fkv_error *err);
 /* FKV_OK when both captures have the same but for rounding. */

@@ -6,7 +6,7 @@
 #include "capture/store/capture_writer.h"
 #include "capture/store/schema.h"
 
-/* Tokens [first, first+rows) of one layer, not yet in the file. They lie within one row of chunks.
+/* Tokens [first, first+rows) of one layer, not yet in the file, within one row of chunks.
  */
 struct staging {
     uint8_t *data; /* [heads, tokens per chunk, head_dim] of the capture's dtype; NULL until it is
@@ -27,8 +27,8 @@ struct state_output {
 struct fkv_capture_writer {
     char *folder;
     const struct fkv_capture_info *info;
-    int64_t end; /* of the recordings that were there when the folder was opened */
-    bool beside; /* the lock and the folder are another's */
+    int64_t end; /* of the recordings that existed when the folder was opened */
+    bool shared; /* the lock and the folder belong to another writer */
     int lock;
 
     char *temporary, *path; /* of the recording being written; NULL between recordings */
@@ -41,13 +41,14 @@ static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int stat
     return (w->info->states >> state) & 1;
 }
 
-/* Takes `bytes` of disk for a file that is written under a temporary name, and gives back what lies
- * beyond its end. */
+/* Takes `bytes` of disk for a file that is written under a temporary name. */
 int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err);
+/* Gives back what was reserved beyond the end of the file. */
 int fkv_writer_trim(const char *path, struct fkv_error *err);
 
+/* Creates the datasets of the recording's states. */
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);
-/* What is staged goes to the file; FKV_FAILED when rows are missing. */
+/* Writes what is staged; FKV_FAILED when rows are missing. */
 int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err);
 void fkv_writer_close_states(struct fkv_capture_writer *w);
 

@@ -95,7 +95,7 @@ static const struct argp_child children[] = {
     {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
 static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
 
-/* ---- what comes out ---- */
+/* ---- output ---- */
 
 /* A run under way, and where its continuations go. */
 struct job {
@@ -104,7 +104,7 @@ struct job {
     struct fkv_tokenizer_stream *stream; /* to the terminal; else NULL */
     int64_t shown;                       /* ids given to it */
     struct fkv_continuations *file;      /* OUT.jsonl; else NULL */
-    size_t there, next;                  /* lines that were found; the next one to write */
+    size_t found, next;                  /* lines that were found; the next one to write */
     const struct fkv_generation *group;  /* the generations under way, from prompt `first` on */
     size_t first, count;
     int64_t prompt_tokens, tokens; /* of all lines */
@@ -112,8 +112,9 @@ struct job {
     struct fkv_generation_times times;
     struct fkv_progress progress;
     double prompt_seconds,
-        token_seconds;    /* what a token of a prompt, and one drawn, should take; 0: not known */
-    double seconds, work; /* expected of all that is left; of what is done */
+        token_seconds;   /* what a token of a prompt, and one drawn, should take; 0: not known */
+    double seconds;      /* expected of all that is left */
+    double done_seconds; /* of that, of what is done */
 };
 
 /* The bytes of the text that are new, to the terminal. */
@@ -136,7 +137,7 @@ static int show(struct job *job, const struct fkv_generation *g, struct fkv_erro
 /* Line i goes to the file, or to standard output, if it is not there yet. */
 static int put_line(struct job *job, size_t i, const struct fkv_generation *g,
                     struct fkv_error *err) {
-    if (i < job->there) return FKV_OK;
+    if (i < job->found) return FKV_OK;
     job->prompt_tokens += g->prompt_count;
     job->tokens += g->count;
     json_t *line = fkv_continuation_json(job->lines, i, g, err);
@@ -150,13 +151,13 @@ static int put_line(struct job *job, size_t i, const struct fkv_generation *g,
 static int watch(void *context, const struct fkv_generation *g, struct fkv_error *err) {
     struct job *job = context;
     if (job->stream && show(job, g, err)) return FKV_FAILED;
-    if (g->count < 2) job->work += (double)g->prompt_count * job->prompt_seconds;
-    job->work += job->token_seconds;
+    if (g->count < 2) job->done_seconds += (double)g->prompt_count * job->prompt_seconds;
+    job->done_seconds += job->token_seconds;
     if (g->complete)
-        job->work +=
+        job->done_seconds +=
             (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
     fkv_progress_update_work(&job->progress, (int64_t)job->next,
-                             job->seconds > 0 ? job->work : (double)job->next, "");
+                             job->seconds > 0 ? job->done_seconds : (double)job->next, "");
     if (!g->complete) return FKV_OK;
     job->fed += g->prompt_count;
     job->drawn += g->count;
@@ -185,7 +186,7 @@ static int print_summary(const struct job *job, struct fkv_error *err) {
     }
     return fkv_json_print(
         json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
-                  (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->there,
+                  (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->found,
                   "prompt_tokens", (json_int_t)job->prompt_tokens, "tokens",
                   (json_int_t)job->tokens, "prefill_tokens_per_s", fkv_json_number(prefill),
                   "decode_tokens_per_s", fkv_json_number(decode)),
@@ -217,8 +218,8 @@ static size_t group_size(int32_t lanes) { return lanes == 1 ? 1 : (size_t)lanes 
 
 /* The first prompt of the first group that is not done. */
 static size_t first_left(const struct job *job, int32_t lanes) {
-    if (job->there == job->lines->prompts->count) return job->there;
-    return job->there / group_size(lanes) * group_size(lanes);
+    if (job->found == job->lines->prompts->count) return job->found;
+    return job->found / group_size(lanes) * group_size(lanes);
 }
 
 static int run_prompts(struct job *job, struct fkv_session *session,
@@ -301,7 +302,7 @@ static int estimate_time(struct job *job, struct fkv_session *session,
 static void say_what_is_there(const struct job *job, struct fkv_error *err) {
     const struct fkv_error why = *err;
     fkv_fail(err, "%.800s (%zu lines are whole; the same command with --resume goes on)",
-             why.message, job->next > job->there ? job->next : job->there);
+             why.message, job->next > job->found ? job->next : job->found);
 }
 
 static int with_session(struct job *job, const struct fkv_engine *engine,
@@ -345,7 +346,7 @@ static int look_up(struct job *job, const struct fkv_continuing_run *run, json_t
     if (!(*identity = fkv_continuing_identity(run, err))) return FKV_FAILED;
     if (s->resume && fkv_continuations_find(s->out, run->lines, *identity, found, err))
         return FKV_FAILED;
-    job->there = found->lines;
+    job->found = found->lines;
     job->prompt_tokens = found->prompt_tokens;
     job->tokens = found->tokens;
     if (!s->engine.quiet && s->resume)
@@ -384,7 +385,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
     struct fkv_continued found = {0};
     json_t *identity = NULL;
     int status = look_up(&job, &continuing, &identity, &found, err);
-    bool left = job.there < p->count || s->dry_run;
+    bool left = job.found < p->count || s->dry_run;
     if (!status && left) status = with_session(&job, engine, &options, identity, &found, err);
     if (!status && !s->dry_run) status = print_summary(&job, err);
     json_decref(identity);
@@ -396,13 +397,13 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
  * written. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
     if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
-    char *beside = fkv_continuing_path(s->out);
+    char *description = fkv_continuing_path(s->out);
     int status =
-        beside ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
-    if (!status && !s->resume) status = fkv_check_new_file(beside, err);
-    if (status && beside && access(beside, F_OK) == 0)
+        description ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
+    if (!status && !s->resume) status = fkv_check_new_file(description, err);
+    if (status && description && access(description, F_OK) == 0)
         fkv_error_prefix(err, "an earlier run, which --resume goes on with");
-    free(beside);
+    free(description);
     return status;
 }
 

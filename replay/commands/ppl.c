@@ -201,7 +201,7 @@ static int look_up_point(struct job *job, int i, const struct fkv_policy_setup *
     const struct fkv_experiment experiment = experiment_at(job, setup);
     if (!job->s->sweep.count || !point->path[0] || access(point->path, F_OK)) return FKV_OK;
     if (fkv_run_file_read(point->path, &experiment, point->results, err)) return FKV_FAILED;
-    point->there = true;
+    point->done = true;
     if (!job->s->engine.quiet) fprintf(stderr, "%s: there already, skipped\n", point->path);
     return FKV_OK;
 }
@@ -225,7 +225,7 @@ static int plan_points(struct job *job, struct fkv_error *err) {
         int status = look_up_point(job, i, &setup, err);
         fkv_policy_setup_free(&setup);
         if (status) return FKV_FAILED;
-        if (job->points[i].there) continue;
+        if (job->points[i].done) continue;
         job->pending++;
         if (actions > most) most = actions;
         if (s->out) needs->disk += columns + tokens + actions * 2 * row + (1 << 16);
@@ -259,7 +259,7 @@ static int add_point_session(const struct job *job, struct fkv_needs *needs,
     for (int i = 0; i < job->count; i++) {
         struct fkv_needs one = {0};
         struct fkv_policy_options policy = policy_at(job, i);
-        if (job->points[i].there) continue;
+        if (job->points[i].done) continue;
         if (fkv_needs_session(&one, job->engine, &policy, &job->session, err)) return FKV_FAILED;
         most.cache = one.cache, most.scratch = one.scratch;
         if (one.own.shared > most.own.shared) most.own.shared = one.own.shared;
@@ -386,7 +386,7 @@ static int run_points(struct job *job, struct fkv_error *err) {
         return fkv_fail_errno(err, "%s: cannot make the folder", s->out);
     if (!s->dry_run) warn_about_chosen_texts(s, job->engine->model, job->corpus);
     for (int i = 0; i < job->count; i++) {
-        if (job->points[i].there) continue;
+        if (job->points[i].done) continue;
         if (run_point(job, i, err)) {
             if (made) rmdir(s->out); /* where no point was written */
             return s->sweep.count ? fkv_error_prefix(err, "gamma %s", job->points[i].gamma)

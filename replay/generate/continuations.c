@@ -75,7 +75,7 @@ char *fkv_continuation_text(const json_t *line, size_t *bytes, struct fkv_error 
     return longer;
 }
 
-/* ---- what is there ---- */
+/* ---- lines of an earlier run ---- */
 
 static int refuse(const char *where, const char *field, const json_t *expected, const json_t *found,
                   struct fkv_error *err) {
@@ -192,20 +192,20 @@ static int check_torn(const struct fkv_continuing *c, size_t i, const char *at, 
 
 int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c,
                            struct fkv_continued *found, struct fkv_error *err) {
-    char *line = NULL, place[512];
-    size_t room = 0;
+    char *line = NULL, line_name[512];
+    size_t capacity = 0;
     ssize_t bytes;
     int status = FKV_OK;
     *found = (struct fkv_continued){0};
-    while (!status && (bytes = getline(&line, &room, f)) > 0) {
-        snprintf(place, sizeof place, "%.400s:%zu", where, found->lines + 1);
+    while (!status && (bytes = getline(&line, &capacity, f)) > 0) {
+        snprintf(line_name, sizeof line_name, "%.400s:%zu", where, found->lines + 1);
         if (found->lines == c->prompts->count)
             status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more",
-                              place, c->prompts->count);
+                              line_name, c->prompts->count);
         else if (line[bytes - 1] != '\n') /* the last one */
-            status = check_torn(c, found->lines, line, (size_t)bytes, place, found, err);
+            status = check_torn(c, found->lines, line, (size_t)bytes, line_name, found, err);
         else
-            status = check_line(c, found->lines, line, (size_t)bytes, place, found, err);
+            status = check_line(c, found->lines, line, (size_t)bytes, line_name, found, err);
     }
     free(line);
     if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);

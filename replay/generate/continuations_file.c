@@ -102,25 +102,25 @@ static int write_identity(const char *path, const json_t *identity, struct fkv_e
     return status;
 }
 
-/* ---- what is there ---- */
+/* ---- files of an earlier run ---- */
 
 int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
                            struct fkv_continued *found, struct fkv_error *err) {
     *found = (struct fkv_continued){0};
-    char *beside = fkv_continuing_path(path);
-    if (!beside) return fkv_fail(err, "%s: out of memory", path);
+    char *description = fkv_continuing_path(path);
+    if (!description) return fkv_fail(err, "%s: out of memory", path);
     int status = FKV_OK;
     FILE *f = fopen(path, "rb");
     if (!f && errno != ENOENT) status = fkv_fail_errno(err, "%s: cannot open", path);
-    bool described = access(beside, F_OK) == 0;
+    bool described = access(description, F_OK) == 0;
     if (f && !described)
         status = fkv_fail(
             err, "%s: not there, so nothing says what made %s; remove that or name another --out",
-            beside, path);
-    if (!status && described) status = check_identity(beside, identity, err);
+            description, path);
+    if (!status && described) status = check_identity(description, identity, err);
     if (!status && f) status = fkv_continuations_read(f, path, c, found, err);
     if (f) fclose(f);
-    free(beside);
+    free(description);
     return status;
 }
 

@@ -59,13 +59,13 @@ struct run {
 };
 
 static int append(struct fkv_generation *g, int32_t id, struct fkv_error *err) {
-    if (g->count == g->room) {
-        int64_t room = g->room ? 2 * g->room : 256;
-        int32_t *larger = realloc(g->ids, (size_t)room * sizeof *larger);
+    if (g->count == g->capacity) {
+        int64_t capacity = g->capacity ? 2 * g->capacity : 256;
+        int32_t *larger = realloc(g->ids, (size_t)capacity * sizeof *larger);
         if (!larger)
-            return fkv_fail(err, "out of memory for %lld generated tokens", (long long)room);
+            return fkv_fail(err, "out of memory for %lld generated tokens", (long long)capacity);
         g->ids = larger;
-        g->room = room;
+        g->capacity = capacity;
     }
     g->ids[g->count++] = id;
     return FKV_OK;

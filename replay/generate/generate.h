@@ -19,7 +19,7 @@ struct fkv_generation {
     int64_t prompt_count;
     int64_t number; /* of the prompt, for messages */
     int32_t *ids;   /* [count] what was generated, EOS not included */
-    int64_t count, room;
+    int64_t count, capacity;
     bool ended;    /* by EOS */
     bool complete; /* nothing more comes */
 };

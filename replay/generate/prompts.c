@@ -19,12 +19,12 @@ void fkv_prompts_free(struct fkv_prompts *p) {
 
 int fkv_prompts_add(struct fkv_prompts *p, const struct fkv_tokenizer *tokenizer, int32_t vocab,
                     const char *text, json_t *id, const char *where, struct fkv_error *err) {
-    if (p->count == p->room) {
-        size_t room = p->room ? 2 * p->room : 16;
-        struct fkv_prompt *larger = realloc(p->all, room * sizeof *larger);
+    if (p->count == p->capacity) {
+        size_t capacity = p->capacity ? 2 * p->capacity : 16;
+        struct fkv_prompt *larger = realloc(p->all, capacity * sizeof *larger);
         if (!larger) return fkv_fail(err, "%s: out of memory", where);
         p->all = larger;
-        p->room = room;
+        p->capacity = capacity;
     }
     struct fkv_prompt *prompt = &p->all[p->count++];
     *prompt = (struct fkv_prompt){.id = json_incref(id), .text = strdup(text)};

@@ -14,7 +14,7 @@ struct fkv_prompt {
 
 struct fkv_prompts {
     struct fkv_prompt *all; /* [count] */
-    size_t count, room;
+    size_t count, capacity;
     size_t longest; /* in tokens */
 };
 

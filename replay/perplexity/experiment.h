@@ -13,7 +13,7 @@ struct fkv_experiment {
     const struct fkv_plan *plan;
     const struct fkv_perplexity *result;
     const struct fkv_recorded *recorded; /* NULL without --out */
-    bool baseline;                       /* `full` ran beside it */
+    bool baseline;                       /* full attention ran, too */
     int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
     const char *backend, *command, *compute,
         *tokenizer_sha256; /* tokenizer_sha256: "" without a tokenizer */

@@ -3,7 +3,7 @@
  * lane feeds a block of its pass, all of the pass's tokens, so that the number of compressions is
  * that after T tokens even though the last one predicts nothing that is scored; the baseline is fed
  * the same before either is scored, so that only one round's hidden states of each are alive. Rows
- * are scored as they lie in the feed, across lanes, so that one product serves the short blocks of
+ * are scored in the order of the feed, across lanes, so that one product serves the short blocks of
  * many lanes.
  *
  * How many lanes there are changes nothing but the order in which float64 sums are formed: a
@@ -23,15 +23,15 @@ enum { IDLE = -1, SCORED_ROWS = 512 /* at a time, most */ };
 struct lane {
     int64_t pass;     /* or IDLE */
     int64_t document; /* of the target counted last, at first of the first token fed */
-    int64_t scored; /* targets of that document that were counted before in this run or stand before
-                       in the plan */
-    int32_t fed;    /* rows of the pass */
-    int32_t *tokens; /* [block] */
+    int64_t scored;   /* targets of that document that come before this one in the plan */
+    int32_t fed;      /* rows of the pass */
+    int32_t *tokens;  /* [block] */
 };
 
 /* One row of a feed. */
 struct row {
-    int32_t lane, place; /* place of its target in the lane's pass; 0: not scored */
+    int32_t lane;
+    int32_t position; /* of its target in the lane's pass; 0: not scored */
 };
 
 struct run {
@@ -71,7 +71,7 @@ struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, i
     return (struct fkv_session_options){.sequences = lanes, .max_tokens = plan->longest};
 }
 
-/* ---- where targets belong ---- */
+/* ---- documents and blocks of targets ---- */
 
 /* The document of a stream token at or after document d's first. */
 static int64_t document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {
@@ -104,7 +104,7 @@ enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus,
 
 /* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose
  * passes follow each other can number its targets. */
-static int place_targets(struct run *run, struct fkv_error *err) {
+static int number_targets(struct run *run, struct fkv_error *err) {
     const struct fkv_corpus *corpus = run->corpus;
     int64_t *count = run->first_block; /* of targets, to begin with */
     for (int64_t p = 0; p < run->plan->count; p++) {
@@ -148,8 +148,8 @@ static int record_action(void *context, const struct fkv_tap_event *event, struc
 }
 
 /* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into
- * compressions and evictions. A policy that evicts at every token acts on storage only, which
- * nobody counts. */
+ * compressions and evictions. Actions of a policy that evicts at every token move storage only
+ * and are not counted. */
 static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
     int32_t beyond = fed > setup->window ? fed - setup->window : 0;
@@ -158,11 +158,11 @@ static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     if (!setup->policy->counts_compressions) run->round[i] = 0, run->since[i] = fed;
 }
 
-static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) {
+static void record_row(struct run *run, int32_t i, int64_t pass, int32_t position) {
     struct fkv_recorded *r = run->recorded;
     const struct fkv_plan *plan = run->plan;
-    int64_t at =
-        plan->protocol->joined ? pass * plan->longest + place : plan->passes[pass].start + place;
+    int64_t at = plan->protocol->joined ? pass * plan->longest + position
+                                        : plan->passes[pass].start + position;
     r->nll[at] = (float)run->nll[i];
     r->round[at] = (float)run->round[i];
     r->slots_used[at] = (float)run->slots[i];
@@ -180,7 +180,7 @@ static void record_row(struct run *run, int32_t i, int64_t pass, int32_t place) 
 /* Adds scored row i. */
 static int count_row(struct run *run, int32_t i, const struct row *row, struct fkv_error *err) {
     struct lane *lane = &run->lanes[row->lane];
-    int64_t target = run->plan->passes[lane->pass].start + row->place;
+    int64_t target = run->plan->passes[lane->pass].start + row->position;
     int64_t d = document_of(run->corpus, lane->document, target);
     if (d > lane->document) lane->scored = 0;
     lane->document = d;
@@ -200,7 +200,7 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
                      &one);
     fkv_sums_add(&run->result->documents[d], &one);
     fkv_sums_add(&run->result->total, &one);
-    if (run->recorded) record_row(run, i, lane->pass, row->place);
+    if (run->recorded) record_row(run, i, lane->pass, row->position);
     return FKV_OK;
 }
 
@@ -209,7 +209,8 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
         run->targets[i] =
-            run->corpus->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->place];
+            run->corpus
+                ->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->position];
     }
     if (fkv_session_score(run->session, run->baseline, at, count, run->targets, run->nll, run->top1,
                           run->baseline ? run->kl : NULL, err))
@@ -220,7 +221,7 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
-        sort_actions(run, i, row->place);
+        sort_actions(run, i, row->position);
         if (count_row(run, i, row, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -232,7 +233,8 @@ static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
     int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : SCORED_ROWS;
     if (most > SCORED_ROWS) most = SCORED_ROWS;
     for (int32_t at = 0, count; at < rows; at += count) {
-        for (count = 0; count < most && at + count < rows && run->rows[at + count].place;) count++;
+        for (count = 0; count < most && at + count < rows && run->rows[at + count].position;)
+            count++;
         if (count && score_rows(run, at, count, err)) return FKV_FAILED;
         if (!count) count = 1;
     }
@@ -274,7 +276,7 @@ static int32_t next_tokens(struct run *run, int32_t l, int32_t at) {
     return count;
 }
 
-/* Feeds both sessions; the clock sees all of the policy's work and nothing else. */
+/* Feeds both sessions; the clock runs for the policy's session only. */
 static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) {
     const struct fkv_model *model = fkv_session_model(run->session);
     if (model->ops->synchronize(model->backend, err)) return FKV_FAILED;
@@ -326,7 +328,7 @@ double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_poli
     return fkv_cost_seconds(&plan->cost, tokens, slots);
 }
 
-/* Of what has been fed, the seconds that it was to take. */
+/* Seconds that the tokens fed so far were to take. */
 static double expected_so_far(const struct run *run) {
     struct fkv_session_statistics fed, baseline = {0};
     fkv_session_statistics(run->session, &fed);
@@ -354,9 +356,9 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     return status;
 }
 
-/* Gathers the units' sums -> nll, delta, counts [units]. */
-static void gather_units(const struct run *run, const struct fkv_units *units,
-                         const int64_t *blocks, double *nll, double *delta, double *counts) {
+/* nll, delta, counts [units] <- the units' sums. */
+static void fill_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks,
+                       double *nll, double *delta, double *counts) {
     for (int64_t d = 0; d < run->corpus->document_count; d++) {
         const bool whole = !fkv_units_are_blocks(units);
         const struct fkv_sums *sums =
@@ -387,7 +389,7 @@ static int estimate_errors(struct run *run, struct fkv_error *err) {
         status = fkv_fail(err, "out of memory for %lld units", (long long)units.count);
     if (!status) {
         double *delta = sums + units.count, *counts = delta + units.count;
-        gather_units(run, &units, blocks, sums, delta, counts);
+        fill_units(run, &units, blocks, sums, delta, counts);
         fkv_ratio_interval(&units, sums, counts, &result->nll_se);
         fkv_ratio_interval(&units, delta, counts, &result->delta_nll_se);
         if (!run->baseline) result->delta_nll_se = NAN;
@@ -457,7 +459,7 @@ static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_pl
     if (!tokens) goto failed;
     for (size_t l = 0; l < count; l++)
         run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * (size_t)block};
-    if (!place_targets(run, err)) return run;
+    if (!number_targets(run, err)) return run;
     close_run(run);
     return NULL;
 failed:

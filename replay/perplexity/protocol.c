@@ -27,9 +27,9 @@ static int add_pass(struct fkv_plan *plan, struct fkv_pass pass,
         pass.from =
             setting->score_from - 1 < pass.until ? (int32_t)(setting->score_from - 1) : pass.until;
     if ((plan->count & (plan->count - 1)) == 0) { /* full at every power of two */
-        size_t room = plan->count ? 2 * (size_t)plan->count : 1;
-        struct fkv_pass *larger = realloc(plan->passes, room * sizeof *larger);
-        if (!larger) return fkv_fail(err, "out of memory for %zu passes", room);
+        size_t capacity = plan->count ? 2 * (size_t)plan->count : 1;
+        struct fkv_pass *larger = realloc(plan->passes, capacity * sizeof *larger);
+        if (!larger) return fkv_fail(err, "out of memory for %zu passes", capacity);
         plan->passes = larger;
     }
     plan->passes[plan->count++] = pass;

@@ -6,8 +6,8 @@
 #include "replay/corpus.h"
 
 /* Row i of a pass feeds stream token start + i and predicts stream token start + i + 1. Row 0 may
- * feed `first` instead: then start may lie one before the document, whose token `first` stands in
- * for. */
+ * feed `first` instead: then start may be one before the document, and `first` is fed for that
+ * token. */
 struct fkv_pass {
     int64_t start;
     int64_t document;    /* of the first token fed */
@@ -18,10 +18,10 @@ struct fkv_pass {
 
 struct fkv_plan {
     const struct fkv_protocol *protocol;
-    char name[32];     /* as the user wrote it: "stride:256" */
-    int32_t parameter; /* the s, c or b; 0 without one */
-    int32_t block;     /* the policy may act after every so many tokens; 0: only as it must */
-    struct fkv_pass *passes;
+    char name[32];           /* as the user wrote it: "stride:256" */
+    int32_t parameter;       /* the s, c or b; 0 without one */
+    int32_t block;           /* the policy may act after every so many tokens; 0: only as it must */
+    struct fkv_pass *passes; /* [count]; owned */
     int64_t count;
     int64_t rows;         /* fed, all passes */
     int64_t scored;       /* rows scored, all passes */
@@ -30,8 +30,9 @@ struct fkv_plan {
 };
 
 struct fkv_protocol_setting {
-    int64_t tokens;     /* --tokens; 0: default */
-    int64_t score_from; /* only targets at this place of their pass or later are scored; 0: all */
+    int64_t tokens; /* --tokens; 0: default */
+    int64_t
+        score_from; /* only targets at this position of their pass or later are scored; 0: all */
     int32_t trained_context;
     int32_t tokenizer_bos; /* what the tokenizer puts in front, or -1 */
     int32_t bos, eos;      /* the model's, or -1 */
@@ -39,7 +40,7 @@ struct fkv_protocol_setting {
 
 struct fkv_protocol {
     const char *name;
-    const char *parameter; /* what stands after the colon, for messages; NULL: nothing does */
+    const char *parameter; /* its name after the colon, for messages; NULL: there is none */
     bool special;          /* documents start with the tokenizer's BOS */
     bool joined; /* windows run across documents and may overlap: --tokens is their length and not a
                     limit on documents */

@@ -52,13 +52,14 @@ void fkv_recorded_free(struct fkv_recorded *recorded) {
 
 int fkv_recorded_add_action(struct fkv_recorded *r, const struct fkv_recorded_action *action,
                             struct fkv_error *err) {
-    if (r->action_count == r->action_room) {
-        int64_t room = r->action_room ? 2 * r->action_room : 1024;
-        struct fkv_recorded_action *larger = realloc(r->actions, (size_t)room * sizeof *larger);
+    if (r->action_count == r->action_capacity) {
+        int64_t capacity = r->action_capacity ? 2 * r->action_capacity : 1024;
+        struct fkv_recorded_action *larger = realloc(r->actions, (size_t)capacity * sizeof *larger);
         if (!larger)
-            return fkv_fail(err, "out of memory for %lld actions of the policy", (long long)room);
+            return fkv_fail(err, "out of memory for %lld actions of the policy",
+                            (long long)capacity);
         r->actions = larger;
-        r->action_room = room;
+        r->action_capacity = capacity;
     }
     r->actions[r->action_count++] = *action;
     return FKV_OK;

@@ -7,7 +7,7 @@
 
 /* One action of one head: energies of kernels.h, struct fkv_energy. */
 struct fkv_recorded_action {
-    int64_t pass, token; /* token: place in the pass of the one that triggered it */
+    int64_t pass, token; /* token: position in the pass of the one that triggered it */
     int32_t layer, kv_head;
     int32_t round; /* of this head in this pass, from 1 */
     struct fkv_energy energy;
@@ -24,7 +24,7 @@ struct fkv_recorded {
         *since_eviction; /* the same of evictions; NULL where the policy evicts nothing */
     float *baseline_nll, *kl, *agree; /* NULL without a baseline */
     struct fkv_recorded_action *actions;
-    int64_t action_count, action_room;
+    int64_t action_count, action_capacity;
 };
 
 /* Bytes of the columns of such a run; actions come on top. */

@@ -26,12 +26,11 @@
  *                          is scored once per window that covers it:
  *       start              int64 [W]       in the joined corpus
  *       nll, round, ...    float32 [W, window length], column t is the window's token t
- *   /compressions/         window (index of the pass), token (its place there), layer, head, round
- *                          (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8;
- *                          energy_before, energy_kept float64: one row per compression, layer, head
- *                          and state, in the order of window, token, layer, head, state
- *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts
- *                          at every token
+ *   /compressions/         window (index of the pass), token (its position in it), layer, head,
+ * round (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
+ * energy_kept float64: one row per compression, layer, head and state, in the order of window,
+ * token, layer, head, state /evictions/            the same of a policy that evicts on a schedule;
+ * not of one that evicts at every token
  *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
  * documents of one text line up across runs. Version 1 counted evictions as compressions and did
@@ -48,7 +47,7 @@
 
 enum { RUN_FORMAT_VERSION = 2 };
 
-/* `same`: has to agree before a run may stand for another one. */
+/* `same`: has to agree in the file of a run that is not made again. */
 struct text_attribute {
     const char *name, *value;
     bool same;
@@ -203,10 +202,10 @@ static int put_actions(struct fkv_h5_writer *w, const char *group,
     static const char *const names[] = {"window", "token",         "layer",       "head",
                                         "round",  "energy_before", "energy_kept", "state"};
     const int64_t rows = 2 * count;
-    size_t room = rows ? (size_t)rows : 1;
-    int32_t *integers = malloc(INTEGER_COLUMNS * room * sizeof *integers); /* [columns, rows] */
-    double *energies = malloc(2 * room * sizeof *energies);                /* [2, rows] */
-    uint8_t *state = malloc(room);
+    size_t length = rows ? (size_t)rows : 1; /* malloc of 0 bytes may be NULL */
+    int32_t *integers = malloc(INTEGER_COLUMNS * length * sizeof *integers); /* [columns, rows] */
+    double *energies = malloc(2 * length * sizeof *energies);                /* [2, rows] */
+    uint8_t *state = malloc(length);
     int status =
         integers && energies && state
             ? FKV_OK
@@ -238,7 +237,7 @@ static int put_actions(struct fkv_h5_writer *w, const char *group,
     return status;
 }
 
-/* /compressions is always there, empty where there were none; /evictions where the policy has a
+/* /compressions exists always, empty where there were none; /evictions where the policy has a
  * schedule of them. */
 static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                                           struct fkv_error *err) {

@@ -18,16 +18,16 @@
 #include "kernels/base/parse.h"
 #include "replay/needs.h"
 
-enum { MOST_PLACES = 15 };
+enum { MOST_DECIMALS = 15 };
 
 /* Decimals that give `value` back. */
-static int places_of(double value) {
+static int decimals_of(double value) {
     char text[32];
-    for (int places = 2; places < MOST_PLACES; places++) {
-        snprintf(text, sizeof text, "%.*f", places, value);
-        if (strtod(text, NULL) == value) return places;
+    for (int decimals = 2; decimals < MOST_DECIMALS; decimals++) {
+        snprintf(text, sizeof text, "%.*f", decimals, value);
+        if (strtod(text, NULL) == value) return decimals;
     }
-    return MOST_PLACES;
+    return MOST_DECIMALS;
 }
 
 int fkv_sweep_parse(const char *text, struct fkv_sweep *sweep, struct fkv_error *err) {
@@ -45,8 +45,8 @@ int fkv_sweep_parse(const char *text, struct fkv_sweep *sweep, struct fkv_error 
             return fkv_fail_option(err,
                                    "--sweep: expected ascending ratios, found %.10g after %.10g",
                                    gamma, sweep->gammas[i - 1]);
-        int places = places_of(gamma);
-        if (places > sweep->places) sweep->places = places;
+        int decimals = decimals_of(gamma);
+        if (decimals > sweep->decimals) sweep->decimals = decimals;
     }
     return FKV_OK;
 }
@@ -58,7 +58,7 @@ void fkv_sweep_free(struct fkv_sweep *sweep) {
 
 int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i,
                    struct fkv_sweep_point *point, struct fkv_error *err) {
-    snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->places, sweep->gammas[i]);
+    snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->decimals, sweep->gammas[i]);
     if (!folder) return FKV_OK;
     return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->gamma);
 }

@@ -8,13 +8,13 @@
 struct fkv_sweep {
     double *gammas; /* [count], ascending; owned */
     int count;      /* 0: no sweep */
-    int places;     /* decimals that tell them all apart, at least two */
+    int decimals;   /* that tell them all apart, at least two */
 };
 
 struct fkv_sweep_point {
     char gamma[32];      /* as the policy is given it: "0.10" */
     char path[FKV_PATH]; /* of its run file: FOLDER/gamma_0.10.h5; "" without a folder */
-    bool there;          /* made by an earlier run; results are its */
+    bool done;           /* by an earlier run, whose results these are */
     double results[FKV_RESULTS];
 };
 

@@ -5,11 +5,11 @@
 #include "capture/store/capture_writer.h"
 #include "tests/unit/store/captures.h"
 
-enum { PLACES = 3, TOKENS = 333, MOST_ROWS = 40 };
+enum { LANES = 3, TOKENS = 333, MOST_ROWS = 40 };
 
 static char folder[256];
 static struct fkv_model model;
-static struct sample samples[PLACES]; /* of one info */
+static struct sample samples[LANES]; /* of one info */
 static struct fkv_capture_writer *writer;
 
 static int make(void **state) {
@@ -20,7 +20,7 @@ static int make(void **state) {
     assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err),
               err);
     sample_info(&samples[0].info, (enum fkv_dtype)test_between(0, 2), 15);
-    for (int i = 0; i < PLACES; i++) {
+    for (int i = 0; i < LANES; i++) {
         samples[i].info = samples[0].info;
         sample_fill(&samples[i], TOKENS, (char)('1' + i));
     }
@@ -31,7 +31,7 @@ static int make(void **state) {
 static int clean(void **state) {
     (void)state;
     fkv_capture_abandon(writer);
-    for (int i = 1; i < PLACES; i++) sample_free_states(&samples[i]);
+    for (int i = 1; i < LANES; i++) sample_free_states(&samples[i]);
     sample_free(&samples[0]);
     model.ops->close(model.backend);
     test_remove_folder(folder);
@@ -47,15 +47,15 @@ static size_t largest_rows(void) {
 static struct fkv_pipeline *start(size_t ring) {
     struct fkv_error err;
     struct fkv_pipeline *p;
-    const struct fkv_pipeline_options o = {PLACES, ring};
+    const struct fkv_pipeline_options o = {LANES, ring};
     assert_ok(fkv_pipeline_open(writer, &samples[0].info, &model, &o, &p, &err), err);
     return p;
 }
 
 /* One event; the buffer is gone when it returns. */
-static int hand_over(struct fkv_pipeline *p, int place, int state, int layer, int64_t t, int rows,
+static int hand_over(struct fkv_pipeline *p, int lane, int state, int layer, int64_t t, int rows,
                      struct fkv_error *err) {
-    const struct sample *s = &samples[place];
+    const struct sample *s = &samples[lane];
     const size_t width = (size_t)sample_heads(&s->info, state) * (size_t)s->info.head_dim;
     struct fkv_buffer *states;
     assert_ok(model.ops->buffer_adopt(model.backend, sample_rows(s, state, layer, t),
@@ -68,20 +68,20 @@ static int hand_over(struct fkv_pipeline *p, int place, int state, int layer, in
                                         .t = t,
                                         .states = states,
                                         .stride = width};
-    int status = fkv_pipeline_rows(p, place, &r, err);
+    int status = fkv_pipeline_rows(p, lane, &r, err);
     model.ops->buffer_release(model.backend, states);
     return status;
 }
 
-/* All tokens of the recordings in all places, in turns, in blocks of random sizes. */
+/* All tokens of the recordings in all lanes, in turns, in blocks of random sizes. */
 static int feed_all(struct fkv_pipeline *p, int64_t first, struct fkv_error *err) {
-    for (int i = 0; i < PLACES; i++)
+    for (int i = 0; i < LANES; i++)
         if (fkv_pipeline_begin(p, i, first + i, &samples[i].recording, samples[i].tokens, NULL,
                                err))
             return FKV_FAILED;
-    int64_t fed[PLACES] = {0};
-    for (int done = 0; done < PLACES;)
-        for (int i = 0; i < PLACES; i++) {
+    int64_t fed[LANES] = {0};
+    for (int done = 0; done < LANES;)
+        for (int i = 0; i < LANES; i++) {
             int64_t left = TOKENS - fed[i];
             if (!left) continue;
             int rows = test_between(1, MOST_ROWS);
@@ -103,15 +103,15 @@ static void what_is_handed_over_arrives(void **state) {
     int64_t whole;
     struct fkv_pipeline *p = start(largest_rows() * (size_t)test_between(1, 5) + 64);
     assert_ok(feed_all(p, 0, &err), err);
-    assert_ok(feed_all(p, PLACES, &err), err);
+    assert_ok(feed_all(p, LANES, &err), err);
     assert_ok(fkv_pipeline_check(p, 1, &samples[1].recording, &err), err);
     assert_ok(fkv_pipeline_close(p, &whole, &err), err);
-    assert_int_equal(whole, 2 * PLACES);
+    assert_int_equal(whole, 2 * LANES);
     struct fkv_capture *c;
     assert_ok(fkv_capture_open(folder, &c, &err), err);
     const struct fkv_capture_info *info = &samples[0].info;
     const size_t d = (size_t)info->head_dim;
-    for (int i = 0; i < 2 * PLACES; i++)
+    for (int i = 0; i < 2 * LANES; i++)
         for (int k = 0; k < FKV_STATES; k++) {
             const int heads = sample_heads(info, k), layer = test_between(0, info->layer_count - 1);
             float *x = malloc((size_t)heads * TOKENS * d * sizeof *x), expected;
@@ -122,7 +122,7 @@ static void what_is_handed_over_arrives(void **state) {
                 for (size_t t = 0; t < TOKENS; t++)
                     for (size_t at = 0; at < d; at++) {
                         uint32_t bits = 0;
-                        fkv_from_f32(sample_rows(&samples[i % PLACES], k, layer, (int64_t)t) +
+                        fkv_from_f32(sample_rows(&samples[i % LANES], k, layer, (int64_t)t) +
                                          h * d + at,
                                      info->dtype, 1, &bits);
                         fkv_to_f32(&bits, info->dtype, 1, &expected);
@@ -144,15 +144,15 @@ static void an_error_of_the_writer_reaches_the_feed(void **state) {
     snprintf(words, sizeof words, "a text 2.txt: value of layer 0, head %d, token %d",
              samples[0].info.head_index[0], TOKENS / 2);
     /* The feed is told when it comes by again, at the latest with the next recordings. */
-    int status = feed_all(p, PLACES, &err);
-    for (int i = 0; status == FKV_OK && i < 3; i++) status = feed_all(p, 2 * PLACES, &err);
+    int status = feed_all(p, LANES, &err);
+    for (int i = 0; status == FKV_OK && i < 3; i++) status = feed_all(p, 2 * LANES, &err);
     assert_int_equal(status, FKV_FAILED);
     assert_non_null(strstr(err.message, words));
     assert_refused(fkv_pipeline_check(p, 0, &samples[0].recording, &err), err, words);
     assert_refused(fkv_pipeline_close(p, &whole, &err), err, words);
-    assert_true(whole >= PLACES);
-    for (int i = 0; i < PLACES; i++) assert_true(fkv_capture_has(writer, i));
-    assert_false(fkv_capture_has(writer, PLACES + 1));
+    assert_true(whole >= LANES);
+    for (int i = 0; i < LANES; i++) assert_true(fkv_capture_has(writer, i));
+    assert_false(fkv_capture_has(writer, LANES + 1));
     char command[400];
     snprintf(command, sizeof command, "test -z \"$(find '%s' -name '.*.tmp*')\"", folder);
     fkv_capture_abandon(writer);
@@ -167,16 +167,16 @@ static void recordings_that_are_not_ended_leave_nothing(void **state) {
     fkv_pipeline_close(NULL, NULL, NULL);
     struct fkv_pipeline *p = start(largest_rows() + 64);
     assert_ok(feed_all(p, 0, &err), err);
-    for (int i = 0; i < PLACES; i++) {
-        assert_ok(fkv_pipeline_begin(p, i, PLACES + i, &samples[i].recording, samples[i].tokens,
+    for (int i = 0; i < LANES; i++) {
+        assert_ok(fkv_pipeline_begin(p, i, LANES + i, &samples[i].recording, samples[i].tokens,
                                      NULL, &err),
                   err);
         assert_ok(hand_over(p, i, FKV_STATE_KEY, 0, 0, MOST_ROWS, &err), err);
     }
     assert_ok(fkv_pipeline_close(p, &whole, &err), err);
-    assert_int_equal(whole, PLACES);
-    assert_true(fkv_capture_has(writer, PLACES - 1));
-    assert_false(fkv_capture_has(writer, PLACES));
+    assert_int_equal(whole, LANES);
+    assert_true(fkv_capture_has(writer, LANES - 1));
+    assert_false(fkv_capture_has(writer, LANES));
 }
 
 int main(void) {
