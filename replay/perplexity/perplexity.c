@@ -149,7 +149,7 @@ static int record_action(void *context, const struct fkv_tap_event *event, struc
 
 /* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into
  * compressions and evictions. A policy that evicts at every token acts on storage only, which
- * nobody counts. */
+ * is not counted. */
 static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
     int32_t beyond = fed > setup->window ? fed - setup->window : 0;
