@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Syncs what lies under a name: data and metadata of a file, or the entries of a folder. */
+/* Syncs a path: data and metadata of a file, or the entries of a folder. */
 static int sync_path(const char *path, int flags, struct fkv_error *err) {
     int fd = open(path, flags | O_CLOEXEC);
     if (fd < 0) return fkv_fail_errno(err, "%s: cannot open", path);

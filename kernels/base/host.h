@@ -13,7 +13,7 @@
 int64_t fkv_host_memory_available(void);
 /* The same, to compare with a need that counts `mapped` bytes of files that are mapped by now. */
 int64_t fkv_host_memory_beside(int64_t mapped);
-/* The first two alone, where /proc and /sys lie under `root`; for tests. */
+/* The first two alone, read from ROOT/proc and ROOT/sys; for tests. */
 int64_t fkv_host_memory_under(const char *root);
 /* Sets the number of threads that loops have by default: the processors this process may run on,
  * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */

@@ -6,7 +6,7 @@
  *   Z_p) + (B + log Z_q)
  *
  * so that nothing overflows and each row is read once for its largest logit and once for its sums.
- * Both Z of a divergence come from one loop: in another order of summation a distribution would lie
+ * Both Z of a divergence come from one loop: in another order of summation a distribution would be
  * 1e-15 from itself. A NaN reaches the result through the sums; +inf does too, as inf - inf. Only a
  * row of nothing but -inf (and NaN) has to be seen beforehand. */
 #include <math.h>

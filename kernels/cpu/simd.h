@@ -4,8 +4,8 @@
  * Every set runs the same loops (simd_loops.h) over its own vector type: simd.c over four floats in
  * the compiler's vector extension, which any processor has, simd_avx2.c over eight and
  * simd_avx512.c over sixteen. So there is one algorithm to read and to test, and the sets differ in
- * the last bits only, through the number of partial sums. Matrices may lie at any byte address and
- * are read in their own dtype; strides are in elements. */
+ * the last bits only, through the number of partial sums. Matrices may start at any byte address
+ * and are read in their own dtype; strides are in elements. */
 #ifndef FKV_KERNELS_CPU_SIMD_H
 #define FKV_KERNELS_CPU_SIMD_H
 

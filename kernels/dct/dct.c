@@ -8,10 +8,10 @@
  * V_(n-t)) / 2i. The inverse runs the same steps backwards on the same plan: exchanging real and
  * imaginary parts before and after turns a DFT into its inverse (times n).
  *
- * Data lie [token][channel], so a vector's lanes are channels: no transposition, no shuffle, no odd
- * size that is special. A block is two vectors of channels, the first the real parts and the second
- * the imaginary ones. A pair shares one transform's rounding: beside a channel 1000 times as large,
- * the smaller keeps three digits less.
+ * Data are laid out [token][channel], so a vector's lanes are channels: no transposition, no
+ * shuffle, no odd size that is special. A block is two vectors of channels, the first the real
+ * parts and the second the imaginary ones. A pair shares one transform's rounding: next to a
+ * channel 1000 times as large, the smaller keeps three digits less.
  *
  * The DFT is Stockham's, which sorts itself (mixed radix, decimation in frequency; Van Loan 1992,
  * section 1.7). With p m of n left and s done, a stage computes, for q < m and i < s,
@@ -25,11 +25,11 @@
  * take 2.2, 2.8 and 2.4 ms, at 601 4.6, 8.5 and 6.7.
  *
  * The power of a spectrum is summed from the same rows and never written out. Keys have channels
- * whose mean is tens of times their deviation; the rounding of that mean would lie over the whole
- * spectrum, so it is taken out before the transform and put back as the first coefficient, sqrt(n)
- * times the mean. What is left gives the variance, by Parseval the sum of y_t^2 / n over t > 0.
- * Means are summed in double every 64 rows and squares over a block in float: that costs no digit
- * that a float32 transform has.
+ * whose mean is tens of times their deviation; the rounding of that mean would spread over the
+ * whole spectrum, so it is taken out before the transform and put back as the first coefficient,
+ * sqrt(n) times the mean. What is left gives the variance, by Parseval the sum of y_t^2 / n over t
+ * > 0. Means are summed in double every 64 rows and squares over a block in float: that costs no
+ * digit that a float32 transform has.
  *
  * Measured by bench_dct, ms of CPU time for 1024 channels on one core of an EPYC 9004: forward as
  * rows of 1024 | as eight heads of 128, and both sums of power over rows; the inverse takes what

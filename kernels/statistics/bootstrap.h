@@ -54,7 +54,7 @@ enum { FKV_SE_WORDS = 160 };
 const char *fkv_se_unit_words(enum fkv_se_unit unit, int64_t documents, const char *blocks,
                               char text[FKV_SE_WORDS]);
 
-/* What is drawn. Units of a document lie side by side. */
+/* What is drawn. Units of a document follow one another. */
 struct fkv_units {
     enum fkv_se_unit kind;
     int64_t documents; /* that have a block */

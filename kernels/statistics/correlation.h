@@ -11,10 +11,9 @@
  *  - over points: would other heads of such a model show it?
  *  - over units: y is a mean over units (documents, blocks within them, by
  *    kernels/statistics/bootstrap.h); would other texts show it? Resampling adds noise to y a
- *    second time, which pulls correlations towards 0, so that these intervals lie low rather than
- *    high.
- * The same draws serve every predictor, so differences between predictors are paired. A resample
- * without variation has no correlation and is left out. */
+ *    second time, which pulls correlations towards 0, so that these intervals are too low rather
+ * than high. The same draws serve every predictor, so differences between predictors are paired. A
+ * resample without variation has no correlation and is left out. */
 #ifndef FKV_KERNELS_STATISTICS_CORRELATION_H
 #define FKV_KERNELS_STATISTICS_CORRELATION_H
 
@@ -49,7 +48,7 @@ struct fkv_correlation {                            /* of one predictor */
                       round is the worst. 1 is the best; 0 without one */
 };
 
-/* out [predictors] */
+/* The correlations of every predictor -> out [predictors]. */
 int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out,
                   struct fkv_error *err);
 
