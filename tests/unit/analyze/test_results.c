@@ -297,6 +297,36 @@ static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
     fkv_spectrum_free(&s);
 }
 
+/* A row of the table is all it takes to be in results.h5, and in the CSV that its kind goes to. */
+static void every_measure_is_in_results_and_csv_by_its_name(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
+    struct fkv_error_curves e;
+    const double gamma[] = {0.25, 0.5};
+    char csv[300], header[1024], cell[80];
+    assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err), err);
+    assert_ok(save(&s, &e, "abc123", &err), err);
+    assert_ok(fkv_error_csv(folder, &e, 1, &err), err);
+    snprintf(csv, sizeof csv, "%s/error.csv", folder);
+    FILE *f = fopen(csv, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(header, sizeof header, f));
+    fclose(f);
+    header[strcspn(header, "\n")] = ',';
+    for (int i = 0; i < 2 * fkv_measure_count; i++) {
+        const struct fkv_measure *m = &fkv_measures[i / 2];
+        const char *name = m->name[i % 2];
+        if (!name) continue;
+        snprintf(cell, sizeof cell, ",%s,", name);
+        assert_int_equal(strstr(header, cell) != NULL, m->value != NULL);
+        snprintf(cell, sizeof cell, "/error/key/%s", name);
+        if (m->value) check_dataset(cell, LAYERS * HEADS * 2, e.curve[i]);
+    }
+    fkv_error_curves_free(&e);
+    fkv_spectrum_free(&s);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
@@ -308,6 +338,7 @@ int main(void) {
         TEST(foreign_files_are_never_replaced),
         TEST(a_leftover_of_a_killed_run_is_no_obstacle),
         TEST(csv_rows_hold_the_numbers_of_the_bands),
+        TEST(every_measure_is_in_results_and_csv_by_its_name),
     };
     return test_run(tests, NULL, NULL);
 }
