@@ -126,8 +126,7 @@ static int say_decomposition(struct fkv_report *r, const struct chart *c, struct
     char list[2048] = "", text[96];
     for (int64_t row = 0; row < c->table.rows; row++) {
         if (!is_damage(c, row) || !isfinite(number_at(c, row, ESTIMATE))) continue;
-        const char *part = strrchr(text_at(c, row, PLACE), ':');
-        part = part ? part + 1 + strspn(part + 1, " ") : text_at(c, row, PLACE);
+        const char *part = text_at(c, row, PLACE);
         if (!strcmp(part, "nothing")) continue; /* the check that no part does nothing */
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s %s", parts++ ? "; " : "", part,
