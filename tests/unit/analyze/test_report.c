@@ -459,8 +459,7 @@ static void probes_and_runs_are_judged_by_their_intervals(void **state) {
          "Of 2 bands (DC apart) taken out of the keys one at a time, the one at 0.5\u20131 of all "
          "coefficients (0: the lowest, 1: the highest) hurts most: 4 [2, 6] thousandths of a nat "
          "per token; for 1 of the 2"},
-        {"p_decomposition.csv",
-         "\u0394 nll,,nothing,0,0,0\n\u0394 nll,,squeezed,4,2,6\n",
+        {"p_decomposition.csv", "\u0394 nll,,nothing,0,0,0\n\u0394 nll,,squeezed,4,2,6\n",
          ": squeezed 4 [2, 6]."},
         {"runs_perplexity.csv",
          "\u0394 nll to full attention,freqkv,0.1,0.9,0.8,1\n\u0394 nll to full "
