@@ -17,15 +17,26 @@ json_t *fkv_json_string(const char *text) {
     return string ? string : json_string("(a name that is not UTF-8)");
 }
 
-json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err) {
+static json_t *parse(const char *text, size_t bytes, size_t flags, const char *where,
+                     struct fkv_error *err) {
     json_error_t why;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
+    flags |= JSON_REJECT_DUPLICATES;
+    json_t *root = json_loadb(text, bytes, flags, &why);
     if (!root && json_error_code(&why) == json_error_numeric_overflow)
-        root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
+        root = json_loadb(text, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
     if (!root)
         fkv_fail(err, "%s: not valid JSON: line %d, column %d: %s", where, why.line, why.column,
                  why.text);
     return root;
+}
+
+json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err) {
+    return parse(text, bytes, 0, where, err);
+}
+
+json_t *fkv_json_parse_with_nul(const char *text, size_t bytes, const char *where,
+                                struct fkv_error *err) {
+    return parse(text, bytes, JSON_ALLOW_NUL, where, err);
 }
 
 json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err) {

@@ -16,6 +16,10 @@ json_t *fkv_json_string(const char *text); /* a name: where it is no UTF-8, word
 /* Parses `bytes` of text with JSON_REJECT_DUPLICATES; `where` names the file in messages. A new
  * reference, or NULL and a message. */
 json_t *fkv_json_parse(const char *text, size_t bytes, const char *where, struct fkv_error *err);
+/* The same where strings may hold NUL (\u0000), which fkv_json_parse refuses: C strings of theirs
+ * would be cut. */
+json_t *fkv_json_parse_with_nul(const char *text, size_t bytes, const char *where,
+                                struct fkv_error *err);
 json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err);
 
 /* Fields of an object. `required` false: a missing or null field leaves *value as it is. Out of

@@ -157,7 +157,7 @@ static int check_bytes(const json_t *expected, const json_t *found, const char *
 static int check_line(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
                       const char *where, struct fkv_continued *found, struct fkv_error *err) {
     struct fkv_generation g = {0};
-    json_t *line = fkv_json_parse(at, bytes, where, err);
+    json_t *line = fkv_json_parse_with_nul(at, bytes, where, err); /* a token may be the byte 0 */
     if (!line) return FKV_FAILED;
     int status = read_generation(line, where, c->tokens, &g, err);
     json_t *expected = status ? NULL : fkv_continuation_json(c, i, &g, err);

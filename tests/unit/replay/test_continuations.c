@@ -83,6 +83,38 @@ static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
     free_lines(&l);
 }
 
+/* Models have a token for every byte, and may draw that of 0. */
+static void a_continuation_that_holds_the_byte_0_is_read_back(void **state) {
+    (void)state;
+    struct lines l;
+    struct fkv_continued found;
+    struct fkv_error err = {0};
+    int32_t ids[TOKENS], nul = -1;
+    make_lines(&l);
+    for (int32_t id = 0; id < engine.model->config.vocab && nul < 0; id++) {
+        char *text;
+        size_t bytes;
+        assert_ok(fkv_tokenizer_decode(engine.tokenizer, &id, 1, &text, &bytes, &err), err);
+        if (bytes == 1 && !text[0]) nul = id;
+        free(text);
+    }
+    assert_true(nul >= 0);
+    for (int k = 0; k < TOKENS; k++) ids[k] = k == 2 ? nul : nul + k + 1;
+    struct fkv_generation g = {.ids = ids, .count = TOKENS};
+    json_t *line = fkv_continuation_json(&l.how, 0, &g, &err);
+    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL,
+         whole[4096];
+    assert_non_null(text);
+    assert_non_null(strstr(text, "\\u0000"));
+    snprintf(whole, sizeof whole, "%s\n", text);
+    assert_ok(read_text(&l, whole, strlen(whole), &found, &err), err);
+    assert_int_equal(found.lines, 1);
+    assert_int_equal(found.tokens, TOKENS);
+    free(text);
+    json_decref(line);
+    free_lines(&l);
+}
+
 /* A line with one field changed: the field is named. */
 static void a_line_of_another_run_is_refused_by_its_field(void **state) {
     (void)state;
@@ -422,6 +454,7 @@ static void watching_is_not_in_the_times(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cut_of_the_file_is_whole_lines_and_a_torn_one),
+        cmocka_unit_test(a_continuation_that_holds_the_byte_0_is_read_back),
         cmocka_unit_test(a_line_of_another_run_is_refused_by_its_field),
         cmocka_unit_test(what_is_no_line_is_refused),
         cmocka_unit_test(a_file_grows_behind_its_whole_lines),
