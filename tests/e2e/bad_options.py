@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""Bad values of options through the tools themselves. See refusals.py for what every
+case must do.
+
+    bad_options.py --bin build/bin [--data data]
+"""
+
+import os
+import shutil
+
+from refusals import Checkpoint, expect, main, run
+
+
+def settings(tools, work, model, text):
+    def case(name, *arguments, words=(), status=1):
+        out = os.path.join(work, "run.h5")
+        expect(
+            "setting: " + name,
+            [
+                tools / "freqkv-replay",
+                "ppl",
+                "--model",
+                model,
+                "--text",
+                text,
+                "--policy",
+                "freqkv",
+                *arguments,
+                "--out",
+                out,
+            ],
+            *words,
+            gone=[out],
+            status=status,
+        )
+
+    case("gamma 0", "--gamma", "0", words=["--gamma", "(0, 1]"], status=2)
+    case("gamma above 1", "--gamma", "1.2", words=["--gamma", "1.2"], status=2)
+    case("gamma keeps nothing", "--gamma", "0.001", "--window", "64", words=["found 0"], status=2)
+    case("gamma keeps everything", "--gamma", "1", "--window", "64", words=["found 60"], status=2)
+    case("window of the sinks", "--window", "4", words=["--window", "4 sinks"], status=2)
+    expect(
+        "setting: a ratio without a policy",
+        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--gamma", "0.5"],
+        "--gamma",
+        "expected --policy",
+        status=2,
+    )
+    for name, wrong, word in (
+        ("a name of the hub", "meta-llama/Llama-3.2-1B", "download"),
+        ("a file for a model", text, "found a file"),
+    ):
+        expect(
+            "setting: " + name,
+            [tools / "freqkv-replay", "ppl", "--model", wrong, "--text", text],
+            wrong,
+            word,
+        )
+    case(
+        "a policy that does not exist",
+        "--policy",
+        "best",
+        words=["--policy", "streaming"],
+        status=2,
+    )
+    case("a protocol that does not exist", "--protocol", "backwards", words=["protocol"], status=2)
+    case("no such option", "--windoww", "3", words=["windoww"], status=2)
+    case("batch 0", "--batch", "0", words=["--batch"], status=2)
+    case(
+        "sweep of no ratio",
+        "--sweep",
+        "window=1:9:1",
+        words=["--sweep", "gamma=first:last:step"],
+        status=2,
+    )
+    case(
+        "sweep that misses its end",
+        "--sweep",
+        "gamma=0.1:0.9:0.3",
+        words=["--sweep", "whole steps"],
+        status=2,
+    )
+    case("sweep beyond 1", "--sweep", "gamma=0.5:1.5:0.5", words=["--sweep", "1.5"], status=2)
+    case(
+        "sweep and gamma",
+        "--sweep",
+        "gamma=0.5",
+        "--gamma",
+        "0.5",
+        words=["--gamma or --sweep"],
+        status=2,
+    )
+    case(
+        "sweep with a point that keeps nothing",
+        "--sweep",
+        "gamma=0.01:0.51:0.25",
+        "--window",
+        "64",
+        words=["gamma=0.01", "found 0"],
+        status=2,
+    )
+    case(
+        "sweep of a policy without ratio",
+        "--sweep",
+        "gamma=0.5",
+        "--policy",
+        "streaming",
+        words=["streaming", "no ratio"],
+        status=2,
+    )
+    for policy in ("full", "local", "streaming"):
+        for option in (["--recent", "16"], ["--rescale", "off"], ["--mass-bias"]):
+            case(
+                f"{option[0]} of {policy}",
+                "--policy",
+                policy,
+                *option,
+                words=[option[0], f"policy {policy} does not take it"],
+                status=2,
+            )
+    case(
+        "recent slots beyond the window",
+        "--window",
+        "64",
+        "--recent",
+        "60",
+        words=["--recent", "found 64"],
+        status=2,
+    )
+    sweeps(tools, work, model, text)
+    existing = os.path.join(work, "existing.h5")
+    with open(existing, "w") as f:
+        f.write("mine")
+    expect(
+        "output that exists",
+        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--out", existing],
+        existing,
+    )
+    with open(existing) as f:
+        assert f.read() == "mine"
+    expect(
+        "unwritable output",
+        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--out", "/proc/run.h5"],
+        "/proc",
+    )
+    module = os.path.join(work, "freqkv-cuda.so")  # the tools' own may be there, and a GPU, too
+    expect(
+        "cuda without a module",
+        [
+            "env",
+            "FKV_CUDA_MODULE=" + module,
+            tools / "freqkv-replay",
+            "ppl",
+            "--model",
+            model,
+            "--text",
+            text,
+            "--backend",
+            "cuda",
+        ],
+        module,
+    )
+
+
+def sweeps(tools, work, model, text):
+    """Folders that hold something else than this very sweep: refused before anything runs, and left
+    as they are.
+    """
+    folder = os.path.join(work, "sweep")
+    command = [
+        tools / "freqkv-replay",
+        "ppl",
+        "--model",
+        model,
+        "--text",
+        text,
+        "--tokens",
+        "200",
+        "--policy",
+        "freqkv",
+        "--sweep",
+        "gamma=0.25:0.75:0.25",
+        "--out",
+        folder,
+    ]
+    assert run(command + ["--window", "64"]).returncode == 0
+    files = sorted(os.listdir(folder))
+    changed = Checkpoint(work, model, "changed").bf16("model.norm.weight", 0, 0.5)
+    for name, arguments, words in [
+        ("window", ["--window", "65"], ["window", "65", "64"]),
+        ("limit", ["--window", "64", "--tokens", "199"], ["corpus_sha256"]),
+        ("baseline", ["--window", "64", "--baseline", "full"], ["baseline"]),
+        (
+            "processor",
+            ["--window", "64", "--backend", "reference"],
+            ["backend", "reference", "cpu"],
+        ),
+        ("option", ["--window", "64", "--recent", "8"], ["policy_options", "recent=8", "recent=0"]),
+        ("model", ["--window", "64", "--model", changed.path], ["model_sha256"]),
+    ]:
+        expect("sweep resumed with another " + name, command + arguments, "gamma_0.25.h5", *words)
+    with open(os.path.join(folder, files[1]), "r+b") as f:
+        f.truncate(3000)
+    expect("sweep resumed over a broken file", command + ["--window", "64"], files[1])
+    assert sorted(os.listdir(folder)) == files
+    expect("sweep into a file", command[:-1] + [text, "--window", "64"], text, "expected a folder")
+    expect(
+        "sweep into no folder",
+        command[:-1] + [work + "/none/sweep", "--window", "64"],
+        "none/sweep",
+    )
+    shutil.rmtree(folder)
+
+
+def probes(tools, work, model, text):
+    out = os.path.join(work, "probe.h5")
+    command = [
+        tools / "freqkv-replay",
+        "probe",
+        "--model",
+        model,
+        "--text",
+        text,
+        "--quiet",
+        "--out",
+        out,
+    ]
+
+    def case(name, *arguments, words=(), status=1):
+        expect(
+            "probe: " + name,
+            [*command, *arguments],
+            *words,
+            gone=[out, out + ".parts"],
+            status=status,
+        )
+
+    case("no change", words=["no change is asked for"], status=2)
+    case("a band beyond 1", "--filter", "0.5:1.5", words=["--filter", "1.5"], status=2)
+    case(
+        "a band that ends before it begins",
+        "--filter",
+        "0.5:0.25",
+        words=["--filter", "0.5:0.25"],
+        status=2,
+    )
+    case("half a band", "--filter", "0.5", words=["--filter", "a:b"], status=2)
+    case(
+        "a band without a coefficient",
+        "--filter",
+        "0.0001:0.0002",
+        words=["filter 0.0001:0.0002", "1/508"],
+        status=2,
+    )
+    case("noise without energy", "--noise", "0:0.5", words=["--noise", "a:b:eps"], status=2)
+    case("noise that is no number", "--noise", "0:0.5:nan", words=["--noise", "nan"], status=2)
+    case("a ratio above 1", "--freqkv", "0.5,1.5", words=["--freqkv", "1.5"], status=2)
+    case(
+        "a ratio that keeps nothing",
+        "--local",
+        "0.001",
+        words=["--local 0.001", "508 slots"],
+        status=2,
+    )
+    case(
+        "a state that does not exist",
+        "--freqkv",
+        "0.5",
+        "--states",
+        "key,query",
+        words=["--states", "key,query"],
+        status=2,
+    )
+    case(
+        "more than the trained context",
+        "--freqkv",
+        "0.5",
+        "--prefix",
+        "900",
+        "--score",
+        "200",
+        words=["--prefix 900", "1024"],
+        status=2,
+    )
+    case(
+        "a prefix of sinks",
+        "--freqkv",
+        "0.5",
+        "--prefix",
+        "5",
+        words=["--prefix", "4 sinks", "found 5"],
+        status=2,
+    )
+    case("a batch", "--freqkv", "0.5", "--batch", "2", words=["--batch"], status=2)
+    short = os.path.join(work, "short.txt")
+    with open(short, "w") as f:
+        f.write("A text of a few words.")
+    expect(
+        "probe: texts too short",
+        [*command[:5], short, *command[6:], "--freqkv", "0.5"],
+        "short.txt",
+        "769 tokens",
+        gone=[out, out + ".parts"],
+    )
+    os.mkdir(out + ".parts")
+    with open(out + ".parts/000000.h5", "w") as f:
+        f.write("mine")
+    expect("probe: parts that are none", [*command, "--freqkv", "0.5"], "000000.h5", gone=[out])
+    shutil.rmtree(out + ".parts")
+
+
+if __name__ == "__main__":
+    main("bad options", __doc__, settings, probes)
