@@ -75,6 +75,7 @@ bool fkv_legend_place(struct fkv_figure *f, cairo_t *cr) {
                                        {1, 0.5}, {0, 0.5}, {0.5, 0}, {0.5, 1}};
     struct fkv_legend *l = &f->legend;
     const struct fkv_panel *p = &f->panels[0];
+    if (p->map) return false; /* every cell is data */
     double width = 0, height = l->count * row + 4;
     for (int i = 0; i < l->count; i++) width = fmax(width, entry_width(cr, l->entries[i]));
     width += 2 * inset;

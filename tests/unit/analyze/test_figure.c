@@ -326,6 +326,24 @@ static void a_legend_covers_no_data(void **state) {
     }
 }
 
+/* One marked cell: the rest of the map looks empty to a count of points, and is data. */
+static void a_legend_covers_no_cell_of_a_map(void **state) {
+    (void)state;
+    struct fkv_error err = {0};
+    const double values[4] = {0, 1, 2, 3}, x = 0.2, y = 1;
+    const int names[2] = {0, 1};
+    struct fkv_figure *f = make(4, 3, 1, 1, NULL);
+    struct fkv_line mark = {.label = "a mark", .width = 1, .markers = true, .scattered = true};
+    assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err), err);
+    assert_ok(fkv_figure_heatmap(f, 0, 2, 2, values, names, names, 0, 3, &err), err);
+    assert_ok(fkv_figure_line(f, 0, &mark, 1, &x, &y, &err), err);
+    paint(f);
+    assert_true(f->legend.outside);
+    assert_true(f->legend.box.y > f->panels[0].box.y + f->panels[0].box.height);
+    check_texts(f);
+    fkv_figure_destroy(f);
+}
+
 static void what_cannot_be_drawn_is_refused(void **state) {
     (void)state;
     struct fkv_error err = {0};
@@ -480,6 +498,7 @@ int main(void) {
         cmocka_unit_test(nan_breaks_a_line_and_nothing_but_nan_draws_nothing),
         cmocka_unit_test(constant_data_get_an_axis_around_them),
         cmocka_unit_test(a_legend_covers_no_data),
+        cmocka_unit_test(a_legend_covers_no_cell_of_a_map),
         cmocka_unit_test(what_cannot_be_drawn_is_refused),
         cmocka_unit_test(a_folder_that_is_not_there_leaves_nothing),
         cmocka_unit_test(a_missing_font_says_what_to_install),
