@@ -12,15 +12,16 @@ checks=()
 # Each check has one core, so NumPy and waiting threads must not use the others.
 export OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-# check NAME ARGUMENT...: runs tests/e2e/NAME.py in the background. Prints its last line, or all
-# lines when it fails.
+# check NAME ARGUMENT...: runs tests/e2e/NAME.py in the background. Prints its last line and its
+# seconds, or all lines when it fails.
 check() {
-    local name=$1
+    local name=$1 start
     shift
     while (($(jobs -rp | wc -l) >= $(nproc))); do sleep 0.2; done
+    start=$SECONDS
     {
         if "$python" "tests/e2e/$name.py" "$@" >"$work/$name.log" 2>&1; then
-            echo "$name: $(tail -1 "$work/$name.log")"
+            echo "$name: $(tail -1 "$work/$name.log") ($((SECONDS - start)) s)"
         else
             cat "$work/$name.log"
             echo "$name: FAILED"
