@@ -31,8 +31,10 @@ def links(tools, work, model, text):
     with open(text) as f, open(other, "w") as g:
         g.write(f.read()[5000:])
     sweep = ["--tokens", "300", "--policy", "freqkv", "--window", "100"]
+    full = os.path.join(work, "link-full.h5")
     for command in (
         [tools / "freqkv-capture", *quiet, "--out", capture, "--max-documents", "1"],
+        [replay, "ppl", *quiet, "--tokens", "300", "--policy", "full", "--out", full],
         [replay, "ppl", *quiet, *sweep, "--gamma", "0.5", "--out", run_file],
         [
             replay,
@@ -101,6 +103,13 @@ def links(tools, work, model, text):
         [*link, "--runs", probe],
         "link-probe.h5",
         "freqkv-run",
+        gone=[out],
+    )
+    expect(
+        "plot: runs without a ratio alone",
+        [analyze, "plot", full, "--out", out],
+        "link-full.h5",
+        "no figure",
         gone=[out],
     )
     expect("link: a run among the probes", [*link, "--probes", run_file], "link-run.h5", gone=[out])
