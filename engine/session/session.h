@@ -94,8 +94,6 @@ const struct fkv_model *fkv_session_model(const struct fkv_session *s);
 int32_t fkv_session_block(const struct fkv_session *s);
 /* Tokens fed in the sequence's current timeline. */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence);
-/* The state of every head, [layers, sequences, kv_heads]; owned by the session. */
-const struct fkv_head *fkv_session_heads(const struct fkv_session *s);
 /* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
  * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,

@@ -114,8 +114,7 @@ static int gather(struct fkv_backend *b, const struct fkv_attention_shape *shape
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &seen.processor, NULL, &err), err);
+    seen.processor = tested_backend();
     seen.ops = *seen.processor;
     seen.ops.info = info;
     seen.ops.step_create = step_create;
