@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/checkpoint/safetensors_header.h"
 #include "kernels/base/json.h"
 #include "kernels/base/path.h"
 

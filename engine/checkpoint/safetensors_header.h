@@ -3,7 +3,24 @@
 #ifndef FKV_ENGINE_CHECKPOINT_SAFETENSORS_HEADER_H
 #define FKV_ENGINE_CHECKPOINT_SAFETENSORS_HEADER_H
 
-#include "engine/checkpoint/safetensors.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/error.h"
+#include "kernels/dtype.h"
+
+struct fkv_tensor {
+    const void *data; /* inside the mapping */
+    size_t bytes;
+    const char *format; /* the dtype as the file names it: "F32", "BF16", "I64", ... */
+    bool computable;    /* it is one of ours; only then is `dtype` set */
+    enum fkv_dtype dtype;
+    int32_t dims;
+    int64_t shape[4]; /* the first four */
+    int32_t file;     /* index of the shard */
+    size_t offset;    /* of data in that file */
+};
 
 struct fkv_tensor_entry {
     char *name;        /* owned by the table */

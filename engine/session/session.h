@@ -44,6 +44,11 @@ struct fkv_session_needs {
     struct fkv_backend_needs own; /* what the backend takes for itself, once for all its sessions */
 };
 
+/* All of it. */
+static inline int64_t fkv_session_needs_bytes(const struct fkv_session_needs *needs) {
+    return needs->cache + needs->scratch + needs->own.shared + needs->own.kept;
+}
+
 /* Adds what such a session takes to `needs`, without opening one. */
 int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
                           const struct fkv_session_options *options,

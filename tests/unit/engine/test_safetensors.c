@@ -1,6 +1,6 @@
 /* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with
  * a message that says what and where. */
-#include "engine/checkpoint/safetensors_header.h"
+#include "engine/checkpoint/safetensors.h"
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/engine/weights_file.h"
 

@@ -233,7 +233,7 @@ static void a_session_too_large_for_its_device_is_refused_with_what_would_help(v
                      (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
     seen.device =
         (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
-    seen.device.memory_free = needs.cache + needs.scratch + needs.own.shared + needs.own.kept - 1;
+    seen.device.memory_free = fkv_session_needs_bytes(&needs) - 1;
     assert_refused(fkv_session_open(f->model, &full, &options, &s, &err), err,
                    "MiB free: fewer tokens, a smaller --batch or --cache-dtype bf16 may fit");
     if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") ||
