@@ -23,8 +23,7 @@ static const char doc[] =
     "\v"
     "A text longer than --max-tokens becomes several recordings, each with an empty cache. "
     "OUT/capture.h5 opens in h5py as one tree: documents/000000/key is [layers, KV heads, "
-    "tokens, head_dim].\n\n"
-    "Exit status: 0 done, 1 the work failed, 2 the command line was wrong.\n\n"
+    "tokens, head_dim].\n\n" FKV_EXIT_HELP "\n\n"
     "Files, JSON keys and definitions: man freqkv-capture.";
 
 enum {
@@ -51,7 +50,7 @@ static const struct argp_option options[] = {
     {"skip-sinks", FKV_LETTER_SKIP_SINKS, "S", 0, "spectra: skip the first S tokens (default 4)",
      2},
     {"shard", OPT_SHARD, "I/K", 0, "only documents whose index modulo K is I", 2},
-    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 2},
+    FKV_DRY_RUN_ROW(2),
     {0},
 };
 
@@ -245,13 +244,10 @@ static int record(struct command *c, struct fkv_recorder *r, struct fkv_error *e
     struct fkv_recorder_summary summary;
     const struct fkv_capture_info *info = fkv_recorder_info(r);
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
-    if (c->dry_run) {
-        if (c->engine.json)
-            return fkv_json_print(needs_json(&needs), err) || fkv_recorder_check(r, &needs, err);
-        print_needs(stdout, &needs);
-        return fkv_recorder_check(r, &needs, err);
-    }
-    if (!c->engine.quiet) print_needs(stderr, &needs);
+    FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
+    if (to) print_needs(to, &needs);
+    if (c->dry_run && c->engine.json && fkv_json_print(needs_json(&needs), err)) return FKV_FAILED;
+    if (c->dry_run) return fkv_recorder_check(r, &needs, err);
     if (needs.longest > info->trained_context)
         fprintf(stderr,
                 "warning: recordings of %lld tokens go beyond the trained context of %d and are "

@@ -339,7 +339,8 @@ static int open_loop(struct loop *loop, const struct fkv_recorder_needs *needs,
         fkv_collector_open(&r->info, model, loop->pipeline, &collector, &loop->collector, err))
         return FKV_FAILED;
     fkv_collector_attach(loop->collector, loop->session);
-    return fkv_engine_documents(r->engine_options, r->engine, &loop->documents, err);
+    return fkv_engine_documents(r->engine_options, r->engine->tokenizer,
+                                r->engine->model->config.vocab, true, &loop->documents, err);
 }
 
 static void close_loop(struct loop *loop) {

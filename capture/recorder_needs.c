@@ -35,7 +35,9 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
                         struct fkv_error *err) {
     struct fkv_documents *documents;
     const double started = fkv_seconds();
-    if (fkv_engine_documents(r->engine_options, r->engine, &documents, err)) return FKV_FAILED;
+    if (fkv_engine_documents(r->engine_options, r->engine->tokenizer,
+                             r->engine->model->config.vocab, true, &documents, err))
+        return FKV_FAILED;
     int status = FKV_OK;
     bool more = true;
     int64_t seen = 0;
@@ -152,8 +154,8 @@ static int count_memory(const struct fkv_recorder *r, struct fkv_recorder_needs 
         model->ops->add_needs(model->backend, &demand, &engine.own, err) ||
         model->ops->info(model->backend, &device, err))
         return FKV_FAILED;
-    const int64_t computing = engine.cache + engine.scratch + engine.own.shared + engine.own.kept +
-                              fkv_collector_bytes(&r->info, &collector);
+    const int64_t computing =
+        fkv_session_needs_bytes(&engine) + fkv_collector_bytes(&r->info, &collector);
     const int64_t per_token =
         3 * (sizeof(int32_t) + sizeof(float)) + 2; /* a lane's, and those being written */
     needs->ring_bytes = (int64_t)fkv_recorder_ring(r, lanes, needs->longest);

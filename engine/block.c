@@ -26,8 +26,8 @@ int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_op
             return FKV_FAILED;
         /* An eighth stays free: allocations are rounded up, and other processes may use the device.
          */
-        const int64_t needs = one.cache + one.scratch + one.own.shared + one.own.kept +
-                              other.cache + other.scratch + other_bytes;
+        const int64_t needs =
+            fkv_session_needs_bytes(&one) + other.cache + other.scratch + other_bytes;
         if (needs <= info.memory_free - info.memory_free / 8) return FKV_OK;
     }
 }

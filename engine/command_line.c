@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kernels/base/letters.h"
 #include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
@@ -25,16 +24,16 @@ static const struct argp_option engine_options[] = {
     {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw ids: uint16 (default) or uint32", 1},
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
     {0, 0, 0, 0, "Machine:", 8},
-    {"backend", FKV_LETTER_BACKEND, "NAME", 0, "auto (default), cpu, cuda or reference (slow)", 8},
-    {"device", FKV_LETTER_DEVICE, "K", 0, "index of the GPU (default: the first supported)", 8},
-    {"threads", FKV_LETTER_THREADS, "K", 0, "CPU threads (default: the cores it may use)", 8},
+    FKV_BACKEND_ROW(8),
+    FKV_DEVICE_ROW(8),
+    FKV_THREADS_ROW(8),
     {"compute", OPT_COMPUTE, "TYPE", 0, "f32 or bf16 (default: f32; GPU: as the weights)", 8},
     {"cache-dtype", OPT_CACHE_DTYPE, "TYPE", 0, "f32, f16, bf16 (default: f32; GPU: the weights')",
      8},
     {"batch", FKV_LETTER_BATCH, "B", 0, "documents side by side (default 1)", 8},
     {0, 0, 0, 0, "Output:", 9},
-    {"quiet", FKV_LETTER_QUIET, 0, 0, "no progress and no notes on stderr", 9},
-    {"json", FKV_LETTER_JSON, 0, 0, "one JSON object instead of a table", 9},
+    FKV_QUIET_ROW(9),
+    FKV_JSON_ROW(9),
     {0},
 };
 
@@ -71,19 +70,9 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case OPT_MAX_DOCUMENTS:
         o->max_documents = fkv_integer_option(state, arg, "--max-documents", 1, INT64_MAX);
         return 0;
-    case FKV_LETTER_BACKEND:
-        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda") &&
-            strcmp(arg, "reference"))
-            argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"",
-                       arg);
-        o->backend = arg;
-        return 0;
-    case FKV_LETTER_DEVICE:
-        o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023);
-        return 0;
-    case FKV_LETTER_THREADS:
-        o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 4096);
-        return 0;
+    case FKV_LETTER_BACKEND: o->backend = fkv_backend_option(state, arg); return 0;
+    case FKV_LETTER_DEVICE: o->device = fkv_device_option(state, arg); return 0;
+    case FKV_LETTER_THREADS: o->threads = fkv_threads_option(state, arg); return 0;
     case OPT_COMPUTE:
         if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
             argp_error(state, "--compute: expected f32 or bf16, found \"%s\"", arg);
@@ -107,6 +96,11 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
 }
 
 const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_engine};
+
+FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run) {
+    if (dry_run) return options->json ? NULL : stdout;
+    return options->quiet ? NULL : stderr;
+}
 
 static bool has_tokenizer(const char *directory) {
     char path[FKV_PATH];
@@ -168,15 +162,21 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {
     return engine->tokenizer ? fkv_tokenizer_sha256(engine->tokenizer) : "";
 }
 
-int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
-                         struct fkv_documents **out, struct fkv_error *err) {
-    struct fkv_documents_options options = {.texts = o->texts,
-                                            .text_count = o->text_count,
-                                            .token_ids = o->token_ids,
-                                            .token_ids_count = o->token_ids_count,
-                                            .token_dtype = o->token_dtype,
-                                            .max_documents = o->max_documents,
-                                            .vocab = engine->model->config.vocab,
-                                            .special = true};
-    return fkv_documents_open(&options, engine->tokenizer, out, err);
+int32_t fkv_engine_added_bos(const struct fkv_engine *engine) {
+    const struct fkv_tokenizer *t = engine->tokenizer;
+    return t && fkv_tokenizer_adds_bos(t) ? fkv_tokenizer_bos(t) : -1;
+}
+
+int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_tokenizer *tokenizer,
+                         int32_t vocab, bool special, struct fkv_documents **out,
+                         struct fkv_error *err) {
+    const struct fkv_documents_options options = {.texts = o->texts,
+                                                  .text_count = o->text_count,
+                                                  .token_ids = o->token_ids,
+                                                  .token_ids_count = o->token_ids_count,
+                                                  .token_dtype = o->token_dtype,
+                                                  .max_documents = o->max_documents,
+                                                  .vocab = vocab,
+                                                  .special = special};
+    return fkv_documents_open(&options, tokenizer, out, err);
 }

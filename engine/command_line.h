@@ -46,6 +46,10 @@ void fkv_policy_options_default(struct fkv_policy_options *o);
  * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
 
+/* Where a tool says what a run will need: with --dry-run that is the result, else a note unless
+ * --quiet. NULL: nowhere, or later as JSON. */
+FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);
+
 struct fkv_engine {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
@@ -67,6 +71,8 @@ const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
                                     const struct fkv_engine *engine);
 /* "" without a tokenizer. */
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
+/* The BOS that the tokenizer puts before a text; -1: it adds none, or there is no tokenizer. */
+int32_t fkv_engine_added_bos(const struct fkv_engine *engine);
 /* Sets options->block, the rows of a feed, for sessions that are fed `shares` blocks at a time (of
  * as many sequences): on a host 512 rows for each; on a device 4096 in all, or 512 for each where
  * that is more, and fewer where its free memory does not hold the session of `policy`, with
@@ -75,7 +81,10 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
 int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                      bool baseline, int32_t shares, int64_t other_bytes,
                      struct fkv_session_options *options, struct fkv_error *err);
-int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
-                         struct fkv_documents **out, struct fkv_error *err);
+/* The documents that the options name (documents.h), in ids below `vocab`. `special`: with the
+ * tokenizer's BOS where it adds one. `tokenizer` may be NULL where only token ids are given. */
+int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_tokenizer *tokenizer,
+                         int32_t vocab, bool special, struct fkv_documents **out,
+                         struct fkv_error *err);
 
 #endif

@@ -10,29 +10,23 @@
 static int grow(void **array, size_t element, int64_t count, int64_t more, int64_t *capacity,
                 struct fkv_error *err) {
     if (count + more <= *capacity) return FKV_OK;
-    int64_t wanted = 2 * *capacity > count + more ? 2 * *capacity : count + more;
-    void *larger = realloc(*array, (size_t)wanted * element);
+    int64_t larger_capacity = 2 * *capacity > count + more ? 2 * *capacity : count + more;
+    void *larger = realloc(*array, (size_t)larger_capacity * element);
     if (!larger)
         return fkv_fail(err, "out of memory for %lld tokens of text", (long long)(count + more));
     *array = larger;
-    *capacity = wanted;
+    *capacity = larger_capacity;
     return FKV_OK;
 }
 
 int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine,
                     bool special, int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err) {
     *corpus = (struct fkv_corpus){0};
-    struct fkv_documents_options from = {.texts = options->texts,
-                                         .text_count = options->text_count,
-                                         .token_ids = options->token_ids,
-                                         .token_ids_count = options->token_ids_count,
-                                         .token_dtype = options->token_dtype,
-                                         .max_documents = options->max_documents,
-                                         .vocab = engine->model->config.vocab,
-                                         .special = special};
     struct fkv_documents *documents;
-    if (fkv_documents_open(&from, engine->tokenizer, &documents, err)) return FKV_FAILED;
-    int64_t tokens_room = 0, documents_room = 0;
+    if (fkv_engine_documents(options, engine->tokenizer, engine->model->config.vocab, special,
+                             &documents, err))
+        return FKV_FAILED;
+    int64_t token_capacity = 0, document_capacity = 0;
     bool more = true;
     int status = FKV_OK;
     while (!status) {
@@ -41,10 +35,10 @@ int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_e
         if (status || !more) break;
         int64_t count = limit && (int64_t)next.count > limit ? limit : (int64_t)next.count;
         status = grow((void **)&corpus->tokens, sizeof *corpus->tokens, corpus->token_count, count,
-                      &tokens_room, err);
+                      &token_capacity, err);
         if (!status)
             status = grow((void **)&corpus->documents, sizeof *corpus->documents,
-                          corpus->document_count, 1, &documents_room, err);
+                          corpus->document_count, 1, &document_capacity, err);
         if (!status) {
             struct fkv_corpus_document *document = &corpus->documents[corpus->document_count++];
             *document = (struct fkv_corpus_document){

@@ -10,41 +10,20 @@
 
 #include "kernels/base/host.h"
 
-int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine,
-                      const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, struct fkv_error *err) {
-    struct fkv_session_needs session = {.own = needs->own};
-    if (fkv_session_add_needs(engine->model, policy, options, &session, err)) return FKV_FAILED;
-    needs->cache += session.cache;
-    needs->scratch += session.scratch;
-    needs->own = session.own;
-    return FKV_OK;
-}
-
-/* Where the backend computes, without the weights. */
-static int64_t engine_bytes(const struct fkv_needs *n) {
-    return n->cache + n->scratch + n->own.shared + n->own.kept;
-}
-
-static int check_memory(const char *where, int64_t wanted, int64_t available,
+static int check_memory(const char *where, int64_t needed, int64_t available,
                         struct fkv_error *err) {
     char a[16], b[16];
-    if (available < 0 || wanted <= available) return FKV_OK;
-    fkv_format_bytes(a, wanted);
+    if (available < 0 || needed <= available) return FKV_OK;
+    fkv_format_bytes(a, needed);
     fkv_format_bytes(b, available);
     return fkv_fail(err, "not enough memory%s: needs %s, available %s", where, a, b);
-}
-
-FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run) {
-    if (dry_run) return options->json ? NULL : stdout;
-    return options->quiet ? NULL : stderr;
 }
 
 static void print_bytes(const struct fkv_needs *needs, FILE *to) {
     char weights[16], cache[16], scratch[16], kept[16], available[16];
     fkv_format_bytes(weights, needs->weights);
-    fkv_format_bytes(cache, needs->cache);
-    fkv_format_bytes(scratch, engine_bytes(needs) - needs->cache);
+    fkv_format_bytes(cache, needs->sessions.cache);
+    fkv_format_bytes(scratch, fkv_session_needs_bytes(&needs->sessions) - needs->sessions.cache);
     fkv_format_bytes(kept, needs->host);
     fkv_format_bytes(available, needs->device ? needs->device_free : needs->host_free);
     fprintf(to, "memory: weights %s, cache %s, scratch %s, results %s; available %s\n", weights,
@@ -65,10 +44,12 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
-        if (check_memory("", needs->weights + engine_bytes(needs) + needs->host, needs->host_free,
-                         err))
+        if (check_memory("",
+                         needs->weights + fkv_session_needs_bytes(&needs->sessions) + needs->host,
+                         needs->host_free, err))
             return FKV_FAILED;
-    } else if (check_memory(" on the device", engine_bytes(needs), needs->device_free, err) ||
+    } else if (check_memory(" on the device", fkv_session_needs_bytes(&needs->sessions),
+                            needs->device_free, err) ||
                check_memory("", needs->host, needs->host_free, err)) {
         return FKV_FAILED;
     }
@@ -88,7 +69,8 @@ void fkv_needs_print_time(const struct fkv_needs *needs, FILE *to) {
 }
 
 json_t *fkv_needs_json(const struct fkv_needs *n) {
-    const int64_t engine = engine_bytes(n), host = n->host + (n->device ? 0 : n->weights + engine);
+    const int64_t engine = fkv_session_needs_bytes(&n->sessions),
+                  host = n->host + (n->device ? 0 : n->weights + engine);
     return json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:o}", "documents",
                      (json_int_t)n->documents, "tokens", (json_int_t)n->tokens, "tokens_fed",
                      (json_int_t)n->fed, "disk_bytes", (json_int_t)n->disk, "disk_free",

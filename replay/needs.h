@@ -12,27 +12,18 @@
 
 struct fkv_needs {
     int64_t documents, tokens,
-        fed; /* of the texts; fed: tokens of all passes, the baseline's too */
-    int64_t weights, cache,
-        scratch; /* bytes, where the backend computes; weights are mapped or already there */
-    struct fkv_backend_needs own; /* what the backend takes for itself there */
-    int64_t host;                 /* bytes the experiment itself keeps on the host */
-    int64_t disk;                 /* bytes of the output; 0: none */
-    const char *output;           /* its path; NULL: none */
-    double seconds;               /* about; fkv_session_rehearse says what a token takes */
+        fed;         /* of the texts; fed: tokens of all passes, the baseline's too */
+    int64_t weights; /* bytes, where the backend computes; they are mapped or loaded by now */
+    struct fkv_session_needs sessions; /* of all sessions open at a time */
+    int64_t host;                      /* bytes the experiment itself keeps on the host */
+    int64_t disk;                      /* bytes of the output; 0: none */
+    const char *output;                /* its path; NULL: none */
+    double seconds;                    /* about; fkv_session_rehearse says what a token takes */
 
     bool device; /* computed on one; filled in by fkv_needs_check, as is what there is: */
     int64_t host_free, device_free, free; /* bytes of memory, and of disk at `output` */
 };
 
-/* Where needs are shown: with --dry-run they are the result, else a note unless --quiet. NULL:
- * nowhere, or later as JSON. */
-FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);
-
-/* Adds a session's cache and scratch, and the backend's own. */
-int fkv_needs_session(struct fkv_needs *needs, const struct fkv_engine *engine,
-                      const struct fkv_policy_options *policy,
-                      const struct fkv_session_options *options, struct fkv_error *err);
 /* Prints memory and disk to `to`, which may be NULL; refuses what cannot fit. */
 int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FILE *to,
                     struct fkv_error *err);

@@ -13,7 +13,6 @@
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/arguments.h"
-#include "kernels/base/letters.h"
 
 /* ---- options ---- */
 
@@ -21,9 +20,7 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
     struct fkv_common_options *o = state->input;
     switch (key) {
     case FKV_LETTER_OUT: o->out = arg; break;
-    case FKV_LETTER_THREADS:
-        o->threads = (int)fkv_integer_option(state, arg, "--threads", 1, 1024);
-        break;
+    case FKV_LETTER_THREADS: o->threads = fkv_threads_option(state, arg); break;
     case FKV_LETTER_QUIET: o->quiet = true; break;
     case FKV_LETTER_JSON: o->json = true; break;
     case ARGP_KEY_END:
@@ -37,9 +34,9 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option common_options[] = {
     {"out", FKV_LETTER_OUT, "PATH", 0, "where results go", 1},
-    {"threads", FKV_LETTER_THREADS, "K", 0, "CPU threads (default: the cores it may use)", 1},
-    {"quiet", FKV_LETTER_QUIET, NULL, 0, "no progress and no notes on stderr", 1},
-    {"json", FKV_LETTER_JSON, NULL, 0, "one JSON object instead of a table", 1},
+    FKV_THREADS_ROW(1),
+    FKV_QUIET_ROW(1),
+    FKV_JSON_ROW(1),
     {0},
 };
 const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, NULL, NULL, NULL};
@@ -50,22 +47,16 @@ static error_t parse_processor(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_INIT:
         *o = (struct fkv_processor_options){.backend = "auto", .device = FKV_ANY_DEVICE};
         break;
-    case FKV_LETTER_BACKEND:
-        if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "cuda"))
-            argp_error(state, "--backend: expected auto, cpu or cuda, found \"%s\"", arg);
-        o->backend = arg;
-        break;
-    case FKV_LETTER_DEVICE:
-        o->device = (int)fkv_integer_option(state, arg, "--device", 0, 1023);
-        break;
+    case FKV_LETTER_BACKEND: o->backend = fkv_backend_option(state, arg); break;
+    case FKV_LETTER_DEVICE: o->device = fkv_device_option(state, arg); break;
     default: return ARGP_ERR_UNKNOWN;
     }
     return 0;
 }
 
 static const struct argp_option processor_options[] = {
-    {"backend", FKV_LETTER_BACKEND, "NAME", 0, "auto (default), cpu or cuda", 1},
-    {"device", FKV_LETTER_DEVICE, "K", 0, "index of the GPU (default: the first supported)", 1},
+    FKV_BACKEND_ROW(1),
+    FKV_DEVICE_ROW(1),
     {0},
 };
 const struct argp fkv_processor_argp = {
@@ -112,7 +103,7 @@ static error_t parse_cut(int key, char *arg, struct argp_state *state) {
 static const struct argp_option cut_options[] = {
     {"length", FKV_LETTER_LENGTH, "N", 0, "tokens per segment (default: trained context - S)", 0},
     {"skip-sinks", FKV_LETTER_SKIP_SINKS, "S", 0, "skip a recording's first tokens (default 4)", 0},
-    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    FKV_DRY_RUN_ROW(0),
     {0},
 };
 static const struct argp_child cut_children[] = {

@@ -73,7 +73,7 @@ static const struct argp_option options_list[] = {
     {"runs", OPT_RUNS, "RUN.h5...", 0, "a sweep: runs that differ in their ratio only", 0},
     {"probes", OPT_PROBES, "PROBE.h5...", 0, "probes of one prefix, best with --per-head", 0},
     {"gamma", FKV_LETTER_GAMMA, "G", 0, "share kept for tokens' residuals (default 0.5)", 0},
-    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    FKV_DRY_RUN_ROW(0),
     {0},
 };
 

@@ -7,9 +7,9 @@
 #include "analyze/commands/command.h"
 #include "capture/store/capture_merge.h"
 #include "capture/store/capture_reader.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
-#include "kernels/base/letters.h"
 
 struct options {
     struct fkv_common_options common;
@@ -42,7 +42,7 @@ static const char doc[] =
     "twice is refused. --out is a new folder.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"dry-run", FKV_LETTER_DRY_RUN, NULL, 0, "only print what the run will need", 0},
+    FKV_DRY_RUN_ROW(0),
     {0},
 };
 

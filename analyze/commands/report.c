@@ -4,9 +4,9 @@
 
 #include "analyze/commands/command.h"
 #include "analyze/report/report.h"
+#include "kernels/base/arguments.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
-#include "kernels/base/letters.h"
 
 struct options {
     const char *folder;
@@ -41,8 +41,8 @@ static const char doc[] =
     "them. The page is one file that loads nothing: open it, mail it, print it.\n\n" FKV_SEE_MANUAL;
 
 static const struct argp_option options_list[] = {
-    {"quiet", FKV_LETTER_QUIET, NULL, 0, "no notes on stderr", 0},
-    {"json", FKV_LETTER_JSON, NULL, 0, "one JSON object instead of text", 0},
+    FKV_QUIET_ROW(0),
+    FKV_JSON_ROW(0),
     {0},
 };
 static const struct argp parser = {options_list, parse, "DIR", doc, NULL, NULL, NULL};

@@ -155,7 +155,8 @@ hid_t fkv_hdf_f16(void) {
     return type;
 }
 
-hid_t fkv_hdf_string(void) {
+/* UTF-8 of any length: h5py reads a str. */
+static hid_t string_type(void) {
     static hid_t type = H5I_INVALID_HID;
     if (type >= 0) return type;
     type = H5Tcopy(H5T_C_S1);
@@ -320,7 +321,7 @@ int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t m
 }
 
 int fkv_hdf_put_string(hid_t object, const char *name, const char *value, struct fkv_error *err) {
-    return fkv_hdf_put_numbers(object, name, fkv_hdf_string(), fkv_hdf_string(), -1, &value, err);
+    return fkv_hdf_put_numbers(object, name, string_type(), string_type(), -1, &value, err);
 }
 
 int fkv_hdf_put_bool(hid_t object, const char *name, bool value, struct fkv_error *err) {

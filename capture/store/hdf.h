@@ -27,8 +27,7 @@ hid_t fkv_hdf_open(const char *path, struct fkv_error *err);
 int fkv_hdf_close(hid_t file, const char *path, struct fkv_error *err);
 
 /* Types, made once and never closed. */
-hid_t fkv_hdf_f16(void);    /* IEEE half, as numpy's float16 */
-hid_t fkv_hdf_string(void); /* UTF-8 of any length: h5py reads a str */
+hid_t fkv_hdf_f16(void); /* IEEE half, as numpy's float16 */
 
 /* Groups without times. Missing groups on the path are made. */
 hid_t fkv_hdf_group(hid_t parent, const char *path, struct fkv_error *err);

@@ -279,43 +279,61 @@ double fkv_run_gamma(const struct fkv_run *run) {
 
 /* ---- what identifies a run ---- */
 
-static const char *number_fact(char text[FKV_RUN_FACT], const char *name, int32_t value) {
-    if (value) snprintf(text, FKV_RUN_FACT, "%s %d", name, value);
+/* Beside its model, its policy and its ratio: a curve's points agree in all of them, and a figure
+ * names those in which its runs differ. */
+enum fact {
+    WINDOW,
+    SINKS,
+    PROTOCOL,
+    TOKENS_LIMIT,
+    SCORE_FROM,
+    COMPUTE,
+    CACHE_DTYPE,
+    BACKEND,
+    CONFIG,
+    TOKENIZER,
+    TEXTS,
+    FACTS
+};
+enum { FACT_BYTES = 80 };
+
+static const char *number_fact(char text[FACT_BYTES], const char *name, int32_t value) {
+    if (value) snprintf(text, FACT_BYTES, "%s %d", name, value);
     return text;
 }
 
-static const char *text_fact(char text[FKV_RUN_FACT], const char *name, const char *value,
-                             int most) {
-    if (*value) snprintf(text, FKV_RUN_FACT, "%s %.*s", name, most, value);
+static const char *text_fact(char text[FACT_BYTES], const char *name, const char *value, int most) {
+    if (*value) snprintf(text, FACT_BYTES, "%s %.*s", name, most, value);
     return text;
 }
 
-const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
-                         char text[FKV_RUN_FACT]) {
+/* "window 512", "protocol whole", "texts 1a2b3c4d"; "" where the run has none (no window, no
+ * limit). Returns `text`. */
+static const char *fact_text(const struct fkv_run *run, enum fact fact, char text[FACT_BYTES]) {
     enum { WORD = 64, HASH = 8 };
     text[0] = 0;
     switch (fact) {
-    case FKV_RUN_WINDOW: return number_fact(text, "window", run->window);
-    case FKV_RUN_SINKS:
-        if (run->window) snprintf(text, FKV_RUN_FACT, "sinks %d", run->sinks);
+    case WINDOW: return number_fact(text, "window", run->window);
+    case SINKS:
+        if (run->window) snprintf(text, FACT_BYTES, "sinks %d", run->sinks);
         return text;
-    case FKV_RUN_PROTOCOL: return text_fact(text, "protocol", run->protocol, WORD);
-    case FKV_RUN_TOKENS_LIMIT: return number_fact(text, "tokens", run->tokens_limit);
-    case FKV_RUN_SCORE_FROM: return number_fact(text, "scored from", run->score_from);
-    case FKV_RUN_COMPUTE: return text_fact(text, "compute", run->compute, WORD);
-    case FKV_RUN_CACHE_DTYPE: return text_fact(text, "cache", run->cache_dtype, WORD);
-    case FKV_RUN_BACKEND: return text_fact(text, "backend", run->backend, WORD);
-    case FKV_RUN_CONFIG: return text_fact(text, "config", run->config_sha256, HASH);
-    case FKV_RUN_TOKENIZER: return text_fact(text, "tokenizer", run->tokenizer_sha256, HASH);
+    case PROTOCOL: return text_fact(text, "protocol", run->protocol, WORD);
+    case TOKENS_LIMIT: return number_fact(text, "tokens", run->tokens_limit);
+    case SCORE_FROM: return number_fact(text, "scored from", run->score_from);
+    case COMPUTE: return text_fact(text, "compute", run->compute, WORD);
+    case CACHE_DTYPE: return text_fact(text, "cache", run->cache_dtype, WORD);
+    case BACKEND: return text_fact(text, "backend", run->backend, WORD);
+    case CONFIG: return text_fact(text, "config", run->config_sha256, HASH);
+    case TOKENIZER: return text_fact(text, "tokenizer", run->tokenizer_sha256, HASH);
     default: return text_fact(text, "texts", run->corpus_sha256, HASH);
     }
 }
 
-static bool differ(const struct fkv_run *runs, int32_t count, enum fkv_run_fact fact) {
-    char first[FKV_RUN_FACT], other[FKV_RUN_FACT];
-    fkv_run_fact(&runs[0], fact, first);
+static bool differ(const struct fkv_run *runs, int32_t count, enum fact fact) {
+    char first[FACT_BYTES], other[FACT_BYTES];
+    fact_text(&runs[0], fact, first);
     for (int32_t i = 1; i < count; i++)
-        if (strcmp(first, fkv_run_fact(&runs[i], fact, other))) return true;
+        if (strcmp(first, fact_text(&runs[i], fact, other))) return true;
     return false;
 }
 
@@ -342,7 +360,7 @@ static bool shared_differently(const struct fkv_run *a, const struct fkv_run *b)
 
 /* ", ratios per head", with a name of the table where another one has the same mean. */
 static void ratios_fact(const struct fkv_run *runs, int32_t count, int32_t i,
-                        char text[FKV_RUN_FACT]) {
+                        char text[FACT_BYTES]) {
     const struct fkv_run *run = &runs[i];
     const size_t heads = (size_t)run->layers * (size_t)run->kv_heads;
     fkv_sha256_hex name = "";
@@ -351,16 +369,16 @@ static void ratios_fact(const struct fkv_run *runs, int32_t count, int32_t i,
     if (!has_ratios_per_head(run)) return;
     for (int32_t k = 0; k < count; k++) twin = twin || shared_differently(run, &runs[k]);
     if (twin) fkv_sha256_memory(run->retained, heads * sizeof *run->retained, name, NULL);
-    snprintf(text, FKV_RUN_FACT, ", ratios per head%s%.8s", twin ? " " : "", name);
+    snprintf(text, FACT_BYTES, ", ratios per head%s%.8s", twin ? " " : "", name);
 }
 
 void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i,
                    char label[FKV_RUN_LABEL]) {
-    char fact[FKV_RUN_FACT];
+    char fact[FACT_BYTES];
     int used = snprintf(label, FKV_RUN_LABEL, "%s", runs[i].policy_label);
-    for (enum fkv_run_fact f = 0; f < FKV_RUN_FACTS; f++) {
-        bool told = f == FKV_RUN_WINDOW || differ(runs, count, f);
-        if (!told || !*fkv_run_fact(&runs[i], f, fact) || used >= FKV_RUN_LABEL) continue;
+    for (enum fact f = 0; f < FACTS; f++) {
+        bool told = f == WINDOW || differ(runs, count, f);
+        if (!told || !*fact_text(&runs[i], f, fact) || used >= FKV_RUN_LABEL) continue;
         used += snprintf(label + used, FKV_RUN_LABEL - (size_t)used, ", %s", fact);
     }
     ratios_fact(runs, count, i, fact);
@@ -376,15 +394,15 @@ static int refuse_pair(const struct fkv_run *a, const struct fkv_run *b, const c
 }
 
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
-    char first[FKV_RUN_FACT], second[FKV_RUN_FACT];
+    char first[FACT_BYTES], second[FACT_BYTES];
     if (strcmp(a->model_sha256, b->model_sha256))
         return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
                         a->path, b->path, a->model_sha256, b->model_sha256);
     if (strcmp(a->policy, b->policy)) return refuse_pair(a, b, "policy", a->policy, b->policy, err);
     if (strcmp(a->policy_options, b->policy_options))
         return refuse_pair(a, b, "its options", a->policy_options, b->policy_options, err);
-    for (enum fkv_run_fact f = 0; f < FKV_RUN_TEXTS; f++)
-        if (strcmp(fkv_run_fact(a, f, first), fkv_run_fact(b, f, second)))
+    for (enum fact f = 0; f < TEXTS; f++)
+        if (strcmp(fact_text(a, f, first), fact_text(b, f, second)))
             return refuse_pair(a, b, "", first, second, err);
     bool same = a->documents == b->documents && a->column_sets == b->column_sets;
     for (int32_t i = 0; same && i < a->documents; i++)

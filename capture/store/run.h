@@ -73,35 +73,14 @@ double fkv_run_gamma(const struct fkv_run *run);
 /* The root attribute "format" of an HDF5 file, "" where it has none. */
 int fkv_run_format(const char *path, char format[64], struct fkv_error *err);
 
-/* What identifies a run beside its model, its policy and its ratio, as texts: a curve's points
- * agree in all of them, and a figure names those in which its runs differ. */
-enum fkv_run_fact {
-    FKV_RUN_WINDOW,
-    FKV_RUN_SINKS,
-    FKV_RUN_PROTOCOL,
-    FKV_RUN_TOKENS_LIMIT,
-    FKV_RUN_SCORE_FROM,
-    FKV_RUN_COMPUTE,
-    FKV_RUN_CACHE_DTYPE,
-    FKV_RUN_BACKEND,
-    FKV_RUN_CONFIG,
-    FKV_RUN_TOKENIZER,
-    FKV_RUN_TEXTS,
-    FKV_RUN_FACTS
-};
-enum { FKV_RUN_FACT = 80 };
-/* "window 512", "protocol whole", "texts 1a2b3c4d"; "" where the run has none (no window, no
- * limit). Returns `text`. */
-const char *fkv_run_fact(const struct fkv_run *run, enum fkv_run_fact fact,
-                         char text[FKV_RUN_FACT]);
-/* "freqkv, window 512, recent 256, whole": the policy with its options, its window, and those facts
- * in which the runs [count] differ, but for its ratio. A ratio per layer and head is named, and by
- * its table ("ratios per head 1a2b3c4d") where another run's has the same mean. */
+/* "freqkv, window 512, recent 256, whole": the policy with its options, its window, and the
+ * settings in which the runs [count] differ, but for its ratio. A ratio per layer and head is
+ * named, and by its table ("ratios per head 1a2b3c4d") where another run's has the same mean. */
 enum { FKV_RUN_LABEL = 480 };
 void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i, char label[FKV_RUN_LABEL]);
 
-/* FKV_OK when two runs are points of one curve: same model, policy with all its options, facts and
- * tokens; else a message that names both files and what differs. */
+/* FKV_OK when two runs are points of one curve: same model, policy with all its options, settings
+ * and tokens; else a message that names both files and what differs. */
 int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err);
 
 #endif

@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 #include "kernels/base/path.h"
 
@@ -379,7 +380,6 @@ int fkv_config_parse(const char *text, size_t bytes, const char *where, struct f
 int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err) {
     char path[FKV_PATH];
     if (fkv_path_print(path, err, "%s/config.json", directory)) return FKV_FAILED;
-    *config = (struct fkv_config){0};
     struct stat info;
     if (stat(directory, &info))
         return fkv_fail(err,
@@ -389,9 +389,10 @@ int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv
                         directory, errno == ENOENT ? "no such folder" : strerror(errno));
     if (!S_ISDIR(info.st_mode))
         return fkv_fail(err, "%s: expected a model's folder, found a file", directory);
-    json_t *root = fkv_json_load(path, MAX_CONFIG_BYTES, err);
-    if (!root) return FKV_FAILED;
-    int status = read_config(root, path, config, err);
-    json_decref(root);
+    char *text;
+    size_t bytes;
+    if (fkv_read_file(path, MAX_CONFIG_BYTES, &text, &bytes, err)) return FKV_FAILED;
+    int status = fkv_config_parse(text, bytes, path, config, err);
+    free(text);
     return status;
 }

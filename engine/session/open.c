@@ -342,8 +342,6 @@ int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
     return session_head(s, s->setup.layers - 1, sequence, 0)->tokens;
 }
 
-const struct fkv_head *fkv_session_heads(const struct fkv_session *s) { return s->heads; }
-
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
                            double *slots_used, double *round, double *tokens_since) {
     size_t bytes = (size_t)rows * sizeof(double);

@@ -44,6 +44,11 @@ struct fkv_session_needs {
     struct fkv_backend_needs own; /* what the backend takes for itself, once for all its sessions */
 };
 
+/* All of it. */
+static inline int64_t fkv_session_needs_bytes(const struct fkv_session_needs *needs) {
+    return needs->cache + needs->scratch + needs->own.shared + needs->own.kept;
+}
+
 /* Adds what such a session takes to `needs`, without opening one. */
 int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy_options *policy,
                           const struct fkv_session_options *options,
@@ -94,8 +99,6 @@ const struct fkv_model *fkv_session_model(const struct fkv_session *s);
 int32_t fkv_session_block(const struct fkv_session *s);
 /* Tokens fed in the sequence's current timeline. */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence);
-/* The state of every head, [layers, sequences, kv_heads]; owned by the session. */
-const struct fkv_head *fkv_session_heads(const struct fkv_session *s);
 /* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
  * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,

@@ -53,7 +53,7 @@ static const struct argp_option options[] = {
     {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
     {"temperature", OPT_TEMPERATURE, "t", 0, "0 (default): always the most likely token", 5},
     {"seed", OPT_SEED, "s", 0, "of the sampling (default 0)", 5},
-    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 5},
+    FKV_DRY_RUN_ROW(5),
     {0},
 };
 
@@ -267,7 +267,8 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     for (size_t i = first; i < p->count; i++) needs->tokens += (int64_t)p->all[i].count;
     needs->fed = needs->tokens + count * (s->tokens - 1); /* the last one is not fed */
     if (s->out) needs->disk = count * (line + 16 * s->tokens) + 8 * needs->tokens;
-    if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
+    if (fkv_session_add_needs(engine->model, &s->policy, options, &needs->sessions, err))
+        return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(

@@ -51,7 +51,7 @@ static const struct argp_option options[] = {
     {"baseline", OPT_BASELINE, "full", 0, "full attention as well: paired differences, KL", 5},
     {"sweep", OPT_SWEEP, "gamma=a:b:c", 0, "every ratio from a to b in steps of c", 5},
     {"out", FKV_LETTER_OUT, "RUN.h5", 0, "a new run file; with --sweep a folder of them", 5},
-    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 5},
+    FKV_DRY_RUN_ROW(5),
     {0},
 };
 
@@ -116,14 +116,12 @@ static int make_plan(struct settings *s, const struct fkv_engine *engine, struct
                      struct fkv_error *err) {
     const struct fkv_protocol *protocol = s->plan.protocol;
     const struct fkv_config *config = &engine->model->config;
-    struct fkv_protocol_setting setting = {.tokens = s->tokens,
-                                           .score_from = s->score_from,
-                                           .trained_context = config->trained_context,
-                                           .tokenizer_bos = -1,
-                                           .bos = config->bos,
-                                           .eos = config->eos};
-    if (engine->tokenizer && fkv_tokenizer_adds_bos(engine->tokenizer))
-        setting.tokenizer_bos = fkv_tokenizer_bos(engine->tokenizer);
+    const struct fkv_protocol_setting setting = {.tokens = s->tokens,
+                                                 .score_from = s->score_from,
+                                                 .trained_context = config->trained_context,
+                                                 .tokenizer_bos = fkv_engine_added_bos(engine),
+                                                 .bos = config->bos,
+                                                 .eos = config->eos};
     if (fkv_corpus_read(&s->engine, engine, protocol->special, protocol->joined ? 0 : s->tokens,
                         corpus, err))
         return FKV_FAILED;
@@ -251,22 +249,20 @@ static void note_context(const struct job *job, const struct fkv_policy_options 
                 reach, context);
 }
 
-/* The session of the point that needs most: points run one after the other, and only their ratios
- * differ. */
-static int add_point_session(const struct job *job, struct fkv_needs *needs,
-                             struct fkv_error *err) {
-    struct fkv_needs most = {0};
+/* The session of the point that needs most, into `most`, which was zero: points run one after the
+ * other, and only their ratios differ. */
+static int find_most_needed(const struct job *job, struct fkv_session_needs *most,
+                            struct fkv_error *err) {
     for (int i = 0; i < job->count; i++) {
-        struct fkv_needs one = {0};
+        struct fkv_session_needs one = {0};
         struct fkv_policy_options policy = policy_at(job, i);
         if (job->points[i].done) continue;
-        if (fkv_needs_session(&one, job->engine, &policy, &job->session, err)) return FKV_FAILED;
-        most.cache = one.cache, most.scratch = one.scratch;
-        if (one.own.shared > most.own.shared) most.own.shared = one.own.shared;
-        if (one.own.kept > most.own.kept) most.own.kept = one.own.kept;
+        if (fkv_session_add_needs(job->engine->model, &policy, &job->session, &one, err))
+            return FKV_FAILED;
+        most->cache = one.cache, most->scratch = one.scratch;
+        if (one.own.shared > most->own.shared) most->own.shared = one.own.shared;
+        if (one.own.kept > most->own.kept) most->own.kept = one.own.kept;
     }
-    needs->cache += most.cache, needs->scratch += most.scratch;
-    needs->own = most.own;
     return FKV_OK;
 }
 
@@ -283,9 +279,10 @@ static int check_needs(struct job *job, struct fkv_error *err) {
     if (plan_points(job, err)) return FKV_FAILED;
     needs->fed = s->plan.rows * job->pending * (s->baseline ? 2 : 1);
     struct fkv_policy_options policy = policy_at(job, 0);
-    if (job->pending && (add_point_session(job, needs, err) ||
-                         (s->baseline && fkv_needs_session(needs, job->engine, &fkv_full_attention,
-                                                           &job->session, err))))
+    if (job->pending &&
+        (find_most_needed(job, &needs->sessions, err) ||
+         (s->baseline && fkv_session_add_needs(job->engine->model, &fkv_full_attention,
+                                               &job->session, &needs->sessions, err))))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)

@@ -69,7 +69,7 @@ static const struct argp_option options[] = {
     {"per-head", OPT_PER_HEAD, 0, 0, "each change on each (layer, KV head) alone, too", 4},
     {"seed", OPT_SEED, "K", 0, "of the noise (default 0)", 4},
     {"out", FKV_LETTER_OUT, "PROBE.h5", 0, "a new file: results per token", 4},
-    {"dry-run", FKV_LETTER_DRY_RUN, 0, 0, "only print what the run will need", 4},
+    FKV_DRY_RUN_ROW(4),
     {0, 0, 0, 0, "Changes (each may be repeated):", 5},
     {"filter", OPT_FILTER, "a:b[,c:d...]", 0, "keep these bands only", 5},
     {"complement", OPT_COMPLEMENT, 0, 0, "--filter takes the bands out and keeps the rest", 5},
@@ -219,9 +219,10 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (s->out)
         needs->host += results,
             needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
-    if (fkv_needs_session(needs, engine, &fkv_full_attention, options, err)) return FKV_FAILED;
-    needs->cache *= 2; /* the snapshot */
-    needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
+    if (fkv_session_add_needs(engine->model, &fkv_full_attention, options, &needs->sessions, err))
+        return FKV_FAILED;
+    needs->sessions.cache *= 2; /* the snapshot */
+    needs->sessions.scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows,
@@ -318,7 +319,7 @@ static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
     struct fkv_probe probe = {0};
     struct fkv_probe_start *starts = NULL;
     uint8_t *classes = NULL;
-    struct fkv_prober prober = {.corpus = &corpus, .bos = -1};
+    struct fkv_prober prober = {.corpus = &corpus, .bos = fkv_engine_added_bos(engine)};
     int status = FKV_FAILED;
     if (check_sizes(s, &engine->model->config, err) || describe(s, engine, &probe, err) ||
         fkv_probe_list_changes(&s->requests, probe.layers, probe.kv_heads,
@@ -330,8 +331,6 @@ static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
         classify(engine, &corpus, &classes, err))
         goto done;
     prober.starts = starts, prober.token_class = classes;
-    if (engine->tokenizer && fkv_tokenizer_adds_bos(engine->tokenizer))
-        prober.bos = fkv_tokenizer_bos(engine->tokenizer);
     status = run(s, engine, &prober, &probe, err);
 done:
     free(classes);

@@ -46,16 +46,10 @@ static void add_json(json_t *rows, const struct fkv_document *document) {
 
 static int print_documents(const struct fkv_engine_options *o,
                            const struct fkv_tokenizer *tokenizer, struct fkv_error *err) {
-    struct fkv_documents_options from = {.texts = o->texts,
-                                         .text_count = o->text_count,
-                                         .token_ids = o->token_ids,
-                                         .token_ids_count = o->token_ids_count,
-                                         .token_dtype = o->token_dtype,
-                                         .max_documents = o->max_documents,
-                                         .vocab = fkv_tokenizer_vocabulary(tokenizer),
-                                         .special = true};
     struct fkv_documents *documents;
-    if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
+    if (fkv_engine_documents(o, tokenizer, fkv_tokenizer_vocabulary(tokenizer), true, &documents,
+                             err))
+        return FKV_FAILED;
     json_t *rows = o->json ? json_array() : NULL;
     bool more = true;
     int64_t count = 0;

@@ -47,17 +47,12 @@ struct run {
     int64_t next_pass;
     double seconds; /* of the session's feeds */
 
-    int64_t *scored_before;  /* [passes] targets of the first target's document that earlier passes
-                                score */
-    struct fkv_sums *blocks; /* [block_count] of 256 scored tokens within a document; NULL where
-                                windows overlap */
-    int64_t *first_block;    /* [documents] */
-    int64_t block_count;
+    struct fkv_targets targets;
 
     struct fkv_feed *feeds; /* [lane_count] */
     struct row *rows;       /* [lane_count, block] of the last feed */
     /* of the rows being scored */
-    int32_t targets[SCORED_ROWS], top1[SCORED_ROWS], baseline_top1[SCORED_ROWS];
+    int32_t target_ids[SCORED_ROWS], top1[SCORED_ROWS], baseline_top1[SCORED_ROWS];
     double nll[SCORED_ROWS], baseline_nll[SCORED_ROWS], kl[SCORED_ROWS];
     double slots[SCORED_ROWS], round[SCORED_ROWS], since[SCORED_ROWS];
     double evictions[SCORED_ROWS], since_eviction[SCORED_ROWS];
@@ -69,67 +64,6 @@ int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
 
 struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, int32_t lanes) {
     return (struct fkv_session_options){.sequences = lanes, .max_tokens = plan->longest};
-}
-
-/* ---- documents and blocks of targets ---- */
-
-/* The document of a stream token at or after document d's first. */
-static int64_t document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {
-    while (token >= corpus->documents[d].offset + corpus->documents[d].count) d++;
-    return d;
-}
-
-/* Passes come in the order of the stream, so that a document is met first after all before it. */
-int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
-    int64_t count = 0, latest = -1;
-    for (int64_t p = 0; p < plan->count; p++) {
-        const struct fkv_pass *pass = &plan->passes[p];
-        if (pass->until == pass->from) continue;
-        int64_t first = document_of(corpus, pass->document, pass->start + pass->from + 1);
-        int64_t last = document_of(corpus, first, pass->start + pass->until);
-        for (int64_t d = first; d <= last; d++)
-            count += d > latest && corpus->documents[d].count > 0;
-        if (last > latest) latest = last;
-    }
-    return count;
-}
-
-enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus,
-                                        const struct fkv_plan *plan) {
-    int64_t blocks = (plan->scored + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
-    int64_t documents = fkv_perplexity_documents(corpus, plan);
-    return fkv_se_unit_of(documents, blocks > documents ? blocks : documents,
-                          fkv_plan_overlaps(plan));
-}
-
-/* Fills scored_before and first_block. Windows that overlap have no blocks: only a plan whose
- * passes follow each other can number its targets. */
-static int number_targets(struct run *run, struct fkv_error *err) {
-    const struct fkv_corpus *corpus = run->corpus;
-    int64_t *count = run->first_block; /* of targets, to begin with */
-    for (int64_t p = 0; p < run->plan->count; p++) {
-        const struct fkv_pass *pass = &run->plan->passes[p];
-        int64_t target = pass->start + pass->from + 1, end = pass->start + pass->until + 1;
-        if (target == end) continue;
-        int64_t d = document_of(corpus, pass->document, target);
-        run->scored_before[p] = count[d];
-        for (; target < end; d++) {
-            int64_t until = corpus->documents[d].offset + corpus->documents[d].count;
-            if (until > end) until = end;
-            count[d] += until - target;
-            target = until;
-        }
-    }
-    for (int64_t d = 0; d < corpus->document_count; d++) {
-        int64_t blocks = (count[d] + FKV_BOOTSTRAP_BLOCK - 1) / FKV_BOOTSTRAP_BLOCK;
-        run->first_block[d] = run->block_count;
-        run->block_count += blocks;
-    }
-    if (fkv_plan_overlaps(run->plan)) return FKV_OK;
-    run->blocks = calloc((size_t)run->block_count, sizeof *run->blocks);
-    return run->blocks
-               ? FKV_OK
-               : fkv_fail(err, "out of memory for %lld blocks", (long long)run->block_count);
 }
 
 /* ---- scoring ---- */
@@ -181,7 +115,7 @@ static void record_row(struct run *run, int32_t i, int64_t pass, int32_t positio
 static int count_row(struct run *run, int32_t i, const struct row *row, struct fkv_error *err) {
     struct lane *lane = &run->lanes[row->lane];
     int64_t target = run->plan->passes[lane->pass].start + row->position;
-    int64_t d = document_of(run->corpus, lane->document, target);
+    int64_t d = fkv_document_of(run->corpus, lane->document, target);
     if (d > lane->document) lane->scored = 0;
     lane->document = d;
     struct fkv_sums one = {.count = 1, .nll = run->nll[i]};
@@ -195,10 +129,7 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
                         run->corpus->documents[d].name,
                         (long long)(target - run->corpus->documents[d].offset), one.nll,
                         run->baseline ? " (or the baseline's)" : "");
-    if (run->blocks)
-        fkv_sums_add(&run->blocks[run->first_block[d] + lane->scored++ / FKV_BOOTSTRAP_BLOCK],
-                     &one);
-    fkv_sums_add(&run->result->documents[d], &one);
+    fkv_targets_add(&run->targets, d, lane->scored++, &one);
     fkv_sums_add(&run->result->total, &one);
     if (run->recorded) record_row(run, i, lane->pass, row->position);
     return FKV_OK;
@@ -208,14 +139,14 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
 static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_error *err) {
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
-        run->targets[i] =
+        run->target_ids[i] =
             run->corpus
                 ->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->position];
     }
-    if (fkv_session_score(run->session, run->baseline, at, count, run->targets, run->nll, run->top1,
-                          run->baseline ? run->kl : NULL, err))
+    if (fkv_session_score(run->session, run->baseline, at, count, run->target_ids, run->nll,
+                          run->top1, run->baseline ? run->kl : NULL, err))
         return FKV_FAILED;
-    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->targets,
+    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->target_ids,
                                            run->baseline_nll, run->baseline_top1, NULL, err))
         return FKV_FAILED;
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
@@ -251,8 +182,8 @@ static void take_pass(struct run *run, int32_t l) {
     const struct fkv_pass *pass = &run->plan->passes[lane->pass];
     lane->document = pass->document;
     if (pass->until > pass->from)
-        lane->document = document_of(run->corpus, lane->document, pass->start + pass->from + 1);
-    lane->scored = run->scored_before[lane->pass];
+        lane->document = fkv_document_of(run->corpus, lane->document, pass->start + pass->from + 1);
+    lane->scored = run->targets.scored_before[lane->pass];
     lane->fed = 0;
     fkv_session_reset(run->session, l);
     if (run->baseline) fkv_session_reset(run->baseline, l);
@@ -356,50 +287,6 @@ static int run_all(struct run *run, bool quiet, struct fkv_error *err) {
     return status;
 }
 
-/* nll, delta, counts [units] <- the units' sums. */
-static void fill_units(const struct run *run, const struct fkv_units *units, const int64_t *blocks,
-                       double *nll, double *delta, double *counts) {
-    for (int64_t d = 0; d < run->corpus->document_count; d++) {
-        const bool whole = !fkv_units_are_blocks(units);
-        const struct fkv_sums *sums =
-            whole ? &run->result->documents[d] : run->blocks + run->first_block[d];
-        for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
-            int64_t unit = fkv_unit_at(units, d, b);
-            nll[unit] = sums[b].nll;
-            delta[unit] = sums[b].nll - sums[b].baseline_nll;
-            counts[unit] = (double)sums[b].count;
-        }
-    }
-}
-
-static int estimate_errors(struct run *run, struct fkv_error *err) {
-    struct fkv_perplexity *result = run->result;
-    const int64_t documents = run->corpus->document_count;
-    struct fkv_units units = {0};
-    int64_t *blocks = malloc((size_t)documents * sizeof *blocks);
-    double *sums = NULL;
-    int status =
-        blocks ? FKV_OK : fkv_fail(err, "out of memory for %lld documents", (long long)documents);
-    for (int64_t d = 0; d < documents && !status; d++) {
-        int64_t end = d + 1 < documents ? run->first_block[d + 1] : run->block_count;
-        blocks[d] = end - run->first_block[d];
-    }
-    if (!status) status = fkv_units_make(blocks, documents, !run->blocks, &units, err);
-    if (!status && !(sums = malloc(3 * (size_t)units.count * sizeof *sums)))
-        status = fkv_fail(err, "out of memory for %lld units", (long long)units.count);
-    if (!status) {
-        double *delta = sums + units.count, *counts = delta + units.count;
-        fill_units(run, &units, blocks, sums, delta, counts);
-        fkv_ratio_interval(&units, sums, counts, &result->nll_se);
-        fkv_ratio_interval(&units, delta, counts, &result->delta_nll_se);
-        if (!run->baseline) result->delta_nll_se = NAN;
-    }
-    fkv_units_free(&units);
-    free(blocks);
-    free(sums);
-    return status;
-}
-
 /* Time spent in actions so far; only the policy's session has any, for a baseline never acts. */
 static int read_stopwatch(const struct run *run, double *seconds, struct fkv_error *err) {
     const struct fkv_model *model = fkv_session_model(run->session);
@@ -430,41 +317,37 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
 static void close_run(struct run *run) {
     free(run->lanes ? run->lanes[0].tokens : NULL);
     free(run->lanes);
-    free(run->scored_before);
-    free(run->first_block);
-    free(run->blocks);
+    fkv_targets_close(&run->targets);
     free(run->feeds);
     free(run->rows);
     free(run);
 }
 
 static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                            int32_t lanes, int32_t block, struct fkv_error *err) {
-    size_t count = (size_t)lanes, rows = count * (size_t)block,
-           documents = (size_t)corpus->document_count;
+                            int32_t lanes, int32_t block, struct fkv_perplexity *result,
+                            struct fkv_error *err) {
+    size_t count = (size_t)lanes, rows = count * (size_t)block;
     struct run *run = calloc(1, sizeof *run);
     if (!run) goto failed;
     *run = (struct run){.corpus = corpus,
                         .plan = plan,
+                        .result = result,
                         .lanes = calloc(count, sizeof *run->lanes),
                         .lane_count = lanes,
                         .block = block,
-                        .scored_before = calloc((size_t)plan->count, sizeof *run->scored_before),
-                        .first_block = calloc(documents, sizeof *run->first_block),
                         .feeds = calloc(count, sizeof *run->feeds),
                         .rows = calloc(rows, sizeof *run->rows)};
-    if (!run->lanes || !run->scored_before || !run->first_block || !run->feeds || !run->rows)
-        goto failed;
+    if (!run->lanes || !run->feeds || !run->rows) goto failed;
     int32_t *tokens = malloc(rows * sizeof *tokens);
     if (!tokens) goto failed;
     for (size_t l = 0; l < count; l++)
         run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * (size_t)block};
-    if (!number_targets(run, err)) return run;
+    if (!fkv_targets_open(corpus, plan, result->documents, &run->targets, err)) return run;
     close_run(run);
     return NULL;
 failed:
     if (run) close_run(run);
-    fkv_fail(err, "out of memory for %lld passes", (long long)plan->count);
+    fkv_fail(err, "out of memory for %d lanes", lanes);
     return NULL;
 }
 
@@ -475,7 +358,7 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     *result = (struct fkv_perplexity){
         .documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
     const int32_t block = fkv_session_block(session) / lanes;
-    struct run *run = result->documents ? open_run(corpus, plan, lanes, block, err) : NULL;
+    struct run *run = result->documents ? open_run(corpus, plan, lanes, block, result, err) : NULL;
     if (!run) {
         if (!result->documents)
             fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
@@ -485,7 +368,6 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     run->session = session;
     run->baseline = baseline;
     run->recorded = recorded;
-    run->result = result;
     const struct fkv_policy *policy = fkv_session_setup(session)->policy;
     struct fkv_session_statistics before;
     double acted_before;
@@ -497,7 +379,9 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
     if (recorded) fkv_recorded_sort(recorded);
     if (!status) status = take_statistics(run, &before, acted_before, err);
-    if (!status) status = estimate_errors(run, err);
+    if (!status)
+        status = fkv_targets_errors(&run->targets, &result->nll_se, &result->delta_nll_se, err);
+    if (!baseline) result->delta_nll_se = NAN;
     close_run(run);
     if (status) fkv_perplexity_free(result);
     return status;

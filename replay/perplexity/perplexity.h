@@ -3,9 +3,8 @@
 #ifndef FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 #define FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 
-#include "kernels/statistics/bootstrap.h"
 #include "replay/perplexity/recorded.h"
-#include "replay/statistics.h"
+#include "replay/perplexity/targets.h"
 
 struct fkv_perplexity {
     struct fkv_sums total;
@@ -17,13 +16,6 @@ struct fkv_perplexity {
     double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no
                                    compression) */
 };
-
-/* What standard errors of such a run rest on, by bootstrap.h: documents and blocks of 256 scored
- * tokens in their order. */
-enum fkv_se_unit fkv_perplexity_se_unit(const struct fkv_corpus *corpus,
-                                        const struct fkv_plan *plan);
-/* Documents of which the plan scores something. */
-int64_t fkv_perplexity_documents(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
 
 /* How many passes run side by side when `batch` are asked for. */
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch);

@@ -7,7 +7,7 @@
  *   chunks   llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half
  *            scored
  *   rolling  lm-eval's get_rolling_token_windows with one token of context
- *   blocks   as whole, but the policy also acts after every block of b tokens
+ *   blocks   as whole, in feeds that end after every b tokens; no policy acts there
  *
  * A pass is plain data (struct fkv_pass), so that the
  * runner knows none of these names. Chunks are cut within documents: a chunk across two of them

@@ -20,7 +20,7 @@ struct fkv_plan {
     const struct fkv_protocol *protocol;
     char name[32];           /* as the user wrote it: "stride:256" */
     int32_t parameter;       /* the s, c or b; 0 without one */
-    int32_t block;           /* the policy may act after every so many tokens; 0: only as it must */
+    int32_t block;           /* feeds end after every so many tokens of a pass; 0: anywhere */
     struct fkv_pass *passes; /* [count]; owned */
     int64_t count;
     int64_t rows;         /* fed, all passes */

@@ -199,6 +199,26 @@ static inline void test_remove_folder(const char *path) {
     assert_int_equal(system(command), 0);
 }
 
+/* "FOLDER/NAME", in one of eight static buffers. */
+static inline const char *test_path(const char *folder, const char *name) {
+    static char paths[8][512];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, 512, "%s/%s", folder, name);
+    return path;
+}
+
+static inline void test_write_file(const char *path, const void *data, size_t bytes) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+    assert_int_equal(fclose(f), 0);
+}
+
+static inline void test_write_text(const char *path, const char *text) {
+    test_write_file(path, text, strlen(text));
+}
+
 /* $FKV_SHARED/rest or ../shared/rest; skips the test, saying so, when it is not there. */
 static inline char *test_shared(char path[512], const char *rest) {
     const char *base = getenv("FKV_SHARED");

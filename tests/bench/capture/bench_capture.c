@@ -117,7 +117,9 @@ int main(int argc, char **argv) {
     struct fkv_documents *documents;
     struct fkv_document document;
     bool more;
-    check(fkv_engine_documents(&o, &engine, &documents, &err), &err);
+    check(fkv_engine_documents(&o, engine.tokenizer, engine.model->config.vocab, true, &documents,
+                               &err),
+          &err);
     check(fkv_documents_next(documents, &document, &more, &err), &err);
     struct fkv_session *session;
     struct fkv_session_options options = {.max_tokens = length,

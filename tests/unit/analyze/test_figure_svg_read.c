@@ -19,13 +19,6 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void put(const char *text, size_t bytes) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, bytes, f), bytes);
-    fclose(f);
-}
-
 /* Draws a figure with text, a line and a heat map. */
 static void draw(const char *command) {
     struct fkv_error err;
@@ -79,7 +72,7 @@ static void change(const struct fkv_figure_svg *svg, const char *old, const char
     memcpy(changed, svg->text, before);
     strcpy(changed + before, new);
     strcat(changed, at + strlen(old));
-    put(changed, strlen(changed));
+    test_write_text(path, changed);
     free(changed);
 }
 
@@ -103,10 +96,10 @@ static void what_another_program_wrote_is_refused(void **state) {
         assert_refused(fkv_figure_svg_read(path, &other, &err), err, changes[i].words);
         assert_null(other.text);
     }
-    put("", 0);
+    test_write_file(path, "", 0);
     assert_refused(fkv_figure_svg_read(path, &other, &err), err, "no mark of one");
     svg.text[svg.bytes / 2] = 0;
-    put(svg.text, svg.bytes);
+    test_write_file(path, svg.text, svg.bytes);
     assert_refused(fkv_figure_svg_read(path, &other, &err), err, "found a NUL");
     fkv_figure_svg_free(&svg);
 }
@@ -125,7 +118,7 @@ static void damaged_files_are_refused_or_read_whole(void **state) {
         memcpy(text, svg.text, bytes);
         for (int k = 0; !cut && k < 3; k++)
             text[test_between(0, (int)head)] = "<>/\"'=&\0 a#;("[test_between(0, 12)];
-        put(text, bytes);
+        test_write_file(path, text, bytes);
         if (!fkv_figure_svg_read(path, &damaged, &err)) {
             assert_false(cut);
             assert_int_equal(damaged.bytes, bytes);

@@ -120,12 +120,7 @@ static void both_commands_live_in_one_file_in_any_order_and_again(void **state) 
 }
 
 static void put_file(const char *name, const char *text) {
-    char full[400];
-    snprintf(full, sizeof full, "%s/%s", folder, name);
-    FILE *f = fopen(full, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
+    test_write_text(test_path(folder, name), text);
 }
 
 static struct fkv_ratio_table random_table(void) {

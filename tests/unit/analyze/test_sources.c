@@ -52,14 +52,7 @@ static char *text_of(const char *name) { /* malloc'd */
     return text;
 }
 
-static void put(const char *name, const char *text) {
-    char path[700];
-    snprintf(path, sizeof path, "%s/%s", out, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
+static void put(const char *name, const char *text) { test_write_text(test_path(out, name), text); }
 
 static int count(const char *text, const char *what) {
     int n = 0;

@@ -18,19 +18,12 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void put(const char *text, size_t bytes) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, bytes, f), bytes);
-    fclose(f);
-}
-
 static void a_table_gives_back_what_was_written(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_table t;
     const char text[] = "name,x,y\r\n\"a, \"\"b\"\"\nc\",1.5,\r\n,-2e3,nan\nlast,,7";
-    put(text, strlen(text));
+    test_write_text(path, text);
     assert_ok(fkv_table_read(path, &t, &err), err);
     assert_int_equal(t.rows, 3);
     assert_int_equal(t.columns, 3);
@@ -50,13 +43,13 @@ static void a_ragged_table_is_refused_by_row(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_table t;
-    put("a,b\n1,2\n3\n", 10);
+    test_write_file(path, "a,b\n1,2\n3\n", 10);
     assert_refused(fkv_table_read(path, &t, &err), err, "row 2: expected 2 cells, found 1");
-    put("a,b\n1,2,3\n", 10);
+    test_write_file(path, "a,b\n1,2,3\n", 10);
     assert_refused(fkv_table_read(path, &t, &err), err, "row 1: expected 2 cells, found 3");
-    put("a,b\n1,\0\n", 8);
+    test_write_file(path, "a,b\n1,\0\n", 8);
     assert_refused(fkv_table_read(path, &t, &err), err, "expected text, found a NUL");
-    put("", 0);
+    test_write_file(path, "", 0);
     assert_ok(fkv_table_read(path, &t, &err), err);
     assert_int_equal(t.rows, 0);
     fkv_table_free(&t);

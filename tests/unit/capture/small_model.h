@@ -46,10 +46,8 @@ static inline void write_small_model(const char *folder, enum fkv_dtype dtype, d
         HIDDEN = 24,
         VOCAB = 50
     }; /* DIM no multiple of 4: rows of weights are not taken in whole fours */
-    char path[400];
     assert_int_equal(mkdir(folder, 0777), 0);
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    FILE *f = fopen(path, "w");
+    FILE *f = fopen(test_path(folder, "config.json"), "w");
     assert_non_null(f);
     fprintf(
         f,
@@ -90,8 +88,8 @@ static inline void write_small_model(const char *folder, enum fkv_dtype dtype, d
     test_fill(numbers, count, 0, scale);
     fkv_from_f32(numbers, dtype, count, weights);
     free(numbers);
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    assert_non_null(f = fopen(path, "wb"));
+    f = fopen(test_path(folder, "model.safetensors"), "wb");
+    assert_non_null(f);
     uint64_t header_bytes = l.bytes;
     fwrite(&header_bytes, 8, 1, f);
     fwrite(l.header, 1, l.bytes, f);

@@ -42,13 +42,7 @@ static int clean(void **state) {
     return 0;
 }
 
-static const char *in_base(const char *name) {
-    static char path[4][400];
-    static int at;
-    at = (at + 1) % 4;
-    snprintf(path[at], sizeof path[at], "%s/%s", base, name);
-    return path[at];
-}
+static const char *in_base(const char *name) { return test_path(base, name); }
 
 static struct fkv_recorder_options defaults(const char *out) {
     return (struct fkv_recorder_options){

@@ -4,14 +4,13 @@
 #define FKV_TESTS_SEQUENCES_H
 
 #include "engine/session/session.h"
-#include "tests/unit/support.h"
+#include "tests/unit/engine/embedded_model.h"
 
 enum { TOKENS = 300, VOCAB = 2048, SEQUENCES = 3, LAYERS = 6, KV_HEADS = 2, BLOCK = 96 };
 
 static struct fkv_error err;
 
 struct fixture {
-    struct fkv_backend *backend;
     struct fkv_model *model;
     int32_t tokens[SEQUENCES][TOKENS];
 };
@@ -19,21 +18,14 @@ struct fixture {
 /* `many`, or `few` where the backend is emulated and a step takes tenths of a second. */
 static inline int rounds(int many, int few) { return getenv("FKV_TEST_SMALL") ? few : many; }
 
-/* Opens the embedded model on `ops`, in float32: with 16-bit products, rows that are multiplied in
- * other company round otherwise. */
 static inline void open_fixture(struct fixture *f, const struct fkv_backend_ops *ops) {
-    assert_ok(
-        ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
-        err);
-    assert_ok(fkv_model_open("data/litbank-1m", ops, f->backend, false, &f->model, &err), err);
+    f->model = open_embedded_model(ops);
     for (int i = 0; i < SEQUENCES * TOKENS; i++)
         f->tokens[i / TOKENS][i % TOKENS] = test_between(0, VOCAB - 1);
 }
 
 static inline void close_fixture(struct fixture *f) {
-    const struct fkv_backend_ops *ops = f->model->ops;
-    fkv_model_close(f->model);
-    ops->close(f->backend);
+    close_embedded_model(f->model);
     free(f);
 }
 

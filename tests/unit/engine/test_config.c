@@ -288,6 +288,7 @@ static void frequencies_equal_those_of_transformers(void **state) {
         struct fkv_error err = {0};
         struct fkv_config c;
         assert_ok(fkv_config_load(folder, &c, &err), err);
+        assert_int_equal(strlen(c.sha256), 64);
         struct fkv_safetensors *golden;
         assert_ok(fkv_safetensors_open(path, &golden, &err), err);
         const struct fkv_tensor *t = fkv_safetensors_find(golden, "inv_freq");

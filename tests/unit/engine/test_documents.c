@@ -1,6 +1,7 @@
 /* Reading documents: what is in the files comes out, in order, and what cannot be read is named.
  * The tokenizer is a golden one. */
 #include "engine/text/documents.h"
+#include "kernels/base/atomic_file.h"
 
 #include <sys/stat.h>
 
@@ -10,27 +11,20 @@ enum { VOCAB = 2000 };
 
 static struct fkv_tokenizer *tokenizer(void) {
     static const char path[] = "tests/golden/tokenizer/llama2.json";
-    static char data[1 << 18];
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t bytes = fread(data, 1, sizeof data, f);
-    fclose(f);
     struct fkv_error err = {0};
     struct fkv_tokenizer *t;
+    char *data;
+    size_t bytes;
+    assert_ok(fkv_read_file(path, 1 << 18, &data, &bytes, &err), err);
     assert_ok(fkv_tokenizer_parse(data, bytes, path, &t, &err), err);
+    free(data);
     return t;
 }
 
-/* FOLDER/NAME with these bytes; the path is kept in one of a few static buffers. */
+/* FOLDER/NAME with these bytes; the path is one of test_path's. */
 static const char *put(const char *folder, const char *name, const void *data, size_t bytes) {
-    static char paths[8][512];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, 512, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, bytes, f), bytes);
-    fclose(f);
+    const char *path = test_path(folder, name);
+    test_write_file(path, data, bytes);
     return path;
 }
 

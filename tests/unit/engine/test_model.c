@@ -106,7 +106,7 @@ static void write_config(const char *model_type, bool tied, int vocab) {
              "\"sliding_window\": null, \"tie_word_embeddings\": %s}",
              model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, vocab,
              tied ? "true" : "false");
-    write_text(folder, "config.json", text);
+    test_write_text(test_path(folder, "config.json"), text);
 }
 
 static void write_checkpoint(const char *model_type, bool tied, bool head,
@@ -308,10 +308,10 @@ static void a_wrong_shape_is_refused(void **state) {
 static void a_config_of_another_model_is_refused(void **state) {
     (void)state;
     write_checkpoint("llama", true, false, NULL);
-    write_text(folder, "config.json",
-               "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, "
-               "\"num_hidden_layers\": 2, "
-               "\"num_attention_heads\": 4, \"vocab_size\": 10}");
+    test_write_text(test_path(folder, "config.json"),
+                    "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, "
+                    "\"num_hidden_layers\": 2, "
+                    "\"num_attention_heads\": 4, \"vocab_size\": 10}");
     open_refused(true, "tensor model.embed_tokens.weight: shape: expected [10, 16], found [10, 8]");
 }
 

@@ -60,10 +60,7 @@ static void a_table_is_read_from_a_path_of_any_length(void **state) {
         }
         strcat(text, "/gamma.json");
         assert_int_equal(strlen(text + 1), lengths[i]);
-        FILE *f = fopen(text + 1, "w");
-        assert_non_null(f);
-        fputs("{\"gamma\": [[0.5, 0.25, 0.5], [0.5, 0.5, 0.5]]}", f);
-        fclose(f);
+        test_write_text(text + 1, "{\"gamma\": [[0.5, 0.25, 0.5], [0.5, 0.5, 0.5]]}");
         assert_ok(fkv_ratios_read(text, 2, 3, &ratios, &err), err);
         assert_close(ratios.gamma[1], 0.25, 0, 0);
         assert_string_equal(ratios.where, text + 1);
@@ -176,9 +173,7 @@ static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32
                           struct fkv_policy_setup *s) {
     char folder[256], path[300], gamma[310];
     snprintf(path, sizeof path, "%s/gamma.json", test_make_folder(folder));
-    FILE *f = fopen(path, "w");
-    fputs(json, f);
-    fclose(f);
+    test_write_text(path, json);
     snprintf(gamma, sizeof gamma, "@%s", path);
     int status = setup_of("freqkv", window, sinks, recent, gamma, s);
     test_remove_folder(folder);

@@ -1,6 +1,6 @@
 /* Several sequences side by side on the embedded model: each as if it were alone, whatever the
  * others do. */
-#include "engine/session/taps.h"
+#include "engine/session/session_internal.h"
 #include "tests/unit/engine/sequences.h"
 
 static const struct fkv_backend_ops *ops;
@@ -8,8 +8,7 @@ static float one[BLOCK * VOCAB], other[BLOCK * VOCAB]; /* logits */
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err), err);
+    ops = tested_backend();
     open_fixture(f, ops);
     *state = f;
     return 0;
@@ -97,7 +96,7 @@ static void heads_are_numbered_by_layer_then_sequence_then_head(void **state) {
     const int32_t counts[SEQUENCES] = {7, 0, 61};
     struct fkv_feed feeds[SEQUENCES];
     feed_some(f, s, counts, feeds);
-    const struct fkv_head *heads = fkv_session_heads(s);
+    const struct fkv_head *heads = s->heads;
     for (int i = 0; i < LAYERS * SEQUENCES * KV_HEADS; i++) {
         assert_int_equal(heads[i].layer, i / (SEQUENCES * KV_HEADS));
         assert_int_equal(heads[i].sequence, i / KV_HEADS % SEQUENCES);
@@ -179,7 +178,7 @@ static void taps_see_each_sequence_at_its_own_tokens(void **state) {
     struct fkv_session *s = open_session(f, "freqkv", 40, SEQUENCES);
     const int32_t first[SEQUENCES] = {40, 11, 40}, second[SEQUENCES] = {9, 20, 3};
     struct fkv_feed feeds[SEQUENCES];
-    struct tapped together = {.backend = f->backend, .before = {40, 11, 40}};
+    struct tapped together = {.backend = f->model->backend, .before = {40, 11, 40}};
     feed_some(f, s, first, feeds);
     for (int site = 0; site < SITES; site++)
         fkv_session_tap(s, (enum fkv_site)site, keep_states, &together);
@@ -189,7 +188,7 @@ static void taps_see_each_sequence_at_its_own_tokens(void **state) {
     assert_int_equal(together.actions, 2 * LAYERS * KV_HEADS); /* sequences 0 and 2 were full */
     fkv_session_close(s);
     for (int q = 0; q < SEQUENCES; q++) {
-        struct tapped alone = {.backend = f->backend, .before = {first[q]}};
+        struct tapped alone = {.backend = f->model->backend, .before = {first[q]}};
         s = open_session(f, "freqkv", 40, SEQUENCES);
         assert_ok(fkv_session_feed(s, f->tokens[q], first[q], &err), err);
         for (int site = 0; site < SITES; site++)

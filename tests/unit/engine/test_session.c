@@ -1,18 +1,16 @@
 /* The properties of the method (each a test by name) on the embedded model, with windows small
  * enough to compress many times. */
-#include "tests/unit/support.h"
+#include "tests/unit/engine/embedded_model.h"
 
 #include <malloc.h>
 
-#include "engine/session/session.h"
+#include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 #include "kernels/base/ratio.h"
 
 enum { TOKENS = 300, VOCAB = 2048 };
 
 struct fixture {
-    const struct fkv_backend_ops *ops;
-    struct fkv_backend *backend;
     struct fkv_model *model;
     int32_t tokens[TOKENS];
 };
@@ -21,12 +19,7 @@ static struct fkv_error err;
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
-    assert_ok(
-        f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
-        err);
-    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    f->model = open_embedded_model(tested_backend());
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;
@@ -34,8 +27,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     struct fixture *f = *state;
-    fkv_model_close(f->model);
-    f->ops->close(f->backend);
+    close_embedded_model(f->model);
     free(f);
     return 0;
 }
@@ -134,7 +126,7 @@ static void the_number_of_compressions_follows_the_formula(void **state) {
         int32_t chunk = n - fkv_retained(atof(gammas[i]), n);
         struct fkv_session *s = open_session(f, policy("freqkv", window, gammas[i]));
         feed(s, f->tokens, TOKENS, 100, logits);
-        const struct fkv_head *heads = fkv_session_heads(s);
+        const struct fkv_head *heads = s->heads;
         for (int h = 0; h < 12; h++) {
             assert_int_equal(heads[h].rounds, (TOKENS - window + chunk - 1) / chunk);
             assert_int_equal(heads[h].tokens, TOKENS);
@@ -203,7 +195,7 @@ static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state)
     assert_int_equal(setup->retained[7], 48);
     float *blocks = malloc(sizeof(float) * TOKENS * VOCAB);
     feed(s, f->tokens, TOKENS, 100, blocks);
-    const struct fkv_head *heads = fkv_session_heads(s);
+    const struct fkv_head *heads = s->heads;
     assert_int_equal(heads[0].rounds, (TOKENS - 68 + 47) / 48);
     assert_int_equal(heads[1].rounds, (TOKENS - 68 + 31) / 32);
     assert_int_equal(heads[7].rounds, (TOKENS - 68 + 15) / 16);
@@ -246,7 +238,7 @@ static void a_decode_step_allocates_nothing(void **state) {
             assert_ok(fkv_session_logits(s, 0, 1, logits, &err), err);
         }
         struct mallinfo2 after = mallinfo2();
-        if (!strcmp(f->ops->name, "cpu")) { /* the reference and drivers do as they like */
+        if (!strcmp(f->model->ops->name, "cpu")) { /* the reference and drivers do as they like */
             assert_int_equal(after.uordblks, before.uordblks);
             assert_int_equal(after.hblks, before.hblks);
         }

@@ -114,8 +114,7 @@ static int gather(struct fkv_backend *b, const struct fkv_attention_shape *shape
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &seen.processor, NULL, &err), err);
+    seen.processor = tested_backend();
     seen.ops = *seen.processor;
     seen.ops.info = info;
     seen.ops.step_create = step_create;
@@ -234,7 +233,7 @@ static void a_session_too_large_for_its_device_is_refused_with_what_would_help(v
                      (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
     seen.device =
         (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
-    seen.device.memory_free = needs.cache + needs.scratch + needs.own.shared + needs.own.kept - 1;
+    seen.device.memory_free = fkv_session_needs_bytes(&needs) - 1;
     assert_refused(fkv_session_open(f->model, &full, &options, &s, &err), err,
                    "MiB free: fewer tokens, a smaller --batch or --cache-dtype bf16 may fit");
     if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") ||

@@ -1,17 +1,15 @@
 /* Surgery on a session's cache, and biases of slots, by properties: what moves together stays the
  * same, what is cut off equals what weighs nothing. */
-#include "tests/unit/support.h"
+#include "tests/unit/engine/embedded_model.h"
 
 #include "engine/session/kept_logits.h"
-#include "engine/session/session.h"
+#include "engine/session/session_internal.h"
 #include "engine/session/surgery.h"
 #include "engine/session/taps.h"
 
 enum { TOKENS = 240, VOCAB = 2048, LAYERS = 6, KV_HEADS = 2, WIDTH = 32 };
 
 struct fixture {
-    const struct fkv_backend_ops *ops;
-    struct fkv_backend *backend;
     struct fkv_model *model;
     int32_t tokens[TOKENS];
     float logits[2][TOKENS * VOCAB];
@@ -21,12 +19,7 @@ static struct fkv_error err;
 
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &f->ops, NULL, &err), err);
-    assert_ok(
-        f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
-        err);
-    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    f->model = open_embedded_model(tested_backend());
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;
@@ -34,8 +27,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     struct fixture *f = *state;
-    fkv_model_close(f->model);
-    f->ops->close(f->backend);
+    close_embedded_model(f->model);
     free(f);
     return 0;
 }
@@ -86,7 +78,7 @@ static void keys_are_read_as_they_were_before_rotation(void **state) {
             memcpy(expected + j * WIDTH,
                    tapped + ((at.layer * TOKENS + first + j) * KV_HEADS + at.kv_head) * WIDTH,
                    4 * WIDTH);
-        if (!strcmp(f->ops->name, "cpu"))
+        if (!strcmp(f->model->ops->name, "cpu"))
             assert_arrays_close(keys, expected, (size_t)(count * WIDTH), 0, 2e-6);
     }
     fkv_session_close(s);
@@ -136,7 +128,7 @@ static void cutting_slots_off_equals_giving_them_no_weight(void **state) {
             if (cut) assert_ok(fkv_session_cut(s, &head, prefix - kept, &err), err);
         }
         feed(f, s, prefix, rest, f->logits[cut]);
-        assert_int_equal(fkv_session_heads(s)[3].slots, cut ? kept + rest : TOKENS);
+        assert_int_equal(s->heads[3].slots, cut ? kept + rest : TOKENS);
         assert_int_equal(fkv_session_tokens(s, 0), TOKENS);
     }
     assert_arrays_close(f->logits[1], f->logits[0], (size_t)rest * VOCAB, 0, 2e-5);
@@ -166,7 +158,7 @@ static void written_values_are_read_back_and_no_other_head_changes(void **state)
             memcpy(before + first * WIDTH, values, (size_t)(count * WIDTH) * sizeof *values);
         assert_ok(fkv_session_write_slots(s, &at, NULL, values, &err), err);
         assert_ok(fkv_session_read_slots(s, &all, NULL, found, &err), err);
-        if (h != chosen || !strcmp(f->ops->name, "cpu"))
+        if (h != chosen || !strcmp(f->model->ops->name, "cpu"))
             assert_arrays_close(found, before, TOKENS * WIDTH, 0, 1e-6);
     }
     fkv_session_close(s);

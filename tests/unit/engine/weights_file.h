@@ -45,27 +45,13 @@ static inline unsigned char *weights_assemble(const char *header, const void *da
     return file;
 }
 
-static inline void write_bytes(const char *folder, const char *name, const void *data,
-                               size_t bytes) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, bytes, f), bytes);
-    assert_int_equal(fclose(f), 0);
-}
-
-static inline void write_text(const char *folder, const char *name, const char *text) {
-    write_bytes(folder, name, text, strlen(text));
-}
-
 /* Writes the file and frees what the builder holds. */
 static inline void weights_write(struct weights_file *w, const char *folder, const char *name) {
     if (!w->used) w->header[w->used++] = '{';
     memcpy(w->header + w->used, "}", 2);
     size_t total;
     unsigned char *file = weights_assemble(w->header, w->data, w->bytes, &total);
-    write_bytes(folder, name, file, total);
+    test_write_file(test_path(folder, name), file, total);
     free(file);
     free(w->data);
     *w = (struct weights_file){0};

@@ -123,10 +123,7 @@ static void files_another_library_wrote_are_renamed_whole(void **state) {
     snprintf(from, sizeof from, "%s/.x.tmp", folder);
     snprintf(to, sizeof to, "%s/x", folder);
     assert_refused(fkv_atomic_rename(from, to, &err), err, ".x.tmp: cannot open");
-    FILE *out = fopen(from, "w");
-    assert_non_null(out);
-    fputs("data", out);
-    fclose(out);
+    test_write_text(from, "data");
     assert_ok(fkv_atomic_rename(from, to, &err), err);
     assert_int_equal(access(to, F_OK), 0);
     assert_int_equal(access(from, F_OK), -1);
@@ -139,10 +136,7 @@ static void reading_stops_at_its_limit(void **state) {
     char folder[256], path[300], *data = NULL;
     size_t bytes;
     snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    fwrite("a\0bc", 1, 4, out);
-    fclose(out);
+    test_write_file(path, "a\0bc", 4);
     assert_ok(fkv_read_file(path, 4, &data, &bytes, &err), err);
     assert_int_equal(bytes, 4);
     assert_memory_equal(data, "a\0bc", 5);

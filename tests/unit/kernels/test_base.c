@@ -100,12 +100,8 @@ static void files_hash_as_their_contents_one_after_the_other(void **state) {
     size_t bytes = (size_t)test_between(1 << 20, 3 << 20), cut = (size_t)test_between(0, 1 << 20);
     char *data = malloc(bytes);
     for (size_t i = 0; i < bytes; i++) data[i] = (char)test_random();
-    FILE *first = fopen(a, "wb"), *second = fopen(b, "wb");
-    assert_true(first && second);
-    fwrite(data, 1, cut, first);
-    fwrite(data + cut, 1, bytes - cut, second);
-    fclose(first);
-    fclose(second);
+    test_write_file(a, data, cut);
+    test_write_file(b, data + cut, bytes - cut);
     assert_ok(fkv_sha256_memory(data, bytes, whole, &err), err);
     assert_ok(fkv_sha256_files((const char *[]){a, b}, 2, parts, &err), err);
     assert_string_equal(parts, whole);
@@ -163,7 +159,7 @@ static void folders_are_made_with_their_parents(void **state) {
     assert_ok(fkv_make_directories(path, &err), err);
     assert_int_equal(access(path, X_OK), 0);
     snprintf(path, sizeof path, "%s/a/file", folder);
-    fclose(fopen(path, "w"));
+    test_write_text(path, "");
     assert_refused(fkv_make_directories(path, &err), err, "expected a folder, found a file");
     strcat(path, "/below");
     assert_refused(fkv_make_directories(path, &err), err, "/file/below");

@@ -123,10 +123,7 @@ static void a_file_is_loaded_within_its_limit(void **state) {
     struct fkv_error err;
     char folder[256], path[300];
     snprintf(path, sizeof path, "%s/x.json", test_make_folder(folder));
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    fputs("{\"a\": 1}", out);
-    fclose(out);
+    test_write_text(path, "{\"a\": 1}");
     json_t *root = fkv_json_load(path, 100, &err);
     assert_non_null(root);
     json_decref(root);

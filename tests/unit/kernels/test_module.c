@@ -56,10 +56,7 @@ static void what_is_no_module_of_this_version_is_refused(void **state) {
     (void)state;
     char folder[256], path[PATH_MAX], expected[100];
     snprintf(path, sizeof path, "%s/text.so", test_make_folder(folder));
-    FILE *text = fopen(path, "w");
-    assert_non_null(text);
-    fputs("not a library\n", text);
-    fclose(text);
+    test_write_text(path, "not a library\n");
     use_module(path);
     assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "/text.so: cannot be loaded: ");
     test_remove_folder(folder);

@@ -207,13 +207,6 @@ static void assert_file(const char *path, const char *expected) {
     free(text);
 }
 
-static void put_file(const char *path, const char *text) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
 static json_t *identity_of(const struct lines *l, int32_t batch) {
     const struct fkv_continuing_run run = {.lines = &l->how,
                                            .model = engine.model,
@@ -250,7 +243,7 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
             size_t bytes = strlen(l.text[i + 1]), more = strlen(l.text[i + 2]) - bytes;
             snprintf(torn, sizeof torn, "%.*s",
                      (int)(bytes + (size_t)test_between(0, (int)more - 1)), l.text[i + 2]);
-            put_file(path, torn);
+            test_write_text(path, torn);
         }
         assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
         assert_int_equal(found.lines, i + 1);
@@ -345,7 +338,7 @@ static void lines_of_another_run_are_refused_and_stay(void **state) {
                            expected);
         json_decref(other);
     }
-    put_file(beside, "not JSON");
+    test_write_text(beside, "not JSON");
     assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err,
                    "out.jsonl.run: not valid JSON");
     unlink(beside);

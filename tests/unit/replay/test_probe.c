@@ -1,7 +1,8 @@
 /* Probes on the embedded model over random tokens: what must hold whatever the model says. The
  * numbers themselves are checked against a second implementation by tests/e2e/check_probe.py. */
-#include "tests/unit/support.h"
+#include "tests/unit/engine/embedded_model.h"
 
+#include "engine/session/session_internal.h"
 #include "engine/session/surgery.h"
 #include "kernels/dct.h"
 #include "replay/probe/edit.h"
@@ -26,8 +27,6 @@ enum {
 };
 
 struct fixture {
-    const struct fkv_backend_ops *ops;
-    struct fkv_backend *backend;
     struct fkv_model *model;
     struct fkv_session *session;
     int32_t tokens[WINDOWS * LENGTH];
@@ -43,9 +42,7 @@ static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
-    assert_ok(fkv_backend_find("cpu", &f->ops, NULL, &err), err);
-    assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
-    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    f->model = open_embedded_model(tested_backend());
     assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
     for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
@@ -58,8 +55,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     struct fixture *f = *state;
     fkv_session_close(f->session);
-    fkv_model_close(f->model);
-    f->ops->close(f->backend);
+    close_embedded_model(f->model);
     free(f);
     return 0;
 }
@@ -245,7 +241,7 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         assert_ok(fkv_session_open(f->model, &policy, &options, &s, &err), err);
         assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err), err);
         assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err), err);
-        assert_int_equal(fkv_session_heads(s)[0].rounds, 1);
+        assert_int_equal(s->heads[0].rounds, 1);
         assert_ok(
             fkv_session_score(s, NULL, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, NULL, &err),
             err);

@@ -147,9 +147,7 @@ static void what_is_no_run_file_is_no_point(void **state) {
     run(&r, &corpus, "whole", 0,
         (struct fkv_policy_options){.name = "local", .window = 64, .sinks = 4});
     const struct fkv_experiment e = experiment_of(&r, &corpus);
-    FILE *f = fopen(path, "w");
-    fputs("no HDF5", f);
-    fclose(f);
+    test_write_text(path, "no HDF5");
     assert_refused(fkv_run_file_read(path, &e, results, &err), err, path);
     remove(path);
     struct fkv_h5_writer *w;

@@ -31,13 +31,7 @@ static int clean(void **state) {
     return 0;
 }
 
-static const char *in_base(const char *name) {
-    static char path[4][400];
-    static int at;
-    at = (at + 1) % 4;
-    snprintf(path[at], sizeof path[at], "%s/%s", base, name);
-    return path[at];
-}
+static const char *in_base(const char *name) { return test_path(base, name); }
 
 /* Writes the sample with one value changed and expects the refusal. */
 static void refuse_value(float value, enum fkv_dtype dtype, const char *words) {
@@ -139,9 +133,7 @@ static void output_that_exists_or_cannot_be_written_is_refused(void **state) {
     assert_refused(fkv_capture_create(in_base("a"), &s.info, false, &w, &err), err,
                    "exists and is not empty");
     assert_int_equal(mkdir(in_base("d"), 0777), 0);
-    FILE *f = fopen(in_base("d/thesis.tex"), "w");
-    assert_non_null(f);
-    fclose(f);
+    test_write_text(in_base("d/thesis.tex"), "");
     assert_refused(fkv_capture_create(in_base("d"), &s.info, false, &w, &err), err,
                    "choose another folder");
     assert_refused(fkv_capture_create(in_base("d"), &s.info, true, &w, &err), err,

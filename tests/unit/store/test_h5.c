@@ -105,9 +105,7 @@ static void files_appear_whole_or_not_at_all(void **state) {
     fkv_h5_abandon(NULL);
     assert_int_equal(system(command), 0);
     assert_ok(fkv_h5_create(path, &w, &err), err);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fclose(f);
+    test_write_text(path, "");
     assert_refused(fkv_h5_commit(w, &err), err, "exists already");
     assert_refused(fkv_h5_create(path, &w, &err), err, "exists already");
     assert_refused(fkv_h5_create("/proc/run.h5", &w, &err), err, "/proc/run.h5: cannot write");

@@ -13,13 +13,7 @@ static struct sample s;
 static float *gram; /* of s */
 static size_t layer_size, gram_size;
 
-static const char *in_base(const char *name) {
-    static char path[4][400];
-    static int at;
-    at = (at + 1) % 4;
-    snprintf(path[at], sizeof path[at], "%s/%s", base, name);
-    return path[at];
-}
+static const char *in_base(const char *name) { return test_path(base, name); }
 
 static int make(void **state) {
     (void)state;
