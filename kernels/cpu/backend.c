@@ -22,6 +22,7 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
     b->threads = options->threads ? options->threads : omp_get_max_threads();
+    b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
     *out = b;
     return FKV_OK;

@@ -29,6 +29,7 @@ struct fkv_rotation {
 struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
     int threads;
+    enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */
     const struct fkv_simd *simd;
     struct fkv_limits limits; /* reserved so far: the largest of each field */
     float *normed;            /* [rows, dim] */
