@@ -10,25 +10,55 @@
 #include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/base/host.h"
 #include "kernels/dct.h"
+#include "kernels/isa.h"
 #include "kernels/limits.h"
 
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
+static int check_options(const struct fkv_backend_options *options, struct fkv_error *err) {
+    struct fkv_backend_options other = *options;
+    if (fkv_isa_check(err)) return FKV_FAILED;
+    if (options->compute == FKV_COMPUTE_BF16) {
+        if (!fkv_gemm_has_bf16())
+            return fkv_fail(
+                err,
+                "compute: bfloat16 products are oneDNN's, which this build is without; use f32 "
+                "(or install libdnnl-dev and build again)");
+        if (fkv_isa() < FKV_ISA_AVX512_BF16)
+            return fkv_fail(
+                err,
+                "compute: bfloat16 products take a processor with avx512_bf16 or amx, this one "
+                "has %s%s; use f32",
+                fkv_isa_name(fkv_isa()), getenv("FKV_MAX_ISA") ? " (FKV_MAX_ISA)" : "");
+        other.compute = FKV_COMPUTE_F32; /* the rest is checked as for it */
+    }
+    return fkv_host_check_options(&other, "cpu", err);
+}
+
 static int cpu_open(const struct fkv_backend_options *options, struct fkv_backend **out,
                     struct fkv_error *err) {
-    if (fkv_host_check_options(options, "cpu", err)) return FKV_FAILED;
+    if (check_options(options, err)) return FKV_FAILED;
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
     b->threads = options->threads ? options->threads : omp_get_max_threads();
+    b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
+    if (b->compute == FKV_COMPUTE_BF16) b->dot_bf16 = fkv_dot_bf16_avx512;
+    if (fkv_gemm_open(b->threads, &b->gemm, err)) {
+        free(b);
+        return FKV_FAILED;
+    }
     *out = b;
     return FKV_OK;
 }
 
 static void cpu_close(struct fkv_backend *b) {
     if (!b) return;
+    fkv_gemm_close(b->gemm);
+    free(b->rounded);
     free(b->normed);
     free(b->up);
     free(b->norm);
@@ -61,6 +91,18 @@ static int grow(float **p, size_t floats, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static size_t rounded_bytes(const struct fkv_limits *l) {
+    return sizeof(uint16_t) * (size_t)l->rows * (size_t)fkv_cpu_widest(l);
+}
+
+static int grow_rounded(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_error *err) {
+    uint16_t *larger = allocate(rounded_bytes(l));
+    if (!larger) return fkv_fail(err, "out of memory: %zu bytes of scratch", rounded_bytes(l));
+    free(b->rounded);
+    b->rounded = larger;
+    return FKV_OK;
+}
+
 int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err) {
     floats = (floats + 31) / 16 * 16; /* neighbours share no cache line */
     if (floats <= b->scratch_each) return FKV_OK;
@@ -85,6 +127,7 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
         grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err) ||
         fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
         return FKV_FAILED;
+    if (b->compute == FKV_COMPUTE_BF16 && grow_rounded(b, &l, err)) return FKV_FAILED;
     b->limits = l;
     return FKV_OK;
 }
@@ -111,7 +154,8 @@ static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
         return FKV_FAILED;
     if (d->segment_n && add_transform(d->segment_n, 4 * segment, &scratch, err)) return FKV_FAILED;
     const int64_t all = (int64_t)sizeof(float) * (int64_t)(rows + (size_t)b->threads * scratch);
-    own->shared = LARGER(own->shared, all + fkv_cpu_rotation_bytes(&d->limits));
+    const int64_t rounded = b->compute == FKV_COMPUTE_BF16 ? (int64_t)rounded_bytes(&l) : 0;
+    own->shared = LARGER(own->shared, all + rounded + fkv_cpu_rotation_bytes(&d->limits));
     return FKV_OK;
 }
 

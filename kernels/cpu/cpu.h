@@ -12,6 +12,7 @@
 #include "kernels/host_buffer.h"
 
 struct fkv_dct;
+struct fkv_gemm;
 struct fkv_map {
     int32_t n, retained;
     float gain;
@@ -29,12 +30,16 @@ struct fkv_rotation {
 struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
     int threads;
+    enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */
     const struct fkv_simd *simd;
-    struct fkv_limits limits; /* reserved so far: the largest of each field */
-    float *normed;            /* [rows, dim] */
-    float *up;                /* [rows, hidden] */
-    float *norm;              /* [max(dim, 2 head_dim)] norm weights as float32 */
-    float *scratch;           /* [threads, scratch_each] */
+    struct fkv_limits limits;        /* reserved so far: the largest of each field */
+    float *normed;                   /* [rows, dim] */
+    float *up;                       /* [rows, hidden] */
+    float *norm;                     /* [max(dim, 2 head_dim)] norm weights as float32 */
+    struct fkv_gemm *gemm;           /* NULL in a plain build */
+    fkv_dot_bf16_function *dot_bf16; /* where the backend computes in bfloat16 */
+    uint16_t *rounded;               /* there: [rows, widest] the input of a product */
+    float *scratch;                  /* [threads, scratch_each] */
     size_t scratch_each;
     struct fkv_rotation rotation;
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
@@ -50,7 +55,7 @@ static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t operation
     return operations < 1 << 19 ? 1 : b->threads;
 }
 
-/* For regions with products: OpenBLAS works on the calling thread inside a region of several, and
+/* For regions with products: a library works on the calling thread inside a region of several, and
  * in a region of one it takes as many threads as OpenMP would give the caller. The number belongs
  * to the task: it ends with the region. */
 static inline void fkv_cpu_products_alone(void) { omp_set_num_threads(1); }
@@ -119,8 +124,8 @@ struct fkv_cpu_product {
 };
 enum { FKV_CPU_MOST_PRODUCTS = 3 };
 /* Products that share their input, in one parallel region. */
-void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
-                      const float *in, int32_t rows);
+int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
+                     const float *in, int32_t rows, struct fkv_error *err);
 
 /* The most columns of a weight. */
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);

@@ -1,32 +1,31 @@
-/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y
- * = W x for a block of rows x.
+/* Matrix products with the checkpoint's weights, read where they are mapped: y = W x for a block of
+ * rows x. What the backend computes in says what both operands are rounded to; sums are float32.
  *
- * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work
- * and ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row the time is
- * that of reading the weights from memory once.
+ * The unit of work is a panel of at most PANEL weight rows, and one thread's from start to end. A
+ * matrix is cut into a multiple of four panels of equal height, so that two or four threads share
+ * it evenly. Units are handed out dynamically: a thread that loses its core for a while leaves its
+ * share to the others. Cuts depend on shapes only, so no output depends on the number of threads.
  *
- * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and
- * multiplied with OpenBLAS' sgemm. The panels are spread over our own threads and each sgemm runs
- * on its thread alone. float32 weights on a 4-byte boundary need no panel.
+ * Few rows: dot kernels read the weights directly (bfloat16: through scratch where they are of
+ * another dtype), ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row
+ * the time is that of reading the weights from memory once.
  *
- * What few means is measured (fkv_simd.dot_rows). One core of an EPYC 9004, OpenBLAS 0.3.21,
- * weights 4096 x 4096, GFLOP/s of the dots / of panel and sgemm: AVX-512 (against OpenBLAS' own
- * choice, Cooperlake) bf16 16 rows 86/25, 64 rows 99/58, 512 rows 91/78; f32 16 rows 52/28, 96 rows
- * 67/65, 512 rows 75/82. AVX2 (against its Haswell kernels) bf16 8 rows 40/32, 16 rows 48/51, 64
- * rows 55/80; f32 8 rows 34/35.
+ * Many rows: the library of gemm.h, BLOCK rows at a time, into a tile of the thread's scratch,
+ * which is then added or copied to its place, with the bias. Weights of another dtype, or at an odd
+ * address, are converted to a panel in scratch first.
  *
- * Units are handed out dynamically: no output depends on which thread made it, and a thread that
- * loses its core for a while leaves its share to the others.
- *
- * Without OpenBLAS (FKV_PLAIN, a machine with nothing but a compiler) every product goes the first
- * way. */
-#ifndef FKV_PLAIN
-#include <cblas.h>
-#endif
-
+ * What few means comes from the instruction set, not from a timing, so that the same run gives the
+ * same bytes on one processor. A library's product of m rows costs a + b m per weight: it converts
+ * and packs the weight (a, a third to half a cycle), then multiplies at the full rate (b = 1/32
+ * cycle with AVX-512, 1/16 with AVX2). The dot kernels cost c m. They need no packing, but widen
+ * the weights while they multiply, for which c is a fifth to a third above b. So they win up to
+ * a / (c - b) rows: at least 30 with AVX-512, 16 with AVX2, and for bfloat16 products, where b is
+ * halved, 16. Near the crossover both are equal, so a wrong guess by half costs little. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 
-enum { ROWS_AT_ONCE = 16, SLICE = 64, PANEL = 256 };
+enum { PANEL = 64, ROWS_AT_ONCE = 16, BLOCK = 512 };
+enum { FEW_BF16 = 16 };
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     int32_t widest = l->attention.heads * l->attention.head_dim;
@@ -34,9 +33,101 @@ int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     return widest < l->hidden ? l->hidden : widest;
 }
 
+/* Floats of a tile and of a converted panel, each rounded up to a cache line. */
+static size_t tile_floats(int32_t rows) {
+    return (size_t)(rows < BLOCK ? rows < ROWS_AT_ONCE ? ROWS_AT_ONCE : rows : BLOCK) * PANEL;
+}
+static size_t panel_floats(int32_t cols) { return ((size_t)cols * PANEL + 15) / 16 * 16; }
+
+/* The library's own scratch is less than a panel; where it is more, `prepare` grows the scratch. */
 size_t fkv_cpu_multiply_scratch(const struct fkv_limits *l) {
-    size_t panel = PANEL * (size_t)fkv_cpu_widest(l), tile = (size_t)ROWS_AT_ONCE * SLICE;
-    return panel > tile ? panel : tile;
+    return tile_floats(l->rows) + 2 * panel_floats(fkv_cpu_widest(l));
+}
+
+/* ---- planning ---- */
+
+/* One product of a step. */
+struct part {
+    const struct fkv_cpu_product *product;
+    int32_t height, first_unit; /* rows of a panel; the panels before it in the step */
+    /* many rows: [of BLOCK rows, of the last block][of a panel, of the last panel] */
+    const struct fkv_gemm_product *gemm[2][2];
+};
+
+/* Products that share their input. */
+struct step {
+    struct fkv_backend *b;
+    const void *in; /* [rows, cols] of `dtype` */
+    enum fkv_dtype dtype;
+    int32_t rows, units;
+    bool few;
+    int count;
+    struct part parts[FKV_CPU_MOST_PRODUCTS];
+};
+
+/* Rows of a panel: a multiple of 16, and the panels a multiple of four, where there are enough. */
+static int32_t panel_height(int32_t rows) {
+    int32_t panels = ((rows + PANEL - 1) / PANEL + 3) / 4 * 4;
+    return ((rows + panels - 1) / panels + 15) / 16 * 16;
+}
+
+static bool few_rows(const struct fkv_backend *b, int32_t rows) {
+    if (!b->gemm) return true;
+    return rows <= (b->compute == FKV_COMPUTE_BF16 ? (int32_t)FEW_BF16 : b->simd->dot_rows);
+}
+
+/* The library's products for every pair of a block of rows and a panel that there is. */
+static int prepare(struct step *s, struct part *p, struct fkv_error *err) {
+    const struct fkv_weight *w = p->product->w;
+    const int32_t m[2] = {s->rows < BLOCK ? 0 : BLOCK, s->rows % BLOCK},
+                  n[2] = {w->rows < p->height ? 0 : p->height, w->rows % p->height};
+    size_t own = 0;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) {
+            if (!m[i] || !n[j]) continue;
+            const struct fkv_gemm_shape shape = {s->dtype, m[i], n[j], w->cols};
+            if (fkv_gemm_prepare(s->b->gemm, &shape, &p->gemm[i][j], err)) return FKV_FAILED;
+            const size_t bytes = fkv_gemm_scratch(p->gemm[i][j]);
+            if (bytes > own) own = bytes;
+        }
+    return fkv_cpu_grow_scratch(
+        s->b, tile_floats(s->rows) + panel_floats(w->cols) + own / sizeof(float) + 1, err);
+}
+
+static int plan(struct step *s, const struct fkv_cpu_product *products, struct fkv_error *err) {
+    for (int i = 0; i < s->count; i++) {
+        struct part *p = &s->parts[i];
+        p->product = &products[i];
+        p->height = panel_height(products[i].w->rows);
+        p->first_unit = s->units;
+        s->units += (products[i].w->rows + p->height - 1) / p->height;
+        if (!s->few && prepare(s, p, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* ---- units ---- */
+
+/* Weight rows [first, first+n) of a part, and the thread's scratch for them. */
+struct unit {
+    const struct part *part;
+    int32_t first, n;
+    int thread;
+    float *tile, *panel, *own;
+};
+
+static struct unit take_unit(const struct step *s, int32_t index) {
+    int i = s->count - 1;
+    while (index < s->parts[i].first_unit) i--;
+    const struct part *p = &s->parts[i];
+    struct unit u = {.part = p,
+                     .first = (index - p->first_unit) * p->height,
+                     .thread = omp_get_thread_num(),
+                     .tile = fkv_cpu_scratch(s->b)};
+    u.n = p->product->w->rows - u.first < p->height ? p->product->w->rows - u.first : p->height;
+    u.panel = u.tile + tile_floats(s->rows);
+    u.own = u.panel + panel_floats(p->product->w->cols);
+    return u;
 }
 
 static const char *weight_row(const struct fkv_weight *w, int32_t row) {
@@ -44,94 +135,123 @@ static const char *weight_row(const struct fkv_weight *w, int32_t row) {
            (size_t)row * (size_t)w->cols * fkv_dtype_bytes(w->dtype);
 }
 
-/* out [rows, first .. first+n) += bias [first .. first+n), n <= PANEL */
-static void add_bias(const struct fkv_weight *bias, int32_t first, int32_t n, float *out,
-                     size_t stride, int32_t rows) {
-    float values[PANEL];
-    const char *from =
-        (const char *)fkv_cpu_weight(bias) + (size_t)first * fkv_dtype_bytes(bias->dtype);
-    fkv_to_f32(from, bias->dtype, (size_t)n, values);
-    for (int32_t r = 0; r < rows; r++)
-        for (int32_t i = 0; i < n; i++) out[(size_t)r * stride + (size_t)(first + i)] += values[i];
-}
-
-/* Output rows [first, first+n), n <= SLICE, by dot products. */
-static void multiply_slice(const struct fkv_simd *simd, const struct fkv_cpu_product *p,
-                           int32_t first, int32_t n, const float *in, int32_t rows, float *tile) {
-    size_t cols = (size_t)p->w->cols, stride = (size_t)p->w->rows;
-    fkv_dot_function *dot = simd->dot[p->w->dtype];
-    for (int32_t r = 0; r < rows; r += ROWS_AT_ONCE) {
-        int32_t m = rows - r < ROWS_AT_ONCE ? rows - r : ROWS_AT_ONCE;
-        float *out = p->out + (size_t)r * stride + (size_t)first;
-        if (!p->add) {
-            dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, out,
-                stride);
-            continue;
-        }
-        dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, tile,
-            SLICE);
-        for (int32_t i = 0; i < m; i++)
-            for (int32_t j = 0; j < n; j++)
-                out[(size_t)i * stride + (size_t)j] += tile[i * SLICE + j];
+/* n elements of any dtype at any address -> bfloat16 */
+static void round_to_bf16(const char *from, enum fkv_dtype t, size_t n, uint16_t *to) {
+    enum { SOME = 512 };
+    float some[SOME];
+    for (size_t i = 0; i < n; i += SOME) {
+        const size_t count = n - i < SOME ? n - i : SOME;
+        fkv_to_f32(from + i * fkv_dtype_bytes(t), t, count, some);
+        fkv_from_f32(some, FKV_BF16, count, to + i);
     }
 }
 
-#ifndef FKV_PLAIN
-/* Output rows [first, first+n), n <= PANEL, by sgemm. */
-static void multiply_panel(const struct fkv_cpu_product *p, int32_t first, int32_t n,
-                           const float *in, int32_t rows, float *panel) {
-    const struct fkv_weight *w = p->w;
-    const char *from = weight_row(w, first);
-    const float *expanded = (const float *)(const void *)from;
-    if (w->dtype != FKV_F32 || (uintptr_t)from % sizeof(float)) {
-        fkv_to_f32(from, w->dtype, (size_t)n * (size_t)w->cols, panel);
-        expanded = panel;
+/* The unit's weights [n, cols] in the dtype of the step: in place or converted. */
+static const void *weights_of(const struct step *s, const struct unit *u) {
+    const struct fkv_weight *w = u->part->product->w;
+    const char *from = weight_row(w, u->first);
+    const size_t cols = (size_t)w->cols;
+    if (w->dtype == s->dtype && (uintptr_t)from % fkv_dtype_bytes(w->dtype) == 0) return from;
+    if (s->dtype == FKV_F32) {
+        fkv_to_f32(from, w->dtype, (size_t)u->n * cols, u->panel);
+        return u->panel;
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, w->cols, 1, in, w->cols, expanded,
-                w->cols, p->add ? 1 : 0, p->out + first, w->rows);
+    round_to_bf16(from, w->dtype, (size_t)u->n * cols, (uint16_t *)(void *)u->panel);
+    return u->panel;
 }
-#endif
 
-/* Whether every product of the step is one for the dot kernels. */
-static bool few_rows(const struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
-                     int32_t rows) {
-#ifdef FKV_PLAIN
-    (void)b, (void)products, (void)count, (void)rows;
+/* Adds or copies the tile [m, n] to rows [row, row+m) of the output, with the bias. */
+static void place_tile(const struct unit *u, const float *tile, const float *bias, int32_t row,
+                       int32_t m) {
+    const struct fkv_cpu_product *p = u->part->product;
+    const size_t stride = (size_t)p->w->rows;
+    const int32_t n = u->n;
+    for (int32_t i = 0; i < m; i++) {
+        float *out = p->out + (size_t)(row + i) * stride + (size_t)u->first;
+        const float *from = tile + (size_t)i * (size_t)n;
+        if (p->add)
+            for (int32_t j = 0; j < n; j++) out[j] += from[j] + bias[j];
+        else
+            for (int32_t j = 0; j < n; j++) out[j] = from[j] + bias[j];
+    }
+}
+
+/* in rows [row, row+m), m <= ROWS_AT_ONCE -> the tile, by dot products */
+static void dot_tile(const struct step *s, const struct unit *u, const void *weights, int32_t row,
+                     int32_t m) {
+    const struct fkv_weight *w = u->part->product->w;
+    const size_t cols = (size_t)w->cols, n = (size_t)u->n;
+    if (s->dtype == FKV_BF16)
+        s->b->dot_bf16(weights, cols, u->n, (const uint16_t *)s->in + (size_t)row * cols, cols, m,
+                       w->cols, u->tile, n);
+    else
+        s->b->simd->dot[w->dtype](weight_row(w, u->first), cols, u->n,
+                                  (const float *)s->in + (size_t)row * cols, cols, m, w->cols,
+                                  u->tile, n);
+}
+
+/* The bias of the unit's rows as float32, or zeros. */
+static void load_bias(const struct unit *u, float bias[PANEL]) {
+    const struct fkv_weight *b = u->part->product->bias;
+    memset(bias, 0, sizeof *bias * PANEL);
+    if (b && b->data)
+        fkv_to_f32((const char *)fkv_cpu_weight(b) + (size_t)u->first * fkv_dtype_bytes(b->dtype),
+                   b->dtype, (size_t)u->n, bias);
+}
+
+static bool multiply_unit(const struct step *s, const struct unit *u) {
+    const struct fkv_weight *w = u->part->product->w;
+    const bool converted = !s->few || s->dtype == FKV_BF16;
+    const void *weights = converted ? weights_of(s, u) : NULL;
+    const int32_t height = s->few ? ROWS_AT_ONCE : BLOCK;
+    float bias[PANEL];
+    load_bias(u, bias);
+    for (int32_t row = 0; row < s->rows; row += height) {
+        const int32_t m = s->rows - row < height ? s->rows - row : height;
+        if (s->few)
+            dot_tile(s, u, weights, row, m);
+        else if (!fkv_gemm_multiply(u->part->gemm[m < BLOCK][u->n < u->part->height], u->thread,
+                                    (const char *)s->in +
+                                        (size_t)row * (size_t)w->cols * fkv_dtype_bytes(s->dtype),
+                                    weights, u->tile, u->own))
+            return false;
+        place_tile(u, u->tile, bias, row, m);
+    }
     return true;
-#else
-    bool few = true;
-    for (int i = 0; i < count; i++) few &= rows <= b->simd->dot_rows[products[i].w->dtype];
-    return few;
-#endif
 }
 
-void fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
-                      const float *in, int32_t rows) {
-    int32_t height = few_rows(b, products, count, rows) ? SLICE : PANEL,
-            begin[FKV_CPU_MOST_PRODUCTS + 1] = {0};
-    int64_t operations = 0;
-    for (int i = 0; i < count; i++) {
-        begin[i + 1] = begin[i] + (products[i].w->rows + height - 1) / height;
-        operations += (int64_t)rows * products[i].w->rows * products[i].w->cols;
+/* The input [rows, cols] as bfloat16 in the backend's buffer. */
+static const void *round_input(struct fkv_backend *b, const float *in, int32_t rows, int32_t cols) {
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, (int64_t)rows *cols))
+    for (int32_t r = 0; r < rows; r++) {
+        const size_t at = (size_t)r * (size_t)cols;
+        fkv_from_f32(in + at, FKV_BF16, (size_t)cols, b->rounded + at);
     }
-#pragma omp parallel num_threads(fkv_cpu_threads(b, operations))
+    return b->rounded;
+}
+
+int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
+                     const float *in, int32_t rows, struct fkv_error *err) {
+    const int32_t cols = products->w->cols;
+    struct step s = {.b = b,
+                     .in = in,
+                     .dtype = b->compute == FKV_COMPUTE_BF16 ? FKV_BF16 : FKV_F32,
+                     .rows = rows,
+                     .few = few_rows(b, rows),
+                     .count = count};
+    if (plan(&s, products, err)) return FKV_FAILED;
+    if (s.dtype == FKV_BF16) s.in = round_input(b, in, rows, cols);
+    int64_t operations = 0;
+    for (int i = 0; i < count; i++) operations += (int64_t)rows * products[i].w->rows * cols;
+    int failed = 0;
+#pragma omp parallel num_threads(fkv_cpu_threads(b, operations)) reduction(| : failed)
     {
         fkv_cpu_products_alone();
 #pragma omp for schedule(dynamic)
-        for (int32_t unit = 0; unit < begin[count]; unit++) {
-            int i = 0;
-            while (unit >= begin[i + 1]) i++;
-            const struct fkv_cpu_product *p = &products[i];
-            int32_t first = (unit - begin[i]) * height,
-                    n = p->w->rows - first < height ? p->w->rows - first : height;
-#ifndef FKV_PLAIN
-            if (height == PANEL)
-                multiply_panel(p, first, n, in, rows, fkv_cpu_scratch(b));
-            else
-#endif
-                multiply_slice(b->simd, p, first, n, in, rows, fkv_cpu_scratch(b));
-            if (p->bias && p->bias->data)
-                add_bias(p->bias, first, n, p->out, (size_t)p->w->rows, rows);
+        for (int32_t i = 0; i < s.units; i++) {
+            const struct unit u = take_unit(&s, i);
+            failed |= !multiply_unit(&s, &u);
         }
     }
+    return failed ? fkv_fail(err, "a product of %d rows failed: out of memory", rows) : FKV_OK;
 }

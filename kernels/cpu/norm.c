@@ -80,7 +80,7 @@ int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *sh
     struct fkv_cpu_product products[] = {{&w->wq, &w->bq, fkv_cpu_floats(q), false},
                                          {&w->wk, &w->bk, fkv_cpu_floats(k), false},
                                          {&w->wv, &w->bv, fkv_cpu_floats(v), false}};
-    fkv_cpu_multiply(b, products, 3, b->normed, rows);
+    if (fkv_cpu_multiply(b, products, 3, b->normed, rows, err)) return FKV_FAILED;
     if (w->q_norm.data)
         normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, shape->heads);
     if (w->k_norm.data)
@@ -93,8 +93,7 @@ int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
                              struct fkv_error *err) {
     if (check_block(b, rows, w->cols, fkv_cpu_widest(&b->limits), err)) return FKV_FAILED;
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(x), true};
-    fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows);
-    return FKV_OK;
+    return fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows, err);
 }
 
 int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
@@ -106,7 +105,7 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, f
     normalise_rows(b, fkv_cpu_floats(x), norm, eps, rows);
     float *gated = fkv_cpu_floats(out);
     struct fkv_cpu_product products[] = {{gate, NULL, gated, false}, {up, NULL, b->up, false}};
-    fkv_cpu_multiply(b, products, 2, b->normed, rows);
+    if (fkv_cpu_multiply(b, products, 2, b->normed, rows, err)) return FKV_FAILED;
     size_t hidden = (size_t)gate->rows;
 #pragma omp parallel for schedule(static)                                                          \
     num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * gate->rows))
@@ -121,6 +120,5 @@ int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, fl
     if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
     normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)norm->cols, norm, eps, rows);
     struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(logits), false};
-    fkv_cpu_multiply(b, &product, 1, b->normed, rows);
-    return FKV_OK;
+    return fkv_cpu_multiply(b, &product, 1, b->normed, rows, err);
 }

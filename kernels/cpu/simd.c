@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/isa.h"
 
 typedef float vec __attribute__((vector_size(16)));
 typedef uint32_t bits __attribute__((vector_size(16)));
@@ -43,18 +44,15 @@ static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
 
 #define SIMD_TABLE fkv_simd_plain
 #define SIMD_NAME "plain"
-#define DOT_PAYS                                                                                   \
-    { 4, 4, 4 }
+#define DOT_FEW 8
 #include "kernels/cpu/simd_loops.h"
 
 int fkv_simd_available(const struct fkv_simd *sets[3]) {
     int n = 0;
     sets[n++] = &fkv_simd_plain;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[n++] = &fkv_simd_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        sets[n++] = &fkv_simd_avx512;
+    if (fkv_isa() >= FKV_ISA_AVX2) sets[n++] = &fkv_simd_avx2;
+    if (fkv_isa() >= FKV_ISA_AVX512) sets[n++] = &fkv_simd_avx512;
 #endif
     return n;
 }

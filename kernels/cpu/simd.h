@@ -20,12 +20,16 @@ typedef void fkv_dot_function(const void *w, size_t w_stride, int32_t wn, const 
 typedef void fkv_mix_function(const float *p, size_t p_stride, int32_t pn, const void *w,
                               size_t w_stride, int32_t wn, int32_t cols, float *y, size_t y_stride);
 
+/* w (wn, cols), x (xn, cols), both bfloat16 -> y (xn, wn) = x w^T, summed in float32 */
+typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t wn,
+                                   const uint16_t *x, size_t x_stride, int32_t xn, int32_t cols,
+                                   float *y, size_t y_stride);
+
 struct fkv_simd {
     const char *name;
     fkv_dot_function *dot[3]; /* by enum fkv_dtype of w */
     fkv_mix_function *mix[3];
-    int32_t dot_rows[3]; /* most input rows for which dot beats expanding the weights and sgemm; by
-                            dtype (matmul.c) */
+    int32_t dot_rows; /* most input rows for which products are dot's (matmul.c) */
     float (*largest)(const float *x, int32_t n);
     float (*exp_sum)(float *x, int32_t n,
                      float shift); /* x[i] = exp(x[i] - shift), in place; returns their sum */
@@ -38,6 +42,10 @@ struct fkv_simd {
 };
 
 extern const struct fkv_simd fkv_simd_plain, fkv_simd_avx2, fkv_simd_avx512;
+
+/* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. A product of two pairs is rounded once
+ * before it is added; subnormal numbers count as 0. */
+fkv_dot_bf16_function fkv_dot_bf16_avx512;
 
 /* The widest set that this processor has. */
 const struct fkv_simd *fkv_simd_choose(void);

@@ -51,8 +51,7 @@ static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_
 
 #define SIMD_TABLE fkv_simd_avx2
 #define SIMD_NAME "avx2"
-#define DOT_PAYS                                                                                   \
-    { 8, 12, 12 }
+#define DOT_FEW 16
 #include "kernels/cpu/simd_loops.h"
 
 #else

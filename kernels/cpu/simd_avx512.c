@@ -48,8 +48,7 @@ static inline void vec_store_part(float *p, vec v, int n) {
 
 #define SIMD_TABLE fkv_simd_avx512
 #define SIMD_NAME "avx512"
-#define DOT_PAYS                                                                                   \
-    { 96, 1024, 1024 }
+#define DOT_FEW 32
 #include "kernels/cpu/simd_loops.h"
 
 #else

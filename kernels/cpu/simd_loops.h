@@ -14,7 +14,7 @@
  *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of
  *                                   four rows
  *   SIMD_TABLE, SIMD_NAME           the table to define
- *   DOT_PAYS                        its dot_rows
+ *   DOT_FEW                         its dot_rows
  *
  * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded
  * (and converted) vector of weights serves four inputs and a loaded input all its weight rows. One
@@ -278,7 +278,7 @@ const struct fkv_simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
     .mix = {[FKV_F32] = mix_f32, [FKV_F16] = mix_f16, [FKV_BF16] = mix_bf16},
-    .dot_rows = DOT_PAYS,
+    .dot_rows = DOT_FEW,
     .largest = largest,
     .exp_sum = exp_sum,
     .swish = swish,

@@ -51,6 +51,7 @@
 #include <stdlib.h>
 
 #include "kernels/dct/core.h"
+#include "kernels/isa.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -193,10 +194,8 @@ int fkv_dct_sets(const struct fkv_dct_set *sets[3]) {
     int n = 0;
     sets[n++] = &fkv_dct_plain;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[n++] = &fkv_dct_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        sets[n++] = &fkv_dct_avx512;
+    if (fkv_isa() >= FKV_ISA_AVX2) sets[n++] = &fkv_dct_avx2;
+    if (fkv_isa() >= FKV_ISA_AVX512) sets[n++] = &fkv_dct_avx512;
 #endif
     return n;
 }

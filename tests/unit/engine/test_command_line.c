@@ -78,7 +78,7 @@ static void the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_
     }
 }
 
-static void the_processor_refuses_to_compute_in_bf16(void **state) {
+static void a_processor_without_bf16_refuses_to_compute_in_it(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_engine engine;
@@ -86,8 +86,13 @@ static void the_processor_refuses_to_compute_in_bf16(void **state) {
     options.model = "data/litbank-1m";
     options.backend = "cpu";
     options.compute = FKV_COMPUTE_BF16;
+    setenv("FKV_MAX_ISA", "avx512", 1);
     assert_refused(fkv_engine_open(&options, &engine, &err), err, "bfloat16");
     fkv_engine_close(&engine);
+    setenv("FKV_MAX_ISA", "avx1024", 1);
+    assert_refused(fkv_engine_open(&options, &engine, &err), err, "FKV_MAX_ISA: expected plain, ");
+    fkv_engine_close(&engine);
+    unsetenv("FKV_MAX_ISA");
 }
 
 int main(void) {
@@ -97,7 +102,7 @@ int main(void) {
         cmocka_unit_test(machine_options_are_taken),
         cmocka_unit_test(
             the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_computes_in_it),
-        cmocka_unit_test(the_processor_refuses_to_compute_in_bf16),
+        cmocka_unit_test(a_processor_without_bf16_refuses_to_compute_in_it),
     };
     return test_run(tests, NULL, NULL);
 }

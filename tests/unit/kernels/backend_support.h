@@ -35,11 +35,23 @@ static inline enum fkv_compute compute_named(const char *name) {
     return FKV_COMPUTE_BF16;
 }
 
+/* Ends the program with status 77, for "skipped", where this processor has no bfloat16 products. */
+static inline void skip_without_bf16(void) {
+    struct fkv_backend *b;
+    if (fkv_cpu_backend.open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_BF16}, &b,
+                             &err)) {
+        printf("skipped: %s\n", err.message);
+        exit(77);
+    }
+    fkv_cpu_backend.close(b);
+}
+
 static inline int open_both(void **state) {
     (void)state;
     const char *name = getenv("FKV_TEST_BACKEND"), *compute = getenv("FKV_TEST_COMPUTE");
     struct fkv_device_info info;
     tested_compute = compute_named(compute);
+    if (tested_compute == FKV_COMPUTE_BF16 && !name) skip_without_bf16();
     tested = open_side(name ? name : "cpu", tested_compute);
     reference = open_side("reference", FKV_COMPUTE_NATIVE);
     assert_ok(tested.ops->info(tested.b, &info, &err), err);
@@ -325,8 +337,8 @@ static inline void assert_cache(const struct cache *c, size_t head_dim, bool val
 
 /* u of products with weights or a cache stored in `t`; 0 where they are float32's. */
 static inline double unit_of(enum fkv_dtype t) {
-    if (tested_space == FKV_HOST || tested_compute == FKV_COMPUTE_F32) return 0;
     if (tested_compute == FKV_COMPUTE_BF16) return 0x1p-8;
+    if (tested_space == FKV_HOST || tested_compute == FKV_COMPUTE_F32) return 0;
     return t == FKV_F32 ? 0 : t == FKV_F16 ? 0x1p-11 : 0x1p-8;
 }
 

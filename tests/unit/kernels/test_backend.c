@@ -17,8 +17,10 @@ static void options_that_cannot_be_met_are_refused(void **state) {
         assert_refused(tested.ops->open(&far, &b, &err), err, "1000000");
     } else {
         struct fkv_backend_options bf16 = {.compute = FKV_COMPUTE_BF16}, negative = {.threads = -1};
+        setenv("FKV_MAX_ISA", "avx512", 1); /* which has no bfloat16 */
         assert_refused(tested.ops->open(&bf16, &b, &err), err, "compute: ");
         assert_refused(tested.ops->open(&bf16, &b, &err), err, "bfloat16");
+        unsetenv("FKV_MAX_ISA");
         assert_refused(tested.ops->open(&negative, &b, &err), err,
                        "threads: expected 0 (all cores) or more, found -1");
     }

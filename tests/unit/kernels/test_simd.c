@@ -1,6 +1,7 @@
 /* Every instruction set that this processor has against sums in double: odd sizes, all dtypes,
  * matrices at odd addresses with gaps between rows. */
 #include "kernels/cpu/simd.h"
+#include "kernels/isa.h"
 #include "tests/unit/support.h"
 
 enum { ROUNDS = 300 };
@@ -83,6 +84,44 @@ static void dots_equal_sums_in_double(void **state) {
         }
         free_matrix(&w);
         free(x), free(y);
+    }
+}
+
+/* n bfloat16 numbers, two bytes off any alignment: *values holds them as float32. */
+static uint16_t *random_bf16(size_t n, float **values) {
+    uint16_t *memory = malloc(2 * (n + 1));
+    *values = random_floats(n, 1);
+    fkv_from_f32(*values, FKV_BF16, n, memory + 1);
+    fkv_to_f32(memory + 1, FKV_BF16, n, *values);
+    return memory;
+}
+
+static void bf16_dots_equal_sums_in_double(void **state) {
+    (void)state;
+    if (fkv_isa() < FKV_ISA_AVX512_BF16) {
+        printf("skipped: this processor has no AVX512-BF16\n");
+        return;
+    }
+    const struct fkv_simd named = {.name = "avx512_bf16"};
+    for (int round = 0; round < ROUNDS; round++) {
+        const int32_t wn = test_between(1, 9), xn = test_between(1, 18),
+                      cols = test_between(1, 300);
+        const size_t stride = (size_t)cols + (size_t)test_between(0, 5);
+        float *w, *x, *y = malloc(sizeof *y * (size_t)(wn * xn));
+        uint16_t *w16 = random_bf16(stride * (size_t)wn, &w),
+                 *x16 = random_bf16(stride * (size_t)xn, &x);
+        fkv_dot_bf16_avx512(w16 + 1, stride, wn, x16 + 1, stride, xn, cols, y, (size_t)wn);
+        for (int32_t i = 0; i < wn; i++)
+            for (int32_t j = 0; j < xn; j++) {
+                double sum = 0, size = 0;
+                for (int32_t c = 0; c < cols; c++) {
+                    double term = (double)w[(size_t)i * stride + (size_t)c] *
+                                  (double)x[(size_t)j * stride + (size_t)c];
+                    sum += term, size += fabs(term);
+                }
+                assert_sum(y[j * wn + i], sum, cols + 1, size, &named);
+            }
+        free(w), free(x), free(y), free(w16), free(x16);
     }
 }
 
@@ -190,6 +229,7 @@ int main(void) {
     for (int i = fkv_simd_available(sets); i-- > 0;) printf("testing %s\n", sets[i]->name);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dots_equal_sums_in_double),
+        cmocka_unit_test(bf16_dots_equal_sums_in_double),
         cmocka_unit_test(mixes_equal_sums_in_double),
         cmocka_unit_test(exponentials_are_exact_to_float),
         cmocka_unit_test(nan_stays_nan),

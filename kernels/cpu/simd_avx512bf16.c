@@ -1,0 +1,95 @@
+/* Dot products of bfloat16 with bfloat16: AVX-512 BF16, whose vdpbf16ps adds the products of 16
+ * pairs to 16 float32 sums. The tiles are those of simd_loops.h: 4 weight rows x 4 inputs hold
+ * their sums in registers; one input alone streams one weight row at a time. */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "kernels/cpu/simd.h"
+
+#define INLINE static inline __attribute__((always_inline))
+enum { PAIRS = 32, TILE = 4 }; /* elements of a vector, rows of a tile either way */
+
+INLINE __m512bh load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+
+/* n < PAIRS elements, the rest 0 */
+INLINE __m512bh load_part(const uint16_t *p, int32_t n) {
+    return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1), p);
+}
+
+/* wn weight rows x xn inputs, both constants of an inlined copy. */
+INLINE void dot_tile(int wn, int xn, const uint16_t *w, size_t w_stride, const uint16_t *x,
+                     size_t x_stride, int32_t cols, float *y, size_t y_stride) {
+    __m512 sum[TILE][TILE];
+    for (int i = 0; i < wn; i++)
+        for (int j = 0; j < xn; j++) sum[i][j] = _mm512_setzero_ps();
+    int32_t c = 0;
+    for (; c + PAIRS <= cols; c += PAIRS) {
+        __m512bh in[TILE];
+        for (int j = 0; j < xn; j++) in[j] = load(x + (size_t)j * x_stride + c);
+        for (int i = 0; i < wn; i++) {
+            const __m512bh weight = load(w + (size_t)i * w_stride + c);
+            for (int j = 0; j < xn; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], weight, in[j]);
+        }
+    }
+    if (c < cols)
+        for (int i = 0; i < wn; i++) {
+            const __m512bh weight = load_part(w + (size_t)i * w_stride + c, cols - c);
+            for (int j = 0; j < xn; j++)
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], weight,
+                                             load_part(x + (size_t)j * x_stride + c, cols - c));
+        }
+    for (int i = 0; i < wn; i++)
+        for (int j = 0; j < xn; j++)
+            y[(size_t)j * y_stride + (size_t)i] = _mm512_reduce_add_ps(sum[i][j]);
+}
+
+/* One weight row with one input: four sums along it, to hide the latency of adding. */
+INLINE float dot_one(const uint16_t *w, const uint16_t *x, int32_t cols) {
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                     _mm512_setzero_ps()};
+    int32_t c = 0;
+    for (; c + 4 * PAIRS <= cols; c += 4 * PAIRS)
+        for (int l = 0; l < 4; l++)
+            sum[l] = _mm512_dpbf16_ps(sum[l], load(w + c + l * PAIRS), load(x + c + l * PAIRS));
+    for (; c + PAIRS <= cols; c += PAIRS)
+        sum[0] = _mm512_dpbf16_ps(sum[0], load(w + c), load(x + c));
+    if (c < cols)
+        sum[1] = _mm512_dpbf16_ps(sum[1], load_part(w + c, cols - c), load_part(x + c, cols - c));
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+/* wn weight rows (a constant) against all inputs, four at a time. */
+INLINE void dot_rows(int wn, const uint16_t *w, size_t w_stride, const uint16_t *x, size_t x_stride,
+                     int32_t xn, int32_t cols, float *y, size_t y_stride) {
+    int32_t j = 0;
+    for (; j + TILE <= xn; j += TILE)
+        dot_tile(wn, TILE, w, w_stride, x + (size_t)j * x_stride, x_stride, cols,
+                 y + (size_t)j * y_stride, y_stride);
+    x += (size_t)j * x_stride, y += (size_t)j * y_stride;
+    if (xn - j == 1) dot_tile(wn, 1, w, w_stride, x, x_stride, cols, y, y_stride);
+    if (xn - j == 2) dot_tile(wn, 2, w, w_stride, x, x_stride, cols, y, y_stride);
+    if (xn - j == 3) dot_tile(wn, 3, w, w_stride, x, x_stride, cols, y, y_stride);
+}
+
+void fkv_dot_bf16_avx512(const uint16_t *w, size_t w_stride, int32_t wn, const uint16_t *x,
+                         size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
+    int32_t i = 0;
+    for (; xn == 1 && i < wn; i++) y[i] = dot_one(w + (size_t)i * w_stride, x, cols);
+    for (; i + TILE <= wn; i += TILE)
+        dot_rows(TILE, w + (size_t)i * w_stride, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+    for (; i < wn; i++)
+        dot_rows(1, w + (size_t)i * w_stride, w_stride, x, x_stride, xn, cols, y + i, y_stride);
+}
+
+#else
+#include "kernels/cpu/simd.h"
+
+/* Never called: see fkv_isa. */
+void fkv_dot_bf16_avx512(const uint16_t *w, size_t w_stride, int32_t wn, const uint16_t *x,
+                         size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
+    (void)w, (void)w_stride, (void)wn, (void)x, (void)x_stride, (void)xn, (void)cols;
+    (void)y, (void)y_stride;
+}
+#endif
