@@ -247,7 +247,10 @@ static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride
 
 /* ---- power ---- */
 
-enum { RUN = 64 }; /* rows summed in float before they go to the sum in double */
+enum {
+    RUN = 64,  /* rows summed in float before they go to the sum in double */
+    AHEAD = 16 /* rows between asking for one and reading it */
+};
 
 /* Channels [channel, channel + width) of row j, widened */
 INLINE struct pair load_stored(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
@@ -261,6 +264,16 @@ INLINE struct pair load_stored(const struct fkv_dct_rows *rows, enum fkv_dtype d
     return (struct pair){vec_load_bf16(x), vec_load_bf16(x + LANES)};
 }
 
+/* Rows in any order are found by no hardware prefetcher. */
+INLINE void prefetch_row(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
+                         size_t channel) {
+    enum { LINE = 64 };
+    size_t bytes = fkv_dtype_bytes(dtype);
+    const char *row =
+        (const char *)rows->x + ((size_t)rows->order[j] * rows->stride + channel) * bytes;
+    for (size_t at = 0; at < WIDTH * bytes; at += LINE) __builtin_prefetch(row + at);
+}
+
 /* The rows in Makhoul's order -> a [n], and their sums over tokens -> sum */
 INLINE void take_rows_of(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t n,
                          size_t channel, int32_t width, struct pair *a, double sum[WIDTH]) {
@@ -271,6 +284,7 @@ INLINE void take_rows_of(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, 
         struct pair run = load_stored(rows, dtype, j, channel, width);
         a[place_of(j, n)] = run;
         for (j++; j < end; j++) {
+            if (rows->order && j + AHEAD < n) prefetch_row(rows, dtype, j + AHEAD, channel);
             struct pair x = load_stored(rows, dtype, j, channel, width);
             a[place_of(j, n)] = x;
             run = pair_add(run, x);
