@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "kernels/base/error.h"
+#include "kernels/dtype.h"
 
 struct fkv_dct; /* a plan for one n: immutable after creation, shared by any number of threads */
 
@@ -33,11 +34,18 @@ void fkv_dct_forward(const struct fkv_dct *plan, const float *x, size_t x_stride
 void fkv_dct_inverse(const struct fkv_dct *plan, const float *y, size_t y_stride, int32_t channels,
                      float *x, size_t x_stride, float *scratch);
 
-/* Adds the squares of the coefficients of x [n, channels], summed over channels, to power [n], and
- * to normalised [n] (may be NULL) the same with each channel's divided by its variance over tokens;
- * a constant channel adds nothing there. Squares are taken in float32, so that coefficients should
- * be between 1e-19 and 1e19. */
-void fkv_dct_add_power(const struct fkv_dct *plan, const float *x, size_t x_stride,
+/* Rows as they are stored, in any order. */
+struct fkv_dct_rows {
+    const void *x; /* rows of [channels], the caller's */
+    enum fkv_dtype dtype;
+    size_t stride;        /* elements from one row to the next */
+    const int32_t *order; /* [n]: row j of the transform is row order[j] of x; NULL: row j */
+};
+/* Adds the squares of the coefficients of the rows [n, channels], summed over channels, to power
+ * [n], and to normalised [n] (may be NULL) the same with each channel's divided by its variance
+ * over tokens; a constant channel adds nothing there. Squares are taken in float32, so that
+ * coefficients should be between 1e-19 and 1e19. */
+void fkv_dct_add_power(const struct fkv_dct *plan, const struct fkv_dct_rows *rows,
                        int32_t channels, double *power, double *normalised, float *scratch);
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef FKV_KERNELS_DTYPE_H
 #define FKV_KERNELS_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -35,5 +36,8 @@ uint16_t fkv_f32_to_f16(float x); /* beyond 65504: infinity; capture/store check
  * processor can. */
 void fkv_to_f32(const void *src, enum fkv_dtype t, size_t n, float *dst);
 void fkv_from_f32(const float *src, enum fkv_dtype t, size_t n, void *dst);
+
+/* Are all n elements of type t at src finite? */
+bool fkv_all_finite(const void *src, enum fkv_dtype t, size_t n);
 
 #endif

@@ -202,7 +202,7 @@ void fkv_average_error(struct fkv_average *a, double *se) {
     } else if (a->model->unit == FKV_SE_NONE) {
         for (int64_t i = 0; i < a->columns; i++) se[i] = NAN;
     } else {
-#pragma omp parallel for schedule(static)
+#pragma omp taskloop
         for (int64_t i = 0; i < a->columns; i += STRIP)
             error_of_strip(a, i, a->columns - i < STRIP ? a->columns - i : STRIP, se);
     }

@@ -62,7 +62,8 @@ int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents,
  * come one after another); `segment` counts over the plan. */
 void fkv_average_add(struct fkv_average *a, int32_t document, double share, int64_t segment,
                      const double *p);
-/* se [columns]; needs a model. All has been added; called once. */
+/* se [columns]; needs a model. All has been added; called once. Shared out as tasks to the threads
+ * of the parallel region that it is called in, if any. */
 void fkv_average_error(struct fkv_average *a, double *se);
 void fkv_average_free(struct fkv_average *a); /* harmless on a zeroed struct and a second time */
 

@@ -1,23 +1,14 @@
-/* Owns the way from a capture to power spectra (definitions.md, "Power").
- *
- * One layer is worked on at a time: a few segments of all its heads are read at once, then draws
- * and heads of a segment are packed, token by token as the power operation wants them, and
- * transformed, side by side; the null permutes while packing, so a draw costs one pass and one
- * transform. All channels and heads of a segment share a permutation: the null keeps every relation
- * between channels and destroys only the order of tokens. Captures of sums (--spectra-only) take
- * the other way, in spectrum_sums.c. */
+/* Owns the way from a capture to power spectra (definitions.md, "Power"): which segments there are
+ * and what a spectrum holds. Stored states are measured in spectrum_states.c, captures of sums
+ * (--spectra-only) in spectrum_sums.c. */
 #include "analyze/measure/spectrum.h"
 
 #include <math.h>
-#include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/averages.h"
 #include "capture/store/capture_reader.h"
-
-enum { BATCH_BYTES = 64 << 20 };
 
 /* ---- the cut ---- */
 
@@ -91,20 +82,28 @@ static double squared_scale(float x, float smallest) {
     return larger * larger;
 }
 
-double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype) {
+double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
     /* per dtype: significand bits after the leading one, and the smallest normal number */
     static const struct {
         int bits;
         float smallest;
     } formats[] = {
         [FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
-    enum { SUMS = 8 }; /* side by side, so that additions do not wait for each other */
-    float smallest = formats[dtype].smallest;
+    enum {
+        SUMS = 8,
+        BLOCK = 128 * SUMS
+    }; /* sums side by side, so that additions do not wait for
+          each other */
+    float smallest = formats[dtype].smallest, wide[BLOCK];
     double part[SUMS] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + SUMS <= n; i += SUMS)
-        for (int k = 0; k < SUMS; k++) part[k] += squared_scale(x[i + k], smallest);
-    for (; i < n; i++) sum += squared_scale(x[i], smallest);
+    for (int64_t first = 0; first < n; first += BLOCK) {
+        int64_t count = n - first < BLOCK ? n - first : BLOCK, i = 0;
+        fkv_to_f32((const char *)x + (size_t)first * fkv_dtype_bytes(dtype), dtype, (size_t)count,
+                   wide);
+        for (; i + SUMS <= count; i += SUMS)
+            for (int k = 0; k < SUMS; k++) part[k] += squared_scale(wide[i + k], smallest);
+        for (; i < count; i++) sum += squared_scale(wide[i], smallest);
+    }
     for (int k = 0; k < SUMS; k++) sum += part[k];
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
@@ -154,266 +153,26 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
     return FKV_OK;
 }
 
-/* ---- stored states ---- */
-
-/* What one layer needs, made once and used for all layers. Transforms run in units of one draw of
- * `group` heads (one head on the CPU, all on a device), a thread each. */
-struct scratch {
-    int32_t heads, head_dim, n, group;
-    int64_t batch;             /* segments read at once */
-    float *x;                  /* [heads, batch * n, head_dim] */
-    float *packed;             /* [workers, n, group, head_dim] */
-    double *columns;           /* [heads * (n + bands)]: power and its bands */
-    double *draws;             /* [draws, heads, n] */
-    double *normalised, *mean; /* [heads, n]; [n] */
-    int32_t *orders;           /* [draws, n] */
-    struct fkv_error_model model;
-};
-
-static int64_t batch_segments(int64_t segment_bytes, const struct fkv_segment_plan *plan) {
-    int64_t most = 1, batch = BATCH_BYTES / segment_bytes;
-    for (int32_t i = 0; i < plan->recordings; i++)
-        if (plan->recording[i].segments > most) most = plan->recording[i].segments;
-    return batch < 1 ? 1 : batch < most ? batch : most;
-}
-
-static void scratch_free(struct scratch *w) {
-    free(w->x);
-    free(w->packed);
-    free(w->columns);
-    free(w->draws);
-    free(w->normalised);
-    free(w->mean);
-    free(w->orders);
-    fkv_error_model_free(&w->model);
-}
-
-static int scratch_make(const struct fkv_measurement *m, const struct fkv_spectrum *s,
-                        struct scratch *w, struct fkv_error *err) {
-    int32_t head_dim = fkv_capture_info(m->capture)->head_dim;
-    size_t n = (size_t)s->n, heads = (size_t)s->heads, segment = n * heads * (size_t)head_dim;
-    *w = (struct scratch){.heads = s->heads, .head_dim = head_dim, .n = s->n};
-    w->group = m->workers->device ? s->heads : 1;
-    w->batch = batch_segments((int64_t)(segment * sizeof(float)), m->plan);
-    size_t packed = (size_t)m->workers->count * n * (size_t)(w->group * head_dim),
-           draws = m->null ? FKV_NULL_DRAWS : 0;
-    w->x = malloc((size_t)w->batch * segment * sizeof(float));
-    w->packed = malloc(packed * sizeof(float));
-    w->columns = malloc(heads * (n + FKV_BANDS) * sizeof(double));
-    w->draws = malloc((draws * heads * n + 1) * sizeof(double));
-    w->normalised = malloc(heads * n * sizeof(double));
-    w->mean = malloc(n * sizeof(double));
-    w->orders = malloc((draws * n + 1) * sizeof(int32_t));
-    if (!w->x || !w->packed || !w->columns || !w->draws || !w->normalised || !w->mean ||
-        !w->orders) {
-        scratch_free(w);
-        return fkv_fail(err, "out of memory for segments of %d tokens, %d heads of %d channels",
-                        s->n, s->heads, head_dim);
-    }
-    if (fkv_error_model_make(m->plan, &w->model, err)) {
-        scratch_free(w);
-        return FKV_FAILED;
-    }
-    return FKV_OK;
-}
-
-/* The averages of one layer. */
-struct layer_averages {
-    struct fkv_average power, null, normalised;
-};
-
-static void layer_averages_free(struct layer_averages *a) {
-    fkv_average_free(&a->power);
-    fkv_average_free(&a->null);
-    fkv_average_free(&a->normalised);
-}
-
-/* Tokens [first, first+n) of a recording, of which w->x holds `rows`. */
-struct span {
-    int64_t rows, first;
-};
-
-/* Heads [head, head+group) of w->x, tokens in `order` (NULL: as they are) -> packed [n, group,
- * head_dim] */
-static void pack(const struct scratch *w, struct span span, int32_t head, const int32_t *order,
-                 float *packed) {
-    size_t dim = (size_t)w->head_dim;
-    for (int32_t j = 0; j < w->n; j++)
-        for (int32_t h = 0; h < w->group; h++, packed += dim) {
-            int64_t from = (head + h) * span.rows + span.first + (order ? order[j] : j);
-            memcpy(packed, w->x + (size_t)from * dim, dim * sizeof(float));
-        }
-}
-
-/* Unit `unit` of a segment: draw unit / groups (0: tokens in order), a group of heads. A device
- * copies what it adopts, so the buffer is adopted anew for each content; the CPU only wraps it. */
-static int transform(const struct fkv_measurement *m, const struct scratch *w, struct span span,
-                     int32_t unit, int32_t worker, struct fkv_error *err) {
-    const struct fkv_backend_ops *ops = m->workers->ops;
-    struct fkv_backend *b = m->workers->backend[worker];
-    int32_t groups = w->heads / w->group, draw = unit / groups - 1, head = unit % groups * w->group;
-    size_t stride = (size_t)w->group * (size_t)w->head_dim, size = (size_t)w->n * stride,
-           n = (size_t)w->n;
-    size_t at = (size_t)head * n;
-    float *packed = w->packed + (size_t)worker * size;
-    double *power =
-        draw < 0 ? w->columns + at : w->draws + (size_t)draw * (size_t)w->heads * n + at;
-    struct fkv_buffer *buffer = NULL;
-    pack(w, span, head, draw < 0 ? NULL : w->orders + (size_t)draw * n, packed);
-    int status = ops->buffer_adopt(b, packed, size * sizeof(float), &buffer, err);
-    if (!status)
-        status = ops->power(b, buffer, 0, stride, w->n, w->group, w->head_dim, power,
-                            draw < 0 ? w->normalised + at : NULL, err);
-    ops->buffer_release(b, buffer);
-    return status;
-}
-
-/* All units of a segment -> w->columns, w->normalised, w->draws */
-static int transform_all(const struct fkv_measurement *m, const struct scratch *w, struct span span,
-                         struct fkv_error *err) {
-    int32_t units = (1 + (m->null ? FKV_NULL_DRAWS : 0)) * (w->heads / w->group);
-    int status = FKV_OK;
-#pragma omp parallel for schedule(dynamic) num_threads(m->workers->count)
-    for (int32_t unit = 0; unit < units; unit++) {
-        struct fkv_error own;
-        if (!transform(m, w, span, unit, omp_get_thread_num(), &own)) continue;
-#pragma omp critical
-        {
-            status = FKV_FAILED;
-            *err = own;
-        }
-    }
-    return status;
-}
-
-/* One segment; `number` counts over the plan, `start` is its first token in the recording. */
-static int add_segment(const struct fkv_measurement *m, struct scratch *w,
-                       const struct fkv_spectrum *s, const struct fkv_planned_recording *r,
-                       int64_t number, int64_t start, struct span span, struct layer_averages *a,
-                       struct fkv_error *err) {
-    const struct fkv_recording *recording = fkv_capture_recording(m->capture, r->recording);
-    size_t n = (size_t)w->n, size = (size_t)w->heads * n;
-    int32_t draws = m->null ? FKV_NULL_DRAWS : 0;
-    for (int32_t draw = 0; draw < draws; draw++)
-        fkv_permutation(fkv_permutation_key(recording, start, draw), w->n,
-                        w->orders + (size_t)draw * n);
-    if (transform_all(m, w, span, err)) return FKV_FAILED;
-    /* Bands are columns of their own, so that they get standard errors of their own. */
-    fkv_band_means(w->columns, w->heads, s->n, s->bands, s->band_edge, w->columns + size);
-    fkv_average_add(&a->power, r->document, r->share, number, w->columns);
-    for (size_t t = 0; t < n; t++) {
-        w->mean[t] = 0;
-        for (size_t i = t; i < size; i += n) w->mean[t] += w->normalised[i] / w->heads;
-    }
-    fkv_average_add(&a->normalised, r->document, r->share, number, w->mean);
-    for (int32_t draw = 0; draw < draws; draw++)
-        fkv_average_add(&a->null, r->document, r->share / draws, number,
-                        w->draws + (size_t)draw * size);
-    return FKV_OK;
-}
-
-static void add_floor(const struct scratch *w, enum fkv_dtype dtype, double weight, int64_t rows,
-                      double *floor) {
-#pragma omp parallel for schedule(static)
-    for (int32_t h = 0; h < w->heads; h++)
-        floor[h] +=
-            weight * fkv_rounding_energy(w->x + (size_t)h * (size_t)rows * (size_t)w->head_dim,
-                                         rows * w->head_dim, dtype);
-}
-
-static int add_recording(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s,
-                         int32_t layer, const struct fkv_planned_recording *r,
-                         struct layer_averages *a, struct fkv_error *err) {
-    enum fkv_dtype dtype = fkv_capture_info(m->capture)->dtype;
-    char label[64];
-    snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[s->state], s->layer_index[layer]);
-    for (int64_t first = 0; first < r->segments; first += w->batch) {
-        int64_t count = r->segments - first < w->batch ? r->segments - first : w->batch;
-        int64_t rows = count * w->n, start = s->skip_sinks + first * w->n;
-        if (fkv_capture_read_state(m->capture, r->recording, s->state, layer, 0, w->heads, start,
-                                   rows, w->x, err))
-            return FKV_FAILED;
-        add_floor(w, dtype, r->share * (double)count / s->documents, rows,
-                  s->rounding_floor + (size_t)layer * (size_t)s->heads);
-        for (int64_t i = 0; i < count; i++) {
-            if (add_segment(m, w, s, r, r->first + first + i, start + i * w->n,
-                            (struct span){rows, i * w->n}, a, err))
-                return FKV_FAILED;
-            if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
-        }
-    }
-    return FKV_OK;
-}
-
-static int measure_layer(struct fkv_measurement *m, struct scratch *w, struct fkv_spectrum *s,
-                         int32_t layer, struct fkv_error *err) {
-    int64_t heads = s->heads, n = s->n, bands = s->bands;
-    struct layer_averages a = {0};
-    int status = fkv_average_begin(&a.power, heads * (n + bands), s->documents, &w->model, err);
-    if (!status && m->null) status = fkv_average_begin(&a.null, heads * n, s->documents, NULL, err);
-    if (!status) status = fkv_average_begin(&a.normalised, n, s->documents, NULL, err);
-    for (int32_t i = 0; !status && i < m->plan->recordings; i++)
-        status = add_recording(m, w, s, layer, &m->plan->recording[i], &a, err);
-    if (!status) {
-        size_t bytes = (size_t)(heads * n) * sizeof(double),
-               at = (size_t)layer * (size_t)(heads * n);
-        memcpy(s->power + at, a.power.mean, bytes);
-        if (m->null) memcpy(s->null + at, a.null.mean, bytes);
-        memcpy(s->normalised + (size_t)layer * (size_t)n, a.normalised.mean,
-               (size_t)n * sizeof(double));
-        fkv_average_error(&a.power, w->columns);
-        memcpy(s->power_se + at, w->columns, bytes);
-        memcpy(s->band_se + layer * heads * bands, w->columns + heads * n,
-               (size_t)(heads * bands) * sizeof(double));
-    }
-    layer_averages_free(&a);
-    return status;
-}
-
-static int measure_states(struct fkv_measurement *m, struct fkv_spectrum *s,
-                          struct fkv_error *err) {
-    struct scratch w;
-    if (scratch_make(m, s, &w, err)) return FKV_FAILED;
-    int status = FKV_OK;
-    for (int32_t layer = 0; !status && layer < s->layers; layer++)
-        status = measure_layer(m, &w, s, layer, err);
-    scratch_free(&w);
-    return status;
-}
+/* ---- measuring ---- */
 
 int fkv_spectrum_measure(struct fkv_measurement *m, enum fkv_state state, struct fkv_spectrum *out,
                          struct fkv_error *err) {
     if (prepare(m, state, out, err)) return FKV_FAILED;
     bool sums = fkv_capture_info(m->capture)->spectra_only;
-    int status = sums ? fkv_spectrum_from_sums(m, out, err) : measure_states(m, out, err);
+    int status = sums ? fkv_spectrum_from_sums(m, out, err) : fkv_spectrum_from_states(m, out, err);
     if (status) fkv_spectrum_free(out);
     return status;
 }
 
-/* Twice, so that the second time finds file and threads as most segments will. */
 int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *seconds,
                       struct fkv_error *err) {
     struct fkv_spectrum s;
-    struct scratch w;
-    double started = 0;
     *seconds = 0;
     if (fkv_capture_info(m->capture)->spectra_only) return FKV_OK; /* nothing but reading sums */
     if (prepare(m, state, &s, err)) return FKV_FAILED;
-    int status = scratch_make(m, &s, &w, err);
-    if (status) goto done;
-    for (int turn = 0; turn < 2 && !status; turn++) {
-        started = fkv_seconds();
-        for (int32_t draw = 0; draw < (m->null ? FKV_NULL_DRAWS : 0); draw++)
-            fkv_permutation((uint64_t)draw, w.n, w.orders + (size_t)draw * (size_t)w.n);
-        status = fkv_capture_read_state(m->capture, m->plan->recording[0].recording, state, 0, 0,
-                                        s.heads, s.skip_sinks, s.n, w.x, err) ||
-                 transform_all(m, &w, (struct span){s.n, 0}, err);
-    }
-    *seconds = (fkv_seconds() - started) * (double)m->plan->segments * s.layers;
-    scratch_free(&w);
-done:
+    int status = fkv_spectrum_states_time(m, &s, seconds, err);
     fkv_spectrum_free(&s);
-    return status ? FKV_FAILED : FKV_OK;
+    return status;
 }
 
 int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
@@ -423,16 +182,7 @@ int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan 
             row = (int64_t)(plan->n + FKV_BANDS) * (int64_t)sizeof(double);
     int64_t findings = info->layer_count * heads * row * (null ? 3 : 2) + info->layer_count * row;
     if (info->spectra_only) return findings + info->layer_count * heads * row * 10;
-    int64_t segment = heads * plan->n * info->head_dim * (int64_t)sizeof(float);
-    int64_t blocks = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? 3
-                     : plan->segments < FKV_BOOTSTRAP_BLOCKS
-                         ? plan->segments
-                         : FKV_BOOTSTRAP_BLOCKS + plan->documents;
-    /* per thread: a packed head and the transform's two blocks of 32 channels */
-    int64_t packed =
-        omp_get_max_threads() * (int64_t)plan->n * (info->head_dim + 64) * (int64_t)sizeof(float);
-    return findings + batch_segments(segment, plan) * segment + packed +
-           heads * row * (blocks + 5 + (null ? FKV_NULL_DRAWS : 0));
+    return findings + fkv_spectrum_states_bytes(info, heads, null, plan);
 }
 
 /* One segment of all heads at a time. Of a capture of spectra nothing is computed. */

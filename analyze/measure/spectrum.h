@@ -36,6 +36,15 @@ int fkv_spectrum_time(struct fkv_measurement *m, enum fkv_state state, double *s
 int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
                            struct fkv_error *err);
 
+/* The part of the above for stored states, likewise, and its time and memory; `heads` of one layer.
+ */
+int fkv_spectrum_from_states(struct fkv_measurement *m, struct fkv_spectrum *s,
+                             struct fkv_error *err);
+int fkv_spectrum_states_time(struct fkv_measurement *m, struct fkv_spectrum *s, double *seconds,
+                             struct fkv_error *err);
+int64_t fkv_spectrum_states_bytes(const struct fkv_capture_info *info, int32_t heads, bool null,
+                                  const struct fkv_segment_plan *plan);
+
 /* Bytes of memory that measuring this state takes at its peak, findings included. */
 int64_t fkv_spectrum_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan,
                            enum fkv_state state, bool null);
@@ -44,8 +53,8 @@ int fkv_spectrum_device_bytes(struct fkv_capture *c, const struct fkv_segment_pl
                               const struct fkv_workers *workers, enum fkv_state state,
                               int64_t *bytes, struct fkv_error *err);
 
-/* Mean of ulp^2 / 12 over x [n]: the energy that rounding to `dtype` adds per element, if its error
- * is uniform over one unit in the last place (Bennett 1948). */
-double fkv_rounding_energy(const float *x, int64_t n, enum fkv_dtype dtype);
+/* Mean of ulp^2 / 12 over x [n], stored as `dtype`: the energy that rounding to it adds per
+ * element, if its error is uniform over one unit in the last place (Bennett 1948). */
+double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype);
 
 #endif

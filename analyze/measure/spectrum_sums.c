@@ -161,6 +161,8 @@ static void conclude_sums(const struct fkv_measurement *m, struct fkv_spectrum *
         s->rounding_floor[r] = NAN; /* never rounded to a file, or unknown to it */
     }
     if (a->power.model) {
+#pragma omp parallel
+#pragma omp single
         fkv_average_error(&a->power, a->columns);
         memcpy(s->power_se, a->columns, (size_t)(rows * n) * sizeof(double));
         memcpy(s->band_se, a->columns + rows * n, (size_t)(rows * s->bands) * sizeof(double));

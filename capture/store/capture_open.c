@@ -309,7 +309,7 @@ int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_erro
     }
     c->current = -1;
     c->file = c->group = H5I_INVALID_HID;
-    for (int s = 0; s < FKV_STATES; s++) c->states[s] = H5I_INVALID_HID;
+    for (int s = 0; s < FKV_STATES; s++) c->states[s].dataset = H5I_INVALID_HID;
     char *folder = S_ISDIR(found.st_mode) ? NULL : folder_of_links(path);
     int status = S_ISDIR(found.st_mode) ? add_folder(c, path, err)
                  : folder               ? add_folder(c, folder, err)
@@ -325,8 +325,8 @@ int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_erro
 
 void fkv_reader_close_current(struct fkv_capture *c) {
     for (int s = 0; s < FKV_STATES; s++) {
-        if (c->states[s] >= 0) H5Dclose(c->states[s]);
-        c->states[s] = H5I_INVALID_HID;
+        if (c->states[s].dataset >= 0) H5Dclose(c->states[s].dataset);
+        c->states[s].dataset = H5I_INVALID_HID;
     }
     if (c->group >= 0) H5Gclose(c->group);
     if (c->file >= 0) H5Fclose(c->file);
@@ -344,6 +344,7 @@ void fkv_capture_close(struct fkv_capture *c) {
     free(c->entries);
     fkv_capture_info_free(&c->info);
     free(c->scratch);
+    free(c->chunk);
     free(c->gram);
     free(c->path);
     free(c);

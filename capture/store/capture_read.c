@@ -1,5 +1,7 @@
-/* Reading an opened capture, one recording's file open at a time. 16-bit numbers are widened by our
- * own kernels: HDF5's conversion is a hundred times slower. */
+/* Reading an opened capture, one recording's file open at a time. States come chunk by chunk
+ * (chunks.h) where the file is as ours are, else through HDF5, which is also asked again for what
+ * chunks cannot give, so that errors are its own. 16-bit numbers are widened by our own kernels:
+ * HDF5's conversion is a hundred times slower. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,80 +54,77 @@ int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *
     return read_row(c, index, "token_class", H5T_NATIVE_UINT8, classes, found, err);
 }
 
-/* The dataset of a state, with a chunk cache that holds the chunks of one head over all tokens:
- * heads that share a chunk are then read from disk once. */
-static hid_t state_dataset(struct fkv_capture *c, enum fkv_state state, struct fkv_error *err) {
-    if (c->states[state] >= 0) return c->states[state];
+/* The dataset of a state; c->states has it. Its chunk cache holds the chunks of one head over all
+ * tokens: heads that share a chunk are then read from disk once. */
+static int open_state(struct fkv_capture *c, enum fkv_state state, struct fkv_error *err) {
+    struct fkv_state_input *in = &c->states[state];
+    if (in->dataset >= 0) return FKV_OK;
     const struct entry *e = &c->entries[c->current];
-    hid_t dataset = H5Dopen2(c->group, fkv_state_names[state], H5P_DEFAULT);
-    if (dataset < 0) {
-        fkv_hdf_fail(err, "%s: %s: expected a dataset", e->file, fkv_state_names[state]);
-        return dataset;
-    }
-    hid_t creation = H5Dget_create_plist(dataset), type = H5Dget_type(dataset);
-    hsize_t chunk[4] = {0};
-    double bytes = (double)H5Tget_size(type);
-    if (H5Pget_layout(creation) == H5D_CHUNKED && H5Pget_chunk(creation, 4, chunk) == 4) {
-        bytes *= (double)(chunk[0] * chunk[1]) * (double)chunk[3] *
-                 ((double)e->recording.n_tokens + (double)chunk[2]);
-        hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
-        H5Pset_chunk_cache(access, 10007,
-                           bytes < MOST_CACHE ? (size_t)bytes + (1 << 20) : MOST_CACHE, 1);
-        H5Dclose(dataset);
-        dataset = H5Dopen2(c->group, fkv_state_names[state], access);
-        H5Pclose(access);
-    }
-    H5Tclose(type);
-    H5Pclose(creation);
-    return c->states[state] = dataset;
+    const char *name = fkv_state_names[state];
+    in->dataset = H5Dopen2(c->group, name, H5P_DEFAULT);
+    if (in->dataset < 0) return fkv_hdf_fail(err, "%s: %s: expected a dataset", e->file, name);
+    in->dtype = c->info.dtype;
+    if (fkv_reader_dtype(in->dataset, name, &in->dtype, err))
+        return fkv_error_prefix(err, "%s", e->file);
+    fkv_chunks_describe(in);
+    if (!in->chunk[0] || in->whole) return FKV_OK;
+    double bytes = (double)fkv_dtype_bytes(in->dtype) * (double)(in->chunk[0] * in->chunk[1]) *
+                   (double)in->chunk[3] * ((double)e->recording.n_tokens + (double)in->chunk[2]);
+    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
+    H5Pset_chunk_cache(access, 10007, bytes < MOST_CACHE ? (size_t)bytes + (1 << 20) : MOST_CACHE,
+                       1);
+    H5Dclose(in->dataset);
+    in->dataset = H5Dopen2(c->group, name, access);
+    H5Pclose(access);
+    return FKV_OK;
 }
 
-/* x <- the selection of `count` elements per axis, as float32. The space in memory has the
- * selection's shape: for another one HDF5 walks element by element. */
-static int read_selection(struct fkv_capture *c, hid_t dataset, hid_t space, const hsize_t count[4],
-                          const char *name, float *x, struct fkv_error *err) {
-    const size_t n = (size_t)(count[1] * count[2] * count[3]);
-    enum fkv_dtype dtype = c->info.dtype;
-    if (fkv_reader_dtype(dataset, name, &dtype, err)) return FKV_FAILED;
-    void *to = x;
-    hid_t type = dtype == FKV_F32   ? H5T_NATIVE_FLOAT
-                 : dtype == FKV_F16 ? fkv_hdf_f16()
-                                    : H5T_NATIVE_UINT16;
-    if (dtype != FKV_F32) {
-        if (c->scratch_count < n) {
-            free(c->scratch);
-            c->scratch = malloc(n * sizeof *c->scratch);
-            c->scratch_count = c->scratch ? n : 0;
-        }
-        if (!(to = c->scratch)) return fkv_fail(err, "%s: out of memory", name);
+/* *buffer [*count] of `bytes` each, at least `needed` of them. */
+static void *grow(void **buffer, size_t *count, size_t needed, size_t bytes) {
+    if (*count < needed) {
+        free(*buffer);
+        *buffer = malloc(needed * bytes);
+        *count = *buffer ? needed : 0;
     }
-    hid_t memory = H5Screate_simple(4, count, NULL);
-    int status = H5Dread(dataset, type, memory, space, H5P_DEFAULT, to) < 0
+    return *buffer;
+}
+
+/* The space in memory has the selection's shape: for another one HDF5 walks element by element. */
+static int read_through_hdf(const struct fkv_state_input *in, const hsize_t from[4],
+                            const hsize_t count[4], const char *name, void *x,
+                            struct fkv_error *err) {
+    hid_t type = in->dtype == FKV_F32   ? H5T_NATIVE_FLOAT
+                 : in->dtype == FKV_F16 ? fkv_hdf_f16()
+                                        : H5T_NATIVE_UINT16;
+    hid_t memory = H5Screate_simple(4, count, NULL), space = H5Dget_space(in->dataset);
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, count, NULL);
+    int status = H5Dread(in->dataset, type, memory, space, H5P_DEFAULT, x) < 0
                      ? fkv_hdf_fail(err, "%s: cannot read", name)
                      : FKV_OK;
+    H5Sclose(space);
     H5Sclose(memory);
-    if (status == FKV_OK && dtype != FKV_F32) fkv_to_f32(c->scratch, dtype, n, x);
     return status;
 }
 
 static int check_finite(const struct fkv_capture *c, enum fkv_state state, int32_t layer,
-                        int32_t head, int64_t t, int64_t rows, const float *x, size_t n,
+                        int32_t head, int64_t t, int64_t rows, const void *x, size_t n,
                         struct fkv_error *err) {
-    int beyond = 0;
-    for (size_t i = 0; i < n; i++) beyond |= !(fabsf(x[i]) < INFINITY);
-    if (!beyond) return FKV_OK;
-    size_t at = 0, row = (size_t)c->info.head_dim;
-    while (isfinite(x[at])) at++;
+    const enum fkv_dtype dtype = c->states[state].dtype;
+    if (fkv_all_finite(x, dtype, n)) return FKV_OK;
+    size_t at = 0, row = (size_t)c->info.head_dim, bytes = fkv_dtype_bytes(dtype);
+    float value;
+    while (fkv_all_finite((const char *)x + at * bytes, dtype, 1)) at++;
+    fkv_to_f32((const char *)x + at * bytes, dtype, 1, &value);
     return fkv_fail(
         err, "%s of layer %d, head %d, token %lld: expected a finite number, found %g",
         fkv_state_names[state], c->info.layer_index[layer],
         fkv_schema_head_number(&c->info, state, head + (int32_t)(at / row / (size_t)rows)),
-        (long long)(t + (int64_t)(at / row % (size_t)rows)), (double)x[at]);
+        (long long)(t + (int64_t)(at / row % (size_t)rows)), (double)value);
 }
 
-int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state,
-                           int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows,
-                           float *x, struct fkv_error *err) {
+/* Opens the state, where the range is inside it. */
+static int find_range(struct fkv_capture *c, int32_t index, enum fkv_state state, int32_t layer,
+                      int32_t head, int32_t heads, int64_t t, int64_t rows, struct fkv_error *err) {
     if (select_recording(c, index, err)) return FKV_FAILED;
     const struct entry *e = &c->entries[index];
     if (c->info.spectra_only || !((c->info.states >> state) & 1))
@@ -137,17 +136,46 @@ int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state 
         return fkv_fail(err, "%s: %s: layer %d, heads %d to %d, tokens %lld to %lld are outside it",
                         e->file, fkv_state_names[state], layer, head, head + heads, (long long)t,
                         (long long)(t + rows));
-    hid_t dataset = state_dataset(c, state, err);
-    if (dataset < 0) return FKV_FAILED;
+    return open_state(c, state, err);
+}
+
+/* The range has been found. */
+static int read_range(struct fkv_capture *c, enum fkv_state state, int32_t layer, int32_t head,
+                      int32_t heads, int64_t t, int64_t rows, void *x, struct fkv_error *err) {
+    const struct fkv_state_input *in = &c->states[state];
     const hsize_t from[4] = {(hsize_t)layer, (hsize_t)head, (hsize_t)t, 0};
     const hsize_t count[4] = {1, (hsize_t)heads, (hsize_t)rows, (hsize_t)c->info.head_dim};
+    void *chunk = in->whole ? grow(&c->chunk, &c->chunk_bytes, fkv_chunk_bytes(in), 1) : NULL;
+    int status = FKV_OK;
+    if (!chunk || !fkv_chunks_read(in, from, count, chunk, x))
+        status = read_through_hdf(in, from, count, fkv_state_names[state], x, err);
+    if (!status)
+        status = check_finite(c, state, layer, head, t, rows, x,
+                              (size_t)(count[1] * count[2] * count[3]), err);
+    return status ? fkv_error_prefix(err, "%s", c->entries[c->current].file) : FKV_OK;
+}
+
+int fkv_capture_read_stored(struct fkv_capture *c, int32_t index, enum fkv_state state,
+                            int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows,
+                            void *x, enum fkv_dtype *dtype, struct fkv_error *err) {
+    if (find_range(c, index, state, layer, head, heads, t, rows, err)) return FKV_FAILED;
+    *dtype = c->states[state].dtype;
+    return read_range(c, state, layer, head, heads, t, rows, x, err);
+}
+
+int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state,
+                           int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows,
+                           float *x, struct fkv_error *err) {
+    if (find_range(c, index, state, layer, head, heads, t, rows, err)) return FKV_FAILED;
+    const enum fkv_dtype dtype = c->states[state].dtype;
+    if (dtype == FKV_F32) return read_range(c, state, layer, head, heads, t, rows, x, err);
     const size_t n = (size_t)heads * (size_t)rows * (size_t)c->info.head_dim;
-    hid_t space = H5Dget_space(dataset);
-    H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, count, NULL);
-    int status = read_selection(c, dataset, space, count, fkv_state_names[state], x, err);
-    H5Sclose(space);
-    if (status == FKV_OK) status = check_finite(c, state, layer, head, t, rows, x, n, err);
-    return status ? fkv_error_prefix(err, "%s", e->file) : FKV_OK;
+    if (!grow((void **)&c->scratch, &c->scratch_count, n, sizeof *c->scratch))
+        return fkv_fail(err, "%s: %s: out of memory", c->entries[index].file,
+                        fkv_state_names[state]);
+    if (read_range(c, state, layer, head, heads, t, rows, c->scratch, err)) return FKV_FAILED;
+    fkv_to_f32(c->scratch, dtype, n, x);
+    return FKV_OK;
 }
 
 /* Sizes come from the attribute and are confirmed by the largest array before memory is taken for

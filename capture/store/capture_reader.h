@@ -41,6 +41,11 @@ int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *
 int fkv_capture_read_state(struct fkv_capture *c, int32_t index, enum fkv_state state,
                            int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows,
                            float *x, struct fkv_error *err);
+/* The same as it is stored: x [heads, rows, head_dim] in the dataset's own format, *dtype, of at
+ * most 4 bytes a number. */
+int fkv_capture_read_stored(struct fkv_capture *c, int32_t index, enum fkv_state state,
+                            int32_t layer, int32_t head, int32_t heads, int64_t t, int64_t rows,
+                            void *x, enum fkv_dtype *dtype, struct fkv_error *err);
 /* The file that holds /output_gram, or NULL. */
 const char *fkv_capture_output_gram(const struct fkv_capture *c);
 /* gram [heads, head_dim, head_dim] of one layer (axis 0), which must exist. Not finite, or a

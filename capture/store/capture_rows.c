@@ -60,26 +60,13 @@ void fkv_writer_close_states(struct fkv_capture_writer *w) {
 
 /* ---- numbers that cannot stand in a capture ---- */
 
-/* Has one of n numbers an exponent of ones, that is, is it infinite or no number? */
-static bool all_finite(const void *x, enum fkv_dtype dtype, size_t n) {
-    uint32_t beyond = 0;
-    if (dtype == FKV_F32) {
-        const uint32_t *bits = x;
-        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & 0x7f800000u) == 0x7f800000u;
-    } else {
-        const uint16_t *bits = x, ones = dtype == FKV_F16 ? 0x7c00 : 0x7f80;
-        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & ones) == ones;
-    }
-    return !beyond;
-}
-
 static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
                           int64_t t, const void *x, struct fkv_error *err) {
     const struct fkv_capture_info *info = w->info;
     const size_t bytes = fkv_dtype_bytes(info->dtype), d = (size_t)info->head_dim;
     const size_t row = d * (size_t)w->states[state].heads;
     size_t at = 0;
-    while (all_finite((const char *)x + at * bytes, info->dtype, 1)) at++;
+    while (fkv_all_finite((const char *)x + at * bytes, info->dtype, 1)) at++;
     float value;
     fkv_to_f32((const char *)x + at * bytes, info->dtype, 1, &value);
     int32_t head = fkv_schema_head_number(info, state, (int32_t)(at % row / d));
@@ -169,7 +156,7 @@ int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, i
                         (long long)t + rows);
     const size_t row = (size_t)w->info->head_dim * (size_t)o->heads;
     const uint8_t *from = x;
-    if (!all_finite(x, w->info->dtype, (size_t)rows * row))
+    if (!fkv_all_finite(x, w->info->dtype, (size_t)rows * row))
         return name_bad_value(w, state, layer, t, x, err);
     o->layers[layer].received += rows;
     while (rows > 0) {

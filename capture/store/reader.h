@@ -3,6 +3,7 @@
 #define FKV_STORE_READER_H
 
 #include "capture/store/capture_reader.h"
+#include "capture/store/chunks.h"
 #include "capture/store/schema.h"
 
 struct entry {
@@ -20,9 +21,12 @@ struct fkv_capture {
     int32_t capacity; /* of entries */
 
     int32_t current; /* whose file is open; -1: none */
-    hid_t file, group, states[FKV_STATES];
+    hid_t file, group;
+    struct fkv_state_input states[FKV_STATES];
     uint16_t *scratch; /* [scratch_count] 16-bit numbers on their way to float32 */
     size_t scratch_count;
+    void *chunk; /* [chunk_bytes] a chunk as it is on disk */
+    size_t chunk_bytes;
 };
 
 /* The format of a dataset of states. Floats that are neither float32 nor little-endian float16

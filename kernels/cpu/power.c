@@ -32,7 +32,8 @@ static void measure_head(const struct fkv_backend *b, const float *x, size_t str
     int32_t n = b->power_n;
     for (int32_t t = 0; t < n; t++) power[t] = 0;
     for (int32_t t = 0; normalised && t < n; t++) normalised[t] = 0;
-    fkv_dct_add_power(b->power_plan, x, stride, head_dim, power, normalised, scratch);
+    const struct fkv_dct_rows rows = {x, FKV_F32, stride, NULL};
+    fkv_dct_add_power(b->power_plan, &rows, head_dim, power, normalised, scratch);
     for (int32_t t = 0; t < n; t++) power[t] /= head_dim;
     for (int32_t t = 0; normalised && t < n; t++) normalised[t] /= head_dim;
 }

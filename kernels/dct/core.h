@@ -32,7 +32,7 @@ struct fkv_dct {
 /* The functions of kernels/dct.h, with scratch 64-byte aligned. */
 typedef void fkv_dct_map(const struct fkv_dct *plan, const float *from, size_t from_stride,
                          int32_t channels, float *to, size_t to_stride, float *scratch);
-typedef void fkv_dct_sums(const struct fkv_dct *plan, const float *x, size_t x_stride,
+typedef void fkv_dct_sums(const struct fkv_dct *plan, const struct fkv_dct_rows *rows,
                           int32_t channels, double *power, double *normalised, float *scratch);
 
 struct fkv_dct_set {

@@ -18,6 +18,13 @@ static inline float vec_sum(vec v) {
     return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
 }
 static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline vec vec_load_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+static inline vec vec_load_bf16(const uint16_t *p) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
 static inline void vec_store(float *p, vec v) { _mm256_storeu_ps(p, v); }
 
 #define DCT_TABLE fkv_dct_avx2

@@ -14,6 +14,13 @@ static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c)
 static inline vec vec_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline vec vec_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+static inline vec vec_load_bf16(const uint16_t *p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
 
 #define DCT_TABLE fkv_dct_avx512

@@ -1,7 +1,7 @@
 /* The loops of the transform, included once per instruction set, which supplies: vec of LANES
- * floats; vec_set, vec_zero, vec_load, vec_store, vec_fma (a b + c), vec_fnma (c - a b), vec_sum;
- * AT_ONCE, how many outputs of an odd butterfly are formed from one reading of its inputs (as many
- * as have room in registers); DCT_TABLE and DCT_NAME. */
+ * floats; vec_set, vec_zero, vec_load, vec_load_f16, vec_load_bf16, vec_store, vec_fma (a b + c),
+ * vec_fnma (c - a b), vec_sum; AT_ONCE, how many outputs of an odd butterfly are formed from one
+ * reading of its inputs (as many as have room in registers); DCT_TABLE and DCT_NAME. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -95,32 +95,39 @@ INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, si
     for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
 }
 
+/* x[i + r * in], y[i + k * out] for i < count */
+INLINE void butterflies(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
+                        struct pair *y, size_t out, size_t count, const float *turn, bool turned) {
+    if (g->p == 4)
+        for (size_t i = 0; i < count; i++) butterfly_4(x + i, in, y + i, out, turn, turned);
+    else if (g->p == 2)
+        for (size_t i = 0; i < count; i++) butterfly_2(x + i, in, y + i, out, turn, turned);
+    else if (g->p == 3)
+        for (size_t i = 0; i < count; i++)
+            butterfly_odd(3, g->root, x + i, in, y + i, out, turn, turned);
+    else if (g->p == 5)
+        for (size_t i = 0; i < count; i++)
+            butterfly_odd(5, g->root, x + i, in, y + i, out, turn, turned);
+    else
+        for (size_t i = 0; i < count; i++)
+            butterfly_odd(g->p, g->root, x + i, in, y + i, out, turn, turned);
+}
+
 INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pair *y, int32_t q,
                   bool turned) {
     size_t s = (size_t)g->s, in = (size_t)g->m * s;
     const float *turn = g->turn + 2 * (size_t)q * (size_t)(g->p - 1);
-    x += (size_t)q * s;
-    y += (size_t)q * (size_t)g->p * s;
-    if (g->p == 4)
-        for (size_t i = 0; i < s; i++) butterfly_4(x + i, in, y + i, s, turn, turned);
-    else if (g->p == 2)
-        for (size_t i = 0; i < s; i++) butterfly_2(x + i, in, y + i, s, turn, turned);
-    else if (g->p == 3)
-        for (size_t i = 0; i < s; i++) butterfly_odd(3, g->root, x + i, in, y + i, s, turn, turned);
-    else if (g->p == 5)
-        for (size_t i = 0; i < s; i++) butterfly_odd(5, g->root, x + i, in, y + i, s, turn, turned);
-    else
-        for (size_t i = 0; i < s; i++)
-            butterfly_odd(g->p, g->root, x + i, in, y + i, s, turn, turned);
+    butterflies(g, x + (size_t)q * s, in, y + (size_t)q * (size_t)g->p * s, s, s, turn, turned);
 }
 
-/* a [n] -> its DFT, in a or b (returned); the other one is overwritten. */
-static struct pair *transform(const struct fkv_dct *d, struct pair *a, struct pair *b) {
+/* a [n] -> its DFT from stage `first` on, in a or b (returned); the other one is overwritten. */
+static struct pair *transform_from(const struct fkv_dct *d, int32_t first, struct pair *a,
+                                   struct pair *b) {
     if (d->awkward) {
         fkv_dft_run(d->awkward, (float *)a, (float *)b);
         return b;
     }
-    for (int32_t i = 0; i < d->stages; i++) {
+    for (int32_t i = first; i < d->stages; i++) {
         const struct fkv_dct_stage *g = &d->stage[i];
         run_q(g, a, b, 0, false);
         for (int32_t q = 1; q < g->m; q++) run_q(g, a, b, q, true);
@@ -129,6 +136,32 @@ static struct pair *transform(const struct fkv_dct *d, struct pair *a, struct pa
         b = swap;
     }
     return a;
+}
+
+static struct pair *transform(const struct fkv_dct *d, struct pair *a, struct pair *b) {
+    return transform_from(d, 0, a, b);
+}
+
+/* The first stage of the DFT of a less `level`: a -> b */
+static void first_stage(const struct fkv_dct_stage *g, const struct pair *a, struct pair level,
+                        struct pair *b) {
+    struct pair x[FKV_DCT_PRIME];
+    size_t p = (size_t)g->p, m = (size_t)g->m;
+    for (size_t q = 0; q < m; q++) {
+        for (size_t r = 0; r < p; r++) x[r] = pair_sub(a[q + m * r], level);
+        butterflies(g, x, 1, b + q * p, 1, 1, g->turn + 2 * q * (p - 1), q > 0);
+    }
+}
+
+/* a [n] less `level` -> its DFT, as above. */
+static struct pair *transform_less(const struct fkv_dct *d, struct pair level, struct pair *a,
+                                   struct pair *b) {
+    if (d->stages) {
+        first_stage(&d->stage[0], a, level, b);
+        return transform_from(d, 1, b, a);
+    }
+    for (int32_t j = 0; j < d->n; j++) a[j] = pair_sub(a[j], level);
+    return transform(d, a, b);
 }
 
 /* ---- in and out ---- */
@@ -149,15 +182,6 @@ INLINE void store_row(float *x, int32_t width, struct pair a) {
 
 /* Where Makhoul's order puts token j */
 INLINE int32_t place_of(int32_t j, int32_t n) { return j % 2 ? n - 1 - j / 2 : j / 2; }
-
-/* The DFT of a block of channels less their level, in Makhoul's order; in scratch. */
-static const struct pair *spectrum(const struct fkv_dct *d, const float *x, size_t stride,
-                                   int32_t width, struct pair level, float *scratch) {
-    struct pair *a = (struct pair *)(void *)scratch;
-    for (int32_t j = 0; j < d->n; j++)
-        a[place_of(j, d->n)] = pair_sub(load_row(x + (size_t)j * stride, width), level);
-    return transform(d, a, a + d->n);
-}
 
 /* Coefficients t and u = n - t of both channels */
 struct four {
@@ -185,9 +209,11 @@ INLINE struct four pack(struct pair yt, struct pair yu, const float *last) {
 static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels,
                         float *y, size_t y_stride, float *scratch) {
     vec first = vec_set(d->last[0]);
+    struct pair *a = (struct pair *)(void *)scratch;
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
-        const struct pair *v =
-            spectrum(d, x, x_stride, width, (struct pair){vec_zero(), vec_zero()}, scratch);
+        for (int32_t j = 0; j < d->n; j++)
+            a[place_of(j, d->n)] = load_row(x + (size_t)j * x_stride, width);
+        const struct pair *v = transform(d, a, a + d->n);
         store_row(y, width, (struct pair){first * v[0].re, first * v[0].im});
         for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
             struct four out = unpack(v[t], v[u], d->last + 2 * (size_t)t);
@@ -221,22 +247,75 @@ static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride
 
 /* ---- power ---- */
 
-enum { RUN = 64 }; /* rows summed in float before they go to the sum in double */
+enum {
+    RUN = 64,  /* rows summed in float before they go to the sum in double */
+    AHEAD = 16 /* rows between asking for one and reading it */
+};
 
-static void take_means(const float *x, size_t stride, int32_t n, int32_t width,
-                       double mean[WIDTH]) {
+/* Channels [channel, channel + width) of row j, widened */
+INLINE struct pair load_stored(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
+                               size_t channel, int32_t width) {
+    size_t at = (size_t)(rows->order ? rows->order[j] : j) * rows->stride + channel;
+    if (dtype == FKV_F32) return load_row((const float *)rows->x + at, width);
+    const uint16_t *x = (const uint16_t *)rows->x + at;
+    uint16_t row[WIDTH] = {0};
+    if (width < WIDTH) x = memcpy(row, x, (size_t)width * sizeof *row);
+    if (dtype == FKV_F16) return (struct pair){vec_load_f16(x), vec_load_f16(x + LANES)};
+    return (struct pair){vec_load_bf16(x), vec_load_bf16(x + LANES)};
+}
+
+/* Rows in any order are found by no hardware prefetcher. */
+INLINE void prefetch_row(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
+                         size_t channel) {
+    enum { LINE = 64 };
+    size_t bytes = fkv_dtype_bytes(dtype);
+    const char *row =
+        (const char *)rows->x + ((size_t)rows->order[j] * rows->stride + channel) * bytes;
+    for (size_t at = 0; at < WIDTH * bytes; at += LINE) __builtin_prefetch(row + at);
+}
+
+/* The rows in Makhoul's order -> a [n], and their sums over tokens -> sum */
+INLINE void take_rows_of(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t n,
+                         size_t channel, int32_t width, struct pair *a, double sum[WIDTH]) {
     float part[WIDTH];
-    memset(mean, 0, WIDTH * sizeof *mean);
-    for (int32_t first = 0; first < n; first += RUN) {
-        int32_t end = n - first < RUN ? n : first + RUN;
-        struct pair sum = load_row(x + (size_t)first * stride, width);
-        for (int32_t j = first + 1; j < end; j++)
-            sum = pair_add(sum, load_row(x + (size_t)j * stride, width));
-        vec_store(part, sum.re);
-        vec_store(part + LANES, sum.im);
-        for (int i = 0; i < WIDTH; i++) mean[i] += part[i];
+    memset(sum, 0, WIDTH * sizeof *sum);
+    for (int32_t j = 0; j < n;) {
+        int32_t end = n - j < RUN ? n : j + RUN;
+        struct pair run = load_stored(rows, dtype, j, channel, width);
+        a[place_of(j, n)] = run;
+        for (j++; j < end; j++) {
+            if (rows->order && j + AHEAD < n) prefetch_row(rows, dtype, j + AHEAD, channel);
+            struct pair x = load_stored(rows, dtype, j, channel, width);
+            a[place_of(j, n)] = x;
+            run = pair_add(run, x);
+        }
+        vec_store(part, run.re);
+        vec_store(part + LANES, run.im);
+        for (int i = 0; i < WIDTH; i++) sum[i] += part[i];
     }
-    for (int i = 0; i < WIDTH; i++) mean[i] /= n;
+}
+
+static void take_rows(const struct fkv_dct_rows *rows, int32_t n, size_t channel, int32_t width,
+                      struct pair *a, double sum[WIDTH]) {
+    if (rows->dtype == FKV_F32)
+        take_rows_of(rows, FKV_F32, n, channel, width, a, sum);
+    else if (rows->dtype == FKV_F16)
+        take_rows_of(rows, FKV_F16, n, channel, width, a, sum);
+    else
+        take_rows_of(rows, FKV_BF16, n, channel, width, a, sum);
+}
+
+static bool is_constant(const struct fkv_dct_rows *rows, int32_t n, size_t channel) {
+    size_t bytes = fkv_dtype_bytes(rows->dtype);
+    const char *x = (const char *)rows->x + channel * bytes;
+    float first, other;
+    fkv_to_f32(x, rows->dtype, 1, &first);
+    for (int32_t j = 0; j < n; j++) {
+        fkv_to_f32(x + (size_t)(rows->order ? rows->order[j] : j) * rows->stride * bytes,
+                   rows->dtype, 1, &other);
+        if (other != first) return false;
+    }
+    return true;
 }
 
 /* factor: per channel, NULL for 1 */
@@ -259,8 +338,9 @@ static void add_squares(const struct fkv_dct *d, const struct pair *v, const str
 
 /* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0
  * where it is constant */
-static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v, const float *x,
-                                    size_t stride, int32_t width, float factor[WIDTH]) {
+static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v,
+                                    const struct fkv_dct_rows *rows, size_t channel, int32_t width,
+                                    float factor[WIDTH]) {
     int32_t n = d->n, t = 1, u = n - 1;
     struct pair sum = {vec_zero(), vec_zero()};
     for (; t <= u; t++, u--) {
@@ -272,36 +352,38 @@ static struct pair variance_factors(const struct fkv_dct *d, const struct pair *
     vec_store(factor, sum.re);
     vec_store(factor + LANES, sum.im);
     for (int32_t c = 0; c < WIDTH; c++) {
-        int32_t same = 1;
-        while (c < width && same < n && x[(size_t)same * stride + (size_t)c] == x[c]) same++;
-        factor[c] = c < width && same < n && factor[c] > 0 ? (float)n / factor[c] : 0;
+        bool varies = c < width && !is_constant(rows, n, channel + (size_t)c);
+        factor[c] = varies && factor[c] > 0 ? (float)n / factor[c] : 0;
     }
     return (struct pair){vec_load(factor), vec_load(factor + LANES)};
 }
 
-static void add_block(const struct fkv_dct *d, const float *x, size_t stride, int32_t width,
-                      double *power, double *normalised, float *scratch) {
-    int32_t n = d->n, real = width < WIDTH ? width : WIDTH;
+/* Channels [channel, channel + width) of the rows */
+static void add_block(const struct fkv_dct *d, const struct fkv_dct_rows *rows, size_t channel,
+                      int32_t width, double *power, double *normalised, float *scratch) {
+    int32_t n = d->n;
+    struct pair *a = (struct pair *)(void *)scratch;
     double mean[WIDTH];
     float rounded[WIDTH], factor[WIDTH];
-    take_means(x, stride, n, width, mean);
-    for (int i = 0; i < WIDTH; i++) rounded[i] = (float)mean[i];
+    take_rows(rows, n, channel, width, a, mean);
+    for (int i = 0; i < WIDTH; i++) mean[i] /= n, rounded[i] = (float)mean[i];
     /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient
      * comes from the mean in double. */
     struct pair level = {vec_load(rounded), vec_load(rounded + LANES)};
-    const struct pair *v = spectrum(d, x, stride, width, level, scratch);
+    const struct pair *v = transform_less(d, level, a, a + n);
     add_squares(d, v, NULL, power);
-    for (int32_t c = 0; c < real; c++) power[0] += n * mean[c] * mean[c];
+    for (int32_t c = 0; c < width; c++) power[0] += n * mean[c] * mean[c];
     if (!normalised) return;
-    struct pair factors = variance_factors(d, v, x, stride, real, factor);
+    struct pair factors = variance_factors(d, v, rows, channel, width, factor);
     add_squares(d, v, &factors, normalised);
-    for (int32_t c = 0; c < real; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
+    for (int32_t c = 0; c < width; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
 }
 
-static void dct_add_power(const struct fkv_dct *d, const float *x, size_t stride, int32_t channels,
-                          double *power, double *normalised, float *scratch) {
-    for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH)
-        add_block(d, x, stride, width, power, normalised, scratch);
+static void dct_add_power(const struct fkv_dct *d, const struct fkv_dct_rows *rows,
+                          int32_t channels, double *power, double *normalised, float *scratch) {
+    for (int32_t c = 0; c < channels; c += WIDTH)
+        add_block(d, rows, (size_t)c, channels - c < WIDTH ? channels - c : WIDTH, power,
+                  normalised, scratch);
 }
 
 const struct fkv_dct_set DCT_TABLE = {DCT_NAME, LANES, dct_forward, dct_inverse, dct_add_power};

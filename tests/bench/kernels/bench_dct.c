@@ -38,8 +38,10 @@ static void inverse(const struct fkv_dct *plan, int n, int width, struct data d)
 }
 
 static void power(const struct fkv_dct *plan, int n, int width, struct data d) {
-    for (int c = 0; c < CHANNELS; c += width, d.x += n * width)
-        fkv_dct_add_power(plan, d.x, (size_t)width, width, d.sums, d.sums + n, d.scratch);
+    for (int c = 0; c < CHANNELS; c += width, d.x += n * width) {
+        const struct fkv_dct_rows rows = {d.x, FKV_F32, (size_t)width, NULL};
+        fkv_dct_add_power(plan, &rows, width, d.sums, d.sums + n, d.scratch);
+    }
 }
 
 static double milliseconds(operation *run, const struct fkv_dct *plan, int n, int width,

@@ -249,9 +249,9 @@ static void rounding_floor_is_the_energy_that_rounding_adds(void **state) {
         fkv_to_f32(stored, (enum fkv_dtype)dtype, N, back);
         for (int i = 0; i < N; i++)
             energy += ((double)x[i] - back[i]) * ((double)x[i] - back[i]) / N;
-        assert_close(fkv_rounding_energy(back, N, (enum fkv_dtype)dtype), energy, 0, 0.03);
+        assert_close(fkv_rounding_energy(stored, N, (enum fkv_dtype)dtype), energy, 0, 0.03);
     }
-    const float tiny[] = {0, 0x1p-20f}; /* subnormal in f16: spacing 2^-24 */
+    const uint16_t tiny[] = {0, 0x0010}; /* 2^-20, subnormal in f16: spacing 2^-24 */
     assert_close(fkv_rounding_energy(tiny, 2, FKV_F16), 0x1p-48 / 12, 0, 1e-12);
     const float two[] = {2};
     assert_close(fkv_rounding_energy(two, 1, FKV_F32), 0x1p-44 / 12, 0, 1e-12);

@@ -249,11 +249,42 @@ static void power_is_added_as_in_the_double_sum(void **state) {
         for (int j = 0; j < n; j++) x[(size_t)j * stride] = 0.1f; /* and a constant channel */
         double *sums = malloc(sizeof *sums * 4 * (size_t)n), *exact = sums + 2 * n;
         for (int t = 0; t < 2 * n; t++) sums[t] = 1;
-        fkv_dct_add_power(d.plan, x, stride, channels, sums, sums + n, d.scratch);
+        const struct fkv_dct_rows rows = {x, FKV_F32, stride, NULL};
+        fkv_dct_add_power(d.plan, &rows, channels, sums, sums + n, d.scratch);
         exact_power(x, stride, n, channels, exact, exact + n);
         assert_power_close(n, sums, exact);
         assert_power_close(n, sums + n, exact + n);
         free(x), free(sums);
+        drop(d);
+    }
+}
+
+/* Whatever the format and the order, the bits are those of the same numbers widened and put in
+ * order beforehand. */
+static void power_of_stored_rows_is_that_of_the_widened_rows_in_order(void **state) {
+    (void)state;
+    static const int lengths[] = {1, 2, 60, 127, 409, 508};
+    for (size_t i = 0; i < 3 * sizeof lengths / sizeof *lengths; i++) {
+        int n = lengths[i / 3], channels = test_between(1, 4 * set->lanes + 3);
+        enum fkv_dtype dtype = (enum fkv_dtype)(i % 3);
+        size_t stride = (size_t)(channels + test_between(0, 9)), bytes = fkv_dtype_bytes(dtype);
+        struct transform d = make(n);
+        float *x = numbers((size_t)n * stride), *wide = numbers((size_t)n * stride);
+        char *stored = malloc((size_t)n * stride * bytes);
+        int32_t *order = malloc(sizeof *order * (size_t)n);
+        double *sums = calloc(4 * (size_t)n, sizeof *sums), *expected = sums + 2 * n;
+        for (int j = 0; j < n; j++) x[(size_t)j * stride] = 0.1f; /* a constant channel */
+        fkv_from_f32(x, dtype, (size_t)n * stride, stored);
+        for (int j = 0; j < n; j++) order[j] = (j + n / 2) % n;
+        for (int j = 0; j < n; j++)
+            fkv_to_f32(stored + (size_t)order[j] * stride * bytes, dtype, stride,
+                       wide + (size_t)j * stride);
+        const struct fkv_dct_rows rows = {stored, dtype, stride, order},
+                                  widened = {wide, FKV_F32, stride, NULL};
+        fkv_dct_add_power(d.plan, &rows, channels, sums, sums + n, d.scratch);
+        fkv_dct_add_power(d.plan, &widened, channels, expected, expected + n, d.scratch);
+        assert_memory_equal(sums, expected, 2 * (size_t)n * sizeof *sums);
+        free(x), free(wide), free(stored), free(order), free(sums);
         drop(d);
     }
 }
@@ -278,6 +309,7 @@ int main(void) {
         cmocka_unit_test(reversing_time_flips_odd_coefficients),
         cmocka_unit_test(each_channel_is_on_its_own_whatever_the_layout),
         cmocka_unit_test(power_is_added_as_in_the_double_sum),
+        cmocka_unit_test(power_of_stored_rows_is_that_of_the_widened_rows_in_order),
         cmocka_unit_test(plans_without_tokens_are_refused),
     };
     const struct fkv_dct_set *sets[3];
