@@ -1,7 +1,9 @@
 /* The palettes. All survive the common kinds of colour blindness; viridis also has a luminance that
  * only rises, so that grey print keeps the order. The signed one, blue over white to orange, loses
  * the sign in grey print, as all of its kind do, and keeps the size. */
-#include "analyze/figure/figure.h"
+#include "analyze/figure/color.h"
+
+#include <math.h>
 
 /* Viridis (S. van der Walt and N. Smith, 2015, CC0) at 33 even steps; straight lines between them
  * stay within 2/255 of the full table. */

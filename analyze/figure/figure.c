@@ -1,5 +1,6 @@
 /* A figure as a description: what the caller said, copied, nothing placed yet. Refuses sizes no
  * page has, panels that are not there, and points that are not there. */
+#include "analyze/figure/figure.h"
 #include "analyze/figure/parts.h"
 
 #include <stdlib.h>

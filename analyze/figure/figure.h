@@ -8,60 +8,10 @@
 #ifndef FKV_ANALYZE_FIGURE_FIGURE_H
 #define FKV_ANALYZE_FIGURE_FIGURE_H
 
-#include <math.h>
-#include <stdbool.h>
-
+#include "analyze/figure/style.h"
 #include "analyze/measure/findings.h"
 
 struct fkv_figure;
-
-#define FKV_FIT NAN /* an end of an axis that follows the data */
-
-struct fkv_axis {
-    const char *label;
-    double low, high; /* or FKV_FIT */
-    bool logarithmic; /* what is not positive breaks the line */
-    bool zero;     /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left,
-                      behind a break */
-    bool integers; /* of a linear axis: ticks at whole numbers only */
-    int name_count; /* > 0: a linear axis of named things at 0, 1, 2, ... instead of numbers, from
-                       -0.5 to name_count - 0.5 */
-    const char *const *names; /* [name_count] */
-};
-
-struct fkv_color {
-    double r, g, b, a;
-};
-/* t in [0,1] on a perceptually uniform map (viridis), and on one with a pale middle, for what has a
- * sign; and the i-th of a colour-blind-safe qualitative set of FKV_COLORS. */
-enum { FKV_COLORS = 8 };
-struct fkv_color fkv_color_map(double t);
-struct fkv_color fkv_color_signed(double t);
-struct fkv_color fkv_color_cycle(int i);
-
-/* Lines and bands with a label enter the legend, once per label, up to 32. */
-struct fkv_line {
-    const char *label;
-    struct fkv_color color;
-    double width;
-    bool dashed;
-    bool markers;
-    bool ringed;    /* markers with a white rim, which are seen on any colour */
-    bool scattered; /* markers alone, no line between them */
-};
-
-/* Beside the panels, for what is coloured by a number. */
-struct fkv_color_bar {
-    const char *label;
-    double low, high;
-    double
-        top; /* the part of the map in use: 1, or less where yellow lines would vanish on white */
-    bool integers;  /* ticks at whole numbers only */
-    bool is_signed; /* the map with a pale middle, here and in the heat maps beside it; low = -high
-                     */
-    int steps;      /* > 0: one field per name instead of a continuous bar */
-    const int *names; /* [steps], from low to high */
-};
 
 /* width and height in inches; title may be NULL. */
 int fkv_figure_create(double width, double height, int rows, int columns, const char *title,

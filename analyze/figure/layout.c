@@ -9,16 +9,6 @@
 
 static const double pad = 5, gap = 6, tick_length = 3, label_room = 13, bar_width = 9;
 
-double fkv_scale_at(const struct fkv_scale *s, double v) {
-    if (s->zero && v == 0) return s->zero_at;
-    if (!isfinite(v) || (s->logarithmic && v <= 0)) return NAN;
-    double t = s->logarithmic ? log(v / s->low) / log(s->high / s->low)
-                              : (v - s->low) / (s->high - s->low);
-    return s->from +
-           fmax(-8, fmin(9, t)) *
-               (s->to - s->from); /* far outside is clipped; cairo's numbers end at 8 million */
-}
-
 struct range {
     double low, high;
     bool zero;

@@ -1,6 +1,7 @@
 /* The legend: one entry per label, in the order the labels came. In a figure of one panel it takes
  * the corner or edge where it covers no data; where there is no such place, and in figures of many
  * panels, it stands in rows below them. */
+#include "analyze/figure/marker.h"
 #include "analyze/figure/parts.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
 /* Painting: from the layout to ink. No groups, masks or patterns: cairo numbers those through the
  * whole process, and a second SVG would differ from the first. */
+#include "analyze/figure/marker.h"
 #include "analyze/figure/parts.h"
 
 #include <stdio.h>
@@ -7,10 +8,6 @@
 static const struct fkv_color ink = {0.13, 0.13, 0.13, 1}, faint = {0.90, 0.90, 0.90, 1},
                               quiet = {0.35, 0.35, 0.35, 1}, missing = {0.93, 0.93, 0.93, 1};
 static const double frame_width = 0.7, tick_length = 3, minor_length = 1.8;
-
-void fkv_paint_color(cairo_t *cr, struct fkv_color c) {
-    cairo_set_source_rgba(cr, c.r, c.g, c.b, c.a);
-}
 
 static void segment(cairo_t *cr, double x0, double y0, double x1, double y1) {
     cairo_move_to(cr, x0, y0);
@@ -66,15 +63,6 @@ static void paint_band(const struct fkv_panel *p, cairo_t *cr, const struct fkv_
             cairo_line_to(cr, fkv_scale_at(&p->sx, item->x[back]),
                           fkv_scale_at(&p->sy, item->high[back]));
         if (k > first) cairo_close_path(cr), k--; /* what ended it is looked at anew */
-        cairo_fill(cr);
-    }
-}
-
-void fkv_paint_marker(cairo_t *cr, const struct fkv_line *s, double x, double y) {
-    for (int rim = s->ringed; rim >= 0; rim--) {
-        fkv_paint_color(cr, rim ? (struct fkv_color){1, 1, 1, 1} : s->color);
-        cairo_new_sub_path(cr);
-        cairo_arc(cr, x, y, s->width + 0.8 + 0.8 * rim, 0, 2 * M_PI);
         cairo_fill(cr);
     }
 }

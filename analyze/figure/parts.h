@@ -1,27 +1,22 @@
-/* What the files of the figure toolkit share: the description (figure.c), the layout found for it
- * (figure/layout.c, figure/legend.c), text (figure/text.c) and painting (figure/paint.c). Lengths
- * are points from the top left corner. Private to figure_*.c and their tests. */
+/* What the files of the figure toolkit share: the description that the caller filled in (figure.c),
+ * the layout found for it (layout.c, legend.c), text (text.c) and painting (paint.c). Lengths are
+ * points from the top left corner. Private to this folder and its tests. */
 #ifndef FKV_ANALYZE_FIGURE_PARTS_H
 #define FKV_ANALYZE_FIGURE_PARTS_H
 
 #include <cairo.h>
 #include <stddef.h>
 
-#include "analyze/figure/figure.h"
+#include "analyze/figure/scale.h"
+#include "analyze/figure/style.h"
 #include "analyze/figure/ticks.h"
+#include "kernels/base/error.h"
 
 enum { FKV_DPI = 300, FKV_POINTS = 72, FKV_LEGEND_MOST = 32 };
 
 struct fkv_box {
     double x, y, width, height;
 };
-
-/* From values to points. `zero_at` is where x = 0 stands when the axis has a strip for it. */
-struct fkv_scale {
-    double low, high, from, to, zero_at;
-    bool logarithmic, zero;
-};
-double fkv_scale_at(const struct fkv_scale *s, double value); /* NaN where the scale has no place */
 
 struct fkv_item { /* a line, or a band when `high` is there */
     struct fkv_line style;
@@ -106,7 +101,5 @@ void fkv_legend_paint(struct fkv_figure *f, cairo_t *cr);
 
 /* figure/paint.c: lays out and paints on a surface whose user space is points. */
 int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err);
-void fkv_paint_color(cairo_t *cr, struct fkv_color color);
-void fkv_paint_marker(cairo_t *cr, const struct fkv_line *style, double x, double y);
 
 #endif

@@ -2,6 +2,7 @@
  * the installed fonts change a picture. Hinting is off, so that widths are the same in PNG and SVG.
  * Superscripts and subscripts are the only markup. Pango was dropped: it needs fontconfig and
  * crashes where no font is installed. */
+#include "analyze/figure/marker.h"
 #include "analyze/figure/parts.h"
 
 #include <cairo-ft.h>

@@ -4,6 +4,7 @@
 
 #include <png.h>
 
+#include "analyze/figure/figure.h"
 #include "analyze/figure/parts.h"
 #include "analyze/tables/text_clean.h"
 #include "kernels/base/atomic_file.h"
