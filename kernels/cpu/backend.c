@@ -46,6 +46,7 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     b->threads = options->threads ? options->threads : omp_get_max_threads();
     b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
+    b->panel = b->compute == FKV_COMPUTE_BF16 ? fkv_simd_bf16_panel() : b->simd->panel;
     if (b->compute == FKV_COMPUTE_BF16) b->dot_bf16 = fkv_dot_bf16_avx512;
     if (fkv_gemm_open(b->threads, &b->gemm, err)) {
         free(b);
@@ -63,6 +64,7 @@ static void cpu_close(struct fkv_backend *b) {
     free(b->up);
     free(b->norm);
     free(b->scratch);
+    free(b->partial);
     free(b->rotation.table);
     free(b->rotation.inv_freq);
     fkv_dct_destroy(b->power_plan);
@@ -114,7 +116,7 @@ int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error 
 /* Floats per thread. */
 static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l) {
     size_t floats = fkv_cpu_multiply_scratch(l);
-    floats = LARGER(floats, fkv_cpu_attend_scratch(l));
+    floats = LARGER(floats, fkv_cpu_attend_scratch(b, l));
     floats = LARGER(floats, fkv_cpu_cache_scratch(l));
     return LARGER(floats, fkv_cpu_compress_scratch(b, l));
 }
@@ -124,10 +126,12 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
-        grow(&b->norm, dim + 2 * head_dim, err) || fkv_cpu_rotation_reserve(b, limits, err) ||
-        fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
+        grow(&b->norm, dim + 2 * head_dim, err) ||
+        grow(&b->partial, fkv_cpu_attend_partial(&l), err) ||
+        fkv_cpu_rotation_reserve(b, limits, err) || fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
         return FKV_FAILED;
     if (b->compute == FKV_COMPUTE_BF16 && grow_rounded(b, &l, err)) return FKV_FAILED;
+    b->partial_floats = fkv_cpu_attend_partial(&l);
     b->limits = l;
     return FKV_OK;
 }
@@ -147,13 +151,15 @@ static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     const size_t head_dim = (size_t)l.attention.head_dim,
                  segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
-    size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden);
+    size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden),
+           partial = fkv_cpu_attend_partial(&l);
     if (d->map_n &&
         (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &scratch, err) ||
          add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &scratch, err)))
         return FKV_FAILED;
     if (d->segment_n && add_transform(d->segment_n, 4 * segment, &scratch, err)) return FKV_FAILED;
-    const int64_t all = (int64_t)sizeof(float) * (int64_t)(rows + (size_t)b->threads * scratch);
+    const int64_t all =
+        (int64_t)sizeof(float) * (int64_t)(rows + partial + (size_t)b->threads * scratch);
     const int64_t rounded = b->compute == FKV_COMPUTE_BF16 ? (int64_t)rounded_bytes(&l) : 0;
     own->shared = LARGER(own->shared, all + rounded + fkv_cpu_rotation_bytes(&d->limits));
     return FKV_OK;

@@ -7,6 +7,7 @@
 #define FKV_KERNELS_CPU_CPU_H
 
 #include <omp.h>
+#include <stdatomic.h>
 
 #include "kernels/cpu/simd.h"
 #include "kernels/host_buffer.h"
@@ -27,11 +28,14 @@ struct fkv_rotation {
         inv_freq; /* [half] that the table was made for; owned in the backend, borrowed in a view */
 };
 
+enum { FKV_CPU_MOST_SPLIT = 64 }; /* items whose parts are computed side by side (attend.c) */
+
 struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
     int threads;
     enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */
     const struct fkv_simd *simd;
+    const struct fkv_panel *panel;   /* attention in the format of `compute` */
     struct fkv_limits limits;        /* reserved so far: the largest of each field */
     float *normed;                   /* [rows, dim] */
     float *up;                       /* [rows, hidden] */
@@ -41,6 +45,9 @@ struct fkv_backend {
     uint16_t *rounded;               /* there: [rows, widest] the input of a product */
     float *scratch;                  /* [threads, scratch_each] */
     size_t scratch_each;
+    float *partial; /* [partial_floats] results of attention over parts of the slots */
+    size_t partial_floats;
+    atomic_int parts_done[FKV_CPU_MOST_SPLIT]; /* of an item; 0 between calls */
     struct fkv_rotation rotation;
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
     size_t map_scratch;
@@ -130,9 +137,12 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
 /* The most columns of a weight. */
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);
 
+/* Floats of `partial`. */
+size_t fkv_cpu_attend_partial(const struct fkv_limits *limits);
+
 /* Floats of scratch per thread. */
 size_t fkv_cpu_multiply_scratch(const struct fkv_limits *limits);
-size_t fkv_cpu_attend_scratch(const struct fkv_limits *limits);
+size_t fkv_cpu_attend_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 size_t fkv_cpu_cache_scratch(const struct fkv_limits *limits);
 size_t fkv_cpu_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 

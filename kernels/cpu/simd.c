@@ -1,5 +1,6 @@
 /* The choice of an instruction set, and the set that every processor has: four floats in the vector
  * extension of gcc and clang, which they turn into SSE2, NEON or scalar code. See simd.h. */
+#include <float.h>
 #include <math.h>
 
 #include "kernels/cpu/simd.h"
@@ -8,12 +9,16 @@
 typedef float vec __attribute__((vector_size(16)));
 typedef uint32_t bits __attribute__((vector_size(16)));
 typedef uint16_t halves __attribute__((vector_size(8)));
-enum { LANES = 4, DOT_ROWS = 2, MIX_VECS = 2 };
+enum { LANES = 4, DOT_ROWS = 2, MIX_VECS = 2, PANEL_VECS = 2, PANEL_SUMS = 4 };
 
 static inline vec vec_set(float a) { return (vec){a, a, a, a}; }
 static inline vec vec_zero(void) { return vec_set(0); }
 static inline vec vec_add(vec a, vec b) { return a + b; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+static inline vec vec_max(vec a, vec b) {
+    bits first = (bits)(a > b);
+    return (vec)((first & (bits)a) | (~first & (bits)b));
+}
 static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 static inline vec vec_from_halves(halves h, enum fkv_dtype t) {
@@ -42,6 +47,7 @@ static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
 static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * 4); }
 static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
 
+#define PANEL_TABLE fkv_panel_plain
 #define SIMD_TABLE fkv_simd_plain
 #define SIMD_NAME "plain"
 #define DOT_FEW 8
@@ -60,4 +66,11 @@ int fkv_simd_available(const struct fkv_simd *sets[3]) {
 const struct fkv_simd *fkv_simd_choose(void) {
     const struct fkv_simd *sets[3];
     return sets[fkv_simd_available(sets) - 1];
+}
+
+const struct fkv_panel *fkv_simd_bf16_panel(void) {
+#if defined(__x86_64__)
+    if (fkv_isa() >= FKV_ISA_AVX512_BF16) return &fkv_panel_bf16;
+#endif
+    return NULL;
 }

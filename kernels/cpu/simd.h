@@ -25,8 +25,30 @@ typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t w
                                    const uint16_t *x, size_t x_stride, int32_t xn, int32_t cols,
                                    float *y, size_t y_stride);
 
+/* Attention of a panel: `rows` query rows, which are the lanes of its vectors (simd_panel.h). A
+ * word is `step` numbers of the panel's format: one float32, or two bfloat16 that a product adds
+ * up. Words are kept in arrays of float. head_dim is even. */
+struct fkv_panel {
+    int32_t rows, step;
+    /* score (keys, rows) = key (keys, words) q (words, rows) + bias (keys) or NULL; words =
+     * head_dim / step, consecutive numbers of a key in each */
+    void (*score)(const void *key, int32_t keys, int32_t words, const float *q, const float *bias,
+                  float *score);
+    /* score (keys, rows) = -inf where slot + key is outside of the row's [low, high) */
+    void (*mask)(float *score, int32_t keys, int32_t slot, const int32_t *low, const int32_t *high);
+    /* score (keys, rows) -> weights exp(score - largest) as words (ceil(keys / step), rows), in
+     * place: largest (rows) takes the scores in, shrink (rows) = exp(largest before - largest),
+     * sum (rows) = sum shrink + the row's weights */
+    void (*soften)(float *score, int32_t keys, float *largest, float *sum, float *shrink);
+    /* out (head_dim, rows) = out shrink (rows) + value' (head_dim, keys) weight (keys, rows);
+     * values are words (ceil(keys / step), head_dim), consecutive slots in each */
+    void (*mix)(const float *weight, int32_t keys, const void *value, int32_t head_dim,
+                const float *shrink, float *out);
+};
+
 struct fkv_simd {
     const char *name;
+    const struct fkv_panel *panel;
     fkv_dot_function *dot[3]; /* by enum fkv_dtype of w */
     fkv_mix_function *mix[3];
     int32_t dot_rows; /* most input rows for which products are dot's (matmul.c) */
@@ -42,6 +64,7 @@ struct fkv_simd {
 };
 
 extern const struct fkv_simd fkv_simd_plain, fkv_simd_avx2, fkv_simd_avx512;
+extern const struct fkv_panel fkv_panel_plain, fkv_panel_avx2, fkv_panel_avx512, fkv_panel_bf16;
 
 /* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. A product of two pairs is rounded once
  * before it is added; subnormal numbers count as 0. */
@@ -49,6 +72,8 @@ fkv_dot_bf16_function fkv_dot_bf16_avx512;
 
 /* The widest set that this processor has. */
 const struct fkv_simd *fkv_simd_choose(void);
+/* The panel kernels in bfloat16, or NULL where this processor has no products of it. */
+const struct fkv_panel *fkv_simd_bf16_panel(void);
 /* All that this processor has, the plain one first; returns their number (at most 3). */
 int fkv_simd_available(const struct fkv_simd *sets[3]);
 

@@ -2,17 +2,19 @@
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <float.h>
 #include <math.h>
 
 #include "kernels/cpu/simd.h"
 
 typedef __m256 vec;
-enum { LANES = 8, DOT_ROWS = 2, MIX_VECS = 2 };
+enum { LANES = 8, DOT_ROWS = 2, MIX_VECS = 2, PANEL_VECS = 3, PANEL_SUMS = 4 };
 
 static inline vec vec_set(float a) { return _mm256_set1_ps(a); }
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 
 static inline float vec_sum(vec v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -49,6 +51,7 @@ static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
 static inline void vec_store(float *p, vec v) { _mm256_storeu_ps(p, v); }
 static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * 4); }
 
+#define PANEL_TABLE fkv_panel_avx2
 #define SIMD_TABLE fkv_simd_avx2
 #define SIMD_NAME "avx2"
 #define DOT_FEW 16

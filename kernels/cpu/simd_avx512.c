@@ -2,17 +2,19 @@
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <float.h>
 #include <math.h>
 
 #include "kernels/cpu/simd.h"
 
 typedef __m512 vec;
-enum { LANES = 16, DOT_ROWS = 4, MIX_VECS = 4 };
+enum { LANES = 16, DOT_ROWS = 4, MIX_VECS = 4, PANEL_VECS = 3, PANEL_SUMS = 8 };
 
 static inline vec vec_set(float a) { return _mm512_set1_ps(a); }
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 
 static inline vec vec_from_halves(__m256i h, enum fkv_dtype t) {
@@ -46,6 +48,7 @@ static inline void vec_store_part(float *p, vec v, int n) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
 }
 
+#define PANEL_TABLE fkv_panel_avx512
 #define SIMD_TABLE fkv_simd_avx512
 #define SIMD_NAME "avx512"
 #define DOT_FEW 32

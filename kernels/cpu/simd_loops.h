@@ -13,6 +13,7 @@
  *                                   registers
  *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of
  *                                   four rows
+ *   vec_max, PANEL_VECS, PANEL_SUMS, PANEL_TABLE   see simd_panel.h
  *   SIMD_TABLE, SIMD_NAME           the table to define
  *   DOT_FEW                         its dot_rows
  *
@@ -274,8 +275,14 @@ static double sum_gap(const float *p, const float *q, int32_t n, double shift, d
     return sum;
 }
 
+#define PANEL_STEP 1
+#define panel_fold(a, b, c) vec_fma(a, b, c)
+#define panel_word(e) (e)[0]
+#include "kernels/cpu/simd_panel.h"
+
 const struct fkv_simd SIMD_TABLE = {
     .name = SIMD_NAME,
+    .panel = &PANEL_TABLE,
     .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
     .mix = {[FKV_F32] = mix_f32, [FKV_F16] = mix_f16, [FKV_BF16] = mix_bf16},
     .dot_rows = DOT_FEW,

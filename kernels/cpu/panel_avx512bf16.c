@@ -1,0 +1,45 @@
+/* The panel kernels of attention in bfloat16: AVX512-BF16 beside the sets of simd_avx512.c. A word
+ * is two numbers, and one instruction multiplies sixteen pairs of words and adds both products of
+ * each to a float32 sum. See simd_panel.h. */
+#if defined(__x86_64__)
+
+#include <float.h>
+#include <immintrin.h>
+#include <math.h>
+
+#include "kernels/cpu/simd.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 vec;
+enum { LANES = 16, PANEL_VECS = 3, PANEL_SUMS = 8 };
+
+static inline vec vec_set(float a) { return _mm512_set1_ps(a); }
+static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_load(const float *p, enum fkv_dtype t) {
+    (void)t;
+    return _mm512_loadu_ps(p);
+}
+static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
+
+static inline vec panel_fold(vec a, vec b, vec c) {
+    return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+}
+
+/* Rounds to nearest even; e[0] goes to the lower half of each word. */
+static inline vec panel_word(const vec e[2]) {
+    const __m256i low = (__m256i)_mm512_cvtneps_pbh(e[0]), high = (__m256i)_mm512_cvtneps_pbh(e[1]);
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_cvtepu16_epi32(low),
+                                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+}
+
+#define PANEL_STEP 2
+#define PANEL_TABLE fkv_panel_bf16
+#include "kernels/cpu/simd_panel.h"
+
+#else
+typedef int fkv_panel_avx512bf16_is_for_x86;
+#endif
