@@ -27,7 +27,7 @@ struct fkv_collector {
     const struct fkv_model *model;
     struct fkv_pipeline *pipeline;
     struct fkv_collector_options options;
-    int32_t *axis; /* [n_layers]: place on axis 0, -1 where a layer is not captured */
+    int32_t *axis; /* [n_layers]: index on axis 0, -1 where a layer is not captured */
     struct fkv_buffer
         *picked; /* float32 [block, heads, head_dim] where captured heads are no neighbours */
     struct fkv_buffer *zeros; /* as the sums of one layer, of the state with most heads */
@@ -41,7 +41,7 @@ static const enum fkv_site sites[FKV_STATES] = {
     [FKV_STATE_QUERY] = FKV_SITE_QUERY,
 };
 
-static bool wanted(const struct fkv_capture_info *info, int state) {
+static bool takes_state(const struct fkv_capture_info *info, int state) {
     return (info->states >> state) & 1;
 }
 
@@ -52,7 +52,7 @@ static int32_t group_of(const struct fkv_capture_info *info, int state) {
 /* Captured heads of the state with most of them. */
 static int32_t most_heads(const struct fkv_capture_info *info) {
     return info->head_count *
-           group_of(info, wanted(info, FKV_STATE_QUERY) ? FKV_STATE_QUERY : FKV_STATE_KEY);
+           group_of(info, takes_state(info, FKV_STATE_QUERY) ? FKV_STATE_QUERY : FKV_STATE_KEY);
 }
 
 static bool neighbours(const struct fkv_capture_info *info) {
@@ -133,7 +133,7 @@ static int add_to_segments(struct fkv_collector *c, const struct collected_state
     return FKV_OK;
 }
 
-/* Copies one kind of sums, `count` doubles from place `first` of each layer's on, to `to` [layers,
+/* Copies one kind of sums, `count` doubles from index `first` of each layer's on, to `to` [layers,
  * count]. */
 static int read_sums(const struct fkv_collector *c, const struct collected_state *s,
                      int32_t sequence, size_t first, size_t count, double *to,
@@ -199,7 +199,8 @@ static int tap(void *context, const struct fkv_tap_event *event, struct fkv_erro
 
 void fkv_collector_attach(struct fkv_collector *c, struct fkv_session *session) {
     for (int state = 0; state < FKV_STATES; state++)
-        if (wanted(c->info, state)) fkv_session_tap(session, sites[state], tap, &c->states[state]);
+        if (takes_state(c->info, state))
+            fkv_session_tap(session, sites[state], tap, &c->states[state]);
 }
 
 int fkv_collector_begin(struct fkv_collector *c, int32_t sequence, struct fkv_error *err) {
@@ -219,7 +220,8 @@ int fkv_collector_begin(struct fkv_collector *c, int32_t sequence, struct fkv_er
 int fkv_collector_end(struct fkv_collector *c, int32_t sequence, int64_t n_tokens,
                       struct fkv_error *err) {
     for (int state = 0; state < FKV_STATES && c->info->spectra_only; state++)
-        if (wanted(c->info, state) && finish_state(c, &c->states[state], sequence, n_tokens, err))
+        if (takes_state(c->info, state) &&
+            finish_state(c, &c->states[state], sequence, n_tokens, err))
             return FKV_FAILED;
     return FKV_OK;
 }
@@ -275,7 +277,7 @@ int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_mod
                                                (size_t)most_heads(info) * (size_t)info->head_dim,
                                            &c->picked, err);
     for (int state = 0; state < FKV_STATES && status == FKV_OK; state++)
-        if (wanted(info, state)) status = open_state(c, state, err);
+        if (takes_state(info, state)) status = open_state(c, state, err);
     if (status) {
         fkv_collector_close(c);
         return fkv_error_prefix(err, info->spectra_only ? "spectra" : "states");
@@ -303,7 +305,7 @@ void fkv_collector_close(struct fkv_collector *c) {
 static int64_t all_heads(const struct fkv_capture_info *info) {
     int64_t heads = 0;
     for (int state = 0; state < FKV_STATES; state++)
-        if (wanted(info, state))
+        if (takes_state(info, state))
             heads += (int64_t)info->layer_count * info->head_count * group_of(info, state);
     return heads;
 }

@@ -132,9 +132,10 @@ static void *write_orders(void *context) {
 
 /* ---- handing over ---- */
 
-/* Where `bytes` would lie, and with what is lost at the ring's end in *taken; false: no room now.
+/* Where `bytes` would stand, and with what is lost at the ring's end in *taken; false: not enough
+ * is free now.
  */
-static bool find_room(struct fkv_pipeline *p, size_t bytes, size_t *at, size_t *taken) {
+static bool find_free_bytes(struct fkv_pipeline *p, size_t bytes, size_t *at, size_t *taken) {
     if (p->used == 0) p->next = 0;
     const size_t rest = p->ring_bytes - p->next;
     *at = bytes <= rest ? p->next : 0;
@@ -142,16 +143,16 @@ static bool find_room(struct fkv_pipeline *p, size_t bytes, size_t *at, size_t *
     return *taken <= p->ring_bytes - p->used;
 }
 
-/* Waits until there is room for an order with `bytes` of rows, and takes it; FKV_FAILED with the
- * writer's error. */
-static int take_room(struct fkv_pipeline *p, bool begins, size_t bytes, struct order *o,
-                     struct fkv_error *err) {
+/* Waits until the ring has free bytes for an order with `bytes` of rows, and takes it; FKV_FAILED
+ * with the writer's error. */
+static int take_free_bytes(struct fkv_pipeline *p, bool begins, size_t bytes, struct order *o,
+                           struct fkv_error *err) {
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (bytes > p->ring_bytes)
         return fkv_fail(err, "rows of %zu bytes, but room for %zu on their way", bytes,
                         p->ring_bytes);
     pthread_mutex_lock(&p->mutex);
-    while (!p->failed && (p->waiting == ORDERS || !find_room(p, bytes, &o->at, &o->taken) ||
+    while (!p->failed && (p->waiting == ORDERS || !find_free_bytes(p, bytes, &o->at, &o->taken) ||
                           (begins && p->open >= 2 * (int64_t)p->count)))
         pthread_cond_wait(&p->freed, &p->mutex);
     const int status = p->failed ? fkv_fail(err, "%s", p->error.message) : FKV_OK;
@@ -174,7 +175,7 @@ static void hand_over(struct fkv_pipeline *p, const struct order *o) {
 
 /* An order without rows; takes over what it owns. */
 static int post(struct fkv_pipeline *p, struct order *o, struct fkv_error *err) {
-    if (take_room(p, o->kind == BEGIN, 0, o, err)) {
+    if (take_free_bytes(p, o->kind == BEGIN, 0, o, err)) {
         free_order(o);
         return FKV_FAILED;
     }
@@ -213,7 +214,7 @@ int fkv_pipeline_rows(struct fkv_pipeline *p, int32_t lane, const struct fkv_pip
                       .t = r->t,
                       .rows = r->rows};
     const size_t bytes = (size_t)r->rows * (size_t)r->width * fkv_dtype_bytes(p->info->dtype);
-    if (take_room(p, false, bytes, &o, err) ||
+    if (take_free_bytes(p, false, bytes, &o, err) ||
         p->model->ops->fetch(p->model->backend, r->states, r->offset, r->stride, r->rows, r->width,
                              p->info->dtype, p->ring + o.at, &o.ticket, err))
         return FKV_FAILED;

@@ -28,7 +28,7 @@ static void add_products(const float *restrict x, int32_t d, float *restrict gra
                        x[3 * d + a] * x[3 * d + b];
 }
 
-/* Columns [head * d, (head + 1) * d) of weights (rows, cols); x [ROWS, d] is room. */
+/* Columns [head * d, (head + 1) * d) of weights (rows, cols); x [ROWS, d] is scratch. */
 static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d, float *x,
                          float *gram) {
     const int64_t rows = weights->shape[0], cols = weights->shape[1];

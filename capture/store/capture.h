@@ -33,7 +33,7 @@
  * (--spectra-only) have no use for it, nor has a capture without values. A user's own single .h5
  * may hold /output_gram likewise (float64 will do).
  *
- * The store knows no engine, and it is the only place that includes hdf5.h. HDF5 is not thread-safe
+ * The store knows no engine, and no other room includes hdf5.h. HDF5 is not thread-safe
  * here: call from one thread. */
 #ifndef FKV_STORE_CAPTURE_H
 #define FKV_STORE_CAPTURE_H

@@ -15,7 +15,7 @@
 
 enum { PATH = 4096 };
 
-/* One recording of one of the captures, in the order of its text and place. */
+/* One recording of one of the captures, in the order of its text and offset. */
 struct source {
     const struct fkv_recording *recording;
     const char *file;

@@ -111,8 +111,8 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
     char documents[FKV_PATH];
     *end = -1;
     *lock = -1;
-    /* With room for the names that follow: temporaries of recordings. A folder that is too deep is
-     * refused before it is made. */
+    /* Long enough for the names that follow: temporaries of recordings. A folder that is too deep
+     * is refused before it is made. */
     char *last = fkv_folder_document(folder, 0, true);
     int status = last ? fkv_path_print(documents, err, "%s", last)
                       : fkv_fail(err, "%s: out of memory", folder);

@@ -293,10 +293,11 @@ int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
     if (!*found) return FKV_OK;
     int status = FKV_OK;
     if (axes != rank || memcmp(dims, expected, (size_t)rank * sizeof *dims)) {
-        char wanted[128], found_dims[128];
-        print_dims(wanted, rank, expected);
+        char expected_dims[128], found_dims[128];
+        print_dims(expected_dims, rank, expected);
         print_dims(found_dims, axes, dims);
-        status = fkv_fail(err, "%s: expected the shape %s, found %s", name, wanted, found_dims);
+        status =
+            fkv_fail(err, "%s: expected the shape %s, found %s", name, expected_dims, found_dims);
     } else if (H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
         status = fkv_hdf_fail(err, "%s: cannot read", name);
     }
@@ -391,12 +392,12 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     int status = FKV_OK;
     void *data = NULL;
     bool integer = class == H5T_INTEGER || class == H5T_ENUM;
-    bool wanted =
+    bool of_type =
         H5Tget_class(memory_type) == H5T_INTEGER ? integer : integer || class == H5T_FLOAT;
-    if (!wanted || n < 1 || n > limit)
-        status =
-            fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name,
-                     (long long)limit, (long long)n, wanted ? "of them" : "values of another type");
+    if (!of_type || n < 1 || n > limit)
+        status = fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name,
+                          (long long)limit, (long long)n,
+                          of_type ? "of them" : "values of another type");
     else if (!(data = calloc((size_t)n, 8)))
         status = fkv_fail(err, "attribute %s: out of memory", name);
     else if (H5Aread(attribute, memory_type, data) < 0)

@@ -1,5 +1,5 @@
 /* What a capture keeps of the output projection (capture.h): checking, writing, reading and
- * comparing /output_gram. It says nothing of any text, so it lies in a file of its own, which is
+ * comparing /output_gram. It says nothing of any text, so it has a file of its own, which is
  * written before the first recording and never again. A file of another model is refused wherever
  * it is met; one that is damaged fails its checksums. */
 #include <math.h>

@@ -31,15 +31,15 @@
 static int parse_band(const char *text, const char *option, struct fkv_probe_band *band,
                       double *epsilon, struct fkv_error *err) {
     char copy[128], *field[3] = {copy};
-    int wanted = epsilon ? 3 : 2, found = 1;
+    int expected = epsilon ? 3 : 2, found = 1;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *c = copy; *c; c++)
         if (*c == ':') {
             *c = 0;
-            if (found < wanted) field[found] = c + 1;
+            if (found < expected) field[found] = c + 1;
             found++;
         }
-    if (found != wanted || strlen(text) >= sizeof copy)
+    if (found != expected || strlen(text) >= sizeof copy)
         return fkv_fail_option(err, "%s: expected %s, found \"%s\"", option,
                                epsilon ? "a:b:eps" : "a:b", text);
     if (fkv_parse_double(field[0], option, 0, 1, &band->low, err) ||

@@ -103,10 +103,10 @@ static double next_normal(struct fkv_random *r) {
  * the second adds them scaled. */
 static void add_noise(struct fkv_editor *e, const struct fkv_probe_change *change,
                       struct fkv_random start, double energy, double *lost) {
-    double drawn = 0, wanted = change->epsilon * energy;
+    double drawn = 0, noise_energy = change->epsilon * energy;
     for (int pass = 0; pass < 2; pass++) {
         struct fkv_random random = start;
-        double scale = pass && drawn > 0 ? sqrt(wanted / drawn) : 0;
+        double scale = pass && drawn > 0 ? sqrt(noise_energy / drawn) : 0;
         for (int32_t t = 0; t < e->n; t++) {
             if (!fkv_probe_change_has(change, t, e->n)) continue;
             for (int32_t c = 0; c < e->width; c++) {
@@ -117,7 +117,7 @@ static void add_noise(struct fkv_editor *e, const struct fkv_probe_change *chang
             }
         }
     }
-    *lost += wanted;
+    *lost += noise_energy;
 }
 
 /* The stream of a window, layer, head and state: no other has the same. */
