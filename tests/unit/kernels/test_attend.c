@@ -239,7 +239,9 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
             err);
         float *found = download(tested, a.tested, count),
               *expected = download(tested, b.tested, count);
-        assert_arrays_close(found, expected, count, 1e-5, 1e-4);
+        /* bfloat16 rounds each weight by up to 2^-9 of it, and one slot's other than m slots'. */
+        const bool rounded = tested_compute == FKV_COMPUTE_BF16;
+        assert_arrays_close(found, expected, count, rounded ? 1e-2 : 1e-5, rounded ? 1e-2 : 1e-4);
         free(found), free(expected), free(bias);
         release(q), release(a), release(b);
         tested.ops->buffer_release(tested.b, light.bias);
