@@ -378,6 +378,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
                                                   .backend = engine->ops->name,
                                                   .compute =
                                                       fkv_engine_compute_name(&s->engine, engine),
+                                                  .kernels = engine->device.kernels,
                                                   .command = s->command,
                                                   .cache_dtype = options.cache_dtype,
                                                   .batch = lanes};

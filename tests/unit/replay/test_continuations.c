@@ -219,6 +219,7 @@ static json_t *identity_of(const struct lines *l, int32_t batch) {
                                            .model = engine.model,
                                            .backend = "cpu",
                                            .compute = "f32",
+                                           .kernels = "avx2",
                                            .command = batch == 1 ? "one" : "another",
                                            .cache_dtype = FKV_F32,
                                            .batch = batch};
