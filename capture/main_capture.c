@@ -240,7 +240,8 @@ static json_t *summary_json(const struct command *c, const struct fkv_capture_in
 
 /* ---- recording ---- */
 
-static int record(struct command *c, struct fkv_recorder *r, struct fkv_error *err) {
+static int record(struct command *c, const struct fkv_engine *engine, struct fkv_recorder *r,
+                  struct fkv_error *err) {
     struct fkv_recorder_needs needs;
     struct fkv_recorder_summary summary;
     const struct fkv_capture_info *info = fkv_recorder_info(r);
@@ -248,10 +249,14 @@ static int record(struct command *c, struct fkv_recorder *r, struct fkv_error *e
     if (c->dry_run) {
         if (c->engine.json)
             return fkv_json_print(needs_json(&needs), err) || fkv_recorder_check(r, &needs, err);
+        fkv_engine_announce(&c->engine, engine, stdout);
         print_needs(stdout, &needs);
         return fkv_recorder_check(r, &needs, err);
     }
-    if (!c->engine.quiet) print_needs(stderr, &needs);
+    if (!c->engine.quiet) {
+        fkv_engine_announce(&c->engine, engine, stderr);
+        print_needs(stderr, &needs);
+    }
     if (needs.longest > info->trained_context)
         fprintf(stderr,
                 "warning: recordings of %lld tokens go beyond the trained context of %d and are "
@@ -290,7 +295,7 @@ int main(int argc, char **argv) {
     if (parse_selection(&c, &engine.model->config, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
-             record(&c, recorder, &err))
+             record(&c, &engine, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);
     free((void *)c.recorder.layers);

@@ -113,13 +113,6 @@ static bool has_tokenizer(const char *directory) {
     return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
 }
 
-/* One line on what computes, and one where the user should know more. */
-static void announce(const struct fkv_engine_options *o, const struct fkv_engine *engine) {
-    const struct fkv_device_info *d = &engine->device;
-    fprintf(stderr, "computing in %s on %s\n", fkv_engine_compute_name(o, engine), d->name);
-    if (d->note[0]) fprintf(stderr, "note: %s\n", d->note);
-}
-
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
@@ -133,7 +126,6 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
         goto failed;
-    if (!o->quiet) announce(o, engine);
     const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
     if (needed && !found) {
         fkv_fail(
@@ -170,6 +162,14 @@ const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
     if (o->compute == FKV_COMPUTE_BF16) return "bf16";
     if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
     return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+}
+
+void fkv_engine_announce(const struct fkv_engine_options *o, const struct fkv_engine *engine,
+                         FILE *to) {
+    const struct fkv_device_info *d = &engine->device;
+    if (!to) return;
+    fprintf(to, "computing in %s on %s\n", fkv_engine_compute_name(o, engine), d->name);
+    if (d->note[0]) fprintf(to, "note: %s\n", d->note);
 }
 
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {

@@ -269,6 +269,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (s->out) needs->disk = count * (line + 16 * s->tokens) + 8 * needs->tokens;
     if (fkv_needs_session(needs, engine, &s->policy, options, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    fkv_engine_announce(&s->engine, engine, to);
     if (to)
         fprintf(
             to,

@@ -224,6 +224,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     needs->cache *= 2; /* the snapshot */
     needs->scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    fkv_engine_announce(&s->engine, engine, to);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows,
                 p->change_count, needs->fed);
