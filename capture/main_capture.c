@@ -239,13 +239,17 @@ static json_t *summary_json(const struct command *c, const struct fkv_capture_in
 
 /* ---- recording ---- */
 
-static int record(struct command *c, struct fkv_recorder *r, struct fkv_error *err) {
+static int record(struct command *c, const struct fkv_engine *engine, struct fkv_recorder *r,
+                  struct fkv_error *err) {
     struct fkv_recorder_needs needs;
     struct fkv_recorder_summary summary;
     const struct fkv_capture_info *info = fkv_recorder_info(r);
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
-    if (to) print_needs(to, &needs);
+    if (to) {
+        fkv_engine_announce(&c->engine, engine, to);
+        print_needs(to, &needs);
+    }
     if (c->dry_run && c->engine.json && fkv_json_print(needs_json(&needs), err)) return FKV_FAILED;
     if (c->dry_run) return fkv_recorder_check(r, &needs, err);
     if (needs.longest > info->trained_context)
@@ -286,7 +290,7 @@ int main(int argc, char **argv) {
     if (parse_selection(&c, &engine.model->config, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
-             record(&c, recorder, &err))
+             record(&c, &engine, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);
     free((void *)c.recorder.layers);

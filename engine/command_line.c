@@ -158,6 +158,14 @@ const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
     return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
 }
 
+void fkv_engine_announce(const struct fkv_engine_options *o, const struct fkv_engine *engine,
+                         FILE *to) {
+    const struct fkv_device_info *d = &engine->device;
+    if (!to) return;
+    fprintf(to, "computing in %s on %s\n", fkv_engine_compute_name(o, engine), d->name);
+    if (d->note[0]) fprintf(to, "note: %s\n", d->note);
+}
+
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {
     return engine->tokenizer ? fkv_tokenizer_sha256(engine->tokenizer) : "";
 }

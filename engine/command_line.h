@@ -69,6 +69,10 @@ enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o,
  * joined across it. */
 const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
                                     const struct fkv_engine *engine);
+/* One line that says what computes and in what ("computing in f32 on CPU, 2 threads, avx512, oneDNN
+ * 2.6.3"), and a note where the user should know more. Nothing where `to` is NULL. */
+void fkv_engine_announce(const struct fkv_engine_options *o, const struct fkv_engine *engine,
+                         FILE *to);
 /* "" without a tokenizer. */
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
 /* The BOS that the tokenizer puts before a text; -1: it adds none, or there is no tokenizer. */

@@ -68,6 +68,9 @@ struct fkv_backend_needs {
 
 struct fkv_device_info {
     char name[128];
+    char kernels[96]; /* the instruction set and the library of the products: "avx512,
+                         oneDNN 2.6.3"; on a device its name */
+    char note[256];   /* what the user should know of how it will run, or "" */
     int64_t memory_total, memory_free; /* bytes */
     enum fkv_space space;
     int threads; /* processor threads that the backend computes with; 0 on a device */

@@ -63,6 +63,7 @@ struct fkv_capture_info {
     char *model_name;
     char *rope_scaling;      /* JSON */
     char *backend, *compute; /* where and how products were computed: "cpu", "f32" */
+    char *kernels;           /* with what: "avx512, oneDNN 2.6.3"; not compared */
     char *options;           /* the command's settings that decide the contents, as JSON */
     fkv_sha256_hex model_sha256, config_sha256, tokenizer_sha256; /* "" when unknown */
     int32_t n_layers, n_heads, n_kv_heads, head_dim;              /* of the model */

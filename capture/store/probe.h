@@ -7,7 +7,7 @@
  *                     tokenizer_sha256,
  *                     backend, compute, cache_dtype, command, noise_floor_nll and noise_floor_kl
  *                     (mean absolute difference and KL of the untouched run repeated with another
- *                     block size)
+ *                     block size); kernels (instruction set and library of the products)
  *   /changes/         one row per change:
  *       kind          int32: what is done, see enum fkv_probe_kind
  *       option        int32: the option that asked for it, see enum fkv_probe_option
@@ -129,6 +129,7 @@ struct fkv_probe {
     char states[64];
     char backend[32];
     char compute[16];
+    char kernels[96]; /* "avx512, oneDNN 2.6.3"; "" when unknown; not compared */
     char cache_dtype[16];
     char *command; /* owned */
     fkv_sha256_hex model_sha256;

@@ -24,6 +24,7 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     free(info->rope_scaling);
     free(info->backend);
     free(info->compute);
+    free(info->kernels);
     free(info->options);
     free(info->layer_index);
     free(info->head_index);
@@ -116,6 +117,7 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                   put_text(file, "dtype", fkv_dtype_name(info->dtype), err) ||
                   put_text(file, "backend", info->backend, err) ||
                   put_text(file, "compute", info->compute, err) ||
+                  put_text(file, "kernels", info->kernels, err) ||
                   put_text(file, "options", info->options, err);
     return failed ? FKV_FAILED : FKV_OK;
 }
@@ -244,6 +246,7 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
         fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
         fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
         fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
+        fkv_hdf_get_string(file, "kernels", &info->kernels, NULL, err) ||
         fkv_hdf_get_string(file, "options", &info->options, NULL, err) ||
         get_dtype(file, info, err) || get_rotation(file, info, err);
     info->adds_bos = adds_bos != 0;

@@ -240,6 +240,8 @@ int fkv_cuda_info(struct fkv_backend *b, struct fkv_device_info *out, struct fkv
         return FKV_FAILED;
     *out = {};
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, properties.name);
+    snprintf(out->kernels, sizeof out->kernels, "%.*s", (int)sizeof out->kernels - 1,
+             properties.name);
     out->memory_total = (int64_t)total;
     out->memory_free = (int64_t)available;
     out->space = FKV_DEVICE;

@@ -59,6 +59,7 @@ static int reference_info(struct fkv_backend *b, struct fkv_device_info *out,
         .space = FKV_HOST, .threads = 1, .memory_free = fkv_host_memory_available()};
     out->memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     snprintf(out->name, sizeof out->name, "reference (double precision)");
+    snprintf(out->kernels, sizeof out->kernels, "double precision");
     return FKV_OK;
 }
 

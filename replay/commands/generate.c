@@ -270,6 +270,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     if (fkv_session_add_needs(engine->model, &s->policy, options, &needs->sessions, err))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    fkv_engine_announce(&s->engine, engine, to);
     if (to)
         fprintf(
             to,
@@ -379,6 +380,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
                                                   .backend = engine->ops->name,
                                                   .compute =
                                                       fkv_engine_compute_name(&s->engine, engine),
+                                                  .kernels = engine->device.kernels,
                                                   .command = s->command,
                                                   .cache_dtype = options.cache_dtype,
                                                   .batch = lanes};

@@ -175,6 +175,7 @@ static struct fkv_experiment experiment_at(const struct job *job,
                                    .backend = job->engine->ops->name,
                                    .command = job->s->command,
                                    .compute = fkv_engine_compute_name(&job->s->engine, job->engine),
+                                   .kernels = job->engine->device.kernels,
                                    .tokenizer_sha256 = fkv_engine_tokenizer_sha256(job->engine),
                                    .cache_dtype = job->session.cache_dtype,
                                    .model_sha256 = job->model_sha256,
@@ -285,6 +286,7 @@ static int check_needs(struct job *job, struct fkv_error *err) {
                                                &job->session, &needs->sessions, err))))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    fkv_engine_announce(&s->engine, job->engine, to);
     if (to)
         fprintf(to,
                 "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64

@@ -185,6 +185,7 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->states, sizeof p->states, "%s", s->states);
     snprintf(p->backend, sizeof p->backend, "%s", engine->ops->name);
     snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
+    snprintf(p->kernels, sizeof p->kernels, "%s", engine->device.kernels);
     strcpy(p->config_sha256, c->sha256);
     snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s",
              fkv_engine_tokenizer_sha256(engine));
@@ -224,6 +225,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
     needs->sessions.cache *= 2; /* the snapshot */
     needs->sessions.scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
+    fkv_engine_announce(&s->engine, engine, to);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows,
                 p->change_count, needs->fed);

@@ -32,7 +32,7 @@ json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
 struct fkv_continuing_run {
     const struct fkv_continuing *lines;
     const struct fkv_model *model;
-    const char *backend, *compute, *command;
+    const char *backend, *compute, *kernels, *command;
     enum fkv_dtype cache_dtype;
     int32_t batch; /* prompts side by side: it changes the rounding */
 };

@@ -41,8 +41,8 @@ json_t *fkv_setup_json(const struct fkv_policy_setup *setup) {
     return o;
 }
 
-/* What may differ: it changes no line. */
-static const char *const informative[] = {"software_version", "command", "model", NULL};
+/* What may differ: it changes no line, or rounds otherwise (kernels). */
+static const char *const informative[] = {"software_version", "command", "model", "kernels", NULL};
 
 json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err) {
     const struct fkv_continuing *lines = run->lines;
@@ -60,11 +60,11 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
         "rope_scaling", config->rope_scaling, "eos", (int)config->eos, "tokenizer_sha256",
         fkv_tokenizer_sha256(lines->tokenizer), "prompts", (json_int_t)lines->prompts->count,
         "prompts_sha256", prompts);
-    json_t *how =
-        json_pack("{s:I, s:o, s:I, s:s, s:s, s:s, s:i}", "tokens", (json_int_t)lines->tokens,
-                  "temperature", fkv_json_number(lines->temperature), "seed",
-                  (json_int_t)lines->seed, "backend", run->backend, "compute", run->compute,
-                  "cache_dtype", fkv_dtype_name(run->cache_dtype), "batch", (int)run->batch);
+    json_t *how = json_pack(
+        "{s:I, s:o, s:I, s:s, s:s, s:s, s:s, s:i}", "tokens", (json_int_t)lines->tokens,
+        "temperature", fkv_json_number(lines->temperature), "seed", (json_int_t)lines->seed,
+        "backend", run->backend, "compute", run->compute, "kernels", run->kernels, "cache_dtype",
+        fkv_dtype_name(run->cache_dtype), "batch", (int)run->batch);
     json_t *setup = fkv_setup_json(lines->setup);
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);

@@ -15,8 +15,9 @@ struct fkv_experiment {
     const struct fkv_recorded *recorded; /* NULL without --out */
     bool baseline;                       /* full attention ran, too */
     int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
-    const char *backend, *command, *compute,
-        *tokenizer_sha256; /* tokenizer_sha256: "" without a tokenizer */
+    const char *backend, *command, *compute;
+    const char *kernels;          /* see struct fkv_device_info */
+    const char *tokenizer_sha256; /* "" without a tokenizer */
     enum fkv_dtype cache_dtype;
     const char *model_sha256, *corpus_sha256; /* for the run file */
 };

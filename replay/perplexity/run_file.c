@@ -6,7 +6,8 @@
  *                          its own options (each by name, and all in policy_options), policy_label
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
- *                          backend, compute, cache_dtype, se_unit (what standard errors rest on, ""
+ *                          backend, compute, kernels (instruction set and library of the
+ *                          products), cache_dtype, se_unit (what standard errors rest on, ""
  *                          for none), results (mean_nll, mean_nll_se, compressions, evictions,
  *                          delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
@@ -57,7 +58,7 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 20, INTEGERS = 12 };
+enum { TEXTS = 21, INTEGERS = 12 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
@@ -70,6 +71,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"command", e->command, false},
         {"backend", e->backend, true},
         {"compute", e->compute, true},
+        {"kernels", e->kernels, false},
         {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
         {"model_name", e->model->name, false},
         {"model_sha256", e->model_sha256, true},
