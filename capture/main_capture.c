@@ -246,10 +246,8 @@ static int record(struct command *c, const struct fkv_engine *engine, struct fkv
     const struct fkv_capture_info *info = fkv_recorder_info(r);
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
-    if (to) {
-        fkv_engine_announce(&c->engine, engine, to);
-        print_needs(to, &needs);
-    }
+    fkv_engine_announce(&c->engine, engine, to);
+    if (to) print_needs(to, &needs);
     if (c->dry_run && c->engine.json && fkv_json_print(needs_json(&needs), err)) return FKV_FAILED;
     if (c->dry_run) return fkv_recorder_check(r, &needs, err);
     if (needs.longest > info->trained_context)

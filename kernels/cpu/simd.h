@@ -9,6 +9,7 @@
 #ifndef FKV_KERNELS_CPU_SIMD_H
 #define FKV_KERNELS_CPU_SIMD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/dtype.h"

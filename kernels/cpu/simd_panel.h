@@ -1,6 +1,6 @@
 /* Attention of a panel of query rows (struct fkv_panel), once for every instruction set: included
- * by simd_loops.h for float32 and by simd_avx512bf16.c, which first define what simd_loops.h lists
- * and
+ * by simd_loops.h for float32 and by simd_panel_avx512bf16.c, which first define what simd_loops.h
+ * lists and
  *
  *   vec_max(a, b)         a > b ? a : b, so that b is had where one of them is NaN
  *   PANEL_VECS            vectors of rows in a panel

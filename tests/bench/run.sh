@@ -20,6 +20,8 @@ say "prefill products against plain sgemm"
 "$build"/bench/bench_matmul
 say "decode products against read bandwidth"
 "$build"/bench/bench_decode
+say "attention: prefill against plain sgemm, decode against read bandwidth"
+"$build"/bench/bench_attend
 say "a 500M-parameter bf16 model: decode against read bandwidth, prefill against sgemm"
 "$python" tests/bench/make_checkpoint.py "$work/checkpoint" >/dev/null
 "$build"/bench/bench_session "$work/checkpoint"

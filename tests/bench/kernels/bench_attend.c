@@ -4,7 +4,8 @@
  * of keys and values read by one query row, layer after layer as a model does, against reading the
  * same caches with all threads Each figure and its rival are timed in turn; medians are printed.
  *
- *     OMP_NUM_THREADS=1 bench_attend [TOKENS]      nothing beyond so many tokens */
+ *     OMP_NUM_THREADS=1 bench_attend [prefill|decode [TOKENS]]     all of both, or one of them, or
+ * one number of tokens of it */
 #include <cblas.h>
 #include <math.h>
 #include <omp.h>
@@ -137,24 +138,37 @@ static void decode(const struct fkv_backend_ops *ops, struct fkv_backend *b,
     release(ops, b, &s);
 }
 
-int main(int argc, char **argv) {
+/* The rows of the table for a backend that computes in `compute`; none where it cannot. */
+static void measure(enum fkv_compute compute, const char *what, long only) {
     const struct fkv_backend_ops *ops = &fkv_cpu_backend;
     const int32_t texts[] = {512, 2048, 4096, 8192}, caches[] = {33, 4096, 16384};
-    const int32_t most = argc > 1 ? (int32_t)strtol(argv[1], NULL, 10) : INT32_MAX;
     struct fkv_backend *b;
     struct fkv_device_info info;
-    for (int i = 0; i < 64; i++) inv_freq[i] = pow(10000, -i / 64.0);
-    MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
+    if (ops->open(&(struct fkv_backend_options){.compute = compute}, &b, &bench_error)) {
+        printf("%s\n", bench_error.message);
+        return;
+    }
     MUST(ops->info(b, &info, &bench_error));
-    printf("%s\n%-8s %-10s %6s  %-4s  %8s %8s   %5s\n", info.name, "", "heads", "tokens", "",
-           "ours", "limit", "ratio");
+    printf("%s, computing in %s\n%-8s %-10s %6s  %-4s  %8s %8s   %5s\n", info.name,
+           compute == FKV_COMPUTE_BF16 ? "bf16" : "f32", "", "heads", "tokens", "", "ours", "limit",
+           "ratio");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int t = FKV_F32; t <= FKV_BF16; t++) {
-            for (int n = 0; n < 4 && texts[n] <= most; n++)
-                prefill(ops, b, &shapes[i], (enum fkv_dtype)t, texts[n]);
-            for (int n = 0; n < 3 && caches[n] <= most; n++)
-                decode(ops, b, &shapes[i], (enum fkv_dtype)t, caches[n]);
+            for (int n = 0; n < 4; n++)
+                if (*what != 'd' && (!only || only == texts[n]))
+                    prefill(ops, b, &shapes[i], (enum fkv_dtype)t, texts[n]);
+            for (int n = 0; n < 3; n++)
+                if (*what != 'p' && (!only || only == caches[n]))
+                    decode(ops, b, &shapes[i], (enum fkv_dtype)t, caches[n]);
         }
     ops->close(b);
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    const long only = argc > 2 ? strtol(argv[2], NULL, 10) : 0;
+    for (int i = 0; i < 64; i++) inv_freq[i] = pow(10000, -i / 64.0);
+    measure(FKV_COMPUTE_F32, what, only);
+    measure(FKV_COMPUTE_BF16, what, only);
     return 0;
 }

@@ -109,6 +109,57 @@ static void results_do_not_depend_on_the_number_of_threads(void **state) {
     }
 }
 
+/* `rows` causal rows of 6 heads, by 2 KV heads, after SLOTS - rows slots. x holds queries, then
+ * keys, then values; out [rows, 6, 16]. */
+enum { SLOTS = 3000, HEAD_DIM = 16, HEADS = 6, KV_HEADS = 2 };
+
+static void attend(struct fkv_backend *b, const float *x, int32_t rows, float *out) {
+    static const double inv_freq[HEAD_DIM / 2] = {1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
+    const struct fkv_attention_shape shape = {HEADS * HEAD_DIM, HEADS, KV_HEADS,
+                                              HEAD_DIM,         0.25f, inv_freq};
+    const struct fkv_limits limits = {.rows = rows,
+                                      .dim = HEADS * HEAD_DIM,
+                                      .hidden = 1,
+                                      .vocab = 1,
+                                      .slots = SLOTS,
+                                      .items = KV_HEADS,
+                                      .attention = shape};
+    const size_t queries = (size_t)rows * HEADS * HEAD_DIM,
+                 states = (size_t)KV_HEADS * SLOTS * HEAD_DIM;
+    struct fkv_cache cache = {.dtype = FKV_F32, .capacity = SLOTS};
+    struct fkv_buffer *q, *found;
+    const struct fkv_span span = {
+        .end = SLOTS, .from = FKV_NO_LIMIT_BELOW, .until = SLOTS - rows + 1, .position = 5};
+    struct fkv_attend_item items[KV_HEADS];
+    for (int32_t h = 0; h < KV_HEADS; h++)
+        items[h] = (struct fkv_attend_item){
+            .cache_head = h, .head = 3 * h, .heads = 3, .rows = rows, .spans = 1};
+    assert_ok(ops->reserve(b, &limits, &err), err);
+    assert_ok(ops->buffer_adopt(b, x, 4 * queries, &q, &err), err);
+    assert_ok(ops->buffer_adopt(b, x + queries, 4 * states, &cache.key, &err), err);
+    assert_ok(ops->buffer_adopt(b, x + queries + states, 4 * states, &cache.value, &err), err);
+    assert_ok(ops->buffer_create(b, 4 * queries, &found, &err), err);
+    assert_ok(ops->attend(b, &shape, q, &cache, &span, items, KV_HEADS, found, &err), err);
+    assert_ok(ops->read(b, found, 0, out, 4 * queries, &err), err);
+    ops->buffer_release(b, q), ops->buffer_release(b, found);
+    ops->buffer_release(b, cache.key), ops->buffer_release(b, cache.value);
+}
+
+/* One row, whose slots are split; rows of one panel; rows of several units. */
+static void attention_does_not_depend_on_the_number_of_threads(void **state) {
+    static float expected[ROWS * HEADS * HEAD_DIM], out[ROWS * HEADS * HEAD_DIM];
+    const int32_t rows[] = {1, 10, ROWS};
+    for (int i = 0; i < 3; i++)
+        for (int threads = 1; threads <= 4; threads++) {
+            struct fkv_backend *b = open_with(threads);
+            attend(b, state[0], rows[i], threads == 1 ? expected : out);
+            if (threads > 1)
+                assert_memory_equal(out, expected,
+                                    sizeof(float) * (size_t)rows[i] * HEADS * HEAD_DIM);
+            ops->close(b);
+        }
+}
+
 static void opening_a_backend_leaves_the_callers_threads_alone(void **state) {
     (void)state;
     for (int threads = 0; threads <= CALLERS; threads++) {
@@ -148,6 +199,7 @@ int main(void) {
         cmocka_unit_test(a_backend_of_one_thread_stays_on_it),
         cmocka_unit_test(two_backends_keep_their_own_threads),
         cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
+        cmocka_unit_test(attention_does_not_depend_on_the_number_of_threads),
         cmocka_unit_test(opening_a_backend_leaves_the_callers_threads_alone),
     };
     return test_run(tests, setup, teardown);

@@ -41,5 +41,5 @@ static inline vec panel_word(const vec e[2]) {
 #include "kernels/cpu/simd_panel.h"
 
 #else
-typedef int fkv_panel_avx512bf16_is_for_x86;
+typedef int fkv_simd_panel_avx512bf16_is_for_x86;
 #endif
