@@ -276,8 +276,8 @@ static int transform_unit(const struct stream *w, const struct piece *p, int32_t
                           struct fkv_error *err) {
     float *scratch = w->scratch[omp_get_thread_num()];
     if (!w->dct) return transform_on_device(w, p, unit, scratch, err);
-    int32_t heads = group_heads(w);
-    transform_head(w, p, unit / heads, unit % heads, scratch);
+    int32_t draws = 1 + w->size.draws; /* of one head one after another: its rows stay in caches */
+    transform_head(w, p, unit % draws, unit / draws, scratch);
     return FKV_OK;
 }
 

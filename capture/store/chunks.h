@@ -1,6 +1,6 @@
-/* Chunks of states as they are on disk. HDF5 reads them as single bytes would be read: it takes a
- * checksum word by word and copies row by row. Here a whole chunk comes in one call, and checksum
- * and copy are vectorised: a third of the time. */
+/* Chunks of states as they are on disk. Through H5Dread a checksum is taken one word at a time and
+ * states are copied through a chunk cache; here a whole chunk comes in one call, and its checksum
+ * is vectorised. */
 #ifndef FKV_STORE_CHUNKS_H
 #define FKV_STORE_CHUNKS_H
 

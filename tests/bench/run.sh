@@ -33,5 +33,8 @@ say "capture against plain prefill: the embedded model, and one of 60M parameter
 "$python" tests/bench/make_checkpoint.py "$work/small" --layers 8 --dim 768 --hidden 2048 \
     --heads 12 --kv-heads 12 --vocab 4096 >/dev/null
 "$build"/bench/bench_capture "$work/small" 2
-say "analyze spectrum against numpy, scipy and h5py"
-"$python" tests/bench/analyze/bench_spectrum.py "$(dirname "$build")"/bin/freqkv-analyze
+say "analyze spectrum and error against numpy, scipy and h5py"
+for command in spectrum error; do
+    "$python" tests/bench/analyze/bench_spectrum.py "$(dirname "$build")"/bin/freqkv-analyze \
+        --command $command
+done
