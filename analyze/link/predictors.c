@@ -191,7 +191,7 @@ static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra
 static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                                 struct fkv_error *err) {
     for (int state = 0; state < 2; state++) {
-        if (out->why_not[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
+        if (out->gap[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
         out->visible[state] =
             calloc((size_t)out->layers * (size_t)out->heads * (size_t)out->n, sizeof(double));
         if (!out->visible[state]) return fkv_fail(err, "out of memory");
@@ -202,8 +202,8 @@ static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_
 
 static int measure_attention(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                              struct fkv_error *err) {
-    const bool projected = !out->why_not[FKV_NO_PROJECTION][0];
-    if (out->why_not[FKV_NO_ATTENTION][0]) return FKV_OK;
+    const bool projected = !out->gap[FKV_NO_PROJECTION][0];
+    if (out->gap[FKV_NO_ATTENTION][0]) return FKV_OK;
     for (int i = 0; i < 1 + projected; i++) {
         out->attention[i] = malloc((size_t)out->layers * (size_t)out->heads *
                                    (FKV_RATIO_STEPS + 1) * sizeof(double));
@@ -217,19 +217,19 @@ static void find_gaps(struct fkv_measurement *m, struct fkv_predictor_spectra *o
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     struct fkv_error why;
     if (info->spectra_only || !(info->states >> FKV_STATE_QUERY & 1))
-        snprintf(out->why_not[FKV_NO_QUERIES], sizeof *out->why_not,
+        snprintf(out->gap[FKV_NO_QUERIES], sizeof *out->gap,
                  "no visible energy of keys: the capture holds no queries (freqkv-capture --states "
                  "key,value,query)");
     if (info->spectra_only || !fkv_capture_output_gram(m->capture))
-        snprintf(out->why_not[FKV_NO_PROJECTION], sizeof *out->why_not,
+        snprintf(out->gap[FKV_NO_PROJECTION], sizeof *out->gap,
                  "no visible energy of values and no projected attention-output error: the capture "
                  "holds %s",
                  info->spectra_only
                      ? "sums of spectra alone"
                      : "no output projection (output_gram; freqkv-capture --resume adds it)");
     if (fkv_attention_error_check(m->capture, m->plan, &why))
-        snprintf(out->why_not[FKV_NO_ATTENTION], sizeof *out->why_not,
-                 "no attention-output error: %.400s", why.message);
+        snprintf(out->gap[FKV_NO_ATTENTION], sizeof *out->gap, "no attention-output error: %.400s",
+                 why.message);
 }
 
 int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads,
