@@ -69,7 +69,7 @@ static int write_all(const struct fkv_analysis *a, const struct options *o,
     if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err))
         return FKV_FAILED;
     struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         for (int32_t i = 0; f->errors && i < a->states; i++)
             if (f->errors(&curves[i], &to, err)) return FKV_FAILED;
     if (o->bounds &&

@@ -158,7 +158,7 @@ static int write_all(const struct fkv_analysis *a, const struct options *o,
         fkv_ratio_table_write(folder, t, a->capture, &a->plan, &a->provenance, err))
         return FKV_FAILED;
     struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->ratios && f->ratios(t, &to, err)) return FKV_FAILED;
     return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance,
                                  o->cut.common.json, err);

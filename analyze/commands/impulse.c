@@ -198,7 +198,7 @@ static int follow_and_write(const struct options *o, const struct fkv_provenance
         if (fkv_impulse_follow(&schedules[i], o->rounds, &impulses[i], err)) return FKV_FAILED;
     if (write_csv(o, impulses, err)) return FKV_FAILED;
     struct fkv_plot_target to = {.folder = folder, .provenance = p};
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->impulses && f->impulses(impulses, o->gammas, &to, err)) return FKV_FAILED;
     if (o->common.json) return print_json(o, impulses, err);
     print_table(o, impulses);

@@ -335,7 +335,7 @@ static int read_join_write(struct inputs *in, struct fkv_error *err) {
         fkv_link_write(o->common.out, &in->link, err))
         return FKV_FAILED;
     struct fkv_plot_target to = {.folder = o->common.out, .provenance = &in->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->link && f->link(&in->link, &to, err)) return FKV_FAILED;
     return fkv_link_print(&in->link, o->common.json, err);
 }

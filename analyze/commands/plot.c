@@ -98,7 +98,7 @@ static int plot_run(struct inputs *in, const struct fkv_run *run, struct fkv_err
     char stem[256];
     stem_of(run->path, stem);
     struct fkv_plot_target to = target_of(in, stem);
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->run && f->run(run, &to, err)) return FKV_FAILED;
     in->figures += to.figures;
     return FKV_OK;
@@ -112,7 +112,7 @@ static int plot_runs(struct inputs *in, struct fkv_error *err) {
                             in->runs[0].path, in->runs[i].path, in->runs[0].model_sha256,
                             in->runs[i].model_sha256);
     snprintf(in->model, sizeof in->model, "%s", in->runs[0].model_name);
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->runs && f->runs(in->runs, in->run_count, &to, err)) return FKV_FAILED;
     in->figures += to.figures;
     if (to.figures && fkv_sources_of_runs(in->runs, in->run_count, in->o->common.out, err))
@@ -132,8 +132,8 @@ static int plot_probe(struct inputs *in, const char *path, struct fkv_error *err
     if (!status) snprintf(in->model, sizeof in->model, "%s", probe.model_name);
     if (!status && fkv_damage_make(&probe, &damage, err))
         status = fkv_error_prefix(err, "%s", path);
-    for (int i = 0; !status && i < fkv_figure_count; i++)
-        if (fkv_figures[i].probe) status = fkv_figures[i].probe(&damage, &to, err);
+    for (const struct fkv_figure_row *f = fkv_figures; !status && f->files; f++)
+        if (f->probe) status = f->probe(&damage, &to, err);
     if (!status) status = fkv_sources_of_probe(&probe, stem, in->o->common.out, err);
     fkv_damage_free(&damage);
     fkv_probe_free(&probe);
@@ -146,7 +146,7 @@ static int plot_table(struct inputs *in, const char *path, struct fkv_error *err
     char stem[256];
     stem_of(path, stem);
     struct fkv_plot_target to = target_of(in, stem);
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->table && f->table(path, &to, err)) return FKV_FAILED;
     in->figures += to.figures;
     in->tables++;

@@ -57,7 +57,7 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, stru
         fkv_spectrum_csv(folder, a->spectra, a->states, err))
         return FKV_FAILED;
     struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         for (int32_t i = 0; f->spectrum && i < a->states; i++)
             if (f->spectrum(&a->spectra[i], &to, err)) return FKV_FAILED;
     return fkv_summary_spectrum(&findings, o->cut.capture, o->cut.common.json, err);

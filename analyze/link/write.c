@@ -135,8 +135,8 @@ static void class_row(FILE *f, const char *quantity, int c, int64_t tokens, stru
 }
 
 static int write_damage_by_class(FILE *f, const struct fkv_damage *d, struct fkv_error *err) {
-    double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
-    if (!room) return fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
+    double *scratch = malloc(2 * (size_t)d->units.count * sizeof *scratch);
+    if (!scratch) return fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (change->layer >= 0 || change->kind == FKV_PROBE_NONE) continue;
@@ -144,12 +144,12 @@ static int write_damage_by_class(FILE *f, const struct fkv_damage *d, struct fkv
             char quantity[FKV_PROBE_LABEL + 16];
             double se;
             int64_t tokens;
-            struct fkv_interval x = fkv_damage_of_class(d, i, c, &se, &tokens, room);
+            struct fkv_interval x = fkv_damage_of_class(d, i, c, &se, &tokens, scratch);
             snprintf(quantity, sizeof quantity, "delta_nll: %s", change->label);
             class_row(f, quantity, c, tokens, x, se);
         }
     }
-    free(room);
+    free(scratch);
     return FKV_OK;
 }
 

@@ -114,8 +114,8 @@ struct fkv_figure_row {
     fkv_draw_link *link;
     fkv_draw_table *table;
 };
+/* The rows in their order; `files` of the one behind the last is NULL. */
 extern const struct fkv_figure_row fkv_figures[];
-extern const int fkv_figure_count;
 
 /* How the figure in a file of this name is to be read. */
 const char *fkv_figure_reading(const char *file);

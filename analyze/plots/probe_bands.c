@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

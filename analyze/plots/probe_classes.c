@@ -3,7 +3,6 @@
 
 #include "analyze/link/damage.h"
 #include "analyze/link/token_classes.h"
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

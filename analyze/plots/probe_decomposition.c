@@ -1,7 +1,6 @@
 /* FreqKV's damage in parts: a row per part. */
 #include <stdio.h>
 
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

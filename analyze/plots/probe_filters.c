@@ -1,5 +1,4 @@
 /* The damage of keeping some bands only: a row per filter. */
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

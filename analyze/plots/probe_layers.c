@@ -1,5 +1,4 @@
 /* The damage of the same change to one layer at a time, over the layers. */
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

@@ -1,5 +1,4 @@
 /* The damage of noise in a band, per unit of its energy. */
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

@@ -1,5 +1,4 @@
 /* The damage of FreqKV whole, and of local windows, over the ratio. */
-#include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
 #include "analyze/plots/words.h"

@@ -92,8 +92,7 @@ static void free_findings(struct findings *f) {
 static void draw(const struct findings *f, const char *folder) {
     struct fkv_error err = {0};
     struct fkv_plot_target to = {.folder = folder, .provenance = &provenance};
-    for (int i = 0; i < fkv_figure_count; i++) {
-        const struct fkv_figure_row *row = &fkv_figures[i];
+    for (const struct fkv_figure_row *row = fkv_figures; row->files; row++) {
         if (row->spectrum) assert_ok(row->spectrum(&f->spectrum, &to, &err), err);
         if (row->errors) assert_ok(row->errors(&f->error, &to, &err), err);
     }

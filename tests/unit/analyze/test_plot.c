@@ -93,7 +93,7 @@ static struct made_probe small_probe(const double *damage) {
 /* All figures of runs. */
 static int draw_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                      struct fkv_error *err) {
-    for (const struct fkv_figure_row *f = fkv_figures; f < fkv_figures + fkv_figure_count; f++)
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->runs && f->runs(runs, count, to, err)) return FKV_FAILED;
     return FKV_OK;
 }
