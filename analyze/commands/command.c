@@ -203,19 +203,19 @@ int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, b
         add_up(a, o, null, err))
         return FKV_FAILED;
     const char *model = fkv_capture_info(a->capture)->model_name;
-    a->wanted = fkv_capture_info(a->capture)->states;
+    a->measured_states = fkv_capture_info(a->capture)->states;
     a->provenance = (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command,
                                             model ? model : ""};
     return FKV_OK;
 }
 
-/* Times one segment of each wanted state. */
+/* Times one segment of each measured state. */
 static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *err) {
     struct fkv_measurement m = {
         .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null};
     for (int state = 0; state < FKV_STATES; state++) {
         double seconds;
-        if (!(a->wanted >> state & 1)) continue;
+        if (!(a->measured_states >> state & 1)) continue;
         if (fkv_spectrum_time(&m, (enum fkv_state)state, &seconds, err)) return FKV_FAILED;
         a->needs.seconds += seconds;
     }
@@ -230,7 +230,7 @@ static int check_device(struct fkv_analysis *a, struct fkv_error *err) {
     if (!w->device) return FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) {
         int64_t bytes;
-        if (!(a->wanted >> state & 1)) continue;
+        if (!(a->measured_states >> state & 1)) continue;
         if (fkv_spectrum_device_bytes(a->capture, &a->plan, w, (enum fkv_state)state, &bytes, err))
             return FKV_FAILED;
         if (bytes > a->needs.device) a->needs.device = bytes;
@@ -279,11 +279,11 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
                                 .null = null,
                                 .progress = &progress};
     int states = 0, status = FKV_OK;
-    for (int state = 0; state < FKV_STATES; state++) states += a->wanted >> state & 1;
+    for (int state = 0; state < FKV_STATES; state++) states += a->measured_states >> state & 1;
     fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states,
                        o->common.quiet);
     for (int state = 0; !status && state < FKV_STATES; state++) {
-        if (!(a->wanted >> state & 1)) continue;
+        if (!(a->measured_states >> state & 1)) continue;
         status = fkv_spectrum_measure(&m, (enum fkv_state)state, &a->spectra[a->states], err);
         if (!status) a->states++;
     }

@@ -70,8 +70,7 @@ struct fkv_analysis {
     struct fkv_analysis_needs needs;
     char *command; /* owned */
     struct fkv_provenance provenance;
-    uint32_t wanted; /* bit i: state i is measured; all that the capture has unless the command
-                        wants fewer */
+    uint32_t measured_states; /* bit i: state i is measured; at first all that the capture has */
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;
 };
@@ -80,7 +79,7 @@ struct fkv_analysis {
  */
 int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
                       char *command, struct fkv_error *err);
-/* Opens the workers and says what measuring the wanted states needs, beside `more_seconds` of other
+/* Opens the workers and says what measuring the states needs, beside `more_seconds` of other
  * work: as a note on stderr, or with --dry-run as the result. Refuses what memory or disk cannot
  * hold. */
 int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
@@ -89,7 +88,7 @@ int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *
  */
 int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o,
                        const char *group, struct fkv_error *err);
-/* Fills spectra, one per wanted state. */
+/* Fills spectra, one per measured state. */
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
                          struct fkv_error *err);
 void fkv_analysis_close(struct fkv_analysis *a);

@@ -6,7 +6,7 @@
 #include "analyze/commands/command.h"
 #include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
-#include "analyze/plots/plots.h"
+#include "analyze/plots/figures.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "capture/store/capture_reader.h"
@@ -68,11 +68,10 @@ static int write_all(const struct fkv_analysis *a, const struct options *o,
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .curves = curves};
     if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err))
         return FKV_FAILED;
-    for (int32_t i = 0; i < a->states; i++)
-        if (fkv_plot_error(&curves[i], folder, &a->provenance, err) ||
-            fkv_plot_error_heatmap(&curves[i], folder, &a->provenance, err) ||
-            (o->bounds && fkv_plot_bounds(&curves[i], folder, &a->provenance, err)))
-            return FKV_FAILED;
+    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        for (int32_t i = 0; f->errors && i < a->states; i++)
+            if (f->errors(&curves[i], &to, err)) return FKV_FAILED;
     if (o->bounds &&
         fkv_bounds_csv(folder, curves, a->states, fkv_capture_info(a->capture)->head_dim, err))
         return FKV_FAILED;
@@ -120,7 +119,8 @@ static double bounds_seconds(const struct fkv_analysis *a) {
            fmin(omp_get_max_threads(), 4);
 }
 
-static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
+static int measure_and_write(struct fkv_analysis *a, const struct options *o,
+                             struct fkv_error *err) {
     struct fkv_error_curves curves[FKV_STATES] = {0};
     int status = fkv_analysis_start(a, &o->cut, "error", err);
     if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
@@ -146,7 +146,7 @@ int fkv_command_error(int argc, char **argv) {
     if (!status && o.bounds) status = check_bounds(&a, &err);
     if (!status)
         status = fkv_analysis_announce(&a, &o.cut, false, o.bounds ? bounds_seconds(&a) : 0, &err);
-    if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
+    if (!status && !o.cut.dry_run) status = measure_and_write(&a, &o, &err);
     fkv_analysis_close(&a);
     free(o.gamma);
     return status ? fkv_command_failed("error", &o.cut.common, &err) : FKV_EXIT_DONE;

@@ -7,6 +7,7 @@
 #include "analyze/commands/command.h"
 #include "analyze/measure/attention_error.h"
 #include "analyze/measure/gamma.h"
+#include "analyze/plots/figures.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/letters.h"
@@ -115,7 +116,7 @@ static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *er
                         "heads, found %d of %d",
                         o->cut.capture, info->n_layers, info->n_kv_heads, info->layer_count,
                         info->head_count);
-    a->wanted = needed;
+    a->measured_states = needed;
     if (o->choice.sinks < 0) o->choice.sinks = a->plan.skip_sinks;
     if (!o->choice.window) o->choice.window = a->plan.n + o->choice.sinks;
     int32_t low, high;
@@ -154,9 +155,11 @@ static int write_all(const struct fkv_analysis *a, const struct options *o,
     const struct fkv_findings findings = {
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .ratios = t};
     if (fkv_results_write(folder, &findings, err) ||
-        fkv_ratio_table_write(folder, t, a->capture, &a->plan, &a->provenance, err) ||
-        fkv_plot_gamma(t, folder, &a->provenance, err))
+        fkv_ratio_table_write(folder, t, a->capture, &a->plan, &a->provenance, err))
         return FKV_FAILED;
+    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->ratios && f->ratios(t, &to, err)) return FKV_FAILED;
     return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance,
                                  o->cut.common.json, err);
 }
@@ -178,7 +181,8 @@ static double attention_seconds(const struct fkv_analysis *a) {
            (20e9 * omp_get_max_threads());
 }
 
-static int work(struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
+static int measure_and_write(struct fkv_analysis *a, const struct options *o,
+                             struct fkv_error *err) {
     struct fkv_ratio_table table = {0};
     double *attention[2] = {NULL};
     int status = fkv_analysis_start(a, &o->cut, "gamma", err);
@@ -208,7 +212,7 @@ int fkv_command_gamma(int argc, char **argv) {
         status =
             fkv_analysis_announce(&a, &o.cut, false, attention ? attention_seconds(&a) : 0, &err);
     }
-    if (!status && !o.cut.dry_run) status = work(&a, &o, &err);
+    if (!status && !o.cut.dry_run) status = measure_and_write(&a, &o, &err);
     fkv_analysis_close(&a);
     return status ? fkv_command_failed("gamma", &o.cut.common, &err) : FKV_EXIT_DONE;
 }

@@ -7,6 +7,7 @@
 
 #include "analyze/commands/command.h"
 #include "analyze/measure/impulse.h"
+#include "analyze/plots/figures.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
@@ -185,8 +186,8 @@ static void print_table(const struct options *o, const struct fkv_impulse *impul
     }
 }
 
-static int work(const struct options *o, const struct fkv_provenance *p,
-                struct fkv_impulse *impulses, struct fkv_error *err) {
+static int follow_and_write(const struct options *o, const struct fkv_provenance *p,
+                            struct fkv_impulse *impulses, struct fkv_error *err) {
     const char *folder = o->common.out;
     struct fkv_schedule schedules[MOST_RATIOS];
     for (int i = 0; i < o->gammas; i++)
@@ -195,8 +196,10 @@ static int work(const struct options *o, const struct fkv_provenance *p,
     if (check_folder(folder, err)) return FKV_FAILED;
     for (int i = 0; i < o->gammas; i++)
         if (fkv_impulse_follow(&schedules[i], o->rounds, &impulses[i], err)) return FKV_FAILED;
-    if (write_csv(o, impulses, err) || fkv_plot_impulse(impulses, o->gammas, folder, p, err))
-        return FKV_FAILED;
+    if (write_csv(o, impulses, err)) return FKV_FAILED;
+    struct fkv_plot_target to = {.folder = folder, .provenance = p};
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->impulses && f->impulses(impulses, o->gammas, &to, err)) return FKV_FAILED;
     if (o->common.json) return print_json(o, impulses, err);
     print_table(o, impulses);
     return FKV_OK;
@@ -212,7 +215,8 @@ int fkv_command_impulse(int argc, char **argv) {
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     if (o.common.threads) omp_set_num_threads(o.common.threads);
     const struct fkv_provenance provenance = {.version = FKV_VERSION, .command = command};
-    int status = command ? work(&o, &provenance, impulses, &err) : fkv_fail(&err, "out of memory");
+    int status = command ? follow_and_write(&o, &provenance, impulses, &err)
+                         : fkv_fail(&err, "out of memory");
     for (int i = 0; i < MOST_RATIOS; i++) fkv_impulse_free(&impulses[i]);
     free(o.gamma);
     free(command);

@@ -79,7 +79,7 @@ struct needs {
 
 /* What is there to copy; refuses what the disk cannot hold. */
 static int add_up(const struct options *o, struct needs *needs, struct fkv_error *err) {
-    char wanted[16], present[16];
+    char needed[16], present[16];
     int64_t gram = 0; /* copied once */
     struct stat file;
     for (int i = 0; i < o->count; i++) {
@@ -96,18 +96,18 @@ static int add_up(const struct options *o, struct needs *needs, struct fkv_error
     needs->bytes += gram;
     if (fkv_host_disk_free(o->common.out, &needs->free, err)) return FKV_FAILED;
     if (needs->bytes <= needs->free) return FKV_OK;
-    fkv_format_bytes(wanted, needs->bytes);
+    fkv_format_bytes(needed, needs->bytes);
     fkv_format_bytes(present, needs->free);
     return fkv_fail(err, "%s: the recordings need %s on disk, and %s are free", o->common.out,
-                    wanted, present);
+                    needed, present);
 }
 
 static int announce(const struct options *o, struct fkv_error *err) {
     struct needs needs = {0};
-    char wanted[16], present[16];
+    char needed[16], present[16];
     FILE *to = o->dry_run ? stdout : stderr;
     if (add_up(o, &needs, err)) return FKV_FAILED;
-    fkv_format_bytes(wanted, needs.bytes);
+    fkv_format_bytes(needed, needs.bytes);
     fkv_format_bytes(present, needs.free);
     if (o->dry_run && o->common.json)
         return fkv_json_print(
@@ -117,7 +117,7 @@ static int announce(const struct options *o, struct fkv_error *err) {
             err);
     if (o->dry_run || !o->common.quiet)
         fprintf(to, "%lld recordings, %lld tokens; %s of %s on disk\n", (long long)needs.recordings,
-                (long long)needs.tokens, wanted, present);
+                (long long)needs.tokens, needed, present);
     return FKV_OK;
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/plots/files.h"
+#include "analyze/plots/figures.h"
 #include "analyze/tables/sources.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/hash.h"
@@ -77,108 +77,126 @@ static int check_names(const struct options *o, struct fkv_error *err) {
     return FKV_OK;
 }
 
-struct work {
+struct inputs {
     const struct options *o;
     struct fkv_provenance provenance;
     struct fkv_run *runs; /* [run_count] */
     int32_t run_count, probes, tables, figures;
     char model[256];  /* of the file drawn */
-    json_t *left_out; /* {file, figure, reason} of what has no place in a figure; owned */
+    json_t *left_out; /* {file, figure, reason} of what a figure cannot show; owned */
 };
 
-static int plot_runs(struct work *w, struct fkv_error *err) {
-    struct fkv_plot_place all = {w->o->common.out, "runs", &w->provenance, 0, w->left_out};
-    for (int32_t i = 1; i < w->run_count; i++)
-        if (strcmp(w->runs[0].model_sha256, w->runs[i].model_sha256))
-            return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
-                            w->runs[0].path, w->runs[i].path, w->runs[0].model_sha256,
-                            w->runs[i].model_sha256);
-    snprintf(w->model, sizeof w->model, "%s", w->runs[0].model_name);
-    if (fkv_plot_runs(w->runs, w->run_count, &all, err)) return FKV_FAILED;
-    w->figures += all.figures;
-    if (all.figures && fkv_sources_of_runs(w->runs, w->run_count, w->o->common.out, err))
-        return FKV_FAILED;
-    for (int32_t i = 0; i < w->run_count; i++) {
-        char stem[256];
-        stem_of(w->runs[i].path, stem);
-        struct fkv_plot_place own = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
-        if (fkv_plot_rounds(&w->runs[i], &own, err)) return FKV_FAILED;
-        w->figures += own.figures;
-    }
+static struct fkv_plot_target target_of(const struct inputs *in, const char *stem) {
+    return (struct fkv_plot_target){.folder = in->o->common.out,
+                                    .stem = stem,
+                                    .provenance = &in->provenance,
+                                    .left_out = in->left_out};
+}
+
+/* Figures of one run. */
+static int plot_run(struct inputs *in, const struct fkv_run *run, struct fkv_error *err) {
+    char stem[256];
+    stem_of(run->path, stem);
+    struct fkv_plot_target to = target_of(in, stem);
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->run && f->run(run, &to, err)) return FKV_FAILED;
+    in->figures += to.figures;
     return FKV_OK;
 }
 
-static int plot_probe(struct work *w, const char *path, struct fkv_error *err) {
+static int plot_runs(struct inputs *in, struct fkv_error *err) {
+    struct fkv_plot_target to = target_of(in, "runs");
+    for (int32_t i = 1; i < in->run_count; i++)
+        if (strcmp(in->runs[0].model_sha256, in->runs[i].model_sha256))
+            return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
+                            in->runs[0].path, in->runs[i].path, in->runs[0].model_sha256,
+                            in->runs[i].model_sha256);
+    snprintf(in->model, sizeof in->model, "%s", in->runs[0].model_name);
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->runs && f->runs(in->runs, in->run_count, &to, err)) return FKV_FAILED;
+    in->figures += to.figures;
+    if (to.figures && fkv_sources_of_runs(in->runs, in->run_count, in->o->common.out, err))
+        return FKV_FAILED;
+    for (int32_t i = 0; i < in->run_count; i++)
+        if (plot_run(in, &in->runs[i], err)) return FKV_FAILED;
+    return FKV_OK;
+}
+
+static int plot_probe(struct inputs *in, const char *path, struct fkv_error *err) {
     struct fkv_probe probe = {0};
     struct fkv_damage damage = {0};
     char stem[256];
     stem_of(path, stem);
-    struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
+    struct fkv_plot_target to = target_of(in, stem);
     int status = fkv_probe_read(path, &probe, err);
-    if (!status) {
-        snprintf(w->model, sizeof w->model, "%s", probe.model_name);
-        status = fkv_damage_make(&probe, &damage, err) ? fkv_error_prefix(err, "%s", path)
-                                                       : fkv_plot_probe(&damage, &at, err);
-    }
-    if (!status) status = fkv_sources_of_probe(&probe, stem, w->o->common.out, err);
+    if (!status) snprintf(in->model, sizeof in->model, "%s", probe.model_name);
+    if (!status && fkv_damage_make(&probe, &damage, err))
+        status = fkv_error_prefix(err, "%s", path);
+    for (const struct fkv_figure_row *f = fkv_figures; !status && f->files; f++)
+        if (f->probe) status = f->probe(&damage, &to, err);
+    if (!status) status = fkv_sources_of_probe(&probe, stem, in->o->common.out, err);
     fkv_damage_free(&damage);
     fkv_probe_free(&probe);
-    w->figures += at.figures;
-    w->probes++;
+    in->figures += to.figures;
+    in->probes++;
     return status;
 }
 
-/* Runs are gathered, everything else is drawn as it comes. */
-static int plot_file(struct work *w, const char *path, struct fkv_error *err) {
-    char format[64], stem[256];
-    w->model[0] = 0;
-    if (ends_with(path, ".csv")) {
-        stem_of(path, stem);
-        struct fkv_plot_place at = {w->o->common.out, stem, &w->provenance, 0, w->left_out};
-        w->tables++;
-        if (fkv_plot_table(path, &at, err)) return FKV_FAILED;
-        w->figures += at.figures;
-        return FKV_OK;
-    }
+static int plot_table(struct inputs *in, const char *path, struct fkv_error *err) {
+    char stem[256];
+    stem_of(path, stem);
+    struct fkv_plot_target to = target_of(in, stem);
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->table && f->table(path, &to, err)) return FKV_FAILED;
+    in->figures += to.figures;
+    in->tables++;
+    return FKV_OK;
+}
+
+/* Runs are collected, everything else is drawn as it comes. */
+static int plot_file(struct inputs *in, const char *path, struct fkv_error *err) {
+    char format[64];
+    in->model[0] = 0;
+    if (ends_with(path, ".csv")) return plot_table(in, path, err);
     if (fkv_run_format(path, format, err)) return FKV_FAILED;
-    if (!strcmp(format, "freqkv-probe")) return plot_probe(w, path, err);
+    if (!strcmp(format, "freqkv-probe")) return plot_probe(in, path, err);
     if (strcmp(format, "freqkv-run"))
         return fkv_fail(
             err, "%s: attribute format: expected \"freqkv-run\" or \"freqkv-probe\", found \"%s\"",
             path, format);
-    if (fkv_run_read(path, &w->runs[w->run_count], err)) return FKV_FAILED;
-    w->run_count++;
+    if (fkv_run_read(path, &in->runs[in->run_count], err)) return FKV_FAILED;
+    in->run_count++;
     return FKV_OK;
 }
 
-static void print_left_out(const struct work *w) {
+static void print_left_out(const struct inputs *in) {
     size_t i;
     json_t *row;
-    json_array_foreach(w->left_out, i, row)
+    json_array_foreach(in->left_out, i, row)
         printf("left out of %s: %s: %s\n", json_string_value(json_object_get(row, "figure")),
                json_string_value(json_object_get(row, "file")),
                json_string_value(json_object_get(row, "reason")));
 }
 
-static int report(const struct work *w, struct fkv_error *err) {
-    const char *out = w->o->common.out;
-    if (!w->figures) {
-        const json_t *first = json_array_get(w->left_out, 0);
+static int report(const struct inputs *in, struct fkv_error *err) {
+    const char *out = in->o->common.out;
+    if (!in->figures) {
+        const json_t *first = json_array_get(in->left_out, 0);
         const char *file = json_string_value(json_object_get(first, "file")),
                    *reason = json_string_value(json_object_get(first, "reason"));
-        return fkv_fail(err, "%s: no figure: %s", file ? file : w->o->files[0],
+        return fkv_fail(err, "%s: no figure: %s", file ? file : in->o->files[0],
                         reason ? reason : "nothing in it to draw");
     }
-    if (!w->o->common.json) {
-        printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, w->figures,
-               w->figures == 1 ? "" : "s", w->run_count, w->run_count == 1 ? "" : "s", w->probes,
-               w->probes == 1 ? "" : "s", w->tables, w->tables == 1 ? "" : "s");
-        print_left_out(w);
+    if (!in->o->common.json) {
+        printf("%s: %d figure%s of %d run%s, %d probe%s, %d table%s\n", out, in->figures,
+               in->figures == 1 ? "" : "s", in->run_count, in->run_count == 1 ? "" : "s",
+               in->probes, in->probes == 1 ? "" : "s", in->tables, in->tables == 1 ? "" : "s");
+        print_left_out(in);
         return FKV_OK;
     }
-    json_t *object =
-        json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "out", out, "runs", w->run_count, "probes",
-                  w->probes, "tables", w->tables, "figures", w->figures, "left_out", w->left_out);
+    json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "out", out, "runs", in->run_count,
+                               "probes", in->probes, "tables", in->tables, "figures", in->figures,
+                               "left_out", in->left_out);
     return object ? fkv_json_print(object, err)
                   : fkv_fail(err, "%s: is not UTF-8, which JSON needs", out);
 }
@@ -189,19 +207,19 @@ int fkv_command_plot(int argc, char **argv) {
     char *command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     fkv_sha256_hex sha = "";
-    struct work w = {
-        .o = &o, .runs = calloc((size_t)o.count, sizeof *w.runs), .left_out = json_array()};
-    w.provenance = (struct fkv_provenance){FKV_VERSION, sha, command, w.model};
-    int status = command && w.runs && w.left_out ? fkv_sha256_files(o.files, o.count, sha, &err)
-                                                 : fkv_fail(&err, "out of memory");
+    struct inputs in = {
+        .o = &o, .runs = calloc((size_t)o.count, sizeof *in.runs), .left_out = json_array()};
+    in.provenance = (struct fkv_provenance){FKV_VERSION, sha, command, in.model};
+    int status = command && in.runs && in.left_out ? fkv_sha256_files(o.files, o.count, sha, &err)
+                                                   : fkv_fail(&err, "out of memory");
     if (!status) status = check_names(&o, &err);
     if (!status) status = fkv_make_directories(o.common.out, &err);
-    for (int i = 0; !status && i < o.count; i++) status = plot_file(&w, o.files[i], &err);
-    if (!status && w.run_count) status = plot_runs(&w, &err);
-    if (!status) status = report(&w, &err);
-    for (int32_t i = 0; i < w.run_count; i++) fkv_run_free(&w.runs[i]);
-    json_decref(w.left_out);
-    free(w.runs);
+    for (int i = 0; !status && i < o.count; i++) status = plot_file(&in, o.files[i], &err);
+    if (!status && in.run_count) status = plot_runs(&in, &err);
+    if (!status) status = report(&in, &err);
+    for (int32_t i = 0; i < in.run_count; i++) fkv_run_free(&in.runs[i]);
+    json_decref(in.left_out);
+    free(in.runs);
     free(o.files);
     free(command);
     return status ? fkv_command_failed("plot", &o.common, &err) : FKV_EXIT_DONE;

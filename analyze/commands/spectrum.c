@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/plots/plots.h"
+#include "analyze/plots/figures.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "kernels/base/arguments.h"
@@ -56,10 +56,10 @@ static int write_all(const struct fkv_analysis *a, const struct options *o, stru
     if (fkv_results_write(folder, &findings, err) ||
         fkv_spectrum_csv(folder, a->spectra, a->states, err))
         return FKV_FAILED;
-    for (int32_t i = 0; i < a->states; i++)
-        if (fkv_plot_spectrum(&a->spectra[i], folder, &a->provenance, err) ||
-            fkv_plot_spectrum_heads(&a->spectra[i], folder, &a->provenance, err))
-            return FKV_FAILED;
+    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        for (int32_t i = 0; f->spectrum && i < a->states; i++)
+            if (f->spectrum(&a->spectra[i], &to, err)) return FKV_FAILED;
     return fkv_summary_spectrum(&findings, o->cut.capture, o->cut.common.json, err);
 }
 

@@ -13,7 +13,7 @@ static bool is_point(const struct fkv_probe_change *c) {
     return c->kind == FKV_PROBE_FILTER && c->layer >= 0 && c->kv_head >= 0 && c->band_count == 1;
 }
 
-static int32_t place_of(int32_t number, const int32_t *index, int32_t count) {
+static int32_t index_of(int32_t number, const int32_t *index, int32_t count) {
     for (int32_t i = 0; i < count; i++)
         if (index[i] == number) return i;
     return -1;
@@ -22,8 +22,8 @@ static int32_t place_of(int32_t number, const int32_t *index, int32_t count) {
 static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int32_t p,
                     int32_t change, const struct fkv_predictor_spectra *s, struct fkv_error *err) {
     const struct fkv_probe_change *c = &probe->changes[change];
-    int32_t layer = place_of(c->layer, s->layer_index, s->layers),
-            head = place_of(c->kv_head, s->head_index, s->heads);
+    int32_t layer = index_of(c->layer, s->layer_index, s->layers),
+            head = index_of(c->kv_head, s->head_index, s->heads);
     if (layer < 0 || head < 0)
         return fkv_fail(
             err, "change %d (\"%s\") is of layer %d, KV head %d, which the capture does not hold",
@@ -39,13 +39,13 @@ static int add_head(struct fkv_link_heads *h, const struct fkv_probe *probe, int
     return FKV_OK;
 }
 
-/* One depth of a group: its points gathered and correlated. */
+/* One depth of a group: its points correlated. */
 static int correlate(const struct fkv_link_heads *h, struct fkv_link_group *g,
-                     const struct fkv_damage *d, enum fkv_depth depth, double *room,
+                     const struct fkv_damage *d, enum fkv_depth depth, double *scratch,
                      struct fkv_error *err) {
     int64_t units = d->units.count;
     int32_t points = 0;
-    double *x = room, *z = x + (int64_t)FKV_PREDICTORS * g->count, *sums = z + g->count;
+    double *x = scratch, *z = x + (int64_t)FKV_PREDICTORS * g->count, *sums = z + g->count;
     int32_t chosen = 0;
     for (int32_t i = 0; i < g->count; i++)
         points += depth == FKV_DEPTH_ALL ||
@@ -79,12 +79,12 @@ static int correlate_all(struct fkv_link_heads *h, const struct fkv_damage *dama
     for (int32_t i = 0; !status && i < h->groups; i++) {
         struct fkv_link_group *g = &h->group[i];
         const struct fkv_damage *d = &damage[g->probe];
-        double *room =
-            malloc((size_t)g->count * (FKV_PREDICTORS + 1 + (size_t)d->units.count) * sizeof *room);
-        if (!room) return fkv_fail(err, "out of memory for %d heads", g->count);
+        double *scratch = malloc((size_t)g->count * (FKV_PREDICTORS + 1 + (size_t)d->units.count) *
+                                 sizeof *scratch);
+        if (!scratch) return fkv_fail(err, "out of memory for %d heads", g->count);
         for (int depth = 0; !status && depth < FKV_DEPTHS; depth++)
-            status = correlate(h, g, d, (enum fkv_depth)depth, room, err);
-        free(room);
+            status = correlate(h, g, d, (enum fkv_depth)depth, scratch, err);
+        free(scratch);
     }
     return status;
 }

@@ -40,7 +40,7 @@ struct fkv_link_sweep {
     double *retained;           /* [FKV_RETAINED, points]; owned */
     struct fkv_interval
         *outcome[FKV_OUTCOMES]; /* [points] over tokens, each NULL where there is none; owned */
-    bool outcome_there[FKV_OUTCOMES];
+    bool has_outcome[FKV_OUTCOMES];
     enum fkv_se_unit se_unit; /* of intervals over texts */
     int64_t documents;
     struct fkv_correlation correlation[FKV_OUTCOMES][FKV_RETAINED];
@@ -113,8 +113,5 @@ int fkv_link_write(const char *folder, const struct fkv_link *l, struct fkv_erro
 /* The group /link of FOLDER/results.h5. (link/results.c) */
 int fkv_link_results(const char *folder, const struct fkv_link *l, struct fkv_error *err);
 int fkv_link_print(const struct fkv_link *l, bool json, struct fkv_error *err);
-/* FOLDER/link_retained, link_heads_1, _2, ... per group, link_ranking, link_residuals, with their
- * points as CSV. (plots/link.c) */
-int fkv_plot_link(const struct fkv_link *l, const char *folder, struct fkv_error *err);
 
 #endif

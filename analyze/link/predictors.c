@@ -47,31 +47,34 @@ const char *const fkv_predictor_words[FKV_PREDICTORS] = {
 
 /* ---- visible energy ---- */
 
-struct work {
+/* What it takes to measure the visible energy of one state, a segment of a layer at a time. */
+struct visible {
     struct fkv_measurement *m;
     int32_t n, heads, group, head_dim, threads;
     const struct fkv_dct *dct;
-    float *shared, *x, *y,
-        *scratch;   /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices;
-                       [heads, n, d]; [threads, n, d]; [threads, ...] */
-    double *moment; /* [heads, d, d]: Sigma_q, or the mean Gram matrix */
+    float *shared;  /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices;
+                       owned */
+    float *x;       /* [heads, n, d]; owned */
+    float *y;       /* [threads, n, d]; owned */
+    float *scratch; /* [threads, fkv_dct_scratch]; owned */
+    double *moment; /* [heads, d, d]: Sigma_q, or the mean Gram matrix; owned */
 };
 
-static void work_free(struct work *w) {
-    free(w->shared), free(w->x), free(w->y), free(w->scratch), free(w->moment);
+static void visible_free(struct visible *v) {
+    free(v->shared), free(v->x), free(v->y), free(v->scratch), free(v->moment);
 }
 
-static int work_make(struct work *w, struct fkv_error *err) {
-    size_t d = (size_t)w->head_dim, head = (size_t)w->n * d, heads = (size_t)w->heads,
-           threads = (size_t)w->threads;
-    w->shared =
-        malloc(heads * (size_t)w->group * (w->n > w->head_dim ? head : d * d) * sizeof(float));
-    w->x = malloc(heads * head * sizeof(float));
-    w->y = malloc(threads * head * sizeof(float));
-    w->scratch = malloc((threads * fkv_dct_scratch(w->dct) + 1) * sizeof(float));
-    w->moment = malloc(heads * d * d * sizeof(double));
-    if (w->shared && w->x && w->y && w->scratch && w->moment) return FKV_OK;
-    return fkv_fail(err, "out of memory for queries of segments of %d tokens", w->n);
+static int visible_make(struct visible *v, struct fkv_error *err) {
+    size_t d = (size_t)v->head_dim, head = (size_t)v->n * d, heads = (size_t)v->heads,
+           threads = (size_t)v->threads;
+    v->shared =
+        malloc(heads * (size_t)v->group * (v->n > v->head_dim ? head : d * d) * sizeof(float));
+    v->x = malloc(heads * head * sizeof(float));
+    v->y = malloc(threads * head * sizeof(float));
+    v->scratch = malloc((threads * fkv_dct_scratch(v->dct) + 1) * sizeof(float));
+    v->moment = malloc(heads * d * d * sizeof(double));
+    if (v->shared && v->x && v->y && v->scratch && v->moment) return FKV_OK;
+    return fkv_fail(err, "out of memory for queries of segments of %d tokens", v->n);
 }
 
 /* Adds weight * q q' over x [n, d] to moment [d, d] */
@@ -82,12 +85,12 @@ static void add_moment(const float *x, int32_t n, int32_t d, double weight, doub
 }
 
 /* Adds weight * y_t' moment y_t to visible [n] */
-static void add_visible(const struct work *w, int32_t head, double weight, double *visible) {
-    size_t d = (size_t)w->head_dim, n = (size_t)w->n, thread = (size_t)omp_get_thread_num();
-    const double *moment = w->moment + (size_t)head * d * d;
-    float *y = w->y + thread * n * d;
-    fkv_dct_forward(w->dct, w->x + (size_t)head * n * d, d, w->head_dim, y, d,
-                    w->scratch + thread * fkv_dct_scratch(w->dct));
+static void add_visible(const struct visible *v, int32_t head, double weight, double *visible) {
+    size_t d = (size_t)v->head_dim, n = (size_t)v->n, thread = (size_t)omp_get_thread_num();
+    const double *moment = v->moment + (size_t)head * d * d;
+    float *y = v->y + thread * n * d;
+    fkv_dct_forward(v->dct, v->x + (size_t)head * n * d, d, v->head_dim, y, d,
+                    v->scratch + thread * fkv_dct_scratch(v->dct));
     for (size_t t = 0; t < n; t++, y += d) {
         double sum = 0;
         for (size_t a = 0; a < d; a++) {
@@ -103,42 +106,42 @@ enum pass { QUERIES, KEYS, VALUES };
 
 /* All segments of a layer: queries into the moment, or keys or values through it into visible
  * [heads, n]. */
-static int pass_over(struct work *w, enum pass pass, int32_t layer, double *visible,
+static int pass_over(struct visible *v, enum pass pass, int32_t layer, double *visible,
                      struct fkv_error *err) {
     static const enum fkv_state states[] = {FKV_STATE_QUERY, FKV_STATE_KEY, FKV_STATE_VALUE};
-    const struct fkv_segment_plan *plan = w->m->plan;
-    const double scale = pass == KEYS ? fkv_capture_info(w->m->capture)->attention_scale : 1;
-    int32_t heads = pass == QUERIES ? w->heads * w->group : w->heads;
-    float *x = pass == QUERIES ? w->shared : w->x;
-    size_t d = (size_t)w->head_dim, head = (size_t)w->n * d;
+    const struct fkv_segment_plan *plan = v->m->plan;
+    const double scale = pass == KEYS ? fkv_capture_info(v->m->capture)->attention_scale : 1;
+    int32_t heads = pass == QUERIES ? v->heads * v->group : v->heads;
+    float *x = pass == QUERIES ? v->shared : v->x;
+    size_t d = (size_t)v->head_dim, head = (size_t)v->n * d;
     for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t s = 0; s < r->segments; s++) {
-            double weight = r->share / plan->documents / w->n;
-            if (fkv_capture_read_state(w->m->capture, r->recording, states[pass], layer, 0, heads,
-                                       plan->skip_sinks + s * plan->n, w->n, x, err))
+            double weight = r->share / plan->documents / v->n;
+            if (fkv_capture_read_state(v->m->capture, r->recording, states[pass], layer, 0, heads,
+                                       plan->skip_sinks + s * plan->n, v->n, x, err))
                 return FKV_FAILED;
-#pragma omp parallel for schedule(dynamic) num_threads(w->threads)
-            for (int32_t h = 0; h < w->heads; h++) {
-                for (int32_t g = 0; pass == QUERIES && g < w->group; g++)
-                    add_moment(x + (size_t)(h * w->group + g) * head, w->n, w->head_dim,
-                               weight / w->group, w->moment + (size_t)h * d * d);
+#pragma omp parallel for schedule(dynamic) num_threads(v->threads)
+            for (int32_t h = 0; h < v->heads; h++) {
+                for (int32_t g = 0; pass == QUERIES && g < v->group; g++)
+                    add_moment(x + (size_t)(h * v->group + g) * head, v->n, v->head_dim,
+                               weight / v->group, v->moment + (size_t)h * d * d);
                 if (pass != QUERIES)
-                    add_visible(w, h, weight * scale * scale, visible + (int64_t)h * w->n);
+                    add_visible(v, h, weight * scale * scale, visible + (int64_t)h * v->n);
             }
-            if (w->m->progress) fkv_progress_update(w->m->progress, ++w->m->done, "visible energy");
+            if (v->m->progress) fkv_progress_update(v->m->progress, ++v->m->done, "visible energy");
         }
     }
     return FKV_OK;
 }
 
-static int add_gram(struct work *w, int32_t layer, struct fkv_error *err) {
-    size_t matrix = (size_t)w->head_dim * (size_t)w->head_dim;
-    if (fkv_capture_read_output_gram(w->m->capture, layer, w->shared, err)) return FKV_FAILED;
-    for (int32_t h = 0; h < w->heads * w->group; h++)
+static int add_gram(struct visible *v, int32_t layer, struct fkv_error *err) {
+    size_t matrix = (size_t)v->head_dim * (size_t)v->head_dim;
+    if (fkv_capture_read_output_gram(v->m->capture, layer, v->shared, err)) return FKV_FAILED;
+    for (int32_t h = 0; h < v->heads * v->group; h++)
         for (size_t i = 0; i < matrix; i++)
-            w->moment[(size_t)(h / w->group) * matrix + i] +=
-                (double)w->shared[(size_t)h * matrix + i] / w->group;
+            v->moment[(size_t)(h / v->group) * matrix + i] +=
+                (double)v->shared[(size_t)h * matrix + i] / v->group;
     return FKV_OK;
 }
 
@@ -149,23 +152,23 @@ static int measure_visible(struct fkv_measurement *m, enum fkv_state state, doub
     struct fkv_dct *dct;
     if (fkv_dct_create(m->plan->n, &dct, err)) return FKV_FAILED;
     int32_t heads = info->head_count, all = fkv_capture_heads(m->capture, FKV_STATE_QUERY);
-    struct work w = {.m = m,
-                     .n = m->plan->n,
-                     .heads = heads,
-                     .group = all / heads,
-                     .head_dim = info->head_dim,
-                     .threads = m->workers->device ? omp_get_max_threads() : m->workers->count,
-                     .dct = dct};
+    struct visible v = {.m = m,
+                        .n = m->plan->n,
+                        .heads = heads,
+                        .group = all / heads,
+                        .head_dim = info->head_dim,
+                        .threads = m->workers->device ? omp_get_max_threads() : m->workers->count,
+                        .dct = dct};
     const bool keys = state == FKV_STATE_KEY;
-    int status = work_make(&w, err);
+    int status = visible_make(&v, err);
     for (int32_t layer = 0; !status && layer < info->layer_count; layer++) {
-        double *of_layer = visible + (int64_t)layer * heads * w.n;
-        memset(w.moment, 0,
-               (size_t)heads * (size_t)w.head_dim * (size_t)w.head_dim * sizeof(double));
-        status = keys ? pass_over(&w, QUERIES, layer, NULL, err) : add_gram(&w, layer, err);
-        if (!status) status = pass_over(&w, keys ? KEYS : VALUES, layer, of_layer, err);
+        double *of_layer = visible + (int64_t)layer * heads * v.n;
+        memset(v.moment, 0,
+               (size_t)heads * (size_t)v.head_dim * (size_t)v.head_dim * sizeof(double));
+        status = keys ? pass_over(&v, QUERIES, layer, NULL, err) : add_gram(&v, layer, err);
+        if (!status) status = pass_over(&v, keys ? KEYS : VALUES, layer, of_layer, err);
     }
-    work_free(&w);
+    visible_free(&v);
     fkv_dct_destroy(dct);
     return status;
 }
@@ -191,7 +194,7 @@ static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra
 static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                                 struct fkv_error *err) {
     for (int state = 0; state < 2; state++) {
-        if (out->why_not[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
+        if (out->gap[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
         out->visible[state] =
             calloc((size_t)out->layers * (size_t)out->heads * (size_t)out->n, sizeof(double));
         if (!out->visible[state]) return fkv_fail(err, "out of memory");
@@ -202,8 +205,8 @@ static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_
 
 static int measure_attention(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                              struct fkv_error *err) {
-    const bool projected = !out->why_not[FKV_NO_PROJECTION][0];
-    if (out->why_not[FKV_NO_ATTENTION][0]) return FKV_OK;
+    const bool projected = !out->gap[FKV_NO_PROJECTION][0];
+    if (out->gap[FKV_NO_ATTENTION][0]) return FKV_OK;
     for (int i = 0; i < 1 + projected; i++) {
         out->attention[i] = malloc((size_t)out->layers * (size_t)out->heads *
                                    (FKV_RATIO_STEPS + 1) * sizeof(double));
@@ -217,19 +220,19 @@ static void find_gaps(struct fkv_measurement *m, struct fkv_predictor_spectra *o
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
     struct fkv_error why;
     if (info->spectra_only || !(info->states >> FKV_STATE_QUERY & 1))
-        snprintf(out->why_not[FKV_NO_QUERIES], sizeof *out->why_not,
+        snprintf(out->gap[FKV_NO_QUERIES], sizeof *out->gap,
                  "no visible energy of keys: the capture holds no queries (freqkv-capture --states "
                  "key,value,query)");
     if (info->spectra_only || !fkv_capture_output_gram(m->capture))
-        snprintf(out->why_not[FKV_NO_PROJECTION], sizeof *out->why_not,
+        snprintf(out->gap[FKV_NO_PROJECTION], sizeof *out->gap,
                  "no visible energy of values and no projected attention-output error: the capture "
                  "holds %s",
                  info->spectra_only
                      ? "sums of spectra alone"
                      : "no output projection (output_gram; freqkv-capture --resume adds it)");
     if (fkv_attention_error_check(m->capture, m->plan, &why))
-        snprintf(out->why_not[FKV_NO_ATTENTION], sizeof *out->why_not,
-                 "no attention-output error: %.400s", why.message);
+        snprintf(out->gap[FKV_NO_ATTENTION], sizeof *out->gap, "no attention-output error: %.400s",
+                 why.message);
 }
 
 int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads,

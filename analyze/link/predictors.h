@@ -28,8 +28,8 @@ struct fkv_predictor_spectra {
     double *power[2];     /* [layers, heads, n] mean over channels, keys and values; owned */
     double *visible[2];   /* [layers, heads, n] of keys and of values, or NULL; owned */
     double *attention[2]; /* [layers, heads, 65] plain and projected, or NULL; owned */
-    char why_not[FKV_PREDICTOR_GAPS]
-                [512]; /* what the capture lacks and which predictors that costs; "": nothing */
+    char gap[FKV_PREDICTOR_GAPS]
+            [512]; /* what the capture lacks and which predictors that costs; "": nothing */
 };
 
 /* From the segments of m->plan. */

@@ -11,7 +11,8 @@
 #include "capture/store/capture_reader.h"
 #include "kernels/dct.h"
 
-struct work {
+/* The residuals of tokens, and what it takes to measure them. */
+struct tokens {
     struct fkv_measurement *m;
     int32_t n, heads, head_dim, retained, threads;
     const struct fkv_dct *dct;
@@ -22,40 +23,40 @@ struct work {
     uint8_t *classes;         /* [segments, n] */
 };
 
-static void work_free(struct work *w) {
-    free(w->x), free(w->rest), free(w->scratch), free(w->ratio), free(w->variance), free(w->token),
-        free(w->classes);
+static void tokens_free(struct tokens *t) {
+    free(t->x), free(t->rest), free(t->scratch), free(t->ratio), free(t->variance), free(t->token),
+        free(t->classes);
 }
 
-static int work_make(struct work *w, struct fkv_error *err) {
-    size_t n = (size_t)w->n, head = n * (size_t)w->head_dim, heads = (size_t)w->heads,
-           threads = (size_t)w->threads;
-    size_t segments = (size_t)w->m->plan->segments;
-    w->x = malloc(heads * head * sizeof(float));
-    w->rest = malloc(threads * head * sizeof(float));
-    w->scratch = malloc((threads * fkv_dct_scratch(w->dct) + 1) * sizeof(float));
-    w->ratio = malloc(heads * n * sizeof(double));
-    w->variance = malloc(heads * n * sizeof(double));
-    w->token = calloc(2 * segments * n, sizeof(double));
-    w->classes = calloc(segments * n, 1);
-    if (w->x && w->rest && w->scratch && w->ratio && w->variance && w->token && w->classes)
+static int tokens_make(struct tokens *t, struct fkv_error *err) {
+    size_t n = (size_t)t->n, head = n * (size_t)t->head_dim, heads = (size_t)t->heads,
+           threads = (size_t)t->threads;
+    size_t segments = (size_t)t->m->plan->segments;
+    t->x = malloc(heads * head * sizeof(float));
+    t->rest = malloc(threads * head * sizeof(float));
+    t->scratch = malloc((threads * fkv_dct_scratch(t->dct) + 1) * sizeof(float));
+    t->ratio = malloc(heads * n * sizeof(double));
+    t->variance = malloc(heads * n * sizeof(double));
+    t->token = calloc(2 * segments * n, sizeof(double));
+    t->classes = calloc(segments * n, 1);
+    if (t->x && t->rest && t->scratch && t->ratio && t->variance && t->token && t->classes)
         return FKV_OK;
     return fkv_fail(err, "out of memory for the residuals of %zu segments of %d tokens", segments,
-                    w->n);
+                    t->n);
 }
 
 /* One head: ratio [n], variance [n] */
-static void measure_head(struct work *w, int32_t head) {
-    size_t d = (size_t)w->head_dim, n = (size_t)w->n, thread = (size_t)omp_get_thread_num();
-    const float *x = w->x + (size_t)head * n * d;
-    float *rest = w->rest + thread * n * d,
-          *scratch = w->scratch + thread * fkv_dct_scratch(w->dct);
-    double *ratio = w->ratio + (size_t)head * n, *variance = w->variance + (size_t)head * n,
+static void measure_head(struct tokens *t, int32_t head) {
+    size_t d = (size_t)t->head_dim, n = (size_t)t->n, thread = (size_t)omp_get_thread_num();
+    const float *x = t->x + (size_t)head * n * d;
+    float *rest = t->rest + thread * n * d,
+          *scratch = t->scratch + thread * fkv_dct_scratch(t->dct);
+    double *ratio = t->ratio + (size_t)head * n, *variance = t->variance + (size_t)head * n,
            spread = 0;
-    fkv_dct_forward(w->dct, x, d, w->head_dim, rest, d, scratch);
+    fkv_dct_forward(t->dct, x, d, t->head_dim, rest, d, scratch);
     for (size_t i = d; i < n * d; i++) spread += (double)rest[i] * rest[i] / (double)n;
-    memset(rest, 0, (size_t)w->retained * d * sizeof *rest);
-    fkv_dct_inverse(w->dct, rest, d, w->head_dim, rest, d, scratch);
+    memset(rest, 0, (size_t)t->retained * d * sizeof *rest);
+    fkv_dct_inverse(t->dct, rest, d, t->head_dim, rest, d, scratch);
     for (size_t j = 0; j < n; j++) {
         double lost = 0, all = 0;
         for (size_t c = j * d; c < (j + 1) * d; c++)
@@ -65,28 +66,28 @@ static void measure_head(struct work *w, int32_t head) {
     }
 }
 
-static int measure_segment(struct work *w, enum fkv_state state, int32_t layer, int32_t recording,
+static int measure_segment(struct tokens *t, enum fkv_state state, int32_t layer, int32_t recording,
                            int64_t start, int64_t number, struct fkv_error *err) {
-    const struct fkv_capture_info *info = fkv_capture_info(w->m->capture);
-    double weight = 1.0 / ((double)w->heads * info->layer_count);
-    if (fkv_capture_read_state(w->m->capture, recording, state, layer, 0, w->heads, start, w->n,
-                               w->x, err))
+    const struct fkv_capture_info *info = fkv_capture_info(t->m->capture);
+    double weight = 1.0 / ((double)t->heads * info->layer_count);
+    if (fkv_capture_read_state(t->m->capture, recording, state, layer, 0, t->heads, start, t->n,
+                               t->x, err))
         return FKV_FAILED;
-#pragma omp parallel for schedule(dynamic) num_threads(w->threads)
-    for (int32_t h = 0; h < w->heads; h++) measure_head(w, h);
-    double *with = w->token + number * w->n, *without = with + w->m->plan->segments * w->n;
-    for (int32_t i = 0; i < w->heads * w->n; i++) {
-        with[i % w->n] += weight * w->ratio[i];
-        without[i % w->n] += weight * w->variance[i];
+#pragma omp parallel for schedule(dynamic) num_threads(t->threads)
+    for (int32_t h = 0; h < t->heads; h++) measure_head(t, h);
+    double *with = t->token + number * t->n, *without = with + t->m->plan->segments * t->n;
+    for (int32_t i = 0; i < t->heads * t->n; i++) {
+        with[i % t->n] += weight * t->ratio[i];
+        without[i % t->n] += weight * t->variance[i];
     }
     return FKV_OK;
 }
 
 /* Classes of a recording's segments. Ids of a stretch that is not the first of its text cannot know
  * what stood before; with classes stored it does not matter. */
-static int read_classes(struct work *w, const struct fkv_planned_recording *r, bool *by_ids,
+static int read_classes(struct tokens *t, const struct fkv_planned_recording *r, bool *by_ids,
                         struct fkv_error *err) {
-    int64_t tokens = fkv_capture_recording(w->m->capture, r->recording)->n_tokens;
+    int64_t tokens = fkv_capture_recording(t->m->capture, r->recording)->n_tokens;
     uint8_t *classes = malloc((size_t)tokens + 1);
     int32_t *ids = malloc(((size_t)tokens + 1) * sizeof *ids);
     bool found = false;
@@ -94,20 +95,20 @@ static int read_classes(struct work *w, const struct fkv_planned_recording *r, b
                                 : fkv_fail(err, "out of memory for the classes of %lld tokens",
                                            (long long)tokens);
     if (!status)
-        status = fkv_capture_read_token_class(w->m->capture, r->recording, classes, &found, err);
+        status = fkv_capture_read_token_class(t->m->capture, r->recording, classes, &found, err);
     if (!status && !found) {
         *by_ids = true;
-        status = fkv_capture_read_tokens(w->m->capture, r->recording, ids, &found, err);
+        status = fkv_capture_read_tokens(t->m->capture, r->recording, ids, &found, err);
         if (!status && !found)
             status = fkv_fail(err,
                               "%s: classes of tokens need the dataset tokens or token_class, and "
                               "recording %d has neither",
-                              fkv_capture_path(w->m->capture), r->recording);
+                              fkv_capture_path(t->m->capture), r->recording);
         if (!status) status = fkv_classes_by_ids(ids, tokens, classes, err);
     }
     if (!status)
-        memcpy(w->classes + r->first * w->n, classes + w->m->plan->skip_sinks,
-               (size_t)(r->segments * w->n));
+        memcpy(t->classes + r->first * t->n, classes + t->m->plan->skip_sinks,
+               (size_t)(r->segments * t->n));
     free(classes);
     free(ids);
     return status;
@@ -126,9 +127,9 @@ static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units
 }
 
 /* Sums per unit, weighted as its document is -> sums with DC and without, counts [units] */
-static void add_up(const struct work *w, int c, const struct fkv_units *units, double *sums[2],
+static void add_up(const struct tokens *t, int c, const struct fkv_units *units, double *sums[2],
                    double *counts, int64_t *tokens) {
-    const struct fkv_segment_plan *plan = w->m->plan;
+    const struct fkv_segment_plan *plan = t->m->plan;
     const bool blocks = fkv_units_are_blocks(units);
     memset(sums[0], 0, (size_t)units->count * sizeof(double));
     memset(sums[1], 0, (size_t)units->count * sizeof(double));
@@ -136,32 +137,32 @@ static void add_up(const struct work *w, int c, const struct fkv_units *units, d
     *tokens = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
-        for (int64_t at = r->first * w->n; at < (r->first + r->segments) * w->n; at++) {
-            if (!fkv_class_has(w->classes[at], c)) continue;
-            int64_t unit = blocks ? at / w->n : r->document; /* segments are numbered by document */
-            sums[0][unit] += r->share * w->token[at];
-            sums[1][unit] += r->share * w->token[plan->segments * w->n + at];
+        for (int64_t at = r->first * t->n; at < (r->first + r->segments) * t->n; at++) {
+            if (!fkv_class_has(t->classes[at], c)) continue;
+            int64_t unit = blocks ? at / t->n : r->document; /* segments are numbered by document */
+            sums[0][unit] += r->share * t->token[at];
+            sums[1][unit] += r->share * t->token[plan->segments * t->n + at];
             counts[unit] += r->share;
             ++*tokens;
         }
     }
 }
 
-static int summarise(const struct work *w, struct fkv_residuals *out, struct fkv_error *err) {
+static int summarise(const struct tokens *t, struct fkv_residuals *out, struct fkv_error *err) {
     struct fkv_units units;
-    if (units_of(w->m->plan, &units, err)) return FKV_FAILED;
-    size_t room = (size_t)units.count;
-    double *all = malloc(3 * room * sizeof *all), *sums[2] = {all, all + room};
+    if (units_of(t->m->plan, &units, err)) return FKV_FAILED;
+    size_t count = (size_t)units.count;
+    double *all = malloc(3 * count * sizeof *all), *sums[2] = {all, all + count};
     if (!all) {
         fkv_units_free(&units);
-        return fkv_fail(err, "out of memory for the residuals of %zu segments", room);
+        return fkv_fail(err, "out of memory for the residuals of %zu segments", count);
     }
     out->se_unit = units.kind, out->documents = units.documents;
     for (int c = 0; c < FKV_CLASSES; c++) {
         bool known = c == 0 || c >= FKV_CLASSES_BY_IDS || !out->by_ids;
-        double *counts = all + 2 * room;
-        add_up(w, c, &units, sums, counts, &out->tokens[c]);
-        if (!known) out->tokens[c] = 0, memset(counts, 0, room * sizeof *counts);
+        double *counts = all + 2 * count;
+        add_up(t, c, &units, sums, counts, &out->tokens[c]);
+        if (!known) out->tokens[c] = 0, memset(counts, 0, count * sizeof *counts);
         out->residual[c] = fkv_ratio_interval(&units, sums[0], counts, &out->se[c]);
         out->residual_no_dc[c] = fkv_ratio_interval(&units, sums[1], counts, &out->se_no_dc[c]);
     }
@@ -170,18 +171,19 @@ static int summarise(const struct work *w, struct fkv_residuals *out, struct fkv
     return FKV_OK;
 }
 
-static int measure_all(struct work *w, enum fkv_state state, bool *by_ids, struct fkv_error *err) {
-    const struct fkv_segment_plan *plan = w->m->plan;
-    const struct fkv_capture_info *info = fkv_capture_info(w->m->capture);
+static int measure_all(struct tokens *t, enum fkv_state state, bool *by_ids,
+                       struct fkv_error *err) {
+    const struct fkv_segment_plan *plan = t->m->plan;
+    const struct fkv_capture_info *info = fkv_capture_info(t->m->capture);
     for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
-        if (read_classes(w, r, by_ids, err)) return FKV_FAILED;
+        if (read_classes(t, r, by_ids, err)) return FKV_FAILED;
         for (int32_t layer = 0; layer < info->layer_count; layer++)
             for (int64_t s = 0; s < r->segments; s++) {
-                if (measure_segment(w, state, layer, r->recording, plan->skip_sinks + s * plan->n,
+                if (measure_segment(t, state, layer, r->recording, plan->skip_sinks + s * plan->n,
                                     r->first + s, err))
                     return FKV_FAILED;
-                if (w->m->progress) fkv_progress_update(w->m->progress, ++w->m->done, "residuals");
+                if (t->m->progress) fkv_progress_update(t->m->progress, ++t->m->done, "residuals");
             }
     }
     return FKV_OK;
@@ -196,17 +198,17 @@ int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32
                         fkv_capture_path(m->capture), fkv_state_names[state]);
     struct fkv_dct *dct;
     if (fkv_dct_create(m->plan->n, &dct, err)) return FKV_FAILED;
-    struct work w = {.m = m,
-                     .n = m->plan->n,
-                     .heads = fkv_capture_heads(m->capture, state),
-                     .head_dim = info->head_dim,
-                     .retained = retained,
-                     .threads = m->workers->device ? omp_get_max_threads() : m->workers->count,
-                     .dct = dct};
-    int status = work_make(&w, err);
-    if (!status) status = measure_all(&w, state, &out->by_ids, err);
-    if (!status) status = summarise(&w, out, err);
-    work_free(&w);
+    struct tokens t = {.m = m,
+                       .n = m->plan->n,
+                       .heads = fkv_capture_heads(m->capture, state),
+                       .head_dim = info->head_dim,
+                       .retained = retained,
+                       .threads = m->workers->device ? omp_get_max_threads() : m->workers->count,
+                       .dct = dct};
+    int status = tokens_make(&t, err);
+    if (!status) status = measure_all(&t, state, &out->by_ids, err);
+    if (!status) status = summarise(&t, out, err);
+    tokens_free(&t);
     fkv_dct_destroy(dct);
     return status;
 }

@@ -46,13 +46,13 @@ static void put_sweep(struct arrays *a, const struct fkv_link_sweep *s) {
     for (int o = 0; o < FKV_OUTCOMES; o++) {
         double *to = add_numbers(a, o ? "sweep_delta_nll" : "sweep_mean_nll", s->points, 1);
         for (int32_t p = 0; p < s->points; p++)
-            to[p] = s->outcome_there[o] ? s->outcome[o][p].estimate : NAN;
+            to[p] = s->has_outcome[o] ? s->outcome[o][p].estimate : NAN;
     }
 }
 
 static void put_heads(struct arrays *a, const struct fkv_link *l) {
     const struct fkv_link_heads *h = &l->heads;
-    int32_t *place = add_integers(a, "head_place", h->count, 4);
+    int32_t *row_key = add_integers(a, "head_place", h->count, 4);
     double *predictor = add_numbers(a, "head_predictor", h->count, FKV_PREDICTORS);
     double *delta = add_numbers(a, "head_delta_nll", h->count, 3),
            *kl = add_numbers(a, "head_kl", h->count, 3);
@@ -60,8 +60,8 @@ static void put_heads(struct arrays *a, const struct fkv_link *l) {
         for (int32_t i = h->group[g].first; i < h->group[g].first + h->group[g].count; i++) {
             const struct fkv_link_head *head = &h->head[i];
             const struct fkv_damage_row *row = &l->damage[head->probe].row[head->change];
-            *place++ = head->layer, *place++ = head->head, *place++ = h->group[g].states,
-            *place++ = g;
+            *row_key++ = head->layer, *row_key++ = head->head, *row_key++ = h->group[g].states,
+            *row_key++ = g;
             for (int p = 0; p < FKV_PREDICTORS; p++) *predictor++ = head->predictor[p];
             delta = put_interval(delta, row->mean[FKV_DAMAGE_NLL]);
             kl = put_interval(kl, row->mean[FKV_DAMAGE_KL]);
@@ -69,7 +69,7 @@ static void put_heads(struct arrays *a, const struct fkv_link *l) {
 }
 
 static void put_links(struct arrays *a, const struct fkv_link_heads *h, int64_t links) {
-    int32_t *place = add_integers(a, "link_place", links, 5);
+    int32_t *row_key = add_integers(a, "link_place", links, 5);
     double *spearman = add_numbers(a, "link_spearman", links, 3),
            *pearson = add_numbers(a, "link_pearson", links, 3);
     double *partial = add_numbers(a, "link_partial", links, 3);
@@ -79,8 +79,8 @@ static void put_links(struct arrays *a, const struct fkv_link_heads *h, int64_t 
                 depth = at / FKV_PREDICTORS % FKV_DEPTHS;
             int predictor = at % FKV_PREDICTORS;
             const struct fkv_correlation *c = &h->group[g].correlation[measure][depth][predictor];
-            *place++ = g, *place++ = measure, *place++ = depth, *place++ = predictor,
-            *place++ = c->place;
+            *row_key++ = g, *row_key++ = measure, *row_key++ = depth, *row_key++ = predictor,
+            *row_key++ = c->place;
             spearman = put_interval(spearman, c->spearman);
             pearson = put_interval(pearson, c->pearson);
             partial = put_interval(partial, c->partial);

@@ -140,7 +140,7 @@ int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count,
                                             .units = &sums.units,
                                             .sums = sums.sum[o],
                                             .counts = sums.counts};
-        out->outcome_there[o] = sums.there[o];
+        out->has_outcome[o] = sums.there[o];
         if (!sums.there[o]) continue;
         for (int32_t p = 0; p < count; p++)
             out->outcome[o][p] = fkv_ratio_interval(

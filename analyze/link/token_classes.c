@@ -1,4 +1,4 @@
-/* Owns classes by ids where a file has none (token_classes.h). Ids are sorted with their places
+/* Owns classes by ids where a file has none (token_classes.h). Ids are sorted with their indices
  * rather than hashed: runs of equal ids, and of equal pairs, then tell all three classes. */
 #include "analyze/link/token_classes.h"
 
@@ -10,35 +10,35 @@ const char *const fkv_class_names[FKV_CLASSES] = {"all",        "digit",        
 
 enum { RARE = 16, COPIED = 32, FIRST = 64, RARE_ONE_IN = 10000 };
 
-struct place {
-    uint64_t key; /* an id, or a pair of ids */
-    int64_t at;
+struct keyed_token {
+    uint64_t key;  /* an id, or a pair of ids */
+    int64_t index; /* of the token */
 };
 
-static int by_key_and_place(const void *a, const void *b) {
-    const struct place *x = a, *y = b;
+static int by_key_and_index(const void *a, const void *b) {
+    const struct keyed_token *x = a, *y = b;
     if (x->key != y->key) return x->key < y->key ? -1 : 1;
-    return x->at < y->at ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
 }
 
 int fkv_classes_by_ids(const int32_t *tokens, int64_t n, uint8_t *classes, struct fkv_error *err) {
-    struct place *places = malloc(((size_t)n + 1) * sizeof *places);
-    if (!places) return fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)n);
+    struct keyed_token *keyed = malloc(((size_t)n + 1) * sizeof *keyed);
+    if (!keyed) return fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)n);
     for (int64_t i = 0; i < n; i++)
-        places[i] = (struct place){(uint32_t)tokens[i], i}, classes[i] = 0;
-    qsort(places, (size_t)n, sizeof *places, by_key_and_place);
+        keyed[i] = (struct keyed_token){(uint32_t)tokens[i], i}, classes[i] = 0;
+    qsort(keyed, (size_t)n, sizeof *keyed, by_key_and_index);
     for (int64_t first = 0, end; first < n; first = end) {
-        for (end = first; end < n && places[end].key == places[first].key;) end++;
+        for (end = first; end < n && keyed[end].key == keyed[first].key;) end++;
         bool rare = end - first == 1 || (end - first) * RARE_ONE_IN < n;
-        for (int64_t i = first; i < end && rare; i++) classes[places[i].at] |= RARE;
-        classes[places[first].at] |= FIRST;
+        for (int64_t i = first; i < end && rare; i++) classes[keyed[i].index] |= RARE;
+        classes[keyed[first].index] |= FIRST;
     }
     for (int64_t i = 1; i < n; i++)
-        places[i - 1] =
-            (struct place){(uint64_t)(uint32_t)tokens[i - 1] << 32 | (uint32_t)tokens[i], i};
-    qsort(places, n ? (size_t)n - 1 : 0, sizeof *places, by_key_and_place);
+        keyed[i - 1] =
+            (struct keyed_token){(uint64_t)(uint32_t)tokens[i - 1] << 32 | (uint32_t)tokens[i], i};
+    qsort(keyed, n ? (size_t)n - 1 : 0, sizeof *keyed, by_key_and_index);
     for (int64_t i = 1; i < n - 1; i++)
-        if (places[i].key == places[i - 1].key) classes[places[i].at] |= COPIED;
-    free(places);
+        if (keyed[i].key == keyed[i - 1].key) classes[keyed[i].index] |= COPIED;
+    free(keyed);
     return FKV_OK;
 }

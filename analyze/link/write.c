@@ -28,7 +28,7 @@ static struct fkv_interval interval_at(const struct fkv_correlation *c, int i) {
 static const struct fkv_interval nothing = {NAN, NAN, NAN};
 
 static struct fkv_interval outcome_at(const struct fkv_link_sweep *s, int outcome, int32_t point) {
-    return s->outcome_there[outcome] ? s->outcome[outcome][point] : nothing;
+    return s->has_outcome[outcome] ? s->outcome[outcome][point] : nothing;
 }
 
 /* ---- CSV ---- */
@@ -108,7 +108,7 @@ static int write_predictors(const char *folder, const struct fkv_link *l, struct
             err))
         return FKV_FAILED;
     for (int o = 0; l->has_sweep && o < FKV_OUTCOMES; o++)
-        for (int r = 0; l->sweep.outcome_there[o] && r < FKV_RETAINED; r++)
+        for (int r = 0; l->sweep.has_outcome[o] && r < FKV_RETAINED; r++)
             correlation_row(f.stream, "sweep", "both", fkv_outcome_names[o], "all",
                             fkv_retained_names[r], l->sweep.points, &l->sweep.correlation[o][r]);
     for (int32_t i = 0; l->has_heads && i < l->heads.groups; i++) {
@@ -135,8 +135,8 @@ static void class_row(FILE *f, const char *quantity, int c, int64_t tokens, stru
 }
 
 static int write_damage_by_class(FILE *f, const struct fkv_damage *d, struct fkv_error *err) {
-    double *room = malloc(2 * (size_t)d->units.count * sizeof *room);
-    if (!room) return fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
+    double *scratch = malloc(2 * (size_t)d->units.count * sizeof *scratch);
+    if (!scratch) return fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (change->layer >= 0 || change->kind == FKV_PROBE_NONE) continue;
@@ -144,12 +144,12 @@ static int write_damage_by_class(FILE *f, const struct fkv_damage *d, struct fkv
             char quantity[FKV_PROBE_LABEL + 16];
             double se;
             int64_t tokens;
-            struct fkv_interval x = fkv_damage_of_class(d, i, c, &se, &tokens, room);
+            struct fkv_interval x = fkv_damage_of_class(d, i, c, &se, &tokens, scratch);
             snprintf(quantity, sizeof quantity, "delta_nll: %s", change->label);
             class_row(f, quantity, c, tokens, x, se);
         }
     }
-    free(room);
+    free(scratch);
     return FKV_OK;
 }
 
@@ -214,7 +214,7 @@ static json_t *sweep_json(const struct fkv_link_sweep *s, int32_t segment_length
         json_array_append_new(points, point);
     }
     for (int o = 0; o < FKV_OUTCOMES; o++)
-        for (int r = 0; s->outcome_there[o] && r < FKV_RETAINED; r++) {
+        for (int r = 0; s->has_outcome[o] && r < FKV_RETAINED; r++) {
             json_t *link = correlation_json(fkv_retained_names[r], &s->correlation[o][r]);
             json_object_set_new(link, "damage", json_string(fkv_outcome_names[o]));
             json_array_append_new(links, link);
@@ -312,7 +312,7 @@ static void print_sweep(const struct fkv_link_sweep *s) {
     }
     print_se_unit(s->se_unit, s->documents, "blocks of 256 scored tokens");
     for (int o = 0; o < FKV_OUTCOMES; o++) {
-        if (!s->outcome_there[o]) continue;
+        if (!s->has_outcome[o]) continue;
         printf("  %-22s  %-24s%-24s%s\n", fkv_outcome_names[o], "Spearman [over runs]",
                "[over texts]", "Pearson");
         for (int r = 0; r < FKV_RETAINED; r++) {

@@ -29,6 +29,7 @@
 #include <string.h>
 
 #include "capture/store/capture_reader.h"
+#include "kernels/base/ratio.h"
 #include "kernels/dct.h"
 
 enum { K = FKV_RATIO_STEPS };
@@ -250,7 +251,7 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
         fkv_dct_forward(s->dct, p->state[i] + from, dim, s->head_dim, w->coefficient[i], dim,
                         w->scratch);
     for (int32_t k = 1; k < K; k++) {
-        int32_t retained = (int32_t)((int64_t)k * s->n / K);
+        int32_t retained = fkv_retained((double)k / K, s->n);
         if (!retained) continue;
         low_pass(w, s, 0, retained, w->low);
         low_pass(w, s, 1, retained, w->cut); /* in place: the keys are done with it */
@@ -332,7 +333,7 @@ static void conclude(const struct layer_work *w, int32_t column, double *error) 
                 const double *total = w->total + (size_t)(h * s->columns + column) * (K + 2);
                 mean += (total[K + 1] > 0 ? sqrt(fmax(0, total[k]) / total[K + 1]) : 0) / s->group;
             }
-            error[head * (K + 1) + k] = (int64_t)k * s->n / K > 0 ? mean : NAN;
+            error[head * (K + 1) + k] = fkv_retained((double)k / K, s->n) > 0 ? mean : NAN;
         }
 }
 

@@ -1,5 +1,5 @@
 /* What the analyzer finds, as plain data: filled by spectrum.c and error.c, written by results.c
- * and tables.c, drawn by plots.c. */
+ * and tables.c, drawn by analyze/plots. */
 #ifndef FKV_ANALYZE_MEASURE_FINDINGS_H
 #define FKV_ANALYZE_MEASURE_FINDINGS_H
 

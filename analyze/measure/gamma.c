@@ -22,12 +22,13 @@
 #include <string.h>
 
 #include "analyze/measure/budget.h"
+#include "kernels/base/ratio.h"
 
 enum { K = FKV_RATIO_STEPS };
 
 const char *const fkv_objective_names[FKV_OBJECTIVES] = {"relative", "absolute", "attention"};
 
-static int32_t coefficients(int32_t k, int32_t n) { return (int32_t)((int64_t)k * n / K); }
+static int32_t coefficients(int32_t k, int32_t n) { return fkv_retained((double)k / K, n); }
 
 void fkv_ratio_table_free(struct fkv_ratio_table *t) {
     free(t->layer_index);

@@ -92,9 +92,4 @@ int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spec
                           const char *capture, const struct fkv_provenance *p, bool json,
                           struct fkv_error *err);
 
-/* Heat map layer x KV head of the ratios, FOLDER/gamma_heatmap; how many heads have which ratio,
- * FOLDER/gamma_histogram. (plots/gamma.c) */
-int fkv_plot_gamma(const struct fkv_ratio_table *t, const char *folder,
-                   const struct fkv_provenance *p, struct fkv_error *err);
-
 #endif

@@ -54,9 +54,4 @@ int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_
                        struct fkv_error *err);
 void fkv_impulse_free(struct fkv_impulse *x); /* harmless on a zeroed struct and a second time */
 
-/* FOLDER/impulse_responses (a row of panels per ratio) and FOLDER/impulse_memory (slots left, rank
- * and width against tokens since). (plots/impulse.c) */
-int fkv_plot_impulse(const struct fkv_impulse *impulses, int32_t count, const char *folder,
-                     const struct fkv_provenance *p, struct fkv_error *err);
-
 #endif

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 #include "analyze/measure/bounds.h"
-#include "analyze/plots/parts.h"
+#include "analyze/plots/figures.h"
+#include "analyze/plots/words.h"
 
 /* Mean, least and largest of values / unit over layers and heads: three rows [gammas]. unit NULL:
  * of values. */
@@ -56,25 +57,23 @@ static int fill(struct fkv_figure *f, const struct fkv_error_curves *e, double *
     return draw(f, 1, e, true, rows, err);
 }
 
-int fkv_plot_bounds(const struct fkv_error_curves *e, const char *folder,
-                    const struct fkv_provenance *p, struct fkv_error *err) {
+int fkv_plot_bounds(const struct fkv_error_curves *e, struct fkv_plot_target *to,
+                    struct fkv_error *err) {
+    if (!fkv_error_curve(e, FKV_KLT_ERROR, true)) return FKV_OK;
     struct fkv_figure *f;
-    char title[128], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "How good a basis the DCT is for %s", fkv_plot_state[e->state]);
+    char title[128], note[FKV_PLOT_NOTE], name[64];
+    snprintf(title, sizeof title, "How good a basis the DCT is for %s",
+             fkv_plot_state_words[e->state]);
     snprintf(note, sizeof note,
              "n\u00a0=\u00a0%d tokens. All keep the means, which count as one coefficient. KLT: "
              "eigenvectors of the Toeplitz autocovariance of %s. SVD: each segment's own, "
              "r\u00a0(n\u00a0+\u00a0head_dim) numbers. "
              "Lines: mean over layers and heads; shading: least to largest.",
              e->n, e->fitted_to);
-    fkv_plot_note_model(note, p);
     if (fkv_figure_create(7.0, 3.6, 1, 2, title, &f, err)) return FKV_FAILED;
     double *rows = malloc(3 * (size_t)e->gammas * sizeof *rows);
     int rc = rows ? fill(f, e, rows, err) : fkv_fail(err, "figure: out of memory");
     free(rows);
-    if (rc) {
-        fkv_figure_destroy(f);
-        return rc;
-    }
-    return fkv_plot_finish(f, note, folder, "error_bounds", e->state, p, err);
+    snprintf(name, sizeof name, "error_bounds_%s", fkv_state_names[e->state]);
+    return fkv_plot_finish(f, rc, note, name, to, err);
 }

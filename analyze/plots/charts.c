@@ -1,5 +1,5 @@
 /* Owns the drawing of points with intervals (plots/charts.h). Series that share an axis of names
- * stand beside each other within a name's place, so that whiskers do not cover each other. */
+ * stand side by side around a name's position, so that whiskers do not cover each other. */
 #include "analyze/plots/charts.h"
 
 #include <math.h>
@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "analyze/tables/csv.h"
-#include "analyze/plots/parts.h"
 
 static const struct fkv_color level_color = {0.45, 0.45, 0.45, 1};
 
@@ -54,64 +53,68 @@ int fkv_charts_name(struct fkv_charts *c, int panel, const char *name) {
     return chart->names++;
 }
 
-void fkv_charts_add(struct fkv_charts *c, int panel, const char *series, struct fkv_color color,
-                    enum fkv_chart_look look, double x, struct fkv_interval y) {
+struct fkv_chart_series *fkv_charts_add(struct fkv_charts *c, int panel, const char *series,
+                                        struct fkv_color color, enum fkv_chart_look look, double x,
+                                        struct fkv_interval y) {
     struct fkv_chart *chart = &c->chart[panel];
     struct fkv_chart_series *s = chart->one;
     while (s < chart->one + chart->series && s->label && strcmp(s->label, series)) s++;
     if (s == chart->one + chart->series) {
-        if (chart->series == FKV_CHARTS_SERIES) return;
+        if (chart->series == FKV_CHARTS_SERIES) return NULL;
         *s = (struct fkv_chart_series){.label = copy(c, series), .color = color, .look = look};
         chart->series++;
     }
-    if (s->count == s->room) {
-        int room = s->room ? 2 * s->room : 16;
-        double *xs = realloc(s->x, (size_t)room * sizeof *xs);
+    if (s->count == s->capacity) {
+        int capacity = s->capacity ? 2 * s->capacity : 16;
+        double *xs = realloc(s->x, (size_t)capacity * sizeof *xs);
         if (xs) s->x = xs;
-        struct fkv_interval *ys = realloc(s->y, (size_t)room * sizeof *ys);
+        struct fkv_interval *ys = realloc(s->y, (size_t)capacity * sizeof *ys);
         if (ys) s->y = ys;
         if (!xs || !ys) {
             c->failed = true;
-            return;
+            return NULL;
         }
-        s->room = room;
+        s->capacity = capacity;
     }
     s->x[s->count] = x, s->y[s->count++] = y;
+    return s;
 }
 
 /* ---- drawing ---- */
 
-struct room { /* [3 * points] */
-    double *place, *value;
+/* What one call of fkv_figure_line gets of a series. */
+struct points {
+    double *position; /* [3 * points] */
+    double *value;    /* [3 * points] */
 };
 
 /* Whiskers as strokes with breaks between them. */
 static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                         const struct fkv_chart_series *s, double shift, struct room r,
+                         const struct fkv_chart_series *s, double shift, struct points r,
                          struct fkv_error *err) {
     const struct fkv_line line = {.color = s->color, .width = 0.8};
     int n = 0;
     for (int i = 0; i < s->count; i++) {
         if (!isfinite(s->y[i].low)) continue;
-        r.place[n] = r.place[n + 1] = s->x[i] + shift, r.place[n + 2] = NAN;
+        r.position[n] = r.position[n + 1] = s->x[i] + shift, r.position[n + 2] = NAN;
         r.value[n] = s->y[i].low, r.value[n + 1] = s->y[i].high, r.value[n + 2] = NAN;
         n += 3;
     }
     if (!n) return FKV_OK;
-    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.place,
-                           chart->across ? r.place : r.value, err);
+    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.position,
+                           chart->across ? r.position : r.value, err);
 }
 
 static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s,
-                     struct room r, struct fkv_error *err) {
+                     struct points r, struct fkv_error *err) {
     struct fkv_color shade = s->color;
     bool any = false;
     shade.a = 0.18;
     for (int i = 0; i < s->count; i++) {
-        r.place[i] = s->y[i].low, r.value[i] = s->y[i].high;
+        r.position[i] = s->y[i].low, r.value[i] = s->y[i].high;
         any = any || isfinite(s->y[i].low);
     }
-    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.place, r.value, err)
+    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.position, r.value, err)
                : FKV_OK;
 }
 
@@ -122,8 +125,8 @@ static void range(const struct fkv_chart *chart, double *low, double *high) {
             *low = fmin(*low, chart->one[s].x[i]), *high = fmax(*high, chart->one[s].x[i]);
         }
     if (*low < *high || chart->names || chart->logarithmic_x) return;
-    const double room = *low ? 0.1 * fabs(*low) : 0.1; /* one place has no extent of its own */
-    *low -= room, *high += room;
+    const double margin = *low ? 0.1 * fabs(*low) : 0.1; /* one position has no extent of its own */
+    *low -= margin, *high += margin;
 }
 
 static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
@@ -134,29 +137,30 @@ static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *ch
     const struct fkv_line line = {
         .label = s->label, .color = s->color, .width = 1.2, .dashed = true};
     struct fkv_color shade = s->color;
-    double place[2];
-    range(chart, &place[0], &place[1]);
+    double position[2];
+    range(chart, &position[0], &position[1]);
     const struct fkv_interval y = s->y[0];
     const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low},
                  high[2] = {y.high, y.high};
     shade.a = 0.08;
     if (!s->bare && isfinite(y.low) &&
-        fkv_figure_band(f, panel, NULL, shade, 2, place, low, high, err))
+        fkv_figure_band(f, panel, NULL, shade, 2, position, low, high, err))
         return FKV_FAILED;
-    return fkv_figure_line(f, panel, &line, 2, place, value, err);
+    return fkv_figure_line(f, panel, &line, 2, position, value, err);
 }
 
 static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
                        const struct fkv_chart_series *s, double shift, struct fkv_error *err) {
     if (is_flat(s)) return draw_flat(f, panel, chart, s, err);
-    double *room = malloc(6 * (size_t)s->count * sizeof *room);
-    if (!room) return fkv_fail(err, "figure: out of memory");
-    struct room r = {room, room + 3 * s->count};
+    double *both = malloc(6 * (size_t)s->count * sizeof *both);
+    if (!both) return fkv_fail(err, "figure: out of memory");
+    struct points r = {both, both + 3 * s->count};
     int status = FKV_OK;
     if (!s->bare)
         status = s->look == FKV_LOOK_LINE ? draw_band(f, panel, s, r, err)
                                           : draw_whiskers(f, panel, chart, s, shift, r, err);
-    for (int i = 0; i < s->count; i++) r.place[i] = s->x[i] + shift, r.value[i] = s->y[i].estimate;
+    for (int i = 0; i < s->count; i++)
+        r.position[i] = s->x[i] + shift, r.value[i] = s->y[i].estimate;
     const struct fkv_line line = {.label = *s->label && !s->unnamed ? s->label : NULL,
                                   .color = s->color,
                                   .width = 1.2,
@@ -164,9 +168,9 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
                                   .markers = s->look != FKV_LOOK_LINE,
                                   .scattered = s->look == FKV_LOOK_POINTS};
     if (!status)
-        status = fkv_figure_line(f, panel, &line, s->count, chart->across ? r.value : r.place,
-                                 chart->across ? r.place : r.value, err);
-    free(room);
+        status = fkv_figure_line(f, panel, &line, s->count, chart->across ? r.value : r.position,
+                                 chart->across ? r.position : r.value, err);
+    free(both);
     return status;
 }
 
@@ -176,7 +180,7 @@ static double extent(const struct fkv_chart *chart) {
     return chart->logarithmic_x || !(high > low) ? 0 : high - low;
 }
 
-/* Along the whole axis of places. */
+/* Along the whole axis of positions. */
 static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
                       struct fkv_error *err) {
     const struct fkv_line line = {.color = level_color, .width = 0.8, .dashed = true};
@@ -184,12 +188,12 @@ static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *c
     if (!isfinite(chart->level)) return FKV_OK;
     range(chart, &low, &high);
     if (chart->names) low = -0.5, high = chart->names - 0.5;
-    const double place[2] = {low, high}, value[2] = {chart->level, chart->level};
-    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : place,
-                           chart->across ? place : value, err);
+    const double position[2] = {low, high}, value[2] = {chart->level, chart->level};
+    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : position,
+                           chart->across ? position : value, err);
 }
 
-/* Names along y run downwards: place i stands at names - 1 - i. */
+/* Names along y run downwards: position i stands at names - 1 - i. */
 static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
                       struct fkv_error *err) {
     const char *names[FKV_CHARTS_NAMES];
@@ -209,7 +213,7 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
     if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
         draw_level(f, panel, chart, err))
         return FKV_FAILED;
-    int placed = 0, before = 0; /* flat series take no share of a place */
+    int placed = 0, before = 0; /* flat series take no share of a position */
     for (int s = 0; s < chart->series; s++) placed += !is_flat(&chart->one[s]);
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
@@ -236,12 +240,16 @@ static bool same_names(const struct fkv_chart *a, const struct fkv_chart *b) {
     return same;
 }
 
-static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *page,
+static int write_csv(const struct fkv_charts *c, const char *folder, const char *name,
                      struct fkv_error *err) {
     struct fkv_atomic_file f;
-    char name[512];
-    snprintf(name, sizeof name, "%s.csv", page->name);
-    if (fkv_csv_open(&f, page->folder, name, "panel,series,place,estimate,low,high", err))
+    char file[512];
+    bool policies = c->chart[0].one[0].policy;
+    snprintf(file, sizeof file, "%s.csv", name);
+    if (fkv_csv_open(&f, folder, file,
+                     policies ? "panel,series,place,estimate,low,high,policy"
+                              : "panel,series,place,estimate,low,high",
+                     err))
         return FKV_FAILED;
     for (int i = 0; i < c->panels; i++)
         for (int s = 0; s < c->chart[i].series; s++) {
@@ -255,15 +263,15 @@ static int write_csv(const struct fkv_charts *c, const struct fkv_charts_page *p
                 else
                     fkv_csv_number(f.stream, one->x[k]);
                 fkv_csv_interval(f.stream, one->y[k]);
+                if (policies) fkv_csv_text(f.stream, one->policy);
                 fputc('\n', f.stream);
             }
         }
     return fkv_atomic_commit(&f, err);
 }
 
-int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page,
-                    const struct fkv_provenance *p, struct fkv_error *err) {
-    if (c->failed) return fkv_fail(err, "out of memory for figure %s", page->name);
+static int draw(struct fkv_charts *c, const struct fkv_charts_page *page,
+                struct fkv_plot_target *to, struct fkv_error *err) {
     int columns = page->columns < c->panels ? page->columns : c->panels,
         rows = (c->panels + columns - 1) / columns;
     int names = 0;
@@ -273,55 +281,22 @@ int fkv_charts_draw(struct fkv_charts *c, const struct fkv_charts_page *page,
     double height =
         page->height > 0 ? page->height : fmin(11, rows * fmax(2.3, 0.9 + 0.19 * names) + 0.9);
     struct fkv_figure *f;
-    if (fkv_figure_create(width, height, rows, columns, page->title, &f, err)) return FKV_FAILED;
+    if (fkv_plot_check_ours(to, page->name, err) ||
+        fkv_figure_create(width, height, rows, columns, page->title, &f, err))
+        return FKV_FAILED;
     int status = FKV_OK;
     for (int i = 0; !status && i < c->panels; i++)
         status = draw_panel(f, i, &c->chart[i],
                             i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
     if (!status && page->bar) status = fkv_figure_color_bar(f, page->bar, err);
-    if (status) {
-        fkv_figure_destroy(f);
-        return status;
-    }
-    return fkv_charts_finish(f, page->note, page->folder, page->name, p, err);
+    return fkv_plot_finish(f, status, page->note, page->name, to, err);
 }
 
-int fkv_charts_write(struct fkv_charts *c, const struct fkv_charts_page *page,
-                     const struct fkv_provenance *p, struct fkv_error *err) {
-    return fkv_charts_draw(c, page, p, err) ? FKV_FAILED : write_csv(c, page, err);
-}
-
-/* A picture that lies there already is replaced only if it says that this program drew it; a table,
- * if it lies beside one. */
-static int check_ours(const char *base, struct fkv_error *err) {
-    static const char *const suffixes[] = {".svg", ".png", ".csv"};
-    static char start[4096];
-    char path[4100];
-    bool ours = false;
-    for (int i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s%s", base, suffixes[i]);
-        FILE *f = fopen(path, "rb");
-        if (!f) continue;
-        size_t bytes = fread(start, 1, sizeof start, f);
-        fclose(f);
-        if (i < 2) ours = memmem(start, bytes, "FreqKV toolkit", 14) != NULL;
-        if (!ours)
-            return fkv_fail(
-                err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
-    }
-    return FKV_OK;
-}
-
-int fkv_charts_finish(struct fkv_figure *f, const char *note, const char *folder, const char *name,
-                      const struct fkv_provenance *p, struct fkv_error *err) {
-    char base[4096], text[FKV_PLOT_NOTE];
-    snprintf(text, sizeof text, "%s", note ? note : "");
-    fkv_plot_note_model(text, p);
-    int status = *text ? fkv_figure_note(f, text, err) : FKV_OK;
-    if (!status && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base - 4)
-        status = fkv_fail(err, "figure %s: the folder's path is too long", name);
-    if (!status) status = check_ours(base, err);
-    if (!status) status = fkv_figure_write(f, base, p, err);
-    fkv_figure_destroy(f);
+int fkv_charts_finish(struct fkv_charts *c, int status, const struct fkv_charts_page *page,
+                      struct fkv_plot_target *to, struct fkv_error *err) {
+    if (!status && c->failed) status = fkv_fail(err, "out of memory for figure %s", page->name);
+    if (!status && c->panels) status = draw(c, page, to, err);
+    if (!status && c->panels && !page->no_csv) status = write_csv(c, to->folder, page->name, err);
+    fkv_charts_close(c);
     return status;
 }

@@ -2,7 +2,9 @@
  * of a key's energy, and a figure with it alone shows little but that. Layers are lines; the spread
  * over heads is a band per layer where few layers leave room for that, and one band over all layers
  * and heads where not. */
-#include "analyze/plots/parts.h"
+#include "analyze/plots/figures.h"
+#include "analyze/plots/layer_color.h"
+#include "analyze/plots/words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,72 +101,25 @@ static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, st
             add_layers(f, panel, e, curve, c, err) || (m->rounding && add_floor(f, panel, e, err)))
             return FKV_FAILED;
     }
-    return fkv_plot_color_bar(f, "layer", e->layers, e->layer_index, err);
+    return fkv_plot_add_color_bar(f, "layer", e->layers, e->layer_index, err);
 }
 
-int fkv_plot_error(const struct fkv_error_curves *e, const char *folder,
-                   const struct fkv_provenance *p, struct fkv_error *err) {
+int fkv_plot_error(const struct fkv_error_curves *e, struct fkv_plot_target *to,
+                   struct fkv_error *err) {
     struct fkv_figure *f;
-    char title[128], note[FKV_PLOT_NOTE];
+    char title[128], note[FKV_PLOT_NOTE], name[64];
     snprintf(title, sizeof title,
              "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
-             fkv_plot_state[e->state]);
+             fkv_plot_state_words[e->state]);
     snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s", e->n,
              e->heads > 1 ? " Lines: mean over heads." : "",
              e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads."
                                                        : "");
-    fkv_plot_note_model(note, p);
     if (fkv_figure_create(3.3 * columns(), 5.2, 2, columns(), title, &f, err)) return FKV_FAILED;
-    double *room = malloc(3 * (size_t)e->gammas * sizeof *room);
-    struct curves c = {room, room + e->gammas, room + 2 * e->gammas};
-    int rc = room ? fill_error(f, e, &c, err) : fkv_fail(err, "figure: out of memory");
-    free(room);
-    if (rc) {
-        fkv_figure_destroy(f);
-        return rc;
-    }
-    return fkv_plot_finish(f, note, folder, "error", e->state, p, err);
-}
-
-int fkv_plot_error_heatmap(const struct fkv_error_curves *e, const char *folder,
-                           const struct fkv_provenance *p, struct fkv_error *err) {
-    int g = 0;
-    for (int i = 1; i < e->gammas; i++)
-        if (fabs(e->gamma[i] - 0.5) < fabs(e->gamma[g] - 0.5)) g = i;
-    int cells = e->layers * e->heads;
-    double *values = malloc((size_t)cells * sizeof *values), low = INFINITY, high = -INFINITY;
-    if (!values) return fkv_fail(err, "figure: out of memory");
-    for (int i = 0; i < cells; i++) {
-        values[i] =
-            fkv_error_curve(e, FKV_RELATIVE_ERROR, true)[(size_t)i * (size_t)e->gammas + (size_t)g];
-        if (isfinite(values[i])) low = fmin(low, values[i]), high = fmax(high, values[i]);
-    }
-    if (low > high) low = 0, high = 1;
-    if (high - low < 1e-6) low -= 0.005, high += 0.005; /* all alike: a bar needs two ends */
-
-    char title[160], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "Relative error of %s at \u03b3 = %.4g, without DC",
-             fkv_plot_state[e->state], e->gamma[g]);
-    snprintf(note, sizeof note,
-             "n\u00a0=\u00a0%d tokens, \u230a\u03b3n\u230b lowest DCT coefficients kept.", e->n);
-    fkv_plot_note_model(note, p);
-    const struct fkv_axis x = {fkv_plot_heads(e->state), FKV_FIT, FKV_FIT, .logarithmic = false};
-    const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
-    const struct fkv_color_bar bar = {
-        .label = "relative error", .low = low, .high = high, .top = 1};
-    struct fkv_figure *f = NULL;
-    double width = fmin(7.2, fmax(4.3, 1.5 + 0.33 * e->heads)),
-           height = fmin(9, fmax(2.6, 1.1 + 0.17 * e->layers));
-    int rc = fkv_figure_create(width, height, 1, 1, title, &f, err);
-    if (!rc) rc = fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err);
-    if (!rc)
-        rc = fkv_figure_heatmap(f, 0, e->layers, e->heads, values, e->layer_index, e->head_index,
-                                low, high, err);
-    if (!rc) rc = fkv_figure_color_bar(f, &bar, err);
-    free(values);
-    if (rc) {
-        fkv_figure_destroy(f);
-        return rc;
-    }
-    return fkv_plot_finish(f, note, folder, "error_heatmap", e->state, p, err);
+    double *rows = malloc(3 * (size_t)e->gammas * sizeof *rows);
+    struct curves c = {rows, rows + e->gammas, rows + 2 * e->gammas};
+    int rc = rows ? fill_error(f, e, &c, err) : fkv_fail(err, "figure: out of memory");
+    free(rows);
+    snprintf(name, sizeof name, "error_%s", fkv_state_names[e->state]);
+    return fkv_plot_finish(f, rc, note, name, to, err);
 }

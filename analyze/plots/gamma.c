@@ -1,10 +1,8 @@
 /* Ratios as a map over layers and heads, and how they spread. The colours of the map run from 0 to
  * 1, so that two tables can be laid side by side. */
 #include <stdio.h>
-#include <string.h>
 
-#include "analyze/measure/gamma.h"
-#include "analyze/plots/parts.h"
+#include "analyze/plots/figures.h"
 
 enum { BINS = 16 };
 
@@ -64,37 +62,25 @@ static int draw_histogram(struct fkv_figure *f, const struct fkv_ratio_table *t,
     return fkv_figure_line(f, 0, &line, 2, mean, height, err);
 }
 
-static int finish(struct fkv_figure *f, const struct fkv_ratio_table *t, const char *folder,
-                  const char *name, const struct fkv_provenance *p, struct fkv_error *err) {
-    char note[FKV_PLOT_NOTE], base[4096];
+int fkv_plot_gamma_heatmap(const struct fkv_ratio_table *t, struct fkv_plot_target *to,
+                           struct fkv_error *err) {
+    const double width = fmin(7.2, fmax(4.3, 1.5 + 0.33 * t->heads)),
+                 height = fmin(9, fmax(2.8, 1.3 + 0.17 * t->layers));
+    char note[FKV_PLOT_NOTE];
+    struct fkv_figure *f;
     describe(t, note);
-    fkv_plot_note_model(note, p);
-    int rc = fkv_figure_note(f, note, err);
-    if (!rc && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base)
-        rc = fkv_fail(err, "figure %s: the folder's path is too long", name);
-    if (!rc) rc = fkv_figure_write(f, base, p, err);
-    return rc;
+    if (fkv_figure_create(width, height, 1, 1, "Retaining ratio of every layer and KV head", &f,
+                          err))
+        return FKV_FAILED;
+    return fkv_plot_finish(f, draw_map(f, t, err), note, "gamma_heatmap", to, err);
 }
 
-int fkv_plot_gamma(const struct fkv_ratio_table *t, const char *folder,
-                   const struct fkv_provenance *p, struct fkv_error *err) {
-    const struct {
-        const char *name, *title;
-        double width, height;
-        int (*draw)(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err);
-    } figures[] = {{"gamma_heatmap", "Retaining ratio of every layer and KV head",
-                    fmin(7.2, fmax(4.3, 1.5 + 0.33 * t->heads)),
-                    fmin(9, fmax(2.8, 1.3 + 0.17 * t->layers)), draw_map},
-                   {"gamma_histogram", "How the retaining ratios spread over heads", 4.6, 3.2,
-                    draw_histogram}};
-    for (int i = 0; i < 2; i++) {
-        struct fkv_figure *f;
-        if (fkv_figure_create(figures[i].width, figures[i].height, 1, 1, figures[i].title, &f, err))
-            return FKV_FAILED;
-        int rc = figures[i].draw(f, t, err);
-        if (!rc) rc = finish(f, t, folder, figures[i].name, p, err);
-        fkv_figure_destroy(f);
-        if (rc) return rc;
-    }
-    return FKV_OK;
+int fkv_plot_gamma_histogram(const struct fkv_ratio_table *t, struct fkv_plot_target *to,
+                             struct fkv_error *err) {
+    char note[FKV_PLOT_NOTE];
+    struct fkv_figure *f;
+    describe(t, note);
+    if (fkv_figure_create(4.6, 3.2, 1, 1, "How the retaining ratios spread over heads", &f, err))
+        return FKV_FAILED;
+    return fkv_plot_finish(f, draw_histogram(f, t, err), note, "gamma_histogram", to, err);
 }

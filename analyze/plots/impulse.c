@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "analyze/measure/impulse.h"
-#include "analyze/plots/parts.h"
+#include "analyze/plots/figures.h"
 
 enum { AROUND = 8 };
 
@@ -28,7 +27,7 @@ static int32_t most_rounds(const struct fkv_impulse *impulses, int32_t count) {
 
 /* Rounds on the colour map by the logarithm of their number: the first ones differ most. */
 static struct fkv_color round_color(int32_t round, int32_t most) {
-    return fkv_color_map(most > 1 ? 0.92 * log(round + 1.0) / log(most) : 0.3);
+    return fkv_color_map(most > 1 ? FKV_MAP_TOP * log(round + 1.0) / log(most) : 0.3);
 }
 
 static int draw_chunk(struct fkv_figure *f, int panel, const struct fkv_impulse *x, int32_t most,
@@ -163,21 +162,8 @@ static int draw_memory(struct fkv_figure *f, const struct fkv_impulse *impulses,
     return rc;
 }
 
-/* ---- both ---- */
-
-static int finish(struct fkv_figure *f, int rc, const char *note, const char *folder,
-                  const char *name, const struct fkv_provenance *p, struct fkv_error *err) {
-    char base[4096];
-    if (!rc) rc = fkv_figure_note(f, note, err);
-    if (!rc && (size_t)snprintf(base, sizeof base, "%s/%s", folder, name) >= sizeof base)
-        rc = fkv_fail(err, "figure %s: the folder's path is too long", name);
-    if (!rc) rc = fkv_figure_write(f, base, p, err);
-    fkv_figure_destroy(f);
-    return rc;
-}
-
-int fkv_plot_impulse(const struct fkv_impulse *impulses, int32_t count, const char *folder,
-                     const struct fkv_provenance *p, struct fkv_error *err) {
+int fkv_plot_impulse_responses(const struct fkv_impulse *impulses, int32_t count,
+                               struct fkv_plot_target *to, struct fkv_error *err) {
     const struct fkv_schedule *s = &impulses[0].schedule;
     struct fkv_figure *f;
     char note[FKV_PLOT_NOTE];
@@ -188,9 +174,15 @@ int fkv_plot_impulse(const struct fkv_impulse *impulses, int32_t count, const ch
     if (fkv_figure_create(7.2, 1.1 + panel_height * count, count, 2,
                           "What a compressed cache holds of a chunk", &f, err))
         return FKV_FAILED;
-    if (finish(f, draw_responses(f, impulses, count, err), note, folder, "impulse_responses", p,
-               err))
-        return FKV_FAILED;
+    int status = draw_responses(f, impulses, count, err);
+    return fkv_plot_finish(f, status, note, "impulse_responses", to, err);
+}
+
+int fkv_plot_impulse_memory(const struct fkv_impulse *impulses, int32_t count,
+                            struct fkv_plot_target *to, struct fkv_error *err) {
+    const struct fkv_schedule *s = &impulses[0].schedule;
+    struct fkv_figure *f;
+    char note[FKV_PLOT_NOTE];
     snprintf(note, sizeof note,
              "N\u00a0=\u00a0%d slots, S\u00a0=\u00a0%d sinks. Rank: singular values above 1%% of "
              "the largest; dashed: C\u00a0(L/n)^{k} slots, nominally. A token's width: slots that "
@@ -199,5 +191,6 @@ int fkv_plot_impulse(const struct fkv_impulse *impulses, int32_t count, const ch
              s->window, s->sinks);
     if (fkv_figure_create(5.6, 5.4, 2, 1, "Memory of a compressed cache", &f, err))
         return FKV_FAILED;
-    return finish(f, draw_memory(f, impulses, count, err), note, folder, "impulse_memory", p, err);
+    int status = draw_memory(f, impulses, count, err);
+    return fkv_plot_finish(f, status, note, "impulse_memory", to, err);
 }

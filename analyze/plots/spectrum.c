@@ -6,7 +6,9 @@
  * lines therefore show means over bands that are even in log t, which leaves the low coefficients
  * single and averages the high ones. The mean is taken of power, not of its logarithm, which lies
  * up to 5.5 dB lower (one degree of freedom). */
-#include "analyze/plots/parts.h"
+#include "analyze/plots/figures.h"
+#include "analyze/plots/layer_color.h"
+#include "analyze/plots/words.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -210,12 +212,12 @@ static void append(char note[FKV_PLOT_NOTE], const char *text) {
     snprintf(note + used, FKV_PLOT_NOTE - used, "%s", text);
 }
 
-int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder,
-                      const struct fkv_provenance *p, struct fkv_error *err) {
+int fkv_plot_spectrum(const struct fkv_spectrum *s, struct fkv_plot_target *to,
+                      struct fkv_error *err) {
     struct fkv_figure *f;
     struct bands b;
-    char title[128], note[FKV_PLOT_NOTE];
-    snprintf(title, sizeof title, "Power spectrum of %s%s", fkv_plot_state[s->state],
+    char title[128], note[FKV_PLOT_NOTE], name[64];
+    snprintf(title, sizeof title, "Power spectrum of %s%s", fkv_plot_state_words[s->state],
              s->heads > 1 ? ", mean over heads" : "");
     if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err))
         return FKV_FAILED;
@@ -233,7 +235,6 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder,
         append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
         append(note, ".");
     }
-    fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true,
                                .zero = true};
     const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
@@ -248,12 +249,9 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, const char *folder,
     if (!rc) rc = add_floor(f, s, &b, lowest, err);
     if (!rc && s->null) rc = fkv_figure_axes(f, 1, NULL, &x, &ratio, NULL, 1, err);
     if (!rc && s->null) rc = add_excess(f, s, &b, err);
-    if (!rc) rc = fkv_plot_color_bar(f, "layer", s->layers, s->layer_index, err);
-    if (rc) {
-        fkv_figure_destroy(f);
-        return rc;
-    }
-    return fkv_plot_finish(f, note, folder, "spectrum", s->state, p, err);
+    if (!rc) rc = fkv_plot_add_color_bar(f, "layer", s->layers, s->layer_index, err);
+    snprintf(name, sizeof name, "spectrum_%s", fkv_state_names[s->state]);
+    return fkv_plot_finish(f, rc, note, name, to, err);
 }
 
 /* ------------------------------------------------------------------ per head */
@@ -267,7 +265,7 @@ static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int pan
     bool few = s->heads <= FKV_PLOT_FEW;
     for (int h = 0; h < s->heads; h++) {
         char label[32];
-        snprintf(label, sizeof label, "%s %d", fkv_plot_heads(s->state), s->head_index[h]);
+        snprintf(label, sizeof label, "%s %d", fkv_plot_head_word(s->state), s->head_index[h]);
         const struct fkv_line line = {.label = few ? label : NULL,
                                       .color = few ? fkv_color_cycle(h)
                                                    : fkv_plot_color(s->heads, s->head_index, h),
@@ -292,15 +290,15 @@ static int grid_columns(int panels) {
     return panels <= 9 ? columns[panels] : 4;
 }
 
-int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder,
-                            const struct fkv_provenance *p, struct fkv_error *err) {
+int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, struct fkv_plot_target *to,
+                            struct fkv_error *err) {
     int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET, columns = grid_columns(panels);
     int rows = (panels + columns - 1) / columns;
     struct fkv_figure *f;
     struct bands b;
-    char title[160], note[FKV_PLOT_NOTE];
+    char title[160], note[FKV_PLOT_NOTE], name[64];
     int used = snprintf(title, sizeof title, "Power spectrum of %s, per %s",
-                        fkv_plot_state[s->state], fkv_plot_heads(s->state));
+                        fkv_plot_state_words[s->state], fkv_plot_head_word(s->state));
     if (panels < s->layers)
         snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)",
                  panels, s->layers);
@@ -315,22 +313,18 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, const char *folder,
     make_bands(&b, s);
     describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) is left out.");
-    fkv_plot_note_model(note, p);
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true};
     const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
     int rc = FKV_OK;
     for (int i = 0; !rc && i < panels; i++) {
         int l = panels == 1 ? 0 : (int)lround((double)i * (s->layers - 1) / (panels - 1));
-        char name[32];
-        snprintf(name, sizeof name, "layer %d", s->layer_index[l]);
-        rc = fkv_figure_axes(f, i, name, &x, &y, NULL, 1, err);
+        char layer[32];
+        snprintf(layer, sizeof layer, "layer %d", s->layer_index[l]);
+        rc = fkv_figure_axes(f, i, layer, &x, &y, NULL, 1, err);
         if (!rc) rc = add_heads(f, s, i, l, &b, err);
     }
     if (!rc && s->heads > FKV_PLOT_FEW)
-        rc = fkv_plot_color_bar(f, fkv_plot_heads(s->state), s->heads, s->head_index, err);
-    if (rc) {
-        fkv_figure_destroy(f);
-        return rc;
-    }
-    return fkv_plot_finish(f, note, folder, "spectrum_heads", s->state, p, err);
+        rc = fkv_plot_add_color_bar(f, fkv_plot_head_word(s->state), s->heads, s->head_index, err);
+    snprintf(name, sizeof name, "spectrum_heads_%s", fkv_state_names[s->state]);
+    return fkv_plot_finish(f, rc, note, name, to, err);
 }

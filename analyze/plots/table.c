@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "analyze/plots/charts.h"
-#include "analyze/plots/files.h"
+#include "analyze/plots/figures.h"
 #include "analyze/tables/table.h"
 
 enum { COLUMNS = 64, CELLS = 100000 };
@@ -46,7 +46,7 @@ static void name_row(const struct fkv_table *t, const bool number[COLUMNS], int6
                              fkv_table_text(t, row, c));
 }
 
-static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_place *at,
+static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_target *to,
                 struct fkv_error *err) {
     struct fkv_charts c;
     bool number[COLUMNS];
@@ -59,26 +59,26 @@ static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_pla
         int panel = fkv_charts_panel(&c, t->cell[column], t->cell[x], NULL);
         for (int64_t r = 0; r < t->rows; r++) {
             char label[160];
-            double place, value;
-            read_number(fkv_table_text(t, r, x), &place);
+            double position, value;
+            read_number(fkv_table_text(t, r, x), &position);
             read_number(fkv_table_text(t, r, column), &value);
             name_row(t, number, r, label);
             fkv_charts_add(&c, panel, label, fkv_color_cycle(c.chart[panel].series),
-                           FKV_LOOK_JOINED, place, (struct fkv_interval){value, NAN, NAN});
+                           FKV_LOOK_JOINED, position, (struct fkv_interval){value, NAN, NAN});
         }
     }
     const char *slash = strrchr(path, '/');
-    const struct fkv_charts_page page = {at->folder, at->stem, slash ? slash + 1 : path,    NULL,
-                                         0,          0,        c.panels < 3 ? c.panels : 3, NULL};
-    int status =
-        c.panels ? fkv_charts_draw(&c, &page, at->provenance, err)
-                 : fkv_fail(err, "%s: expected two columns of numbers or more, found fewer", path);
-    at->figures += !status;
-    fkv_charts_close(&c);
-    return status;
+    const struct fkv_charts_page page = {.name = to->stem,
+                                         .title = slash ? slash + 1 : path,
+                                         .columns = c.panels < 3 ? c.panels : 3,
+                                         .no_csv = true};
+    int status = FKV_OK;
+    if (!c.panels)
+        status = fkv_fail(err, "%s: expected two columns of numbers or more, found fewer", path);
+    return fkv_charts_finish(&c, status, &page, to, err);
 }
 
-int fkv_plot_table(const char *path, struct fkv_plot_place *at, struct fkv_error *err) {
+int fkv_plot_table(const char *path, struct fkv_plot_target *to, struct fkv_error *err) {
     struct fkv_table t;
     if (fkv_table_read(path, &t, err)) return FKV_FAILED;
     int status = FKV_OK;
@@ -89,7 +89,7 @@ int fkv_plot_table(const char *path, struct fkv_plot_place *at, struct fkv_error
         status = fkv_fail(
             err, "%s: expected at most %d columns and %d cells, found %d columns and %lld rows",
             path, COLUMNS, CELLS, t.columns, (long long)t.rows);
-    if (!status) status = draw(&t, path, at, err);
+    if (!status) status = draw(&t, path, to, err);
     fkv_table_free(&t);
     return status;
 }

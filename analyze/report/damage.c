@@ -8,17 +8,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analyze/plots/words.h"
 #include "analyze/tables/table.h"
 
 #define MINUS "\u2212"
 
-enum { PANEL, SERIES, PLACE, ESTIMATE, LOW, HIGH, COLUMNS };
-static const char *const names[COLUMNS] = {"panel", "series", "place", "estimate", "low", "high"};
+/* POLICY: of runs alone. */
+enum { PANEL, SERIES, PLACE, ESTIMATE, LOW, HIGH, COLUMNS, POLICY = COLUMNS };
+static const char *const names[COLUMNS + 1] = {"panel", "series", "place", "estimate",
+                                               "low",   "high",   "policy"};
 
 struct chart {
     struct fkv_table table;
-    int column[COLUMNS];
-    const char *stem; /* of the file's name, up to its last _ */
+    int column[COLUMNS + 1]; /* -1: the table has none */
+    const char *stem;        /* of the file's name, up to its last _ */
     int stem_length;
 };
 
@@ -48,11 +51,11 @@ static bool is_damage(const struct chart *c, int64_t row) {
     return !strncmp(text_at(c, row, PANEL), "\u0394 nll", 6);
 }
 
-/* The row of a series nearest to a place, -1 where there is none. */
-static int64_t nearest(const struct chart *c, const char *series, double place) {
+/* The row nearest to a place, of those with this text in a column; -1 where there is none. */
+static int64_t nearest(const struct chart *c, int column, const char *text, double place) {
     int64_t best = -1;
     for (int64_t row = 0; row < c->table.rows; row++)
-        if (is_damage(c, row) && !strncmp(text_at(c, row, SERIES), series, strlen(series)) &&
+        if (is_damage(c, row) && !strcmp(text_at(c, row, column), text) &&
             isfinite(number_at(c, row, PLACE)) &&
             (best < 0 ||
              fabs(number_at(c, row, PLACE) - place) < fabs(number_at(c, best, PLACE) - place)))
@@ -62,10 +65,11 @@ static int64_t nearest(const struct chart *c, const char *series, double place) 
 
 static int say_policies(struct fkv_report *r, const struct chart *c, struct fkv_error *err) {
     char whole[96], window[96];
-    int64_t freqkv = nearest(c, "freqkv", 0.5);
+    int64_t freqkv = nearest(c, SERIES, fkv_probe_kind_names[FKV_PROBE_FREQKV], 0.5);
     if (freqkv < 0) return FKV_OK;
-    int64_t local = nearest(c, "local", number_at(c, freqkv, PLACE));
-    bool beside = local >= 0 && number_at(c, local, PLACE) == number_at(c, freqkv, PLACE);
+    int64_t local =
+        nearest(c, SERIES, fkv_probe_kind_names[FKV_PROBE_LOCAL], number_at(c, freqkv, PLACE));
+    bool comparable = local >= 0 && number_at(c, local, PLACE) == number_at(c, freqkv, PLACE);
     const char *verdict = !clear_of_zero(c, freqkv) ? "not told apart from no damage"
                           : number_at(c, freqkv, ESTIMATE) > 0
                               ? "damage that its interval keeps away from 0"
@@ -77,7 +81,7 @@ static int say_policies(struct fkv_report *r, const struct chart *c, struct fkv_
             number_at(c, freqkv, PLACE), interval_text(whole, c, freqkv), c->stem_length, c->stem,
             verdict))
         return FKV_FAILED;
-    if (!beside) return FKV_OK;
+    if (!comparable) return FKV_OK;
     const char *order = number_at(c, freqkv, LOW) > number_at(c, local, HIGH)
                             ? "the latest tokens are worth more than the low frequencies there"
                         : number_at(c, freqkv, HIGH) < number_at(c, local, LOW)
@@ -90,12 +94,12 @@ static int say_policies(struct fkv_report *r, const struct chart *c, struct fkv_
 
 /* Which of the bands that were taken out hurts most, for keys and for values. */
 static int say_bands(struct fkv_report *r, const struct chart *c, struct fkv_error *err) {
-    static const char *const series[] = {"keys", "values", "keys and values"};
-    for (size_t s = 0; s < sizeof series / sizeof *series; s++) {
+    for (int states = FKV_PROBE_KEY; states <= FKV_PROBE_BOTH; states++) {
+        const char *series = fkv_plot_states_words[states];
         int64_t worst = -1, clear = 0, bands = 0;
         char text[96];
         for (int64_t row = 0; row < c->table.rows; row++) {
-            if (!is_damage(c, row) || strcmp(text_at(c, row, SERIES), series[s]) ||
+            if (!is_damage(c, row) || strcmp(text_at(c, row, SERIES), series) ||
                 !isfinite(number_at(c, row, ESTIMATE)))
                 continue;
             bands++, clear += clear_of_zero(c, row);
@@ -114,7 +118,7 @@ static int say_bands(struct fkv_report *r, const struct chart *c, struct fkv_err
                 "Of %lld bands (DC apart) taken out of the %s one at a time, the one at %s of all "
                 "coefficients (0: the lowest, 1: the highest) hurts most: %s thousandths of a nat "
                 "per token; for %lld of the %lld the interval leaves out 0.",
-                (long long)bands, series[s], place, interval_text(text, c, worst), (long long)clear,
+                (long long)bands, series, place, interval_text(text, c, worst), (long long)clear,
                 (long long)bands))
             return FKV_FAILED;
     }
@@ -140,10 +144,11 @@ static int say_decomposition(struct fkv_report *r, const struct chart *c, struct
         list);
 }
 
-/* Does the difference to the baseline shrink as more is kept? */
-static int say_runs(struct fkv_report *r, const struct chart *c, struct fkv_error *err) {
+/* Does the difference to the baseline shrink as a policy keeps more? */
+static int say_policy(struct fkv_report *r, const struct chart *c, const char *policy,
+                      struct fkv_error *err) {
     char low[96], high[96];
-    int64_t first = nearest(c, "freqkv", 0), last = nearest(c, "freqkv", 1);
+    int64_t first = nearest(c, POLICY, policy, 0), last = nearest(c, POLICY, policy, 1);
     if (first < 0 || first == last) return FKV_OK;
     const char *verdict = number_at(c, first, LOW) > number_at(c, last, HIGH)
                               ? "keeping more costs less, and the intervals are apart"
@@ -151,10 +156,22 @@ static int say_runs(struct fkv_report *r, const struct chart *c, struct fkv_erro
                               ? "keeping more costs more, and the intervals are apart"
                               : "the intervals overlap, so the ratio is not shown to matter";
     return fkv_text_list_add(&r->outline->summary, err,
-                             "Along the runs, FreqKV costs %s nats per token at "
+                             "Along the runs, the policy %s costs %s nats per token at "
                              "\u03b3\u00a0=\u00a0%.3g and %s at %.3g, against full attention: %s.",
-                             interval_text(low, c, first), number_at(c, first, PLACE),
+                             policy, interval_text(low, c, first), number_at(c, first, PLACE),
                              interval_text(high, c, last), number_at(c, last, PLACE), verdict);
+}
+
+/* Every policy once, at its first row. */
+static int say_runs(struct fkv_report *r, const struct chart *c, struct fkv_error *err) {
+    if (c->column[POLICY] < 0) return FKV_OK;
+    for (int64_t row = 0; row < c->table.rows; row++) {
+        const char *policy = text_at(c, row, POLICY);
+        int64_t earlier = 0;
+        while (strcmp(text_at(c, earlier, POLICY), policy)) earlier++;
+        if (earlier == row && say_policy(r, c, policy, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
 }
 
 static const struct {
@@ -177,6 +194,7 @@ static int say_chart(struct fkv_report *r, const char *name,
         return FKV_OK; /* the section that shows it says why */
     for (int i = 0; i < COLUMNS; i++)
         ours = (c.column[i] = fkv_table_column(&c.table, names[i])) >= 0 && ours;
+    c.column[POLICY] = fkv_table_column(&c.table, names[POLICY]);
     int status = ours ? say(r, &c, err) : FKV_OK;
     fkv_table_free(&c.table);
     return status;

@@ -7,10 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int fkv_report_path(const struct fkv_report *r, const char *name, char path[4096],
+int fkv_report_path(const struct fkv_report *r, const char *name, char path[FKV_PATH],
                     struct fkv_error *err) {
-    if (snprintf(path, 4096, "%s/%s", r->folder, name) < 4096) return FKV_OK;
-    return fkv_fail(err, "%s: the path is too long", r->folder);
+    return fkv_path_print(path, err, "%s/%s", r->folder, name);
 }
 
 bool fkv_report_has(const struct fkv_report *r, const char *name) {
@@ -29,7 +28,7 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
     int status = directory ? FKV_OK : fkv_fail_errno(err, "%s", r->folder);
     if (status) return status;
     for (struct dirent *entry; !status && (entry = readdir(directory));) {
-        char path[4096];
+        char path[FKV_PATH];
         struct stat info;
         if (*entry->d_name == '.') continue;
         status = fkv_report_path(r, entry->d_name, path, err);
@@ -44,7 +43,7 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
 }
 
 static int open_results(struct fkv_report *r, struct fkv_error *err) {
-    char path[4096], format[64] = "";
+    char path[FKV_PATH], format[64] = "";
     bool found;
     if (fkv_report_path(r, "results.h5", path, err)) return FKV_FAILED;
     if (!fkv_report_has(r, "results.h5"))

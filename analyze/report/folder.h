@@ -6,6 +6,7 @@
 
 #include "analyze/report/facts.h"
 #include "analyze/report/outline.h"
+#include "kernels/base/path.h"
 
 struct fkv_report {
     const char *folder;                 /* the caller's */
@@ -26,7 +27,7 @@ int fkv_report_open(const char *folder, struct fkv_report_outline *outline, stru
 void fkv_report_close(struct fkv_report *r);
 
 /* "FOLDER/NAME"; refuses one that is too long. */
-int fkv_report_path(const struct fkv_report *r, const char *name, char path[4096],
+int fkv_report_path(const struct fkv_report *r, const char *name, char path[FKV_PATH],
                     struct fkv_error *err);
 /* Whether the folder has a plain file of this name. */
 bool fkv_report_has(const struct fkv_report *r, const char *name);

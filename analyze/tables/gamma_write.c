@@ -5,22 +5,16 @@
 #include <string.h>
 
 #include "analyze/measure/gamma.h"
+#include "analyze/tables/csv.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
-enum { PATH = 4096, K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
+enum { K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
 
 static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost",
                                                    "objective", "objective_projected"};
-
-static int open_in(struct fkv_atomic_file *f, const char *folder, const char *name,
-                   struct fkv_error *err) {
-    char path[PATH];
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    return fkv_atomic_open(f, path, err);
-}
 
 /* ---- gamma.json ---- */
 
@@ -86,12 +80,14 @@ static int write_json(const char *folder, const struct fkv_ratio_table *t,
     if (!object)
         return fkv_fail(
             err, "gamma.json: the command line or the model's name is not UTF-8, which JSON needs");
-    int status = open_in(&f, folder, "gamma.json", err);
+    char path[FKV_PATH];
+    int status = fkv_path_print(path, err, "%s/gamma.json", folder);
+    if (!status) status = fkv_atomic_open(&f, path, err);
     if (!status) {
         if (json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) ||
             fputc('\n', f.stream) == EOF) {
             fkv_atomic_abandon(&f);
-            status = fkv_fail_errno(err, "%s/gamma.json", folder);
+            status = fkv_fail_errno(err, "%s", path);
         } else {
             status = fkv_atomic_commit(&f, err);
         }
@@ -104,7 +100,7 @@ static int write_json(const char *folder, const struct fkv_ratio_table *t,
 
 static int write_csv(const char *folder, const struct fkv_ratio_table *t, struct fkv_error *err) {
     struct fkv_atomic_file f;
-    if (open_in(&f, folder, "gamma.csv", err)) return FKV_FAILED;
+    if (fkv_csv_open(&f, folder, "gamma.csv", NULL, err)) return FKV_FAILED;
     fputs("layer,head,gamma,retained", f.stream);
     for (int i = 0; i < t->losses; i++)
         fprintf(f.stream, ",%s,%s_uniform", loss_names[i], loss_names[i]);

@@ -34,7 +34,6 @@ ONLY = {
 
 # The public and the private half of one idea, in files that may know each other.
 ONE_IDEA = [
-    {"analyze/plots/plots", "analyze/plots/parts"},
     {"capture/store/probe", "capture/store/probe_changes"},
     {f"capture/store/{name}" for name in ("capture_writer", "folder", "schema", "writer")},
 ]

@@ -5,8 +5,9 @@
 #include <png.h>
 #include <unistd.h>
 
-#include "analyze/plots/parts.h"
 #include "analyze/measure/averages.h"
+#include "analyze/plots/figures.h"
+#include "analyze/plots/words.h"
 #include "kernels/base/atomic_file.h"
 
 static const struct fkv_provenance provenance = {"0.0-test", "00ff", "freqkv-analyze",
@@ -90,10 +91,12 @@ static void free_findings(struct findings *f) {
 
 static void draw(const struct findings *f, const char *folder) {
     struct fkv_error err = {0};
-    assert_ok(fkv_plot_spectrum(&f->spectrum, folder, &provenance, &err), err);
-    assert_ok(fkv_plot_spectrum_heads(&f->spectrum, folder, &provenance, &err), err);
-    assert_ok(fkv_plot_error(&f->error, folder, &provenance, &err), err);
-    assert_ok(fkv_plot_error_heatmap(&f->error, folder, &provenance, &err), err);
+    struct fkv_plot_target to = {.folder = folder, .provenance = &provenance};
+    for (const struct fkv_figure_row *row = fkv_figures; row->files; row++) {
+        if (row->spectrum) assert_ok(row->spectrum(&f->spectrum, &to, &err), err);
+        if (row->errors) assert_ok(row->errors(&f->error, &to, &err), err);
+    }
+    assert_int_equal(to.figures, 4); /* without the KLT, none of it */
 }
 
 static const char *const names[] = {"spectrum", "spectrum_heads", "error", "error_heatmap"};
@@ -189,10 +192,10 @@ static void an_absent_folder_is_named(void **state) {
     (void)state;
     struct fkv_error err = {0};
     struct findings f;
+    struct fkv_plot_target to = {.folder = "/nonexistent/folder", .provenance = &provenance};
     make_findings(&f, 1, 1, 16, 3, false, false);
-    assert_refused(fkv_plot_spectrum(&f.spectrum, "/nonexistent/folder", &provenance, &err), err,
-                   "/nonexistent/folder/spectrum_");
-    assert_refused(fkv_plot_error_heatmap(&f.error, "/nonexistent/folder", &provenance, &err), err,
+    assert_refused(fkv_plot_spectrum(&f.spectrum, &to, &err), err, "/nonexistent/folder/spectrum_");
+    assert_refused(fkv_plot_error_heatmap(&f.error, &to, &err), err,
                    "/nonexistent/folder/error_heatmap_");
     free_findings(&f);
 }

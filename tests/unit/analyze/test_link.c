@@ -258,7 +258,7 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
     struct fkv_predictor_spectra s = measure_predictors();
     assert_null(s.attention[0]); /* no token follows the segment */
     assert_null(s.visible[1]);
-    assert_non_null(strstr(s.why_not[FKV_NO_PROJECTION], "output_gram"));
+    assert_non_null(strstr(s.gap[FKV_NO_PROJECTION], "output_gram"));
     assert_true(isnan(
         fkv_predictor_value(&s, FKV_PREDICTOR_VISIBLE, 0, 0, 2, (struct fkv_kept){0, 9, false})));
     int kept = 9;
@@ -299,7 +299,7 @@ static void visible_energy_of_values_is_what_the_projection_lets_through(void **
     made_write(&m, path);
     struct fkv_predictor_spectra s = measure_predictors();
     assert_null(s.visible[0]);
-    assert_true(s.why_not[FKV_NO_PROJECTION][0] == 0 && s.why_not[FKV_NO_QUERIES][0]);
+    assert_true(s.gap[FKV_NO_PROJECTION][0] == 0 && s.gap[FKV_NO_QUERIES][0]);
     for (int h = 0; h < HEADS; h++) {
         double lost[N][DIM], mean = 0, all, dropped;
         lost_states(FKV_STATE_VALUE, h, KEPT, lost, &all, &dropped);

@@ -6,7 +6,7 @@
 
 #include "analyze/commands/command.h"
 #include "analyze/link/damage.h"
-#include "analyze/plots/files.h"
+#include "analyze/plots/figures.h"
 #include "tests/unit/analyze/made_probes.h"
 
 static char base[256], out[300];
@@ -88,6 +88,14 @@ static struct made_probe small_probe(const double *damage) {
                                .high = 0.25,
                                .noise = 0.001,
                                .damage = damage};
+}
+
+/* All figures of runs. */
+static int draw_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
+                     struct fkv_error *err) {
+    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
+        if (f->runs && f->runs(runs, count, to, err)) return FKV_FAILED;
+    return FKV_OK;
 }
 
 static void every_file_gets_its_figures(void **state) {
@@ -195,17 +203,17 @@ static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
     struct fkv_run runs[2];
     struct fkv_error err;
     const struct fkv_provenance provenance = {"", "", "", ""};
-    struct fkv_plot_place at = {out, "runs", &provenance, 0, json_array()};
+    struct fkv_plot_target at = {out, "runs", &provenance, json_array(), 0};
     assert_ok(fkv_run_read(ours, &runs[0], &err), err);
     assert_ok(fkv_run_read(rival, &runs[1], &err), err);
-    assert_ok(fkv_plot_runs(runs, 2, &at, &err), err);
+    assert_ok(draw_runs(runs, 2, &at, &err), err);
     assert_int_equal(json_array_size(at.left_out), 1);
     json_t *row = json_array_get(at.left_out, 0);
     assert_string_equal(json_string_value(json_object_get(row, "figure")), "runs_distance");
     assert_string_equal(json_string_value(json_object_get(row, "file")), rival);
     json_decref(at.left_out);
     at.left_out = json_array();
-    assert_ok(fkv_plot_runs(runs + 1, 1, &at, &err), err); /* alone there is no axis */
+    assert_ok(draw_runs(runs + 1, 1, &at, &err), err); /* alone there is no axis */
     assert_int_equal(json_array_size(at.left_out), 4);
     json_decref(at.left_out);
     fkv_run_free(&runs[0]), fkv_run_free(&runs[1]);

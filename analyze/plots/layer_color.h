@@ -1,0 +1,20 @@
+/* Colours of layers, and of heads where there are many. They are ordered, so they take a sequential
+ * map and a colour bar. */
+#ifndef FKV_ANALYZE_PLOTS_LAYER_COLOR_H
+#define FKV_ANALYZE_PLOTS_LAYER_COLOR_H
+
+#include "analyze/figure/figure.h"
+
+/* FKV_PLOT_FEW: as many lines as can each have a band or a label of their own. FKV_PLOT_STEPS: as
+ * many as the colour bar shows as fields, one each. */
+enum { FKV_PLOT_FEW = 8, FKV_PLOT_STEPS = 16 };
+
+/* The i-th of `count` layers with ascending numbers index [count]. */
+struct fkv_color fkv_plot_color(int count, const int32_t *index, int i);
+/* The bar that says which is which. `index` is borrowed. */
+struct fkv_color_bar fkv_plot_color_bar(const char *label, int count, const int32_t *index);
+/* Puts it beside the panels; none for a single layer. */
+int fkv_plot_add_color_bar(struct fkv_figure *f, const char *label, int count, const int32_t *index,
+                           struct fkv_error *err);
+
+#endif

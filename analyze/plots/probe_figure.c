@@ -1,0 +1,90 @@
+/* Owns what the figures of a probe share (probe_figure.h). */
+#include "analyze/plots/probe_figure.h"
+
+#include <stdio.h>
+
+#include "analyze/plots/words.h"
+
+bool fkv_probe_is_whole(const struct fkv_probe_change *c) { return c->layer < 0 && c->kv_head < 0; }
+
+bool fkv_probe_is_part(const struct fkv_probe_change *c) {
+    return c->option == FKV_PROBE_OPTION_DECOMPOSE;
+}
+
+static bool is_filter(const struct fkv_probe_change *c, bool one_band_out) {
+    return fkv_probe_is_whole(c) && c->kind == FKV_PROBE_FILTER && !fkv_probe_is_part(c) &&
+           (c->complement && c->band_count == 1) == one_band_out;
+}
+
+bool fkv_probe_is_band(const struct fkv_probe_change *c) { return is_filter(c, true); }
+
+bool fkv_probe_is_filter(const struct fkv_probe_change *c) { return is_filter(c, false); }
+
+/* "0–0.25, 0.75–1" */
+static void name_bands(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+    size_t used = 0;
+    *out = 0;
+    for (int32_t i = 0; i < c->band_count; i++)
+        used += (size_t)snprintf(out + used, FKV_PROBE_NAME - used, "%s%.3g\u2013%.3g",
+                                 i ? ", " : "", c->bands[i].low, c->bands[i].high);
+}
+
+void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+    char bands[FKV_PROBE_NAME], parts[FKV_PROBE_PARTS];
+    name_bands(c, bands);
+    if (fkv_probe_is_part(c))
+        snprintf(out, FKV_PROBE_NAME, "%s", fkv_probe_parts(c, parts));
+    else if (c->kind == FKV_PROBE_NOISE)
+        snprintf(out, FKV_PROBE_NAME, "%.280s (%.3g)", bands, c->epsilon);
+    else
+        snprintf(out, FKV_PROBE_NAME, "%s%.300s", c->complement ? "without " : "", bands);
+}
+
+int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,
+                    bool across) {
+    int panel =
+        fkv_charts_panel(c, fkv_plot_damage_words[measure], across ? fkv_plot_milli_nats : x_label,
+                         across ? NULL : fkv_plot_milli_nats);
+    c->chart[panel].across = across, c->chart[panel].level = 0;
+    return panel;
+}
+
+void fkv_probe_add_named(struct fkv_charts *c, int panel, const struct fkv_probe_change *change,
+                         const char *series, struct fkv_color color, struct fkv_interval y) {
+    char name[FKV_PROBE_NAME];
+    fkv_probe_name(change, name);
+    int position = fkv_charts_name(c, panel, name);
+    if (position >= 0) fkv_charts_add(c, panel, series, color, FKV_LOOK_POINTS, position, y);
+}
+
+void fkv_probe_describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
+    const struct fkv_probe *p = d->probe;
+    char nll[FKV_PLOT_NUMBER], kl[FKV_PLOT_NUMBER], windows[48], words[FKV_SE_WORDS],
+        intervals[FKV_SE_WORDS + 32];
+    snprintf(windows, sizeof windows, p->window_count == 1 ? "one window" : "each of %lld windows",
+             (long long)p->window_count);
+    fkv_se_unit_words(d->units.kind, d->units.documents, "blocks of 256 scored tokens", words);
+    snprintf(intervals, sizeof intervals,
+             d->units.kind == FKV_SE_NONE ? "one block of tokens gives no intervals"
+                                          : "95%% intervals %s",
+             words);
+    snprintf(
+        note, FKV_PLOT_NOTE,
+        "%s Prefix %d (%d sinks), %d tokens scored in %s; %s. Noise floor: |\u0394 nll| %s, KL %s.",
+        text, p->prefix, p->sinks, p->score, windows, intervals,
+        fkv_plot_number(nll, p->noise_floor_nll, 2), fkv_plot_number(kl, p->noise_floor_kl, 2));
+}
+
+int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d,
+                     const char *suffix, const char *text, struct fkv_charts_page page,
+                     struct fkv_plot_target *to, struct fkv_error *err) {
+    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE];
+    int series = 0;
+    for (int i = 0; i < c->panels; i++) series += c->chart[i].series;
+    snprintf(name, sizeof name, "%.280s_%s", to->stem, suffix);
+    fkv_probe_describe(d, text, note);
+    page.name = name, page.note = note;
+    if (series) return fkv_charts_finish(c, status, &page, to, err);
+    fkv_charts_close(c);
+    return status;
+}

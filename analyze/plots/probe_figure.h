@@ -1,0 +1,40 @@
+/* What the figures of a probe share: which changes they are about, the names of changes, panels of
+ * damage, and their small print. Damages are in milli-nats, since most are that small. */
+#ifndef FKV_ANALYZE_PLOTS_PROBE_FIGURE_H
+#define FKV_ANALYZE_PLOTS_PROBE_FIGURE_H
+
+#include "analyze/plots/charts.h"
+#include "capture/store/probe_damage.h"
+
+/* Whether it changes all layers and heads. */
+bool fkv_probe_is_whole(const struct fkv_probe_change *c);
+/* Whether it is one of FreqKV's parts (--decompose). */
+bool fkv_probe_is_part(const struct fkv_probe_change *c);
+/* Whether it takes one band out of all layers and heads: it has a position on an axis of bands. */
+bool fkv_probe_is_band(const struct fkv_probe_change *c);
+/* Whether it is another filter of all layers and heads: it is a row. */
+bool fkv_probe_is_filter(const struct fkv_probe_change *c);
+
+/* Bytes of a change's name: 16 bands at a readable precision. */
+enum { FKV_PROBE_NAME = 320 };
+/* Its name on an axis: its bands, "without 0–0.25", with the energy of noise in brackets, or its
+ * parts. */
+void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]);
+
+/* A new panel of a damage; x_label: of the changes' axis. across: changes are rows. */
+int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,
+                    bool across);
+/* A point at a change's name. */
+void fkv_probe_add_named(struct fkv_charts *c, int panel, const struct fkv_probe_change *change,
+                         const char *series, struct fkv_color color, struct fkv_interval y);
+
+/* `text`, then how the probe was made, its intervals and its noise floor. */
+void fkv_probe_describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]);
+
+/* fkv_charts_finish for a page with `suffix` and `text` in place of name and note, which follow
+ * from them: STEM_SUFFIX. Without a point nothing is drawn. */
+int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d,
+                     const char *suffix, const char *text, struct fkv_charts_page page,
+                     struct fkv_plot_target *to, struct fkv_error *err);
+
+#endif

@@ -1,0 +1,193 @@
+/* Runs along a text: delta nll and KL over the tokens since the last compression, and over the
+ * rounds of compression. A token that no compression preceded is exactly full attention; it is in
+ * no panel. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyze/plots/charts.h"
+#include "analyze/plots/figures.h"
+#include "analyze/plots/words.h"
+
+enum { BINS = 24, MOST_ROUNDS = 64 };
+
+/* Sums over tokens, by bin and by unit of the bootstrap. */
+struct cells {
+    int bins;
+    struct fkv_units units; /* owned */
+    double *sum;            /* [bins, units] of the quantity; owned */
+    double *count;          /* [bins, units] tokens; owned */
+    double *position;       /* [bins]: sum of the tokens' positions on the axis; owned */
+};
+
+static void cells_close(struct cells *c) {
+    fkv_units_free(&c->units);
+    free(c->sum), free(c->count), free(c->position);
+}
+
+static int cells_open(struct cells *c, int bins, const struct fkv_run *run, struct fkv_error *err) {
+    *c = (struct cells){.bins = bins};
+    if (fkv_run_units(run, &c->units, err)) return FKV_FAILED;
+    size_t n = (size_t)bins * (size_t)c->units.count + 1;
+    c->sum = calloc(n, sizeof(double)), c->count = calloc(n, sizeof(double));
+    c->position = calloc((size_t)bins, sizeof(double));
+    return c->sum && c->count && c->position ? FKV_OK
+                                             : fkv_fail(err, "out of memory for %d bins", bins);
+}
+
+/* Edges 1, 1.5, 2, 3, 4, 6, ...: the first tokens after a compression are told apart, the many
+ * later ones are not. */
+static int bin_of(double since) {
+    int octave = (int)floor(log2(since));
+    return 2 * octave + (since >= 1.5 * ldexp(1, octave));
+}
+
+/* kl: else delta nll; by_round: else by distance */
+static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct cells *c) {
+    for (int32_t d = 0; d < run->column_sets; d++) {
+        const struct fkv_run_columns *t = &run->columns[d];
+        for (int64_t i = 0, seen = 0; i < t->count; i++) {
+            int64_t block = seen / FKV_BOOTSTRAP_BLOCK;
+            seen += isfinite(t->nll[i]);
+            double value = kl ? t->kl[i] : (double)t->nll[i] - t->baseline_nll[i];
+            if (!isfinite(t->nll[i]) || !isfinite(value) || !(t->round[i] >= 1) ||
+                !(t->since[i] >= 1))
+                continue;
+            int bin = by_round ? (int)floor(t->round[i] + 0.5) : bin_of(t->since[i]);
+            if (bin >= c->bins) continue;
+            int64_t cell = bin * c->units.count + fkv_unit_at(&c->units, d, block);
+            c->sum[cell] += value, c->count[cell] += 1;
+            c->position[bin] += by_round ? bin : t->since[i];
+        }
+    }
+}
+
+static double tokens_in(const struct cells *c, int bin) {
+    double tokens = 0;
+    for (int64_t u = 0; u < c->units.count; u++) tokens += c->count[bin * c->units.count + u];
+    return tokens;
+}
+
+/* The mean of fewer tokens says nothing. A round that the text cuts short holds only tokens right
+ * after a compression, which are hit hardest, and would look worse than all before it. */
+static const double least_tokens = 20, round_share = 4;
+
+static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run,
+                     const char *label, struct fkv_color color, bool kl, bool by_round,
+                     struct fkv_error *err) {
+    struct cells c;
+    int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, run, err);
+    if (!status) fill_cells(run, kl, by_round, &c);
+    double least = least_tokens, most = 0;
+    for (int b = 0; !status && by_round && b < c.bins; b++) most = fmax(most, tokens_in(&c, b));
+    least = fmax(least, by_round ? most / round_share : 0);
+    for (int b = 0; !status && b < c.bins; b++) {
+        double tokens = tokens_in(&c, b);
+        if (tokens < least) continue;
+        struct fkv_interval y = fkv_ratio_interval(&c.units, c.sum + b * c.units.count,
+                                                   c.count + b * c.units.count, NULL);
+        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, c.position[b] / tokens, y);
+    }
+    cells_close(&c);
+    return status;
+}
+
+static bool has_differences(const struct fkv_run *run) {
+    for (int32_t d = 0; d < run->column_sets; d++)
+        if (!run->columns[d].baseline_nll || !run->columns[d].kl || !run->columns[d].round ||
+            !run->columns[d].since)
+            return false;
+    return run->actions.count > 0;
+}
+
+/* Runs of the first run's policy and options take the map of ordered colours; others, its rivals,
+ * one of their own each, dashed. */
+static struct fkv_color color_at(const struct fkv_run *runs, int32_t count, int32_t i,
+                                 bool *rival) {
+    int before = 0, alike = 0, lead = 0;
+    while (!has_differences(&runs[lead])) lead++;
+    *rival = strcmp(runs[i].policy_label, runs[lead].policy_label);
+    for (int32_t k = 0; k < count; k++) {
+        if (!has_differences(&runs[k]) ||
+            !strcmp(runs[k].policy_label, runs[lead].policy_label) == *rival)
+            continue;
+        before += k < i, alike++;
+    }
+    return *rival ? fkv_color_cycle(1 + before)
+                  : fkv_color_map(alike > 1 ? FKV_MAP_TOP * before / (alike - 1) : 0.3);
+}
+
+/* Axis labels: so far, since the last. */
+static const char *const *words_for(const struct fkv_run *runs, int32_t count) {
+    static const char *const words[3][2] = {
+        {"compressions so far", "tokens since the last compression"},
+        {"evictions so far", "tokens since the last eviction"},
+        {"compressions or evictions so far", "tokens since the last of them"}};
+    bool compress = false, evict = false;
+    for (int32_t i = 0; i < count; i++) {
+        if (!has_differences(&runs[i])) continue;
+        evict = evict || runs[i].actions.evictions;
+        compress = compress || !runs[i].actions.evictions;
+    }
+    return words[compress && evict ? 2 : evict];
+}
+
+int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
+                           struct fkv_error *err) {
+    struct fkv_charts c;
+    char name[FKV_PLOT_NAME], label[FKV_RUN_LABEL + 32];
+    int status = fkv_charts_open(&c, err), shown = 0;
+    snprintf(name, sizeof name, "%.280s_distance", to->stem);
+    for (int32_t i = 0; i < count; i++) {
+        shown += has_differences(&runs[i]);
+        if (!has_differences(&runs[i]))
+            fkv_plot_leave_out(to, runs[i].path, name,
+                               runs[i].actions.count
+                                   ? "the run has no baseline"
+                                   : "the run has no compressions and no evictions on a schedule");
+    }
+    const char *const *actions_word = words_for(runs, count);
+    for (int which = 0; !status && shown && which < 4; which++) {
+        bool kl = which < 2, by_round = which % 2;
+        int panel =
+            fkv_charts_panel(&c, kl ? "KL" : "\u0394 nll",
+                             by_round ? actions_word[0] : actions_word[1], "nats per token");
+        c.chart[panel].logarithmic_x = !by_round, c.chart[panel].logarithmic_y = kl;
+        c.chart[panel].level = kl ? NAN : 0;
+        c.chart[panel].integers = by_round;
+        for (int32_t i = 0; !status && i < count; i++) {
+            if (!has_differences(&runs[i])) continue;
+            bool rival;
+            int32_t series = c.chart[panel].series;
+            struct fkv_color color = color_at(runs, count, i, &rival);
+            fkv_run_label(runs, count, i, label);
+            snprintf(label + strlen(label), sizeof label - strlen(label), ", \u03b3 = %.2g",
+                     fkv_run_gamma(&runs[i]));
+            status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
+            if (c.chart[panel].series == series) continue;
+            c.chart[panel].one[series].dashed = rival;
+            c.chart[panel].one[series].bare =
+                shown > 3; /* bands of many runs hide each other; the CSV has them */
+        }
+    }
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS], intervals[FKV_SE_WORDS + 80];
+    if (runs[0].joined)
+        snprintf(intervals, sizeof intervals, "No intervals: windows of joined texts overlap");
+    else
+        snprintf(intervals, sizeof intervals, "%s: 95%%, bootstrap %s",
+                 shown > 3 ? "Intervals in the table beside the figure" : "Shading",
+                 fkv_plot_run_units(&runs[0], words));
+    snprintf(note, sizeof note,
+             "Means over scored tokens after the first compression; rounds that the text cuts "
+             "short are left out. %s.",
+             intervals);
+    const struct fkv_charts_page page = {
+        .name = name,
+        .title = "Difference to full attention, after a compression and over compressions",
+        .note = note,
+        .width = 7.2,
+        .height = 5.6,
+        .columns = 2};
+    return fkv_charts_finish(&c, status, &page, to, err);
+}

@@ -1,0 +1,57 @@
+/* Owns the end of every figure (target.h). */
+#include "analyze/plots/target.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/base/path.h"
+
+void fkv_plot_leave_out(struct fkv_plot_target *to, const char *file, const char *figure,
+                        const char *reason) {
+    if (!to->left_out) return;
+    json_array_append_new(to->left_out, json_pack("{s:o, s:s, s:s}", "file", fkv_json_string(file),
+                                                  "figure", figure, "reason", reason));
+}
+
+int fkv_plot_check_ours(const struct fkv_plot_target *to, const char *name, struct fkv_error *err) {
+    static const char *const suffixes[] = {".svg", ".png", ".csv"};
+    char start[4096], path[FKV_PATH];
+    bool ours = false;
+    for (int i = 0; i < 3; i++) {
+        if (fkv_path_print(path, err, "%s/%s%s", to->folder, name, suffixes[i])) return FKV_FAILED;
+        FILE *f = fopen(path, "rb");
+        if (!f) continue;
+        size_t bytes = fread(start, 1, sizeof start, f);
+        fclose(f);
+        if (i < 2) ours = memmem(start, bytes, "FreqKV toolkit", 14) != NULL;
+        if (!ours)
+            return fkv_fail(
+                err, "%s: exists, and freqkv-analyze did not make it; choose another --out", path);
+    }
+    return FKV_OK;
+}
+
+/* Appends " Model: NAME.": the last part of its path, since local paths are not published. */
+static void add_model(char note[FKV_PLOT_NOTE], const struct fkv_provenance *p) {
+    if (!p->model || !*p->model) return;
+    size_t end = strlen(p->model);
+    while (end > 1 && p->model[end - 1] == '/') end--;
+    size_t start = end;
+    while (start > 0 && p->model[start - 1] != '/') start--;
+    size_t used = strlen(note);
+    snprintf(note + used, FKV_PLOT_NOTE - used, " Model: %.*s.", (int)(end - start),
+             p->model + start);
+}
+
+int fkv_plot_finish(struct fkv_figure *f, int status, const char *note, const char *name,
+                    struct fkv_plot_target *to, struct fkv_error *err) {
+    char path[FKV_PATH], text[FKV_PLOT_NOTE];
+    snprintf(text, sizeof text, "%s", note ? note : "");
+    add_model(text, to->provenance);
+    if (!status && *text) status = fkv_figure_note(f, text, err);
+    if (!status) status = fkv_path_print(path, err, "%s/%s", to->folder, name);
+    if (!status) status = fkv_figure_write(f, path, to->provenance, err);
+    to->figures += !status;
+    fkv_figure_destroy(f);
+    return status;
+}
