@@ -61,6 +61,12 @@ def options() -> Settings:
     p.add_argument(
         "--isa", choices=CAPS, help="cap the instruction set of both sides (llama.cpp: left out)"
     )
+    p.add_argument(
+        "--wait",
+        type=float,
+        default=30,
+        help="seconds a run waits for an idle machine, at most (30)",
+    )
     p.add_argument("--lock", type=pathlib.Path, help="file to hold a lock on while measuring")
     a = p.parse_args()
     folder = pathlib.Path(a.bin).resolve()
@@ -73,6 +79,7 @@ def options() -> Settings:
         threads=a.threads,
         repeats=max(1, a.repeats),
         patience=a.patience,
+        wait=a.wait,
         isa=a.isa,
         lock=a.lock,
         only=a.only.split(","),

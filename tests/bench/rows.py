@@ -27,6 +27,11 @@ class Row:
     check: Callable[[list[Outcome]], Result] = lambda outcomes: {}
 
 
+def of_large(m: Models, name: str) -> tuple[str, str]:
+    """What marks a row of the 1.1B model: in its key, in its name."""
+    return ("-1b", ", 1.1B model") if name == m.large else ("", "")
+
+
 def shape(models: Models, model: str) -> dict[str, int]:
     return json.loads((Path(models.need(model)) / "config.json").read_text())
 
@@ -54,10 +59,10 @@ def decode_bytes(models: Models, model: str, slots: float, size: int) -> float:
 
 
 def prefill(s: Settings, m: Models, name: str, tokens: int, dtype: str) -> Row:
-    model = f"{name}-{dtype}"
+    model, (mark, words) = f"{name}-{dtype}", of_large(m, name)
     return Row(
-        key=f"prefill-{tokens}-{dtype}" + ("-1b" if name == m.large else ""),
-        what=f"prefill of {tokens} tokens, {dtype}",
+        key=f"prefill-{tokens}-{dtype}{mark}",
+        what=f"prefill of {tokens} tokens, {dtype}{words}",
         unit="tokens/s",
         more_is_better=True,
         ours=c.ours_prefill(s, m, name, dtype, tokens),
@@ -70,10 +75,11 @@ def prefill(s: Settings, m: Models, name: str, tokens: int, dtype: str) -> Row:
 
 
 def decode(s: Settings, m: Models, name: str, after: int, dtype: str, drawn: int) -> Row:
-    model, size = f"{name}-{dtype}", 4 if dtype == "f32" else 2
+    model, (mark, words) = f"{name}-{dtype}", of_large(m, name)
+    size, types = (4, "f32") if dtype == "f32" else (2, "16-bit")
     return Row(
-        key=f"decode-{after}-{dtype}" + ("-1b" if name == m.large else ""),
-        what=f"decoding after {after} tokens, {'f32' if size == 4 else '16-bit'} weights and cache",
+        key=f"decode-{after}-{dtype}{mark}",
+        what=f"decoding after {after} tokens, {types} weights and cache{words}",
         unit="tokens/s",
         more_is_better=True,
         ours=c.ours_decode(s, m, name, dtype, after, drawn),

@@ -34,6 +34,7 @@ class Settings:
     threads: int
     repeats: int
     patience: float  # seconds; no further turn of a row starts after
+    wait: float  # seconds at most before a run, for the machine to be idle
     isa: str | None  # cap of the instruction set
     lock: pathlib.Path | None
     only: list[str]

@@ -5,6 +5,7 @@ import os
 import pathlib
 from dataclasses import asdict, dataclass, field
 
+from busy import IDLE
 from rows import Limits, Row
 from settings import Settings
 from turns import Outcome, Result
@@ -77,12 +78,15 @@ def row_line(m: Measured) -> str:
 
 
 def notes(m: Measured) -> list[str]:
-    failed = [f"{o.name} left out: {o.failure}" for o in (m.ours, *m.rivals) if o.failure]
+    said = [f"{o.name} left out: {o.failure}" for o in (m.ours, *m.rivals) if o.failure]
     if m.limit_failure:
-        failed.append(f"limit left out: {m.limit_failure}")
+        said.append(f"limit left out: {m.limit_failure}")
     if m.checked.get("note"):
-        failed.append(m.checked["note"])
-    return [f"- {m.row.key}: {'. '.join(failed)}"] if failed else []
+        said.append(m.checked["note"])
+    others = [cores for o in (m.ours, *m.rivals) for cores in o.others]
+    if others and max(others) > IDLE:
+        said.append(f"other programs used up to {max(others):.1f} cores meanwhile")
+    return [f"- {m.row.key}: {'. '.join(said)}"] if said else []
 
 
 def markdown(s: Settings, limits: Limits, measured: list[Measured], failures: dict) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
+from busy import Others, wait_until_idle
 from install import last_line
 from models import Models, NotMade
 from settings import Settings
@@ -34,6 +35,7 @@ class Contender:
 class Outcome:
     name: str
     values: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)  # cores other programs used meanwhile
     result: Result = field(default_factory=dict)  # of the last run
     out: str = ""  # what the last run wrote
     failure: str = ""
@@ -84,8 +86,9 @@ def run_once(s: Settings, contender: Contender, outcome: Outcome, folder: pathli
     for path in (out, pathlib.Path(f"{out}.run")):
         remove(path)
     command = [part.replace("{out}", str(out)) for part in contender.command]
+    wait_until_idle(s.wait)
     with held(s.lock):
-        started = time.perf_counter()
+        others, started = Others(), time.perf_counter()
         done = subprocess.run(command, env=s.environment(), capture_output=True, text=True)
         wall = time.perf_counter() - started
     if done.returncode:
@@ -94,6 +97,7 @@ def run_once(s: Settings, contender: Contender, outcome: Outcome, folder: pathli
     outcome.out = str(out)
     outcome.result = parse(done.stdout, out) | {"wall": wall}
     outcome.values.append(contender.value(outcome.result))
+    outcome.others.append(others.cores())
 
 
 def run_row(
