@@ -44,7 +44,8 @@ def install(s: Settings, say) -> dict[str, str]:
             continue
         say(f"installing {package}")
         source = ["--no-binary", "llama-cpp-python"] if "llama" in package else []
-        done = pip(s, "install", "--quiet", *source, "--constraint", str(REQUIREMENTS), package)
+        done = pip(s, "install", "--quiet", *source, package)
         if done.returncode:
-            failures[package] = last_line(done.stderr)
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            failures[package] = errors[-1] if errors else last_line(done.stderr)
     return failures
