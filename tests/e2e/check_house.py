@@ -27,6 +27,7 @@ ONLY = {
     "hdf5.h": r"capture/store/",
     "fftw3.h": r"kernels/dct/",
     "cblas.h": r"kernels/cpu/",
+    "dnnl": r"kernels/cpu/gemm_onednn",
     "cuda": r"kernels/cuda/",
     "cairo": r"analyze/figure/",
 }
