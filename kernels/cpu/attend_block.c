@@ -9,7 +9,7 @@
  * causal block costs little more than the half that it has to. */
 #include "kernels/cpu/attend.h"
 
-enum { SLOTS = 128 };
+enum { SLOTS = 128, ROWS_AHEAD = 4 };
 
 struct block {
     int32_t panels, words; /* words of a query or key */
@@ -73,6 +73,15 @@ static float pair_word(uint16_t first, uint16_t second) {
     return word;
 }
 
+/* The queries of the row that stacked row i belongs to, on their way to the first-level cache:
+ * those of a KV head are short pieces far apart, which the processor does not foresee. */
+static void fetch_row(const struct fkv_attention *a, const struct fkv_attend_unit *u, int32_t i) {
+    const size_t floats = (size_t)u->item->heads * (size_t)a->shape->head_dim;
+    if (i >= u->stacked) return;
+    const float *row = a->q + fkv_attend_row(a, u, i);
+    for (size_t c = 0; c < floats; c += 64 / sizeof *row) __builtin_prefetch(row + c);
+}
+
 /* The queries, a lane each. Lanes beyond the last row repeat it and are not stored. */
 static void load_queries(const struct fkv_attention *a, const struct fkv_attend_unit *u,
                          const struct fkv_span *span, struct block k) {
@@ -82,7 +91,10 @@ static void load_queries(const struct fkv_attention *a, const struct fkv_attend_
     for (int32_t i = 0; i < k.panels * rows; i++) {
         float *to = k.q + (size_t)(i / rows) * k.panel_floats + (size_t)(i % rows);
         if (i < u->stacked) {
-            if (i % u->item->heads == 0) turn = fkv_attend_turn(a, u, span, i, k.turn);
+            if (i % u->item->heads == 0) {
+                fetch_row(a, u, i + ROWS_AHEAD * u->item->heads);
+                turn = fkv_attend_turn(a, u, span, i, k.turn);
+            }
             fkv_attend_query(a, u, i, turn, query);
         }
         if (a->panel->step == 1)
