@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #define FIGURE(names, data, draw, text) {.files = names, .reading = text, .data = draw},
-const struct fkv_figure_row fkv_figures[] = {FKV_FIGURE_ROWS(FIGURE){NULL}};
+const struct fkv_figure_row fkv_figures[] = {FKV_FIGURE_ROWS(FIGURE){.files = NULL}};
 
 const char *fkv_figure_reading(const char *file) {
     int i = 0;
