@@ -125,8 +125,8 @@ static void decode(const struct fkv_backend_ops *ops, struct fkv_backend *b,
         double start = fkv_seconds();
         for (int layer = 0; layer < s.layers; layer++) attend(ops, b, &s, layer, tokens - 1, 1);
         double between = fkv_seconds();
-        sink += read_all(ops->address(s.cache.key), (size_t)s.layers * s.layer_bytes) +
-                read_all(ops->address(s.cache.value), (size_t)s.layers * s.layer_bytes);
+        sink = sink + read_all(ops->address(s.cache.key), (size_t)s.layers * s.layer_bytes) +
+               read_all(ops->address(s.cache.value), (size_t)s.layers * s.layer_bytes);
         double end = fkv_seconds();
         if (round >= 0) ours[round] = between - start, rival[round] = end - between;
     }
