@@ -152,8 +152,8 @@ void fkv_engine_close(struct fkv_engine *engine) {
 enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o,
                                       const struct fkv_engine *engine) {
     if (o->cache_dtype_given) return o->cache_dtype;
-    enum fkv_dtype weights = engine->model->layers[0].qkv.wq.dtype;
     if (engine->device.space != FKV_DEVICE || o->compute == FKV_COMPUTE_F32) return FKV_F32;
+    enum fkv_dtype weights = fkv_weight_dtype(&engine->model->layers[0].qkv.wq);
     return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
@@ -161,7 +161,7 @@ const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
                                     const struct fkv_engine *engine) {
     if (o->compute == FKV_COMPUTE_BF16) return "bf16";
     if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
-    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+    return fkv_dtype_name(fkv_weight_dtype(&engine->model->layers[0].qkv.wq));
 }
 
 const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {

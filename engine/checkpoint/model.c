@@ -131,7 +131,7 @@ static int bind(const struct binder *b, const char *name, int32_t rows, int32_t 
         m->buffer_capacity++;
         return check_tensor(t, path, name, rows, cols, err);
     }
-    *w = (struct fkv_weight){.dtype = t->dtype, .rows = rows ? rows : 1, .cols = cols};
+    *w = (struct fkv_weight){.format = (enum fkv_weight_format)t->dtype, .rows = rows ? rows : 1, .cols = cols};
     if (b->check_values && check_finite(t, w, b->threads, path, name, err)) return FKV_FAILED;
     if (m->ops->buffer_adopt(m->backend, t->data, t->bytes, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", path, name);

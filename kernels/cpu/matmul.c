@@ -1,9 +1,10 @@
-/* Matrix products with the checkpoint's weights, read where they are mapped, in their own dtype: y
+/* Matrix products with the checkpoint's weights, read where they are mapped, in their own format: y
  * = W x for a block of rows x.
  *
  * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work
  * and ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row the time is
- * that of reading the weights from memory once.
+ * that of reading the weights from memory once. Block formats (kernels/weights) are expanded
+ * EXPANDED weight rows at a time, which stay in a near cache, and read as float32.
  *
  * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and
  * multiplied with OpenBLAS' sgemm. The panels are spread over our own threads and each sgemm runs
@@ -26,7 +27,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { ROWS_AT_ONCE = 16, SLICE = 64, PANEL = 256 };
+enum { ROWS_AT_ONCE = 16, SLICE = 64, PANEL = 256, EXPANDED = 2 };
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     int32_t widest = l->attention.heads * l->attention.head_dim;
@@ -35,13 +36,14 @@ int32_t fkv_cpu_widest(const struct fkv_limits *l) {
 }
 
 size_t fkv_cpu_multiply_scratch(const struct fkv_limits *l) {
-    size_t panel = PANEL * (size_t)fkv_cpu_widest(l), tile = (size_t)ROWS_AT_ONCE * SLICE;
+    size_t widest = (size_t)fkv_cpu_widest(l), panel = PANEL * widest,
+           tile = ROWS_AT_ONCE * SLICE + EXPANDED * widest;
     return panel > tile ? panel : tile;
 }
 
 static const char *weight_row(const struct fkv_weight *w, int32_t row) {
     return (const char *)fkv_cpu_weight(w) +
-           (size_t)row * (size_t)w->cols * fkv_dtype_bytes(w->dtype);
+           (size_t)row * fkv_weight_bytes(w->format, (size_t)w->cols);
 }
 
 /* out [rows, first .. first+n) += bias [first .. first+n), n <= PANEL */
@@ -49,30 +51,47 @@ static void add_bias(const struct fkv_weight *bias, int32_t first, int32_t n, fl
                      size_t stride, int32_t rows) {
     float values[PANEL];
     const char *from =
-        (const char *)fkv_cpu_weight(bias) + (size_t)first * fkv_dtype_bytes(bias->dtype);
-    fkv_to_f32(from, bias->dtype, (size_t)n, values);
+        (const char *)fkv_cpu_weight(bias) + fkv_weight_bytes(bias->format, (size_t)first);
+    fkv_weight_expand(bias->format, from, (size_t)n, values);
     for (int32_t r = 0; r < rows; r++)
         for (int32_t i = 0; i < n; i++) out[(size_t)r * stride + (size_t)(first + i)] += values[i];
 }
 
-/* Output rows [first, first+n), n <= SLICE, by dot products. */
-static void multiply_slice(const struct fkv_simd *simd, const struct fkv_cpu_product *p,
-                           int32_t first, int32_t n, const float *in, int32_t rows, float *tile) {
+/* Output rows [first, first+n), n <= SLICE, by dot products with `weights` [n, cols], in what `dot`
+ * reads. */
+static void multiply_rows(fkv_dot_function *dot, const void *weights,
+                          const struct fkv_cpu_product *p, int32_t first, int32_t n,
+                          const float *in, int32_t rows, float *tile) {
     size_t cols = (size_t)p->w->cols, stride = (size_t)p->w->rows;
-    fkv_dot_function *dot = simd->dot[p->w->dtype];
     for (int32_t r = 0; r < rows; r += ROWS_AT_ONCE) {
         int32_t m = rows - r < ROWS_AT_ONCE ? rows - r : ROWS_AT_ONCE;
         float *out = p->out + (size_t)r * stride + (size_t)first;
         if (!p->add) {
-            dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, out,
-                stride);
+            dot(weights, cols, n, in + (size_t)r * cols, cols, m, p->w->cols, out, stride);
             continue;
         }
-        dot(weight_row(p->w, first), cols, n, in + (size_t)r * cols, cols, m, p->w->cols, tile,
-            SLICE);
+        dot(weights, cols, n, in + (size_t)r * cols, cols, m, p->w->cols, tile, SLICE);
         for (int32_t i = 0; i < m; i++)
             for (int32_t j = 0; j < n; j++)
                 out[(size_t)i * stride + (size_t)j] += tile[i * SLICE + j];
+    }
+}
+
+/* Output rows [first, first+n), n <= SLICE, from the stored weights. */
+static void multiply_slice(const struct fkv_simd *simd, const struct fkv_cpu_product *p,
+                           int32_t first, int32_t n, const float *in, int32_t rows,
+                           float *scratch) {
+    const struct fkv_weight *w = p->w;
+    float *expanded = scratch + ROWS_AT_ONCE * SLICE;
+    if (fkv_weight_is_dtype(w->format)) {
+        multiply_rows(simd->dot[w->format], weight_row(w, first), p, first, n, in, rows, scratch);
+        return;
+    }
+    for (int32_t i = 0; i < n; i += EXPANDED) {
+        int32_t m = n - i < EXPANDED ? n - i : EXPANDED;
+        fkv_weight_expand(w->format, weight_row(w, first + i), (size_t)m * (size_t)w->cols,
+                          expanded);
+        multiply_rows(simd->dot[FKV_F32], expanded, p, first + i, m, in, rows, scratch);
     }
 }
 
@@ -83,8 +102,8 @@ static void multiply_panel(const struct fkv_cpu_product *p, int32_t first, int32
     const struct fkv_weight *w = p->w;
     const char *from = weight_row(w, first);
     const float *expanded = (const float *)(const void *)from;
-    if (w->dtype != FKV_F32 || (uintptr_t)from % sizeof(float)) {
-        fkv_to_f32(from, w->dtype, (size_t)n * (size_t)w->cols, panel);
+    if (w->format != FKV_WEIGHT_F32 || (uintptr_t)from % sizeof(float)) {
+        fkv_weight_expand(w->format, from, (size_t)n * (size_t)w->cols, panel);
         expanded = panel;
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, w->cols, 1, in, w->cols, expanded,
@@ -100,7 +119,10 @@ static bool few_rows(const struct fkv_backend *b, const struct fkv_cpu_product *
     return true;
 #else
     bool few = true;
-    for (int i = 0; i < count; i++) few &= rows <= b->simd->dot_rows[products[i].w->dtype];
+    for (int i = 0; i < count; i++) {
+        const enum fkv_weight_format format = products[i].w->format;
+        few &= rows <= b->simd->dot_rows[fkv_weight_is_dtype(format) ? format : FKV_WEIGHT_F32];
+    }
     return few;
 #endif
 }

@@ -50,7 +50,7 @@ static double prefill_flops(const struct fkv_config *c) {
  * and the cache in float32. */
 static double decode_bytes(const struct fkv_model *m) {
     const struct fkv_config *c = &m->config;
-    double table = (double)c->vocab * c->dim * (double)fkv_dtype_bytes(m->embedding.dtype);
+    double table = (double)c->vocab * c->dim * (double)fkv_weight_bytes(m->embedding.format, 1);
     double slot = 2.0 * c->layers * c->kv_heads * c->head_dim * sizeof(float);
     return (double)m->weight_bytes - (c->tied ? 0 : table) + slot * (BLOCK + DECODED / 2.0);
 }
