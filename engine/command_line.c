@@ -14,11 +14,18 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-enum { OPT_TOKEN_DTYPE = FKV_NO_LETTER, OPT_MAX_DOCUMENTS, OPT_COMPUTE, OPT_CACHE_DTYPE };
+enum {
+    OPT_TOKEN_DTYPE = FKV_NO_LETTER,
+    OPT_MAX_DOCUMENTS,
+    OPT_TRAINED_CONTEXT,
+    OPT_COMPUTE,
+    OPT_CACHE_DTYPE
+};
 
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
-    {"model", FKV_LETTER_MODEL, "DIR", 0, "Hugging Face folder with its tokenizer.json", 1},
+    {"model", FKV_LETTER_MODEL, "PATH", 0, "a Hugging Face folder or a .gguf file", 1},
+    {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "tokens (default: as the config says)", 1},
     {"text", FKV_LETTER_TEXT, "PATH...", 0, "a .txt file, a folder of them, or a .jsonl", 1},
     {"token-ids", FKV_LETTER_TOKEN_IDS, "PATH...", 0, "ids as .npy or raw little-endian integers",
      1},
@@ -56,6 +63,10 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
     switch (key) {
     case FKV_LETTER_MODEL: o->model = arg; return 0;
+    case OPT_TRAINED_CONTEXT:
+        o->trained_context =
+            (int32_t)fkv_integer_option(state, arg, "--trained-context", 1, 1 << 30);
+        return 0;
     case FKV_LETTER_TEXT:
     case FKV_LETTER_TOKEN_IDS: add_path(o, key, arg, state); return 0;
     case ARGP_KEY_ARG: /* a shell makes several of a pattern */
@@ -100,7 +111,8 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case FKV_LETTER_QUIET: o->quiet = true; return 0;
     case FKV_LETTER_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
-        if (!o->model) argp_error(state, "--model is missing: a Hugging Face folder");
+        if (!o->model)
+            argp_error(state, "--model is missing: a Hugging Face folder or a .gguf file");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -117,6 +129,11 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
         .device = o->device, .threads = o->threads, .compute = o->compute};
+    const struct fkv_model_options model = {.check_values = true,
+                                            .trained_context = o->trained_context,
+                                            .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
+                                                        : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
+                                                                                         : FKV_F16};
     struct fkv_error why;
     *engine = (struct fkv_engine){0};
     if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;
@@ -124,15 +141,22 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
-        fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
+        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err))
         goto failed;
+    if (engine->model->expanded_from && !o->quiet)
+        fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
+                engine->model->expanded_from, fkv_dtype_name(model.expanded));
     const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
     if (needed && !found) {
-        fkv_fail(
-            err,
-            "%s: expected tokenizer.json, found none (make it with transformers: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
-            o->model);
+        if (fkv_checkpoint_gguf(engine->model->checkpoint))
+            fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
+                     o->model);
+        else
+            fkv_fail(err,
+                     "%s: expected tokenizer.json, found none (make it with transformers: "
+                     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give "
+                     "--token-ids)",
+                     o->model);
         goto failed;
     }
     if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;

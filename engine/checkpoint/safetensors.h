@@ -16,6 +16,7 @@
 struct fkv_safetensors; /* owns the mappings */
 
 struct fkv_tensor {
+    const char *name; /* belongs to the files */
     const void *data; /* inside the mapping */
     size_t bytes;
     const char *format; /* the dtype as the file names it: "F32", "BF16", "I64", ... */

@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#include "kernels/weights/weights.h"
+#include "kernels/dtype.h"
 
 #define BLOCK_INLINE static inline __attribute__((always_inline))
 

@@ -1,5 +1,6 @@
 /* Every block format's expansion for one instruction set: included by weights.c, weights_avx2.c
- * and weights_avx512.c, which first define EXPAND_TABLE, the table to define. */
+ * and weights_avx512.c, which first include weights.h and define EXPAND_TABLE, the table to define.
+ */
 #include "kernels/weights/q2_k.h"
 #include "kernels/weights/q3_k.h"
 #include "kernels/weights/q4_0.h"

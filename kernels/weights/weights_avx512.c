@@ -1,6 +1,8 @@
 /* The expansions of weight formats compiled for AVX-512. See expand_loops.h. */
 #if defined(__x86_64__)
 
+#include "kernels/weights/weights.h"
+
 #define EXPAND_TABLE fkv_expand_avx512
 #include "kernels/weights/expand_loops.h"
 

@@ -12,18 +12,20 @@
 
 #include "engine/command_line.h"
 #include "engine/session/session.h"
+#include "kernels/host_buffer.h"
 #include "tests/bench/kernels/bench.h"
 
 enum { BLOCK = 512, DECODED = 12, ROUNDS = 9 };
 enum { READ, DECODE, PREFILL, SGEMM, FIGURES };
 
-/* Seconds to read every shard once, as 64-bit words. */
+/* Seconds to read every tensor once, as 64-bit words. */
 static double read_weights(const struct fkv_model *model) {
     double started = fkv_seconds();
     static volatile uint64_t sink; /* so that no read is left out */
-    for (int i = 0; i < fkv_safetensors_count(model->files); i++) {
-        size_t bytes;
-        const uint64_t *words = fkv_safetensors_mapping(model->files, i, &bytes);
+    for (int32_t i = 0; i < model->buffer_count; i++) {
+        const uintptr_t begin = (uintptr_t)model->buffers[i]->data, aligned = (begin + 7) / 8 * 8;
+        const uint64_t *words = (const uint64_t *)aligned;
+        const size_t bytes = model->buffers[i]->bytes - (aligned - begin);
         uint64_t sum = 0;
 #pragma omp parallel for simd schedule(static) reduction(+ : sum)
         for (size_t w = 0; w < bytes / 8; w++) sum += words[w];

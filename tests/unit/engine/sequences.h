@@ -25,7 +25,9 @@ static inline void open_fixture(struct fixture *f, const struct fkv_backend_ops 
     assert_ok(
         ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
         err);
-    assert_ok(fkv_model_open("data/litbank-1m", ops, f->backend, false, &f->model, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", ops, f->backend, &(struct fkv_model_options){0},
+                             &f->model, &err),
+              err);
     for (int i = 0; i < SEQUENCES * TOKENS; i++)
         f->tokens[i / TOKENS][i % TOKENS] = test_between(0, VOCAB - 1);
 }

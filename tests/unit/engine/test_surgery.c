@@ -26,7 +26,9 @@ static int set_up(void **state) {
     assert_ok(
         f->ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &f->backend, &err),
         err);
-    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend,
+                             &(struct fkv_model_options){.check_values = true}, &f->model, &err),
+              err);
     for (int i = 0; i < TOKENS; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     *state = f;
     return 0;

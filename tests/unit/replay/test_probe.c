@@ -45,7 +45,9 @@ static int set_up(void **state) {
     const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
     assert_ok(fkv_backend_find("cpu", &f->ops, NULL, &err), err);
     assert_ok(f->ops->open(&(struct fkv_backend_options){0}, &f->backend, &err), err);
-    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend, true, &f->model, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", f->ops, f->backend,
+                             &(struct fkv_model_options){.check_values = true}, &f->model, &err),
+              err);
     assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
     for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
