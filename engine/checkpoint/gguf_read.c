@@ -207,10 +207,14 @@ static int take_shape(struct reader *r, struct fkv_gguf_tensor *t) {
                         r->key, (unsigned long long)dims);
     for (uint64_t i = 0; i < dims; i++) {
         if (take_number(r, 8, "size", &sizes[i])) return FKV_FAILED;
-        if (!sizes[i] || sizes[i] > INT32_MAX || __builtin_mul_overflow(count, sizes[i], &count) ||
-            count > (uint64_t)INT64_MAX / 8)
+        if (!sizes[i] || sizes[i] > INT32_MAX)
             return fkv_fail(r->err, "%s: %s: size %llu: expected 1 to %d, found %llu", r->where,
                             r->key, (unsigned long long)i, INT32_MAX, (unsigned long long)sizes[i]);
+        if (__builtin_mul_overflow(count, sizes[i], &count) || count > (uint64_t)INT64_MAX / 8)
+            return fkv_fail(r->err,
+                            "%s: %s: sizes: expected a tensor that fits in memory, found "
+                            "more",
+                            r->where, r->key);
     }
     t->dims = (int32_t)dims;
     for (uint64_t i = 0; i < dims; i++) t->shape[i] = (int64_t)sizes[dims - 1 - i];
