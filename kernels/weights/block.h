@@ -1,6 +1,7 @@
 /* What the block formats share: numbers inside a block, and the loop over blocks. Each format is a
  * file with one function, a block -> its values; weights.c, weights_avx2.c and weights_avx512.c
- * compile them for their instruction set (expand_loops.h).
+ * compile them for their instruction set (expand_loops.h). A loop of 16 is marked for vectors:
+ * compilers unroll it first else, and find no vectors in what is left.
  *
  * The layouts are those of ggml. Scales are float16; a value is scale * code or scale * code +
  * offset, where the codes have at most 6 bits and the scales' own codes at most 8. So every

@@ -11,6 +11,7 @@ BLOCK_INLINE void q2_k_block(const uint8_t *b, float *y) {
         const uint8_t *codes = b + 16 + g / 8 * 32 + g % 2 * 16;
         const int shift = g % 8 / 2 * 2;
         const float scale = d * (float)(b[g] & 15), offset = d_offset * (float)(b[g] >> 4);
+#pragma omp simd
         for (int i = 0; i < 16; i++) y[i] = scale * (float)(codes[i] >> shift & 3) - offset;
     }
 }

@@ -14,6 +14,7 @@ BLOCK_INLINE void q3_k_block(const uint8_t *b, float *y) {
         const int shift = g % 8 / 2 * 2, low = scales[g % 8] >> (g / 8 * 4) & 15,
                   high = scales[8 + g % 4] >> (g / 4 * 2) & 3;
         const float scale = d * (float)((low | high << 4) - 32);
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = scale * (float)((codes[i] >> shift & 3) + (top[i] >> (g / 2) & 1) * 4 - 4);
     }

@@ -9,8 +9,10 @@ BLOCK_INLINE void q5_0_block(const uint8_t *b, float *y) {
     const uint8_t *codes = b + 6;
     uint32_t fifth;
     memcpy(&fifth, b + 2, 4);
+#pragma omp simd
     for (int i = 0; i < 16; i++)
         y[i] = d * (float)((int)((codes[i] & 15u) | (fifth >> i & 1) << 4) - 16);
+#pragma omp simd
     for (int i = 0; i < 16; i++)
         y[i + 16] = d * (float)((int)(codes[i] >> 4 | (fifth >> (i + 16) & 1) << 4) - 16);
 }

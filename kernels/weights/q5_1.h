@@ -8,8 +8,10 @@ BLOCK_INLINE void q5_1_block(const uint8_t *b, float *y) {
     const uint8_t *codes = b + 8;
     uint32_t fifth;
     memcpy(&fifth, b + 4, 4);
+#pragma omp simd
     for (int i = 0; i < 16; i++)
         y[i] = d * (float)(int)((codes[i] & 15u) | (fifth >> i & 1) << 4) + offset;
+#pragma omp simd
     for (int i = 0; i < 16; i++)
         y[i + 16] = d * (float)(int)(codes[i] >> 4 | (fifth >> (i + 16) & 1) << 4) + offset;
 }

@@ -12,6 +12,7 @@ BLOCK_INLINE void q5_k_block(const uint8_t *b, float *y) {
         const int shift = g % 2 * 4;
         const float scale = d * (float)k_scale(b + 4, g),
                     offset = d_offset * (float)k_offset(b + 4, g);
+#pragma omp simd
         for (int i = 0; i < 32; i++)
             y[i] = scale * (float)((codes[i] >> shift & 15) | (fifth[i] >> g & 1) << 4) - offset;
     }

@@ -13,6 +13,7 @@ BLOCK_INLINE void q6_k_block(const uint8_t *b, float *y) {
         const uint8_t *low = b + g / 8 * 64 + g % 4 * 16, *high = b + 128 + g / 8 * 32 + g % 2 * 16;
         const int low_shift = g % 8 / 4 * 4, high_shift = g % 8 / 2 * 2;
         const float scale = d * (float)scales[g];
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = scale *
                    (float)(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
