@@ -4,7 +4,9 @@
  * Few rows: the dot kernels of simd.h read the weights directly, SLICE weight rows per unit of work
  * and ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row the time is
  * that of reading the weights from memory once. Block formats (kernels/weights) are expanded
- * EXPANDED weight rows at a time, which stay in a near cache, and read as float32.
+ * EXPANDED weight rows at a time, which stay in a near cache, and read as float32. There the
+ * expansion is what takes the time: one core of an EPYC (Zen 4) reads 4.5e9 values a second of
+ * Q8_0, Q4_0 and Q4_K, 3.3e9 of Q5_K, 2.4e9 of Q6_K, and 7e9 of bfloat16.
  *
  * Many rows: PANEL weight rows at a time are expanded to float32 in the thread's scratch and
  * multiplied with OpenBLAS' sgemm. The panels are spread over our own threads and each sgemm runs
