@@ -3,6 +3,7 @@
 
 usage: make_gguf_seeds.py OUT          needs numpy and gguf
 """
+
 import os
 import sys
 
@@ -24,7 +25,7 @@ def model(path, architecture, kind, biases, tied):
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_token_list(['a', 'b', 'c', 'd'])
+    writer.add_token_list(["a", "b", "c", "d"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 
@@ -35,16 +36,25 @@ def model(path, architecture, kind, biases, tied):
         else:
             writer.add_tensor(name, x)
 
-    add('token_embd.weight', VOCAB, DIM)
-    for name, shape in dict(attn_norm=(DIM,), attn_q=(DIM, DIM), attn_k=(16, DIM), attn_v=(16, DIM), attn_output=(DIM, DIM),
-                            ffn_norm=(DIM,), ffn_gate=(HIDDEN, DIM), ffn_up=(HIDDEN, DIM), ffn_down=(DIM, HIDDEN)).items():
-        add(f'blk.0.{name}.weight', *shape)
+    add("token_embd.weight", VOCAB, DIM)
+    for name, shape in dict(
+        attn_norm=(DIM,),
+        attn_q=(DIM, DIM),
+        attn_k=(16, DIM),
+        attn_v=(16, DIM),
+        attn_output=(DIM, DIM),
+        ffn_norm=(DIM,),
+        ffn_gate=(HIDDEN, DIM),
+        ffn_up=(HIDDEN, DIM),
+        ffn_down=(DIM, HIDDEN),
+    ).items():
+        add(f"blk.0.{name}.weight", *shape)
     if biases:
         for name, n in dict(attn_q=DIM, attn_k=16, attn_v=16).items():
-            add(f'blk.0.{name}.bias', n)
-    add('output_norm.weight', DIM)
+            add(f"blk.0.{name}.bias", n)
+    add("output_norm.weight", DIM)
     if not tied:
-        add('output.weight', VOCAB, DIM)
+        add("output.weight", VOCAB, DIM)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -53,6 +63,6 @@ def model(path, architecture, kind, biases, tied):
 
 out = sys.argv[1]
 os.makedirs(out, exist_ok=True)
-model(f'{out}/llama_q8_0', 'llama', Type.Q8_0, False, True)
-model(f'{out}/llama_q4_0', 'llama', Type.Q4_0, False, False)
-model(f'{out}/qwen2_q5_1', 'qwen2', Type.Q5_1, True, True)
+model(f"{out}/llama_q8_0", "llama", Type.Q8_0, False, True)
+model(f"{out}/llama_q4_0", "llama", Type.Q4_0, False, False)
+model(f"{out}/qwen2_q5_1", "qwen2", Type.Q5_1, True, True)
