@@ -125,6 +125,15 @@ static bool has_tokenizer(const char *directory) {
     return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
 }
 
+/* Configs of models tuned for a longer context often keep the old one beside the factor. */
+static void note_linear_factor(const struct fkv_engine_options *o, const struct fkv_config *c) {
+    if (o->quiet || o->trained_context || c->linear_factor <= 1) return;
+    fprintf(stderr,
+            "note: rope_scaling is linear by %g; if the trained context of %d is the one from "
+            "before it, give --trained-context %.0f\n",
+            c->linear_factor, c->trained_context, c->linear_factor * c->trained_context);
+}
+
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
@@ -146,6 +155,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->model->expanded_from && !o->quiet)
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
                 engine->model->expanded_from, fkv_dtype_name(model.expanded));
+    note_linear_factor(o, &engine->model->config);
     const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
     if (needed && !found) {
         if (fkv_checkpoint_gguf(engine->model->checkpoint))

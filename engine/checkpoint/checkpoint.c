@@ -82,7 +82,7 @@ static int find_format(const char *path, const struct fkv_checkpoint_format **ou
     if (stat(path, &info))
         return fkv_fail(err,
                         "%s: %s; a model is a folder or a .gguf file on this machine (for one of "
-                        "the hub: huggingface-cli download NAME, which prints the folder)",
+                        "the hub: hf download NAME, which prints the folder)",
                         path, errno == ENOENT ? "no such folder" : strerror(errno));
     if (S_ISDIR(info.st_mode)) {
         *out = &fkv_hugging_face_format;

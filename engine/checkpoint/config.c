@@ -248,6 +248,7 @@ static int scale_linear(const json_t *rope, const char *scope, struct fkv_config
     double factor = 0;
     if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err)) return FKV_FAILED;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] /= factor;
+    c->linear_factor = factor;
     return FKV_OK;
 }
 
@@ -301,6 +302,7 @@ static int read_rope(const json_t *root, const char *where, struct fkv_config *c
     c->rope_theta = theta;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] = pow(theta, -2.0 * i / c->head_dim);
     strcpy(c->rope_scaling, "null");
+    c->linear_factor = 1;
     if (!strcmp(type, "default")) return FKV_OK;
     if (!strcmp(type, "linear")) {
         if (scale_linear(rope, scope, c, err)) return FKV_FAILED;

@@ -21,6 +21,7 @@ struct fkv_config {
     char rope_scaling[512]; /* the config's own JSON, compact; "null" when there is none */
     double inv_freq[FKV_MAX_HEAD_DIM /
                     2];    /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
+    double linear_factor;  /* of linear scaling, 1 where there is none */
     float attention_scale; /* 1/sqrt(head_dim) */
     bool tied, qkv_bias, qk_norm;
     int32_t bos, eos;            /* -1 when absent; of several ends the first */

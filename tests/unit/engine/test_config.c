@@ -236,6 +236,7 @@ static void linear_scaling_divides_every_frequency(void **state) {
         parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
     for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
     assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
+    assert_true(plain.linear_factor == 1 && scaled.linear_factor == 4);
 }
 
 static void both_spellings_of_the_rotation_agree(void **state) {

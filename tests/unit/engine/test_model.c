@@ -359,6 +359,19 @@ static void roles_that_share_a_matrix_are_its_rows(void **state) {
     fkv_model_close(m);
 }
 
+static void ends_of_both_configs_count(void **state) {
+    (void)state;
+    write_checkpoint("llama", true, false, NULL);
+    write_text(folder, "generation_config.json", "{\"eos_token_id\": [4, 3, 4, 99]}");
+    struct fkv_model *m = opened();
+    assert_int_equal(m->config.end_count, 2);
+    assert_int_equal(m->config.ends[0], 4);
+    assert_int_equal(m->config.ends[1], 3);
+    fkv_model_close(m);
+    write_text(folder, "generation_config.json", "{\"eos_token_id\": \"</s>\"}");
+    open_refused(true, "generation_config.json: field \"eos_token_id\": expected a token id");
+}
+
 /* ---- refusals ---- */
 
 static void a_missing_tensor_is_named(void **state) {
@@ -512,6 +525,7 @@ int main(void) {
         WITH_FOLDER(names_without_the_models_prefix_are_known),
         WITH_FOLDER(a_misaligned_tensor_is_copied),
         WITH_FOLDER(roles_that_share_a_matrix_are_its_rows),
+        WITH_FOLDER(ends_of_both_configs_count),
         WITH_FOLDER(a_missing_tensor_is_named),
         WITH_FOLDER(an_untied_checkpoint_needs_its_head),
         WITH_FOLDER(a_wrong_shape_is_refused),
