@@ -216,7 +216,10 @@ static int divide_frequencies(const struct fkv_gguf *g, struct fkv_config *c,
 /* Whether a tensor has a role in this model; shared names count for all their roles. */
 static bool has_role(const struct fkv_checkpoint *c, const char *name) {
     int layer = -1, used = 0;
-    const bool in_layer = sscanf(name, "blk.%d.%n", &layer, &used) == 1 && used > 0;
+    char prefix[32] = "";
+    const bool in_layer = sscanf(name, "blk.%9d.%n", &layer, &used) == 1 && used > 0;
+    if (in_layer) snprintf(prefix, sizeof prefix, c->format->layer_prefix, layer);
+    if (strncmp(name, prefix, strlen(prefix))) return false; /* another spelling of the number */
     if (in_layer && (layer < 0 || layer >= c->config.layers)) return false;
     for (int role = 0; role < FKV_ROLES; role++) {
         const struct fkv_role_name *names = &c->format->names[role];
