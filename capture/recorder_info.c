@@ -68,5 +68,5 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     memcpy(info->inv_freq, c->inv_freq, angles);
     strcpy(info->config_sha256, c->sha256);
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));
-    return fkv_safetensors_sha256(model->files, info->model_sha256, err);
+    return fkv_checkpoint_sha256(model->checkpoint, info->model_sha256, err);
 }

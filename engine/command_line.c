@@ -13,11 +13,18 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-enum { OPT_TOKEN_DTYPE = FKV_NO_LETTER, OPT_MAX_DOCUMENTS, OPT_COMPUTE, OPT_CACHE_DTYPE };
+enum {
+    OPT_TOKEN_DTYPE = FKV_NO_LETTER,
+    OPT_MAX_DOCUMENTS,
+    OPT_TRAINED_CONTEXT,
+    OPT_COMPUTE,
+    OPT_CACHE_DTYPE
+};
 
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
-    {"model", FKV_LETTER_MODEL, "DIR", 0, "Hugging Face folder with its tokenizer.json", 1},
+    {"model", FKV_LETTER_MODEL, "PATH", 0, "a Hugging Face folder or a .gguf file", 1},
+    {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "tokens (default: as the config says)", 1},
     {"text", FKV_LETTER_TEXT, "PATH...", 0, "a .txt file, a folder of them, or a .jsonl", 1},
     {"token-ids", FKV_LETTER_TOKEN_IDS, "PATH...", 0, "ids as .npy or raw little-endian integers",
      1},
@@ -55,6 +62,10 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
     switch (key) {
     case FKV_LETTER_MODEL: o->model = arg; return 0;
+    case OPT_TRAINED_CONTEXT:
+        o->trained_context =
+            (int32_t)fkv_integer_option(state, arg, "--trained-context", 1, 1 << 30);
+        return 0;
     case FKV_LETTER_TEXT:
     case FKV_LETTER_TOKEN_IDS: add_path(o, key, arg, state); return 0;
     case ARGP_KEY_ARG: /* a shell makes several of a pattern */
@@ -89,7 +100,8 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     case FKV_LETTER_QUIET: o->quiet = true; return 0;
     case FKV_LETTER_JSON: o->json = true; return 0;
     case ARGP_KEY_END:
-        if (!o->model) argp_error(state, "--model is missing: a Hugging Face folder");
+        if (!o->model)
+            argp_error(state, "--model is missing: a Hugging Face folder or a .gguf file");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -107,10 +119,24 @@ static bool has_tokenizer(const char *directory) {
     return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
 }
 
+/* Configs of models tuned for a longer context often keep the old one beside the factor. */
+static void note_linear_factor(const struct fkv_engine_options *o, const struct fkv_config *c) {
+    if (o->quiet || o->trained_context || c->linear_factor <= 1) return;
+    fprintf(stderr,
+            "note: rope_scaling is linear by %g; if the trained context of %d is the one from "
+            "before it, give --trained-context %.0f\n",
+            c->linear_factor, c->trained_context, c->linear_factor * c->trained_context);
+}
+
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
         .device = o->device, .threads = o->threads, .compute = o->compute};
+    const struct fkv_model_options model = {.check_values = true,
+                                            .trained_context = o->trained_context,
+                                            .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
+                                                        : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
+                                                                                         : FKV_F16};
     struct fkv_error why;
     *engine = (struct fkv_engine){0};
     if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;
@@ -118,15 +144,23 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
-        fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
+        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err))
         goto failed;
+    if (engine->model->expanded_from && !o->quiet)
+        fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
+                engine->model->expanded_from, fkv_dtype_name(model.expanded));
+    note_linear_factor(o, &engine->model->config);
     const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
     if (needed && !found) {
-        fkv_fail(
-            err,
-            "%s: expected tokenizer.json, found none (make it with transformers: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
-            o->model);
+        if (fkv_checkpoint_gguf(engine->model->checkpoint))
+            fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
+                     o->model);
+        else
+            fkv_fail(err,
+                     "%s: expected tokenizer.json, found none (make it with transformers: "
+                     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give "
+                     "--token-ids)",
+                     o->model);
         goto failed;
     }
     if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
@@ -146,8 +180,8 @@ void fkv_engine_close(struct fkv_engine *engine) {
 enum fkv_dtype fkv_engine_cache_dtype(const struct fkv_engine_options *o,
                                       const struct fkv_engine *engine) {
     if (o->cache_dtype_given) return o->cache_dtype;
-    enum fkv_dtype weights = engine->model->layers[0].qkv.wq.dtype;
     if (engine->device.space != FKV_DEVICE || o->compute == FKV_COMPUTE_F32) return FKV_F32;
+    enum fkv_dtype weights = fkv_weight_dtype(&engine->model->layers[0].qkv.wq);
     return o->compute == FKV_COMPUTE_NATIVE || weights == FKV_BF16 ? weights : FKV_F32;
 }
 
@@ -155,7 +189,7 @@ const char *fkv_engine_compute_name(const struct fkv_engine_options *o,
                                     const struct fkv_engine *engine) {
     if (o->compute == FKV_COMPUTE_BF16) return "bf16";
     if (o->compute == FKV_COMPUTE_F32 || engine->device.space == FKV_HOST) return "f32";
-    return fkv_dtype_name(engine->model->layers[0].qkv.wq.dtype);
+    return fkv_dtype_name(fkv_weight_dtype(&engine->model->layers[0].qkv.wq));
 }
 
 void fkv_engine_announce(const struct fkv_engine_options *o, const struct fkv_engine *engine,

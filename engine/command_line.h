@@ -15,6 +15,7 @@
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
+    int32_t trained_context;     /* 0: as the config says */
     int device, threads;         /* threads 0: the cores it may use */
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
@@ -37,7 +38,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
     fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
-                        --threads --compute --cache-dtype --batch --quiet --json */
+                        --threads --compute --cache-dtype --trained-context --batch --quiet --json
+                      */
 extern const struct argp
     fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
 /* Call before argp_parse: fills fkv_policy_argp's list from the table of policies, too. */

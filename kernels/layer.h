@@ -4,15 +4,21 @@
 #define FKV_KERNELS_LAYER_H
 
 #include "kernels/backend.h"
+#include "kernels/weights/weights.h"
 
-/* A matrix or vector of the checkpoint, in its own dtype. Absent (no bias, no QK norm): data ==
- * NULL. */
+/* A matrix or vector of the checkpoint, as it is stored: row after row, each whole blocks of its
+ * format. Vectors are stored in a dtype, and so is everything on a device. Absent (no bias, no QK
+ * norm): data == NULL. */
 struct fkv_weight {
     struct fkv_buffer *data;
     size_t offset; /* bytes */
-    enum fkv_dtype dtype;
+    enum fkv_weight_format format;
     int32_t rows, cols; /* (out, in); vectors: rows = 1 */
 };
+/* The dtype of a weight that is stored in one. */
+static inline enum fkv_dtype fkv_weight_dtype(const struct fkv_weight *w) {
+    return (enum fkv_dtype)w->format;
+}
 
 /* x [rows, dim] -> n = rmsnorm(x) * norm; q = Wq n + bq, k = Wk n + bk, v = Wv n + bv; then, where
  * q_norm/k_norm are present (Qwen3), each head of q and k is RMS-normalised over head_dim and

@@ -22,15 +22,12 @@
  * large positions. */
 #include "engine/checkpoint/config.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "kernels/base/atomic_file.h"
-#include "kernels/base/json.h"
 #include "kernels/base/path.h"
 
 enum {
@@ -204,9 +201,8 @@ static int check_window(const json_t *root, const char *where, const struct fami
         return fkv_fail(err,
                         "%s: field \"sliding_window\": expected null or at least "
                         "max_position_embeddings %d, found %lld "
-                        "(sliding-window attention is not supported; a copy of the config with "
-                        "max_position_embeddings "
-                        "%lld loads, and up to there the window never matters)",
+                        "(sliding-window attention is not supported; with --trained-context %lld "
+                        "the model loads, and up to there the window never matters)",
                         where, c->trained_context, (long long)window, (long long)window);
     return FKV_OK;
 }
@@ -252,6 +248,7 @@ static int scale_linear(const json_t *rope, const char *scope, struct fkv_config
     double factor = 0;
     if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err)) return FKV_FAILED;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] /= factor;
+    c->linear_factor = factor;
     return FKV_OK;
 }
 
@@ -305,6 +302,7 @@ static int read_rope(const json_t *root, const char *where, struct fkv_config *c
     c->rope_theta = theta;
     for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] = pow(theta, -2.0 * i / c->head_dim);
     strcpy(c->rope_scaling, "null");
+    c->linear_factor = 1;
     if (!strcmp(type, "default")) return FKV_OK;
     if (!strcmp(type, "linear")) {
         if (scale_linear(rope, scope, c, err)) return FKV_FAILED;
@@ -318,43 +316,62 @@ static int read_rope(const json_t *root, const char *where, struct fkv_config *c
     return keep_scaling_text(rope, scope, c, err);
 }
 
-/* An id, the first of a list of ids, or none. One outside the vocabulary can never occur and counts
- * as none. */
-static int get_token_id(const json_t *root, const char *where, const char *field, int32_t vocab,
-                        int32_t *id, struct fkv_error *err) {
+/* An id, a list of ids, or none, added to ids [FKV_MOST_ENDS] that are not there yet. One outside
+ * the vocabulary can never occur and counts as none. */
+static int add_token_ids(const json_t *root, const char *where, const char *field, int32_t vocab,
+                         int32_t *ids, int32_t *count, struct fkv_error *err) {
     const json_t *value = json_object_get(root, field);
-    if (json_is_array(value)) value = json_array_get(value, 0);
-    *id = -1;
+    const size_t listed = json_is_array(value) ? json_array_size(value) : 1;
     if (!value || json_is_null(value)) return FKV_OK;
-    if (!json_is_integer(value))
-        return fkv_fail(err, "%s: field \"%s\": expected a token id or a list of them", where,
-                        field);
-    double v = json_number_value(value);
-    if (v >= 0 && v < vocab) *id = (int32_t)v;
+    for (size_t i = 0; i < listed; i++) {
+        const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
+        if (!json_is_integer(item))
+            return fkv_fail(err, "%s: field \"%s\": expected a token id or a list of them", where,
+                            field);
+        const double id = json_number_value(item);
+        if (id < 0 || id >= vocab) continue;
+        int32_t at = 0;
+        while (at < *count && ids[at] != (int32_t)id) at++;
+        if (at == FKV_MOST_ENDS)
+            return fkv_fail(err, "%s: field \"%s\": expected at most %d ids, found more", where,
+                            field, FKV_MOST_ENDS);
+        if (at == *count) ids[(*count)++] = (int32_t)id;
+    }
     return FKV_OK;
 }
 
-static int read_config(const json_t *root, const char *where, struct fkv_config *c,
-                       struct fkv_error *err) {
+/* The first id of a field, or -1. */
+static int get_token_id(const json_t *root, const char *where, const char *field, int32_t vocab,
+                        int32_t *id, struct fkv_error *err) {
+    int32_t ids[FKV_MOST_ENDS], count = 0;
+    if (add_token_ids(root, where, field, vocab, ids, &count, err)) return FKV_FAILED;
+    *id = count ? ids[0] : -1;
+    return FKV_OK;
+}
+
+static int read_config(const json_t *root, const char *where, int32_t trained_context,
+                       struct fkv_config *c, struct fkv_error *err) {
     if (!json_is_object(root)) return fkv_fail(err, "%s: expected a JSON object", where);
     const struct family *family = find_family(root, where, err);
     if (!family) return FKV_FAILED;
     strcpy(c->model_type, family->model_type);
     c->qkv_bias = family->qkv_bias;
     c->qk_norm = family->qk_norm;
-    if (refuse_unsupported(root, where, family, err) || read_sizes(root, where, family, c, err) ||
-        check_window(root, where, family, c, err))
+    if (refuse_unsupported(root, where, family, err) || read_sizes(root, where, family, c, err))
         return FKV_FAILED;
 
     double eps = 1e-6;
     if (fkv_json_get_double(root, where, "rms_norm_eps", false, 0, 1, &eps, err) ||
         fkv_json_get_bool(root, where, "tie_word_embeddings", false, &c->tied, err) ||
         get_token_id(root, where, "bos_token_id", c->vocab, &c->bos, err) ||
-        get_token_id(root, where, "eos_token_id", c->vocab, &c->eos, err))
+        add_token_ids(root, where, "eos_token_id", c->vocab, c->ends, &c->end_count, err))
         return FKV_FAILED;
+    c->eos = c->end_count ? c->ends[0] : -1;
     c->rms_eps = (float)eps;
     c->attention_scale = (float)(1 / sqrt(c->head_dim));
-    return read_rope(root, where, c, err);
+    if (read_rope(root, where, c, err)) return FKV_FAILED; /* by the context of the config */
+    if (trained_context) c->trained_context = trained_context;
+    return check_window(root, where, family, c, err);
 }
 
 static int hash_fields(struct fkv_config *c, struct fkv_error *err) {
@@ -367,32 +384,55 @@ static int hash_fields(struct fkv_config *c, struct fkv_error *err) {
     return fkv_sha256_memory(text, (size_t)bytes, c->sha256, err);
 }
 
-int fkv_config_parse(const char *text, size_t bytes, const char *where, struct fkv_config *config,
-                     struct fkv_error *err) {
+int fkv_config_read(const json_t *root, const char *where, int32_t trained_context,
+                    struct fkv_config *config, struct fkv_error *err) {
     *config = (struct fkv_config){0};
-    json_t *root = fkv_json_parse(text, bytes, where, err);
-    if (!root) return FKV_FAILED;
-    int status = read_config(root, where, config, err);
-    json_decref(root);
-    return status ? status : hash_fields(config, err);
+    if (read_config(root, where, trained_context, config, err)) return FKV_FAILED;
+    return hash_fields(config, err);
 }
 
-int fkv_config_load(const char *directory, struct fkv_config *config, struct fkv_error *err) {
+int fkv_config_parse(const char *text, size_t bytes, const char *where, int32_t trained_context,
+                     struct fkv_config *config, struct fkv_error *err) {
+    json_t *root = fkv_json_parse(text, bytes, where, err);
+    if (!root) return FKV_FAILED;
+    const int status = fkv_config_read(root, where, trained_context, config, err);
+    json_decref(root);
+    return status;
+}
+
+/* generation_config.json names ends that config.json may leave out: Llama 3's chat models. */
+static int add_generation_ends(const char *directory, struct fkv_config *config,
+                               struct fkv_error *err) {
+    char path[FKV_PATH];
+    struct stat info;
+    if (fkv_path_print(path, err, "%s/generation_config.json", directory)) return FKV_FAILED;
+    if (stat(path, &info)) return FKV_OK;
+    json_t *root = fkv_json_load(path, MAX_CONFIG_BYTES, err);
+    if (!root) return FKV_FAILED;
+    const int status = add_token_ids(root, path, "eos_token_id", config->vocab, config->ends,
+                                     &config->end_count, err);
+    json_decref(root);
+    return status;
+}
+
+int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_config *config,
+                    struct fkv_error *err) {
     char path[FKV_PATH];
     if (fkv_path_print(path, err, "%s/config.json", directory)) return FKV_FAILED;
-    struct stat info;
-    if (stat(directory, &info))
-        return fkv_fail(err,
-                        "%s: %s; a model is a folder on this machine (for one of the hub: "
-                        "huggingface-cli download NAME, "
-                        "which prints the folder)",
-                        directory, errno == ENOENT ? "no such folder" : strerror(errno));
-    if (!S_ISDIR(info.st_mode))
-        return fkv_fail(err, "%s: expected a model's folder, found a file", directory);
-    char *text;
-    size_t bytes;
-    if (fkv_read_file(path, MAX_CONFIG_BYTES, &text, &bytes, err)) return FKV_FAILED;
-    int status = fkv_config_parse(text, bytes, path, config, err);
-    free(text);
-    return status;
+    json_t *root = fkv_json_load(path, MAX_CONFIG_BYTES, err);
+    if (!root) return FKV_FAILED;
+    const int status = fkv_config_read(root, path, trained_context, config, err);
+    json_decref(root);
+    return status ? status : add_generation_ends(directory, config, err);
+}
+
+int fkv_config_divide_frequencies(struct fkv_config *config, const float *divisors,
+                                  struct fkv_error *err) {
+    const size_t half = (size_t)config->head_dim / 2;
+    fkv_sha256_hex hash;
+    if (fkv_sha256_memory(divisors, half * sizeof *divisors, hash, err)) return FKV_FAILED;
+    for (size_t i = 0; i < half; i++) config->inv_freq[i] /= (double)divisors[i];
+    snprintf(config->rope_scaling, sizeof config->rope_scaling,
+             "{\"rope_type\":\"divisors\",\"sha256\":\"%s\"}", hash);
+    return hash_fields(config, err);
 }

@@ -1,12 +1,11 @@
-/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their dtype;
+/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their format;
  * on the host they are mapped from disk, to a device they are copied,
  * and a model that does not fit the device is refused before anything is read. Every tensor is
- * bound by one call that checks name, dtype and shape together. */
+ * bound by its role, with its format and shape checked. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
-#include "engine/checkpoint/config.h"
-#include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
 
 struct fkv_layer_weights {
@@ -20,8 +19,7 @@ struct fkv_layer_weights {
 struct fkv_model {
     struct fkv_config config;
     struct fkv_attention_shape attention;
-    char
-        name[256]; /* last part of the folder's path; of a hub cache's snapshot, the model's name */
+    char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name */
     struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;
     struct fkv_weight final_norm; /* (1, dim) */
@@ -30,16 +28,23 @@ struct fkv_model {
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
-    struct fkv_safetensors *files;
+    struct fkv_checkpoint *checkpoint;
+    const char *expanded_from;   /* a block format that was expanded for a device, or NULL */
     struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
+    void **copies; /* [buffer_count] host memory under a buffer that is not mapped, or NULL */
     int32_t buffer_count, buffer_capacity;
 };
 
-/* Opens the Hugging Face folder `directory` on `backend`, which must outlive the model. Weights
- * with a NaN or an infinity are refused, with tensor and index, when `check_values` is set (it
- * reads every weight once). */
-int fkv_model_open(const char *directory, const struct fkv_backend_ops *ops,
-                   struct fkv_backend *backend, bool check_values, struct fkv_model **out,
+struct fkv_model_options {
+    bool check_values;       /* refuse weights with a NaN or an infinity; reads every weight once */
+    int32_t trained_context; /* 0: as the config says */
+    enum fkv_dtype expanded; /* what a device holds of block formats */
+};
+
+/* Opens the checkpoint `path`, a folder or a file, on `backend`, which must outlive the model. A
+ * weight that is not finite is refused with tensor and index. */
+int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct fkv_backend *backend,
+                   const struct fkv_model_options *options, struct fkv_model **out,
                    struct fkv_error *err);
 void fkv_model_close(struct fkv_model *model); /* NULL is fine */
 

@@ -1,28 +1,22 @@
 /* Owns the mappings of a checkpoint's weight files and the table of the tensors in them (one file's
- * part of it: safetensors_header.h).
- *
- * Not guarded against: a file that is truncated by someone else while it is mapped (the process
- * gets SIGBUS, as with every mapped file). */
+ * part of it: safetensors_header.h). */
 #include "engine/checkpoint/safetensors.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
+#include "engine/checkpoint/mapping.h"
 #include "kernels/base/json.h"
 #include "kernels/base/path.h"
 
 enum { MAX_INDEX_BYTES = 64 << 20, MAX_SHARDS = 4096 };
 
 struct shard {
-    char *path;
-    const unsigned char *data;
-    size_t bytes;
+    char *path, *name; /* the name as the index has it */
+    struct fkv_mapping file;
 };
 
 struct fkv_safetensors {
@@ -30,33 +24,6 @@ struct fkv_safetensors {
     int count;
     struct fkv_tensor_table table; /* of all shards, sorted by name */
 };
-
-/* Mapped read-only and shared: the page cache holds the one copy, whoever else uses the checkpoint.
- * All of it will be read soon (the check of values, the first block), so reading starts in the
- * background; not MADV_SEQUENTIAL, which would drop the pages that every later block needs again.
- */
-static int map_file(struct shard *shard, struct fkv_error *err) {
-    int fd = open(shard->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fkv_fail_errno(err, "%s: cannot open", shard->path);
-    struct stat found;
-    int status = FKV_OK;
-    if (fstat(fd, &found))
-        status = fkv_fail_errno(err, "%s: cannot stat", shard->path);
-    else if (!S_ISREG(found.st_mode))
-        status = fkv_fail(err, "%s: expected a file, found something else", shard->path);
-    else if (found.st_size > 0) {
-        void *data = mmap(NULL, (size_t)found.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (data == MAP_FAILED)
-            status = fkv_fail_errno(err, "%s: cannot map", shard->path);
-        else {
-            madvise(data, (size_t)found.st_size, MADV_WILLNEED);
-            shard->data = data;
-            shard->bytes = (size_t)found.st_size;
-        }
-    }
-    close(fd);
-    return status;
-}
 
 /* Maps one more file and adds its tensors; `files->shards` has an entry for it. */
 static int add_shard(struct fkv_safetensors *files, const char *directory, const char *name,
@@ -67,8 +34,11 @@ static int add_shard(struct fkv_safetensors *files, const char *directory, const
         shard->path = NULL;
         return fkv_fail(err, "%s: out of memory", directory);
     }
-    if (map_file(shard, err)) return FKV_FAILED;
-    int status = fkv_tensor_table_read(shard->data, shard->bytes, shard->path, &found, err);
+    shard->name = strdup(name);
+    if (!shard->name) return fkv_fail(err, "%s: out of memory", directory);
+    if (fkv_mapping_open(shard->path, &shard->file, err)) return FKV_FAILED;
+    int status =
+        fkv_tensor_table_read(shard->file.data, shard->file.bytes, shard->path, &found, err);
     struct fkv_tensor_table *all = &files->table;
     if (status == FKV_OK && found.count) {
         struct fkv_tensor_entry *grown =
@@ -114,17 +84,26 @@ static int strings_order(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* A path of named folders and a file: nothing hidden, nothing above. */
+static bool stays_inside(const char *path) {
+    for (const char *part = path;; part++) {
+        if (*part == '/' || *part == '.' || !*part) return false;
+        part = strchr(part, '/');
+        if (!part) return true;
+    }
+}
+
 /* The distinct shard names of a weight map, sorted; borrowed from it. */
 static int list_shards(json_t *map, const char *where, const char **names, int *count,
                        struct fkv_error *err) {
     size_t n = 0;
     for (void *at = json_object_iter(map); at; at = json_object_iter_next(map, at)) {
         const char *name = json_string_value(json_object_iter_value(at));
-        if (!name || !*name || strchr(name, '/') || name[0] == '.')
-            return fkv_fail(
-                err,
-                "%s: field \"weight_map\": tensor %.200s: expected a plain file name, found %.200s",
-                where, json_object_iter_key(at), name ? name : "no string");
+        if (!name || !stays_inside(name))
+            return fkv_fail(err,
+                            "%s: field \"weight_map\": tensor %.200s: expected a file within the "
+                            "folder, found %.200s",
+                            where, json_object_iter_key(at), name ? name : "no string");
         names[n++] = name;
     }
     qsort(names, n, sizeof *names, strings_order);
@@ -146,11 +125,10 @@ static int check_weight_map(const struct fkv_safetensors *files, json_t *map, co
         const char *tensor = json_object_iter_key(at),
                    *shard = json_string_value(json_object_iter_value(at));
         const struct fkv_tensor *found = fkv_safetensors_find(files, tensor);
-        const char *path = found ? files->shards[found->file].path : NULL;
-        if (!found || strcmp(strrchr(path, '/') + 1, shard))
-            return fkv_fail(err,
-                            "%s: field \"weight_map\": tensor %.200s: expected in %s, found %s",
-                            where, tensor, shard, found ? path : "nowhere");
+        if (!found || strcmp(files->shards[found->file].name, shard))
+            return fkv_fail(
+                err, "%s: field \"weight_map\": tensor %.200s: expected in %s, found %s", where,
+                tensor, shard, found ? files->shards[found->file].path : "nowhere");
     }
     return FKV_OK;
 }
@@ -246,8 +224,9 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
 void fkv_safetensors_close(struct fkv_safetensors *files) {
     if (!files) return;
     for (int i = 0; i < files->count; i++) {
-        if (files->shards[i].data) munmap((void *)files->shards[i].data, files->shards[i].bytes);
+        fkv_mapping_close(&files->shards[i].file);
         free(files->shards[i].path);
+        free(files->shards[i].name);
     }
     free(files->shards);
     fkv_tensor_table_free(&files->table);

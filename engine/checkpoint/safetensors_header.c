@@ -125,6 +125,7 @@ static int read_entry(const char *name, const json_t *info, const char *where,
         return FKV_FAILED;
     entry->tensor.data = data + entry->begin;
     entry->name = strdup(name);
+    entry->tensor.name = entry->name;
     return entry->name ? FKV_OK : fkv_fail(err, "%s: out of memory", scope);
 }
 

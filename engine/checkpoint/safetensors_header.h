@@ -11,6 +11,7 @@
 #include "kernels/dtype.h"
 
 struct fkv_tensor {
+    const char *name; /* owned by the table */
     const void *data; /* inside the mapping */
     size_t bytes;
     const char *format; /* the dtype as the file names it: "F32", "BF16", "I64", ... */

@@ -18,7 +18,7 @@ static int check_block(const struct fkv_backend *b, int32_t rows, int32_t width,
 
 /* A norm's weight as float32 at `to`. */
 static const float *expand(const struct fkv_weight *w, float *to) {
-    fkv_to_f32(fkv_cpu_weight(w), w->dtype, (size_t)w->cols, to);
+    fkv_weight_expand(w->format, fkv_cpu_weight(w), (size_t)w->cols, to);
     return to;
 }
 
@@ -60,13 +60,13 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
 int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
                   int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
     (void)b;
-    size_t dim = (size_t)table->cols, bytes = dim * fkv_dtype_bytes(table->dtype);
+    size_t dim = (size_t)table->cols, bytes = fkv_weight_bytes(table->format, dim);
     for (int32_t r = 0; r < rows; r++) {
         if (tokens[r] < 0 || tokens[r] >= table->rows)
             return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
                             table->rows, tokens[r]);
         const char *from = (const char *)fkv_cpu_weight(table) + (size_t)tokens[r] * bytes;
-        fkv_to_f32(from, table->dtype, dim, fkv_cpu_floats(x) + (size_t)r * dim);
+        fkv_weight_expand(table->format, from, dim, fkv_cpu_floats(x) + (size_t)r * dim);
     }
     return FKV_OK;
 }

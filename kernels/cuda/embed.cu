@@ -24,8 +24,8 @@ int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, const 
     const int32_t *staged;
     if (fkv_cuda_stage(b, tokens, rows, &staged, err)) return FKV_FAILED;
     return fkv_cuda_launch(b, "embed",
-                           fkv_cuda_pick(table->dtype, embed_kernel<float>, embed_kernel<__half>,
-                                         embed_kernel<__nv_bfloat16>),
+                           fkv_cuda_pick(fkv_weight_dtype(table), embed_kernel<float>,
+                                         embed_kernel<__half>, embed_kernel<__nv_bfloat16>),
                            dim3((unsigned)rows), dim3(THREADS), 0, err,
                            table->data->data + table->offset, staged, table->cols,
                            (float *)x->data);

@@ -279,7 +279,7 @@ static void lay_out(const struct fkv_cuda_gemv *call, int32_t out, struct gemv_a
         m->out = call->out[i];
         if (call->bias[i] && call->bias[i]->data) {
             m->bias = fkv_cuda_weight(call->bias[i]);
-            m->bias_dtype = call->bias[i]->dtype;
+            m->bias_dtype = fkv_weight_dtype(call->bias[i]);
         }
         if (call->end == FKV_CUDA_SWIGLU && i) continue;
         m->first = c->groups;
@@ -338,11 +338,12 @@ int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struc
     c.cols = first->cols;
     c.rows = call->rows;
     c.end = call->end;
-    bool vectors = (size_t)c.cols * fkv_dtype_bytes(first->dtype) % 16 == 0 && aligned(c.x);
+    bool vectors =
+        (size_t)c.cols * fkv_dtype_bytes(fkv_weight_dtype(first)) % 16 == 0 && aligned(c.x);
     for (int i = 0; i < call->count; i++) vectors = vectors && aligned(fkv_cuda_weight(call->w[i]));
     if (call->norm) {
         c.norm = fkv_cuda_weight(call->norm);
-        if (!vectors || call->norm->dtype != first->dtype || !aligned(c.norm)) {
+        if (!vectors || call->norm->format != first->format || !aligned(c.norm)) {
             struct fkv_cuda_carving scratch = {b, 0};
             void *normed;
             if (fkv_cuda_carve(&scratch, (size_t)c.rows * (size_t)c.cols * sizeof(float), &normed,
@@ -354,7 +355,7 @@ int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struc
             c.x = (const float *)normed;
         }
     }
-    switch (first->dtype) {
+    switch (fkv_weight_dtype(first)) {
     case FKV_F32: return launch_dtype<float>(b, call, vectors, &c, err);
     case FKV_F16: return launch_dtype<__half>(b, call, vectors, &c, err);
     default: return launch_dtype<__nv_bfloat16>(b, call, vectors, &c, err);

@@ -94,7 +94,7 @@ static int launch_norm(struct fkv_backend *b, const struct fkv_weight *norm, flo
                        const float *x, int32_t rows, void *out, int32_t *exponents,
                        struct fkv_error *err) {
     return fkv_cuda_launch(b, "norm", norm_rows_kernel<T>, dim3((unsigned)rows), dim3(THREADS), 0,
-                           err, x, (const void *)fkv_cuda_weight(norm), norm->dtype, eps,
+                           err, x, (const void *)fkv_cuda_weight(norm), fkv_weight_dtype(norm), eps,
                            norm->cols, norm->cols % AT_ONCE == 0, (T *)out, exponents);
 }
 
@@ -186,8 +186,8 @@ static struct heads heads_of(struct fkv_buffer *x, int32_t heads, const struct f
     struct heads h = {};
     h.x = floats(x);
     h.heads = heads;
-    if (bias && bias->data) h.bias = fkv_cuda_weight(bias), h.bias_dtype = bias->dtype;
-    if (norm && norm->data) h.norm = fkv_cuda_weight(norm), h.norm_dtype = norm->dtype;
+    if (bias && bias->data) h.bias = fkv_cuda_weight(bias), h.bias_dtype = fkv_weight_dtype(bias);
+    if (norm && norm->data) h.norm = fkv_cuda_weight(norm), h.norm_dtype = fkv_weight_dtype(norm);
     return h;
 }
 
@@ -210,7 +210,7 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
                       struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v,
                       struct fkv_error *err) {
     bool few =
-        rows <= FKV_CUDA_FEW_ROWS && w->wq.dtype == w->wk.dtype && w->wk.dtype == w->wv.dtype;
+        rows <= FKV_CUDA_FEW_ROWS && w->wq.format == w->wk.format && w->wk.format == w->wv.format;
     if (few) {
         struct fkv_cuda_gemv call = {{&w->wq, &w->wk, &w->wv},
                                      {&w->bq, &w->bk, &w->bv},
@@ -290,7 +290,7 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
                           const struct fkv_weight *gate, const struct fkv_weight *up,
                           const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                           struct fkv_error *err) {
-    if (rows <= FKV_CUDA_FEW_ROWS && gate->dtype == up->dtype) {
+    if (rows <= FKV_CUDA_FEW_ROWS && gate->format == up->format) {
         struct fkv_cuda_gemv call = {{gate, up}, {},   {floats(out)},  2, norm, eps,
                                      floats(x),  rows, FKV_CUDA_SWIGLU};
         return fkv_cuda_gemv(b, &call, err);

@@ -153,7 +153,7 @@ enum fkv_dtype fkv_cuda_gemm_dtype(const struct fkv_backend *b, const struct fkv
     switch (b->compute) {
     case FKV_COMPUTE_F32: return FKV_F32;
     case FKV_COMPUTE_BF16: return FKV_BF16;
-    default: return w->dtype;
+    default: return fkv_weight_dtype(w);
     }
 }
 
@@ -181,7 +181,8 @@ static int multiply_panels(struct fkv_cuda_carving *c, const struct fkv_cuda_gem
                            struct fkv_error *err) {
     const struct fkv_weight *w = p->w;
     const enum fkv_dtype type = fkv_cuda_gemm_dtype(c->b, w);
-    if (type == w->dtype) return multiply(c->b, p, type, fkv_cuda_weight(w), 0, w->rows, rows, err);
+    if (type == fkv_weight_dtype(w))
+        return multiply(c->b, p, type, fkv_cuda_weight(w), 0, w->rows, rows, err);
 
     size_t row = (size_t)w->cols * fkv_dtype_bytes(type), fit = PANEL / row;
     if (fit > TILE) fit -= fit % TILE;
@@ -192,8 +193,8 @@ static int multiply_panels(struct fkv_cuda_carving *c, const struct fkv_cuda_gem
     for (int32_t first = 0; first < w->rows; first += height) {
         int32_t count = w->rows - first < height ? w->rows - first : height;
         size_t skipped = (size_t)first * (size_t)w->cols;
-        if (convert(c->b, fkv_cuda_weight(w) + skipped * fkv_dtype_bytes(w->dtype), w->dtype,
-                    (size_t)count * (size_t)w->cols, type, panel, err) ||
+        if (convert(c->b, fkv_cuda_weight(w) + skipped * fkv_dtype_bytes(fkv_weight_dtype(w)),
+                    fkv_weight_dtype(w), (size_t)count * (size_t)w->cols, type, panel, err) ||
             multiply(c->b, p, type, panel, first, count, rows, err))
             return FKV_FAILED;
     }

@@ -3,7 +3,20 @@
 
 #include "kernels/reference/reference.h"
 
-static const void *weight_data(const struct fkv_weight *w) { return w->data->data + w->offset; }
+static const char *weight_data(const struct fkv_weight *w) { return w->data->data + w->offset; }
+
+/* Element i of a vector. */
+static double vector_at(const struct fkv_weight *w, int32_t i) {
+    return fkv_reference_load(weight_data(w), fkv_weight_dtype(w), (size_t)i);
+}
+
+/* Values [at, at + n) of row `row`; `at` starts a block. */
+static void matrix_values(const struct fkv_weight *w, int32_t row, int32_t at, int32_t n,
+                          float *values) {
+    const size_t first = (size_t)row * (size_t)w->cols + (size_t)at;
+    fkv_weight_expand(w->format, weight_data(w) + fkv_weight_bytes(w->format, first), (size_t)n,
+                      values);
+}
 
 /* x [dim] float32 -> x / sqrt(mean(x^2) + eps) * norm */
 static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm, double eps,
@@ -11,17 +24,19 @@ static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm,
     double squares = 0;
     for (int32_t i = 0; i < dim; i++) squares += (double)x[i] * x[i];
     double scale = 1 / sqrt(squares / dim + eps);
-    for (int32_t i = 0; i < dim; i++)
-        out[i] = x[i] * scale * fkv_reference_load(weight_data(norm), norm->dtype, (size_t)i);
+    for (int32_t i = 0; i < dim; i++) out[i] = x[i] * scale * vector_at(norm, i);
 }
 
 /* Row `o` of W (out, in) times x [in] */
 static double dot_row(const struct fkv_weight *w, int32_t o, const double *x) {
+    enum { SOME = FKV_WEIGHT_MOST_BLOCK };
+    float values[SOME];
     double sum = 0;
-    for (int32_t i = 0; i < w->cols; i++)
-        sum +=
-            fkv_reference_load(weight_data(w), w->dtype, (size_t)o * (size_t)w->cols + (size_t)i) *
-            x[i];
+    for (int32_t at = 0; at < w->cols; at += SOME) {
+        const int32_t n = w->cols - at < SOME ? w->cols - at : SOME;
+        matrix_values(w, o, at, n, values);
+        for (int32_t i = 0; i < n; i++) sum += (double)values[i] * x[at + i];
+    }
     return sum;
 }
 
@@ -35,9 +50,7 @@ int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table,
         if (tokens[r] < 0 || tokens[r] >= table->rows)
             return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
                             table->rows, tokens[r]);
-        for (size_t i = 0; i < dim; i++)
-            out[(size_t)r * dim + i] = (float)fkv_reference_load(weight_data(table), table->dtype,
-                                                                 (size_t)tokens[r] * dim + i);
+        matrix_values(table, tokens[r], 0, table->cols, out + (size_t)r * dim);
     }
     return FKV_OK;
 }
@@ -49,15 +62,13 @@ static void project_heads(const struct fkv_weight *w, const struct fkv_weight *b
                           const double *x, double *y, float *out) {
     for (int32_t o = 0; o < w->rows; o++) {
         y[o] = dot_row(w, o, x);
-        if (bias->data) y[o] += fkv_reference_load(weight_data(bias), bias->dtype, (size_t)o);
+        if (bias->data) y[o] += vector_at(bias, o);
     }
     for (int32_t h = 0; head_norm->data && h < w->rows; h += head_dim) {
         double squares = 0;
         for (int32_t i = 0; i < head_dim; i++) squares += y[h + i] * y[h + i];
         double scale = 1 / sqrt(squares / head_dim + eps);
-        for (int32_t i = 0; i < head_dim; i++)
-            y[h + i] *=
-                scale * fkv_reference_load(weight_data(head_norm), head_norm->dtype, (size_t)i);
+        for (int32_t i = 0; i < head_dim; i++) y[h + i] *= scale * vector_at(head_norm, i);
     }
     for (int32_t o = 0; o < w->rows; o++) out[o] = (float)y[o];
 }

@@ -192,7 +192,7 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s",
              fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
     if (!(p->command = strdup(s->command))) return fkv_fail(err, "out of memory");
-    return fkv_safetensors_sha256(engine->model->files, p->model_sha256, err);
+    return fkv_checkpoint_sha256(engine->model->checkpoint, p->model_sha256, err);
 }
 
 static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p,

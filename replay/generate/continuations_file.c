@@ -41,6 +41,15 @@ json_t *fkv_setup_json(const struct fkv_policy_setup *setup) {
     return o;
 }
 
+/* The one token that ends a text (-1: none), or the list of several. */
+static json_t *ends_json(const struct fkv_config *config) {
+    if (config->end_count < 2) return json_integer(config->end_count ? config->ends[0] : -1);
+    json_t *list = json_array();
+    for (int32_t i = 0; i < config->end_count; i++)
+        json_array_append_new(list, json_integer(config->ends[i]));
+    return list;
+}
+
 /* What may differ: it changes no line, or rounds otherwise (kernels). */
 static const char *const informative[] = {"software_version", "command", "model", "kernels", NULL};
 
@@ -48,16 +57,16 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
     const struct fkv_continuing *lines = run->lines;
     const struct fkv_config *config = &run->model->config;
     fkv_sha256_hex model, prompts;
-    if (fkv_safetensors_sha256(run->model->files, model, err) ||
+    if (fkv_checkpoint_sha256(run->model->checkpoint, model, err) ||
         fkv_prompts_sha256(lines->prompts, prompts, err))
         return NULL;
     json_t *o = json_pack(
-        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:o, s:s, s:i, s:s, s:I, s:s}", "format",
+        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:o, s:s, s:o, s:s, s:I, s:s}", "format",
         "freqkv-generate", "format_version", 1, "software_version", FKV_VERSION, "command",
         fkv_json_string(run->command), "model", fkv_json_string(run->model->name), "model_sha256",
         model, "config_sha256", config->sha256, "model_type", config->model_type, "trained_context",
         (int)config->trained_context, "rope_theta", fkv_json_number(config->rope_theta),
-        "rope_scaling", config->rope_scaling, "eos", (int)config->eos, "tokenizer_sha256",
+        "rope_scaling", config->rope_scaling, "eos", ends_json(config), "tokenizer_sha256",
         fkv_tokenizer_sha256(lines->tokenizer), "prompts", (json_int_t)lines->prompts->count,
         "prompts_sha256", prompts);
     json_t *how = json_pack(

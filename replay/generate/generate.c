@@ -100,6 +100,12 @@ static int32_t next_feeds(struct run *run, bool *decoding) {
     return feeds;
 }
 
+static bool ends_text(const struct fkv_config *config, int32_t id) {
+    for (int32_t i = 0; i < config->end_count; i++)
+        if (config->ends[i] == id) return true;
+    return false;
+}
+
 /* Draws a lane's next id from its logits. */
 static int sample_lane(struct run *run, struct lane *lane, const float *logits,
                        struct fkv_error *err) {
@@ -110,7 +116,7 @@ static int sample_lane(struct run *run, struct lane *lane, const float *logits,
     if (id < 0)
         return fkv_fail(err, "prompt %lld: token %lld: logits are not finite", (long long)g->number,
                         (long long)(g->prompt_count + g->count));
-    g->ended = id == config->eos;
+    g->ended = ends_text(config, id);
     if (!g->ended && append(g, id, err)) return FKV_FAILED;
     g->complete = g->ended || g->count == o->tokens;
     lane->drawn = true;

@@ -318,7 +318,8 @@ static struct side open_side(const struct options *o, int which) {
     must(fkv_backend_find(o->names[which], &side.ops, NULL, &err));
     must(side.ops->open(&options, &side.backend, &err));
     must(side.ops->info(side.backend, &info, &err));
-    must(fkv_model_open(o->model, side.ops, side.backend, true, &side.model, &err));
+    must(fkv_model_open(o->model, side.ops, side.backend,
+                        &(struct fkv_model_options){.check_values = true}, &side.model, &err));
     printf("%s: %s on %s\n", which ? "tested" : "expected", side.ops->name, info.name);
     return side;
 }

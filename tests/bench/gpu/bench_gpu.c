@@ -210,7 +210,8 @@ int main(int argc, char **argv) {
     MUST(fkv_backend_find(options.backend, &ops, NULL, &bench_error));
     MUST(ops->open(&opened, &backend, &bench_error));
     double started = fkv_seconds();
-    MUST(fkv_model_open(options.model, ops, backend, false, &model, &bench_error));
+    MUST(fkv_model_open(options.model, ops, backend, &(struct fkv_model_options){0}, &model,
+                        &bench_error));
     MUST(ops->synchronize(backend, &bench_error));
     times[0] = fkv_seconds() - started;
     MUST(ops->info(backend, &info, &bench_error));

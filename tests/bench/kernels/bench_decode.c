@@ -29,7 +29,7 @@ static double seconds_decoding(const struct fkv_backend_ops *ops, struct fkv_bac
     for (int layer = 0; layer < 2 * LAYERS; layer++) {
         struct fkv_weight w = {.data = weights,
                                .offset = (size_t)layer * HIDDEN * DIM * 2,
-                               .dtype = FKV_BF16,
+                               .format = FKV_WEIGHT_BF16,
                                .rows = HIDDEN,
                                .cols = DIM};
         MUST(ops->project_residual(b, &w, x, rows, y, &bench_error));

@@ -17,7 +17,7 @@ static void compare(const struct fkv_backend_ops *ops, struct fkv_backend *b, in
                     enum fkv_dtype t) {
     int32_t out = shapes[shape].out, in = shapes[shape].in;
     struct fkv_weight w = {.data = bench_buffer(ops, b, t, (size_t)out * (size_t)in, 1),
-                           .dtype = t,
+                           .format = (enum fkv_weight_format)t,
                            .rows = out,
                            .cols = in};
     struct fkv_buffer *plain = bench_buffer(ops, b, FKV_F32, (size_t)out * (size_t)in, 1);

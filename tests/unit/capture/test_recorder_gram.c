@@ -43,17 +43,18 @@ static void record(struct fkv_recorder_options *o, struct fkv_recorder_needs *ne
 
 /* Element [a, b] of a head's: columns a and b of its part of W_O. */
 static double element(int layer, int head, int a, int b) {
-    char name[96];
-    snprintf(name, sizeof name, "model.layers.%d.self_attn.o_proj.weight", layer);
-    const struct fkv_tensor *t = fkv_safetensors_find(engine.model->files, name);
+    struct fkv_role_tensor t;
+    struct fkv_error err;
+    assert_ok(fkv_checkpoint_find(engine.model->checkpoint, FKV_OUTPUT, layer, &t, &err), err);
     double sum = 0;
-    for (int64_t row = 0; row < t->shape[0]; row++) {
+    for (int64_t row = 0; row < t.shape[0]; row++) {
         float x[2];
         for (int i = 0; i < 2; i++)
-            fkv_to_f32((const char *)t->data +
-                           (size_t)(row * SMALL_HEADS * D + head * D + (i ? b : a)) *
-                               fkv_dtype_bytes(t->dtype),
-                       t->dtype, 1, &x[i]);
+            fkv_weight_expand(t.format,
+                              (const char *)t.data +
+                                  (size_t)(row * SMALL_HEADS * D + head * D + (i ? b : a)) *
+                                      fkv_weight_bytes(t.format, 1),
+                              1, &x[i]);
         sum += (double)x[0] * x[1];
     }
     return sum;

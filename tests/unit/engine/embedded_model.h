@@ -21,7 +21,9 @@ static inline struct fkv_model *open_embedded_model(const struct fkv_backend_ops
     struct fkv_error err;
     assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &backend, &err),
               err);
-    assert_ok(fkv_model_open("data/litbank-1m", ops, backend, true, &model, &err), err);
+    assert_ok(fkv_model_open("data/litbank-1m", ops, backend,
+                             &(struct fkv_model_options){.check_values = true}, &model, &err),
+              err);
     return model;
 }
 

@@ -66,7 +66,8 @@ static void the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_
         {FKV_DEVICE, FKV_COMPUTE_BF16, FKV_F32, FKV_F32},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct fkv_layer_weights layer = {.qkv.wq.dtype = cases[i].weights};
+        struct fkv_layer_weights layer = {.qkv.wq.format =
+                                              (enum fkv_weight_format)cases[i].weights};
         struct fkv_model model = {.layers = &layer};
         struct fkv_engine engine = {.model = &model, .device.space = cases[i].space};
         fkv_engine_options_default(&options);

@@ -34,7 +34,7 @@ static struct fkv_config parsed(const char *changes) {
     struct fkv_error err = {0};
     struct fkv_config c;
     char *text = config_text(changes);
-    assert_ok(fkv_config_parse(text, strlen(text), "config.json", &c, &err), err);
+    assert_ok(fkv_config_parse(text, strlen(text), "config.json", 0, &c, &err), err);
     free(text);
     return c;
 }
@@ -43,7 +43,7 @@ static void refused(const char *changes, const char *expected) {
     struct fkv_error err;
     struct fkv_config c;
     char *text = config_text(changes);
-    assert_refused(fkv_config_parse(text, strlen(text), "config.json", &c, &err), err, expected);
+    assert_refused(fkv_config_parse(text, strlen(text), "config.json", 0, &c, &err), err, expected);
     if (strncmp(err.message, "config.json: ", 13))
         fail_msg("message \"%s\" does not open with the file", err.message);
     free(text);
@@ -123,7 +123,12 @@ static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) 
 
 static void of_several_end_tokens_the_first_counts(void **state) {
     (void)state;
-    assert_int_equal(parsed("{\"eos_token_id\": [7, 8]}").eos, 7);
+    struct fkv_config c = parsed("{\"eos_token_id\": [7, 8, 7, 100, 9]}");
+    assert_int_equal(c.eos, 7);
+    assert_int_equal(c.end_count, 3); /* once each, in the vocabulary */
+    assert_int_equal(c.ends[1], 8);
+    assert_int_equal(c.ends[2], 9);
+    assert_int_equal(parsed("{\"eos_token_id\": 7}").end_count, 1);
     assert_int_equal(parsed("{\"eos_token_id\": []}").eos, -1);
     assert_int_equal(parsed("{\"eos_token_id\": null}").eos, -1);
 }
@@ -198,8 +203,9 @@ static void configs_of_published_models_load(void **state) {
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         struct fkv_error err = {0};
         struct fkv_config c;
-        assert_ok(fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", &c, &err),
-                  err);
+        assert_ok(
+            fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", 0, &c, &err),
+            err);
         assert_int_equal(c.kv_heads, models[i].kv_heads);
         assert_int_equal(c.head_dim, models[i].head_dim);
         assert_int_equal(c.trained_context, models[i].context);
@@ -230,6 +236,7 @@ static void linear_scaling_divides_every_frequency(void **state) {
         parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
     for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
     assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
+    assert_true(plain.linear_factor == 1 && scaled.linear_factor == 4);
 }
 
 static void both_spellings_of_the_rotation_agree(void **state) {
@@ -287,7 +294,7 @@ static void frequencies_equal_those_of_transformers(void **state) {
         snprintf(path, sizeof path, "%s/expected", folder);
         struct fkv_error err = {0};
         struct fkv_config c;
-        assert_ok(fkv_config_load(folder, &c, &err), err);
+        assert_ok(fkv_config_load(folder, 0, &c, &err), err);
         assert_int_equal(strlen(c.sha256), 64);
         struct fkv_safetensors *golden;
         assert_ok(fkv_safetensors_open(path, &golden, &err), err);
@@ -444,7 +451,7 @@ static void text_that_is_no_config_is_refused(void **state) {
         struct fkv_error err;
         struct fkv_config c;
         assert_refused(
-            fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", &c, &err), err,
+            fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", 0, &c, &err), err,
             cases[i].expected);
     }
 }
@@ -453,8 +460,27 @@ static void a_folder_without_config_is_named(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_config c;
-    assert_refused(fkv_config_load("/nonexistent/model", &c, &err), err,
-                   "/nonexistent/model: no such folder");
+    assert_refused(fkv_config_load("/nonexistent/model", 0, &c, &err), err,
+                   "/nonexistent/model/config.json");
+}
+
+static void a_context_that_the_user_gives_replaces_the_configs(void **state) {
+    (void)state;
+    const char *text =
+        "{\"model_type\": \"mistral\", \"hidden_size\": 64, \"intermediate_size\": 9, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 8, \"vocab_size\": 9, "
+        "\"max_position_embeddings\": 32768, \"sliding_window\": 4096, "
+        "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, "
+        "\"low_freq_factor\": 1, \"high_freq_factor\": 4}}";
+    struct fkv_error err;
+    struct fkv_config c, whole;
+    assert_refused(fkv_config_parse(text, strlen(text), "c", 0, &c, &err), err,
+                   "--trained-context 4096");
+    assert_ok(fkv_config_parse(text, strlen(text), "c", 4096, &c, &err), err);
+    assert_int_equal(c.trained_context, 4096);
+    assert_ok(fkv_config_parse(text, strlen(text), "c", 1024, &whole, &err), err);
+    assert_memory_equal(c.inv_freq, whole.inv_freq, sizeof c.inv_freq); /* by the config's */
+    assert_string_not_equal(c.sha256, whole.sha256);
 }
 
 int main(void) {
@@ -483,6 +509,7 @@ int main(void) {
         cmocka_unit_test(what_we_do_not_compute_is_refused_by_name),
         cmocka_unit_test(text_that_is_no_config_is_refused),
         cmocka_unit_test(a_folder_without_config_is_named),
+        cmocka_unit_test(a_context_that_the_user_gives_replaces_the_configs),
     };
     return test_run(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
  * default cpu) and on the reference, in blocks of several sizes. Logits and every tapped state
  * agree to 1e-4 absolute. Both sides compute in float32, where logits of up to 12 carry rounding of
  * about 1e-5. */
+#include "engine/checkpoint/safetensors.h"
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
 #include "tests/unit/support.h"
@@ -108,7 +109,9 @@ static void check_model(const char *name, const char *backend) {
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32},
                         &processor, &err),
               err);
-    assert_ok(fkv_model_open(folder, ops, processor, true, &model, &err), err);
+    assert_ok(fkv_model_open(folder, ops, processor,
+                             &(struct fkv_model_options){.check_values = true}, &model, &err),
+              err);
     assert_ok(fkv_safetensors_open(results, &expected, &err), err);
     static const int blocks[] = {1, 7, MAX_TOKENS};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)

@@ -1,5 +1,7 @@
 /* Safetensors files: what is right is handed out as it lies on disk, what is wrong is refused with
  * a message that says what and where. */
+#include <sys/stat.h>
+
 #include "engine/checkpoint/safetensors.h"
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/engine/weights_file.h"
@@ -306,6 +308,22 @@ static void shards_are_joined_and_hashed_in_name_order(void **state) {
     fkv_safetensors_close(files);
 }
 
+static void shards_may_stand_in_folders_of_the_folder(void **state) {
+    (void)state;
+    char inner[300];
+    snprintf(inner, sizeof inner, "%s/parts", folder);
+    assert_int_equal(mkdir(inner, 0700), 0);
+    write_shard("parts/a.safetensors", "x", 1);
+    write_shard("a.safetensors", "y", 2);
+    write_index("{\"x\":\"parts/a.safetensors\",\"y\":\"a.safetensors\"}");
+    struct fkv_error err;
+    struct fkv_safetensors *files;
+    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_true(*(const float *)fkv_safetensors_find(files, "x")->data == 1);
+    assert_true(*(const float *)fkv_safetensors_find(files, "y")->data == 2);
+    fkv_safetensors_close(files);
+}
+
 static void a_missing_shard_is_named(void **state) {
     (void)state;
     write_shard("a.safetensors", "y", 2);
@@ -346,12 +364,13 @@ static void a_damaged_shard_is_named(void **state) {
 static void shard_names_that_leave_the_folder_are_refused(void **state) {
     (void)state;
     static const char *const names[] = {
-        "\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7", "null"};
+        "\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"",  "7", "null",
+        "\"a/../../b\"",        "\"a//b\"",        "\"a/\"", "\".a\""};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char map[64];
         snprintf(map, sizeof map, "{\"x\":%s}", names[i]);
         write_index(map);
-        open_refused("field \"weight_map\": tensor x: expected a plain file name");
+        open_refused("field \"weight_map\": tensor x: expected a file within the folder");
     }
     write_index("{}");
     open_refused("field \"weight_map\": expected an object of tensor names and files, found none");
@@ -404,6 +423,7 @@ int main(void) {
         WITH_FOLDER(dtypes_nobody_computes_with_are_tolerated),
         cmocka_unit_test(a_changed_byte_never_makes_the_check_misbehave),
         WITH_FOLDER(shards_are_joined_and_hashed_in_name_order),
+        WITH_FOLDER(shards_may_stand_in_folders_of_the_folder),
         WITH_FOLDER(a_missing_shard_is_named),
         WITH_FOLDER(a_tensor_missing_from_its_shard_is_named),
         WITH_FOLDER(a_tensor_in_two_shards_is_refused),

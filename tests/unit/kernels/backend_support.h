@@ -150,8 +150,8 @@ static inline struct weight random_weight(enum fkv_dtype t, int rows, int cols, 
     assert_non_null(w.memory);
     fkv_from_f32(x, t, count, w.memory + offset);
     free(x);
-    w.tested = w.reference =
-        (struct fkv_weight){.offset = offset, .dtype = t, .rows = rows, .cols = cols};
+    w.tested = w.reference = (struct fkv_weight){
+        .offset = offset, .format = (enum fkv_weight_format)t, .rows = rows, .cols = cols};
     size_t bytes = offset + count * fkv_dtype_bytes(t);
     assert_ok(tested.ops->buffer_adopt(tested.b, w.memory, bytes, &w.tested.data, &err), err);
     assert_ok(reference.ops->buffer_adopt(reference.b, w.memory, bytes, &w.reference.data, &err),

@@ -56,7 +56,7 @@ static void multiply(struct fkv_backend *b, float *weight, const float *x, float
         .slots = 1,
         .items = 1,
         .attention = {.dim = WIDE, .heads = 1, .kv_heads = 1, .head_dim = 16}};
-    struct fkv_weight w = {.dtype = FKV_F32, .rows = WIDE, .cols = WIDE};
+    struct fkv_weight w = {.format = FKV_WEIGHT_F32, .rows = WIDE, .cols = WIDE};
     struct fkv_buffer *in, *sum;
     size_t bytes = sizeof(float) * ROWS * WIDE;
     assert_ok(ops->reserve(b, &limits, &err), err);

@@ -1,0 +1,142 @@
+/* Finds a checkpoint's format, and a role's tensor by the names of that format. Where a tensor is
+ * shared by several roles (fused projections), a role is a slice of its rows: rows are whole blocks
+ * in every weight format. */
+#include "engine/checkpoint/checkpoint.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/checkpoint/checkpoint_format.h"
+
+/* ---- finding ---- */
+
+static void print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
+                       int32_t layer, const char *own, char name[96]) {
+    char prefix[32] = "";
+    if (role >= FKV_ATTENTION_NORM) snprintf(prefix, sizeof prefix, format->layer_prefix, layer);
+    snprintf(name, 96, "%s%s", prefix, own);
+}
+
+/* The rows of a role in the tensor that it shares: the first, and how many the tensor has. */
+static void shared_rows(const struct fkv_config *c, enum fkv_role role, int32_t *first,
+                        int32_t *all) {
+    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    const bool mlp = role == FKV_GATE || role == FKV_UP,
+               key = role == FKV_KEY || role == FKV_KEY_BIAS,
+               value = role == FKV_VALUE || role == FKV_VALUE_BIAS;
+    *all = mlp ? 2 * c->hidden : q + 2 * kv;
+    *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
+}
+
+/* Of the whole tensor *t the role's rows. */
+static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role_tensor *t,
+                 struct fkv_error *err) {
+    int32_t first, all, rows, cols;
+    shared_rows(c, role, &first, &all);
+    fkv_role_shape(c, role, &rows, &cols);
+    if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
+        return fkv_fail(err, "%s: tensor %s: shape: expected %d rows, found %lld", t->path, t->name,
+                        all, t->dims ? (long long)t->shape[0] : 0);
+    const size_t width = t->dims == 2 ? (size_t)t->shape[1] : 1;
+    t->shape[0] = rows ? rows : cols;
+    if (t->computable)
+        t->data = (const char *)t->data + fkv_weight_bytes(t->format, (size_t)first * width);
+    return FKV_OK;
+}
+
+int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
+                        struct fkv_role_tensor *out, struct fkv_error *err) {
+    const struct fkv_role_name *names = &c->format->names[role];
+    char name[96], shared[96];
+    print_name(c->format, role, layer, names->own, name);
+    bool found = c->format->find(c, name, out);
+    int32_t rows, cols;
+    fkv_role_shape(&c->config, role, &rows, &cols);
+    const bool shares_own = names->shared && !strcmp(names->own, names->shared);
+    if (found && shares_own && out->shape[0] != rows) {
+        if (slice(&c->config, role, out, err)) return FKV_FAILED;
+    } else if (names->shared && !found) {
+        print_name(c->format, role, layer, names->shared, shared);
+        found = c->format->find(c, shared, out);
+        if (found && slice(&c->config, role, out, err)) return FKV_FAILED;
+    }
+    if (!found)
+        return fkv_fail(err, "%s: tensor %s: expected in %s, found nothing", c->path, name,
+                        c->format->where);
+    if (!out->computable)
+        return fkv_fail(err, "%s: tensor %s: dtype: expected %s, found %s", out->path, out->name,
+                        c->format->formats, out->format_name);
+    out->paired_heads = c->paired_heads && (role == FKV_QUERY || role == FKV_KEY ||
+                                            role == FKV_QUERY_BIAS || role == FKV_KEY_BIAS);
+    return FKV_OK;
+}
+
+/* ---- life ---- */
+
+static int find_format(const char *path, const struct fkv_checkpoint_format **out,
+                       struct fkv_error *err) {
+    struct stat info;
+    if (stat(path, &info))
+        return fkv_fail(err,
+                        "%s: %s; a model is a folder or a .gguf file on this machine (for one of "
+                        "the hub: hf download NAME, which prints the folder)",
+                        path, errno == ENOENT ? "no such folder" : strerror(errno));
+    if (S_ISDIR(info.st_mode)) {
+        *out = &fkv_hugging_face_format;
+        return FKV_OK;
+    }
+    char magic[4] = "";
+    FILE *f = fopen(path, "rb");
+    if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
+    const bool gguf = fread(magic, 1, sizeof magic, f) == 4 && !memcmp(magic, "GGUF", 4);
+    fclose(f);
+    *out = &fkv_gguf_format;
+    return gguf ? FKV_OK
+                : fkv_fail(err, "%s: expected a model's folder or a GGUF file, found a file", path);
+}
+
+int fkv_checkpoint_open(const char *path, int32_t trained_context, struct fkv_checkpoint **out,
+                        struct fkv_error *err) {
+    const struct fkv_checkpoint_format *format;
+    *out = NULL;
+    if (find_format(path, &format, err)) return FKV_FAILED;
+    struct fkv_checkpoint *c = calloc(1, sizeof *c);
+    char *copy = strdup(path);
+    if (!c || !copy) {
+        free(c), free(copy);
+        return fkv_fail(err, "%s: out of memory", path);
+    }
+    c->format = format;
+    c->path = copy;
+    if (format->open(c, trained_context, err)) {
+        fkv_checkpoint_close(c);
+        return FKV_FAILED;
+    }
+    *out = c;
+    return FKV_OK;
+}
+
+void fkv_checkpoint_close(struct fkv_checkpoint *c) {
+    if (!c) return;
+    c->format->close(c);
+    free(c->path);
+    free(c);
+}
+
+/* ---- questions ---- */
+
+const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c) {
+    return &c->config;
+}
+
+int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,
+                          struct fkv_error *err) {
+    return c->format->sha256(c, out, err);
+}
+
+const struct fkv_gguf *fkv_checkpoint_gguf(const struct fkv_checkpoint *c) {
+    return c->format == &fkv_gguf_format ? c->files : NULL;
+}

@@ -1,0 +1,37 @@
+/* What a format of checkpoints supplies, and what formats share. Seen by engine/checkpoint alone.
+ */
+#ifndef FKV_ENGINE_CHECKPOINT_CHECKPOINT_FORMAT_H
+#define FKV_ENGINE_CHECKPOINT_CHECKPOINT_FORMAT_H
+
+#include "engine/checkpoint/roles.h"
+
+struct fkv_checkpoint {
+    const struct fkv_checkpoint_format *format;
+    char *path;
+    struct fkv_config config;
+    void *files;       /* the format's own */
+    bool paired_heads; /* of queries and keys; see fkv_role_tensor */
+};
+
+/* How a format names the tensor of a role; a layer's stands behind the layer's prefix. */
+struct fkv_role_name {
+    const char *own;
+    const char *shared; /* of one tensor that holds the rows of several roles, or NULL */
+};
+
+struct fkv_checkpoint_format {
+    /* Fills the checkpoint, whose path is set. On failure `close` frees what is there. */
+    int (*open)(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err);
+    void (*close)(struct fkv_checkpoint *c);
+    /* The tensor of that name; false where there is none. */
+    bool (*find)(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out);
+    int (*sha256)(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err);
+    const char *layer_prefix; /* printf format of the layer's number */
+    const char *where;        /* what a tensor is looked for in, for messages */
+    const char *formats;      /* of tensors that are computable, for messages */
+    struct fkv_role_name names[FKV_ROLES];
+};
+
+extern const struct fkv_checkpoint_format fkv_hugging_face_format, fkv_gguf_format;
+
+#endif

@@ -1,0 +1,73 @@
+/* The shapes of roles by a config, and the order of rows that the model computes in. */
+#include "engine/checkpoint/roles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void fkv_role_shape(const struct fkv_config *c, enum fkv_role role, int32_t *rows, int32_t *cols) {
+    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    const int32_t shapes[FKV_ROLES][2] = {
+        [FKV_EMBEDDING] = {c->vocab, c->dim},
+        [FKV_FINAL_NORM] = {0, c->dim},
+        [FKV_HEAD] = {c->vocab, c->dim},
+        [FKV_ATTENTION_NORM] = {0, c->dim},
+        [FKV_QUERY] = {q, c->dim},
+        [FKV_KEY] = {kv, c->dim},
+        [FKV_VALUE] = {kv, c->dim},
+        [FKV_QUERY_BIAS] = {0, q},
+        [FKV_KEY_BIAS] = {0, kv},
+        [FKV_VALUE_BIAS] = {0, kv},
+        [FKV_QUERY_NORM] = {0, c->head_dim},
+        [FKV_KEY_NORM] = {0, c->head_dim},
+        [FKV_OUTPUT] = {c->dim, q},
+        [FKV_MLP_NORM] = {0, c->dim},
+        [FKV_GATE] = {c->hidden, c->dim},
+        [FKV_UP] = {c->hidden, c->dim},
+        [FKV_DOWN] = {c->dim, c->hidden},
+    };
+    *rows = shapes[role][0];
+    *cols = shapes[role][1];
+}
+
+bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
+    switch (role) {
+    case FKV_HEAD: return !c->tied;
+    case FKV_QUERY_BIAS:
+    case FKV_KEY_BIAS:
+    case FKV_VALUE_BIAS: return c->qkv_bias;
+    case FKV_QUERY_NORM:
+    case FKV_KEY_NORM: return c->qk_norm;
+    default: return true;
+    }
+}
+
+/* Row 2i + j of a head -> row i + j * head_dim/2. */
+static void unpair(const char *from, size_t rows, size_t row_bytes, size_t head_dim, char *to) {
+    for (size_t r = 0; r < rows; r++) {
+        const size_t head = r / head_dim, in = r % head_dim,
+                     row = head * head_dim + in / 2 + in % 2 * (head_dim / 2);
+        memcpy(to + row * row_bytes, from + r * row_bytes, row_bytes);
+    }
+}
+
+int fkv_role_tensor_arrange(const struct fkv_role_tensor *t, int32_t head_dim, const void **data,
+                            void **copy, struct fkv_error *err) {
+    const size_t rows = (size_t)t->shape[0],
+                 row_bytes = fkv_weight_bytes(t->format, t->dims == 2 ? (size_t)t->shape[1] : 1),
+                 element = fkv_weight_is_dtype(t->format)
+                               ? fkv_dtype_bytes((enum fkv_dtype)t->format)
+                               : 1;
+    *data = t->data;
+    *copy = NULL;
+    if (!t->paired_heads && (uintptr_t)t->data % element == 0) return FKV_OK;
+    *copy = malloc(rows * row_bytes);
+    if (!*copy)
+        return fkv_fail(err, "%s: tensor %s: out of memory for a copy of %zu bytes", t->path,
+                        t->name, rows * row_bytes);
+    if (t->paired_heads)
+        unpair(t->data, rows, row_bytes, (size_t)head_dim, *copy);
+    else
+        memcpy(*copy, t->data, rows * row_bytes);
+    *data = *copy;
+    return FKV_OK;
+}

@@ -1,0 +1,53 @@
+/* The parts that tensors play in a model, and the tensor that plays one. */
+#ifndef FKV_ENGINE_CHECKPOINT_ROLES_H
+#define FKV_ENGINE_CHECKPOINT_ROLES_H
+
+#include "engine/checkpoint/config.h"
+#include "kernels/weights/weights.h"
+
+/* What a tensor does in the model. The roles from FKV_ATTENTION_NORM on are a layer's. */
+enum fkv_role {
+    FKV_EMBEDDING,      /* (vocab, dim) */
+    FKV_FINAL_NORM,     /* [dim] */
+    FKV_HEAD,           /* (vocab, dim); absent where config.tied */
+    FKV_ATTENTION_NORM, /* [dim] */
+    FKV_QUERY,          /* (heads * head_dim, dim) */
+    FKV_KEY,            /* (kv_heads * head_dim, dim) */
+    FKV_VALUE,          /* (kv_heads * head_dim, dim) */
+    FKV_QUERY_BIAS,     /* [heads * head_dim] */
+    FKV_KEY_BIAS,       /* [kv_heads * head_dim] */
+    FKV_VALUE_BIAS,     /* [kv_heads * head_dim] */
+    FKV_QUERY_NORM,     /* [head_dim] */
+    FKV_KEY_NORM,       /* [head_dim] */
+    FKV_OUTPUT,         /* (dim, heads * head_dim) */
+    FKV_MLP_NORM,       /* [dim] */
+    FKV_GATE,           /* (hidden, dim) */
+    FKV_UP,             /* (hidden, dim) */
+    FKV_DOWN,           /* (dim, hidden) */
+    FKV_ROLES
+};
+
+/* A role's tensor: whole, or the rows of one that several roles share. Strings and data belong to
+ * the checkpoint. */
+struct fkv_role_tensor {
+    const char *path, *name; /* the file, and the tensor as the file names it */
+    const char *format_name; /* as the file names it: "F32", "Q4_K", "I64", ... */
+    bool computable;         /* the format is one of ours (else it is refused) */
+    enum fkv_weight_format format;
+    int32_t dims;
+    int64_t shape[4];  /* the first four, slowest first */
+    const void *data;  /* where it is mapped */
+    bool paired_heads; /* rotary channels i and i + head_dim/2 of a head are rows 2i and 2i + 1 */
+};
+
+/* The role's shape by the config; rows 0: a vector. */
+void fkv_role_shape(const struct fkv_config *config, enum fkv_role role, int32_t *rows,
+                    int32_t *cols);
+/* Whether a model of this config has such a tensor. */
+bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
+
+/* A tensor whose format and shape are right, as the model computes with it: where it is mapped, or
+ * in a *copy that the caller frees, where it stands at an odd address or its heads are paired. */
+int fkv_role_tensor_arrange(const struct fkv_role_tensor *t, int32_t head_dim, const void **data,
+                            void **copy, struct fkv_error *err);
+#endif

@@ -1,0 +1,56 @@
+/* Weight formats: how a checkpoint stores its matrices. The first three are the dtypes of states;
+ * the others are the block formats of ggml (llama.cpp), in which a block of 32 or 256 neighbours
+ * of a row shares its scales. A block never crosses the end of a row, so rows can be taken,
+ * skipped and reordered as bytes. Data may start at any byte address. */
+#ifndef FKV_KERNELS_WEIGHTS_WEIGHTS_H
+#define FKV_KERNELS_WEIGHTS_WEIGHTS_H
+
+#include <stdbool.h>
+
+#include "kernels/dtype.h"
+
+enum fkv_weight_format {
+    FKV_WEIGHT_F32 = FKV_F32,
+    FKV_WEIGHT_F16 = FKV_F16,
+    FKV_WEIGHT_BF16 = FKV_BF16,
+    FKV_WEIGHT_Q8_0,
+    FKV_WEIGHT_Q4_0,
+    FKV_WEIGHT_Q4_1,
+    FKV_WEIGHT_Q5_0,
+    FKV_WEIGHT_Q5_1,
+    FKV_WEIGHT_Q2_K,
+    FKV_WEIGHT_Q3_K,
+    FKV_WEIGHT_Q4_K,
+    FKV_WEIGHT_Q5_K,
+    FKV_WEIGHT_Q6_K,
+    FKV_WEIGHT_FORMATS
+};
+
+enum { FKV_WEIGHT_MOST_BLOCK = 256 }; /* values of the largest block */
+
+/* blocks [count] -> values [count, block values] */
+typedef void fkv_expand_function(const void *blocks, size_t count, float *values);
+
+/* Values of a block. */
+size_t fkv_weight_block(enum fkv_weight_format format);
+/* Bytes of n values, n a multiple of the block. */
+size_t fkv_weight_bytes(enum fkv_weight_format format, size_t n);
+/* "F32", "Q4_K", ... as ggml and safetensors write it */
+const char *fkv_weight_name(enum fkv_weight_format format);
+/* One of the three dtypes: a block is one value. */
+static inline bool fkv_weight_is_dtype(enum fkv_weight_format format) {
+    return format <= FKV_WEIGHT_BF16;
+}
+
+/* n values, a multiple of the block, -> float32. Exact: every value is what ggml's definition
+ * gives in float32. Vectorised where the processor can. */
+void fkv_weight_expand(enum fkv_weight_format format, const void *from, size_t n, float *to);
+
+/* The expansions of an instruction set by format, of the block formats alone: NULL for dtypes. */
+typedef fkv_expand_function *const fkv_expand_table[FKV_WEIGHT_FORMATS];
+extern fkv_expand_table fkv_expand_plain;
+#if defined(__x86_64__)
+extern fkv_expand_table fkv_expand_avx2, fkv_expand_avx512;
+#endif
+
+#endif

@@ -1,0 +1,57 @@
+/* Decode products by weight format: bytes of stored weights read per second by products with one
+ * row, over about half a GB of weights, against the read bandwidth that all threads reach on the
+ * same memory in the same run. */
+#include <omp.h>
+
+#include "tests/bench/kernels/bench.h"
+
+enum { DIM = 4096, HIDDEN = 11008, ROUNDS = 5 };
+
+static double seconds_reading(const uint64_t *words, size_t n) {
+    double start = fkv_seconds();
+    uint64_t sum = 0;
+#pragma omp parallel for simd schedule(static) reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) sum += words[i];
+    volatile uint64_t sink = sum;
+    (void)sink;
+    return fkv_seconds() - start;
+}
+
+int main(void) {
+    const struct fkv_backend_ops *ops = &fkv_cpu_backend;
+    struct fkv_backend *b;
+    struct fkv_device_info info;
+    struct fkv_limits limits = {.rows = 1, .dim = DIM, .hidden = HIDDEN};
+    MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));
+    MUST(ops->reserve(b, &limits, &bench_error));
+    MUST(ops->info(b, &info, &bench_error));
+    struct fkv_buffer *x = bench_buffer(ops, b, FKV_F32, DIM, 2);
+    struct fkv_buffer *y = bench_buffer(ops, b, FKV_F32, HIDDEN, 3);
+    /* any bytes are blocks of any format, and as fast to expand as others */
+    struct fkv_buffer *weights = bench_buffer(ops, b, FKV_BF16, (size_t)256 << 20, 1);
+    const size_t bytes = (size_t)512 << 20;
+    printf("%s, %d x %d, one row\n", info.name, HIDDEN, DIM);
+    printf("%-5s  %9s  %9s  %9s  %5s\n", "", "ours GB/s", "Gvalues/s", "read GB/s", "ratio");
+    for (int f = 0; f < FKV_WEIGHT_FORMATS; f++) {
+        struct fkv_weight w = {
+            .data = weights, .format = (enum fkv_weight_format)f, .rows = HIDDEN, .cols = DIM};
+        const size_t each = fkv_weight_bytes(w.format, (size_t)HIDDEN * DIM), count = bytes / each;
+        double ours[ROUNDS], rival[ROUNDS];
+        for (int round = 0; round < ROUNDS; round++) {
+            double start = fkv_seconds();
+            for (size_t i = 0; i < count; i++) {
+                w.offset = i * each;
+                MUST(ops->project_residual(b, &w, x, 1, y, &bench_error));
+            }
+            ours[round] = fkv_seconds() - start;
+            rival[round] = seconds_reading(ops->address(weights), count * each / 8);
+        }
+        double a = bench_median(ours, ROUNDS), c = bench_median(rival, ROUNDS),
+               stored = (double)(count * each) * 1e-9;
+        printf("%-5s  %9.1f  %9.1f  %9.1f  %5.2f\n", fkv_weight_name(w.format), stored / a,
+               (double)count * HIDDEN * DIM * 1e-9 / a, stored / c, c / a);
+    }
+    ops->buffer_release(b, x), ops->buffer_release(b, y), ops->buffer_release(b, weights);
+    ops->close(b);
+    return 0;
+}

@@ -1,0 +1,329 @@
+/* Models in GGUF: the same weights and config as in a Hugging Face folder, with the rows of queries
+ * and keys put back, and refusals by name of what is not computed. */
+#include "engine/checkpoint/checkpoint.h"
+#include "tests/unit/engine/gguf_file.h"
+#include "tests/unit/engine/weights_file.h"
+
+enum { DIM = 32, HIDDEN = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 8, VOCAB = 10, LAYERS = 2 };
+
+static char folder[256];
+static struct gguf_file file;
+static struct weights_file weights;
+
+static int make_folder(void **state) {
+    (void)state;
+    test_make_folder(folder);
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+/* What a file has that this one has not, or the other way round. */
+struct change {
+    const char *left_out;             /* a tensor or a key */
+    void (*add)(struct gguf_file *f); /* keys and tensors at the end */
+    bool tied;
+};
+
+/* x (heads * HEAD_DIM, cols): channels i and i + HEAD_DIM/2 of a head to rows 2i and 2i + 1. */
+static void pair_heads(const float *x, int rows, int cols, float *paired) {
+    for (int r = 0; r < rows; r++) {
+        const int in = r % HEAD_DIM, half = HEAD_DIM / 2,
+                  to = r - in + (in < half ? 2 * in : 2 * (in - half) + 1);
+        memcpy(paired + to * cols, x + r * cols, sizeof(float) * (size_t)cols);
+    }
+}
+
+/* Random values into both files, by their names there. */
+static void add(const struct change *change, const char *theirs, const char *ours, int rows,
+                int cols, bool paired) {
+    float x[HIDDEN * DIM], swapped[HIDDEN * DIM];
+    const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
+    char shape[32];
+    assert_in_range(n, 1, HIDDEN * DIM);
+    test_fill(x, n, 0, 1);
+    snprintf(shape, sizeof shape, rows ? "[%d,%d]" : "[%d]", rows ? rows : cols, cols);
+    weights_add(&weights, theirs, "F32", shape, x, n * 4);
+    if (change->left_out && !strcmp(change->left_out, ours)) return;
+    if (paired) pair_heads(x, rows ? rows : cols, rows ? cols : 1, swapped);
+    gguf_tensor(&file, ours, rows, cols, 0, paired ? swapped : x, n * 4);
+}
+
+static void add_layer(const struct change *change, const char *type, int layer) {
+    const int q = HEADS * HEAD_DIM, kv = KV_HEADS * HEAD_DIM;
+    const bool llama = !strcmp(type, "llama");
+    const struct {
+        const char *theirs, *ours, *only;
+        int rows, cols;
+        bool paired;
+    } tensors[] = {{"input_layernorm.weight", "attn_norm.weight", NULL, 0, DIM, false},
+                   {"self_attn.q_proj.weight", "attn_q.weight", NULL, q, DIM, llama},
+                   {"self_attn.k_proj.weight", "attn_k.weight", NULL, kv, DIM, llama},
+                   {"self_attn.v_proj.weight", "attn_v.weight", NULL, kv, DIM, false},
+                   {"self_attn.q_proj.bias", "attn_q.bias", "qwen2", 0, q, false},
+                   {"self_attn.k_proj.bias", "attn_k.bias", "qwen2", 0, kv, false},
+                   {"self_attn.v_proj.bias", "attn_v.bias", "qwen2", 0, kv, false},
+                   {"self_attn.q_norm.weight", "attn_q_norm.weight", "qwen3", 0, HEAD_DIM, false},
+                   {"self_attn.k_norm.weight", "attn_k_norm.weight", "qwen3", 0, HEAD_DIM, false},
+                   {"self_attn.o_proj.weight", "attn_output.weight", NULL, DIM, q, false},
+                   {"post_attention_layernorm.weight", "ffn_norm.weight", NULL, 0, DIM, false},
+                   {"mlp.gate_proj.weight", "ffn_gate.weight", NULL, HIDDEN, DIM, false},
+                   {"mlp.up_proj.weight", "ffn_up.weight", NULL, HIDDEN, DIM, false},
+                   {"mlp.down_proj.weight", "ffn_down.weight", NULL, DIM, HIDDEN, false}};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+        char theirs[96], ours[96];
+        if (tensors[i].only && strcmp(tensors[i].only, type)) continue;
+        snprintf(theirs, sizeof theirs, "model.layers.%d.%s", layer, tensors[i].theirs);
+        snprintf(ours, sizeof ours, "blk.%d.%s", layer, tensors[i].ours);
+        add(change, theirs, ours, tensors[i].rows, tensors[i].cols, tensors[i].paired);
+    }
+}
+
+static void add_keys(const struct change *change, const char *type) {
+    const struct {
+        const char *rest;
+        uint32_t value;
+    } keys[] = {{"block_count", LAYERS},
+                {"embedding_length", DIM},
+                {"feed_forward_length", HIDDEN},
+                {"context_length", 512},
+                {"attention.head_count", HEADS},
+                {"attention.head_count_kv", KV_HEADS},
+                {"attention.key_length", HEAD_DIM},
+                {"rope.dimension_count", HEAD_DIM}};
+    char key[96];
+    gguf_key_string(&file, "general.architecture", type);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        snprintf(key, sizeof key, "%s.%s", type, keys[i].rest);
+        if (!change->left_out || strcmp(change->left_out, key))
+            gguf_key_u32(&file, key, keys[i].value);
+    }
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", type);
+    gguf_key_f32(&file, key, 0.0009765625f);
+    snprintf(key, sizeof key, "%s.rope.freq_base", type);
+    gguf_key_f32(&file, key, 500000);
+    gguf_key_u32(&file, "tokenizer.ggml.bos_token_id", 1);
+    gguf_key_u32(&file, "tokenizer.ggml.eos_token_id", 2);
+}
+
+/* FOLDER/m.gguf, and the same as a folder. */
+static void write_both(const char *type, const struct change *change) {
+    char config[600];
+    size_t bytes;
+    weights = (struct weights_file){0};
+    gguf_begin(&file);
+    add_keys(change, type);
+    add(change, "model.embed_tokens.weight", "token_embd.weight", VOCAB, DIM, false);
+    for (int layer = 0; layer < LAYERS; layer++) add_layer(change, type, layer);
+    add(change, "model.norm.weight", "output_norm.weight", 0, DIM, false);
+    if (!change->tied) add(change, "lm_head.weight", "output.weight", VOCAB, DIM, false);
+    if (change->add) change->add(&file);
+    unsigned char *memory = gguf_assemble(&file, &bytes);
+    test_write_file(test_path(folder, "m.gguf"), memory, bytes);
+    free(memory);
+    weights_write(&weights, folder, "model.safetensors");
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, "
+             "\"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+             "\"head_dim\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 512, "
+             "\"rms_norm_eps\": 0.0009765625, \"rope_theta\": 500000, \"bos_token_id\": 1, "
+             "\"eos_token_id\": 2, \"tie_word_embeddings\": %s}",
+             type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB,
+             change->tied ? "true" : "false");
+    test_write_text(test_path(folder, "config.json"), config);
+}
+
+static struct fkv_checkpoint *opened(const char *name) {
+    char path[300];
+    struct fkv_checkpoint *c;
+    struct fkv_error err;
+    snprintf(path, sizeof path, "%s%s", folder, name);
+    assert_ok(fkv_checkpoint_open(path, 0, &c, &err), err);
+    return c;
+}
+
+static void assert_same_tensor(const struct fkv_checkpoint *a, const struct fkv_checkpoint *b,
+                               enum fkv_role role, int layer) {
+    struct fkv_error err;
+    struct fkv_role_tensor x, y;
+    const void *x_data, *y_data;
+    void *x_copy, *y_copy;
+    assert_ok(fkv_checkpoint_find(a, role, layer, &x, &err), err);
+    assert_ok(fkv_checkpoint_find(b, role, layer, &y, &err), err);
+    assert_int_equal(x.dims, y.dims);
+    assert_int_equal(x.shape[0], y.shape[0]);
+    assert_int_equal(x.shape[1], y.shape[1]);
+    assert_ok(fkv_role_tensor_arrange(&x, HEAD_DIM, &x_data, &x_copy, &err), err);
+    assert_ok(fkv_role_tensor_arrange(&y, HEAD_DIM, &y_data, &y_copy, &err), err);
+    assert_memory_equal(x_data, y_data,
+                        4 * (size_t)x.shape[0] * (x.dims == 2 ? (size_t)x.shape[1] : 1));
+    free(x_copy), free(y_copy);
+}
+
+static void a_gguf_file_holds_what_its_folder_holds(void **state) {
+    (void)state;
+    static const char *const types[] = {"llama", "qwen2", "qwen3"};
+    for (int i = 0; i < 6; i++) {
+        const struct change change = {.tied = i % 2};
+        write_both(types[i / 2], &change);
+        struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+        const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
+        assert_string_equal(c->sha256, d->sha256);
+        assert_memory_equal(c->inv_freq, d->inv_freq, sizeof c->inv_freq);
+        assert_int_equal(d->end_count, 1);
+        for (int role = 0; role < FKV_ROLES; role++)
+            for (int layer = 0; layer < (role < FKV_ATTENTION_NORM ? 1 : LAYERS); layer++)
+                if (fkv_role_present(c, (enum fkv_role)role))
+                    assert_same_tensor(a, b, (enum fkv_role)role, layer);
+        assert_null(fkv_checkpoint_gguf(a));
+        assert_non_null(fkv_checkpoint_gguf(b));
+        fkv_checkpoint_close(a);
+        fkv_checkpoint_close(b);
+    }
+}
+
+static void add_divisors(struct gguf_file *f) {
+    gguf_tensor(f, "rope_freqs.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 4, 8}, 16);
+}
+
+static void divisors_of_frequencies_are_applied(void **state) {
+    (void)state;
+    write_both("llama", &(struct change){.add = add_divisors});
+    struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+    const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
+    for (int i = 0; i < HEAD_DIM / 2; i++)
+        assert_close(d->inv_freq[i], c->inv_freq[i] / (1 << i), 0, 1e-15);
+    assert_string_not_equal(c->sha256, d->sha256);
+    fkv_checkpoint_close(a);
+    fkv_checkpoint_close(b);
+}
+
+static void add_linear(struct gguf_file *f) {
+    gguf_key_string(f, "llama.rope.scaling.type", "linear");
+    gguf_key_f32(f, "llama.rope.scaling.factor", 4);
+    gguf_key_u32(f, "tokenizer.ggml.eot_token_id", 7);
+}
+
+static void scaling_and_chat_ends_are_read(void **state) {
+    (void)state;
+    write_both("llama", &(struct change){.add = add_linear});
+    struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+    const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
+    assert_close(d->inv_freq[1], c->inv_freq[1] / 4, 0, 1e-15);
+    assert_int_equal(d->end_count, 2);
+    assert_int_equal(d->ends[1], 7);
+    fkv_checkpoint_close(a);
+    fkv_checkpoint_close(b);
+}
+
+/* ---- refusals ---- */
+
+static void add_bias(struct gguf_file *f) {
+    gguf_tensor(f, "blk.1.attn_output.bias", 0, DIM, 0, (float[DIM]){0}, 4 * DIM);
+}
+static void add_third_layer(struct gguf_file *f) {
+    gguf_tensor(f, "blk.2.attn_norm.weight", 0, DIM, 0, (float[DIM]){0}, 4 * DIM);
+}
+static void add_experts(struct gguf_file *f) { gguf_key_u32(f, "llama.expert_count", 8); }
+static void add_part(struct gguf_file *f) { gguf_key_u32(f, "split.count", 3); }
+static void add_window(struct gguf_file *f) {
+    gguf_key_u32(f, "llama.attention.sliding_window", 128);
+}
+static void add_yarn(struct gguf_file *f) {
+    gguf_key_string(f, "llama.rope.scaling.type", "yarny");
+    gguf_key_f32(f, "llama.rope.scaling.factor", 4);
+}
+static void add_wide_values(struct gguf_file *f) {
+    gguf_key_u32(f, "llama.attention.value_length", 16);
+}
+static void add_wrong_divisors(struct gguf_file *f) {
+    gguf_tensor(f, "rope_freqs.weight", 0, 4, 0, (float[]){1, 2, 0, 8}, 16);
+}
+/* 256 values in a format that we cannot compute with, in place of what was left out. */
+static void add_unknown_format(struct gguf_file *f) {
+    gguf_info(f, "output_norm.weight", 1, (uint64_t[]){256}, 16, (f->data.used + 31) / 32 * 32);
+    f->data.used = (f->data.used + 31) / 32 * 32 + 66;
+}
+
+/* A tensor is missed when it is looked for. */
+static int open_and_find(const char *path, struct fkv_error *err) {
+    struct fkv_checkpoint *c;
+    struct fkv_role_tensor t;
+    if (fkv_checkpoint_open(path, 0, &c, err)) return FKV_FAILED;
+    const int status = fkv_checkpoint_find(c, FKV_DOWN, 0, &t, err) ||
+                       fkv_checkpoint_find(c, FKV_FINAL_NORM, 0, &t, err);
+    fkv_checkpoint_close(c);
+    return status ? FKV_FAILED : FKV_OK;
+}
+
+static void what_is_not_computed_is_refused_by_name(void **state) {
+    (void)state;
+    static const struct {
+        struct change change;
+        const char *text;
+    } cases[] = {
+        {{.add = add_bias}, "tensor blk.1.attn_output.bias: expected none of this name in a llama"},
+        {{.add = add_third_layer}, "tensor blk.2.attn_norm.weight: expected none of this name"},
+        {{.add = add_experts}, "key llama.expert_count: expected 0, found 8"},
+        {{.add = add_part}, "key split.count: expected 1, found 3"},
+        {{.add = add_window}, "key llama.attention.sliding_window: expected at least the context"},
+        {{.add = add_yarn}, "field \"rope_type\": expected default, linear"},
+        {{.add = add_wide_values}, "key llama.attention.value_length: expected 8, found 16"},
+        {{.add = add_wrong_divisors}, "tensor rope_freqs.weight: expected values above 0, found 0"},
+        {{.left_out = "token_embd.weight"}, "tensor token_embd.weight: expected in the file"},
+        {{.left_out = "llama.block_count"}, "key llama.block_count: expected it, found nothing"},
+        {{.left_out = "blk.0.ffn_down.weight"},
+         "tensor blk.0.ffn_down.weight: expected in the file, found nothing"},
+        {{.left_out = "output_norm.weight", .add = add_unknown_format},
+         "tensor output_norm.weight: dtype: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 "
+         "or Q2_K to Q6_K, found IQ2_XXS"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fkv_error err;
+        char path[300];
+        write_both("llama", &cases[i].change);
+        snprintf(path, sizeof path, "%s/m.gguf", folder);
+        assert_refused(open_and_find(path, &err), err, cases[i].text);
+        if (strncmp(err.message, path, strlen(path)))
+            fail_msg("message \"%s\" names no file", err.message);
+    }
+}
+
+static void another_architecture_is_named(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_checkpoint *c;
+    char path[300];
+    size_t bytes;
+    gguf_begin(&file);
+    gguf_key_string(&file, "general.architecture", "mamba");
+    unsigned char *memory = gguf_assemble(&file, &bytes);
+    test_write_file(test_path(folder, "m.gguf"), memory, bytes);
+    free(memory);
+    snprintf(path, sizeof path, "%s/m.gguf", folder);
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
+                   "key general.architecture: expected llama, qwen2 or qwen3, found mamba");
+    test_write_text(test_path(folder, "notes.txt"), "hello");
+    snprintf(path, sizeof path, "%s/notes.txt", folder);
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
+                   "expected a model's folder or a GGUF file, found a file");
+    snprintf(path, sizeof path, "%s/nowhere", folder);
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err, "no such folder");
+    fkv_checkpoint_close(NULL);
+}
+
+int main(void) {
+#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        WITH_FOLDER(a_gguf_file_holds_what_its_folder_holds),
+        WITH_FOLDER(divisors_of_frequencies_are_applied),
+        WITH_FOLDER(scaling_and_chat_ends_are_read),
+        WITH_FOLDER(what_is_not_computed_is_refused_by_name),
+        WITH_FOLDER(another_architecture_is_named),
+    };
+    return test_run(tests, NULL, NULL);
+}

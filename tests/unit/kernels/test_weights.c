@@ -1,0 +1,187 @@
+/* Weight formats: every block format gives the values of ggml's definition to the bit
+ * (golden/weights.bin, which golden/make_weights.py makes with the `gguf` package), in every
+ * instruction set, and products with it are products with those values. */
+#include <stdio.h>
+
+#include "kernels/kernels.h"
+#include "tests/unit/support.h"
+
+static struct fkv_error err;
+
+/* The tables of this processor, the plain one first; returns their number. */
+static int tables(fkv_expand_table *found[3]) {
+    int n = 0;
+    found[n++] = &fkv_expand_plain;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        found[n++] = &fkv_expand_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        found[n++] = &fkv_expand_avx512;
+#endif
+    return n;
+}
+
+/* One format's golden blocks and values. */
+struct golden {
+    enum fkv_weight_format format;
+    size_t count; /* blocks */
+    unsigned char blocks[1024];
+    float values[1024];
+};
+
+static enum fkv_weight_format format_named(const char *name) {
+    for (int i = 0; i < FKV_WEIGHT_FORMATS; i++)
+        if (!strcmp(fkv_weight_name((enum fkv_weight_format)i), name))
+            return (enum fkv_weight_format)i;
+    fail_msg("no format %s", name);
+    return FKV_WEIGHT_F32;
+}
+
+static bool read_golden(FILE *f, struct golden *g) {
+    char name[9] = {0};
+    uint32_t count;
+    if (fread(name, 1, 8, f) != 8) return false;
+    assert_int_equal(fread(&count, sizeof count, 1, f), 1);
+    g->format = format_named(name);
+    g->count = count;
+    const size_t values = count * fkv_weight_block(g->format),
+                 bytes = fkv_weight_bytes(g->format, values);
+    assert_in_range(values, 1, 1024);
+    assert_int_equal(fread(g->blocks, 1, bytes, f), bytes);
+    assert_int_equal(fread(g->values, sizeof(float), values, f), values);
+    return true;
+}
+
+static void every_format_gives_ggmls_values(void **state) {
+    (void)state;
+    FILE *f = fopen("tests/golden/weights.bin", "rb");
+    assert_non_null(f);
+    struct golden g;
+    fkv_expand_table *sets[3];
+    const int set_count = tables(sets);
+    int formats = 0;
+    for (; read_golden(f, &g); formats++) {
+        const size_t n = g.count * fkv_weight_block(g.format);
+        unsigned char odd[1025]; /* at an odd address */
+        float found[1024];
+        memcpy(odd + 1, g.blocks, sizeof g.blocks);
+        for (int s = 0; s < set_count; s++) {
+            (*sets[s])[g.format](odd + 1, g.count, found);
+            assert_arrays_close(found, g.values, n, 0, 0);
+        }
+        fkv_weight_expand(g.format, g.blocks, n, found);
+        assert_arrays_close(found, g.values, n, 0, 0);
+    }
+    fclose(f);
+    assert_int_equal(formats, FKV_WEIGHT_FORMATS - 3);
+}
+
+static void the_three_dtypes_expand_as_states_do(void **state) {
+    (void)state;
+    float x[64], stored[64], found[64], expected[64];
+    test_fill(x, 64, 0, 1);
+    for (int t = FKV_F32; t <= FKV_BF16; t++) {
+        const enum fkv_weight_format format = (enum fkv_weight_format)t;
+        fkv_from_f32(x, (enum fkv_dtype)t, 64, stored);
+        fkv_to_f32(stored, (enum fkv_dtype)t, 64, expected);
+        fkv_weight_expand(format, stored, 64, found);
+        assert_memory_equal(found, expected, sizeof found);
+        assert_int_equal(fkv_weight_bytes(format, 64), 64 * fkv_dtype_bytes((enum fkv_dtype)t));
+    }
+}
+
+/* ---- products ---- */
+
+enum { OUT = 150, IN = 512, MOST_ROWS = 70 };
+
+/* Random blocks [OUT, IN]: the golden ones in random order. */
+static void fill_blocks(const struct golden *g, unsigned char *to) {
+    const size_t size = fkv_weight_bytes(g->format, fkv_weight_block(g->format)),
+                 count = (size_t)OUT * IN / fkv_weight_block(g->format);
+    for (size_t i = 0; i < count; i++)
+        memcpy(to + i * size, g->blocks + size * (size_t)test_between(2, (int)g->count - 1), size);
+}
+
+static struct fkv_buffer *adopted(const struct fkv_backend_ops *ops, struct fkv_backend *b,
+                                  const void *data, size_t bytes) {
+    struct fkv_buffer *buffer;
+    assert_ok(ops->buffer_adopt(b, data, bytes, &buffer, &err), err);
+    return buffer;
+}
+
+/* W x [rows, IN] -> out [rows, OUT], and the first rows of W by their ids -> embedded [rows, IN] */
+static void run(const char *name, enum fkv_weight_format format, const void *blocks, const float *x,
+                int32_t rows, float *out, float *embedded) {
+    const struct fkv_limits limits = {
+        .rows = MOST_ROWS,
+        .dim = IN,
+        .hidden = IN,
+        .vocab = 1,
+        .slots = 1,
+        .items = 1,
+        .attention = {.dim = IN, .heads = 1, .kv_heads = 1, .head_dim = 16}};
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *b;
+    struct fkv_buffer *to, *table;
+    const size_t bytes = sizeof(float) * (size_t)rows * OUT, row = sizeof(float) * IN;
+    int32_t tokens[MOST_ROWS];
+    for (int32_t i = 0; i < rows; i++) tokens[i] = (7 * i) % OUT;
+    assert_ok(fkv_backend_find(name, &ops, NULL, &err), err);
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err), err);
+    assert_ok(ops->reserve(b, &limits, &err), err);
+    struct fkv_weight w = {.format = format, .rows = OUT, .cols = IN};
+    w.data = adopted(ops, b, blocks, fkv_weight_bytes(format, (size_t)OUT * IN));
+    struct fkv_buffer *in = adopted(ops, b, x, (size_t)rows * row);
+    assert_ok(ops->buffer_create(b, bytes, &to, &err), err);
+    assert_ok(ops->buffer_create(b, (size_t)rows * row, &table, &err), err);
+    memset(out, 0, bytes);
+    assert_ok(ops->write(b, to, 0, out, bytes, &err), err);
+    assert_ok(ops->project_residual(b, &w, in, rows, to, &err), err);
+    assert_ok(ops->embed(b, &w, tokens, rows, table, &err), err);
+    assert_ok(ops->read(b, to, 0, out, bytes, &err), err);
+    assert_ok(ops->read(b, table, 0, embedded, (size_t)rows * row, &err), err);
+    ops->buffer_release(b, w.data), ops->buffer_release(b, in);
+    ops->buffer_release(b, to), ops->buffer_release(b, table);
+    ops->close(b);
+}
+
+static void products_are_those_with_the_expanded_values(void **state) {
+    (void)state;
+    static const int32_t rows[] = {1, 2, 3, 16, 17, MOST_ROWS};
+    FILE *f = fopen("tests/golden/weights.bin", "rb");
+    assert_non_null(f);
+    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
+          *found = malloc(sizeof(float) * MOST_ROWS * (OUT + IN)),
+          *expected = malloc(sizeof(float) * MOST_ROWS * (OUT + IN));
+    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
+    assert_true(x && values && found && expected && blocks);
+    for (struct golden g; read_golden(f, &g);) {
+        fill_blocks(&g, blocks);
+        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
+        double largest = 0;
+        for (int i = 0; i < OUT * IN; i++)
+            if (fabs((double)values[i]) > largest) largest = fabs((double)values[i]);
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+            const size_t n = (size_t)rows[r];
+            test_fill(x, n * IN, 0, 1);
+            run("reference", FKV_WEIGHT_F32, values, x, rows[r], expected, expected + n * OUT);
+            run("cpu", g.format, blocks, x, rows[r], found, found + n * OUT);
+            assert_arrays_close(found, expected, n * OUT, 1e-5 * sqrt(IN) * largest, 0);
+            assert_arrays_close(found + n * OUT, expected + n * OUT, n * IN, 0, 0);
+            run("reference", g.format, blocks, x, rows[r], found, found + n * OUT);
+            assert_memory_equal(found, expected, sizeof(float) * n * (OUT + IN));
+        }
+    }
+    fclose(f);
+    free(x), free(values), free(found), free(expected), free(blocks);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_format_gives_ggmls_values),
+        cmocka_unit_test(the_three_dtypes_expand_as_states_do),
+        cmocka_unit_test(products_are_those_with_the_expanded_values),
+    };
+    return test_run(tests, NULL, NULL);
+}
