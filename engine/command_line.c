@@ -5,10 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "kernels/base/letters.h"
-#include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
@@ -108,9 +106,15 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
 
 const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_engine};
 
-static bool has_tokenizer(const char *directory) {
-    char path[FKV_PATH];
-    return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
+/* Where only token ids are read a tokenizer is a help (BOS, classes of tokens) and no need. */
+static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_tokenizer **tokenizer,
+                          struct fkv_error *err) {
+    struct fkv_error why;
+    if (o->text_count || !o->token_ids_count) return fkv_tokenizer_open(o->model, tokenizer, err);
+    if (fkv_tokenizer_exists(o->model) && fkv_tokenizer_open(o->model, tokenizer, &why) &&
+        !o->quiet)
+        fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
+    return FKV_OK;
 }
 
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
@@ -124,18 +128,9 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
-        fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err))
+        fkv_model_open(o->model, engine->ops, engine->backend, true, &engine->model, err) ||
+        open_tokenizer(o, &engine->tokenizer, err))
         goto failed;
-    const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
-    if (needed && !found) {
-        fkv_fail(
-            err,
-            "%s: expected tokenizer.json, found none (make it with transformers: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give --token-ids)",
-            o->model);
-        goto failed;
-    }
-    if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
     return FKV_OK;
 failed:
     fkv_engine_close(engine);

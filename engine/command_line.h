@@ -50,7 +50,7 @@ struct fkv_engine {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
     struct fkv_model *model;
-    struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none */
+    struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none that can be read */
     struct fkv_device_info device;   /* before the model was loaded */
 };
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,

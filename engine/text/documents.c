@@ -121,7 +121,7 @@ int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_t
     if (strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
         return fkv_fail_option(err, "--token-dtype: expected uint16 or uint32, found %s", dtype);
     if (o->text_count && !tokenizer)
-        return fkv_fail(err, "%s: reading text needs a tokenizer.json", o->texts[0]);
+        return fkv_fail(err, "%s: reading text needs a tokenizer", o->texts[0]);
     if (!o->text_count && !o->token_ids_count)
         return fkv_fail(err, "nothing to read: expected --text or --token-ids");
     struct fkv_documents *d = calloc(1, sizeof *d);

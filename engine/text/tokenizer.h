@@ -1,6 +1,6 @@
-/* tokenizer.json (Hugging Face `tokenizers`): sentencepiece-style BPE with byte fallback (Llama-2,
- * Mistral) and byte-level BPE with the GPT-2, Llama-3 and Qwen2 splitting patterns. Anything else
- * in the file (another model, an unknown pattern or normalizer) is refused by name. */
+/* tokenizer.json (Hugging Face `tokenizers`) with a BPE model: its normalizers, pre-tokenizers,
+ * post-processors and decoders are run as the file lists them. What is not known (another model,
+ * another step, a pattern in another dialect) is refused by name. */
 #ifndef FKV_ENGINE_TEXT_TOKENIZER_H
 #define FKV_ENGINE_TEXT_TOKENIZER_H
 
@@ -13,6 +13,8 @@
 
 struct fkv_tokenizer; /* immutable */
 
+/* Whether the folder has a file that fkv_tokenizer_open would read. */
+bool fkv_tokenizer_exists(const char *directory);
 int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out,
                        struct fkv_error *err); /* DIR/tokenizer.json */
 int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,

@@ -1,5 +1,5 @@
-/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs a
- * tokenizer and no weights. */
+/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs
+ * no weights, and a tokenizer for texts only. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -52,7 +52,8 @@ static int print_documents(const struct fkv_engine_options *o,
                                          .token_ids_count = o->token_ids_count,
                                          .token_dtype = o->token_dtype,
                                          .max_documents = o->max_documents,
-                                         .vocab = fkv_tokenizer_vocabulary(tokenizer),
+                                         .vocab = tokenizer ? fkv_tokenizer_vocabulary(tokenizer)
+                                                            : INT32_MAX,
                                          .special = true};
     struct fkv_documents *documents;
     if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
@@ -80,10 +81,10 @@ static int print_documents(const struct fkv_engine_options *o,
 int fkv_command_tokens(int argc, char **argv) {
     static struct fkv_engine_options options; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_tokenizer *tokenizer;
+    struct fkv_tokenizer *tokenizer = NULL;
     fkv_engine_options_default(&options);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
-    if (fkv_tokenizer_open(options.model, &tokenizer, &err))
+    if (fkv_tokenizer_open(options.model, &tokenizer, &err) && options.text_count)
         return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);

@@ -1,25 +1,42 @@
 /* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "engine/text/tokenizer/parts.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 enum { MAX_FILE = 256 << 20 };
 
+static const char without[] = "--token-ids works without a tokenizer";
+
+/* DIRECTORY/NAME into `path`; whether there is such a file. */
+static bool find_file(char path[FKV_PATH], const char *directory, const char *name) {
+    return !fkv_path_print(path, NULL, "%s/%s", directory, name) && access(path, F_OK) == 0;
+}
+
+bool fkv_tokenizer_exists(const char *directory) {
+    char path[FKV_PATH];
+    return find_file(path, directory, "tokenizer.json");
+}
+
 int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
-    char *path, *data;
+    char path[FKV_PATH], *data;
     size_t bytes;
-    if (asprintf(&path, "%s/tokenizer.json", directory) < 0)
-        return fkv_fail(err, "%s: out of memory", directory);
-    int status = fkv_read_file(path, MAX_FILE, &data, &bytes, err);
-    if (!status) {
-        status = fkv_tokenizer_parse(data, bytes, path, out, err);
-        free(data);
-    }
-    free(path);
-    return status;
+    *out = NULL;
+    if (!find_file(path, directory, "tokenizer.json"))
+        return fkv_fail(err,
+                        "%s/tokenizer.json: no such file (make it with transformers: "
+                        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)); %s",
+                        directory, without);
+    if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
+    int status = fkv_tokenizer_parse(data, bytes, path, out, err);
+    free(data);
+    if (!status) return FKV_OK;
+    const struct fkv_error why = *err;
+    return fkv_fail(err, "%s; %s", why.message, without);
 }
 
 int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
@@ -28,28 +45,28 @@ int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
     json_t *document = fkv_json_parse(json, bytes, where, err);
     if (!document) return FKV_FAILED;
     struct fkv_tokenizer *t = calloc(1, sizeof *t);
-    if (!t) {
-        json_decref(document);
-        return fkv_fail(err, "%s: out of memory", where);
-    }
-    if (fkv_tok_read(t, document, where, err) || fkv_sha256_memory(json, bytes, t->sha256, err)) {
+    int status =
+        t ? fkv_tok_read(t, document, where, err) : fkv_fail(err, "%s: out of memory", where);
+    json_decref(document);
+    if (!status) status = fkv_sha256_memory(json, bytes, t->sha256, err);
+    if (status)
         fkv_tokenizer_close(t);
-        return FKV_FAILED;
-    }
-    *out = t;
-    return FKV_OK;
+    else
+        *out = t;
+    return status;
 }
 
 void fkv_tokenizer_close(struct fkv_tokenizer *t) {
     if (!t) return;
-    for (int i = 0; i < t->normalized.count; i++) free((char *)t->normalized.tokens[i].content.at);
     free(t->normalized.tokens);
     free(t->plain.tokens);
     free(t->kind);
     free(t->merges.slots);
     fkv_tok_strings_free(&t->strings);
-    pcre2_code_free(t->pattern);
-    json_decref(t->document);
+    for (int i = 0; i < t->normalizer_count; i++) pcre2_code_free(t->normalizers[i].pattern);
+    for (int i = 0; i < t->splitter_count; i++) pcre2_code_free(t->splitters[i].pattern);
+    for (size_t i = 0; i < t->kept_count; i++) free(t->kept[i]);
+    free(t->kept);
     free(t);
 }
 
@@ -57,8 +74,10 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
  * tokenized. */
 static int encode_section(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
-    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &text, w->normal, w->err))
+    struct fkv_tok_normalizing n = {.matcher = &w->matcher, .err = w->err};
+    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &n, &text, w->normal))
         return FKV_FAILED;
+    at_start &= !n.start_cut;
     struct fkv_tok_cut cut;
     fkv_tok_cut_start(&cut, &t->normalized, text);
     struct fkv_tok_text section;
@@ -94,11 +113,11 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
         return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
     struct fkv_tok_encoding w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
-    w.match = pcre2_match_data_create(1, NULL);
     w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
-    int status = w.cache && w.match && w.out.at
-                     ? encode_text(&w, (struct fkv_tok_text){text, bytes}, special)
+    int status = w.cache && w.out.at
+                     ? fkv_tok_matcher_open(&w.matcher, err)
                      : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
+    if (!status) status = encode_text(&w, (struct fkv_tok_text){text, bytes}, special);
     if (!status) {
         *ids = w.out.at;
         *count = w.out.count;
@@ -106,12 +125,11 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     }
     free(w.out.at);
     for (int i = 0; i < 2; i++) free(w.normal[i].at);
-    free(w.spaced.at);
-    free(w.mapped.at);
+    for (int i = 0; i < t->splitter_count; i++) free(w.made[i].at);
     free(w.symbols);
     free(w.heap);
     free(w.cache);
-    pcre2_match_data_free(w.match);
+    fkv_tok_matcher_close(&w.matcher);
     return status;
 }
 
