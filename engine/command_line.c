@@ -109,11 +109,15 @@ const struct argp fkv_engine_argp = {.options = engine_options, .parser = parse_
 /* Where only token ids are read a tokenizer is a help (BOS, classes of tokens) and no need. */
 static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_tokenizer **tokenizer,
                           struct fkv_error *err) {
+    const bool needed = o->text_count || !o->token_ids_count;
+    if (!needed && !fkv_tokenizer_exists(o->model)) return FKV_OK;
     struct fkv_error why;
-    if (o->text_count || !o->token_ids_count) return fkv_tokenizer_open(o->model, tokenizer, err);
-    if (fkv_tokenizer_exists(o->model) && fkv_tokenizer_open(o->model, tokenizer, &why) &&
-        !o->quiet)
-        fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
+    if (fkv_tokenizer_open(o->model, tokenizer, &why)) {
+        if (needed) return fkv_fail(err, "%s", why.message);
+        if (!o->quiet) fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
+    } else if (!o->quiet && *fkv_tokenizer_note(*tokenizer)) {
+        fprintf(stderr, "note: %s\n", fkv_tokenizer_note(*tokenizer));
+    }
     return FKV_OK;
 }
 

@@ -57,6 +57,8 @@ static int print_documents(const struct fkv_engine_options *o,
                                          .special = true};
     struct fkv_documents *documents;
     if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
+    const char *note = tokenizer ? fkv_tokenizer_note(tokenizer) : "";
+    if (*note && !o->quiet) fprintf(stderr, "note: %s\n", note);
     json_t *rows = o->json ? json_array() : NULL;
     bool more = true;
     int64_t count = 0;
@@ -73,7 +75,11 @@ static int print_documents(const struct fkv_engine_options *o,
     }
     fkv_documents_close(documents);
     if (!status && !count) status = fkv_fail(err, "no documents: give --text or --token-ids");
-    if (!status && o->json) return fkv_json_print(json_pack("{s:o}", "documents", rows), err);
+    if (!status && o->json) {
+        json_t *notes = json_array();
+        if (*note) json_array_append_new(notes, fkv_json_string(note));
+        return fkv_json_print(json_pack("{s:o, s:o}", "documents", rows, "notes", notes), err);
+    }
     json_decref(rows);
     return status;
 }

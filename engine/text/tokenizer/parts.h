@@ -3,6 +3,8 @@
  *   tokenizer.c       opening, encoding a text
  *   build.c           the parts of struct fkv_tokenizer, added one by one, whatever file names them
  *   read*.c           tokenizer.json -> those parts, refusing what is not understood
+ *   settings.c        tokenizer_config.json: BOS and EOS
+ *   pieces.c, read_sentencepiece.c  the same for tokenizer.model
  *   tables.c          token strings <-> ids, merge ranks
  *   text.c            UTF-8, character classes, growing buffers
  *   regex.c           Oniguruma's patterns by PCRE2
@@ -327,6 +329,7 @@ struct fkv_tokenizer {
     struct fkv_tok_decoder decoders[FKV_TOK_MAX_STEPS];
     int decoder_count;
     fkv_sha256_hex sha256;
+    char note[400]; /* "" or what a user should know */
 };
 
 /* ---- build.c: for every file format; `where` names the field in messages ---- */
@@ -362,6 +365,50 @@ int fkv_tok_start_added(struct fkv_tokenizer *t, size_t count, struct fkv_error 
 int fkv_tok_add_added(struct fkv_tokenizer *t, struct fkv_tok_added token, const char *where,
                       struct fkv_error *err);
 void fkv_tok_end_added(struct fkv_tokenizer *t); /* sorts them; the vocabulary is complete */
+
+/* ---- pieces.c: a tokenizer of pieces with scores ---- */
+
+struct fkv_tok_piece {
+    struct fkv_tok_text text;
+    float score;
+    uint8_t type; /* enum fkv_tok_piece_type */
+};
+enum fkv_tok_piece_type { /* as tokenizer.model and GGUF number them */
+                          FKV_TOK_NORMAL = 1,
+                          FKV_TOK_UNKNOWN,
+                          FKV_TOK_CONTROL,
+                          FKV_TOK_USER_DEFINED,
+                          FKV_TOK_UNUSED,
+                          FKV_TOK_BYTE,
+};
+struct fkv_tok_pieces {
+    struct fkv_tok_piece *at; /* [count], by id */
+    int32_t count;
+    int32_t bos, eos;    /* put before and behind texts; -1: none */
+    bool byte_fallback;  /* unknown characters as bytes */
+    bool space_before;   /* a space is put before a text */
+    bool squeeze_spaces; /* several become one; none at both ends */
+};
+/* `t` is zeroed, and closed by the caller on failure; the pieces are the caller's. */
+int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                         struct fkv_error *err);
+
+/* ---- read_sentencepiece.c: tokenizer.model ---- */
+
+struct fkv_tok_ends {
+    bool bos, eos; /* whether a text gets them */
+};
+int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                               const struct fkv_tok_ends *ends, const char *where,
+                               struct fkv_error *err);
+
+/* ---- settings.c: tokenizer_config.json ---- */
+
+json_t *fkv_tok_settings_open(const char *directory); /* NULL: none that can be read */
+/* Whether a text gets BOS (where nothing is said it does) and EOS; `settings` may be NULL. */
+struct fkv_tok_ends fkv_tok_settings_ends(const json_t *settings);
+/* Writes t->note where they and tokenizer.json disagree about BOS. */
+void fkv_tok_settings_compare(const json_t *settings, struct fkv_tokenizer *t);
 
 /* ---- read.c: tokenizer.json ---- */
 

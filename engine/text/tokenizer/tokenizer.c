@@ -19,41 +19,73 @@ static bool find_file(char path[FKV_PATH], const char *directory, const char *na
 
 bool fkv_tokenizer_exists(const char *directory) {
     char path[FKV_PATH];
-    return find_file(path, directory, "tokenizer.json");
+    return find_file(path, directory, "tokenizer.json") ||
+           find_file(path, directory, "tokenizer.model");
+}
+
+/* The bytes of a file -> the parts of `t`. */
+typedef int read_file(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                      const json_t *settings, const char *where, struct fkv_error *err);
+
+static int read_json(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                     const json_t *settings, const char *where, struct fkv_error *err) {
+    json_t *document = fkv_json_parse(data, bytes, where, err);
+    if (!document) return FKV_FAILED;
+    int status = fkv_tok_read(t, document, where, err);
+    json_decref(document);
+    if (!status && settings) fkv_tok_settings_compare(settings, t);
+    return status;
+}
+
+static int read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                              const json_t *settings, const char *where, struct fkv_error *err) {
+    const struct fkv_tok_ends ends = fkv_tok_settings_ends(settings);
+    return fkv_tok_read_sentencepiece(t, data, bytes, &ends, where, err);
+}
+
+static int make(read_file *read, const void *data, size_t bytes, const json_t *settings,
+                const char *where, struct fkv_tokenizer **out, struct fkv_error *err) {
+    *out = NULL;
+    struct fkv_tokenizer *t = calloc(1, sizeof *t);
+    if (!t) return fkv_fail(err, "%s: out of memory", where);
+    if (read(t, data, bytes, settings, where, err) ||
+        fkv_sha256_memory(data, bytes, t->sha256, err)) {
+        fkv_tokenizer_close(t);
+        return FKV_FAILED;
+    }
+    *out = t;
+    return FKV_OK;
+}
+
+int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
+                        struct fkv_tokenizer **out, struct fkv_error *err) {
+    return make(read_json, json, bytes, NULL, where, out, err);
+}
+
+int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const char *where,
+                                      struct fkv_tokenizer **out, struct fkv_error *err) {
+    return make(read_sentencepiece, model, bytes, NULL, where, out, err);
 }
 
 int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
     char path[FKV_PATH], *data;
     size_t bytes;
     *out = NULL;
-    if (!find_file(path, directory, "tokenizer.json"))
+    const bool json = find_file(path, directory, "tokenizer.json");
+    if (!json && !find_file(path, directory, "tokenizer.model"))
         return fkv_fail(err,
-                        "%s/tokenizer.json: no such file (make it with transformers: "
+                        "%s/tokenizer.json: no such file, and no tokenizer.model (make it with "
+                        "transformers: "
                         "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)); %s",
                         directory, without);
     if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
-    int status = fkv_tokenizer_parse(data, bytes, path, out, err);
+    json_t *settings = fkv_tok_settings_open(directory);
+    int status = make(json ? read_json : read_sentencepiece, data, bytes, settings, path, out, err);
+    json_decref(settings);
     free(data);
     if (!status) return FKV_OK;
     const struct fkv_error why = *err;
     return fkv_fail(err, "%s; %s", why.message, without);
-}
-
-int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
-                        struct fkv_tokenizer **out, struct fkv_error *err) {
-    *out = NULL;
-    json_t *document = fkv_json_parse(json, bytes, where, err);
-    if (!document) return FKV_FAILED;
-    struct fkv_tokenizer *t = calloc(1, sizeof *t);
-    int status =
-        t ? fkv_tok_read(t, document, where, err) : fkv_fail(err, "%s: out of memory", where);
-    json_decref(document);
-    if (!status) status = fkv_sha256_memory(json, bytes, t->sha256, err);
-    if (status)
-        fkv_tokenizer_close(t);
-    else
-        *out = t;
-    return status;
 }
 
 void fkv_tokenizer_close(struct fkv_tokenizer *t) {
@@ -142,3 +174,5 @@ int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) {
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t) { return t->strings.ids; }
 
 const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t) { return t->sha256; }
+
+const char *fkv_tokenizer_note(const struct fkv_tokenizer *t) { return t->note; }
