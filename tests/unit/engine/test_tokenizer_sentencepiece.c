@@ -52,6 +52,27 @@ static void encodes_and_decodes_as_sentencepiece_does(void **state) {
     json_decref(all);
 }
 
+static void both_files_of_one_tokenizer_give_the_same_ids(void **state) {
+    (void)state;
+    struct fkv_error err = {0};
+    struct fkv_tokenizer *json, *model;
+    char *text, *data;
+    size_t bytes, a, b;
+    assert_ok(fkv_tokenizer_open("data/litbank-1m", &json, &err), err);
+    assert_ok(fkv_read_file("data/litbank-1m/tokenizer.model", MAX_FILE, &data, &bytes, &err), err);
+    assert_ok(fkv_tokenizer_parse_sentencepiece(data, bytes, "tokenizer.model", &model, &err), err);
+    free(data);
+    assert_ok(fkv_read_file("data/the_tide_mill.txt", MAX_FILE, &text, &bytes, &err), err);
+    int32_t *x = encode(json, text, bytes, true, &a), *y = encode(model, text, bytes, true, &b);
+    assert_int_equal(a, b);
+    assert_memory_equal(x, y, a * sizeof *x);
+    free(x);
+    free(y);
+    free(text);
+    fkv_tokenizer_close(json);
+    fkv_tokenizer_close(model);
+}
+
 static void bos_comes_first_and_control_pieces_are_found(void **state) {
     (void)state;
     struct fkv_tokenizer *t = open_model("llama");
@@ -203,6 +224,7 @@ static void a_disagreement_about_bos_is_noted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encodes_and_decodes_as_sentencepiece_does),
+        cmocka_unit_test(both_files_of_one_tokenizer_give_the_same_ids),
         cmocka_unit_test(bos_comes_first_and_control_pieces_are_found),
         cmocka_unit_test(what_it_does_not_understand_is_refused_by_name),
         cmocka_unit_test(a_model_cut_short_is_refused_or_whole),
