@@ -12,12 +12,22 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
 }
 
-enum { OPT_TOKEN_DTYPE = FKV_NO_LETTER, OPT_MAX_DOCUMENTS, OPT_COMPUTE, OPT_CACHE_DTYPE };
+enum {
+    OPT_TOKEN_DTYPE = FKV_NO_LETTER,
+    OPT_TEXT_FORMAT,
+    OPT_TEXT_FIELD,
+    OPT_MAX_DOCUMENTS,
+    OPT_COMPUTE,
+    OPT_CACHE_DTYPE
+};
 
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
     {"model", FKV_LETTER_MODEL, "DIR", 0, "Hugging Face folder with its tokenizer.json", 1},
-    {"text", FKV_LETTER_TEXT, "PATH...", 0, "a .txt file, a folder of them, or a .jsonl", 1},
+    {"text", FKV_LETTER_TEXT, "PATH...", 0,
+     "text, a folder of .txt, rows of JSON (.jsonl), or - (standard input)", 1},
+    {"text-format", OPT_TEXT_FORMAT, "TYPE", 0, "text or jsonl (default: by the file's name)", 1},
+    {"text-field", OPT_TEXT_FIELD, "NAME", 0, "of a row (default: text, or article)", 1},
     {"token-ids", FKV_LETTER_TOKEN_IDS, "PATH...", 0, "ids as .npy or raw little-endian integers",
      1},
     {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw ids: uint16 (default) or uint32", 1},
@@ -61,6 +71,12 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "\"%s\" belongs to no option", arg);
         add_path(o, o->list, arg, state);
         return 0;
+    case OPT_TEXT_FORMAT:
+        if (strcmp(arg, "text") && strcmp(arg, "jsonl"))
+            argp_error(state, "--text-format: expected text or jsonl, found \"%s\"", arg);
+        o->text_format = arg;
+        return 0;
+    case OPT_TEXT_FIELD: o->text_field = arg; return 0;
     case OPT_TOKEN_DTYPE:
         if (strcmp(arg, "uint16") && strcmp(arg, "uint32"))
             argp_error(state, "--token-dtype: expected uint16 or uint32, found \"%s\"", arg);
@@ -167,15 +183,23 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {
     return engine->tokenizer ? fkv_tokenizer_sha256(engine->tokenizer) : "";
 }
 
+struct fkv_documents_options fkv_engine_documents_options(const struct fkv_engine_options *o,
+                                                          int32_t vocab, bool special) {
+    return (struct fkv_documents_options){.texts = o->texts,
+                                          .text_count = o->text_count,
+                                          .text_format = o->text_format,
+                                          .text_field = o->text_field,
+                                          .token_ids = o->token_ids,
+                                          .token_ids_count = o->token_ids_count,
+                                          .token_dtype = o->token_dtype,
+                                          .max_documents = o->max_documents,
+                                          .vocab = vocab,
+                                          .special = special};
+}
+
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err) {
-    struct fkv_documents_options options = {.texts = o->texts,
-                                            .text_count = o->text_count,
-                                            .token_ids = o->token_ids,
-                                            .token_ids_count = o->token_ids_count,
-                                            .token_dtype = o->token_dtype,
-                                            .max_documents = o->max_documents,
-                                            .vocab = engine->model->config.vocab,
-                                            .special = true};
+    const struct fkv_documents_options options =
+        fkv_engine_documents_options(o, engine->model->config.vocab, true);
     return fkv_documents_open(&options, engine->tokenizer, out, err);
 }

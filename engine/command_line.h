@@ -25,6 +25,7 @@ struct fkv_engine_options {
     int text_count, token_ids_count;
     int list, list_next; /* of the parser: the option whose list an argument at argv[list_next]
                             continues */
+    const char *text_format, *text_field; /* NULL: by name, by default */
     const char *token_dtype;
     int64_t max_documents; /* 0: all */
     bool quiet, json;
@@ -36,7 +37,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
  * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
+    fkv_engine_argp; /* --model --text --text-format --text-field --token-ids --token-dtype
+                        --max-documents --backend --device
                         --threads --compute --cache-dtype --batch --quiet --json */
 extern const struct argp
     fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
@@ -50,8 +52,9 @@ struct fkv_engine {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
     struct fkv_model *model;
-    struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none that can be read */
-    struct fkv_device_info device;   /* before the model was loaded */
+    struct fkv_tokenizer
+        *tokenizer; /* NULL when only token ids are read and the folder has none that can be read */
+    struct fkv_device_info device; /* before the model was loaded */
 };
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err);
@@ -75,6 +78,8 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine);
 int fkv_engine_block(const struct fkv_engine *engine, const struct fkv_policy_options *policy,
                      bool baseline, int32_t shares, int64_t other_bytes,
                      struct fkv_session_options *options, struct fkv_error *err);
+struct fkv_documents_options fkv_engine_documents_options(const struct fkv_engine_options *o,
+                                                          int32_t vocab, bool special);
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_engine *engine,
                          struct fkv_documents **out, struct fkv_error *err);
 

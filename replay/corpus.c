@@ -3,6 +3,7 @@
  * run prints beforehand; and windows that run across documents need no second code path. */
 #include "replay/corpus.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,14 +23,8 @@ static int grow(void **array, size_t element, int64_t count, int64_t more, int64
 int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_engine *engine,
                     bool special, int64_t limit, struct fkv_corpus *corpus, struct fkv_error *err) {
     *corpus = (struct fkv_corpus){0};
-    struct fkv_documents_options from = {.texts = options->texts,
-                                         .text_count = options->text_count,
-                                         .token_ids = options->token_ids,
-                                         .token_ids_count = options->token_ids_count,
-                                         .token_dtype = options->token_dtype,
-                                         .max_documents = options->max_documents,
-                                         .vocab = engine->model->config.vocab,
-                                         .special = special};
+    const struct fkv_documents_options from =
+        fkv_engine_documents_options(options, engine->model->config.vocab, special);
     struct fkv_documents *documents;
     if (fkv_documents_open(&from, engine->tokenizer, &documents, err)) return FKV_FAILED;
     int64_t tokens_room = 0, documents_room = 0;
@@ -57,9 +52,10 @@ int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_e
         }
         fkv_document_free(&next);
     }
+    char note[FKV_DOCUMENTS_NOTE];
+    fkv_documents_note(documents, note);
+    if (!status && *note && !options->quiet) fprintf(stderr, "note: %s\n", note);
     fkv_documents_close(documents);
-    if (!status && !corpus->document_count)
-        status = fkv_fail(err, "no documents: give --text or --token-ids");
     if (status) fkv_corpus_free(corpus);
     return status;
 }

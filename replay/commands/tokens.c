@@ -44,26 +44,23 @@ static void add_json(json_t *rows, const struct fkv_document *document) {
     json_array_append_new(rows, row);
 }
 
+/* To the terminal and to the list. */
+static void add_note(const struct fkv_engine_options *o, json_t *notes, const char *note) {
+    if (!*note) return;
+    if (!o->quiet) fprintf(stderr, "note: %s\n", note);
+    json_array_append_new(notes, fkv_json_string(note));
+}
+
 static int print_documents(const struct fkv_engine_options *o,
                            const struct fkv_tokenizer *tokenizer, struct fkv_error *err) {
-    struct fkv_documents_options from = {.texts = o->texts,
-                                         .text_count = o->text_count,
-                                         .token_ids = o->token_ids,
-                                         .token_ids_count = o->token_ids_count,
-                                         .token_dtype = o->token_dtype,
-                                         .max_documents = o->max_documents,
-                                         .vocab = tokenizer ? fkv_tokenizer_vocabulary(tokenizer)
-                                                            : INT32_MAX,
-                                         .special = true};
+    const struct fkv_documents_options from = fkv_engine_documents_options(
+        o, tokenizer ? fkv_tokenizer_vocabulary(tokenizer) : INT32_MAX, true);
     struct fkv_documents *documents;
     if (fkv_documents_open(&from, tokenizer, &documents, err)) return FKV_FAILED;
-    const char *note = tokenizer ? fkv_tokenizer_note(tokenizer) : "";
-    if (*note && !o->quiet) fprintf(stderr, "note: %s\n", note);
-    json_t *rows = o->json ? json_array() : NULL;
+    json_t *rows = o->json ? json_array() : NULL, *notes = json_array();
     bool more = true;
-    int64_t count = 0;
     int status;
-    for (;; count++) {
+    for (;;) {
         struct fkv_document document = {0};
         status = fkv_documents_next(documents, &document, &more, err);
         if (status || !more) break;
@@ -73,14 +70,15 @@ static int print_documents(const struct fkv_engine_options *o,
             print_line(&document);
         fkv_document_free(&document);
     }
+    char note[FKV_DOCUMENTS_NOTE];
+    fkv_documents_note(documents, note);
     fkv_documents_close(documents);
-    if (!status && !count) status = fkv_fail(err, "no documents: give --text or --token-ids");
-    if (!status && o->json) {
-        json_t *notes = json_array();
-        if (*note) json_array_append_new(notes, fkv_json_string(note));
+    if (!status && tokenizer) add_note(o, notes, fkv_tokenizer_note(tokenizer));
+    if (!status) add_note(o, notes, note);
+    if (!status && o->json)
         return fkv_json_print(json_pack("{s:o, s:o}", "documents", rows, "notes", notes), err);
-    }
     json_decref(rows);
+    json_decref(notes);
     return status;
 }
 
