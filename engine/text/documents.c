@@ -32,13 +32,14 @@ struct fkv_documents {
     int64_t remaining;     /* documents still wanted; -1: all */
     int32_t vocab;
     bool special;
-    size_t raw_width; /* bytes per raw id */
+    size_t raw_width; /* bytes per raw id; 0: not said */
     FILE *lines;      /* the current .jsonl, NULL between sources */
     char *line;
     size_t line_capacity;
     int64_t line_number;
     int64_t given, left_out; /* documents; rows */
     const char *text_field;
+    char first_ids[160]; /* of the first file of ids, and their text; "": none yet */
 };
 
 static const char *base_name(const char *path) {
@@ -138,8 +139,8 @@ static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *
 int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_tokenizer *tokenizer,
                        struct fkv_documents **out, struct fkv_error *err) {
     *out = NULL;
-    const char *dtype = o->token_dtype ? o->token_dtype : "uint16";
-    if (strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
+    const char *dtype = o->token_dtype;
+    if (dtype && strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
         return fkv_fail_option(err, "--token-dtype: expected uint16 or uint32, found %s", dtype);
     if (o->text_count && !tokenizer)
         return fkv_fail(err, "%s: reading text needs a tokenizer", o->texts[0]);
@@ -151,7 +152,7 @@ int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_t
     d->vocab = o->vocab;
     d->special = o->special;
     d->text_field = o->text_field;
-    d->raw_width = strcmp(dtype, "uint16") ? 4 : 2;
+    d->raw_width = !dtype ? 0 : strcmp(dtype, "uint16") ? 4 : 2;
     d->remaining = o->max_documents > 0 ? o->max_documents : -1;
     int status = FKV_OK;
     for (int i = 0; i < o->text_count && !status; i++)
@@ -185,24 +186,6 @@ int64_t fkv_documents_bytes(const struct fkv_documents *d) { return d->bytes; }
 int64_t fkv_documents_bytes_read(const struct fkv_documents *d) {
     int64_t at = d->lines ? (int64_t)ftello(d->lines) : 0; /* -1 in a pipe */
     return d->passed + (at > 0 ? at : 0);
-}
-
-static int raw_parse(const uint8_t *data, size_t bytes, size_t width, const char *where,
-                     int32_t **ids, size_t *count, struct fkv_error *err) {
-    if (bytes % width)
-        return fkv_fail(err, "%s: expected a multiple of %zu bytes, found %zu", where, width,
-                        bytes);
-    *count = bytes / width;
-    *ids = malloc((*count ? *count : 1) * sizeof **ids);
-    if (!*ids) return fkv_fail(err, "%s: out of memory for %zu token ids", where, *count);
-    for (size_t i = 0; i < *count; i++, data += width) {
-        uint32_t id = data[0] | (uint32_t)data[1] << 8;
-        if (width == 4) id |= (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
-        if (id > INT32_MAX)
-            return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
-        (*ids)[i] = (int32_t)id;
-    }
-    return FKV_OK;
 }
 
 /* What holds for every document: two tokens at least, all in the vocabulary. */
@@ -241,8 +224,8 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
     const char *where = source->path;
     if (source->kind == NPY
             ? fkv_npy_parse(data, bytes, where, &document->tokens, &document->count, err)
-            : raw_parse((const uint8_t *)data, bytes, d->raw_width, where, &document->tokens,
-                        &document->count, err))
+            : fkv_raw_parse(data, bytes, d->raw_width, d->vocab, where, &document->tokens,
+                            &document->count, err))
         return FKV_FAILED;
     uint8_t *little = malloc(4 * document->count + 1);
     if (!little)
@@ -255,7 +238,25 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
     return status;
 }
 
-static int whole_file(const struct fkv_documents *d, const struct source *source,
+/* Ids say nothing to a reader, their text does. */
+static void show_ids(struct fkv_documents *d, const struct fkv_document *document,
+                     const char *path) {
+    size_t count = document->count < 8 ? document->count : 8, bytes;
+    char *text, ids[96] = "";
+    if (!d->tokenizer || *d->first_ids ||
+        fkv_tokenizer_decode(d->tokenizer, document->tokens, count, &text, &bytes, NULL))
+        return;
+    for (size_t i = 0; i < count; i++)
+        snprintf(ids + strlen(ids), sizeof ids - strlen(ids), " %d", (int)document->tokens[i]);
+    text[fkv_utf8_complete(text, bytes)] = 0;
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';
+    fkv_print_short(d->first_ids, sizeof d->first_ids, "%.40s begins with%s: \"%s\"",
+                    base_name(path), ids, text);
+    free(text);
+}
+
+static int whole_file(struct fkv_documents *d, const struct source *source,
                       struct fkv_document *document, struct fkv_error *err) {
     char *data;
     size_t bytes;
@@ -270,6 +271,7 @@ static int whole_file(const struct fkv_documents *d, const struct source *source
         status = from_ids(d, data, bytes, source, document, err);
     }
     if (!status) status = check_tokens(d, document, source->path, err);
+    if (!status && source->kind != TEXT) show_ids(d, document, source->path);
     free(data);
     document->name = status ? NULL : strdup(base_name(source->path));
     return status || document->name ? status : fkv_fail(err, "%s: out of memory", source->path);
@@ -348,15 +350,18 @@ int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, b
     if (*more && d->remaining > 0) d->remaining--;
     d->given += *more;
     if (!status && !*more && !d->given)
-        status = fkv_fail(err, "%s: no documents: %lld rows, none with a text of two tokens (empty)",
-                          d->sources[0].path, (long long)d->left_out);
+        status =
+            fkv_fail(err, "%s: no documents: %lld rows, none with a text of two tokens (empty)",
+                     d->sources[0].path, (long long)d->left_out);
     if (status) fkv_document_free(document);
     return status;
 }
 
 void fkv_documents_note(const struct fkv_documents *d, char note[FKV_DOCUMENTS_NOTE]) {
-    *note = 0;
+    char rows[80] = "";
     if (d->left_out)
-        snprintf(note, FKV_DOCUMENTS_NOTE, "%lld %s left out: empty or of one token",
+        snprintf(rows, sizeof rows, "%lld %s left out: empty or of one token",
                  (long long)d->left_out, d->left_out == 1 ? "row is" : "rows are");
+    snprintf(note, FKV_DOCUMENTS_NOTE, "%s%s%s", d->first_ids, *d->first_ids && *rows ? "; " : "",
+             rows);
 }

@@ -26,7 +26,8 @@ struct fkv_documents_options {
     const char *text_field;  /* of a row; NULL: "text", or "article" where there is none */
     const char *const *token_ids; /* --token-ids paths */
     int token_ids_count;
-    const char *token_dtype; /* "uint16" or "uint32" for raw ids; NULL means uint16 */
+    const char *token_dtype; /* "uint16" or "uint32" for raw ids; NULL: uint16, if the vocabulary
+                                fits */
     int64_t max_documents;   /* 0: all */
     int32_t vocab;           /* ids >= vocab are refused, with document and position */
     bool special;            /* let the tokenizer add BOS */
@@ -43,17 +44,21 @@ int fkv_documents_open(const struct fkv_documents_options *options,
  * short is left out and counted. */
 int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more,
                        struct fkv_error *err);
-/* What a user should know of what has been read, one line without its end; "" for nothing. */
-enum { FKV_DOCUMENTS_NOTE = 128 };
+/* What a user should know of what has been read, one line without its end; "" for nothing: rows
+ * that were left out; the first ids of a file and their text. */
+enum { FKV_DOCUMENTS_NOTE = 256 };
 void fkv_documents_note(const struct fkv_documents *d, char note[FKV_DOCUMENTS_NOTE]);
-int64_t fkv_documents_bytes(const struct fkv_documents *d);    /* size of all inputs: for estimates
-                                                                  before the first document is read */
+int64_t fkv_documents_bytes(const struct fkv_documents *d); /* size of all inputs: for estimates
+                                                               before the first document is read */
 int64_t fkv_documents_bytes_read(
     const struct fkv_documents *d);                /* of those, already passed: for progress */
 void fkv_documents_close(struct fkv_documents *d); /* NULL is fine */
 
 /* The ids of one .npy (1-D, integers) or raw little-endian file, from memory; for the fuzzers and
- * for next. */
+ * for next. malloc'd, the caller frees. Raw: `width` 2, 4 or 0 (not said); `vocab` INT32_MAX where
+ * it is not known. */
+int fkv_raw_parse(const void *data, size_t bytes, size_t width, int32_t vocab, const char *where,
+                  int32_t **ids, size_t *count, struct fkv_error *err);
 int fkv_npy_parse(const void *data, size_t bytes, const char *where, int32_t **ids, size_t *count,
                   struct fkv_error *err);
 /* The text of one row: of `field`, or of "text" or "article" where it is NULL; null is an empty

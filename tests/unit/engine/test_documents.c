@@ -297,7 +297,7 @@ static void raw_ids_are_little_endian(void **state) {
     const char *paths[] = {put(folder, "ids.bin", data, sizeof data)};
     struct fkv_documents_options o = ids(paths, 1);
     static const int32_t expected[2][4] = {{1, 2, 0x4ff, 0}, {0x20001, 0x4ff}};
-    static const char *const dtypes[] = {NULL, "uint32"};
+    static const char *const dtypes[] = {"uint16", "uint32"};
     for (int k = 0; k < 2; k++) {
         o.token_dtype = dtypes[k];
         o.vocab = 0x30000;
@@ -316,6 +316,31 @@ static void raw_ids_are_little_endian(void **state) {
         fkv_document_free(&document);
         expect_end(d);
     }
+    test_remove_folder(folder);
+}
+
+static void the_first_ids_are_shown_as_text(void **state) {
+    (void)state;
+    char folder[256], note[FKV_DOCUMENTS_NOTE];
+    test_make_folder(folder);
+    struct fkv_tokenizer *t = tokenizer();
+    struct fkv_error err = {0};
+    int32_t *tokens;
+    size_t count;
+    assert_ok(fkv_tokenizer_encode(t, "hello", 5, true, &tokens, &count, &err), err);
+    uint16_t words[32];
+    for (size_t i = 0; i < count; i++) words[i] = (uint16_t)tokens[i];
+    const char *path = put(folder, "ids.bin", words, 2 * count);
+    struct fkv_documents_options o = ids(&path, 1);
+    struct fkv_documents *d;
+    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    expect(d, t, "ids.bin", NULL);
+    fkv_documents_note(d, note);
+    if (strncmp(note, "ids.bin begins with 1 ", 22) || !strstr(note, ": \"hello\""))
+        fail_msg("note: %s", note);
+    expect_end(d);
+    free(tokens);
+    fkv_tokenizer_close(t);
     test_remove_folder(folder);
 }
 
@@ -437,6 +462,7 @@ int main(void) {
         cmocka_unit_test(only_the_field_of_a_row_is_read),
         cmocka_unit_test(npy_of_every_integer_type_gives_the_ids),
         cmocka_unit_test(raw_ids_are_little_endian),
+        cmocka_unit_test(the_first_ids_are_shown_as_text),
         cmocka_unit_test(what_cannot_be_read_is_named),
         cmocka_unit_test(absurd_npy_headers_are_refused),
     };
