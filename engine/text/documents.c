@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/text/compressed.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 
@@ -47,9 +48,10 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* Endings for compression are passed over. */
 static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n > m && !strcasecmp(text + n - m, ending);
+    size_t n = fkv_text_name_bytes(text), m = strlen(ending);
+    return n > m && !strncasecmp(text + n - m, ending, m);
 }
 
 static int kind_of_text(const char *path, const char *format) {
@@ -256,11 +258,18 @@ static void show_ids(struct fkv_documents *d, const struct fkv_document *documen
     free(text);
 }
 
+static int read_source(const struct source *source, char **data, size_t *bytes,
+                       struct fkv_error *err) {
+    if (source->kind != TEXT) return fkv_read_file(source->path, MAX_FILE, data, bytes, err);
+    FILE *stream = fkv_text_open(source->path, err);
+    return stream ? fkv_read_stream(stream, source->path, MAX_FILE, data, bytes, err) : FKV_FAILED;
+}
+
 static int whole_file(struct fkv_documents *d, const struct source *source,
                       struct fkv_document *document, struct fkv_error *err) {
     char *data;
     size_t bytes;
-    if (fkv_read_file(source->path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
+    if (read_source(source, &data, &bytes, err)) return FKV_FAILED;
     int status;
     if (source->kind == TEXT) {
         size_t mark = mark_bytes(data, bytes);
@@ -284,9 +293,9 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
                      struct fkv_error *err) {
     *bytes = 0;
     if (!d->lines) {
-        d->lines = fopen(path, "rb");
+        d->lines = fkv_text_open(path, err);
         d->line_number = 0;
-        if (!d->lines) return fkv_fail_errno(err, "%s: cannot open", path);
+        if (!d->lines) return FKV_FAILED;
     }
     for (ssize_t n; (n = getline(&d->line, &d->line_capacity, d->lines)) > 0;) {
         d->line_number++;

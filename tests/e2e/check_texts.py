@@ -6,6 +6,7 @@ raw ids, tokenizers that are not needed.
 """
 
 import argparse
+import gzip
 import json
 import os
 import pathlib
@@ -75,6 +76,18 @@ def main():
         reads("half a pair beside", "--text", put("half.jsonl", '{"a": "\\udcb2", ' + row[1:]))
         body = put("body.json", json.dumps(dict(text="no", body=STORY)))
         reads("field", "--text", body, "--text-field", "body")
+        both = (row + row).encode()
+        reads("gzip", "--text", put("story.txt.gz", gzip.compress(STORY.encode())))
+        packed = put("rows.jsonl.gz", gzip.compress(row.encode()) + gzip.compress(row.encode()))
+        reads("rows in gzip", "--text", packed, documents=[plain] * 2)
+        cut = put("cut.txt.gz", gzip.compress(STORY.encode() * 99)[:-12])
+        check("gzip cut short", "cut.txt.gz" in str(tokens("--text", cut)))
+        if shutil.which("zstd"):
+            done = subprocess.run(["zstd", "-c"], input=both, capture_output=True)
+            packed = put("rows.jsonl.zst", done.stdout + done.stdout)
+            reads("rows in zstd", "--text", packed, documents=[plain] * 4)
+            cut = put("cut.jsonl.zst", done.stdout[:-3])
+            check("zstd cut short", "cut.jsonl.zst" in str(tokens("--text", cut)))
         script = f'"{replay}" tokens --model "{model}" --quiet --text <(cat "{work}/story.txt")'
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
         check("pipe", done.stdout.split() == [str(i) for i in plain], done.stderr)
