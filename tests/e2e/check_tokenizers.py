@@ -119,6 +119,7 @@ def byte_kinds():
             "\\u4e2d|(?:ab|\\p{^L}){,2}x",
             r"(['\"]).*?\1",
             r"[]a-c]+",
+            r" ?[^(\s|[.,!?…。，、।۔،])]+",
         )
     ):
         yield f"regex-{i}", [split(regex), BYTES]

@@ -1,8 +1,8 @@
 /* Patterns of tokenizer.json are written for Oniguruma, in its Ruby dialect; PCRE2 runs them.
  *
  * The two agree on most of what patterns are made of. Where the same text means something else to
- * them it is written anew for PCRE2 (\s, \w, \h, \b, {n,m}+ and others below) or refused by name
- * (sets within sets, && within sets). What PCRE2 does not know it refuses itself.
+ * them it is written anew for PCRE2 (\s, \w, \h, \b, {n,m}+, sets within sets and others below) or
+ * refused by name (&& within sets). What PCRE2 does not know it refuses itself.
  *
  * A match that takes too many steps is an error, with the limit that Oniguruma has, too. */
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 #include "engine/text/tokenizer/parts.h"
 
-enum { MAX_STEPS = 10000000, MAX_HEAP_KIB = 64 << 10, JIT_STACK = 64 << 20, MAX_DEPTH = 64 };
+enum { MAX_STEPS = 10000000, MAX_HEAP_KIB = 64 << 10, JIT_STACK = 16 << 20, MAX_DEPTH = 64 };
 
 /* Within a set: what \w matches; everything but White_Space. */
 #define WORD                                                                                       \
@@ -53,6 +53,7 @@ struct translation {
     size_t groups[MAX_DEPTH]; /* the same of the groups that are open */
     int depth;
     bool inside; /* of a set */
+    int sets;    /* open sets within it */
     const char *where;
     struct fkv_error *err;
 };
@@ -101,8 +102,13 @@ static int set_item(struct translation *t) {
                 return respell(t, &classes[i], strlen(classes[i].written));
         return refuse(t, "this POSIX class");
     }
-    if (*t->at == '[') return refuse(t, "a set within a set");
     if (!strncmp(t->at, "&&", 2)) return refuse(t, "an intersection of sets");
+    if (!strncmp(t->at, "[^", 2) || !strncmp(t->at, "[]", 2) || (*t->at == '[' && t->at[-1] == '-'))
+        return refuse(t, "such a set within a set");
+    if (*t->at == '[' || (*t->at == ']' && t->sets)) { /* a set within adds what it holds */
+        t->sets += *t->at++ == '[' ? 1 : -1;
+        return FKV_OK;
+    }
     t->inside = *t->at != ']';
     return copy(t, 1);
 }
