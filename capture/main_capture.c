@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "capture/recorder.h"
 #include "kernels/base/host.h"
@@ -97,6 +98,14 @@ static void parse_shard(struct argp_state *state, char *text, struct fkv_recorde
     *slash = '/';
 }
 
+/* A capture reads its texts twice: for its needs, and to record. */
+static void refuse_pipe(const struct argp_state *state, const char *path) {
+    struct stat st;
+    const bool pipe = stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    if (pipe || !strcmp(path, "-"))
+        argp_error(state, "--text %s: a capture reads its texts twice: write it to a file", path);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct command *c = state->input;
     struct fkv_recorder_options *r = &c->recorder;
@@ -127,6 +136,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (!r->out || !*r->out) argp_error(state, "--out is missing: the folder to write");
         if (!c->engine.text_count && !c->engine.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
+        for (int i = 0; i < c->engine.text_count; i++) refuse_pipe(state, c->engine.texts[i]);
         if (!r->spectra_only && (r->length || r->skip_sinks >= 0))
             argp_error(state, "--length and --skip-sinks go with --spectra-only");
         if (r->skip_sinks < 0) r->skip_sinks = 4;

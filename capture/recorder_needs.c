@@ -61,6 +61,10 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
     needs->reading = (fkv_seconds() - started) * rest;
     needs->disk_bytes = (int64_t)((double)needs->disk_bytes * rest);
     if (more) needs->longest = r->options.max_tokens;
+    char note[FKV_DOCUMENTS_NOTE];
+    fkv_documents_note(documents, note);
+    if (!status && *note && !r->engine_options->quiet)
+        fprintf(stderr, "note: %s%s\n", note, more ? ", so far" : "");
     fkv_documents_close(documents);
     return status;
 }

@@ -5,9 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
@@ -15,6 +12,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o) {
 
 enum {
     OPT_TOKEN_DTYPE = FKV_NO_LETTER,
+    OPT_TEXT_FORMAT,
+    OPT_TEXT_FIELD,
     OPT_MAX_DOCUMENTS,
     OPT_TRAINED_CONTEXT,
     OPT_COMPUTE,
@@ -25,10 +24,14 @@ static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
     {"model", FKV_LETTER_MODEL, "PATH", 0, "a Hugging Face folder or a .gguf file", 1},
     {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "tokens (default: as the config says)", 1},
-    {"text", FKV_LETTER_TEXT, "PATH...", 0, "a .txt file, a folder of them, or a .jsonl", 1},
+    {"text", FKV_LETTER_TEXT, "PATH...", 0,
+     "text, a folder of .txt, rows of JSON (.jsonl), or - (standard input)", 1},
+    {"text-format", OPT_TEXT_FORMAT, "TYPE", 0, "text or jsonl (default: by the file's name)", 1},
+    {"text-field", OPT_TEXT_FIELD, "NAME", 0, "of a row (default: text, or article)", 1},
     {"token-ids", FKV_LETTER_TOKEN_IDS, "PATH...", 0, "ids as .npy or raw little-endian integers",
      1},
-    {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0, "of raw ids: uint16 (default) or uint32", 1},
+    {"token-dtype", OPT_TOKEN_DTYPE, "TYPE", 0,
+     "of raw ids: uint16 or uint32 (default: uint16 if it fits)", 1},
     {"max-documents", OPT_MAX_DOCUMENTS, "D", 0, "stop after D documents", 1},
     {0, 0, 0, 0, "Machine:", 8},
     FKV_BACKEND_ROW(8),
@@ -73,6 +76,12 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
             argp_error(state, "\"%s\" belongs to no option", arg);
         add_path(o, o->list, arg, state);
         return 0;
+    case OPT_TEXT_FORMAT:
+        if (strcmp(arg, "text") && strcmp(arg, "jsonl"))
+            argp_error(state, "--text-format: expected text or jsonl, found \"%s\"", arg);
+        o->text_format = arg;
+        return 0;
+    case OPT_TEXT_FIELD: o->text_field = arg; return 0;
     case OPT_TOKEN_DTYPE:
         if (strcmp(arg, "uint16") && strcmp(arg, "uint32"))
             argp_error(state, "--token-dtype: expected uint16 or uint32, found \"%s\"", arg);
@@ -114,9 +123,22 @@ FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run) {
     return options->quiet ? NULL : stderr;
 }
 
-static bool has_tokenizer(const char *directory) {
-    char path[FKV_PATH];
-    return !fkv_path_print(path, NULL, "%s/tokenizer.json", directory) && access(path, F_OK) == 0;
+/* Where only token ids are read a tokenizer is a help (BOS, classes of tokens) and no need. */
+static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine *engine,
+                          struct fkv_error *err) {
+    const bool needed = o->text_count || !o->token_ids_count;
+    if (!needed && !fkv_tokenizer_exists(o->model)) return FKV_OK;
+    if (needed && fkv_checkpoint_gguf(engine->model->checkpoint))
+        return fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
+                        o->model);
+    struct fkv_error why;
+    if (fkv_tokenizer_open(o->model, &engine->tokenizer, &why)) {
+        if (needed) return fkv_fail(err, "%s", why.message);
+        if (!o->quiet) fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
+    } else if (!o->quiet && *fkv_tokenizer_note(engine->tokenizer)) {
+        fprintf(stderr, "note: %s\n", fkv_tokenizer_note(engine->tokenizer));
+    }
+    return FKV_OK;
 }
 
 /* Configs of models tuned for a longer context often keep the old one beside the factor. */
@@ -150,20 +172,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
                 engine->model->expanded_from, fkv_dtype_name(model.expanded));
     note_linear_factor(o, &engine->model->config);
-    const bool found = has_tokenizer(o->model), needed = o->text_count || !o->token_ids_count;
-    if (needed && !found) {
-        if (fkv_checkpoint_gguf(engine->model->checkpoint))
-            fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
-                     o->model);
-        else
-            fkv_fail(err,
-                     "%s: expected tokenizer.json, found none (make it with transformers: "
-                     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or give "
-                     "--token-ids)",
-                     o->model);
-        goto failed;
-    }
-    if (found && fkv_tokenizer_open(o->model, &engine->tokenizer, err)) goto failed;
+    if (open_tokenizer(o, engine, err)) goto failed;
     return FKV_OK;
 failed:
     fkv_engine_close(engine);
@@ -214,6 +223,8 @@ int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_to
                          struct fkv_error *err) {
     const struct fkv_documents_options options = {.texts = o->texts,
                                                   .text_count = o->text_count,
+                                                  .text_format = o->text_format,
+                                                  .text_field = o->text_field,
                                                   .token_ids = o->token_ids,
                                                   .token_ids_count = o->token_ids_count,
                                                   .token_dtype = o->token_dtype,

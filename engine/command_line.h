@@ -26,6 +26,7 @@ struct fkv_engine_options {
     int text_count, token_ids_count;
     int list, list_next; /* of the parser: the option whose list an argument at argv[list_next]
                             continues */
+    const char *text_format, *text_field; /* NULL: by name, by default */
     const char *token_dtype;
     int64_t max_documents; /* 0: all */
     bool quiet, json;
@@ -37,9 +38,9 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
  * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --text --token-ids --token-dtype --max-documents --backend --device
-                        --threads --compute --cache-dtype --trained-context --batch --quiet --json
-                      */
+    fkv_engine_argp; /* --model --trained-context --text --text-format --text-field --token-ids
+                        --token-dtype --max-documents --backend --device --threads --compute
+                        --cache-dtype --batch --quiet --json */
 extern const struct argp
     fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
 /* Call before argp_parse: fills fkv_policy_argp's list from the table of policies, too. */
@@ -56,8 +57,9 @@ struct fkv_engine {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
     struct fkv_model *model;
-    struct fkv_tokenizer *tokenizer; /* NULL when only token ids are read and the folder has none */
-    struct fkv_device_info device;   /* before the model was loaded */
+    struct fkv_tokenizer
+        *tokenizer; /* NULL when only token ids are read and the folder has none that can be read */
+    struct fkv_device_info device; /* before the model was loaded */
 };
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err);

@@ -3,6 +3,7 @@
  * run prints beforehand; and windows that run across documents need no second code path. */
 #include "replay/corpus.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,9 +52,10 @@ int fkv_corpus_read(const struct fkv_engine_options *options, const struct fkv_e
         }
         fkv_document_free(&next);
     }
+    char note[FKV_DOCUMENTS_NOTE];
+    fkv_documents_note(documents, note);
+    if (!status && *note && !options->quiet) fprintf(stderr, "note: %s\n", note);
     fkv_documents_close(documents);
-    if (!status && !corpus->document_count)
-        status = fkv_fail(err, "no documents: give --text or --token-ids");
     if (status) fkv_corpus_free(corpus);
     return status;
 }

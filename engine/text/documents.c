@@ -1,9 +1,9 @@
 /* The inputs in the order given, one document at a time. Folders are listed when opened, so that
- * files that appear during a run change nothing. A .jsonl is read line by line and may be larger
- * than memory; every other input is one document and is read whole.
+ * files that appear during a run change nothing. Rows of JSON are read line by line and may be
+ * larger than memory; every other input is one document and is read whole.
  *
  * A text's bytes are taken as they are: no newline conversion, no stripping, the trailing newline
- * belongs to it. */
+ * belongs to it. Only a byte order mark at its start goes. */
 #include "engine/text/documents.h"
 
 #include <dirent.h>
@@ -13,13 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/text/compressed.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 
 static const size_t MAX_FILE = (size_t)1 << 36;
 
 struct source {
-    enum { TEXT, JSONL, NPY, RAW } kind;
+    enum { UNKNOWN, TEXT, JSONL, NPY, RAW } kind;
     char *path;
     int64_t bytes;
 };
@@ -32,11 +33,14 @@ struct fkv_documents {
     int64_t remaining;     /* documents still wanted; -1: all */
     int32_t vocab;
     bool special;
-    size_t raw_width; /* bytes per raw id */
+    size_t raw_width; /* bytes per raw id; 0: not said */
     FILE *lines;      /* the current .jsonl, NULL between sources */
     char *line;
     size_t line_capacity;
     int64_t line_number;
+    int64_t given, left_out; /* documents; rows */
+    const char *text_field;
+    char first_ids[160]; /* of the first file of ids, and their text; "": none yet */
 };
 
 static const char *base_name(const char *path) {
@@ -44,9 +48,22 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* Endings for compression are passed over. */
 static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n > m && !strcmp(text + n - m, ending);
+    size_t n = fkv_text_name_bytes(text), m = strlen(ending);
+    return n > m && !strncasecmp(text + n - m, ending, m);
+}
+
+static int kind_of_text(const char *path, const char *format) {
+    static const struct {
+        const char *ending;
+        int kind;
+    } endings[] = {{".txt", TEXT},    {".text", TEXT},    {".md", TEXT},   {".raw", TEXT},
+                   {".jsonl", JSONL}, {".ndjson", JSONL}, {".json", JSONL}};
+    if (format) return strcmp(format, "jsonl") ? TEXT : JSONL;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (ends_with(path, endings[i].ending)) return endings[i].kind;
+    return UNKNOWN;
 }
 
 static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes,
@@ -96,14 +113,21 @@ static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_er
     return status;
 }
 
-static int add_text(struct fkv_documents *d, const char *path, struct fkv_error *err) {
+static int add_text(struct fkv_documents *d, const char *path, const char *format,
+                    struct fkv_error *err) {
     struct stat st;
+    if (!strcmp(path, "-")) path = "/dev/stdin";
     if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
     if (S_ISDIR(st.st_mode)) return add_folder(d, path, err);
-    bool jsonl = ends_with(path, ".jsonl");
-    if (!jsonl && !ends_with(path, ".txt"))
-        return fkv_fail(err, "%s: expected a .txt file, a folder of them or a .jsonl file", path);
-    return add_source(d, path, jsonl ? JSONL : TEXT, st.st_size, err);
+    int kind = kind_of_text(path, format);
+    if (kind == UNKNOWN && !S_ISREG(st.st_mode)) kind = TEXT; /* a pipe has no name */
+    if (kind == UNKNOWN && !strcmp(path, "/dev/stdin")) kind = TEXT;
+    if (kind == UNKNOWN)
+        return fkv_fail(err,
+                        "%s: expected .txt, .md, .raw, .jsonl, .json or a folder of .txt files; "
+                        "--text-format says what it is: text, or jsonl (a row of JSON per line)",
+                        path);
+    return add_source(d, path, kind, S_ISREG(st.st_mode) ? st.st_size : 0, err);
 }
 
 static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *err) {
@@ -117,11 +141,11 @@ static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *
 int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_tokenizer *tokenizer,
                        struct fkv_documents **out, struct fkv_error *err) {
     *out = NULL;
-    const char *dtype = o->token_dtype ? o->token_dtype : "uint16";
-    if (strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
+    const char *dtype = o->token_dtype;
+    if (dtype && strcmp(dtype, "uint16") && strcmp(dtype, "uint32"))
         return fkv_fail_option(err, "--token-dtype: expected uint16 or uint32, found %s", dtype);
     if (o->text_count && !tokenizer)
-        return fkv_fail(err, "%s: reading text needs a tokenizer.json", o->texts[0]);
+        return fkv_fail(err, "%s: reading text needs a tokenizer", o->texts[0]);
     if (!o->text_count && !o->token_ids_count)
         return fkv_fail(err, "nothing to read: expected --text or --token-ids");
     struct fkv_documents *d = calloc(1, sizeof *d);
@@ -129,10 +153,12 @@ int fkv_documents_open(const struct fkv_documents_options *o, const struct fkv_t
     d->tokenizer = tokenizer;
     d->vocab = o->vocab;
     d->special = o->special;
-    d->raw_width = strcmp(dtype, "uint16") ? 4 : 2;
+    d->text_field = o->text_field;
+    d->raw_width = !dtype ? 0 : strcmp(dtype, "uint16") ? 4 : 2;
     d->remaining = o->max_documents > 0 ? o->max_documents : -1;
     int status = FKV_OK;
-    for (int i = 0; i < o->text_count && !status; i++) status = add_text(d, o->texts[i], err);
+    for (int i = 0; i < o->text_count && !status; i++)
+        status = add_text(d, o->texts[i], o->text_format, err);
     for (int i = 0; i < o->token_ids_count && !status; i++)
         status = add_ids(d, o->token_ids[i], err);
     if (status)
@@ -160,49 +186,8 @@ void fkv_document_free(struct fkv_document *document) {
 int64_t fkv_documents_bytes(const struct fkv_documents *d) { return d->bytes; }
 
 int64_t fkv_documents_bytes_read(const struct fkv_documents *d) {
-    return d->passed + (d->lines ? (int64_t)ftello(d->lines) : 0);
-}
-
-int fkv_jsonl_text(const char *line, size_t bytes, const char *where, char **text,
-                   size_t *text_bytes, struct fkv_error *err) {
-    *text = NULL;
-    *text_bytes = 0;
-    json_t *object = fkv_json_parse(line, bytes, where, err);
-    if (!object) return FKV_FAILED;
-    const json_t *field = json_object_get(object, "text");
-    if (!field) field = json_object_get(object, "article");
-    int status = FKV_OK;
-    if (!json_is_string(field)) {
-        status =
-            fkv_fail(err, "%s: expected an object with a string \"text\" or \"article\"", where);
-    } else {
-        *text_bytes = json_string_length(field);
-        *text = malloc(*text_bytes + 1);
-        if (*text)
-            memcpy(*text, json_string_value(field), *text_bytes + 1);
-        else
-            status = fkv_fail(err, "%s: out of memory for %zu bytes of text", where, *text_bytes);
-    }
-    json_decref(object);
-    return status;
-}
-
-static int raw_parse(const uint8_t *data, size_t bytes, size_t width, const char *where,
-                     int32_t **ids, size_t *count, struct fkv_error *err) {
-    if (bytes % width)
-        return fkv_fail(err, "%s: expected a multiple of %zu bytes, found %zu", where, width,
-                        bytes);
-    *count = bytes / width;
-    *ids = malloc((*count ? *count : 1) * sizeof **ids);
-    if (!*ids) return fkv_fail(err, "%s: out of memory for %zu token ids", where, *count);
-    for (size_t i = 0; i < *count; i++, data += width) {
-        uint32_t id = data[0] | (uint32_t)data[1] << 8;
-        if (width == 4) id |= (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
-        if (id > INT32_MAX)
-            return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
-        (*ids)[i] = (int32_t)id;
-    }
-    return FKV_OK;
+    int64_t at = d->lines ? (int64_t)ftello(d->lines) : 0; /* -1 in a pipe */
+    return d->passed + (at > 0 ? at : 0);
 }
 
 /* What holds for every document: two tokens at least, all in the vocabulary. */
@@ -219,12 +204,18 @@ static int check_tokens(const struct fkv_documents *d, const struct fkv_document
 
 static int from_text(const struct fkv_documents *d, const char *text, size_t bytes,
                      const char *where, struct fkv_document *document, struct fkv_error *err) {
-    if (!bytes) return fkv_fail(err, "%s: the text is empty", where);
+    if (bytes > 1 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
+        return fkv_fail(err, "%s: expected UTF-8, found UTF-16 (iconv -f UTF-16 -t UTF-8)", where);
     if (fkv_sha256_memory(text, bytes, document->text_sha256, err)) return FKV_FAILED;
     if (fkv_tokenizer_encode(d->tokenizer, text, bytes, d->special, &document->tokens,
                              &document->count, err))
         return fkv_error_prefix(err, "%s", where);
-    return check_tokens(d, document, where, err);
+    return FKV_OK;
+}
+
+/* A byte order mark at the start of a text: its bytes, or 0. */
+static size_t mark_bytes(const char *text, size_t bytes) {
+    return bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
 }
 
 /* The hash is of the ids as little-endian int32, whatever the file held and whatever this machine
@@ -235,11 +226,10 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
     const char *where = source->path;
     if (source->kind == NPY
             ? fkv_npy_parse(data, bytes, where, &document->tokens, &document->count, err)
-            : raw_parse((const uint8_t *)data, bytes, d->raw_width, where, &document->tokens,
-                        &document->count, err))
+            : fkv_raw_parse(data, bytes, d->raw_width, d->vocab, where, &document->tokens,
+                            &document->count, err))
         return FKV_FAILED;
-    if (check_tokens(d, document, where, err)) return FKV_FAILED;
-    uint8_t *little = malloc(4 * document->count);
+    uint8_t *little = malloc(4 * document->count + 1);
     if (!little)
         return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
     for (size_t i = 0; i < document->count; i++)
@@ -250,13 +240,47 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
     return status;
 }
 
-static int whole_file(const struct fkv_documents *d, const struct source *source,
+/* Ids say nothing to a reader, their text does. */
+static void show_ids(struct fkv_documents *d, const struct fkv_document *document,
+                     const char *path) {
+    size_t count = document->count < 8 ? document->count : 8, bytes;
+    char *text, ids[96] = "";
+    if (!d->tokenizer || *d->first_ids ||
+        fkv_tokenizer_decode(d->tokenizer, document->tokens, count, &text, &bytes, NULL))
+        return;
+    for (size_t i = 0; i < count; i++)
+        snprintf(ids + strlen(ids), sizeof ids - strlen(ids), " %d", (int)document->tokens[i]);
+    text[fkv_utf8_complete(text, bytes)] = 0;
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';
+    fkv_print_short(d->first_ids, sizeof d->first_ids, "%.40s begins with%s: \"%s\"",
+                    base_name(path), ids, text);
+    free(text);
+}
+
+static int read_source(const struct source *source, char **data, size_t *bytes,
+                       struct fkv_error *err) {
+    if (source->kind != TEXT) return fkv_read_file(source->path, MAX_FILE, data, bytes, err);
+    FILE *stream = fkv_text_open(source->path, err);
+    return stream ? fkv_read_stream(stream, source->path, MAX_FILE, data, bytes, err) : FKV_FAILED;
+}
+
+static int whole_file(struct fkv_documents *d, const struct source *source,
                       struct fkv_document *document, struct fkv_error *err) {
     char *data;
     size_t bytes;
-    if (fkv_read_file(source->path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
-    int status = source->kind == TEXT ? from_text(d, data, bytes, source->path, document, err)
-                                      : from_ids(d, data, bytes, source, document, err);
+    if (read_source(source, &data, &bytes, err)) return FKV_FAILED;
+    int status;
+    if (source->kind == TEXT) {
+        size_t mark = mark_bytes(data, bytes);
+        status = bytes == mark
+                     ? fkv_fail(err, "%s: the text is empty", source->path)
+                     : from_text(d, data + mark, bytes - mark, source->path, document, err);
+    } else {
+        status = from_ids(d, data, bytes, source, document, err);
+    }
+    if (!status) status = check_tokens(d, document, source->path, err);
+    if (!status && source->kind != TEXT) show_ids(d, document, source->path);
     free(data);
     document->name = status ? NULL : strdup(base_name(source->path));
     return status || document->name ? status : fkv_fail(err, "%s: out of memory", source->path);
@@ -269,9 +293,9 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
                      struct fkv_error *err) {
     *bytes = 0;
     if (!d->lines) {
-        d->lines = fopen(path, "rb");
+        d->lines = fkv_text_open(path, err);
         d->line_number = 0;
-        if (!d->lines) return fkv_fail_errno(err, "%s: cannot open", path);
+        if (!d->lines) return FKV_FAILED;
     }
     for (ssize_t n; (n = getline(&d->line, &d->line_capacity, d->lines)) > 0;) {
         d->line_number++;
@@ -282,15 +306,19 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
     return ferror(d->lines) ? fkv_fail_errno(err, "%s: cannot read", path) : FKV_OK;
 }
 
+/* The row's document; *left_out where its text has not two tokens. */
 static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes,
-                     struct fkv_document *document, struct fkv_error *err) {
+                     struct fkv_document *document, bool *left_out, struct fkv_error *err) {
     char *where, *text = NULL;
-    size_t bytes;
+    size_t bytes, mark = d->line_number == 1 ? mark_bytes(d->line, line_bytes) : 0;
     if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
         return fkv_fail(err, "%s: out of memory", path);
-    int status = fkv_jsonl_text(d->line, line_bytes, where, &text, &bytes, err);
+    int status =
+        fkv_jsonl_text(d->line + mark, line_bytes - mark, d->text_field, where, &text, &bytes, err);
     if (!status) status = from_text(d, text, bytes, where, document, err);
     free(text);
+    *left_out = !status && (!bytes || document->count < 2);
+    if (!status && !*left_out) status = check_tokens(d, document, where, err);
     if (!status && !(document->name = strdup(base_name(where))))
         status = fkv_fail(err, "%s: out of memory", where);
     free(where);
@@ -319,13 +347,30 @@ int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, b
         }
         status = next_line(d, source->path, &bytes, err);
         if (!status && bytes) {
-            status = from_line(d, source->path, bytes, document, err);
-            *more = !status;
+            bool left_out = false;
+            status = from_line(d, source->path, bytes, document, &left_out, err);
+            *more = !status && !left_out;
+            d->left_out += left_out;
+            if (left_out) fkv_document_free(document);
         } else {
             next_source(d);
         }
     }
     if (*more && d->remaining > 0) d->remaining--;
+    d->given += *more;
+    if (!status && !*more && !d->given)
+        status =
+            fkv_fail(err, "%s: no documents: %lld rows, none with a text of two tokens (empty)",
+                     d->sources[0].path, (long long)d->left_out);
     if (status) fkv_document_free(document);
     return status;
+}
+
+void fkv_documents_note(const struct fkv_documents *d, char note[FKV_DOCUMENTS_NOTE]) {
+    char rows[80] = "";
+    if (d->left_out)
+        snprintf(rows, sizeof rows, "%lld %s left out: empty or of one token",
+                 (long long)d->left_out, d->left_out == 1 ? "row is" : "rows are");
+    snprintf(note, FKV_DOCUMENTS_NOTE, "%s%s%s", d->first_ids, *d->first_ids && *rows ? "; " : "",
+             rows);
 }

@@ -97,7 +97,10 @@ static int find_data(const char *file, size_t bytes, const char *where, struct h
                      const uint8_t **data, size_t *width, struct fkv_error *err) {
     const uint8_t *raw = (const uint8_t *)file;
     if (bytes < 10 || memcmp(file, "\x93NUMPY", 6))
-        return fkv_fail(err, "%s: not a .npy file", where);
+        return fkv_fail(err,
+                        "%s: not a .npy file, though it is named so; if it is raw integers, as "
+                        "dolma and OLMo write them, name it .bin and give --token-dtype",
+                        where);
     int major = raw[6];
     if (major < 1 || major > 3)
         return fkv_fail(err, "%s: expected .npy version 1, 2 or 3, found %d", where, major);

@@ -1,6 +1,8 @@
-/* tokenizer.json (Hugging Face `tokenizers`): sentencepiece-style BPE with byte fallback (Llama-2,
- * Mistral) and byte-level BPE with the GPT-2, Llama-3 and Qwen2 splitting patterns. Anything else
- * in the file (another model, an unknown pattern or normalizer) is refused by name. */
+/* tokenizer.json (Hugging Face `tokenizers`) with a BPE model: its normalizers, pre-tokenizers,
+ * post-processors and decoders are run as the file lists them. What is not known (another model,
+ * another step, a pattern in another dialect) is refused by name. Or tokenizer.model
+ * (sentencepiece) with a BPE model; its unknown and control pieces in a text are recognised, as
+ * transformers does, and unlike sentencepiece itself. */
 #ifndef FKV_ENGINE_TEXT_TOKENIZER_H
 #define FKV_ENGINE_TEXT_TOKENIZER_H
 
@@ -13,10 +15,17 @@
 
 struct fkv_tokenizer; /* immutable */
 
-int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out,
-                       struct fkv_error *err); /* DIR/tokenizer.json */
+/* Whether the folder has a file that fkv_tokenizer_open would read. */
+bool fkv_tokenizer_exists(const char *directory);
+/* DIR/tokenizer.json, or DIR/tokenizer.model where that is missing; DIR/tokenizer_config.json
+ * decides whether a tokenizer.model adds BOS and EOS (BOS alone where it says nothing). */
+int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err);
+/* The bytes of a tokenizer.json. */
 int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
                         struct fkv_tokenizer **out, struct fkv_error *err);
+/* The bytes of a tokenizer.model. */
+int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const char *where,
+                                      struct fkv_tokenizer **out, struct fkv_error *err);
 void fkv_tokenizer_close(struct fkv_tokenizer *t); /* NULL is fine */
 
 /* UTF-8 text of any length -> ids (malloc'd, the caller frees). Added tokens in the text are
@@ -54,7 +63,9 @@ size_t fkv_utf8_complete(const char *text, size_t bytes);
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t); /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
-const char *fkv_tokenizer_sha256(
-    const struct fkv_tokenizer *t); /* of tokenizer.json, 64 hex digits */
+const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t); /* of the file, 64 hex digits */
+/* What a user should know of it, one line; "" for nothing: where tokenizer_config.json disagrees
+ * with it about BOS. */
+const char *fkv_tokenizer_note(const struct fkv_tokenizer *t);
 
 #endif

@@ -110,6 +110,13 @@ int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
     *bytes = 0;
     FILE *f = fopen(path, "rb");
     if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
+    return fkv_read_stream(f, path, limit, data, bytes, err);
+}
+
+int fkv_read_stream(FILE *f, const char *path, size_t limit, char **data, size_t *bytes,
+                    struct fkv_error *err) {
+    *data = NULL;
+    *bytes = 0;
     struct stat found;
     size_t size = 0, capacity = fstat(fileno(f), &found) == 0 && found.st_size > 0
                                     ? (size_t)found.st_size

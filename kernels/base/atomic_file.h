@@ -29,5 +29,8 @@ int fkv_atomic_sync_folder(const char *path, struct fkv_error *err);
 /* Whole file into malloc'd memory with a NUL after it; refuses more than `limit` bytes. */
 int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
                   struct fkv_error *err);
+/* The same of a stream that is open, which it closes; `path` is for messages. */
+int fkv_read_stream(FILE *f, const char *path, size_t limit, char **data, size_t *bytes,
+                    struct fkv_error *err);
 
 #endif

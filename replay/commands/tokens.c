@@ -1,5 +1,5 @@
-/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs a
- * tokenizer and no weights. */
+/* freqkv-replay tokens: the ids that every other command would feed, one line per document. Needs
+ * no weights, and a tokenizer for texts only. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -44,17 +44,22 @@ static void add_json(json_t *rows, const struct fkv_document *document) {
     json_array_append_new(rows, row);
 }
 
+/* To the terminal and to the list. */
+static void add_note(const struct fkv_engine_options *o, json_t *notes, const char *note) {
+    if (!*note) return;
+    if (!o->quiet) fprintf(stderr, "note: %s\n", note);
+    json_array_append_new(notes, fkv_json_string(note));
+}
+
 static int print_documents(const struct fkv_engine_options *o,
                            const struct fkv_tokenizer *tokenizer, struct fkv_error *err) {
+    const int32_t vocab = tokenizer ? fkv_tokenizer_vocabulary(tokenizer) : INT32_MAX;
     struct fkv_documents *documents;
-    if (fkv_engine_documents(o, tokenizer, fkv_tokenizer_vocabulary(tokenizer), true, &documents,
-                             err))
-        return FKV_FAILED;
-    json_t *rows = o->json ? json_array() : NULL;
+    if (fkv_engine_documents(o, tokenizer, vocab, true, &documents, err)) return FKV_FAILED;
+    json_t *rows = o->json ? json_array() : NULL, *notes = json_array();
     bool more = true;
-    int64_t count = 0;
     int status;
-    for (;; count++) {
+    for (;;) {
         struct fkv_document document = {0};
         status = fkv_documents_next(documents, &document, &more, err);
         if (status || !more) break;
@@ -64,20 +69,25 @@ static int print_documents(const struct fkv_engine_options *o,
             print_line(&document);
         fkv_document_free(&document);
     }
+    char note[FKV_DOCUMENTS_NOTE];
+    fkv_documents_note(documents, note);
     fkv_documents_close(documents);
-    if (!status && !count) status = fkv_fail(err, "no documents: give --text or --token-ids");
-    if (!status && o->json) return fkv_json_print(json_pack("{s:o}", "documents", rows), err);
+    if (!status && tokenizer) add_note(o, notes, fkv_tokenizer_note(tokenizer));
+    if (!status) add_note(o, notes, note);
+    if (!status && o->json)
+        return fkv_json_print(json_pack("{s:o, s:o}", "documents", rows, "notes", notes), err);
     json_decref(rows);
+    json_decref(notes);
     return status;
 }
 
 int fkv_command_tokens(int argc, char **argv) {
     static struct fkv_engine_options options; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_tokenizer *tokenizer;
+    struct fkv_tokenizer *tokenizer = NULL;
     fkv_engine_options_default(&options);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
-    if (fkv_tokenizer_open(options.model, &tokenizer, &err))
+    if (fkv_tokenizer_open(options.model, &tokenizer, &err) && options.text_count)
         return fkv_tool_failed("freqkv-replay tokens", &err);
     int status = print_documents(&options, tokenizer, &err);
     fkv_tokenizer_close(tokenizer);

@@ -104,7 +104,7 @@ def checkpoints(tools, work, model, text):
     )
     case(
         "missing tokenizer",
-        lambda c: os.remove(os.path.join(c.path, "tokenizer.json")),
+        lambda c: [os.remove(os.path.join(c.path, "tokenizer." + e)) for e in ("json", "model")],
         "tokenizer.json",
         "save_pretrained",
         "--token-ids",

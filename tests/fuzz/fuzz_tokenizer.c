@@ -42,8 +42,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     for (size_t skip = 0; skip < 2; skip++) {
         int32_t *ids;
         size_t count, decoded_bytes;
-        if (fkv_tokenizer_encode(t, text + skip, sizeof text - 1 - skip, skip, &ids, &count, &err))
-            abort();
+        if (fkv_tokenizer_encode(t, text + skip, sizeof text - 1 - skip, skip, &ids, &count,
+                                 &err)) {
+            if (!strstr(err.message, "a pattern of the tokenizer")) abort();
+            continue; /* it takes too many steps */
+        }
         char *decoded;
         if (fkv_tokenizer_decode(t, ids, count, &decoded, &decoded_bytes, &err)) abort();
         if (decoded[decoded_bytes]) abort();

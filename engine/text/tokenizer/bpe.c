@@ -6,7 +6,7 @@
  * word of n characters, and sentencepiece models, which do not split their text, may hand over a
  * whole book as one word. A bucket per rank was considered and dropped: merges may create pairs of
  * lower rank than their own, so buckets must be revisited and sorted, and once words are short
- * (words.c) and repeat (the cache here) the heap no longer shows in a profile. */
+ (split.c) and repeat (the cache here) the heap no longer shows in a profile. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,7 +101,9 @@ static void add_characters(struct fkv_tok_encoding *w, const char *at, size_t by
     bool held = false;
     for (size_t i = 0, n; i < bytes; i += n) {
         n = fkv_tok_char_bytes(at[i]);
-        int32_t id = n == 1 ? t->first[(uint8_t)at[i]] : fkv_tok_find(&t->strings, at + i, n);
+        uint32_t c = (uint8_t)at[i];
+        if (n == 2) c = (c & 0x1f) << 6 | (at[i + 1] & 0x3f);
+        int32_t id = n <= 2 ? t->first[c] : fkv_tok_find(&t->strings, at + i, n);
         if (id >= 0) {
             if (held) add_symbol(w, t->unknown);
             held = false;
@@ -114,29 +116,10 @@ static void add_characters(struct fkv_tok_encoding *w, const char *at, size_t by
     if (held) add_symbol(w, t->unknown);
 }
 
-/* The id of the whole word for models that look there first, -1 if it is no token. */
-static int find_whole(struct fkv_tok_encoding *w, const char *at, size_t bytes, int32_t *id) {
-    struct fkv_tok_text word = {at, bytes};
-    if (w->t->splitting == FKV_TOK_BYTE_LEVEL) {
-        w->mapped.count = 0;
-        for (size_t i = 0; i < bytes; i++) {
-            uint32_t c = fkv_tok_byte_char((uint8_t)at[i]);
-            char two[2] = {(char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f))};
-            char one = (char)c;
-            if (fkv_tok_append(&w->mapped, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2, w->err))
-                return FKV_FAILED;
-        }
-        word = (struct fkv_tok_text){w->mapped.at, w->mapped.count};
-    }
-    *id = fkv_tok_find(&w->t->strings, word.at, word.bytes);
-    return FKV_OK;
-}
-
 static int tokenize(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     const struct fkv_tokenizer *t = w->t;
     if (t->ignore_merges) {
-        int32_t id;
-        if (find_whole(w, at, bytes, &id)) return FKV_FAILED;
+        int32_t id = fkv_tok_find(&t->strings, at, bytes);
         if (id >= 0) return fkv_tok_push(&w->out, id, w->err);
     }
     struct fkv_tok_symbol *symbols =
@@ -144,14 +127,11 @@ static int tokenize(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     if (!symbols) return fkv_fail(w->err, "out of memory for a word of %zu bytes", bytes);
     w->symbols = symbols;
     w->symbol_count = 0;
-    if (t->splitting == FKV_TOK_BYTE_LEVEL)
-        for (size_t i = 0; i < bytes; i++) add_symbol(w, t->first[(uint8_t)at[i]]);
-    else
-        add_characters(w, at, bytes);
+    add_characters(w, at, bytes);
     return w->symbol_count ? merge_symbols(w) : FKV_OK; /* all unknown, and no unknown token */
 }
 
-int fkv_tok_word(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
+static int cached(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     if (!bytes) return FKV_OK;
     bool short_word = bytes <= FKV_TOK_CACHE_WORD;
     struct fkv_tok_cached *kept =
@@ -171,4 +151,24 @@ int fkv_tok_word(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
         if (count) memcpy(kept->ids, w->out.at + before, count * sizeof *kept->ids);
     }
     return FKV_OK;
+}
+
+static const char space[] = "\xe2\x96\x81"; /* U+2581 */
+enum { SPACE_BYTES = 3 };
+
+/* A sentencepiece model takes the whole text as one word. But almost every such model was trained
+ * so that no token continues past a space (U+2581): then no merge ever joins what lies on both
+ * sides, and cutting there gives the same ids from short words, which the cache serves. */
+int fkv_tok_word(struct fkv_tok_encoding *w, struct fkv_tok_text text) {
+    if (!w->t->words_start_at_spaces) return cached(w, text.at, text.bytes);
+    const char *word = text.at, *end = text.at + text.bytes, *spaces_end = text.at;
+    for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), space, SPACE_BYTES));
+         hit += SPACE_BYTES) {
+        if (hit != spaces_end) {
+            if (cached(w, word, (size_t)(hit - word))) return FKV_FAILED;
+            word = hit;
+        }
+        spaces_end = hit + SPACE_BYTES;
+    }
+    return cached(w, word, (size_t)(end - word));
 }

@@ -1,13 +1,18 @@
 /* What the tokenizer is made of; included by the files of this folder and their tests only.
  *
- *   tokenizer.c           opening, encoding a text
- *   read.c, read_model.c  tokenizer.json -> struct fkv_tokenizer, refusing what is not understood
- *   tables.c              token strings <-> ids, merge ranks
- *   text.c                UTF-8, character classes, growing buffers, normalizers
- *   added.c               added tokens in a text
- *   words.c               a section between added tokens -> words
- *   bpe.c                 a word -> ids
- *   decode.c              ids -> text, one by one
+ *   tokenizer.c       opening, encoding a text
+ *   build.c           the parts of struct fkv_tokenizer, added one by one, whatever file names them
+ *   read*.c           tokenizer.json -> those parts, refusing what is not understood
+ *   settings.c        tokenizer_config.json: BOS and EOS
+ *   pieces.c, read_sentencepiece.c  the same for tokenizer.model
+ *   tables.c          token strings <-> ids, merge ranks
+ *   text.c            UTF-8, character classes, growing buffers
+ *   regex.c           Oniguruma's patterns by PCRE2
+ *   added.c           added tokens in a text
+ *   normalize.c       normalizers: a text -> another
+ *   split.c           pre-tokenizers: a section between added tokens -> words
+ *   bpe.c             a word -> ids
+ *   decode.c          ids -> text, one by one
  *
  * The steps and their order are those of Hugging Face `tokenizers`, whose results are reproduced:
  * added tokens that are not normalized cut the text into sections; each section is normalized on
@@ -103,16 +108,81 @@ bool fkv_tok_to_raw(
     size_t *bytes); /* stand-ins -> bytes; out: text.bytes; false if a character is no stand-in */
 int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct fkv_tok_text to,
                     struct fkv_tok_bytes *out, struct fkv_error *err); /* appended to out */
+int32_t fkv_tok_char_at(struct fkv_tok_text text, size_t at);          /* of valid UTF-8 */
+bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
 
-struct fkv_tok_normalizer {
-    enum { FKV_TOK_PREPEND, FKV_TOK_REPLACE, FKV_TOK_NFC } kind;
-    struct fkv_tok_text from, to; /* Prepend: to */
+/* ---- regex.c ---- */
+
+/* White_Space, for the inside of a class. PCRE2's own \s has U+180E, too. */
+#define FKV_TOK_SPACES                                                                             \
+    "\\t-\\r "                                                                                     \
+    "\\x{85}\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
+/* Compiles a pattern in Oniguruma's dialect. One that PCRE2 does not take, or takes for something
+ * else, is refused; `where` names the field. */
+int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
+/* Compiles a pattern that matches `text` and nothing else. */
+int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
+                         struct fkv_error *err);
+
+/* What matching needs besides a pattern; bounds the steps of each match. */
+struct fkv_tok_matcher {
+    pcre2_match_data *data;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
+};
+int fkv_tok_matcher_open(struct fkv_tok_matcher *m, struct fkv_error *err);
+void fkv_tok_matcher_close(struct fkv_tok_matcher *m); /* harmless on a zeroed struct */
+
+struct fkv_tok_span {
+    size_t start, stop;
+    bool match;
 };
 
-/* *text becomes the normalized text, in buffer[0] or buffer[1] or, when nothing changed, where it
- * was. */
-int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count, struct fkv_tok_text *text,
-                      struct fkv_tok_bytes buffer[2], struct fkv_error *err);
+/* Walks a text, from match to match and over what is between them. */
+struct fkv_tok_spans {
+    const pcre2_code *pattern;
+    struct fkv_tok_matcher *matcher;
+    struct fkv_tok_text text;
+    size_t done, search; /* spans reach up to done; the next match is looked for from search */
+    size_t last_stop;    /* of the last match; SIZE_MAX: none yet */
+    struct fkv_tok_span found; /* the match behind the span before it */
+    bool waiting;              /* found has not been given yet */
+};
+struct fkv_tok_spans fkv_tok_spans_start(const pcre2_code *pattern, struct fkv_tok_matcher *matcher,
+                                         struct fkv_tok_text text);
+/* *more false after the last span. Matches may be empty, what is between them is not. Too many
+ * steps are an error. */
+int fkv_tok_spans_next(struct fkv_tok_spans *s, struct fkv_tok_span *span, bool *more,
+                       struct fkv_error *err);
+
+/* ---- normalize.c ---- */
+
+struct fkv_tok_normalizing {
+    struct fkv_tok_matcher *matcher;
+    struct fkv_tok_bytes *out; /* of the step under way */
+    bool start_cut;            /* a step took away the start of the text */
+    struct fkv_error *err;
+};
+
+struct fkv_tok_normalizer;
+/* One step: `text` is not empty; what it becomes is appended to w->out. */
+typedef int fkv_tok_normalize_step(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
+                                   struct fkv_tok_normalizing *w);
+struct fkv_tok_normalizer {
+    fkv_tok_normalize_step *apply;
+    pcre2_code *pattern;    /* Replace */
+    struct fkv_tok_text to; /* Replace, Prepend */
+    bool left, right;       /* Strip: which end */
+};
+fkv_tok_normalize_step fkv_tok_nfc, fkv_tok_nfd, fkv_tok_nfkc, fkv_tok_nfkd, fkv_tok_lowercase,
+    fkv_tok_strip, fkv_tok_strip_accents, fkv_tok_replace_matches, fkv_tok_prepend;
+
+/* *text becomes the normalized text, in buffer[0] or buffer[1] or, when there are no steps, where
+ * it was. */
+int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count,
+                      struct fkv_tok_normalizing *w, struct fkv_tok_text *text,
+                      struct fkv_tok_bytes buffer[2]);
 
 /* ---- added.c ---- */
 
@@ -163,27 +233,54 @@ struct fkv_tok_cached {
     int32_t ids[FKV_TOK_CACHE_IDS];
 };
 
+enum { FKV_TOK_MAX_STEPS = 32, FKV_TOK_MAX_TEMPLATE = 16 };
+
 /* One encoding: its output and its scratch. */
 struct fkv_tok_encoding {
     const struct fkv_tokenizer *t;
     struct fkv_tok_ids out;
-    struct fkv_tok_bytes normal[2], spaced, mapped;
+    struct fkv_tok_bytes normal[2];
+    struct fkv_tok_bytes made[FKV_TOK_MAX_STEPS]; /* by split.c's steps, for those after them */
+    struct fkv_tok_matcher matcher;
     struct fkv_tok_symbol *symbols;
     size_t symbol_count, symbol_capacity;
     struct fkv_tok_candidate *heap;
     size_t heap_count, heap_capacity;
     struct fkv_tok_cached *cache; /* [FKV_TOK_CACHE_SLOTS] */
-    pcre2_match_data *match;
     struct fkv_error *err;
 };
 
-int fkv_tok_word(struct fkv_tok_encoding *w, const char *at, size_t bytes);
+int fkv_tok_word(struct fkv_tok_encoding *w, struct fkv_tok_text word);
 
-/* ---- words.c ---- */
+/* ---- split.c ---- */
 
-/* The compiled form of a pattern written in the file; NULL: GPT-2's. */
-int fkv_tok_pattern(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
-int fkv_tok_section(struct fkv_tok_encoding *w, struct fkv_tok_text section, bool at_start);
+enum fkv_tok_behavior {
+    FKV_TOK_REMOVED,
+    FKV_TOK_ISOLATED,
+    FKV_TOK_MERGED_WITH_PREVIOUS,
+    FKV_TOK_MERGED_WITH_NEXT,
+    FKV_TOK_CONTIGUOUS,
+};
+
+/* Step `i` of splitting a piece; what comes of it goes to step i + 1. `first`: it begins the
+ * text. */
+typedef int fkv_tok_split_step(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece,
+                               bool first);
+struct fkv_tok_splitter {
+    fkv_tok_split_step *apply;
+    pcre2_code *pattern;            /* where pieces are cut; NULL: they are not */
+    enum fkv_tok_behavior behavior; /* what becomes of the matches */
+    bool invert;                    /* what is between matches takes their part */
+    bool prefix, first_only;  /* Metaspace: a mark is put before pieces; only the text's first */
+    struct fkv_tok_text mark; /* Metaspace: what stands for a space */
+};
+/* The steps: matches of a pattern, a space before pieces that have none, GPT-2's stand-ins for
+ * bytes, Metaspace. */
+fkv_tok_split_step fkv_tok_split, fkv_tok_space_before, fkv_tok_bytes_as_characters,
+    fkv_tok_metaspace;
+
+/* Gives a section of the text to the first step. */
+int fkv_tok_section(struct fkv_tok_encoding *w, struct fkv_tok_text section, bool first);
 
 /* ---- decode.c ---- */
 
@@ -203,11 +300,12 @@ struct fkv_tok_decoder {
 
 /* ---- the tokenizer ---- */
 
-enum fkv_tok_kind { FKV_TOK_SPECIAL = 1, FKV_TOK_NORMALIZED = 2 };
-enum { FKV_TOK_MAX_STEPS = 8, FKV_TOK_MAX_TEMPLATE = 16 };
+enum fkv_tok_kind { FKV_TOK_SPECIAL = 1, FKV_TOK_NORMALIZED = 2, FKV_TOK_ADDED = 4 };
+enum { FKV_TOK_FIRST = 0x800 }; /* characters of one or two bytes */
 
 struct fkv_tokenizer {
-    json_t *document; /* without the model: small strings below point into it */
+    char **kept; /* [kept_count] small texts that others below point into */
+    size_t kept_count, kept_capacity;
     struct fkv_tok_strings strings;
     struct fkv_tok_merges merges;
     uint8_t *kind; /* [strings.ids] bits of enum fkv_tok_kind */
@@ -215,21 +313,15 @@ struct fkv_tokenizer {
     struct fkv_tok_added_set plain, normalized; /* found before and after normalization */
     struct fkv_tok_normalizer normalizers[FKV_TOK_MAX_STEPS];
     int normalizer_count;
-
-    enum { FKV_TOK_WHOLE, FKV_TOK_METASPACE, FKV_TOK_BYTE_LEVEL } splitting;
-    bool prefix_space; /* Metaspace, ByteLevel: put a space before sections that have none; */
-    bool first_only;   /* Metaspace: only before one at the start of the text */
-    bool split_spaces; /* Metaspace: every replacement starts a word */
-    struct fkv_tok_text replacement; /* Metaspace: what stands for a space */
-    pcre2_code *pattern;             /* ByteLevel; NULL: sections are words */
+    struct fkv_tok_splitter splitters[FKV_TOK_MAX_STEPS];
+    int splitter_count;
 
     bool byte_fallback, fuse_unknown, ignore_merges;
-    bool words_start_at_spaces; /* no merge crosses from another character to U+2581, so that text
-                                   may be cut there */
-    int32_t unknown;            /* -1: unknown characters vanish */
-    int32_t first[256]; /* ByteLevel: id of every byte; else: of ASCII characters, -1 where there is
-                           none */
-    int32_t fallback[256]; /* id of "<0xNN>", -1 where there is none */
+    bool words_start_at_spaces;   /* no merge crosses from another character to U+2581, so that text
+                                     may be cut there */
+    int32_t unknown;              /* -1: unknown characters vanish */
+    int32_t first[FKV_TOK_FIRST]; /* id of a character, -1: none */
+    int32_t fallback[256];        /* id of "<0xNN>", -1: none */
 
     int32_t before[FKV_TOK_MAX_TEMPLATE], after[FKV_TOK_MAX_TEMPLATE];
     int before_count, after_count;
@@ -237,13 +329,114 @@ struct fkv_tokenizer {
     struct fkv_tok_decoder decoders[FKV_TOK_MAX_STEPS];
     int decoder_count;
     fkv_sha256_hex sha256;
+    char note[400]; /* "" or what a user should know */
 };
 
-/* read_model.c: vocabulary and merges of the object "model". */
-int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, size_t added,
-                       const char *where, struct fkv_error *err);
-/* read.c: everything else; `t` is zeroed, and closed by the caller on failure. */
-int fkv_tok_read(struct fkv_tokenizer *t, json_t *document, const char *where,
+/* ---- build.c: for every file format; `where` names the field in messages ---- */
+
+/* A copy that lives as long as the tokenizer, with a NUL after it. */
+int fkv_tok_keep(struct fkv_tokenizer *t, struct fkv_tok_text text, struct fkv_tok_text *kept,
                  struct fkv_error *err);
+/* A step at the end of the list, zeroed but for `apply`; NULL and a message where it is full. */
+struct fkv_tok_normalizer *fkv_tok_add_normalizer(struct fkv_tokenizer *t,
+                                                  fkv_tok_normalize_step *apply, const char *where,
+                                                  struct fkv_error *err);
+struct fkv_tok_splitter *fkv_tok_add_splitter(struct fkv_tokenizer *t, fkv_tok_split_step *apply,
+                                              const char *where, struct fkv_error *err);
+struct fkv_tok_decoder *fkv_tok_add_decoder(struct fkv_tokenizer *t, const char *where,
+                                            struct fkv_error *err);
+/* A step that cuts at the matches of `regex`. */
+int fkv_tok_add_split(struct fkv_tokenizer *t, const char *regex, enum fkv_tok_behavior behavior,
+                      bool invert, const char *where, struct fkv_error *err);
+/* ByteLevel; with GPT-2's pattern where `split`. */
+int fkv_tok_add_byte_level(struct fkv_tokenizer *t, bool space_before, bool split,
+                           const char *where, struct fkv_error *err);
+
+/* Sets unknown, first, fallback and words_start_at_spaces once all strings of the model are there
+ * (`unknown` NULL: none), for merges to come. */
+int fkv_tok_start_merges(struct fkv_tokenizer *t, const char *unknown, size_t merges,
+                         const char *where, struct fkv_error *err);
+int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct fkv_tok_text right,
+                      int32_t rank, struct fkv_error *err);
+
+/* Lists of `count` added tokens at most; then one token, whose content lives on. The normalizers
+ * and all strings of the model are there. */
+int fkv_tok_start_added(struct fkv_tokenizer *t, size_t count, struct fkv_error *err);
+int fkv_tok_add_added(struct fkv_tokenizer *t, struct fkv_tok_added token, const char *where,
+                      struct fkv_error *err);
+void fkv_tok_end_added(struct fkv_tokenizer *t); /* sorts them; the vocabulary is complete */
+
+/* ---- pieces.c: a tokenizer of pieces with scores ---- */
+
+struct fkv_tok_piece {
+    struct fkv_tok_text text;
+    float score;
+    uint8_t type; /* enum fkv_tok_piece_type */
+};
+enum fkv_tok_piece_type { /* as tokenizer.model and GGUF number them */
+                          FKV_TOK_NORMAL = 1,
+                          FKV_TOK_UNKNOWN,
+                          FKV_TOK_CONTROL,
+                          FKV_TOK_USER_DEFINED,
+                          FKV_TOK_UNUSED,
+                          FKV_TOK_BYTE,
+};
+struct fkv_tok_pieces {
+    struct fkv_tok_piece *at; /* [count], by id */
+    int32_t count;
+    int32_t bos, eos;    /* put before and behind texts; -1: none */
+    bool byte_fallback;  /* unknown characters as bytes */
+    bool space_before;   /* a space is put before a text */
+    bool squeeze_spaces; /* several become one; none at both ends */
+};
+/* `t` is zeroed, and closed by the caller on failure; the pieces are the caller's. */
+int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                         struct fkv_error *err);
+
+/* ---- read_sentencepiece.c: tokenizer.model ---- */
+
+struct fkv_tok_ends {
+    bool bos, eos; /* whether a text gets them */
+};
+int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                               const struct fkv_tok_ends *ends, const char *where,
+                               struct fkv_error *err);
+
+/* ---- settings.c: tokenizer_config.json ---- */
+
+json_t *fkv_tok_settings_open(const char *directory); /* NULL: none that can be read */
+/* Whether a text gets BOS (where nothing is said it does) and EOS; `settings` may be NULL. */
+struct fkv_tok_ends fkv_tok_settings_ends(const json_t *settings);
+/* Writes t->note where they and tokenizer.json disagree about BOS. */
+void fkv_tok_settings_compare(const json_t *settings, struct fkv_tokenizer *t);
+
+/* ---- read.c: tokenizer.json ---- */
+
+/* `t` is zeroed, and closed by the caller on failure; `document` is the caller's. */
+int fkv_tok_read(struct fkv_tokenizer *t, const json_t *document, const char *where,
+                 struct fkv_error *err);
+
+/* Reads a step of a list: "normalizer" and its like. */
+typedef int fkv_tok_read_step(struct fkv_tokenizer *t, const json_t *step, const char *type,
+                              const char *where, struct fkv_error *err);
+fkv_tok_read_step fkv_tok_read_normalizer; /* read_normalizer.c */
+fkv_tok_read_step fkv_tok_read_splitter;   /* read_splitter.c */
+
+/* A field that is a text, kept. */
+int fkv_tok_read_text(struct fkv_tokenizer *t, const json_t *object, const char *where,
+                      const char *field, struct fkv_tok_text *text, struct fkv_error *err);
+/* The same, of one character. */
+int fkv_tok_read_character(struct fkv_tokenizer *t, const json_t *object, const char *where,
+                           const char *field, struct fkv_tok_text *text, struct fkv_error *err);
+/* "pattern": {"String": TEXT} or {"Regex": REGEX}, compiled. */
+int fkv_tok_read_pattern(const json_t *step, const char *where, pcre2_code **pattern,
+                         struct fkv_error *err);
+/* "prepend_scheme" of Metaspace. */
+int fkv_tok_read_scheme(const json_t *step, const char *where, bool *prefix, bool *first_only,
+                        struct fkv_error *err);
+
+/* read_model.c: vocabulary and merges of the object "model"; `added`: the list of added tokens. */
+int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, const json_t *added,
+                       const char *where, struct fkv_error *err);
 
 #endif

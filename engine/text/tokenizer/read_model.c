@@ -1,7 +1,5 @@
 /* The object "model" of tokenizer.json: a BPE vocabulary and its merges. Whatever would change the
- * result and is not done here is refused: other models, dropout, subword prefixes and suffixes, a
- * byte-level vocabulary that cannot spell every byte. */
-#include <stdio.h>
+ * result and is not done here is refused: other models, dropout, subword prefixes and suffixes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,8 +32,8 @@ static int read_options(struct fkv_tokenizer *t, const json_t *model, const char
                : FKV_OK;
 }
 
-static int read_vocabulary(struct fkv_tokenizer *t, json_t *vocab, size_t added, const char *where,
-                           struct fkv_error *err) {
+static int read_vocabulary(struct fkv_tokenizer *t, json_t *vocab, const json_t *added,
+                           const char *where, struct fkv_error *err) {
     if (!json_is_object(vocab) || !json_object_size(vocab))
         return fkv_fail(err, "%s.vocab: expected an object of tokens and ids", where);
     size_t ids = json_object_size(vocab);
@@ -48,9 +46,12 @@ static int read_vocabulary(struct fkv_tokenizer *t, json_t *vocab, size_t added,
                             FKV_TOK_MAX_IDS);
         if ((size_t)id >= ids) ids = (size_t)id + 1;
     }
-    if (ids + added > FKV_TOK_MAX_IDS)
-        return fkv_fail(err, "%s.vocab: more than %d tokens", where, FKV_TOK_MAX_IDS);
-    if (fkv_tok_strings_init(&t->strings, (int32_t)(ids + added), json_object_size(vocab), err))
+    size_t i;
+    json_array_foreach(added, i, value) {
+        json_int_t id = json_integer_value(json_object_get(value, "id"));
+        if (id >= (json_int_t)ids && id < FKV_TOK_MAX_IDS) ids = (size_t)id + 1;
+    }
+    if (fkv_tok_strings_init(&t->strings, (int32_t)ids, json_object_size(vocab), err))
         return FKV_FAILED;
     json_object_foreach(vocab, token, value) {
         int32_t id = (int32_t)json_integer_value(value);
@@ -61,33 +62,6 @@ static int read_vocabulary(struct fkv_tokenizer *t, json_t *vocab, size_t added,
             return FKV_FAILED;
         fkv_tok_strings_index(&t->strings, id);
     }
-    return FKV_OK;
-}
-
-/* Ids of the single characters and bytes that words start from. */
-static int read_symbols(struct fkv_tokenizer *t, const char *where, struct fkv_error *err) {
-    for (int b = 0; b < 256; b++) {
-        char text[8];
-        t->fallback[b] =
-            fkv_tok_find(&t->strings, text, (size_t)snprintf(text, sizeof text, "<0x%02X>", b));
-        uint32_t c =
-            t->splitting == FKV_TOK_BYTE_LEVEL ? fkv_tok_byte_char((uint8_t)b) : (uint32_t)b;
-        char one[2] = {(char)c}, two[2] = {(char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f))};
-        t->first[b] = fkv_tok_find(&t->strings, c < 0x80 ? one : two, c < 0x80 ? 1 : 2);
-        if (t->splitting == FKV_TOK_BYTE_LEVEL && t->first[b] < 0)
-            return fkv_fail(err, "%s.vocab: no token for byte 0x%02X, which byte-level text needs",
-                            where, b);
-    }
-    return FKV_OK;
-}
-
-static int read_unknown(struct fkv_tokenizer *t, const json_t *model, const char *where,
-                        struct fkv_error *err) {
-    const char *unknown = NULL;
-    if (fkv_json_get_string(model, where, "unk_token", false, &unknown, err)) return FKV_FAILED;
-    t->unknown = unknown ? fkv_tok_find(&t->strings, unknown, strlen(unknown)) : -1;
-    if (unknown && t->unknown < 0 && t->splitting != FKV_TOK_BYTE_LEVEL)
-        return fkv_fail(err, "%s.unk_token: \"%s\" is not in the vocabulary", where, unknown);
     return FKV_OK;
 }
 
@@ -107,58 +81,30 @@ static bool split_merge(const json_t *merge, struct fkv_tok_text *left,
     return left->bytes && right->bytes;
 }
 
-static bool ends_with_space(struct fkv_tok_text s) {
-    return s.bytes >= 3 && !memcmp(s.at + s.bytes - 3, "\xe2\x96\x81", 3);
-}
-
-static bool starts_with_space(struct fkv_tok_text s) {
-    return s.bytes >= 3 && !memcmp(s.at, "\xe2\x96\x81", 3);
-}
-
 static int read_merges(struct fkv_tokenizer *t, const json_t *merges, const char *where,
                        struct fkv_error *err) {
-    if (!json_is_array(merges) || json_array_size(merges) > INT32_MAX / 2)
-        return fkv_fail(err, "%s.merges: expected a list of pairs", where);
-    if (fkv_tok_merges_init(&t->merges, json_array_size(merges), err)) return FKV_FAILED;
-    struct fkv_tok_bytes both = {0};
-    int status = FKV_OK;
-    for (size_t i = 0; i < json_array_size(merges) && !status; i++) {
+    for (size_t i = 0; i < json_array_size(merges); i++) {
         struct fkv_tok_text left, right;
-        if (!split_merge(json_array_get(merges, i), &left, &right)) {
-            status = fkv_fail(
-                err, "%s.merges[%zu]: expected \"left right\" or [\"left\", \"right\"]", where, i);
-            break;
-        }
-        both.count = 0;
-        status = fkv_tok_append(&both, left.at, left.bytes, err);
-        if (!status) status = fkv_tok_append(&both, right.at, right.bytes, err);
-        if (status) break;
-        int32_t a = fkv_tok_find(&t->strings, left.at, left.bytes),
-                b = fkv_tok_find(&t->strings, right.at, right.bytes);
-        int32_t id = fkv_tok_find(&t->strings, both.at, both.count);
-        if (a < 0 || b < 0 || id < 0)
-            status = fkv_fail(err, "%s.merges[%zu]: \"%.80s\" is not in the vocabulary", where, i,
-                              a < 0   ? left.at
-                              : b < 0 ? right.at
-                                      : (fkv_tok_append(&both, "", 1, NULL), both.at));
-        else
-            fkv_tok_merges_set(&t->merges, a, b, (int32_t)i, id);
-        if (starts_with_space(right) && !ends_with_space(left)) t->words_start_at_spaces = false;
+        int status = split_merge(json_array_get(merges, i), &left, &right)
+                         ? fkv_tok_add_merge(t, left, right, (int32_t)i, err)
+                         : fkv_fail(err, "expected \"left right\" or [\"left\", \"right\"]");
+        if (status) return fkv_error_prefix(err, "%s.merges[%zu]", where, i);
     }
-    free(both.at);
-    return status;
+    return FKV_OK;
 }
 
-int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, size_t added,
+int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, const json_t *added,
                        const char *where, struct fkv_error *err) {
+    const json_t *merges = json_object_get(model, "merges");
+    const char *unknown = NULL;
     if (read_options(t, model, where, err) ||
         read_vocabulary(t, json_object_get(model, "vocab"), added, where, err) ||
-        read_symbols(t, where, err) || read_unknown(t, model, where, err))
+        fkv_json_get_string(model, where, "unk_token", false, &unknown, err))
         return FKV_FAILED;
-    /* Cutting must not part what could meet later: neither an unknown token spelt like a space, nor
-     * spaces with a vanished character between. */
-    t->words_start_at_spaces = !t->ignore_merges && t->unknown >= 0 &&
-                               fkv_tok_find(&t->strings, "\xe2\x96\x81", 3) >= 0 &&
-                               !ends_with_space(fkv_tok_string(&t->strings, t->unknown));
-    return read_merges(t, json_object_get(model, "merges"), where, err);
+    if (!json_is_array(merges) || json_array_size(merges) > INT32_MAX / 2)
+        return fkv_fail(err, "%s.merges: expected a list of pairs", where);
+    return fkv_tok_start_merges(t, unknown, json_array_size(merges), where, err) ||
+                   read_merges(t, merges, where, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }

@@ -1,5 +1,5 @@
 /* Text below the level of tokens: UTF-8, the character classes that added tokens ask for, GPT-2's
- * printable bytes, normalizers. */
+ * printable bytes. */
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -75,7 +75,7 @@ size_t fkv_tok_char_bytes(char lead) {
     return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
 }
 
-static utf8proc_int32_t char_at(struct fkv_tok_text text, size_t at) {
+int32_t fkv_tok_char_at(struct fkv_tok_text text, size_t at) {
     utf8proc_int32_t c;
     utf8proc_iterate((const utf8proc_uint8_t *)text.at + at, (utf8proc_ssize_t)(text.bytes - at),
                      &c);
@@ -89,7 +89,7 @@ size_t fkv_tok_before(struct fkv_tok_text text, size_t at) {
 }
 
 bool fkv_tok_space_at(struct fkv_tok_text text, size_t at, size_t *bytes) {
-    utf8proc_int32_t c = char_at(text, at);
+    utf8proc_int32_t c = fkv_tok_char_at(text, at);
     *bytes = fkv_tok_char_bytes(text.at[at]);
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
@@ -100,7 +100,7 @@ bool fkv_tok_space_at(struct fkv_tok_text text, size_t at, size_t *bytes) {
  * Alphabetic reaches beyond letters and marks by letter numbers and by the circled and squared
  * letters. utf8proc's Unicode decides: letters of later versions are none. */
 bool fkv_tok_word_at(struct fkv_tok_text text, size_t at) {
-    utf8proc_int32_t c = char_at(text, at);
+    utf8proc_int32_t c = fkv_tok_char_at(text, at);
     if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
         (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
         (c >= 0x1f170 && c <= 0x1f189))
@@ -128,7 +128,7 @@ static int char_byte(uint32_t c) {
 bool fkv_tok_to_raw(struct fkv_tok_text text, char *out, size_t *bytes) {
     *bytes = 0;
     for (size_t i = 0; i < text.bytes; i += fkv_tok_char_bytes(text.at[i])) {
-        int byte = char_byte((uint32_t)char_at(text, i));
+        int byte = char_byte((uint32_t)fkv_tok_char_at(text, i));
         if (byte < 0) return false;
         out[(*bytes)++] = (char)byte;
     }
@@ -148,41 +148,6 @@ int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct f
     return FKV_OK;
 }
 
-/* Below U+0300 every character is its own NFC, whatever its neighbours; so only texts with a lead
- * byte from 0xCC up need normalizing. */
-static int compose(struct fkv_tok_text text, struct fkv_tok_bytes *out, struct fkv_error *err) {
-    size_t i = 0;
-    while (i < text.bytes && (uint8_t)text.at[i] < 0xcc) i++;
-    if (i == text.bytes) return fkv_tok_append(out, text.at, text.bytes, err);
-    utf8proc_uint8_t *composed;
-    utf8proc_ssize_t n =
-        utf8proc_map((const utf8proc_uint8_t *)text.at, (utf8proc_ssize_t)text.bytes, &composed,
-                     UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (n < 0) return fkv_fail(err, "NFC normalization failed: %s", utf8proc_errmsg(n));
-    int status = fkv_tok_append(out, (const char *)composed, (size_t)n, err);
-    free(composed);
-    return status;
-}
-
-int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count, struct fkv_tok_text *text,
-                      struct fkv_tok_bytes buffer[2], struct fkv_error *err) {
-    for (int i = 0; i < count && text->bytes; i++) {
-        const struct fkv_tok_normalizer *step = &steps[i];
-        struct fkv_tok_bytes *out = &buffer[i % 2];
-        out->count = 0;
-        int status = FKV_OK;
-        switch (step->kind) {
-        case FKV_TOK_PREPEND:
-            status = fkv_tok_append(out, step->to.at, step->to.bytes, err);
-            if (!status) status = fkv_tok_append(out, text->at, text->bytes, err);
-            break;
-        case FKV_TOK_REPLACE:
-            status = fkv_tok_replace(*text, step->from, step->to, out, err);
-            break;
-        case FKV_TOK_NFC: status = compose(*text, out, err); break;
-        }
-        if (status) return status;
-        *text = (struct fkv_tok_text){out->at, out->count};
-    }
-    return FKV_OK;
+bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix) {
+    return text.bytes >= prefix.bytes && !memcmp(text.at, prefix.at, prefix.bytes);
 }

@@ -1,38 +1,55 @@
 /* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "engine/text/tokenizer/parts.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 enum { MAX_FILE = 256 << 20 };
 
-int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
-    char *path, *data;
-    size_t bytes;
-    if (asprintf(&path, "%s/tokenizer.json", directory) < 0)
-        return fkv_fail(err, "%s: out of memory", directory);
-    int status = fkv_read_file(path, MAX_FILE, &data, &bytes, err);
-    if (!status) {
-        status = fkv_tokenizer_parse(data, bytes, path, out, err);
-        free(data);
-    }
-    free(path);
+static const char without[] = "--token-ids works without a tokenizer";
+
+/* DIRECTORY/NAME into `path`; whether there is such a file. */
+static bool find_file(char path[FKV_PATH], const char *directory, const char *name) {
+    return !fkv_path_print(path, NULL, "%s/%s", directory, name) && access(path, F_OK) == 0;
+}
+
+bool fkv_tokenizer_exists(const char *directory) {
+    char path[FKV_PATH];
+    return find_file(path, directory, "tokenizer.json") ||
+           find_file(path, directory, "tokenizer.model");
+}
+
+/* The bytes of a file -> the parts of `t`. */
+typedef int read_file(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                      const json_t *settings, const char *where, struct fkv_error *err);
+
+static int read_json(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                     const json_t *settings, const char *where, struct fkv_error *err) {
+    json_t *document = fkv_json_parse(data, bytes, where, err);
+    if (!document) return FKV_FAILED;
+    int status = fkv_tok_read(t, document, where, err);
+    json_decref(document);
+    if (!status && settings) fkv_tok_settings_compare(settings, t);
     return status;
 }
 
-int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
-                        struct fkv_tokenizer **out, struct fkv_error *err) {
+static int read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
+                              const json_t *settings, const char *where, struct fkv_error *err) {
+    const struct fkv_tok_ends ends = fkv_tok_settings_ends(settings);
+    return fkv_tok_read_sentencepiece(t, data, bytes, &ends, where, err);
+}
+
+static int make(read_file *read, const void *data, size_t bytes, const json_t *settings,
+                const char *where, struct fkv_tokenizer **out, struct fkv_error *err) {
     *out = NULL;
-    json_t *document = fkv_json_parse(json, bytes, where, err);
-    if (!document) return FKV_FAILED;
     struct fkv_tokenizer *t = calloc(1, sizeof *t);
-    if (!t) {
-        json_decref(document);
-        return fkv_fail(err, "%s: out of memory", where);
-    }
-    if (fkv_tok_read(t, document, where, err) || fkv_sha256_memory(json, bytes, t->sha256, err)) {
+    if (!t) return fkv_fail(err, "%s: out of memory", where);
+    if (read(t, data, bytes, settings, where, err) ||
+        fkv_sha256_memory(data, bytes, t->sha256, err)) {
         fkv_tokenizer_close(t);
         return FKV_FAILED;
     }
@@ -40,16 +57,48 @@ int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
     return FKV_OK;
 }
 
+int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
+                        struct fkv_tokenizer **out, struct fkv_error *err) {
+    return make(read_json, json, bytes, NULL, where, out, err);
+}
+
+int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const char *where,
+                                      struct fkv_tokenizer **out, struct fkv_error *err) {
+    return make(read_sentencepiece, model, bytes, NULL, where, out, err);
+}
+
+int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
+    char path[FKV_PATH], *data;
+    size_t bytes;
+    *out = NULL;
+    const bool json = find_file(path, directory, "tokenizer.json");
+    if (!json && !find_file(path, directory, "tokenizer.model"))
+        return fkv_fail(err,
+                        "%s/tokenizer.json: no such file, and no tokenizer.model (make it with "
+                        "transformers: "
+                        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)); %s",
+                        directory, without);
+    if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
+    json_t *settings = fkv_tok_settings_open(directory);
+    int status = make(json ? read_json : read_sentencepiece, data, bytes, settings, path, out, err);
+    json_decref(settings);
+    free(data);
+    if (!status) return FKV_OK;
+    const struct fkv_error why = *err;
+    return fkv_fail(err, "%s; %s", why.message, without);
+}
+
 void fkv_tokenizer_close(struct fkv_tokenizer *t) {
     if (!t) return;
-    for (int i = 0; i < t->normalized.count; i++) free((char *)t->normalized.tokens[i].content.at);
     free(t->normalized.tokens);
     free(t->plain.tokens);
     free(t->kind);
     free(t->merges.slots);
     fkv_tok_strings_free(&t->strings);
-    pcre2_code_free(t->pattern);
-    json_decref(t->document);
+    for (int i = 0; i < t->normalizer_count; i++) pcre2_code_free(t->normalizers[i].pattern);
+    for (int i = 0; i < t->splitter_count; i++) pcre2_code_free(t->splitters[i].pattern);
+    for (size_t i = 0; i < t->kept_count; i++) free(t->kept[i]);
+    free(t->kept);
     free(t);
 }
 
@@ -57,8 +106,10 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
  * tokenized. */
 static int encode_section(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
-    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &text, w->normal, w->err))
+    struct fkv_tok_normalizing n = {.matcher = &w->matcher, .err = w->err};
+    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &n, &text, w->normal))
         return FKV_FAILED;
+    at_start &= !n.start_cut;
     struct fkv_tok_cut cut;
     fkv_tok_cut_start(&cut, &t->normalized, text);
     struct fkv_tok_text section;
@@ -94,11 +145,11 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
         return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
     struct fkv_tok_encoding w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
-    w.match = pcre2_match_data_create(1, NULL);
     w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
-    int status = w.cache && w.match && w.out.at
-                     ? encode_text(&w, (struct fkv_tok_text){text, bytes}, special)
+    int status = w.cache && w.out.at
+                     ? fkv_tok_matcher_open(&w.matcher, err)
                      : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
+    if (!status) status = encode_text(&w, (struct fkv_tok_text){text, bytes}, special);
     if (!status) {
         *ids = w.out.at;
         *count = w.out.count;
@@ -106,12 +157,11 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     }
     free(w.out.at);
     for (int i = 0; i < 2; i++) free(w.normal[i].at);
-    free(w.spaced.at);
-    free(w.mapped.at);
+    for (int i = 0; i < t->splitter_count; i++) free(w.made[i].at);
     free(w.symbols);
     free(w.heap);
     free(w.cache);
-    pcre2_match_data_free(w.match);
+    fkv_tok_matcher_close(&w.matcher);
     return status;
 }
 
@@ -124,3 +174,5 @@ int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) {
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t) { return t->strings.ids; }
 
 const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t) { return t->sha256; }
+
+const char *fkv_tokenizer_note(const struct fkv_tokenizer *t) { return t->note; }

@@ -122,6 +122,120 @@ static void texts_come_whole_and_in_order(void **state) {
     test_remove_folder(folder);
 }
 
+static void rows_that_are_empty_are_left_out_and_counted(void **state) {
+    (void)state;
+    char folder[256], note[FKV_DOCUMENTS_NOTE];
+    test_make_folder(folder);
+    struct fkv_tokenizer *t = tokenizer();
+    const char *path = put_text(folder, "rows.JSONL",
+                                "\xef\xbb\xbf{\"text\": \"first row\"}\r\n{\"text\": \"\"}\n"
+                                "{\"text\": null}\r\n{\"text\": \"fourth\"}\n");
+    struct fkv_documents_options o = texts(&path, 1);
+    struct fkv_documents *d;
+    struct fkv_error err = {0};
+    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    fkv_documents_note(d, note);
+    assert_string_equal(note, "");
+    expect(d, t, "rows.JSONL:1", "first row");
+    expect(d, t, "rows.JSONL:4", "fourth");
+    struct fkv_document document;
+    bool more = true;
+    assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+    assert_false(more);
+    fkv_documents_note(d, note);
+    assert_string_equal(note, "2 rows are left out: empty or of one token");
+    fkv_documents_close(d);
+    fkv_tokenizer_close(t);
+    test_remove_folder(folder);
+}
+
+static void files_of_any_name_are_read_by_their_format(void **state) {
+    (void)state;
+    char folder[256];
+    test_make_folder(folder);
+    struct fkv_tokenizer *t = tokenizer();
+    const struct {
+        const char *name, *format, *data, *document;
+    } cases[] = {
+        {"wiki.test.raw", NULL, "a text", "wiki.test.raw"},
+        {"README.md", NULL,
+         "\xef\xbb\xbf"
+         "a text",
+         "README.md"},
+        {"STORY.TXT", NULL, "a text", "STORY.TXT"},
+        {"rows.json", NULL, "{\"text\": \"a text\"}", "rows.json:1"},
+        {"rows.log", "jsonl", "{\"text\": \"a text\"}", "rows.log:1"},
+        {"no_ending", "text", "a text", "no_ending"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = put_text(folder, cases[i].name, cases[i].data);
+        struct fkv_documents_options o = texts(&path, 1);
+        struct fkv_documents *d;
+        struct fkv_error err = {0};
+        o.text_format = cases[i].format;
+        assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+        expect(d, t, cases[i].document, "a text");
+        expect_end(d);
+    }
+    fkv_tokenizer_close(t);
+    test_remove_folder(folder);
+}
+
+static void only_the_field_of_a_row_is_read(void **state) {
+    (void)state;
+    const struct {
+        const char *row, *field, *text; /* text NULL: refused */
+    } cases[] = {
+        {"{\"score\": NaN, \"text\": \"x\"}", NULL, "x"},
+        {"{\"p\": 1e400, \"n\": -1.5e-3 , \"text\": \"x\"}", NULL, "x"},
+        {"{\"title\": \"\\udcb2\", \"text\": \"x\"}", NULL, "x"},
+        {"{\"a\": {\"text\": \"no\", \"b\": [1, \"]}\", {}]}, \"text\": \"x\"}  ", NULL, "x"},
+        {"{\"text\": \"\\ud83d\\ude00 \\u00e9\\n\\/\"}", NULL, "\xf0\x9f\x98\x80 \xc3\xa9\n/"},
+        {"{\"article\": \"a\", \"text\": \"t\"}", NULL, "t"},
+        {"{\"text\": \"t\", \"article\": 7}", NULL, "t"},
+        {"{\"t\\u0065xt\": \"x\"}", NULL, "x"},
+        {"{\"text\": \"t\", \"body\": \"b\"}", "body", "b"},
+        {"{\"text\": \"t\"}", "body", NULL},
+        {"{\"text\": null}", NULL, ""},
+        {"{}", NULL, NULL},
+        {"{\"text\": \"x\"} {}", NULL, NULL},
+        {"{\"text\": \"x\",}", NULL, NULL},
+        {"{\"text\": \"x\"", NULL, NULL},
+        {"{\"text\": \"\\ud83d\"}", NULL, NULL},
+        {"{\"text\": \"\\ud83d\\u0041\"}", NULL, NULL},
+        {"{\"text\": \"\\u00g0\"}", NULL, NULL},
+        {"{\"text\": \"a\tb\"}", NULL, NULL},
+        {"{\"text\": , \"a\": 1}", NULL, NULL},
+        {"{\"a\": [1, \"text\": \"x\"", NULL, NULL},
+        {"\"text\"", NULL, NULL},
+        {"", NULL, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fkv_error err = {0};
+        char *text;
+        size_t bytes;
+        int status = fkv_jsonl_text(cases[i].row, strlen(cases[i].row), cases[i].field, "r.jsonl:1",
+                                    &text, &bytes, &err);
+        if (!cases[i].text) {
+            if (!status) fail_msg("%s was accepted", cases[i].row);
+            if (!strstr(err.message, "r.jsonl:1")) fail_msg("%s", err.message);
+            continue;
+        }
+        if (status) fail_msg("%s: %s", cases[i].row, err.message);
+        assert_string_equal(text, cases[i].text);
+        assert_int_equal(bytes, strlen(text));
+        free(text);
+    }
+    static const char nul[] = "{\"text\": \"a\\u0000b\"}";
+    struct fkv_error err = {0};
+    char *text;
+    size_t bytes;
+    assert_ok(fkv_jsonl_text(nul, strlen(nul), NULL, "r.jsonl:1", &text, &bytes, &err), err);
+    assert_int_equal(bytes, 3);
+    assert_memory_equal(text, "a\0b", 4);
+    free(text);
+}
+
 /* A .npy file as NumPy writes it: header padded to a multiple of 64, integers of `width` bytes. */
 static size_t write_npy(uint8_t *out, int version, const char *descr, const int32_t *values,
                         size_t n) {
@@ -177,7 +291,7 @@ static void raw_ids_are_little_endian(void **state) {
     const char *paths[] = {put(folder, "ids.bin", data, sizeof data)};
     struct fkv_documents_options o = ids(paths, 1);
     static const int32_t expected[2][4] = {{1, 2, 0x4ff, 0}, {0x20001, 0x4ff}};
-    static const char *const dtypes[] = {NULL, "uint32"};
+    static const char *const dtypes[] = {"uint16", "uint32"};
     for (int k = 0; k < 2; k++) {
         o.token_dtype = dtypes[k];
         o.vocab = 0x30000;
@@ -196,6 +310,31 @@ static void raw_ids_are_little_endian(void **state) {
         fkv_document_free(&document);
         expect_end(d);
     }
+    test_remove_folder(folder);
+}
+
+static void the_first_ids_are_shown_as_text(void **state) {
+    (void)state;
+    char folder[256], note[FKV_DOCUMENTS_NOTE];
+    test_make_folder(folder);
+    struct fkv_tokenizer *t = tokenizer();
+    struct fkv_error err = {0};
+    int32_t *tokens;
+    size_t count;
+    assert_ok(fkv_tokenizer_encode(t, "hello", 5, true, &tokens, &count, &err), err);
+    uint16_t words[32];
+    for (size_t i = 0; i < count; i++) words[i] = (uint16_t)tokens[i];
+    const char *path = put(folder, "ids.bin", words, 2 * count);
+    struct fkv_documents_options o = ids(&path, 1);
+    struct fkv_documents *d;
+    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    expect(d, t, "ids.bin", NULL);
+    fkv_documents_note(d, note);
+    if (strncmp(note, "ids.bin begins with 1 ", 22) || !strstr(note, ": \"hello\""))
+        fail_msg("note: %s", note);
+    expect_end(d);
+    free(tokens);
+    fkv_tokenizer_close(t);
     test_remove_folder(folder);
 }
 
@@ -229,7 +368,11 @@ static void what_cannot_be_read_is_named(void **state) {
     } cases[] = {
         {"e.txt", "", "empty"},
         {"u.txt", "ab\xff", "byte 2"},
-        {"a.doc", "text", "expected a .txt"},
+        {"a.doc", "text", "expected .txt"},
+        {"v.txt",
+         "\xff\xfe"
+         "a",
+         "UTF-16"},
         {"b.jsonl", "\n{\"text\": \"x\"", "b.jsonl:2: "},
         {"c.jsonl", "{\"txt\": \"x\"}\n", "c.jsonl:1: "},
         {"d.jsonl", "{\"text\": 7}\n", "d.jsonl:1: "},
@@ -308,8 +451,12 @@ static void absurd_npy_headers_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_come_whole_and_in_order),
+        cmocka_unit_test(rows_that_are_empty_are_left_out_and_counted),
+        cmocka_unit_test(files_of_any_name_are_read_by_their_format),
+        cmocka_unit_test(only_the_field_of_a_row_is_read),
         cmocka_unit_test(npy_of_every_integer_type_gives_the_ids),
         cmocka_unit_test(raw_ids_are_little_endian),
+        cmocka_unit_test(the_first_ids_are_shown_as_text),
         cmocka_unit_test(what_cannot_be_read_is_named),
         cmocka_unit_test(absurd_npy_headers_are_refused),
     };

@@ -1,0 +1,120 @@
+/* "pre_tokenizer" of tokenizer.json. Most of its types are a pattern and what becomes of its
+ * matches. */
+#include <string.h>
+
+#include "engine/text/tokenizer/parts.h"
+#include "kernels/base/json.h"
+
+static int read_behavior(const json_t *step, const char *where, bool required,
+                         enum fkv_tok_behavior *behavior, struct fkv_error *err) {
+    static const char *const names[] = {
+        [FKV_TOK_REMOVED] = "Removed",
+        [FKV_TOK_ISOLATED] = "Isolated",
+        [FKV_TOK_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
+        [FKV_TOK_MERGED_WITH_NEXT] = "MergedWithNext",
+        [FKV_TOK_CONTIGUOUS] = "Contiguous",
+    };
+    const char *name = names[FKV_TOK_ISOLATED];
+    if (fkv_json_get_string(step, where, "behavior", required, &name, err)) return FKV_FAILED;
+    for (int i = FKV_TOK_REMOVED; i <= FKV_TOK_CONTIGUOUS; i++) {
+        *behavior = i;
+        if (!strcmp(name, names[i])) return FKV_OK;
+    }
+    return fkv_fail(err,
+                    "%s.behavior: expected Removed, Isolated, MergedWithPrevious, MergedWithNext "
+                    "or Contiguous, found %.80s",
+                    where, name);
+}
+
+static int read_byte_level(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                           struct fkv_error *err) {
+    bool space_before = true, split = true;
+    if (fkv_json_get_bool(step, where, "add_prefix_space", true, &space_before, err) ||
+        fkv_json_get_bool(step, where, "use_regex", false, &split, err))
+        return FKV_FAILED;
+    return fkv_tok_add_byte_level(t, space_before, split, where, err);
+}
+
+static int read_digits(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                       struct fkv_error *err) {
+    bool each = false;
+    if (fkv_json_get_bool(step, where, "individual_digits", false, &each, err)) return FKV_FAILED;
+    return fkv_tok_add_split(t, "\\p{N}", each ? FKV_TOK_ISOLATED : FKV_TOK_CONTIGUOUS, false,
+                             where, err);
+}
+
+static int read_split(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                      struct fkv_error *err) {
+    struct fkv_tok_splitter *s = fkv_tok_add_splitter(t, fkv_tok_split, where, err);
+    if (!s) return FKV_FAILED;
+    return read_behavior(step, where, true, &s->behavior, err) ||
+                   fkv_json_get_bool(step, where, "invert", false, &s->invert, err) ||
+                   fkv_tok_read_pattern(step, where, &s->pattern, err)
+               ? FKV_FAILED
+               : FKV_OK;
+}
+
+/* Hugging Face's table of punctuation is of Unicode 8, with two characters that are none today. */
+static int read_punctuation(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                            struct fkv_error *err) {
+    static const char pattern[] =
+        "(?![\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}\\x{1b7e}\\x{2e43}-\\x{2e4f}"
+        "\\x{2e52}-\\x{2e5d}\\x{10ead}\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}"
+        "\\x{1144b}-\\x{1145d}\\x{11660}-\\x{1166c}\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}"
+        "\\x{119e2}\\x{11a3f}-\\x{11aa2}\\x{11c41}-\\x{11c71}\\x{11ef7}\\x{11ef8}\\x{11fff}"
+        "\\x{12ff1}\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}\\x{1e95f}])"
+        "[\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}]";
+    enum fkv_tok_behavior behavior;
+    if (read_behavior(step, where, false, &behavior, err)) return FKV_FAILED;
+    return fkv_tok_add_split(t, pattern, behavior, false, where, err);
+}
+
+/* A word of Rust's regex crate has U+200C and U+200D, and no superscripts. */
+static int read_whitespace(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                           struct fkv_error *err) {
+    static const char pattern[] =
+        "(?:(?![\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])[\\w\\x{200c}\\x{200d}])+|"
+        "(?:[^\\w\\s\\x{200c}\\x{200d}]|[\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])+";
+    (void)step;
+    return fkv_tok_add_split(t, pattern, FKV_TOK_REMOVED, true, where, err);
+}
+
+static int read_whitespace_split(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                                 struct fkv_error *err) {
+    (void)step;
+    return fkv_tok_add_split(t, "\\s", FKV_TOK_REMOVED, false, where, err);
+}
+
+static int read_metaspace(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                          struct fkv_error *err) {
+    bool split = true;
+    struct fkv_tok_splitter *s = fkv_tok_add_splitter(t, fkv_tok_metaspace, where, err);
+    if (!s || fkv_tok_read_character(t, step, where, "replacement", &s->mark, err) ||
+        fkv_tok_read_scheme(step, where, &s->prefix, &s->first_only, err) ||
+        fkv_json_get_bool(step, where, "split", false, &split, err))
+        return FKV_FAILED;
+    s->behavior = FKV_TOK_MERGED_WITH_NEXT;
+    return split ? fkv_tok_compile_text(s->mark, where, &s->pattern, err) : FKV_OK;
+}
+
+static const struct {
+    const char *type;
+    int (*read)(struct fkv_tokenizer *t, const json_t *step, const char *where,
+                struct fkv_error *err);
+} rows[] = {
+    {"ByteLevel", read_byte_level},  {"Digits", read_digits},
+    {"Split", read_split},           {"Punctuation", read_punctuation},
+    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split},
+    {"Metaspace", read_metaspace},
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+int fkv_tok_read_splitter(struct fkv_tokenizer *t, const json_t *step, const char *type,
+                          const char *where, struct fkv_error *err) {
+    for (int i = 0; i < ROWS; i++)
+        if (!strcmp(type, rows[i].type)) return rows[i].read(t, step, where, err);
+    return fkv_fail(err,
+                    "%s.type: expected ByteLevel, Digits, Split, Punctuation, Whitespace, "
+                    "WhitespaceSplit, Metaspace or a Sequence of them, found %.80s",
+                    where, type);
+}
