@@ -174,7 +174,7 @@ def check(replay, path, label, folder):
     good = np.isfinite(a).all() and nll < 1e-4 and perplexity < 1e-5
     verdict = "ok" if good else "FAILED"
     print(f"{verdict:7} {label:5} losses within {nll:.1e}, perplexity within {perplexity:.1e}")
-    return good
+    return bool(good)
 
 
 parser = argparse.ArgumentParser()
