@@ -128,9 +128,6 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
                           struct fkv_error *err) {
     const bool needed = o->text_count || !o->token_ids_count;
     if (!needed && !fkv_tokenizer_exists(o->model)) return FKV_OK;
-    if (needed && fkv_checkpoint_gguf(engine->model->checkpoint))
-        return fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
-                        o->model);
     struct fkv_error why;
     if (fkv_tokenizer_open(o->model, &engine->tokenizer, &why)) {
         if (needed) return fkv_fail(err, "%s", why.message);

@@ -136,7 +136,3 @@ int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,
                           struct fkv_error *err) {
     return c->format->sha256(c, out, err);
 }
-
-const struct fkv_gguf *fkv_checkpoint_gguf(const struct fkv_checkpoint *c) {
-    return c->format == &fkv_gguf_format ? c->files : NULL;
-}

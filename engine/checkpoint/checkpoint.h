@@ -7,7 +7,6 @@
 #include "engine/checkpoint/roles.h"
 
 struct fkv_checkpoint; /* owns the mappings */
-struct fkv_gguf;
 
 /* Opens the folder or file `path`. Everything in its headers is checked; `trained_context` replaces
  * what the config says, 0: as it says. */
@@ -24,7 +23,5 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
 /* SHA-256 of the weight files' contents, of several in name order. */
 int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,
                           struct fkv_error *err);
-/* The GGUF file, whose metadata hold its tokenizer, or NULL for another format. */
-const struct fkv_gguf *fkv_checkpoint_gguf(const struct fkv_checkpoint *c);
 
 #endif

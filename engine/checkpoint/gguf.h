@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "kernels/base/error.h"
+#include "kernels/base/hash.h"
 #include "kernels/weights/weights.h"
 
 struct fkv_gguf; /* owns the mapping */
@@ -84,6 +85,10 @@ int fkv_gguf_get_array(const struct fkv_gguf *g, const char *key, bool required,
 struct fkv_gguf_string fkv_gguf_next_string(struct fkv_gguf_array *array);
 /* Item i of an array of numbers. */
 double fkv_gguf_item(const struct fkv_gguf_array *array, size_t i);
+
+/* SHA-256 of all keys whose names begin with `prefix`, in order: name, NUL, value as stored. */
+int fkv_gguf_sha256(const struct fkv_gguf *g, const char *prefix, fkv_sha256_hex out,
+                    struct fkv_error *err);
 
 /* ---- tensors ---- */
 

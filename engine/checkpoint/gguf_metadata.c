@@ -1,6 +1,7 @@
 /* Answers by key what a GGUF file's metadata say. A value of another type or out of range is an
  * error that names the key; integers of every width are integers, and numbers where numbers are
  * asked for. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,4 +156,25 @@ struct fkv_gguf_string fkv_gguf_next_string(struct fkv_gguf_array *array) {
 
 double fkv_gguf_item(const struct fkv_gguf_array *array, size_t i) {
     return number_at(array->type, array->items + i * fkv_gguf_type_bytes(array->type));
+}
+
+int fkv_gguf_sha256(const struct fkv_gguf *g, const char *prefix, fkv_sha256_hex out,
+                    struct fkv_error *err) {
+    char *all = NULL;
+    size_t bytes = 0;
+    FILE *f = open_memstream(&all, &bytes);
+    if (!f) return fkv_fail(err, "%s: out of memory", g->path);
+    bool whole = true;
+    for (size_t i = 0; i < g->key_count; i++) {
+        const struct fkv_gguf_key *key = &g->keys[i];
+        if (strncmp(key->name, prefix, strlen(prefix))) continue;
+        const size_t name = strlen(key->name) + 1;
+        whole &= fwrite(key->name, 1, name, f) == name &&
+                 fwrite(key->value, 1, key->bytes, f) == key->bytes;
+    }
+    whole &= !fclose(f);
+    const int status = whole ? fkv_sha256_memory(all, bytes, out, err)
+                             : fkv_fail(err, "%s: out of memory", g->path);
+    free(all);
+    return status;
 }

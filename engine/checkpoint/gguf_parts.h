@@ -11,6 +11,7 @@ struct fkv_gguf_key {
     enum fkv_gguf_type type; /* FKV_GGUF_ARRAY: see `array` */
     struct fkv_gguf_array array;
     const unsigned char *value; /* of a string: its length */
+    size_t bytes;               /* of the value, as stored */
 };
 
 struct fkv_gguf_entry {

@@ -171,6 +171,7 @@ static int take_key(struct reader *r, struct fkv_gguf_key *key) {
         status = take_string(r, "string", &s);
     else
         status = take(r, fkv_gguf_type_bytes(key->type), "value") ? FKV_OK : FKV_FAILED;
+    key->bytes = (size_t)(r->data + r->at - key->value);
     r->key = "header";
     return status;
 }

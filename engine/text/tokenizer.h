@@ -2,7 +2,8 @@
  * post-processors and decoders are run as the file lists them. What is not known (another model,
  * another step, a pattern in another dialect) is refused by name. Or tokenizer.model
  * (sentencepiece) with a BPE model; its unknown and control pieces in a text are recognised, as
- * transformers does, and unlike sentencepiece itself. */
+ * transformers does, and unlike sentencepiece itself. Or a GGUF file's metadata, of the models gpt2
+ * and llama. */
 #ifndef FKV_ENGINE_TEXT_TOKENIZER_H
 #define FKV_ENGINE_TEXT_TOKENIZER_H
 
@@ -14,12 +15,17 @@
 #include "kernels/base/hash.h"
 
 struct fkv_tokenizer; /* immutable */
+struct fkv_gguf;
 
-/* Whether the folder has a file that fkv_tokenizer_open would read. */
-bool fkv_tokenizer_exists(const char *directory);
-/* DIR/tokenizer.json, or DIR/tokenizer.model where that is missing; DIR/tokenizer_config.json
- * decides whether a tokenizer.model adds BOS and EOS (BOS alone where it says nothing). */
-int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err);
+/* Whether the model, a folder or a GGUF file, has a tokenizer, of whatever kind. */
+bool fkv_tokenizer_exists(const char *model);
+/* Of a folder: tokenizer.json, or tokenizer.model where that is missing; tokenizer_config.json
+ * decides whether a tokenizer.model adds BOS and EOS (BOS alone where it says nothing). Of a GGUF
+ * file: what its metadata say. */
+int fkv_tokenizer_open(const char *model, struct fkv_tokenizer **out, struct fkv_error *err);
+/* The tokenizer in the metadata of a GGUF file, which may be closed then. */
+int fkv_tokenizer_of_gguf(const struct fkv_gguf *g, struct fkv_tokenizer **out,
+                          struct fkv_error *err);
 /* The bytes of a tokenizer.json. */
 int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
                         struct fkv_tokenizer **out, struct fkv_error *err);
@@ -63,9 +69,11 @@ size_t fkv_utf8_complete(const char *text, size_t bytes);
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t); /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
-const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t); /* of the file, 64 hex digits */
+const char *fkv_tokenizer_sha256(
+    const struct fkv_tokenizer *t); /* of the file (of a GGUF file:
+                                     the keys tokenizer.ggml.*), 64 hex digits */
 /* What a user should know of it, one line; "" for nothing: where tokenizer_config.json disagrees
- * with it about BOS. */
+ * with it about BOS, where a GGUF file does not name its pre-tokenizer. */
 const char *fkv_tokenizer_note(const struct fkv_tokenizer *t);
 
 #endif

@@ -118,11 +118,12 @@ int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct 
             b = fkv_tok_find(&t->strings, right.at, right.bytes),
             id = fkv_tok_find(&t->strings, both.at, both.count - 1);
     int status = FKV_OK;
+    const struct fkv_tok_text whole = {both.at, both.count - 1}, missing = a < 0   ? left
+                                                                           : b < 0 ? right
+                                                                                   : whole;
     if (a < 0 || b < 0 || id < 0)
-        status = fkv_fail(err, "\"%.80s\" is not in the vocabulary",
-                          a < 0   ? left.at
-                          : b < 0 ? right.at
-                                  : both.at);
+        status = fkv_fail(err, "\"%.*s\" is not in the vocabulary",
+                          (int)(missing.bytes < 80 ? missing.bytes : 80), missing.at);
     else
         fkv_tok_merges_set(&t->merges, a, b, rank, id);
     if (fkv_tok_starts_with(right, space) && !ends_with_space(left))

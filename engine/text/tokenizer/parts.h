@@ -5,6 +5,7 @@
  *   read*.c           tokenizer.json -> those parts, refusing what is not understood
  *   settings.c        tokenizer_config.json: BOS and EOS
  *   pieces.c, read_sentencepiece.c  the same for tokenizer.model
+ *   pre_tokenizers.c, read_gguf.c   the same for a GGUF file
  *   tables.c          token strings <-> ids, merge ranks
  *   text.c            UTF-8, character classes, growing buffers
  *   regex.c           Oniguruma's patterns by PCRE2
@@ -366,7 +367,7 @@ int fkv_tok_add_added(struct fkv_tokenizer *t, struct fkv_tok_added token, const
                       struct fkv_error *err);
 void fkv_tok_end_added(struct fkv_tokenizer *t); /* sorts them; the vocabulary is complete */
 
-/* ---- pieces.c: a tokenizer of pieces with scores ---- */
+/* ---- pieces.c: a tokenizer of pieces with types ---- */
 
 struct fkv_tok_piece {
     struct fkv_tok_text text;
@@ -384,11 +385,20 @@ enum fkv_tok_piece_type { /* as tokenizer.model and GGUF number them */
 struct fkv_tok_pieces {
     struct fkv_tok_piece *at; /* [count], by id */
     int32_t count;
-    int32_t bos, eos;    /* put before and behind texts; -1: none */
-    bool byte_fallback;  /* unknown characters as bytes */
-    bool space_before;   /* a space is put before a text */
-    bool squeeze_spaces; /* several become one; none at both ends */
+    int32_t bos, eos;     /* put before and behind texts; -1: none */
+    bool byte_fallback;   /* unknown characters as bytes */
+    bool space_before;    /* a space is put before a text */
+    bool squeeze_spaces;  /* several become one; none at both ends */
+    bool user_as_written; /* those of the user are found in a text before it is normalized */
 };
+/* The strings of all pieces; unused ones are not found. `t` has none yet. */
+int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                        struct fkv_error *err);
+/* The pieces that are found as a whole: unknown, control, of the user. Strings and merges are
+ * there. */
+int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                      struct fkv_error *err);
+/* All of a tokenizer of pieces with scores. */
 /* `t` is zeroed, and closed by the caller on failure; the pieces are the caller's. */
 int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                          struct fkv_error *err);
@@ -401,6 +411,27 @@ struct fkv_tok_ends {
 int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
                                const struct fkv_tok_ends *ends, const char *where,
                                struct fkv_error *err);
+
+/* ---- pre_tokenizers.c ---- */
+
+enum { FKV_TOK_PRE_SPLITS = 7 };
+
+/* A pre-tokenizer that GGUF has by name. */
+struct fkv_tok_pre {
+    const char *names;                     /* with a space between two */
+    bool ignore_merges;                    /* a word that is a token is not made by merges */
+    bool bos;                              /* a text gets BOS where the file does not say */
+    bool nfc;                              /* a text is normalized first */
+    const char *split[FKV_TOK_PRE_SPLITS]; /* patterns, NULL behind the last */
+};
+/* NULL: not known */
+const struct fkv_tok_pre *fkv_tok_find_pre(struct fkv_tok_text name);
+
+/* ---- read_gguf.c: the metadata of a GGUF file ---- */
+
+struct fkv_gguf;
+/* `t` is zeroed, and closed by the caller on failure. Sets its sha256, too. */
+int fkv_tok_read_gguf(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct fkv_error *err);
 
 /* ---- settings.c: tokenizer_config.json ---- */
 

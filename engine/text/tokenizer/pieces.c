@@ -1,29 +1,30 @@
-/* A tokenizer of pieces with scores and types, as sentencepiece's BPE has it: no list of merges;
- * two neighbours join where their text is a piece, the piece of the highest score first. */
+/* A tokenizer of pieces with types. With scores, as sentencepiece's BPE has them, there is no list
+ * of merges: two neighbours join where their text is a piece, the piece of the highest score first.
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
 
-static int set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
-                       struct fkv_error *err) {
+int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                        struct fkv_error *err) {
     if (fkv_tok_strings_init(&t->strings, p->count, (size_t)p->count, err)) return FKV_FAILED;
     for (int32_t i = 0; i < p->count; i++) {
         const struct fkv_tok_piece *piece = &p->at[i];
         size_t bad;
-        if (piece->type < FKV_TOK_NORMAL || piece->type > FKV_TOK_BYTE ||
-            piece->type == FKV_TOK_UNUSED)
+        if (piece->type < FKV_TOK_NORMAL || piece->type > FKV_TOK_BYTE)
             return fkv_fail(err,
                             "%s: piece %d: expected a type of normal, unknown, control, user "
-                            "defined or byte, found %d",
+                            "defined, unused or byte, found %d",
                             where, (int)i, (int)piece->type);
+        if (fkv_tok_strings_set(&t->strings, i, piece->text, err)) return FKV_FAILED;
+        if (piece->type == FKV_TOK_UNUSED) continue; /* has an id, but no text is spelt by it */
         if (!piece->text.bytes || !fkv_tok_utf8_valid(piece->text.at, piece->text.bytes, &bad))
             return fkv_fail(err, "%s: piece %d: expected a text in UTF-8", where, (int)i);
         if (fkv_tok_find(&t->strings, piece->text.at, piece->text.bytes) >= 0)
             return fkv_fail(err, "%s: piece %d (\"%.*s\"): another piece is the same", where,
                             (int)i, (int)(piece->text.bytes < 80 ? piece->text.bytes : 80),
                             piece->text.at);
-        if (fkv_tok_strings_set(&t->strings, i, piece->text, err)) return FKV_FAILED;
         fkv_tok_strings_index(&t->strings, i);
     }
     return FKV_OK;
@@ -40,12 +41,14 @@ static int best_first(const void *a, const void *b) {
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Every way to cut a normal piece into two pieces is a merge. Pieces of one score have one rank. */
+/* Every way to cut a normal piece into two pieces is a merge. Pieces of one score have one rank.
+ * sentencepiece would merge to an unused piece, too, and cut it again: that is refused. */
 static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, struct scored *order,
-                      struct fkv_error *err) {
+                      const char *where, struct fkv_error *err) {
     int32_t count = 0, rank = 0;
     for (int32_t i = 0; i < p->count; i++)
-        if (p->at[i].type == FKV_TOK_NORMAL) order[count++] = (struct scored){p->at[i].score, i};
+        if (p->at[i].type == FKV_TOK_NORMAL || p->at[i].type == FKV_TOK_UNUSED)
+            order[count++] = (struct scored){p->at[i].score, i};
     if (count) qsort(order, (size_t)count, sizeof *order, best_first);
     for (int32_t k = 0; k < count; k++) {
         if (k && order[k].score != order[k - 1].score) rank++;
@@ -53,10 +56,16 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
         for (size_t cut = fkv_tok_char_bytes(text.at[0]); cut < text.bytes;
              cut += fkv_tok_char_bytes(text.at[cut])) {
             struct fkv_tok_text left = {text.at, cut}, right = {text.at + cut, text.bytes - cut};
-            if (fkv_tok_find(&t->strings, left.at, left.bytes) >= 0 &&
-                fkv_tok_find(&t->strings, right.at, right.bytes) >= 0 &&
-                fkv_tok_add_merge(t, left, right, rank, err))
-                return FKV_FAILED;
+            if (fkv_tok_find(&t->strings, left.at, left.bytes) < 0 ||
+                fkv_tok_find(&t->strings, right.at, right.bytes) < 0)
+                continue;
+            if (p->at[order[k].id].type == FKV_TOK_UNUSED)
+                return fkv_fail(err,
+                                "%s: piece %d: expected an unused piece that no two others make, "
+                                "found \"%.*s\"",
+                                where, (int)order[k].id, (int)(text.bytes < 80 ? text.bytes : 80),
+                                text.at);
+            if (fkv_tok_add_merge(t, left, right, rank, err)) return FKV_FAILED;
         }
     }
     return FKV_OK;
@@ -73,24 +82,28 @@ static int set_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, c
     }
     if (fkv_tok_start_merges(t, unknown.at, cuts, where, err)) return FKV_FAILED;
     struct scored *order = malloc((size_t)p->count * sizeof *order);
-    int status = order ? add_merges(t, p, order, err) : fkv_fail(err, "%s: out of memory", where);
+    int status =
+        order ? add_merges(t, p, order, where, err) : fkv_fail(err, "%s: out of memory", where);
     free(order);
     return status;
 }
 
-/* Unknown and control pieces are found in a text as it is. Those of the user are found in the
- * normalized text, as what they are spelt. */
-static int set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
-                     struct fkv_error *err) {
+/* Unknown and control pieces are found in a text as it is. Those of the user are found there, too,
+ * or in the normalized text, as what they are spelt. */
+int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
+                      struct fkv_error *err) {
     if (fkv_tok_start_added(t, (size_t)p->count, err)) return FKV_FAILED;
     for (int32_t i = 0; i < p->count; i++) {
-        struct fkv_tok_added token = {.id = i, .special = true};
-        bool user = p->at[i].type == FKV_TOK_USER_DEFINED;
-        if (!user && p->at[i].type != FKV_TOK_UNKNOWN && p->at[i].type != FKV_TOK_CONTROL) continue;
+        const uint8_t type = p->at[i].type;
+        const bool user = type == FKV_TOK_USER_DEFINED;
+        struct fkv_tok_added token = {.id = i, .special = !user};
+        if (type == FKV_TOK_UNUSED) t->kind[i] = FKV_TOK_SPECIAL;
+        if (!user && type != FKV_TOK_UNKNOWN && type != FKV_TOK_CONTROL) continue;
         if (fkv_tok_keep(t, p->at[i].text, &token.content, err)) return FKV_FAILED;
-        if (!user && fkv_tok_add_added(t, token, where, err)) return FKV_FAILED;
-        token.special = false;
-        if (user) t->normalized.tokens[t->normalized.count++] = token;
+        if (user && !p->user_as_written)
+            t->normalized.tokens[t->normalized.count++] = token;
+        else if (fkv_tok_add_added(t, token, where, err))
+            return FKV_FAILED;
     }
     fkv_tok_end_added(t);
     return FKV_OK;
@@ -148,8 +161,8 @@ int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p
                         (int)p->eos);
     if (p->bos >= 0) t->before[t->before_count++] = p->bos;
     if (p->eos >= 0) t->after[t->after_count++] = p->eos;
-    return set_normalizers(t, p, where, err) || set_strings(t, p, where, err) ||
-                   set_merges(t, p, where, err) || set_added(t, p, where, err) ||
+    return set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
+                   set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err) ||
                    set_decoders(t, p, where, err)
                ? FKV_FAILED
                : FKV_OK;

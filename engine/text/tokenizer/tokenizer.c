@@ -1,8 +1,10 @@
 /* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/checkpoint/gguf.h"
 #include "engine/text/tokenizer/parts.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
@@ -17,10 +19,21 @@ static bool find_file(char path[FKV_PATH], const char *directory, const char *na
     return !fkv_path_print(path, NULL, "%s/%s", directory, name) && access(path, F_OK) == 0;
 }
 
-bool fkv_tokenizer_exists(const char *directory) {
+static bool is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) || S_ISDIR(info.st_mode);
+}
+
+bool fkv_tokenizer_exists(const char *model) {
     char path[FKV_PATH];
-    return find_file(path, directory, "tokenizer.json") ||
-           find_file(path, directory, "tokenizer.model");
+    struct fkv_gguf *g;
+    if (is_folder(model))
+        return find_file(path, model, "tokenizer.json") ||
+               find_file(path, model, "tokenizer.model");
+    if (fkv_gguf_open(model, &g, NULL)) return false;
+    const bool exists = fkv_gguf_has(g, "tokenizer.ggml.model");
+    fkv_gguf_close(g);
+    return exists;
 }
 
 /* The bytes of a file -> the parts of `t`. */
@@ -67,23 +80,48 @@ int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const cha
     return make(read_sentencepiece, model, bytes, NULL, where, out, err);
 }
 
-int fkv_tokenizer_open(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
+int fkv_tokenizer_of_gguf(const struct fkv_gguf *g, struct fkv_tokenizer **out,
+                          struct fkv_error *err) {
+    *out = NULL;
+    struct fkv_tokenizer *t = calloc(1, sizeof *t);
+    if (!t) return fkv_fail(err, "%s: out of memory", fkv_gguf_path(g));
+    if (fkv_tok_read_gguf(t, g, err)) {
+        fkv_tokenizer_close(t);
+        return FKV_FAILED;
+    }
+    *out = t;
+    return FKV_OK;
+}
+
+static int open_file(const char *path, struct fkv_tokenizer **out, struct fkv_error *err) {
+    struct fkv_gguf *g;
+    if (fkv_gguf_open(path, &g, err)) return FKV_FAILED;
+    const int status = fkv_tokenizer_of_gguf(g, out, err);
+    fkv_gguf_close(g);
+    return status;
+}
+
+static int open_folder(const char *directory, struct fkv_tokenizer **out, struct fkv_error *err) {
     char path[FKV_PATH], *data;
     size_t bytes;
-    *out = NULL;
     const bool json = find_file(path, directory, "tokenizer.json");
     if (!json && !find_file(path, directory, "tokenizer.model"))
         return fkv_fail(err,
                         "%s/tokenizer.json: no such file, and no tokenizer.model (make it with "
                         "transformers: "
-                        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)); %s",
-                        directory, without);
+                        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))",
+                        directory);
     if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
     json_t *settings = fkv_tok_settings_open(directory);
     int status = make(json ? read_json : read_sentencepiece, data, bytes, settings, path, out, err);
     json_decref(settings);
     free(data);
-    if (!status) return FKV_OK;
+    return status;
+}
+
+int fkv_tokenizer_open(const char *model, struct fkv_tokenizer **out, struct fkv_error *err) {
+    *out = NULL;
+    if (!(is_folder(model) ? open_folder : open_file)(model, out, err)) return FKV_OK;
     const struct fkv_error why = *err;
     return fkv_fail(err, "%s; %s", why.message, without);
 }
