@@ -190,16 +190,16 @@ static void print_needs(FILE *to, const struct fkv_recorder_needs *n) {
     fprintf(to, "time     about %s, corrected while running\n", time);
 }
 
-static json_t *needs_json(const struct fkv_recorder_needs *n) {
+static json_t *needs_json(const struct fkv_recorder_needs *n, int trained_context) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "documents",
+        "{s:I, s:I, s:I, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "documents",
         (json_int_t)n->documents, "recordings", (json_int_t)n->recordings, "recordings_there",
         (json_int_t)n->recordings_there, "tokens", (json_int_t)n->tokens, "exact", (int)n->exact,
-        "disk_bytes", (json_int_t)n->disk_bytes, "disk_free", (json_int_t)n->disk_free,
-        "memory_bytes", (json_int_t)n->memory_bytes, "ring_bytes", (json_int_t)n->ring_bytes,
-        "memory_available", (json_int_t)n->memory_available, "device_bytes",
-        (json_int_t)n->device_bytes, "device_free", (json_int_t)n->device_free, "weight_bytes",
-        (json_int_t)n->weight_bytes, "seconds", fkv_json_number(n->seconds));
+        "trained_context", trained_context, "disk_bytes", (json_int_t)n->disk_bytes, "disk_free",
+        (json_int_t)n->disk_free, "memory_bytes", (json_int_t)n->memory_bytes, "ring_bytes",
+        (json_int_t)n->ring_bytes, "memory_available", (json_int_t)n->memory_available,
+        "device_bytes", (json_int_t)n->device_bytes, "device_free", (json_int_t)n->device_free,
+        "weight_bytes", (json_int_t)n->weight_bytes, "seconds", fkv_json_number(n->seconds));
 }
 
 static double mean_nll(const struct fkv_recorder_summary *s) {
@@ -258,7 +258,9 @@ static int record(struct command *c, const struct fkv_engine *engine, struct fkv
     FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
     fkv_engine_announce(&c->engine, engine, to);
     if (to) print_needs(to, &needs);
-    if (c->dry_run && c->engine.json && fkv_json_print(needs_json(&needs), err)) return FKV_FAILED;
+    if (c->dry_run && c->engine.json &&
+        fkv_json_print(needs_json(&needs, info->trained_context), err))
+        return FKV_FAILED;
     if (c->dry_run) return fkv_recorder_check(r, &needs, err);
     if (needs.longest > info->trained_context)
         fprintf(stderr,

@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""The demo: text in, power spectra and perplexity out, with the embedded model. Also an example of
-scripting the tools from Python.
+"""The demo: text in, power spectra and perplexity out, with the embedded model or another one. Also
+an example of scripting the tools from Python.
 
     demo.py [--bin build/bin] [--model data/litbank-1m] [--text data/the_tide_mill.txt]
-            [--out demo-output]
+            [--windows N [N ...]] [--out demo-output]
 
 Capture -> spectrum with its null -> reconstruction error -> perplexity under each cache policy -> a
 table -> a report, and in OUT: capture/ (HDF5), analysis/ (HDF5, CSV, PNG and SVG, and all of it in
 report.html), runs/ (HDF5) and perplexity.csv. Standard library only.
 
-The first table is the one to read: it stays within the trained context, where full attention is a
-valid baseline. The second goes far beyond it, which full attention cannot.
+The tables to read first stay within the trained context, where full attention is a valid baseline:
+one per window, by default half of that context. The last one goes far beyond the context, which
+full attention cannot. A text that is shorter than the context has no such table.
 """
 
 import argparse
 import csv
+import glob
 import json
 import os
 import shutil
@@ -23,6 +25,7 @@ import sys
 import time
 
 GAMMAS = ("0.25", "0.5", "0.75")
+SWEEP = ("--sweep", "gamma=" + ",".join(GAMMAS))
 
 
 class Tools:
@@ -44,11 +47,13 @@ class Tools:
         return done.stdout
 
     def perplexity(self, name, policy, *options):
-        run = os.path.join(self.out, "runs", name + ".h5")
-        source = ("--model", self.model, "--text", self.text)
-        output = ("--out", run, "--quiet", "--json")
+        """Runs a policy over the text. The run file, or with --sweep the folder of run files, is
+        OUT/runs/NAME.
+        """
+        texts = ("--model", self.model, "--text", self.text)
+        output = ("--out", os.path.join(self.out, "runs", name), "--quiet", "--json")
         policy = ("--policy", policy, *options)
-        return json.loads(self.run("replay", "ppl", *source, *policy, *output, show=False))
+        return json.loads(self.run("replay", "ppl", *texts, *policy, *output, show=False))
 
 
 def number(value, digits=4):
@@ -66,7 +71,7 @@ def print_table(title, rows):
     cells = [[SHORT.get(key, key) for key in keys]]
     cells += [[row.get(key, "") for key in keys] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
-    print("\n" + title)
+    print("\n" + title[0].upper() + title[1:])
     for first, *others in cells:
         numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:]))
         print("  ".join([first.ljust(widths[0]), *numbers]))
@@ -92,50 +97,51 @@ def row_of(label, result):
     return row
 
 
-def within_context(tools, context):
-    """T = the trained context in disjoint windows, cache of half of it, scored after the first
-    compression.
+def rows_of_sweep(sweep):
+    return [row_of(f"freqkv {point['gamma']:g}", point) for point in sweep["points"]]
+
+
+def within_context(tools, context, tokens, window):
+    """The text in disjoint pieces of the trained context, or all of it where it is shorter. Scored
+    from the first compression on. Returns the title of the table and its rows.
     """
-    setting = ("--protocol", f"stride:{context}", "--tokens", context, "--score-from", context // 2)
-    window = ("--window", context // 2, "--baseline", "full")
-    rows = [row_of("full", tools.perplexity("valid-full", "full", *setting))]
-    for gamma in GAMMAS:
-        result = tools.perplexity(
-            f"valid-freqkv-{gamma}", "freqkv", "--gamma", gamma, *window, *setting
-        )
-        rows.append(row_of("freqkv " + gamma, result))
-    result = tools.perplexity("valid-local", "local", "--gamma", "0.5", *window, *setting)
-    rows.append(row_of("local 0.5", result))
+    pieces = ("--protocol", f"stride:{context}", "--tokens", context) if tokens > context else ()
+    setting = (*pieces, "--score-from", window)
+    cache = ("--window", window, "--baseline", "full")
+    name = f"within-{window}"
+    rows = [row_of("full", tools.perplexity(f"{name}-full.h5", "full", *setting))]
+    rows += rows_of_sweep(tools.perplexity(f"{name}-freqkv", "freqkv", *SWEEP, *cache, *setting))
+    local = tools.perplexity(f"{name}-local.h5", "local", "--gamma", "0.5", *cache, *setting)
+    rows.append(row_of("local 0.5", local))
+    title = f"within the trained context: T = {min(tokens, context)}, window {window}"
     print_table(
-        f"Within the trained context: T = {context}, window {context // 2}, 4 sinks, targets"
-        f" {context // 2} and up;\ndifferences are paired with full attention (nats)",
+        f"{title}, 4 sinks, targets {window} and up;\n"
+        "differences are paired with full attention (nats)",
         rows,
     )
-    return rows
+    return title, rows
 
 
-def beyond_context(tools, context):
+def beyond_context(tools, context, tokens):
     """The whole text in one timeline through a cache of the trained context."""
-    rows, tokens = [], 0
-    for policy, gamma in [("freqkv", g) for g in GAMMAS] + [("local", "0.5"), ("streaming", None)]:
-        options = ("--gamma", gamma) if gamma else ()
-        name = f"long-{policy}-{gamma}" if gamma else f"long-{policy}"
-        result = tools.perplexity(name, policy, "--window", context, *options)
-        tokens = result["tokens"]
-        rows.append(row_of(f"{policy} {gamma or ''}".strip(), result))
+    cache = ("--window", context)
+    rows = rows_of_sweep(tools.perplexity("beyond-freqkv", "freqkv", *SWEEP, *cache))
+    for label, policy, *gamma in [("local 0.5", "local", "--gamma", "0.5"), ("streaming",) * 2]:
+        rows.append(row_of(label, tools.perplexity(f"beyond-{policy}.h5", policy, *gamma, *cache)))
+    title = f"beyond the trained context: T = {tokens}, window {context}"
     print_table(
-        f"Beyond it: {tokens} tokens in one timeline through a window of {context};\n"
+        f"{title}, one timeline;\n"
         "full attention is past the trained context there and no valid baseline",
         rows,
     )
-    return rows
+    return title, rows
 
 
 def write_csv(path, tables):
     with open(path, "w", newline="") as f:
         writer = csv.DictWriter(f, ["setting", *COLUMNS], restval="")
         writer.writeheader()
-        for setting, rows in tables.items():
+        for setting, rows in tables:
             writer.writerows({"setting": setting, **row} for row in rows)
 
 
@@ -147,30 +153,35 @@ def main():
     p.add_argument("--bin", default=os.path.join(here, "build/bin"))
     p.add_argument("--model", default=os.path.join(here, "data/litbank-1m"))
     p.add_argument("--text", default=os.path.join(here, "data/the_tide_mill.txt"))
+    p.add_argument("--windows", type=int, nargs="+")
     p.add_argument("--out", default="demo-output")
     args = p.parse_args()
     started = time.time()
     for folder in ("capture", "analysis", "runs"):  # of an earlier demo
         shutil.rmtree(os.path.join(args.out, folder), ignore_errors=True)
     os.makedirs(os.path.join(args.out, "runs"), exist_ok=True)
-    with open(os.path.join(args.model, "config.json")) as f:
-        context = json.load(f)["max_position_embeddings"]
 
     tools = Tools(args)
     capture, analysis = os.path.join(args.out, "capture"), os.path.join(args.out, "analysis")
-    tools.run("capture", "--model", args.model, "--text", args.text, "--out", capture)
+    texts = ("--model", args.model, "--text", args.text)
+    plan = ("--out", capture, "--dry-run", "--json")
+    plan = json.loads(tools.run("capture", *texts, *plan, show=False))
+    context, tokens = plan["trained_context"], plan["tokens"]
+    tools.run("capture", *texts, "--out", capture)
     tools.run("analyze", "spectrum", capture, "--out", analysis, "--null", "permute")
     tools.run("analyze", "error", capture, "--out", analysis)
-    tables = {
-        "within the trained context": within_context(tools, context),
-        "beyond the trained context": beyond_context(tools, context),
-    }
+
+    windows = args.windows or [context // 2]
+    tables = [within_context(tools, context, tokens, window) for window in windows]
+    if tokens > context:
+        tables.append(beyond_context(tools, context, tokens))
     write_csv(os.path.join(args.out, "perplexity.csv"), tables)
-    runs = [
-        os.path.join(args.out, "runs", f"valid-{name}.h5")
-        for name in [*(f"freqkv-{gamma}" for gamma in GAMMAS), "local"]
+    runs = os.path.join(args.out, "runs")
+    within = [
+        *glob.glob(os.path.join(runs, "within-*-freqkv", "*.h5")),
+        *glob.glob(os.path.join(runs, "within-*-local.h5")),
     ]
-    tools.run("analyze", "plot", *runs, "--out", analysis, "--quiet")
+    tools.run("analyze", "plot", *sorted(within), "--out", analysis, "--quiet")
     tools.run("analyze", "report", analysis)
     print(f"\nIn {args.out}/, after {time.time() - started:.0f} s:")
     for folder, _, files in sorted(os.walk(args.out)):

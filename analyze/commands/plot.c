@@ -55,11 +55,28 @@ static bool ends_with(const char *text, const char *ending) {
     return n > m && !strcmp(text + n - m, ending);
 }
 
-static void stem_of(const char *path, char stem[256]) {
-    const char *slash = strrchr(path, '/');
-    snprintf(stem, 256, "%s", slash ? slash + 1 : path);
-    char *dot = strrchr(stem, '.');
-    if (dot && dot != stem) *dot = 0;
+/* The last `parts` parts of a path without the file's ending, joined by '_'. */
+static void end_of_path(const char *path, int parts, char end[256]) {
+    const char *from = path + strlen(path);
+    while (from > path && (from[-1] != '/' || --parts > 0)) from--;
+    snprintf(end, 256, "%s", from);
+    char *slash = strrchr(end, '/'), *dot = strrchr(end, '.');
+    if (dot && dot != end && dot > slash) *dot = 0;
+    for (char *c = end; *c; c++)
+        if (*c == '/') *c = '_';
+}
+
+/* What the names of a file's figures start with: its own name, or where several files have that
+ * name, its folder's and its own. */
+static void stem_of(const struct options *o, const char *path, char stem[256]) {
+    char other[256];
+    int same = 0;
+    end_of_path(path, 1, stem);
+    for (int i = 0; i < o->count; i++) {
+        end_of_path(o->files[i], 1, other);
+        same += !strcmp(stem, other);
+    }
+    if (same > 1) end_of_path(path, 2, stem);
 }
 
 /* Figures of two files must not have one name. */
@@ -67,11 +84,11 @@ static int check_names(const struct options *o, struct fkv_error *err) {
     char stem[256], other[256];
     for (int i = 1; i < o->count; i++)
         for (int k = 0; k < i; k++) {
-            stem_of(o->files[i], stem), stem_of(o->files[k], other);
+            stem_of(o, o->files[i], stem), stem_of(o, o->files[k], other);
             if (!strcmp(stem, other))
                 return fkv_fail(err,
-                                "%s and %s: expected files of different names, since figures take "
-                                "theirs, found \"%s\" twice",
+                                "%s and %s: expected files or folders of different names, since "
+                                "figures take theirs, found \"%s\" twice",
                                 o->files[k], o->files[i], stem);
         }
     return FKV_OK;
@@ -96,7 +113,7 @@ static struct fkv_plot_target target_of(const struct inputs *in, const char *ste
 /* Figures of one run. */
 static int plot_run(struct inputs *in, const struct fkv_run *run, struct fkv_error *err) {
     char stem[256];
-    stem_of(run->path, stem);
+    stem_of(in->o, run->path, stem);
     struct fkv_plot_target to = target_of(in, stem);
     for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->run && f->run(run, &to, err)) return FKV_FAILED;
@@ -126,7 +143,7 @@ static int plot_probe(struct inputs *in, const char *path, struct fkv_error *err
     struct fkv_probe probe = {0};
     struct fkv_damage damage = {0};
     char stem[256];
-    stem_of(path, stem);
+    stem_of(in->o, path, stem);
     struct fkv_plot_target to = target_of(in, stem);
     int status = fkv_probe_read(path, &probe, err);
     if (!status) snprintf(in->model, sizeof in->model, "%s", probe.model_name);
@@ -144,7 +161,7 @@ static int plot_probe(struct inputs *in, const char *path, struct fkv_error *err
 
 static int plot_table(struct inputs *in, const char *path, struct fkv_error *err) {
     char stem[256];
-    stem_of(path, stem);
+    stem_of(in->o, path, stem);
     struct fkv_plot_target to = target_of(in, stem);
     for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
         if (f->table && f->table(path, &to, err)) return FKV_FAILED;
