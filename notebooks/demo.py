@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 
+SINKS = 4  # the tools' default
 GAMMAS = ("0.25", "0.5", "0.75")
 SWEEP = ("--sweep", "gamma=" + ",".join(GAMMAS))
 
@@ -115,7 +116,7 @@ def within_context(tools, context, tokens, window):
     rows.append(row_of("local 0.5", local))
     title = f"within the trained context: T = {min(tokens, context)}, window {window}"
     print_table(
-        f"{title}, 4 sinks, targets {window} and up;\n"
+        f"{title}, {SINKS} sinks, targets {window} and up;\n"
         "differences are paired with full attention (nats)",
         rows,
     )
@@ -168,10 +169,13 @@ def main():
     plan = json.loads(tools.run("capture", *texts, *plan, show=False))
     context, tokens = plan["trained_context"], plan["tokens"]
     tools.run("capture", *texts, "--out", capture)
-    tools.run("analyze", "spectrum", capture, "--out", analysis, "--null", "permute")
-    tools.run("analyze", "error", capture, "--out", analysis)
-
     windows = args.windows or [context // 2]
+    # Segments are of the trained context; in a shorter text, of the largest window.
+    segments = () if tokens >= context else ("--length", max(windows) - SINKS)
+    findings = (capture, "--out", analysis, *segments)
+    tools.run("analyze", "spectrum", *findings, "--null", "permute")
+    tools.run("analyze", "error", *findings)
+
     tables = [within_context(tools, context, tokens, window) for window in windows]
     if tokens > context:
         tables.append(beyond_context(tools, context, tokens))

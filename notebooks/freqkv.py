@@ -8,17 +8,19 @@ results, runs and probes, one style of figure.
     freqkv.run('analyze', 'spectrum', 'mine.h5', '--out', 'findings')
     freqkv.load_results('findings')['spectrum']['key']['power']  # [layers, kv_heads, n]
     freqkv.load_run('run.h5')  # DataFrame, one row per scored token
+    freqkv.texts_from_parquet('train.parquet', 'train.jsonl.gz')  # for --text
 
 Needs numpy and h5py. Tables are pandas DataFrames where pandas is installed, else dicts of arrays;
-matplotlib is needed for use_style() only. Nothing of torch or transformers is imported: their
-tensors and caches are recognised by what they have, so that one file serves transformers 4 and 5
-and engines that know neither.
+matplotlib is needed for use_style() only, pyarrow for texts_from_parquet(). Nothing of torch or
+transformers is imported: their tensors and caches are recognised by what they have, so that one
+file serves transformers 4 and 5 and engines that know neither.
 
 What is refused rather than guessed: whether keys of plain arrays are rotated (give rotated=),
 caches that dropped tokens (a sliding window), layers of different shape, a RoPE scaling not listed
 in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -69,6 +71,45 @@ def run(name, *arguments):
     if done.returncode:
         raise RuntimeError(f"freqkv-{name} {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return json.loads(done.stdout)
+
+
+# ---- texts ----
+
+
+def texts_from_parquet(parquet, path, field=None):
+    """Writes the texts of a parquet file, or of a list of them, as rows of JSON that --text reads:
+    PATH is a .jsonl or, packed, a .jsonl.gz. `field` is the column that holds them, by default
+    "text" or "article". Reads a batch of rows at a time, so a file may be larger than memory. An
+    interrupted call leaves nothing at PATH. Returns the number of rows.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    names = [parquet] if isinstance(parquet, (str, os.PathLike)) else list(parquet)
+    files = [ParquetFile(name) for name in names]
+    columns = [text_column(f.schema_arrow, field, name) for f, name in zip(files, names)]
+    rows, partial = 0, f"{path}.partial"
+    opened = gzip.open if str(path).endswith(".gz") else open
+    with opened(partial, "wt", encoding="utf-8") as out:
+        for file, column in zip(files, columns):
+            for batch in file.iter_batches(columns=[column]):
+                for text in batch.column(0).to_pylist():
+                    json.dump({"text": text}, out, ensure_ascii=False)
+                    out.write("\n")
+                    rows += 1
+    os.replace(partial, path)
+    return rows
+
+
+def text_column(schema, field, name):
+    """The column of a parquet file that holds its texts."""
+    for wanted in [field] if field else ["text", "article"]:
+        if wanted in schema.names:
+            if str(schema.field(wanted).type) not in ("string", "large_string", "string_view"):
+                found = schema.field(wanted).type
+                raise ValueError(f'{name}: column "{wanted}": expected strings, found {found}')
+            return wanted
+    expected = f'"{field}"' if field else '"text" or "article"; field= says which one it is'
+    raise ValueError(f"{name}: expected a column {expected}, found {', '.join(schema.names)}")
 
 
 # ---- rotation ----

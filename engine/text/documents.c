@@ -122,6 +122,11 @@ static int add_text(struct fkv_documents *d, const char *path, const char *forma
     int kind = kind_of_text(path, format);
     if (kind == UNKNOWN && !S_ISREG(st.st_mode)) kind = TEXT; /* a pipe has no name */
     if (kind == UNKNOWN && !strcmp(path, "/dev/stdin")) kind = TEXT;
+    if (kind == UNKNOWN && ends_with(path, ".parquet"))
+        return fkv_fail(err,
+                        "%s: a parquet file, which is not read; texts_from_parquet() of "
+                        "notebooks/freqkv.py makes .jsonl of it",
+                        path);
     if (kind == UNKNOWN)
         return fkv_fail(err,
                         "%s: expected .txt, .md, .raw, .jsonl, .json or a folder of .txt files; "

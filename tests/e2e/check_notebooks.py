@@ -13,6 +13,8 @@ there.
 """
 
 import argparse
+import gzip
+import json
 import os
 import re
 import subprocess
@@ -138,6 +140,36 @@ def execute(path, environment):
     return notebook
 
 
+def check_parquet(work):
+    """Texts of a parquet file come out as they went in. Returns the number of failures."""
+    import pyarrow
+    import pyarrow.parquet
+
+    sys.path.insert(0, NOTEBOOKS)
+    import freqkv
+
+    texts = ["One line.\nAnd another", "", None, 'żółw "q" \x00 \u2028', "a" * 100000]
+    table = {"id": list(range(len(texts))), "article": pyarrow.array(texts, pyarrow.string())}
+    parquet = os.path.join(work, "texts.parquet")
+    pyarrow.parquet.write_table(pyarrow.table(table), parquet)
+    failed = 0
+    for name, opened in (("a.jsonl", open), ("a.jsonl.gz", gzip.open)):
+        path = os.path.join(work, name)
+        rows = freqkv.texts_from_parquet([parquet, parquet], path)
+        with opened(path, "rt", encoding="utf-8") as f:
+            found = [json.loads(line)["text"] for line in f.read().split("\n")[:-1]]
+        failed += rows != 2 * len(texts) or found != 2 * texts
+    for field, words in (("id", "expected strings, found int64"), ("body", "found id, article")):
+        try:
+            freqkv.texts_from_parquet(parquet, os.path.join(work, "none.jsonl"), field)
+            failed += 1
+        except ValueError as e:
+            failed += words not in str(e)
+    failed += any(name.startswith("none") for name in os.listdir(work))
+    print("FAIL parquet" if failed else "ok   parquet")
+    return failed
+
+
 def main():
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -152,7 +184,8 @@ def main():
     import nbclient
     import nbformat
 
-    failed = 0
+    with tempfile.TemporaryDirectory() as work:
+        failed = check_parquet(work)
     for path in args.notebooks or sorted(
         os.path.join(NOTEBOOKS, n) for n in os.listdir(NOTEBOOKS) if n.endswith(".ipynb")
     ):
