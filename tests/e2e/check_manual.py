@@ -104,7 +104,7 @@ class Tools:
 
     def keys(self, command):
         try:
-            return printed(json.loads(self.run(command + " --json --quiet")))
+            return printed(json.loads(self.run(command + " --json")))
         except ValueError as error:
             check(command, False, error)
             return set()
