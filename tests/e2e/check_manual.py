@@ -19,7 +19,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
     "analyze": ["spectrum", "error", "gamma", "impulse", "link", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "tokens"],
+    "replay": ["ppl", "probe", "generate", "cost", "tokens"],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -104,7 +104,7 @@ class Tools:
 
     def keys(self, command):
         try:
-            return printed(json.loads(self.run(command + " --json --quiet")))
+            return printed(json.loads(self.run(command + " --json")))
         except ValueError as error:
             check(command, False, error)
             return set()
@@ -194,6 +194,7 @@ def run_all(t):
         keep("replay", "generate", f"{generate} {prompts}{options}")
     lines = (t.work / "continued.jsonl").read_text().splitlines()
     runs["replay", "generate"] += [printed(json.loads(line)) for line in lines]
+    keep("replay", "cost", "freqkv-replay cost --config data/litbank-1m")
     keep("replay", "tokens", f"freqkv-replay tokens {text}")
     points = " ".join(sorted(f"runs/{p.name}" for p in (t.work / "runs").iterdir()))
     for options in (" --dry-run", ""):

@@ -1,0 +1,161 @@
+"""Costs by arithmetic: the paper's tables 4 and 6 for LLaMA-2-7B, a count by hand in plain Python,
+and what real runs say of themselves.
+
+    check_cost.py --bin build/bin
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+LLAMA2_7B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "torch_dtype": "float16",
+}
+# FreqKV (arXiv 2505.00570), TFLOPs by tokens: table 4, then table 6.
+TABLE_4 = {
+    None: {4096: 62.93, 6144: 101.00, 8192: 143.46},
+    0.1: {4096: 62.93, 6144: 92.65, 8192: 125.17, 10240: 155.77, 12288: 187.58},
+    0.25: {4096: 62.93, 6144: 93.31, 8192: 124.79, 10240: 157.35, 12288: 187.73},
+    0.5: {4096: 62.93, 6144: 94.42, 8192: 125.90, 10240: 157.38, 12288: 188.85},
+    0.75: {4096: 62.93, 6144: 94.45, 8192: 125.94, 10240: 157.44, 12288: 188.94},
+}
+TABLE_6 = {  # tokens: local, freqkv, overhead as printed, compressions
+    4096: (62.93, 62.93, "0.000", 0),
+    8192: (125.86, 125.90, "0.039", 3),
+    12288: (188.79, 188.85, "0.064", 5),
+    16384: (251.72, 251.81, "0.090", 7),
+}
+
+failures = []
+
+
+def check(name, ok, detail=""):
+    if not ok:
+        failures.append(name)
+        print(f"FAILED {name}: {detail}")
+
+
+def near(a, b, tolerance=1e-3):
+    return abs(a - b) <= tolerance * abs(b)
+
+
+class Tools:
+    def __init__(self, bin_folder):
+        self.replay = str(pathlib.Path(bin_folder) / "freqkv-replay")
+
+    def call(self, *arguments):
+        command = [self.replay, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def cost(self, config, *arguments):
+        done = self.call("cost", "--config", config, "--json", *arguments)
+        check(f"cost {arguments}", done.returncode == 0, done.stderr)
+        return json.loads(done.stdout)["rows"] if done.returncode == 0 else []
+
+
+def check_tables(tools, config):
+    for gamma, row in TABLE_4.items():
+        policy = ("--policy", "freqkv", "--gamma", gamma) if gamma else ()
+        for found in tools.cost(config, "--tokens", ",".join(map(str, row)), *policy):
+            expected = row[found["tokens"]]
+            check(f"table 4, {gamma}, {found['tokens']}", near(found["tflops"], expected), found)
+    lengths = ("--tokens", ",".join(map(str, TABLE_6)))
+    local = tools.cost(config, *lengths, "--policy", "local")
+    freqkv = tools.cost(config, *lengths, "--policy", "freqkv")
+    for (tokens, expected), a, b in zip(TABLE_6.items(), local, freqkv, strict=True):
+        check(f"table 6, local, {tokens}", near(a["tflops"], expected[0]), a)
+        check(f"table 6, freqkv, {tokens}", near(b["tflops"], expected[1]), b)
+        check(f"overhead, {tokens}", f"{b['compression_tflops']:.3f}" == expected[2], b)
+        check(f"compressions, {tokens}", b["compressions"] == expected[3], b)
+    sweep = tools.cost(config, *lengths, "--policy", "freqkv", "--sweep", "gamma=0.25,0.5")
+    check("a sweep has the rows of its points", sweep[1::2] == freqkv, sweep)
+
+
+def by_hand(config, tokens, window, sinks, gamma):
+    """Operations of freqkv, token by token instead of round by round."""
+    kv_heads, heads = config["num_key_value_heads"], config["num_attention_heads"]
+    layers, dim, hidden = (
+        config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size")
+    )
+    head_dim = dim // heads
+    n = window - sinks
+    kept = math.floor(gamma * n + 1e-9)
+    weights = layers * (2 * dim * dim + 2 * dim * kv_heads * head_dim + 3 * dim * hidden)
+    weights += dim * config["vocab_size"]
+    slots, rounds, waiting, query_slots = 0, 0, 0, 0
+    for _ in range(tokens):
+        if slots == window:
+            query_slots += waiting * slots
+            slots, waiting, rounds = sinks + kept, 0, rounds + 1
+        slots, waiting = slots + 1, waiting + 1
+    query_slots += waiting * slots
+    compression = rounds * layers * kv_heads * head_dim * 2 * n * math.log2(n)
+    return 2 * weights * tokens + 4 * layers * heads * head_dim * query_slots + compression
+
+
+def check_by_hand(tools, folder):
+    config = LLAMA2_7B | {"num_key_value_heads": 8, "num_hidden_layers": 3}
+    path = folder / "grouped.json"
+    path.write_text(json.dumps(config))
+    for tokens, window, sinks, gamma in [(1, 64, 4, 0.5), (64, 64, 4, 0.5), (65, 64, 4, 0.5)] + [
+        (t, w, s, g) for t in (1000, 5000) for w, s in ((64, 0), (333, 7)) for g in (0.1, 0.5, 0.9)
+    ]:
+        options = ("--window", window, "--sinks", sinks, "--gamma", gamma, "--policy", "freqkv")
+        found = tools.cost(path, "--tokens", tokens, *options)
+        expected = by_hand(config, tokens, window, sinks, gamma) / 1e12
+        check(f"by hand {tokens} {options}", near(found[0]["tflops"], expected, 1e-12), found)
+
+
+def check_runs(tools, model, text):
+    """Compressions and bytes of the cache are those that a run counts."""
+    for policy in (("full",), ("freqkv", "--gamma", "0.3"), ("local",), ("streaming",)):
+        options = ("--tokens", 700, "--window", 128, "--policy", *policy)
+        files = ("--model", model, "--text", text, "--quiet", "--json", "--cache-dtype", "bf16")
+        run = json.loads(tools.call("ppl", *files, *options).stdout)
+        cost = tools.cost(model + "/config.json", *options)[0]
+        for key, counted in (("compressions", "compressions"), ("cache_bytes", "cache_bytes_peak")):
+            check(f"{policy}: {key}", near(cost[key], run[counted], 1e-12), (cost, run))
+
+
+def check_refusals(tools, config):
+    for name, options, words in [
+        ("no tokens", ("--tokens", "0"), "expected integers from 1"),
+        ("half a token", ("--tokens", "1.5"), "expected integers from 1"),
+        ("both", ("--policy", "freqkv", "--gamma", "0.5", "--sweep", "gamma=0.5"), "not both"),
+        ("a window of sinks", ("--policy", "freqkv", "--window", "4"), "window"),
+    ]:
+        done = tools.call("cost", "--config", config, *options)
+        check(name, done.returncode in (1, 2) and words in done.stderr, done.stderr)
+    check("no file", tools.call("cost", "--config", "nowhere.json").returncode == 1)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--bin", required=True)
+    tools = Tools(p.parse_args().bin)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        config = folder / "config.json"
+        config.write_text(json.dumps(LLAMA2_7B))
+        check_tables(tools, config)
+        check_by_hand(tools, folder)
+        check_refusals(tools, config)
+    check_runs(tools, "data/litbank-1m", "data/the_tide_mill.txt")
+    print("costs: " + (f"{len(failures)} failed" if failures else "as the tables and runs say"))
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
