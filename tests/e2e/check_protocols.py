@@ -176,11 +176,13 @@ def attend_head(q, k, v, policy, retained, theta):
         masses = np.concatenate([masses, np.ones(added)])
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
-        query = rotate(q[t : t + added], slots[before:], theta)
-        score = query @ turned.T / np.sqrt(k.shape[1]) + np.log(masses)  # [added, group, slots]
-        score = np.where(slots[None, None, :] <= slots[before:, None, None], score, -np.inf)
-        weight = np.exp(score - score.max(-1, keepdims=True))
-        out[t : t + added] = weight / weight.sum(-1, keepdims=True) @ values
+        query = rotate(q[t : t + added], slots[before:], theta) / np.sqrt(k.shape[1])
+        score = query @ turned.T  # [added, group, slots]
+        score += np.log(masses)
+        np.copyto(score, -np.inf, where=slots > slots[before:, None, None])
+        score -= score.max(-1, keepdims=True)
+        weight = np.exp(score, out=score)
+        out[t : t + added] = weight @ values / weight.sum(-1, keepdims=True)
         seen += int(np.sum(slots[before:] + 1))
         t += added
     return out, actions, seen
@@ -220,8 +222,9 @@ def forward(model, tokens, policy):
         x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
     head = w["model.embed_tokens.weight" if model.tied else "lm_head.weight"]
     logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ head.T
-    top = logits.max(-1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), actions, seen
+    logits -= logits.max(-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logits, actions, seen
 
 
 FORWARDS = {}
