@@ -19,16 +19,7 @@ import tempfile
 
 import h5py
 import numpy as np
-
-failures = checks = 0
-
-
-def check(name, good, found=""):
-    global failures, checks
-    checks += 1
-    if not good:
-        failures += 1
-        print(f"FAILED  {name}: {str(found)[-1500:]}")
+from checks import check, verdict
 
 
 def strict(text):
@@ -694,8 +685,7 @@ def main():
         own_files(t, args.seed)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"contract: {checks - failures} passed, {failures} failed")
-    sys.exit(failures > 0)
+    sys.exit(verdict("contract"))
 
 
 if __name__ == "__main__":

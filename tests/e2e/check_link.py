@@ -19,11 +19,11 @@ import tempfile
 
 import h5py
 import numpy as np
-from check_analysis import Checks
 from check_probe import discovery_control
-from check_protocols import Model, bootstrap_means
 from check_ratios import K, attention_error
-from definitions import Capture
+from checks import Checks
+from definitions import Capture, bootstrap_means
+from numpy_model import Model
 from scipy import fft, stats
 
 PREDICTORS = ("energy", "energy_no_dc", "absolute", "visible", "attention", "attention_projected")
