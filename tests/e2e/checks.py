@@ -25,6 +25,18 @@ def verdict(subject):
     return int(failed > 0)
 
 
+def words(command):
+    """A command's arguments: text such as "freqkv-replay ppl" and "--window 64" is split at its
+    spaces; paths, other text and "--text=a path" stay whole.
+    """
+    for part in command:
+        opens = isinstance(part, str) and part.startswith(("freqkv-", "--"))
+        if opens and "=" not in part.split(" ")[0]:
+            yield from part.split(" ")
+        else:
+            yield str(part)
+
+
 class Checks:
     def __init__(self):
         self.made, self.failed, self.subject = 0, 0, None

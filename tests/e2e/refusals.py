@@ -14,11 +14,11 @@ import sys
 import tempfile
 
 import numpy as np
-from checks import check, verdict
+from checks import check, verdict, words
 
 
 def run(command):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    return subprocess.run(list(words(command)), capture_output=True, text=True)
 
 
 def expect(name, command, *words, gone=(), status=1):
