@@ -20,7 +20,6 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
     struct fkv_common_options *o = state->input;
     switch (key) {
     case FKV_LETTER_OUT: o->out = arg; break;
-    case FKV_LETTER_THREADS: o->threads = fkv_threads_option(state, arg); break;
     case FKV_LETTER_QUIET: o->quiet = true; break;
     case FKV_LETTER_JSON: o->json = true; break;
     case ARGP_KEY_END:
@@ -34,12 +33,26 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option common_options[] = {
     {"out", FKV_LETTER_OUT, "PATH", 0, "where results go", 1},
-    FKV_THREADS_ROW(1),
     FKV_QUIET_ROW(1),
     FKV_JSON_ROW(1),
     {0},
 };
 const struct argp fkv_common_argp = {common_options, parse_common, NULL, NULL, NULL, NULL, NULL};
+
+static error_t parse_computing(int key, char *arg, struct argp_state *state) {
+    struct fkv_common_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = o; break;
+    case FKV_LETTER_THREADS: o->threads = fkv_threads_option(state, arg); break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp_option computing_options[] = {FKV_THREADS_ROW(1), {0}};
+static const struct argp_child computing_children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}};
+const struct argp fkv_computing_argp = {
+    computing_options, parse_computing, NULL, NULL, computing_children, NULL, NULL};
 
 static error_t parse_processor(int key, char *arg, struct argp_state *state) {
     struct fkv_processor_options *o = state->input;
@@ -106,8 +119,9 @@ static const struct argp_option cut_options[] = {
     FKV_DRY_RUN_ROW(0),
     {0},
 };
-static const struct argp_child cut_children[] = {
-    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
+static const struct argp_child cut_children[] = {{&fkv_computing_argp, 0, "Common options:", 10},
+                                                 {&fkv_processor_argp, 0, "Processor:", 11},
+                                                 {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
 
 void fkv_cut_options_default(struct fkv_cut_options *o) {

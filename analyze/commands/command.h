@@ -25,13 +25,14 @@ int fkv_command_report(int argc, char **argv);
 
 struct fkv_common_options {
     const char *out;
-    int threads; /* 0: the cores it may use */
+    int threads; /* of fkv_computing_argp; 0: the cores it may use */
     bool quiet, json;
     bool out_was_there; /* before the command ran */
 };
-/* --out --threads --quiet --json. Child parsers take their struct through state->child_inputs and
- * end the program with FKV_EXIT_USAGE on a bad value. */
+/* --out --quiet --json. Child parsers take their struct through state->child_inputs and end the
+ * program with FKV_EXIT_USAGE on a bad value. */
 extern const struct argp fkv_common_argp;
+extern const struct argp fkv_computing_argp; /* the same and --threads */
 
 /* Where the transforms of states run; for commands that have any. */
 struct fkv_processor_options {

@@ -79,7 +79,7 @@ static const struct argp_option options_list[] = {
     {"rounds", OPT_ROUNDS, "K", 0, "compressions to follow (default: to the horizon)", 0},
     {0},
 };
-static const struct argp_child children[] = {{&fkv_common_argp, 0, "Common options:", 10}, {0}};
+static const struct argp_child children[] = {{&fkv_computing_argp, 0, "Common options:", 10}, {0}};
 static const struct argp parser = {options_list, parse, "--out DIR --window N", doc, children,
                                    NULL,         NULL};
 

@@ -89,8 +89,9 @@ static const char doc[] =
     "predictors. Token by token: who is high-frequency. Captures, runs and probes of different "
     "models or texts are refused.\n\n" FKV_SEE_MANUAL;
 
-static const struct argp_child children[] = {
-    {&fkv_common_argp, 0, "Common options:", 10}, {&fkv_processor_argp, 0, "Processor:", 11}, {0}};
+static const struct argp_child children[] = {{&fkv_computing_argp, 0, "Common options:", 10},
+                                             {&fkv_processor_argp, 0, "Processor:", 11},
+                                             {0}};
 static const struct argp parser = {
     options_list, parse,    "--capture CAPTURE [--runs RUN.h5...] [--probes PROBE.h5...] --out DIR",
     doc,          children, NULL,

@@ -1,13 +1,14 @@
-/* From a description to places: ranges from the data, ticks from the ranges and the room, margins
- * from the ticks, boxes from the margins. Ticks and margins depend on each other, so it runs twice
- * from an estimate; a third round left seven of eight figures tried the same to the byte. Columns
- * share one left and right margin, rows one top and bottom, so that frames line up. */
+/* From a description to coordinates: ranges from the data, ticks from the ranges and the panel's
+ * size, margins from the ticks, boxes from the margins. Ticks and margins depend on each other, so
+ * it runs twice from an estimate; a third round left seven of eight figures tried the same to the
+ * byte. Columns share one left and right margin, rows one top and bottom, so that frames line up.
+ */
 #include "analyze/figure/parts.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const double pad = 5, gap = 6, tick_length = 3, label_room = 13, bar_width = 9;
+static const double pad = 5, gap = 6, tick_length = 3, label_height = 13, bar_width = 9;
 
 struct range {
     double low, high;
@@ -27,7 +28,7 @@ static void extend_panel(struct range *x, struct range *y, const struct fkv_pane
             const struct fkv_item *item = &p->items[i];
             extend(x, &p->x, item->x[k]);
             if (p->x.logarithmic && !(item->x[k] > 0 || (p->x.zero && item->x[k] == 0)))
-                continue; /* has no place */
+                continue; /* cannot be drawn */
             extend(y, &p->y, item->y[k]);
             if (item->high) extend(y, &p->y, item->high[k]);
         }
@@ -35,7 +36,8 @@ static void extend_panel(struct range *x, struct range *y, const struct fkv_pane
 
 /* The axis' own ends where it has them, else the data's with some air; something to draw on
  * whatever the data are. */
-static void settle(const struct fkv_axis *axis, struct range r, double air, struct fkv_scale *s) {
+static void set_scale(const struct fkv_axis *axis, struct range r, double air,
+                      struct fkv_scale *s) {
     bool logarithmic = axis->logarithmic;
     if (r.low > r.high) r.low = logarithmic ? 0.1 : 0, r.high = 1; /* no data */
     double low = isnan(axis->low) ? r.low : axis->low,
@@ -74,9 +76,9 @@ static void find_ranges(struct fkv_figure *f) {
         struct fkv_panel *p = &f->panels[i];
         struct range x = all_x, y = all_y;
         if (!f->share) extend_panel(&x, &y, p);
-        settle(&p->x, x, has_markers(f, p) ? 0.04 : 0.02,
-               &p->sx); /* markers do not sit on the frame */
-        settle(&p->y, y, 0.05, &p->sy);
+        set_scale(&p->x, x, has_markers(f, p) ? 0.04 : 0.02,
+                  &p->sx); /* markers do not sit on the frame */
+        set_scale(&p->y, y, 0.05, &p->sy);
         if (p->x.name_count) p->sx = (struct fkv_scale){.low = -0.5, .high = p->x.name_count - 0.5};
         if (p->y.name_count) p->sy = (struct fkv_scale){.low = -0.5, .high = p->y.name_count - 0.5};
         if (p->map) {
@@ -95,7 +97,7 @@ static void fix_scale(struct fkv_panel *p) {
     p->sy.to = p->box.y;
 }
 
-/* The room a label takes along its axis, and whether each keeps clear of the one before. */
+/* Points that a label takes along its axis. */
 static double label_extent(cairo_t *cr, const char *label, bool upright) {
     return upright ? FKV_SIZE_TICK * 1.25 : fkv_text_width(cr, FKV_SIZE_TICK, label) + 5;
 }
@@ -207,12 +209,13 @@ static struct margins find_margins(const struct fkv_figure *f, const struct fkv_
                                    cairo_t *cr) {
     struct margins m = {gap, gap / 2, gap, gap / 2};
     if (p->show_y)
-        m.left = tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_room);
+        m.left =
+            tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_height);
     if (p->show_x)
-        m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_room);
+        m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_height);
     if (p->show_x) overhang(cr, p, &p->tx, 1, &m);
     if (p->top_label) {
-        m.top = tick_length + 4 + FKV_SIZE_TICK + label_room;
+        m.top = tick_length + 4 + FKV_SIZE_TICK + label_height;
         overhang(cr, p, &p->tt, p->top_scale, &m);
     }
     if (p->title && *p->title) m.top += FKV_SIZE_LABEL + 1;
@@ -252,7 +255,8 @@ static struct surroundings find_surroundings(struct fkv_figure *f, cairo_t *cr) 
 
 static void place_panels(struct fkv_figure *f, cairo_t *cr, const struct surroundings *s) {
     struct fkv_box inner = f->area;
-    if (f->share) inner.x += label_room, inner.width -= label_room, inner.height -= label_room;
+    if (f->share)
+        inner.x += label_height, inner.width -= label_height, inner.height -= label_height;
     double width = inner.width, height = inner.height;
     for (int c = 0; c < f->columns; c++) width -= s->left[c] + s->right[c] + (c ? gap : 0);
     for (int r = 0; r < f->rows; r++) height -= s->top[r] + s->bottom[r] + (r ? gap : 0);
@@ -347,7 +351,7 @@ static void find_area(struct fkv_figure *f, cairo_t *cr) {
         f->bar_box.height = (bottom - top) * 0.7;
         bar_ticks(f, cr);
         f->area.width -= gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) +
-                         (*f->bar.label ? label_room : 0);
+                         (*f->bar.label ? label_height : 0);
     }
 }
 

@@ -204,7 +204,7 @@ static double dot(const float *x, const float *y, int32_t d) {
     return sum;
 }
 
-/* x' G x, gram [d, d]; product [d] is room. By rows of G, so that the inner loop vectorises. */
+/* x' G x, gram [d, d]; product [d] is scratch. By rows of G, so that the inner loop vectorises. */
 static double projected_square(const float *restrict gram, const float *restrict x, int32_t d,
                                float *restrict product) {
     memset(product, 0, (size_t)d * sizeof *product);

@@ -82,25 +82,25 @@ struct segment {
  * half. */
 struct basis {
     double *vectors[2], *values[2]; /* (half, half), [half]; ascending */
-    int32_t *rank[2];               /* [half]: place of each among all n, from the largest value */
+    int32_t *rank[2];               /* [half]: index of each among all n, from the largest value */
 };
 
-/* What a thread needs for itself; `centred` on a cache line, so that vector loops cut it alike in
- * every room. */
-struct room {
+/* What a thread needs for itself; `centred` begins on a cache line, so that vector loops cut it
+ * alike in every thread. */
+struct scratch {
     double *centred;            /* [n, head_dim] */
     double *folded, *projected; /* (half, head_dim) */
     double *gram, *square;      /* (smaller of n, head_dim)^2; its eigenvalues */
 };
 
-struct work {
+struct bounds {
     int32_t n, head_dim, half[2], smaller; /* smaller of n, head_dim */
     int threads;
     int64_t segments;
     struct segment *segment; /* [segments] */
     float *x;                /* [segments, n, head_dim] of one head */
-    struct room *room;       /* [threads] */
-    double *found;           /* [AT_ONCE, n]: lags, then energies, of the segments at work */
+    struct scratch *scratch; /* [threads] */
+    double *found;           /* [AT_ONCE, n]: lags, then energies, of the segments in hand */
     double *kept; /* [AT_ONCE, smaller + 1]: energy of each in its r largest singular values */
     double *lags[FOLDS]; /* [n] */
     struct basis basis[FOLDS];
@@ -108,11 +108,11 @@ struct work {
     double total, *kept_by_rank; /* [smaller + 1]: `kept`, pooled */
 };
 
-static void room_free(struct room *r) {
+static void scratch_free(struct scratch *r) {
     free(r->centred), free(r->folded), free(r->projected), free(r->gram), free(r->square);
 }
 
-static bool room_make(const struct work *w, struct room *r) {
+static bool scratch_make(const struct bounds *w, struct scratch *r) {
     size_t size = (size_t)w->n * (size_t)w->head_dim,
            half = (size_t)w->half[0] * (size_t)w->head_dim;
     size_t small = (size_t)w->smaller;
@@ -124,10 +124,10 @@ static bool room_make(const struct work *w, struct room *r) {
     return r->centred && r->folded && r->projected && r->gram && r->square;
 }
 
-static void work_free(struct work *w) {
+static void bounds_free(struct bounds *w) {
     free(w->segment), free(w->x), free(w->found), free(w->kept);
-    for (int i = 0; w->room && i < w->threads; i++) room_free(&w->room[i]);
-    free(w->room);
+    for (int i = 0; w->scratch && i < w->threads; i++) scratch_free(&w->scratch[i]);
+    free(w->scratch);
     for (int f = 0; f < FOLDS; f++) {
         free(w->lags[f]);
         for (int i = 0; i < 2; i++)
@@ -136,25 +136,25 @@ static void work_free(struct work *w) {
     free(w->energy), free(w->kept_by_rank);
 }
 
-static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv_error *err) {
+static int bounds_make(struct bounds *w, const struct fkv_measurement *m, struct fkv_error *err) {
     int32_t n = m->plan->n, d = fkv_capture_info(m->capture)->head_dim;
-    *w = (struct work){.n = n,
-                       .head_dim = d,
-                       .half = {(n + 1) / 2, n / 2},
-                       .smaller = n < d ? n : d,
-                       .threads = omp_get_max_threads(),
-                       .segments = m->plan->segments};
+    *w = (struct bounds){.n = n,
+                         .head_dim = d,
+                         .half = {(n + 1) / 2, n / 2},
+                         .smaller = n < d ? n : d,
+                         .threads = omp_get_max_threads(),
+                         .segments = m->plan->segments};
     size_t half = (size_t)w->half[0], ranks = (size_t)w->smaller + 1;
     w->segment = malloc((size_t)w->segments * sizeof *w->segment);
     w->x = malloc((size_t)w->segments * (size_t)n * (size_t)d * sizeof(float));
-    w->room = calloc((size_t)w->threads, sizeof *w->room);
+    w->scratch = calloc((size_t)w->threads, sizeof *w->scratch);
     w->found = malloc(AT_ONCE * (size_t)n * sizeof(double));
     w->kept = malloc(AT_ONCE * ranks * sizeof(double));
     w->energy = malloc((size_t)n * sizeof(double));
     w->kept_by_rank = malloc(ranks * sizeof(double));
     bool whole =
-        w->segment && w->x && w->room && w->found && w->kept && w->energy && w->kept_by_rank;
-    for (int i = 0; whole && i < w->threads; i++) whole = room_make(w, &w->room[i]);
+        w->segment && w->x && w->scratch && w->found && w->kept && w->energy && w->kept_by_rank;
+    for (int i = 0; whole && i < w->threads; i++) whole = scratch_make(w, &w->scratch[i]);
     for (int f = 0; f < FOLDS; f++) {
         whole = (w->lags[f] = malloc((size_t)n * sizeof(double))) && whole;
         for (int i = 0; i < 2; i++) {
@@ -166,7 +166,7 @@ static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv
         }
     }
     if (!whole) {
-        work_free(w);
+        bounds_free(w);
         return fkv_fail(err, "out of memory for the bounds of %lld segments of %d tokens",
                         (long long)m->plan->segments, n);
     }
@@ -180,7 +180,7 @@ static int work_make(struct work *w, const struct fkv_measurement *m, struct fkv
     return FKV_OK;
 }
 
-static int read_head(struct work *w, const struct fkv_measurement *m, enum fkv_state state,
+static int read_head(struct bounds *w, const struct fkv_measurement *m, enum fkv_state state,
                      int32_t layer, int32_t head, struct fkv_error *err) {
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
@@ -193,7 +193,7 @@ static int read_head(struct work *w, const struct fkv_measurement *m, enum fkv_s
 }
 
 /* Segment s less its means -> centred [n, head_dim] */
-static void centre(const struct work *w, int64_t s, double *centred) {
+static void centre(const struct bounds *w, int64_t s, double *centred) {
     const float *x = w->x + (size_t)s * (size_t)w->n * (size_t)w->head_dim;
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     for (size_t c = 0; c < d; c++) {
@@ -206,7 +206,7 @@ static void centre(const struct work *w, int64_t s, double *centred) {
 
 /* centred [n, head_dim] -> lags [n]. Tokens lie one after the other, so lag tau is one inner
  * product of the segment with itself, tau rows on. */
-static void find_lags(const struct work *w, const double *centred, double *lags) {
+static void find_lags(const struct bounds *w, const double *centred, double *lags) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     for (size_t lag = 0; lag < n; lag++) {
         double sum = 0;
@@ -221,7 +221,7 @@ static void find_lags(const struct work *w, const double *centred, double *lags)
 
 /* lags [n] -> the (half, half) matrix on vectors that reversal keeps (i = 0) or negates (1); of odd
  * n the middle token is the last of the former */
-static void fold_covariance(const struct work *w, const double *lags, int i, double *matrix) {
+static void fold_covariance(const struct bounds *w, const double *lags, int i, double *matrix) {
     int32_t n = w->n, half = w->half[i];
     double sign = i ? -1 : 1;
     for (int32_t b = 0; b < half; b++)
@@ -236,9 +236,9 @@ static void fold_covariance(const struct work *w, const double *lags, int i, dou
 }
 
 /* P M P of the symmetric half, P = I - c c' and c the constant vector there */
-static void remove_constant(const struct work *w, const struct room *room, double *matrix) {
+static void remove_constant(const struct bounds *w, const struct scratch *scratch, double *matrix) {
     int32_t half = w->half[0];
-    double *c = room->folded, *product = room->projected,
+    double *c = scratch->folded, *product = scratch->projected,
            square = 0; /* free until segments are projected */
     for (int32_t a = 0; a < half; a++) c[a] = (2 * a + 1 == w->n ? 1 : sqrt(2)) / sqrt(w->n);
     fkv_matrix_product(matrix, false, c, half, 1, half, product);
@@ -250,7 +250,7 @@ static void remove_constant(const struct work *w, const struct room *room, doubl
 }
 
 /* Places of both halves' values, which ascend, among all n in descending order. */
-static void rank_values(const struct work *w, struct basis *b) {
+static void rank_values(const struct bounds *w, struct basis *b) {
     int32_t at[2] = {w->half[0] - 1, w->half[1] - 1};
     for (int32_t place = 0; place < w->n; place++) {
         int i = at[0] < 0 || (at[1] >= 0 && b->values[1][at[1]] > b->values[0][at[0]]);
@@ -259,36 +259,36 @@ static void rank_values(const struct work *w, struct basis *b) {
 }
 
 /* One half of a fold's basis. */
-static int make_half(const struct work *w, const struct room *room, int fold, int i,
+static int make_half(const struct bounds *w, const struct scratch *scratch, int fold, int i,
                      struct fkv_error *err) {
     const struct basis *b = &w->basis[fold];
     fold_covariance(w, w->lags[fold], i, b->vectors[i]);
-    if (!i) remove_constant(w, room, b->vectors[i]);
+    if (!i) remove_constant(w, scratch, b->vectors[i]);
     return w->half[i] ? fkv_matrix_eigen(b->vectors[i], w->half[i], true, b->values[i], err)
                       : FKV_OK;
 }
 
-/* The energy of room->centred along each vector of the basis, by rank -> energy [n] */
-static void project(const struct work *w, const struct room *room, const struct basis *b,
+/* The energy of scratch->centred along each vector of the basis, by rank -> energy [n] */
+static void project(const struct bounds *w, const struct scratch *scratch, const struct basis *b,
                     double *energy) {
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
-    const double *centred = room->centred;
+    const double *centred = scratch->centred;
     for (int i = 0; i < 2; i++) {
         size_t half = (size_t)w->half[i];
         double sign = i ? -1 : 1;
         for (size_t c = 0; c < d; c++)
             for (size_t a = 0; a < half; a++)
-                room->folded[c * half + a] =
+                scratch->folded[c * half + a] =
                     2 * a + 1 == n
                         ? centred[a * d + c]
                         : (centred[a * d + c] + sign * centred[(n - 1 - a) * d + c]) / sqrt(2);
         if (half)
-            fkv_matrix_product(b->vectors[i], true, room->folded, w->half[i], w->head_dim,
-                               w->half[i], room->projected);
+            fkv_matrix_product(b->vectors[i], true, scratch->folded, w->half[i], w->head_dim,
+                               w->half[i], scratch->projected);
         for (size_t a = 0; a < half; a++) {
             double sum = 0;
             for (size_t c = 0; c < d; c++)
-                sum += room->projected[c * half + a] * room->projected[c * half + a];
+                sum += scratch->projected[c * half + a] * scratch->projected[c * half + a];
             energy[b->rank[i][a]] = sum;
         }
     }
@@ -296,15 +296,16 @@ static void project(const struct work *w, const struct room *room, const struct 
 
 /* ---- SVD ---- */
 
-/* The energy of room->centred in its r largest singular values -> kept [smaller + 1] */
-static int find_ranks(const struct work *w, const struct room *room, double *kept,
+/* The energy of scratch->centred in its r largest singular values -> kept [smaller + 1] */
+static int find_ranks(const struct bounds *w, const struct scratch *scratch, double *kept,
                       struct fkv_error *err) {
     int32_t small = w->smaller;
     /* centred is [n, d] by rows, so (d, n) to LAPACK */
-    fkv_matrix_gram(room->centred, w->head_dim, w->n, small == w->head_dim, room->gram);
-    if (fkv_matrix_eigen(room->gram, small, false, room->square, err)) return FKV_FAILED;
+    fkv_matrix_gram(scratch->centred, w->head_dim, w->n, small == w->head_dim, scratch->gram);
+    if (fkv_matrix_eigen(scratch->gram, small, false, scratch->square, err)) return FKV_FAILED;
     kept[0] = 0;
-    for (int32_t r = 1; r <= small; r++) kept[r] = kept[r - 1] + fmax(room->square[small - r], 0);
+    for (int32_t r = 1; r <= small; r++)
+        kept[r] = kept[r - 1] + fmax(scratch->square[small - r], 0);
     return FKV_OK;
 }
 
@@ -312,19 +313,19 @@ static int find_ranks(const struct work *w, const struct room *room, double *kep
 
 enum pass { FIT, JUDGE };
 
-static int measure_segment(const struct work *w, const struct room *room, enum pass pass, int64_t s,
-                           int64_t at, struct fkv_error *err) {
+static int measure_segment(const struct bounds *w, const struct scratch *scratch, enum pass pass,
+                           int64_t s, int64_t at, struct fkv_error *err) {
     double *found = w->found + (size_t)at * (size_t)w->n;
-    centre(w, s, room->centred);
+    centre(w, s, scratch->centred);
     if (pass == JUDGE) {
-        project(w, room, &w->basis[1 - w->segment[s].fold], found);
+        project(w, scratch, &w->basis[1 - w->segment[s].fold], found);
         return FKV_OK;
     }
-    find_lags(w, room->centred, found);
-    return find_ranks(w, room, w->kept + (size_t)at * ((size_t)w->smaller + 1), err);
+    find_lags(w, scratch->centred, found);
+    return find_ranks(w, scratch, w->kept + (size_t)at * ((size_t)w->smaller + 1), err);
 }
 
-static void add_segment(struct work *w, enum pass pass, int64_t s, int64_t at) {
+static void add_segment(struct bounds *w, enum pass pass, int64_t s, int64_t at) {
     const struct segment *segment = &w->segment[s];
     const double *found = w->found + (size_t)at * (size_t)w->n;
     const double *kept = w->kept + (size_t)at * ((size_t)w->smaller + 1);
@@ -336,14 +337,14 @@ static void add_segment(struct work *w, enum pass pass, int64_t s, int64_t at) {
 }
 
 /* All segments, side by side, added up in their order. */
-static int pass_over(struct work *w, enum pass pass, struct fkv_error *err) {
+static int pass_over(struct bounds *w, enum pass pass, struct fkv_error *err) {
     int status = FKV_OK;
     for (int64_t first = 0; !status && first < w->segments; first += AT_ONCE) {
         int64_t count = w->segments - first < AT_ONCE ? w->segments - first : AT_ONCE;
 #pragma omp parallel for schedule(dynamic) num_threads(w->threads)
         for (int64_t at = 0; at < count; at++) {
             struct fkv_error own;
-            if (!measure_segment(w, &w->room[omp_get_thread_num()], pass, first + at, at, &own))
+            if (!measure_segment(w, &w->scratch[omp_get_thread_num()], pass, first + at, at, &own))
                 continue;
 #pragma omp critical
             {
@@ -356,12 +357,12 @@ static int pass_over(struct work *w, enum pass pass, struct fkv_error *err) {
     return status;
 }
 
-static int make_bases(struct work *w, struct fkv_error *err) {
+static int make_bases(struct bounds *w, struct fkv_error *err) {
     int status = FKV_OK;
 #pragma omp parallel for schedule(dynamic) num_threads(w->threads)
     for (int unit = 0; unit < 2 * FOLDS; unit++) {
         struct fkv_error own;
-        if (!make_half(w, &w->room[omp_get_thread_num()], unit / 2, unit % 2, &own)) continue;
+        if (!make_half(w, &w->scratch[omp_get_thread_num()], unit / 2, unit % 2, &own)) continue;
 #pragma omp critical
         {
             status = FKV_FAILED;
@@ -372,7 +373,7 @@ static int make_bases(struct work *w, struct fkv_error *err) {
     return status;
 }
 
-static int measure_head(struct work *w, struct fkv_error *err) {
+static int measure_head(struct bounds *w, struct fkv_error *err) {
     w->total = 0;
     for (int f = 0; f < FOLDS; f++) memset(w->lags[f], 0, (size_t)w->n * sizeof(double));
     memset(w->energy, 0, (size_t)w->n * sizeof(double));
@@ -386,7 +387,7 @@ static double error_of(double lost, double total) {
 }
 
 /* klt and svd [gammas] of the head that was measured */
-static void conclude_head(const struct work *w, const struct fkv_error_curves *e, double *klt,
+static void conclude_head(const struct bounds *w, const struct fkv_error_curves *e, double *klt,
                           double *svd) {
     for (int32_t g = 0; g < e->gammas; g++) {
         int32_t retained = fkv_retained(e->gamma[g], w->n);
@@ -400,14 +401,14 @@ static void conclude_head(const struct work *w, const struct fkv_error_curves *e
 
 int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
                        struct fkv_error *err) {
-    struct work w;
+    struct bounds w;
     size_t count = (size_t)e->layers * (size_t)e->heads * (size_t)e->gammas;
     char label[48];
     double *klt = malloc(count * sizeof *klt), *svd = malloc(count * sizeof *svd);
     e->curve[2 * FKV_KLT_ERROR + 1] = klt, e->curve[2 * FKV_SVD_ERROR + 1] = svd;
     e->fitted_to = m->plan->documents > 1 ? "other documents" : "the other half of the segments";
     if (!klt || !svd) return fkv_fail(err, "out of memory for bounds");
-    if (work_make(&w, m, err)) return FKV_FAILED;
+    if (bounds_make(&w, m, err)) return FKV_FAILED;
     int status = FKV_OK;
     for (int32_t row = 0; !status && row < e->layers * e->heads; row++) {
         snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[e->state],
@@ -419,6 +420,6 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
                           svd + (size_t)row * (size_t)e->gammas);
         if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
     }
-    work_free(&w);
+    bounds_free(&w);
     return status;
 }

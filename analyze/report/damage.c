@@ -1,7 +1,7 @@
 /* Owns what the report says in words about runs and probes: from the tables that `plot` writes
  * beside its figures (panel, series, place, estimate, low, high), whose intervals decide how a
  * sentence ends. */
-#include "analyze/report/damage.h"
+#include "analyze/report/sections.h"
 
 #include <fnmatch.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Owns figures in a page. A figure is embedded as an image whose address holds the file's bytes: so
  * ids of two figures do not meet, no script runs in a file that was changed, and the picture is the
  * one in the folder. Its caption says how it is to be read (plots/figures.h). */
-#include "analyze/report/figures.h"
+#include "analyze/report/sections.h"
 
 #include <string.h>
 

@@ -9,13 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report/figures.h"
 #include "analyze/report/folder.h"
 #include "analyze/report/page.h"
 #include "analyze/report/sections.h"
-#include "analyze/report/spectra_json.h"
-#include "analyze/report/summary.h"
-#include "analyze/report/tables.h"
 #include "analyze/tables/sources.h"
 #include "kernels/base/atomic_file.h"
 

@@ -1,6 +1,6 @@
 /* Owns the JSON that the selector draws from: spectrum.csv's bands, which have standard errors.
  * Four digits are more than a screen can show. */
-#include "analyze/report/spectra_json.h"
+#include "analyze/report/sections.h"
 
 #include <math.h>
 #include <stdlib.h>

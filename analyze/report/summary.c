@@ -5,14 +5,13 @@
  * of energy or more; "no" within 1 point of it, or below it.
  * - A gain: 1% of the uniform loss or more.
  * - A link: an interval that leaves out 0. */
-#include "analyze/report/summary.h"
+#include "analyze/report/sections.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/report/damage.h"
 #include "analyze/report/losses.h"
 #include "analyze/report/spread.h"
 #include "analyze/tables/table.h"

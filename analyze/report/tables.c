@@ -1,5 +1,5 @@
 /* Owns CSV files of the folder as tables of a page. */
-#include "analyze/report/tables.h"
+#include "analyze/report/sections.h"
 
 #include <math.h>
 

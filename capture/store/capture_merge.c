@@ -12,8 +12,7 @@
 #include "capture/store/folder.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
-
-enum { PATH = 4096 };
+#include "kernels/base/path.h"
 
 /* One recording of one of the captures, in the order of its text and offset. */
 struct source {
@@ -100,28 +99,28 @@ static int choose_gram(struct fkv_capture *const *captures, int count, const cha
 }
 
 /* FOLDER/NUMBER.h5 */
-static void name_copy(char path[PATH], const char *folder, int64_t number) {
-    snprintf(path, PATH, "%s/%06lld.h5", folder, (long long)number);
+static int name_copy(char path[FKV_PATH], const char *folder, int64_t number,
+                     struct fkv_error *err) {
+    return fkv_path_print(path, err, "%s/%06lld.h5", folder, (long long)number);
 }
 
 static int copy_all(const struct source *sources, int64_t total, const char *folder,
                     struct fkv_error *err) {
-    char to[PATH];
+    char to[FKV_PATH];
     int status =
         mkdir(folder, 0777) ? fkv_fail_errno(err, "%s: cannot make the folder", folder) : FKV_OK;
     for (int64_t i = 0; i < total && status == FKV_OK; i++) {
-        name_copy(to, folder, i);
-        status = copy_file(sources[i].file, to, err);
+        status = name_copy(to, folder, i, err);
+        if (status == FKV_OK) status = copy_file(sources[i].file, to, err);
     }
     return status;
 }
 
 static void remove_all(int64_t total, const char *folder) {
-    char path[PATH];
-    for (int64_t i = 0; i < total; i++) {
-        name_copy(path, folder, i);
-        unlink(path);
-    }
+    char path[FKV_PATH];
+    struct fkv_error err; /* what has no path was not copied */
+    for (int64_t i = 0; i < total; i++)
+        if (name_copy(path, folder, i, &err) == FKV_OK) unlink(path);
 }
 
 /* Recordings are copied to a folder of their own, which is renamed to documents/ when all are
@@ -130,12 +129,11 @@ static int write_merged(const struct source *sources, int64_t total, const char 
                         const struct fkv_capture_info *info, const char *folder,
                         struct fkv_error *err) {
     struct fkv_capture_writer *w;
-    char fresh[PATH - 32], documents[PATH - 32];
-    if ((size_t)snprintf(fresh, sizeof fresh, "%s/.merging", folder) >= sizeof fresh ||
-        (size_t)snprintf(documents, sizeof documents, "%s/" FKV_CAPTURE_DOCUMENTS, folder) >=
-            sizeof documents)
-        return fkv_fail(err, "%s: the path is too long", folder);
-    if (fkv_capture_create(folder, info, false, &w, err)) return FKV_FAILED;
+    char fresh[FKV_PATH], documents[FKV_PATH];
+    if (fkv_path_print(fresh, err, "%s/.merging", folder) ||
+        fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder) ||
+        fkv_capture_create(folder, info, false, &w, err))
+        return FKV_FAILED;
     char *gram_copy = fkv_folder_output_gram(folder, false);
     int status = gram_copy ? copy_all(sources, total, fresh, err)
                            : fkv_fail(err, "%s: out of memory", folder);

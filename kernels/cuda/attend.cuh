@@ -33,7 +33,7 @@ bool fkv_cuda_decode_takes(int32_t head_dim);
 int32_t fkv_cuda_general_head_dim(void); /* the largest it takes */
 size_t fkv_cuda_decode_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 
-/* Where channel 0 of the query, and of the output, of stacked row m of an item lies. */
+/* Where channel 0 of the query, and of the output, of stacked row m of an item is. */
 __device__ inline size_t fkv_cuda_stacked_at(const struct fkv_cuda_attention *a,
                                              const struct fkv_attend_item *item, int32_t m) {
     size_t row = (size_t)(item->row + m / item->heads),

@@ -4,7 +4,7 @@
  * head_dim that is a multiple of 8, up to 256, and up to FEW stacked rows (attend.cuh) per item.
  *
  * Shape. A block is a split of one item's slots and up to 8 stacked rows. How many splits there are
- * depends on counts alone, because a recorded step must fit every length: the spans lie on the
+ * depends on counts alone, because a recorded step must fit every length: the spans are on the
  * device, a block adds up the slots they show to its item and takes its share; a share may be
  * empty. Eight channels of a slot belong to a lane, so 8, 16 or 32 lanes make a slot, and each such
  * group of lanes has a running softmax of its own over every so many slots: nothing is exchanged
@@ -45,7 +45,7 @@ struct piece {
     bool limited;
 };
 
-/* Where this lane's copies of the keys (0) or values (1) of its slot number `deep` of a stage lie.
+/* Where this lane's copies of the keys (0) or values (1) of its slot number `deep` of a stage are.
  */
 template <typename T> __device__ inline T *own(char *ring, int stage, int deep, int value) {
     return (T *)ring +
@@ -186,7 +186,7 @@ __device__ inline void attend_piece(const struct fkv_cuda_attention *a,
     }
 #pragma unroll 1
     for (int32_t step = 0; step < steps; step++) {
-        ptx_copy_wait<STAGES - 1>(); /* of this lane's own copies, which nobody else reads */
+        ptx_copy_wait<STAGES - 1>(); /* of this lane's own copies, which no other lane reads */
         attend_step<T, LANES, M>(p, bias, q, row, step, ring, st);
         copy_step<T, LANES>(a, p, item->cache_head, step + STAGES, ring);
     }

@@ -6,7 +6,7 @@
  * its spans TILE slots at a time with a running softmax. Thread (y, x) has rows y, y + 16, .. and
  * slots or channels x, x + 16, ..; the 16 threads of a row are half a warp. Shared memory holds the
  * rotated queries, one tile that is first K and then V, and the weights, all in float32, each row
- * one element longer than head_dim so that 16 rows lie in 16 banks.
+ * one element longer than head_dim so that 16 rows are in 16 banks.
  *
  * A head_dim beyond 128 takes tiles of 16 x 16, for the largest of 512 must fit the 99 KiB that
  * some GPUs give a block.

@@ -7,18 +7,18 @@
  * Shape. A block is 128 or 64 stacked rows (attend.cuh) of one item, 4 warps of 32 or 16. The query
  * heads of a group are stacked, so they share every load of K and V, and a short block of rows
  * still fills tensor-core tiles. Per span: the block's queries, rotated in float32 to where the
- * span wants them and scaled by scale * log2 e, are rounded into shared memory. Per 64 slots: S = Q
+ * span has them and scaled by scale * log2 e, are rounded into shared memory. Per 64 slots: S = Q
  * K^T; limits, on tiles that some row sees in part; weights 2^(S - largest); O += P V with P
- * rounded where it lies, because the accumulator of one product has the layout that the next wants
+ * rounded in place, because the accumulator of one product has the layout that the next takes
  * its left operand in. Slots that no row of the block sees are not visited: causal work is half.
  * The blocks with the longest rows of all items start first.
  *
  * Memory. K and V have one tile each. V travels while Q K^T is computed, the next K while the
  * softmax and P V are: two barriers per tile, and two or more blocks per multiprocessor fill the
  * gaps. Rows in shared memory are one 16-byte chunk longer than head_dim, an odd number of chunks,
- * so the eight rows that an ldmatrix phase reads lie in eight different bank groups; a swizzle
+ * so the eight rows that an ldmatrix phase reads are in eight different bank groups; a swizzle
  * would save that 1/16 and does not suit head_dim 80 and 96. Slots beyond the end are filled with
- * zeros: their weight is 0, and 0 times what lies there must be 0.
+ * zeros: their weight is 0, and 0 times what is there must be 0.
  *
  * Figures (arithmetic; to be measured). 4 head_dim FLOP per row and visible slot against 4 head_dim
  * bytes per slot and block: with 128 rows 128 FLOP per byte from the second-level cache. Memory

@@ -5,7 +5,7 @@
  * Nothing uses the default stream, so two backends in one program, on one device or on two, do not
  * wait for each other.
  *
- * Devices. CUDA keeps a current device per thread, device 0 until somebody says otherwise, and
+ * Devices. CUDA keeps a current device per thread, device 0 unless a program sets another, and
  * launches, allocations and cuBLAS calls go there. A caller may hold backends of several devices,
  * and fetch_wait comes from a thread of its own, so every entry of the table makes the backend's
  * device current first (`entry` below; a thread-local number makes that free while a thread stays
@@ -18,7 +18,7 @@
  *
  * Errors are noticed where an operation calls CUDA, and named after it. A kernel that faults is
  * noticed by a later call, whose message says that an earlier operation failed. After such a fault
- * the device serves this process no more. */
+ * this process cannot use the device any more. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  * Some 170 instructions per pair, a sixth of them in double or a transcendental, are 50 us of issue
  * slots; indices are 32 bits wide, for a division of 64 would be 100 more.
  *
- * gather works in place although other slots' sources lie where a slot goes. Because from[j] >=
+ * gather works in place although other slots' sources are where a slot goes. Because from[j] >=
  * slot + j and from ascends, a run of slots that is wholly read before it is wholly written never
  * overwrites what a later run reads; so a run goes through registers between two barriers, and one
  * block has all slots of a (cache head, keys or values, 32 pairs of channels). That bounds the
@@ -17,7 +17,7 @@
  * staging of lists that all differ.
  *
  * Energies are summed in double before anything moves, in an order that depends on the sizes alone.
- * What is not checked: that slots lie in the cache and lists ascend.
+ * What is not checked: that slots are in the cache and lists ascend.
  *
  * All figures are arithmetic; to be measured on a GPU. */
 #include "kernels/cuda/device.cuh"

@@ -2,7 +2,7 @@
  * shared memory, in float32.
  *
  * A block is a few complex columns (channels c and c + head_dim/2, compress.cuh) of one unit; a
- * column lies in shared memory from its loading to its storing, in place, [slot][column]. Threads
+ * column is in shared memory from its loading to its storing, in place, [slot][column]. Threads
  * are butterflies: neighbours take neighbouring columns, then neighbouring rows, so that a warp's
  * accesses are consecutive. The steps, a barrier between any two:
  *
@@ -56,7 +56,7 @@ static __device__ __forceinline__ int32_t at(int32_t row, int32_t column, int32_
     return ((row + (row >> padding)) << log_columns) + column;
 }
 
-/* Elements of a butterfly lie `step` apart, which is the same for all: their addresses cost next to
+/* Elements of a butterfly are `step` apart, which is the same for all: their addresses cost next to
  * nothing. */
 template <int P, enum turning turning>
 static __device__ __forceinline__ void butterflies(float2 *x, const struct fkv_cuda_transform &t,

@@ -15,7 +15,7 @@
  * registers (five warps on a quarter of them), where it spills throughout. Banks: rows of 32 bytes
  * at an odd distance, as in a last pass of odd radix, do not collide; where the last radix is 16,
  * every 16th row is followed by an empty one. Then every m but the last, which is 1, is a multiple
- * of 16, so that the numbers of a butterfly lie at equal distances all the same. */
+ * of 16, so that the numbers of a butterfly are at equal distances all the same. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +91,7 @@ static bool holds(const struct fkv_cuda_plan *f, int32_t log_columns, size_t lim
            pairs_of(f, log_columns) <= FKV_CUDA_HELD * threads_for(f, log_columns);
 }
 
-/* Where tables lie within their common memory; host copies are filled before the pointers turn into
+/* Where tables are within their common memory; host copies are filled before the pointers turn into
  * the device's. */
 struct layout {
     char *at; /* NULL: only measuring */

@@ -54,7 +54,7 @@ struct fkv_cuda_product {
     int32_t rows, depth; /* J = ceil(L/2); K = ceil(n/2) rounded up to 8 */
     enum precision by_dtype[3];
     char *operators[PRECISIONS]; /* [2][J][K] float32, or [2][2: high, low][J][K] bf16; NULL where
-                                    no dtype wants it */
+                                    no dtype needs it */
 };
 
 static size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }

@@ -6,7 +6,7 @@
  * decode steps: within a step that is replayed (fkv_cuda_replaying), staging still happens and
  * launches do not, for the recorded graph will do them.
  *
- * Scratch: one block of device memory that the operation in progress owns. Its size is settled in
+ * Scratch: one block of device memory that the operation in progress owns. Its size is decided in
  * `reserve` (and map_dct): every operation states its need as a function of the limits. Kernels use
  * <ptx/...> for what has no CUDA C++ spelling, so that a test can stand in for the hardware. */
 #ifndef FKV_KERNELS_CUDA_CUDA_CUH
@@ -134,7 +134,7 @@ int fkv_cuda_staging_create(struct fkv_backend *b, struct fkv_error *err);
 void fkv_cuda_staging_release(struct fkv_backend *b);
 /* Room for all that one operation stages. */
 int fkv_cuda_staging_reserve(struct fkv_backend *b, size_t bytes, struct fkv_error *err);
-/* What was staged before has been launched upon: its room is free again. */
+/* What was staged before has been launched upon: its memory is free again. */
 void fkv_cuda_staging_restart(struct fkv_backend *b);
 /* host [bytes] -> device memory, through pinned memory; the host's may be reused at once. Not while
  * a step is recorded. */
@@ -163,7 +163,7 @@ void fkv_cuda_step_abandon(struct fkv_backend *b);
 int fkv_cuda_convert_rows(struct fkv_backend *b, const char *from, size_t from_stride, int32_t rows,
                           int32_t width, enum fkv_dtype dtype, char *to, size_t to_stride,
                           const char *what, struct fkv_error *err);
-/* FKV_FAILED, with `what` in the message, where bytes do not lie in a buffer. */
+/* FKV_FAILED, with `what` in the message, where bytes are outside a buffer. */
 int fkv_cuda_check_range(const struct fkv_buffer *buffer, size_t offset, size_t bytes,
                          const char *what, struct fkv_error *err);
 /* The same of rows of `width` float32 from byte `offset` on. */

@@ -93,7 +93,7 @@ void fkv_cuda_host_release(struct fkv_backend *b, void *host) {
     if (!host) return;
     fkv_cuda_use_device(b);
     cudaStreamSynchronize(
-        b->fetching->stream); /* rows that nobody waited for, because an operation failed */
+        b->fetching->stream); /* rows without a wait, because an operation failed */
     cudaFreeHost(host);
 }
 

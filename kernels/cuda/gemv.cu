@@ -130,7 +130,7 @@ template <int COUNT> static __device__ inline void load(const float *from, float
 /* The sums of one lane over its part of the rows. */
 template <int ROWS> struct sums { float dot[tile<ROWS>::out][ROWS], square[ROWS]; };
 
-/* DEPTH steps from packet `at` on, `step` packets apart; GUARDED where some may lie beyond the end.
+/* DEPTH steps from packet `at` on, `step` packets apart; GUARDED where some may be beyond the end.
  *
  * Eight numbers of x are two loads of 16 bytes, 32 bytes apart from lane to lane: every second
  * group of four lanes takes the upper half first, or lanes i and i + 4 would meet in the same banks

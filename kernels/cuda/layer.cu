@@ -151,7 +151,7 @@ struct heads_arguments {
     float eps;
 };
 
-/* A lane reads again what it wrote itself, so no barrier stands between the two passes. */
+/* A lane reads again what it wrote itself, so no barrier is between the two passes. */
 static __global__ void __launch_bounds__(THREADS) heads_kernel(struct heads_arguments a) {
     int lane = (int)threadIdx.x % FKV_CUDA_WARP;
     int32_t all = a.of[0].heads + a.of[1].heads + a.of[2].heads;
@@ -299,7 +299,7 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
     if (type == FKV_F16 || fkv_cuda_gemm_dtype(b, up) != type) type = FKV_F32;
     size_t count = (size_t)rows * (size_t)gate->rows;
     struct fkv_cuda_carving scratch = {b, 0};
-    void *gates, *ups = out->data; /* float32 needs no second place */
+    void *gates, *ups = out->data; /* float32 needs no second array */
     if (fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &gates, err) ||
         (type != FKV_F32 && fkv_cuda_carve(&scratch, count * fkv_dtype_bytes(type), &ups, err)))
         return FKV_FAILED;

@@ -12,7 +12,7 @@ static inline const char *fkv_cuda_weight(const struct fkv_weight *w) {
 }
 
 /* ---- numbers ---- */
-/* Rows in float16 whose largest number lies beyond 65504 are stored 2^exponent times smaller, and
+/* Rows in float16 whose largest number is beyond 65504 are stored 2^exponent times smaller, and
  * the product's rows made larger again: powers of two cost no digit. 0 where everything fits, and
  * where a row is infinite already. */
 static __device__ inline int32_t fkv_cuda_row_exponent(float largest) {

@@ -11,7 +11,7 @@
  * 14 GB takes two seconds as it is), cudaMallocAsync (allocations happen when a model opens, and
  * its pool would keep what is released).
  *
- * Staged arrays lie in one block on the device that each operation fills from the start. Nothing
+ * Staged arrays are in one block on the device that each operation fills from the start. Nothing
  * guards it but the stream's order: the copy that overwrites it runs after the kernels that were
  * launched upon what it held. */
 #include <stdlib.h>

@@ -3,11 +3,11 @@
  *
  * A graph fixes kernels, grids and arguments, and so also the addresses that item arrays are read
  * from. Their contents are what differs between tokens, so a step has one block on the device in
- * which each staged array has its place, and fills it with a single copy before the graph runs. The
+ * which each staged array has an offset, and fills it with a single copy before the graph runs. The
  * rounds of a step:
  *
  *   first    operations run as they would without a step. This loads kernels and lets cuBLAS make
- *            its choices, neither of which a capture forgives, and counts what is staged, which is
+ *            its choices, neither of which a capture allows, and counts what is staged, which is
  *            the size of the block.
  *   second   operations are captured while what they stage goes to the block's pinned image; `end`
  *            makes the graph, uploads, launches.
@@ -15,7 +15,7 @@
  *
  * The pinned image is a ring of three, each free again when its upload has been made, so that the
  * host may prepare a step while others still run; the block on the device needs no guard, for the
- * upload stands in the stream behind the graph that read it. Where scratch has moved since the
+ * stream has the upload behind the graph that read it. Where scratch has moved since the
  * recording, the round after is a second one again.
  *
  * A round that stages other arrays than the recording did would leave kernels with another item's

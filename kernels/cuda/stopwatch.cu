@@ -1,7 +1,7 @@
 /* The backend's stopwatch (kernels.h, time_begin): a pair of CUDA events for every stretch, which
  * the stream records as it passes them, so that neither call waits and the time is the device's.
  *
- * Events are read when somebody asks for the sum, and otherwise when the ring of pairs comes round:
+ * Events are read when the sum is asked for, and otherwise when the ring of pairs comes round:
  * the pair before PAIRS others is then either long past or still to come behind work for PAIRS
  * stretches, and waiting for it leaves the device nothing to wait for. Used again only after they
  * have been read, events need no more care. They are made with the first stretch; runs that measure

@@ -38,9 +38,6 @@ struct fkv_continuing_run {
 };
 /* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. */
 json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err);
-/* Every option of a policy, the defaults that were applied included: {"policy": NAME, "window":
- * ...}. A new reference. */
-json_t *fkv_setup_json(const struct fkv_policy_setup *setup);
 
 /* What an earlier run left. */
 struct fkv_continued {

@@ -27,7 +27,8 @@ struct fkv_continuations {
 
 /* ---- what made the lines ---- */
 
-json_t *fkv_setup_json(const struct fkv_policy_setup *setup) {
+/* Every option of a policy, the defaults that were applied included. A new reference. */
+static json_t *setup_json(const struct fkv_policy_setup *setup) {
     const bool window = setup->policy->takes_window;
     json_t *o = json_object(), *retained = setup->retained ? json_array() : json_null();
     for (int32_t h = 0; setup->retained && h < setup->layers * setup->kv_heads; h++)
@@ -74,7 +75,7 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
         "temperature", fkv_json_number(lines->temperature), "seed", (json_int_t)lines->seed,
         "backend", run->backend, "compute", run->compute, "kernels", run->kernels, "cache_dtype",
         fkv_dtype_name(run->cache_dtype), "batch", (int)run->batch);
-    json_t *setup = fkv_setup_json(lines->setup);
+    json_t *setup = setup_json(lines->setup);
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);
     json_decref(how);

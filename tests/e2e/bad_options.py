@@ -10,38 +10,80 @@ import shutil
 
 from refusals import Checkpoint, expect, main, run
 
+# (what is tried, the options, words of the message): all are refused as values of options.
+PPL = [
+    ("gamma 0", "--gamma 0", ["--gamma", "(0, 1]"]),
+    ("gamma above 1", "--gamma 1.2", ["--gamma", "1.2"]),
+    ("gamma keeps nothing", "--gamma 0.001 --window 64", ["found 0"]),
+    ("gamma keeps everything", "--gamma 1 --window 64", ["found 60"]),
+    ("window of the sinks", "--window 4", ["--window", "4 sinks"]),
+    ("a policy that does not exist", "--policy best", ["--policy", "streaming"]),
+    ("a protocol that does not exist", "--protocol backwards", ["protocol"]),
+    ("no such option", "--windoww 3", ["windoww"]),
+    ("batch 0", "--batch 0", ["--batch"]),
+    ("sweep of no ratio", "--sweep window=1:9:1", ["--sweep", "gamma=first:last:step"]),
+    ("sweep that misses its end", "--sweep gamma=0.1:0.9:0.3", ["--sweep", "whole steps"]),
+    ("sweep beyond 1", "--sweep gamma=0.5:1.5:0.5", ["--sweep", "1.5"]),
+    ("sweep and gamma", "--sweep gamma=0.5 --gamma 0.5", ["--gamma or --sweep"]),
+    (
+        "sweep with a point that keeps nothing",
+        "--sweep gamma=0.01:0.51:0.25 --window 64",
+        ["gamma=0.01", "found 0"],
+    ),
+    (
+        "sweep of a policy without ratio",
+        "--sweep gamma=0.5 --policy streaming",
+        ["streaming", "no ratio"],
+    ),
+    ("recent slots beyond the window", "--window 64 --recent 60", ["--recent", "found 64"]),
+    *(
+        (
+            f"{option} of {policy}",
+            f"--policy {policy} {option}",
+            [option.split()[0], f"policy {policy} does not take it"],
+        )
+        for policy in ("full", "local", "streaming")
+        for option in ("--recent 16", "--rescale off", "--mass-bias")
+    ),
+]
+PROBE = [
+    ("no change", "", ["no change is asked for"]),
+    ("a band beyond 1", "--filter 0.5:1.5", ["--filter", "1.5"]),
+    ("a band that ends before it begins", "--filter 0.5:0.25", ["--filter", "0.5:0.25"]),
+    ("half a band", "--filter 0.5", ["--filter", "a:b"]),
+    (
+        "a band without a coefficient",
+        "--filter 0.0001:0.0002",
+        ["filter 0.0001:0.0002", "1/508"],
+    ),
+    ("noise without energy", "--noise 0:0.5", ["--noise", "a:b:eps"]),
+    ("noise that is no number", "--noise 0:0.5:nan", ["--noise", "nan"]),
+    ("a ratio above 1", "--freqkv 0.5,1.5", ["--freqkv", "1.5"]),
+    ("a ratio that keeps nothing", "--local 0.001", ["--local 0.001", "508 slots"]),
+    (
+        "a state that does not exist",
+        "--freqkv 0.5 --states key,query",
+        ["--states", "key,query"],
+    ),
+    (
+        "more than the trained context",
+        "--freqkv 0.5 --prefix 900 --score 200",
+        ["--prefix 900", "1024"],
+    ),
+    ("a prefix of sinks", "--freqkv 0.5 --prefix 5", ["--prefix", "4 sinks", "found 5"]),
+    ("a batch", "--freqkv 0.5 --batch 2", ["--batch"]),
+]
+
 
 def settings(tools, work, model, text):
-    def case(name, *arguments, words=(), status=1):
-        out = os.path.join(work, "run.h5")
-        expect(
-            "setting: " + name,
-            [
-                tools / "freqkv-replay",
-                "ppl",
-                "--model",
-                model,
-                "--text",
-                text,
-                "--policy",
-                "freqkv",
-                *arguments,
-                "--out",
-                out,
-            ],
-            *words,
-            gone=[out],
-            status=status,
-        )
-
-    case("gamma 0", "--gamma", "0", words=["--gamma", "(0, 1]"], status=2)
-    case("gamma above 1", "--gamma", "1.2", words=["--gamma", "1.2"], status=2)
-    case("gamma keeps nothing", "--gamma", "0.001", "--window", "64", words=["found 0"], status=2)
-    case("gamma keeps everything", "--gamma", "1", "--window", "64", words=["found 60"], status=2)
-    case("window of the sinks", "--window", "4", words=["--window", "4 sinks"], status=2)
+    ppl = [tools / "freqkv-replay", "ppl", "--model", model, "--text", text]
+    out = os.path.join(work, "run.h5")
+    for name, options, words in PPL:
+        command = [*ppl, "--policy", "freqkv", *options.split(), "--out", out]
+        expect("setting: " + name, command, *words, gone=[out], status=2)
     expect(
         "setting: a ratio without a policy",
-        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--gamma", "0.5"],
+        [*ppl, "--gamma", "0.5"],
         "--gamma",
         "expected --policy",
         status=2,
@@ -50,116 +92,27 @@ def settings(tools, work, model, text):
         ("a name of the hub", "meta-llama/Llama-3.2-1B", "download"),
         ("a file for a model", text, "found a file"),
     ):
+        command = [*ppl[:2], "--model", wrong, "--text", text]
+        expect("setting: " + name, command, wrong, word)
+    for command in ("plot", "merge"):
         expect(
-            "setting: " + name,
-            [tools / "freqkv-replay", "ppl", "--model", wrong, "--text", text],
-            wrong,
-            word,
+            f"setting: threads of {command}",
+            [tools / "freqkv-analyze", command, "a.h5", "--out", out, "--threads", "2"],
+            "--threads",
+            gone=[out],
+            status=2,
         )
-    case(
-        "a policy that does not exist",
-        "--policy",
-        "best",
-        words=["--policy", "streaming"],
-        status=2,
-    )
-    case("a protocol that does not exist", "--protocol", "backwards", words=["protocol"], status=2)
-    case("no such option", "--windoww", "3", words=["windoww"], status=2)
-    case("batch 0", "--batch", "0", words=["--batch"], status=2)
-    case(
-        "sweep of no ratio",
-        "--sweep",
-        "window=1:9:1",
-        words=["--sweep", "gamma=first:last:step"],
-        status=2,
-    )
-    case(
-        "sweep that misses its end",
-        "--sweep",
-        "gamma=0.1:0.9:0.3",
-        words=["--sweep", "whole steps"],
-        status=2,
-    )
-    case("sweep beyond 1", "--sweep", "gamma=0.5:1.5:0.5", words=["--sweep", "1.5"], status=2)
-    case(
-        "sweep and gamma",
-        "--sweep",
-        "gamma=0.5",
-        "--gamma",
-        "0.5",
-        words=["--gamma or --sweep"],
-        status=2,
-    )
-    case(
-        "sweep with a point that keeps nothing",
-        "--sweep",
-        "gamma=0.01:0.51:0.25",
-        "--window",
-        "64",
-        words=["gamma=0.01", "found 0"],
-        status=2,
-    )
-    case(
-        "sweep of a policy without ratio",
-        "--sweep",
-        "gamma=0.5",
-        "--policy",
-        "streaming",
-        words=["streaming", "no ratio"],
-        status=2,
-    )
-    for policy in ("full", "local", "streaming"):
-        for option in (["--recent", "16"], ["--rescale", "off"], ["--mass-bias"]):
-            case(
-                f"{option[0]} of {policy}",
-                "--policy",
-                policy,
-                *option,
-                words=[option[0], f"policy {policy} does not take it"],
-                status=2,
-            )
-    case(
-        "recent slots beyond the window",
-        "--window",
-        "64",
-        "--recent",
-        "60",
-        words=["--recent", "found 64"],
-        status=2,
-    )
     sweeps(tools, work, model, text)
     existing = os.path.join(work, "existing.h5")
     with open(existing, "w") as f:
         f.write("mine")
-    expect(
-        "output that exists",
-        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--out", existing],
-        existing,
-    )
+    expect("output that exists", [*ppl, "--out", existing], existing)
     with open(existing) as f:
         assert f.read() == "mine"
-    expect(
-        "unwritable output",
-        [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--out", "/proc/run.h5"],
-        "/proc",
-    )
+    expect("unwritable output", [*ppl, "--out", "/proc/run.h5"], "/proc")
     module = os.path.join(work, "freqkv-cuda.so")  # the tools' own may be there, and a GPU, too
-    expect(
-        "cuda without a module",
-        [
-            "env",
-            "FKV_CUDA_MODULE=" + module,
-            tools / "freqkv-replay",
-            "ppl",
-            "--model",
-            model,
-            "--text",
-            text,
-            "--backend",
-            "cuda",
-        ],
-        module,
-    )
+    command = ["env", "FKV_CUDA_MODULE=" + module, *ppl, "--backend", "cuda"]
+    expect("cuda without a module", command, module)
 
 
 def sweeps(tools, work, model, text):
@@ -167,22 +120,8 @@ def sweeps(tools, work, model, text):
     as they are.
     """
     folder = os.path.join(work, "sweep")
-    command = [
-        tools / "freqkv-replay",
-        "ppl",
-        "--model",
-        model,
-        "--text",
-        text,
-        "--tokens",
-        "200",
-        "--policy",
-        "freqkv",
-        "--sweep",
-        "gamma=0.25:0.75:0.25",
-        "--out",
-        folder,
-    ]
+    command = [tools / "freqkv-replay", "ppl", "--model", model, "--text", text, "--tokens", "200"]
+    command += ["--policy", "freqkv", "--sweep", "gamma=0.25:0.75:0.25", "--out", folder]
     assert run(command + ["--window", "64"]).returncode == 0
     files = sorted(os.listdir(folder))
     changed = Checkpoint(work, model, "changed").bf16("model.norm.weight", 0, 0.5)
@@ -214,84 +153,11 @@ def sweeps(tools, work, model, text):
 
 def probes(tools, work, model, text):
     out = os.path.join(work, "probe.h5")
-    command = [
-        tools / "freqkv-replay",
-        "probe",
-        "--model",
-        model,
-        "--text",
-        text,
-        "--quiet",
-        "--out",
-        out,
-    ]
-
-    def case(name, *arguments, words=(), status=1):
-        expect(
-            "probe: " + name,
-            [*command, *arguments],
-            *words,
-            gone=[out, out + ".parts"],
-            status=status,
-        )
-
-    case("no change", words=["no change is asked for"], status=2)
-    case("a band beyond 1", "--filter", "0.5:1.5", words=["--filter", "1.5"], status=2)
-    case(
-        "a band that ends before it begins",
-        "--filter",
-        "0.5:0.25",
-        words=["--filter", "0.5:0.25"],
-        status=2,
-    )
-    case("half a band", "--filter", "0.5", words=["--filter", "a:b"], status=2)
-    case(
-        "a band without a coefficient",
-        "--filter",
-        "0.0001:0.0002",
-        words=["filter 0.0001:0.0002", "1/508"],
-        status=2,
-    )
-    case("noise without energy", "--noise", "0:0.5", words=["--noise", "a:b:eps"], status=2)
-    case("noise that is no number", "--noise", "0:0.5:nan", words=["--noise", "nan"], status=2)
-    case("a ratio above 1", "--freqkv", "0.5,1.5", words=["--freqkv", "1.5"], status=2)
-    case(
-        "a ratio that keeps nothing",
-        "--local",
-        "0.001",
-        words=["--local 0.001", "508 slots"],
-        status=2,
-    )
-    case(
-        "a state that does not exist",
-        "--freqkv",
-        "0.5",
-        "--states",
-        "key,query",
-        words=["--states", "key,query"],
-        status=2,
-    )
-    case(
-        "more than the trained context",
-        "--freqkv",
-        "0.5",
-        "--prefix",
-        "900",
-        "--score",
-        "200",
-        words=["--prefix 900", "1024"],
-        status=2,
-    )
-    case(
-        "a prefix of sinks",
-        "--freqkv",
-        "0.5",
-        "--prefix",
-        "5",
-        words=["--prefix", "4 sinks", "found 5"],
-        status=2,
-    )
-    case("a batch", "--freqkv", "0.5", "--batch", "2", words=["--batch"], status=2)
+    command = [tools / "freqkv-replay", "probe", "--model", model, "--text", text, "--quiet"]
+    command += ["--out", out]
+    for name, options, words in PROBE:
+        refused = [*command, *options.split()]
+        expect("probe: " + name, refused, *words, gone=[out, out + ".parts"], status=2)
     short = os.path.join(work, "short.txt")
     with open(short, "w") as f:
         f.write("A text of a few words.")

@@ -12,7 +12,6 @@ exits 1 if anything does. Needs numpy and h5py.
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -20,83 +19,11 @@ import tempfile
 
 import h5py
 import numpy as np
-from check_protocols import Model, dct_matrix
+from checks import Checks, Tools
 from definitions import STATES, Capture, Cut, forward, to_bf16
+from numpy_model import Model, dct_matrix
 
 MEASURES = ("retained_energy", "relative_error", "snr_db", "cosine")
-
-
-class Checks:
-    def __init__(self):
-        self.made, self.failed, self.subject = 0, 0, None
-        self.agreed, self.furthest = [], 0.0
-
-    def about(self, subject):
-        """Says what agreed about the subject before, and starts the next."""
-        if self.agreed:
-            differ = f"; differ by at most {self.furthest:.0e}" if self.furthest else ""
-            print("ok  ", f"{self.subject}: {', '.join(self.agreed)}{differ}", flush=True)
-        self.subject, self.agreed, self.furthest = subject, [], 0.0
-
-    def that(self, label, passed, found=""):
-        self.made, self.failed = self.made + 1, self.failed + (not passed)
-        if passed:
-            self.agreed.append(label)
-        else:
-            print("FAIL", f"{self.subject}: {label}: {found}", flush=True)
-
-    def close(self, label, found, want, relative=1e-6, absolute=1e-300):
-        """Differences are measured against each wanted value, or against `absolute` where that is
-        larger. NaN equals NaN.
-        """
-        found, want = np.asarray(found, float), np.asarray(want, float)
-        if found.shape != want.shape:
-            return self.that(label, False, f"has shape {found.shape}, expected {want.shape}")
-        with np.errstate(invalid="ignore"):
-            off = np.abs(found - want) / np.maximum(np.abs(want), absolute)
-        off = np.where(
-            (found == want) | (np.isnan(found) & np.isnan(want)),
-            0,
-            np.where(np.isnan(off), np.inf, off),
-        )
-        at = np.unravel_index(off.argmax(), off.shape)
-        note = (
-            f"{found[at]} at {tuple(map(int, at))}, expected {want[at]}: differs by {off[at]:.1e},"
-            f" allowed {relative:.0e}"
-        )
-        self.that(label, bool(off[at] <= relative), note)
-        if off[at] <= relative:
-            self.furthest = max(self.furthest, off[at])
-
-
-class Tools:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def run(self, name, *arguments):
-        """The text on stdout; a JSON object where --json is among the arguments. NaN and Infinity
-        are no JSON.
-        """
-        environment = {
-            "OMP_WAIT_POLICY": "passive",
-            **os.environ,
-        }  # threads that spin while they wait cost others more than they save
-        command = [os.path.join(self.folder, name), *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if result.returncode:
-            sys.exit(
-                f"{name} {' '.join(map(str, arguments))}: exit status {result.returncode}:"
-                f" {result.stderr.strip()}"
-            )
-        return (
-            json.loads(result.stdout, parse_constant=refuse)
-            if "--json" in arguments
-            else result.stdout
-        )
-
-
-def refuse(constant):
-    raise ValueError(f"{constant} in JSON")
 
 
 def check_spectrum(checks, tools, capture_path, n=None, skip=None, null=None, sums_of=None):

@@ -19,16 +19,7 @@ import tempfile
 
 import h5py
 import numpy as np
-
-failures = checks = 0
-
-
-def check(name, good, found=""):
-    global failures, checks
-    checks += 1
-    if not good:
-        failures += 1
-        print(f"FAILED  {name}: {str(found)[-1500:]}")
+from checks import check, verdict, words
 
 
 def strict(text):
@@ -48,7 +39,7 @@ class Tools:
         self.folder, self.work, self.model, self.text = folder, work, model, text
 
     def run(self, command, stdout=subprocess.PIPE):
-        command = [str(part) for part in command]
+        command = list(words(command))
         return subprocess.run(
             [self.folder / command[0], *command[1:]], stdout=stdout, stderr=subprocess.PIPE
         )
@@ -108,17 +99,7 @@ def statuses(t):
         t.ends(f"{name} without options", 2, *command)
         t.ends(f"{name} --nonsense", 2, *command, "--nonsense")
     engine = ["--model", t.model, "--text", t.text]
-    ppl = [
-        "freqkv-replay",
-        "ppl",
-        *engine,
-        "--policy",
-        "freqkv",
-        "--tokens",
-        "100",
-        "--window",
-        "64",
-    ]
+    ppl = ["freqkv-replay ppl", *engine, "--policy freqkv --tokens 100 --window 64"]
     for wrong in (
         ["--policy", "best"],
         ["--backend", "gpu"],
@@ -138,17 +119,11 @@ def statuses(t):
     every = [
         t.object(
             f"{policy} takes the options of all",
-            "freqkv-replay",
-            "ppl",
+            "freqkv-replay ppl",
             *engine,
             "--policy",
             policy,
-            "--window",
-            "64",
-            "--gamma",
-            "0.5",
-            "--tokens",
-            "100",
+            "--window 64 --gamma 0.5 --tokens 100",
         )
         for policy in ("full", "freqkv", "local", "streaming")
     ]
@@ -159,14 +134,7 @@ def statuses(t):
     )
     nine = t.object(
         "impulse at nine ratios",
-        "freqkv-analyze",
-        "impulse",
-        "--window",
-        "128",
-        "--gamma",
-        "0.1:0.9:0.1",
-        "--rounds",
-        "2",
+        "freqkv-analyze impulse --window 128 --gamma 0.1:0.9:0.1 --rounds 2",
         "--out",
         t.path("impulse"),
     )
@@ -185,11 +153,7 @@ def statuses(t):
         [
             "freqkv-capture",
             *engine,
-            "--max-tokens",
-            "100",
-            "--max-documents",
-            "1",
-            "--out",
+            "--max-tokens 100 --max-documents 1 --out",
             t.path("full-capture"),
         ],
     ):
@@ -224,14 +188,7 @@ def lists(t):
         done = t.ends("tokens of " + name, 0, *tokens, *arguments)
         check("tokens of " + name, done.stdout == b"".join(each), done)
     done = t.ends(
-        "texts before other options",
-        0,
-        "freqkv-replay",
-        "tokens",
-        "--text",
-        *paths,
-        "--model",
-        t.model,
+        "texts before other options", 0, "freqkv-replay tokens --text", *paths, "--model", t.model
     )
     check("texts before other options", done.stdout == b"".join(each), done)
     t.ends(
@@ -240,8 +197,7 @@ def lists(t):
         *tokens,
         "--text",
         paths[0],
-        "--max-documents",
-        "2",
+        "--max-documents 2",
         paths[1],
     )
     ids = [np.array(line.split(), dtype=int) for line in each]
@@ -254,14 +210,7 @@ def lists(t):
         check("ids as " + kind, done.stdout == b"".join(each), done)
     capture = t.path("capture of several")
     found = t.object(
-        "capture of several",
-        "freqkv-capture",
-        "--model",
-        t.model,
-        "--text",
-        *paths,
-        "--out",
-        capture,
+        "capture of several", "freqkv-capture --model", t.model, "--text", *paths, "--out", capture
     )
     check("capture of several", found.get("documents") == 3, found)
     empty = folder / "empty.jsonl"
@@ -303,30 +252,11 @@ def needs(t, capture):
     for command in (
         ["freqkv-capture", *engine, "--out", out],
         ["freqkv-capture", *engine, "--out", out, "--spectra-only"],
+        ["freqkv-replay ppl", *engine, "--policy freqkv --window 64 --baseline full --out", out],
         [
-            "freqkv-replay",
-            "ppl",
+            "freqkv-replay ppl",
             *engine,
-            "--policy",
-            "freqkv",
-            "--window",
-            "64",
-            "--baseline",
-            "full",
-            "--out",
-            out,
-        ],
-        [
-            "freqkv-replay",
-            "ppl",
-            *engine,
-            "--policy",
-            "freqkv",
-            "--window",
-            "64",
-            "--sweep",
-            "gamma=0.1:0.9:0.1",
-            "--out",
+            "--policy freqkv --window 64 --sweep gamma=0.1:0.9:0.1 --out",
             out,
         ],
         ["freqkv-replay", "probe", *engine, "--filter", "0:0.5", "--out", out],
@@ -356,23 +286,15 @@ def needs(t, capture):
     t.ends(
         "a run to link",
         0,
-        "freqkv-replay",
-        "ppl",
-        "--model",
+        "freqkv-replay ppl --model",
         t.model,
         "--text",
         work_texts(t)[0],
-        "--policy",
-        "freqkv",
-        "--window",
-        "68",
-        "--out",
+        "--policy freqkv --window 68 --out",
         run,
     )
     linking = [
-        "freqkv-analyze",
-        "link",
-        "--runs",
+        "freqkv-analyze link --runs",
         run,
         "--capture",
         t.work / "capture of one",
@@ -383,8 +305,7 @@ def needs(t, capture):
     t.ends(
         "a capture to link",
         0,
-        "freqkv-capture",
-        "--model",
+        "freqkv-capture --model",
         t.model,
         "--text",
         work_texts(t)[0],
@@ -425,16 +346,13 @@ def generation(t):
     prompts.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     found = t.object(
         "generate --prompts --json",
-        "freqkv-replay",
-        "generate",
-        "--model",
+        "freqkv-replay generate --model",
         t.model,
         "--prompts",
         prompts,
         "--out",
         out,
-        "--tokens",
-        "5",
+        "--tokens 5",
     )
     check(
         "generate: summary",
@@ -449,28 +367,22 @@ def generation(t):
     )
     one = t.object(
         "generate --prompt --json",
-        "freqkv-replay",
-        "generate",
-        "--model",
+        "freqkv-replay generate --model",
         t.model,
         "--prompt",
         "The miller",
-        "--tokens",
-        "5",
+        "--tokens 5",
     )
     check("generate: one prompt is one line", {**one, "id": 7} == lines[0], (one, lines[0]))
     command, whole = (
         [
-            "freqkv-replay",
-            "generate",
-            "--model",
+            "freqkv-replay generate --model",
             t.model,
             "--prompts",
             prompts,
             "--out",
             out,
-            "--tokens",
-            "5",
+            "--tokens 5",
         ],
         out.read_bytes(),
     )
@@ -559,18 +471,11 @@ def own_files(t, seed):
             f.attrs.update(attributes)
             fill(f)
         command = [
-            "freqkv-analyze",
-            "gamma",
+            "freqkv-analyze gamma",
             path,
             "--out",
             out,
-            "--length",
-            "64",
-            "--skip-sinks",
-            "0",
-            "--budget",
-            "0.25",
-            "--quiet",
+            "--length 64 --skip-sinks 0 --budget 0.25 --quiet",
         ]
         if words:
             done = t.ends("own file: " + name, 1, *command, "--json")
@@ -694,8 +599,7 @@ def main():
         own_files(t, args.seed)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"contract: {checks - failures} passed, {failures} failed")
-    sys.exit(failures > 0)
+    sys.exit(verdict("contract"))
 
 
 if __name__ == "__main__":

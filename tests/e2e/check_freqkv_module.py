@@ -16,19 +16,12 @@ from types import SimpleNamespace
 
 import h5py
 import numpy as np
+from checks import check, verdict
 
 sys.path.insert(
     0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "notebooks")
 )
 import freqkv  # noqa: E402
-
-failed = 0
-
-
-def check(label, passed, found=""):
-    global failed
-    failed += not passed
-    print("ok  " if passed else "FAIL", label, "" if passed else found)
 
 
 def refused(label, words, function, *arguments, **options):
@@ -377,7 +370,7 @@ def main():
         check_writing(work, np.random.default_rng(args.seed))
         check_projection(work, np.random.default_rng(args.seed))
         check_tools(work, args)
-    sys.exit(failed > 0)
+    sys.exit(verdict("module"))
 
 
 if __name__ == "__main__":

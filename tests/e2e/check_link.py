@@ -19,11 +19,11 @@ import tempfile
 
 import h5py
 import numpy as np
-from check_analysis import Checks
 from check_probe import discovery_control
-from check_protocols import Model, bootstrap_means
 from check_ratios import K, attention_error
-from definitions import Capture
+from checks import Checks, words
+from definitions import Capture, bootstrap_means
+from numpy_model import Model
 from scipy import fft, stats
 
 PREDICTORS = ("energy", "energy_no_dc", "absolute", "visible", "attention", "attention_projected")
@@ -39,7 +39,7 @@ class Subjects(Checks):
 
 
 def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = subprocess.run(list(words(command)), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr}")
     return done.stdout
@@ -414,15 +414,9 @@ def check_few_texts(checks, tools, args, work):
         replay,
         "ppl",
         *model,
-        "--policy",
-        "freqkv",
-        "--window",
+        "--policy freqkv --window",
         WINDOW,
-        "--sweep",
-        "gamma=0.25:0.75:0.25",
-        "--baseline",
-        "full",
-        "--out",
+        "--sweep gamma=0.25:0.75:0.25 --baseline full --out",
         at("fewruns"),
     )
     runs = sorted(os.path.join(at("fewruns"), name) for name in os.listdir(at("fewruns")))
@@ -436,8 +430,7 @@ def check_few_texts(checks, tools, args, work):
             *runs,
             "--out",
             at("fewlink"),
-            "--json",
-            "--quiet",
+            "--json --quiet",
         )
     )
     run(analyze, "plot", *runs, "--out", at("fewfigures"))
@@ -505,26 +498,17 @@ def main():
             *model,
             "--out",
             capture,
-            "--states",
-            "key,value,query",
-            "--dtype",
-            "f32",
+            "--states key,value,query --dtype f32",
         )
         run(
             replay,
             "ppl",
             *model,
-            "--policy",
-            "freqkv",
-            "--window",
+            "--policy freqkv --window",
             WINDOW,
-            "--sweep",
-            "gamma=0.2:0.8:0.2",
-            "--tokens",
+            "--sweep gamma=0.2:0.8:0.2 --tokens",
             600,
-            "--baseline",
-            "full",
-            "--out",
+            "--baseline full --out",
             runs,
         )
         run(
@@ -537,12 +521,7 @@ def main():
             SCORE,
             "--blocks",
             8,
-            "--per-head",
-            "--filter",
-            "0:0.5",
-            "--states",
-            "key,value",
-            "--out",
+            "--per-head --filter 0:0.5 --states key,value --out",
             probe,
         )
         files = sorted(os.path.join(runs, name) for name in os.listdir(runs))
@@ -558,8 +537,7 @@ def main():
                 probe,
                 "--out",
                 out,
-                "--json",
-                "--quiet",
+                "--json --quiet",
             )
         )
         tables = {

@@ -13,7 +13,10 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+
+from checks import check, verdict
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -23,16 +26,6 @@ COMMANDS = {
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
-
-failures = checks = 0
-
-
-def check(name, good, found=""):
-    global failures, checks
-    checks += 1
-    if not good:
-        failures += 1
-        print(f"FAILED  {name}: {str(found)[-1500:]}")
 
 
 # ---- the pages ----
@@ -231,8 +224,7 @@ def main():
             lint = ["mandoc", "-T", "lint", "-W", "warning", TOP / tool / f"freqkv-{tool}.1"]
             done = subprocess.run(lint, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             check(f"freqkv-{tool}.1", not done.stdout, done.stdout.decode())
-    print(f"manual: {checks - failures} passed, {failures} failed")
-    raise SystemExit(failures > 0)
+    sys.exit(verdict("manual"))
 
 
 if __name__ == "__main__":

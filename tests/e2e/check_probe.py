@@ -4,7 +4,7 @@ its statistics against scipy.
 
     check_probe.py TOOL MODEL TEXT
 
-The model is check_protocols.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and
+The model is numpy_model.py's float64 LLaMA, split in two: the prefix gives un-rotated keys and
 values, each change is written from its definition, and the tokens after it attend to slots with
 positions and biases of their own. Only tokens come from the tool. Prints one line per change and
 exits 1 if any differs.
@@ -19,15 +19,8 @@ import tempfile
 import h5py
 import numpy as np
 import scipy.stats
-from check_protocols import (
-    Model,
-    bootstrap_draws,
-    bootstrap_means,
-    dct_matrix,
-    rmsnorm,
-    rotate,
-    unit_of_error,
-)
+from definitions import bootstrap_draws, bootstrap_means, unit_of_error
+from numpy_model import Model, dct_matrix, rmsnorm, rotate
 
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS

@@ -19,9 +19,9 @@ import tempfile
 
 import h5py
 import numpy as np
-from check_analysis import Checks, Tools
-from check_protocols import Model, dct_matrix, rotate
+from checks import Checks, Tools
 from definitions import Capture, Cut
+from numpy_model import Model, dct_matrix, rotate
 
 K = 64
 

@@ -26,17 +26,7 @@ import time
 
 import h5py
 import numpy as np
-
-failures = checks = 0
-
-
-def check(name, good, detail=""):
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(
-        ("ok      " if good else "FAILED  ") + name + (f": {detail}" if detail and not good else "")
-    )
+from checks import check, verdict
 
 
 class Browser:
@@ -576,8 +566,7 @@ def main():
     check("nothing was loaded but the pages themselves", not elsewhere, elsewhere)
     browser.close()
     shutil.rmtree(work, ignore_errors=True)
-    print(f"{checks} checks, {failures} failed")
-    sys.exit(failures > 0)
+    sys.exit(verdict("report"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import time
 
 import h5py
 import numpy as np
-from check_protocols import Model, Policy, differences, expected
+from check_protocols import differences, expected
+from numpy_model import Model, Policy
 
 WINDOW, TOKENS, GAMMAS = 100, 500, [0.2, 0.35, 0.5, 0.65, 0.8]
 

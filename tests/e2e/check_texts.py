@@ -16,17 +16,9 @@ import sys
 import tempfile
 
 import numpy as np
+from checks import check, verdict
 
-failed = checks = 0
 STORY = "The miller saw the river rise.\nHe said nothing.\n"
-
-
-def check(name, good, seen=""):
-    global failed, checks
-    checks += 1
-    failed += not good
-    if not good:
-        print(f"FAILED  {name}: {seen}")
 
 
 def main():
@@ -131,8 +123,7 @@ def main():
         shutil.copy(model / "tokenizer.json", bare)
         found = tokens("--text", work / "story.txt", folder=bare)
         check("disagreement", "tokenizer_config.json puts no BOS" in found["notes"][0], found)
-    print(f"texts: {checks} passed, {failed} failed" if not failed else f"{failed} failed")
-    return failed > 0
+    return verdict("texts")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """What the definitions say, in numpy: states of a model, spectra, nulls, standard errors,
-reconstruction errors. Written from the equations for check_analysis.py, in float64 and without any
+reconstruction errors, the bootstrap. Written from the equations in float64 and without any
 of the C code's shortcuts (a DCT is a matrix, an error is x - x_L).
 """
 
@@ -7,7 +7,7 @@ import os
 
 import h5py
 import numpy as np
-from check_protocols import dct_matrix, rmsnorm, rotate
+from numpy_model import dct_matrix, rmsnorm, rotate
 
 STATES = ("key", "value", "key_rotated", "query")
 NULL_DRAWS = 8  # permutations per segment that the null averages
@@ -199,3 +199,66 @@ class Cut:
         with np.errstate(divide="ignore", invalid="ignore"):
             snr = 10 * np.log10(energy / rest)
             return norm / energy, np.sqrt(rest / energy), snr, inner / np.sqrt(energy * norm)
+
+
+# ---- bootstrap ----
+
+
+def random_bits(count):
+    """splitmix64 from seed 0: the high 32 bits of its first `count` numbers."""
+    with np.errstate(over="ignore"):
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(32)).astype(object)
+
+
+def bootstrap_draws(blocks, resamples=1000):
+    """blocks: how many each document has -> (units, draws): how many units there are, and the units
+    of each resample. An index below n is bits * n >> 32. 20 documents or more: documents are the
+    units, as many are drawn. Fewer: as many documents, and as many of a drawn one's blocks as it
+    has; a single document is not drawn.
+    """
+    if len(blocks) >= 20:
+        blocks = [len(blocks)]
+    first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
+    bits = iter(random_bits(resamples * len(blocks) * (max(blocks) + 1)))
+    draws = []
+    for _ in range(resamples):
+        drawn = []
+        for _ in blocks:
+            d = next(bits) * len(blocks) >> 32 if len(blocks) > 1 else 0
+            drawn += [first[d] + (next(bits) * blocks[d] >> 32) for _ in range(blocks[d])]
+        draws.append(np.array(drawn))
+    return first[-1], draws
+
+
+def bootstrap_means(sums, counts):
+    """sums, counts: per document, per block -> the ratio of their sums in each resample."""
+    units, draws = bootstrap_draws([len(s) for s in sums])
+    if len(sums) >= 20:
+        sums, counts = [[sum(s)] for s in sums], [[sum(c)] for c in counts]
+    sums, counts = np.concatenate(sums), np.concatenate(counts)
+    assert len(sums) == units
+    return np.array([sums[i].sum() / counts[i].sum() for i in draws])
+
+
+def bootstrap_se(sums, counts, overlap=False):
+    """Standard deviation over resamples (n - 1). Windows that overlap: documents only, however few.
+    None where there is but one unit.
+    """
+    if overlap or len(sums) >= 20:
+        sums, counts = [[sum(s) for s in sums]], [[sum(c) for c in counts]]
+    if sum(map(len, sums)) < 2:
+        return None
+    return float(np.std(bootstrap_means(sums, counts), ddof=1))
+
+
+def unit_of_error(blocks, overlap=False):
+    """blocks: how many each document has -> what `se_unit` says."""
+    if len(blocks) >= 20 or overlap:
+        return "documents" if len(blocks) > 1 else None
+    if sum(blocks) < 2:
+        return None
+    return "documents and blocks" if len(blocks) > 1 else "blocks of one document"

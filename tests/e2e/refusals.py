@@ -14,20 +14,17 @@ import sys
 import tempfile
 
 import numpy as np
-
-failures = checks = 0
+from checks import check, verdict, words
 
 
 def run(command):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    return subprocess.run(list(words(command)), capture_output=True, text=True)
 
 
 def expect(name, command, *words, gone=(), status=1):
     """The command fails with `status`, says every word on stderr, and leaves none of the paths in
     `gone`.
     """
-    global failures, checks
-    checks += 1
     done = run(command)
     problems = (
         [f"exit status {done.returncode}, expected {status}"] if done.returncode != status else []
@@ -42,28 +39,17 @@ def expect(name, command, *words, gone=(), status=1):
             ]
         elif os.path.exists(path):
             problems.append(f"left {path}")
-    print(("ok      " if not problems else "FAILED  ") + name)
-    if problems:
-        failures += 1
-        print(
-            "        "
-            + "; ".join(problems)
-            + "\n        "
-            + done.stderr.strip().replace("\n", "\n        ")
-        )
+    check(name, not problems, "; ".join(problems) + "\n" + done.stderr.strip())
 
 
 def expect_same(name, before):
     """The files still have these bytes."""
-    global failures, checks
-    checks += 1
     changed = [
         path
         for path, data in before.items()
         if not os.path.exists(path) or open(path, "rb").read() != data
     ]
-    print(("ok      " if not changed else "FAILED  ") + name)
-    failures += bool(changed)
+    check(name, not changed, changed)
 
 
 class Checkpoint:
@@ -131,5 +117,4 @@ def main(name, description, *groups):
             group(tools, work, model, text)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{name}: {checks - failures} passed, {failures} failed")
-    sys.exit(failures > 0)
+    sys.exit(verdict(name))

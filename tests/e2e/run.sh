@@ -33,6 +33,7 @@ check() {
 
 model=(data/litbank-1m data/the_tide_mill.txt)
 check check_house
+check check_gpu_failures --bin "$bin" # the long ones first
 check check_protocols "$bin"/freqkv-replay "${model[@]}"
 check check_probe "$bin"/freqkv-replay "${model[@]}"
 check check_analysis --bin "$bin"
@@ -52,7 +53,6 @@ check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
 check kill_capture --bin "$bin" --times 3
 check kill_generate --bin "$bin" --times 4
-check check_gpu_failures --bin "$bin"
 "$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --dtype f32 \
     --states key,value,key_rotated,query --out "$work/capture"
 check check_capture "$work/capture"

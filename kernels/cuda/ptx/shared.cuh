@@ -1,4 +1,4 @@
-/* Shared memory whose size is chosen at the launch, and copies into it that run beside the
+/* Shared memory whose size is chosen at the launch, and copies into it that run during the
  * arithmetic. */
 #ifndef FKV_KERNELS_CUDA_PTX_SHARED_CUH
 #define FKV_KERNELS_CUDA_PTX_SHARED_CUH

@@ -4,7 +4,7 @@
 
 #include <cuda_runtime.h>
 
-/* 16 bytes of memory that nothing writes while the kernel runs, 16-byte aligned, without a place in
+/* 16 bytes of memory that nothing writes while the kernel runs, 16-byte aligned, without a line in
  * the first-level cache: that one is for what is read again. Volatile, so that loads are issued
  * where they stand, ahead of the arithmetic on them. */
 __device__ inline uint4 ptx_load_streamed(const void *global) {

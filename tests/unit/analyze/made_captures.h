@@ -56,6 +56,20 @@ struct made {
 
 enum { MADE_ROWS = 3 };
 
+/* One recording of keys in float32. */
+static inline struct made made_keys(int layers, int heads, int head_dim, int64_t tokens,
+                                    made_value value) {
+    return (struct made){.layers = layers,
+                         .heads = heads,
+                         .query_group = 1,
+                         .head_dim = head_dim,
+                         .recordings = 1,
+                         .tokens = {tokens},
+                         .dtype = FKV_F32,
+                         .states = 1 << FKV_STATE_KEY,
+                         .value = value};
+}
+
 static inline int made_heads(const struct made *m, int state) {
     return state == FKV_STATE_QUERY ? m->heads * m->query_group : m->heads;
 }

@@ -2,24 +2,9 @@
 #include "analyze/measure/attention_error.h"
 
 #include "capture/store/capture_reader.h"
-#include "tests/unit/analyze/made_captures.h"
+#include "tests/unit/analyze/made_folder.h"
 
 enum { K = FKV_RATIO_STEPS };
-
-static char base[256], path[300];
-
-static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
-    made_seed = test_random();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
 
 /* error [layers, heads, K + 1] of the capture at `path`; projected, likewise, or NULL */
 static int measure(int length, int skip, double **error, double **projected,
@@ -193,16 +178,8 @@ static void the_projected_error_is_of_what_the_projection_reads(void **state) {
     (void)state;
     struct fkv_error err;
     const float first[MADE_ROWS][2] = {{2, 0}, {-1, 0}}, both[MADE_ROWS][2] = {{0, -2}, {2, 0}};
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = 2,
-                     .recordings = 1,
-                     .tokens = {30},
-                     .dtype = FKV_F32,
-                     .states = 1 | 2 | 8,
-                     .trained_context = 30,
-                     .value = constant_first_channel};
+    struct made m = made_keys(1, 1, 2, 30, constant_first_channel);
+    m.states = 1 | 2 | 8, m.trained_context = 30;
     for (int i = 0; i < 2; i++) {
         double *error, *projected;
         char command[400];
@@ -223,16 +200,8 @@ static void the_projected_error_is_of_what_the_projection_reads(void **state) {
 static void what_is_missing_is_named(void **state) {
     (void)state;
     struct fkv_error err;
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = 4,
-                     .recordings = 1,
-                     .tokens = {44},
-                     .dtype = FKV_F32,
-                     .states = 3,
-                     .trained_context = 44,
-                     .value = made_white};
+    struct made m = made_keys(1, 1, 4, 44, made_white);
+    m.states = 3, m.trained_context = 44;
     double *error = NULL;
     made_write(&m, path);
     assert_refused(measure(20, 4, &error, NULL, &err), err,
@@ -248,8 +217,6 @@ static void what_is_missing_is_named(void **state) {
     assert_ok(measure(20, 4, &error, NULL, &err), err);
     free(error);
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),

@@ -7,24 +7,11 @@
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
 #include "capture/store/capture_reader.h"
-#include "tests/unit/analyze/made_captures.h"
+#include "tests/unit/analyze/made_folder.h"
 
 enum { MOST = 8 << 10 };
 
-static char base[256], path[300];
 static double series[8][16][MOST]; /* [recording][channel][t] */
-
-static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
 
 static double from_series(int recording, enum fkv_state state, int layer, int64_t t, int head,
                           int channel) {
@@ -220,8 +207,6 @@ static void one_segment_has_nothing_to_be_fitted_to(void **state) {
     fkv_segment_plan_free(&plan);
     fkv_capture_close(capture);
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -1,68 +1,26 @@
 /* The sub-commands as a user runs them: exit status, JSON on stdout, files in the folder. */
 #include <dirent.h>
-#include <fcntl.h>
-#include <jansson.h>
 
-#include "analyze/commands/command.h"
-#include "kernels/base/json.h"
-#include "tests/unit/analyze/made_captures.h"
+#include "tests/unit/analyze/command_output.h"
 
-static char base[256], path[300], out[300];
+static char out[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    made_folder(state);
     snprintf(out, sizeof out, "%s/out", base);
-    made_seed = test_random();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
     return 0;
 }
 
 /* Runs a command with its stdout and stderr in files of `base`; returns its status. Arguments end
  * with NULL. */
 static int run(int (*command)(int, char **), const char *first, ...) {
-    char *argv[16] = {(char *)"freqkv-analyze test", (char *)first}, to[2][300];
-    int argc = 2, saved[2], status;
+    char *argv[16] = {(char *)"freqkv-analyze test", (char *)first};
+    int argc = 2;
     va_list arguments;
     va_start(arguments, first);
     while ((argv[argc] = va_arg(arguments, char *))) argc++;
     va_end(arguments);
-    fflush(NULL);
-    for (int i = 0; i < 2; i++) {
-        snprintf(to[i], sizeof to[i], "%s/std%d", base, i + 1);
-        int file = open(to[i], O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        saved[i] = dup(i + 1);
-        dup2(file, i + 1);
-        close(file);
-    }
-    status = command(argc, argv);
-    fflush(NULL);
-    for (int i = 0; i < 2; i++) dup2(saved[i], i + 1), close(saved[i]);
-    return status;
-}
-
-static char *text_of(int stream) {
-    static char text[1 << 16];
-    char from[300];
-    snprintf(from, sizeof from, "%s/std%d", base, stream);
-    FILE *f = fopen(from, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = 0;
-    fclose(f);
-    return text;
-}
-
-static json_t *object_of_stdout(void) {
-    struct fkv_error err;
-    char *text = text_of(1);
-    json_t *object = fkv_json_parse(text, strlen(text), "stdout", &err);
-    if (!object) fail_msg("%s: %s", err.message, text);
-    return object;
+    return run_command(command, argc, argv);
 }
 
 static int files_in(const char *folder) {
@@ -184,14 +142,14 @@ static void merged_captures_are_measured_as_one(void **state) {
     assert_int_equal(run(fkv_command_merge, path, path, "--out", out, NULL), 1);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define WITH_PATHS(f) cmocka_unit_test_setup_teardown(f, setup, made_folder_removed)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(spectrum_and_error_share_a_folder_and_agree),
-        TEST(a_dry_run_writes_nothing),
-        TEST(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files),
-        TEST(merged_captures_are_measured_as_one),
+        WITH_PATHS(spectrum_and_error_share_a_folder_and_agree),
+        WITH_PATHS(a_dry_run_writes_nothing),
+        WITH_PATHS(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files),
+        WITH_PATHS(merged_captures_are_measured_as_one),
     };
     return test_run(tests, NULL, NULL);
 }

@@ -438,37 +438,6 @@ static void text_of_any_bytes_becomes_valid(void **state) {
     }
 }
 
-static void viridis_only_gets_lighter(void **state) {
-    (void)state;
-    double last = -1;
-    for (int i = 0; i <= 1000; i++) {
-        struct fkv_color c = fkv_color_map(i / 1000.0);
-        double luminance = 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b;
-        if (!(luminance > last))
-            fail_msg("at %d/1000 luminance %.6f follows %.6f", i, luminance, last);
-        last = luminance;
-    }
-    struct fkv_color end = fkv_color_map(7), start = fkv_color_map(NAN);
-    assert_close(end.r, 0xfd / 255.0, 1e-12, 0);
-    assert_close(start.b, 0x54 / 255.0, 1e-12, 0);
-}
-
-static double luminance(struct fkv_color c) { return 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b; }
-
-static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **state) {
-    (void)state;
-    for (int i = 1; i <= 500; i++)
-        for (int side = -1; side <= 1; side += 2) {
-            double inner = luminance(fkv_color_signed(0.5 + side * (i - 1) / 1000.0));
-            double outer = luminance(fkv_color_signed(0.5 + side * i / 1000.0));
-            if (!(outer < inner))
-                fail_msg("%d/1000 from the middle, side %d: %.6f after %.6f", i, side, outer,
-                         inner);
-        }
-    assert_true(luminance(fkv_color_signed(0.5)) > 0.9);
-    assert_close(luminance(fkv_color_signed(0)), luminance(fkv_color_signed(1)), 0.05, 0);
-}
-
 static void an_axis_of_whole_numbers_has_no_others(void **state) {
     (void)state;
     struct fkv_error err = {0};
@@ -504,8 +473,6 @@ int main(void) {
         cmocka_unit_test(a_folder_that_is_not_there_leaves_nothing),
         cmocka_unit_test(a_missing_font_says_what_to_install),
         cmocka_unit_test(text_of_any_bytes_becomes_valid),
-        cmocka_unit_test(viridis_only_gets_lighter),
-        cmocka_unit_test(the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends),
         cmocka_unit_test(an_axis_of_whole_numbers_has_no_others),
     };
     return test_run(tests, NULL, NULL);

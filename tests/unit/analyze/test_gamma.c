@@ -181,16 +181,8 @@ static void white_noise_gets_the_share_that_is_asked_for(void **state) {
     (void)state;
     char base[256], path[300];
     struct fkv_error err;
-    struct made m = {.layers = 1,
-                     .heads = 2,
-                     .query_group = 1,
-                     .head_dim = 16,
-                     .recordings = 1,
-                     .tokens = {4 + 4 * 512},
-                     .dtype = FKV_F32,
-                     .states = 3,
-                     .trained_context = 516,
-                     .value = made_white};
+    struct made m = made_keys(1, 2, 16, 4 + 4 * 512, made_white);
+    m.states = 3, m.trained_context = 516;
     struct fkv_spectrum key, value;
     struct fkv_ratio_table t;
     made_seed = test_random();

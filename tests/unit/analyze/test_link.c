@@ -1,34 +1,22 @@
 /* Captures, probes and runs with known answers, joined: what energy predicts is found, what it does
  * not is not, and files that do not belong together are refused. */
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <jansson.h>
 
-#include "analyze/commands/command.h"
 #include "analyze/link/predictors.h"
 #include "analyze/link/residual.h"
 #include "analyze/measure/error.h"
 #include "capture/store/capture_reader.h"
-#include "kernels/base/json.h"
-#include "tests/unit/analyze/made_captures.h"
+#include "tests/unit/analyze/command_output.h"
 #include "tests/unit/analyze/made_probes.h"
 
 enum { LAYERS = 6, HEADS = 4, DIM = 4, N = 32, SINKS = 4 };
 
-static char base[256], path[300], out[300], probe[300];
+static char out[300], probe[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    made_folder(state);
     snprintf(out, sizeof out, "%s/out", base);
     snprintf(probe, sizeof probe, "%s/probe.h5", base);
-    made_seed = test_random();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
     return 0;
 }
 
@@ -77,42 +65,11 @@ static struct made_probe graded_probe(const double *damage) {
 static int run_link(const char *option, const char *file, const char *more) {
     char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option,
                       (char *)file};
-    char to[2][300];
-    int argc = 5, saved[2];
+    int argc = 5;
     if (more) argv[argc++] = (char *)more;
     argv[argc++] = (char *)"--out", argv[argc++] = out, argv[argc++] = (char *)"--json",
     argv[argc++] = (char *)"--quiet";
-    fflush(NULL);
-    for (int i = 0; i < 2; i++) {
-        snprintf(to[i], sizeof to[i], "%s/std%d", base, i + 1);
-        int stream = open(to[i], O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        saved[i] = dup(i + 1);
-        dup2(stream, i + 1);
-        close(stream);
-    }
-    int status = fkv_command_link(argc, argv);
-    fflush(NULL);
-    for (int i = 0; i < 2; i++) dup2(saved[i], i + 1), close(saved[i]);
-    return status;
-}
-
-static char *text_of(int stream) {
-    static char text[1 << 18];
-    char from[300];
-    snprintf(from, sizeof from, "%s/std%d", base, stream);
-    FILE *f = fopen(from, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = 0;
-    fclose(f);
-    return text;
-}
-
-static json_t *object_of_stdout(void) {
-    struct fkv_error err;
-    char *text = text_of(1);
-    json_t *object = fkv_json_parse(text, strlen(text), "stdout", &err);
-    if (!object) fail_msg("%s: %s", err.message, text);
-    return object;
+    return run_command(fkv_command_link, argc, argv);
 }
 
 /* Estimate, low or high of `measure` of a predictor over all layers. */
@@ -426,19 +383,19 @@ static void link_has_a_group_in_results_that_others_carry_over(void **state) {
     fkv_h5_close(r);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define WITH_PATHS(f) cmocka_unit_test_setup_teardown(f, setup, made_folder_removed)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(damage_that_follows_lost_energy_has_rank_correlation_one),
-        TEST(damage_that_has_nothing_to_do_with_energy_covers_zero),
-        TEST(more_retained_energy_with_less_loss_is_correlation_minus_one),
-        TEST(visible_energy_is_the_variance_of_scores_that_is_lost),
-        TEST(visible_energy_of_values_is_what_the_projection_lets_through),
-        TEST(residuals_of_all_tokens_are_the_lost_energy),
-        TEST(classes_by_ids_are_those_of_the_rules),
-        TEST(files_that_do_not_belong_together_are_refused_by_name),
-        TEST(link_has_a_group_in_results_that_others_carry_over),
+        WITH_PATHS(damage_that_follows_lost_energy_has_rank_correlation_one),
+        WITH_PATHS(damage_that_has_nothing_to_do_with_energy_covers_zero),
+        WITH_PATHS(more_retained_energy_with_less_loss_is_correlation_minus_one),
+        WITH_PATHS(visible_energy_is_the_variance_of_scores_that_is_lost),
+        WITH_PATHS(visible_energy_of_values_is_what_the_projection_lets_through),
+        WITH_PATHS(residuals_of_all_tokens_are_the_lost_energy),
+        WITH_PATHS(classes_by_ids_are_those_of_the_rules),
+        WITH_PATHS(files_that_do_not_belong_together_are_refused_by_name),
+        WITH_PATHS(link_has_a_group_in_results_that_others_carry_over),
     };
     return test_run(tests, NULL, NULL);
 }

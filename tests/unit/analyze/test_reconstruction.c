@@ -63,14 +63,7 @@ static void curves_equal_explicit_reconstruction(void **state) {
     states = malloc((size_t)(segments * n * channels) * sizeof *states);
     for (int i = 0; i < segments * n * channels; i++)
         states[i] = (float)(2 + sin(0.05 * (i / channels)) + 0.3 * test_normal());
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = channels,
-                     .recordings = 1,
-                     .tokens = {segments * n},
-                     .states = 1,
-                     .value = from_states};
+    struct made m = made_keys(1, 1, channels, segments * n, from_states);
     char base[256], path[300];
     struct fkv_spectrum s;
     struct fkv_error_curves e;

@@ -3,21 +3,7 @@
 
 #include "analyze/measure/spectrum.h"
 #include "capture/store/h5.h"
-#include "tests/unit/analyze/made_captures.h"
-
-static char base[256], path[300];
-
-static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
+#include "tests/unit/analyze/made_folder.h"
 
 static void power_is_that_of_the_plain_sum_in_double(void **state) {
     (void)state;
@@ -30,7 +16,6 @@ static void power_is_that_of_the_plain_sum_in_double(void **state) {
                      .tokens = {47},
                      .states = 1 << FKV_STATE_KEY | 1 << FKV_STATE_QUERY,
                      .value = made_white};
-    made_seed = test_random();
     made_write(&m, path);
     const enum fkv_state states[] = {FKV_STATE_KEY, FKV_STATE_QUERY};
     for (int i = 0; i < 2; i++) {
@@ -73,14 +58,7 @@ static void a_cosine_at_a_dct_frequency_puts_its_energy_there(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_spectrum s;
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = 3,
-                     .recordings = 1,
-                     .tokens = {50},
-                     .states = 1,
-                     .value = cosine};
+    struct made m = made_keys(1, 1, 3, 50, cosine);
     wave = test_between(1, 49);
     made_write(&m, path);
     assert_ok(made_measure(path, FKV_STATE_KEY, 50, 0, false, &s, &err), err);
@@ -122,16 +100,8 @@ static void check_excess_is_one(struct made *m) {
 
 static void white_noise_has_excess_one(void **state) {
     (void)state;
-    struct made m = {.layers = 2,
-                     .heads = 2,
-                     .query_group = 1,
-                     .head_dim = 16,
-                     .recordings = 2,
-                     .tokens = {1024, 800},
-                     .document = {0, 1},
-                     .states = 1,
-                     .value = made_white};
-    made_seed = test_random();
+    struct made m = made_keys(2, 2, 16, 1024, made_white);
+    m.recordings = 2, m.tokens[1] = 800, m.document[1] = 1;
     check_excess_is_one(&m);
 }
 
@@ -148,15 +118,7 @@ static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void *
     struct fkv_error err;
     struct fkv_spectrum s;
     char ordered[300];
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = 32,
-                     .recordings = 1,
-                     .tokens = {256},
-                     .states = 1,
-                     .value = made_drift};
-    made_seed = test_random();
+    struct made m = made_keys(1, 1, 32, 256, made_drift);
     snprintf(ordered, sizeof ordered, "%s/ordered", base);
     made_write(&m, ordered);
     assert_ok(made_measure(ordered, FKV_STATE_KEY, 128, 0, true, &s, &err), err);
@@ -219,15 +181,7 @@ static void normalised_power_does_not_see_the_scale_of_channels(void **state) {
     (void)state;
     struct fkv_error err;
     struct fkv_spectrum s;
-    struct made m = {.layers = 1,
-                     .heads = 2,
-                     .query_group = 1,
-                     .head_dim = 8,
-                     .recordings = 1,
-                     .tokens = {64},
-                     .states = 1,
-                     .value = made_drift};
-    made_seed = test_random();
+    struct made m = made_keys(1, 2, 8, 64, made_drift);
     made_write(&m, path);
     assert_ok(made_measure(path, FKV_STATE_KEY, 64, 0, false, &s, &err), err);
     double sum = 0;
@@ -325,16 +279,8 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
     struct fkv_error err;
     struct fkv_spectrum a, b;
     char other[300];
-    struct made m = {.layers = 1,
-                     .heads = 2,
-                     .query_group = 1,
-                     .head_dim = 4,
-                     .recordings = 2,
-                     .tokens = {64, 64},
-                     .document = {0, 1},
-                     .states = 1,
-                     .value = made_white};
-    made_seed = test_random();
+    struct made m = made_keys(1, 2, 4, 64, made_white);
+    m.recordings = 2, m.tokens[1] = 64, m.document[1] = 1;
     snprintf(other, sizeof other, "%s/other", base);
     made_write(&m, path);
     made_write(&m, other);
@@ -350,8 +296,6 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
     fkv_spectrum_free(&a);
     fkv_spectrum_free(&b);
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 /* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of
  * one thread are open and after. */

@@ -1,19 +1,5 @@
 /* Stored states on several threads: the same bits, the same errors, a bounded memory. */
-#include "tests/unit/analyze/made_captures.h"
-
-static char base[256], path[300];
-
-static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
+#include "tests/unit/analyze/made_folder.h"
 
 static int measure_on(int threads, int length, struct fkv_spectrum *out, struct fkv_error *err) {
     struct fkv_capture *capture = NULL;
@@ -43,7 +29,6 @@ static void write_uneven(enum fkv_dtype dtype) {
                      .dtype = dtype,
                      .states = 1 << FKV_STATE_KEY,
                      .value = made_drift};
-    made_seed = test_random();
     made_write(&m, path);
 }
 
@@ -114,8 +99,6 @@ static void memory_is_bounded_whatever_the_capture(void **state) {
             fail_msg("%lld bytes for segments of %d", (long long)bytes, captures[i].n);
     }
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

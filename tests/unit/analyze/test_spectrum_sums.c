@@ -1,21 +1,7 @@
 /* Captures of sums (--spectra-only) against the stored states they stand for. */
 #include "analyze/measure/spectrum.h"
 #include "capture/store/capture_writer.h"
-#include "tests/unit/analyze/made_captures.h"
-
-static char base[256], path[300];
-
-static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
+#include "tests/unit/analyze/made_folder.h"
 
 /* Sums over the segments of each recording of `m`, written as freqkv-capture --spectra-only does.
  */
@@ -91,7 +77,6 @@ static void sums_give_the_spectrum_of_the_stored_states(void **state) {
                      .offset = {0, 100, 0},
                      .states = 1,
                      .value = made_drift};
-    made_seed = test_random();
     snprintf(sums, sizeof sums, "%s/sums", base);
     made_write(&m, path);
     write_sums(&m, sums, 32, 4);
@@ -132,15 +117,7 @@ static void the_expected_null_is_the_mean_of_permutation_nulls(void **state) {
     struct fkv_error err;
     struct fkv_spectrum stored, summed;
     char sums[300];
-    struct made m = {.layers = 1,
-                     .heads = 1,
-                     .query_group = 1,
-                     .head_dim = 12,
-                     .recordings = 1,
-                     .tokens = {16 * 250},
-                     .states = 1,
-                     .value = made_drift};
-    made_seed = test_random();
+    struct made m = made_keys(1, 1, 12, 16 * 250, made_drift);
     snprintf(sums, sizeof sums, "%s/sums", base);
     made_write(&m, path);
     write_sums(&m, sums, 16, 0);
@@ -150,8 +127,6 @@ static void the_expected_null_is_the_mean_of_permutation_nulls(void **state) {
     fkv_spectrum_free(&stored);
     fkv_spectrum_free(&summed);
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

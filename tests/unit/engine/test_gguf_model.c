@@ -6,21 +6,8 @@
 
 enum { DIM = 32, HIDDEN = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 8, VOCAB = 10, LAYERS = 2 };
 
-static char folder[256];
 static struct gguf_file file;
 static struct weights_file weights;
-
-static int make_folder(void **state) {
-    (void)state;
-    test_make_folder(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
 
 /* What a file has that this one has not, or the other way round. */
 struct change {

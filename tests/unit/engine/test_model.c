@@ -6,20 +6,6 @@
 #include "engine/checkpoint/safetensors.h"
 #include "tests/unit/engine/weights_file.h"
 
-static char folder[256];
-
-static int make_folder(void **state) {
-    (void)state;
-    test_make_folder(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
 /* ---- a backend that holds buffers and nothing else ---- */
 
 struct fkv_buffer {

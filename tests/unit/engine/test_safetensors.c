@@ -6,20 +6,6 @@
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/engine/weights_file.h"
 
-static char folder[256];
-
-static int make_folder(void **state) {
-    (void)state;
-    test_make_folder(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
 /* ---- one file ---- */
 
 static int check(const void *file, size_t bytes, const char *where, struct fkv_error *err) {

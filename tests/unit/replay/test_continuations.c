@@ -361,19 +361,23 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     others[3].own[0] = (struct fkv_own_value){"rescale", 0};
     others[4].own[0] = (struct fkv_own_value){"mass-bias", 1}, others[5].gamma = "0.25",
     others[6].name = "local";
+    struct lines l;
     struct fkv_policy_setup setup;
     struct fkv_error err = {0};
+    make_lines(&l);
+    l.how.setup = &setup;
     assert_ok(fkv_policy_setup(&base, &engine.model->config, 100, &setup, &err), err);
-    json_t *expected = fkv_setup_json(&setup);
+    json_t *expected = identity_of(&l, 1);
     fkv_policy_setup_free(&setup);
     for (int i = 0; i < 7; i++) {
         assert_ok(fkv_policy_setup(&others[i], &engine.model->config, 100, &setup, &err), err);
-        json_t *found = fkv_setup_json(&setup);
+        json_t *found = identity_of(&l, 1);
         assert_false(json_equal(expected, found));
         json_decref(found);
         fkv_policy_setup_free(&setup);
     }
     json_decref(expected);
+    free_lines(&l);
 }
 
 static void prompts_are_told_apart_by_text_id_and_order(void **state) {

@@ -161,7 +161,8 @@ static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
         skip();
     }
     struct sample large = s;
-    sample_fill(&large, 1 << 20, '2');
+    const int64_t n = 1 << 18; /* more than 1 MiB, of tokens and nll alone */
+    sample_fill(&large, n, '2');
     int status = fkv_capture_create(in_base("small/c"), &s.info, false, &w, &err);
     int first = status ? status : sample_write(&s, w, 0, 512, &err);
     int second = first ? first : sample_write(&large, w, 1, 512, &err);
@@ -170,9 +171,9 @@ static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
     char message[sizeof err.message];
     strcpy(message, err.message);
     struct fkv_h5_writer *h5;
-    const int64_t n = 1 << 20;
+    const int64_t numbers = 2 * n; /* at least two channels */
     int created = fkv_h5_create(in_base("small/run.h5"), &h5, &err);
-    int put = created ? created : fkv_h5_put(h5, "x", FKV_H5_F32, 1, &n, large.states[0], &err);
+    int put = created ? created : fkv_h5_put(h5, "x", FKV_H5_F32, 1, &numbers, large.states[0], &err);
     int committed = put ? put : fkv_h5_commit(h5, &err);
     bool left = access(in_base("small/run.h5"), F_OK) == 0;
     char listing[700];
