@@ -394,8 +394,8 @@ struct fkv_tok_pieces {
 /* The strings of all pieces; unused ones are not found. `t` has none yet. */
 int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                         struct fkv_error *err);
-/* The pieces that are found as a whole: unknown, control, of the user. Strings and merges are
- * there. */
+/* The pieces that are found as a whole (unknown, control, of the user) and those put before and
+ * behind texts. Strings and merges are there. */
 int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                       struct fkv_error *err);
 /* All of a tokenizer of pieces with scores. */
