@@ -47,13 +47,14 @@ static int fill_pieces(const struct fkv_gguf *g, struct fkv_gguf_array tokens,
     for (int32_t i = 0; i < p->count; i++) {
         struct fkv_tok_piece *piece = &p->at[i];
         const double type = types->count ? fkv_gguf_item(types, (size_t)i) : FKV_TOK_NORMAL;
-        *piece = (struct fkv_tok_piece){
-            .text = text_of(fkv_gguf_next_string(&tokens)),
-            .score = scores->count ? (float)fkv_gguf_item(scores, (size_t)i) : 0,
-            .type = (uint8_t)type};
         if (!(type >= FKV_TOK_NORMAL && type <= FKV_TOK_BYTE))
             return fkv_fail(err, "%s: key " KEY "token_type: expected 1 to 6, found %g at [%d]",
                             fkv_gguf_path(g), type, (int)i);
+        *piece = (struct fkv_tok_piece){
+            .text = text_of(fkv_gguf_next_string(&tokens)),
+            .score = scores->count ? (float)fkv_gguf_item(scores, (size_t)i) : 0,
+            .type = (uint8_t)type,
+        };
         if (isnan(piece->score))
             return fkv_fail(err, "%s: key " KEY "scores: expected numbers, found none at [%d]",
                             fkv_gguf_path(g), (int)i);
