@@ -116,11 +116,15 @@ static int add_steps(struct fkv_tokenizer *t, const struct fkv_gguf *g,
         return FKV_FAILED;
     if (space_before && !fkv_tok_add_splitter(t, fkv_tok_space_before, where, err))
         return FKV_FAILED;
-    for (int i = 0; pre->split[i]; i++)
+    for (int i = 0; pre->split[i]; i++) {
+        if (i && i == pre->bytes_after && fkv_tok_add_byte_level(t, false, false, where, err))
+            return FKV_FAILED;
         if (fkv_tok_add_split(t, pre->split[i], FKV_TOK_ISOLATED, false, where, err))
             return FKV_FAILED;
+    }
+    if (!pre->bytes_after && fkv_tok_add_byte_level(t, false, false, where, err)) return FKV_FAILED;
     struct fkv_tok_decoder *d = fkv_tok_add_decoder(t, where, err);
-    if (!d || fkv_tok_add_byte_level(t, false, false, where, err)) return FKV_FAILED;
+    if (!d) return FKV_FAILED;
     d->kind = FKV_TOK_DECODE_BYTE_LEVEL;
     return FKV_OK;
 }
