@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """GGUF against the `gguf` package: the same losses from a GGUF file and from a folder of the
-weights that the package dequantises, for a small llama in every weight format and, with --model
-FILE, for a real one.
+weights that the package dequantises, for a small llama in every weight format, a qwen2 and a qwen3
+of mixed formats and, with --model FILE, for a real one.
 
-usage: check_gguf.py --bin BIN [--model FILE]          skips without numpy, gguf and h5py
+usage: check_gguf.py --bin BIN [--model FILE] [--keep DIR]     skips without numpy, gguf and h5py
 """
 
 import argparse
@@ -23,7 +23,6 @@ except ImportError as error:
     sys.exit(0)
 
 DIM, HEADS, KV_HEADS, VOCAB, TOKENS = 256, 4, 2, 96, 64
-HEAD_DIM = DIM // HEADS
 # The size of scales that makes values about 0.05, and where a block has them.
 FORMATS = {
     "F32": (0, []),
@@ -45,6 +44,8 @@ NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -75,27 +76,52 @@ def random_matrix(random, rows, cols, name):
     return blocks.reshape(rows, -1)
 
 
-def write_gguf(path, name):
+def write_gguf(path, formats, architecture="llama", head_dim=64):
+    """A model of two layers, whose matrices have the formats in turn."""
     random = np.random.default_rng(3)
-    writer = GGUFWriter(path, "llama")
-    writer.add_block_count(1)
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(2)
     writer.add_embedding_length(DIM)
     writer.add_feed_forward_length(DIM)
     writer.add_context_length(128)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    kv = KV_HEADS * HEAD_DIM
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2" if architecture != "llama" else "gpt-2")
+    writer.add_token_list([chr(0x100 + i) for i in range(VOCAB)])
+    writer.add_token_merges([])
+    q, kv = HEADS * head_dim, KV_HEADS * head_dim
     rows = dict(
-        attn_q=DIM, attn_k=kv, attn_v=kv, attn_output=DIM, ffn_gate=DIM, ffn_up=DIM, ffn_down=DIM
+        attn_q=q, attn_k=kv, attn_v=kv, attn_output=DIM, ffn_gate=DIM, ffn_up=DIM, ffn_down=DIM
     )
-    matrices = {"token_embd.weight": VOCAB, **{f"blk.0.{k}.weight": n for k, n in rows.items()}}
-    for tensor, n in matrices.items():
-        kind = GGMLQuantizationType[name]
-        writer.add_tensor(tensor, random_matrix(random, n, DIM, name), raw_dtype=kind)
-    for tensor in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"):
-        writer.add_tensor(tensor, random.normal(1, 0.1, DIM).astype(np.float32))
+    vectors = dict(attn_norm=DIM, ffn_norm=DIM)
+    if architecture == "qwen3":
+        vectors |= dict(attn_q_norm=head_dim, attn_k_norm=head_dim)
+    biases = dict(attn_q=q, attn_k=kv, attn_v=kv) if architecture == "qwen2" else {}
+    count = 0
+
+    def add(name, n, columns):
+        nonlocal count
+        kind = formats[count % len(formats)]
+        matrix = random_matrix(random, n, columns, kind)
+        writer.add_tensor(name, matrix, raw_dtype=GGMLQuantizationType[kind])
+        count += 1
+
+    add("token_embd.weight", VOCAB, DIM)
+    for layer in range(2):
+        for name, n in rows.items():
+            add(f"blk.{layer}.{name}.weight", n, q if name == "attn_output" else DIM)
+        for name, n in vectors.items():
+            x = random.normal(1, 0.1, n).astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.{name}.weight", x)
+        for name, n in biases.items():
+            x = random.normal(0, 0.5, n).astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.{name}.bias", x)
+    writer.add_tensor("output_norm.weight", random.normal(1, 0.1, DIM).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -110,9 +136,10 @@ def unpaired(w, heads):
 def write_folder(path, out):
     """The same model as a folder of float32."""
     reader = GGUFReader(path)
+    architecture = reader.fields["general.architecture"].contents()
 
     def value(key, default=None):
-        field = reader.fields.get("llama." + key)
+        field = reader.fields.get(f"{architecture}.{key}")
         return field.contents() if field else default
 
     heads, kv_heads = value("attention.head_count"), value("attention.head_count_kv")
@@ -122,10 +149,10 @@ def write_folder(path, out):
         if t.name in OUTER:
             tensors[OUTER[t.name]] = w
             continue
-        _, layer, name, _ = t.name.split(".")
-        if name in ("attn_q", "attn_k"):
+        _, layer, name, kind = t.name.split(".")
+        if architecture == "llama" and name in ("attn_q", "attn_k"):
             w = unpaired(w, heads if name == "attn_q" else kv_heads)
-        tensors[f"model.layers.{layer}.{NAMES[name]}.weight"] = np.ascontiguousarray(w)
+        tensors[f"model.layers.{layer}.{NAMES[name]}.{kind}"] = np.ascontiguousarray(w)
     header, at = {}, 0
     for name, w in tensors.items():
         header[name] = dict(dtype="F32", shape=list(w.shape), data_offsets=[at, at + w.nbytes])
@@ -139,8 +166,9 @@ def write_folder(path, out):
             f.write(w.tobytes())
     vocab, dim = tensors["model.embed_tokens.weight"].shape
     config = dict(
-        model_type="llama",
+        model_type=architecture,
         hidden_size=dim,
+        head_dim=value("attention.key_length", dim // heads),
         intermediate_size=value("feed_forward_length"),
         num_hidden_layers=value("block_count"),
         num_attention_heads=heads,
@@ -177,18 +205,29 @@ def check(replay, path, label, folder):
     return bool(good)
 
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--bin", required=True)
-parser.add_argument("--model", help="a GGUF file of a llama")
-options = parser.parse_args()
-replay = os.path.join(options.bin, "freqkv-replay")
-with tempfile.TemporaryDirectory() as folder:
-    good = 0
-    for name in FORMATS:
-        write_gguf(f"{folder}/{name}.gguf", name)
-        good += check(replay, f"{folder}/{name}.gguf", name, folder)
-    if options.model:
-        good += check(replay, options.model, "model", folder)
-total = len(FORMATS) + bool(options.model)
-print(f"gguf: {good} of {total} models equal to the folder of their dequantised weights")
-sys.exit(good != total)
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--model", help="a GGUF file of a llama")
+    parser.add_argument("--keep", help="leaves the files there")
+    options = parser.parse_args()
+    replay = os.path.join(options.bin, "freqkv-replay")
+    mixed = ["Q5_K", "Q6_K", "Q3_K", "Q2_K", "Q8_0", "Q4_K", "Q5_1"]
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.keep or made
+        models = {name: ([name], "llama", 64) for name in FORMATS}
+        models["qwen2"] = (mixed, "qwen2", 64)
+        models["qwen3"] = (mixed[::-1], "qwen3", 128)
+        good = 0
+        for name, model in models.items():
+            write_gguf(f"{folder}/{name}.gguf", *model)
+            good += check(replay, f"{folder}/{name}.gguf", name, folder)
+        if options.model:
+            good += check(replay, options.model, "model", folder)
+    total = len(models) + bool(options.model)
+    print(f"gguf: {good} of {total} models equal to the folder of their dequantised weights")
+    return good != total
+
+
+if __name__ == "__main__":
+    sys.exit(int(main()))

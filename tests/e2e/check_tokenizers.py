@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Token ids of `freqkv-replay tokens` against Hugging Face `tokenizers`, on small tokenizer.json
 files of every kind and texts made to be difficult; and against `sentencepiece` on tokenizer.model.
+Both also as the metadata of a GGUF file, written by the package gguf.
 
     check_tokenizers.py --bin build/bin [--texts 2000] [--seed 1] [--only WORD] [--folder DIR]
     check_tokenizers.py --write tests/golden/tokenizer/steps.json --texts 12
@@ -18,6 +19,10 @@ import subprocess
 import sys
 import tempfile
 
+try:
+    import gguf
+except ImportError:
+    gguf = None
 try:
     import sentencepiece
 except ImportError:
@@ -51,6 +56,13 @@ DEEPSEEK = (
 CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPECIAL = re.compile("</?s>|<unk>")
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
@@ -308,6 +320,85 @@ def sentencepieces(folder, books):
         yield inner
 
 
+def named_pre_tokenizers():
+    """GGUF's name of a pre-tokenizer -> normalizer and steps, as the model's tokenizer.json."""
+    nfc, words = dict(type="NFC"), BYTES | dict(use_regex=True)
+    digits = dict(type="Digits", individual_digits=True)
+    kinds = dict(byte_kinds())
+    yield "gpt-2", None, [words]
+    yield "smollm", None, [digits, words]
+    yield "command-r", nfc, [digits, words]
+    yield "llama-bpe", None, [split(LLAMA3), BYTES]
+    yield "qwen2", nfc, [split(LLAMA3.replace("{1,3}", "")), BYTES]
+    yield "qwen35", nfc, [split(QWEN35), BYTES]
+    yield "gpt-4o", None, [split(GPT4O), BYTES]
+    yield "tekken", None, [split(TEKKEN), BYTES]
+    yield "deepseek-v3", None, kinds["deepseek-v3"]
+    yield "falcon", None, kinds["falcon"]
+    yield "viking", None, [split(r" ?[^(\s|.,!?…。，、।۔،)]+"), digits, BYTES]
+
+
+def write_gguf(path, model, pre, tokens, types, merges=None, scores=None):
+    """A file without tensors; tokens 0 and 1 of the list are BOS and EOS where types say so."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(model)
+    if pre:
+        writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    if merges:
+        writer.add_token_merges(merges)
+    if scores:
+        writer.add_token_scores(scores)
+    writer.add_bos_token_id(tokens.index("<s>"))
+    writer.add_add_bos_token(True)
+    return writer
+
+
+def close_gguf(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def byte_ggufs(folder, books):
+    """Yields folders of a tokenizer.json and the m.gguf that says the same."""
+    pre = tokenizers.pre_tokenizers
+    # Merges across words show where a text is split.
+    lines = [book[i : i + 50] for book in books for i in range(0, len(book), 50)]
+    whole = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    model = train(whole, lines, 1500, pre.ByteLevel.alphabet())
+    n = len(model["vocab"])
+    tokens = [dict(FLAGS, content="<s>", id=n), dict(FLAGS, content="<left>", id=n + 1)]
+    strings = sorted(model["vocab"], key=model["vocab"].get) + ["<s>", "<left>", "[PAD]"]
+    for name, normalizer, steps in named_pre_tokenizers():
+        inner = folder / f"gguf-{name}"
+        inner.mkdir()
+        model["ignore_merges"] = name in ("llama-bpe", "tekken")
+        text = json.dumps(document(model, tokens, normalizer, sequence(*steps)))
+        (inner / "tokenizer.json").write_text(text, encoding="utf-8")
+        merges = [" ".join(m) for m in model["merges"]]
+        types = [1] * n + [3, 4, 5]
+        close_gguf(write_gguf(inner / "m.gguf", "gpt2", name, strings, types, merges))
+        yield inner
+
+
+def sentencepiece_gguf(inner):
+    """Writes the m.gguf that says what tokenizer.model does."""
+    p = sentencepiece.SentencePieceProcessor(str(inner / "tokenizer.model"))
+    ids = range(p.get_piece_size())
+    types = [
+        2 if p.is_unknown(i) else 3 if p.is_control(i) else 6 if p.is_byte(i) else 1 for i in ids
+    ]
+    strings, scores = [p.id_to_piece(i) for i in ids], [p.get_score(i) for i in ids]
+    writer = write_gguf(inner / "m.gguf", "llama", None, strings, types, None, scores)
+    if "no_prefix" in inner.name:
+        writer.add_add_space_prefix(False)
+    if "squeezed" in inner.name:
+        writer.add_remove_extra_whitespaces(True)
+    close_gguf(writer)
+
+
 PIECES = (
     [" ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\xa0"]
     + ["\u2003", "\u3000", "\u180e", "\u200b", "\u200c", "\u200d", "\ufeff", "\u2028", "▁", "▁▁"]
@@ -394,12 +485,12 @@ def texts(count, rng):
         yield made
 
 
-def ours(binary, folder, inputs):
+def ours(binary, folder, model, inputs):
     """Ids of every text, from one run."""
     with open(folder / "texts.jsonl", "w", encoding="ascii") as f:
         for text in inputs:
             f.write(json.dumps({"text": text}) + "\n")
-    command = [binary / "freqkv-replay", "tokens", "--model", folder, "--quiet", "--json"]
+    command = [binary / "freqkv-replay", "tokens", "--model", model, "--quiet", "--json"]
     done = subprocess.run(
         [*command, "--text", folder / "texts.jsonl"], capture_output=True, text=True
     )
@@ -422,22 +513,24 @@ def expected_ids(folder, inputs):
     return [[ids.get(x, x) for x in theirs.encode(text).ids] for text in inputs]
 
 
-def compare(binary, folder, inputs):
+def compare(binary, folder, inputs, gguf_file=None):
     """The number of texts whose ids differ; says which. Texts of one token are no documents."""
     if (folder / "tokenizer.json").exists():
         expected = expected_ids(folder, inputs)
     else:  # its special pieces are text to sentencepiece, but not to transformers
         inputs = [text for text in inputs if not SPECIAL.search(text)]
         expected = sentencepiece_ids(folder, inputs)
+    if gguf_file and (folder / "tokenizer.json").exists():
+        expected = [ids[1:] for ids in expected]  # it puts BOS there once
     pairs = zip(inputs, expected, strict=True)
     pairs = [(text, ids) for text, ids in pairs if len(ids) > 1]
-    found = ours(binary, folder, [text for text, _ in pairs])
+    found = ours(binary, folder, gguf_file or folder, [text for text, _ in pairs])
     wrong = 0
     for (text, expected), ids in zip(pairs, found, strict=True):
         if ids != expected:
             wrong += 1
             if wrong <= 3:
-                print(f"{folder.name}: {text!r}\n  expected {expected}\n  found    {ids}")
+                print(f"{(gguf_file or folder).name} {folder.name}: {text!r}\n  expected {expected}\n  found    {ids}")
     return wrong
 
 
@@ -498,6 +591,16 @@ def main():
         for folder in sentencepieces(pathlib.Path(work), books) if sentencepiece else ():
             if options.only in folder.name:
                 count, wrong = count + 1, wrong + compare(options.bin, folder, inputs)
+            if gguf and options.only in folder.name and "user" not in folder.name:
+                sentencepiece_gguf(folder)
+                wrong += compare(options.bin, folder, inputs, folder / "m.gguf")
+                count += 1
+        for folder in byte_ggufs(pathlib.Path(work), books) if gguf else ():
+            if options.only in folder.name:
+                wrong += compare(options.bin, folder, inputs, folder / "m.gguf")
+                count += 1
+    if not gguf:
+        print("no GGUF file was compared: the package gguf is not installed")
     print(f"{count} tokenizers, {len(inputs)} texts each: {wrong} differ in all")
     return wrong > 0
 

@@ -7,22 +7,30 @@
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/gguf.h"
+#include "engine/text/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-/* Sums all bytes of the vocabulary. */
-static size_t read_strings(const struct fkv_gguf *g) {
-    struct fkv_gguf_array array;
-    struct fkv_error err;
-    size_t sum = 0;
-    if (!fkv_gguf_has(g, "tokenizer.ggml.tokens") ||
-        fkv_gguf_get_array(g, "tokenizer.ggml.tokens", true, FKV_GGUF_STRING, &array, &err))
-        return 0;
-    while (array.count) {
-        const struct fkv_gguf_string s = fkv_gguf_next_string(&array);
-        for (size_t i = 0; i < s.bytes; i++) sum += (unsigned char)s.text[i];
+/* A tokenizer that is accepted encodes a tricky text and decodes what it made. */
+static void use_tokenizer(const struct fkv_gguf *g) {
+    static const char text[] = "ab <s> abba  \xe2\x96\x81\xe2\x96\x81 it's 12\n\te\xcc\x81 "
+                               "\xf0\x9f\xa6\x99 a\0b \xe4\xb8\xad aaaaaaaaaaaaaaaaaaaaaaaaaaa ";
+    struct fkv_error err = {0};
+    struct fkv_tokenizer *t;
+    int32_t *ids;
+    size_t count, decoded_bytes;
+    char *decoded;
+    if (fkv_tokenizer_of_gguf(g, &t, &err)) {
+        if (!err.message[0]) abort();
+        return;
     }
-    return sum;
+    if (fkv_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &count, &err)) abort();
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= fkv_tokenizer_vocabulary(t)) abort();
+    if (fkv_tokenizer_decode(t, ids, count, &decoded, &decoded_bytes, &err)) abort();
+    free(decoded);
+    free(ids);
+    fkv_tokenizer_close(t);
 }
 
 static void read_tensor(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer) {
@@ -54,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         if (!err.message[0]) abort();
         return 0;
     }
-    if (read_strings(g) > 255 * bytes) abort();
+    use_tokenizer(g);
     fkv_gguf_close(g);
     const int file = memfd_create("fuzz", 0);
     if (file < 0 || write(file, data, bytes) != (ssize_t)bytes) abort();

@@ -119,6 +119,16 @@ bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
     "\\t-\\r "                                                                                     \
     "\\x{85}\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
+/* A character of punctuation. Hugging Face's table is of Unicode 8, with two characters that are
+ * none today. */
+#define FKV_TOK_PUNCTUATION                                                                        \
+    "(?![\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}\\x{1b7e}\\x{2e43}-\\x{2e4f}"            \
+    "\\x{2e52}-\\x{2e5d}\\x{10ead}\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}"                      \
+    "\\x{1144b}-\\x{1145d}\\x{11660}-\\x{1166c}\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}"          \
+    "\\x{119e2}\\x{11a3f}-\\x{11aa2}\\x{11c41}-\\x{11c71}\\x{11ef7}\\x{11ef8}\\x{11fff}"           \
+    "\\x{12ff1}\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}\\x{1e95f}])"                    \
+    "[\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}]"
+
 /* Compiles a pattern in Oniguruma's dialect. One that PCRE2 does not take, or takes for something
  * else, is refused; `where` names the field. */
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
@@ -394,8 +404,8 @@ struct fkv_tok_pieces {
 /* The strings of all pieces; unused ones are not found. `t` has none yet. */
 int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                         struct fkv_error *err);
-/* The pieces that are found as a whole: unknown, control, of the user. Strings and merges are
- * there. */
+/* The pieces that are found as a whole (unknown, control, of the user) and those put before and
+ * behind texts. Strings and merges are there. */
 int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                       struct fkv_error *err);
 /* All of a tokenizer of pieces with scores. */
@@ -423,6 +433,7 @@ struct fkv_tok_pre {
     bool bos;                              /* a text gets BOS where the file does not say */
     bool nfc;                              /* a text is normalized first */
     const char *split[FKV_TOK_PRE_SPLITS]; /* patterns, NULL behind the last */
+    int bytes_after; /* so many patterns bytes become characters; 0: after all */
 };
 /* NULL: not known */
 const struct fkv_tok_pre *fkv_tok_find_pre(struct fkv_tok_text name);

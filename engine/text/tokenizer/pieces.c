@@ -106,6 +106,11 @@ int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, c
             return FKV_FAILED;
     }
     fkv_tok_end_added(t);
+    if (p->bos >= p->count || p->eos >= p->count)
+        return fkv_fail(err, "%s: bos_id %d or eos_id %d is no piece", where, (int)p->bos,
+                        (int)p->eos);
+    if (p->bos >= 0) t->before[t->before_count++] = p->bos;
+    if (p->eos >= 0) t->after[t->after_count++] = p->eos;
     return FKV_OK;
 }
 
@@ -156,11 +161,6 @@ int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p
                         (int)p->count);
     t->byte_fallback = p->byte_fallback;
     t->fuse_unknown = true;
-    if (p->bos >= p->count || p->eos >= p->count)
-        return fkv_fail(err, "%s: bos_id %d or eos_id %d is no piece", where, (int)p->bos,
-                        (int)p->eos);
-    if (p->bos >= 0) t->before[t->before_count++] = p->bos;
-    if (p->eos >= 0) t->after[t->after_count++] = p->eos;
     return set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
                    set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err) ||
                    set_decoders(t, p, where, err)

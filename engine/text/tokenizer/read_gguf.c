@@ -47,13 +47,14 @@ static int fill_pieces(const struct fkv_gguf *g, struct fkv_gguf_array tokens,
     for (int32_t i = 0; i < p->count; i++) {
         struct fkv_tok_piece *piece = &p->at[i];
         const double type = types->count ? fkv_gguf_item(types, (size_t)i) : FKV_TOK_NORMAL;
-        *piece = (struct fkv_tok_piece){
-            .text = text_of(fkv_gguf_next_string(&tokens)),
-            .score = scores->count ? (float)fkv_gguf_item(scores, (size_t)i) : 0,
-            .type = (uint8_t)type};
         if (!(type >= FKV_TOK_NORMAL && type <= FKV_TOK_BYTE))
             return fkv_fail(err, "%s: key " KEY "token_type: expected 1 to 6, found %g at [%d]",
                             fkv_gguf_path(g), type, (int)i);
+        *piece = (struct fkv_tok_piece){
+            .text = text_of(fkv_gguf_next_string(&tokens)),
+            .score = scores->count ? (float)fkv_gguf_item(scores, (size_t)i) : 0,
+            .type = (uint8_t)type,
+        };
         if (isnan(piece->score))
             return fkv_fail(err, "%s: key " KEY "scores: expected numbers, found none at [%d]",
                             fkv_gguf_path(g), (int)i);
@@ -115,11 +116,15 @@ static int add_steps(struct fkv_tokenizer *t, const struct fkv_gguf *g,
         return FKV_FAILED;
     if (space_before && !fkv_tok_add_splitter(t, fkv_tok_space_before, where, err))
         return FKV_FAILED;
-    for (int i = 0; pre->split[i]; i++)
+    for (int i = 0; pre->split[i]; i++) {
+        if (i && i == pre->bytes_after && fkv_tok_add_byte_level(t, false, false, where, err))
+            return FKV_FAILED;
         if (fkv_tok_add_split(t, pre->split[i], FKV_TOK_ISOLATED, false, where, err))
             return FKV_FAILED;
+    }
+    if (!pre->bytes_after && fkv_tok_add_byte_level(t, false, false, where, err)) return FKV_FAILED;
     struct fkv_tok_decoder *d = fkv_tok_add_decoder(t, where, err);
-    if (!d || fkv_tok_add_byte_level(t, false, false, where, err)) return FKV_FAILED;
+    if (!d) return FKV_FAILED;
     d->kind = FKV_TOK_DECODE_BYTE_LEVEL;
     return FKV_OK;
 }

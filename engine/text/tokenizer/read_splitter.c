@@ -54,19 +54,11 @@ static int read_split(struct fkv_tokenizer *t, const json_t *step, const char *w
                : FKV_OK;
 }
 
-/* Hugging Face's table of punctuation is of Unicode 8, with two characters that are none today. */
 static int read_punctuation(struct fkv_tokenizer *t, const json_t *step, const char *where,
                             struct fkv_error *err) {
-    static const char pattern[] =
-        "(?![\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}\\x{1b7e}\\x{2e43}-\\x{2e4f}"
-        "\\x{2e52}-\\x{2e5d}\\x{10ead}\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}"
-        "\\x{1144b}-\\x{1145d}\\x{11660}-\\x{1166c}\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}"
-        "\\x{119e2}\\x{11a3f}-\\x{11aa2}\\x{11c41}-\\x{11c71}\\x{11ef7}\\x{11ef8}\\x{11fff}"
-        "\\x{12ff1}\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}\\x{1e95f}])"
-        "[\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}]";
     enum fkv_tok_behavior behavior;
     if (read_behavior(step, where, false, &behavior, err)) return FKV_FAILED;
-    return fkv_tok_add_split(t, pattern, behavior, false, where, err);
+    return fkv_tok_add_split(t, FKV_TOK_PUNCTUATION, behavior, false, where, err);
 }
 
 /* A word of Rust's regex crate has U+200C and U+200D, and no superscripts. */

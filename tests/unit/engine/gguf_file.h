@@ -5,7 +5,7 @@
 #include "tests/unit/support.h"
 
 struct gguf_part {
-    unsigned char bytes[1 << 17];
+    unsigned char bytes[1 << 18];
     size_t used;
 };
 

@@ -100,7 +100,7 @@ static const struct {
     {"\x1a\x02\x28\x00", 4, "escape_whitespaces"},
     {"\x0a\x03\x0a\x01t", 5, "another piece is the same"},
     {"\x0a\x05\x0a\x01\x02\x18\x07", 7, "expected a type of"},
-    {"\x0a\x06\x0a\x02qx\x18\x05", 8, "expected an unused piece that no two others make"},
+    {"\x0a\x06\x0a\x02th\x18\x05", 8, "expected an unused piece that no two others make"},
     {"\x0a\x03\x0a\x01\xff", 5, "UTF-8"},
     {"\x0a\x00", 2, "UTF-8"},
     {"\x0a\x07\x0a\x00\x15\x00\x00\xc0\x7f", 9, "not a piece"},
