@@ -20,22 +20,11 @@ static void print_name(const struct fkv_checkpoint_format *format, enum fkv_role
     snprintf(name, 96, "%s%s", prefix, own);
 }
 
-/* The rows of a role in the tensor that it shares: the first, and how many the tensor has. */
-static void shared_rows(const struct fkv_config *c, enum fkv_role role, int32_t *first,
-                        int32_t *all) {
-    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    const bool mlp = role == FKV_GATE || role == FKV_UP,
-               key = role == FKV_KEY || role == FKV_KEY_BIAS,
-               value = role == FKV_VALUE || role == FKV_VALUE_BIAS;
-    *all = mlp ? 2 * c->hidden : q + 2 * kv;
-    *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
-}
-
 /* Of the whole tensor *t the role's rows. */
 static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role_tensor *t,
                  struct fkv_error *err) {
     int32_t first, all, rows, cols;
-    shared_rows(c, role, &first, &all);
+    fkv_role_shared_rows(c, role, &first, &all);
     fkv_role_shape(c, role, &rows, &cols);
     if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
         return fkv_fail(err, "%s: tensor %s: shape: expected %d rows, found %lld", t->path, t->name,
