@@ -47,6 +47,7 @@ struct fkv_adapter {
     struct fkv_safetensors *files;
     struct part *parts; /* of roles before FKV_ATTENTION_NORM, then [layers] of the others */
     int32_t vocab, rows_left_out;
+    bool embedding_saved; /* the embedding is one of modules_to_save */
     fkv_sha256_hex sha256;
 };
 
@@ -286,38 +287,47 @@ static int check_factors(struct fkv_adapter *a, enum fkv_role role, int32_t laye
     return check_shape(a, b_factor, embedding ? cols : all, rank, err);
 }
 
-/* What the config says of the role's module is what the weights hold. */
+/* What the config says of the role's module, by its own tensor or the shared one: `name` is that of
+ * which it says something. */
+struct said {
+    char name[MOST_NAME];
+    bool targeted, saved;
+};
+
+static int ask_config(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
+                      struct said *out, struct fkv_error *err) {
+    *out = (struct said){0};
+    for (int shared = 0; shared < 2 && !out->targeted && !out->saved; shared++) {
+        const struct fkv_adapter_module module = {out->name, is_linear(role)};
+        module_name(a, role, layer, shared, out->name);
+        if (!*out->name) return FKV_OK;
+        if (fkv_adapter_config_saves(&a->config, &module, &out->saved, err) ||
+            fkv_adapter_config_targets(&a->config, &module, &out->targeted, err))
+            return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* What the config says of the role's module is what the weights hold. A head that follows the
+ * embedding may have tensors or not. */
 static int check_role(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
-    const bool adds = part->tensors[FACTOR_A] || part->tensors[FACTOR_B] ||
-                      part->tensors[EMBEDDING_A] || part->tensors[EMBEDDING_B];
-    bool targeted = false;
-    char name[MOST_NAME], last[MOST_NAME] = "";
-    for (int shared = 0; shared < 2; shared++) {
-        const struct fkv_adapter_module module = {name, is_linear(role)};
-        bool saved, found;
-        module_name(a, role, layer, shared, name);
-        if (!*name) continue;
-        if (fkv_adapter_config_saves(&a->config, &module, &saved, err) ||
-            fkv_adapter_config_targets(&a->config, &module, &found, err))
-            return FKV_FAILED;
-        const bool follows = role == FKV_HEAD && a->base.tied && a->config.tied;
-        if (saved && !part->tensors[WHOLE] && !follows)
-            return refuse_missing(a, "modules_to_save", name, "tensor", err);
-        if (found) strcpy(last, name);
-        targeted |= found && !follows;
-    }
-    const struct fkv_tensor *some = NULL;
-    for (int kind = FACTOR_A; kind <= EMBEDDING_B && !some; kind++) some = part->tensors[kind];
-    if (adds && !*last && fkv_adapter_config_has_targets(&a->config))
+    const bool follows = role == FKV_HEAD && a->base.tied && a->config.tied,
+               matrix = is_linear(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
+    const struct fkv_tensor *factor = NULL;
+    struct said said;
+    for (int kind = FACTOR_A; kind <= EMBEDDING_B && !factor; kind++) factor = part->tensors[kind];
+    if (ask_config(a, role, layer, &said, err)) return FKV_FAILED;
+    if (said.saved && !part->tensors[WHOLE] && !follows)
+        return refuse_missing(a, "modules_to_save", said.name, "tensor", err);
+    if (said.targeted && matrix && !factor && !follows)
+        return refuse_missing(a, "target_modules", said.name, "factors A and B", err);
+    if (factor && !said.targeted && !follows && fkv_adapter_config_has_targets(&a->config))
         return fkv_fail(err,
                         "%s: tensor %.200s: expected a module that target_modules names, found "
                         "another (it would be left out)",
-                        path_of(a, some), some->name);
-    const bool matrix = is_linear(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
-    if (targeted && matrix && !adds)
-        return refuse_missing(a, "target_modules", last, "factors A and B", err);
+                        path_of(a, factor), factor->name);
     return check_factors(a, role, layer, err);
 }
 
@@ -340,7 +350,7 @@ static int64_t whole_rows(const struct fkv_adapter *a, enum fkv_role role) {
 static void find_vocab(struct fkv_adapter *a) {
     const int64_t embedding = whole_rows(a, FKV_EMBEDDING), head = whole_rows(a, FKV_HEAD),
                   most = embedding > head ? embedding : head;
-    const bool together = embedding == head || (a->base.tied && a->config.tied && embedding);
+    const bool together = embedding == head || (embedding && !head && !fkv_adapter_unties(a));
     a->vocab = a->base.vocab;
     if (most <= a->vocab || most > INT32_MAX / 2) return;
     if (together)
@@ -368,7 +378,7 @@ static int hash_files(struct fkv_adapter *a, int files, struct fkv_error *err) {
 }
 
 static int load(struct fkv_adapter *a, const char *path, struct fkv_error *err) {
-    char trained[FKV_PATH];
+    char trained[FKV_PATH], embedding[MOST_NAME];
     struct stat found;
     const char *const names[] = {weights_name, trained_name};
     if (fkv_path_print(a->config_path, err, "%s/%s", path, config_name) ||
@@ -385,6 +395,9 @@ static int load(struct fkv_adapter *a, const char *path, struct fkv_error *err) 
     if (!fkv_safetensors_count(a->files))
         return fkv_fail(err, "%s/%s: expected tensors, found none", path, weights_name);
     if (!a->model_prefix) a->model_prefix = "model.";
+    module_name(a, FKV_EMBEDDING, 0, false, embedding);
+    const struct fkv_adapter_module module = {embedding, false};
+    if (fkv_adapter_config_saves(&a->config, &module, &a->embedding_saved, err)) return FKV_FAILED;
     find_vocab(a);
     return check_roles(a, err) || hash_files(a, files, err) ? FKV_FAILED : FKV_OK;
 }
@@ -425,20 +438,19 @@ int32_t fkv_adapter_vocab(const struct fkv_adapter *a) { return a->vocab; }
 
 int32_t fkv_adapter_rows_left_out(const struct fkv_adapter *a) { return a->rows_left_out; }
 
-static bool changes(const struct fkv_adapter *a, enum fkv_role role) {
-    struct fkv_role_tensor whole;
-    return fkv_adapter_adds(a, role, 0) || fkv_adapter_find(a, role, 0, &whole);
-}
-
 bool fkv_adapter_unties(const struct fkv_adapter *a) {
-    return changes(a, FKV_HEAD) || (changes(a, FKV_EMBEDDING) && !a->config.tied);
+    const struct part *head = part_of(a, FKV_HEAD, 0), *embedding = part_of(a, FKV_EMBEDDING, 0);
+    return !a->base.tied || head->tensors[WHOLE] || head->tensors[FACTOR_A] ||
+           ((a->embedding_saved || embedding->tensors[EMBEDDING_A]) && !a->config.tied);
 }
 
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_role_tensor *out) {
     const struct part *part = part_of(a, role, layer);
-    const struct fkv_tensor *t = part->tensors[WHOLE];
     int32_t first = 0, all, rows, cols;
+    if (role == FKV_HEAD && !part->tensors[WHOLE] && a->base.tied && !a->embedding_saved)
+        part = part_of(a, FKV_EMBEDDING, 0); /* the parameter that base and head share */
+    const struct fkv_tensor *t = part->tensors[WHOLE];
     if (!t) return false;
     *out = (struct fkv_role_tensor){.path = path_of(a, t),
                                     .name = t->name,

@@ -27,11 +27,12 @@ int32_t fkv_adapter_vocab(const struct fkv_adapter *a);
 /* Rows of a whole embedding or head beyond the vocabulary, which are left out: tokens that were
  * added for the training alone. */
 int32_t fkv_adapter_rows_left_out(const struct fkv_adapter *a);
-/* Whether a tied head is no longer the embedding: PEFT changes the one that the adapter names and
- * leaves the other as the base has it, unless ensure_weight_tying is set. */
+/* Whether the head is another matrix than the embedding. Of a tied base PEFT changes the one that
+ * the adapter names and leaves the other as it was, unless ensure_weight_tying is set. */
 bool fkv_adapter_unties(const struct fkv_adapter *a);
 
-/* The tensor that replaces the base's; false: none does. */
+/* The tensor that replaces the base's; false: none does. An embedding that is not one of
+ * modules_to_save is the base's own parameter, and the head's of a tied base. */
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_role_tensor *out);
 /* Whether something is added to the role's weights. */
