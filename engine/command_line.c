@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/checkpoint/mistaken.h"
 #include "kernels/base/host.h"
+#include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
@@ -138,7 +140,10 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
         return fkv_fail(err, "%s: the tokenizer of a GGUF file is not read: give --token-ids",
                         o->model);
     struct fkv_error why;
+    char file[FKV_PATH];
     if (fkv_tokenizer_open(o->model, &engine->tokenizer, &why)) {
+        if (!fkv_path_print(file, NULL, "%s/tokenizer.json", o->model))
+            fkv_mistaken_pointer(file, &why); /* says more, where it is one */
         if (needed) return fkv_fail(err, "%s", why.message);
         if (!o->quiet) fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
     } else if (!o->quiet && *fkv_tokenizer_note(engine->tokenizer)) {

@@ -18,6 +18,7 @@
 
 #include "engine/checkpoint/adapter_config.h"
 #include "engine/checkpoint/checkpoint_format.h"
+#include "engine/checkpoint/mistaken.h"
 #include "engine/checkpoint/safetensors.h"
 #include "kernels/base/path.h"
 
@@ -404,8 +405,9 @@ static int load(struct fkv_adapter *a, const char *path, struct fkv_error *err) 
 
 int fkv_adapter_open(const char *path, const struct fkv_config *base, struct fkv_adapter **out,
                      struct fkv_error *err) {
-    struct fkv_adapter *a = calloc(1, sizeof *a);
     *out = NULL;
+    if (fkv_mistaken_adapter(path, err)) return FKV_FAILED;
+    struct fkv_adapter *a = calloc(1, sizeof *a);
     if (!a) return fkv_fail(err, "%s: out of memory", path);
     a->base = *base;
     a->parts = calloc((size_t)FKV_ROLES * (size_t)base->layers, sizeof *a->parts);

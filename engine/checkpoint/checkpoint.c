@@ -3,13 +3,13 @@
  * in every weight format. */
 #include "engine/checkpoint/checkpoint.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
+#include "engine/checkpoint/mistaken.h"
 
 /* ---- finding ---- */
 
@@ -68,11 +68,8 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
 static int find_format(const char *path, const struct fkv_checkpoint_format **out,
                        struct fkv_error *err) {
     struct stat info;
-    if (stat(path, &info))
-        return fkv_fail(err,
-                        "%s: %s; a model is a folder or a .gguf file on this machine (for one of "
-                        "the hub: hf download NAME, which prints the folder)",
-                        path, errno == ENOENT ? "no such folder" : strerror(errno));
+    if (fkv_mistaken_model(path, err)) return FKV_FAILED;
+    if (stat(path, &info)) return fkv_fail_errno(err, "%s: cannot open", path);
     if (S_ISDIR(info.st_mode)) {
         *out = &fkv_hugging_face_format;
         return FKV_OK;
