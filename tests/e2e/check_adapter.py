@@ -87,7 +87,9 @@ def losses(model, ids, adapter=None, out=None):
         out = out or os.path.join(folder, "run.h5")
         with_adapter = ["--adapter", adapter] if adapter else []
         fixed = ["--policy", "full", "--protocol", "whole", "--backend", "cpu", "--out", out]
-        ran = run("freqkv-replay", "ppl", "--model", model, "--token-ids", ids, *with_adapter, *fixed)
+        ran = run(
+            "freqkv-replay", "ppl", "--model", model, "--token-ids", ids, *with_adapter, *fixed
+        )
         if ran.returncode:
             return None, ran.stderr
         with h5py.File(out) as f:
@@ -135,7 +137,9 @@ def check_names(folder, made, ids):
             same(f"named by {label}, {what}", losses(BASE, ids, adapter), want)
     plain = losses(BASE, ids)
     that("it changes losses", np.abs(plain[0] - want[0]).max() > 0.1)
-    return write_adapter(folder / "lora", made.named(spellings["PEFT"]), target_modules="all-linear")
+    return write_adapter(
+        folder / "lora", made.named(spellings["PEFT"]), target_modules="all-linear"
+    )
 
 
 def check_fused(folder, made, ids):
@@ -170,11 +174,15 @@ def check_whole(folder, made, ids):
     """LongLoRA: embedding and norms beside the adapter, the embedding with one row more."""
     random = np.random.default_rng(6)
     names = [n for n in made.base if "norm" in n] + ["model.embed_tokens.weight"]
-    tuned = {n: made.base[n] + random.normal(0, 0.1, made.base[n].shape).astype("f4") for n in names}
+    tuned = {
+        n: made.base[n] + random.normal(0, 0.1, made.base[n].shape).astype("f4") for n in names
+    }
     want = losses(write_model(folder / "tuned", made.merged | tuned), ids)
     embedding = tuned["model.embed_tokens.weight"]
     tuned["model.embed_tokens.weight"] = np.concatenate([embedding, embedding[:1]])
-    adapter = write_adapter(folder / "w", made.named(lambda n: PREFIX + n), target_modules="all-linear")
+    adapter = write_adapter(
+        folder / "w", made.named(lambda n: PREFIX + n), target_modules="all-linear"
+    )
     write_tensors(adapter / "trainable_params.safetensors", tuned)
     found = losses(BASE, ids, adapter)
     same("LongLoRA's trainable_params", found, want)
@@ -270,7 +278,9 @@ def check_files(folder, ids, adapter):
     run(*made, "--adapter", adapter)
     with h5py.File(capture / "capture.h5") as f:
         attributes = dict(f.attrs)
-    agree = [attributes[k] == run_attributes[k] for k in ("model_sha256", "adapter_sha256", "adapter")]
+    agree = [
+        attributes[k] == run_attributes[k] for k in ("model_sha256", "adapter_sha256", "adapter")
+    ]
     that("a capture says the same", all(agree), agree)
     again = run(*made, "--resume")
     that("it is not resumed without", "adapter_sha256" in again.stderr, again.stderr)
@@ -307,18 +317,49 @@ def check_refusals(folder, made, ids):
     refused("no type", ["peft_type", "found nothing"], peft_type=None)
     for field in ("use_dora", "use_qalora", "layer_replication", "trainable_token_indices"):
         refused(field, [field], **{field: [1]})
-    refused("PiSSA", ["pissa", "path_initial_model_for_weight_conversion"], init_lora_weights="pissa_niter_4")
+    refused(
+        "PiSSA",
+        ["pissa", "path_initial_model_for_weight_conversion"],
+        init_lora_weights="pissa_niter_4",
+    )
     refused("a rank other than the config's", ["lora_A", "expected [4, 32], found [3, 32]"], r=4)
-    refused("shape", ["[32, 3]", "[31, 3]"], two | {one + "lora_B.weight": two[one + "lora_B.weight"][:31]})
-    refused("A without B", ["both factors"], {k: v for k, v in two.items() if k != one + "lora_B.weight"})
-    refused("no module of the base", ["score.weight", "left out"], two | {"score.weight": np.zeros((2, 32), "f4")})
-    refused("no such layer", ["layers.7"], {k.replace("layers.1", "layers.7"): v for k, v in two.items()})
+    refused(
+        "shape",
+        ["[32, 3]", "[31, 3]"],
+        two | {one + "lora_B.weight": two[one + "lora_B.weight"][:31]},
+    )
+    refused(
+        "A without B",
+        ["both factors"],
+        {k: v for k, v in two.items() if k != one + "lora_B.weight"},
+    )
+    refused(
+        "no module of the base",
+        ["score.weight", "left out"],
+        two | {"score.weight": np.zeros((2, 32), "f4")},
+    )
+    refused(
+        "no such layer",
+        ["layers.7"],
+        {k.replace("layers.1", "layers.7"): v for k, v in two.items()},
+    )
     refused("not targeted", ["q_proj", "target_modules"], target_modules=["v_proj"])
-    refused("targeted and missing", ["v_proj", "found nothing"], target_modules=["q_proj", "v_proj"])
+    refused(
+        "targeted and missing", ["v_proj", "found nothing"], target_modules=["q_proj", "v_proj"]
+    )
     refused("saved and missing", ["model.norm", "modules_to_save"], modules_to_save=["norm"])
-    refused("a bias that the base has not", ["q_proj.bias"], two | {one + "bias": np.zeros(32, "f4")}, bias="all")
+    refused(
+        "a bias that the base has not",
+        ["q_proj.bias"],
+        two | {one + "bias": np.zeros(32, "f4")},
+        bias="all",
+    )
     refused("a bad pattern", ["rank_pattern", "(q"], rank_pattern={"(q": 2})
-    refused("a pattern without end", ["target_modules", "limit"], target_modules="(m|mo|[a-z._0-9]+)*q_pro[a-i]")
+    refused(
+        "a pattern without end",
+        ["target_modules", "limit"],
+        target_modules="(m|mo|[a-z._0-9]+)*q_pro[a-i]",
+    )
     nan = two[one + "lora_A.weight"].copy()
     nan[1, 2] = np.nan
     refused("NaN", [one + "lora_A.weight", "NaN at [1, 2]"], two | {one + "lora_A.weight": nan})

@@ -13,10 +13,14 @@ import shutil
 from refusals import expect, main
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
-SHARDS = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+SHARDS = {
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+}
 ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"})
 GGUF_ADAPTER = (
-    b"GGUF\3\0\0\0" + (0).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    b"GGUF\3\0\0\0"
+    + (0).to_bytes(8, "little")
+    + (2).to_bytes(8, "little")
     + b"".join(
         len(k).to_bytes(8, "little") + k + b"\x08\0\0\0" + len(v).to_bytes(8, "little") + v
         for k, v in [(b"general.type", b"adapter"), (b"general.architecture", b"llama")]
@@ -24,7 +28,11 @@ GGUF_ADAPTER = (
 )
 # what it is -> (files, the path given in it, words of the message). None: a file of the model.
 MODELS = {
-    "pointer": ({"config.json": None, "model.safetensors": POINTER}, "", ["git lfs pull", "git-lfs"]),
+    "pointer": (
+        {"config.json": None, "model.safetensors": POINTER},
+        "",
+        ["git lfs pull", "git-lfs"],
+    ),
     "pointer as shard": (
         {"config.json": None, "model.safetensors.index.json": json.dumps(SHARDS)}
         | {name: POINTER for name in SHARDS["weight_map"].values()},
@@ -45,8 +53,16 @@ MODELS = {
         ["models--o--n/snapshots/bbb", "cache"],
     ),
     "cache root without refs": ({"r/snapshots/abc/config.json": None}, "r", ["r/snapshots/abc"]),
-    "cache root, nothing fetched": ({"r/snapshots/.k": "", "r/refs/main": "x"}, "r", ["hf download"]),
-    "whole cache": ({"models--o--n/snapshots/a/config.json": None}, "", ["models--o--n", "snapshots"]),
+    "cache root, nothing fetched": (
+        {"r/snapshots/.k": "", "r/refs/main": "x"},
+        "r",
+        ["hf download"],
+    ),
+    "whole cache": (
+        {"models--o--n/snapshots/a/config.json": None},
+        "",
+        ["models--o--n", "snapshots"],
+    ),
     "adapter": (
         {"adapter_config.json": ADAPTER, "adapter_model.safetensors": "x"},
         "",
@@ -57,7 +73,11 @@ MODELS = {
         "",
         ["an adapter", "--adapter"],
     ),
-    "adapter's file": ({"adapter_model.safetensors": "x"}, "adapter_model.safetensors", ["--adapter"]),
+    "adapter's file": (
+        {"adapter_model.safetensors": "x"},
+        "adapter_model.safetensors",
+        ["--adapter"],
+    ),
     "adapter of llama.cpp": ({"l.gguf": GGUF_ADAPTER}, "l.gguf", ["found adapter", "--adapter"]),
     "PyTorch": (
         {"config.json": None, "pytorch_model.bin": "x"},
@@ -81,7 +101,11 @@ MODELS = {
         "",
         ["MLX", "4 bits"],
     ),
-    "original Llama": ({"consolidated.00.pth": "x", "params.json": "{}"}, "", ["authors", "transformers"]),
+    "original Llama": (
+        {"consolidated.00.pth": "x", "params.json": "{}"},
+        "",
+        ["authors", "transformers"],
+    ),
     "no index": (
         {"config.json": None, "model-00001-of-00002.safetensors": "x"},
         "",
@@ -93,7 +117,11 @@ MODELS = {
         "",
         ["model-00002-of-00002.safetensors", "hf download"],
     ),
-    "another name": ({"config.json": None, "weights.safetensors": None}, "", ["weights.safetensors"]),
+    "another name": (
+        {"config.json": None, "weights.safetensors": None},
+        "",
+        ["weights.safetensors"],
+    ),
     "no config": ({"model.safetensors": None}, "", ["config.json"]),
     "around a GGUF": ({"a-Q4_K_M.gguf": "x", "README.md": ""}, "", ["a-Q4_K_M.gguf"]),
     "config and GGUF": ({"config.json": None, "a.gguf": "x"}, "", ["a.gguf"]),
@@ -111,7 +139,10 @@ MODELS = {
     "absent": ({}, "/no/such/folder", ["no such folder", "hf download"]),
 } | {
     method: (
-        {"config.json": {"quantization_config": {"quant_method": method}}, "model.safetensors": None},
+        {
+            "config.json": {"quantization_config": {"quant_method": method}},
+            "model.safetensors": None,
+        },
         "",
         ["quantization_config", method, "GGUF"],
     )
@@ -125,7 +156,11 @@ ADAPTERS = {
         ["PyTorch", "save_file"],
     ),
     "LongLoRA": (
-        {"adapter_config.json": ADAPTER, "adapter_model.safetensors": "x", "trainable_params.bin": "x"},
+        {
+            "adapter_config.json": ADAPTER,
+            "adapter_model.safetensors": "x",
+            "trainable_params.bin": "x",
+        },
         "",
         ["LongLoRA", "trainable_params.safetensors"],
     ),
@@ -155,7 +190,10 @@ def lay(folder, files, model):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            shutil.copy(model / path.name if (model / path.name).exists() else model / "model.safetensors", path)
+            shutil.copy(
+                model / path.name if (model / path.name).exists() else model / "model.safetensors",
+                path,
+            )
         elif isinstance(content, dict):
             path.write_text(json.dumps(json.loads((model / path.name).read_text()) | content))
         else:
@@ -168,7 +206,11 @@ def models(tools, work, model, text):
     for name, (files, given, words) in MODELS.items():
         lay(folder, files, model)
         path = given if "/" in given else folder / given
-        expect("model: " + name, [tools / "freqkv-replay", "ppl", "--model", path, "--text", text], *words)
+        expect(
+            "model: " + name,
+            [tools / "freqkv-replay", "ppl", "--model", path, "--text", text],
+            *words,
+        )
     lay(pathlib.Path(work) / "hub/models--o--n/snapshots/abc", {"config.json": None}, model)
     command = [tools / "freqkv-replay", "ppl", "--model", "o/n", "--text", text]
     expect("model: hub name in the cache", command, "hub/models--o--n/snapshots/abc")
@@ -180,7 +222,9 @@ def adapters(tools, work, model, text):
         lay(folder, files, model)
         path = given if "/" in given else folder / given
         command = [tools / "freqkv-capture", "--model", model, "--adapter", path, "--text", text]
-        expect("adapter: " + name, [*command, "--out", folder / "out"], *words, gone=[folder / "out"])
+        expect(
+            "adapter: " + name, [*command, "--out", folder / "out"], *words, gone=[folder / "out"]
+        )
 
 
 main("mistaken paths", __doc__, models, adapters)
