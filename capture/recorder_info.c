@@ -57,16 +57,18 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     info->backend = strdup(model->ops->name);
     info->compute = strdup(fkv_engine_compute_name(r->engine_options, r->engine));
     info->kernels = strdup(r->engine->device.kernels);
+    info->adapter = strdup(fkv_model_adapter_name(model));
     info->options = describe_options(r);
     info->layer_index = indices(o->layers, o->layer_count, c->layers, &info->layer_count);
     info->head_index = indices(o->heads, o->head_count, c->kv_heads, &info->head_count);
     info->inv_freq = malloc(angles);
     if (!info->model_name || !info->rope_scaling || !info->backend || !info->compute ||
-        !info->kernels || !info->options || !info->layer_index || !info->head_index ||
-        !info->inv_freq)
+        !info->kernels || !info->adapter || !info->options || !info->layer_index ||
+        !info->head_index || !info->inv_freq)
         return fkv_fail(err, "out of memory");
     memcpy(info->inv_freq, c->inv_freq, angles);
     strcpy(info->config_sha256, c->sha256);
+    strcpy(info->adapter_sha256, fkv_model_adapter_sha256(model));
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));
-    return fkv_checkpoint_sha256(model->checkpoint, info->model_sha256, err);
+    return fkv_model_sha256(model, info->model_sha256, err);
 }

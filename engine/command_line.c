@@ -2,9 +2,14 @@
  * command_line.h. */
 #include "engine/command_line.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine/checkpoint/mistaken.h"
+#include "kernels/base/host.h"
+#include "kernels/base/path.h"
 
 void fkv_engine_options_default(struct fkv_engine_options *o) {
     *o = (struct fkv_engine_options){.backend = "auto", .device = FKV_ANY_DEVICE, .batch = 1};
@@ -16,6 +21,7 @@ enum {
     OPT_TEXT_FIELD,
     OPT_MAX_DOCUMENTS,
     OPT_TRAINED_CONTEXT,
+    OPT_ADAPTER,
     OPT_COMPUTE,
     OPT_CACHE_DTYPE
 };
@@ -23,6 +29,7 @@ enum {
 static const struct argp_option engine_options[] = {
     {0, 0, 0, 0, "Model and text:", 1},
     {"model", FKV_LETTER_MODEL, "PATH", 0, "a Hugging Face folder or a .gguf file", 1},
+    {"adapter", OPT_ADAPTER, "DIR", 0, "a LoRA adapter of PEFT, merged while loading", 1},
     {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "tokens (default: as the config says)", 1},
     {"text", FKV_LETTER_TEXT, "PATH...", 0,
      "text, a folder of .txt, rows of JSON (.jsonl), or - (standard input)", 1},
@@ -65,6 +72,7 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
     switch (key) {
     case FKV_LETTER_MODEL: o->model = arg; return 0;
+    case OPT_ADAPTER: o->adapter = arg; return 0;
     case OPT_TRAINED_CONTEXT:
         o->trained_context =
             (int32_t)fkv_integer_option(state, arg, "--trained-context", 1, 1 << 30);
@@ -129,7 +137,10 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
     const bool needed = o->text_count || !o->token_ids_count;
     if (!needed && !fkv_tokenizer_exists(o->model)) return FKV_OK;
     struct fkv_error why;
+    char file[FKV_PATH];
     if (fkv_tokenizer_open(o->model, &engine->tokenizer, &why)) {
+        if (!fkv_path_print(file, NULL, "%s/tokenizer.json", o->model))
+            fkv_mistaken_pointer(file, &why); /* says more, where it is one */
         if (needed) return fkv_fail(err, "%s", why.message);
         if (!o->quiet) fprintf(stderr, "note: going on without a tokenizer: %s\n", why.message);
     } else if (!o->quiet && *fkv_tokenizer_note(engine->tokenizer)) {
@@ -147,11 +158,51 @@ static void note_linear_factor(const struct fkv_engine_options *o, const struct 
             c->linear_factor, c->trained_context, c->linear_factor * c->trained_context);
 }
 
+/* The last part of a path or of a hub's name, its letters small and what is neither letter nor
+ * digit left out. */
+static void plain_name(const char *path, char name[256]) {
+    size_t end = strlen(path), used = 0;
+    while (end && path[end - 1] == '/') end--;
+    size_t start = end;
+    while (start && path[start - 1] != '/') start--;
+    for (size_t i = start; i < end && used < 255; i++)
+        if (isalnum((unsigned char)path[i])) name[used++] = (char)tolower((unsigned char)path[i]);
+    name[used] = 0;
+}
+
+/* What the adapter does that a user may not expect. Shapes fit by now; names may still differ. A
+ * GGUF file's name begins with its model's. */
+static void note_adapter(const struct fkv_engine_options *o, const struct fkv_model *m) {
+    char made_for[256], base[256], bytes[16];
+    if (!m->adapter || o->quiet) return;
+    const char *plus = strrchr(m->name, '+'), *said = fkv_adapter_base(m->adapter);
+    char name[256];
+    snprintf(name, sizeof name, "%.*s", (int)(plus - m->name), m->name);
+    plain_name(said, made_for);
+    plain_name(name, base);
+    if (*made_for && strncmp(base, made_for, strlen(made_for)))
+        fprintf(stderr,
+                "note: the adapter was made for %.200s, --model is %s; their shapes agree\n", said,
+                name);
+    const int32_t rows = fkv_adapter_rows_left_out(m->adapter);
+    if (rows)
+        fprintf(stderr,
+                "note: the adapter's embedding has %d rows more than the base; they are left out "
+                "(tokens that were added for the training)\n",
+                rows);
+    fkv_format_bytes(bytes, m->merged_bytes);
+    if (m->merged_bytes)
+        fprintf(stderr,
+                "note: what the adapter changes is kept in float32 and takes %s of memory\n",
+                bytes);
+}
+
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
         .device = o->device, .threads = o->threads, .compute = o->compute};
     const struct fkv_model_options model = {.check_values = true,
+                                            .adapter = o->adapter,
                                             .trained_context = o->trained_context,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
@@ -169,6 +220,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
                 engine->model->expanded_from, fkv_dtype_name(model.expanded));
     note_linear_factor(o, &engine->model->config);
+    note_adapter(o, engine->model);
     if (open_tokenizer(o, engine, err)) goto failed;
     return FKV_OK;
 failed:

@@ -15,6 +15,7 @@
 
 struct fkv_engine_options {
     const char *model, *backend; /* backend: "auto" */
+    const char *adapter;         /* NULL: none */
     int32_t trained_context;     /* 0: as the config says */
     int device, threads;         /* threads 0: the cores it may use */
     enum fkv_compute compute;
@@ -38,7 +39,8 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
  * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --trained-context --text --text-format --text-field --token-ids
+    fkv_engine_argp; /* --model --adapter --trained-context --text --text-format --text-field
+                        --token-ids
                         --token-dtype --max-documents --backend --device --threads --compute
                         --cache-dtype --batch --quiet --json */
 extern const struct argp

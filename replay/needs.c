@@ -41,11 +41,12 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
-    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights);
+    /* What is held with an adapter added has been taken from what is available. */
+    const int64_t mapped = needs->weights - engine->model->merged_bytes;
+    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : mapped);
     if (to) print_bytes(needs, to);
     if (!needs->device) {
-        if (check_memory("",
-                         needs->weights + fkv_session_needs_bytes(&needs->sessions) + needs->host,
+        if (check_memory("", mapped + fkv_session_needs_bytes(&needs->sessions) + needs->host,
                          needs->host_free, err))
             return FKV_FAILED;
     } else if (check_memory(" on the device", fkv_session_needs_bytes(&needs->sessions),

@@ -64,9 +64,11 @@ struct fkv_capture_info {
     char *rope_scaling;      /* JSON */
     char *backend, *compute; /* where and how products were computed: "cpu", "f32" */
     char *kernels;           /* with what: "avx512, oneDNN 2.6.3"; not compared */
+    char *adapter;           /* a LoRA adapter's name; "" where there was none */
     char *options;           /* the command's settings that decide the contents, as JSON */
     fkv_sha256_hex model_sha256, config_sha256, tokenizer_sha256; /* "" when unknown */
-    int32_t n_layers, n_heads, n_kv_heads, head_dim;              /* of the model */
+    fkv_sha256_hex adapter_sha256; /* of its files, which model_sha256 counts, too; "" for none */
+    int32_t n_layers, n_heads, n_kv_heads, head_dim; /* of the model */
     int32_t layer_count, *layer_index; /* captured layers, ascending: axis 0 of the states */
     int32_t head_count, *head_index;   /* captured KV heads, ascending: axis 1 of key and value */
     double rope_theta, *inv_freq;      /* [head_dim/2]; NULL when unknown */

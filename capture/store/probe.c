@@ -96,6 +96,8 @@ static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct f
         fkv_h5_put_string(w, "/", "version", FKV_VERSION, err) ||
         fkv_h5_put_string(w, "/", "command", p->command, err) ||
         fkv_h5_put_string(w, "/", "kernels", p->kernels, err) ||
+        fkv_h5_put_string(w, "/", "adapter", p->adapter, err) ||
+        fkv_h5_put_string(w, "/", "adapter_sha256", p->adapter_sha256, err) ||
         fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_nll", p->noise_floor_nll, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_kl", p->noise_floor_kl, err))
@@ -212,6 +214,9 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
     if (get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
         fkv_h5_get_text(r, "/", "command", &p->command, err) ||
         fkv_h5_get_string(r, "/", "kernels", p->kernels, sizeof p->kernels, &found, err) ||
+        fkv_h5_get_string(r, "/", "adapter", p->adapter, sizeof p->adapter, &found, err) ||
+        fkv_h5_get_string(r, "/", "adapter_sha256", p->adapter_sha256, sizeof p->adapter_sha256,
+                          &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_nll", &p->noise_floor_nll, &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_kl", &p->noise_floor_kl, &found, err))
         return FKV_FAILED;

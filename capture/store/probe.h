@@ -7,7 +7,8 @@
  *                     tokenizer_sha256,
  *                     backend, compute, cache_dtype, command, noise_floor_nll and noise_floor_kl
  *                     (mean absolute difference and KL of the untouched run repeated with another
- *                     block size); kernels (instruction set and library of the products)
+ *                     block size); kernels (instruction set and library of the products);
+ *                     adapter and adapter_sha256 (of LoRA; "": none)
  *   /changes/         one row per change:
  *       kind          int32: what is done, see enum fkv_probe_kind
  *       option        int32: the option that asked for it, see enum fkv_probe_option
@@ -134,6 +135,8 @@ struct fkv_probe {
     char *command; /* owned */
     fkv_sha256_hex model_sha256;
     fkv_sha256_hex config_sha256;
+    char adapter[256];             /* a LoRA adapter's name; "" where there was none */
+    fkv_sha256_hex adapter_sha256; /* of its files, which model_sha256 counts, too */
     fkv_sha256_hex tokenizer_sha256;
     int32_t layers;
     int32_t kv_heads;

@@ -25,6 +25,7 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     free(info->backend);
     free(info->compute);
     free(info->kernels);
+    free(info->adapter);
     free(info->options);
     free(info->layer_index);
     free(info->head_index);
@@ -97,6 +98,8 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                   put_text(file, "model_name", info->model_name, err) ||
                   put_text(file, "model_sha256", info->model_sha256, err) ||
                   put_text(file, "config_sha256", info->config_sha256, err) ||
+                  put_text(file, "adapter", info->adapter, err) ||
+                  put_text(file, "adapter_sha256", info->adapter_sha256, err) ||
                   put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
                   put_int(file, "n_layers", info->n_layers, err) ||
                   put_int(file, "n_heads", info->n_heads, err) ||
@@ -242,6 +245,8 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
                     err) ||
         get_hash(file, "model_sha256", info->model_sha256, err) ||
         get_hash(file, "config_sha256", info->config_sha256, err) ||
+        get_hash(file, "adapter_sha256", info->adapter_sha256, err) ||
+        fkv_hdf_get_string(file, "adapter", &info->adapter, NULL, err) ||
         get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
         fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
         fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
@@ -296,6 +301,7 @@ static int differ_states(uint32_t expected, uint32_t found, struct fkv_error *er
 int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_capture_info *b,
                              const char *where, struct fkv_error *err) {
     bool same =
+        differ_text("adapter_sha256", a->adapter_sha256, b->adapter_sha256, err) == FKV_OK &&
         differ_text("model_name", a->model_name, b->model_name, err) == FKV_OK &&
         differ_text("model_sha256", a->model_sha256, b->model_sha256, err) == FKV_OK &&
         differ_text("config_sha256", a->config_sha256, b->config_sha256, err) == FKV_OK &&

@@ -3,13 +3,13 @@
  * in every weight format. */
 #include "engine/checkpoint/checkpoint.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
+#include "engine/checkpoint/mistaken.h"
 
 /* ---- finding ---- */
 
@@ -20,22 +20,11 @@ static void print_name(const struct fkv_checkpoint_format *format, enum fkv_role
     snprintf(name, 96, "%s%s", prefix, own);
 }
 
-/* The rows of a role in the tensor that it shares: the first, and how many the tensor has. */
-static void shared_rows(const struct fkv_config *c, enum fkv_role role, int32_t *first,
-                        int32_t *all) {
-    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    const bool mlp = role == FKV_GATE || role == FKV_UP,
-               key = role == FKV_KEY || role == FKV_KEY_BIAS,
-               value = role == FKV_VALUE || role == FKV_VALUE_BIAS;
-    *all = mlp ? 2 * c->hidden : q + 2 * kv;
-    *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
-}
-
 /* Of the whole tensor *t the role's rows. */
 static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role_tensor *t,
                  struct fkv_error *err) {
     int32_t first, all, rows, cols;
-    shared_rows(c, role, &first, &all);
+    fkv_role_shared_rows(c, role, &first, &all);
     fkv_role_shape(c, role, &rows, &cols);
     if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
         return fkv_fail(err, "%s: tensor %s: shape: expected %d rows, found %lld", t->path, t->name,
@@ -79,11 +68,8 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
 static int find_format(const char *path, const struct fkv_checkpoint_format **out,
                        struct fkv_error *err) {
     struct stat info;
-    if (stat(path, &info))
-        return fkv_fail(err,
-                        "%s: %s; a model is a folder or a .gguf file on this machine (for one of "
-                        "the hub: hf download NAME, which prints the folder)",
-                        path, errno == ENOENT ? "no such folder" : strerror(errno));
+    if (fkv_mistaken_model(path, err)) return FKV_FAILED;
+    if (stat(path, &info)) return fkv_fail_errno(err, "%s: cannot open", path);
     if (S_ISDIR(info.st_mode)) {
         *out = &fkv_hugging_face_format;
         return FKV_OK;

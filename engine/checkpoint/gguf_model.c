@@ -36,7 +36,15 @@ static int find_architecture(const struct fkv_gguf *g, const struct architecture
                              struct fkv_error *err) {
     struct fkv_gguf_string name;
     int64_t parts = 1;
-    if (fkv_gguf_get_string(g, "general.architecture", true, &name, err)) return FKV_FAILED;
+    struct fkv_gguf_string type = {"model", 5};
+    if (fkv_gguf_get_string(g, "general.type", false, &type, err) ||
+        fkv_gguf_get_string(g, "general.architecture", true, &name, err))
+        return FKV_FAILED;
+    if (equals(type, "adapter"))
+        return fkv_fail(err,
+                        "%s: key general.type: expected model, found adapter; give its base as "
+                        "--model, and as --adapter the folder of PEFT that it was made from",
+                        fkv_gguf_path(g));
     for (int i = 0; i < ARCHITECTURES; i++)
         if (equals(name, architectures[i].name)) {
             *out = &architectures[i];

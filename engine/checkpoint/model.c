@@ -5,7 +5,11 @@
  * only; that tells what the weights take, so that a model too large for a device is refused before
  * a byte is read. Then each is looked through for values that are not finite and given to the
  * backend, while its pages are still warm; each is a buffer of its own, so that it is aligned. A
- * device computes in dtypes only: what is stored in a block format is expanded on its way there. */
+ * device computes in dtypes only: what is stored in a block format is expanded on its way there.
+ *
+ * What an adapter changes is formed in float32. The host keeps it so: rounding the sum to 16 bits
+ * would lose a good part of what the adapter adds. A device holds it in the base's dtype, in which
+ * it computes. */
 #include "engine/checkpoint/model.h"
 
 #include <inttypes.h>
@@ -137,10 +141,13 @@ static int check_tensor(const struct fkv_role_tensor *t, int32_t rows, int32_t c
     return FKV_OK;
 }
 
-/* Block formats are expanded to this dtype where they are copied to a device. */
-static enum fkv_weight_format held_format(const struct binder *b, enum fkv_weight_format stored) {
-    if (!b->device || fkv_weight_is_dtype(stored)) return stored;
-    return (enum fkv_weight_format)b->options->expanded;
+/* Block formats are expanded to a dtype where they are copied to a device; what an adapter adds to
+ * is float32 on the host. */
+static enum fkv_weight_format held_format(const struct binder *b, enum fkv_weight_format stored,
+                                          bool adds) {
+    if (!b->device) return adds ? FKV_WEIGHT_F32 : stored;
+    if (adds && b->options->expanded == FKV_F32) return FKV_WEIGHT_F32;
+    return fkv_weight_is_dtype(stored) ? stored : (enum fkv_weight_format)b->options->expanded;
 }
 
 /* n values -> a buffer of the device, expanded some at a time. */
@@ -181,6 +188,35 @@ static int place(const struct binder *b, const struct fkv_role_tensor *t, const 
     return FKV_OK;
 }
 
+/* The tensor of a role: the adapter's, or the base's. A tied base has its embedding for a head. */
+static int find(const struct fkv_model *m, enum fkv_role role, int32_t layer,
+                struct fkv_role_tensor *t, struct fkv_error *err) {
+    if (m->adapter && fkv_adapter_find(m->adapter, role, layer, t)) {
+        if (t->computable) return FKV_OK;
+        return fkv_fail(err, "%s: tensor %s: dtype: expected F32, F16 or BF16, found %s", t->path,
+                        t->name, t->format_name);
+    }
+    if (role == FKV_HEAD && fkv_checkpoint_config(m->checkpoint)->tied) role = FKV_EMBEDDING;
+    return fkv_checkpoint_find(m->checkpoint, role, layer, t, err);
+}
+
+/* Replaces *data by its values with what the adapter adds, in a new *copy. */
+static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer,
+                 struct fkv_role_tensor *t, const void **data, void **copy, struct fkv_error *err) {
+    int32_t rows, cols;
+    fkv_role_shape(&m->config, role, &rows, &cols);
+    const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
+    float *values = malloc(n * sizeof *values);
+    if (!values)
+        return fkv_fail(err, "%s: tensor %s: out of memory for %zu bytes with the adapter added",
+                        t->path, t->name, n * sizeof *values);
+    fkv_weight_expand(t->format, *data, n, values);
+    free(*copy);
+    *data = *copy = values;
+    t->format = FKV_WEIGHT_F32;
+    return fkv_adapter_add(m->adapter, role, layer, rows, cols, values, err);
+}
+
 /* The tensor of a role, where the model has one. */
 static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struct fkv_weight *w,
                 struct fkv_error *err) {
@@ -191,20 +227,22 @@ static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struc
     int32_t rows, cols;
     if (!fkv_role_present(&m->config, role)) return FKV_OK;
     fkv_role_shape(&m->config, role, &rows, &cols);
-    if (fkv_checkpoint_find(m->checkpoint, role, layer, &t, err)) return FKV_FAILED;
+    if (find(m, role, layer, &t, err)) return FKV_FAILED;
+    const bool adds = m->adapter && fkv_adapter_adds(m->adapter, role, layer);
+    const enum fkv_weight_format held = held_format(b, t.format, adds);
     if (b->pass == PASS_CHECK) {
+        const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
         if (check_tensor(&t, rows, cols, err)) return FKV_FAILED;
-        const enum fkv_weight_format held = held_format(b, t.format);
-        m->weight_bytes +=
-            (int64_t)fkv_weight_bytes(held, (size_t)(rows ? rows : 1) * (size_t)cols);
-        if (held != t.format) m->expanded_from = fkv_weight_name(t.format);
+        m->weight_bytes += (int64_t)fkv_weight_bytes(held, n);
+        if (adds && !b->device) m->merged_bytes += (int64_t)fkv_weight_bytes(held, n);
+        if (held != t.format && !adds) m->expanded_from = fkv_weight_name(t.format);
         m->buffer_capacity++;
         return FKV_OK;
     }
-    *w = (struct fkv_weight){
-        .format = held_format(b, t.format), .rows = rows ? rows : 1, .cols = cols};
+    *w = (struct fkv_weight){.format = held, .rows = rows ? rows : 1, .cols = cols};
     if (fkv_role_tensor_arrange(&t, m->config.head_dim, &data, &copy, err)) return FKV_FAILED;
-    const int status = place(b, &t, data, copy, w, err);
+    int status = adds ? merge(m, role, layer, &t, &data, &copy, err) : FKV_OK;
+    if (!status) status = place(b, &t, data, copy, w, err);
     if (status || b->device) free(copy);
     return status;
 }
@@ -277,13 +315,34 @@ static void name_model(const char *from, char name[256]) {
     if (organisation) snprintf(name, 256, "%.255s", organisation + 2);
 }
 
-/* What is bound has to fit a device; the host maps it. */
+/* What is bound has to fit a device; the host maps it, apart from what an adapter adds to. */
 static int check_memory(const struct fkv_model *m, const struct fkv_device_info *info,
                         struct fkv_error *err) {
     char bytes[16], needs[300];
+    const int64_t available = m->merged_bytes ? fkv_host_memory_available() : -1;
+    if (available >= 0 && m->merged_bytes > available) {
+        char there[16];
+        fkv_format_bytes(bytes, m->merged_bytes);
+        fkv_format_bytes(there, available);
+        return fkv_fail(err,
+                        "%s: the weights that the adapter changes take %s of memory in float32, %s "
+                        "are available",
+                        m->name, bytes, there);
+    }
     fkv_format_bytes(bytes, m->weight_bytes);
     snprintf(needs, sizeof needs, "%s: weights need %s", m->name, bytes);
     return fkv_check_device_memory(info, m->weight_bytes, needs, "", err);
+}
+
+/* Opens the adapter and makes the config that of the two together. */
+static int open_adapter(struct fkv_model *m, const char *path, struct fkv_error *err) {
+    struct fkv_config *c = &m->config;
+    if (fkv_adapter_open(path, c, &m->adapter, err)) return FKV_FAILED;
+    c->vocab = fkv_adapter_vocab(m->adapter);
+    c->tied = c->tied && !fkv_adapter_unties(m->adapter);
+    const size_t used = strlen(m->name);
+    snprintf(m->name + used, sizeof m->name - used, "+%s", fkv_adapter_name(m->adapter));
+    return FKV_OK;
 }
 
 static int load(struct fkv_model *m, const char *path, const struct fkv_model_options *options,
@@ -294,11 +353,12 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
         m->ops->info(m->backend, &info, err))
         return FKV_FAILED;
     *c = *fkv_checkpoint_config(m->checkpoint);
+    name_model(path, m->name);
+    if (options->adapter && open_adapter(m, options->adapter, err)) return FKV_FAILED;
     m->attention = (struct fkv_attention_shape){c->dim,      c->heads,           c->kv_heads,
                                                 c->head_dim, c->attention_scale, c->inv_freq};
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     if (!m->layers) return fkv_fail(err, "%s: out of memory", path);
-    name_model(path, m->name);
     struct binder binder = {.model = m,
                             .options = options,
                             .pass = PASS_CHECK,
@@ -328,8 +388,25 @@ int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct f
     return FKV_OK;
 }
 
+int fkv_model_sha256(const struct fkv_model *m, fkv_sha256_hex out, struct fkv_error *err) {
+    char both[2 * sizeof(fkv_sha256_hex)];
+    if (fkv_checkpoint_sha256(m->checkpoint, out, err)) return FKV_FAILED;
+    if (!m->adapter) return FKV_OK;
+    const int bytes = snprintf(both, sizeof both, "%s%s", out, fkv_adapter_sha256(m->adapter));
+    return fkv_sha256_memory(both, (size_t)bytes, out, err);
+}
+
+const char *fkv_model_adapter_name(const struct fkv_model *m) {
+    return m->adapter ? fkv_adapter_name(m->adapter) : "";
+}
+
+const char *fkv_model_adapter_sha256(const struct fkv_model *m) {
+    return m->adapter ? fkv_adapter_sha256(m->adapter) : "";
+}
+
 void fkv_model_close(struct fkv_model *model) {
     if (!model) return;
+    fkv_adapter_close(model->adapter);
     for (int32_t i = 0; i < model->buffer_count; i++) {
         model->ops->buffer_release(model->backend, model->buffers[i]);
         free(model->copies[i]);

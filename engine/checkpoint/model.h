@@ -5,6 +5,7 @@
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
+#include "engine/checkpoint/adapter.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
 
@@ -19,16 +20,19 @@ struct fkv_layer_weights {
 struct fkv_model {
     struct fkv_config config;
     struct fkv_attention_shape attention;
-    char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name */
+    char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name; with an
+                       adapter "MODEL+ADAPTER" */
     struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;
     struct fkv_weight final_norm; /* (1, dim) */
     struct fkv_weight head;       /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
+    int64_t merged_bytes; /* of these: in memory of their own on the host, with an adapter added */
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
     struct fkv_checkpoint *checkpoint;
+    struct fkv_adapter *adapter; /* NULL: none */
     const char *expanded_from;   /* a block format that was expanded for a device, or NULL */
     struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
     void **copies; /* [buffer_count] host memory under a buffer that is not mapped, or NULL */
@@ -39,6 +43,7 @@ struct fkv_model_options {
     bool check_values;       /* refuse weights with a NaN or an infinity; reads every weight once */
     int32_t trained_context; /* 0: as the config says */
     enum fkv_dtype expanded; /* what a device holds of block formats */
+    const char *adapter;     /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 
 /* Opens the checkpoint `path`, a folder or a file, on `backend`, which must outlive the model. A
@@ -46,6 +51,12 @@ struct fkv_model_options {
 int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct fkv_backend *backend,
                    const struct fkv_model_options *options, struct fkv_model **out,
                    struct fkv_error *err);
+/* SHA-256 of the weights: of the checkpoint's files, with an adapter of that hash and the
+ * adapter's. What is made with an adapter is so never taken for what is made without. */
+int fkv_model_sha256(const struct fkv_model *model, fkv_sha256_hex out, struct fkv_error *err);
+/* "" without an adapter. */
+const char *fkv_model_adapter_name(const struct fkv_model *model);
+const char *fkv_model_adapter_sha256(const struct fkv_model *model);
 void fkv_model_close(struct fkv_model *model); /* NULL is fine */
 
 #endif

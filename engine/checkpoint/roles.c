@@ -29,6 +29,16 @@ void fkv_role_shape(const struct fkv_config *c, enum fkv_role role, int32_t *row
     *cols = shapes[role][1];
 }
 
+void fkv_role_shared_rows(const struct fkv_config *c, enum fkv_role role, int32_t *first,
+                          int32_t *all) {
+    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    const bool mlp = role == FKV_GATE || role == FKV_UP,
+               key = role == FKV_KEY || role == FKV_KEY_BIAS,
+               value = role == FKV_VALUE || role == FKV_VALUE_BIAS;
+    *all = mlp ? 2 * c->hidden : q + 2 * kv;
+    *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
+}
+
 bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
     switch (role) {
     case FKV_HEAD: return !c->tied;

@@ -43,6 +43,10 @@ struct fkv_role_tensor {
 /* The role's shape by the config; rows 0: a vector. */
 void fkv_role_shape(const struct fkv_config *config, enum fkv_role role, int32_t *rows,
                     int32_t *cols);
+/* The rows of a role in the tensor that it shares (fused projections): the first of its own, and
+ * how many the tensor has in all. */
+void fkv_role_shared_rows(const struct fkv_config *config, enum fkv_role role, int32_t *first,
+                          int32_t *all);
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 

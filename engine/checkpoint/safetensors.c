@@ -221,6 +221,21 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
     return status;
 }
 
+int fkv_safetensors_open_files(const char *directory, const char *const *names, int count,
+                               struct fkv_safetensors **out, struct fkv_error *err) {
+    struct fkv_safetensors *files = calloc(1, sizeof *files);
+    *out = NULL;
+    int status = files ? allocate_shards(files, count, directory, err)
+                       : fkv_fail(err, "%s: out of memory", directory);
+    for (int i = 0; i < count && !status; i++) status = add_shard(files, directory, names[i], err);
+    if (!status) status = sort_table(files, err);
+    if (status)
+        fkv_safetensors_close(files);
+    else
+        *out = files;
+    return status;
+}
+
 void fkv_safetensors_close(struct fkv_safetensors *files) {
     if (!files) return;
     for (int i = 0; i < files->count; i++) {
@@ -242,6 +257,12 @@ const struct fkv_tensor *fkv_safetensors_find(const struct fkv_safetensors *file
     const struct fkv_tensor_entry *found =
         t->count ? bsearch(&key, t->entries, t->count, sizeof key, by_name) : NULL;
     return found ? &found->tensor : NULL;
+}
+
+size_t fkv_safetensors_count(const struct fkv_safetensors *files) { return files->table.count; }
+
+const struct fkv_tensor *fkv_safetensors_tensor(const struct fkv_safetensors *files, size_t i) {
+    return &files->table.entries[i].tensor;
 }
 
 const char *fkv_safetensors_path(const struct fkv_safetensors *files, int file) {

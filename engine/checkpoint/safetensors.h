@@ -11,11 +11,18 @@ struct fkv_safetensors; /* owns the mappings */
 /* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */
 int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
                          struct fkv_error *err);
+/* The files DIR/names[count] alone. */
+int fkv_safetensors_open_files(const char *directory, const char *const *names, int count,
+                               struct fkv_safetensors **out, struct fkv_error *err);
 void fkv_safetensors_close(struct fkv_safetensors *files); /* NULL is fine */
 
 /* The tensor of that name, or NULL. */
 const struct fkv_tensor *fkv_safetensors_find(const struct fkv_safetensors *files,
                                               const char *name);
+
+size_t fkv_safetensors_count(const struct fkv_safetensors *files);
+/* Tensor i of the names in order. */
+const struct fkv_tensor *fkv_safetensors_tensor(const struct fkv_safetensors *files, size_t i);
 
 /* The path of shard `file`. */
 const char *fkv_safetensors_path(const struct fkv_safetensors *files, int file);

@@ -417,7 +417,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
     job.session = fkv_perplexity_session(&s->plan, job.lanes);
     job.session.cache_dtype = fkv_engine_cache_dtype(&s->engine, engine);
     if (choose_block(&job, err)) return FKV_FAILED;
-    if (s->out && (fkv_checkpoint_sha256(engine->model->checkpoint, job.model_sha256, err) ||
+    if (s->out && (fkv_model_sha256(engine->model, job.model_sha256, err) ||
                    fkv_corpus_sha256(corpus, job.corpus_sha256, err)))
         return FKV_FAILED;
     job.points = calloc((size_t)job.count, sizeof *job.points);

@@ -187,12 +187,14 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
     snprintf(p->kernels, sizeof p->kernels, "%s", engine->device.kernels);
     strcpy(p->config_sha256, c->sha256);
+    snprintf(p->adapter, sizeof p->adapter, "%s", fkv_model_adapter_name(engine->model));
+    strcpy(p->adapter_sha256, fkv_model_adapter_sha256(engine->model));
     snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s",
              fkv_engine_tokenizer_sha256(engine));
     snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s",
              fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
     if (!(p->command = strdup(s->command))) return fkv_fail(err, "out of memory");
-    return fkv_checkpoint_sha256(engine->model->checkpoint, p->model_sha256, err);
+    return fkv_model_sha256(engine->model, p->model_sha256, err);
 }
 
 static int choose_block(const struct fkv_engine *engine, const struct fkv_probe *p,

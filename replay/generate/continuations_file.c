@@ -52,13 +52,14 @@ static json_t *ends_json(const struct fkv_config *config) {
 }
 
 /* What may differ: it changes no line, or rounds otherwise (kernels). */
-static const char *const informative[] = {"software_version", "command", "model", "kernels", NULL};
+static const char *const informative[] = {"software_version", "command", "model",
+                                          "adapter",          "kernels", NULL};
 
 json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err) {
     const struct fkv_continuing *lines = run->lines;
     const struct fkv_config *config = &run->model->config;
     fkv_sha256_hex model, prompts;
-    if (fkv_checkpoint_sha256(run->model->checkpoint, model, err) ||
+    if (fkv_model_sha256(run->model, model, err) ||
         fkv_prompts_sha256(lines->prompts, prompts, err))
         return NULL;
     json_t *o = json_pack(
@@ -79,6 +80,12 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);
     json_decref(how);
+    if (!failed && run->model->adapter) { /* model_sha256 counts it, too */
+        failed = json_object_set_new(o, "adapter",
+                                     fkv_json_string(fkv_model_adapter_name(run->model))) ||
+                 json_object_set_new(o, "adapter_sha256",
+                                     json_string(fkv_model_adapter_sha256(run->model)));
+    }
     if (!failed) return o;
     json_decref(o);
     fkv_fail(err, "out of memory for what makes a continuation");

@@ -1,8 +1,9 @@
 /* RUN.h5, written whole once an experiment is done.
  *
  *   /                      attrs: format "freqkv-run", format_version 2, software_version, command,
- *                          model (name, sha256, config_sha256, shape), tokenizer_sha256,
- *                          corpus_sha256, policy,
+ *                          model (name, sha256, config_sha256, shape), adapter (its name, "" for
+ *                          none) and adapter_sha256 (which the model's sha256 counts, too),
+ *                          tokenizer_sha256, corpus_sha256, policy,
  *                          its own options (each by name, and all in policy_options), policy_label
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
@@ -58,7 +59,7 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 21, INTEGERS = 12 };
+enum { TEXTS = 23, INTEGERS = 12 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
@@ -76,6 +77,8 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"model_name", e->model->name, false},
         {"model_sha256", e->model_sha256, true},
         {"config_sha256", c->sha256, true},
+        {"adapter", fkv_model_adapter_name(e->model), false},
+        {"adapter_sha256", fkv_model_adapter_sha256(e->model), false},
         {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
         {"rope_scaling", c->rope_scaling, true},

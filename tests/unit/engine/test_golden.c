@@ -96,7 +96,8 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
     fkv_session_close(session);
 }
 
-static void check_model(const char *name, const char *backend) {
+/* `adapter`: the folder of one, or NULL; then its results are what is compared with. */
+static void check_model(const char *name, const char *adapter, const char *backend) {
     struct fkv_error err = {0};
     const struct fkv_backend_ops *ops;
     struct fkv_backend *processor;
@@ -104,13 +105,14 @@ static void check_model(const char *name, const char *backend) {
     struct fkv_safetensors *expected;
     char folder[128], results[160];
     snprintf(folder, sizeof folder, "tests/golden/%s", name);
-    snprintf(results, sizeof results, "%s/expected", folder);
+    snprintf(results, sizeof results, "%s/expected", adapter ? adapter : folder);
     assert_ok(fkv_backend_find(backend, &ops, NULL, &err), err);
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32},
                         &processor, &err),
               err);
     assert_ok(fkv_model_open(folder, ops, processor,
-                             &(struct fkv_model_options){.check_values = true}, &model, &err),
+                             &(struct fkv_model_options){.check_values = true, .adapter = adapter},
+                             &model, &err),
               err);
     assert_ok(fkv_safetensors_open(results, &expected, &err), err);
     static const int blocks[] = {1, 7, MAX_TOKENS};
@@ -123,13 +125,26 @@ static void check_model(const char *name, const char *backend) {
 
 static void equals_transformers(void **state) {
     const char *backend = getenv("FKV_TEST_BACKEND");
-    check_model(*state, backend ? backend : "cpu");
-    check_model(*state, "reference");
+    check_model(*state, NULL, backend ? backend : "cpu");
+    check_model(*state, NULL, "reference");
+}
+
+/* The adapter's folder in tests/golden/adapters, and the name of its base there. */
+static void equals_peft(void **state) {
+    const char *backend = getenv("FKV_TEST_BACKEND"), *const *names = *state;
+    char adapter[128];
+    snprintf(adapter, sizeof adapter, "tests/golden/adapters/%s", names[0]);
+    check_model(names[1], adapter, backend ? backend : "cpu");
+    check_model(names[1], adapter, "reference");
 }
 
 int main(void) {
 #define MODEL(test, folder)                                                                        \
     { test, equals_transformers, NULL, NULL, folder }
+#define ADAPTER(test, folder, base)                                                                \
+    {                                                                                              \
+        test, equals_peft, NULL, NULL, (const char *[]) { folder, base }                           \
+    }
     const struct CMUnitTest tests[] = {
         MODEL("llama_multi_head_untied_equals_transformers", "llama-mha"),
         MODEL("llama_grouped_query_tied_equals_transformers", "llama-gqa-tied"),
@@ -142,6 +157,10 @@ int main(void) {
         MODEL("f16_checkpoint_equals_transformers_in_float32", "llama-f16"),
         MODEL("bf16_checkpoint_equals_transformers_in_float32", "llama-bf16"),
         MODEL("sharded_checkpoint_equals_transformers", "sharded"),
+        ADAPTER("ranks_and_alphas_by_pattern_equal_peft", "patterns", "llama-mha"),
+        ADAPTER("embedding_of_a_tied_base_equals_peft", "tied-embedding", "llama-gqa-tied"),
+        ADAPTER("whole_modules_equal_peft", "saved-modules", "llama-gqa-tied"),
+        ADAPTER("biases_equal_peft", "biases", "qwen2"),
     };
     return test_run(tests, NULL, NULL);
 }
