@@ -258,7 +258,7 @@ static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
 static char *folder_of_links(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     if (strcmp(name, FKV_CAPTURE_LINKS)) return NULL;
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
     int64_t *numbers, count = 0;
     if (folder && fkv_folder_list(folder, &numbers, &count, NULL) == FKV_OK) free(numbers);
     if (count) return folder;
