@@ -35,6 +35,7 @@
 
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
+#include "kernels/blas.h"
 #include "capture/store/capture_reader.h"
 
 enum { FOLDS = 2, AT_ONCE = 64 };
@@ -409,7 +410,8 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
     e->fitted_to = m->plan->documents > 1 ? "other documents" : "the other half of the segments";
     if (!klt || !svd) return fkv_fail(err, "out of memory for bounds");
     if (bounds_make(&w, m, err)) return FKV_FAILED;
-    int status = FKV_OK;
+    int status = fkv_blas_open(w.threads, err);
+    const bool opened = !status;
     for (int32_t row = 0; !status && row < e->layers * e->heads; row++) {
         snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[e->state],
                  e->layer_index[row / e->heads]);
@@ -420,6 +422,7 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
                           svd + (size_t)row * (size_t)e->gammas);
         if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
     }
+    if (opened) fkv_blas_close(w.threads);
     bounds_free(&w);
     return status;
 }

@@ -20,11 +20,13 @@
 #include "analyze/measure/impulse.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
+#include "kernels/blas.h"
 #include "kernels/dct.h"
 
 enum { TOKENS = 64, FOLLOWED = TOKENS + 2, BLOCK = 32 };
@@ -182,9 +184,11 @@ struct factor {
     double *w, *next; /* (L, columns), and as much memory again */
     double *gram, *squares;
     int32_t rows, columns;
+    int threads; /* that OpenBLAS is open for */
 };
 
 static void factor_free(struct factor *f) {
+    fkv_blas_close(f->threads);
     free(f->w), free(f->next), free(f->gram), free(f->squares);
 }
 
@@ -195,9 +199,12 @@ static int factor_make(struct factor *f, const struct fkv_schedule *s, struct fk
     f->next = malloc((size_t)s->retained * (size_t)size * sizeof(double));
     f->gram = malloc((size_t)size * (size_t)size * sizeof(double));
     f->squares = malloc((size_t)size * sizeof(double));
-    if (f->w && f->next && f->gram && f->squares) return FKV_OK;
-    factor_free(f);
-    return fkv_fail(err, "out of memory for the singular values of %d x %d", s->retained, columns);
+    if (!f->w || !f->next || !f->gram || !f->squares)
+        return fkv_fail(err, "out of memory for the singular values of %d x %d", s->retained,
+                        columns);
+    if (fkv_blas_open(omp_get_max_threads(), err)) return FKV_FAILED;
+    f->threads = omp_get_max_threads();
+    return FKV_OK;
 }
 
 /* Counts what W holds, and leaves as many columns as there are singular values worth carrying. */

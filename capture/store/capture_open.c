@@ -232,8 +232,10 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
     return status;
 }
 
-static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_error *err) {
+static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
+                      struct fkv_error *err) {
     int64_t *numbers, count;
+    if (whole && fkv_folder_check_links(folder, err)) return FKV_FAILED;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
     int status =
         count
@@ -256,7 +258,7 @@ static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_erro
 static char *folder_of_links(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     if (strcmp(name, FKV_CAPTURE_LINKS)) return NULL;
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
     int64_t *numbers, count = 0;
     if (folder && fkv_folder_list(folder, &numbers, &count, NULL) == FKV_OK) free(numbers);
     if (count) return folder;
@@ -299,6 +301,10 @@ static int identify(struct fkv_capture *c, struct fkv_error *err) {
 }
 
 int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_error *err) {
+    return fkv_reader_open(path, true, out, err);
+}
+
+int fkv_reader_open(const char *path, bool whole, struct fkv_capture **out, struct fkv_error *err) {
     *out = NULL;
     struct stat found;
     if (stat(path, &found)) return fkv_fail_errno(err, "%s: cannot open", path);
@@ -311,8 +317,8 @@ int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_erro
     c->file = c->group = H5I_INVALID_HID;
     for (int s = 0; s < FKV_STATES; s++) c->states[s].dataset = H5I_INVALID_HID;
     char *folder = S_ISDIR(found.st_mode) ? NULL : folder_of_links(path);
-    int status = S_ISDIR(found.st_mode) ? add_folder(c, path, err)
-                 : folder               ? add_folder(c, folder, err)
+    int status = S_ISDIR(found.st_mode) ? add_folder(c, path, whole, err)
+                 : folder               ? add_folder(c, folder, whole, err)
                                         : add_file(c, path, err);
     free(folder);
     if (status || identify(c, err)) {

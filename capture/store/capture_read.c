@@ -89,13 +89,22 @@ static void *grow(void **buffer, size_t *count, size_t needed, size_t bytes) {
     return *buffer;
 }
 
+/* The integers that hold bf16 are int16 where torch's view made them: their bits, not their values,
+ * are wanted. */
+static hid_t bits_of_bf16(hid_t dataset) {
+    hid_t type = H5Dget_type(dataset);
+    const bool has_sign = H5Tget_sign(type) == H5T_SGN_2;
+    H5Tclose(type);
+    return has_sign ? H5T_NATIVE_INT16 : H5T_NATIVE_UINT16;
+}
+
 /* The space in memory has the selection's shape: for another one HDF5 walks element by element. */
 static int read_through_hdf(const struct fkv_state_input *in, const hsize_t from[4],
                             const hsize_t count[4], const char *name, void *x,
                             struct fkv_error *err) {
     hid_t type = in->dtype == FKV_F32   ? H5T_NATIVE_FLOAT
                  : in->dtype == FKV_F16 ? fkv_hdf_f16()
-                                        : H5T_NATIVE_UINT16;
+                                        : bits_of_bf16(in->dataset);
     hid_t memory = H5Screate_simple(4, count, NULL), space = H5Dget_space(in->dataset);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, count, NULL);
     int status = H5Dread(in->dataset, type, memory, space, H5P_DEFAULT, x) < 0

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "capture/store/capture_reader.h"
+#include "capture/store/reader.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
@@ -138,10 +139,52 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
 int fkv_folder_check(const char *folder, const struct fkv_capture_info *info,
                      struct fkv_error *err) {
     struct fkv_capture *c = NULL;
-    if (fkv_capture_open(folder, &c, err)) return FKV_FAILED;
+    if (fkv_reader_open(folder, false, &c, err)) return FKV_FAILED;
     int status = fkv_capture_info_compare(info, fkv_capture_info(c), folder, err);
     fkv_capture_close(c);
     return status;
+}
+
+/* The links of capture.h5 whose files are not there: how many of how many, and the first. */
+struct missing {
+    const char *folder;
+    int64_t links, missing;
+    char first[64];
+};
+
+static herr_t check_link(hid_t group, const char *name, const H5L_info_t *info, void *to) {
+    struct missing *m = to;
+    char path[FKV_PATH];
+    (void)group;
+    if (info->type != H5L_TYPE_EXTERNAL) return 0;
+    m->links++;
+    if (fkv_path_print(path, NULL, "%s/" FKV_CAPTURE_DOCUMENTS "/%s.h5", m->folder, name) ||
+        access(path, F_OK) == 0)
+        return 0;
+    if (!m->missing++) snprintf(m->first, sizeof m->first, FKV_CAPTURE_DOCUMENTS "/%.40s.h5", name);
+    return 0;
+}
+
+int fkv_folder_check_links(const char *folder, struct fkv_error *err) {
+    struct missing m = {.folder = folder};
+    char path[FKV_PATH];
+    if (fkv_path_print(path, err, "%s/" FKV_CAPTURE_LINKS, folder)) return FKV_FAILED;
+    hid_t file = access(path, R_OK) ? H5I_INVALID_HID : fkv_hdf_open(path, NULL);
+    if (file < 0) return FKV_OK;
+    if (H5Lexists(file, FKV_CAPTURE_DOCUMENTS, H5P_DEFAULT) > 0)
+        H5Literate_by_name(file, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC, NULL,
+                           check_link, &m, H5P_DEFAULT);
+    const bool gram = H5Lexists(file, FKV_CAPTURE_GRAM, H5P_DEFAULT) > 0 &&
+                      !fkv_folder_has(fkv_folder_output_gram(folder, false));
+    H5Fclose(file);
+    if (m.missing)
+        return fkv_fail(err,
+                        "%s: names %lld recordings, %lld are there: %s is missing (copy it, or run "
+                        "the capture's command again with --resume; without " FKV_CAPTURE_LINKS
+                        " the others are read alone)",
+                        path, (long long)m.links, (long long)(m.links - m.missing), m.first);
+    return gram ? fkv_fail(err, "%s: names " FKV_CAPTURE_GRAM ".h5, which is missing", path)
+                : FKV_OK;
 }
 
 static int link_documents(hid_t file, const char *folder, struct fkv_error *err) {

@@ -28,6 +28,10 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
 int fkv_folder_check(const char *folder, const struct fkv_capture_info *info,
                      struct fkv_error *err);
 
+/* Checks that what FOLDER/capture.h5 names is there: a copy may have been cut short. Without a
+ * capture.h5 that can be read there is nothing to check. */
+int fkv_folder_check_links(const char *folder, struct fkv_error *err);
+
 /* Writes FOLDER/capture.h5 with a link to every recording of the folder. */
 int fkv_folder_write_links(const char *folder, const struct fkv_capture_info *info,
                            struct fkv_error *err);

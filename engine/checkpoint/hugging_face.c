@@ -3,11 +3,23 @@
  *
  * Two ways of saving name tensors differently: with a head they begin with "model.", without one
  * (AutoModel) they do not. A checkpoint that says it is tied and yet brings lm_head.weight has its
- * own head used: transformers 5 ties only where both are equal, which is the same numbers. */
+ * own head used: transformers 5 ties only where both are equal, which is the same numbers. One that
+ * is tied may bring either of the two (safetensors' save_model keeps the first by name). */
 #include <string.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/safetensors.h"
+
+static const char EMBEDDING[] = "model.embed_tokens.weight";
+
+/* The tensor under either way of naming it, or NULL. */
+static const struct fkv_tensor *find_either(const struct fkv_safetensors *files, const char *name) {
+    const char *prefix = "model.";
+    const struct fkv_tensor *t = fkv_safetensors_find(files, name);
+    if (!t && !strncmp(name, prefix, strlen(prefix)))
+        t = fkv_safetensors_find(files, name + strlen(prefix));
+    return t;
+}
 
 static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err) {
     struct fkv_safetensors *files;
@@ -15,17 +27,17 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
         fkv_safetensors_open(c->path, &files, err))
         return FKV_FAILED;
     c->files = files;
-    if (fkv_safetensors_find(files, "lm_head.weight")) c->config.tied = false;
+    if (fkv_safetensors_find(files, "lm_head.weight") && find_either(files, EMBEDDING))
+        c->config.tied = false;
     return FKV_OK;
 }
 
 static void close_folder(struct fkv_checkpoint *c) { fkv_safetensors_close(c->files); }
 
 static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
-    const char *prefix = "model.";
-    const struct fkv_tensor *t = fkv_safetensors_find(c->files, name);
-    if (!t && !strncmp(name, prefix, strlen(prefix)))
-        t = fkv_safetensors_find(c->files, name + strlen(prefix));
+    const struct fkv_tensor *t = find_either(c->files, name);
+    if (!t && c->config.tied && !strcmp(name, EMBEDDING))
+        t = fkv_safetensors_find(c->files, "lm_head.weight");
     if (!t) return false;
     *out = (struct fkv_role_tensor){.path = fkv_safetensors_path(c->files, t->file),
                                     .name = t->name,

@@ -3,6 +3,7 @@
 #include "engine/text/compressed.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -95,6 +96,9 @@ static FILE *open_zstd(const char *path, FILE *file) {
     ZSTD_DStream *unpack = ZSTD_createDStream();
     FILE *stream = NULL;
     if (z && unpack) {
+        /* --long=31, as large corpora are packed: as much memory as that window is then needed. */
+        ZSTD_DCtx_setParameter(unpack, ZSTD_d_windowLogMax,
+                               ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
         *z = (struct zstd){.file = file, .stream = unpack};
         stream =
             fopencookie(z, "rb", (cookie_io_functions_t){.read = read_zstd, .close = close_zstd});
@@ -108,6 +112,12 @@ static FILE *open_zstd(const char *path, FILE *file) {
 
 #endif
 
+/* A frame, or one to be skipped before it, which parallel packers begin with (RFC 8878). */
+static bool is_zstd(const unsigned char start[4]) {
+    return !memcmp(start, "\x28\xb5\x2f\xfd", 4) ||
+           (start[0] >> 4 == 5 && !memcmp(start + 1, "\x2a\x4d\x18", 3));
+}
+
 FILE *fkv_text_open(const char *path, struct fkv_error *err) {
     struct stat st;
     unsigned char start[4] = {0};
@@ -117,7 +127,7 @@ FILE *fkv_text_open(const char *path, struct fkv_error *err) {
         rewind(file);
         if (n >= 2 && !memcmp(start, "\x1f\x8b", 2))
             file = open_gzip(path, file);
-        else if (n == 4 && !memcmp(start, "\x28\xb5\x2f\xfd", 4))
+        else if (n == 4 && is_zstd(start))
             file = open_zstd(path, file);
     }
     if (!file) fkv_fail_errno(err, "%s: cannot open", path);

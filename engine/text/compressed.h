@@ -8,8 +8,8 @@
 #include "kernels/base/error.h"
 
 /* Opens a file to read; one of gzip or zstd, known by its first bytes, is unpacked on the way, and
- * one that is damaged or cut short fails to be read. Pipes are read as they are. NULL and a message
- * on failure; the caller closes the stream. */
+ * one that is damaged or cut short fails to be read (EBADMSG). Pipes are read as they are. NULL and
+ * a message on failure; the caller closes the stream. */
 FILE *fkv_text_open(const char *path, struct fkv_error *err);
 
 /* Length of a name without the ending .gz or .zst. */

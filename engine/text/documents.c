@@ -12,8 +12,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 #include "engine/text/compressed.h"
+#include "engine/text/file_type.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 
@@ -23,6 +25,7 @@ struct source {
     enum { UNKNOWN, TEXT, JSONL, NPY, RAW } kind;
     char *path;
     int64_t bytes;
+    bool guessed; /* neither a name nor an option says the kind */
 };
 
 struct fkv_documents {
@@ -78,12 +81,15 @@ static int add_source(struct fkv_documents *d, const char *path, int kind, int64
     }
     char *copy = strdup(path);
     if (!copy) return fkv_fail(err, "%s: out of memory", path);
-    d->sources[d->count++] = (struct source){kind, copy, bytes};
+    d->sources[d->count++] = (struct source){.kind = kind, .path = copy, .bytes = bytes};
     d->bytes += bytes;
     return FKV_OK;
 }
 
-static int is_text(const struct dirent *entry) { return ends_with(entry->d_name, ".txt"); }
+/* Hidden files are other programs' (macOS leaves ._story.txt). */
+static int is_text(const struct dirent *entry) {
+    return *entry->d_name != '.' && ends_with(entry->d_name, ".txt");
+}
 
 /* By bytes, not by locale: the order must be the same everywhere. */
 static int by_name(const struct dirent **a, const struct dirent **b) {
@@ -109,8 +115,29 @@ static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_er
     }
     free(entries);
     if (!status && d->count == before)
-        return fkv_fail(err, "%s: a folder without .txt files", folder);
+        return fkv_fail(err, "%s: a folder without .txt files; others are given one by one",
+                        folder);
     return status;
+}
+
+/* What to do about a file whose name is none of a text. */
+static int refuse_name(const char *path, struct fkv_error *err) {
+    static const struct {
+        const char *ending, *advice;
+    } others[] = {
+        {".parquet", "of parquet, notebooks/freqkv.py makes rows of JSON: texts_from_parquet"},
+        {".arrow", "of Arrow, the datasets package makes rows of JSON: to_json"},
+        {".bz2", "through a pipe: bzip2 -dc FILE | ... --text -"},
+        {".xz", "through a pipe: xz -dc FILE | ... --text -"},
+        {".npy", "token ids are --token-ids"},
+        {".bin", "token ids are --token-ids"},
+    };
+    const char *advice = "--text-format says what it is: text, or jsonl (a row of JSON per line)";
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (ends_with(path, others[i].ending)) advice = others[i].advice;
+    return fkv_fail(err,
+                    "%s: expected .txt, .md, .raw, .jsonl, .json or a folder of .txt files; %s",
+                    path, advice);
 }
 
 static int add_text(struct fkv_documents *d, const char *path, const char *format,
@@ -120,19 +147,13 @@ static int add_text(struct fkv_documents *d, const char *path, const char *forma
     if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
     if (S_ISDIR(st.st_mode)) return add_folder(d, path, err);
     int kind = kind_of_text(path, format);
-    if (kind == UNKNOWN && !S_ISREG(st.st_mode)) kind = TEXT; /* a pipe has no name */
-    if (kind == UNKNOWN && !strcmp(path, "/dev/stdin")) kind = TEXT;
-    if (kind == UNKNOWN && ends_with(path, ".parquet"))
-        return fkv_fail(err,
-                        "%s: a parquet file, which is not read; texts_from_parquet() of "
-                        "notebooks/freqkv.py makes .jsonl of it",
-                        path);
-    if (kind == UNKNOWN)
-        return fkv_fail(err,
-                        "%s: expected .txt, .md, .raw, .jsonl, .json or a folder of .txt files; "
-                        "--text-format says what it is: text, or jsonl (a row of JSON per line)",
-                        path);
-    return add_source(d, path, kind, S_ISREG(st.st_mode) ? st.st_size : 0, err);
+    /* A pipe has no name. */
+    const bool guessed = kind == UNKNOWN && (!S_ISREG(st.st_mode) || !strcmp(path, "/dev/stdin"));
+    if (kind == UNKNOWN && !guessed) return refuse_name(path, err);
+    if (add_source(d, path, guessed ? TEXT : kind, S_ISREG(st.st_mode) ? st.st_size : 0, err))
+        return FKV_FAILED;
+    d->sources[d->count - 1].guessed = guessed;
+    return FKV_OK;
 }
 
 static int add_ids(struct fkv_documents *d, const char *path, struct fkv_error *err) {
@@ -207,10 +228,19 @@ static int check_tokens(const struct fkv_documents *d, const struct fkv_document
     return FKV_OK;
 }
 
+/* Refuses what is no text in UTF-8, by name where it has one. */
+static int check_text(const char *text, size_t bytes, const char *where, struct fkv_error *err) {
+    const char *encoding = fkv_file_encoding(text, bytes);
+    if (encoding)
+        return fkv_fail(err, "%s: expected UTF-8, found %s (iconv -f %s -t UTF-8)", where, encoding,
+                        encoding);
+    const char *type = fkv_file_is_text(text, bytes) ? NULL : fkv_file_type(text, bytes);
+    return type ? fkv_fail(err, "%s: expected text, found %s", where, type) : FKV_OK;
+}
+
 static int from_text(const struct fkv_documents *d, const char *text, size_t bytes,
                      const char *where, struct fkv_document *document, struct fkv_error *err) {
-    if (bytes > 1 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
-        return fkv_fail(err, "%s: expected UTF-8, found UTF-16 (iconv -f UTF-16 -t UTF-8)", where);
+    if (check_text(text, bytes, where, err)) return FKV_FAILED;
     if (fkv_sha256_memory(text, bytes, document->text_sha256, err)) return FKV_FAILED;
     if (fkv_tokenizer_encode(d->tokenizer, text, bytes, d->special, &document->tokens,
                              &document->count, err))
@@ -245,19 +275,37 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
     return status;
 }
 
+/* Control characters become blanks, and what is no UTF-8 (single bytes are tokens, too) a question
+ * mark. */
+static void show_plainly(char *text, size_t bytes) {
+    size_t out = 0;
+    for (size_t i = 0; i < bytes;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t n =
+            utf8proc_iterate((const uint8_t *)text + i, (utf8proc_ssize_t)(bytes - i), &c);
+        if (n == 1) text[out++] = c < ' ' ? ' ' : text[i];
+        if (n > 1) memmove(text + out, text + i, (size_t)n), out += (size_t)n;
+        if (n < 1 && (!out || text[out - 1] != '?')) text[out++] = '?';
+        i += n > 0 ? (size_t)n : 1;
+    }
+    text[out] = 0;
+}
+
 /* Ids say nothing to a reader, their text does. */
 static void show_ids(struct fkv_documents *d, const struct fkv_document *document,
                      const char *path) {
     size_t count = document->count < 8 ? document->count : 8, bytes;
-    char *text, ids[96] = "";
-    if (!d->tokenizer || *d->first_ids ||
-        fkv_tokenizer_decode(d->tokenizer, document->tokens, count, &text, &bytes, NULL))
-        return;
+    char *text = NULL, ids[96] = "";
+    if (!d->tokenizer || *d->first_ids) return;
     for (size_t i = 0; i < count; i++)
         snprintf(ids + strlen(ids), sizeof ids - strlen(ids), " %d", (int)document->tokens[i]);
-    text[fkv_utf8_complete(text, bytes)] = 0;
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < ' ') *c = ' ';
+    if (fkv_tokenizer_decode(d->tokenizer, document->tokens, count, &text, &bytes, NULL)) {
+        fkv_print_short(d->first_ids, sizeof d->first_ids,
+                        "%.40s begins with%s: not all of them are tokens of the tokenizer",
+                        base_name(path), ids);
+        return;
+    }
+    show_plainly(text, bytes);
     fkv_print_short(d->first_ids, sizeof d->first_ids, "%.40s begins with%s: \"%s\"",
                     base_name(path), ids, text);
     free(text);
@@ -270,6 +318,17 @@ static int read_source(const struct source *source, char **data, size_t *bytes,
     return stream ? fkv_read_stream(stream, source->path, MAX_FILE, data, bytes, err) : FKV_FAILED;
 }
 
+/* Is the first line a row of JSON with a text? */
+static bool is_row(const struct fkv_documents *d, const char *data, size_t bytes) {
+    const char *end = memchr(data, '\n', bytes);
+    char *text = NULL;
+    size_t text_bytes;
+    const bool row = fkv_jsonl_text(data, end ? (size_t)(end - data) : bytes, d->text_field, "",
+                                    &text, &text_bytes, NULL) == FKV_OK;
+    free(text);
+    return row;
+}
+
 static int whole_file(struct fkv_documents *d, const struct source *source,
                       struct fkv_document *document, struct fkv_error *err) {
     char *data;
@@ -278,9 +337,15 @@ static int whole_file(struct fkv_documents *d, const struct source *source,
     int status;
     if (source->kind == TEXT) {
         size_t mark = mark_bytes(data, bytes);
-        status = bytes == mark
-                     ? fkv_fail(err, "%s: the text is empty", source->path)
-                     : from_text(d, data + mark, bytes - mark, source->path, document, err);
+        if (bytes == mark)
+            status = fkv_fail(err, "%s: the text is empty", source->path);
+        else if (source->guessed && is_row(d, data + mark, bytes - mark))
+            status = fkv_fail_option(err,
+                                     "%s: its first line is a row of JSON: --text-format jsonl "
+                                     "reads the text of each, --text-format text all as it is",
+                                     source->path);
+        else
+            status = from_text(d, data + mark, bytes - mark, source->path, document, err);
     } else {
         status = from_ids(d, data, bytes, source, document, err);
     }
@@ -308,7 +373,7 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
         *bytes = (size_t)n;
         return FKV_OK;
     }
-    return ferror(d->lines) ? fkv_fail_errno(err, "%s: cannot read", path) : FKV_OK;
+    return ferror(d->lines) ? fkv_read_failed(path, err) : FKV_OK;
 }
 
 /* The row's document; *left_out where its text has not two tokens. */
@@ -319,7 +384,10 @@ static int from_line(const struct fkv_documents *d, const char *path, size_t lin
     if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
         return fkv_fail(err, "%s: out of memory", path);
     int status =
-        fkv_jsonl_text(d->line + mark, line_bytes - mark, d->text_field, where, &text, &bytes, err);
+        d->line_number == 1 ? check_text(d->line + mark, line_bytes - mark, path, err) : FKV_OK;
+    if (!status)
+        status = fkv_jsonl_text(d->line + mark, line_bytes - mark, d->text_field, where, &text,
+                                &bytes, err);
     if (!status) status = from_text(d, text, bytes, where, document, err);
     free(text);
     *left_out = !status && (!bytes || document->count < 2);
@@ -363,10 +431,11 @@ int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, b
     }
     if (*more && d->remaining > 0) d->remaining--;
     d->given += *more;
-    if (!status && !*more && !d->given)
-        status =
-            fkv_fail(err, "%s: no documents: %lld rows, none with a text of two tokens (empty)",
-                     d->sources[0].path, (long long)d->left_out);
+    if (!status && !*more && !d->given && d->left_out)
+        status = fkv_fail(err, "%s: no documents: of %lld rows none has a text of two tokens",
+                          d->sources[0].path, (long long)d->left_out);
+    else if (!status && !*more && !d->given)
+        status = fkv_fail(err, "%s: no documents: the file has no rows", d->sources[0].path);
     if (status) fkv_document_free(document);
     return status;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/text/documents.h"
+#include "engine/text/file_type.h"
 
 struct cursor {
     const char *at, *end;
@@ -96,6 +97,9 @@ static bool dictionary(struct cursor c, struct header *h) {
 static int find_data(const char *file, size_t bytes, const char *where, struct header *h,
                      const uint8_t **data, size_t *width, struct fkv_error *err) {
     const uint8_t *raw = (const uint8_t *)file;
+    const char *type =
+        memcmp(file, "\x93NUMPY", bytes < 6 ? bytes : 6) ? fkv_file_type(file, bytes) : NULL;
+    if (type) return fkv_fail(err, "%s: expected a .npy file, found %s", where, type);
     if (bytes < 10 || memcmp(file, "\x93NUMPY", 6))
         return fkv_fail(err,
                         "%s: not a .npy file, though it is named so; if it is raw integers, as "
@@ -117,7 +121,11 @@ static int find_data(const char *file, size_t bytes, const char *where, struct h
     const char *d = h->descr;
     if (!strchr("<>=|", d[0]) || !strchr("iu", d[1]) || !d[2] || !strchr("1248", d[2]) || d[3])
         return fkv_fail(err, "%s: descr: expected integers, found \"%s\"", where, d);
-    if (!h->one_dimension) return fkv_fail(err, "%s: shape: expected one dimension", where);
+    if (!h->one_dimension)
+        return fkv_fail(err,
+                        "%s: shape: expected one dimension: a file per document, or all of it as "
+                        "one (ids.reshape(-1))",
+                        where);
     if (h->fortran) return fkv_fail(err, "%s: fortran_order: expected False, found True", where);
     *width = (size_t)(d[2] - '0');
     *data = raw + start + length;

@@ -5,59 +5,12 @@
 #include <string.h>
 
 #include "engine/text/documents.h"
+#include "engine/text/file_type.h"
 
 enum {
-    LOOK = 4096,      /* bytes that are looked at for text */
-    LEAST_TEXT = 16,  /* bytes: fewer prove nothing */
     LEAST_WORDS = 16, /* of 16 bits, for a width */
     SMALL = 16        /* what the upper halves of ids stay below */
 };
-
-static const struct {
-    const char *magic;
-    size_t bytes;
-    const char *name;
-} types[] = {
-    {"PK\x03\x04", 4, "a zip archive (.npz, .pt, .zip)"},
-    {"\x93NUMPY", 6, "a .npy file: name it so"},
-    {"PAR1", 4, "a parquet file"},
-    {"ARROW1", 6, "an Arrow file"},
-    {"\x89HDF\r\n", 6, "an HDF5 file"},
-    {"GGUF", 4, "a GGUF file"},
-    {"\x1f\x8b", 2, "a gzip archive: unpack it"},
-    {"\x28\xb5\x2f\xfd", 4, "a zstd archive: unpack it"},
-    {"MMIDIDX\0", 8, "a Megatron index: give the .bin beside it"},
-};
-enum { TYPES = sizeof types / sizeof *types };
-
-/* UTF-8 without control characters, but for a character that is cut at the end. */
-static bool is_text(const uint8_t *data, size_t bytes) {
-    if (bytes > LOOK) bytes = LOOK;
-    bytes = fkv_utf8_complete((const char *)data, bytes);
-    for (size_t i = 0; i < bytes;) {
-        uint8_t c = data[i++];
-        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 9 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 9;
-        if ((c < ' ' && !(c >= '\t' && c <= '\r')) || c == 0x7f || more > bytes - i) return false;
-        for (; more; more--)
-            if ((data[i++] & 0xc0) != 0x80) return false;
-    }
-    return bytes >= LEAST_TEXT;
-}
-
-/* NULL: nothing that is known. */
-static const char *other_type(const uint8_t *data, size_t bytes) {
-    for (int i = 0; i < TYPES; i++)
-        if (bytes >= types[i].bytes && !memcmp(data, types[i].magic, types[i].bytes))
-            return types[i].name;
-    uint64_t header = 0;
-    for (size_t i = 0; i < 8 && i < bytes; i++) header |= (uint64_t)data[i] << 8 * i;
-    if (bytes > 8 && data[8] == '{' && header > 1 && header < 100u << 20)
-        return "a safetensors file";
-    if (bytes > 2 && data[0] == 0x80 && data[1] >= 2 && data[1] <= 5 &&
-        strchr("}]c\x95(", data[2]) && data[2])
-        return "a pickle";
-    return is_text(data, bytes) ? "text: --text reads it" : NULL;
-}
 
 static uint32_t integer(const uint8_t *data, size_t width) {
     uint32_t value = data[0] | (uint32_t)data[1] << 8;
@@ -68,7 +21,8 @@ static uint32_t integer(const uint8_t *data, size_t width) {
  * second word of two is small; in one of eight bytes every second integer of four is 0. */
 static const char *other_width(const uint8_t *data, size_t bytes, size_t width, int32_t vocab) {
     bool upper_small = true, lower_small = true, every_second_zero = true, all_zero = true,
-         halves_known = true, known = true;
+         halves_known = true, known = true, swapped_known = true, swapped_halves_known = true;
+    uint64_t sum = 0, swapped_sum = 0; /* frequent ids are small */
     if (bytes < 2 * LEAST_WORDS) return NULL;
     for (size_t i = 0; i + 2 <= bytes; i += 2) {
         uint32_t word = integer(data + i, 2);
@@ -77,6 +31,9 @@ static const char *other_width(const uint8_t *data, size_t bytes, size_t width, 
         else
             lower_small &= word < SMALL;
         halves_known &= word < (uint32_t)vocab;
+        const uint16_t swapped_word = __builtin_bswap16((uint16_t)word);
+        swapped_halves_known &= swapped_word < (uint32_t)vocab;
+        sum += word, swapped_sum += swapped_word;
     }
     for (size_t i = 0; i + 4 <= bytes; i += 4) {
         uint32_t value = integer(data + i, 4);
@@ -85,10 +42,15 @@ static const char *other_width(const uint8_t *data, size_t bytes, size_t width, 
         else
             all_zero &= !value;
         known &= value < (uint32_t)vocab;
+        swapped_known &= __builtin_bswap32(value) < (uint32_t)vocab;
     }
     if (every_second_zero && !all_zero && upper_small && !lower_small && bytes % 8 == 0)
         return "integers of 8 bytes: save them as .npy";
     if (width == 2 && upper_small && !lower_small) return "uint32: give --token-dtype uint32";
+    const bool swapped = width == 4 ? !known && swapped_known
+                                    : (!halves_known && swapped_halves_known) ||
+                                          (vocab > UINT16_MAX && sum > 2 * swapped_sum);
+    if (swapped) return "integers with the highest byte first: save them as .npy";
     return width == 4 && !known && halves_known ? "uint16: give --token-dtype uint16" : NULL;
 }
 
@@ -97,7 +59,8 @@ int fkv_raw_parse(const void *file, size_t bytes, size_t width, int32_t vocab, c
     const uint8_t *data = file;
     *ids = NULL;
     *count = 0;
-    const char *type = other_type(data, bytes);
+    const char *type = fkv_file_type(data, bytes);
+    if (!type && fkv_file_is_text(data, bytes)) type = "text: --text reads it";
     if (type) return fkv_fail(err, "%s: expected raw token ids, found %s", where, type);
     if (!width && vocab > UINT16_MAX + 1 && vocab < INT32_MAX)
         return fkv_fail_option(err,

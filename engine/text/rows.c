@@ -73,7 +73,9 @@ static int read_escape(struct row *r, char *out, size_t *count) {
                                           : 0xd800;
     }
     if (c < 0) return refuse(r, "four hexadecimal digits");
-    if (c >= 0xd800 && c < 0xe000) return refuse(r, "both halves of a surrogate pair");
+    if (c >= 0xd800 && c < 0xe000)
+        return refuse(r, "both halves of a surrogate pair (a half is no character: repair the "
+                         "text, or leave the row out)");
     *count += put_utf8(out + *count, (uint32_t)c);
     return FKV_OK;
 }
@@ -173,7 +175,18 @@ int fkv_jsonl_text(const char *line, size_t bytes, const char *field, const char
             if (r.at < r.end) status = refuse(&r, "the end of the row");
         }
     }
-    if (!status && !found)
+    skip_blanks(&r);
+    if (r.at == r.end && status)
+        status =
+            fkv_fail(err,
+                     "%s: the row does not end on its line: a file cut short, or rows of several "
+                     "lines (jq -c . FILE)",
+                     where);
+    if (!status && !found && next(&r) == '[')
+        status = fkv_fail(
+            err, "%s: expected a row of JSON per line, found a list of them (jq -c '.[]' FILE)",
+            where);
+    else if (!status && !found)
         status = fkv_fail(err, "%s: expected an object with a string \"%s\"%s", where, fields[0],
                           field ? "" : " or \"article\"; --text-field says which one is the text");
     free(key);

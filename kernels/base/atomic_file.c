@@ -113,6 +113,11 @@ int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
     return fkv_read_stream(f, path, limit, data, bytes, err);
 }
 
+int fkv_read_failed(const char *path, struct fkv_error *err) {
+    if (errno != EBADMSG) return fkv_fail_errno(err, "%s: cannot read", path);
+    return fkv_fail(err, "%s: cannot be unpacked: it is damaged or cut short", path);
+}
+
 int fkv_read_stream(FILE *f, const char *path, size_t limit, char **data, size_t *bytes,
                     struct fkv_error *err) {
     *data = NULL;
@@ -137,7 +142,7 @@ int fkv_read_stream(FILE *f, const char *path, size_t limit, char **data, size_t
     if (!text)
         status = fkv_fail(err, "%s: out of memory", path);
     else if (ferror(f))
-        status = fkv_fail_errno(err, "%s: cannot read", path);
+        status = fkv_read_failed(path, err);
     else if (size > limit)
         status = fkv_fail(err, "%s: expected at most %zu bytes, found more", path, limit);
     fclose(f);

@@ -32,5 +32,7 @@ int fkv_read_file(const char *path, size_t limit, char **data, size_t *bytes,
 /* The same of a stream that is open, which it closes; `path` is for messages. */
 int fkv_read_stream(FILE *f, const char *path, size_t limit, char **data, size_t *bytes,
                     struct fkv_error *err);
+/* The message for a stream that could not be read, by errno; EBADMSG: packed data is damaged. */
+int fkv_read_failed(const char *path, struct fkv_error *err);
 
 #endif

@@ -43,7 +43,8 @@ json_t *fkv_json_load(const char *path, size_t limit, struct fkv_error *err) {
     char *text;
     size_t bytes;
     if (fkv_read_file(path, limit, &text, &bytes, err)) return NULL;
-    json_t *root = fkv_json_parse(text, bytes, path, err);
+    const size_t mark = bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; /* of byte order */
+    json_t *root = fkv_json_parse(text + mark, bytes - mark, path, err);
     free(text);
     return root;
 }

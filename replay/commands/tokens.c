@@ -5,6 +5,7 @@
 
 #include "engine/command_line.h"
 #include "kernels/base/json.h"
+#include "kernels/base/path.h"
 #include "replay/commands/commands.h"
 
 static const char doc[] =
@@ -51,9 +52,21 @@ static void add_note(const struct fkv_engine_options *o, json_t *notes, const ch
     json_array_append_new(notes, fkv_json_string(note));
 }
 
+/* The model's, or the tokenizer's where that is larger or config.json does not say. */
+static int32_t vocabulary(const char *model, const struct fkv_tokenizer *tokenizer) {
+    char path[FKV_PATH];
+    int64_t size = 0;
+    const int32_t own = tokenizer ? fkv_tokenizer_vocabulary(tokenizer) : INT32_MAX;
+    if (fkv_path_print(path, NULL, "%s/config.json", model)) return own;
+    json_t *config = fkv_json_load(path, 1 << 20, NULL);
+    if (config) fkv_json_get_int(config, path, "vocab_size", false, 1, INT32_MAX, &size, NULL);
+    json_decref(config);
+    return size && (!tokenizer || size > own) ? (int32_t)size : own;
+}
+
 static int print_documents(const struct fkv_engine_options *o,
                            const struct fkv_tokenizer *tokenizer, struct fkv_error *err) {
-    const int32_t vocab = tokenizer ? fkv_tokenizer_vocabulary(tokenizer) : INT32_MAX;
+    const int32_t vocab = vocabulary(o->model, tokenizer);
     struct fkv_documents *documents;
     if (fkv_engine_documents(o, tokenizer, vocab, true, &documents, err)) return FKV_FAILED;
     json_t *rows = o->json ? json_array() : NULL, *notes = json_array();

@@ -6,6 +6,7 @@
 
 #include "analyze/measure/error.h"
 #include "analyze/measure/matrix.h"
+#include "kernels/blas.h"
 #include "capture/store/capture_reader.h"
 #include "tests/unit/analyze/made_folder.h"
 
@@ -143,7 +144,9 @@ static void folding_changes_nothing(void **state) {
             for (int i = 0; i < n; i++)
                 for (int j = 0; j < n; j++)
                     matrix[j * n + i] = lags[fold][abs(i - j)] - rows[i] - rows[j] + all;
+            assert_ok(fkv_blas_open(1, &err), err);
             assert_ok(fkv_matrix_eigen(matrix, n, true, values, &err), err);
+            fkv_blas_close(1);
             for (int s = 0; s < SEGMENTS; s++) {
                 if ((s >= SEGMENTS / 2) == fold) continue;
                 for (int v = 0; v < n; v++)

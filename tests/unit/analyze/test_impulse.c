@@ -3,6 +3,7 @@
 #include "analyze/measure/impulse.h"
 
 #include "analyze/measure/matrix.h"
+#include "kernels/blas.h"
 #include "tests/unit/support.h"
 
 /* A (L, n), column-major: sqrt(L/n) IDCT_L [I_L 0] DCT_n from the definition */
@@ -19,8 +20,9 @@ static double *operator_matrix(int n, int retained) {
 
 static void rounds_are_products_of_the_operator(void **state) {
     (void)state;
+    struct fkv_error err;
+    assert_ok(fkv_blas_open(1, &err), err);
     for (int trial = 0; trial < 8; trial++) {
-        struct fkv_error err;
         struct fkv_schedule s;
         struct fkv_impulse x;
         int window = test_between(24, 120), sinks = test_between(0, 5), rounds = test_between(1, 4);
@@ -63,6 +65,7 @@ static void rounds_are_products_of_the_operator(void **state) {
         fkv_impulse_free(&x);
         free(a), free(m), free(next), free(gram), free(squares);
     }
+    fkv_blas_close(1);
 }
 
 static void the_horizon_is_what_the_schedule_says(void **state) {
