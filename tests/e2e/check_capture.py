@@ -118,12 +118,9 @@ def check_output_gram(root, attrs):
     """
     gram = root["output_gram"]
     heads = len(attrs["head_index"]) * (attrs["n_heads"] // attrs["n_kv_heads"])
-    assert gram.shape == (
-        len(attrs["layer_index"]),
-        heads,
-        attrs["head_dim"],
-        attrs["head_dim"],
-    ), gram.shape
+    assert gram.shape == (len(attrs["layer_index"]), heads, attrs["head_dim"], attrs["head_dim"]), (
+        gram.shape
+    )
     assert gram.dtype == np.float32 and gram.fletcher32
     assert np.array_equal(gram[()], np.swapaxes(gram[()], 2, 3))
     lengths = np.linalg.eigvalsh(gram[()].astype(float))

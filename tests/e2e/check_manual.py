@@ -87,10 +87,7 @@ class Tools:
     def run(self, command):
         words = command.split()
         done = subprocess.run(
-            [self.folder / words[0], *words[1:]],
-            cwd=self.work,
-            capture_output=True,
-            text=True,
+            [self.folder / words[0], *words[1:]], cwd=self.work, capture_output=True, text=True
         )
         check(command, done.returncode == 0, done.stderr)
         return done.stdout

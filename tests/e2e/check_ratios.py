@@ -19,7 +19,7 @@ import tempfile
 
 import h5py
 import numpy as np
-from checks import Checks, Tools
+from checks import Checks, Tools, words
 from definitions import Capture, Cut
 from numpy_model import Model, dct_matrix, rotate
 
@@ -192,19 +192,13 @@ def check_gamma(checks, tools, path, n, work):
 def check_attention(checks, tools, model, path, n, work):
     out = os.path.join(work, "attention")
     shown = tools.run(
-        "freqkv-analyze",
-        "gamma",
+        "freqkv-analyze gamma",
         path,
         "--out",
         out,
         "--length",
         n,
-        "--budget",
-        "0.5",
-        "--objective",
-        "attention",
-        "--quiet",
-        "--json",
+        "--budget 0.5 --objective attention --quiet --json",
     )
     checks.about("attention-output error")
     ks = [2, 16, 40, 63]
@@ -243,17 +237,13 @@ def check_replay(checks, tools, model, text, out, work):
         model,
         "--text",
         text,
-        "--tokens",
-        "1000",
-        "--policy",
-        "freqkv",
-        "--gamma",
+        "--tokens 1000 --policy freqkv --gamma",
         "@" + table_path,
         "--out",
         run,
         "--quiet",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(list(words(command)), capture_output=True, text=True)
     checks.about("ppl --gamma @gamma.json")
     checks.that("runs", done.returncode == 0, done.stderr)
     checks.that("warns", "was chosen on" in done.stderr, done.stderr)
@@ -298,20 +288,13 @@ def check_own_file(checks, tools, model, text, path, work):
         "no texts", json.load(open(os.path.join(out, "gamma.json")))["text_sha256"] == [], "texts"
     )
     shown = tools.run(
-        "freqkv-replay",
-        "ppl",
-        "--model",
+        "freqkv-replay ppl --model",
         model,
         "--text",
         text,
-        "--tokens",
-        "300",
-        "--policy",
-        "freqkv",
-        "--gamma",
+        "--tokens 300 --policy freqkv --gamma",
         f"@{out}/gamma.json",
-        "--json",
-        "--quiet",
+        "--json --quiet",
     )
     checks.that("window", shown["window"] == 204, shown)
 
@@ -319,17 +302,13 @@ def check_own_file(checks, tools, model, text, path, work):
 def check_bounds(checks, tools, path, n, work):
     out, gammas = os.path.join(work, "bounds"), [0.2, 0.5, 0.8]
     tools.run(
-        "freqkv-analyze",
-        "error",
+        "freqkv-analyze error",
         path,
         "--out",
         out,
         "--length",
         n,
-        "--gamma",
-        "0.2,0.5,0.8",
-        "--bounds",
-        "--quiet",
+        "--gamma 0.2,0.5,0.8 --bounds --quiet",
     )
     capture = Capture(path)
     with h5py.File(os.path.join(out, "results.h5"), "r") as results:
@@ -372,15 +351,7 @@ def check_bounds(checks, tools, path, n, work):
 def check_impulse(checks, tools, work):
     out = os.path.join(work, "impulse")
     shown = tools.run(
-        "freqkv-analyze",
-        "impulse",
-        "--out",
-        out,
-        "--window",
-        132,
-        "--gamma",
-        "0.25,0.5,0.75",
-        "--json",
+        "freqkv-analyze impulse --out", out, "--window", 132, "--gamma 0.25,0.5,0.75 --json"
     )
     n = 128
     for ratio in shown["ratios"]:
@@ -446,9 +417,7 @@ def main():
             700,
             "--max-documents",
             1,
-            "--dtype",
-            "f32",
-            "--quiet",
+            "--dtype f32 --quiet",
         )
         tools.run("freqkv-capture", *common, "--states", "key,value,query", "--out", path)
         tools.run("freqkv-capture", *common, "--spectra-only", "--length", 200, "--out", sums)
@@ -456,17 +425,13 @@ def main():
         checks.about("gamma of --spectra-only")
         both = [
             tools.run(
-                "freqkv-analyze",
-                "gamma",
+                "freqkv-analyze gamma",
                 x,
                 "--out",
                 x + "-ratios",
                 "--length",
                 200,
-                "--budget",
-                "0.5",
-                "--json",
-                "--quiet",
+                "--budget 0.5 --json --quiet",
             )
             for x in (path, sums)
         ]

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 
+from checks import words
+
 DATA = pathlib.Path(__file__).resolve().parents[2] / "data"
 MODEL = ["--model", DATA / "litbank-1m", "--threads", "1", "--quiet"]
 
@@ -32,11 +34,7 @@ def start(command, limit=None, deadly=False, stdout=subprocess.DEVNULL):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.run(
-        [str(part) for part in command],
-        preexec_fn=prepare,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
+        list(words(command)), preexec_fn=prepare, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -59,7 +57,7 @@ def hidden(path):
     return any(part.startswith(".") for part in path.parts)
 
 
-def words(command):
+def title(command):
     return " ".join([pathlib.Path(command[0]).name] + [str(part) for part in command[1:2]])
 
 
@@ -69,7 +67,7 @@ def check_limited(command, folder, whole, limit, deadly):
     run = start(command, limit, deadly)
     if run.returncode == 0:
         return False
-    name = f"{words(command)} with files of at most {limit} bytes"
+    name = f"{title(command)} with files of at most {limit} bytes"
     if run.returncode != (-signal.SIGXFSZ if deadly else 1):
         sys.exit(f"{name}: status {run.returncode}: {run.stderr}")
     if not deadly and "File too large" not in run.stderr:
@@ -99,9 +97,9 @@ def check_command(command, folder, limits, again):
                 folder.mkdir()
             met += check_limited(command, folder, whole, limit, deadly)
             if again and set(whole) - set(files(folder)):
-                sys.exit(f"{words(command)}: lost {set(whole) - set(files(folder))}")
+                sys.exit(f"{title(command)}: lost {set(whole) - set(files(folder))}")
     if not met:
-        sys.exit(f"{words(command)}: no limit was met")
+        sys.exit(f"{title(command)}: no limit was met")
     if not again:
         shutil.rmtree(folder)
         folder.mkdir()
@@ -109,7 +107,7 @@ def check_command(command, folder, limits, again):
     now = {path: data for path, data in files(folder).items() if not hidden(path)}
     if now != whole:
         sys.exit(
-            f"{words(command)}: not the same once it may write again:"
+            f"{title(command)}: not the same once it may write again:"
             f" {[str(p) for p in whole if whole[p] != now.get(p)]}"
         )
     return met
@@ -129,8 +127,7 @@ def check_merge(base, tools):
                 base / text,
                 "--out",
                 base / out,
-                "--max-tokens",
-                "400",
+                "--max-tokens 400",
             ]
         )
     sizes = [
@@ -168,28 +165,8 @@ def check_output(base, tools):
         ["freqkv-analyze", "report", base / "findings"],
         ["freqkv-analyze", "report", "--json", base / "findings"],
         ["freqkv-replay", "tokens", "--model", DATA / "litbank-1m", "--text", base / "text.txt"],
-        [
-            "freqkv-replay",
-            "generate",
-            *MODEL,
-            "--prompt",
-            "The tide",
-            "--tokens",
-            "2",
-            "--policy",
-            "full",
-        ],
-        [
-            "freqkv-replay",
-            "ppl",
-            *MODEL,
-            "--text",
-            base / "text.txt",
-            "--policy",
-            "full",
-            "--tokens",
-            "64",
-        ],
+        ["freqkv-replay", "generate", *MODEL, "--prompt", "The tide", "--tokens 2 --policy full"],
+        ["freqkv-replay", "ppl", *MODEL, "--text", base / "text.txt", "--policy full --tokens 64"],
     ]
     for command in commands:
         with open("/dev/full", "w", encoding="utf-8") as full:
@@ -228,18 +205,7 @@ def main():
     )
     for folder in (runs, answers, captures):
         folder.mkdir()
-    run = [
-        replay,
-        "ppl",
-        *texts,
-        "--policy",
-        "freqkv",
-        "--window",
-        "64",
-        "--tokens",
-        "200",
-        "--out",
-    ]
+    run = [replay, "ppl", *texts, "--policy freqkv --window 64 --tokens 200 --out"]
     must([*run, base / "one.h5"])
     to = ["--quiet", "--out", findings]
     met = 0
@@ -260,11 +226,7 @@ def main():
                 *MODEL,
                 "--prompts",
                 base / "prompts.jsonl",
-                "--tokens",
-                "200",
-                "--policy",
-                "full",
-                "--out",
+                "--tokens 200 --policy full --out",
                 answers / "out.jsonl",
             ],
             answers,

@@ -92,11 +92,12 @@ class Tools:
             "OMP_WAIT_POLICY": "passive",
             **os.environ,
         }  # threads that spin while they wait cost others more than they save
-        command = [os.path.join(self.folder, name), *map(str, arguments)]
+        name, *arguments = words([name, *arguments])
+        command = [os.path.join(self.folder, name), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         if result.returncode:
             sys.exit(
-                f"{name} {' '.join(map(str, arguments))}: exit status {result.returncode}:"
+                f"{name} {' '.join(arguments)}: exit status {result.returncode}:"
                 f" {result.stderr.strip()}"
             )
         return (

@@ -173,7 +173,8 @@ static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
     struct fkv_h5_writer *h5;
     const int64_t numbers = 2 * n; /* at least two channels */
     int created = fkv_h5_create(in_base("small/run.h5"), &h5, &err);
-    int put = created ? created : fkv_h5_put(h5, "x", FKV_H5_F32, 1, &numbers, large.states[0], &err);
+    int put =
+        created ? created : fkv_h5_put(h5, "x", FKV_H5_F32, 1, &numbers, large.states[0], &err);
     int committed = put ? put : fkv_h5_commit(h5, &err);
     bool left = access(in_base("small/run.h5"), F_OK) == 0;
     char listing[700];
