@@ -40,7 +40,7 @@ struct part {
 };
 
 struct fkv_adapter {
-    char config_path[FKV_PATH], name[256], label[64]; /* label: the adapter's name in its tensors */
+    char config_path[FKV_PATH], label[64]; /* label: the adapter's name in its tensors */
     bool label_known;
     const char *model_prefix; /* of modules but the head: "model.", "" of bare models */
     struct fkv_config base;
@@ -362,16 +362,6 @@ static void find_vocab(struct fkv_adapter *a) {
 
 /* ---- life ---- */
 
-/* Basename only: local paths are not published. */
-static void name_adapter(struct fkv_adapter *a, const char *path) {
-    char copy[FKV_PATH], resolved[FKV_PATH];
-    snprintf(copy, sizeof copy, "%s", path);
-    for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--) copy[n - 1] = 0;
-    const char *last = strrchr(copy, '/') ? strrchr(copy, '/') + 1 : copy;
-    if (*last == '.' && realpath(copy, resolved)) last = strrchr(resolved, '/') + 1;
-    snprintf(a->name, sizeof a->name, "%.255s", last);
-}
-
 static int hash_files(struct fkv_adapter *a, int files, struct fkv_error *err) {
     const char *paths[3] = {a->config_path};
     for (int i = 0; i < files; i++) paths[1 + i] = fkv_safetensors_path(a->files, i);
@@ -411,7 +401,6 @@ int fkv_adapter_open(const char *path, const struct fkv_config *base, struct fkv
     if (!a) return fkv_fail(err, "%s: out of memory", path);
     a->base = *base;
     a->parts = calloc((size_t)FKV_ROLES * (size_t)base->layers, sizeof *a->parts);
-    name_adapter(a, path);
     if (a->parts ? load(a, path, err) : fkv_fail(err, "%s: out of memory", path)) {
         fkv_adapter_close(a);
         return FKV_FAILED;
@@ -429,8 +418,6 @@ void fkv_adapter_close(struct fkv_adapter *a) {
 }
 
 /* ---- questions ---- */
-
-const char *fkv_adapter_name(const struct fkv_adapter *a) { return a->name; }
 
 const char *fkv_adapter_sha256(const struct fkv_adapter *a) { return a->sha256; }
 
