@@ -57,7 +57,7 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     info->backend = strdup(model->ops->name);
     info->compute = strdup(fkv_engine_compute_name(r->engine_options, r->engine));
     info->kernels = strdup(r->engine->device.kernels);
-    info->adapter = strdup(fkv_model_adapter_name(model));
+    info->adapter = strdup(model->adapter_name);
     info->options = describe_options(r);
     info->layer_index = indices(o->layers, o->layer_count, c->layers, &info->layer_count);
     info->head_index = indices(o->heads, o->head_count, c->kv_heads, &info->head_count);

@@ -1,11 +1,9 @@
 /* Owns the tensors of an adapter: which role each plays, whether all of them play one, and the sum
  * with the base's weights.
  *
- * Names. PEFT writes base_model.model.MODULE.lora_A.weight, where MODULE is the name of a module in
- * the Hugging Face model; dumps of training states keep the adapter's name in it
- * (lora_A.default.weight), and other tools leave the prefix out. A module whose base is fused
- * (qkv_proj) is of several roles: each takes its rows of B. An embedding has lora_embedding_A
- * [rank, vocab] and lora_embedding_B [dim, rank]: the same product, transposed.
+ * A module whose base is fused (qkv_proj) is of several roles: each takes its rows of B. An
+ * embedding has lora_embedding_A [rank, vocab] and lora_embedding_B [dim, rank]: the same product,
+ * transposed.
  *
  * The sum is formed as PEFT's merge does: B A in float32, times the scale, added to W. */
 #include "engine/checkpoint/adapter.h"
@@ -17,30 +15,28 @@
 #include <sys/stat.h>
 
 #include "engine/checkpoint/adapter_config.h"
+#include "engine/checkpoint/adapter_name.h"
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/mistaken.h"
 #include "engine/checkpoint/safetensors.h"
 #include "kernels/base/path.h"
 
-enum { MAX_CONFIG_BYTES = 1 << 20, MOST_NAME = 256 };
+enum { MAX_CONFIG_BYTES = 1 << 20, MOST_NAME = FKV_ADAPTER_NAME };
 
 static const char config_name[] = "adapter_config.json",
                   weights_name[] = "adapter_model.safetensors",
                   trained_name[] = "trainable_params.safetensors";
 
-/* What a tensor of an adapter is to its module. */
-enum kind { WHOLE, FACTOR_A, FACTOR_B, EMBEDDING_A, EMBEDDING_B, BIAS_OF_B, KINDS };
-
 /* What the adapter has for a role of a layer. */
 struct part {
-    const struct fkv_tensor *tensors[KINDS]; /* NULL: none */
-    bool shared[KINDS];                      /* the tensor holds the rows of several roles */
-    int32_t rank;                            /* where there are factors */
+    const struct fkv_tensor *tensors[FKV_ADAPTER_KINDS]; /* NULL: none */
+    bool shared[FKV_ADAPTER_KINDS]; /* the tensor holds the rows of several roles */
+    int32_t rank;                   /* where there are factors */
     float scale;
 };
 
 struct fkv_adapter {
-    char config_path[FKV_PATH], name[256], label[64]; /* label: the adapter's name in its tensors */
+    char config_path[FKV_PATH], label[64]; /* label: the adapter's name in its tensors */
     bool label_known;
     const char *model_prefix; /* of modules but the head: "model.", "" of bare models */
     struct fkv_config base;
@@ -61,87 +57,7 @@ static const char *path_of(const struct fkv_adapter *a, const struct fkv_tensor 
     return fkv_safetensors_path(a->files, t->file);
 }
 
-/* ---- names ---- */
-
-/* A tensor's name, taken apart. */
-struct parsed_name {
-    char module[MOST_NAME]; /* without "model.": "layers.0.self_attn.q_proj" */
-    bool bias;              /* WHOLE: of the module's bias */
-    enum kind kind;
-};
-
-static bool skip(const char **at, const char *prefix) {
-    const size_t n = strlen(prefix);
-    if (strncmp(*at, prefix, n)) return false;
-    *at += n;
-    return true;
-}
-
-/* Cuts `ending` off `text`. */
-static bool cut(char *text, const char *ending) {
-    const size_t n = strlen(text), m = strlen(ending);
-    if (n < m || strcmp(text + n - m, ending)) return false;
-    text[n - m] = 0;
-    return true;
-}
-
-/* The rest of a name behind lora_A and the like: "", or a dot and the adapter's name, which is the
- * same in all names. */
-static int check_label(struct fkv_adapter *a, const struct fkv_tensor *t, const char *rest,
-                       struct fkv_error *err) {
-    if (!a->label_known) snprintf(a->label, sizeof a->label, "%s", rest);
-    a->label_known = true;
-    if (!strcmp(a->label, rest)) return FKV_OK;
-    return fkv_fail(err,
-                    "%s: tensor %.200s: expected one adapter in the file, found \"%s\" and \"%s\"",
-                    path_of(a, t), t->name, a->label, rest);
-}
-
-static int parse_name(struct fkv_adapter *a, const struct fkv_tensor *t, struct parsed_name *out,
-                      struct fkv_error *err) {
-    static const struct {
-        const char *marker, *ending;
-        enum kind kind;
-    } markers[] = {{".lora_A", ".weight", FACTOR_A},
-                   {".lora_B", ".weight", FACTOR_B},
-                   {".lora_B", ".bias", BIAS_OF_B},
-                   {".lora_embedding_A", "", EMBEDDING_A},
-                   {".lora_embedding_B", "", EMBEDDING_B}};
-    const char *at = t->name;
-    if (!skip(&at, "base_model.model.")) skip(&at, "base_model.");
-    const bool model = skip(&at, "model.");
-    skip(&at, "model.");
-    if (!strncmp(at, "layers.", 7) && !a->model_prefix) a->model_prefix = model ? "model." : "";
-    *out = (struct parsed_name){.kind = WHOLE};
-    if (strlen(at) >= sizeof out->module)
-        return fkv_fail(err, "%s: tensor %.100s...: expected a name of less than %d bytes",
-                        path_of(a, t), t->name, MOST_NAME);
-    strcpy(out->module, at);
-    for (size_t i = 0; i < sizeof markers / sizeof *markers; i++) {
-        char *marker = strstr(out->module, markers[i].marker);
-        if (!marker || !cut(marker, markers[i].ending)) continue;
-        out->kind = markers[i].kind;
-        *marker = 0;
-        return check_label(a, t, marker + strlen(markers[i].marker), err);
-    }
-    out->bias = cut(out->module, ".bias");
-    if (!out->bias && !cut(out->module, ".weight"))
-        return fkv_fail(err, "%s: tensor %.200s: expected factors of LoRA, a weight or a bias",
-                        path_of(a, t), t->name);
-    char *wrapper = strstr(out->module, ".modules_to_save");
-    if (wrapper) *wrapper = 0;
-    cut(out->module, ".base_layer");
-    return FKV_OK;
-}
-
-/* A name in the table of Hugging Face's ("model.norm.weight") names the module's weight or bias? */
-static bool same_module(const char *in_table, const char *module, bool bias) {
-    char name[MOST_NAME];
-    if (!in_table) return false;
-    skip(&in_table, "model.");
-    snprintf(name, sizeof name, "%s", in_table);
-    return cut(name, bias ? ".bias" : ".weight") && !strcmp(name, module);
-}
+/* ---- roles ---- */
 
 /* The layer in "layers.3.self_attn.q_proj", and the rest in *inner; -1: none, and *inner is all. */
 static int32_t layer_of(const char *module, const char **inner) {
@@ -174,29 +90,43 @@ static bool is_linear(enum fkv_role role) {
 }
 
 /* Whether a role can have such a tensor. */
-static bool takes(enum fkv_role role, enum kind kind) {
+static bool takes(enum fkv_role role, enum fkv_adapter_kind kind) {
     switch (kind) {
-    case FACTOR_A:
-    case FACTOR_B: return is_linear(role) || role == FKV_HEAD;
-    case EMBEDDING_A:
-    case EMBEDDING_B: return role == FKV_EMBEDDING;
+    case FKV_ADAPTER_A:
+    case FKV_ADAPTER_B: return is_linear(role) || role == FKV_HEAD;
+    case FKV_ADAPTER_EMBEDDING_A:
+    case FKV_ADAPTER_EMBEDDING_B: return role == FKV_EMBEDDING;
     default: return true;
     }
 }
 
+/* A file holds one adapter: its name is the same in all tensors. */
+static int check_label(struct fkv_adapter *a, const struct fkv_tensor *t, const char *label,
+                       struct fkv_error *err) {
+    if (!a->label_known) strcpy(a->label, label);
+    a->label_known = true;
+    if (!strcmp(a->label, label)) return FKV_OK;
+    return fkv_fail(err,
+                    "%s: tensor %.200s: expected one adapter in the file, found \"%s\" and \"%s\"",
+                    path_of(a, t), t->name, a->label, label);
+}
+
 /* Gives the tensor to the roles that it plays. */
 static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_error *err) {
-    struct parsed_name name;
+    struct fkv_adapter_name name;
     const char *inner;
     int found = 0;
-    if (parse_name(a, t, &name, err)) return FKV_FAILED;
+    if (!fkv_adapter_name_parse(t->name, &name))
+        return fkv_fail(err, "%s: tensor %.200s: expected factors of LoRA, a weight or a bias",
+                        path_of(a, t), t->name);
+    if (name.labelled && check_label(a, t, name.label, err)) return FKV_FAILED;
     const int32_t layer = layer_of(name.module, &inner);
-    const bool bias = name.bias || name.kind == BIAS_OF_B;
+    if (layer >= 0 && !a->model_prefix) a->model_prefix = name.model ? "model." : "";
     for (int role = layer < 0 ? 0 : FKV_ATTENTION_NORM;
          role < (layer < 0 ? FKV_ATTENTION_NORM : FKV_ROLES) && layer < a->base.layers; role++) {
         const struct fkv_role_name *names = &fkv_hugging_face_format.names[role];
-        const bool own = same_module(names->own, inner, bias);
-        if (!(own || same_module(names->shared, inner, bias)) ||
+        const bool own = fkv_adapter_name_is(names->own, inner, name.bias);
+        if (!(own || fkv_adapter_name_is(names->shared, inner, name.bias)) ||
             !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, name.kind))
             continue;
         struct part *part = part_of(a, (enum fkv_role)role, layer);
@@ -226,10 +156,10 @@ static void module_name(const struct fkv_adapter *a, enum fkv_role role, int32_t
     char prefix[32] = "";
     *name = 0;
     if (!inner) return;
-    skip(&inner, "model.");
+    fkv_skip_prefix(&inner, "model.");
     if (role >= FKV_ATTENTION_NORM) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
     snprintf(name, MOST_NAME, "%s%s%s", role == FKV_HEAD ? "" : a->model_prefix, prefix, inner);
-    if (!cut(name, ".weight")) cut(name, ".bias");
+    if (!fkv_cut_ending(name, ".weight")) fkv_cut_ending(name, ".bias");
 }
 
 static int refuse_missing(const struct fkv_adapter *a, const char *field, const char *module,
@@ -263,11 +193,12 @@ static int check_shape(const struct fkv_adapter *a, const struct fkv_tensor *t, 
 static int check_factors(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                          struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
-    const bool embedding = role == FKV_EMBEDDING, bias = part->tensors[BIAS_OF_B] != NULL;
-    const enum kind kind_b = embedding ? EMBEDDING_B
-                             : bias    ? BIAS_OF_B
-                                       : FACTOR_B,
-                    kind_a = embedding ? EMBEDDING_A : FACTOR_A;
+    const bool embedding = role == FKV_EMBEDDING,
+               bias = part->tensors[FKV_ADAPTER_BIAS_OF_B] != NULL;
+    const enum fkv_adapter_kind kind_b = embedding ? FKV_ADAPTER_EMBEDDING_B
+                                         : bias    ? FKV_ADAPTER_BIAS_OF_B
+                                                   : FKV_ADAPTER_B,
+                                kind_a = embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A;
     const struct fkv_tensor *a_factor = part->tensors[kind_a], *b_factor = part->tensors[kind_b];
     char name[MOST_NAME];
     int32_t rows, cols, first = 0, all, rank;
@@ -318,9 +249,10 @@ static int check_role(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                matrix = is_linear(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
     const struct fkv_tensor *factor = NULL;
     struct said said;
-    for (int kind = FACTOR_A; kind <= EMBEDDING_B && !factor; kind++) factor = part->tensors[kind];
+    for (int kind = FKV_ADAPTER_A; kind <= FKV_ADAPTER_EMBEDDING_B && !factor; kind++)
+        factor = part->tensors[kind];
     if (ask_config(a, role, layer, &said, err)) return FKV_FAILED;
-    if (said.saved && !part->tensors[WHOLE] && !follows)
+    if (said.saved && !part->tensors[FKV_ADAPTER_WHOLE] && !follows)
         return refuse_missing(a, "modules_to_save", said.name, "tensor", err);
     if (said.targeted && matrix && !factor && !follows)
         return refuse_missing(a, "target_modules", said.name, "factors A and B", err);
@@ -342,7 +274,7 @@ static int check_roles(struct fkv_adapter *a, struct fkv_error *err) {
 }
 
 static int64_t whole_rows(const struct fkv_adapter *a, enum fkv_role role) {
-    const struct fkv_tensor *t = part_of(a, role, 0)->tensors[WHOLE];
+    const struct fkv_tensor *t = part_of(a, role, 0)->tensors[FKV_ADAPTER_WHOLE];
     return t && t->dims == 2 ? t->shape[0] : 0;
 }
 
@@ -361,16 +293,6 @@ static void find_vocab(struct fkv_adapter *a) {
 }
 
 /* ---- life ---- */
-
-/* Basename only: local paths are not published. */
-static void name_adapter(struct fkv_adapter *a, const char *path) {
-    char copy[FKV_PATH], resolved[FKV_PATH];
-    snprintf(copy, sizeof copy, "%s", path);
-    for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--) copy[n - 1] = 0;
-    const char *last = strrchr(copy, '/') ? strrchr(copy, '/') + 1 : copy;
-    if (*last == '.' && realpath(copy, resolved)) last = strrchr(resolved, '/') + 1;
-    snprintf(a->name, sizeof a->name, "%.255s", last);
-}
 
 static int hash_files(struct fkv_adapter *a, int files, struct fkv_error *err) {
     const char *paths[3] = {a->config_path};
@@ -411,7 +333,6 @@ int fkv_adapter_open(const char *path, const struct fkv_config *base, struct fkv
     if (!a) return fkv_fail(err, "%s: out of memory", path);
     a->base = *base;
     a->parts = calloc((size_t)FKV_ROLES * (size_t)base->layers, sizeof *a->parts);
-    name_adapter(a, path);
     if (a->parts ? load(a, path, err) : fkv_fail(err, "%s: out of memory", path)) {
         fkv_adapter_close(a);
         return FKV_FAILED;
@@ -430,8 +351,6 @@ void fkv_adapter_close(struct fkv_adapter *a) {
 
 /* ---- questions ---- */
 
-const char *fkv_adapter_name(const struct fkv_adapter *a) { return a->name; }
-
 const char *fkv_adapter_sha256(const struct fkv_adapter *a) { return a->sha256; }
 
 const char *fkv_adapter_base(const struct fkv_adapter *a) { return a->config.base; }
@@ -442,17 +361,18 @@ int32_t fkv_adapter_rows_left_out(const struct fkv_adapter *a) { return a->rows_
 
 bool fkv_adapter_unties(const struct fkv_adapter *a) {
     const struct part *head = part_of(a, FKV_HEAD, 0), *embedding = part_of(a, FKV_EMBEDDING, 0);
-    return !a->base.tied || head->tensors[WHOLE] || head->tensors[FACTOR_A] ||
-           ((a->embedding_saved || embedding->tensors[EMBEDDING_A]) && !a->config.tied);
+    return !a->base.tied || head->tensors[FKV_ADAPTER_WHOLE] || head->tensors[FKV_ADAPTER_A] ||
+           ((a->embedding_saved || embedding->tensors[FKV_ADAPTER_EMBEDDING_A]) && !a->config.tied);
 }
 
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_role_tensor *out) {
     const struct part *part = part_of(a, role, layer);
     int32_t first = 0, all, rows, cols;
-    if (role == FKV_HEAD && !part->tensors[WHOLE] && a->base.tied && !a->embedding_saved)
+    if (role == FKV_HEAD && !part->tensors[FKV_ADAPTER_WHOLE] && a->base.tied &&
+        !a->embedding_saved)
         part = part_of(a, FKV_EMBEDDING, 0); /* the parameter that base and head share */
-    const struct fkv_tensor *t = part->tensors[WHOLE];
+    const struct fkv_tensor *t = part->tensors[FKV_ADAPTER_WHOLE];
     if (!t) return false;
     *out = (struct fkv_role_tensor){.path = path_of(a, t),
                                     .name = t->name,
@@ -463,7 +383,7 @@ bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t l
                                     .data = t->data};
     memcpy(out->shape, t->shape, sizeof out->shape);
     fkv_role_shape(&a->base, role, &rows, &cols);
-    if (part->shared[WHOLE]) {
+    if (part->shared[FKV_ADAPTER_WHOLE]) {
         fkv_role_shared_rows(&a->base, role, &first, &all);
         if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
             return true; /* refused by its shape */
@@ -479,7 +399,7 @@ bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t l
 
 bool fkv_adapter_adds(const struct fkv_adapter *a, enum fkv_role role, int32_t layer) {
     const struct part *part = part_of(a, role, layer);
-    return part->rank || part->tensors[BIAS_OF_B];
+    return part->rank || part->tensors[FKV_ADAPTER_BIAS_OF_B];
 }
 
 /* ---- the sum ---- */
@@ -541,7 +461,8 @@ static void add_product(const float *left, const float *right, int32_t rank, flo
 static int add_bias(const struct fkv_adapter *a, const struct part *part, float scale,
                     int32_t first, int32_t n, float *values, struct fkv_error *err) {
     float *bias;
-    if (read_factor(a, part->tensors[BIAS_OF_B], first, n, 1, false, &bias, err)) return FKV_FAILED;
+    if (read_factor(a, part->tensors[FKV_ADAPTER_BIAS_OF_B], first, n, 1, false, &bias, err))
+        return FKV_FAILED;
     for (int32_t i = 0; i < n; i++) values[i] += scale * bias[i];
     free(bias);
     return FKV_OK;
@@ -551,11 +472,12 @@ int fkv_adapter_add(const struct fkv_adapter *a, enum fkv_role role, int32_t lay
                     int32_t cols, float *values, struct fkv_error *err) {
     const struct part *part = part_of(a, role, layer);
     const bool embedding = role == FKV_EMBEDDING;
-    const struct fkv_tensor *b = part->tensors[embedding ? EMBEDDING_B : FACTOR_B],
-                            *right_of = part->tensors[embedding ? EMBEDDING_A : FACTOR_A];
+    const struct fkv_tensor *b = part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_B : FKV_ADAPTER_B],
+                            *right_of =
+                                part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A];
     float *left = NULL, *right = NULL;
     int32_t first = 0, all;
-    if (part->shared[rows ? FACTOR_B : BIAS_OF_B])
+    if (part->shared[rows ? FKV_ADAPTER_B : FKV_ADAPTER_BIAS_OF_B])
         fkv_role_shared_rows(&a->base, role, &first, &all);
     if (!rows) return add_bias(a, part, part->scale, first, cols, values, err);
     int status = embedding ? read_factor(a, right_of, 0, part->rank, rows, true, &left, err) ||

@@ -15,8 +15,6 @@ int fkv_adapter_open(const char *path, const struct fkv_config *base, struct fkv
                      struct fkv_error *err);
 void fkv_adapter_close(struct fkv_adapter *a); /* NULL is fine */
 
-/* Basename of the folder. */
-const char *fkv_adapter_name(const struct fkv_adapter *a);
 /* SHA-256 of adapter_config.json and the weight files, one after the other. */
 const char *fkv_adapter_sha256(const struct fkv_adapter *a);
 /* base_model_name_or_path, "" where the config says none. */

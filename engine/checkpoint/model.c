@@ -7,9 +7,9 @@
  * backend, while its pages are still warm; each is a buffer of its own, so that it is aligned. A
  * device computes in dtypes only: what is stored in a block format is expanded on its way there.
  *
- * What an adapter changes is formed in float32. The host keeps it so: rounding the sum to 16 bits
- * would lose a good part of what the adapter adds. A device holds it in the base's dtype, in which
- * it computes. */
+ * What an adapter changes is formed in float32, and the host keeps it so. Rounded to bfloat16 the
+ * sum is off by 47% of what the adapter adds where that is 0.3% of the weights, by 17% at 1%, by 6%
+ * at 3% (norms, SmolLM2-135M). A device holds it in the base's dtype, in which it computes. */
 #include "engine/checkpoint/model.h"
 
 #include <inttypes.h>
@@ -341,7 +341,8 @@ static int open_adapter(struct fkv_model *m, const char *path, struct fkv_error 
     c->vocab = fkv_adapter_vocab(m->adapter);
     c->tied = c->tied && !fkv_adapter_unties(m->adapter);
     const size_t used = strlen(m->name);
-    snprintf(m->name + used, sizeof m->name - used, "+%s", fkv_adapter_name(m->adapter));
+    name_model(path, m->adapter_name);
+    snprintf(m->name + used, sizeof m->name - used, "+%s", m->adapter_name);
     return FKV_OK;
 }
 
@@ -394,10 +395,6 @@ int fkv_model_sha256(const struct fkv_model *m, fkv_sha256_hex out, struct fkv_e
     if (!m->adapter) return FKV_OK;
     const int bytes = snprintf(both, sizeof both, "%s%s", out, fkv_adapter_sha256(m->adapter));
     return fkv_sha256_memory(both, (size_t)bytes, out, err);
-}
-
-const char *fkv_model_adapter_name(const struct fkv_model *m) {
-    return m->adapter ? fkv_adapter_name(m->adapter) : "";
 }
 
 const char *fkv_model_adapter_sha256(const struct fkv_model *m) {

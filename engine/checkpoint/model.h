@@ -33,6 +33,7 @@ struct fkv_model {
     struct fkv_backend *backend;       /* borrowed */
     struct fkv_checkpoint *checkpoint;
     struct fkv_adapter *adapter; /* NULL: none */
+    char adapter_name[256];      /* likewise the last part of its path */
     const char *expanded_from;   /* a block format that was expanded for a device, or NULL */
     struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
     void **copies; /* [buffer_count] host memory under a buffer that is not mapped, or NULL */
@@ -55,7 +56,6 @@ int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct f
  * adapter's. What is made with an adapter is so never taken for what is made without. */
 int fkv_model_sha256(const struct fkv_model *model, fkv_sha256_hex out, struct fkv_error *err);
 /* "" without an adapter. */
-const char *fkv_model_adapter_name(const struct fkv_model *model);
 const char *fkv_model_adapter_sha256(const struct fkv_model *model);
 void fkv_model_close(struct fkv_model *model); /* NULL is fine */
 

@@ -187,7 +187,7 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
     snprintf(p->kernels, sizeof p->kernels, "%s", engine->device.kernels);
     strcpy(p->config_sha256, c->sha256);
-    snprintf(p->adapter, sizeof p->adapter, "%s", fkv_model_adapter_name(engine->model));
+    snprintf(p->adapter, sizeof p->adapter, "%s", engine->model->adapter_name);
     strcpy(p->adapter_sha256, fkv_model_adapter_sha256(engine->model));
     snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s",
              fkv_engine_tokenizer_sha256(engine));

@@ -81,8 +81,7 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
     json_decref(setup);
     json_decref(how);
     if (!failed && run->model->adapter) { /* model_sha256 counts it, too */
-        failed = json_object_set_new(o, "adapter",
-                                     fkv_json_string(fkv_model_adapter_name(run->model))) ||
+        failed = json_object_set_new(o, "adapter", fkv_json_string(run->model->adapter_name)) ||
                  json_object_set_new(o, "adapter_sha256",
                                      json_string(fkv_model_adapter_sha256(run->model)));
     }

@@ -77,7 +77,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"model_name", e->model->name, false},
         {"model_sha256", e->model_sha256, true},
         {"config_sha256", c->sha256, true},
-        {"adapter", fkv_model_adapter_name(e->model), false},
+        {"adapter", e->model->adapter_name, false},
         {"adapter_sha256", fkv_model_adapter_sha256(e->model), false},
         {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
