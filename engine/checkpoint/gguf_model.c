@@ -36,6 +36,12 @@ static int find_architecture(const struct fkv_gguf *g, const struct architecture
                              struct fkv_error *err) {
     struct fkv_gguf_string name;
     int64_t parts = 1;
+    if (fkv_gguf_get_int(g, "split.count", false, 0, INT32_MAX, &parts, err)) return FKV_FAILED;
+    if (parts > 1) /* the parts behind the first have no architecture */
+        return fkv_fail(err,
+                        "%s: key split.count: expected 1, found %lld (join the parts with "
+                        "llama-gguf-split --merge)",
+                        fkv_gguf_path(g), (long long)parts);
     struct fkv_gguf_string type = {"model", 5};
     if (fkv_gguf_get_string(g, "general.type", false, &type, err) ||
         fkv_gguf_get_string(g, "general.architecture", true, &name, err))
@@ -48,13 +54,6 @@ static int find_architecture(const struct fkv_gguf *g, const struct architecture
     for (int i = 0; i < ARCHITECTURES; i++)
         if (equals(name, architectures[i].name)) {
             *out = &architectures[i];
-            if (fkv_gguf_get_int(g, "split.count", false, 0, INT32_MAX, &parts, err))
-                return FKV_FAILED;
-            if (parts > 1)
-                return fkv_fail(err,
-                                "%s: key split.count: expected 1, found %lld (join the parts with "
-                                "llama-gguf-split --merge)",
-                                fkv_gguf_path(g), (long long)parts);
             return FKV_OK;
         }
     const int shown = name.bytes < 64 ? (int)name.bytes : 64;

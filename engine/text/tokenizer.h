@@ -69,9 +69,8 @@ size_t fkv_utf8_complete(const char *text, size_t bytes);
 bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t); /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
-const char *fkv_tokenizer_sha256(
-    const struct fkv_tokenizer *t); /* of the file (of a GGUF file:
-                                     the keys tokenizer.ggml.*), 64 hex digits */
+/* Of the file, of a GGUF file of its keys tokenizer.ggml.*: 64 hex digits. */
+const char *fkv_tokenizer_sha256(const struct fkv_tokenizer *t);
 /* What a user should know of it, one line; "" for nothing: where tokenizer_config.json disagrees
  * with it about BOS, where a GGUF file does not name its pre-tokenizer. */
 const char *fkv_tokenizer_note(const struct fkv_tokenizer *t);

@@ -530,7 +530,7 @@ def compare(binary, folder, inputs, gguf_file=None):
         if ids != expected:
             wrong += 1
             if wrong <= 3:
-                print(f"{(gguf_file or folder).name} {folder.name}: {text!r}\n  expected {expected}\n  found    {ids}")
+                print(f"{folder.name}: {text!r}\n  expected {expected}\n  found    {ids}")
     return wrong
 
 

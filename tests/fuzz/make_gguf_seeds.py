@@ -21,8 +21,12 @@ CONTROL, USER, UNUSED, BYTE = 3, 4, 5, 6
 def sentencepiece(writer):
     writer.add_tokenizer_model("llama")
     writer.add_token_list(PIECES + BYTES)
-    writer.add_token_scores([0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -1.5, -0.5, -0.5, 0.0, 0.0] + [0.0] * len(BYTES))
-    writer.add_token_types([2, CONTROL, CONTROL, 1, 1, 1, 1, 1, 1, USER, UNUSED] + [BYTE] * len(BYTES))
+    writer.add_token_scores(
+        [0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -1.5, -0.5, -0.5, 0.0, 0.0] + [0.0] * len(BYTES)
+    )
+    writer.add_token_types(
+        [2, CONTROL, CONTROL, 1, 1, 1, 1, 1, 1, USER, UNUSED] + [BYTE] * len(BYTES)
+    )
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)

@@ -60,11 +60,10 @@ int fkv_tok_add_split(struct fkv_tokenizer *t, const char *regex, enum fkv_tok_b
 
 int fkv_tok_add_byte_level(struct fkv_tokenizer *t, bool space_before, bool split,
                            const char *where, struct fkv_error *err) {
-    static const char gpt2[] =
-        "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     if (space_before && !fkv_tok_add_splitter(t, fkv_tok_space_before, where, err))
         return FKV_FAILED;
-    if (split && fkv_tok_add_split(t, gpt2, FKV_TOK_ISOLATED, false, where, err)) return FKV_FAILED;
+    if (split && fkv_tok_add_split(t, FKV_TOK_GPT2, FKV_TOK_ISOLATED, false, where, err))
+        return FKV_FAILED;
     return fkv_tok_add_splitter(t, fkv_tok_bytes_as_characters, where, err) ? FKV_OK : FKV_FAILED;
 }
 

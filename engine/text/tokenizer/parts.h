@@ -119,6 +119,10 @@ bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
     "\\t-\\r "                                                                                     \
     "\\x{85}\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
+/* GPT-2's pattern of words. */
+#define FKV_TOK_GPT2                                                                               \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
 /* A character of punctuation. Hugging Face's table is of Unicode 8, with two characters that are
  * none today. */
 #define FKV_TOK_PUNCTUATION                                                                        \
@@ -435,7 +439,7 @@ struct fkv_tok_pre {
     const char *split[FKV_TOK_PRE_SPLITS]; /* patterns, NULL behind the last */
     int bytes_after; /* so many patterns bytes become characters; 0: after all */
 };
-/* NULL: not known */
+/* NULL where the name is not known. */
 const struct fkv_tok_pre *fkv_tok_find_pre(struct fkv_tok_text name);
 
 /* ---- read_gguf.c: the metadata of a GGUF file ---- */

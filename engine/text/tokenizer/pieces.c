@@ -6,6 +6,8 @@
 
 #include "engine/text/tokenizer/parts.h"
 
+enum { MAX_PIECE = 4096 }; /* bytes: every cut of a piece is tried */
+
 int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                         struct fkv_error *err) {
     if (fkv_tok_strings_init(&t->strings, p->count, (size_t)p->count, err)) return FKV_FAILED;
@@ -17,6 +19,9 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
                             "%s: piece %d: expected a type of normal, unknown, control, user "
                             "defined, unused or byte, found %d",
                             where, (int)i, (int)piece->type);
+        if (piece->text.bytes > MAX_PIECE)
+            return fkv_fail(err, "%s: piece %d: expected at most %d bytes, found %zu", where,
+                            (int)i, MAX_PIECE, piece->text.bytes);
         if (fkv_tok_strings_set(&t->strings, i, piece->text, err)) return FKV_FAILED;
         if (piece->type == FKV_TOK_UNUSED) continue; /* has an id, but no text is spelt by it */
         if (!piece->text.bytes || !fkv_tok_utf8_valid(piece->text.at, piece->text.bytes, &bad))

@@ -12,7 +12,6 @@
 
 #include "engine/text/tokenizer/parts.h"
 
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define WORD "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
 #define LINES "\\s*[\\r\\n]+|"
@@ -54,11 +53,11 @@
 static const struct fkv_tok_pre rows[] = {
     {.names = "gpt-2 phi-2 gigachat a.x-4.0 mellum modern-bert jina-es jina-de jina-v2-es "
               "jina-v2-de jais trillion granite-docling exaone4",
-     .split = {GPT2}},
-    {.names = "olmo mpt", .nfc = true, .split = {GPT2}},
+     .split = {FKV_TOK_GPT2}},
+    {.names = "olmo mpt", .nfc = true, .split = {FKV_TOK_GPT2}},
     {.names = "smollm starcoder refact codeshell exaone minerva-7b mellum2",
-     .split = {"\\p{N}", GPT2}},
-    {.names = "command-r", .nfc = true, .split = {"\\p{N}", GPT2}},
+     .split = {"\\p{N}", FKV_TOK_GPT2}},
+    {.names = "command-r", .nfc = true, .split = {"\\p{N}", FKV_TOK_GPT2}},
     {.names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
      .ignore_merges = true,
      .bos = true,
@@ -98,9 +97,10 @@ static const struct fkv_tok_pre rows[] = {
      .ignore_merges = true,
      .split = {"\\p{N}{1,3}", CONTRACTION WORD "|\\p{N}+" SIGNS LINES SPACES}},
     {.names = "falcon",
-     .split = {"(?:" FKV_TOK_PUNCTUATION ")+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
+     .split = {"(?:" FKV_TOK_PUNCTUATION ")+", FKV_TOK_GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
      .bytes_after = 2},
-    {.names = "default", .split = {"[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+    {.names = "default",
+     .split = {"[\\p{P}$+<=>^~|]+", FKV_TOK_GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.names = "bloom poro-chat gpt3-finnish", .split = {NO_STOPS}},
     {.names = "viking", .split = {NO_STOPS, "\\p{N}"}},
     {.names = "superbpe", .split = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},

@@ -272,6 +272,10 @@ static void wrong_vocabularies_are_refused_by_key(void **state) {
     refused("key tokenizer.ggml.tokens: piece 2 (\"a\"): another piece is the same");
     three_tokens("\xff", NORMAL);
     refused("key tokenizer.ggml.tokens: piece 2: expected a text in UTF-8");
+    static char endless[4098];
+    memset(endless, 'a', sizeof endless - 1);
+    three_tokens(endless, NORMAL);
+    refused("key tokenizer.ggml.tokens: piece 2: expected at most 4096 bytes, found 4097");
     three_tokens("ab", 7);
     refused("key tokenizer.ggml.token_type: expected 1 to 6, found 7 at [2]");
     three_tokens("ab", -70000);
