@@ -44,7 +44,7 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
                                       .n_heads = c->heads,
                                       .n_kv_heads = c->kv_heads,
                                       .head_dim = c->head_dim,
-                                      .rope_theta = c->rope_theta,
+                                      .rope_theta = c->rotations[0].theta,
                                       .attention_scale = (double)c->attention_scale,
                                       .trained_context = c->trained_context,
                                       .adds_bos = tokenizer && fkv_tokenizer_adds_bos(tokenizer),
@@ -53,7 +53,7 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
                                       .states = o->states};
     const size_t angles = (size_t)c->head_dim / 2 * sizeof(double);
     info->model_name = strdup(model->name);
-    info->rope_scaling = strdup(c->rope_scaling);
+    info->rope_scaling = strdup(c->rotations[0].scaling);
     info->backend = strdup(model->ops->name);
     info->compute = strdup(fkv_engine_compute_name(r->engine_options, r->engine));
     info->kernels = strdup(r->engine->device.kernels);
@@ -65,7 +65,7 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
         !info->kernels || !info->options || !info->layer_index || !info->head_index ||
         !info->inv_freq)
         return fkv_fail(err, "out of memory");
-    memcpy(info->inv_freq, c->inv_freq, angles);
+    memcpy(info->inv_freq, c->rotations[0].inv_freq, angles);
     strcpy(info->config_sha256, c->sha256);
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));
     return fkv_checkpoint_sha256(model->checkpoint, info->model_sha256, err);

@@ -394,7 +394,7 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
                               .columns = projected ? 2 : 1,
                               .tokens = tokens,
                               .attention = {group * info->head_dim, group, 1, info->head_dim,
-                                            (float)scale, info->inv_freq},
+                                            (float)scale, info->inv_freq, info->head_dim, 1},
                               .dct = dct};
     size_t head = (size_t)tokens * (size_t)info->head_dim * sizeof(float);
     w->state[0] = malloc((size_t)info->head_count * head);

@@ -142,6 +142,16 @@ int main(void) {
         MODEL("f16_checkpoint_equals_transformers_in_float32", "llama-f16"),
         MODEL("bf16_checkpoint_equals_transformers_in_float32", "llama-bf16"),
         MODEL("sharded_checkpoint_equals_transformers", "sharded"),
+        MODEL("mistral_that_slides_equals_transformers", "mistral-sliding"),
+        MODEL("qwen3_with_layers_that_slide_equals_transformers", "qwen3-sliding"),
+        MODEL("smollm3_with_listed_rotations_equals_transformers", "smollm3"),
+        MODEL("smollm3_by_interval_that_slides_equals_transformers", "smollm3-interval"),
+        MODEL("phi3_equals_transformers", "phi3"),
+        MODEL("phi3_with_partial_rotation_equals_transformers", "phi3-partial"),
+        MODEL("granite_equals_transformers", "granite"),
+        MODEL("olmo2_equals_transformers", "olmo2"),
+        MODEL("gemma2_equals_transformers", "gemma2"),
+        MODEL("gemma3_within_a_multimodal_checkpoint_equals_transformers", "gemma3"),
     };
     return test_run(tests, NULL, NULL);
 }
