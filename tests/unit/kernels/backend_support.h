@@ -209,6 +209,7 @@ static inline struct fkv_attention_shape shape_of(int round) {
     double base = test_between(0, 1) ? 10000 : 500000;
     s.rotary = rotary_of(s.head_dim);
     s.gain = test_between(0, 2) ? 1 : 1.25f;
+    s.softcap = test_between(0, 2) ? 0 : 2.5f;
     for (int i = 0; i < s.rotary / 2; i++) test_inv_freq[i] = pow(base, -2.0 * i / s.rotary);
     s.inv_freq = test_inv_freq;
     return s;
