@@ -58,8 +58,7 @@ static int set_layer_windows(const struct fkv_config *config, struct fkv_policy_
     setup->layer_windows = calloc((size_t)config->layers, sizeof *setup->layer_windows);
     if (!setup->layer_windows)
         return fkv_fail(err, "policy %s: out of memory", setup->policy->name);
-    for (int32_t l = 0; l < config->layers; l++)
-        setup->layer_windows[l] = config->layer[l].window;
+    for (int32_t l = 0; l < config->layers; l++) setup->layer_windows[l] = config->layer[l].window;
     return FKV_OK;
 }
 
@@ -134,7 +133,8 @@ double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
     const double t = (double)tokens, policy = under_policy(setup, t);
     double sum = 0;
     for (int32_t l = 0; l < setup->layers; l++) {
-        const double own = setup->layer_windows[l] ? within_window(t, setup->layer_windows[l]) : policy;
+        const double own =
+            setup->layer_windows[l] ? within_window(t, setup->layer_windows[l]) : policy;
         sum += own < policy ? own : policy;
     }
     return sum / setup->layers;

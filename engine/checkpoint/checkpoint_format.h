@@ -15,8 +15,8 @@ struct fkv_checkpoint {
     const struct fkv_checkpoint_format *format;
     char *path;
     struct fkv_config config;
-    void *files;       /* the format's own */
-    bool paired_heads; /* of queries and keys; see fkv_role_tensor */
+    void *files;                           /* the format's own */
+    bool paired_heads;                     /* of queries and keys; see fkv_role_tensor */
     struct fkv_role_name names[FKV_ROLES]; /* the format's; `open` may change them */
 };
 

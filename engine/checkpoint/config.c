@@ -15,11 +15,7 @@
 #include "engine/checkpoint/families.h"
 #include "kernels/base/path.h"
 
-enum {
-    MAX_CONFIG_BYTES = 1 << 20,
-    MAX_SIZE = 1 << 20,
-    MAX_HEADS = 1 << 14
-};
+enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 1 << 20, MAX_HEADS = 1 << 14 };
 
 /* NULL and a message for a family we do not know. */
 static const struct fkv_family *find_family(const json_t *root, const char *where,
@@ -57,8 +53,8 @@ static int read_sizes(const json_t *root, const char *where, const struct fkv_fa
         return FKV_FAILED;
 
     c->trained_context = family->context;
-    if (get_size(root, where, "max_position_embeddings", false, FKV_MAX_CONTEXT, &c->trained_context,
-                 err))
+    if (get_size(root, where, "max_position_embeddings", false, FKV_MAX_CONTEXT,
+                 &c->trained_context, err))
         return FKV_FAILED;
 
     c->kv_heads =

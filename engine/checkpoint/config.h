@@ -45,9 +45,9 @@ struct fkv_config {
     enum fkv_activation activation;
     bool tied, qkv_bias;
     enum fkv_qk_norm qk_norm;
-    bool input_norms;      /* before attention and MLP */
-    bool output_norms;     /* after them, before the residual */
-    bool norms_less_one;   /* norm weights are stored as w - 1; of the format, not hashed */
+    bool input_norms;            /* before attention and MLP */
+    bool output_norms;           /* after them, before the residual */
+    bool norms_less_one;         /* norm weights are stored as w - 1; of the format, not hashed */
     int32_t bos, eos;            /* -1 when absent; of several ends the first */
     int32_t ends[FKV_MOST_ENDS]; /* [end_count] tokens that end a text, eos among them */
     int32_t end_count;

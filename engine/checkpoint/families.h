@@ -8,8 +8,8 @@
 
 struct fkv_family {
     const char *model_type; /* in config.json */
-    const char *wrapper;    /* model_type of a config that holds this family's in text_config, beside
-                               parts for other media, which are ignored; NULL: none */
+    const char *wrapper; /* model_type of a config that holds this family's in text_config, beside
+                            parts for other media, which are ignored; NULL: none */
     const char *architecture; /* general.architecture of its GGUF files */
     bool paired_heads;        /* there; see struct fkv_role_tensor */
 
@@ -38,7 +38,8 @@ struct fkv_family {
      * is no more. */
     int (*read)(const json_t *root, const char *where, struct fkv_config *config,
                 struct fkv_error *err);
-    /* Fills in what its GGUF files leave to llama.cpp, in the words of a config.json. NULL: nothing.
+    /* Fills in what its GGUF files leave to llama.cpp, in the words of a config.json. NULL:
+     * nothing.
      */
     void (*complete)(json_t *config);
     /* Tensors that its folders call otherwise than hugging_face.c does; a NULL name ends them. */

@@ -16,13 +16,10 @@
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/gguf.h"
+#include "engine/checkpoint/gguf_rope.h"
 #include "kernels/base/json.h"
 
 /* ---- config ---- */
-
-static bool equals(struct fkv_gguf_string s, const char *text) {
-    return s.bytes == strlen(text) && !memcmp(s.text, text, s.bytes);
-}
 
 static int find_architecture(const struct fkv_gguf *g, const struct fkv_family **out,
                              struct fkv_error *err) {
@@ -153,34 +150,6 @@ static int refuse_unused_window(const struct fkv_gguf *g, const struct fkv_famil
                     fkv_gguf_path(g), key, c->trained_context, (long long)window);
 }
 
-static int add_rope(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
-                    struct fkv_error *err) {
-    struct fkv_gguf_string type = {"none", 4};
-    double factor = 0, old_factor = 0;
-    int64_t original = 0;
-    char key[96];
-    if (fkv_gguf_get_string(g, key_of(f, "rope.scaling.type", key), false, &type, err) ||
-        fkv_gguf_get_double(g, key_of(f, "rope.scaling.factor", key), false, 0, 1e6, &factor,
-                            err) ||
-        fkv_gguf_get_double(g, key_of(f, "rope.scale_linear", key), false, 0, 1e6, &old_factor,
-                            err) ||
-        fkv_gguf_get_int(g, key_of(f, "rope.scaling.original_context_length", key), false, 1,
-                         INT32_MAX, &original, err))
-        return FKV_FAILED;
-    if (old_factor > 0 && factor == 0) {
-        factor = old_factor;
-        type = (struct fkv_gguf_string){"linear", 6};
-    }
-    if (equals(type, "none") || (equals(type, "linear") && factor == 0)) return FKV_OK;
-    json_t *scaling = json_object();
-    json_object_set_new(scaling, "rope_type", json_stringn(type.text, type.bytes));
-    json_object_set_new(scaling, "factor", json_real(factor));
-    if (original)
-        json_object_set_new(scaling, "original_max_position_embeddings", json_integer(original));
-    json_object_set_new(config, "rope_scaling", scaling);
-    return FKV_OK;
-}
-
 /* bos, and the tokens that end a text: of chat models eot stands beside eos. */
 static int add_tokens(const struct fkv_gguf *g, json_t *config, struct fkv_error *err) {
     int64_t bos = -1, ends[2] = {-1, -1};
@@ -208,7 +177,7 @@ static int add_all(const struct fkv_gguf *g, const struct fkv_family *f, json_t 
     json_object_set_new(config, "tie_word_embeddings",
                         json_boolean(!fkv_gguf_find(g, "output.weight")));
     if (add_numbers(g, f, config, err) || refuse_unsupported(g, f, config, err) ||
-        add_attention(g, f, config, err) || add_rope(g, f, config, err))
+        add_attention(g, f, config, err) || fkv_gguf_add_rope(g, f->architecture, config, err))
         return FKV_FAILED;
     if (f->complete) f->complete(config);
     return add_tokens(g, config, err);
@@ -253,7 +222,7 @@ static bool has_role(const struct fkv_checkpoint *c, const char *name) {
             (names->shared && !strcmp(name + used, names->shared)))
             return true;
     }
-    return !strcmp(name, "rope_freqs.weight");
+    return fkv_gguf_is_rope_tensor(name);
 }
 
 static int refuse_unknown_tensors(const struct fkv_checkpoint *c, const struct fkv_gguf *g,

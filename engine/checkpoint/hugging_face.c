@@ -2,9 +2,9 @@
  * are ignored: old files carry rotary_emb.inv_freq, others extra heads.
  *
  * Ways of saving name tensors differently: with a head they begin with "model.", without one
- * (AutoModel) they do not, and the text part of a multimodal model begins with "language_model.", or
- * with that after "model.". A checkpoint that says it is tied and yet brings lm_head.weight has its
- * own head used: transformers 5 ties only where both are equal, which is the same numbers. */
+ * (AutoModel) they do not, and the text part of a multimodal model begins with "language_model.",
+ * or with that after "model.". A checkpoint that says it is tied and yet brings lm_head.weight has
+ * its own head used: transformers 5 ties only where both are equal, which is the same numbers. */
 #include <stdio.h>
 #include <string.h>
 

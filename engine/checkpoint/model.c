@@ -173,7 +173,8 @@ static int place(const struct binder *b, const struct fkv_role_tensor *t, void *
     const size_t n = (size_t)w->rows * (size_t)w->cols;
     if (b->options->check_values && check_finite(t, t->data, b->threads, err)) return FKV_FAILED;
     if (w->format == t->format
-            ? m->ops->buffer_adopt(m->backend, t->data, fkv_weight_bytes(t->format, n), &w->data, err)
+            ? m->ops->buffer_adopt(m->backend, t->data, fkv_weight_bytes(t->format, n), &w->data,
+                                   err)
             : upload_expanded(m, t->data, t->format, fkv_weight_dtype(w), n, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", t->path, t->name);
     m->buffers[m->buffer_count] = w->data;
@@ -241,8 +242,7 @@ static int bind_all(const struct binder *b, struct fkv_error *err) {
     if (bind(b, FKV_EMBEDDING, 0, &m->embedding, err)) return FKV_FAILED;
     for (int32_t layer = 0; layer < m->config.layers; layer++)
         if (bind_layer(b, layer, err)) return FKV_FAILED;
-    if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err) ||
-        bind(b, FKV_HEAD, 0, &m->logits.w, err))
+    if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err) || bind(b, FKV_HEAD, 0, &m->logits.w, err))
         return FKV_FAILED;
     if (m->config.tied) m->logits.w = m->embedding;
     return FKV_OK;

@@ -20,9 +20,9 @@ struct fkv_model {
     struct fkv_attention_shape attention; /* rotated by the first rotation, as it is at any length
                                              up to its original; a session has one per layer */
     char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name */
-    struct fkv_weight embedding; /* (vocab, dim) */
+    struct fkv_weight embedding;      /* (vocab, dim) */
     struct fkv_layer_weights *layers; /* [config.layers] */
-    struct fkv_logits_weights logits;    /* (vocab, dim); the embedding when config.tied */
+    struct fkv_logits_weights logits; /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */

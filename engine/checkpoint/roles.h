@@ -49,9 +49,9 @@ void fkv_role_shape(const struct fkv_config *config, enum fkv_role role, int32_t
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 
-/* A tensor whose format and shape are right, as the model computes with it: t->data and t->format are
- * what is mapped, or a *copy that the caller frees, where it stands at an odd address, its heads are
- * paired, or it is stored less one. */
+/* A tensor whose format and shape are right, as the model computes with it: t->data and t->format
+ * are what is mapped, or a *copy that the caller frees, where it stands at an odd address, its
+ * heads are paired, or it is stored less one. */
 int fkv_role_tensor_arrange(struct fkv_role_tensor *t, int32_t head_dim, void **copy,
                             struct fkv_error *err);
 #endif

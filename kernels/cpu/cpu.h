@@ -37,19 +37,19 @@ struct fkv_backend {
     int threads;
     enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */
     const struct fkv_simd *simd;
-    const struct fkv_panel *panel;   /* attention in the format of `compute` */
-    struct fkv_limits limits;        /* reserved so far: the largest of each field */
-    float *normed;                   /* [rows, dim] the input of products, or their output */
-    float *up;                       /* [rows, hidden] */
-    float *norm;                     /* [max(dim, 2 head_dim, heads * head_dim)] norm weights as float32 */
-    struct fkv_gemm *gemm;           /* NULL in a plain build */
+    const struct fkv_panel *panel; /* attention in the format of `compute` */
+    struct fkv_limits limits;      /* reserved so far: the largest of each field */
+    float *normed;                 /* [rows, dim] the input of products, or their output */
+    float *up;                     /* [rows, hidden] */
+    float *norm;           /* [max(dim, 2 head_dim, heads * head_dim)] norm weights as float32 */
+    struct fkv_gemm *gemm; /* NULL in a plain build */
     fkv_dot_bf16_function *dot_bf16; /* where the backend computes in bfloat16 */
     uint16_t *rounded;               /* there: [rows, widest] the input of a product */
     float *scratch;                  /* [threads, scratch_each] */
     size_t scratch_each;
     float *partial; /* [partial_floats] results of attention over parts of the slots */
     size_t partial_floats;
-    atomic_int parts_done[FKV_CPU_MOST_SPLIT]; /* of an item; 0 between calls */
+    atomic_int parts_done[FKV_CPU_MOST_SPLIT];        /* of an item; 0 between calls */
     struct fkv_rotation rotations[FKV_CPU_ROTATIONS]; /* without a table: unused */
     int32_t oldest_rotation; /* the next to be replaced, once all are used */
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
@@ -97,7 +97,8 @@ static inline int fkv_cpu_check_shape(const struct fkv_backend *b,
 /* backend.c: makes every thread's scratch at least `floats` long. */
 int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
-/* rotate.c: makes a table of cos and sin for the rotation and the positions that the limits name. */
+/* rotate.c: makes a table of cos and sin for the rotation and the positions that the limits name.
+ */
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                              struct fkv_error *err);
 void fkv_cpu_rotations_free(struct fkv_backend *b);

@@ -49,15 +49,14 @@ static const float *normalise_rows(struct fkv_backend *b, const float *x,
     return b->normed;
 }
 
-/* Every run of as many channels of x [rows, width] as the norm has, in place; nothing where the norm
- * is absent. */
+/* Every run of as many channels of x [rows, width] as the norm has, in place; nothing where the
+ * norm is absent. */
 static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_weight *norm,
                             float eps, int32_t rows, int32_t width) {
     if (!norm->data) return;
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
     for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
         normalise(head, factors, n, eps, head);
@@ -160,8 +159,8 @@ int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *
                         struct fkv_buffer *logits, struct fkv_error *err) {
     const int32_t dim = w->w.cols;
     if (check_block(b, rows, dim, b->limits.dim, err)) return FKV_FAILED;
-    const float *in = normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm,
-                                     w->eps, rows);
+    const float *in =
+        normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm, w->eps, rows);
     struct fkv_cpu_product product = {&w->w, NULL, fkv_cpu_floats(logits), false};
     if (fkv_cpu_multiply(b, &product, 1, in, rows, err)) return FKV_FAILED;
     if (w->multiplier != 1 || w->softcap > 0)

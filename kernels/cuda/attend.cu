@@ -40,7 +40,8 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
     a.cache = fkv_cuda_cache(cache);
     a.count = count, a.heads = shape->heads, a.head_dim = shape->head_dim;
     a.scale = shape->scale * shape->gain * shape->gain * FKV_CUDA_LOG2_E;
-    if (!shape->rotary) a.scale = shape->scale * FKV_CUDA_LOG2_E; /* the gain is of channels that turn */
+    if (!shape->rotary)
+        a.scale = shape->scale * FKV_CUDA_LOG2_E; /* the gain is of channels that turn */
     a.cap = shape->softcap * FKV_CUDA_LOG2_E;
     if (cache->bias) a.bias = (const float *)(cache->bias->data + cache->bias_offset);
     if (fkv_cuda_stage(b, items, count, &a.items, err) ||

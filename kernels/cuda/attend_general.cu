@@ -82,9 +82,8 @@ __device__ inline void score_tile(const float *q, const float *key, int head_dim
 /* Scores -> weights [TILE, TILE + 1], what a row has scaled to its new largest score. */
 template <int EACH, int OUT>
 __device__ inline void soften_tile(const struct tile *tile, const struct fkv_span *span,
-                                   int32_t slot, float cap, const float *bias,
-                                   float s[EACH][EACH], float *weights,
-                                   struct state<EACH, OUT> *st) {
+                                   int32_t slot, float cap, const float *bias, float s[EACH][EACH],
+                                   float *weights, struct state<EACH, OUT> *st) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -95,8 +94,7 @@ __device__ inline void soften_tile(const struct tile *tile, const struct fkv_spa
         for (int j = 0; j < EACH; j++) {
             int32_t at = slot + x + SIDE * j;
             s[i][j] = at < low || at >= high ? -INFINITY : fkv_cuda_capped(s[i][j], cap);
-            if (bias && at >= low && at < high)
-                s[i][j] = fmaf(FKV_CUDA_LOG2_E, bias[at], s[i][j]);
+            if (bias && at >= low && at < high) s[i][j] = fmaf(FKV_CUDA_LOG2_E, bias[at], s[i][j]);
             top = fmaxf(top, s[i][j]);
         }
 #pragma unroll

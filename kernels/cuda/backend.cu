@@ -321,8 +321,8 @@ int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
 /* ---- frequencies ---- */
 enum { MOST_PAIRS = 256 };
 
-/* A program has a few sets per model, one of zeros among them: a list that only grows will do. Sets stay where they are, for
- * recorded steps point to them. */
+/* A program has a few sets per model, one of zeros among them: a list that only grows will do. Sets
+ * stay where they are, for recorded steps point to them. */
 struct fkv_cuda_frequencies {
     struct fkv_cuda_frequencies *next;
     double *device;
@@ -336,10 +336,11 @@ int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape
     int32_t half = shape->head_dim / 2;
     size_t bytes = (size_t)half * sizeof(double);
     if (half > MOST_PAIRS || (shape->rotary && shape->rotary != shape->head_dim))
-        return fkv_fail(err,
-                        "rotation: expected all %d channels of a head to turn, or none, found %d (a "
-                        "partial rotation is computed by --backend cpu alone)",
-                        shape->head_dim, shape->rotary);
+        return fkv_fail(
+            err,
+            "rotation: expected all %d channels of a head to turn, or none, found %d (a "
+            "partial rotation is computed by --backend cpu alone)",
+            shape->head_dim, shape->rotary);
     const double *inv_freq = shape->rotary ? shape->inv_freq : none;
     for (const struct fkv_cuda_frequencies *set = b->frequencies; set; set = set->next)
         if (set->half == half && !memcmp(set->host, inv_freq, bytes)) {

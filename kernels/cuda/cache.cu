@@ -104,11 +104,10 @@ int fkv_cuda_rotate(struct fkv_backend *b, const struct fkv_attention_shape *sha
     if (fkv_cuda_frequencies(b, shape, &inv_freq, err)) return FKV_FAILED;
     int64_t pairs = (int64_t)rows * heads * (shape->head_dim / 2);
     size_t first = (size_t)row * (size_t)heads * (size_t)shape->head_dim;
-    return fkv_cuda_launch(b, "rotate", rotate_kernel,
-                           dim3((unsigned)((pairs + THREADS - 1) / THREADS)), dim3(THREADS), 0, err,
-                           (const float *)x->data + first, pairs, heads, shape->head_dim / 2,
-                           position, inv_freq, shape->rotary ? shape->gain : 1,
-                           (float *)out->data + first);
+    return fkv_cuda_launch(
+        b, "rotate", rotate_kernel, dim3((unsigned)((pairs + THREADS - 1) / THREADS)),
+        dim3(THREADS), 0, err, (const float *)x->data + first, pairs, heads, shape->head_dim / 2,
+        position, inv_freq, shape->rotary ? shape->gain : 1, (float *)out->data + first);
 }
 
 /* ---- gather ---- */

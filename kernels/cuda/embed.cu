@@ -28,6 +28,6 @@ int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, float 
                            fkv_cuda_pick(fkv_weight_dtype(table), embed_kernel<float>,
                                          embed_kernel<__half>, embed_kernel<__nv_bfloat16>),
                            dim3((unsigned)rows), dim3(THREADS), 0, err,
-                           table->data->data + table->offset, staged, table->cols,
-                           multiplier, (float *)x->data);
+                           table->data->data + table->offset, staged, table->cols, multiplier,
+                           (float *)x->data);
 }

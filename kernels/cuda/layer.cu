@@ -125,12 +125,13 @@ static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight
             scratch = *c;
             if (!norm->data) {
                 if (fkv_cuda_round(&scratch, x, rows, &products[i], err)) return FKV_FAILED;
-            } else if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type),
-                               &normed, err) ||
-                (type == FKV_F16 &&
-                 fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t), &exponents, err)) ||
-                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, (int32_t *)exponents,
-                                   err)) {
+            } else if (fkv_cuda_carve(&scratch,
+                                      (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type),
+                                      &normed, err) ||
+                       (type == FKV_F16 && fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t),
+                                                          &exponents, err)) ||
+                       fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed,
+                                          (int32_t *)exponents, err)) {
                 return FKV_FAILED;
             } else {
                 products[i].in = normed;
@@ -278,8 +279,7 @@ static int project(struct fkv_cuda_carving *scratch, const struct fkv_weight *w,
                    int32_t rows, bool add, float *out, struct fkv_error *err) {
     if (rows <= FKV_CUDA_FEW_ROWS) {
         struct fkv_cuda_gemv call = {
-            {w},     {}, {out}, 1, NULL, 0, in, rows, add ? FKV_CUDA_ADD : FKV_CUDA_STORE,
-            FKV_SILU};
+            {w}, {}, {out}, 1, NULL, 0, in, rows, add ? FKV_CUDA_ADD : FKV_CUDA_STORE, FKV_SILU};
         return fkv_cuda_gemv(scratch->b, &call, err);
     }
     struct fkv_cuda_gemm product = {w, NULL, NULL, out, FKV_F32, add};
@@ -299,11 +299,10 @@ int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_residual_w
     if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)dim * sizeof(float), &added, err) ||
         project(&scratch, &w->w, floats(in), rows, false, (float *)added, err))
         return FKV_FAILED;
-    return fkv_cuda_launch(b, "residual", add_rows_kernel, dim3((unsigned)rows), dim3(THREADS), 0,
-                           err, (const float *)added,
-                           normed ? (const void *)fkv_cuda_weight(&w->norm) : NULL,
-                           normed ? fkv_weight_dtype(&w->norm) : FKV_F32, w->eps, w->multiplier,
-                           dim, floats(x));
+    return fkv_cuda_launch(
+        b, "residual", add_rows_kernel, dim3((unsigned)rows), dim3(THREADS), 0, err,
+        (const float *)added, normed ? (const void *)fkv_cuda_weight(&w->norm) : NULL,
+        normed ? fkv_weight_dtype(&w->norm) : FKV_F32, w->eps, w->multiplier, dim, floats(x));
 }
 
 /* ---- the MLP's first half ---- */
@@ -325,8 +324,8 @@ static __global__ void __launch_bounds__(THREADS)
         return;
     }
     for (; i < count; i++)
-        out[i] = fkv_cuda_activate(activation, fkv_cuda_to_float(gate[i])) *
-                 fkv_cuda_to_float(up[i]);
+        out[i] =
+            fkv_cuda_activate(activation, fkv_cuda_to_float(gate[i])) * fkv_cuda_to_float(up[i]);
 }
 
 template <typename T>
@@ -384,16 +383,9 @@ static __global__ void __launch_bounds__(THREADS)
 static int make_logits(struct fkv_backend *b, const struct fkv_logits_weights *w, const float *from,
                        int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
     if (rows <= FKV_CUDA_FEW_ROWS) {
-        struct fkv_cuda_gemv call = {{&w->w},
-                                     {},
-                                     {floats(logits)},
-                                     1,
-                                     w->norm.data ? &w->norm : NULL,
-                                     w->eps,
-                                     from,
-                                     rows,
-                                     FKV_CUDA_STORE,
-                                     FKV_SILU};
+        struct fkv_cuda_gemv call = {
+            {&w->w}, {},   {floats(logits)}, 1,       w->norm.data ? &w->norm : NULL, w->eps,
+            from,    rows, FKV_CUDA_STORE,   FKV_SILU};
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};

@@ -81,9 +81,9 @@ int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, flo
 enum { FKV_CUDA_FEW_ROWS = 8, FKV_CUDA_MOST_MATRICES = 3 };
 
 enum fkv_cuda_gemv_end {
-    FKV_CUDA_STORE,  /* out_m = W_m x + bias_m */
-    FKV_CUDA_ADD,    /* out_0 += W_0 x */
-    FKV_CUDA_GATE,   /* out_0 = activation(W_0 x) * (W_1 x), two matrices of one shape */
+    FKV_CUDA_STORE, /* out_m = W_m x + bias_m */
+    FKV_CUDA_ADD,   /* out_0 += W_0 x */
+    FKV_CUDA_GATE,  /* out_0 = activation(W_0 x) * (W_1 x), two matrices of one shape */
 };
 
 /* Up to three matrices of one width and dtype, times x [rows, cols] float32, rows <=

@@ -152,9 +152,9 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(cap(scale q.k) + bias).
- * `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible slot.
- * Two passes: scores and their largest, then weights relative to it. */
+/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(cap(scale q.k) +
+ * bias). `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible
+ * slot. Two passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
                         const struct fkv_cache *cache, int32_t cache_head,
                         const struct fkv_span *spans, int32_t count, double *scratch, float *out,
@@ -249,8 +249,8 @@ int fkv_reference_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_w
         float *to = (float *)out->data + r * (size_t)hidden;
         load_normed(x, r, dim, &w->norm, w->eps, n);
         for (int32_t o = 0; o < hidden; o++)
-            to[o] = (float)(activate(w->activation, dot_row(&w->gate, o, n)) *
-                            dot_row(&w->up, o, n));
+            to[o] =
+                (float)(activate(w->activation, dot_row(&w->gate, o, n)) * dot_row(&w->up, o, n));
     }
     return FKV_OK;
 }
@@ -265,8 +265,7 @@ int fkv_reference_norm_logits(struct fkv_backend *b, const struct fkv_logits_wei
         float *to = (float *)logits->data + r * (size_t)vocab;
         load_normed(x, (size_t)row + r, dim, &w->norm, w->eps, n);
         for (int32_t o = 0; o < vocab; o++)
-            to[o] = (float)capped((double)w->multiplier * dot_row(&w->w, o, n),
-                                  (double)w->softcap);
+            to[o] = (float)capped((double)w->multiplier * dot_row(&w->w, o, n), (double)w->softcap);
     }
     return FKV_OK;
 }

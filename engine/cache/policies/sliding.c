@@ -1,7 +1,7 @@
 /* What a policy with a window does in a layer that slides by itself.
  *
- * A layer whose own window is w lets a query see the last w tokens, its own included; that is how it
- * was trained. Two cases:
+ * A layer whose own window is w lets a query see the last w tokens, its own included; that is how
+ * it was trained. Two cases:
  *
  *   w < N   The layer forgets sooner than the policy would: the policy leaves it alone. It keeps
  *           exactly the last w tokens, uncompressed and without sinks, whatever ratio a table holds
@@ -9,7 +9,8 @@
  *   w >= N  The policy acts as in any other layer. No query sees a slot more than N - 1 positions
  *           back, so w never matters.
  *
- * Without a window (full attention), queries see the last w tokens as well, and every token is kept.
+ * Without a window (full attention), queries see the last w tokens as well, and every token is
+ * kept.
  *
  * This file is the first case, in the terms of a policy: the slots that no query will see any more
  * are dropped in bulk when storage runs out, and what stays moves down to the positions of its new

@@ -1,6 +1,6 @@
 /* Gemma 2 and the text part of Gemma 3 (arXiv 2408.00118, 2503.19786): norms before and after
- * attention and MLP, whose weights are stored less one; GELU; embeddings times sqrt(dim); a scale of
- * attention of its own; layers that slide between some that see the whole context. Gemma 2 caps
+ * attention and MLP, whose weights are stored less one; GELU; embeddings times sqrt(dim); a scale
+ * of attention of its own; layers that slide between some that see the whole context. Gemma 2 caps
  * scores and logits; Gemma 3 normalises the heads of queries and keys instead, and its sliding
  * layers turn by a rotation of their own.
  *
@@ -26,8 +26,8 @@ static int read_cap(const json_t *root, const char *where, const char *field, do
 }
 
 /* Every `pattern`-th layer sees the whole context. */
-static int read_common(const json_t *root, const char *where, int64_t pattern,
-                       struct fkv_config *c, struct fkv_error *err) {
+static int read_common(const json_t *root, const char *where, int64_t pattern, struct fkv_config *c,
+                       struct fkv_error *err) {
     bool both_ways = false, slides[FKV_MAX_LAYERS];
     double scalar = SILENT_SCALAR;
     if (fkv_json_get_double(root, where, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, err) ||
@@ -44,8 +44,8 @@ static int read_common(const json_t *root, const char *where, int64_t pattern,
     return fkv_family_set_windows(root, where, SILENT_WINDOW, slides, c, err);
 }
 
-/* llama.cpp's scale of attention, by the number of layers: that of the 27B models (46 in Gemma 2, 62
- * in Gemma 3) is 1/sqrt(dim / heads). */
+/* llama.cpp's scale of attention, by the number of layers: that of the 27B models (46 in Gemma 2,
+ * 62 in Gemma 3) is 1/sqrt(dim / heads). */
 static void complete(json_t *config) {
     const json_int_t layers = json_integer_value(json_object_get(config, "num_hidden_layers")),
                      dim = json_integer_value(json_object_get(config, "hidden_size")),

@@ -1,6 +1,6 @@
 /* Qwen2 (arXiv 2407.10671), with biases on queries, keys and values, and Qwen3 (arXiv 2505.09388),
- * with a norm on each head of queries and keys instead. Where use_sliding_window says so, the layers
- * from max_window_layers on slide. */
+ * with a norm on each head of queries and keys instead. Where use_sliding_window says so, the
+ * layers from max_window_layers on slide. */
 #include "engine/checkpoint/families.h"
 
 enum { SILENT_WINDOW = 4096, SILENT_FIRST = 28 };

@@ -43,10 +43,10 @@ static void pair_heads(const float *x, int rows, int cols, float *paired) {
 struct form {
     const char *architecture, *model_type;
     bool paired;
-    bool less_one;  /* norms in the folder */
-    bool fused;     /* projections, in both forms */
+    bool less_one; /* norms in the folder */
+    bool fused;    /* projections, in both forms */
     bool qkv_bias;
-    int qk_norm;    /* 0: none, 1: of heads, 2: of the whole */
+    int qk_norm; /* 0: none, 1: of heads, 2: of the whole */
     bool no_input_norms, output_norms;
     const char *mlp_norm; /* in the folder */
 };
@@ -219,9 +219,7 @@ static void assert_same_tensor(const struct fkv_checkpoint *a, const struct fkv_
     free(x_copy), free(y_copy);
 }
 
-static void add_phi3(struct gguf_file *f) {
-    gguf_key_u32(f, "phi3.attention.sliding_window", 100);
-}
+static void add_phi3(struct gguf_file *f) { gguf_key_u32(f, "phi3.attention.sliding_window", 100); }
 static void add_gemma2(struct gguf_file *f) {
     gguf_key_u32(f, "gemma2.attention.sliding_window", 33);
     gguf_key_f32(f, "gemma2.attn_logit_softcapping", 50);
@@ -244,12 +242,14 @@ static struct change change_of(const struct form *form, bool tied) {
         void (*add)(struct gguf_file *f);
     } own[] = {
         {"phi3", ", \"sliding_window\": 100", add_phi3},
-        {"gemma2", ", \"sliding_window\": 33, \"final_logit_softcapping\": 20, "
-                   "\"query_pre_attn_scalar\": 8",
+        {"gemma2",
+         ", \"sliding_window\": 33, \"final_logit_softcapping\": 20, "
+         "\"query_pre_attn_scalar\": 8",
          add_gemma2},
         {"gemma3", ", \"sliding_window\": 33, \"query_pre_attn_scalar\": 8", add_gemma3},
-        {"granite", ", \"attention_multiplier\": 0.5, \"embedding_multiplier\": 12, "
-                    "\"residual_multiplier\": 0.25, \"logits_scaling\": 8",
+        {"granite",
+         ", \"attention_multiplier\": 0.5, \"embedding_multiplier\": 12, "
+         "\"residual_multiplier\": 0.25, \"logits_scaling\": 8",
          add_granite},
     };
     struct change change = {.tied = tied};
@@ -417,7 +417,8 @@ static void another_architecture_is_named(void **state) {
     free(memory);
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
-                   "key general.architecture: expected llama, qwen2, qwen3, smollm3, phi3, gemma2, gemma3, olmo2 "
+                   "key general.architecture: expected llama, qwen2, qwen3, smollm3, phi3, gemma2, "
+                   "gemma3, olmo2 "
                    "or granite, found mamba");
     test_write_text(test_path(folder, "notes.txt"), "hello");
     snprintf(path, sizeof path, "%s/notes.txt", folder);

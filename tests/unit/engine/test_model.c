@@ -306,7 +306,8 @@ static void a_misaligned_tensor_is_copied(void **state) {
     struct fkv_model *m = opened();
     assert_int_equal((uintptr_t)m->embedding.data->host % 4, 0);
     assert_is(&m->embedding, "model.embed_tokens.weight", VOCAB, DIM);
-    assert_is(&m->layers[0].output.w, "model.layers.0.self_attn.o_proj.weight", DIM, HEADS * HEAD_DIM);
+    assert_is(&m->layers[0].output.w, "model.layers.0.self_attn.o_proj.weight", DIM,
+              HEADS * HEAD_DIM);
     fkv_model_close(m);
     assert_int_equal(buffers_held, 0);
 }

@@ -1,5 +1,6 @@
 /* Layers that slide by themselves, under every policy (engine/cache/policies/sliding.c): a layer
- * whose window is below the policy's is left alone, one whose window is not behaves as any other. */
+ * whose window is below the policy's is left alone, one whose window is not behaves as any other.
+ */
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
 #include "tests/unit/support.h"

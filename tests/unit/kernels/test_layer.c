@@ -24,9 +24,9 @@ static void add_projection(const struct weight *w, const struct weight *norm, fl
     struct fkv_residual_weights ours = {side_of(w, false), side_of(norm, false), 1e-5f, multiplier},
                                 exact = {side_of(w, true), side_of(norm, true), 1e-5f, multiplier};
     assert_ok(tested.ops->project_residual(tested.b, &ours, in.tested, rows, x.tested, &err), err);
-    assert_ok(reference.ops->project_residual(reference.b, &exact, in.reference, rows, x.reference,
-                                              &err),
-              err);
+    assert_ok(
+        reference.ops->project_residual(reference.b, &exact, in.reference, rows, x.reference, &err),
+        err);
 }
 
 static void gate_up(const struct weight *norm, const struct weight *gate, const struct weight *up,
@@ -66,14 +66,17 @@ static void embedding_copies_rows_exactly(void **state) {
         int32_t *tokens = malloc(sizeof *tokens * (size_t)rows);
         for (int i = 0; i < rows; i++) tokens[i] = test_between(0, vocab - 1);
         struct both x = random_both((size_t)(rows * s.dim), 0, 1);
-        assert_ok(tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err), err);
         assert_ok(
-            reference.ops->embed(reference.b, &table.reference, multiplier, tokens, rows, x.reference, &err),
+            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
             err);
+        assert_ok(reference.ops->embed(reference.b, &table.reference, multiplier, tokens, rows,
+                                       x.reference, &err),
+                  err);
         assert_both_close(x, 0, 0);
         tokens[test_between(0, rows - 1)] = test_between(0, 1) ? vocab : -1;
-        assert_refused(tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
-                       err, "expected an id");
+        assert_refused(
+            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
+            err, "expected an id");
         release(x);
         release_weight(&table);
         free(tokens);
@@ -409,8 +412,8 @@ static void inputs_without_a_norm_are_taken_as_they_are(void **state) {
         struct weight gate = random_weight(t, hidden, s.dim, 0, 0.5),
                       up = random_weight(t, hidden, s.dim, 0, 0.5);
         double size = 0.5 * sqrt(s.dim);
-        reserve_both((struct fkv_limits){
-            .rows = rows, .hidden = hidden, .vocab = hidden, .attention = s});
+        reserve_both(
+            (struct fkv_limits){.rows = rows, .hidden = hidden, .vocab = hidden, .attention = s});
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     out = random_both((size_t)(rows * hidden), 0, 1);
         gate_up(NULL, &gate, &up, FKV_SILU, x, rows, out);

@@ -120,11 +120,9 @@ static void issue(struct machine *m, bool exact, const struct issue *s) {
     assert_ok(
         ops->copy_rows(b, OF(m->kept), 4, dim + 2, OF(m->x), 0, dim, rows, (int32_t)dim, &err),
         err);
-    assert_ok(ops->norm_gate_up(b, &mlp, OF(m->x), rows, OF(m->gated), &err),
-              err);
+    assert_ok(ops->norm_gate_up(b, &mlp, OF(m->x), rows, OF(m->gated), &err), err);
     assert_ok(ops->project_residual(b, &down, OF(m->gated), rows, OF(m->x), &err), err);
-    assert_ok(ops->norm_logits(b, &head, OF(m->x), 0, rows, OF(m->logits), &err),
-              err);
+    assert_ok(ops->norm_logits(b, &head, OF(m->x), 0, rows, OF(m->logits), &err), err);
 }
 
 /* Between steps: a slot is dropped from every head and the slots above it move down. */

@@ -26,10 +26,11 @@ static void close_machine(struct machine *m) {
 static void embed_random(struct machine *m, int rows) {
     int32_t tokens[MOST];
     for (int i = 0; i < rows; i++) tokens[i] = test_between(0, VOCAB - 1);
-    assert_ok(tested.ops->embed(tested.b, &m->table.tested, 1, tokens, rows, m->x.tested, &err), err);
-    assert_ok(
-        reference.ops->embed(reference.b, &m->table.reference, 1, tokens, rows, m->x.reference, &err),
-        err);
+    assert_ok(tested.ops->embed(tested.b, &m->table.tested, 1, tokens, rows, m->x.tested, &err),
+              err);
+    assert_ok(reference.ops->embed(reference.b, &m->table.reference, 1, tokens, rows,
+                                   m->x.reference, &err),
+              err);
 }
 
 static void good_round(struct machine *m, int rows) {
@@ -127,12 +128,12 @@ static void a_recorded_step_survives_a_larger_reserve(void **state) {
         }
         assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
         embed_random(&m, MOST);
-        assert_ok(tested.ops->norm_logits(tested.b, &ours, m.x.tested,
-                                          0, MOST, logits.tested, &err),
-                  err);
+        assert_ok(
+            tested.ops->norm_logits(tested.b, &ours, m.x.tested, 0, MOST, logits.tested, &err),
+            err);
         assert_ok(tested.ops->step_end(tested.b, m.step, &err), err);
-        assert_ok(reference.ops->norm_logits(reference.b, &exact,
-                                             m.x.reference, 0, MOST, logits.reference, &err),
+        assert_ok(reference.ops->norm_logits(reference.b, &exact, m.x.reference, 0, MOST,
+                                             logits.reference, &err),
                   err);
         double u = unit_of(FKV_F32);
         assert_both_close(logits, 1e-4 + 16 * u, 1e-4 + 16 * u);
