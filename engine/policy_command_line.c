@@ -84,7 +84,9 @@ static void fill_options(void) {
     const struct argp_option common[COMMON] = {
         {0, 0, 0, 0, "Cache policy:", group},
         {"policy", FKV_LETTER_POLICY, "NAME", 0, policy, group},
-        {"window", FKV_LETTER_WINDOW, "N", 0, "cache slots with sinks (default: trained context)",
+        {"window", FKV_LETTER_WINDOW, "N", 0,
+         "cache slots with sinks (default: trained context); layers that slide over fewer are "
+         "left alone",
          group},
         {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
         {"gamma", FKV_LETTER_GAMMA, "G", 0, gamma, group},

@@ -6,7 +6,8 @@
  * positions after an eviction, StreamingLLM's and LM-Infinite's clamped distance) is a choice of
  * query position and no key is touched. `compress` un-rotates, maps, and rotates to the new
  * positions; `gather` re-rotates by a shift. Angles are formed in double, so large positions stay
- * exact. */
+ * exact. The shape's gain is not on the stored keys: attention puts both factors, gain^2, on the
+ * turned channels of the query, which gives the same scores and leaves a key as long as it was. */
 #ifndef FKV_KERNELS_CACHE_H
 #define FKV_KERNELS_CACHE_H
 
@@ -87,8 +88,8 @@ typedef int fkv_op_append(struct fkv_backend *b, const struct fkv_attention_shap
                           const struct fkv_buffer *k, const struct fkv_buffer *v,
                           const struct fkv_cache *cache, const struct fkv_append_item *items,
                           int32_t count, struct fkv_error *err);
-/* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(scale q.k + bias) v over
- * the item's spans */
+/* q [.., heads, head_dim], cache -> out [.., heads, head_dim]: softmax(cap(scale q.k) + bias) v
+ * over the item's spans, cap by the shape's softcap */
 typedef int fkv_op_attend(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                           const struct fkv_buffer *q, const struct fkv_cache *cache,
                           const struct fkv_span *spans, const struct fkv_attend_item *items,

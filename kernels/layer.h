@@ -20,16 +20,42 @@ static inline enum fkv_dtype fkv_weight_dtype(const struct fkv_weight *w) {
     return (enum fkv_dtype)w->format;
 }
 
+/* rmsnorm(x) = x / sqrt(mean(x^2) + eps). Where a norm is absent, its input stays as it is. */
+
 /* x [rows, dim] -> n = rmsnorm(x) * norm; q = Wq n + bq, k = Wk n + bk, v = Wv n + bv; then, where
- * q_norm/k_norm are present (Qwen3), each head of q and k is RMS-normalised over head_dim and
- * multiplied by that weight [head_dim]. No rotation. rmsnorm divides by sqrt(mean(x^2) + eps). */
+ * q_norm/k_norm are present, each head of q and k is RMS-normalised over head_dim and multiplied by
+ * that weight [head_dim] (Qwen3), or all heads together by one of [heads * head_dim] (OLMo 2). No
+ * rotation. */
 struct fkv_qkv_weights {
     struct fkv_weight norm, wq, wk, wv, bq, bk, bv, q_norm, k_norm;
     float eps;
 };
 
-/* table (vocab, dim), tokens [rows] on the host -> x [rows, dim] */
-typedef int fkv_op_embed(struct fkv_backend *b, const struct fkv_weight *table,
+/* x += multiplier * rmsnorm(W in) * norm: the output projection and the down projection. */
+struct fkv_residual_weights {
+    struct fkv_weight w, norm;
+    float eps, multiplier;
+};
+
+/* silu(z) = z / (1 + exp(-z)); GELU by its approximation with tanh: z (1 + tanh(sqrt(2/pi) (z +
+ * 0.044715 z^3))) / 2 */
+enum fkv_activation { FKV_SILU, FKV_GELU_TANH };
+
+/* n = rmsnorm(x) * norm, activation(Wg n) * (Wu n): the first half of the MLP. */
+struct fkv_gate_up_weights {
+    struct fkv_weight norm, gate, up;
+    float eps;
+    enum fkv_activation activation;
+};
+
+/* z = multiplier * W (rmsnorm(x) * norm), logits = softcap tanh(z / softcap); softcap 0: z. */
+struct fkv_logits_weights {
+    struct fkv_weight norm, w;
+    float eps, multiplier, softcap;
+};
+
+/* table (vocab, dim), tokens [rows] on the host -> x [rows, dim], times `multiplier` */
+typedef int fkv_op_embed(struct fkv_backend *b, const struct fkv_weight *table, float multiplier,
                          const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
                          struct fkv_error *err);
 /* x [rows, dim] -> q [rows, heads, head_dim], k and v [rows, kv_heads, head_dim] */
@@ -38,25 +64,22 @@ typedef int fkv_op_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sh
                             int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
                             struct fkv_buffer *v, struct fkv_error *err);
 /* rows [row, row+rows) of x [.., heads, head_dim] -> the same rows of out, rotated: row + i to
- * position + i. May be in place. */
+ * position + i, times the shape's gain where they turn. May be in place. */
 typedef int fkv_op_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                           const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads,
                           double position, struct fkv_buffer *out, struct fkv_error *err);
-/* x += W in, where in [rows, W.cols] and x [rows, W.rows], in place: the output projection and the
- * down projection */
-typedef int fkv_op_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+/* in [rows, W.cols], x [rows, W.rows], in place */
+typedef int fkv_op_project_residual(struct fkv_backend *b, const struct fkv_residual_weights *w,
                                     const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
                                     struct fkv_error *err);
-/* x [rows, dim] -> out [rows, hidden] = silu(Wg n) * (Wu n), n = rmsnorm(x) * norm, silu(z) = z /
- * (1 + exp(-z)) */
-typedef int fkv_op_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                                const struct fkv_weight *gate, const struct fkv_weight *up,
+/* x [rows, dim] -> out [rows, hidden] */
+typedef int fkv_op_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights *w,
                                 const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                                 struct fkv_error *err);
-/* rows [row, row+rows) of x [.., dim] -> logits [rows, vocab] = W (rmsnorm(x) * norm) */
-typedef int fkv_op_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                               const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
-                               int32_t rows, struct fkv_buffer *logits, struct fkv_error *err);
+/* rows [row, row+rows) of x [.., dim] -> logits [rows, vocab] */
+typedef int fkv_op_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *w,
+                               const struct fkv_buffer *x, int32_t row, int32_t rows,
+                               struct fkv_buffer *logits, struct fkv_error *err);
 /* logits [rows, vocab], targets [rows] -> nll[i] = logsumexp(logits_i) - logits_i[targets_i] in
  * nats, accumulated in float64; top1[i] = the first argmax (top1 may be NULL). Host outputs. A
  * logit that is NaN, or a row without a finite one, gives NaN. */

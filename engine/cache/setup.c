@@ -53,6 +53,28 @@ static int resolve_ratios(const struct fkv_policy_options *options, const struct
     return status;
 }
 
+static int set_layer_windows(const struct fkv_config *config, struct fkv_policy_setup *setup,
+                             struct fkv_error *err) {
+    setup->layer_windows = calloc((size_t)config->layers, sizeof *setup->layer_windows);
+    if (!setup->layer_windows)
+        return fkv_fail(err, "policy %s: out of memory", setup->policy->name);
+    for (int32_t l = 0; l < config->layers; l++) setup->layer_windows[l] = config->layer[l].window;
+    return FKV_OK;
+}
+
+/* A policy that leaves every layer alone is asked for by mistake. */
+static int check_layers(const struct fkv_policy_setup *setup, struct fkv_error *err) {
+    int32_t widest = 0;
+    for (int32_t l = 0; l < setup->layers; l++) {
+        if (fkv_policy_of_layer(setup, l) == setup->policy) return FKV_OK;
+        if (setup->layer_windows[l] > widest) widest = setup->layer_windows[l];
+    }
+    return fkv_fail_option(err,
+                           "--window: expected at most %d, the window that every layer of the "
+                           "model has by itself (policy %s would change nothing), found %d",
+                           widest, setup->policy->name, setup->window);
+}
+
 int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config,
                      int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err) {
     *setup = (struct fkv_policy_setup){.layers = config->layers,
@@ -63,11 +85,12 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
-    if (set_own_options(options, setup, err)) goto failed;
+    if (set_own_options(options, setup, err) || set_layer_windows(config, setup, err)) goto failed;
     if (setup->policy->takes_ratio && resolve_ratios(options, config, setup, err)) goto failed;
     if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))
         goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
+    if (check_layers(setup, err)) goto failed;
     if (!setup->policy->prepare(setup, max_tokens, err)) return FKV_OK;
 failed:
     fkv_policy_setup_free(setup);
@@ -76,9 +99,10 @@ failed:
 
 void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     free(setup->retained);
+    free(setup->layer_windows);
     free(setup->own_text);
     free(setup->label);
-    setup->retained = NULL;
+    setup->retained = setup->layer_windows = NULL;
     setup->own_text = setup->label = NULL;
 }
 
@@ -86,8 +110,14 @@ int32_t fkv_policy_period(const struct fkv_policy_setup *setup, int32_t head) {
     return setup->retained ? setup->compressible - setup->retained[head] : 0;
 }
 
-double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
-    const double t = (double)tokens, n = setup->window;
+/* Slots that the queries of t tokens see, each `window` at most. */
+static double within_window(double t, double window) {
+    return t <= window ? t * (t + 1) / 2 : window * (window + 1) / 2 + (t - window) * window;
+}
+
+/* The same under the policy, by the mean period of its heads. */
+static double under_policy(const struct fkv_policy_setup *setup, double t) {
+    const double n = setup->window;
     if (!setup->policy->takes_window || t <= n) return t * (t + 1) / 2;
     double fewest = n; /* that a query sees: after an action, with its own */
     if (setup->retained) {
@@ -97,4 +127,15 @@ double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
         fewest = n + 1 - period / heads;
     }
     return n * (n + 1) / 2 + (t - n) * (fewest + n) / 2;
+}
+
+double fkv_policy_slots(const struct fkv_policy_setup *setup, int64_t tokens) {
+    const double t = (double)tokens, policy = under_policy(setup, t);
+    double sum = 0;
+    for (int32_t l = 0; l < setup->layers; l++) {
+        const double own =
+            setup->layer_windows[l] ? within_window(t, setup->layer_windows[l]) : policy;
+        sum += own < policy ? own : policy;
+    }
+    return sum / setup->layers;
 }

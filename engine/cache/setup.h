@@ -4,10 +4,12 @@
 #define FKV_ENGINE_CACHE_SETUP_H
 
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/sliding.h"
 #include "engine/checkpoint/config.h"
 
 /* Finds the policy, applies defaults, checks: own options are the policy's, window > sinks +
- * recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window.
+ * recent, 1 <= L < n (tables: L a multiple of n/64), table of the model's shape and window, a layer
+ * that the policy does not leave alone (sliding.c).
  * `max_tokens`: most tokens a session will see. */
 int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config,
                      int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);

@@ -36,9 +36,13 @@ static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role
     return FKV_OK;
 }
 
+static bool is_bias(enum fkv_role role) {
+    return role == FKV_QUERY_BIAS || role == FKV_KEY_BIAS || role == FKV_VALUE_BIAS;
+}
+
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
                         struct fkv_role_tensor *out, struct fkv_error *err) {
-    const struct fkv_role_name *names = &c->format->names[role];
+    const struct fkv_role_name *names = &c->names[role];
     char name[96], shared[96];
     print_name(c->format, role, layer, names->own, name);
     bool found = c->format->find(c, name, out);
@@ -60,6 +64,7 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
                         c->format->formats, out->format_name);
     out->paired_heads = c->paired_heads && (role == FKV_QUERY || role == FKV_KEY ||
                                             role == FKV_QUERY_BIAS || role == FKV_KEY_BIAS);
+    out->less_one = c->config.norms_less_one && rows == 0 && !is_bias(role);
     return FKV_OK;
 }
 
@@ -97,6 +102,7 @@ int fkv_checkpoint_open(const char *path, int32_t trained_context, struct fkv_ch
     }
     c->format = format;
     c->path = copy;
+    memcpy(c->names, format->names, sizeof c->names);
     if (format->open(c, trained_context, err)) {
         fkv_checkpoint_close(c);
         return FKV_FAILED;

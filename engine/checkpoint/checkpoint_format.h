@@ -5,18 +5,19 @@
 
 #include "engine/checkpoint/roles.h"
 
+/* How a checkpoint names the tensor of a role; a layer's stands behind the layer's prefix. */
+struct fkv_role_name {
+    const char *own;
+    const char *shared; /* of one tensor that holds the rows of several roles, or NULL */
+};
+
 struct fkv_checkpoint {
     const struct fkv_checkpoint_format *format;
     char *path;
     struct fkv_config config;
-    void *files;       /* the format's own */
-    bool paired_heads; /* of queries and keys; see fkv_role_tensor */
-};
-
-/* How a format names the tensor of a role; a layer's stands behind the layer's prefix. */
-struct fkv_role_name {
-    const char *own;
-    const char *shared; /* of one tensor that holds the rows of several roles, or NULL */
+    void *files;                           /* the format's own */
+    bool paired_heads;                     /* of queries and keys; see fkv_role_tensor */
+    struct fkv_role_name names[FKV_ROLES]; /* the format's; `open` may change them */
 };
 
 struct fkv_checkpoint_format {

@@ -6,24 +6,48 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/checkpoint/rope.h"
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/json.h"
+#include "kernels/layer.h"
 
-enum { FKV_MAX_HEAD_DIM = 512, FKV_MOST_ENDS = 32 };
+enum { FKV_MOST_ENDS = 32, FKV_MAX_LAYERS = 1024, FKV_MOST_ROTATIONS = 2, FKV_NO_ROTATION = -1 };
+
+/* What is normalised of queries and keys before they turn. */
+enum fkv_qk_norm {
+    FKV_QK_NORM_NONE,
+    FKV_QK_NORM_HEADS, /* each head by itself */
+    FKV_QK_NORM_WHOLE  /* all heads together */
+};
+
+/* What differs between the layers of one model. */
+struct fkv_layer_config {
+    int32_t rotation; /* index into the config's rotations, or FKV_NO_ROTATION */
+    int32_t window;   /* tokens that a query sees, its own included; 0: all before it */
+};
 
 struct fkv_config {
-    char model_type[32]; /* llama, mistral, qwen2, qwen3 */
+    char model_type[32]; /* a family's, see families.h */
     int32_t layers, dim, hidden, heads, kv_heads, head_dim, vocab;
     int32_t trained_context; /* max_position_embeddings, or what the user says instead */
     float rms_eps;
-    double rope_theta;
-    char rope_scaling[512]; /* the config's own JSON, compact; "null" when there is none */
-    double inv_freq[FKV_MAX_HEAD_DIM /
-                    2];    /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
-    double linear_factor;  /* of linear scaling, 1 where there is none */
-    float attention_scale; /* 1/sqrt(head_dim) */
-    bool tied, qkv_bias, qk_norm;
+    struct fkv_rope rotations[FKV_MOST_ROTATIONS]; /* [rotation_count]; the first is of the layers
+                                                      that see the whole context */
+    int32_t rotation_count;
+    struct fkv_layer_config layer[FKV_MAX_LAYERS]; /* [layers] */
+    float attention_scale;                         /* on scores, 1/sqrt(head_dim) as a rule */
+    float attention_softcap;                       /* s -> cap tanh(s / cap) on scores; 0: none */
+    float logits_softcap;                          /* the same on logits, after the multiplier */
+    float embedding_multiplier;
+    float residual_multiplier; /* on what attention and MLP add to the hidden state */
+    float logits_multiplier;
+    enum fkv_activation activation;
+    bool tied, qkv_bias;
+    enum fkv_qk_norm qk_norm;
+    bool input_norms;            /* before attention and MLP */
+    bool output_norms;           /* after them, before the residual */
+    bool norms_less_one;         /* norm weights are stored as w - 1; of the format, not hashed */
     int32_t bos, eos;            /* -1 when absent; of several ends the first */
     int32_t ends[FKV_MOST_ENDS]; /* [end_count] tokens that end a text, eos among them */
     int32_t end_count;
@@ -31,11 +55,13 @@ struct fkv_config {
                               fields we do not read leave it as it is. */
 };
 
+/* Whether a session's rotations depend on the positions that it reaches (rope.h). */
+bool fkv_config_rotates_by_length(const struct fkv_config *config);
+
 /* Reads a config.json's object; `where` names it in messages. A `trained_context` other than 0
  * replaces max_position_embeddings. Refuses, by name: unknown architectures, zero or absurd sizes,
- * heads not a multiple of kv_heads, odd head_dim, rope types other than linear and llama3, a
- * sliding window shorter than the trained context, biases we do not compute, activations other than
- * silu. */
+ * heads not a multiple of kv_heads, odd head_dim, rotations that rope.h refuses, biases and
+ * activations that we do not compute. */
 int fkv_config_read(const json_t *root, const char *where, int32_t trained_context,
                     struct fkv_config *config, struct fkv_error *err);
 /* The same of a text. */
@@ -44,7 +70,8 @@ int fkv_config_parse(const char *text, size_t bytes, const char *where, int32_t 
 /* The same of DIR/config.json, with the ends that DIR/generation_config.json adds. */
 int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_config *config,
                     struct fkv_error *err);
-/* Divides the frequencies by divisors [head_dim/2], a scaling that no formula gives. */
+/* Divides the frequencies of the first rotation by divisors [channels/2], a scaling that no formula
+ * gives. */
 int fkv_config_divide_frequencies(struct fkv_config *config, const float *divisors,
                                   struct fkv_error *err);
 

@@ -7,35 +7,25 @@
  *    rows of a head's queries and keys in pairs; they are put back in a copy.
  *  - The frequencies of Llama 3.1 come as a tensor of divisors, rope_freqs.weight.
  *  - A missing output.weight means a tied head.
+ *  - Norms of Gemma are stored as they are applied: the converter has added 1.
  *  - llama.cpp computes whatever tensors it finds: one that we do not compute is refused. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
+#include "engine/checkpoint/families.h"
 #include "engine/checkpoint/gguf.h"
+#include "engine/checkpoint/gguf_rope.h"
 #include "kernels/base/json.h"
-
-static const struct architecture {
-    const char *name, *model_type;
-    bool paired_heads;
-} architectures[] = {
-    {"llama", "llama", true}, /* Mistral, too */
-    {"qwen2", "qwen2", false},
-    {"qwen3", "qwen3", false},
-};
-enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
 
 /* ---- config ---- */
 
-static bool equals(struct fkv_gguf_string s, const char *text) {
-    return s.bytes == strlen(text) && !memcmp(s.text, text, s.bytes);
-}
-
-static int find_architecture(const struct fkv_gguf *g, const struct architecture **out,
+static int find_architecture(const struct fkv_gguf *g, const struct fkv_family **out,
                              struct fkv_error *err) {
     struct fkv_gguf_string name;
     int64_t parts = 1;
+    char text[65];
     if (fkv_gguf_get_int(g, "split.count", false, 0, INT32_MAX, &parts, err)) return FKV_FAILED;
     if (parts > 1) /* the parts behind the first have no architecture */
         return fkv_fail(err,
@@ -46,29 +36,27 @@ static int find_architecture(const struct fkv_gguf *g, const struct architecture
     if (fkv_gguf_get_string(g, "general.type", false, &type, err) ||
         fkv_gguf_get_string(g, "general.architecture", true, &name, err))
         return FKV_FAILED;
-    if (equals(type, "adapter"))
+    if (type.bytes == 7 && !memcmp(type.text, "adapter", 7))
         return fkv_fail(err,
                         "%s: key general.type: expected model, found adapter; give its base as "
                         "--model, and as --adapter the folder of PEFT that it was made from",
                         fkv_gguf_path(g));
-    for (int i = 0; i < ARCHITECTURES; i++)
-        if (equals(name, architectures[i].name)) {
-            *out = &architectures[i];
-            return FKV_OK;
-        }
-    const int shown = name.bytes < 64 ? (int)name.bytes : 64;
-    return fkv_fail(err, "%s: key general.architecture: expected llama, qwen2 or qwen3, found %.*s",
-                    fkv_gguf_path(g), shown, name.text);
+    snprintf(text, sizeof text, "%.*s", name.bytes < 64 ? (int)name.bytes : 64, name.text);
+    *out = fkv_family_find_architecture(text);
+    if (!*out)
+        return fkv_fail(err, "%s: key general.architecture: expected %s, found %s",
+                        fkv_gguf_path(g), fkv_family_architectures(), text);
+    return FKV_OK;
 }
 
 /* The key ARCHITECTURE.rest */
-static const char *key_of(const struct architecture *a, const char *rest, char key[96]) {
-    snprintf(key, 96, "%s.%s", a->name, rest);
+static const char *key_of(const struct fkv_family *f, const char *rest, char key[96]) {
+    snprintf(key, 96, "%s.%s", f->architecture, rest);
     return key;
 }
 
 /* The sizes and numbers that have a field of their own. */
-static int add_numbers(const struct fkv_gguf *g, const struct architecture *a, json_t *config,
+static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
                        struct fkv_error *err) {
     static const struct {
         const char *rest, *field;
@@ -83,12 +71,19 @@ static int add_numbers(const struct fkv_gguf *g, const struct architecture *a, j
         {"attention.key_length", "head_dim", false, false},
         {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true},
         {"rope.freq_base", "rope_theta", true, false},
+        {"rope.freq_base_swa", "rope_local_base_freq", true, false},
+        {"attention.scale", "attention_multiplier", true, false},
+        {"embedding_scale", "embedding_multiplier", true, false},
+        {"residual_scale", "residual_multiplier", true, false},
+        {"logit_scale", "logits_scaling", true, false},
+        {"attn_logit_softcapping", "attn_logit_softcapping", true, false},
+        {"final_logit_softcapping", "final_logit_softcapping", true, false},
     };
     char key[96];
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         int64_t integer = 0;
         double real = 0;
-        key_of(a, numbers[i].rest, key);
+        key_of(f, numbers[i].rest, key);
         if (numbers[i].real
                 ? fkv_gguf_get_double(g, key, numbers[i].required, 0, 1e15, &real, err)
                 : fkv_gguf_get_int(g, key, numbers[i].required, 1, INT32_MAX, &integer, err))
@@ -109,7 +104,7 @@ static int add_numbers(const struct fkv_gguf *g, const struct architecture *a, j
 }
 
 /* Keys that change the numbers: only the values that we compute. */
-static int refuse_unsupported(const struct fkv_gguf *g, const struct architecture *a,
+static int refuse_unsupported(const struct fkv_gguf *g, const struct fkv_family *f,
                               const json_t *config, struct fkv_error *err) {
     const int64_t head_dim = json_integer_value(json_object_get(config, "head_dim"));
     const struct {
@@ -118,52 +113,49 @@ static int refuse_unsupported(const struct fkv_gguf *g, const struct architectur
     } fixed[] = {{"expert_count", 0},
                  {"attention.value_length", head_dim},
                  {"rope.dimension_count", head_dim}};
+    const int count = f->partial_rotary ? 2 : 3;
     char key[96];
-    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+    for (int i = 0; i < count; i++) {
         int64_t value = fixed[i].expected;
-        key_of(a, fixed[i].rest, key);
+        key_of(f, fixed[i].rest, key);
         if (fkv_gguf_get_int(g, key, false, 0, INT64_MAX, &value, err)) return FKV_FAILED;
         if (value != fixed[i].expected)
             return fkv_fail(err, "%s: key %s: expected %lld, found %lld (not supported)",
                             fkv_gguf_path(g), key, (long long)fixed[i].expected, (long long)value);
     }
-    int64_t window = 0;
-    const int64_t context = json_integer_value(json_object_get(config, "max_position_embeddings"));
-    if (fkv_gguf_get_int(g, key_of(a, "attention.sliding_window", key), false, 0, INT64_MAX,
-                         &window, err))
-        return FKV_FAILED;
-    if (window && window < context)
-        return fkv_fail(err, "%s: key %s: expected at least the context of %lld, found %lld",
-                        fkv_gguf_path(g), key, (long long)context, (long long)window);
     return FKV_OK;
 }
 
-static int add_rope(const struct fkv_gguf *g, const struct architecture *a, json_t *config,
-                    struct fkv_error *err) {
-    struct fkv_gguf_string type = {"none", 4};
-    double factor = 0, old_factor = 0;
-    int64_t original = 0;
+/* The window of sliding layers, 0: none; and of a head the channels that turn. */
+static int add_attention(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
+                         struct fkv_error *err) {
+    const int64_t head_dim = json_integer_value(json_object_get(config, "head_dim"));
+    int64_t window = 0, channels = head_dim;
     char key[96];
-    if (fkv_gguf_get_string(g, key_of(a, "rope.scaling.type", key), false, &type, err) ||
-        fkv_gguf_get_double(g, key_of(a, "rope.scaling.factor", key), false, 0, 1e6, &factor,
-                            err) ||
-        fkv_gguf_get_double(g, key_of(a, "rope.scale_linear", key), false, 0, 1e6, &old_factor,
-                            err) ||
-        fkv_gguf_get_int(g, key_of(a, "rope.scaling.original_context_length", key), false, 1,
-                         INT32_MAX, &original, err))
+    if (fkv_gguf_get_int(g, key_of(f, "attention.sliding_window", key), false, 0, INT32_MAX,
+                         &window, err) ||
+        fkv_gguf_get_int(g, key_of(f, "rope.dimension_count", key), false, 1, INT32_MAX, &channels,
+                         err))
         return FKV_FAILED;
-    if (old_factor > 0 && factor == 0) {
-        factor = old_factor;
-        type = (struct fkv_gguf_string){"linear", 6};
-    }
-    if (equals(type, "none") || (equals(type, "linear") && factor == 0)) return FKV_OK;
-    json_t *scaling = json_object();
-    json_object_set_new(scaling, "rope_type", json_stringn(type.text, type.bytes));
-    json_object_set_new(scaling, "factor", json_real(factor));
-    if (original)
-        json_object_set_new(scaling, "original_max_position_embeddings", json_integer(original));
-    json_object_set_new(config, "rope_scaling", scaling);
+    if (window) json_object_set_new(config, "sliding_window", json_integer(window));
+    if (channels != head_dim && head_dim)
+        json_object_set_new(config, "partial_rotary_factor",
+                            json_real((double)channels / (double)head_dim));
     return FKV_OK;
+}
+
+/* A window that the family does not know, where it matters. */
+static int refuse_unused_window(const struct fkv_gguf *g, const struct fkv_family *f,
+                                const struct fkv_config *c, struct fkv_error *err) {
+    int64_t window = 0;
+    bool used = false;
+    char key[96];
+    key_of(f, "attention.sliding_window", key);
+    if (fkv_gguf_get_int(g, key, false, 0, INT32_MAX, &window, err)) return FKV_FAILED;
+    for (int32_t l = 0; l < c->layers; l++) used |= c->layer[l].window != 0;
+    if (used || !window || window >= c->trained_context) return FKV_OK;
+    return fkv_fail(err, "%s: key %s: expected at least the context of %d, found %lld",
+                    fkv_gguf_path(g), key, c->trained_context, (long long)window);
 }
 
 /* bos, and the tokens that end a text: of chat models eot stands beside eos. */
@@ -182,19 +174,20 @@ static int add_tokens(const struct fkv_gguf *g, json_t *config, struct fkv_error
     return FKV_OK;
 }
 
-static int add_all(const struct fkv_gguf *g, const struct architecture *a, json_t *config,
+static int add_all(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
                    struct fkv_error *err) {
     const struct fkv_gguf_tensor *embedding = fkv_gguf_find(g, "token_embd.weight");
     if (!embedding)
         return fkv_fail(err, "%s: tensor token_embd.weight: expected in the file, found nothing",
                         fkv_gguf_path(g));
-    json_object_set_new(config, "model_type", json_string(a->model_type));
+    json_object_set_new(config, "model_type", json_string(f->model_type));
     json_object_set_new(config, "vocab_size", json_integer(embedding->shape[0]));
     json_object_set_new(config, "tie_word_embeddings",
                         json_boolean(!fkv_gguf_find(g, "output.weight")));
-    if (add_numbers(g, a, config, err) || refuse_unsupported(g, a, config, err) ||
-        add_rope(g, a, config, err))
+    if (add_numbers(g, f, config, err) || refuse_unsupported(g, f, config, err) ||
+        add_attention(g, f, config, err) || fkv_gguf_add_rope(g, f->architecture, config, err))
         return FKV_FAILED;
+    if (f->complete) f->complete(config);
     return add_tokens(g, config, err);
 }
 
@@ -202,7 +195,7 @@ static int divide_frequencies(const struct fkv_gguf *g, struct fkv_config *c,
                               struct fkv_error *err) {
     const struct fkv_gguf_tensor *t = fkv_gguf_find(g, "rope_freqs.weight");
     float divisors[FKV_MAX_HEAD_DIM / 2];
-    const int32_t half = c->head_dim / 2;
+    const int32_t half = c->rotations[0].channels / 2;
     if (!t) return FKV_OK;
     if (t->dims != 1 || t->shape[0] != half || !t->computable || t->format != FKV_WEIGHT_F32)
         return fkv_fail(err,
@@ -229,7 +222,7 @@ static bool has_role(const struct fkv_checkpoint *c, const char *name) {
     if (strncmp(name, prefix, strlen(prefix))) return false; /* another spelling of the number */
     if (in_layer && (layer < 0 || layer >= c->config.layers)) return false;
     for (int role = 0; role < FKV_ROLES; role++) {
-        const struct fkv_role_name *names = &c->format->names[role];
+        const struct fkv_role_name *names = &c->names[role];
         if ((role >= FKV_ATTENTION_NORM) != in_layer ||
             !fkv_role_present(&c->config, (enum fkv_role)role))
             continue;
@@ -237,7 +230,7 @@ static bool has_role(const struct fkv_checkpoint *c, const char *name) {
             (names->shared && !strcmp(name + used, names->shared)))
             return true;
     }
-    return !strcmp(name, "rope_freqs.weight");
+    return fkv_gguf_is_rope_tensor(name);
 }
 
 static int refuse_unknown_tensors(const struct fkv_checkpoint *c, const struct fkv_gguf *g,
@@ -254,18 +247,20 @@ static int refuse_unknown_tensors(const struct fkv_checkpoint *c, const struct f
 }
 
 static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err) {
-    const struct architecture *a = NULL;
+    const struct fkv_family *f = NULL;
     struct fkv_gguf *g;
     if (fkv_gguf_open(c->path, &g, err)) return FKV_FAILED;
     c->files = g;
-    if (find_architecture(g, &a, err)) return FKV_FAILED;
-    c->paired_heads = a->paired_heads;
+    if (find_architecture(g, &f, err)) return FKV_FAILED;
+    c->paired_heads = f->paired_heads;
     json_t *config = json_object();
     if (!config) return fkv_fail(err, "%s: out of memory", c->path);
-    int status = add_all(g, a, config, err);
+    int status = add_all(g, f, config, err);
     if (status == FKV_OK)
         status = fkv_config_read(config, c->path, trained_context, &c->config, err);
     json_decref(config);
+    c->config.norms_less_one = false;
+    if (status == FKV_OK) status = refuse_unused_window(g, f, &c->config, err);
     if (status == FKV_OK) status = divide_frequencies(g, &c->config, err);
     return status ? status : refuse_unknown_tensors(c, g, err);
 }
@@ -314,9 +309,11 @@ const struct fkv_checkpoint_format fkv_gguf_format = {
             [FKV_QUERY_NORM] = {"attn_q_norm.weight", NULL},
             [FKV_KEY_NORM] = {"attn_k_norm.weight", NULL},
             [FKV_OUTPUT] = {"attn_output.weight", NULL},
+            [FKV_ATTENTION_OUTPUT_NORM] = {"post_attention_norm.weight", NULL},
             [FKV_MLP_NORM] = {"ffn_norm.weight", NULL},
             [FKV_GATE] = {"ffn_gate.weight", "ffn_up.weight"},
             [FKV_UP] = {"ffn_up.weight", "ffn_up.weight"},
             [FKV_DOWN] = {"ffn_down.weight", NULL},
+            [FKV_MLP_OUTPUT_NORM] = {"post_ffw_norm.weight", NULL},
         },
 };

@@ -174,14 +174,15 @@ static int upload_expanded(const struct fkv_model *m, const void *data,
 }
 
 /* The tensor's data to the backend. A copy is kept as long as the host computes from it. */
-static int place(const struct binder *b, const struct fkv_role_tensor *t, const void *data,
-                 void *copy, struct fkv_weight *w, struct fkv_error *err) {
+static int place(const struct binder *b, const struct fkv_role_tensor *t, void *copy,
+                 struct fkv_weight *w, struct fkv_error *err) {
     struct fkv_model *m = b->model;
     const size_t n = (size_t)w->rows * (size_t)w->cols;
-    if (b->options->check_values && check_finite(t, data, b->threads, err)) return FKV_FAILED;
+    if (b->options->check_values && check_finite(t, t->data, b->threads, err)) return FKV_FAILED;
     if (w->format == t->format
-            ? m->ops->buffer_adopt(m->backend, data, fkv_weight_bytes(t->format, n), &w->data, err)
-            : upload_expanded(m, data, t->format, fkv_weight_dtype(w), n, &w->data, err))
+            ? m->ops->buffer_adopt(m->backend, t->data, fkv_weight_bytes(t->format, n), &w->data,
+                                   err)
+            : upload_expanded(m, t->data, t->format, fkv_weight_dtype(w), n, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", t->path, t->name);
     m->buffers[m->buffer_count] = w->data;
     m->copies[m->buffer_count++] = b->device ? NULL : copy;
@@ -200,9 +201,9 @@ static int find(const struct fkv_model *m, enum fkv_role role, int32_t layer,
     return fkv_checkpoint_find(m->checkpoint, role, layer, t, err);
 }
 
-/* Replaces *data by its values with what the adapter adds, in a new *copy. */
+/* Replaces the tensor's data by its values with what the adapter adds, in a new *copy. */
 static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer,
-                 struct fkv_role_tensor *t, const void **data, void **copy, struct fkv_error *err) {
+                 struct fkv_role_tensor *t, void **copy, struct fkv_error *err) {
     int32_t rows, cols;
     fkv_role_shape(&m->config, role, &rows, &cols);
     const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
@@ -210,9 +211,9 @@ static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer,
     if (!values)
         return fkv_fail(err, "%s: tensor %s: out of memory for %zu bytes with the adapter added",
                         t->path, t->name, n * sizeof *values);
-    fkv_weight_expand(t->format, *data, n, values);
+    fkv_weight_expand(t->format, t->data, n, values);
     free(*copy);
-    *data = *copy = values;
+    t->data = *copy = values;
     t->format = FKV_WEIGHT_F32;
     return fkv_adapter_add(m->adapter, role, layer, rows, cols, values, err);
 }
@@ -222,7 +223,6 @@ static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struc
                 struct fkv_error *err) {
     struct fkv_model *m = b->model;
     struct fkv_role_tensor t;
-    const void *data;
     void *copy;
     int32_t rows, cols;
     if (!fkv_role_present(&m->config, role)) return FKV_OK;
@@ -239,36 +239,38 @@ static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struc
         m->buffer_capacity++;
         return FKV_OK;
     }
-    *w = (struct fkv_weight){.format = held, .rows = rows ? rows : 1, .cols = cols};
-    if (fkv_role_tensor_arrange(&t, m->config.head_dim, &data, &copy, err)) return FKV_FAILED;
-    int status = adds ? merge(m, role, layer, &t, &data, &copy, err) : FKV_OK;
-    if (!status) status = place(b, &t, data, copy, w, err);
+    if (fkv_role_tensor_arrange(&t, m->config.head_dim, &copy, err)) return FKV_FAILED;
+    int status = adds ? merge(m, role, layer, &t, &copy, err) : FKV_OK;
+    *w = (struct fkv_weight){
+        .format = held_format(b, t.format, adds), .rows = rows ? rows : 1, .cols = cols};
+    if (!status) status = place(b, &t, copy, w, err);
     if (status || b->device) free(copy);
     return status;
 }
 
 static int bind_layer(const struct binder *b, int32_t layer, struct fkv_error *err) {
-    struct fkv_layer_weights *w = &b->model->layers[layer];
+    struct fkv_layer_weights *l = &b->model->layers[layer];
     const struct {
         enum fkv_role role;
         struct fkv_weight *to;
     } tensors[] = {
-        {FKV_ATTENTION_NORM, &w->qkv.norm},
-        {FKV_QUERY, &w->qkv.wq},
-        {FKV_KEY, &w->qkv.wk},
-        {FKV_VALUE, &w->qkv.wv},
-        {FKV_QUERY_BIAS, &w->qkv.bq},
-        {FKV_KEY_BIAS, &w->qkv.bk},
-        {FKV_VALUE_BIAS, &w->qkv.bv},
-        {FKV_QUERY_NORM, &w->qkv.q_norm},
-        {FKV_KEY_NORM, &w->qkv.k_norm},
-        {FKV_OUTPUT, &w->wo},
-        {FKV_MLP_NORM, &w->mlp_norm},
-        {FKV_GATE, &w->gate},
-        {FKV_UP, &w->up},
-        {FKV_DOWN, &w->down},
+        {FKV_ATTENTION_NORM, &l->qkv.norm},
+        {FKV_QUERY, &l->qkv.wq},
+        {FKV_KEY, &l->qkv.wk},
+        {FKV_VALUE, &l->qkv.wv},
+        {FKV_QUERY_BIAS, &l->qkv.bq},
+        {FKV_KEY_BIAS, &l->qkv.bk},
+        {FKV_VALUE_BIAS, &l->qkv.bv},
+        {FKV_QUERY_NORM, &l->qkv.q_norm},
+        {FKV_KEY_NORM, &l->qkv.k_norm},
+        {FKV_OUTPUT, &l->output.w},
+        {FKV_ATTENTION_OUTPUT_NORM, &l->output.norm},
+        {FKV_MLP_NORM, &l->mlp.norm},
+        {FKV_GATE, &l->mlp.gate},
+        {FKV_UP, &l->mlp.up},
+        {FKV_DOWN, &l->down.w},
+        {FKV_MLP_OUTPUT_NORM, &l->down.norm},
     };
-    w->qkv.eps = b->model->config.rms_eps;
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
         if (bind(b, tensors[i].role, layer, tensors[i].to, err)) return FKV_FAILED;
     return FKV_OK;
@@ -279,10 +281,34 @@ static int bind_all(const struct binder *b, struct fkv_error *err) {
     if (bind(b, FKV_EMBEDDING, 0, &m->embedding, err)) return FKV_FAILED;
     for (int32_t layer = 0; layer < m->config.layers; layer++)
         if (bind_layer(b, layer, err)) return FKV_FAILED;
-    if (bind(b, FKV_FINAL_NORM, 0, &m->final_norm, err) || bind(b, FKV_HEAD, 0, &m->head, err))
+    if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err) || bind(b, FKV_HEAD, 0, &m->logits.w, err))
         return FKV_FAILED;
-    if (m->config.tied) m->head = m->embedding;
+    if (m->config.tied) m->logits.w = m->embedding;
     return FKV_OK;
+}
+
+/* What the config says of the layers and of what follows them. */
+static void set_numbers(struct fkv_model *m) {
+    const struct fkv_config *c = &m->config;
+    const float eps = c->rms_eps;
+    m->attention = (struct fkv_attention_shape){.dim = c->dim,
+                                                .heads = c->heads,
+                                                .kv_heads = c->kv_heads,
+                                                .head_dim = c->head_dim,
+                                                .scale = c->attention_scale,
+                                                .inv_freq = c->rotations[0].inv_freq,
+                                                .rotary = c->rotations[0].channels,
+                                                .gain = (float)c->rotations[0].attention_factor,
+                                                .softcap = c->attention_softcap};
+    for (int32_t i = 0; i < c->layers; i++) {
+        struct fkv_layer_weights *l = &m->layers[i];
+        l->qkv.eps = l->output.eps = l->mlp.eps = l->down.eps = eps;
+        l->output.multiplier = l->down.multiplier = c->residual_multiplier;
+        l->mlp.activation = c->activation;
+    }
+    m->logits.eps = eps;
+    m->logits.multiplier = c->logits_multiplier;
+    m->logits.softcap = c->logits_softcap;
 }
 
 /* ---- life ---- */
@@ -356,10 +382,9 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
     *c = *fkv_checkpoint_config(m->checkpoint);
     name_model(path, m->name);
     if (options->adapter && open_adapter(m, options->adapter, err)) return FKV_FAILED;
-    m->attention = (struct fkv_attention_shape){c->dim,      c->heads,           c->kv_heads,
-                                                c->head_dim, c->attention_scale, c->inv_freq};
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     if (!m->layers) return fkv_fail(err, "%s: out of memory", path);
+    set_numbers(m);
     struct binder binder = {.model = m,
                             .options = options,
                             .pass = PASS_CHECK,

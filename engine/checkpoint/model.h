@@ -11,21 +11,20 @@
 
 struct fkv_layer_weights {
     struct fkv_qkv_weights qkv;
-    struct fkv_weight wo;       /* (dim, heads * head_dim) */
-    struct fkv_weight mlp_norm; /* (1, dim) */
-    struct fkv_weight gate, up; /* (hidden, dim) */
-    struct fkv_weight down;     /* (dim, hidden) */
+    struct fkv_residual_weights output; /* (dim, heads * head_dim) */
+    struct fkv_gate_up_weights mlp;     /* (hidden, dim) */
+    struct fkv_residual_weights down;   /* (dim, hidden) */
 };
 
 struct fkv_model {
     struct fkv_config config;
-    struct fkv_attention_shape attention;
+    struct fkv_attention_shape attention; /* rotated by the first rotation, as it is at any length
+                                             up to its original; a session has one per layer */
     char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name; with an
                        adapter "MODEL+ADAPTER" */
-    struct fkv_weight embedding; /* (vocab, dim) */
-    struct fkv_layer_weights *layers;
-    struct fkv_weight final_norm; /* (1, dim) */
-    struct fkv_weight head;       /* (vocab, dim); the embedding when config.tied */
+    struct fkv_weight embedding;      /* (vocab, dim) */
+    struct fkv_layer_weights *layers; /* [config.layers] */
+    struct fkv_logits_weights logits; /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
     int64_t merged_bytes; /* of these: in memory of their own on the host, with an adapter added */
 

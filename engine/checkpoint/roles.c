@@ -17,13 +17,15 @@ void fkv_role_shape(const struct fkv_config *c, enum fkv_role role, int32_t *row
         [FKV_QUERY_BIAS] = {0, q},
         [FKV_KEY_BIAS] = {0, kv},
         [FKV_VALUE_BIAS] = {0, kv},
-        [FKV_QUERY_NORM] = {0, c->head_dim},
-        [FKV_KEY_NORM] = {0, c->head_dim},
+        [FKV_QUERY_NORM] = {0, c->qk_norm == FKV_QK_NORM_WHOLE ? q : c->head_dim},
+        [FKV_KEY_NORM] = {0, c->qk_norm == FKV_QK_NORM_WHOLE ? kv : c->head_dim},
         [FKV_OUTPUT] = {c->dim, q},
+        [FKV_ATTENTION_OUTPUT_NORM] = {0, c->dim},
         [FKV_MLP_NORM] = {0, c->dim},
         [FKV_GATE] = {c->hidden, c->dim},
         [FKV_UP] = {c->hidden, c->dim},
         [FKV_DOWN] = {c->dim, c->hidden},
+        [FKV_MLP_OUTPUT_NORM] = {0, c->dim},
     };
     *rows = shapes[role][0];
     *cols = shapes[role][1];
@@ -46,7 +48,11 @@ bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
     case FKV_KEY_BIAS:
     case FKV_VALUE_BIAS: return c->qkv_bias;
     case FKV_QUERY_NORM:
-    case FKV_KEY_NORM: return c->qk_norm;
+    case FKV_KEY_NORM: return c->qk_norm != FKV_QK_NORM_NONE;
+    case FKV_ATTENTION_NORM:
+    case FKV_MLP_NORM: return c->input_norms;
+    case FKV_ATTENTION_OUTPUT_NORM:
+    case FKV_MLP_OUTPUT_NORM: return c->output_norms;
     default: return true;
     }
 }
@@ -60,24 +66,34 @@ static void unpair(const char *from, size_t rows, size_t row_bytes, size_t head_
     }
 }
 
-int fkv_role_tensor_arrange(const struct fkv_role_tensor *t, int32_t head_dim, const void **data,
-                            void **copy, struct fkv_error *err) {
+/* n stored values w - 1 -> w in float32 */
+static void add_one(const struct fkv_role_tensor *t, size_t n, float *to) {
+    fkv_weight_expand(t->format, t->data, n, to);
+    for (size_t i = 0; i < n; i++) to[i] += 1;
+}
+
+int fkv_role_tensor_arrange(struct fkv_role_tensor *t, int32_t head_dim, void **copy,
+                            struct fkv_error *err) {
     const size_t rows = (size_t)t->shape[0],
                  row_bytes = fkv_weight_bytes(t->format, t->dims == 2 ? (size_t)t->shape[1] : 1),
                  element = fkv_weight_is_dtype(t->format)
                                ? fkv_dtype_bytes((enum fkv_dtype)t->format)
-                               : 1;
-    *data = t->data;
+                               : 1,
+                 bytes = t->less_one ? rows * sizeof(float) : rows * row_bytes;
     *copy = NULL;
-    if (!t->paired_heads && (uintptr_t)t->data % element == 0) return FKV_OK;
-    *copy = malloc(rows * row_bytes);
+    if (!t->paired_heads && !t->less_one && (uintptr_t)t->data % element == 0) return FKV_OK;
+    *copy = malloc(bytes);
     if (!*copy)
         return fkv_fail(err, "%s: tensor %s: out of memory for a copy of %zu bytes", t->path,
-                        t->name, rows * row_bytes);
-    if (t->paired_heads)
+                        t->name, bytes);
+    if (t->less_one) {
+        add_one(t, rows, *copy);
+        t->format = FKV_WEIGHT_F32;
+    } else if (t->paired_heads) {
         unpair(t->data, rows, row_bytes, (size_t)head_dim, *copy);
-    else
-        memcpy(*copy, t->data, rows * row_bytes);
-    *data = *copy;
+    } else {
+        memcpy(*copy, t->data, bytes);
+    }
+    t->data = *copy;
     return FKV_OK;
 }

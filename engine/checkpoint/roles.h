@@ -17,13 +17,15 @@ enum fkv_role {
     FKV_QUERY_BIAS,     /* [heads * head_dim] */
     FKV_KEY_BIAS,       /* [kv_heads * head_dim] */
     FKV_VALUE_BIAS,     /* [kv_heads * head_dim] */
-    FKV_QUERY_NORM,     /* [head_dim] */
-    FKV_KEY_NORM,       /* [head_dim] */
+    FKV_QUERY_NORM,     /* [head_dim], or [heads * head_dim] where config.qk_norm is of the whole */
+    FKV_KEY_NORM,       /* [head_dim], or [kv_heads * head_dim] */
     FKV_OUTPUT,         /* (dim, heads * head_dim) */
-    FKV_MLP_NORM,       /* [dim] */
-    FKV_GATE,           /* (hidden, dim) */
-    FKV_UP,             /* (hidden, dim) */
-    FKV_DOWN,           /* (dim, hidden) */
+    FKV_ATTENTION_OUTPUT_NORM, /* [dim], of what attention adds */
+    FKV_MLP_NORM,              /* [dim] */
+    FKV_GATE,                  /* (hidden, dim) */
+    FKV_UP,                    /* (hidden, dim) */
+    FKV_DOWN,                  /* (dim, hidden) */
+    FKV_MLP_OUTPUT_NORM,       /* [dim], of what the MLP adds */
     FKV_ROLES
 };
 
@@ -38,6 +40,7 @@ struct fkv_role_tensor {
     int64_t shape[4];  /* the first four, slowest first */
     const void *data;  /* where it is mapped */
     bool paired_heads; /* rotary channels i and i + head_dim/2 of a head are rows 2i and 2i + 1 */
+    bool less_one;     /* a vector that is stored as w - 1 */
 };
 
 /* The role's shape by the config; rows 0: a vector. */
@@ -50,8 +53,9 @@ void fkv_role_shared_rows(const struct fkv_config *config, enum fkv_role role, i
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 
-/* A tensor whose format and shape are right, as the model computes with it: where it is mapped, or
- * in a *copy that the caller frees, where it stands at an odd address or its heads are paired. */
-int fkv_role_tensor_arrange(const struct fkv_role_tensor *t, int32_t head_dim, const void **data,
-                            void **copy, struct fkv_error *err);
+/* A tensor whose format and shape are right, as the model computes with it: t->data and t->format
+ * are what is mapped, or a *copy that the caller frees, where it stands at an odd address, its
+ * heads are paired, or it is stored less one. */
+int fkv_role_tensor_arrange(struct fkv_role_tensor *t, int32_t head_dim, void **copy,
+                            struct fkv_error *err);
 #endif

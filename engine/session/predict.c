@@ -16,10 +16,8 @@ static int check_rows(const struct fkv_session *s, int32_t row, int32_t rows,
  * feed. */
 static int compute_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {
     if (s->logits_count == rows && s->logits_row == row) return FKV_OK;
-    const struct fkv_model *m = s->model;
     s->logits_count = 0;
-    if (s->ops->norm_logits(s->backend, &m->final_norm, m->config.rms_eps, &m->head, s->x, row,
-                            rows, s->logits, err))
+    if (s->ops->norm_logits(s->backend, &s->model->logits, s->x, row, rows, s->logits, err))
         return FKV_FAILED;
     s->logits_row = row;
     s->logits_count = rows;

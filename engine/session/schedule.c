@@ -1,23 +1,31 @@
 /* The heads' schedules. What is due before the first row of a feed is done for all layers and
- * sequences together: one call per distinct map and one of gather, however many heads are full,
- * because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than
- * the distance between two compressions that is nearly all there is, and while decoding all of it.
- * A head that fills up inside the block acts with its layer: there every KV head of every sequence
- * appends and attends up to its own trigger, acts, and goes on, in rounds: each round is at most
- * one call each of append, attend, compress (per map) and gather. Triggers depend only on counters,
- * so nothing waits for the device. */
+ * sequences together: one call per distinct map and one of gather, however many heads are full
+ * (per rotation, where layers turn by several), because on an accelerator a call for one layer
+ * leaves most of it idle. With blocks smaller than the distance between two compressions that is
+ * nearly all there is, and while decoding all of it. A head that fills up inside the block acts
+ * with its layer: there every KV head of every sequence appends and attends up to its own trigger,
+ * acts, and goes on, in rounds: each round is at most one call each of append, attend, compress
+ * (per map) and gather. Triggers depend only on counters, so nothing waits for the device. */
 #include <math.h>
 #include <string.h>
 
 #include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 
+/* What answers for a head. */
+static const struct fkv_policy *policy_of(const struct fkv_session *s,
+                                          const struct fkv_head *head) {
+    return fkv_policy_of_layer(&s->setup, head->layer);
+}
+
 /* The peak of each head counts on its own: within a block the layers do not fill at the same
  * moment, and the block size must not show. No query sees slots beyond the window, so they do not
  * count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
+    const int32_t window = s->setup.layer_windows[head->layer];
     int32_t held =
         s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
+    if (window && held > window) held = window;
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -30,41 +38,40 @@ static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slot
 
 /* ---- acting ---- */
 
-static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
-                           struct fkv_error *err) {
-    struct round_items *it = &s->items;
-    struct fkv_cache cache = session_cache(s, 0);
-    for (int32_t m = 0; m < s->map_count; m++) {
-        const struct prepared_map *map = &s->maps[m];
-        int32_t items = 0;
-        for (int32_t i = 0; i < count; i++) {
-            const struct fkv_action *a = &it->actions[i];
-            if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain)
-                continue;
-            it->item_head[items] = i;
-            it->compress[items++] =
-                (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
-                                           .slot = a->map_slot,
-                                           .position = a->map_slot};
-        }
-        if (!items) continue;
-        if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress,
-                             items, measure ? it->measured : NULL, err))
-            return FKV_FAILED;
-        for (int32_t i = 0; i < items && measure; i++)
-            it->energy[it->item_head[i]] = it->measured[i];
-    }
-    return FKV_OK;
-}
-
-static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
-                         struct fkv_error *err) {
+/* The items of heads that turn alike and whose action is this map, one call. */
+static int compress_alike(struct fkv_session *s, int32_t count, const struct prepared_map *map,
+                          int32_t rotation, bool measure, struct fkv_error *err) {
     struct round_items *it = &s->items;
     struct fkv_cache cache = session_cache(s, 0);
     int32_t items = 0;
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_action *a = &it->actions[i];
-        if (!a->gather_count) continue;
+        if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain ||
+            session_rotation(s, it->acting[i]->layer) != rotation)
+            continue;
+        it->item_head[items] = i;
+        it->compress[items++] =
+            (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
+                                       .slot = a->map_slot,
+                                       .position = a->map_slot};
+    }
+    if (!items) return FKV_OK;
+    if (s->ops->compress(s->backend, &s->attention[rotation], map->map, &cache, it->compress, items,
+                         measure ? it->measured : NULL, err))
+        return FKV_FAILED;
+    for (int32_t i = 0; i < items && measure; i++) it->energy[it->item_head[i]] = it->measured[i];
+    return FKV_OK;
+}
+
+/* The gathers of heads that turn alike, one call. */
+static int gather_alike(struct fkv_session *s, int32_t count, int32_t rotation, bool measure,
+                        struct fkv_error *err) {
+    struct round_items *it = &s->items;
+    struct fkv_cache cache = session_cache(s, 0);
+    int32_t items = 0;
+    for (int32_t i = 0; i < count; i++) {
+        const struct fkv_action *a = &it->actions[i];
+        if (!a->gather_count || session_rotation(s, it->acting[i]->layer) != rotation) continue;
         it->item_head[items] = i;
         it->gather[items++] =
             (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
@@ -74,12 +81,21 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
                                      .shift = a->gather_shift};
     }
     if (!items) return FKV_OK;
-    if (s->ops->gather(s->backend, &s->model->attention, &cache, it->gather, items,
+    if (s->ops->gather(s->backend, &s->attention[rotation], &cache, it->gather, items,
                        measure ? it->measured : NULL, err))
         return FKV_FAILED;
     /* A gather after a map moves what the map left alone; the action's energy is then the map's. */
     for (int32_t i = 0; i < items && measure; i++)
         if (!it->actions[it->item_head[i]].map_n) it->energy[it->item_head[i]] = it->measured[i];
+    return FKV_OK;
+}
+
+static int act_on_cache(struct fkv_session *s, int32_t count, bool measure, struct fkv_error *err) {
+    for (int32_t r = 0; r <= FKV_MOST_ROTATIONS; r++) {
+        for (int32_t m = 0; m < s->map_count; m++)
+            if (compress_alike(s, count, &s->maps[m], r, measure, err)) return FKV_FAILED;
+        if (gather_alike(s, count, r, measure, err)) return FKV_FAILED;
+    }
     return FKV_OK;
 }
 
@@ -90,20 +106,22 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     struct round_items *it = &s->items;
     const struct tap *tap = &s->taps[FKV_SITE_ACTION];
     bool measure = tap->function && s->options.measure_energy;
+    int32_t counted = 0; /* actions of the policy */
     if (s->ops->time_begin(s->backend, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         it->actions[i] = (struct fkv_action){.gather_from = it->actions[i].gather_from,
                                              .slots = it->acting[i]->slots};
-        s->setup.policy->act(&s->setup, it->acting[i], &it->actions[i]);
+        policy_of(s, it->acting[i])->act(&s->setup, it->acting[i], &it->actions[i]);
         it->energy[i] = (struct fkv_energy){NAN, NAN, NAN, NAN};
     }
-    if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err) ||
-        s->ops->time_end(s->backend, err))
+    if (act_on_cache(s, count, measure, err) || s->ops->time_end(s->backend, err))
         return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         struct fkv_head *head = it->acting[i];
         if (s->bias) session_move_biases(s, head, &it->actions[i]);
         set_slots(s, head, it->actions[i].slots);
+        if (policy_of(s, head) != s->setup.policy) continue;
+        counted++;
         head->rounds++;
         head->tokens_since = 0;
         struct fkv_tap_event event = {.site = FKV_SITE_ACTION,
@@ -114,13 +132,13 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
-    if (s->setup.policy->counts_compressions) s->statistics.compressions += count;
-    if (s->setup.policy->counts_evictions) s->statistics.evictions += count;
+    if (s->setup.policy->counts_compressions) s->statistics.compressions += counted;
+    if (s->setup.policy->counts_evictions) s->statistics.evictions += counted;
     return FKV_OK;
 }
 
 static bool is_full(const struct fkv_session *s, const struct fkv_head *head) {
-    return s->setup.policy->append_limit(&s->setup, head) < 1;
+    return policy_of(s, head)->append_limit(&s->setup, head) < 1;
 }
 
 static int refuse_full(const struct fkv_session *s, const struct fkv_head *head,
@@ -164,12 +182,11 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
  * with empty spans added, because a decode step has the same counts at every token. */
 static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, int32_t row,
                             int32_t rows, int32_t item) {
-    const struct fkv_policy *policy = s->setup.policy;
-    const int32_t group = s->model->config.heads / s->setup.kv_heads;
-    const int32_t first_span = item * policy->max_spans;
+    const int32_t group = s->model->config.heads / s->setup.kv_heads,
+                  most = s->setup.policy->max_spans, first_span = item * most;
     struct fkv_span *spans = &s->items.spans[first_span];
-    const int32_t count = policy->view(&s->setup, head, rows, spans);
-    for (int32_t i = count; i < policy->max_spans; i++)
+    const int32_t count = policy_of(s, head)->view(&s->setup, head, rows, spans);
+    for (int32_t i = count; i < most; i++)
         spans[i] = (struct fkv_span){.from = FKV_NO_LIMIT_BELOW, .until = FKV_NO_LIMIT_ABOVE};
     s->items.attend[item] =
         (struct fkv_attend_item){.cache_head = head->sequence * s->setup.kv_heads + head->kv_head,
@@ -178,7 +195,7 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
                                  .row = row,
                                  .rows = rows,
                                  .span = first_span,
-                                 .spans = policy->max_spans};
+                                 .spans = most};
     const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
     for (int32_t i = 0; i < rows; i++) {
         s->row_round[row + i] += share * head->rounds;
@@ -206,7 +223,8 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         struct fkv_head *head = session_head(s, layer, fed->sequence, i % kv_heads);
         int32_t row = fed->row + it->next_row[i], count = fed->rows - it->next_row[i];
         if (!count) continue;
-        const int32_t limit = s->setup.policy->append_limit(&s->setup, head);
+        const struct fkv_policy *policy = policy_of(s, head);
+        const int32_t limit = policy->append_limit(&s->setup, head);
         if (limit < 1) return refuse_full(s, head, err);
         if (count > limit) count = limit;
         it->append[items] =
@@ -215,9 +233,9 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                      .row = row,
                                      .rows = count,
                                      .slot = head->slots,
-                                     .position = s->setup.policy->position(&s->setup, head)};
+                                     .position = policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
-        if (s->setup.policy->evicts_every_token)
+        if (policy->evicts_every_token)
             s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->tokens_since += count;
@@ -225,7 +243,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         it->next_row[i] += count;
         *left += it->next_row[i] < fed->rows;
     }
-    const struct fkv_attention_shape *shape = &s->model->attention;
+    const struct fkv_attention_shape *shape = session_attention(s, layer);
     struct fkv_cache cache = session_cache(s, layer);
     if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, items, err))
         return FKV_FAILED;

@@ -1,5 +1,6 @@
-/* Attention over the cache: softmax(scale q.k + bias) v, by tiles of slots, with a running softmax
- * (Milakov and Gimelshein, arXiv 1805.02867; the tiling is FlashAttention's, arXiv 2205.14135).
+/* Attention over the cache: softmax(cap(scale q.k) + bias) v, by tiles of slots, with a running
+ * softmax (Milakov and Gimelshein, arXiv 1805.02867; the tiling is FlashAttention's, arXiv
+ * 2205.14135).
  *
  * The query heads of an item share a KV head, so their rows are stacked: a tile of keys is loaded
  * once for the group. For every tile of keys: S = Q K^T; a row that gets a new largest score scales

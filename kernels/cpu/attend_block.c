@@ -157,6 +157,15 @@ static struct tile load_tile(const struct fkv_attention *a, const struct fkv_att
     return t;
 }
 
+/* Scores of a panel, capped, with the biases of their slots after that. */
+static void cap_scores(const struct fkv_attention *a, const float *bias, int32_t slots,
+                       float *score) {
+    const int32_t rows = a->panel->rows;
+    a->b->simd->cap(score, (size_t)slots * (size_t)rows, a->shape->softcap);
+    for (int32_t s = 0; bias && s < slots; s++)
+        for (int32_t i = 0; i < rows; i++) score[s * rows + i] += bias[s];
+}
+
 /* Panel p takes in the slots of a tile that its rows see. */
 static void take_tile(const struct fkv_attention *a, const struct fkv_attend_unit *u,
                       const struct fkv_span *span, struct tile t, int32_t p, struct block k) {
@@ -171,8 +180,11 @@ static void take_tile(const struct fkv_attention *a, const struct fkv_attend_uni
     low -= (low - t.slot) % panel->step; /* words are whole; the mask takes that slot out again */
     const int32_t slots = high - low, skipped = low - t.slot;
     const size_t word = sizeof(float), at = (size_t)first;
+    const float *bias = fkv_attend_bias(a, u, low);
+    const bool capped = a->shape->softcap > 0;
     panel->score(t.key + (size_t)skipped * (size_t)k.words * word, slots, k.words,
-                 k.q + (size_t)p * k.panel_floats, fkv_attend_bias(a, u, low), k.score);
+                 k.q + (size_t)p * k.panel_floats, capped ? NULL : bias, k.score);
+    if (capped) cap_scores(a, bias, slots, k.score);
     if (all_from > low || all_to < high) {
         for (int32_t i = 0; i < rows; i++)
             fkv_attend_limits(span, u->first + fkv_attend_least(first + i, last) / heads, &k.low[i],

@@ -48,6 +48,7 @@ static void soften(const struct fkv_attention *a, const struct fkv_attend_unit *
         float *score = f.score + (size_t)i * SLOTS;
         int32_t low, high;
         fkv_attend_limits(span, u->first + i / u->item->heads, &low, &high);
+        if (a->shape->softcap > 0) a->b->simd->cap(score, (size_t)slots, a->shape->softcap);
         for (int32_t s = 0; bias && s < slots; s++) score[s] += bias[s];
         for (int32_t s = 0; s < fkv_attend_least(low - slot, slots); s++) score[s] = -INFINITY;
         for (int32_t s = fkv_attend_most(high - slot, 0); s < slots; s++) score[s] = -INFINITY;

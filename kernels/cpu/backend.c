@@ -65,8 +65,7 @@ static void cpu_close(struct fkv_backend *b) {
     free(b->norm);
     free(b->scratch);
     free(b->partial);
-    free(b->rotation.table);
-    free(b->rotation.inv_freq);
+    fkv_cpu_rotations_free(b);
     fkv_dct_destroy(b->power_plan);
     free(b);
 }
@@ -134,9 +133,10 @@ static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l
 static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                        struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
-    size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim;
+    size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim,
+           heads = (size_t)l.attention.heads;
     if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
-        grow(&b->norm, dim + 2 * head_dim, err) ||
+        grow(&b->norm, LARGER(dim + 2 * head_dim, heads * head_dim), err) ||
         grow(&b->partial, fkv_cpu_attend_partial(&l), err) ||
         fkv_cpu_rotation_reserve(b, limits, err) || fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
         return FKV_FAILED;

@@ -1,4 +1,5 @@
-/* The steps of a layer around its matrix products: embedding, RMSNorm and what follows it.
+/* The steps of a layer around its matrix products: embedding, RMSNorm and what follows it. A norm
+ * that is absent leaves its input as it is.
  *
  *   rmsnorm(x)_i = x_i / sqrt(mean(x^2) + eps) * norm_i
  *
@@ -35,30 +36,36 @@ static void normalise(const float *x, const float *norm, int32_t n, float eps, f
     for (i = 0; i < n; i++) y[i] = x[i] * factor * norm[i];
 }
 
-static void normalise_rows(struct fkv_backend *b, const float *x, const struct fkv_weight *norm,
-                           float eps, int32_t rows) {
+/* The rows of x [rows, n] as products take them: normalised in b->normed, or x itself where the
+ * norm is absent. */
+static const float *normalise_rows(struct fkv_backend *b, const float *x,
+                                   const struct fkv_weight *norm, float eps, int32_t rows) {
+    if (!norm->data) return x;
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++)
         normalise(x + (size_t)r * (size_t)n, factors, n, eps, b->normed + (size_t)r * (size_t)n);
+    return b->normed;
 }
 
-/* Every head of x [rows, heads, head_dim], in place. */
+/* Every run of as many channels of x [rows, width] as the norm has, in place; nothing where the
+ * norm is absent. */
 static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_weight *norm,
-                            float eps, int32_t rows, int32_t heads) {
+                            float eps, int32_t rows, int32_t width) {
+    if (!norm->data) return;
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * heads * n))
-    for (int32_t i = 0; i < rows * heads; i++) {
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
+    for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
         normalise(head, factors, n, eps, head);
     }
 }
 
-int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
-                  int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, float multiplier,
+                  const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
+                  struct fkv_error *err) {
     (void)b;
     size_t dim = (size_t)table->cols, bytes = fkv_weight_bytes(table->format, dim);
     for (int32_t r = 0; r < rows; r++) {
@@ -66,7 +73,9 @@ int fkv_cpu_embed(struct fkv_backend *b, const struct fkv_weight *table, const i
             return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
                             table->rows, tokens[r]);
         const char *from = (const char *)fkv_cpu_weight(table) + (size_t)tokens[r] * bytes;
-        fkv_weight_expand(table->format, from, dim, fkv_cpu_floats(x) + (size_t)r * dim);
+        float *to = fkv_cpu_floats(x) + (size_t)r * dim;
+        fkv_weight_expand(table->format, from, dim, to);
+        for (size_t i = 0; multiplier != 1 && i < dim; i++) to[i] *= multiplier;
     }
     return FKV_OK;
 }
@@ -75,50 +84,86 @@ int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *sh
                      const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
                      struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v,
                      struct fkv_error *err) {
-    if (check_block(b, rows, w->norm.cols, b->limits.dim, err)) return FKV_FAILED;
-    normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
+    (void)shape; /* the weights say all */
+    if (check_block(b, rows, w->wq.cols, b->limits.dim, err)) return FKV_FAILED;
+    const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
     struct fkv_cpu_product products[] = {{&w->wq, &w->bq, fkv_cpu_floats(q), false},
                                          {&w->wk, &w->bk, fkv_cpu_floats(k), false},
                                          {&w->wv, &w->bv, fkv_cpu_floats(v), false}};
-    if (fkv_cpu_multiply(b, products, 3, b->normed, rows, err)) return FKV_FAILED;
-    if (w->q_norm.data)
-        normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, shape->heads);
-    if (w->k_norm.data)
-        normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, shape->kv_heads);
+    if (fkv_cpu_multiply(b, products, 3, in, rows, err)) return FKV_FAILED;
+    normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, w->wq.rows);
+    normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, w->wk.rows);
     return FKV_OK;
 }
 
-int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+/* x [rows, n] += multiplier * y, where y is normalised before. */
+static void add_rows(struct fkv_backend *b, const struct fkv_residual_weights *w, float *y,
+                     int32_t rows, float *x) {
+    const float *factors = w->norm.data ? expand(&w->norm, b->norm) : NULL;
+    const int32_t n = w->w.rows;
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
+    for (int32_t r = 0; r < rows; r++) {
+        float *from = y + (size_t)r * (size_t)n, *to = x + (size_t)r * (size_t)n;
+        if (factors) normalise(from, factors, n, w->eps, from);
+        for (int32_t i = 0; i < n; i++) to[i] += w->multiplier * from[i];
+    }
+}
+
+int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_residual_weights *w,
                              const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
                              struct fkv_error *err) {
-    if (check_block(b, rows, w->cols, fkv_cpu_widest(&b->limits), err)) return FKV_FAILED;
-    struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(x), true};
-    return fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows, err);
-}
-
-int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                         const struct fkv_weight *gate, const struct fkv_weight *up,
-                         const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
-                         struct fkv_error *err) {
-    if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
-    if (check_block(b, rows, gate->rows, b->limits.hidden, err)) return FKV_FAILED;
-    normalise_rows(b, fkv_cpu_floats(x), norm, eps, rows);
-    float *gated = fkv_cpu_floats(out);
-    struct fkv_cpu_product products[] = {{gate, NULL, gated, false}, {up, NULL, b->up, false}};
-    if (fkv_cpu_multiply(b, products, 2, b->normed, rows, err)) return FKV_FAILED;
-    size_t hidden = (size_t)gate->rows;
-#pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * gate->rows))
-    for (int32_t r = 0; r < rows; r++)
-        b->simd->swish(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
+    const bool directly = !w->norm.data && w->multiplier == 1;
+    if (check_block(b, rows, w->w.cols, fkv_cpu_widest(&b->limits), err) ||
+        (!directly && check_block(b, rows, w->w.rows, b->limits.dim, err)))
+        return FKV_FAILED;
+    struct fkv_cpu_product product = {&w->w, NULL, directly ? fkv_cpu_floats(x) : b->normed,
+                                      directly};
+    if (fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows, err)) return FKV_FAILED;
+    if (!directly) add_rows(b, w, b->normed, rows, fkv_cpu_floats(x));
     return FKV_OK;
 }
 
-int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                        const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
-                        int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
-    if (check_block(b, rows, norm->cols, b->limits.dim, err)) return FKV_FAILED;
-    normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)norm->cols, norm, eps, rows);
-    struct fkv_cpu_product product = {w, NULL, fkv_cpu_floats(logits), false};
-    return fkv_cpu_multiply(b, &product, 1, b->normed, rows, err);
+int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights *w,
+                         const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
+                         struct fkv_error *err) {
+    if (check_block(b, rows, w->gate.cols, b->limits.dim, err)) return FKV_FAILED;
+    if (check_block(b, rows, w->gate.rows, b->limits.hidden, err)) return FKV_FAILED;
+    const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
+    float *gated = fkv_cpu_floats(out);
+    struct fkv_cpu_product products[] = {{&w->gate, NULL, gated, false},
+                                         {&w->up, NULL, b->up, false}};
+    if (fkv_cpu_multiply(b, products, 2, in, rows, err)) return FKV_FAILED;
+    size_t hidden = (size_t)w->gate.rows;
+    void (*activate)(float *, const float *, size_t) =
+        w->activation == FKV_SILU ? b->simd->swish : b->simd->gelu;
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * w->gate.rows))
+    for (int32_t r = 0; r < rows; r++)
+        activate(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
+    return FKV_OK;
+}
+
+/* x [rows, n] = cap(multiplier * x), in place */
+static void cap_rows(struct fkv_backend *b, float multiplier, float softcap, int32_t rows,
+                     int32_t n, float *x) {
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * n))
+    for (int32_t r = 0; r < rows; r++) {
+        float *row = x + (size_t)r * (size_t)n;
+        for (int32_t i = 0; i < n; i++) row[i] *= multiplier;
+        if (softcap > 0) b->simd->cap(row, (size_t)n, softcap);
+    }
+}
+
+int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *w,
+                        const struct fkv_buffer *x, int32_t row, int32_t rows,
+                        struct fkv_buffer *logits, struct fkv_error *err) {
+    const int32_t dim = w->w.cols;
+    if (check_block(b, rows, dim, b->limits.dim, err)) return FKV_FAILED;
+    const float *in =
+        normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm, w->eps, rows);
+    struct fkv_cpu_product product = {&w->w, NULL, fkv_cpu_floats(logits), false};
+    if (fkv_cpu_multiply(b, &product, 1, in, rows, err)) return FKV_FAILED;
+    if (w->multiplier != 1 || w->softcap > 0)
+        cap_rows(b, w->multiplier, w->softcap, rows, w->w.rows, fkv_cpu_floats(logits));
+    return FKV_OK;
 }

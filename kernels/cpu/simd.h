@@ -58,6 +58,9 @@ struct fkv_simd {
                      float shift); /* x[i] = exp(x[i] - shift), in place; returns their sum */
     void (*swish)(float *gate, const float *up,
                   size_t n); /* gate[i] = silu(gate[i]) * up[i], in place */
+    void (*gelu)(float *gate, const float *up, size_t n); /* the same with GELU by tanh (layer.h) */
+    void (*cap)(float *x, size_t n,
+                float cap); /* x[i] = cap tanh(x[i] / cap), in place; NaN stays */
     double (*sum_exp)(const float *x, int32_t n,
                       double shift); /* sum of exp(x[i] - shift), all in double */
     /* the same of p, and *gap = sum of exp(p[i] - shift) (p[i] - q[i]) over p[i] > -inf */

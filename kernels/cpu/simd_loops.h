@@ -268,6 +268,25 @@ static void swish(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_float(-gate[i])) * up[i];
 }
 
+/* z (1 + tanh(u)) / 2 = z / (1 + exp(-2 u)) */
+static void gelu(float *gate, const float *up, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float z = gate[i], u = 0.797884561f * (z + 0.044715f * z * z * z);
+        gate[i] = z / (1 + exp_float(-2 * u)) * up[i];
+    }
+}
+
+/* tanh(z) = (1 - e) / (1 + e), e = exp(-2 z), for z >= 0; errs by 1e-7 at most */
+static void cap_all(float *x, size_t n, float cap) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float z = x[i] / cap, size = z < 0 ? -z : z, e = exp_float(-2 * size),
+              t = cap * (1 - e) / (1 + e);
+        x[i] = z < 0 ? -t : t;
+    }
+}
+
 static double sum_exp(const float *x, int32_t n, double shift) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -301,6 +320,8 @@ const struct fkv_simd SIMD_TABLE = {
     .largest = largest,
     .exp_sum = exp_sum,
     .swish = swish,
+    .gelu = gelu,
+    .cap = cap_all,
     .sum_exp = sum_exp,
     .sum_gap = sum_gap,
 };

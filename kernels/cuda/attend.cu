@@ -3,9 +3,9 @@
  * step stays true for every length:
  *
  *   few stacked rows per item (rows * heads <= FEW): attend_decode.cu, float32 arithmetic, the
- * cache split among blocks 16-bit cache, computing in 16 bits, usual head_dim: attend_prefill.cu,
- * tensor cores, where a block has the shared memory everything else: attend_general.cu, float32
- * arithmetic
+ * cache split among blocks 16-bit cache, computing in 16 bits, usual head_dim, no cap on scores:
+ * attend_prefill.cu, tensor cores, where a block has the shared memory everything else:
+ * attend_general.cu, float32 arithmetic
  *
  * Refused: a head dimension beyond all of them. The contract's promises (spans that do not overlap,
  * every row sees a slot) are not checked here: the reference and the CPU do. */
@@ -39,7 +39,10 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
     a.q = (const float *)q->data, a.out = (float *)out->data;
     a.cache = fkv_cuda_cache(cache);
     a.count = count, a.heads = shape->heads, a.head_dim = shape->head_dim;
-    a.scale = shape->scale * FKV_CUDA_LOG2_E;
+    a.scale = shape->scale * shape->gain * shape->gain * FKV_CUDA_LOG2_E;
+    if (!shape->rotary)
+        a.scale = shape->scale * FKV_CUDA_LOG2_E; /* the gain is of channels that turn */
+    a.cap = shape->softcap * FKV_CUDA_LOG2_E;
     if (cache->bias) a.bias = (const float *)(cache->bias->data + cache->bias_offset);
     if (fkv_cuda_stage(b, items, count, &a.items, err) ||
         fkv_cuda_stage(b, spans, span_count, &a.spans, err) ||
@@ -47,8 +50,8 @@ int fkv_cuda_attend(struct fkv_backend *b, const struct fkv_attention_shape *sha
         return FKV_FAILED;
     if (stacked <= FEW && fkv_cuda_decode_takes(a.head_dim) && aligned(&a.cache))
         return fkv_cuda_attend_decode(b, &a, stacked, err);
-    if (b->compute != FKV_COMPUTE_F32 && fkv_cuda_prefill_takes(b, a.head_dim, a.cache.dtype) &&
-        aligned(&a.cache))
+    if (b->compute != FKV_COMPUTE_F32 && a.cap == 0 &&
+        fkv_cuda_prefill_takes(b, a.head_dim, a.cache.dtype) && aligned(&a.cache))
         return fkv_cuda_attend_prefill(b, &a, stacked, err);
     return fkv_cuda_attend_general(b, &a, stacked, err);
 }

@@ -18,6 +18,7 @@ struct fkv_cuda_attention {
     int32_t count, heads, head_dim;
     float scale; /* on the scores, times log2 e: weights are powers of two; biases take LOG2_E of
                     their own */
+    float cap;   /* of the scores, times log2 e; 0: none */
 };
 
 /* The largest rows * heads of an item decides the shape of a launch, and the counts with it; never
@@ -42,6 +43,11 @@ __device__ inline size_t fkv_cuda_stacked_at(const struct fkv_cuda_attention *a,
 }
 
 #define FKV_CUDA_LOG2_E 1.44269504f
+
+/* A scaled score under the cap. */
+__device__ inline float fkv_cuda_capped(float score, float cap) {
+    return cap > 0 ? cap * tanhf(score / cap) : score;
+}
 
 /* The biases of a cache head's slots [capacity]; none: NULL. */
 __device__ inline const float *fkv_cuda_biases(const struct fkv_cuda_attention *a,

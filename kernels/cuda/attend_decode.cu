@@ -109,7 +109,7 @@ __device__ inline void turn_queries(const struct fkv_cuda_attention *a,
 
 /* One step: DEEP slots of every group of lanes. */
 template <typename T, int LANES, int M>
-__device__ inline void attend_step(const struct piece *p, const float *bias,
+__device__ inline void attend_step(const struct piece *p, float cap, const float *bias,
                                    const float q[M][CHANNELS], const int32_t row[M], int32_t step,
                                    char *ring, struct state<M> *st) {
     float s[M][DEEP];
@@ -126,7 +126,7 @@ __device__ inline void attend_step(const struct piece *p, const float *bias,
 #pragma unroll
             for (int lanes = LANES / 2; lanes; lanes /= 2)
                 dot += __shfl_xor_sync(FKV_CUDA_ALL_LANES, dot, lanes);
-            s[m][deep] = slot < p->end ? dot : -INFINITY;
+            s[m][deep] = slot < p->end ? fkv_cuda_capped(dot, cap) : -INFINITY;
         }
         if (bias && slot < p->end) {
             float added = FKV_CUDA_LOG2_E * bias[slot];
@@ -187,7 +187,7 @@ __device__ inline void attend_piece(const struct fkv_cuda_attention *a,
 #pragma unroll 1
     for (int32_t step = 0; step < steps; step++) {
         ptx_copy_wait<STAGES - 1>(); /* of this lane's own copies, which no other lane reads */
-        attend_step<T, LANES, M>(p, bias, q, row, step, ring, st);
+        attend_step<T, LANES, M>(p, a->cap, bias, q, row, step, ring, st);
         copy_step<T, LANES>(a, p, item->cache_head, step + STAGES, ring);
     }
     ptx_copy_wait<0>();

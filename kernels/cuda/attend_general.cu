@@ -82,7 +82,7 @@ __device__ inline void score_tile(const float *q, const float *key, int head_dim
 /* Scores -> weights [TILE, TILE + 1], what a row has scaled to its new largest score. */
 template <int EACH, int OUT>
 __device__ inline void soften_tile(const struct tile *tile, const struct fkv_span *span,
-                                   int32_t slot, const float *bias, float s[EACH][EACH],
+                                   int32_t slot, float cap, const float *bias, float s[EACH][EACH],
                                    float *weights, struct state<EACH, OUT> *st) {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
 #pragma unroll
@@ -93,10 +93,8 @@ __device__ inline void soften_tile(const struct tile *tile, const struct fkv_spa
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
             int32_t at = slot + x + SIDE * j;
-            if (at < low || at >= high)
-                s[i][j] = -INFINITY;
-            else if (bias)
-                s[i][j] = fmaf(FKV_CUDA_LOG2_E, bias[at], s[i][j]);
+            s[i][j] = at < low || at >= high ? -INFINITY : fkv_cuda_capped(s[i][j], cap);
+            if (bias && at >= low && at < high) s[i][j] = fmaf(FKV_CUDA_LOG2_E, bias[at], s[i][j]);
             top = fmaxf(top, s[i][j]);
         }
 #pragma unroll
@@ -170,7 +168,7 @@ static __global__ void __launch_bounds__(THREADS)
             load_tile<T, TILE>(&a, (const T *)a.cache.key + at, high - slot, slots);
             __syncthreads();
             score_tile<EACH>(q, slots, d, s);
-            soften_tile<EACH, OUT>(&tile, span, slot, bias, s, weights, &st);
+            soften_tile<EACH, OUT>(&tile, span, slot, a.cap, bias, s, weights, &st);
             __syncthreads(); /* the keys have been read, the weights are there */
             load_tile<T, TILE>(&a, (const T *)a.cache.value + at, high - slot, slots);
             __syncthreads();

@@ -282,11 +282,14 @@ static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l
 int fkv_cuda_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                      struct fkv_error *err) {
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
+    struct fkv_attention_shape still = limits->attention; /* a layer without a rotation */
     const double *frequencies;
+    still.rotary = 0;
     if (fkv_cuda_grow_scratch(b, scratch_of(b, &l), err) ||
         fkv_cuda_staging_reserve(b, staging_bytes(&l), err) ||
         (limits->attention.inv_freq &&
-         fkv_cuda_frequencies(b, &limits->attention, &frequencies, err)))
+         (fkv_cuda_frequencies(b, &limits->attention, &frequencies, err) ||
+          fkv_cuda_frequencies(b, &still, &frequencies, err))))
         return FKV_FAILED;
     b->limits = l;
     return FKV_OK;
@@ -311,13 +314,15 @@ int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
                  d->step_items * STEP_ITEM;
     if (d->limits.rows)
         own->kept +=
-            (int64_t)fkv_cuda_staging_growth(b, staging_bytes(&l)) + l.attention.head_dim * 4;
+            (int64_t)fkv_cuda_staging_growth(b, staging_bytes(&l)) + 2 * l.attention.head_dim * 4;
     return FKV_OK;
 }
 
 /* ---- frequencies ---- */
-/* A program has one set per model: a list that only grows will do. Sets stay where they are, for
- * recorded steps point to them. */
+enum { MOST_PAIRS = 256 };
+
+/* A program has a few sets per model, one of zeros among them: a list that only grows will do. Sets
+ * stay where they are, for recorded steps point to them. */
 struct fkv_cuda_frequencies {
     struct fkv_cuda_frequencies *next;
     double *device;
@@ -327,10 +332,18 @@ struct fkv_cuda_frequencies {
 
 int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                          const double **device, struct fkv_error *err) {
+    static const double none[MOST_PAIRS] = {};
     int32_t half = shape->head_dim / 2;
     size_t bytes = (size_t)half * sizeof(double);
+    if (half > MOST_PAIRS || (shape->rotary && shape->rotary != shape->head_dim))
+        return fkv_fail(
+            err,
+            "rotation: expected all %d channels of a head to turn, or none, found %d (a "
+            "partial rotation is computed by --backend cpu alone)",
+            shape->head_dim, shape->rotary);
+    const double *inv_freq = shape->rotary ? shape->inv_freq : none;
     for (const struct fkv_cuda_frequencies *set = b->frequencies; set; set = set->next)
-        if (set->half == half && !memcmp(set->host, shape->inv_freq, bytes)) {
+        if (set->half == half && !memcmp(set->host, inv_freq, bytes)) {
             *device = set->device;
             return FKV_OK;
         }
@@ -338,7 +351,7 @@ int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape
     if (!set) return fkv_fail(err, "out of memory");
     char *memory;
     if (fkv_cuda_allocate(bytes, "rotation frequencies", &memory, err) ||
-        fkv_cuda_upload(b, memory, shape->inv_freq, bytes, "rotation frequencies", err)) {
+        fkv_cuda_upload(b, memory, inv_freq, bytes, "rotation frequencies", err)) {
         cudaFree(memory);
         free(set);
         return FKV_FAILED;
@@ -346,7 +359,7 @@ int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape
     set->next = b->frequencies;
     set->device = (double *)memory;
     set->half = half;
-    memcpy(set->host, shape->inv_freq, bytes);
+    memcpy(set->host, inv_freq, bytes);
     b->frequencies = set;
     *device = set->device;
     return FKV_OK;

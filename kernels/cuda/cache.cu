@@ -84,7 +84,7 @@ int fkv_cuda_append(struct fkv_backend *b, const struct fkv_attention_shape *sha
 /* x and out from the first row on. */
 static __global__ void __launch_bounds__(THREADS)
     rotate_kernel(const float *x, int64_t pairs, int32_t heads, int32_t half, double position,
-                  const double *inv_freq, float *out) {
+                  const double *inv_freq, float gain, float *out) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= pairs) return;
     int32_t c = (int32_t)(i % half);
@@ -92,8 +92,8 @@ static __global__ void __launch_bounds__(THREADS)
     float cosine, sine;
     fkv_cuda_turn(position + (double)(i / half / heads), inv_freq[c], &cosine, &sine);
     struct pair p = turned(x + at, half, cosine, sine);
-    out[at] = p.low;
-    out[at + half] = p.high;
+    out[at] = gain * p.low;
+    out[at + half] = gain * p.high;
 }
 
 int fkv_cuda_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
@@ -104,10 +104,10 @@ int fkv_cuda_rotate(struct fkv_backend *b, const struct fkv_attention_shape *sha
     if (fkv_cuda_frequencies(b, shape, &inv_freq, err)) return FKV_FAILED;
     int64_t pairs = (int64_t)rows * heads * (shape->head_dim / 2);
     size_t first = (size_t)row * (size_t)heads * (size_t)shape->head_dim;
-    return fkv_cuda_launch(b, "rotate", rotate_kernel,
-                           dim3((unsigned)((pairs + THREADS - 1) / THREADS)), dim3(THREADS), 0, err,
-                           (const float *)x->data + first, pairs, heads, shape->head_dim / 2,
-                           position, inv_freq, (float *)out->data + first);
+    return fkv_cuda_launch(
+        b, "rotate", rotate_kernel, dim3((unsigned)((pairs + THREADS - 1) / THREADS)),
+        dim3(THREADS), 0, err, (const float *)x->data + first, pairs, heads, shape->head_dim / 2,
+        position, inv_freq, shape->rotary ? shape->gain : 1, (float *)out->data + first);
 }
 
 /* ---- gather ---- */

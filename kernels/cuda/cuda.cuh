@@ -183,8 +183,8 @@ static inline struct fkv_cuda_cache fkv_cuda_cache(const struct fkv_cache *c) {
     return view;
 }
 
-/* The frequencies of a shape on the device, [head_dim / 2] doubles; uploaded once per set of
- * frequencies. */
+/* The frequencies of a shape on the device, [head_dim / 2] doubles, zeros where nothing turns;
+ * uploaded once per set of frequencies. Refuses a rotation of a part of the channels. */
 int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                          const double **device, struct fkv_error *err);
 

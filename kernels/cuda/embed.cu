@@ -8,15 +8,16 @@ enum { THREADS = 256 };
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     embed_kernel(const void *__restrict__ table, const int32_t *__restrict__ tokens, int32_t dim,
-                 float *__restrict__ x) {
+                 float multiplier, float *__restrict__ x) {
     const T *from = (const T *)table + (size_t)tokens[blockIdx.x] * (size_t)dim;
     float *to = x + (size_t)blockIdx.x * (size_t)dim;
     for (int32_t i = (int32_t)threadIdx.x; i < dim; i += THREADS)
-        to[i] = fkv_cuda_to_float(from[i]);
+        to[i] = multiplier * fkv_cuda_to_float(from[i]);
 }
 
-int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
-                   int32_t rows, struct fkv_buffer *x, struct fkv_error *err) {
+int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, float multiplier,
+                   const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
+                   struct fkv_error *err) {
     for (int32_t r = 0; r < rows; r++)
         if (tokens[r] < 0 || tokens[r] >= table->rows)
             return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
@@ -27,6 +28,6 @@ int fkv_cuda_embed(struct fkv_backend *b, const struct fkv_weight *table, const 
                            fkv_cuda_pick(fkv_weight_dtype(table), embed_kernel<float>,
                                          embed_kernel<__half>, embed_kernel<__nv_bfloat16>),
                            dim3((unsigned)rows), dim3(THREADS), 0, err,
-                           table->data->data + table->offset, staged, table->cols,
+                           table->data->data + table->offset, staged, table->cols, multiplier,
                            (float *)x->data);
 }

@@ -22,7 +22,7 @@
  *
  * Rows 3, 5, 6, 7 run as 4 and 8 with rows repeated and not written (without vectors, all but one
  * row as 8). Matrices that share their input (q, k, v; gate, up) are one launch; for gate and up a
- * warp holds both halves of its pair and ends in silu(z) = z / (1 + exp(-z)). Widths or addresses
+ * warp holds both halves of its pair and ends in the activation. Widths or addresses
  * that are no multiple of 16 bytes go one element at a time, after a norm of its own (correct,
  * slow, and met by no released model).
  *
@@ -69,6 +69,7 @@ struct gemv_arguments {
     int32_t cols, rows, groups;
     int32_t split; /* log2 of the warps that share an output */
     enum fkv_cuda_gemv_end end;
+    enum fkv_activation activation;
 };
 
 /* ---- numbers by the packet (16 bytes of a matrix, or one number) and, in registers, by up to four
@@ -190,7 +191,7 @@ static __device__ inline struct matrix matrix_of(const struct gemv_arguments &c,
 template <typename T, int OUT>
 static __device__ inline const T *row_of(const struct gemv_arguments &c, int32_t group, int o) {
     struct matrix m = matrix_of(c, group);
-    bool paired = c.end == FKV_CUDA_SWIGLU;
+    bool paired = c.end == FKV_CUDA_GATE;
     const void *w = paired && o >= OUT / 2 ? c.matrix[1].w : m.w;
     int32_t row = paired ? group * (OUT / 2) + o % (OUT / 2) : (group - m.first) * OUT + o;
     return (const T *)w + (int64_t)min(row, m.rows - 1) * c.cols;
@@ -210,7 +211,7 @@ static __device__ inline void finish(const struct gemv_arguments &c, int32_t gro
                                      const float *partial, int32_t stride) {
     struct matrix m = matrix_of(c, group);
     constexpr int OUT = tile<ROWS>::out;
-    bool paired = c.end == FKV_CUDA_SWIGLU;
+    bool paired = c.end == FKV_CUDA_GATE;
     int32_t row = paired ? group * (OUT / 2) + o : (group - m.first) * OUT + o;
     if (r >= c.rows || row >= m.rows || (paired && o >= OUT / 2)) return;
     float scale =
@@ -220,7 +221,7 @@ static __device__ inline void finish(const struct gemv_arguments &c, int32_t gro
     float *out = m.out + (int64_t)r * m.rows + row;
     if (paired) {
         float up = scale * total(partial + (o + OUT / 2) * ROWS + r, stride, c.split);
-        *out = value / (1 + expf(-value)) * up;
+        *out = fkv_cuda_activate(c.activation, value) * up;
     } else if (c.end == FKV_CUDA_ADD) {
         *out += value;
     } else {
@@ -267,7 +268,7 @@ static int32_t groups_of(int32_t rows, int32_t out) { return (rows + out - 1) / 
 
 /* Lays the matrices' outputs out in groups of `out`; a pair counts once. */
 static void lay_out(const struct fkv_cuda_gemv *call, int32_t out, struct gemv_arguments *c) {
-    if (call->end == FKV_CUDA_SWIGLU) out /= 2;
+    if (call->end == FKV_CUDA_GATE) out /= 2;
     c->groups = 0;
     for (int i = 0; i < FKV_CUDA_MOST_MATRICES; i++) {
         struct matrix *m = &c->matrix[i];
@@ -281,7 +282,7 @@ static void lay_out(const struct fkv_cuda_gemv *call, int32_t out, struct gemv_a
             m->bias = fkv_cuda_weight(call->bias[i]);
             m->bias_dtype = fkv_weight_dtype(call->bias[i]);
         }
-        if (call->end == FKV_CUDA_SWIGLU && i) continue;
+        if (call->end == FKV_CUDA_GATE && i) continue;
         m->first = c->groups;
         c->groups += groups_of(m->rows, out);
     }
@@ -338,6 +339,7 @@ int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struc
     c.cols = first->cols;
     c.rows = call->rows;
     c.end = call->end;
+    c.activation = call->activation;
     bool vectors =
         (size_t)c.cols * fkv_dtype_bytes(fkv_weight_dtype(first)) % 16 == 0 && aligned(c.x);
     for (int i = 0; i < call->count; i++) vectors = vectors && aligned(fkv_cuda_weight(call->w[i]));

@@ -1,27 +1,28 @@
 /* The matrix products of a layer with what surrounds them: RMSNorm before, biases, head norms,
- * SwiGLU and the residual after.
+ * the gate's activation, output norms and the residual after.
  *
  * Up to FKV_CUDA_FEW_ROWS rows go to gemv.cu, which does all of an operation in one launch (head
  * norms take a second). More rows:
  *
  *   norm_qkv          norm_rows (x -> rows in the product's dtype), a product each for q, k, v, and
  *                     where the model has them one kernel for biases and head norms
- *   project_residual  rows rounded to the product's dtype, a product added to x
- *   norm_gate_up      norm_rows, a product each for gate and up, swiglu
- *   norm_logits       norm_rows, a product
+ *   project_residual  rows rounded to the product's dtype, a product added to x; where it is
+ *                     normalised or scaled before, a product and add_rows
+ *   norm_gate_up      norm_rows, a product each for gate and up, gate
+ *   norm_logits       norm_rows, a product, and where the model has them scale and cap
  *
  * Matrices of different dtypes go the second way at any number of rows, each in its own.
  *
  * Memory traffic beside the products, bytes per number, 16-bit products: norm_rows 4 + 2 (x is read
  * again from the first-level cache); q, k, v and x leave as float32. The MLP's inner width costs
  * 18: gate and up written by the products in bfloat16 (2 + 2, rounded as every framework in 16 bits
- * does) and read by swiglu (4), `hidden` written in float32 as the contract says (4), read and
+ * does) and read by gate (4), `hidden` written in float32 as the contract says (4), read and
  * rounded for the down projection (4 + 2). It costs 26 with gate and up in float32, which a float16
  * checkpoint gets: float16 would end at 65504. LLaMA-2-7B, 4096 rows: 0.81 GB, 0.19 ms at 4.3 TB/s,
  * beside 2.1 ms for the layer's 1.66 TFLOP at 790 TFLOP/s.
  *
  * Kernels. norm_rows: a block per row, four numbers per thread and step, the sum of squares in
- * float32. heads: a warp per row and head. swiglu: elementwise. All are bound by memory.
+ * float32. heads: a warp per row and head. gate: elementwise. All are bound by memory.
  *
  * Considered and not done: a 16-bit copy of `hidden` kept for project_residual (4 bytes of the 18,
  * but state that hides between two operations); SwiGLU as the end of an own product on tensor cores
@@ -122,15 +123,20 @@ static int norm_and_multiply(struct fkv_cuda_carving *c, const struct fkv_weight
         } else {
             void *normed, *exponents = NULL;
             scratch = *c;
-            if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type),
-                               &normed, err) ||
-                (type == FKV_F16 &&
-                 fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t), &exponents, err)) ||
-                fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed, (int32_t *)exponents,
-                                   err))
+            if (!norm->data) {
+                if (fkv_cuda_round(&scratch, x, rows, &products[i], err)) return FKV_FAILED;
+            } else if (fkv_cuda_carve(&scratch,
+                                      (size_t)rows * (size_t)norm->cols * fkv_dtype_bytes(type),
+                                      &normed, err) ||
+                       (type == FKV_F16 && fkv_cuda_carve(&scratch, (size_t)rows * sizeof(int32_t),
+                                                          &exponents, err)) ||
+                       fkv_cuda_norm_rows(c->b, norm, eps, x, rows, type, normed,
+                                          (int32_t *)exponents, err)) {
                 return FKV_FAILED;
-            products[i].in = normed;
-            products[i].exponents = (const int32_t *)exponents;
+            } else {
+                products[i].in = normed;
+                products[i].exponents = (const int32_t *)exponents;
+            }
         }
         if (fkv_cuda_gemm(&scratch, &products[i], rows, err)) return FKV_FAILED;
     }
@@ -205,6 +211,13 @@ static int finish_heads(struct fkv_backend *b, const struct heads_arguments *a,
                            *a);
 }
 
+/* A norm over all heads of a row, in place: a thread writes the numbers that it has read itself. */
+static int norm_whole(struct fkv_backend *b, const struct fkv_weight *norm, float eps, int32_t rows,
+                      struct fkv_buffer *x, int32_t head_dim, struct fkv_error *err) {
+    if (!norm->data || norm->cols == head_dim) return FKV_OK;
+    return fkv_cuda_norm_rows(b, norm, eps, floats(x), rows, FKV_F32, floats(x), NULL, err);
+}
+
 int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                       const struct fkv_qkv_weights *w, const struct fkv_buffer *x, int32_t rows,
                       struct fkv_buffer *q, struct fkv_buffer *k, struct fkv_buffer *v,
@@ -216,11 +229,12 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
                                      {&w->bq, &w->bk, &w->bv},
                                      {floats(q), floats(k), floats(v)},
                                      3,
-                                     &w->norm,
+                                     w->norm.data ? &w->norm : NULL,
                                      w->eps,
                                      floats(x),
                                      rows,
-                                     FKV_CUDA_STORE};
+                                     FKV_CUDA_STORE,
+                                     FKV_SILU};
         if (fkv_cuda_gemv(b, &call, err)) return FKV_FAILED;
     } else {
         struct fkv_cuda_carving scratch = {b, 0};
@@ -230,39 +244,73 @@ int fkv_cuda_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *s
         if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 3, rows, err))
             return FKV_FAILED;
     }
-    struct heads_arguments a = {{heads_of(q, shape->heads, few ? NULL : &w->bq, &w->q_norm),
-                                 heads_of(k, shape->kv_heads, few ? NULL : &w->bk, &w->k_norm),
+    const struct fkv_weight *q_norm = w->q_norm.cols == shape->head_dim ? &w->q_norm : NULL,
+                            *k_norm = w->k_norm.cols == shape->head_dim ? &w->k_norm : NULL;
+    struct heads_arguments a = {{heads_of(q, shape->heads, few ? NULL : &w->bq, q_norm),
+                                 heads_of(k, shape->kv_heads, few ? NULL : &w->bk, k_norm),
                                  heads_of(v, shape->kv_heads, few ? NULL : &w->bv, NULL)},
                                 rows,
                                 shape->head_dim,
                                 w->eps};
-    return finish_heads(b, &a, err);
+    if (finish_heads(b, &a, err) ||
+        norm_whole(b, &w->q_norm, w->eps, rows, q, shape->head_dim, err))
+        return FKV_FAILED;
+    return norm_whole(b, &w->k_norm, w->eps, rows, k, shape->head_dim, err);
 }
 
 /* ---- projections into the residual ---- */
-int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+/* x += multiplier * rmsnorm(y) * norm, rows of dim; norm NULL: of y itself. A block per row. */
+static __global__ void __launch_bounds__(THREADS)
+    add_rows_kernel(const float *y, const void *norm, enum fkv_dtype norm_dtype, float eps,
+                    float multiplier, int32_t dim, float *x) {
+    y += (int64_t)blockIdx.x * dim;
+    x += (int64_t)blockIdx.x * dim;
+    float squares = 0;
+    for (int32_t i = (int32_t)threadIdx.x; i < dim; i += THREADS)
+        squares = fmaf(y[i], y[i], squares);
+    squares = fkv_cuda_block_sum(squares);
+    const float scale = norm ? multiplier * rsqrtf(squares / (float)dim + eps) : multiplier;
+    for (int32_t i = (int32_t)threadIdx.x; i < dim; i += THREADS)
+        x[i] += y[i] * scale * (norm ? fkv_cuda_number(norm, norm_dtype, i) : 1);
+}
+
+/* W in -> out [rows, W.rows], or added to it. */
+static int project(struct fkv_cuda_carving *scratch, const struct fkv_weight *w, const float *in,
+                   int32_t rows, bool add, float *out, struct fkv_error *err) {
+    if (rows <= FKV_CUDA_FEW_ROWS) {
+        struct fkv_cuda_gemv call = {
+            {w}, {}, {out}, 1, NULL, 0, in, rows, add ? FKV_CUDA_ADD : FKV_CUDA_STORE, FKV_SILU};
+        return fkv_cuda_gemv(scratch->b, &call, err);
+    }
+    struct fkv_cuda_gemm product = {w, NULL, NULL, out, FKV_F32, add};
+    if (fkv_cuda_round(scratch, in, rows, &product, err)) return FKV_FAILED;
+    return fkv_cuda_gemm(scratch, &product, rows, err);
+}
+
+int fkv_cuda_project_residual(struct fkv_backend *b, const struct fkv_residual_weights *w,
                               const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
                               struct fkv_error *err) {
-    if (rows <= FKV_CUDA_FEW_ROWS) {
-        struct fkv_cuda_gemv call = {{w}, {},         {floats(x)}, 1,           NULL,
-                                     0,   floats(in), rows,        FKV_CUDA_ADD};
-        return fkv_cuda_gemv(b, &call, err);
-    }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_gemm product = {w, NULL, NULL, x->data, FKV_F32, true};
-    if (fkv_cuda_round(&scratch, floats(in), rows, &product, err)) return FKV_FAILED;
-    return fkv_cuda_gemm(&scratch, &product, rows, err);
+    const int32_t dim = w->w.rows;
+    const bool normed = w->norm.data != NULL;
+    void *added;
+    if (!normed && w->multiplier == 1)
+        return project(&scratch, &w->w, floats(in), rows, true, floats(x), err);
+    if (fkv_cuda_carve(&scratch, (size_t)rows * (size_t)dim * sizeof(float), &added, err) ||
+        project(&scratch, &w->w, floats(in), rows, false, (float *)added, err))
+        return FKV_FAILED;
+    return fkv_cuda_launch(
+        b, "residual", add_rows_kernel, dim3((unsigned)rows), dim3(THREADS), 0, err,
+        (const float *)added, normed ? (const void *)fkv_cuda_weight(&w->norm) : NULL,
+        normed ? fkv_weight_dtype(&w->norm) : FKV_F32, w->eps, w->multiplier, dim, floats(x));
 }
 
 /* ---- the MLP's first half ---- */
-static __device__ inline float swiglu(float gate, float up) {
-    return gate / (1 + expf(-gate)) * up;
-}
-
 /* gate, up [count] -> out [count], which may be `up` itself */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    swiglu_kernel(const T *gate, const T *up, int64_t count, float *out) {
+    gate_kernel(const T *gate, const T *up, int64_t count, enum fkv_activation activation,
+                float *out) {
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * AT_ONCE;
     if (i + AT_ONCE <= count) {
         struct fkv_cuda_four<T> g = *(const struct fkv_cuda_four<T> *)(gate + i),
@@ -270,29 +318,40 @@ static __global__ void __launch_bounds__(THREADS)
         struct fkv_cuda_four<float> y;
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++)
-            y.at[j] = swiglu(fkv_cuda_to_float(g.at[j]), fkv_cuda_to_float(u.at[j]));
+            y.at[j] = fkv_cuda_activate(activation, fkv_cuda_to_float(g.at[j])) *
+                      fkv_cuda_to_float(u.at[j]);
         *(struct fkv_cuda_four<float> *)(out + i) = y;
         return;
     }
-    for (; i < count; i++) out[i] = swiglu(fkv_cuda_to_float(gate[i]), fkv_cuda_to_float(up[i]));
+    for (; i < count; i++)
+        out[i] =
+            fkv_cuda_activate(activation, fkv_cuda_to_float(gate[i])) * fkv_cuda_to_float(up[i]);
 }
 
 template <typename T>
-static int launch_swiglu(struct fkv_backend *b, const void *gate, const void *up, size_t count,
-                         float *out, struct fkv_error *err) {
+static int launch_gate(struct fkv_backend *b, const void *gate, const void *up, size_t count,
+                       enum fkv_activation activation, float *out, struct fkv_error *err) {
     size_t per_block = (size_t)THREADS * AT_ONCE;
-    return fkv_cuda_launch(b, "SwiGLU", swiglu_kernel<T>,
+    return fkv_cuda_launch(b, "gate", gate_kernel<T>,
                            dim3((unsigned)((count + per_block - 1) / per_block)), dim3(THREADS), 0,
-                           err, (const T *)gate, (const T *)up, (int64_t)count, out);
+                           err, (const T *)gate, (const T *)up, (int64_t)count, activation, out);
 }
 
-int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                          const struct fkv_weight *gate, const struct fkv_weight *up,
+int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights *w,
                           const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                           struct fkv_error *err) {
+    const struct fkv_weight *gate = &w->gate, *up = &w->up;
     if (rows <= FKV_CUDA_FEW_ROWS && gate->format == up->format) {
-        struct fkv_cuda_gemv call = {{gate, up}, {},   {floats(out)},  2, norm, eps,
-                                     floats(x),  rows, FKV_CUDA_SWIGLU};
+        struct fkv_cuda_gemv call = {{gate, up},
+                                     {},
+                                     {floats(out)},
+                                     2,
+                                     w->norm.data ? &w->norm : NULL,
+                                     w->eps,
+                                     floats(x),
+                                     rows,
+                                     FKV_CUDA_GATE,
+                                     w->activation};
         return fkv_cuda_gemv(b, &call, err);
     }
     enum fkv_dtype type = fkv_cuda_gemm_dtype(b, gate);
@@ -305,23 +364,43 @@ int fkv_cuda_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, 
         return FKV_FAILED;
     struct fkv_cuda_gemm products[] = {{gate, NULL, NULL, gates, type, false},
                                        {up, NULL, NULL, ups, type, false}};
-    if (norm_and_multiply(&scratch, norm, eps, floats(x), products, 2, rows, err))
+    if (norm_and_multiply(&scratch, &w->norm, w->eps, floats(x), products, 2, rows, err))
         return FKV_FAILED;
-    return type == FKV_F32 ? launch_swiglu<float>(b, gates, ups, count, floats(out), err)
-                           : launch_swiglu<__nv_bfloat16>(b, gates, ups, count, floats(out), err);
+    return type == FKV_F32
+               ? launch_gate<float>(b, gates, ups, count, w->activation, floats(out), err)
+               : launch_gate<__nv_bfloat16>(b, gates, ups, count, w->activation, floats(out), err);
 }
 
 /* ---- logits ---- */
-int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                         const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
-                         int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
-    const float *from = floats(x) + (size_t)row * (size_t)w->cols;
+static __global__ void __launch_bounds__(THREADS)
+    cap_kernel(float *x, int64_t count, float multiplier, float cap) {
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count) return;
+    float z = multiplier * x[i];
+    x[i] = cap > 0 ? cap * tanhf(z / cap) : z;
+}
+
+static int make_logits(struct fkv_backend *b, const struct fkv_logits_weights *w, const float *from,
+                       int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
     if (rows <= FKV_CUDA_FEW_ROWS) {
-        struct fkv_cuda_gemv call = {{w},  {},   {floats(logits)}, 1, norm, eps,
-                                     from, rows, FKV_CUDA_STORE};
+        struct fkv_cuda_gemv call = {
+            {&w->w}, {},   {floats(logits)}, 1,       w->norm.data ? &w->norm : NULL, w->eps,
+            from,    rows, FKV_CUDA_STORE,   FKV_SILU};
         return fkv_cuda_gemv(b, &call, err);
     }
     struct fkv_cuda_carving scratch = {b, 0};
-    struct fkv_cuda_gemm product = {w, NULL, NULL, logits->data, FKV_F32, false};
-    return norm_and_multiply(&scratch, norm, eps, from, &product, 1, rows, err);
+    struct fkv_cuda_gemm product = {&w->w, NULL, NULL, logits->data, FKV_F32, false};
+    return norm_and_multiply(&scratch, &w->norm, w->eps, from, &product, 1, rows, err);
+}
+
+int fkv_cuda_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *w,
+                         const struct fkv_buffer *x, int32_t row, int32_t rows,
+                         struct fkv_buffer *logits, struct fkv_error *err) {
+    const int64_t count = (int64_t)rows * w->w.rows;
+    if (make_logits(b, w, floats(x) + (size_t)row * (size_t)w->w.cols, rows, logits, err))
+        return FKV_FAILED;
+    if (w->multiplier == 1 && w->softcap == 0) return FKV_OK;
+    return fkv_cuda_launch(b, "logits", cap_kernel,
+                           dim3((unsigned)((count + THREADS - 1) / THREADS)), dim3(THREADS), 0, err,
+                           floats(logits), count, w->multiplier, w->softcap);
 }

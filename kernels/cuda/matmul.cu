@@ -45,15 +45,16 @@ int fkv_cuda_carve(struct fkv_cuda_carving *c, size_t bytes, void **out, struct 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Rows in the product's dtype (the widest input in 16 bits, or the normed rows in float32), gate
- * and up (both in 16 bits, or one in float32), a panel of weights in float32, and exponents of
- * rows. */
+ * and up (both in 16 bits, or one in float32) or what a projection adds before its norm, a panel of
+ * weights in float32, and exponents of rows. */
 size_t fkv_cuda_matmul_scratch(const struct fkv_limits *l) {
     size_t dim = (size_t)l->dim, hidden = (size_t)l->hidden, rows = (size_t)l->rows,
            heads = (size_t)l->attention.heads * (size_t)l->attention.head_dim,
            widest = larger(larger(dim, hidden), heads);
     size_t weight = sizeof(float) * widest * larger(widest, (size_t)l->vocab);
     return carved(rows * larger(sizeof(float) * dim, 2 * widest)) +
-           carved(sizeof(float) * rows * hidden) + CARVE + carved(sizeof(int32_t) * rows) +
+           carved(sizeof(float) * rows * larger(hidden, dim)) + CARVE +
+           carved(sizeof(int32_t) * rows) +
            carved(larger(weight < PANEL ? weight : PANEL, sizeof(float) * widest));
 }
 

@@ -30,6 +30,12 @@ static __device__ inline float fkv_cuda_number(const void *vector, enum fkv_dtyp
                           : fkv_cuda_to_float(((const __nv_bfloat16 *)vector)[i]);
 }
 
+/* The activation of a gate (layer.h): z / (1 + exp(-u)), where GELU's tanh makes u of z. */
+static __device__ inline float fkv_cuda_activate(enum fkv_activation activation, float z) {
+    float u = activation == FKV_SILU ? z : 1.595769122f * (z + 0.044715f * z * z * z);
+    return z / (1 + expf(-u));
+}
+
 /* What elementwise kernels move at once. */
 template <typename T> struct __align__(4 * sizeof(T)) fkv_cuda_four { T at[4]; };
 
@@ -75,9 +81,9 @@ int fkv_cuda_norm_rows(struct fkv_backend *b, const struct fkv_weight *norm, flo
 enum { FKV_CUDA_FEW_ROWS = 8, FKV_CUDA_MOST_MATRICES = 3 };
 
 enum fkv_cuda_gemv_end {
-    FKV_CUDA_STORE,  /* out_m = W_m x + bias_m */
-    FKV_CUDA_ADD,    /* out_0 += W_0 x */
-    FKV_CUDA_SWIGLU, /* out_0 = silu(W_0 x) * (W_1 x), two matrices of one shape */
+    FKV_CUDA_STORE, /* out_m = W_m x + bias_m */
+    FKV_CUDA_ADD,   /* out_0 += W_0 x */
+    FKV_CUDA_GATE,  /* out_0 = activation(W_0 x) * (W_1 x), two matrices of one shape */
 };
 
 /* Up to three matrices of one width and dtype, times x [rows, cols] float32, rows <=
@@ -92,6 +98,7 @@ struct fkv_cuda_gemv {
     const float *x;
     int32_t rows;
     enum fkv_cuda_gemv_end end;
+    enum fkv_activation activation; /* of a gate */
 };
 int fkv_cuda_gemv(struct fkv_backend *b, const struct fkv_cuda_gemv *call, struct fkv_error *err);
 

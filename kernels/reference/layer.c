@@ -18,14 +18,25 @@ static void matrix_values(const struct fkv_weight *w, int32_t row, int32_t at, i
                       values);
 }
 
-/* x [dim] float32 -> x / sqrt(mean(x^2) + eps) * norm */
-static void rms_norm(const float *x, int32_t dim, const struct fkv_weight *norm, double eps,
-                     double *out) {
+/* x [n] -> x / sqrt(mean(x^2) + eps) * norm, in place; nothing where the norm is absent. */
+static void rms_norm(double *x, int32_t n, const struct fkv_weight *norm, double eps) {
     double squares = 0;
-    for (int32_t i = 0; i < dim; i++) squares += (double)x[i] * x[i];
-    double scale = 1 / sqrt(squares / dim + eps);
-    for (int32_t i = 0; i < dim; i++) out[i] = x[i] * scale * vector_at(norm, i);
+    if (!norm->data) return;
+    for (int32_t i = 0; i < n; i++) squares += x[i] * x[i];
+    double scale = 1 / sqrt(squares / n + eps);
+    for (int32_t i = 0; i < n; i++) x[i] *= scale * vector_at(norm, i);
 }
+
+/* Row r of x [.., n] -> out [n], normalised. */
+static void load_normed(const struct fkv_buffer *x, size_t r, int32_t n,
+                        const struct fkv_weight *norm, double eps, double *out) {
+    const float *row = (const float *)x->data + r * (size_t)n;
+    for (int32_t i = 0; i < n; i++) out[i] = row[i];
+    rms_norm(out, n, norm, eps);
+}
+
+/* cap 0: none */
+static double capped(double x, double cap) { return cap > 0 ? cap * tanh(x / cap) : x; }
 
 /* Row `o` of W (out, in) times x [in] */
 static double dot_row(const struct fkv_weight *w, int32_t o, const double *x) {
@@ -40,7 +51,7 @@ static double dot_row(const struct fkv_weight *w, int32_t o, const double *x) {
     return sum;
 }
 
-int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table,
+int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table, float multiplier,
                         const int32_t *tokens, int32_t rows, struct fkv_buffer *x,
                         struct fkv_error *err) {
     (void)b;
@@ -51,25 +62,22 @@ int fkv_reference_embed(struct fkv_backend *b, const struct fkv_weight *table,
             return fkv_fail(err, "token %d of the block: expected an id in [0, %d), found %d", r,
                             table->rows, tokens[r]);
         matrix_values(table, tokens[r], 0, table->cols, out + (size_t)r * dim);
+        for (size_t i = 0; i < dim; i++) out[(size_t)r * dim + i] *= multiplier;
     }
     return FKV_OK;
 }
 
-/* y = W x + b; then, where `head_norm` is present, each head of y is RMS-normalised. y [w->rows] is
- * scratch. */
+/* y = W x + b; then, where `norm` is present, each run of as many channels as it has is
+ * RMS-normalised. y [w->rows] is scratch. */
 static void project_heads(const struct fkv_weight *w, const struct fkv_weight *bias,
-                          const struct fkv_weight *head_norm, int32_t head_dim, double eps,
-                          const double *x, double *y, float *out) {
+                          const struct fkv_weight *norm, double eps, const double *x, double *y,
+                          float *out) {
     for (int32_t o = 0; o < w->rows; o++) {
         y[o] = dot_row(w, o, x);
         if (bias->data) y[o] += vector_at(bias, o);
     }
-    for (int32_t h = 0; head_norm->data && h < w->rows; h += head_dim) {
-        double squares = 0;
-        for (int32_t i = 0; i < head_dim; i++) squares += y[h + i] * y[h + i];
-        double scale = 1 / sqrt(squares / head_dim + eps);
-        for (int32_t i = 0; i < head_dim; i++) y[h + i] *= scale * vector_at(head_norm, i);
-    }
+    for (int32_t at = 0; norm->data && at < w->rows; at += norm->cols)
+        rms_norm(y + at, norm->cols, norm, eps);
     for (int32_t o = 0; o < w->rows; o++) out[o] = (float)y[o];
 }
 
@@ -83,19 +91,19 @@ int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sha
     if (!n) return FKV_FAILED;
     double *y = n + shape->dim;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        rms_norm((const float *)x->data + r * (size_t)shape->dim, shape->dim, &w->norm, w->eps, n);
-        project_heads(&w->wq, &w->bq, &w->q_norm, shape->head_dim, w->eps, n, y,
+        load_normed(x, r, shape->dim, &w->norm, w->eps, n);
+        project_heads(&w->wq, &w->bq, &w->q_norm, w->eps, n, y,
                       (float *)q->data + r * (size_t)w->wq.rows);
-        project_heads(&w->wk, &w->bk, &w->k_norm, shape->head_dim, w->eps, n, y,
+        project_heads(&w->wk, &w->bk, &w->k_norm, w->eps, n, y,
                       (float *)k->data + r * (size_t)w->wk.rows);
-        project_heads(&w->wv, &w->bv, &none, shape->head_dim, w->eps, n, y,
+        project_heads(&w->wv, &w->bv, &none, w->eps, n, y,
                       (float *)v->data + r * (size_t)w->wv.rows);
     }
     return FKV_OK;
 }
 
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x) {
-    int32_t half = shape->head_dim / 2;
+    int32_t half = shape->rotary / 2;
     for (int32_t i = 0; i < half; i++) {
         double angle = position * shape->inv_freq[i], c = cos(angle), s = sin(angle), a = x[i],
                b = x[i + half];
@@ -138,14 +146,15 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
             size_t at = (((size_t)row + r) * (size_t)heads + h) * d;
             for (size_t i = 0; i < d; i++) turned[i] = ((const float *)x->data)[at + i];
             fkv_reference_turn(shape, position + (double)r, turned);
+            for (int32_t i = 0; i < shape->rotary; i++) turned[i] *= (double)shape->gain;
             for (size_t i = 0; i < d; i++) ((float *)out->data)[at + i] = (float)turned[i];
         }
     return FKV_OK;
 }
 
-/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(scale q.k + bias).
- * `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible slot.
- * Two passes: scores and their largest, then weights relative to it. */
+/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(cap(scale q.k) +
+ * bias). `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible
+ * slot. Two passes: scores and their largest, then weights relative to it. */
 static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
                         const struct fkv_cache *cache, int32_t cache_head,
                         const struct fkv_span *spans, int32_t count, double *scratch, float *out,
@@ -159,13 +168,15 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
     for (const struct fkv_span *s = spans; s < spans + count; s++) {
         for (size_t c = 0; c < d; c++) turned[c] = q[c];
         fkv_reference_turn(shape, s->fixed ? s->position : s->position + i, turned);
+        for (int32_t c = 0; c < shape->rotary; c++)
+            turned[c] *= (double)shape->gain * (double)shape->gain;
         for (int32_t slot = s->first; slot < s->end; slot++) {
             if (slot < s->from + i || slot >= s->until + i) continue;
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double dot = 0;
             for (size_t c = 0; c < d; c++)
                 dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
-            score[seen] = shape->scale * dot;
+            score[seen] = capped(shape->scale * dot, (double)shape->softcap);
             if (bias) score[seen] += fkv_reference_load(bias, FKV_F32, at / d);
             largest = fmax(largest, score[seen++]);
         }
@@ -205,47 +216,56 @@ int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+int fkv_reference_project_residual(struct fkv_backend *b, const struct fkv_residual_weights *w,
                                    const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
                                    struct fkv_error *err) {
-    double *row = fkv_reference_scratch(b, (size_t)w->cols, err);
+    static const struct fkv_weight none = {0};
+    const int32_t cols = w->w.cols, dim = w->w.rows;
+    double *row = fkv_reference_scratch(b, (size_t)cols + (size_t)dim, err);
     if (!row) return FKV_FAILED;
+    double *y = row + cols;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        for (int32_t i = 0; i < w->cols; i++)
-            row[i] = ((const float *)in->data)[r * (size_t)w->cols + (size_t)i];
-        float *out = (float *)x->data + r * (size_t)w->rows;
-        for (int32_t o = 0; o < w->rows; o++) out[o] = (float)(out[o] + dot_row(w, o, row));
+        float *out = (float *)x->data + r * (size_t)dim;
+        load_normed(in, r, cols, &none, 0, row);
+        for (int32_t o = 0; o < dim; o++) y[o] = dot_row(&w->w, o, row);
+        rms_norm(y, dim, &w->norm, w->eps);
+        for (int32_t o = 0; o < dim; o++) out[o] = (float)(out[o] + (double)w->multiplier * y[o]);
     }
     return FKV_OK;
 }
 
-int fkv_reference_norm_gate_up(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                               const struct fkv_weight *gate, const struct fkv_weight *up,
+static double activate(enum fkv_activation activation, double z) {
+    if (activation == FKV_SILU) return z / (1 + exp(-z));
+    return z * (1 + tanh(sqrt(2 / acos(-1)) * (z + 0.044715 * z * z * z))) / 2;
+}
+
+int fkv_reference_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights *w,
                                const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                                struct fkv_error *err) {
-    double *n = fkv_reference_scratch(b, (size_t)gate->cols, err);
+    const int32_t dim = w->gate.cols, hidden = w->gate.rows;
+    double *n = fkv_reference_scratch(b, (size_t)dim, err);
     if (!n) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        rms_norm((const float *)x->data + r * (size_t)gate->cols, gate->cols, norm, eps, n);
-        for (int32_t o = 0; o < gate->rows; o++) {
-            double z = dot_row(gate, o, n);
-            ((float *)out->data)[r * (size_t)gate->rows + (size_t)o] =
-                (float)(z / (1 + exp(-z)) * dot_row(up, o, n));
-        }
+        float *to = (float *)out->data + r * (size_t)hidden;
+        load_normed(x, r, dim, &w->norm, w->eps, n);
+        for (int32_t o = 0; o < hidden; o++)
+            to[o] =
+                (float)(activate(w->activation, dot_row(&w->gate, o, n)) * dot_row(&w->up, o, n));
     }
     return FKV_OK;
 }
 
-int fkv_reference_norm_logits(struct fkv_backend *b, const struct fkv_weight *norm, float eps,
-                              const struct fkv_weight *w, const struct fkv_buffer *x, int32_t row,
-                              int32_t rows, struct fkv_buffer *logits, struct fkv_error *err) {
-    double *n = fkv_reference_scratch(b, (size_t)w->cols, err);
+int fkv_reference_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *w,
+                              const struct fkv_buffer *x, int32_t row, int32_t rows,
+                              struct fkv_buffer *logits, struct fkv_error *err) {
+    const int32_t dim = w->w.cols, vocab = w->w.rows;
+    double *n = fkv_reference_scratch(b, (size_t)dim, err);
     if (!n) return FKV_FAILED;
     for (size_t r = 0; r < (size_t)rows; r++) {
-        rms_norm((const float *)x->data + ((size_t)row + r) * (size_t)w->cols, w->cols, norm, eps,
-                 n);
-        for (int32_t o = 0; o < w->rows; o++)
-            ((float *)logits->data)[r * (size_t)w->rows + (size_t)o] = (float)dot_row(w, o, n);
+        float *to = (float *)logits->data + r * (size_t)vocab;
+        load_normed(x, (size_t)row + r, dim, &w->norm, w->eps, n);
+        for (int32_t o = 0; o < vocab; o++)
+            to[o] = (float)capped((double)w->multiplier * dot_row(&w->w, o, n), (double)w->softcap);
     }
     return FKV_OK;
 }

@@ -8,26 +8,20 @@
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
  *                          backend, compute, kernels (instruction set and library of the
- *                          products), cache_dtype, se_unit (what standard errors rest on, ""
- *                          for none), results (mean_nll, mean_nll_se, compressions, evictions,
- *                          delta_nll, kl, ...)
- *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
- *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the
- *                          joined corpus)
- *       tokens             int32 [T]
- *       nll                float32 [T]     nll[t] = -log p(token t | before), NaN where it is not
- *                                          scored
- *       round, slots_used, since_compression   float32 [T], of the query that predicts token t:
- *                                              compressions before it, slots it could attend to,
- *                                              tokens since the last compression (its own
- *                                              included); means over layers and heads
- *       evictions, since_eviction              float32 [T], the same of evictions, where the policy
- *                                              evicts
- *       baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0 or 1)
- *   /windows/              stride only, instead of the columns of documents, because there a token
- *                          is scored once per window that covers it:
- *       start              int64 [W]       in the joined corpus
- *       nll, round, ...    float32 [W, window length], column t is the window's token t
+ *                          products), rope_positions (for which the frequencies of the rotation
+ *                          were chosen, where they depend on the length), cache_dtype, se_unit
+ * (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions,
+ * evictions, delta_nll, kl, ...) /retained              int32 [layers, kv_heads]: L per head, where
+ * the policy has one /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its
+ * first token in the joined corpus) tokens             int32 [T] nll                float32 [T]
+ * nll[t] = -log p(token t | before), NaN where it is not scored round, slots_used,
+ * since_compression   float32 [T], of the query that predicts token t: compressions before it,
+ * slots it could attend to, tokens since the last compression (its own included); means over layers
+ * and heads evictions, since_eviction              float32 [T], the same of evictions, where the
+ * policy evicts baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0
+ * or 1) /windows/              stride only, instead of the columns of documents, because there a
+ * token is scored once per window that covers it: start              int64 [W]       in the joined
+ * corpus nll, round, ...    float32 [W, window length], column t is the window's token t
  *   /compressions/         window (index of the pass), token (its position in it), layer, head,
  * round (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
  * energy_kept float64: one row per compression, layer, head and state, in the order of window,
@@ -81,7 +75,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"adapter_sha256", fkv_model_adapter_sha256(e->model), false},
         {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
-        {"rope_scaling", c->rope_scaling, true},
+        {"rope_scaling", c->rotations[0].scaling, true},
         {"corpus_sha256", e->corpus_sha256, true},
         {"policy", e->setup->policy->name, true},
         {"policy_options", e->setup->own_text, true},
@@ -124,6 +118,8 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
         if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++)
         if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
+    if (e->rope_positions && fkv_h5_put_int(w, "/", "rope_positions", e->rope_positions, err))
+        return FKV_FAILED;
     const struct fkv_policy_option *own = e->setup->policy->options;
     for (int i = 0; own && own[i].name; i++) {
         char key[FKV_OPTION_KEY];

@@ -15,7 +15,7 @@ this file, each with
         value.I      [T, kv_heads, head_dim]
         query.I      [T, heads, head_dim]      before RoPE (after q_norm)
         key_rotated.I [T, kv_heads, head_dim]   as transformers caches it
-        inv_freq     [head_dim / 2]
+        inv_freq     [head_dim / 2, or less] of the layers that see the whole context
 
 Weights are drawn with a seed per model and a spread wide enough that logits differ by several units
 and attention is far from uniform, so that a wrong scale, norm, bias or rotation shows. 16-bit
@@ -30,8 +30,8 @@ import shutil
 import sys
 
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOKENS = 40
@@ -124,18 +124,136 @@ MODELS = {
         torch.bfloat16,
         "16KB",
     ),
+    "mistral-sliding": (
+        "mistral",
+        12,
+        dict(num_key_value_heads=2, sliding_window=7),
+        torch.float32,
+        None,
+    ),
+    "qwen3-sliding": (
+        "qwen3",
+        13,
+        dict(
+            num_key_value_heads=1,
+            head_dim=12,
+            num_hidden_layers=3,
+            use_sliding_window=True,
+            sliding_window=9,
+            max_window_layers=1,
+        ),
+        torch.float32,
+        None,
+    ),
+    "smollm3": (
+        "smollm3",
+        14,
+        dict(num_key_value_heads=2, num_hidden_layers=3, no_rope_layers=[1, 0, 1], pad_token_id=0),
+        torch.float32,
+        None,
+    ),
+    "smollm3-interval": (
+        "smollm3",
+        15,
+        dict(
+            num_key_value_heads=4,
+            num_hidden_layers=4,
+            no_rope_layer_interval=3,
+            use_sliding_window=True,
+            sliding_window=5,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+        ),
+        torch.float32,
+        None,
+    ),
+    "phi3": (
+        "phi3",
+        16,
+        dict(num_key_value_heads=2, sliding_window=11, pad_token_id=0),
+        torch.float32,
+        None,
+    ),
+    "phi3-partial": (
+        "phi3",
+        17,
+        dict(
+            num_key_value_heads=1,
+            hidden_size=48,
+            num_attention_heads=3,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            rope_parameters=dict(
+                rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.75
+            ),
+        ),
+        torch.float32,
+        None,
+    ),
+    "granite": (
+        "granite",
+        18,
+        dict(
+            num_key_value_heads=2,
+            embedding_multiplier=3.0,
+            logits_scaling=1.7,
+            residual_multiplier=0.4,
+            attention_multiplier=0.2,
+        ),
+        torch.float32,
+        None,
+    ),
+    "olmo2": ("olmo2", 19, dict(num_key_value_heads=2, pad_token_id=0), torch.float32, None),
+    "gemma2": (
+        "gemma2",
+        20,
+        dict(
+            num_key_value_heads=2,
+            head_dim=12,
+            num_hidden_layers=3,
+            sliding_window=7,
+            query_pre_attn_scalar=5,
+            attn_logit_softcapping=3.0,
+            final_logit_softcapping=6.0,
+        ),
+        torch.float32,
+        None,
+    ),
+    "gemma3": (
+        "gemma3_text",
+        21,
+        dict(
+            num_key_value_heads=1,
+            head_dim=10,
+            num_hidden_layers=3,
+            sliding_window=6,
+            query_pre_attn_scalar=7,
+            sliding_window_pattern=2,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                full_attention=dict(rope_type="linear", rope_theta=50000.0, factor=8.0),
+                sliding_attention=dict(rope_type="default", rope_theta=1000.0),
+            ),
+        ),
+        torch.bfloat16,
+        None,
+    ),
 }
 
 # Configs rewritten the way transformers 4 spells them: most files on the hub look like that.
-CLASSIC = {"linear-rope", "llama-gqa-tied", "qwen2"}
+CLASSIC = {"linear-rope", "llama-gqa-tied", "qwen2", "gemma3"}
+# Fields that follow from others, left out.
+SHORT = {"smollm3-interval": ("no_rope_layers", "layer_types")}
+# As the text part of a multimodal checkpoint.
+NESTED = {"gemma3"}
 
 
-def draw_weights(model, seed):
+def draw_weights(model, seed, norm):
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in sorted(model.state_dict().items()):
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("norm.weight"):
-            tensor.copy_(1 + 0.2 * noise)
+            tensor.copy_(norm + 0.2 * noise)
         elif "embed_tokens" in name or "lm_head" in name or tensor.dim() == 1:
             tensor.copy_(0.5 * noise)
         else:
@@ -145,11 +263,35 @@ def draw_weights(model, seed):
 def write_classic_config(path):
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+        del config["layer_types"]
     config["rope_theta"] = rope.pop("rope_theta")
     kind = rope.pop("rope_type")
-    config["rope_scaling"] = None if kind == "default" else {"type": kind, **rope}
+    key = "rope_type" if "rope_local_base_freq" in config else "type"
+    config["rope_scaling"] = None if kind == "default" else {key: kind, **rope}
     config["torch_dtype"] = config.pop("dtype")
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def leave_out(path, fields):
+    config = {k: v for k, v in json.loads(path.read_text()).items() if k not in fields}
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_nested(folder):
+    """The text part of a multimodal checkpoint: config and names as transformers 4 wrote them."""
+    path = folder / "config.json"
+    text = json.loads(path.read_text())
+    whole = dict(model_type="gemma3", vision_config=dict(), text_config=text)
+    whole["eos_token_id"] = [text.pop("eos_token_id"), 5]
+    path.write_text(json.dumps(whole, indent=2) + "\n")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {f"language_model.{name}": tensor for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+    )
 
 
 def states(model, tokens):
@@ -158,24 +300,41 @@ def states(model, tokens):
     """
     config, found = model.config, {}
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+
+    def keep(module, sites):
+        def hook(_, __, output):
+            width = output.shape[-1] if output.dim() == 3 else 0
+            at = 0
+            for site, n in sites:
+                part = output
+                if len(sites) > 1:
+                    step = width * n // (heads + 2 * kv_heads)
+                    part = output[..., at : at + step]
+                    at += step
+                elif output.dim() == 4 and output.shape[1] == n and site != "value":
+                    part = output.transpose(1, 2)  # normed after the heads were split
+                found[site] = part.reshape(tokens.numel(), n, -1).clone()
+
+        module.register_forward_hook(hook)
+
     for i, layer in enumerate(model.model.layers):
         attention = layer.self_attn
-        modules = {
-            "value": (attention.v_proj, kv_heads),
-            "key": (getattr(attention, "k_norm", attention.k_proj), kv_heads),
-            "query": (getattr(attention, "q_norm", attention.q_proj), heads),
-        }
-        for site, (module, n) in modules.items():
-
-            def keep(_, __, output, name=f"{site}.{i}", n=n):
-                found[name] = output.reshape(tokens.numel(), n, -1).clone()
-
-            module.register_forward_hook(keep)
-    out = model(tokens[None], use_cache=True)
+        if hasattr(attention, "qkv_proj"):
+            sites = [(f"query.{i}", heads), (f"key.{i}", kv_heads), (f"value.{i}", kv_heads)]
+            keep(attention.qkv_proj, sites)
+            continue
+        keep(attention.v_proj, [(f"value.{i}", kv_heads)])
+        keep(getattr(attention, "k_norm", attention.k_proj), [(f"key.{i}", kv_heads)])
+        keep(getattr(attention, "q_norm", attention.q_proj), [(f"query.{i}", heads)])
+    cache = DynamicCache()  # made without the config: keeps all tokens of sliding layers
+    out = model(tokens[None], use_cache=True, past_key_values=cache)
     found["logits"] = out.logits[0]
     for i in range(config.num_hidden_layers):
         found[f"key_rotated.{i}"] = out.past_key_values.layers[i].keys[0].transpose(0, 1)
-    found["inv_freq"] = model.model.rotary_emb.inv_freq
+    rotary = model.model.rotary_emb
+    found["inv_freq"] = getattr(rotary, "full_attention_inv_freq", None)
+    if found["inv_freq"] is None:
+        found["inv_freq"] = rotary.inv_freq
     return found
 
 
@@ -186,11 +345,13 @@ def make(name):
     shutil.rmtree(folder, ignore_errors=True)
     config = AutoConfig.for_model(model_type, **{**COMMON, **own})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    draw_weights(model, seed)
+    draw_weights(model, seed, 0 if model_type.startswith("gemma") else 1)
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if name in CLASSIC:
         write_classic_config(folder / "config.json")
+    if name in SHORT:
+        leave_out(folder / "config.json", SHORT[name])
 
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
@@ -200,6 +361,8 @@ def make(name):
     )
     golden = {k: v.float().contiguous() for k, v in states(model, tokens).items()}
     golden["tokens"] = tokens.to(torch.int32)
+    if name in NESTED:
+        write_nested(folder)
     (folder / "expected").mkdir()
     save_file(golden, folder / "expected" / "model.safetensors")
     logits = golden["logits"]

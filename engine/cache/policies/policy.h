@@ -44,6 +44,8 @@ struct fkv_policy_setup {
                           Owned. */
     double gamma;      /* mean over heads; NaN where the policy takes no ratio */
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy takes no ratio. Owned. */
+    int32_t *layer_windows; /* [layers] of the model's own: tokens that a query sees, its own
+                               included; 0: all before it. See sliding.c. Owned. */
 };
 
 /* The state of one (layer, sequence, KV head). */

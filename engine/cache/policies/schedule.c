@@ -19,11 +19,11 @@ double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_
 
 int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                         int32_t rows, struct fkv_span *spans) {
-    (void)setup;
-    int32_t own = head->slots - rows; /* slot of row 0's own key */
+    const int32_t own = head->slots - rows, /* slot of row 0's own key */
+        window = setup->layer_windows[head->layer];
     spans[0] = (struct fkv_span){.first = 0,
                                  .end = head->slots,
-                                 .from = FKV_NO_LIMIT_BELOW,
+                                 .from = window ? own - window + 1 : FKV_NO_LIMIT_BELOW,
                                  .until = own + 1,
                                  .position = own + head->shift};
     return 1;

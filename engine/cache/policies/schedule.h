@@ -11,7 +11,8 @@ int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens, str
 int32_t fkv_schedule_free_slots(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 /* A `position`: the slot index, plus the head's shift after surgery. */
 double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_head *head);
-/* A `view`: all slots, causally; the query stands at the position of its own key. */
+/* A `view`: all slots, causally, or as many as the layer's own window has; the query stands at the
+ * position of its own key. */
 int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                         int32_t rows, struct fkv_span *spans);
 

@@ -32,7 +32,8 @@ static double seconds_decoding(const struct fkv_backend_ops *ops, struct fkv_bac
                                .format = FKV_WEIGHT_BF16,
                                .rows = HIDDEN,
                                .cols = DIM};
-        MUST(ops->project_residual(b, &w, x, rows, y, &bench_error));
+        MUST(ops->project_residual(b, &(struct fkv_residual_weights){.w = w, .multiplier = 1}, x,
+                                   rows, y, &bench_error));
     }
     return fkv_seconds() - start;
 }

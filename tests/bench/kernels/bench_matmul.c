@@ -16,10 +16,12 @@ static const struct {
 static void compare(const struct fkv_backend_ops *ops, struct fkv_backend *b, int shape,
                     enum fkv_dtype t) {
     int32_t out = shapes[shape].out, in = shapes[shape].in;
-    struct fkv_weight w = {.data = bench_buffer(ops, b, t, (size_t)out * (size_t)in, 1),
-                           .format = (enum fkv_weight_format)t,
-                           .rows = out,
-                           .cols = in};
+    struct fkv_residual_weights w = {
+        .w = {.data = bench_buffer(ops, b, t, (size_t)out * (size_t)in, 1),
+              .format = (enum fkv_weight_format)t,
+              .rows = out,
+              .cols = in},
+        .multiplier = 1};
     struct fkv_buffer *plain = bench_buffer(ops, b, FKV_F32, (size_t)out * (size_t)in, 1);
     struct fkv_buffer *x = bench_buffer(ops, b, FKV_F32, (size_t)ROWS * (size_t)in, 2);
     struct fkv_buffer *y = bench_buffer(ops, b, FKV_F32, (size_t)ROWS * (size_t)out, 3);
@@ -37,7 +39,7 @@ static void compare(const struct fkv_backend_ops *ops, struct fkv_backend *b, in
            c = bench_median(rival, ROUNDS);
     printf("%-14s %5d x %5d  %-4s  %9.1f %9.1f   %5.2f\n", shapes[shape].name, out, in,
            fkv_dtype_name(t), flops / a * 1e-9, flops / c * 1e-9, c / a);
-    ops->buffer_release(b, w.data);
+    ops->buffer_release(b, w.w.data);
     ops->buffer_release(b, plain);
     ops->buffer_release(b, x);
     ops->buffer_release(b, y);

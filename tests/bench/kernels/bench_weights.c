@@ -41,7 +41,9 @@ int main(void) {
             double start = fkv_seconds();
             for (size_t i = 0; i < count; i++) {
                 w.offset = i * each;
-                MUST(ops->project_residual(b, &w, x, 1, y, &bench_error));
+                MUST(ops->project_residual(b,
+                                           &(struct fkv_residual_weights){.w = w, .multiplier = 1},
+                                           x, 1, y, &bench_error));
             }
             ours[round] = fkv_seconds() - start;
             rival[round] = seconds_reading(ops->address(weights), count * each / 8);

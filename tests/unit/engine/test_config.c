@@ -110,11 +110,11 @@ static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) 
         assert_int_equal(c.qkv_bias, families[i].qkv_bias);
         assert_int_equal(c.qk_norm, families[i].qk_norm);
         assert_false(c.tied);
-        assert_close(c.rope_theta, 10000, 0, 0);
+        assert_close(c.rotations[0].theta, 10000, 0, 0);
         assert_close(c.rms_eps, 1e-6, 0, 1e-6);
         assert_int_equal(c.bos, -1);
         assert_int_equal(c.eos, -1);
-        assert_string_equal(c.rope_scaling, "null");
+        assert_string_equal(c.rotations[0].scaling, "null");
     }
     struct fkv_config c = parsed("{\"model_type\": \"mistral\", \"num_attention_heads\": 4, "
                                  "\"num_key_value_heads\": null, \"sliding_window\": null}");
@@ -211,9 +211,10 @@ static void configs_of_published_models_load(void **state) {
         assert_int_equal(c.trained_context, models[i].context);
         assert_int_equal(c.eos, models[i].eos);
         assert_int_equal(c.tied, models[i].tied);
-        assert_close(c.rope_theta, models[i].theta, 0, 0);
-        double unscaled = pow(c.rope_theta, -(c.head_dim - 2.0) / c.head_dim);
-        assert_close(c.inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0, 1e-13);
+        assert_close(c.rotations[0].theta, models[i].theta, 0, 0);
+        double unscaled = pow(c.rotations[0].theta, -(c.head_dim - 2.0) / c.head_dim);
+        assert_close(c.rotations[0].inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0,
+                     1e-13);
     }
 }
 
@@ -225,8 +226,9 @@ static void frequencies_fall_geometrically(void **state) {
     char changes[96];
     snprintf(changes, sizeof changes, "{\"rope_theta\": %.17g, \"head_dim\": 64}", theta);
     struct fkv_config c = parsed(changes);
-    assert_close(c.rope_theta, theta, 0, 0);
-    for (int i = 0; i < 32; i++) assert_close(c.inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
+    assert_close(c.rotations[0].theta, theta, 0, 0);
+    for (int i = 0; i < 32; i++)
+        assert_close(c.rotations[0].inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
 }
 
 static void linear_scaling_divides_every_frequency(void **state) {
@@ -234,9 +236,10 @@ static void linear_scaling_divides_every_frequency(void **state) {
     struct fkv_config plain = parsed("{\"head_dim\": 32}");
     struct fkv_config scaled =
         parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
-    for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
-    assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
-    assert_true(plain.linear_factor == 1 && scaled.linear_factor == 4);
+    for (int i = 0; i < 16; i++)
+        assert_close(scaled.rotations[0].inv_freq[i], plain.rotations[0].inv_freq[i] / 4, 0, 1e-15);
+    assert_string_equal(scaled.rotations[0].scaling, "{\"type\":\"linear\",\"factor\":4}");
+    assert_true(plain.rotations[0].factor == 1 && scaled.rotations[0].factor == 4);
 }
 
 static void both_spellings_of_the_rotation_agree(void **state) {
@@ -250,12 +253,13 @@ static void both_spellings_of_the_rotation_agree(void **state) {
                                        "500000.0, \"rope_type\": \"llama3\", \"factor\": "
                                        "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
                                        "\"original_max_position_embeddings\": 128}}");
-    assert_close(current.rope_theta, 500000, 0, 0);
-    assert_memory_equal(classic.inv_freq, current.inv_freq, sizeof classic.inv_freq);
+    assert_close(current.rotations[0].theta, 500000, 0, 0);
+    assert_memory_equal(classic.rotations[0].inv_freq, current.rotations[0].inv_freq,
+                        sizeof classic.rotations[0].inv_freq);
     struct fkv_config plain = parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": "
                                      "500000.0, \"rope_type\": \"default\"}}");
-    assert_string_equal(plain.rope_scaling, "null");
-    assert_close(plain.inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
+    assert_string_equal(plain.rotations[0].scaling, "null");
+    assert_close(plain.rotations[0].inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
 }
 
 /* Random parameters: short wavelengths as they are, long ones divided, between them in order. */
@@ -273,13 +277,14 @@ static void llama3_scaling_touches_only_long_wavelengths(void **state) {
                  factor, low, high, context);
         struct fkv_config plain = parsed("{\"head_dim\": 128}"), c = parsed(changes);
         for (int i = 0; i < 64; i++) {
-            double f = plain.inv_freq[i], wavelength = 2 * acos(-1) / f;
-            if (wavelength < context / high) assert_close(c.inv_freq[i], f, 0, 1e-14);
-            if (wavelength > context / low) assert_close(c.inv_freq[i], f / factor, 0, 1e-14);
-            assert_in_range(c.inv_freq[i] <= f * (1 + 1e-14) &&
-                                c.inv_freq[i] >= f / factor * (1 - 1e-14),
+            double f = plain.rotations[0].inv_freq[i], wavelength = 2 * acos(-1) / f;
+            if (wavelength < context / high) assert_close(c.rotations[0].inv_freq[i], f, 0, 1e-14);
+            if (wavelength > context / low)
+                assert_close(c.rotations[0].inv_freq[i], f / factor, 0, 1e-14);
+            assert_in_range(c.rotations[0].inv_freq[i] <= f * (1 + 1e-14) &&
+                                c.rotations[0].inv_freq[i] >= f / factor * (1 - 1e-14),
                             1, 1);
-            if (i) assert_true(c.inv_freq[i] < c.inv_freq[i - 1]);
+            if (i) assert_true(c.rotations[0].inv_freq[i] < c.rotations[0].inv_freq[i - 1]);
         }
     }
 }
@@ -302,19 +307,19 @@ static void frequencies_equal_those_of_transformers(void **state) {
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.head_dim / 2);
         for (int k = 0; k < c.head_dim / 2; k++)
-            assert_close(c.inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
+            assert_close(c.rotations[0].inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
         fkv_safetensors_close(golden);
     }
 }
 
 static void other_rotations_are_refused_by_name(void **state) {
     (void)state;
-    refused("{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
-            "rope_scaling: field \"rope_type\": expected default, linear or llama3, found dynamic");
-    refused("{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0, "
-            "\"original_max_position_embeddings\": 32768}}",
-            "rope_parameters: field \"rope_type\": expected default, linear or llama3, found yarn");
-    refused("{\"rope_scaling\": {\"type\": \"longrope\"}}", "found longrope");
+    refused("{\"rope_scaling\": {\"type\": \"mrope\", \"factor\": 2.0}}",
+            "rope_scaling: field \"rope_type\": expected default, linear, dynamic, yarn, llama3 or "
+            "longrope, found mrope");
+    refused("{\"rope_parameters\": {\"rope_type\": \"proportional\"}}",
+            "rope_parameters: field \"rope_type\": expected default, linear, dynamic, yarn, llama3 "
+            "or longrope, found proportional");
     refused("{\"partial_rotary_factor\": 0.5}",
             "field \"partial_rotary_factor\": expected 1, found 0.5");
     refused("{\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.25}}",
@@ -341,10 +346,10 @@ static void a_rotation_with_missing_or_senseless_numbers_is_refused(void **state
 
 static void an_unknown_architecture_is_refused_by_name(void **state) {
     (void)state;
-    refused("{\"model_type\": \"mamba\"}",
-            "field \"model_type\": expected llama, mistral, qwen2 or qwen3, found mamba");
-    refused("{\"model_type\": \"absent\"}",
-            "expected llama, mistral, qwen2 or qwen3, found nothing");
+    refused("{\"model_type\": \"mamba\"}", "field \"model_type\": expected llama, mistral, qwen2, "
+                                           "qwen3, smollm3, phi3, gemma2, gemma3_text, olmo2 or "
+                                           "granite, found mamba");
+    refused("{\"model_type\": \"absent\"}", "gemma3_text, olmo2 or granite, found nothing");
     refused("{\"model_type\": 7}", "field \"model_type\"");
 }
 
@@ -392,42 +397,182 @@ static void odd_or_too_wide_heads_are_refused(void **state) {
             "field \"head_dim\": expected an even number up to 512, found 1024");
 }
 
-static void a_sliding_window_that_matters_is_refused(void **state) {
-    (void)state;
-    const char *found =
-        "field \"sliding_window\": expected null or at least max_position_embeddings 512";
-    refused("{\"model_type\": \"mistral\", \"num_key_value_heads\": 8, \"sliding_window\": 256}",
-            found);
-    refused("{\"model_type\": \"mistral\", \"max_position_embeddings\": 32768}",
-            "max_position_embeddings 32768");
-    refused("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
-            "\"sliding_window\": 256, "
-            "\"max_window_layers\": 2}",
-            found);
-    refused("{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
-            "\"sliding_window\": 256, "
-            "\"layer_types\": [\"full_attention\", \"sliding_attention\"]}",
-            found);
+/* ---- layers ---- */
+
+/* Windows of the three layers of `changes`' model. */
+static void assert_windows(const char *changes, int first, int second, int third) {
+    const struct fkv_config c = parsed(changes);
+    const int expected[] = {first, second, third};
+    assert_int_equal(c.layers, 3);
+    for (int l = 0; l < 3; l++) {
+        assert_int_equal(c.layer[l].window, expected[l]);
+        assert_int_equal(c.layer[l].rotation, 0);
+    }
 }
 
-static void a_sliding_window_that_never_matters_is_accepted(void **state) {
+static void windows_are_those_that_transformers_gives_the_layers(void **state) {
     (void)state;
-    parsed("{\"model_type\": \"mistral\", \"sliding_window\": null}");
-    parsed("{\"model_type\": \"mistral\", \"sliding_window\": 512}");
-    parsed("{\"sliding_window\": 16}"); /* llama has none */
-    parsed("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": false, "
-           "\"sliding_window\": 256}");
-    parsed("{\"model_type\": \"qwen2\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
-           "\"sliding_window\": 256, "
-           "\"max_window_layers\": 3}");
-    parsed("{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, \"use_sliding_window\": true, "
-           "\"sliding_window\": 256, "
-           "\"layer_types\": [\"full_attention\"]}");
+    assert_windows("{\"model_type\": \"mistral\", \"sliding_window\": 256}", 256, 256, 256);
+    assert_windows("{\"model_type\": \"mistral\", \"sliding_window\": null}", 0, 0, 0);
+    assert_windows("{\"model_type\": \"mistral\"}", 4096, 4096, 4096); /* silent */
+    assert_windows("{\"sliding_window\": 16}", 0, 0, 0);               /* llama has none */
+    assert_windows("{\"model_type\": \"phi3\"}", 0, 0, 0);
+    assert_windows("{\"model_type\": \"phi3\", \"sliding_window\": 7}", 7, 7, 7);
+    assert_windows("{\"model_type\": \"gemma2\", \"sliding_window\": 9}", 9, 0, 9);
+    const char *qwen[] = {"qwen2", "qwen3"};
+    for (int i = 0; i < 2; i++) {
+        static const struct {
+            const char *fields;
+            int windows[3];
+        } cases[] = {
+            {"\"use_sliding_window\": false, \"sliding_window\": 256", {0, 0, 0}},
+            {"\"use_sliding_window\": true, \"sliding_window\": 256", {0, 0, 0}},
+            {"\"use_sliding_window\": true, \"sliding_window\": 256, \"max_window_layers\": 3",
+             {0, 0, 0}},
+            {"\"use_sliding_window\": true, \"sliding_window\": 256, \"max_window_layers\": 2",
+             {0, 0, 256}},
+            {"\"use_sliding_window\": true, \"sliding_window\": 5, \"layer_types\": "
+             "[\"full_attention\", \"sliding_attention\", \"full_attention\"]",
+             {0, 5, 0}},
+            {"\"use_sliding_window\": true, \"sliding_window\": 256, \"layer_types\": "
+             "[\"full_attention\", \"full_attention\", \"full_attention\"]",
+             {0, 0, 0}},
+        };
+        for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+            char changes[512];
+            snprintf(changes, sizeof changes,
+                     "{\"model_type\": \"%s\", \"num_key_value_heads\": 8, %s}", qwen[i],
+                     cases[k].fields);
+            const int *w = cases[k].windows;
+            assert_windows(changes, w[0], w[1], w[2]);
+        }
+    }
+}
+
+static void layer_types_that_we_do_not_know_are_refused(void **state) {
+    (void)state;
+    const char *qwen = "{\"model_type\": \"qwen3\", \"num_key_value_heads\": 8, "
+                       "\"use_sliding_window\": true, \"layer_types\": %s}";
+    static const char *const cases[][2] = {
+        {"[\"full_attention\"]", "field \"layer_types\": expected 3 entries, found 1"},
+        {"\"full_attention\"", "field \"layer_types\": expected 3 entries, found 0"},
+        {"[\"full_attention\", \"linear_attention\", \"full_attention\"]",
+         "found linear_attention for layer 1"},
+        {"[\"full_attention\", 1, \"full_attention\"]", "found no text for layer 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char changes[512];
+        snprintf(changes, sizeof changes, qwen, cases[i][0]);
+        refused(changes, cases[i][1]);
+    }
+    refused("{\"model_type\": \"mistral\", \"sliding_window\": 0}", "field \"sliding_window\"");
+}
+
+static void layers_of_smollm3_turn_as_listed_or_by_interval(void **state) {
+    (void)state;
+    const int none = FKV_NO_ROTATION;
+    const struct fkv_config listed = parsed(
+        "{\"model_type\": \"smollm3\", \"num_key_value_heads\": 8, \"no_rope_layers\": [0, 1, "
+        "0]}");
+    assert_true(listed.layer[0].rotation == none && listed.layer[1].rotation == 0 &&
+                listed.layer[2].rotation == none);
+    const struct fkv_config every = parsed("{\"model_type\": \"smollm3\", \"num_key_value_heads\": "
+                                           "8, \"no_rope_layer_interval\": 2}");
+    assert_true(every.layer[0].rotation == 0 && every.layer[1].rotation == none &&
+                every.layer[2].rotation == 0);
+    const struct fkv_config slides =
+        parsed("{\"model_type\": \"smollm3\", \"num_key_value_heads\": 8, "
+               "\"no_rope_layer_interval\": 3, \"use_sliding_window\": true, "
+               "\"sliding_window\": 5}");
+    assert_true(slides.layer[0].window == 0 && slides.layer[2].window == 5);
+    refused("{\"model_type\": \"smollm3\", \"num_key_value_heads\": 8, \"no_rope_layers\": [1]}",
+            "field \"no_rope_layers\": expected 3 entries, found 1");
+    refused("{\"model_type\": \"smollm3\", \"num_key_value_heads\": 8, \"no_rope_layers\": [1, "
+            "2, 1]}",
+            "expected 0 or 1 for layer 1");
+}
+
+static void a_part_of_a_head_turns_in_phi3(void **state) {
+    (void)state;
+    const struct fkv_config c =
+        parsed("{\"model_type\": \"phi3\", \"head_dim\": 16, \"partial_rotary_factor\": 0.75}");
+    assert_int_equal(c.rotations[0].channels, 12);
+    for (int i = 0; i < 6; i++)
+        assert_close(c.rotations[0].inv_freq[i], pow(10000, -i / 6.0), 0, 1e-14);
+    refused("{\"model_type\": \"phi3\", \"partial_rotary_factor\": 0.1}",
+            "field \"partial_rotary_factor\"");
+}
+
+static void multipliers_and_caps_arrive(void **state) {
+    (void)state;
+    const struct fkv_config granite =
+        parsed("{\"model_type\": \"granite\", \"embedding_multiplier\": 12, "
+               "\"residual_multiplier\": 0.22, \"attention_multiplier\": 0.5, "
+               "\"logits_scaling\": 8}");
+    assert_close(granite.embedding_multiplier, 12, 0, 0);
+    assert_close(granite.residual_multiplier, 0.22f, 0, 0);
+    assert_close(granite.attention_scale, 0.5, 0, 0);
+    assert_close(granite.logits_multiplier, 0.125, 0, 0);
+    const struct fkv_config gemma = parsed("{\"model_type\": \"gemma2\", \"head_dim\": 8, "
+                                           "\"num_key_value_heads\": 4, "
+                                           "\"query_pre_attn_scalar\": 16, "
+                                           "\"attn_logit_softcapping\": null}");
+    assert_close(gemma.embedding_multiplier, 8, 0, 0);
+    assert_close(gemma.attention_scale, 0.25, 0, 0);
+    assert_close(gemma.attention_softcap, 0, 0, 0);
+    assert_close(gemma.logits_softcap, 30, 0, 0); /* silent */
+    assert_true(gemma.input_norms && gemma.output_norms && gemma.norms_less_one);
+    assert_int_equal(gemma.activation, FKV_GELU_TANH);
+    const struct fkv_config olmo = parsed("{\"model_type\": \"olmo2\"}");
+    assert_true(!olmo.input_norms && olmo.output_norms && !olmo.norms_less_one);
+    assert_int_equal(olmo.qk_norm, FKV_QK_NORM_WHOLE);
+    assert_string_not_equal(granite.sha256, parsed("{\"model_type\": \"granite\"}").sha256);
+    refused("{\"model_type\": \"granite\", \"logits_scaling\": 0}", "field \"logits_scaling\"");
+    refused("{\"model_type\": \"gemma2\", \"use_bidirectional_attention\": true}",
+            "field \"use_bidirectional_attention\"");
+    refused("{\"model_type\": \"gemma3_text\", \"attn_logit_softcapping\": 50}",
+            "field \"attn_logit_softcapping\"");
+}
+
+/* Both spellings, and the one of transformers 5 with an object for each kind of layers. */
+static void gemma3_has_a_rotation_for_each_kind_of_layers(void **state) {
+    (void)state;
+    static const char *const spellings[] = {
+        "\"rope_theta\": 5e5, \"rope_local_base_freq\": 2e4, "
+        "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}",
+        "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 8, "
+        "\"rope_theta\": 5e5}, \"sliding_attention\": {\"rope_type\": \"default\", "
+        "\"rope_theta\": 2e4}}"};
+    struct fkv_config c;
+    for (int i = 0; i < 2; i++) {
+        char changes[512];
+        snprintf(changes, sizeof changes,
+                 "{\"model_type\": \"gemma3_text\", \"head_dim\": 8, "
+                 "\"sliding_window_pattern\": 3, \"sliding_window\": 5, %s}",
+                 spellings[i]);
+        c = parsed(changes);
+        assert_int_equal(c.rotation_count, 2);
+        assert_close(c.rotations[0].inv_freq[1], pow(5e5, -0.25) / 8, 0, 1e-14);
+        assert_close(c.rotations[1].inv_freq[1], pow(2e4, -0.25), 0, 1e-14);
+        assert_true(c.layer[0].rotation == 1 && c.layer[1].rotation == 1);
+        assert_true(c.layer[2].rotation == 0 && c.layer[2].window == 0 && c.layer[1].window == 5);
+    }
+    const char *nested = "{\"model_type\": \"gemma3\", \"eos_token_id\": [1, 106], "
+                         "\"vision_config\": {}, \"text_config\": {\"model_type\": "
+                         "\"gemma3_text\", \"hidden_size\": 2560, \"intermediate_size\": 10240, "
+                         "\"num_hidden_layers\": 34, \"sliding_window\": 1024}}";
+    struct fkv_error err;
+    assert_ok(fkv_config_parse(nested, strlen(nested), "config.json", 0, &c, &err), err);
+    assert_int_equal(c.heads, 8);
+    assert_int_equal(c.vocab, 262208);
+    assert_int_equal(c.end_count, 2);
+    assert_true(c.tied && c.layer[5].window == 0 && c.layer[4].window == 1024);
 }
 
 static void what_we_do_not_compute_is_refused_by_name(void **state) {
     (void)state;
-    refused("{\"hidden_act\": \"gelu\"}", "field \"hidden_act\": expected silu, found gelu");
+    refused("{\"hidden_act\": \"gelu\"}",
+            "field \"hidden_act\": expected silu or gelu_pytorch_tanh, found gelu");
     refused("{\"attention_bias\": true}", "field \"attention_bias\"");
     refused("{\"model_type\": \"qwen3\", \"attention_bias\": true}", "field \"attention_bias\"");
     refused("{\"mlp_bias\": true}", "field \"mlp_bias\"");
@@ -474,12 +619,11 @@ static void a_context_that_the_user_gives_replaces_the_configs(void **state) {
         "\"low_freq_factor\": 1, \"high_freq_factor\": 4}}";
     struct fkv_error err;
     struct fkv_config c, whole;
-    assert_refused(fkv_config_parse(text, strlen(text), "c", 0, &c, &err), err,
-                   "--trained-context 4096");
     assert_ok(fkv_config_parse(text, strlen(text), "c", 4096, &c, &err), err);
     assert_int_equal(c.trained_context, 4096);
     assert_ok(fkv_config_parse(text, strlen(text), "c", 1024, &whole, &err), err);
-    assert_memory_equal(c.inv_freq, whole.inv_freq, sizeof c.inv_freq); /* by the config's */
+    assert_memory_equal(c.rotations[0].inv_freq, whole.rotations[0].inv_freq,
+                        sizeof c.rotations[0].inv_freq); /* by the config's */
     assert_string_not_equal(c.sha256, whole.sha256);
 }
 
@@ -504,8 +648,12 @@ int main(void) {
         cmocka_unit_test(a_missing_size_is_named),
         cmocka_unit_test(heads_that_do_not_divide_are_refused),
         cmocka_unit_test(odd_or_too_wide_heads_are_refused),
-        cmocka_unit_test(a_sliding_window_that_matters_is_refused),
-        cmocka_unit_test(a_sliding_window_that_never_matters_is_accepted),
+        cmocka_unit_test(windows_are_those_that_transformers_gives_the_layers),
+        cmocka_unit_test(layer_types_that_we_do_not_know_are_refused),
+        cmocka_unit_test(layers_of_smollm3_turn_as_listed_or_by_interval),
+        cmocka_unit_test(a_part_of_a_head_turns_in_phi3),
+        cmocka_unit_test(multipliers_and_caps_arrive),
+        cmocka_unit_test(gemma3_has_a_rotation_for_each_kind_of_layers),
         cmocka_unit_test(what_we_do_not_compute_is_refused_by_name),
         cmocka_unit_test(text_that_is_no_config_is_refused),
         cmocka_unit_test(a_folder_without_config_is_named),

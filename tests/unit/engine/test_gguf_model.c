@@ -14,6 +14,7 @@ struct change {
     const char *left_out;             /* a tensor or a key */
     void (*add)(struct gguf_file *f); /* keys and tensors at the end */
     bool tied;
+    const char *fields; /* of the folder's config, after a comma; NULL: none */
 };
 
 /* x (heads * HEAD_DIM, cols): channels i and i + HEAD_DIM/2 of a head to rows 2i and 2i + 1. */
@@ -25,48 +26,102 @@ static void pair_heads(const float *x, int rows, int cols, float *paired) {
     }
 }
 
-/* Random values into both files, by their names there. */
-static void add(const struct change *change, const char *theirs, const char *ours, int rows,
-                int cols, bool paired) {
-    float x[HIDDEN * DIM], swapped[HIDDEN * DIM];
+/* What the two forms of a family have otherwise than LLaMA's. */
+struct form {
+    const char *architecture, *model_type;
+    bool paired;
+    bool less_one; /* norms in the folder */
+    bool fused;    /* projections, in both forms */
+    bool qkv_bias;
+    int qk_norm; /* 0: none, 1: of heads, 2: of the whole */
+    bool no_input_norms, output_norms;
+    const char *mlp_norm; /* in the folder */
+};
+
+static const struct form forms[] = {
+    {"llama", "llama", true, false, false, false, 0, false, false, "post_attention_layernorm"},
+    {"qwen2", "qwen2", false, false, false, true, 0, false, false, "post_attention_layernorm"},
+    {"qwen3", "qwen3", false, false, false, false, 1, false, false, "post_attention_layernorm"},
+    {"smollm3", "smollm3", true, false, false, false, 0, false, false, "post_attention_layernorm"},
+    {"phi3", "phi3", false, false, true, false, 0, false, false, "post_attention_layernorm"},
+    {"gemma2", "gemma2", false, true, false, false, 0, false, true, "pre_feedforward_layernorm"},
+    {"gemma3", "gemma3_text", false, true, false, false, 1, false, true,
+     "pre_feedforward_layernorm"},
+    {"olmo2", "olmo2", false, false, false, false, 2, true, true, ""},
+    {"granite", "granite", true, false, false, false, 0, false, false, "post_attention_layernorm"},
+};
+enum { FORMS = sizeof forms / sizeof forms[0] };
+
+static const struct form *form_of(const char *architecture) {
+    for (int i = 0; i < FORMS; i++)
+        if (!strcmp(forms[i].architecture, architecture)) return &forms[i];
+    fail_msg("no form %s", architecture);
+    return NULL;
+}
+
+/* Random values into both files, by their names there. `less`: what the folder's are smaller by. */
+static void add_less(const struct change *change, const char *theirs, const char *ours, int rows,
+                     int cols, bool paired, float less) {
+    float x[2 * HIDDEN * DIM], swapped[2 * HIDDEN * DIM];
     const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
     char shape[32];
-    assert_in_range(n, 1, HIDDEN * DIM);
+    assert_in_range(n, 1, 2 * HIDDEN * DIM);
     test_fill(x, n, 0, 1);
+    for (size_t i = 0; less != 0 && i < n; i++) x[i] = (float)(int)(64 * x[i]) / 64 - less;
     snprintf(shape, sizeof shape, rows ? "[%d,%d]" : "[%d]", rows ? rows : cols, cols);
     weights_add(&weights, theirs, "F32", shape, x, n * 4);
+    for (size_t i = 0; i < n; i++) x[i] += less;
     if (change->left_out && !strcmp(change->left_out, ours)) return;
     if (paired) pair_heads(x, rows ? rows : cols, rows ? cols : 1, swapped);
     gguf_tensor(&file, ours, rows, cols, 0, paired ? swapped : x, n * 4);
 }
 
-static void add_layer(const struct change *change, const char *type, int layer) {
+static void add(const struct change *change, const char *theirs, const char *ours, int rows,
+                int cols, bool paired) {
+    add_less(change, theirs, ours, rows, cols, paired, 0);
+}
+
+static void add_layer(const struct change *change, const struct form *f, int layer) {
     const int q = HEADS * HEAD_DIM, kv = KV_HEADS * HEAD_DIM;
-    const bool llama = !strcmp(type, "llama");
+    const bool single = !f->fused, normed = f->qk_norm != 0;
+    const float less = f->less_one;
+    const int q_norm = f->qk_norm == 2 ? q : HEAD_DIM, k_norm = f->qk_norm == 2 ? kv : HEAD_DIM;
+    char mlp_norm[64];
+    snprintf(mlp_norm, sizeof mlp_norm, "%s.weight", f->mlp_norm);
     const struct {
-        const char *theirs, *ours, *only;
+        bool present;
+        const char *theirs, *ours;
         int rows, cols;
         bool paired;
-    } tensors[] = {{"input_layernorm.weight", "attn_norm.weight", NULL, 0, DIM, false},
-                   {"self_attn.q_proj.weight", "attn_q.weight", NULL, q, DIM, llama},
-                   {"self_attn.k_proj.weight", "attn_k.weight", NULL, kv, DIM, llama},
-                   {"self_attn.v_proj.weight", "attn_v.weight", NULL, kv, DIM, false},
-                   {"self_attn.q_proj.bias", "attn_q.bias", "qwen2", 0, q, false},
-                   {"self_attn.k_proj.bias", "attn_k.bias", "qwen2", 0, kv, false},
-                   {"self_attn.v_proj.bias", "attn_v.bias", "qwen2", 0, kv, false},
-                   {"self_attn.q_norm.weight", "attn_q_norm.weight", "qwen3", 0, HEAD_DIM, false},
-                   {"self_attn.k_norm.weight", "attn_k_norm.weight", "qwen3", 0, HEAD_DIM, false},
-                   {"self_attn.o_proj.weight", "attn_output.weight", NULL, DIM, q, false},
-                   {"post_attention_layernorm.weight", "ffn_norm.weight", NULL, 0, DIM, false},
-                   {"mlp.gate_proj.weight", "ffn_gate.weight", NULL, HIDDEN, DIM, false},
-                   {"mlp.up_proj.weight", "ffn_up.weight", NULL, HIDDEN, DIM, false},
-                   {"mlp.down_proj.weight", "ffn_down.weight", NULL, DIM, HIDDEN, false}};
+        float less;
+    } tensors[] = {
+        {!f->no_input_norms, "input_layernorm.weight", "attn_norm.weight", 0, DIM, false, less},
+        {f->fused, "self_attn.qkv_proj.weight", "attn_qkv.weight", q + 2 * kv, DIM, false, 0},
+        {single, "self_attn.q_proj.weight", "attn_q.weight", q, DIM, f->paired, 0},
+        {single, "self_attn.k_proj.weight", "attn_k.weight", kv, DIM, f->paired, 0},
+        {single, "self_attn.v_proj.weight", "attn_v.weight", kv, DIM, false, 0},
+        {f->qkv_bias, "self_attn.q_proj.bias", "attn_q.bias", 0, q, false, 0},
+        {f->qkv_bias, "self_attn.k_proj.bias", "attn_k.bias", 0, kv, false, 0},
+        {f->qkv_bias, "self_attn.v_proj.bias", "attn_v.bias", 0, kv, false, 0},
+        {normed, "self_attn.q_norm.weight", "attn_q_norm.weight", 0, q_norm, false, less},
+        {normed, "self_attn.k_norm.weight", "attn_k_norm.weight", 0, k_norm, false, less},
+        {true, "self_attn.o_proj.weight", "attn_output.weight", DIM, q, false, 0},
+        {f->output_norms, "post_attention_layernorm.weight", "post_attention_norm.weight", 0, DIM,
+         false, less},
+        {!f->no_input_norms, mlp_norm, "ffn_norm.weight", 0, DIM, false, less},
+        {f->fused, "mlp.gate_up_proj.weight", "ffn_up.weight", 2 * HIDDEN, DIM, false, 0},
+        {single, "mlp.gate_proj.weight", "ffn_gate.weight", HIDDEN, DIM, false, 0},
+        {single, "mlp.up_proj.weight", "ffn_up.weight", HIDDEN, DIM, false, 0},
+        {true, "mlp.down_proj.weight", "ffn_down.weight", DIM, HIDDEN, false, 0},
+        {f->output_norms, "post_feedforward_layernorm.weight", "post_ffw_norm.weight", 0, DIM,
+         false, less}};
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
         char theirs[96], ours[96];
-        if (tensors[i].only && strcmp(tensors[i].only, type)) continue;
+        if (!tensors[i].present) continue;
         snprintf(theirs, sizeof theirs, "model.layers.%d.%s", layer, tensors[i].theirs);
         snprintf(ours, sizeof ours, "blk.%d.%s", layer, tensors[i].ours);
-        add(change, theirs, ours, tensors[i].rows, tensors[i].cols, tensors[i].paired);
+        add_less(change, theirs, ours, tensors[i].rows, tensors[i].cols, tensors[i].paired,
+                 tensors[i].less);
     }
 }
 
@@ -99,14 +154,15 @@ static void add_keys(const struct change *change, const char *type) {
 
 /* FOLDER/m.gguf, and the same as a folder. */
 static void write_both(const char *type, const struct change *change) {
-    char config[600];
+    const struct form *form = form_of(type);
+    char config[900];
     size_t bytes;
     weights = (struct weights_file){0};
     gguf_begin(&file);
     add_keys(change, type);
     add(change, "model.embed_tokens.weight", "token_embd.weight", VOCAB, DIM, false);
-    for (int layer = 0; layer < LAYERS; layer++) add_layer(change, type, layer);
-    add(change, "model.norm.weight", "output_norm.weight", 0, DIM, false);
+    for (int layer = 0; layer < LAYERS; layer++) add_layer(change, form, layer);
+    add_less(change, "model.norm.weight", "output_norm.weight", 0, DIM, false, form->less_one);
     if (!change->tied) add(change, "lm_head.weight", "output.weight", VOCAB, DIM, false);
     if (change->add) change->add(&file);
     unsigned char *memory = gguf_assemble(&file, &bytes);
@@ -118,9 +174,9 @@ static void write_both(const char *type, const struct change *change) {
              "\"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
              "\"head_dim\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 512, "
              "\"rms_norm_eps\": 0.0009765625, \"rope_theta\": 500000, \"bos_token_id\": 1, "
-             "\"eos_token_id\": 2, \"tie_word_embeddings\": %s}",
-             type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB,
-             change->tied ? "true" : "false");
+             "\"eos_token_id\": 2, \"tie_word_embeddings\": %s%s}",
+             form->model_type, DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB,
+             change->tied ? "true" : "false", change->fields ? change->fields : "");
     test_write_text(test_path(folder, "config.json"), config);
 }
 
@@ -137,30 +193,69 @@ static void assert_same_tensor(const struct fkv_checkpoint *a, const struct fkv_
                                enum fkv_role role, int layer) {
     struct fkv_error err;
     struct fkv_role_tensor x, y;
-    const void *x_data, *y_data;
     void *x_copy, *y_copy;
     assert_ok(fkv_checkpoint_find(a, role, layer, &x, &err), err);
     assert_ok(fkv_checkpoint_find(b, role, layer, &y, &err), err);
     assert_int_equal(x.dims, y.dims);
     assert_int_equal(x.shape[0], y.shape[0]);
     assert_int_equal(x.shape[1], y.shape[1]);
-    assert_ok(fkv_role_tensor_arrange(&x, HEAD_DIM, &x_data, &x_copy, &err), err);
-    assert_ok(fkv_role_tensor_arrange(&y, HEAD_DIM, &y_data, &y_copy, &err), err);
-    assert_memory_equal(x_data, y_data,
+    assert_ok(fkv_role_tensor_arrange(&x, HEAD_DIM, &x_copy, &err), err);
+    assert_ok(fkv_role_tensor_arrange(&y, HEAD_DIM, &y_copy, &err), err);
+    assert_memory_equal(x.data, y.data,
                         4 * (size_t)x.shape[0] * (x.dims == 2 ? (size_t)x.shape[1] : 1));
     free(x_copy), free(y_copy);
 }
 
+static void add_phi3(struct gguf_file *f) { gguf_key_u32(f, "phi3.attention.sliding_window", 100); }
+static void add_gemma2(struct gguf_file *f) {
+    gguf_key_u32(f, "gemma2.attention.sliding_window", 33);
+    gguf_key_f32(f, "gemma2.attn_logit_softcapping", 50);
+    gguf_key_f32(f, "gemma2.final_logit_softcapping", 20);
+}
+static void add_gemma3(struct gguf_file *f) {
+    gguf_key_u32(f, "gemma3.attention.sliding_window", 33);
+}
+static void add_granite(struct gguf_file *f) {
+    gguf_key_f32(f, "granite.attention.scale", 0.5f);
+    gguf_key_f32(f, "granite.embedding_scale", 12);
+    gguf_key_f32(f, "granite.residual_scale", 0.25f);
+    gguf_key_f32(f, "granite.logit_scale", 8);
+}
+
+/* What the two forms of a family's config add, and tell of the same. */
+static struct change change_of(const struct form *form, bool tied) {
+    static const struct {
+        const char *architecture, *fields;
+        void (*add)(struct gguf_file *f);
+    } own[] = {
+        {"phi3", ", \"sliding_window\": 100", add_phi3},
+        {"gemma2",
+         ", \"sliding_window\": 33, \"final_logit_softcapping\": 20, "
+         "\"query_pre_attn_scalar\": 8",
+         add_gemma2},
+        {"gemma3", ", \"sliding_window\": 33, \"query_pre_attn_scalar\": 8", add_gemma3},
+        {"granite",
+         ", \"attention_multiplier\": 0.5, \"embedding_multiplier\": 12, "
+         "\"residual_multiplier\": 0.25, \"logits_scaling\": 8",
+         add_granite},
+    };
+    struct change change = {.tied = tied};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (!strcmp(own[i].architecture, form->architecture))
+            change.fields = own[i].fields, change.add = own[i].add;
+    return change;
+}
+
 static void a_gguf_file_holds_what_its_folder_holds(void **state) {
     (void)state;
-    static const char *const types[] = {"llama", "qwen2", "qwen3"};
-    for (int i = 0; i < 6; i++) {
-        const struct change change = {.tied = i % 2};
-        write_both(types[i / 2], &change);
+    for (int i = 0; i < 2 * FORMS; i++) {
+        const struct change change = change_of(&forms[i / 2], i % 2);
+        write_both(forms[i / 2].architecture, &change);
         struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
         const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
         assert_string_equal(c->sha256, d->sha256);
-        assert_memory_equal(c->inv_freq, d->inv_freq, sizeof c->inv_freq);
+        assert_memory_equal(c->rotations, d->rotations, sizeof c->rotations);
+        assert_memory_equal(c->layer, d->layer, sizeof c->layer);
         assert_int_equal(d->end_count, 1);
         for (int role = 0; role < FKV_ROLES; role++)
             for (int layer = 0; layer < (role < FKV_ATTENTION_NORM ? 1 : LAYERS); layer++)
@@ -169,6 +264,22 @@ static void a_gguf_file_holds_what_its_folder_holds(void **state) {
         fkv_checkpoint_close(a);
         fkv_checkpoint_close(b);
     }
+}
+
+static void add_half_rotation(struct gguf_file *f) {
+    gguf_key_u32(f, "phi3.rope.dimension_count", HEAD_DIM / 2);
+}
+
+static void a_part_of_a_head_turns_where_the_file_says_so(void **state) {
+    (void)state;
+    write_both("phi3", &(struct change){.left_out = "phi3.rope.dimension_count",
+                                        .add = add_half_rotation,
+                                        .fields = ", \"partial_rotary_factor\": 0.5"});
+    struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+    assert_int_equal(fkv_checkpoint_config(b)->rotations[0].channels, HEAD_DIM / 2);
+    assert_string_equal(fkv_checkpoint_config(a)->sha256, fkv_checkpoint_config(b)->sha256);
+    fkv_checkpoint_close(a);
+    fkv_checkpoint_close(b);
 }
 
 static void add_divisors(struct gguf_file *f) {
@@ -181,7 +292,7 @@ static void divisors_of_frequencies_are_applied(void **state) {
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
     for (int i = 0; i < HEAD_DIM / 2; i++)
-        assert_close(d->inv_freq[i], c->inv_freq[i] / (1 << i), 0, 1e-15);
+        assert_close(d->rotations[0].inv_freq[i], c->rotations[0].inv_freq[i] / (1 << i), 0, 1e-15);
     assert_string_not_equal(c->sha256, d->sha256);
     fkv_checkpoint_close(a);
     fkv_checkpoint_close(b);
@@ -198,7 +309,7 @@ static void scaling_and_chat_ends_are_read(void **state) {
     write_both("llama", &(struct change){.add = add_linear});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
-    assert_close(d->inv_freq[1], c->inv_freq[1] / 4, 0, 1e-15);
+    assert_close(d->rotations[0].inv_freq[1], c->rotations[0].inv_freq[1] / 4, 0, 1e-15);
     assert_int_equal(d->end_count, 2);
     assert_int_equal(d->ends[1], 7);
     fkv_checkpoint_close(a);
@@ -291,7 +402,9 @@ static void another_architecture_is_named(void **state) {
     free(memory);
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
-                   "key general.architecture: expected llama, qwen2 or qwen3, found mamba");
+                   "key general.architecture: expected llama, qwen2, qwen3, smollm3, phi3, gemma2, "
+                   "gemma3, olmo2 "
+                   "or granite, found mamba");
     test_write_text(test_path(folder, "notes.txt"), "hello");
     snprintf(path, sizeof path, "%s/notes.txt", folder);
     assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
@@ -305,6 +418,7 @@ int main(void) {
 #define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(a_gguf_file_holds_what_its_folder_holds),
+        WITH_FOLDER(a_part_of_a_head_turns_where_the_file_says_so),
         WITH_FOLDER(divisors_of_frequencies_are_applied),
         WITH_FOLDER(scaling_and_chat_ends_are_read),
         WITH_FOLDER(what_is_not_computed_is_refused_by_name),

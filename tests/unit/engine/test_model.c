@@ -191,15 +191,15 @@ static void every_tensor_lies_where_its_layer_looks(void **state) {
     assert_is(&w->qkv.bv, "model.layers.1.self_attn.v_proj.bias", 1, KV_HEADS * HEAD_DIM);
     assert_null(w->qkv.q_norm.data);
     assert_null(w->qkv.k_norm.data);
-    assert_is(&w->wo, "model.layers.1.self_attn.o_proj.weight", DIM, HEADS * HEAD_DIM);
-    assert_is(&w->mlp_norm, "model.layers.1.post_attention_layernorm.weight", 1, DIM);
-    assert_is(&w->gate, "model.layers.1.mlp.gate_proj.weight", HIDDEN, DIM);
-    assert_is(&w->up, "model.layers.1.mlp.up_proj.weight", HIDDEN, DIM);
-    assert_is(&w->down, "model.layers.1.mlp.down_proj.weight", DIM, HIDDEN);
-    assert_is(&m->final_norm, "model.norm.weight", 1, DIM);
-    assert_is(&m->head, "lm_head.weight", VOCAB, DIM);
+    assert_is(&w->output.w, "model.layers.1.self_attn.o_proj.weight", DIM, HEADS * HEAD_DIM);
+    assert_is(&w->mlp.norm, "model.layers.1.post_attention_layernorm.weight", 1, DIM);
+    assert_is(&w->mlp.gate, "model.layers.1.mlp.gate_proj.weight", HIDDEN, DIM);
+    assert_is(&w->mlp.up, "model.layers.1.mlp.up_proj.weight", HIDDEN, DIM);
+    assert_is(&w->down.w, "model.layers.1.mlp.down_proj.weight", DIM, HIDDEN);
+    assert_is(&m->logits.norm, "model.norm.weight", 1, DIM);
+    assert_is(&m->logits.w, "lm_head.weight", VOCAB, DIM);
     assert_close(w->qkv.eps, m->config.rms_eps, 0, 0);
-    assert_ptr_equal(m->attention.inv_freq, m->config.inv_freq);
+    assert_ptr_equal(m->attention.inv_freq, m->config.rotations[0].inv_freq);
     fkv_model_close(m);
     assert_int_equal(buffers_held, 0);
 }
@@ -219,7 +219,7 @@ static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
     write_checkpoint("llama", true, false, NULL);
     struct fkv_model *m = opened();
     assert_true(m->config.tied);
-    assert_memory_equal(&m->head, &m->embedding, sizeof m->head);
+    assert_memory_equal(&m->logits.w, &m->embedding, sizeof m->logits.w);
     assert_int_equal(buffers_held, 2 + 9 * LAYERS);
     int64_t layer =
         2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
@@ -232,7 +232,7 @@ static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
     write_checkpoint("llama", true, true, NULL);
     struct fkv_model *m = opened();
     assert_false(m->config.tied);
-    assert_is(&m->head, "lm_head.weight", VOCAB, DIM);
+    assert_is(&m->logits.w, "lm_head.weight", VOCAB, DIM);
     fkv_model_close(m);
 }
 
@@ -279,8 +279,8 @@ static void names_without_the_models_prefix_are_known(void **state) {
     prefix = "model.";
     struct fkv_model *m = opened();
     assert_is(&m->embedding, "embed_tokens.weight", VOCAB, DIM);
-    assert_is(&m->layers[1].down, "layers.1.mlp.down_proj.weight", DIM, HIDDEN);
-    assert_is(&m->final_norm, "norm.weight", 1, DIM);
+    assert_is(&m->layers[1].down.w, "layers.1.mlp.down_proj.weight", DIM, HIDDEN);
+    assert_is(&m->logits.norm, "norm.weight", 1, DIM);
     fkv_model_close(m);
 }
 
@@ -292,7 +292,8 @@ static void a_misaligned_tensor_is_copied(void **state) {
     struct fkv_model *m = opened();
     assert_int_equal((uintptr_t)m->embedding.data->host % 4, 0);
     assert_is(&m->embedding, "model.embed_tokens.weight", VOCAB, DIM);
-    assert_is(&m->layers[0].wo, "model.layers.0.self_attn.o_proj.weight", DIM, HEADS * HEAD_DIM);
+    assert_is(&m->layers[0].output.w, "model.layers.0.self_attn.o_proj.weight", DIM,
+              HEADS * HEAD_DIM);
     fkv_model_close(m);
     assert_int_equal(buffers_held, 0);
 }
@@ -339,8 +340,8 @@ static void roles_that_share_a_matrix_are_its_rows(void **state) {
     assert_rows(&m->layers[1].qkv.wq, qkv, 0, Q);
     assert_rows(&m->layers[1].qkv.wk, qkv, Q, KV);
     assert_rows(&m->layers[1].qkv.wv, qkv, Q + KV, KV);
-    assert_rows(&m->layers[1].gate, mlp, 0, HIDDEN);
-    assert_rows(&m->layers[1].up, mlp, HIDDEN, HIDDEN);
+    assert_rows(&m->layers[1].mlp.gate, mlp, 0, HIDDEN);
+    assert_rows(&m->layers[1].mlp.up, mlp, HIDDEN, HIDDEN);
     fkv_safetensors_close(files);
     fkv_model_close(m);
 }

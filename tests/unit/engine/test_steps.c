@@ -59,10 +59,10 @@ static int step_end(struct fkv_backend *b, struct fkv_step *step, struct fkv_err
     return seen.processor->step_end(b, step, e);
 }
 
-static int embed(struct fkv_backend *b, const struct fkv_weight *table, const int32_t *tokens,
-                 int32_t rows, struct fkv_buffer *x, struct fkv_error *e) {
+static int embed(struct fkv_backend *b, const struct fkv_weight *table, float multiplier,
+                 const int32_t *tokens, int32_t rows, struct fkv_buffer *x, struct fkv_error *e) {
     note(1, rows, 0);
-    return seen.processor->embed(b, table, tokens, rows, x, e);
+    return seen.processor->embed(b, table, multiplier, tokens, rows, x, e);
 }
 
 static int append(struct fkv_backend *b, const struct fkv_attention_shape *shape,
@@ -84,10 +84,10 @@ static int attend(struct fkv_backend *b, const struct fkv_attention_shape *shape
     return seen.processor->attend(b, shape, q, cache, spans, items, count, out, e);
 }
 
-static int project_residual(struct fkv_backend *b, const struct fkv_weight *w,
+static int project_residual(struct fkv_backend *b, const struct fkv_residual_weights *w,
                             const struct fkv_buffer *in, int32_t rows, struct fkv_buffer *x,
                             struct fkv_error *e) {
-    note(4, rows, w->cols);
+    note(4, rows, w->w.cols);
     return seen.processor->project_residual(b, w, in, rows, x, e);
 }
 

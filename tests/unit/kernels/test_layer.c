@@ -13,25 +13,70 @@ static enum fkv_dtype dtype_of(int round) {
  * last bit or two, and so are two products and a sum. */
 static const double turned = 1e-6;
 
+/* ---- operations on both sides ---- */
+
+static struct fkv_weight side_of(const struct weight *w, bool exact) {
+    return w ? exact ? w->reference : w->tested : (struct fkv_weight){0};
+}
+
+static void add_projection(const struct weight *w, const struct weight *norm, float multiplier,
+                           struct both in, int rows, struct both x) {
+    struct fkv_residual_weights ours = {side_of(w, false), side_of(norm, false), 1e-5f, multiplier},
+                                exact = {side_of(w, true), side_of(norm, true), 1e-5f, multiplier};
+    assert_ok(tested.ops->project_residual(tested.b, &ours, in.tested, rows, x.tested, &err), err);
+    assert_ok(
+        reference.ops->project_residual(reference.b, &exact, in.reference, rows, x.reference, &err),
+        err);
+}
+
+static void gate_up(const struct weight *norm, const struct weight *gate, const struct weight *up,
+                    enum fkv_activation activation, struct both x, int rows, struct both out) {
+    struct fkv_gate_up_weights ours = {side_of(norm, false), side_of(gate, false),
+                                       side_of(up, false), 1e-6f, activation},
+                               exact = {side_of(norm, true), side_of(gate, true), side_of(up, true),
+                                        1e-6f, activation};
+    assert_ok(tested.ops->norm_gate_up(tested.b, &ours, x.tested, rows, out.tested, &err), err);
+    assert_ok(
+        reference.ops->norm_gate_up(reference.b, &exact, x.reference, rows, out.reference, &err),
+        err);
+}
+
+static void make_logits(const struct weight *norm, const struct weight *w, float multiplier,
+                        float softcap, struct both x, int row, int rows, struct both logits) {
+    struct fkv_logits_weights ours = {side_of(norm, false), side_of(w, false), 1e-5f, multiplier,
+                                      softcap},
+                              exact = {side_of(norm, true), side_of(w, true), 1e-5f, multiplier,
+                                       softcap};
+    assert_ok(tested.ops->norm_logits(tested.b, &ours, x.tested, row, rows, logits.tested, &err),
+              err);
+    assert_ok(reference.ops->norm_logits(reference.b, &exact, x.reference, row, rows,
+                                         logits.reference, &err),
+              err);
+}
+
 static void embedding_copies_rows_exactly(void **state) {
     (void)state;
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         s.dim = random_width(300);
         int vocab = test_between(1, 300), rows = rows_of(round);
+        const float multiplier = round % 2 ? 1 : 5.5f;
         struct weight table = random_weight(random_dtype(), vocab, s.dim, 0, 1);
         reserve_both((struct fkv_limits){.rows = rows, .vocab = vocab, .attention = s});
         int32_t *tokens = malloc(sizeof *tokens * (size_t)rows);
         for (int i = 0; i < rows; i++) tokens[i] = test_between(0, vocab - 1);
         struct both x = random_both((size_t)(rows * s.dim), 0, 1);
-        assert_ok(tested.ops->embed(tested.b, &table.tested, tokens, rows, x.tested, &err), err);
         assert_ok(
-            reference.ops->embed(reference.b, &table.reference, tokens, rows, x.reference, &err),
+            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
             err);
+        assert_ok(reference.ops->embed(reference.b, &table.reference, multiplier, tokens, rows,
+                                       x.reference, &err),
+                  err);
         assert_both_close(x, 0, 0);
         tokens[test_between(0, rows - 1)] = test_between(0, 1) ? vocab : -1;
-        assert_refused(tested.ops->embed(tested.b, &table.tested, tokens, rows, x.tested, &err),
-                       err, "expected an id");
+        assert_refused(
+            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
+            err, "expected an id");
         release(x);
         release_weight(&table);
         free(tokens);
@@ -68,9 +113,10 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
             w[5] = random_weight(t, 1, k_rows, 0, 0.5);
             w[6] = random_weight(t, 1, k_rows, 0, 0.5);
         }
+        const bool whole = normed && test_between(0, 2) == 0;
         if (normed) {
-            w[7] = random_weight(random_dtype(), 1, s.head_dim, 1, 0.2);
-            w[8] = random_weight(random_dtype(), 1, s.head_dim, 1, 0.2);
+            w[7] = random_weight(random_dtype(), 1, whole ? q_rows : s.head_dim, 1, 0.2);
+            w[8] = random_weight(random_dtype(), 1, whole ? k_rows : s.head_dim, 1, 0.2);
         }
         reserve_both((struct fkv_limits){.rows = rows, .attention = s});
         struct fkv_qkv_weights ours = qkv_of(w, false, eps), theirs = qkv_of(w, true, eps);
@@ -179,11 +225,7 @@ static void projections_add_to_the_residual(void **state) {
         reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     y = random_both((size_t)(rows * in), 0, 1);
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err),
-                  err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows,
-                                                  x.reference, &err),
-                  err);
+        add_projection(&w, NULL, 1, y, rows, x);
         assert_product_close(x, t, 0.1 * sqrt(in));
         release(x), release(y);
         release_weight(&w);
@@ -207,25 +249,11 @@ static void few_rows_of_wide_matrices(void **state) {
             (struct fkv_limits){.rows = rows, .hidden = outputs, .vocab = outputs, .attention = s});
         struct both x = random_both((size_t)(rows * dim), 0, 1),
                     y = random_both((size_t)(rows * outputs), 0, 1);
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, x.tested, rows, y.tested, &err),
-                  err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, x.reference, rows,
-                                                  y.reference, &err),
-                  err);
+        add_projection(&w, NULL, 1, x, rows, y);
         assert_product_close(y, t, 0.1 * sqrt(dim));
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0,
-                                          rows, y.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
-                                             x.reference, 0, rows, y.reference, &err),
-                  err);
+        make_logits(&norm, &w, 1, 0, x, 0, rows, y);
         assert_product_close(y, t, size);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-5f, &w.tested, &up.tested,
-                                           x.tested, rows, y.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-5f, &w.reference,
-                                              &up.reference, x.reference, rows, y.reference, &err),
-                  err);
+        gate_up(&norm, &w, &up, FKV_SILU, x, rows, y);
         assert_product_close(y, t, 2 * size * size);
         release(x), release(y);
         release_weight(&norm), release_weight(&w), release_weight(&up);
@@ -248,13 +276,7 @@ static void gate_and_up_make_a_swiglu(void **state) {
         reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     out = random_both((size_t)(rows * hidden), 0, 1);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested,
-                                           x.tested, rows, out.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference,
-                                              &up.reference, x.reference, rows, out.reference,
-                                              &err),
-                  err);
+        gate_up(&norm, &gate, &up, FKV_SILU, x, rows, out);
         assert_product_close(out, t, 2 * size * (size > 1 ? size : 1));
         release(x), release(out);
         release_weight(&norm), release_weight(&gate), release_weight(&up);
@@ -279,13 +301,7 @@ static void gate_and_up_pass_the_range_of_f16(void **state) {
         reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     out = random_both((size_t)(rows * hidden), 0, 1);
-        assert_ok(tested.ops->norm_gate_up(tested.b, &norm.tested, 1e-6f, &gate.tested, &up.tested,
-                                           x.tested, rows, out.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_gate_up(reference.b, &norm.reference, 1e-6f, &gate.reference,
-                                              &up.reference, x.reference, rows, out.reference,
-                                              &err),
-                  err);
+        gate_up(&norm, &gate, &up, FKV_SILU, x, rows, out);
         assert_product_close(out, FKV_F16, 2 * size * size);
         release(x), release(out);
         release_weight(&norm), release_weight(&gate), release_weight(&up);
@@ -309,11 +325,7 @@ static void projections_take_rows_beyond_the_range_of_f16(void **state) {
                 (float)pow(10, 4.9 + 0.1 * test_between(0, 41));
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     y = upload_both(inputs, (size_t)(rows * in));
-        assert_ok(tested.ops->project_residual(tested.b, &w.tested, y.tested, rows, x.tested, &err),
-                  err);
-        assert_ok(reference.ops->project_residual(reference.b, &w.reference, y.reference, rows,
-                                                  x.reference, &err),
-                  err);
+        add_projection(&w, NULL, 1, y, rows, x);
         float *found = download(tested, x.tested, x.count),
               *expected = download(reference, x.reference, x.count);
         double u = fmax(unit_of(FKV_F16), 1e-6);
@@ -340,12 +352,7 @@ static void norms_pass_the_range_of_f16(void **state) {
         reserve_both((struct fkv_limits){.rows = rows, .vocab = outputs, .attention = s});
         struct both x = random_both((size_t)(rows * s.dim), 0, 1),
                     y = random_both((size_t)(rows * outputs), 0, 1);
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, 0,
-                                          rows, y.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
-                                             x.reference, 0, rows, y.reference, &err),
-                  err);
+        make_logits(&norm, &w, 1, 0, x, 0, rows, y);
         assert_product_close(y, FKV_F16, 1.01 * 30000 * 0.1 * sqrt(s.dim));
         release(x), release(y);
         release_weight(&norm), release_weight(&w);
@@ -364,12 +371,97 @@ static void logits_of_some_rows(void **state) {
         reserve_both((struct fkv_limits){.rows = row + rows, .vocab = vocab, .attention = s});
         struct both x = random_both((size_t)((row + rows) * s.dim), 0, 1),
                     logits = random_both((size_t)(rows * vocab), 0, 1);
-        assert_ok(tested.ops->norm_logits(tested.b, &norm.tested, 1e-5f, &w.tested, x.tested, row,
-                                          rows, logits.tested, &err),
-                  err);
-        assert_ok(reference.ops->norm_logits(reference.b, &norm.reference, 1e-5f, &w.reference,
-                                             x.reference, row, rows, logits.reference, &err),
-                  err);
+        make_logits(&norm, &w, 1, 0, x, row, rows, logits);
+        assert_product_close(logits, t, 1.02 * 0.5 * sqrt(s.dim));
+        release(x), release(logits);
+        release_weight(&norm), release_weight(&w);
+    }
+}
+
+/* Families that normalise what attention and MLP add, or scale it. A row of a few channels may be
+ * almost nothing, and the norm magnifies what was rounded with it: see above. */
+static void projections_are_normalised_and_scaled_before_they_are_added(void **state) {
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round);
+        s.dim = 16 + random_width(280);
+        int in = random_width(affordable((double)rows * s.dim, 700));
+        enum fkv_dtype t = dtype_of(round);
+        const bool normed = round % 3 != 0;
+        const float multiplier = round % 2 ? 1 : 0.22f;
+        struct weight w = random_weight(t, s.dim, in, 0, 0.1),
+                      norm = random_weight(random_dtype(), 1, s.dim, 1, 0.2);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    y = random_both((size_t)(rows * in), 1, 1);
+        add_projection(&w, normed ? &norm : NULL, multiplier, y, rows, x);
+        assert_product_close(x, t, multiplier * (normed ? 1.5 : 0.15 * sqrt(in)));
+        release(x), release(y);
+        release_weight(&w), release_weight(&norm);
+    }
+}
+
+static void inputs_without_a_norm_are_taken_as_they_are(void **state) {
+    (void)state;
+    for (int round = 0; round < ROW_COUNTS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round), hidden = random_width(200);
+        s.dim = random_width(affordable(2.0 * rows * hidden, 300));
+        enum fkv_dtype t = dtype_of(round);
+        struct weight gate = random_weight(t, hidden, s.dim, 0, 0.5),
+                      up = random_weight(t, hidden, s.dim, 0, 0.5);
+        double size = 0.5 * sqrt(s.dim);
+        reserve_both(
+            (struct fkv_limits){.rows = rows, .hidden = hidden, .vocab = hidden, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    out = random_both((size_t)(rows * hidden), 0, 1);
+        gate_up(NULL, &gate, &up, FKV_SILU, x, rows, out);
+        assert_product_close(out, t, 2 * size * size);
+        make_logits(NULL, &up, 1, 0, x, 0, rows, out);
+        assert_product_close(out, t, size);
+        release(x), release(out);
+        release_weight(&gate), release_weight(&up);
+    }
+}
+
+/* As for silu; the derivative of GELU is 1.13 at most. */
+static void gate_and_up_make_a_geglu(void **state) {
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round), hidden = random_width(300);
+        s.dim = random_width(affordable(2.0 * rows * hidden, 300));
+        enum fkv_dtype t = dtype_of(round);
+        struct weight norm = random_weight(random_dtype(), 1, s.dim, 1, 0.2),
+                      gate = random_weight(t, hidden, s.dim, 0, 0.5),
+                      up = random_weight(t, hidden, s.dim, 0, 0.5);
+        double size = 1.02 * 0.5 * sqrt(s.dim);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = hidden, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    out = random_both((size_t)(rows * hidden), 0, 1);
+        gate_up(&norm, &gate, &up, FKV_GELU_TANH, x, rows, out);
+        assert_product_close(out, t, 2.2 * size * size);
+        release(x), release(out);
+        release_weight(&norm), release_weight(&gate), release_weight(&up);
+    }
+}
+
+/* The cap's derivative is 1 at most. */
+static void logits_are_scaled_and_capped(void **state) {
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int rows = rows_of(round), vocab = random_width(700);
+        s.dim = random_width(affordable((double)rows * vocab, 300));
+        enum fkv_dtype t = dtype_of(round);
+        const float multiplier = round % 3 ? 1 : 1 / 1.7f, softcap = round % 2 ? 0 : 7;
+        struct weight norm = random_weight(random_dtype(), 1, s.dim, 1, 0.2),
+                      w = random_weight(t, vocab, s.dim, 0, 0.5);
+        reserve_both((struct fkv_limits){.rows = rows, .vocab = vocab, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    logits = random_both((size_t)(rows * vocab), 0, 1);
+        make_logits(&norm, &w, multiplier, softcap, x, 0, rows, logits);
         assert_product_close(logits, t, 1.02 * 0.5 * sqrt(s.dim));
         release(x), release(logits);
         release_weight(&norm), release_weight(&w);
@@ -389,6 +481,10 @@ int main(void) {
         cmocka_unit_test(norms_pass_the_range_of_f16),
         cmocka_unit_test(few_rows_of_wide_matrices),
         cmocka_unit_test(logits_of_some_rows),
+        cmocka_unit_test(projections_are_normalised_and_scaled_before_they_are_added),
+        cmocka_unit_test(inputs_without_a_norm_are_taken_as_they_are),
+        cmocka_unit_test(gate_and_up_make_a_geglu),
+        cmocka_unit_test(logits_are_scaled_and_capped),
     };
     return test_run(tests, open_both, close_both);
 }

@@ -102,7 +102,13 @@ static void issue(struct machine *m, bool exact, const struct issue *s) {
     size_t dim = (size_t)m->shape.dim;
     struct fkv_qkv_weights w = {
         .norm = OF(m->norm), .wq = OF(m->wq), .wk = OF(m->wk), .wv = OF(m->wv), .eps = 1e-5f};
-    assert_ok(ops->embed(b, &OF(m->table), s->tokens, rows, OF(m->x), &err), err);
+    const struct fkv_residual_weights output = {.w = OF(m->wo), .multiplier = 1},
+                                      down = {.w = OF(m->down), .multiplier = 1};
+    const struct fkv_gate_up_weights mlp = {
+        .norm = OF(m->norm), .gate = OF(m->gate), .up = OF(m->up), .eps = 1e-5f};
+    const struct fkv_logits_weights head = {
+        .norm = OF(m->norm), .w = OF(m->out), .eps = 1e-5f, .multiplier = 1};
+    assert_ok(ops->embed(b, &OF(m->table), 1, s->tokens, rows, OF(m->x), &err), err);
     assert_ok(ops->norm_qkv(b, &m->shape, &w, OF(m->x), rows, OF(m->q), OF(m->k), OF(m->v), &err),
               err);
     assert_ok(ops->append(b, &m->shape, OF(m->k), OF(m->v), &OF(m->cache), s->append, items, &err),
@@ -110,17 +116,13 @@ static void issue(struct machine *m, bool exact, const struct issue *s) {
     assert_ok(ops->attend(b, &m->shape, OF(m->q), &OF(m->cache), s->spans, s->attend, items,
                           OF(m->mixed), &err),
               err);
-    assert_ok(ops->project_residual(b, &OF(m->wo), OF(m->mixed), rows, OF(m->x), &err), err);
+    assert_ok(ops->project_residual(b, &output, OF(m->mixed), rows, OF(m->x), &err), err);
     assert_ok(
         ops->copy_rows(b, OF(m->kept), 4, dim + 2, OF(m->x), 0, dim, rows, (int32_t)dim, &err),
         err);
-    assert_ok(ops->norm_gate_up(b, &OF(m->norm), 1e-5f, &OF(m->gate), &OF(m->up), OF(m->x), rows,
-                                OF(m->gated), &err),
-              err);
-    assert_ok(ops->project_residual(b, &OF(m->down), OF(m->gated), rows, OF(m->x), &err), err);
-    assert_ok(ops->norm_logits(b, &OF(m->norm), 1e-5f, &OF(m->out), OF(m->x), 0, rows,
-                               OF(m->logits), &err),
-              err);
+    assert_ok(ops->norm_gate_up(b, &mlp, OF(m->x), rows, OF(m->gated), &err), err);
+    assert_ok(ops->project_residual(b, &down, OF(m->gated), rows, OF(m->x), &err), err);
+    assert_ok(ops->norm_logits(b, &head, OF(m->x), 0, rows, OF(m->logits), &err), err);
 }
 
 /* Between steps: a slot is dropped from every head and the slots above it move down. */

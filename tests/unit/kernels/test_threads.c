@@ -66,7 +66,9 @@ static void multiply(struct fkv_backend *b, float *weight, const float *x, float
     assert_ok(ops->write(b, in, 0, x, bytes, &err), err);
     memset(out, 0, bytes);
     assert_ok(ops->write(b, sum, 0, out, bytes, &err), err);
-    assert_ok(ops->project_residual(b, &w, in, ROWS, sum, &err), err);
+    assert_ok(ops->project_residual(b, &(struct fkv_residual_weights){.w = w, .multiplier = 1}, in,
+                                    ROWS, sum, &err),
+              err);
     assert_ok(ops->read(b, sum, 0, out, bytes, &err), err);
     ops->buffer_release(b, w.data), ops->buffer_release(b, in), ops->buffer_release(b, sum);
 }
@@ -115,8 +117,8 @@ enum { SLOTS = 3000, HEAD_DIM = 16, HEADS = 6, KV_HEADS = 2 };
 
 static void attend(struct fkv_backend *b, const float *x, int32_t rows, float *out) {
     static const double inv_freq[HEAD_DIM / 2] = {1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
-    const struct fkv_attention_shape shape = {HEADS * HEAD_DIM, HEADS, KV_HEADS,
-                                              HEAD_DIM,         0.25f, inv_freq};
+    const struct fkv_attention_shape shape = {HEADS * HEAD_DIM, HEADS,    KV_HEADS, HEAD_DIM, 0.25f,
+                                              inv_freq,         HEAD_DIM, 1,        0};
     const struct fkv_limits limits = {.rows = rows,
                                       .dim = HEADS * HEAD_DIM,
                                       .hidden = 1,

@@ -137,8 +137,10 @@ static void run(const char *name, enum fkv_weight_format format, const void *blo
     assert_ok(ops->buffer_create(b, (size_t)rows * row, &table, &err), err);
     memset(out, 0, bytes);
     assert_ok(ops->write(b, to, 0, out, bytes, &err), err);
-    assert_ok(ops->project_residual(b, &w, in, rows, to, &err), err);
-    assert_ok(ops->embed(b, &w, tokens, rows, table, &err), err);
+    assert_ok(ops->project_residual(b, &(struct fkv_residual_weights){.w = w, .multiplier = 1}, in,
+                                    rows, to, &err),
+              err);
+    assert_ok(ops->embed(b, &w, 1, tokens, rows, table, &err), err);
     assert_ok(ops->read(b, to, 0, out, bytes, &err), err);
     assert_ok(ops->read(b, table, 0, embedded, (size_t)rows * row, &err), err);
     ops->buffer_release(b, w.data), ops->buffer_release(b, in);

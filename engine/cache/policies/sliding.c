@@ -1,0 +1,44 @@
+/* What a policy with a window does in a layer that slides by itself.
+ *
+ * A layer whose own window is w lets a query see the last w tokens, its own included; that is how
+ * it was trained. Two cases:
+ *
+ *   w < N   The layer forgets sooner than the policy would: the policy leaves it alone. It keeps
+ *           exactly the last w tokens, uncompressed and without sinks, whatever ratio a table holds
+ *           for it, and it counts no compressions and no evictions.
+ *   w >= N  The policy acts as in any other layer. No query sees a slot more than N - 1 positions
+ *           back, so w never matters.
+ *
+ * Without a window (full attention), queries see the last w tokens as well, and every token is
+ * kept.
+ *
+ * This file is the first case, in the terms of a policy: the slots that no query will see any more
+ * are dropped in bulk when storage runs out, and what stays moves down to the positions of its new
+ * slots. */
+#include "engine/cache/policies/schedule.h"
+#include "engine/cache/policies/sliding.h"
+
+/* The next query sees one slot of its own, so w - 1 older ones are enough. */
+static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                struct fkv_action *action) {
+    const int32_t kept = setup->layer_windows[head->layer] - 1;
+    action->gather_count = kept;
+    action->gather_shift = kept - head->slots;
+    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = head->slots - kept + j;
+    action->slots = kept;
+}
+
+static const struct fkv_policy sliding = {
+    .name = "of a sliding layer",
+    .max_spans = 1,
+    .append_limit = fkv_schedule_free_slots,
+    .act = act,
+    .position = fkv_slot_position,
+    .view = fkv_causal_view,
+};
+
+const struct fkv_policy *fkv_policy_of_layer(const struct fkv_policy_setup *setup, int32_t layer) {
+    const int32_t window = setup->layer_windows[layer];
+    return setup->policy->takes_window && window && window < setup->window ? &sliding
+                                                                           : setup->policy;
+}

@@ -1,0 +1,82 @@
+/* The table of families, and what several of them read alike. */
+#include "engine/checkpoint/families.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct fkv_family *const families[] = {
+    &fkv_family_llama,   &fkv_family_mistral, &fkv_family_qwen2,  &fkv_family_qwen3,
+    &fkv_family_smollm3, &fkv_family_phi3,    &fkv_family_gemma2, &fkv_family_gemma3,
+    &fkv_family_olmo2,   &fkv_family_granite,
+};
+enum { FAMILIES = sizeof families / sizeof families[0] };
+
+const struct fkv_family *fkv_family_find(const char *model_type) {
+    for (int i = 0; i < FAMILIES; i++)
+        if (!strcmp(model_type, families[i]->model_type) ||
+            (families[i]->wrapper && !strcmp(model_type, families[i]->wrapper)))
+            return families[i];
+    return NULL;
+}
+
+const struct fkv_family *fkv_family_find_architecture(const char *architecture) {
+    for (int i = 0; i < FAMILIES; i++)
+        if (families[i]->architecture && !strcmp(architecture, families[i]->architecture))
+            return families[i];
+    return NULL;
+}
+
+/* Adds a name to a list of them. */
+static void add_name(char *list, size_t size, const char *name, bool last) {
+    const size_t used = strlen(list);
+    snprintf(list + used, size - used, "%s%s", !used ? "" : last ? " or " : ", ", name);
+}
+
+const char *fkv_family_model_types(void) {
+    static char list[256];
+    list[0] = 0;
+    for (int i = 0; i < FAMILIES; i++)
+        add_name(list, sizeof list, families[i]->model_type, i == FAMILIES - 1);
+    return list;
+}
+
+const char *fkv_family_architectures(void) {
+    static char list[256];
+    list[0] = 0;
+    for (int i = 0; i < FAMILIES; i++)
+        if (families[i]->architecture)
+            add_name(list, sizeof list, families[i]->architecture, i == FAMILIES - 1);
+    return list;
+}
+
+/* layer_types [layers] -> slides, which stays as it is where there are none. */
+static int read_layer_types(const json_t *root, const char *where, int32_t layers, bool *slides,
+                            struct fkv_error *err) {
+    const json_t *types = json_object_get(root, "layer_types");
+    if (!types || json_is_null(types)) return FKV_OK;
+    if (!json_is_array(types) || json_array_size(types) != (size_t)layers)
+        return fkv_fail(err, "%s: field \"layer_types\": expected %d entries, found %zu", where,
+                        layers, json_array_size(types));
+    for (int32_t l = 0; l < layers; l++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)l));
+        slides[l] = type && !strcmp(type, "sliding_attention");
+        if (!slides[l] && (!type || strcmp(type, "full_attention")))
+            return fkv_fail(err,
+                            "%s: field \"layer_types\": expected full_attention or "
+                            "sliding_attention, found %.64s for layer %d",
+                            where, type ? type : "no text", l);
+    }
+    return FKV_OK;
+}
+
+int fkv_family_set_windows(const json_t *root, const char *where, int32_t window, bool *slides,
+                           struct fkv_config *c, struct fkv_error *err) {
+    int64_t tokens = window;
+    if (json_is_null(json_object_get(root, "sliding_window"))) return FKV_OK;
+    if (fkv_json_get_int(root, where, "sliding_window", false, 1, FKV_MAX_CONTEXT, &tokens, err) ||
+        read_layer_types(root, where, c->layers, slides, err))
+        return FKV_FAILED;
+    for (int32_t l = 0; l < c->layers; l++)
+        if (slides[l]) c->layer[l].window = (int32_t)tokens;
+    return FKV_OK;
+}
