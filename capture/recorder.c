@@ -95,6 +95,7 @@ struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorde
     return (struct fkv_session_options){.block = sequences * r->options.block,
                                         .sequences = sequences,
                                         .max_tokens = n_tokens,
+                                        .positions = r->options.max_tokens,
                                         .cache_dtype =
                                             fkv_engine_cache_dtype(r->engine_options, r->engine)};
 }

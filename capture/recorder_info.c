@@ -34,6 +34,45 @@ static int32_t *indices(const int *chosen, int count, int32_t all, int32_t *out_
     return index;
 }
 
+/* Whether captured layers turn differently. */
+static bool layers_differ(const struct fkv_config *c, const struct fkv_capture_info *info) {
+    bool differ = false;
+    for (int32_t i = 1; i < info->layer_count; i++)
+        differ |= c->layer[info->layer_index[i]].rotation != c->layer[info->layer_index[0]].rotation;
+    return differ;
+}
+
+/* The rotation of every captured layer, or one where they all turn alike. */
+static int describe_rotation(const struct fkv_config *c, int64_t positions,
+                             struct fkv_capture_info *info, struct fkv_error *err) {
+    const size_t half = (size_t)c->head_dim / 2;
+    info->rotation_per_layer = layers_differ(c, info);
+    const size_t rows = info->rotation_per_layer ? (size_t)info->layer_count : 1;
+    bool scaled = false;
+    info->inv_freq = calloc(rows * half, sizeof *info->inv_freq);
+    info->attention_factor = calloc(rows, sizeof *info->attention_factor);
+    if (!info->inv_freq || !info->attention_factor) return fkv_fail(err, "out of memory");
+    for (size_t i = 0; i < rows; i++) {
+        const int32_t rotation = c->layer[info->layer_index[i]].rotation;
+        info->attention_factor[i] = 1;
+        if (rotation == FKV_NO_ROTATION) continue;
+        const struct fkv_rope *rope = &c->rotations[rotation];
+        if (info->rotary_dim && info->rotary_dim != rope->channels)
+            return fkv_fail(err, "expected as many channels to turn in all layers, found %d and %d",
+                            info->rotary_dim, rope->channels);
+        info->rotary_dim = rope->channels;
+        info->attention_factor[i] = rope->attention_factor;
+        scaled |= rope->attention_factor != 1;
+        fkv_rope_frequencies(rope, positions, info->inv_freq + i * half);
+    }
+    if (!scaled) {
+        free(info->attention_factor);
+        info->attention_factor = NULL;
+    }
+    info->rope_positions = fkv_config_rotates_by_length(c) ? positions : 0;
+    return FKV_OK;
+}
+
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
     const struct fkv_config *c = &model->config;
@@ -44,28 +83,25 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
                                       .n_heads = c->heads,
                                       .n_kv_heads = c->kv_heads,
                                       .head_dim = c->head_dim,
-                                      .rope_theta = c->rope_theta,
+                                      .rope_theta = c->rotations[0].theta,
                                       .attention_scale = (double)c->attention_scale,
                                       .trained_context = c->trained_context,
                                       .adds_bos = tokenizer && fkv_tokenizer_adds_bos(tokenizer),
                                       .dtype = o->dtype,
                                       .spectra_only = o->spectra_only,
                                       .states = o->states};
-    const size_t angles = (size_t)c->head_dim / 2 * sizeof(double);
     info->model_name = strdup(model->name);
-    info->rope_scaling = strdup(c->rope_scaling);
+    info->rope_scaling = strdup(c->rotations[0].scaling);
     info->backend = strdup(model->ops->name);
     info->compute = strdup(fkv_engine_compute_name(r->engine_options, r->engine));
     info->kernels = strdup(r->engine->device.kernels);
     info->options = describe_options(r);
     info->layer_index = indices(o->layers, o->layer_count, c->layers, &info->layer_count);
     info->head_index = indices(o->heads, o->head_count, c->kv_heads, &info->head_count);
-    info->inv_freq = malloc(angles);
     if (!info->model_name || !info->rope_scaling || !info->backend || !info->compute ||
-        !info->kernels || !info->options || !info->layer_index || !info->head_index ||
-        !info->inv_freq)
+        !info->kernels || !info->options || !info->layer_index || !info->head_index)
         return fkv_fail(err, "out of memory");
-    memcpy(info->inv_freq, c->inv_freq, angles);
+    if (describe_rotation(c, o->max_tokens, info, err)) return FKV_FAILED;
     strcpy(info->config_sha256, c->sha256);
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));
     return fkv_checkpoint_sha256(model->checkpoint, info->model_sha256, err);

@@ -141,13 +141,26 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
     return FKV_OK;
 }
 
-/* Configs of models tuned for a longer context often keep the old one beside the factor. */
-static void note_linear_factor(const struct fkv_engine_options *o, const struct fkv_config *c) {
-    if (o->quiet || o->trained_context || c->linear_factor <= 1) return;
+/* Configs of models tuned for a longer context often keep the old one beside the factor. Only
+ * linear scaling does not say from which context it starts. */
+static void note_stretched_context(const struct fkv_engine_options *o, const struct fkv_config *c) {
+    const struct fkv_rope *rope = &c->rotations[0];
+    const double stretched = rope->factor * (rope->original ? rope->original : c->trained_context);
+    if (o->quiet || o->trained_context || stretched <= c->trained_context || rope->by_length)
+        return;
     fprintf(stderr,
-            "note: rope_scaling is linear by %g; if the trained context of %d is the one from "
-            "before it, give --trained-context %.0f\n",
-            c->linear_factor, c->trained_context, c->linear_factor * c->trained_context);
+            "note: rope_scaling is %s by %g; if the trained context of %d is the one from before "
+            "it, give --trained-context %.0f\n",
+            rope->kind, rope->factor, c->trained_context, stretched);
+}
+
+void fkv_note_rotation(const struct fkv_engine_options *o, const struct fkv_config *c,
+                       int64_t positions) {
+    for (int32_t r = 0; r < c->rotation_count && !o->quiet; r++) {
+        char text[128];
+        if (fkv_rope_describe(&c->rotations[r], positions, text))
+            fprintf(stderr, "note: rotation %s\n", text);
+    }
 }
 
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
@@ -171,7 +184,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->model->expanded_from && !o->quiet)
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
                 engine->model->expanded_from, fkv_dtype_name(model.expanded));
-    note_linear_factor(o, &engine->model->config);
+    note_stretched_context(o, &engine->model->config);
     if (open_tokenizer(o, engine, err)) goto failed;
     return FKV_OK;
 failed:

@@ -53,6 +53,11 @@ void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
  * --quiet. NULL: nowhere, or later as JSON. */
 FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);
 
+/* A note on stderr, unless --quiet, of each rotation that depends on the length: what was chosen
+ * for so many positions (fkv_session_rotation_positions). */
+void fkv_note_rotation(const struct fkv_engine_options *options, const struct fkv_config *config,
+                       int64_t positions);
+
 struct fkv_engine {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;

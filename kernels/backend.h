@@ -37,8 +37,10 @@ struct fkv_backend_options {
 struct fkv_attention_shape {
     int32_t dim, heads, kv_heads, head_dim; /* heads is a multiple of kv_heads; head_dim is even */
     float scale;                            /* on the scores, 1/sqrt(head_dim) as a rule */
-    const double *inv_freq; /* [head_dim/2] rotation per position, radians; rotate-half convention:
-                               channel i turns with i + head_dim/2 */
+    const double *inv_freq; /* [rotary/2] rotation per position, radians; rotate-half convention:
+                               channel i turns with i + rotary/2 */
+    int32_t rotary; /* channels of a head that turn, its first; the others pass. Even; 0: none */
+    float gain;     /* on the turned channels of queries and keys alike (YaRN, LongRoPE); 1: none */
 };
 
 struct fkv_limits {

@@ -6,7 +6,8 @@
  * positions after an eviction, StreamingLLM's and LM-Infinite's clamped distance) is a choice of
  * query position and no key is touched. `compress` un-rotates, maps, and rotates to the new
  * positions; `gather` re-rotates by a shift. Angles are formed in double, so large positions stay
- * exact. */
+ * exact. The shape's gain is not on the stored keys: attention puts both factors, gain^2, on the
+ * turned channels of the query, which gives the same scores and leaves a key as long as it was. */
 #ifndef FKV_KERNELS_CACHE_H
 #define FKV_KERNELS_CACHE_H
 

@@ -38,7 +38,7 @@ typedef int fkv_op_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sh
                             int32_t rows, struct fkv_buffer *q, struct fkv_buffer *k,
                             struct fkv_buffer *v, struct fkv_error *err);
 /* rows [row, row+rows) of x [.., heads, head_dim] -> the same rows of out, rotated: row + i to
- * position + i. May be in place. */
+ * position + i, times the shape's gain where they turn. May be in place. */
 typedef int fkv_op_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                           const struct fkv_buffer *x, int32_t row, int32_t rows, int32_t heads,
                           double position, struct fkv_buffer *out, struct fkv_error *err);

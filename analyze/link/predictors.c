@@ -102,6 +102,15 @@ static void add_visible(const struct visible *v, int32_t head, double weight, do
     }
 }
 
+/* Queries x [rows, d] times the factor that attention puts on turned channels, of keys as well. */
+static void scale_turned(const struct visible *v, int32_t layer, float *x, size_t rows) {
+    const struct fkv_capture_rotation rotation =
+        fkv_capture_rotation(fkv_capture_info(v->m->capture), layer);
+    const float gain = (float)(rotation.attention_factor * rotation.attention_factor);
+    for (size_t r = 0; r < rows && gain != 1; r++, x += v->head_dim)
+        for (int32_t c = 0; c < rotation.rotary_dim; c++) x[c] *= gain;
+}
+
 enum pass { QUERIES, KEYS, VALUES };
 
 /* All segments of a layer: queries into the moment, or keys or values through it into visible
@@ -121,6 +130,7 @@ static int pass_over(struct visible *v, enum pass pass, int32_t layer, double *v
             if (fkv_capture_read_state(v->m->capture, r->recording, states[pass], layer, 0, heads,
                                        plan->skip_sinks + s * plan->n, v->n, x, err))
                 return FKV_FAILED;
+            if (pass == QUERIES) scale_turned(v, layer, x, (size_t)heads * (size_t)v->n);
 #pragma omp parallel for schedule(dynamic) num_threads(v->threads)
             for (int32_t h = 0; h < v->heads; h++) {
                 for (int32_t g = 0; pass == QUERIES && g < v->group; g++)

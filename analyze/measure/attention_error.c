@@ -14,7 +14,7 @@
  * there, no number per head can show.
  *
  * Attention itself is the kernels' (append, attend): they rotate keys and queries by the capture's
- * inv_freq, and they do the same on a device.
+ * inv_freq, each layer by its own, and they do the same on a device.
  *
  * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries
  * over the recording so far, which dominates: 4 * 256 * tokens * head_dim flops per query head.
@@ -119,15 +119,19 @@ static void worker_close(struct worker *w) {
     memset(w, 0, sizeof *w);
 }
 
+static struct fkv_limits limits_of(const struct shape *s) {
+    return (struct fkv_limits){.rows = (int32_t)s->tokens,
+                               .dim = s->attention.dim,
+                               .hidden = s->attention.dim,
+                               .vocab = 1,
+                               .slots = (int32_t)s->tokens,
+                               .items = 1,
+                               .attention = s->attention};
+}
+
 static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, struct fkv_backend *b,
                        const struct shape *s, struct fkv_error *err) {
-    const struct fkv_limits limits = {.rows = (int32_t)s->tokens,
-                                      .dim = s->attention.dim,
-                                      .hidden = s->attention.dim,
-                                      .vocab = 1,
-                                      .slots = (int32_t)s->tokens,
-                                      .items = 1,
-                                      .attention = s->attention};
+    const struct fkv_limits limits = limits_of(s);
     size_t dim = (size_t)s->head_dim, segment = (size_t)s->n * dim * sizeof(float);
     size_t cache = (size_t)s->tokens * dim * sizeof(float);
     size_t queries = (size_t)FKV_ATTENTION_QUERIES * (size_t)s->group * dim * sizeof(float);
@@ -337,6 +341,21 @@ static void conclude(const struct layer_work *w, int32_t column, double *error) 
         }
 }
 
+/* Attention as this layer computes it. Tables of the angles of an earlier layer are replaced. */
+static int turn_as_layer(struct layer_work *w, int32_t layer, struct fkv_error *err) {
+    const struct fkv_measurement *m = w->m;
+    const struct fkv_capture_rotation rotation =
+        fkv_capture_rotation(fkv_capture_info(m->capture), layer);
+    struct fkv_attention_shape *attention = &w->shape.attention;
+    attention->inv_freq = rotation.inv_freq;
+    attention->rotary = rotation.rotary_dim;
+    attention->gain = (float)rotation.attention_factor;
+    const struct fkv_limits limits = limits_of(&w->shape);
+    for (int32_t i = 0; i < m->workers->count; i++)
+        if (m->workers->ops->reserve(m->workers->backend[i], &limits, err)) return FKV_FAILED;
+    return FKV_OK;
+}
+
 static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measurement *m,
                          struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
@@ -344,7 +363,9 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
     char label[48];
     snprintf(label, sizeof label, "attention, layer %d", info->layer_index[layer]);
     memset(w->total, 0, (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double));
-    if (w->gram && fkv_capture_read_output_gram(m->capture, layer, w->gram, err)) return FKV_FAILED;
+    if (turn_as_layer(w, layer, err) ||
+        (w->gram && fkv_capture_read_output_gram(m->capture, layer, w->gram, err)))
+        return FKV_FAILED;
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         int64_t tokens = fkv_capture_recording(m->capture, r->recording)->n_tokens;
@@ -393,8 +414,11 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
                               .group = group,
                               .columns = projected ? 2 : 1,
                               .tokens = tokens,
-                              .attention = {group * info->head_dim, group, 1, info->head_dim,
-                                            (float)scale, info->inv_freq},
+                              .attention = {.dim = group * info->head_dim,
+                                            .heads = group,
+                                            .kv_heads = 1,
+                                            .head_dim = info->head_dim,
+                                            .scale = (float)scale},
                               .dct = dct};
     size_t head = (size_t)tokens * (size_t)info->head_dim * sizeof(float);
     w->state[0] = malloc((size_t)info->head_count * head);

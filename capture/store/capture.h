@@ -69,7 +69,12 @@ struct fkv_capture_info {
     int32_t n_layers, n_heads, n_kv_heads, head_dim;              /* of the model */
     int32_t layer_count, *layer_index; /* captured layers, ascending: axis 0 of the states */
     int32_t head_count, *head_index;   /* captured KV heads, ascending: axis 1 of key and value */
-    double rope_theta, *inv_freq;      /* [head_dim/2]; NULL when unknown */
+    double rope_theta;
+    double *inv_freq; /* [head_dim/2], or [layer_count, head_dim/2]; NULL when unknown */
+    bool rotation_per_layer;  /* inv_freq and attention_factor are per captured layer */
+    int32_t rotary_dim;       /* channels of a head that turn, its first; 0: head_dim */
+    double *attention_factor; /* [1] or [layer_count], on turned channels; NULL: 1 */
+    int64_t rope_positions;   /* for which inv_freq was chosen; 0: it does not depend on them */
     double attention_scale;
     int32_t trained_context;
     bool adds_bos;
@@ -78,6 +83,15 @@ struct fkv_capture_info {
     uint32_t states; /* bit i: has state i */
 };
 void fkv_capture_info_free(struct fkv_capture_info *info);
+
+/* How the keys and queries of a captured layer turn: channel i with i + rotary_dim/2. */
+struct fkv_capture_rotation {
+    const double *inv_freq; /* [head_dim/2], of which rotary_dim/2 count; NULL when unknown */
+    int32_t rotary_dim;
+    double attention_factor; /* on the turned channels of queries and keys alike */
+};
+struct fkv_capture_rotation fkv_capture_rotation(const struct fkv_capture_info *info,
+                                                 int32_t layer);
 /* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype,
  * backend, compute, options); else a message naming the first difference, expected and found. */
 int fkv_capture_info_compare(const struct fkv_capture_info *expected,

@@ -29,6 +29,7 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     free(info->layer_index);
     free(info->head_index);
     free(info->inv_freq);
+    free(info->attention_factor);
     *info = (struct fkv_capture_info){0};
 }
 
@@ -82,10 +83,6 @@ static int put_int(hid_t file, const char *name, int64_t value, struct fkv_error
     return fkv_hdf_put_numbers(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
 }
 
-static int put_double(hid_t file, const char *name, double value, struct fkv_error *err) {
-    return fkv_hdf_put_numbers(file, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
-}
-
 static int put_text(hid_t file, const char *name, const char *value, struct fkv_error *err) {
     return fkv_hdf_put_string(file, name, value ? value : "", err);
 }
@@ -106,12 +103,7 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                                       info->layer_count, info->layer_index, err) ||
                   fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
                                       info->head_count, info->head_index, err) ||
-                  put_double(file, "rope_theta", info->rope_theta, err) ||
-                  put_text(file, "rope_scaling", info->rope_scaling, err) ||
-                  (info->inv_freq && info->head_dim > 1 &&
-                   fkv_hdf_put_numbers(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE,
-                                       info->head_dim / 2, info->inv_freq, err)) ||
-                  put_double(file, "attention_scale", info->attention_scale, err) ||
+                  fkv_schema_write_rotation(file, info, err) ||
                   put_int(file, "trained_context", info->trained_context, err) ||
                   fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
                   put_text(file, "dtype", fkv_dtype_name(info->dtype), err) ||
@@ -202,30 +194,6 @@ static int get_dtype(hid_t file, struct fkv_capture_info *info, struct fkv_error
     return status;
 }
 
-static int get_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
-    void *numbers = NULL;
-    int64_t count = 0;
-    if (fkv_hdf_get_double(file, "rope_theta", &info->rope_theta, NULL, err) ||
-        fkv_hdf_get_double(file, "attention_scale", &info->attention_scale, NULL, err) ||
-        fkv_hdf_get_string(file, "rope_scaling", &info->rope_scaling, NULL, err) ||
-        fkv_hdf_get_numbers(file, "inv_freq", H5T_NATIVE_DOUBLE, MOST, &numbers, &count, NULL, err))
-        return FKV_FAILED;
-    info->inv_freq = numbers;
-    if (numbers && count != info->head_dim / 2)
-        return fkv_fail(err, "attribute inv_freq: expected %d numbers (head_dim/2), found %lld",
-                        info->head_dim / 2, (long long)count);
-    if (!isfinite(info->rope_theta) || !isfinite(info->attention_scale))
-        return fkv_fail(
-            err,
-            "attributes rope_theta and attention_scale: expected finite numbers, found %g and %g",
-            info->rope_theta, info->attention_scale);
-    for (int64_t i = 0; numbers && i < count; i++)
-        if (!isfinite(info->inv_freq[i]))
-            return fkv_fail(err, "attribute inv_freq[%lld]: expected a finite number, found %g",
-                            (long long)i, info->inv_freq[i]);
-    return FKV_OK;
-}
-
 int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     *info = (struct fkv_capture_info){0};
     int64_t adds_bos = 0;
@@ -248,7 +216,7 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
         fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
         fkv_hdf_get_string(file, "kernels", &info->kernels, NULL, err) ||
         fkv_hdf_get_string(file, "options", &info->options, NULL, err) ||
-        get_dtype(file, info, err) || get_rotation(file, info, err);
+        get_dtype(file, info, err) || fkv_schema_read_rotation(file, info, err);
     info->adds_bos = adds_bos != 0;
     if (!failed && info->attention_scale == 0) info->attention_scale = 1 / sqrt(info->head_dim);
     if (!failed && info->n_heads && info->n_heads % info->n_kv_heads)
@@ -311,6 +279,7 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
                        b->layer_index, err) == FKV_OK &&
         differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index,
                        err) == FKV_OK &&
+        fkv_schema_compare_rotation(a, b, err) == FKV_OK &&
         differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
         differ_states(a->states, b->states, err) == FKV_OK &&
         differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&

@@ -23,6 +23,13 @@ struct fkv_sums_array {
 void fkv_sums_arrays(const struct fkv_spectra_sums *sums,
                      struct fkv_sums_array arrays[FKV_SUMS_ARRAYS]);
 
+/* schema_rotation.c: the attributes that say how keys and queries turn. Reading needs the sizes and
+ * layer_index. */
+int fkv_schema_write_rotation(hid_t file, const struct fkv_capture_info *info,
+                              struct fkv_error *err);
+int fkv_schema_read_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
+int fkv_schema_compare_rotation(const struct fkv_capture_info *expected,
+                                const struct fkv_capture_info *found, struct fkv_error *err);
 int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err);
 /* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's
  * own needs n_layers, n_kv_heads, head_dim. */

@@ -1,25 +1,10 @@
 /* Owns the reading of config.json: which fields mean what in the four families we run, their
- * defaults, and the rotation frequencies. Whatever would change the numbers and is not computed
- * here is refused by name: a model that loads is a model that runs as its authors meant.
+ * defaults. Whatever would change the numbers and is not computed here is refused by name: a model
+ * that loads is a model that runs as its authors meant.
  *
  * Defaults are those of the configuration classes of Hugging Face transformers (4.x and 5.x agree),
- * because files leave out what equals them; the five sizes that define a model must be given. Two
- * spellings of the rotation exist: rope_theta and rope_scaling (4.x), and rope_parameters
- * holding both (5.x).
- *
- * Rotation: channel pair (i, i + head_dim/2) turns by inv_freq[i] = theta^(-2i/head_dim) per
- * position (Su et al. 2021, arXiv 2104.09864). Scaling:
- *
- *   linear   inv_freq / factor, position interpolation (Chen et al. 2023, arXiv 2306.15595)
- *   llama3   by wavelength w = 2 pi / inv_freq against the original context C (Grattafiori et al.
- *            2024, arXiv 2407.21783; reference code of Llama 3.1):
- *              w < C / high_freq_factor: inv_freq
- *              w > C / low_freq_factor: inv_freq / factor
- *              between: (1 - s) inv_freq / factor + s inv_freq,
- *                s = (C / w - low_freq_factor) / (high_freq_factor - low_freq_factor)
- *
- * transformers forms these in float32; double differs from it by rounding only and stays exact at
- * large positions. */
+ * because files leave out what equals them; the five sizes that define a model must be given.
+ * Rotations are read by rope.c. */
 #include "engine/checkpoint/config.h"
 
 #include <math.h>
@@ -33,7 +18,6 @@
 enum {
     MAX_CONFIG_BYTES = 1 << 20,
     MAX_SIZE = 1 << 20,
-    MAX_LAYERS = 1024,
     MAX_HEADS = 1 << 14,
     MAX_CONTEXT = 1 << 30
 };
@@ -94,7 +78,7 @@ static int get_size(const json_t *root, const char *where, const char *field, bo
 
 static int read_sizes(const json_t *root, const char *where, const struct family *family,
                       struct fkv_config *c, struct fkv_error *err) {
-    if (get_size(root, where, "num_hidden_layers", true, MAX_LAYERS, &c->layers, err) ||
+    if (get_size(root, where, "num_hidden_layers", true, FKV_MAX_LAYERS, &c->layers, err) ||
         get_size(root, where, "hidden_size", true, MAX_SIZE, &c->dim, err) ||
         get_size(root, where, "intermediate_size", true, MAX_SIZE, &c->hidden, err) ||
         get_size(root, where, "num_attention_heads", true, MAX_HEADS, &c->heads, err) ||
@@ -207,113 +191,18 @@ static int check_window(const json_t *root, const char *where, const struct fami
     return FKV_OK;
 }
 
-/* The object that describes the rotation, or NULL: rope_scaling if it says anything, else
- * rope_parameters. */
-static int find_rope(const json_t *root, const char *where, const json_t **out, const char **field,
-                     struct fkv_error *err) {
-    static const char *const fields[] = {"rope_scaling", "rope_parameters"};
-    *out = NULL;
-    *field = fields[0];
-    for (int i = 0; i < 2 && !*out; i++) {
-        const json_t *rope = json_object_get(root, fields[i]);
-        if (!rope || json_is_null(rope)) continue;
-        if (!json_is_object(rope))
-            return fkv_fail(err, "%s: field \"%s\": expected an object or null", where, fields[i]);
-        if (json_object_size(rope)) *out = rope, *field = fields[i];
-    }
-    for (void *at = json_object_iter((json_t *)*out); at;
-         at = json_object_iter_next((json_t *)*out, at))
-        if (json_is_object(json_object_iter_value(at)))
-            return fkv_fail(err,
-                            "%s: field \"%s\": expected one rotation for all layers, found one of "
-                            "its own for %.64s",
-                            where, *field, json_object_iter_key(at));
-    return FKV_OK;
-}
-
-static int keep_scaling_text(const json_t *rope, const char *scope, struct fkv_config *c,
-                             struct fkv_error *err) {
-    char *text = json_dumps(rope, JSON_COMPACT);
-    size_t length = text ? strlen(text) : 0;
-    bool fits = text && length < sizeof c->rope_scaling;
-    if (fits) memcpy(c->rope_scaling, text, length + 1);
-    free(text);
-    if (fits) return FKV_OK;
-    return fkv_fail(err, "%s: expected less than %zu characters, found %zu", scope,
-                    sizeof c->rope_scaling, length);
-}
-
-static int scale_linear(const json_t *rope, const char *scope, struct fkv_config *c,
-                        struct fkv_error *err) {
-    double factor = 0;
-    if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err)) return FKV_FAILED;
-    for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] /= factor;
-    c->linear_factor = factor;
-    return FKV_OK;
-}
-
-static int scale_llama3(const json_t *root, const json_t *rope, const char *where,
-                        const char *scope, struct fkv_config *c, struct fkv_error *err) {
-    double factor = 0, low = 0, high = 0;
-    int64_t context = c->trained_context;
-    if (fkv_json_get_double(rope, scope, "factor", true, 1, 1e6, &factor, err) ||
-        fkv_json_get_double(rope, scope, "low_freq_factor", true, 1e-6, 1e6, &low, err) ||
-        fkv_json_get_double(rope, scope, "high_freq_factor", true, 1e-6, 1e6, &high, err) ||
-        fkv_json_get_int(rope, scope, "original_max_position_embeddings", false, 1, MAX_CONTEXT,
-                         &context, err) ||
-        fkv_json_get_int(root, where, "original_max_position_embeddings", false, 1, MAX_CONTEXT,
-                         &context, err))
-        return FKV_FAILED;
-    if (high <= low)
-        return fkv_fail(
-            err, "%s: field \"high_freq_factor\": expected more than low_freq_factor %g, found %g",
-            scope, low, high);
-    for (int i = 0; i < c->head_dim / 2; i++) {
-        double f = c->inv_freq[i], wavelength = 2 * 3.14159265358979323846 / f;
-        double smooth = ((double)context / wavelength - low) / (high - low);
-        if (smooth < 0) smooth = 0; /* wavelength > context / low */
-        if (smooth > 1) smooth = 1; /* wavelength < context / high */
-        c->inv_freq[i] = (1 - smooth) * f / factor + smooth * f;
-    }
-    return FKV_OK;
-}
-
+/* All layers of these families turn by one rotation, and the whole of a head. */
 static int read_rope(const json_t *root, const char *where, struct fkv_config *c,
                      struct fkv_error *err) {
-    const json_t *rope;
-    const char *field, *type = "default";
-    char scope[FKV_PATH + 64]; /* a path and a field's name */
-    double theta = 10000, part = 1;
-    if (find_rope(root, where, &rope, &field, err)) return FKV_FAILED;
-    snprintf(scope, sizeof scope, "%s: %s", where, field);
-    if (fkv_json_get_double(root, where, "rope_theta", false, 1, 1e15, &theta, err) ||
-        fkv_json_get_double(root, where, "partial_rotary_factor", false, 0, 1e6, &part, err))
-        return FKV_FAILED;
-    if (rope &&
-        (fkv_json_get_double(rope, scope, "rope_theta", false, 1, 1e15, &theta, err) ||
-         fkv_json_get_double(rope, scope, "partial_rotary_factor", false, 0, 1e6, &part, err) ||
-         fkv_json_get_string(rope, scope, "type", false, &type, err) ||
-         fkv_json_get_string(rope, scope, "rope_type", false, &type, err)))
-        return FKV_FAILED;
-    if (part != 1)
+    const struct fkv_rope_defaults defaults = {
+        .theta = 10000, .head_dim = c->head_dim, .trained_context = c->trained_context};
+    struct fkv_rope *r = &c->rotations[0];
+    if (fkv_rope_read(root, where, &defaults, r, err)) return FKV_FAILED;
+    if (r->channels != c->head_dim)
         return fkv_fail(err, "%s: field \"partial_rotary_factor\": expected 1, found %g", where,
-                        part);
-
-    c->rope_theta = theta;
-    for (int i = 0; i < c->head_dim / 2; i++) c->inv_freq[i] = pow(theta, -2.0 * i / c->head_dim);
-    strcpy(c->rope_scaling, "null");
-    c->linear_factor = 1;
-    if (!strcmp(type, "default")) return FKV_OK;
-    if (!strcmp(type, "linear")) {
-        if (scale_linear(rope, scope, c, err)) return FKV_FAILED;
-    } else if (!strcmp(type, "llama3")) {
-        if (scale_llama3(root, rope, where, scope, c, err)) return FKV_FAILED;
-    } else {
-        return fkv_fail(err,
-                        "%s: field \"rope_type\": expected default, linear or llama3, found %.64s",
-                        scope, type);
-    }
-    return keep_scaling_text(rope, scope, c, err);
+                        (double)r->channels / c->head_dim);
+    c->rotation_count = 1;
+    return FKV_OK;
 }
 
 /* An id, a list of ids, or none, added to ids [FKV_MOST_ENDS] that are not there yet. One outside
@@ -375,12 +264,13 @@ static int read_config(const json_t *root, const char *where, int32_t trained_co
 }
 
 static int hash_fields(struct fkv_config *c, struct fkv_error *err) {
-    char text[1024];
-    const int bytes =
-        snprintf(text, sizeof text, "%s %d %d %d %d %d %d %d %d %.9g %.17g %s %.9g %d %d %d %d %d",
-                 c->model_type, c->layers, c->dim, c->hidden, c->heads, c->kv_heads, c->head_dim,
-                 c->vocab, c->trained_context, c->rms_eps, c->rope_theta, c->rope_scaling,
-                 c->attention_scale, c->tied, c->qkv_bias, c->qk_norm, c->bos, c->eos);
+    char text[1024 + sizeof c->rotations[0].scaling];
+    const struct fkv_rope *rope = &c->rotations[0];
+    const int bytes = snprintf(
+        text, sizeof text, "%s %d %d %d %d %d %d %d %d %.9g %.17g %s %.9g %d %d %d %d %d",
+        c->model_type, c->layers, c->dim, c->hidden, c->heads, c->kv_heads, c->head_dim, c->vocab,
+        c->trained_context, c->rms_eps, rope->theta, rope->scaling, c->attention_scale, c->tied,
+        c->qkv_bias, c->qk_norm, c->bos, c->eos);
     return fkv_sha256_memory(text, (size_t)bytes, c->sha256, err);
 }
 
@@ -428,11 +318,12 @@ int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_c
 
 int fkv_config_divide_frequencies(struct fkv_config *config, const float *divisors,
                                   struct fkv_error *err) {
-    const size_t half = (size_t)config->head_dim / 2;
-    fkv_sha256_hex hash;
-    if (fkv_sha256_memory(divisors, half * sizeof *divisors, hash, err)) return FKV_FAILED;
-    for (size_t i = 0; i < half; i++) config->inv_freq[i] /= (double)divisors[i];
-    snprintf(config->rope_scaling, sizeof config->rope_scaling,
-             "{\"rope_type\":\"divisors\",\"sha256\":\"%s\"}", hash);
+    if (fkv_rope_divide(&config->rotations[0], divisors, err)) return FKV_FAILED;
     return hash_fields(config, err);
+}
+
+bool fkv_config_rotates_by_length(const struct fkv_config *config) {
+    for (int32_t r = 0; r < config->rotation_count; r++)
+        if (config->rotations[r].by_length) return true;
+    return false;
 }

@@ -6,23 +6,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/checkpoint/rope.h"
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/json.h"
 
-enum { FKV_MAX_HEAD_DIM = 512, FKV_MOST_ENDS = 32 };
+enum { FKV_MOST_ENDS = 32, FKV_MAX_LAYERS = 1024, FKV_MOST_ROTATIONS = 2, FKV_NO_ROTATION = -1 };
+
+/* What differs between the layers of one model. */
+struct fkv_layer_config {
+    int32_t rotation; /* index into the config's rotations, or FKV_NO_ROTATION */
+};
 
 struct fkv_config {
     char model_type[32]; /* llama, mistral, qwen2, qwen3 */
     int32_t layers, dim, hidden, heads, kv_heads, head_dim, vocab;
     int32_t trained_context; /* max_position_embeddings, or what the user says instead */
     float rms_eps;
-    double rope_theta;
-    char rope_scaling[512]; /* the config's own JSON, compact; "null" when there is none */
-    double inv_freq[FKV_MAX_HEAD_DIM /
-                    2];    /* [head_dim/2] radians per position, scaling (linear, llama3) applied */
-    double linear_factor;  /* of linear scaling, 1 where there is none */
-    float attention_scale; /* 1/sqrt(head_dim) */
+    struct fkv_rope rotations[FKV_MOST_ROTATIONS]; /* [rotation_count]; the first is of the layers
+                                                      that see the whole context */
+    int32_t rotation_count;
+    struct fkv_layer_config layer[FKV_MAX_LAYERS]; /* [layers] */
+    float attention_scale;                         /* 1/sqrt(head_dim) */
     bool tied, qkv_bias, qk_norm;
     int32_t bos, eos;            /* -1 when absent; of several ends the first */
     int32_t ends[FKV_MOST_ENDS]; /* [end_count] tokens that end a text, eos among them */
@@ -31,10 +36,13 @@ struct fkv_config {
                               fields we do not read leave it as it is. */
 };
 
+/* Whether a session's rotations depend on the positions that it reaches (rope.h). */
+bool fkv_config_rotates_by_length(const struct fkv_config *config);
+
 /* Reads a config.json's object; `where` names it in messages. A `trained_context` other than 0
  * replaces max_position_embeddings. Refuses, by name: unknown architectures, zero or absurd sizes,
- * heads not a multiple of kv_heads, odd head_dim, rope types other than linear and llama3, a
- * sliding window shorter than the trained context, biases we do not compute, activations other than
+ * heads not a multiple of kv_heads, odd head_dim, rope types that rope.h does not list, a sliding
+ * window shorter than the trained context, biases we do not compute, activations other than
  * silu. */
 int fkv_config_read(const json_t *root, const char *where, int32_t trained_context,
                     struct fkv_config *config, struct fkv_error *err);
@@ -44,7 +52,8 @@ int fkv_config_parse(const char *text, size_t bytes, const char *where, int32_t 
 /* The same of DIR/config.json, with the ends that DIR/generation_config.json adds. */
 int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_config *config,
                     struct fkv_error *err);
-/* Divides the frequencies by divisors [head_dim/2], a scaling that no formula gives. */
+/* Divides the frequencies of the first rotation by divisors [channels/2], a scaling that no formula
+ * gives. */
 int fkv_config_divide_frequencies(struct fkv_config *config, const float *divisors,
                                   struct fkv_error *err);
 

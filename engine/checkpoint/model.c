@@ -294,8 +294,15 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
         m->ops->info(m->backend, &info, err))
         return FKV_FAILED;
     *c = *fkv_checkpoint_config(m->checkpoint);
-    m->attention = (struct fkv_attention_shape){c->dim,      c->heads,           c->kv_heads,
-                                                c->head_dim, c->attention_scale, c->inv_freq};
+    const struct fkv_rope *rope = &c->rotations[0];
+    m->attention = (struct fkv_attention_shape){.dim = c->dim,
+                                                .heads = c->heads,
+                                                .kv_heads = c->kv_heads,
+                                                .head_dim = c->head_dim,
+                                                .scale = c->attention_scale,
+                                                .inv_freq = rope->inv_freq,
+                                                .rotary = rope->channels,
+                                                .gain = (float)rope->attention_factor};
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     if (!m->layers) return fkv_fail(err, "%s: out of memory", path);
     name_model(path, m->name);

@@ -18,7 +18,8 @@ struct fkv_layer_weights {
 
 struct fkv_model {
     struct fkv_config config;
-    struct fkv_attention_shape attention;
+    struct fkv_attention_shape attention; /* rotated by the first rotation, as it is at any length
+                                             up to its original; a session has one per layer */
     char name[256]; /* last part of the path; of a hub cache's snapshot, the model's name */
     struct fkv_weight embedding; /* (vocab, dim) */
     struct fkv_layer_weights *layers;

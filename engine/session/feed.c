@@ -41,7 +41,7 @@ static int rotate_keys(struct fkv_session *s, int32_t layer, struct fkv_error *e
     for (int32_t f = 0; f < s->fed_count; f++) {
         const struct fed *fed = &s->fed[f];
         int64_t token = session_head(s, layer, fed->sequence, 0)->tokens;
-        if (s->ops->rotate(s->backend, &s->model->attention, s->k, fed->row, fed->rows,
+        if (s->ops->rotate(s->backend, session_attention(s, layer), s->k, fed->row, fed->rows,
                            s->setup.kv_heads, (double)token, s->rotated, err))
             return FKV_FAILED;
     }
@@ -65,7 +65,7 @@ static int feed_layer(struct fkv_session *s, int32_t layer, int32_t rows, struct
     const struct fkv_layer_weights *w = &s->model->layers[layer];
     const struct fkv_backend_ops *ops = s->ops;
     struct fkv_backend *b = s->backend;
-    if (ops->norm_qkv(b, &s->model->attention, &w->qkv, s->x, rows, s->q, s->k, s->v, err) ||
+    if (ops->norm_qkv(b, session_attention(s, layer), &w->qkv, s->x, rows, s->q, s->k, s->v, err) ||
         tap_layer(s, layer, err) || session_run_schedule(s, layer, err) ||
         ops->project_residual(b, &w->wo, s->attended, rows, s->x, err) ||
         ops->norm_gate_up(b, &w->mlp_norm, s->model->config.rms_eps, &w->gate, &w->up, s->x, rows,

@@ -203,8 +203,13 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
         s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases,
                               err))
         return fkv_error_prefix(err, "biases of the cache");
-    const struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
-    return s->ops->reserve(s->backend, &limits, err);
+    struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
+    if (s->ops->reserve(s->backend, &limits, err)) return FKV_FAILED;
+    for (int32_t r = 0; r < c->rotation_count; r++) { /* angles of each */
+        limits.attention = s->attention[r];
+        if (s->ops->reserve(s->backend, &limits, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
 }
 
 static int create_items(struct fkv_session *s, struct fkv_error *err) {
@@ -286,6 +291,7 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
         free(s);
         return FKV_FAILED;
     }
+    session_choose_rotations(s);
     if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
         create_biases(s, err))
         goto failed;

@@ -1,6 +1,6 @@
 /* The heads' schedules. What is due before the first row of a feed is done for all layers and
- * sequences together: one call per distinct map and one of gather, however many heads are full,
- * because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than
+ * sequences together: one call per distinct map and one of gather, however many heads are full
+ * (per rotation, where layers turn by several), because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than
  * the distance between two compressions that is nearly all there is, and while decoding all of it.
  * A head that fills up inside the block acts with its layer: there every KV head of every sequence
  * appends and attends up to its own trigger, acts, and goes on, in rounds: each round is at most
@@ -30,41 +30,40 @@ static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slot
 
 /* ---- acting ---- */
 
-static int compress_acting(struct fkv_session *s, int32_t count, bool measure,
-                           struct fkv_error *err) {
-    struct round_items *it = &s->items;
-    struct fkv_cache cache = session_cache(s, 0);
-    for (int32_t m = 0; m < s->map_count; m++) {
-        const struct prepared_map *map = &s->maps[m];
-        int32_t items = 0;
-        for (int32_t i = 0; i < count; i++) {
-            const struct fkv_action *a = &it->actions[i];
-            if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain)
-                continue;
-            it->item_head[items] = i;
-            it->compress[items++] =
-                (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
-                                           .slot = a->map_slot,
-                                           .position = a->map_slot};
-        }
-        if (!items) continue;
-        if (s->ops->compress(s->backend, &s->model->attention, map->map, &cache, it->compress,
-                             items, measure ? it->measured : NULL, err))
-            return FKV_FAILED;
-        for (int32_t i = 0; i < items && measure; i++)
-            it->energy[it->item_head[i]] = it->measured[i];
-    }
-    return FKV_OK;
-}
-
-static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
-                         struct fkv_error *err) {
+/* The items of heads that turn alike and whose action is this map, one call. */
+static int compress_alike(struct fkv_session *s, int32_t count, const struct prepared_map *map,
+                          int32_t rotation, bool measure, struct fkv_error *err) {
     struct round_items *it = &s->items;
     struct fkv_cache cache = session_cache(s, 0);
     int32_t items = 0;
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_action *a = &it->actions[i];
-        if (!a->gather_count) continue;
+        if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain ||
+            session_rotation(s, it->acting[i]->layer) != rotation)
+            continue;
+        it->item_head[items] = i;
+        it->compress[items++] =
+            (struct fkv_compress_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
+                                       .slot = a->map_slot,
+                                       .position = a->map_slot};
+    }
+    if (!items) return FKV_OK;
+    if (s->ops->compress(s->backend, &s->attention[rotation], map->map, &cache, it->compress, items,
+                         measure ? it->measured : NULL, err))
+        return FKV_FAILED;
+    for (int32_t i = 0; i < items && measure; i++) it->energy[it->item_head[i]] = it->measured[i];
+    return FKV_OK;
+}
+
+/* The gathers of heads that turn alike, one call. */
+static int gather_alike(struct fkv_session *s, int32_t count, int32_t rotation, bool measure,
+                        struct fkv_error *err) {
+    struct round_items *it = &s->items;
+    struct fkv_cache cache = session_cache(s, 0);
+    int32_t items = 0;
+    for (int32_t i = 0; i < count; i++) {
+        const struct fkv_action *a = &it->actions[i];
+        if (!a->gather_count || session_rotation(s, it->acting[i]->layer) != rotation) continue;
         it->item_head[items] = i;
         it->gather[items++] =
             (struct fkv_gather_item){.cache_head = (int32_t)(it->acting[i] - s->heads),
@@ -74,12 +73,21 @@ static int gather_acting(struct fkv_session *s, int32_t count, bool measure,
                                      .shift = a->gather_shift};
     }
     if (!items) return FKV_OK;
-    if (s->ops->gather(s->backend, &s->model->attention, &cache, it->gather, items,
+    if (s->ops->gather(s->backend, &s->attention[rotation], &cache, it->gather, items,
                        measure ? it->measured : NULL, err))
         return FKV_FAILED;
     /* A gather after a map moves what the map left alone; the action's energy is then the map's. */
     for (int32_t i = 0; i < items && measure; i++)
         if (!it->actions[it->item_head[i]].map_n) it->energy[it->item_head[i]] = it->measured[i];
+    return FKV_OK;
+}
+
+static int act_on_cache(struct fkv_session *s, int32_t count, bool measure, struct fkv_error *err) {
+    for (int32_t r = 0; r <= FKV_MOST_ROTATIONS; r++) {
+        for (int32_t m = 0; m < s->map_count; m++)
+            if (compress_alike(s, count, &s->maps[m], r, measure, err)) return FKV_FAILED;
+        if (gather_alike(s, count, r, measure, err)) return FKV_FAILED;
+    }
     return FKV_OK;
 }
 
@@ -97,8 +105,7 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
         s->setup.policy->act(&s->setup, it->acting[i], &it->actions[i]);
         it->energy[i] = (struct fkv_energy){NAN, NAN, NAN, NAN};
     }
-    if (compress_acting(s, count, measure, err) || gather_acting(s, count, measure, err) ||
-        s->ops->time_end(s->backend, err))
+    if (act_on_cache(s, count, measure, err) || s->ops->time_end(s->backend, err))
         return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         struct fkv_head *head = it->acting[i];
@@ -225,7 +232,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         it->next_row[i] += count;
         *left += it->next_row[i] < fed->rows;
     }
-    const struct fkv_attention_shape *shape = &s->model->attention;
+    const struct fkv_attention_shape *shape = session_attention(s, layer);
     struct fkv_cache cache = session_cache(s, layer);
     if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, items, err))
         return FKV_FAILED;

@@ -22,6 +22,8 @@ struct fkv_session_options {
     int32_t sequences;  /* 0: 1 */
     int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained
                            context */
+    int64_t positions; /* for which rotations that depend on the length are chosen (rope.h); 0: those
+                          that the session can reach, its window or max_tokens */
     enum fkv_dtype cache_dtype;
     bool measure_energy; /* fill the energies of compression events */
     bool biases; /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */
@@ -36,6 +38,9 @@ enum { FKV_ALL_SEQUENCES = -1 };
 /* An empty cache, token 0, for one sequence or (FKV_ALL_SEQUENCES) all; statistics are kept, and
  * what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
+
+/* Positions for which the model's rotations were chosen; 0 where none depends on the length. */
+int64_t fkv_session_rotation_positions(const struct fkv_session *s);
 
 /* Bytes of memory where the backend computes. */
 struct fkv_session_needs {

@@ -1,5 +1,5 @@
 /* What the files of a session share: open.c (life), feed.c (tokens through the layers), schedule.c
- * (a layer's rounds of append, attend, act), predict.c (logits and scores), biases.c, surgery.c and
+ * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), biases.c, surgery.c and
  * snapshot.c. Beside them only tests include it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
@@ -48,6 +48,10 @@ struct fkv_session {
     enum fkv_space space; /* of the memory of its buffers */
     struct fkv_policy_setup setup;
     struct fkv_session_options options;
+
+    /* By rotation of the model; the last is without one. */
+    struct fkv_attention_shape attention[FKV_MOST_ROTATIONS + 1];
+    double inv_freq[FKV_MOST_ROTATIONS][FKV_MAX_HEAD_DIM / 2]; /* what they point to */
 
     struct fkv_buffer *key;   /* [layers, sequences, kv_heads, capacity, head_dim] cache_dtype */
     struct fkv_buffer *value; /* the same */
@@ -113,6 +117,13 @@ static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t
 static inline size_t session_slot_bytes(const struct fkv_session *s) {
     return (size_t)s->model->config.head_dim * fkv_dtype_bytes(s->options.cache_dtype);
 }
+
+/* Fills s->attention; needs setup and options. */
+void session_choose_rotations(struct fkv_session *s);
+/* Index into s->attention of a layer. */
+int32_t session_rotation(const struct fkv_session *s, int32_t layer);
+/* The attention of a layer. */
+const struct fkv_attention_shape *session_attention(const struct fkv_session *s, int32_t layer);
 
 /* The cache from the heads of `layer` on. */
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);

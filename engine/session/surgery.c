@@ -37,10 +37,10 @@ static struct fkv_head *find_head(struct fkv_session *s, const struct fkv_slots 
 /* Turns keys [count, head_dim] by sign times the angles of their positions, in offset. */
 static void turn_keys(const struct fkv_session *s, const struct fkv_slots *at, double sign,
                       float *keys) {
-    const struct fkv_attention_shape *shape = &s->model->attention;
-    size_t half = (size_t)shape->head_dim / 2;
+    const struct fkv_attention_shape *shape = session_attention(s, at->layer);
+    size_t half = (size_t)shape->rotary / 2;
     for (int32_t j = 0; j < at->count; j++) {
-        float *x = keys + (size_t)j * 2 * half;
+        float *x = keys + (size_t)j * (size_t)shape->head_dim;
         for (size_t i = 0; i < half; i++) {
             double angle = sign * (at->position + j * at->step) * shape->inv_freq[i];
             double c = cos(angle), sine = sin(angle), a = x[i], b = x[i + half];

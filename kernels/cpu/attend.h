@@ -73,7 +73,7 @@ static inline void fkv_attend_limits(const struct fkv_span *span, int32_t r, int
     *high = fkv_attend_least(span->end, span->until + r);
 }
 
-/* The angle by which the query of stacked row i is rotated for a span: [cos, sin], head_dim/2 each,
+/* The angle by which the query of stacked row i is rotated for a span: [cos, sin], rotary/2 each,
  * a row of the table or computed into `scratch` [head_dim]. */
 static inline const float *fkv_attend_turn(const struct fkv_attention *a,
                                            const struct fkv_attend_unit *u,
@@ -91,11 +91,15 @@ static inline size_t fkv_attend_row(const struct fkv_attention *a, const struct 
     return (row * (size_t)a->shape->heads + head) * (size_t)a->shape->head_dim;
 }
 
-/* The query of stacked row i, rotated and scaled, to [head_dim]. The scale costs least here. */
+/* The query of stacked row i, rotated and scaled, to [head_dim]. The scale costs least here, and the
+ * gain of keys as well as queries is taken here (cache.h). */
 static inline void fkv_attend_query(const struct fkv_attention *a, const struct fkv_attend_unit *u,
                                     int32_t i, const float *turn, float *to) {
-    fkv_cpu_turn_by(a->q + fkv_attend_row(a, u, i), turn, a->rotation.half, to);
-    for (int32_t c = 0; c < a->shape->head_dim; c++) to[c] *= a->shape->scale;
+    const struct fkv_attention_shape *s = a->shape;
+    const float turned_scale = s->scale * s->gain * s->gain;
+    fkv_cpu_turn_by(a->q + fkv_attend_row(a, u, i), turn, a->rotation.half, s->head_dim, to);
+    for (int32_t c = 0; c < s->rotary; c++) to[c] *= turned_scale;
+    for (int32_t c = s->rotary; c < s->head_dim; c++) to[c] *= s->scale;
 }
 
 /* Biases of the unit's cache head from `slot` on, or NULL. */

@@ -65,8 +65,7 @@ static void cpu_close(struct fkv_backend *b) {
     free(b->norm);
     free(b->scratch);
     free(b->partial);
-    free(b->rotation.table);
-    free(b->rotation.inv_freq);
+    fkv_cpu_rotations_free(b);
     fkv_dct_destroy(b->power_plan);
     free(b);
 }

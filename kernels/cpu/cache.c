@@ -30,7 +30,8 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
             fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
         float *scratch = fkv_cpu_scratch(b), *turned = scratch + d;
         for (int32_t i = 0; i < item->rows; i++) {
-            fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, scratch), r.half, turned);
+            fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, scratch), r.half, (int32_t)d,
+                            turned);
             fkv_from_f32(turned, cache->dtype, d, key_to);
             fkv_from_f32(value, cache->dtype, d, value_to);
             key += stride, value += stride, key_to += bytes, value_to += bytes;
@@ -39,16 +40,16 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
     return FKV_OK;
 }
 
-/* Moves the slots of one item; `turn` (or NULL) rotates them further. */
+/* Moves the slots of one item; `turn` (or NULL) rotates 2 half channels of them further. */
 static void move(const struct fkv_gather_item *item, char *head, size_t d, enum fkv_dtype dtype,
-                 const float *turn, float *scratch) {
+                 const float *turn, int32_t half, float *scratch) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     for (int32_t j = 0; j < item->count; j++) {
         const char *from = head + (size_t)item->from[j] * bytes;
         char *to = head + (size_t)(item->slot + j) * bytes;
         if (turn) {
             fkv_to_f32(from, dtype, d, scratch);
-            fkv_cpu_turn_by(scratch, turn, (int32_t)d / 2, scratch);
+            fkv_cpu_turn_by(scratch, turn, half, (int32_t)d, scratch);
             fkv_from_f32(scratch, dtype, d, to);
         } else if (from != to) {
             memcpy(to, from, bytes);
@@ -96,8 +97,8 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
                     &energy[n].value_kept);
         }
         move(item, key, d, cache->dtype,
-             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, scratch);
-        move(item, value, d, cache->dtype, NULL, scratch);
+             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, r.half, scratch);
+        move(item, value, d, cache->dtype, NULL, 0, scratch);
     }
     return FKV_OK;
 }

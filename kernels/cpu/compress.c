@@ -67,7 +67,7 @@ static void compress_states(const struct fkv_map *map, char *states, enum fkv_dt
     fkv_to_f32(states, dtype, (size_t)map->n * width, x);
     for (int32_t i = 0; rotation && i < map->n; i++) {
         float *row = x + (size_t)i * width;
-        fkv_cpu_turn_back(row, fkv_cpu_turn(rotation, position + i, turn), d / 2, row);
+        fkv_cpu_turn_back(row, fkv_cpu_turn(rotation, position + i, turn), rotation->half);
     }
     if (before) *before = energy_of(x, (size_t)map->n * width);
     fkv_dct_forward(map->forward, x, width, d, x, width, transform);
@@ -76,7 +76,9 @@ static void compress_states(const struct fkv_map *map, char *states, enum fkv_dt
     fkv_dct_inverse(map->inverse, x, width, d, x, width, transform);
     for (int32_t i = 0; i < map->retained; i++) {
         float *row = x + (size_t)i * width;
-        if (rotation) fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, turn), d / 2, row);
+        if (rotation)
+            fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, turn), rotation->half, d,
+                            row);
         fkv_from_f32(row, dtype, width, states + (size_t)i * bytes);
     }
 }

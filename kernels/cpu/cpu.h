@@ -20,6 +20,8 @@ struct fkv_map {
     struct fkv_dct *forward, *inverse; /* of n and of retained */
 };
 
+enum { FKV_CPU_ROTATIONS = 4 }; /* whose angles are kept at a time */
+
 /* cos and sin of whole positions, computed once: [positions, cos: half, sin: half]. */
 struct fkv_rotation {
     float *table;
@@ -48,7 +50,8 @@ struct fkv_backend {
     float *partial; /* [partial_floats] results of attention over parts of the slots */
     size_t partial_floats;
     atomic_int parts_done[FKV_CPU_MOST_SPLIT]; /* of an item; 0 between calls */
-    struct fkv_rotation rotation;
+    struct fkv_rotation rotations[FKV_CPU_ROTATIONS]; /* without a table: unused */
+    int32_t oldest_rotation; /* the next to be replaced, once all are used */
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
     size_t map_scratch;
     struct fkv_dct *power_plan; /* of the segment length seen last */
@@ -94,31 +97,33 @@ static inline int fkv_cpu_check_shape(const struct fkv_backend *b,
 /* backend.c: makes every thread's scratch at least `floats` long. */
 int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
-/* rotate.c: makes the table of cos and sin for the positions that the limits name. */
+/* rotate.c: makes a table of cos and sin for the rotation and the positions that the limits name. */
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                              struct fkv_error *err);
-/* Bytes of that table. */
+void fkv_cpu_rotations_free(struct fkv_backend *b);
+/* Bytes of such a table. */
 int64_t fkv_cpu_rotation_bytes(const struct fkv_limits *limits);
-/* The backend's table where it was made for this shape's frequencies, else one without positions.
- */
+/* The backend's table that was made for this shape's frequencies; without one, no positions. */
 struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
                                      const struct fkv_attention_shape *shape);
 /* [cos: half, sin: half] at a position: a row of the table, or computed into `scratch` [2 half]. */
 const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *scratch);
-/* x [2 half] turned by the angle -> y [2 half], in place if x == y. */
-static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t half, float *y) {
+/* x [d] turned by the angle in its first 2 half channels -> y [d], in place if x == y. */
+static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t half, int32_t d,
+                                   float *y) {
     for (int32_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
         y[i] = a * c - b * s;
         y[i + half] = b * c + a * s;
     }
+    for (int32_t i = 2 * half; i < d; i++) y[i] = x[i];
 }
-/* x [2 half] turned back by the angle -> y [2 half], in place if x == y. */
-static inline void fkv_cpu_turn_back(const float *x, const float *turn, int32_t half, float *y) {
+/* x turned back by the angle in its first 2 half channels, in place. */
+static inline void fkv_cpu_turn_back(float *x, const float *turn, int32_t half) {
     for (int32_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
-        y[i] = a * c + b * s;
-        y[i + half] = b * c - a * s;
+        x[i] = a * c + b * s;
+        x[i + half] = b * c - a * s;
     }
 }
 

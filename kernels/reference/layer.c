@@ -95,7 +95,7 @@ int fkv_reference_norm_qkv(struct fkv_backend *b, const struct fkv_attention_sha
 }
 
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x) {
-    int32_t half = shape->head_dim / 2;
+    int32_t half = shape->rotary / 2;
     for (int32_t i = 0; i < half; i++) {
         double angle = position * shape->inv_freq[i], c = cos(angle), s = sin(angle), a = x[i],
                b = x[i + half];
@@ -138,6 +138,7 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
             size_t at = (((size_t)row + r) * (size_t)heads + h) * d;
             for (size_t i = 0; i < d; i++) turned[i] = ((const float *)x->data)[at + i];
             fkv_reference_turn(shape, position + (double)r, turned);
+            for (int32_t i = 0; i < shape->rotary; i++) turned[i] *= (double)shape->gain;
             for (size_t i = 0; i < d; i++) ((float *)out->data)[at + i] = (float)turned[i];
         }
     return FKV_OK;
@@ -159,6 +160,8 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
     for (const struct fkv_span *s = spans; s < spans + count; s++) {
         for (size_t c = 0; c < d; c++) turned[c] = q[c];
         fkv_reference_turn(shape, s->fixed ? s->position : s->position + i, turned);
+        for (int32_t c = 0; c < shape->rotary; c++)
+            turned[c] *= (double)shape->gain * (double)shape->gain;
         for (int32_t slot = s->first; slot < s->end; slot++) {
             if (slot < s->from + i || slot >= s->until + i) continue;
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);

@@ -65,8 +65,8 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
         "freqkv-generate", "format_version", 1, "software_version", FKV_VERSION, "command",
         fkv_json_string(run->command), "model", fkv_json_string(run->model->name), "model_sha256",
         model, "config_sha256", config->sha256, "model_type", config->model_type, "trained_context",
-        (int)config->trained_context, "rope_theta", fkv_json_number(config->rope_theta),
-        "rope_scaling", config->rope_scaling, "eos", ends_json(config), "tokenizer_sha256",
+        (int)config->trained_context, "rope_theta", fkv_json_number(config->rotations[0].theta),
+        "rope_scaling", config->rotations[0].scaling, "eos", ends_json(config), "tokenizer_sha256",
         fkv_tokenizer_sha256(lines->tokenizer), "prompts", (json_int_t)lines->prompts->count,
         "prompts_sha256", prompts);
     json_t *how = json_pack(

@@ -78,7 +78,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"config_sha256", c->sha256, true},
         {"tokenizer_sha256", e->tokenizer_sha256, true},
         {"model_type", c->model_type, true},
-        {"rope_scaling", c->rope_scaling, true},
+        {"rope_scaling", c->rotations[0].scaling, true},
         {"corpus_sha256", e->corpus_sha256, true},
         {"policy", e->setup->policy->name, true},
         {"policy_options", e->setup->own_text, true},

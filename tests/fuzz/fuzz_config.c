@@ -20,7 +20,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (c.head_dim < 2 || c.head_dim % 2 || c.head_dim > FKV_MAX_HEAD_DIM || c.trained_context < 1)
         abort();
     if (c.bos >= c.vocab || c.eos >= c.vocab) abort();
-    for (int i = 0; i < c.head_dim / 2; i++)
-        if (!isfinite(c.inv_freq[i]) || c.inv_freq[i] < 0) abort();
+    for (int32_t r = 0; r < c.rotation_count; r++) {
+        const struct fkv_rope *rope = &c.rotations[r];
+        double beyond[FKV_MAX_HEAD_DIM / 2];
+        if (rope->channels < 2 || rope->channels > c.head_dim) abort();
+        fkv_rope_frequencies(rope, 1 << 30, beyond);
+        for (int i = 0; i < rope->channels / 2; i++)
+            if (!isfinite(rope->inv_freq[i]) || rope->inv_freq[i] < 0 || !isfinite(beyond[i]) ||
+                beyond[i] < 0)
+                abort();
+    }
     return 0;
 }

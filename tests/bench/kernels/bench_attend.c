@@ -20,8 +20,8 @@ static const struct shape {
     const char *name;
     struct fkv_attention_shape attention;
 } shapes[] = {
-    {"9/3 x 64", {576, 9, 3, 64, 0.125f, inv_freq}},
-    {"8/2 x 128", {1024, 8, 2, 128, 0.08838835f, inv_freq}},
+    {"9/3 x 64", {576, 9, 3, 64, 0.125f, inv_freq, 64, 1}},
+    {"8/2 x 128", {1024, 8, 2, 128, 0.08838835f, inv_freq, 128, 1}},
 };
 
 /* Keys and values of `layers` layers, and a block of queries. */

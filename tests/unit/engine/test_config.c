@@ -110,11 +110,11 @@ static void what_a_config_leaves_out_is_what_transformers_assumes(void **state) 
         assert_int_equal(c.qkv_bias, families[i].qkv_bias);
         assert_int_equal(c.qk_norm, families[i].qk_norm);
         assert_false(c.tied);
-        assert_close(c.rope_theta, 10000, 0, 0);
+        assert_close(c.rotations[0].theta, 10000, 0, 0);
         assert_close(c.rms_eps, 1e-6, 0, 1e-6);
         assert_int_equal(c.bos, -1);
         assert_int_equal(c.eos, -1);
-        assert_string_equal(c.rope_scaling, "null");
+        assert_string_equal(c.rotations[0].scaling, "null");
     }
     struct fkv_config c = parsed("{\"model_type\": \"mistral\", \"num_attention_heads\": 4, "
                                  "\"num_key_value_heads\": null, \"sliding_window\": null}");
@@ -211,9 +211,9 @@ static void configs_of_published_models_load(void **state) {
         assert_int_equal(c.trained_context, models[i].context);
         assert_int_equal(c.eos, models[i].eos);
         assert_int_equal(c.tied, models[i].tied);
-        assert_close(c.rope_theta, models[i].theta, 0, 0);
-        double unscaled = pow(c.rope_theta, -(c.head_dim - 2.0) / c.head_dim);
-        assert_close(c.inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0, 1e-13);
+        assert_close(c.rotations[0].theta, models[i].theta, 0, 0);
+        double unscaled = pow(c.rotations[0].theta, -(c.head_dim - 2.0) / c.head_dim);
+        assert_close(c.rotations[0].inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0, 1e-13);
     }
 }
 
@@ -225,8 +225,8 @@ static void frequencies_fall_geometrically(void **state) {
     char changes[96];
     snprintf(changes, sizeof changes, "{\"rope_theta\": %.17g, \"head_dim\": 64}", theta);
     struct fkv_config c = parsed(changes);
-    assert_close(c.rope_theta, theta, 0, 0);
-    for (int i = 0; i < 32; i++) assert_close(c.inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
+    assert_close(c.rotations[0].theta, theta, 0, 0);
+    for (int i = 0; i < 32; i++) assert_close(c.rotations[0].inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
 }
 
 static void linear_scaling_divides_every_frequency(void **state) {
@@ -234,9 +234,9 @@ static void linear_scaling_divides_every_frequency(void **state) {
     struct fkv_config plain = parsed("{\"head_dim\": 32}");
     struct fkv_config scaled =
         parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
-    for (int i = 0; i < 16; i++) assert_close(scaled.inv_freq[i], plain.inv_freq[i] / 4, 0, 1e-15);
-    assert_string_equal(scaled.rope_scaling, "{\"type\":\"linear\",\"factor\":4}");
-    assert_true(plain.linear_factor == 1 && scaled.linear_factor == 4);
+    for (int i = 0; i < 16; i++) assert_close(scaled.rotations[0].inv_freq[i], plain.rotations[0].inv_freq[i] / 4, 0, 1e-15);
+    assert_string_equal(scaled.rotations[0].scaling, "{\"type\":\"linear\",\"factor\":4}");
+    assert_true(plain.rotations[0].factor == 1 && scaled.rotations[0].factor == 4);
 }
 
 static void both_spellings_of_the_rotation_agree(void **state) {
@@ -250,12 +250,12 @@ static void both_spellings_of_the_rotation_agree(void **state) {
                                        "500000.0, \"rope_type\": \"llama3\", \"factor\": "
                                        "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
                                        "\"original_max_position_embeddings\": 128}}");
-    assert_close(current.rope_theta, 500000, 0, 0);
-    assert_memory_equal(classic.inv_freq, current.inv_freq, sizeof classic.inv_freq);
+    assert_close(current.rotations[0].theta, 500000, 0, 0);
+    assert_memory_equal(classic.rotations[0].inv_freq, current.rotations[0].inv_freq, sizeof classic.rotations[0].inv_freq);
     struct fkv_config plain = parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": "
                                      "500000.0, \"rope_type\": \"default\"}}");
-    assert_string_equal(plain.rope_scaling, "null");
-    assert_close(plain.inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
+    assert_string_equal(plain.rotations[0].scaling, "null");
+    assert_close(plain.rotations[0].inv_freq[1], pow(500000, -1 / 16.0), 0, 1e-14);
 }
 
 /* Random parameters: short wavelengths as they are, long ones divided, between them in order. */
@@ -273,13 +273,13 @@ static void llama3_scaling_touches_only_long_wavelengths(void **state) {
                  factor, low, high, context);
         struct fkv_config plain = parsed("{\"head_dim\": 128}"), c = parsed(changes);
         for (int i = 0; i < 64; i++) {
-            double f = plain.inv_freq[i], wavelength = 2 * acos(-1) / f;
-            if (wavelength < context / high) assert_close(c.inv_freq[i], f, 0, 1e-14);
-            if (wavelength > context / low) assert_close(c.inv_freq[i], f / factor, 0, 1e-14);
-            assert_in_range(c.inv_freq[i] <= f * (1 + 1e-14) &&
-                                c.inv_freq[i] >= f / factor * (1 - 1e-14),
+            double f = plain.rotations[0].inv_freq[i], wavelength = 2 * acos(-1) / f;
+            if (wavelength < context / high) assert_close(c.rotations[0].inv_freq[i], f, 0, 1e-14);
+            if (wavelength > context / low) assert_close(c.rotations[0].inv_freq[i], f / factor, 0, 1e-14);
+            assert_in_range(c.rotations[0].inv_freq[i] <= f * (1 + 1e-14) &&
+                                c.rotations[0].inv_freq[i] >= f / factor * (1 - 1e-14),
                             1, 1);
-            if (i) assert_true(c.inv_freq[i] < c.inv_freq[i - 1]);
+            if (i) assert_true(c.rotations[0].inv_freq[i] < c.rotations[0].inv_freq[i - 1]);
         }
     }
 }
@@ -302,7 +302,7 @@ static void frequencies_equal_those_of_transformers(void **state) {
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.head_dim / 2);
         for (int k = 0; k < c.head_dim / 2; k++)
-            assert_close(c.inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
+            assert_close(c.rotations[0].inv_freq[k], ((const float *)t->data)[k], 0, 1e-6);
         fkv_safetensors_close(golden);
     }
 }
@@ -479,7 +479,7 @@ static void a_context_that_the_user_gives_replaces_the_configs(void **state) {
     assert_ok(fkv_config_parse(text, strlen(text), "c", 4096, &c, &err), err);
     assert_int_equal(c.trained_context, 4096);
     assert_ok(fkv_config_parse(text, strlen(text), "c", 1024, &whole, &err), err);
-    assert_memory_equal(c.inv_freq, whole.inv_freq, sizeof c.inv_freq); /* by the config's */
+    assert_memory_equal(c.rotations[0].inv_freq, whole.rotations[0].inv_freq, sizeof c.rotations[0].inv_freq); /* by the config's */
     assert_string_not_equal(c.sha256, whole.sha256);
 }
 

@@ -173,7 +173,7 @@ static void a_gguf_file_holds_what_its_folder_holds(void **state) {
         struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
         const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
         assert_string_equal(c->sha256, d->sha256);
-        assert_memory_equal(c->inv_freq, d->inv_freq, sizeof c->inv_freq);
+        assert_memory_equal(c->rotations[0].inv_freq, d->rotations[0].inv_freq, sizeof c->rotations[0].inv_freq);
         assert_int_equal(d->end_count, 1);
         for (int role = 0; role < FKV_ROLES; role++)
             for (int layer = 0; layer < (role < FKV_ATTENTION_NORM ? 1 : LAYERS); layer++)
@@ -196,7 +196,7 @@ static void divisors_of_frequencies_are_applied(void **state) {
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
     for (int i = 0; i < HEAD_DIM / 2; i++)
-        assert_close(d->inv_freq[i], c->inv_freq[i] / (1 << i), 0, 1e-15);
+        assert_close(d->rotations[0].inv_freq[i], c->rotations[0].inv_freq[i] / (1 << i), 0, 1e-15);
     assert_string_not_equal(c->sha256, d->sha256);
     fkv_checkpoint_close(a);
     fkv_checkpoint_close(b);
@@ -213,7 +213,7 @@ static void scaling_and_chat_ends_are_read(void **state) {
     write_both("llama", &(struct change){.add = add_linear});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
-    assert_close(d->inv_freq[1], c->inv_freq[1] / 4, 0, 1e-15);
+    assert_close(d->rotations[0].inv_freq[1], c->rotations[0].inv_freq[1] / 4, 0, 1e-15);
     assert_int_equal(d->end_count, 2);
     assert_int_equal(d->ends[1], 7);
     fkv_checkpoint_close(a);

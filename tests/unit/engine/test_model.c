@@ -213,7 +213,7 @@ static void every_tensor_lies_where_its_layer_looks(void **state) {
     assert_is(&m->final_norm, "model.norm.weight", 1, DIM);
     assert_is(&m->head, "lm_head.weight", VOCAB, DIM);
     assert_close(w->qkv.eps, m->config.rms_eps, 0, 0);
-    assert_ptr_equal(m->attention.inv_freq, m->config.inv_freq);
+    assert_ptr_equal(m->attention.inv_freq, m->config.rotations[0].inv_freq);
     fkv_model_close(m);
     assert_int_equal(buffers_held, 0);
 }

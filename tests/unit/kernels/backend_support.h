@@ -188,6 +188,15 @@ static inline int random_width(int most) {
 
 static double test_inv_freq[128];
 
+/* Channels that turn: all of them mostly, a part of them, none. */
+static inline int32_t rotary_of(int32_t head_dim) {
+    switch (test_between(0, 5)) {
+    case 0: return 2 * test_between(1, head_dim / 2);
+    case 1: return 0;
+    default: return head_dim;
+    }
+}
+
 /* Every head size that models have, and an odd one out, by rounds; with every number of query heads
  * per KV head. */
 static inline struct fkv_attention_shape shape_of(int round) {
@@ -198,7 +207,9 @@ static inline struct fkv_attention_shape shape_of(int round) {
     s.dim = test_between(1, 130);
     s.scale = (float)(1 / sqrt(s.head_dim));
     double base = test_between(0, 1) ? 10000 : 500000;
-    for (int i = 0; i < s.head_dim / 2; i++) test_inv_freq[i] = pow(base, -2.0 * i / s.head_dim);
+    s.rotary = rotary_of(s.head_dim);
+    s.gain = test_between(0, 2) ? 1 : 1.25f;
+    for (int i = 0; i < s.rotary / 2; i++) test_inv_freq[i] = pow(base, -2.0 * i / s.rotary);
     s.inv_freq = test_inv_freq;
     return s;
 }

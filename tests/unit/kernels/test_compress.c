@@ -21,7 +21,7 @@ static struct fkv_attention_shape one_head(int round) {
 /* x [rows, head_dim]: row i turned by (position + i) times `direction` */
 static void turn(const struct fkv_attention_shape *s, double position, int direction, int rows,
                  float *x) {
-    int half = s->head_dim / 2;
+    int half = s->rotary / 2;
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < half; i++) {
             double angle = direction * (position + r) * s->inv_freq[i];

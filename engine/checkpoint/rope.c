@@ -1,0 +1,150 @@
+/* Owns what a config says of a rotation. Two spellings exist: rope_theta and rope_scaling
+ * (transformers 4), and rope_parameters holding both (transformers 5), there with one object per
+ * kind of layers where they differ. The formulas are rope_kinds.c's. */
+#include "engine/checkpoint/rope.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/checkpoint/rope_kinds.h"
+#include "kernels/base/hash.h"
+#include "kernels/base/path.h"
+
+/* The object of a field for these layers, or NULL. *own: it is not for the other layers. */
+static int find_object(const json_t *root, const char *where, const char *field, const char *layers,
+                       const json_t **out, bool *own, struct fkv_error *err) {
+    const json_t *rope = json_object_get(root, field), *inner;
+    *out = NULL;
+    *own = false;
+    if (!rope || json_is_null(rope)) return FKV_OK;
+    if (!json_is_object(rope))
+        return fkv_fail(err, "%s: field \"%s\": expected an object or null", where, field);
+    inner = layers ? json_object_get(rope, layers) : NULL;
+    if (inner && !json_is_object(inner) && !json_is_null(inner))
+        return fkv_fail(err, "%s: field \"%s\": expected an object for %s", where, field, layers);
+    if (inner) {
+        *out = json_is_null(inner) ? NULL : inner;
+        *own = true;
+        return FKV_OK;
+    }
+    for (void *at = json_object_iter((json_t *)rope); at;
+         at = json_object_iter_next((json_t *)rope, at))
+        if (json_is_object(json_object_iter_value(at)))
+            return fkv_fail(err,
+                            "%s: field \"%s\": expected one rotation for all layers, found one of "
+                            "its own for %.64s",
+                            where, field, json_object_iter_key(at));
+    *out = rope;
+    return FKV_OK;
+}
+
+/* The object that describes the rotation, or NULL: rope_scaling if it says anything, else
+ * rope_parameters. */
+static int find_rope(const json_t *root, const char *where, const char *layers, const json_t **out,
+                     const char **field, bool *own, struct fkv_error *err) {
+    static const char *const fields[] = {"rope_scaling", "rope_parameters"};
+    *out = NULL;
+    for (int i = 0; i < 2 && !(*out && json_object_size(*out)); i++) {
+        *field = fields[i];
+        if (find_object(root, where, fields[i], layers, out, own, err)) return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
+/* Older Phi-3 files call longrope su or yarn. */
+static int find_kind(const json_t *rope, const char *scope, const struct fkv_rope_kind **out,
+                     struct fkv_error *err) {
+    const char *name = "default";
+    if (rope && (fkv_json_get_string(rope, scope, "type", false, &name, err) ||
+                 fkv_json_get_string(rope, scope, "rope_type", false, &name, err)))
+        return FKV_FAILED;
+    if (json_object_get(rope, "short_factor") && (!strcmp(name, "su") || !strcmp(name, "yarn")))
+        name = "longrope";
+    *out = fkv_rope_kind_find(name);
+    if (*out) return FKV_OK;
+    return fkv_fail(err, "%s: field \"rope_type\": expected %s, found %.64s", scope,
+                    fkv_rope_kind_names(), name);
+}
+
+static int keep_scaling_text(const json_t *rope, const char *scope, struct fkv_rope *r,
+                             struct fkv_error *err) {
+    char *text = json_dumps(rope, JSON_COMPACT);
+    size_t length = text ? strlen(text) : 0;
+    bool fits = text && length < sizeof r->scaling;
+    if (fits) memcpy(r->scaling, text, length + 1);
+    free(text);
+    if (fits) return FKV_OK;
+    return fkv_fail(err, "%s: expected less than %zu characters, found %zu", scope,
+                    sizeof r->scaling, length);
+}
+
+/* Of a head, the channels that turn. */
+static int count_channels(const char *where, double part, int32_t head_dim, int32_t *channels,
+                          struct fkv_error *err) {
+    *channels = part <= 1 ? (int32_t)(head_dim * part) : 0;
+    if (*channels >= 2 && *channels % 2 == 0) return FKV_OK;
+    return fkv_fail(err,
+                    "%s: field \"partial_rotary_factor\": expected an even number of channels up "
+                    "to head_dim %d, found %g of them",
+                    where, head_dim, part * head_dim);
+}
+
+int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_defaults *defaults,
+                  struct fkv_rope *r, struct fkv_error *err) {
+    const json_t *rope;
+    const char *field;
+    const struct fkv_rope_kind *kind;
+    char scope[FKV_PATH + 64]; /* a path and a field's name */
+    double theta = defaults->theta, part = 1;
+    bool own;
+    if (find_rope(root, where, defaults->layers, &rope, &field, &own, err)) return FKV_FAILED;
+    snprintf(scope, sizeof scope, "%s: %s", where, field);
+    if (fkv_json_get_double(root, where, "rope_theta", false, 1, 1e15, &theta, err) ||
+        fkv_json_get_double(root, where, "partial_rotary_factor", false, 0, 1e6, &part, err))
+        return FKV_FAILED;
+    if (rope &&
+        (fkv_json_get_double(rope, scope, "rope_theta", false, 1, 1e15, &theta, err) ||
+         fkv_json_get_double(rope, scope, "partial_rotary_factor", false, 0, 1e6, &part, err)))
+        return FKV_FAILED;
+    *r = (struct fkv_rope){.theta = theta, .attention_factor = 1, .factor = 1, .scaling = "null"};
+    if (count_channels(where, part, defaults->head_dim, &r->channels, err) ||
+        find_kind(rope, scope, &kind, err))
+        return FKV_FAILED;
+    strcpy(r->kind, kind->name);
+    r->by_length = kind->beyond != NULL;
+    for (int i = 0; i < r->channels / 2; i++) r->inv_freq[i] = pow(theta, -2.0 * i / r->channels);
+    const struct fkv_rope_fields f = {.rope = rope,
+                                      .scope = scope,
+                                      .outer = own ? NULL : root,
+                                      .where = where,
+                                      .context = defaults->trained_context};
+    if (kind->read(&f, r, err)) return FKV_FAILED;
+    return strcmp(r->kind, "default") ? keep_scaling_text(rope, scope, r, err) : FKV_OK;
+}
+
+int fkv_rope_divide(struct fkv_rope *r, const float *divisors, struct fkv_error *err) {
+    const size_t pairs = (size_t)r->channels / 2;
+    fkv_sha256_hex hash;
+    if (fkv_sha256_memory(divisors, pairs * sizeof *divisors, hash, err)) return FKV_FAILED;
+    for (size_t i = 0; i < pairs; i++) r->inv_freq[i] /= (double)divisors[i];
+    snprintf(r->scaling, sizeof r->scaling, "{\"rope_type\":\"divisors\",\"sha256\":\"%s\"}", hash);
+    return FKV_OK;
+}
+
+void fkv_rope_frequencies(const struct fkv_rope *rope, int64_t positions, double *inv_freq) {
+    if (rope->by_length && positions > rope->original)
+        fkv_rope_kind_find(rope->kind)->beyond(rope, positions, inv_freq);
+    else
+        memcpy(inv_freq, rope->inv_freq, (size_t)rope->channels / 2 * sizeof *inv_freq);
+}
+
+bool fkv_rope_describe(const struct fkv_rope *rope, int64_t positions, char text[128]) {
+    *text = 0;
+    if (!rope->by_length) return false;
+    snprintf(text, 128, "%s: frequencies %s its original context of %d, for %lld positions",
+             rope->kind, positions > rope->original ? "beyond" : "within", rope->original,
+             (long long)positions);
+    return true;
+}
