@@ -257,6 +257,7 @@ static int record(struct command *c, const struct fkv_engine *engine, struct fkv
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
     fkv_engine_announce(&c->engine, engine, to);
+    fkv_note_rotation(&c->engine, &engine->model->config, info->rope_positions);
     if (to) print_needs(to, &needs);
     if (c->dry_run && c->engine.json && fkv_json_print(needs_json(&needs), err)) return FKV_FAILED;
     if (c->dry_run) return fkv_recorder_check(r, &needs, err);

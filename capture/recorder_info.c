@@ -38,7 +38,8 @@ static int32_t *indices(const int *chosen, int count, int32_t all, int32_t *out_
 static bool layers_differ(const struct fkv_config *c, const struct fkv_capture_info *info) {
     bool differ = false;
     for (int32_t i = 1; i < info->layer_count; i++)
-        differ |= c->layer[info->layer_index[i]].rotation != c->layer[info->layer_index[0]].rotation;
+        differ |=
+            c->layer[info->layer_index[i]].rotation != c->layer[info->layer_index[0]].rotation;
     return differ;
 }
 

@@ -70,7 +70,7 @@ struct fkv_capture_info {
     int32_t layer_count, *layer_index; /* captured layers, ascending: axis 0 of the states */
     int32_t head_count, *head_index;   /* captured KV heads, ascending: axis 1 of key and value */
     double rope_theta;
-    double *inv_freq; /* [head_dim/2], or [layer_count, head_dim/2]; NULL when unknown */
+    double *inv_freq;         /* [head_dim/2], or [layer_count, head_dim/2]; NULL when unknown */
     bool rotation_per_layer;  /* inv_freq and attention_factor are per captured layer */
     int32_t rotary_dim;       /* channels of a head that turn, its first; 0: head_dim */
     double *attention_factor; /* [1] or [layer_count], on turned channels; NULL: 1 */

@@ -417,8 +417,7 @@ int fkv_hdf_put_rows(hid_t object, const char *name, hsize_t rows, hsize_t width
     const hsize_t dims[2] = {rows ? rows : width, width};
     if (H5Aexists(object, name) > 0) H5Adelete(object, name);
     hid_t space = H5Screate_simple(rows ? 2 : 1, dims, NULL);
-    hid_t attribute =
-        H5Acreate2(object, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute = H5Acreate2(object, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     int status = attribute < 0 || H5Awrite(attribute, H5T_NATIVE_DOUBLE, values) < 0
                      ? fkv_hdf_fail(err, "attribute %s: cannot write %llu numbers", name,
                                     (unsigned long long)(rows ? rows * width : width))
@@ -441,8 +440,7 @@ int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **val
     const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
     H5Sclose(space);
     H5Aclose(attribute);
-    if (rank > 2)
-        return fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
+    if (rank > 2) return fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
     *rows = rank == 2 ? (int64_t)dims[0] : 0;
     *width = rank == 2 ? (int64_t)dims[1] : count;
     return FKV_OK;

@@ -64,7 +64,8 @@ int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *foun
 /* values [rows, width] float64; rows 0: [width], of one axis. */
 int fkv_hdf_put_rows(hid_t object, const char *name, hsize_t rows, hsize_t width,
                      const double *values, struct fkv_error *err);
-/* The same, at most `limit` numbers, into *values (malloc'd); NULL stays NULL where there is none. */
+/* The same, at most `limit` numbers, into *values (malloc'd); NULL stays NULL where there is none.
+ */
 int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
                      int64_t *width, struct fkv_error *err);
 /* 1 to `limit` numbers into *values (malloc'd, of memory_type, at most 8 bytes each). */

@@ -3,12 +3,11 @@
  *   inv_freq          float64 [head_dim/2] radians per position, or [layers, head_dim/2] where the
  *                     captured layers differ, 0 for a pair that does not turn. [n_layers,
  *                     head_dim/2] is read, too.
- *   rotary_dim        channels of a head that turn, its first ones: channel i with i + rotary_dim/2.
- *                     Without it head_dim.
- *   attention_factor  on the turned channels of queries and keys alike (YaRN, LongRoPE), one number
- *                     or [layers]. Without it 1. key_rotated has it, key and query have not.
- *   rope_theta, rope_scaling, attention_scale    as the model has them
- *   rope_positions    where inv_freq depends on the length: the positions that it was chosen for
+ *   rotary_dim        channels of a head that turn, its first ones: channel i with i +
+ * rotary_dim/2. Without it head_dim. attention_factor  on the turned channels of queries and keys
+ * alike (YaRN, LongRoPE), one number or [layers]. Without it 1. key_rotated has it, key and query
+ * have not. rope_theta, rope_scaling, attention_scale    as the model has them rope_positions where
+ * inv_freq depends on the length: the positions that it was chosen for
  *
  * A file of one vector and no more is what all captures were before layers could differ. */
 #include "capture/store/schema.h"

@@ -15,12 +15,7 @@
 
 #include "kernels/base/path.h"
 
-enum {
-    MAX_CONFIG_BYTES = 1 << 20,
-    MAX_SIZE = 1 << 20,
-    MAX_HEADS = 1 << 14,
-    MAX_CONTEXT = 1 << 30
-};
+enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 1 << 20, MAX_HEADS = 1 << 14, MAX_CONTEXT = 1 << 30 };
 
 struct family {
     const char *model_type;
@@ -266,11 +261,11 @@ static int read_config(const json_t *root, const char *where, int32_t trained_co
 static int hash_fields(struct fkv_config *c, struct fkv_error *err) {
     char text[1024 + sizeof c->rotations[0].scaling];
     const struct fkv_rope *rope = &c->rotations[0];
-    const int bytes = snprintf(
-        text, sizeof text, "%s %d %d %d %d %d %d %d %d %.9g %.17g %s %.9g %d %d %d %d %d",
-        c->model_type, c->layers, c->dim, c->hidden, c->heads, c->kv_heads, c->head_dim, c->vocab,
-        c->trained_context, c->rms_eps, rope->theta, rope->scaling, c->attention_scale, c->tied,
-        c->qkv_bias, c->qk_norm, c->bos, c->eos);
+    const int bytes =
+        snprintf(text, sizeof text, "%s %d %d %d %d %d %d %d %d %.9g %.17g %s %.9g %d %d %d %d %d",
+                 c->model_type, c->layers, c->dim, c->hidden, c->heads, c->kv_heads, c->head_dim,
+                 c->vocab, c->trained_context, c->rms_eps, rope->theta, rope->scaling,
+                 c->attention_scale, c->tied, c->qkv_bias, c->qk_norm, c->bos, c->eos);
     return fkv_sha256_memory(text, (size_t)bytes, c->sha256, err);
 }
 

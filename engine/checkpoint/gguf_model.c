@@ -14,6 +14,7 @@
 
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/gguf.h"
+#include "engine/checkpoint/gguf_rope.h"
 #include "kernels/base/json.h"
 
 static const struct architecture {
@@ -131,34 +132,6 @@ static int refuse_unsupported(const struct fkv_gguf *g, const struct architectur
     return FKV_OK;
 }
 
-static int add_rope(const struct fkv_gguf *g, const struct architecture *a, json_t *config,
-                    struct fkv_error *err) {
-    struct fkv_gguf_string type = {"none", 4};
-    double factor = 0, old_factor = 0;
-    int64_t original = 0;
-    char key[96];
-    if (fkv_gguf_get_string(g, key_of(a, "rope.scaling.type", key), false, &type, err) ||
-        fkv_gguf_get_double(g, key_of(a, "rope.scaling.factor", key), false, 0, 1e6, &factor,
-                            err) ||
-        fkv_gguf_get_double(g, key_of(a, "rope.scale_linear", key), false, 0, 1e6, &old_factor,
-                            err) ||
-        fkv_gguf_get_int(g, key_of(a, "rope.scaling.original_context_length", key), false, 1,
-                         INT32_MAX, &original, err))
-        return FKV_FAILED;
-    if (old_factor > 0 && factor == 0) {
-        factor = old_factor;
-        type = (struct fkv_gguf_string){"linear", 6};
-    }
-    if (equals(type, "none") || (equals(type, "linear") && factor == 0)) return FKV_OK;
-    json_t *scaling = json_object();
-    json_object_set_new(scaling, "rope_type", json_stringn(type.text, type.bytes));
-    json_object_set_new(scaling, "factor", json_real(factor));
-    if (original)
-        json_object_set_new(scaling, "original_max_position_embeddings", json_integer(original));
-    json_object_set_new(config, "rope_scaling", scaling);
-    return FKV_OK;
-}
-
 /* bos, and the tokens that end a text: of chat models eot stands beside eos. */
 static int add_tokens(const struct fkv_gguf *g, json_t *config, struct fkv_error *err) {
     int64_t bos = -1, ends[2] = {-1, -1};
@@ -186,7 +159,7 @@ static int add_all(const struct fkv_gguf *g, const struct architecture *a, json_
     json_object_set_new(config, "tie_word_embeddings",
                         json_boolean(!fkv_gguf_find(g, "output.weight")));
     if (add_numbers(g, a, config, err) || refuse_unsupported(g, a, config, err) ||
-        add_rope(g, a, config, err))
+        fkv_gguf_add_rope(g, a->name, config, err))
         return FKV_FAILED;
     return add_tokens(g, config, err);
 }
@@ -230,7 +203,7 @@ static bool has_role(const struct fkv_checkpoint *c, const char *name) {
             (names->shared && !strcmp(name + used, names->shared)))
             return true;
     }
-    return !strcmp(name, "rope_freqs.weight");
+    return fkv_gguf_is_rope_tensor(name);
 }
 
 static int refuse_unknown_tensors(const struct fkv_checkpoint *c, const struct fkv_gguf *g,

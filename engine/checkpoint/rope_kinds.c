@@ -63,8 +63,10 @@ static int read_dynamic(const struct fkv_rope_fields *f, struct fkv_rope *r,
                         struct fkv_error *err) {
     if (get_factor(f, true, r, err)) return FKV_FAILED;
     if (r->channels < 4)
-        return fkv_fail(err, "%s: field \"rope_type\": dynamic: expected 4 or more channels that turn, found %d",
-                        f->scope, r->channels);
+        return fkv_fail(
+            err,
+            "%s: field \"rope_type\": dynamic: expected 4 or more channels that turn, found %d",
+            f->scope, r->channels);
     r->original = f->context;
     return FKV_OK;
 }

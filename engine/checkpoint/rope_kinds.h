@@ -6,11 +6,12 @@
 
 /* Where the numbers of a rotation stand. */
 struct fkv_rope_fields {
-    const json_t *rope;  /* the object that describes it, or NULL */
-    const char *scope;   /* names that object in messages */
-    const json_t *outer; /* the config, where its original_max_position_embeddings counts, or NULL */
-    const char *where;   /* names the config in messages */
-    int32_t context;     /* max_position_embeddings */
+    const json_t *rope; /* the object that describes it, or NULL */
+    const char *scope;  /* names that object in messages */
+    const json_t
+        *outer;        /* the config, where its original_max_position_embeddings counts, or NULL */
+    const char *where; /* names the config in messages */
+    int32_t context;   /* max_position_embeddings */
 };
 
 struct fkv_rope_kind {

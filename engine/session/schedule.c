@@ -1,11 +1,11 @@
 /* The heads' schedules. What is due before the first row of a feed is done for all layers and
  * sequences together: one call per distinct map and one of gather, however many heads are full
- * (per rotation, where layers turn by several), because on an accelerator a call for one layer leaves most of it idle. With blocks smaller than
- * the distance between two compressions that is nearly all there is, and while decoding all of it.
- * A head that fills up inside the block acts with its layer: there every KV head of every sequence
- * appends and attends up to its own trigger, acts, and goes on, in rounds: each round is at most
- * one call each of append, attend, compress (per map) and gather. Triggers depend only on counters,
- * so nothing waits for the device. */
+ * (per rotation, where layers turn by several), because on an accelerator a call for one layer
+ * leaves most of it idle. With blocks smaller than the distance between two compressions that is
+ * nearly all there is, and while decoding all of it. A head that fills up inside the block acts
+ * with its layer: there every KV head of every sequence appends and attends up to its own trigger,
+ * acts, and goes on, in rounds: each round is at most one call each of append, attend, compress
+ * (per map) and gather. Triggers depend only on counters, so nothing waits for the device. */
 #include <math.h>
 #include <string.h>
 

@@ -22,8 +22,8 @@ struct fkv_session_options {
     int32_t sequences;  /* 0: 1 */
     int64_t max_tokens; /* most tokens in one timeline (sizes the cache of `full`); 0: the trained
                            context */
-    int64_t positions; /* for which rotations that depend on the length are chosen (rope.h); 0: those
-                          that the session can reach, its window or max_tokens */
+    int64_t positions;  /* for which rotations that depend on the length are chosen (rope.h); 0:
+                           those  that the session can reach, its window or max_tokens */
     enum fkv_dtype cache_dtype;
     bool measure_energy; /* fill the energies of compression events */
     bool biases; /* keep a bias per slot, for surgery; a policy with mass_bias does so anyway */

@@ -1,6 +1,6 @@
 /* What the files of a session share: open.c (life), feed.c (tokens through the layers), schedule.c
- * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), biases.c, surgery.c and
- * snapshot.c. Beside them only tests include it. */
+ * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), biases.c,
+ * surgery.c and snapshot.c. Beside them only tests include it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 

@@ -91,8 +91,8 @@ static inline size_t fkv_attend_row(const struct fkv_attention *a, const struct 
     return (row * (size_t)a->shape->heads + head) * (size_t)a->shape->head_dim;
 }
 
-/* The query of stacked row i, rotated and scaled, to [head_dim]. The scale costs least here, and the
- * gain of keys as well as queries is taken here (cache.h). */
+/* The query of stacked row i, rotated and scaled, to [head_dim]. The scale costs least here, and
+ * the gain of keys as well as queries is taken here (cache.h). */
 static inline void fkv_attend_query(const struct fkv_attention *a, const struct fkv_attend_unit *u,
                                     int32_t i, const float *turn, float *to) {
     const struct fkv_attention_shape *s = a->shape;

@@ -49,7 +49,7 @@ struct fkv_backend {
     size_t scratch_each;
     float *partial; /* [partial_floats] results of attention over parts of the slots */
     size_t partial_floats;
-    atomic_int parts_done[FKV_CPU_MOST_SPLIT]; /* of an item; 0 between calls */
+    atomic_int parts_done[FKV_CPU_MOST_SPLIT];        /* of an item; 0 between calls */
     struct fkv_rotation rotations[FKV_CPU_ROTATIONS]; /* without a table: unused */
     int32_t oldest_rotation; /* the next to be replaced, once all are used */
     int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
@@ -97,7 +97,8 @@ static inline int fkv_cpu_check_shape(const struct fkv_backend *b,
 /* backend.c: makes every thread's scratch at least `floats` long. */
 int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error *err);
 
-/* rotate.c: makes a table of cos and sin for the rotation and the positions that the limits name. */
+/* rotate.c: makes a table of cos and sin for the rotation and the positions that the limits name.
+ */
 int fkv_cpu_rotation_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
                              struct fkv_error *err);
 void fkv_cpu_rotations_free(struct fkv_backend *b);

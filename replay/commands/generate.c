@@ -319,6 +319,7 @@ static int with_session(struct job *job, const struct fkv_engine *engine,
         fkv_session_open(engine->model, &s->policy, options, &session, err))
         return FKV_FAILED;
     int32_t context = engine->model->config.trained_context;
+    fkv_note_rotation(&s->engine, &engine->model->config, fkv_session_rotation_positions(session));
     if (!s->engine.quiet &&
         (setup->policy->takes_window ? setup->window > context : options->max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);

@@ -334,6 +334,9 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     struct fkv_session_options options = job->session;
     options.measure_energy = s->out != NULL;
     int status = fkv_session_open(job->engine->model, &policy, &options, &session, err);
+    if (!status && !job->estimated)
+        fkv_note_rotation(&s->engine, &job->engine->model->config,
+                          fkv_session_rotation_positions(session));
     if (!status && !job->estimated && (s->dry_run || !s->engine.quiet))
         status = estimate_time(job, session, err);
     job->estimated = true;
@@ -352,6 +355,7 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     if (!status) {
         struct fkv_experiment experiment = experiment_at(job, fkv_session_setup(session));
         experiment.result = &result;
+        experiment.rope_positions = fkv_session_rotation_positions(session);
         experiment.recorded = &recorded;
         status = report_point(job, point, &experiment, err);
     }

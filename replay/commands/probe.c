@@ -305,6 +305,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
     prober->quiet = s->engine.quiet;
     if (fkv_session_open(engine->model, &fkv_full_attention, &options, &prober->session, err))
         return FKV_FAILED;
+    fkv_note_rotation(&s->engine, &engine->model->config,
+                      fkv_session_rotation_positions(prober->session));
     int status = estimate_time(s, prober, probe, &needs, err);
     if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);

@@ -15,6 +15,8 @@ struct fkv_experiment {
     const struct fkv_recorded *recorded; /* NULL without --out */
     bool baseline;                       /* full attention ran, too */
     int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
+    int64_t
+        rope_positions; /* for which the policy's rotation was chosen; 0: at every length alike */
     const char *backend, *command, *compute;
     const char *kernels;          /* see struct fkv_device_info */
     const char *tokenizer_sha256; /* "" without a tokenizer */

@@ -7,7 +7,8 @@
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
  *                          backend, compute, kernels (instruction set and library of the
- *                          products), cache_dtype, se_unit (what standard errors rest on, ""
+ *                          products), rope_positions (for which the frequencies of the rotation
+ *                          were chosen, where they depend on the length), cache_dtype, se_unit (what standard errors rest on, ""
  *                          for none), results (mean_nll, mean_nll_se, compressions, evictions,
  *                          delta_nll, kl, ...)
  *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
@@ -121,6 +122,8 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
         if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++)
         if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
+    if (e->rope_positions && fkv_h5_put_int(w, "/", "rope_positions", e->rope_positions, err))
+        return FKV_FAILED;
     const struct fkv_policy_option *own = e->setup->policy->options;
     for (int i = 0; own && own[i].name; i++) {
         char key[FKV_OPTION_KEY];

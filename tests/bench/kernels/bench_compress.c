@@ -45,7 +45,8 @@ int main(void) {
     struct fkv_device_info info;
     double inv_freq[CHANNELS / 2];
     for (int i = 0; i < CHANNELS / 2; i++) inv_freq[i] = pow(1e4, -2.0 * i / CHANNELS);
-    struct fkv_attention_shape shape = {HEADS * CHANNELS, HEADS, HEADS, CHANNELS, 1, inv_freq, CHANNELS, 1};
+    struct fkv_attention_shape shape = {HEADS * CHANNELS, HEADS,    HEADS, CHANNELS, 1,
+                                        inv_freq,         CHANNELS, 1};
     struct fkv_limits limits = {
         .rows = 1, .dim = 1, .slots = N, .items = HEADS, .attention = shape};
     MUST(ops->open(&(struct fkv_backend_options){0}, &b, &bench_error));

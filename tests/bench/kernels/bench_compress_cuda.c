@@ -130,7 +130,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     for (int i = 0; i < head_dim / 2; i++) inv_freq[i] = pow(1e4, -2.0 * i / head_dim);
-    x.shape = (struct fkv_attention_shape){heads * head_dim, heads, heads, head_dim, 1, inv_freq, head_dim, 1};
+    x.shape = (struct fkv_attention_shape){heads * head_dim, heads,    heads, head_dim, 1,
+                                           inv_freq,         head_dim, 1};
     x.items = calloc((size_t)x.heads, sizeof *x.items);
     for (int32_t h = 0; x.items && h < x.heads; h++)
         x.items[h] = (struct fkv_compress_item){.cache_head = h, .slot = 4, .position = 4};

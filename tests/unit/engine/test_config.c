@@ -213,7 +213,8 @@ static void configs_of_published_models_load(void **state) {
         assert_int_equal(c.tied, models[i].tied);
         assert_close(c.rotations[0].theta, models[i].theta, 0, 0);
         double unscaled = pow(c.rotations[0].theta, -(c.head_dim - 2.0) / c.head_dim);
-        assert_close(c.rotations[0].inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0, 1e-13);
+        assert_close(c.rotations[0].inv_freq[c.head_dim / 2 - 1], models[i].slowest * unscaled, 0,
+                     1e-13);
     }
 }
 
@@ -226,7 +227,8 @@ static void frequencies_fall_geometrically(void **state) {
     snprintf(changes, sizeof changes, "{\"rope_theta\": %.17g, \"head_dim\": 64}", theta);
     struct fkv_config c = parsed(changes);
     assert_close(c.rotations[0].theta, theta, 0, 0);
-    for (int i = 0; i < 32; i++) assert_close(c.rotations[0].inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
+    for (int i = 0; i < 32; i++)
+        assert_close(c.rotations[0].inv_freq[i], pow(theta, -i / 32.0), 0, 1e-14);
 }
 
 static void linear_scaling_divides_every_frequency(void **state) {
@@ -234,7 +236,8 @@ static void linear_scaling_divides_every_frequency(void **state) {
     struct fkv_config plain = parsed("{\"head_dim\": 32}");
     struct fkv_config scaled =
         parsed("{\"head_dim\": 32, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}}");
-    for (int i = 0; i < 16; i++) assert_close(scaled.rotations[0].inv_freq[i], plain.rotations[0].inv_freq[i] / 4, 0, 1e-15);
+    for (int i = 0; i < 16; i++)
+        assert_close(scaled.rotations[0].inv_freq[i], plain.rotations[0].inv_freq[i] / 4, 0, 1e-15);
     assert_string_equal(scaled.rotations[0].scaling, "{\"type\":\"linear\",\"factor\":4}");
     assert_true(plain.rotations[0].factor == 1 && scaled.rotations[0].factor == 4);
 }
@@ -251,7 +254,8 @@ static void both_spellings_of_the_rotation_agree(void **state) {
                                        "8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
                                        "\"original_max_position_embeddings\": 128}}");
     assert_close(current.rotations[0].theta, 500000, 0, 0);
-    assert_memory_equal(classic.rotations[0].inv_freq, current.rotations[0].inv_freq, sizeof classic.rotations[0].inv_freq);
+    assert_memory_equal(classic.rotations[0].inv_freq, current.rotations[0].inv_freq,
+                        sizeof classic.rotations[0].inv_freq);
     struct fkv_config plain = parsed("{\"head_dim\": 32, \"rope_parameters\": {\"rope_theta\": "
                                      "500000.0, \"rope_type\": \"default\"}}");
     assert_string_equal(plain.rotations[0].scaling, "null");
@@ -275,7 +279,8 @@ static void llama3_scaling_touches_only_long_wavelengths(void **state) {
         for (int i = 0; i < 64; i++) {
             double f = plain.rotations[0].inv_freq[i], wavelength = 2 * acos(-1) / f;
             if (wavelength < context / high) assert_close(c.rotations[0].inv_freq[i], f, 0, 1e-14);
-            if (wavelength > context / low) assert_close(c.rotations[0].inv_freq[i], f / factor, 0, 1e-14);
+            if (wavelength > context / low)
+                assert_close(c.rotations[0].inv_freq[i], f / factor, 0, 1e-14);
             assert_in_range(c.rotations[0].inv_freq[i] <= f * (1 + 1e-14) &&
                                 c.rotations[0].inv_freq[i] >= f / factor * (1 - 1e-14),
                             1, 1);
@@ -309,12 +314,12 @@ static void frequencies_equal_those_of_transformers(void **state) {
 
 static void other_rotations_are_refused_by_name(void **state) {
     (void)state;
-    refused("{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
-            "rope_scaling: field \"rope_type\": expected default, linear or llama3, found dynamic");
-    refused("{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0, "
-            "\"original_max_position_embeddings\": 32768}}",
-            "rope_parameters: field \"rope_type\": expected default, linear or llama3, found yarn");
-    refused("{\"rope_scaling\": {\"type\": \"longrope\"}}", "found longrope");
+    refused("{\"rope_scaling\": {\"type\": \"mrope\", \"factor\": 2.0}}",
+            "rope_scaling: field \"rope_type\": expected default, linear, dynamic, yarn, llama3 or "
+            "longrope, found mrope");
+    refused("{\"rope_parameters\": {\"rope_type\": \"proportional\"}}",
+            "rope_parameters: field \"rope_type\": expected default, linear, dynamic, yarn, llama3 "
+            "or longrope, found proportional");
     refused("{\"partial_rotary_factor\": 0.5}",
             "field \"partial_rotary_factor\": expected 1, found 0.5");
     refused("{\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.25}}",
@@ -479,7 +484,8 @@ static void a_context_that_the_user_gives_replaces_the_configs(void **state) {
     assert_ok(fkv_config_parse(text, strlen(text), "c", 4096, &c, &err), err);
     assert_int_equal(c.trained_context, 4096);
     assert_ok(fkv_config_parse(text, strlen(text), "c", 1024, &whole, &err), err);
-    assert_memory_equal(c.rotations[0].inv_freq, whole.rotations[0].inv_freq, sizeof c.rotations[0].inv_freq); /* by the config's */
+    assert_memory_equal(c.rotations[0].inv_freq, whole.rotations[0].inv_freq,
+                        sizeof c.rotations[0].inv_freq); /* by the config's */
     assert_string_not_equal(c.sha256, whole.sha256);
 }
 

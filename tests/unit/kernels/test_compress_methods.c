@@ -44,7 +44,8 @@ static struct fkv_attention_shape narrow_shape(int n, int retained) {
     static const int dims[] = {2, 6, 8, 10, 16, 20, 32, 64, 80, 96, 128, 256};
     int d = dims[test_between(0, 11)], most = affordable(2.0 * n * retained, 256);
     while (d > 2 && d > most) d = dims[test_between(0, 11)];
-    struct fkv_attention_shape s = {.heads = 1, .kv_heads = 1, .head_dim = d, .dim = d, .scale = 1, .rotary = d, .gain = 1};
+    struct fkv_attention_shape s = {
+        .heads = 1, .kv_heads = 1, .head_dim = d, .dim = d, .scale = 1, .rotary = d, .gain = 1};
     for (int i = 0; i < d / 2; i++) test_inv_freq[i] = pow(10000, -2.0 * i / d);
     s.inv_freq = test_inv_freq;
     return s;

@@ -115,8 +115,8 @@ enum { SLOTS = 3000, HEAD_DIM = 16, HEADS = 6, KV_HEADS = 2 };
 
 static void attend(struct fkv_backend *b, const float *x, int32_t rows, float *out) {
     static const double inv_freq[HEAD_DIM / 2] = {1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
-    const struct fkv_attention_shape shape = {HEADS * HEAD_DIM, HEADS, KV_HEADS,
-                                              HEAD_DIM,         0.25f, inv_freq, HEAD_DIM, 1};
+    const struct fkv_attention_shape shape = {HEADS * HEAD_DIM, HEADS,    KV_HEADS, HEAD_DIM, 0.25f,
+                                              inv_freq,         HEAD_DIM, 1};
     const struct fkv_limits limits = {.rows = rows,
                                       .dim = HEADS * HEAD_DIM,
                                       .hidden = 1,
