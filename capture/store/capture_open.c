@@ -204,6 +204,16 @@ static int hold_gram(struct fkv_capture *c, char *file, struct fkv_error *err) {
     return file ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
 }
 
+/* The recording that was added last, in a file of ours. */
+static int check_listed(struct fkv_capture *c, hid_t file, const struct fkv_capture_info *info,
+                        struct fkv_error *err) {
+    const struct entry *e = &c->entries[c->count - 1];
+    if (!e->whole_file ||
+        fkv_reader_check_listed(file, e->group, info, e->recording.n_tokens, err) == FKV_OK)
+        return FKV_OK;
+    return fkv_error_prefix(err, "%s", e->file);
+}
+
 static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *err) {
     hid_t id = fkv_hdf_open(file, err);
     if (id < 0) return FKV_FAILED;
@@ -218,6 +228,7 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
         else
             status = add_entry(c, file, "/", id, false, &info, err);
     }
+    if (status == FKV_OK && ours) status = check_listed(c, id, &info, err);
     bool gram = false;
     if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err))
         status = fkv_error_prefix(err, "%s", file);
@@ -246,6 +257,7 @@ static int add_folder(struct fkv_capture *c, const char *folder, struct fkv_erro
     }
     free(numbers);
     bool gram = false;
+    if (status == FKV_OK) status = fkv_reader_check_links(folder, &c->info, err);
     if (status == FKV_OK) status = fkv_output_gram_check_folder(folder, &c->info, &gram, err);
     return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err)
                                     : status;

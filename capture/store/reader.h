@@ -37,4 +37,12 @@ int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, h
                          struct fkv_error *err);
 void fkv_reader_close_current(struct fkv_capture *c);
 
+/* capture_check.c: whether a recording of ours, opened to `info`, holds what its attributes list:
+ * states, dtype, columns of n_tokens. The message says what is listed and what is found. */
+int fkv_reader_check_listed(hid_t file, const char *group, const struct fkv_capture_info *info,
+                            int64_t n_tokens, struct fkv_error *err);
+/* Whether FOLDER/capture.h5, where it exists, has the attributes of the recordings. */
+int fkv_reader_check_links(const char *folder, const struct fkv_capture_info *info,
+                           struct fkv_error *err);
+
 #endif

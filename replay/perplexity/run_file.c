@@ -8,26 +8,19 @@
  *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
- *                          were chosen, where they depend on the length), cache_dtype, se_unit (what standard errors rest on, ""
- *                          for none), results (mean_nll, mean_nll_se, compressions, evictions,
- *                          delta_nll, kl, ...)
- *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
- *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the
- *                          joined corpus)
- *       tokens             int32 [T]
- *       nll                float32 [T]     nll[t] = -log p(token t | before), NaN where it is not
- *                                          scored
- *       round, slots_used, since_compression   float32 [T], of the query that predicts token t:
- *                                              compressions before it, slots it could attend to,
- *                                              tokens since the last compression (its own
- *                                              included); means over layers and heads
- *       evictions, since_eviction              float32 [T], the same of evictions, where the policy
- *                                              evicts
- *       baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0 or 1)
- *   /windows/              stride only, instead of the columns of documents, because there a token
- *                          is scored once per window that covers it:
- *       start              int64 [W]       in the joined corpus
- *       nll, round, ...    float32 [W, window length], column t is the window's token t
+ *                          were chosen, where they depend on the length), cache_dtype, se_unit
+ * (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions,
+ * evictions, delta_nll, kl, ...) /retained              int32 [layers, kv_heads]: L per head, where
+ * the policy has one /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its
+ * first token in the joined corpus) tokens             int32 [T] nll                float32 [T]
+ * nll[t] = -log p(token t | before), NaN where it is not scored round, slots_used,
+ * since_compression   float32 [T], of the query that predicts token t: compressions before it,
+ * slots it could attend to, tokens since the last compression (its own included); means over layers
+ * and heads evictions, since_eviction              float32 [T], the same of evictions, where the
+ * policy evicts baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0
+ * or 1) /windows/              stride only, instead of the columns of documents, because there a
+ * token is scored once per window that covers it: start              int64 [W]       in the joined
+ * corpus nll, round, ...    float32 [W, window length], column t is the window's token t
  *   /compressions/         window (index of the pass), token (its position in it), layer, head,
  * round (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
  * energy_kept float64: one row per compression, layer, head and state, in the order of window,
