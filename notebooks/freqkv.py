@@ -16,8 +16,8 @@ transformers is imported: their tensors and caches are recognised by what they h
 file serves transformers 4 and 5 and engines that know neither.
 
 What is refused rather than guessed: whether keys of plain arrays are rotated (give rotated=),
-caches that dropped tokens (a sliding window), layers of different shape, a RoPE scaling not listed
-in inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
+caches that dropped tokens (a sliding window), layers of different shape, a rotation that
+is not listed in MODEL_TYPES and inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
 """
 
 import gzip
@@ -121,49 +121,127 @@ def setting(config, name, default=None):
     return default if value is None else value
 
 
-def inverse_frequencies(config, head_dim):
+# Model types whose keys turn as inverse_frequencies() says: channel i with i + head_dim/2, the whole
+# head, after any norm of keys. Others interleave channels, turn a part of a head, or differ by layer
+# in ways that their config does not spell out.
+MODEL_TYPES = {
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "phi3",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "olmo2",
+    "granite",
+}
+INSTEAD = (
+    "give inv_freq= [rotary_dim/2], or [layers, rotary_dim/2] where layers differ (0 for no rotation),"
+    " and attention_factor= where cos and sin are scaled, instead of config="
+)
+
+
+def text_part(config):
+    """The part of a config that describes the language model."""
+    return setting(config, "text_config", config)
+
+
+def inverse_frequencies(config, head_dim, rope=None):
     """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config:
-    default, linear or llama3 scaling.
+    default, linear or llama3 scaling. Another rotation, or model type, is refused.
 
     theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
     context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
-    rope_theta and rope_scaling, transformers 5 has both in rope_parameters.
+    rope_theta and rope_scaling, transformers 5 has both in rope_parameters. `rope`: the object of one
+    type of layers.
     """
-    rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
+    config = text_part(config)
+    model_type = setting(config, "model_type")
+    if model_type and model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"model_type: expected {', '.join(sorted(MODEL_TYPES))}, whose rotation is known, found"
+            f" {model_type}; {INSTEAD}"
+        )
+    if rope is None:
+        rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
     theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1)) != 1:
-        raise ValueError(
-            "partial_rotary_factor: expected 1, the whole head rotated; give inv_freq= instead of"
-            " config="
-        )
+        raise ValueError(f"partial_rotary_factor: expected 1, the whole head rotated; {INSTEAD}")
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     if kind == "default":
         return frequency
     if kind == "linear":
         return frequency / rope["factor"]
     if kind != "llama3":
-        raise ValueError(
-            f"rope_type: expected default, linear or llama3, found {kind}; give inv_freq= instead"
-            " of config="
-        )
+        raise ValueError(f"rope_type: expected default, linear or llama3, found {kind}; {INSTEAD}")
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
     keep = np.clip((turns - low) / (high - low), 0, 1)
     return frequency * (keep + (1 - keep) / rope["factor"])
 
 
-def unrotate(keys, inv_freq, positions=None):
+def layer_types(config, layers):
+    """"full_attention" or "sliding_attention" of every layer."""
+    types, pattern = setting(config, "layer_types"), setting(config, "sliding_window_pattern", 6)
+    if types:
+        return list(types)[:layers]
+    return ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)]
+
+
+def layer_frequencies(config, layers, head_dim):
+    """The same of every layer: [head_dim/2] where they all turn alike, else [layers, head_dim/2], 0
+    for a layer that does not turn (SmolLM3) and by layer type where they differ (Gemma 3).
+    """
+    config = text_part(config)
+    rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
+    nested = {type: own for type, own in rope.items() if own is None or isinstance(own, dict)}
+    local = setting(config, "rope_local_base_freq")
+    if any(isinstance(own, dict) for own in nested.values()):
+        types = layer_types(config, layers)
+        missing = sorted(set(types) - set(nested))
+        if missing:
+            raise ValueError(f"rope_parameters: expected those of {missing[0]}, found none; {INSTEAD}")
+    elif local:
+        types = layer_types(config, layers)
+        nested = {
+            "full_attention": rope,
+            "sliding_attention": {"rope_theta": local, "rope_type": "default"},
+        }
+    else:
+        types, nested = [""] * layers, {"": rope}
+    turning = setting(config, "no_rope_layers") if is_smollm3(config) else None
+    if is_smollm3(config) and turning is None:
+        interval = setting(config, "no_rope_layer_interval", 4)
+        turning = [(i + 1) % interval for i in range(layers)]
+    none = np.zeros(head_dim // 2)
+    rows = [
+        none
+        if nested[type] is None or (turning is not None and not turning[layer])
+        else inverse_frequencies(config, head_dim, nested[type])
+        for layer, type in enumerate(types)
+    ]
+    return rows[0] if all(np.array_equal(row, rows[0]) for row in rows) else np.stack(rows)
+
+
+def is_smollm3(config):
+    return setting(config, "model_type") == "smollm3"
+
+
+def unrotate(keys, inv_freq, positions=None, factor=1.0):
     """Keys [..., T, head_dim] before RoPE <- keys after it, for the halves convention of Hugging
     Face checkpoints.
 
     Channel i of the first half and of the second are one pair. Where inv_freq is shorter than
-    head_dim/2, only the first 2 len(inv_freq) channels were rotated.
+    head_dim/2, only the first 2 len(inv_freq) channels were rotated. `factor`: what cos and sin were
+    multiplied by.
     """
     keys, half = np.array(keys, np.float64), len(inv_freq)
     positions = np.arange(keys.shape[-2]) if positions is None else np.asarray(positions)
     angle = positions[:, None] * np.asarray(inv_freq, np.float64)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = np.cos(angle) / factor, np.sin(angle) / factor
     first, second = keys[..., :half].copy(), keys[..., half : 2 * half].copy()
     keys[..., :half] = first * cos + second * sin
     keys[..., half : 2 * half] = second * cos - first * sin
@@ -232,6 +310,7 @@ def write_capture(
     rotated=None,
     config=None,
     inv_freq=None,
+    attention_factor=1.0,
     positions=None,
     tokens=None,
     nll=None,
@@ -249,8 +328,13 @@ def write_capture(
                [heads, T, head_dim] or [batch, heads, T, head_dim]. A row of the batch is a
                recording of its own; it must not be padded.
     rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
-    config     the model's, dict or object: undoes the rotation. So does inv_freq. Without either,
-               keys go into the file as key_rotated.
+    config     the model's, dict or object: undoes the rotation, of the kinds and model types that
+               inverse_frequencies() takes. Without it and inv_freq, keys go into the file as
+               key_rotated.
+    inv_freq   [rotary_dim/2], or [layers, rotary_dim/2], 0 where a layer does not turn: undoes any
+               rotation of channel i with i + rotary_dim/2.
+    attention_factor
+               what cos and sin are multiplied by (YaRN, LongRoPE): a number, or one per layer.
     positions  [T] of the tokens; default 0, 1, ...
     tokens     [T] or [batch, T], optional; nll likewise.
     append     adds recordings to a file of the same model instead of making a new one.
@@ -270,19 +354,23 @@ def write_capture(
             )
         rotated = True
     if inv_freq is None and config is not None:
-        inv_freq = inverse_frequencies(config, head_dim)
+        inv_freq = layer_frequencies(config, layers, head_dim)
     undone = rotated and inv_freq is not None
+    if inv_freq is not None:
+        inv_freq = checked_frequencies(inv_freq, layers, head_dim)
+    factors = checked_factors(attention_factor, layers)
     if undone:
+        rows = np.broadcast_to(inv_freq, (layers, inv_freq.shape[-1]))
         key = np.stack(
             [
-                unrotate(key[:, layer], inv_freq, positions).astype(np.float32)
+                unrotate(key[:, layer], rows[layer], positions, factors[layer]).astype(np.float32)
                 for layer in range(layers)
             ],
             1,
         )
     key_name = "key_rotated" if rotated and not undone else "key"
     if trained_context is None and config is not None:
-        trained_context = setting(config, "max_position_embeddings")
+        trained_context = setting(text_part(config), "max_position_embeddings")
     attributes = {
         "n_layers": layers,
         "n_kv_heads": heads,
@@ -291,8 +379,8 @@ def write_capture(
     }
     if trained_context:
         attributes["trained_context"] = int(trained_context)
-    if inv_freq is not None and 2 * len(inv_freq) == head_dim:
-        attributes["inv_freq"] = np.asarray(inv_freq, np.float64)
+    if inv_freq is not None:
+        attributes.update(rotation_attributes(inv_freq, factors, head_dim))
     gram = (
         None
         if output_projection is None
@@ -345,6 +433,44 @@ def write_capture(
         f"{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how};"
         f" stored as {dtype}."
     )
+
+
+def checked_frequencies(inv_freq, layers, head_dim):
+    """float64 [k] or [layers, k], k at most head_dim/2"""
+    x = np.asarray(inv_freq, np.float64)
+    if x.ndim not in (1, 2) or not 0 < x.shape[-1] <= head_dim // 2 or len(x) != (
+        layers if x.ndim == 2 else x.size
+    ):
+        raise ValueError(
+            f"inv_freq: expected [k] or [{layers}, k], k at most {head_dim // 2}, found {list(x.shape)}"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("inv_freq: expected finite numbers")
+    return x
+
+
+def checked_factors(attention_factor, layers):
+    """float64 [layers]"""
+    x = np.asarray(attention_factor, np.float64)
+    if x.shape not in ((), (layers,)) or not (np.isfinite(x) & (x > 0)).all():
+        raise ValueError(
+            f"attention_factor: expected a number above 0, or {layers} of them, found {attention_factor}"
+        )
+    return np.broadcast_to(x, (layers,))
+
+
+def rotation_attributes(inv_freq, factors, head_dim):
+    """As capture/store/schema_rotation.c has them: whole rows, one per layer where layers differ."""
+    layers, pairs = len(factors), inv_freq.shape[-1]
+    rows = np.zeros((layers, head_dim // 2))
+    rows[:, :pairs] = inv_freq
+    alike = (rows == rows[0]).all() and (factors == factors[0]).all()
+    attributes = {"inv_freq": rows[0] if alike else rows}
+    if 2 * pairs != head_dim:
+        attributes["rotary_dim"] = 2 * pairs
+    if (factors != 1).any():
+        attributes["attention_factor"] = factors[0] if alike else factors
+    return attributes
 
 
 def output_gram(projection, layers, kv_heads, head_dim):

@@ -3,28 +3,7 @@
 #ifndef FKV_ENGINE_CHECKPOINT_ROPE_H
 #define FKV_ENGINE_CHECKPOINT_ROPE_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "kernels/base/error.h"
-#include "kernels/base/json.h"
-
-enum { FKV_MAX_HEAD_DIM = 512, FKV_MAX_CONTEXT = 1 << 30 };
-
-/* Channel i of a head turns together with channel i + channels/2. */
-struct fkv_rope {
-    int32_t channels; /* of a head that turn, the first ones; even; head_dim as a rule */
-    char kind[16];    /* "default", "linear", "dynamic", "yarn", "llama3" or "longrope" */
-    double theta;
-    double attention_factor; /* on cosine and sine, of queries and keys alike; 1: none */
-    double factor;           /* times that the context is stretched; 1: not at all */
-    int32_t original;        /* positions before it was stretched; 0: not said */
-    bool by_length;          /* other frequencies where a session goes beyond `original` */
-    double inv_freq[FKV_MAX_HEAD_DIM / 2]; /* [channels/2] radians per position, scaling applied;
-                                              by_length: up to `original` positions */
-    double beyond[FKV_MAX_HEAD_DIM / 2];   /* [channels/2] longrope's beyond them */
-    char scaling[8192]; /* the config's own JSON, compact; "null" when there is none */
-};
+#include "engine/checkpoint/rope_kinds.h"
 
 /* What a rotation is read with. */
 struct fkv_rope_defaults {
@@ -50,8 +29,8 @@ int fkv_rope_divide(struct fkv_rope *rope, const float *divisors, struct fkv_err
  * policy has one, else its most tokens. So a text of that length gives transformers' result. */
 void fkv_rope_frequencies(const struct fkv_rope *rope, int64_t positions, double *inv_freq);
 
-/* "longrope, long factors for 8192 positions (4096 originally)"; false, and "", where the rotation
- * does not depend on the length. */
+/* "dynamic: frequencies beyond its original context of 4096, for 8192 positions"; false, and "",
+ * where the rotation does not depend on the length. */
 bool fkv_rope_describe(const struct fkv_rope *rope, int64_t positions, char text[128]);
 
 #endif

@@ -85,9 +85,9 @@ def checkpoints(tools, work, model, text):
     )
     case(
         "unknown rope",
-        lambda c: c.config(rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        lambda c: c.config(rope_scaling={"rope_type": "mrope", "factor": 4.0}),
         "config.json",
-        "yarn",
+        "mrope",
     )
     case(
         "sliding window that matters",

@@ -113,6 +113,127 @@ def check_frequencies():
     )
 
 
+def of_layers(label, config, wanted, layers):
+    found = freqkv.layer_frequencies(config, layers, 32)
+    check(label, found.shape == wanted.shape and np.allclose(found, wanted, rtol=1e-12))
+
+
+def check_layers():
+    """Rotations that differ by layer, nested configs, and what is refused."""
+    plain, fast, none = 1e6 ** (-np.arange(16) / 16), 1e4 ** (-np.arange(16) / 16), np.zeros(16)
+    full, slow = "full_attention", "sliding_attention"
+    nested = {
+        "rope_parameters": {
+            full: {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+            slow: {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "layer_types": [slow, slow, full, slow],
+        "model_type": "gemma3_text",
+        "max_position_embeddings": 77,
+    }
+    wanted = np.stack([fast, fast, plain / 8, fast])
+    of_layers("layers: by type", nested, wanted, 4)
+    of_layers("layers: in text_config", {"model_type": "gemma3", "text_config": nested}, wanted, 4)
+    of_layers(
+        "layers: in a text_config of objects",
+        SimpleNamespace(text_config=SimpleNamespace(**nested)),
+        wanted,
+        4,
+    )
+    of_layers(
+        "layers: rope_local_base_freq",
+        {"model_type": "gemma3_text", "rope_theta": 1e6, "rope_local_base_freq": 1e4},
+        np.stack([fast] * 5 + [plain] + [fast]),
+        7,
+    )
+    of_layers(
+        "layers: without a rotation",
+        {"model_type": "smollm3", "rope_theta": 1e6, "no_rope_layers": [1, 0, 1]},
+        np.stack([plain, none, plain]),
+        3,
+    )
+    of_layers(
+        "layers: every fourth without one",
+        {"model_type": "smollm3", "rope_theta": 1e6},
+        np.stack([plain, plain, plain, none]),
+        4,
+    )
+    of_layers("layers: all alike", {"model_type": "llama", "rope_theta": 1e6}, plain, 4)
+    for kind in ("dynamic", "yarn", "longrope", "mrope"):
+        refused(
+            f"rope: {kind} is refused with what to give",
+            "inv_freq= [rotary_dim/2], or [layers, rotary_dim/2]",
+            freqkv.layer_frequencies,
+            {"rope_scaling": {"rope_type": kind}},
+            2,
+            32,
+        )
+    for model_type in ("gptj", "cohere", "glm", "gpt_neox", "chatglm", "deepseek_v3"):
+        refused(
+            f"rope: {model_type} is refused",
+            f"found {model_type}; give inv_freq=",
+            freqkv.layer_frequencies,
+            {"model_type": model_type},
+            2,
+            32,
+        )
+    refused(
+        "rope: a layer type without a rotation of its own",
+        "expected those of sliding_attention",
+        freqkv.layer_frequencies,
+        {"rope_parameters": {full: {"rope_type": "default"}}, "layer_types": [full, slow]},
+        2,
+        32,
+    )
+
+
+def check_own_frequencies(work, random):
+    """inv_freq of a part of a head, per layer, with a factor on cos and sin."""
+    layers, heads, length, head_dim, turned = 3, 2, 30, 16, 12
+    key, value = random.standard_normal((2, layers, heads, length, head_dim))
+    inv_freq = random.uniform(0, 1, (layers, turned // 2))
+    inv_freq[1] = 0
+    factors = np.array([1.25, 1, 1.25])
+    rotated = key.copy()
+    for layer in range(layers):
+        part = key[layer, ..., :turned]
+        rotated[layer, ..., :turned] = factors[layer] * rotate(part, inv_freq[layer])
+    path = os.path.join(work, "own.h5")
+    freqkv.write_capture(
+        path,
+        list(zip(rotated, value)),
+        rotated=True,
+        inv_freq=inv_freq,
+        attention_factor=factors,
+        dtype="f32",
+    )
+    attributes, recordings = freqkv.load_capture(path)
+    check("own inv_freq: undone", np.abs(recordings[0]["key"] - key).max() < 1e-6)
+    rows = np.zeros((layers, head_dim // 2))
+    rows[:, : turned // 2] = inv_freq
+    check(
+        "own inv_freq: stored per layer",
+        np.array_equal(attributes["inv_freq"], rows)
+        and attributes["rotary_dim"] == turned
+        and np.array_equal(attributes["attention_factor"], factors),
+    )
+    freqkv.run("analyze", "spectrum", path, "--length", 16, "--out", path + "-findings")
+    for words, given in (
+        ("expected [k] or [3, k]", np.ones((2, 8))),
+        ("k at most 8", np.ones(9)),
+        ("finite", np.full(8, np.nan)),
+    ):
+        refused(
+            f"own inv_freq: {words}",
+            words,
+            freqkv.write_capture,
+            path,
+            list(zip(rotated, value)),
+            rotated=True,
+            inv_freq=given,
+        )
+
+
 def check_writing(work, random):
     layers, batch, heads, length, head_dim = 3, 2, 2, 40, 16
     key, value = random.standard_normal((2, layers, batch, heads, length, head_dim))
@@ -366,8 +487,10 @@ def main():
     print("seed", args.seed)
     os.environ["FREQKV_BIN"] = args.bin
     check_frequencies()
+    check_layers()
     with tempfile.TemporaryDirectory() as work:
         check_writing(work, np.random.default_rng(args.seed))
+        check_own_frequencies(work, np.random.default_rng(args.seed))
         check_projection(work, np.random.default_rng(args.seed))
         check_tools(work, args)
     sys.exit(verdict("module"))

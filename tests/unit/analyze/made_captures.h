@@ -50,6 +50,9 @@ struct made {
     uint32_t states;
     int trained_context;
     made_value value;
+    const double *thetas;    /* [layers] of the rotation, 0: none; NULL: 10000, and one vector */
+    const double *factors;   /* with thetas: [layers] on the turned channels */
+    int turned;              /* with thetas: channels that turn */
     const float *projection; /* W_O [layers, query heads, MADE_ROWS, head_dim], a few rows of each
                                 head's columns; NULL: not in the capture */
 };
@@ -74,6 +77,21 @@ static inline int made_heads(const struct made *m, int state) {
     return state == FKV_STATE_QUERY ? m->heads * m->query_group : m->heads;
 }
 
+/* A rotation per layer. */
+static inline void made_rotations(const struct made *m, struct fkv_capture_info *info) {
+    const int half = m->head_dim / 2;
+    free(info->inv_freq);
+    info->rotation_per_layer = true;
+    info->rotary_dim = m->turned;
+    info->inv_freq = calloc((size_t)(m->layers * half), sizeof(double));
+    info->attention_factor = calloc((size_t)m->layers, sizeof(double));
+    for (int layer = 0; layer < m->layers; layer++) {
+        info->attention_factor[layer] = m->factors[layer];
+        for (int i = 0; m->thetas[layer] > 0 && i < m->turned / 2; i++)
+            info->inv_freq[layer * half + i] = pow(m->thetas[layer], -2.0 * i / m->turned);
+    }
+}
+
 static inline void made_info(const struct made *m, struct fkv_capture_info *info) {
     *info = (struct fkv_capture_info){.n_layers = m->layers,
                                       .n_heads = m->heads * m->query_group,
@@ -95,6 +113,7 @@ static inline void made_info(const struct made *m, struct fkv_capture_info *info
     info->inv_freq = calloc((size_t)(m->head_dim / 2 + 1), sizeof(double));
     for (int i = 0; i < m->head_dim / 2; i++)
         info->inv_freq[i] = pow(10000, -2.0 * i / m->head_dim);
+    if (m->thetas) made_rotations(m, info);
     for (int i = 0; i < m->layers; i++) info->layer_index[i] = i;
     for (int i = 0; i < m->heads; i++) info->head_index[i] = i;
 }

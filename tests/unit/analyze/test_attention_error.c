@@ -31,23 +31,28 @@ static int measure(int length, int skip, double **error, double **projected,
     return status;
 }
 
-/* x [d] rotated to position p: channel i turns with i + d/2 */
-static void rotate(const double *x, int d, double p, double *out) {
-    for (int i = 0; i < d / 2; i++) {
-        double angle = p * pow(10000, -2.0 * i / d), c = cos(angle), s = sin(angle);
-        out[i] = x[i] * c - x[i + d / 2] * s;
-        out[i + d / 2] = x[i + d / 2] * c + x[i] * s;
+/* x [d] rotated to position p as the layer does it: channel i turns with i + turned/2 */
+static void rotate(const struct made *m, int layer, const double *x, double p, double *out) {
+    const int turned = m->thetas ? m->turned : m->head_dim;
+    const double theta = m->thetas ? m->thetas[layer] : 10000,
+                 factor = m->thetas ? m->factors[layer] : 1;
+    for (int i = 0; i < m->head_dim; i++) out[i] = x[i] * (i < turned ? factor : 1);
+    for (int i = 0; theta > 0 && i < turned / 2; i++) {
+        double angle = p * pow(theta, -2.0 * i / turned), c = cos(angle), s = sin(angle);
+        out[i] = factor * (x[i] * c - x[i + turned / 2] * s);
+        out[i + turned / 2] = factor * (x[i + turned / 2] * c + x[i] * s);
     }
 }
 
 /* o [d] of query q at `position` over key and value [position + 1, d] */
-static void attend(const double *q, const double *key, const double *value, int position, int d,
-                   double *o) {
+static void attend(const struct made *m, int layer, const double *q, const double *key,
+                   const double *value, int position, double *o) {
+    const int d = m->head_dim;
     double turned[16], k[16], *weight = malloc((size_t)(position + 1) * sizeof *weight),
                               largest = -INFINITY, sum = 0;
-    rotate(q, d, position, turned);
+    rotate(m, layer, q, position, turned);
     for (int t = 0; t <= position; t++) {
-        rotate(key + t * d, d, t, k);
+        rotate(m, layer, key + t * d, t, k);
         weight[t] = 0;
         for (int c = 0; c < d; c++)
             weight[t] += 0.5 * turned[c] * k[c]; /* made captures have this scale */
@@ -96,8 +101,8 @@ static void squares(const struct made *m, int recording, int layer, int head, in
     for (int t = first + n; t < end; t++) {
         for (int c = 0; c < d; c++)
             q[c] = (float)m->value(recording, FKV_STATE_QUERY, layer, t, query_head, c);
-        attend(q, x[0], x[1], t, d, o[0]);
-        attend(q, x[2], x[3], t, d, o[1]);
+        attend(m, layer, q, x[0], x[1], t, o[0]);
+        attend(m, layer, q, x[2], x[3], t, o[1]);
         for (int c = 0; c < d; c++)
             o[1][c] -= o[0][c], out[0] += o[1][c] * o[1][c], out[1] += o[0][c] * o[0][c];
         for (int r = 0; r < MADE_ROWS; r++) {
@@ -113,8 +118,7 @@ static void squares(const struct made *m, int recording, int layer, int head, in
 
 /* Two documents, one of two recordings; the last segments have fewer queries, or none. Within a
  * document queries weigh equally, then documents. */
-static void errors_equal_attention_written_out(void **state) {
-    (void)state;
+static void compare_written_out(const double *thetas, const double *factors, int turned) {
     enum { N = 20, SKIP = 3 };
     struct fkv_error err;
     struct made m = {.layers = 2,
@@ -128,7 +132,10 @@ static void errors_equal_attention_written_out(void **state) {
                      .dtype = FKV_F32,
                      .states = 1 | 2 | 8,
                      .trained_context = 64,
-                     .value = made_white};
+                     .value = made_white,
+                     .thetas = thetas,
+                     .factors = factors,
+                     .turned = turned};
     double *error, *projected;
     float projection[2 * 4 * MADE_ROWS * 4];
     test_fill(projection, sizeof projection / sizeof *projection, 0, 1);
@@ -172,6 +179,21 @@ static double constant_first_channel(int recording, enum fkv_state state, int la
                                      int head, int channel) {
     if (state == FKV_STATE_VALUE && channel == 0) return 3;
     return made_white(recording, state, layer, t, head, channel);
+}
+
+static void errors_equal_attention_written_out(void **state) {
+    (void)state;
+    compare_written_out(NULL, NULL, 0);
+}
+
+static void each_layer_turns_by_its_own_rotation(void **state) {
+    (void)state;
+    compare_written_out((const double[]){3, 500}, (const double[]){1, 1.25}, 4);
+}
+
+static void a_layer_may_turn_in_part_or_not_at_all(void **state) {
+    (void)state;
+    compare_written_out((const double[]){0, 10}, (const double[]){1, 1.5}, 2);
 }
 
 static void the_projected_error_is_of_what_the_projection_reads(void **state) {
@@ -219,8 +241,9 @@ static void what_is_missing_is_named(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),
-                                       TEST(the_projected_error_is_of_what_the_projection_reads),
-                                       TEST(what_is_missing_is_named)};
+    const struct CMUnitTest tests[] = {
+        TEST(errors_equal_attention_written_out), TEST(each_layer_turns_by_its_own_rotation),
+        TEST(a_layer_may_turn_in_part_or_not_at_all),
+        TEST(the_projected_error_is_of_what_the_projection_reads), TEST(what_is_missing_is_named)};
     return test_run(tests, NULL, NULL);
 }

@@ -316,7 +316,70 @@ static void scaling_and_chat_ends_are_read(void **state) {
     fkv_checkpoint_close(b);
 }
 
+static void add_yarn_scaling(struct gguf_file *f) {
+    gguf_key_string(f, "llama.rope.scaling.type", "yarn");
+    gguf_key_f32(f, "llama.rope.scaling.factor", 4);
+    gguf_key_f32(f, "llama.rope.scaling.attn_factor", 0.5f);
+    gguf_key_f32(f, "llama.rope.scaling.yarn_beta_fast", 16);
+    gguf_key_u32(f, "llama.rope.scaling.original_context_length", 128);
+}
+
+static void add_long_factors(struct gguf_file *f) {
+    gguf_key_f32(f, "llama.rope.scaling.attn_factor", 1.25f);
+    gguf_key_u32(f, "llama.rope.scaling.original_context_length", 128);
+    gguf_tensor(f, "rope_factors_long.weight", 0, HEAD_DIM / 2, 0, (float[]){2, 4, 8, 16}, 16);
+    gguf_tensor(f, "rope_factors_short.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 3, 4}, 16);
+}
+
+static void yarn_is_that_of_a_folder_with_the_same_numbers(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_rope rope;
+    write_both("llama", &(struct change){.add = add_yarn_scaling});
+    struct fkv_checkpoint *b = opened("/m.gguf");
+    const struct fkv_rope *found = &fkv_checkpoint_config(b)->rotations[0];
+    json_t *config = json_pack("{s:f, s:{s:s, s:f, s:f, s:i}}", "rope_theta", 5e5, "rope_scaling",
+                               "type", "yarn", "factor", 4.0, "beta_fast", 16.0,
+                               "original_max_position_embeddings", 128);
+    const struct fkv_rope_defaults defaults = {.head_dim = HEAD_DIM, .trained_context = 512};
+    assert_ok(fkv_rope_read(config, "config", &defaults, &rope, &err), err);
+    json_decref(config);
+    assert_memory_equal(found->inv_freq, rope.inv_freq, HEAD_DIM / 2 * sizeof(double));
+    assert_close(found->attention_factor, rope.attention_factor / 2, 0, 1e-14);
+    fkv_checkpoint_close(b);
+}
+
+static void long_and_short_factors_are_tensors(void **state) {
+    (void)state;
+    write_both("llama", &(struct change){.add = add_long_factors});
+    struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+    const struct fkv_rope *plain = &fkv_checkpoint_config(a)->rotations[0],
+                          *rope = &fkv_checkpoint_config(b)->rotations[0];
+    double found[HEAD_DIM / 2];
+    assert_close(rope->attention_factor, 1.25, 0, 1e-14);
+    for (int i = 0; i < HEAD_DIM / 2; i++) {
+        fkv_rope_frequencies(rope, 128, found);
+        assert_close(found[i], plain->inv_freq[i] / (i + 1), 0, 1e-15);
+        fkv_rope_frequencies(rope, 129, found);
+        assert_close(found[i], plain->inv_freq[i] / (2 << i), 0, 1e-15);
+    }
+    fkv_checkpoint_close(a);
+    fkv_checkpoint_close(b);
+}
+
 /* ---- refusals ---- */
+
+static void add_mixed_yarn(struct gguf_file *f) {
+    add_yarn_scaling(f);
+    gguf_key_f32(f, "llama.rope.scaling.yarn_ext_factor", 0.5f);
+}
+static void add_linear_attention(struct gguf_file *f) {
+    add_linear(f);
+    gguf_key_f32(f, "llama.rope.scaling.attn_factor", 2);
+}
+static void add_long_without_short(struct gguf_file *f) {
+    gguf_tensor(f, "rope_factors_long.weight", 0, HEAD_DIM / 2, 0, (float[]){2, 4, 8, 16}, 16);
+}
 
 static void add_bias(struct gguf_file *f) {
     gguf_tensor(f, "blk.1.attn_output.bias", 0, DIM, 0, (float[DIM]){0}, 4 * DIM);
@@ -368,6 +431,12 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
         {{.add = add_part}, "key split.count: expected 1, found 3"},
         {{.add = add_window}, "key llama.attention.sliding_window: expected at least the context"},
         {{.add = add_yarn}, "field \"rope_type\": expected default, linear"},
+        {{.add = add_mixed_yarn},
+         "key llama.rope.scaling.yarn_ext_factor: expected 1 beside the scaling yarn, found 0.5"},
+        {{.add = add_linear_attention},
+         "key llama.rope.scaling.attn_factor: expected 1 beside the scaling linear, found 2"},
+        {{.add = add_long_without_short},
+         "tensor rope_factors_short.weight: expected at most 256 values of F32, found 0 of none"},
         {{.add = add_wide_values}, "key llama.attention.value_length: expected 8, found 16"},
         {{.add = add_wrong_divisors}, "tensor rope_freqs.weight: expected values above 0, found 0"},
         {{.left_out = "token_embd.weight"}, "tensor token_embd.weight: expected in the file"},
@@ -421,6 +490,8 @@ int main(void) {
         WITH_FOLDER(a_part_of_a_head_turns_where_the_file_says_so),
         WITH_FOLDER(divisors_of_frequencies_are_applied),
         WITH_FOLDER(scaling_and_chat_ends_are_read),
+        WITH_FOLDER(yarn_is_that_of_a_folder_with_the_same_numbers),
+        WITH_FOLDER(long_and_short_factors_are_tensors),
         WITH_FOLDER(what_is_not_computed_is_refused_by_name),
         WITH_FOLDER(another_architecture_is_named),
     };

@@ -75,7 +75,8 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
     assert_in_range(count, 1, MAX_TOKENS);
     assert_in_range(model->config.layers, 1, MAX_LAYERS);
     struct fkv_policy_options policy = {.name = "full", .sinks = -1};
-    struct fkv_session_options options = {.block = block, .cache_dtype = FKV_F32};
+    struct fkv_session_options options = {
+        .block = block, .max_tokens = count, .cache_dtype = FKV_F32};
     if (!strcmp(backend, "cuda") && model->config.rotations[0].channels < model->config.head_dim) {
         assert_refused(fkv_session_open(model, &policy, &options, &session, &err), err,
                        "channels of a head to turn, or none");
@@ -155,6 +156,11 @@ int main(void) {
         MODEL("llama_grouped_query_tied_equals_transformers", "llama-gqa-tied"),
         MODEL("llama3_rope_equals_transformers", "llama3-rope"),
         MODEL("linear_rope_equals_transformers", "linear-rope"),
+        MODEL("yarn_equals_transformers", "yarn-rope"),
+        MODEL("dynamic_rope_within_the_context_equals_transformers", "dynamic-rope-within"),
+        MODEL("dynamic_rope_beyond_it_equals_transformers", "dynamic-rope-beyond"),
+        MODEL("longrope_within_its_original_context_equals_transformers", "longrope-within"),
+        MODEL("longrope_beyond_it_equals_transformers", "longrope-beyond"),
         MODEL("mistral_equals_transformers", "mistral"),
         MODEL("qwen2_equals_transformers", "qwen2"),
         MODEL("qwen3_equals_transformers", "qwen3"),

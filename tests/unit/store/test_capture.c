@@ -107,6 +107,45 @@ static void every_dtype_and_state_comes_back(void **state) {
     }
 }
 
+static void a_rotation_per_layer_comes_back(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct sample s = {0};
+    struct fkv_capture *c;
+    char folder[256];
+    test_make_folder(folder);
+    sample_info(&s.info, FKV_F16, 1);
+    const int32_t half = s.info.head_dim / 2, layers = s.info.layer_count;
+    free(s.info.inv_freq);
+    s.info.inv_freq = calloc((size_t)(layers * half), sizeof(double));
+    s.info.attention_factor = calloc((size_t)layers, sizeof(double));
+    s.info.rotation_per_layer = true;
+    s.info.rotary_dim = 2 * test_between(1, half);
+    s.info.rope_positions = 9000;
+    for (int i = 0; i < layers * half; i++) s.info.inv_freq[i] = i / 7.0;
+    for (int i = 0; i < layers; i++) s.info.attention_factor[i] = 1 + i / 3.0;
+    sample_fill(&s, 30, '1');
+    sample_save(&s, folder, 30);
+    assert_ok(fkv_capture_open(folder, &c, &err), err);
+    const struct fkv_capture_info *found = fkv_capture_info(c);
+    assert_ok(fkv_capture_info_compare(&s.info, found, "here", &err), err);
+    assert_int_equal(found->rope_positions, 9000);
+    for (int32_t layer = 0; layer < layers; layer++) {
+        const struct fkv_capture_rotation r = fkv_capture_rotation(found, layer);
+        assert_int_equal(r.rotary_dim, s.info.rotary_dim);
+        assert_close(r.attention_factor, 1 + layer / 3.0, 0, 0);
+        assert_memory_equal(r.inv_freq, s.info.inv_freq + layer * half,
+                            (size_t)half * sizeof(double));
+    }
+    fkv_capture_close(c);
+    /* Another rotation of one layer is another capture. */
+    s.info.inv_freq[layers * half - 1] += 0.125;
+    struct fkv_capture_writer *w;
+    assert_refused(fkv_capture_create(folder, &s.info, true, &w, &err), err, "inv_freq of layer");
+    sample_free(&s);
+    test_remove_folder(folder);
+}
+
 static void large_heads_span_several_chunks(void **state) {
     (void)state;
     struct fkv_error err;
@@ -434,6 +473,7 @@ static void bytes_on_disk_are_foreseen(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_dtype_and_state_comes_back),
+        cmocka_unit_test(a_rotation_per_layer_comes_back),
         cmocka_unit_test(large_heads_span_several_chunks),
         cmocka_unit_test(blocks_in_any_order_give_the_same_states),
         cmocka_unit_test(the_same_data_gives_the_same_bytes),

@@ -362,6 +362,54 @@ static void a_rotation_that_is_not_finite_is_refused(void **state) {
                    "rope_theta and attention_scale: expected finite numbers");
 }
 
+/* A capture whose options are `options`. */
+static void save_with_options(const char *name, const char *options) {
+    free(s.info.options);
+    s.info.options = strdup(options);
+    sample_save(&s, in_base(name), 100);
+}
+
+static void what_is_listed_and_not_there_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *options, *words;
+    } cases[] = {
+        {"{\"states\":[\"key\",\"query\"]}",
+         "attribute options: lists the state query, found no dataset of it"},
+        {"{\"states\":[\"value\"]}",
+         "attribute options: lists no state key, found a dataset of it"},
+        {"{\"spectra_only\":true}", "attribute options: lists sums of spectra, found states"},
+    };
+    struct fkv_error err;
+    struct fkv_capture *c;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char name[2] = {(char)('a' + i), 0};
+        save_with_options(name, cases[i].options);
+        assert_refused(fkv_capture_open(in_base(name), &c, &err), err, cases[i].words);
+        assert_non_null(strstr(err.message, "documents/000000.h5"));
+    }
+    save_with_options("d", "{\"states\":[\"key\"],\"spectra_only\":false}");
+    assert_ok(fkv_capture_open(in_base("d"), &c, &err), err);
+    fkv_capture_close(c);
+}
+
+static void links_of_another_capture_are_refused(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    char from[400], to[400];
+    sample_save(&s, in_base("a"), 100);
+    s.info.model_sha256[0] = 'b';
+    sample_save(&s, in_base("b"), 100);
+    snprintf(from, sizeof from, "%s", in_base("b/capture.h5"));
+    snprintf(to, sizeof to, "%s", in_base("a/capture.h5"));
+    assert_int_equal(rename(from, to), 0);
+    assert_refused(fkv_capture_open(in_base("a"), &c, &err), err, "model_sha256: expected \"b");
+    assert_int_equal(unlink(to), 0);
+    assert_ok(fkv_capture_open(in_base("a"), &c, &err), err);
+    fkv_capture_close(c);
+}
+
 static void reads_outside_a_recording_are_refused(void **state) {
     (void)state;
     struct fkv_error err;
@@ -400,6 +448,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_users_own_file_needs_little, make, clean),
         cmocka_unit_test_setup_teardown(shapes_that_disagree_are_refused, make, clean),
         cmocka_unit_test_setup_teardown(a_rotation_that_is_not_finite_is_refused, make, clean),
+        cmocka_unit_test_setup_teardown(what_is_listed_and_not_there_is_refused, make, clean),
+        cmocka_unit_test_setup_teardown(links_of_another_capture_are_refused, make, clean),
         cmocka_unit_test_setup_teardown(reads_outside_a_recording_are_refused, make, clean),
     };
     return test_run(tests, NULL, NULL);
