@@ -16,8 +16,9 @@ transformers is imported: their tensors and caches are recognised by what they h
 file serves transformers 4 and 5 and engines that know neither.
 
 What is refused rather than guessed: whether keys of plain arrays are rotated (give rotated=),
-caches that dropped tokens (a sliding window), layers of different shape, a rotation that
-is not listed in MODEL_TYPES and inverse_frequencies(), numbers that are not finite or do not fit the type they are stored in.
+caches that dropped tokens (a sliding window), layers of different shape, a rotation that is not
+listed in MODEL_TYPES and inverse_frequencies(), numbers that are not finite or do not fit the type
+they are stored in.
 """
 
 import gzip
@@ -121,9 +122,9 @@ def setting(config, name, default=None):
     return default if value is None else value
 
 
-# Model types whose keys turn as inverse_frequencies() says: channel i with i + head_dim/2, the whole
-# head, after any norm of keys. Others interleave channels, turn a part of a head, or differ by layer
-# in ways that their config does not spell out.
+# Model types whose keys turn as inverse_frequencies() says: channel i with i + head_dim/2, the
+# whole head, after any norm of keys. Others interleave channels, turn a part of a head, or differ
+# by layer in ways that their config does not spell out.
 MODEL_TYPES = {
     "llama",
     "mistral",
@@ -138,8 +139,8 @@ MODEL_TYPES = {
     "granite",
 }
 INSTEAD = (
-    "give inv_freq= [rotary_dim/2], or [layers, rotary_dim/2] where layers differ (0 for no rotation),"
-    " and attention_factor= where cos and sin are scaled, instead of config="
+    "give inv_freq= [rotary_dim/2], or [layers, rotary_dim/2] where layers differ (0 for no"
+    " rotation), and attention_factor= where cos and sin are scaled, instead of config="
 )
 
 
@@ -154,8 +155,8 @@ def inverse_frequencies(config, head_dim, rope=None):
 
     theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
     context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
-    rope_theta and rope_scaling, transformers 5 has both in rope_parameters. `rope`: the object of one
-    type of layers.
+    rope_theta and rope_scaling, transformers 5 has both in rope_parameters. `rope`: the object of
+    one type of layers.
     """
     config = text_part(config)
     model_type = setting(config, "model_type")
@@ -203,7 +204,9 @@ def layer_frequencies(config, layers, head_dim):
         types = layer_types(config, layers)
         missing = sorted(set(types) - set(nested))
         if missing:
-            raise ValueError(f"rope_parameters: expected those of {missing[0]}, found none; {INSTEAD}")
+            raise ValueError(
+                f"rope_parameters: expected those of {missing[0]}, found none; {INSTEAD}"
+            )
     elif local:
         types = layer_types(config, layers)
         nested = {
@@ -235,8 +238,8 @@ def unrotate(keys, inv_freq, positions=None, factor=1.0):
     Face checkpoints.
 
     Channel i of the first half and of the second are one pair. Where inv_freq is shorter than
-    head_dim/2, only the first 2 len(inv_freq) channels were rotated. `factor`: what cos and sin were
-    multiplied by.
+    head_dim/2, only the first 2 len(inv_freq) channels were rotated. `factor`: what cos and sin
+    were multiplied by.
     """
     keys, half = np.array(keys, np.float64), len(inv_freq)
     positions = np.arange(keys.shape[-2]) if positions is None else np.asarray(positions)
@@ -442,7 +445,8 @@ def checked_frequencies(inv_freq, layers, head_dim):
         layers if x.ndim == 2 else x.size
     ):
         raise ValueError(
-            f"inv_freq: expected [k] or [{layers}, k], k at most {head_dim // 2}, found {list(x.shape)}"
+            f"inv_freq: expected [k] or [{layers}, k], k at most {head_dim // 2}, found"
+            f" {list(x.shape)}"
         )
     if not np.isfinite(x).all():
         raise ValueError("inv_freq: expected finite numbers")
@@ -454,13 +458,14 @@ def checked_factors(attention_factor, layers):
     x = np.asarray(attention_factor, np.float64)
     if x.shape not in ((), (layers,)) or not (np.isfinite(x) & (x > 0)).all():
         raise ValueError(
-            f"attention_factor: expected a number above 0, or {layers} of them, found {attention_factor}"
+            f"attention_factor: expected a number above 0, or {layers} of them, found"
+            f" {attention_factor}"
         )
     return np.broadcast_to(x, (layers,))
 
 
 def rotation_attributes(inv_freq, factors, head_dim):
-    """As capture/store/schema_rotation.c has them: whole rows, one per layer where layers differ."""
+    """As capture/store/schema_rotation.c has them: whole rows, one per layer where they differ."""
     layers, pairs = len(factors), inv_freq.shape[-1]
     rows = np.zeros((layers, head_dim // 2))
     rows[:, :pairs] = inv_freq

@@ -6,8 +6,8 @@ kind, and tiny models of those that change more than a number.
 Needs what make_golden.py needs. Writes beside this file
     rope.json
         a list of cases: config (as config.json spells it), head_dim, context, attention_factor, and
-        lengths, each with the inv_freq that transformers uses for a text of that length. transformers
-        forms them in float32; here its own functions run in float64.
+        lengths, each with the inv_freq that transformers uses for a text of that length. It forms
+        them in float32; here its own functions run in float64.
     NAME/
         a model as make_golden.py makes it, for each of MODELS: the two sides of what depends on the
         length, and factors on cosine and sine
@@ -72,8 +72,8 @@ CASES = [  # rope_parameters, context, lengths
     ),
 ]
 PART = [  # a part of a head of 32 turns: 16 channels
-    (dict(rope_type="linear", rope_theta=10000.0, factor=4.0, partial_rotary_factor=0.5), 2048, [10]),
-    (dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0, partial_rotary_factor=0.5), 2048, [9000]),
+    (dict(CASES[0][0], partial_rotary_factor=0.5), 2048, [10]),
+    (dict(CASES[1][0], partial_rotary_factor=0.5), 2048, [9000]),
     (dict(YARN, factor=4.0, partial_rotary_factor=0.5), 8192, [10]),
     (dict(CASES[10][0], partial_rotary_factor=0.5), 131072, [10, 5000]),
 ]
