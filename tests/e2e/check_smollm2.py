@@ -3,7 +3,7 @@
 losses those of a folder of its dequantised weights (by `gguf`), its perplexity llama.cpp's (by
 llama-cpp-python and torch), as close as llama.cpp is to itself on the dequantised weights.
 
-usage: check_smollm2.py --bin BIN [--model FILE] [--tokens 2048] [--texts 2000]
+usage: check_smollm2.py --bin BIN [--model FILE] [--tokens 512] [--texts 2000]
 
 Without the file, which `./run demo smollm2` fetches, nothing is checked; what needs a package that
 is not installed is left out.
@@ -131,7 +131,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--texts", type=int, default=2000)
     options = parser.parse_args()
     if not pathlib.Path(options.model).exists():
