@@ -169,6 +169,31 @@ def analyze(s: Settings, m: Models, job: str, what: str, goal: str) -> Row:
     )
 
 
+def analyze_threads(s: Settings, m: Models, job: str, what: str) -> Row:
+    length = 8188
+    return Row(
+        key=f"{job}-threads",
+        what=f"{what} of 6 x 8192 tokens, {s.threads} threads beside one",
+        unit="s",
+        more_is_better=False,
+        ours=c.ours_analyze(s, m, job, length),
+        rivals=[c.ours_on_one_thread(s, m, job, length)],
+        goal="1.8x on two cores",
+        check=c.same_results(s),
+    )
+
+
+def analyze_peak(s: Settings, m: Models, job: str, what: str) -> Row:
+    return Row(
+        key=f"{job}-memory",
+        what=f"memory of {what} of 24 x 8192 tokens (4.5 GB)",
+        unit="MiB",
+        more_is_better=False,
+        ours=c.ours_analyze_peak(s, m, job, 8188),
+        goal="1024",
+    )
+
+
 def dct(s: Settings) -> Row:
     return Row(
         key="dct",
@@ -206,5 +231,10 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
         ),
         analyze(s, m, "spectrum", "`spectrum` with null", "12x"),
         analyze(s, m, "error", "`error`", "6x, 1.5x the reading's time"),
+        *(
+            row(s, m, job, what)
+            for job, what in (("spectrum", "`spectrum` with null"), ("error", "`error`"))
+            for row in (analyze_threads, analyze_peak)
+        ),
         dct(s),
     ]
