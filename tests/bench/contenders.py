@@ -24,6 +24,10 @@ def wall_per_token(tokens: int) -> Callable[[Result], float]:
     return lambda result: 1e3 * result["wall"] / tokens
 
 
+def compression_percent(result: Result) -> float:
+    return 100 * result["compression_share"]
+
+
 def seconds(result: Result) -> float:
     return result["seconds"]
 
