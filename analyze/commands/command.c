@@ -313,3 +313,25 @@ void fkv_analysis_close(struct fkv_analysis *a) {
     free(a->command);
     *a = (struct fkv_analysis){0};
 }
+
+/* ---- figures ---- */
+
+/* A figure compresses its pixels on one thread, which takes longer than drawing it. */
+int fkv_figures_draw(const struct fkv_findings *findings, const char *folder, fkv_draw_state *draw,
+                     struct fkv_error *err) {
+    int32_t rows = 0, failed = INT32_MAX;
+    while (fkv_figures[rows].files) rows++;
+#pragma omp parallel for schedule(dynamic)
+    for (int32_t i = 0; i < rows * findings->states; i++) {
+        struct fkv_plot_target to = {.folder = folder, .provenance = findings->provenance};
+        struct fkv_error own;
+        if (!draw(&fkv_figures[i / findings->states], i % findings->states, findings, &to, &own))
+            continue;
+#pragma omp critical(fkv_figure_failure)
+        if (i < failed) {
+            failed = i;
+            *err = own;
+        }
+    }
+    return failed < INT32_MAX ? FKV_FAILED : FKV_OK;
+}

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "analyze/measure/spectrum.h"
+#include "analyze/plots/figures.h"
 #include "analyze/tables/results.h"
 #include "capture/store/capture_reader.h"
 
@@ -92,7 +93,18 @@ int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_option
 /* Fills spectra, one per measured state. */
 int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
                          struct fkv_error *err);
+
 void fkv_analysis_close(struct fkv_analysis *a);
+
+/* Draws what a row of fkv_figures makes of measured state `state`; nothing where the row is of
+ * other data. May run on any thread. */
+typedef int fkv_draw_state(const struct fkv_figure_row *row, int32_t state,
+                           const struct fkv_findings *findings, struct fkv_plot_target *to,
+                           struct fkv_error *err);
+/* Calls `draw` for every row and every state of the findings, side by side on all threads. Of
+ * several failures the first in the order of rows and states is returned. */
+int fkv_figures_draw(const struct fkv_findings *findings, const char *folder, fkv_draw_state *draw,
+                     struct fkv_error *err);
 
 /* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made
  * and left empty (`common` NULL: there is none). Returns fkv_exit_status(err). */

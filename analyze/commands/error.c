@@ -6,7 +6,6 @@
 #include "analyze/commands/command.h"
 #include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
-#include "analyze/plots/figures.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "capture/store/capture_reader.h"
@@ -61,17 +60,21 @@ static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children,
                                    NULL,         NULL};
 
+static int draw(const struct fkv_figure_row *row, int32_t state,
+                const struct fkv_findings *findings, struct fkv_plot_target *to,
+                struct fkv_error *err) {
+    return row->errors ? row->errors(&findings->curves[state], to, err) : FKV_OK;
+}
+
 static int write_all(const struct fkv_analysis *a, const struct options *o,
                      const struct fkv_error_curves *curves, struct fkv_error *err) {
     const char *folder = o->cut.common.out;
     const struct fkv_findings findings = {
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .curves = curves};
-    if (fkv_results_write(folder, &findings, err) || fkv_error_csv(folder, curves, a->states, err))
+    if (fkv_results_write(folder, &findings, err) ||
+        fkv_error_csv(folder, curves, a->states, err) ||
+        fkv_figures_draw(&findings, folder, draw, err))
         return FKV_FAILED;
-    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        for (int32_t i = 0; f->errors && i < a->states; i++)
-            if (f->errors(&curves[i], &to, err)) return FKV_FAILED;
     if (o->bounds &&
         fkv_bounds_csv(folder, curves, a->states, fkv_capture_info(a->capture)->head_dim, err))
         return FKV_FAILED;

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/plots/figures.h"
 #include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "kernels/base/arguments.h"
@@ -49,17 +48,20 @@ static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children,
                                    NULL,         NULL};
 
+static int draw(const struct fkv_figure_row *row, int32_t state,
+                const struct fkv_findings *findings, struct fkv_plot_target *to,
+                struct fkv_error *err) {
+    return row->spectrum ? row->spectrum(&findings->spectra[state], to, err) : FKV_OK;
+}
+
 static int write_all(const struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
     const char *folder = o->cut.common.out;
     const struct fkv_findings findings = {
         .provenance = &a->provenance, .states = a->states, .spectra = a->spectra};
     if (fkv_results_write(folder, &findings, err) ||
-        fkv_spectrum_csv(folder, a->spectra, a->states, err))
+        fkv_spectrum_csv(folder, a->spectra, a->states, err) ||
+        fkv_figures_draw(&findings, folder, draw, err))
         return FKV_FAILED;
-    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        for (int32_t i = 0; f->spectrum && i < a->states; i++)
-            if (f->spectrum(&a->spectra[i], &to, err)) return FKV_FAILED;
     return fkv_summary_spectrum(&findings, o->cut.capture, o->cut.common.json, err);
 }
 

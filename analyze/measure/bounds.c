@@ -21,10 +21,12 @@
  * own, the best there is for it (Eckart and Young 1936), and it is paid for.
  *
  * Energies are pooled as in `error`: segments within a document, then documents. All segments of
- * one head are held in memory. Threads take a segment each, and a fold's half each where
- * eigenvectors are made, with BLAS on one thread inside: a product on several threads waits for all
- * of them once per segment, and its last bits may depend on their number. What segments give is
- * added up in their order, AT_ONCE at a time, so no result depends on threads. */
+ * a layer's heads are read at once and held in memory, since heads share chunks of a file; of fewer
+ * heads where those of all would take more than MOST_BYTES. Threads take a segment each, and a
+ * fold's half each where eigenvectors are made, with BLAS on one thread inside: a product on
+ * several threads waits for all of them once per segment, and its last bits may depend on their
+ * number. What segments give is added up in their order, AT_ONCE at a time, so no result depends on
+ * threads. */
 #include "analyze/measure/bounds.h"
 
 #include <math.h>
@@ -38,7 +40,7 @@
 #include "kernels/blas.h"
 #include "capture/store/capture_reader.h"
 
-enum { FOLDS = 2, AT_ONCE = 64 };
+enum { FOLDS = 2, AT_ONCE = 64, MOST_BYTES = 256 << 20 };
 
 const struct fkv_basis fkv_bases[FKV_BASES] = {
     {FKV_RELATIVE_ERROR, "dct", "DCT", "DCT, the L lowest"},
@@ -59,9 +61,24 @@ int fkv_bounds_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
     return FKV_OK;
 }
 
+static int64_t head_bytes(const struct fkv_segment_plan *plan, int32_t head_dim) {
+    return plan->segments * plan->n * head_dim * (int64_t)sizeof(float);
+}
+
+/* Heads that are in memory together. */
+static int32_t group_of(const struct fkv_segment_plan *plan, int32_t head_dim, int32_t heads) {
+    int64_t fit = MOST_BYTES / head_bytes(plan, head_dim);
+    return fit < 1 ? 1 : fit < heads ? (int32_t)fit : heads;
+}
+
 int64_t fkv_bounds_bytes(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
-    int64_t n = plan->n, d = fkv_capture_info(c)->head_dim, half = (n + 1) / 2;
-    return plan->segments * n * d * (int64_t)sizeof(float) +
+    int64_t n = plan->n, d = fkv_capture_info(c)->head_dim, half = (n + 1) / 2, states = 0;
+    for (int i = 0; i < FKV_STATES; i++) {
+        int64_t heads = fkv_capture_heads(c, (enum fkv_state)i);
+        int64_t bytes = head_bytes(plan, (int32_t)d) * group_of(plan, (int32_t)d, (int32_t)heads);
+        if (fkv_capture_info(c)->states >> i & 1 && bytes > states) states = bytes;
+    }
+    return states +
            (FOLDS * half * half * 5 + 3 * n * d * omp_get_max_threads() + AT_ONCE * (n + d)) *
                (int64_t)sizeof(double);
 }
@@ -76,7 +93,8 @@ int32_t fkv_bounds_rank(int32_t retained, int32_t n, int32_t head_dim) {
 
 struct segment {
     int32_t fold;
-    double weight; /* in the mean over documents */
+    double weight;           /* in the mean over documents */
+    int64_t first, together; /* of its recording: its first segment; how many it has */
 };
 
 /* Eigenvectors of one fold's covariance, in coordinates of the symmetric (0) and antisymmetric (1)
@@ -99,7 +117,9 @@ struct bounds {
     int threads;
     int64_t segments;
     struct segment *segment; /* [segments] */
-    float *x;                /* [segments, n, head_dim] of one head */
+    int32_t group;           /* heads in memory, at most */
+    int32_t read, head;      /* heads in memory; the one being measured, among them */
+    float *x; /* of each recording after the other [read, its segments, n, head_dim] */
     struct scratch *scratch; /* [threads] */
     double *found;           /* [AT_ONCE, n]: lags, then energies, of the segments in hand */
     double *kept; /* [AT_ONCE, smaller + 1]: energy of each in its r largest singular values */
@@ -137,17 +157,19 @@ static void bounds_free(struct bounds *w) {
     free(w->energy), free(w->kept_by_rank);
 }
 
-static int bounds_make(struct bounds *w, const struct fkv_measurement *m, struct fkv_error *err) {
+static int bounds_make(struct bounds *w, const struct fkv_measurement *m, int32_t heads,
+                       struct fkv_error *err) {
     int32_t n = m->plan->n, d = fkv_capture_info(m->capture)->head_dim;
     *w = (struct bounds){.n = n,
                          .head_dim = d,
                          .half = {(n + 1) / 2, n / 2},
                          .smaller = n < d ? n : d,
+                         .group = group_of(m->plan, d, heads),
                          .threads = omp_get_max_threads(),
                          .segments = m->plan->segments};
     size_t half = (size_t)w->half[0], ranks = (size_t)w->smaller + 1;
     w->segment = malloc((size_t)w->segments * sizeof *w->segment);
-    w->x = malloc((size_t)w->segments * (size_t)n * (size_t)d * sizeof(float));
+    w->x = malloc((size_t)head_bytes(m->plan, d) * (size_t)w->group);
     w->scratch = calloc((size_t)w->threads, sizeof *w->scratch);
     w->found = malloc(AT_ONCE * (size_t)n * sizeof(double));
     w->kept = malloc(AT_ONCE * ranks * sizeof(double));
@@ -176,17 +198,20 @@ static int bounds_make(struct bounds *w, const struct fkv_measurement *m, struct
         for (int64_t s = r->first; s < r->first + r->segments; s++)
             w->segment[s] =
                 (struct segment){m->plan->documents > 1 ? r->document % 2 : s >= w->segments / 2,
-                                 r->share / m->plan->documents};
+                                 r->share / m->plan->documents, r->first, r->segments};
     }
     return FKV_OK;
 }
 
-static int read_head(struct bounds *w, const struct fkv_measurement *m, enum fkv_state state,
-                     int32_t layer, int32_t head, struct fkv_error *err) {
+/* Heads [head, head + group) of a layer. */
+static int read_heads(struct bounds *w, const struct fkv_measurement *m, enum fkv_state state,
+                      int32_t layer, int32_t head, struct fkv_error *err) {
+    int32_t left = fkv_capture_heads(m->capture, state) - head;
+    w->read = left < w->group ? left : w->group;
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
-        float *to = w->x + (size_t)r->first * (size_t)w->n * (size_t)w->head_dim;
-        if (fkv_capture_read_state(m->capture, r->recording, state, layer, head, 1,
+        float *to = w->x + (size_t)(r->first * w->read) * (size_t)w->n * (size_t)w->head_dim;
+        if (fkv_capture_read_state(m->capture, r->recording, state, layer, head, w->read,
                                    m->plan->skip_sinks, r->segments * w->n, to, err))
             return FKV_FAILED;
     }
@@ -195,7 +220,10 @@ static int read_head(struct bounds *w, const struct fkv_measurement *m, enum fkv
 
 /* Segment s less its means -> centred [n, head_dim] */
 static void centre(const struct bounds *w, int64_t s, double *centred) {
-    const float *x = w->x + (size_t)s * (size_t)w->n * (size_t)w->head_dim;
+    const struct segment *segment = &w->segment[s];
+    const int64_t number =
+        segment->first * w->read + w->head * segment->together + s - segment->first;
+    const float *x = w->x + (size_t)number * (size_t)w->n * (size_t)w->head_dim;
     size_t d = (size_t)w->head_dim, n = (size_t)w->n;
     for (size_t c = 0; c < d; c++) {
         double mean = 0;
@@ -409,13 +437,14 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
     e->curve[2 * FKV_KLT_ERROR + 1] = klt, e->curve[2 * FKV_SVD_ERROR + 1] = svd;
     e->fitted_to = m->plan->documents > 1 ? "other documents" : "the other half of the segments";
     if (!klt || !svd) return fkv_fail(err, "out of memory for bounds");
-    if (bounds_make(&w, m, err)) return FKV_FAILED;
+    if (bounds_make(&w, m, e->heads, err)) return FKV_FAILED;
     int status = fkv_blas_open(w.threads, err);
     const bool opened = !status;
     for (int32_t row = 0; !status && row < e->layers * e->heads; row++) {
         snprintf(label, sizeof label, "%s, layer %d", fkv_state_names[e->state],
                  e->layer_index[row / e->heads]);
-        status = read_head(&w, m, e->state, row / e->heads, row % e->heads, err);
+        w.head = row % e->heads % w.group;
+        if (!w.head) status = read_heads(&w, m, e->state, row / e->heads, row % e->heads, err);
         if (!status) status = measure_head(&w, err);
         if (!status)
             conclude_head(&w, e, klt + (size_t)row * (size_t)e->gammas,

@@ -21,8 +21,7 @@
  *
  * Factors 4 and 2 are written out; an odd prime pairs x_r with x_(p-r): sums meet only cosines and
  * differences only sines, (p-1)^2 multiply-adds instead of four times as many. Primes up to 251 are
- * worth that, larger ones are FFTW's, in the same layout: at 409 AVX-512, AVX2 and FFTW
- * take 2.2, 2.8 and 2.4 ms, at 601 4.6, 8.5 and 6.7.
+ * worth that, larger ones are FFTW's, in the same layout.
  *
  * The power of a spectrum is summed from the same rows and never written out. Keys have channels
  * whose mean is tens of times their deviation; the rounding of that mean would spread over the
@@ -32,18 +31,8 @@
  * summed in double every 64 rows and squares over a block in float: that costs no digit that a
  * float32 transform has.
  *
- * Measured by bench_dct, ms of CPU time for 1024 channels on one core of an EPYC 9004: forward as
- * rows of 1024 | as eight heads of 128, and both sums of power over rows; the inverse takes what
- * forward does. FFTW: its complex DFT of these blocks in place of the stages, and its own DCT
- * (REDFT10, strided), which is scalar.
- *
- *      n      AVX-512             AVX2                plain               FFTW: DFT, DCT
- *    508    0.9 |  0.8   1.0    1.5 |  1.2   1.3    2.4 |  2.2   2.6      3.1    19
- *   1020    1.1 |  1.1   1.3    1.4 |  1.6   1.6    2.8 |  2.0   2.7      5.2    19
- *   2046    3.3 |  3.4   3.3    6.6 |  4.8   5.7    8.6 |  6.1   8.1       16    48
- *   4092    7.7 |  8.0   7.4     13 |   10    10     19 |   13    18       35   100
- *   8188     31 |   27    27     33 |   25    28     56 |   45    54      113   290
- *   4093 (FFTW's for all)         36 to 40                                 40   170
+ * tests/bench/kernels/bench_dct.c times every instruction set beside FFTW's own DCT (REDFT10,
+ * strided), and the row `dct` of tests/bench/bench.py beside scipy and a copy of the array.
  *
  * Signal to noise is 138 to 139 dB at 4092 and 133 at 4093. From 4092 on, a block of AVX-512 and
  * its copy outgrow a second-level cache of 1 MB; as it still wins over rows and in compression

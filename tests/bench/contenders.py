@@ -1,8 +1,10 @@
 """The command lines of ours and of the rivals, and how their output is read and compared."""
 
 import json
+import pathlib
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 
 from install import last_line
 from models import Models
@@ -20,6 +22,10 @@ def wall(result: Result) -> float:
 
 def wall_per_token(tokens: int) -> Callable[[Result], float]:
     return lambda result: 1e3 * result["wall"] / tokens
+
+
+def compression_percent(result: Result) -> float:
+    return 100 * result["compression_share"]
 
 
 def seconds(result: Result) -> float:
@@ -79,6 +85,17 @@ def ours_capture(s: Settings, m: Models, dtype: str, tokens: int) -> Contender:
 def ours_analyze(s: Settings, m: Models, job: str, length: int) -> Contender:
     command = tool(s, "freqkv-analyze", job, m.path("states.h5"), "--out", "{out}")
     return Contender("ours", [*command, "--length", str(length)], wall)
+
+
+def ours_on_one_thread(s: Settings, m: Models, job: str, length: int) -> Contender:
+    alone = ours_analyze(replace(s, threads=1), m, job, length)
+    return replace(alone, name="ours, 1 thread")
+
+
+def ours_analyze_peak(s: Settings, m: Models, job: str, length: int) -> Contender:
+    command = tool(s, "freqkv-analyze", job, m.path("states-24.h5"), "--out", "{out}")
+    command = [*s.script("peak.py"), *command, "--length", str(length)]
+    return Contender("ours", command, lambda result: result["peak_mib"])
 
 
 def capture_cost(s: Settings, model: str, sizes: list[str]) -> Contender:
@@ -207,7 +224,12 @@ def same_results(s: Settings) -> Callable[[list[Outcome]], Result]:
         ours, rival = outcomes[:2]
         if not (ours.out and rival.out):
             return {}
-        command = [*s.script("rivals/analyze.py"), "compare", rival.out, ours.out + "/results.h5"]
+        theirs = pathlib.Path(rival.out)
+        files = [
+            str(theirs / "results.h5" if theirs.is_dir() else theirs),
+            ours.out + "/results.h5",
+        ]
+        command = [*s.script("rivals/analyze.py"), "compare", *files]
         compared = subprocess.run(command, capture_output=True, text=True)
         if compared.returncode:
             return {"same": False, "note": f"not compared: {last_line(compared.stderr)}"}

@@ -67,6 +67,10 @@ class Models:
             shutil.rmtree(partial)
         if name == "states.h5":
             command = self.s.script("states.py") + [str(partial)]
+        elif name.startswith("states-"):
+            recordings = name.removeprefix("states-").removesuffix(".h5")
+            states = self.need("states.h5")
+            command = self.s.script("states.py") + [str(partial), states, recordings]
         elif name.endswith(".gguf"):
             command = self.gguf(name, str(partial))
         elif name.endswith("-texts"):

@@ -107,22 +107,36 @@ def ppl(s: Settings, m: Models, dtype: str) -> Row:
     )
 
 
+WINDOW = 2048
+POLICY = ["--policy", "freqkv", "--window", str(WINDOW), "--gamma", "0.5"]
+
+
 def freqkv(s: Settings, m: Models, windows: int, dtype: str) -> Row:
     """The rival runs at 8 windows only: at 32 it takes minutes."""
-    window = 2048
-    tokens = windows * window
-    policy = ["--policy", "freqkv", "--window", str(window), "--gamma", "0.5"]
+    tokens = windows * WINDOW
     return Row(
         key=f"freqkv-{windows}-{dtype}",
-        what=f"FreqKV over {windows} windows of {window} tokens, {dtype}",
+        what=f"FreqKV over {windows} windows of {WINDOW} tokens, {dtype}",
         unit="ms/token",
         more_is_better=False,
-        ours=c.ours_ppl(s, m, dtype, tokens, policy, c.wall_per_token(tokens)),
-        rivals=[c.plain_freqkv(s, m, dtype, tokens, window)] if windows == 8 else [],
-        limit=lambda limits: 1e3 * token_seconds(limits, m, dtype, 0.75 * window, 1),
+        ours=c.ours_ppl(s, m, dtype, tokens, POLICY, c.wall_per_token(tokens)),
+        rivals=[c.plain_freqkv(s, m, dtype, tokens, WINDOW)] if windows == 8 else [],
+        limit=lambda limits: 1e3 * token_seconds(limits, m, dtype, 0.75 * WINDOW, 1),
         limit_name="products",
         goal="1.5x the script, flat within 5%",
         check=c.same_nll(dtype),
+    )
+
+
+def compressing(s: Settings, m: Models, dtype: str) -> Row:
+    tokens = 8 * WINDOW
+    return Row(
+        key=f"freqkv-compression-{dtype}",
+        what=f"time that compressing takes of FreqKV over {tokens} tokens, {dtype}",
+        unit="%",
+        more_is_better=False,
+        ours=c.ours_ppl(s, m, dtype, tokens, POLICY, c.compression_percent),
+        goal="1",
     )
 
 
@@ -169,6 +183,31 @@ def analyze(s: Settings, m: Models, job: str, what: str, goal: str) -> Row:
     )
 
 
+def analyze_threads(s: Settings, m: Models, job: str, what: str) -> Row:
+    length = 8188
+    return Row(
+        key=f"{job}-threads",
+        what=f"{what} of 6 x 8192 tokens, {s.threads} threads beside one",
+        unit="s",
+        more_is_better=False,
+        ours=c.ours_analyze(s, m, job, length),
+        rivals=[c.ours_on_one_thread(s, m, job, length)],
+        goal="1.8x on two cores",
+        check=c.same_results(s),
+    )
+
+
+def analyze_peak(s: Settings, m: Models, job: str, what: str) -> Row:
+    return Row(
+        key=f"{job}-memory",
+        what=f"memory of {what} of 24 x 8192 tokens (4.5 GB)",
+        unit="MiB",
+        more_is_better=False,
+        ours=c.ours_analyze_peak(s, m, job, 8188),
+        goal="1024",
+    )
+
+
 def dct(s: Settings) -> Row:
     return Row(
         key="dct",
@@ -194,6 +233,7 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
         *(ppl(s, m, d) for d in both),
         *(freqkv(s, m, 8, d) for d in both),
         *(freqkv(s, m, windows, "f32") for windows in (4, 16, 32)),
+        *(compressing(s, m, d) for d in both),
         *(capture(s, m, d) for d in both),
         capture_cost(s, "capture-cost", "135M model", small, ["2", "3", "2048"], "1.05x"),
         capture_cost(
@@ -206,5 +246,10 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
         ),
         analyze(s, m, "spectrum", "`spectrum` with null", "12x"),
         analyze(s, m, "error", "`error`", "6x, 1.5x the reading's time"),
+        *(
+            row(s, m, job, what)
+            for job, what in (("spectrum", "`spectrum` with null"), ("error", "`error`"))
+            for row in (analyze_threads, analyze_peak)
+        ),
         dct(s),
     ]

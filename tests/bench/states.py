@@ -2,10 +2,12 @@
 layers and heads, float16, 1.1 GB. Needs numpy and h5py.
 
     states.py OUT.h5
+    states.py OUT.h5 STATES.h5 RECORDINGS    as many recordings, linked to those of STATES.h5
 
 Keys have a mean, a slow drift and noise in every channel, values little but noise.
 """
 
+import pathlib
 import sys
 
 import h5py
@@ -14,9 +16,20 @@ import numpy as np
 RECORDINGS, LAYERS, HEADS, TOKENS, CHANNELS, SINKS = 6, 30, 3, 8192, 64, 4
 
 
-def main():
+def link(out, states, recordings):
+    """A capture as large as one likes that takes no space, in the folder of the linked one."""
+    file = pathlib.Path(states).name
+    with h5py.File(states) as s, h5py.File(out, "w") as f:
+        f.attrs.update(s.attrs)
+        names = list(s["documents"])
+        for i in range(int(recordings)):
+            name = names[i % len(names)]
+            f[f"documents/{i:06d}"] = h5py.ExternalLink(file, f"documents/{name}")
+
+
+def make(out):
     rng = np.random.default_rng(1)
-    with h5py.File(sys.argv[1], "w") as f:
+    with h5py.File(out, "w") as f:
         f.attrs.update(
             n_layers=LAYERS,
             n_kv_heads=HEADS,
@@ -43,4 +56,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    make(*sys.argv[1:]) if len(sys.argv) == 2 else link(*sys.argv[1:])
