@@ -4,6 +4,7 @@
 
 #ifndef FKV_PLAIN
 #include <dlfcn.h>
+#include <omp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +84,9 @@ int fkv_blas_open(int threads, struct fkv_error *err) {
     const int wanted = users + threads;
     if (wanted > held) {
         const size_t more = (size_t)(wanted - held) * BUFFER;
-        if (try_memory(library ? more : more + BUFFER + LIBRARY, err)) return FKV_FAILED;
+        /* While it is loaded it takes a buffer for each thread of its own. */
+        const size_t own = library ? 0 : (size_t)omp_get_max_threads() * BUFFER + LIBRARY;
+        if (try_memory(more + own, err)) return FKV_FAILED;
         if (!library && load(err)) return FKV_FAILED;
         if (hold(wanted, err)) return FKV_FAILED;
     }
