@@ -4,11 +4,11 @@
 
 #ifndef FKV_PLAIN
 #include <dlfcn.h>
+#include <omp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "kernels/base/host.h"
 #include "kernels/isa.h"
@@ -25,13 +25,8 @@ static void *(*take_buffer)(int); /* NULL: this build does not export it */
 static void (*return_buffer)(void *);
 static int users, held; /* threads that opened it; buffers that OpenBLAS has */
 
-/* Is there so much address space? Mapped as OpenBLAS maps it. */
 static int try_memory(size_t bytes, struct fkv_error *err) {
-    void *space = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (space != MAP_FAILED) {
-        munmap(space, bytes);
-        return FKV_OK;
-    }
+    if (fkv_host_can_map(bytes)) return FKV_OK;
     char wanted[16], left[16];
     fkv_format_bytes(wanted, (int64_t)bytes);
     fkv_format_bytes(left, fkv_host_memory_available());
@@ -83,7 +78,9 @@ int fkv_blas_open(int threads, struct fkv_error *err) {
     const int wanted = users + threads;
     if (wanted > held) {
         const size_t more = (size_t)(wanted - held) * BUFFER;
-        if (try_memory(library ? more : more + BUFFER + LIBRARY, err)) return FKV_FAILED;
+        /* While it is loaded it takes a buffer for each thread of its own. */
+        const size_t own = library ? 0 : (size_t)omp_get_max_threads() * BUFFER + LIBRARY;
+        if (try_memory(more + own, err)) return FKV_FAILED;
         if (!library && load(err)) return FKV_FAILED;
         if (hold(wanted, err)) return FKV_FAILED;
     }

@@ -312,11 +312,8 @@ static int identify(struct fkv_capture *c, struct fkv_error *err) {
     return status;
 }
 
-int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_error *err) {
-    return fkv_reader_open(path, true, out, err);
-}
-
-int fkv_reader_open(const char *path, bool whole, struct fkv_capture **out, struct fkv_error *err) {
+static int open_capture(const char *path, bool whole, struct fkv_capture **out,
+                        struct fkv_error *err) {
     *out = NULL;
     struct stat found;
     if (stat(path, &found)) return fkv_fail_errno(err, "%s: cannot open", path);
@@ -339,6 +336,14 @@ int fkv_reader_open(const char *path, bool whole, struct fkv_capture **out, stru
     }
     *out = c;
     return FKV_OK;
+}
+
+int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_error *err) {
+    return open_capture(path, true, out, err);
+}
+
+int fkv_capture_open_partial(const char *path, struct fkv_capture **out, struct fkv_error *err) {
+    return open_capture(path, false, out, err);
 }
 
 void fkv_reader_close_current(struct fkv_capture *c) {

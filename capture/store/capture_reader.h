@@ -9,6 +9,9 @@ struct fkv_capture; /* an opened capture */
 
 /* `path`: any of the three. The caller closes it. */
 int fkv_capture_open(const char *path, struct fkv_capture **out, struct fkv_error *err);
+/* The same of a folder that may lack recordings its capture.h5 names: of a run that goes on there.
+ */
+int fkv_capture_open_partial(const char *path, struct fkv_capture **out, struct fkv_error *err);
 /* NULL is fine. */
 void fkv_capture_close(struct fkv_capture *c);
 /* The root attributes; borrowed. */

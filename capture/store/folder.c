@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "capture/store/capture_reader.h"
-#include "capture/store/reader.h"
 #include "capture/store/schema.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
@@ -139,7 +138,7 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
 int fkv_folder_check(const char *folder, const struct fkv_capture_info *info,
                      struct fkv_error *err) {
     struct fkv_capture *c = NULL;
-    if (fkv_reader_open(folder, false, &c, err)) return FKV_FAILED;
+    if (fkv_capture_open_partial(folder, &c, err)) return FKV_FAILED;
     int status = fkv_capture_info_compare(info, fkv_capture_info(c), folder, err);
     fkv_capture_close(c);
     return status;

@@ -35,9 +35,6 @@ struct fkv_capture {
 int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, struct fkv_error *err);
 int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found,
                          struct fkv_error *err);
-/* As fkv_capture_open; with `whole`, a folder whose capture.h5 names more than is there is refused.
- */
-int fkv_reader_open(const char *path, bool whole, struct fkv_capture **out, struct fkv_error *err);
 void fkv_reader_close_current(struct fkv_capture *c);
 
 /* capture_check.c: whether a recording of ours, opened to `info`, holds what its attributes list:

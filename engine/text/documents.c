@@ -368,6 +368,7 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
         if (!d->lines) return FKV_FAILED;
     }
     for (ssize_t n; (n = getline(&d->line, &d->line_capacity, d->lines)) > 0;) {
+        if (ferror(d->lines)) break; /* half a line before damage */
         d->line_number++;
         if (blank(d->line, (size_t)n)) continue;
         *bytes = (size_t)n;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "kernels/base/cgroup.h"
@@ -58,6 +59,13 @@ int64_t fkv_host_memory_beside(int64_t mapped) {
 }
 
 int64_t fkv_host_memory_available(void) { return fkv_host_memory_beside(0); }
+
+bool fkv_host_can_map(size_t bytes) {
+    void *space = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (space == MAP_FAILED) return false;
+    munmap(space, bytes);
+    return true;
+}
 
 void fkv_host_limit_threads(void) {
     const double quota = fkv_cgroup_processors("");

@@ -3,6 +3,8 @@
 #ifndef FKV_BASE_HOST_H
 #define FKV_BASE_HOST_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/base/error.h"
@@ -15,6 +17,9 @@ int64_t fkv_host_memory_available(void);
 int64_t fkv_host_memory_beside(int64_t mapped);
 /* The first two alone, read from ROOT/proc and ROOT/sys; for tests. */
 int64_t fkv_host_memory_under(const char *root);
+/* Whether so many bytes more can be mapped now: asked before a library that crashes or waits where
+ * it gets no memory. */
+bool fkv_host_can_map(size_t bytes);
 /* Sets the number of threads that loops have by default: the processors this process may run on,
  * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */
 void fkv_host_limit_threads(void);

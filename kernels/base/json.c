@@ -1,6 +1,6 @@
 /* Jansson with our conventions. Integers beyond 64 bits occur in real files (a tokenizer's
  * model_max_length of 10^30) and jansson refuses them; such a file is read once more with integers
- * as reals, and fields that must be integers then accept reals of integral value. */
+ * as reals, and those that are exact become integers again. */
 #include "kernels/base/json.h"
 
 #include <math.h>
@@ -17,13 +17,30 @@ json_t *fkv_json_string(const char *text) {
     return string ? string : json_string("(a name that is not UTF-8)");
 }
 
+/* Back to integers what an integer of 53 bits was read from, in every object and list. */
+static json_t *restore_integers(json_t *value) {
+    const double real = json_real_value(value);
+    if (json_is_real(value) && real == floor(real) && fabs(real) <= 0x1p53)
+        return json_integer((json_int_t)real);
+    const char *key;
+    json_t *member;
+    size_t i;
+    json_object_foreach(value, key, member)
+        json_object_set_new_nocheck(value, key, restore_integers(member));
+    json_array_foreach(value, i, member) json_array_set_new(value, i, restore_integers(member));
+    return json_incref(value);
+}
+
 static json_t *parse(const char *text, size_t bytes, size_t flags, const char *where,
                      struct fkv_error *err) {
     json_error_t why;
     flags |= JSON_REJECT_DUPLICATES;
     json_t *root = json_loadb(text, bytes, flags, &why);
-    if (!root && json_error_code(&why) == json_error_numeric_overflow)
-        root = json_loadb(text, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
+    if (!root && json_error_code(&why) == json_error_numeric_overflow) {
+        json_t *reals = json_loadb(text, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
+        if (reals) root = restore_integers(reals);
+        json_decref(reals);
+    }
     if (!root)
         fkv_fail(err, "%s: not valid JSON: line %d, column %d: %s", where, why.line, why.column,
                  why.text);

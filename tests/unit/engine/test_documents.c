@@ -376,8 +376,10 @@ static void what_cannot_be_read_is_named(void **state) {
         {"b.jsonl", "\n{\"text\": \"x\"", "b.jsonl:2: "},
         {"c.jsonl", "{\"txt\": \"x\"}\n", "c.jsonl:1: "},
         {"d.jsonl", "{\"text\": 7}\n", "d.jsonl:1: "},
-        {"e.jsonl", "[1]\n", "\"article\""},
-        {"f.jsonl", "{\"text\": \"\"}\n", "empty"},
+        {"e.jsonl", "[1]\n", "a list of them"},
+        {"g.jsonl", "1\n", "\"article\""},
+        {"f.jsonl", "{\"text\": \"\"}\n", "of 1 rows none has a text"},
+        {"h.jsonl", "\n \n", "no rows"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *path = put_text(folder, cases[i].name, cases[i].data);

@@ -15,6 +15,16 @@ static void raw_ids_that_look_like_something_else_are_refused(void **state) {
         {"GGUF", "GGUF"},
         {"\x89HDF\r\n", "HDF5"},
         {"\x80\x04\x95", "pickle"},
+        {"\x1f\x8b\x08", "gzip"},
+        {"\x28\xb5\x2f\xfd", "zstd"},
+        {"BZh91AY", "bzip2"},
+        {"\xfd"
+         "7zXZ",
+         "xz"},
+        {"SQLite format 3", "SQLite"},
+        {"%PDF-1.7\n\x80", "PDF"},
+        {"\x89PNG\r\n\x1a\n", "PNG"},
+        {"\x88\xd8\x34\x01", "llm.c"},
         {"\x08\x01\0\0\0\0\0\0{\"a\"", "safetensors"},
         {"{\"text\": \"a row of JSON\"}\n", "--text"},
         {"1 22 333 4444 55555\n", "--text"},
@@ -47,6 +57,11 @@ static void raw_ids_that_look_like_something_else_are_refused(void **state) {
                    "give --token-dtype uint16");
     assert_refused(fkv_raw_parse(as16, sizeof as16, 0, vocab, "x.bin", &found, &count, &err), err,
                    "--token-dtype is missing");
+    uint16_t swapped[400]; /* frequent ids are small: their highest bytes are */
+    for (int i = 0; i < 400; i++)
+        swapped[i] = __builtin_bswap16((uint16_t)test_between(0, test_between(0, 3000)));
+    assert_refused(fkv_raw_parse(swapped, sizeof swapped, 2, vocab, "x.bin", &found, &count, &err),
+                   err, "highest byte first");
     assert_ok(fkv_raw_parse(as16, sizeof as16, 0, 32000, "x.bin", &found, &count, &err), err);
     assert_true(count == 400 && found[399] == as16[399]);
     free(found);
