@@ -3,11 +3,21 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/base/progress.h"
 
-/* 64-byte aligned, at least one line. */
-static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
+enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+
+/* 64-byte aligned, at least one line. Large memory takes huge pages where the system gives them on
+ * request: a cache of states is then read a fifth faster (one core of an EPYC 9004 in a virtual
+ * machine, GB/s: 24 with pages of 4 KiB, 29 with huge ones). */
+static void *allocate(size_t bytes) {
+    const size_t unit = bytes < HUGE_PAGE ? LINE : HUGE_PAGE, whole = bytes / unit * unit + unit;
+    void *memory = aligned_alloc(unit, whole);
+    if (memory && unit == HUGE_PAGE) madvise(memory, whole, MADV_HUGEPAGE);
+    return memory;
+}
 
 static int make_buffer(char *data, size_t bytes, bool owned, struct fkv_buffer **out,
                        struct fkv_error *err) {
