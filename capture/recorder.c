@@ -284,8 +284,7 @@ static int pass(struct loop *loop, bool *done, struct fkv_error *err) {
     if (stopped(loop)) return fkv_fail(err, "interrupted");
     const char *name = loop->lanes[loop->feeds[0].sequence].recording.name;
     if (fkv_session_feed_batch(loop->session, loop->feeds, count, err) ||
-        fkv_session_score(loop->session, NULL, 0, rows, loop->targets, loop->scores, NULL, NULL,
-                          err))
+        fkv_session_score(loop->session, 0, rows, loop->targets, loop->scores, NULL, err))
         return FKV_FAILED;
     const double *scores = loop->scores;
     for (int32_t i = 0; i < count; i++) {

@@ -10,7 +10,7 @@
  *  in): y = W x.
  *  - Buffers are opaque and belong to the backend that made them; offsets are in bytes. Activations
  *  are float32.
- *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `divergence`,
+ *  - Operations enqueue on the backend's one stream, in order; `read`, `score`, `compare`,
  *  `power`, `fetch_wait`, `synchronize`, `time_read`, and `compress` and
  *    `gather` where energies are asked for, wait. The CPU runs at once.
  *  - Inputs and outputs do not overlap unless an operation says "in place". Nothing is scaled
@@ -75,7 +75,7 @@ struct fkv_backend_ops {
     fkv_op_norm_gate_up *norm_gate_up;
     fkv_op_norm_logits *norm_logits;
     fkv_op_score *score;
-    fkv_op_divergence *divergence;
+    fkv_op_compare *compare;
 
     /* cache.h */
     fkv_op_append *append;

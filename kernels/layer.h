@@ -4,6 +4,7 @@
 #define FKV_KERNELS_LAYER_H
 
 #include "kernels/backend.h"
+#include "kernels/likelihood.h"
 #include "kernels/weights/weights.h"
 
 /* A matrix or vector of the checkpoint, as it is stored: row after row, each whole blocks of its
@@ -76,20 +77,21 @@ typedef int fkv_op_project_residual(struct fkv_backend *b, const struct fkv_resi
 typedef int fkv_op_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights *w,
                                 const struct fkv_buffer *x, int32_t rows, struct fkv_buffer *out,
                                 struct fkv_error *err);
-/* rows [row, row+rows) of x [.., dim] -> logits [rows, vocab] */
+/* rows [row, row+rows) of x [.., dim] -> logits [rows, W.rows]; W is the head, or some of its rows
+ */
 typedef int fkv_op_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *w,
                                const struct fkv_buffer *x, int32_t row, int32_t rows,
                                struct fkv_buffer *logits, struct fkv_error *err);
-/* logits [rows, vocab], targets [rows] -> nll[i] = logsumexp(logits_i) - logits_i[targets_i] in
- * nats, accumulated in float64; top1[i] = the first argmax (top1 may be NULL). Host outputs. A
- * logit that is NaN, or a row without a finite one, gives NaN. */
-typedef int fkv_op_score(struct fkv_backend *b, const struct fkv_buffer *logits,
-                         const int32_t *targets, int32_t rows, int32_t vocab, double *nll,
-                         int32_t *top1, struct fkv_error *err);
-/* p, q [rows, vocab] logits -> kl[i] = KL(softmax(p_i) || softmax(q_i)) in nats, float64
- * throughout. Host output. */
-typedef int fkv_op_divergence(struct fkv_backend *b, const struct fkv_buffer *p,
-                              const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl,
-                              struct fkv_error *err);
+/* A panel: logits [rows, width] of the ids [first, first+width), targets [rows] on the host, ids
+ * of the vocabulary -> what it says of each row, out [rows] on the host. */
+typedef int fkv_op_score(struct fkv_backend *b, const struct fkv_buffer *logits, int32_t first,
+                         int32_t width, const int32_t *targets, int32_t rows,
+                         struct fkv_likelihood *out, struct fkv_error *err);
+/* The same panel of two distributions: p, q [rows, width] logits -> the likelihoods of both [rows]
+ * and gap [rows] = sum of e^(p - largest p) (p - q), on the host. */
+typedef int fkv_op_compare(struct fkv_backend *b, const struct fkv_buffer *p,
+                           const struct fkv_buffer *q, int32_t first, int32_t width,
+                           const int32_t *targets, int32_t rows, struct fkv_likelihood *p_out,
+                           struct fkv_likelihood *q_out, double *gap, struct fkv_error *err);
 
 #endif

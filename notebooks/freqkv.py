@@ -691,28 +691,6 @@ class Probe:
 load_probe = Probe
 
 
-# ---- texts ----
-
-
-def rows_of_parquet(path, *parquet, field="text"):
-    """The texts of parquet files as rows of JSON in `path`, which --text reads (name it .jsonl).
-    Returns how many. Needs pyarrow; a batch of rows is in memory at a time.
-    """
-    import pyarrow.parquet
-
-    count = 0
-    with open(path, "w", encoding="utf-8") as f:
-        for name in parquet:
-            table = pyarrow.parquet.ParquetFile(name)
-            if field not in table.schema_arrow.names:
-                raise KeyError(f"{name}: no column {field!r}, only {table.schema_arrow.names}")
-            for batch in table.iter_batches(columns=[field]):
-                for text in batch.column(0).to_pylist():
-                    f.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-                    count += 1
-    return count
-
-
 # ---- figures ----
 
 

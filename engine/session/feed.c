@@ -156,7 +156,7 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
                            struct fkv_error *err) {
     int32_t rows = 0;
     if (take_feeds(s, feeds, count, &rows, err)) return FKV_FAILED;
-    s->last_rows = s->logits_count = 0;
+    s->last_rows = 0;
     memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
     if (session_act_before(s, err) ||
         (is_step(s, rows) ? run_step(s, rows, err) : run_layers(s, rows, err)))

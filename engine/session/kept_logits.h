@@ -1,5 +1,6 @@
 /* Logits of one timeline, kept on the backend to compare other timelines of the same tokens in the
- * same session with. */
+ * same session with. What is kept is the final hidden states that they follow from: dim numbers a
+ * row in place of vocab, for a product more in every comparison. */
 #ifndef FKV_ENGINE_SESSION_KEPT_LOGITS_H
 #define FKV_ENGINE_SESSION_KEPT_LOGITS_H
 
@@ -16,10 +17,11 @@ int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_lo
 /* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
 int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
                             struct fkv_kept_logits *kept, int32_t at, struct fkv_error *err);
-/* kl[i] = KL(kept row at + i || row row + i of the last feed) */
-int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows,
-                           const struct fkv_kept_logits *kept, int32_t at, double *kl,
-                           struct fkv_error *err);
+/* Rows [row, row+rows) of the last feed: nll[i] = -log p(targets[i]) in nats, kl[i] = KL(kept row
+ * at + i || row + i). */
+int fkv_session_compare_kept(struct fkv_session *s, int32_t row, int32_t rows,
+                             const int32_t *targets, const struct fkv_kept_logits *kept, int32_t at,
+                             double *nll, double *kl, struct fkv_error *err);
 /* NULL is fine. */
 void fkv_kept_logits_free(struct fkv_kept_logits *kept);
 

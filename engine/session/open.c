@@ -9,7 +9,7 @@
 #include "kernels/base/host.h"
 #include "kernels/device_memory.h"
 
-enum { DEFAULT_BLOCK = 512, LOGIT_BYTES = 64 << 20 };
+enum { DEFAULT_BLOCK = 512 };
 
 /* ---- sizes ---- */
 
@@ -18,11 +18,6 @@ static void default_options(struct fkv_session_options *o, const struct fkv_conf
     if (!o->block) o->block = o->sequences > DEFAULT_BLOCK ? o->sequences : DEFAULT_BLOCK;
     if (!o->max_tokens) o->max_tokens = c->trained_context;
     if (o->block > o->max_tokens * o->sequences) o->block = (int32_t)(o->max_tokens * o->sequences);
-}
-
-static int32_t logit_rows(const struct fkv_config *c, int32_t block) {
-    int64_t rows = LOGIT_BYTES / (4 * (int64_t)c->vocab);
-    return rows < 1 ? 1 : rows > block ? block : (int32_t)rows;
 }
 
 /* Bytes of keys (or values) of the whole cache. */
@@ -48,17 +43,14 @@ static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_sessio
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
                     3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
-    return (int64_t)sizeof(float) *
-               (width * o->block + (int64_t)logit_rows(c, o->block) * c->vocab) +
-           biases;
+    return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) + biases;
 }
 
-/* Those, and some of another run to compare them with. */
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
                               const struct fkv_session_options *options, int32_t rows) {
     struct fkv_session_options o = *options;
     default_options(&o, config);
-    return ((int64_t)rows + logit_rows(config, o.block)) * config->vocab * (int64_t)sizeof(float);
+    return ((int64_t)rows * config->dim + session_logits(config, o.block)) * (int64_t)sizeof(float);
 }
 
 /* Items of a layer's call to attend, spans among them, at most. */
@@ -195,7 +187,7 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
         {&s->rotated, row * kv},
         {&s->attended, row * heads},
         {&s->hidden, row * (size_t)c->hidden},
-        {&s->logits, sizeof(float) * (size_t)s->logit_rows * (size_t)c->vocab},
+        {&s->logits, sizeof(float) * (size_t)session_logits(c, s->options.block)},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
@@ -251,6 +243,17 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static int create_scores(struct fkv_session *s, struct fkv_error *err) {
+    const size_t block = (size_t)s->options.block;
+    struct scores *to = &s->scores;
+    to->p = calloc(4 * block, sizeof *to->p);
+    to->gap = calloc(2 * block, sizeof *to->gap);
+    if (!to->p || !to->gap) return fkv_fail(err, "session: out of memory");
+    to->q = to->p + block, to->panel_p = to->q + block, to->panel_q = to->panel_p + block;
+    to->panel_gap = to->gap + block;
+    return FKV_OK;
+}
+
 static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     size_t heads = (size_t)session_head_count(s), capacity = (size_t)s->setup.capacity;
     if (!s->biases) return FKV_OK;
@@ -287,14 +290,13 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
     s->backend = model->backend;
     s->options = *options;
     default_options(&s->options, &model->config);
-    s->logit_rows = logit_rows(&model->config, s->options.block);
     if (fkv_policy_setup(policy, &model->config, s->options.max_tokens, &s->setup, err)) {
         free(s);
         return FKV_FAILED;
     }
     session_choose_rotations(s);
     if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
-        create_biases(s, err))
+        create_scores(s, err) || create_biases(s, err))
         goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
@@ -319,7 +321,7 @@ void fkv_session_close(struct fkv_session *s) {
                      it->acting,      it->compress, it->gather,    it->energy,    it->measured,
                      it->item_head,   s->heads,     s->peak_slots, s->peak_bytes, s->fed,
                      s->tokens,       s->row_slots, s->maps,       s->bias,       s->bias_stale,
-                     s->bias_scratch, s->bias_row};
+                     s->bias_scratch, s->bias_row,  s->scores.p,   s->scores.gap};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);

@@ -1,5 +1,7 @@
-/* What the last feed predicts: logits and scores of its rows, a bounded number of rows at a time,
- * because a vocabulary is wide. */
+/* What the last feed predicts. A vocabulary is wide, so logits are made in panels: of all rows, but
+ * only as many ids at a time as fit the session's buffer, and what a panel says of the rows is
+ * joined with what the ones before it said (kernels/likelihood.h). The panel is read again while it
+ * is still in a cache. */
 #include <stdlib.h>
 
 #include "engine/session/kept_logits.h"
@@ -12,56 +14,118 @@ static int check_rows(const struct fkv_session *s, int32_t row, int32_t rows,
                     s->last_rows, row, row + rows);
 }
 
-/* Logits of rows [row, row+rows), at most logit_rows, into s->logits; kept until another range or
- * feed. */
-static int compute_logits(struct fkv_session *s, int32_t row, int32_t rows, struct fkv_error *err) {
-    if (s->logits_count == rows && s->logits_row == row) return FKV_OK;
-    s->logits_count = 0;
-    if (s->ops->norm_logits(s->backend, &s->model->logits, s->x, row, rows, s->logits, err))
-        return FKV_FAILED;
-    s->logits_row = row;
-    s->logits_count = rows;
-    return FKV_OK;
-}
+/* ---- logits ---- */
 
-int32_t fkv_session_logit_rows(const struct fkv_session *s) { return s->logit_rows; }
+/* Final hidden states of rows, and a buffer for a panel of their logits. */
+struct predicting {
+    const struct fkv_buffer *x;
+    int32_t row;
+    struct fkv_buffer *logits;
+};
+
+/* Logits of the ids [first, first+width) of `rows` rows. */
+static int compute_panel(struct fkv_session *s, const struct predicting *p, int32_t rows,
+                         int32_t first, int32_t width, struct fkv_error *err) {
+    struct fkv_logits_weights panel = s->model->logits;
+    panel.w.offset += (size_t)first * fkv_weight_bytes(panel.w.format, (size_t)panel.w.cols);
+    panel.w.rows = width;
+    return s->ops->norm_logits(s->backend, &panel, p->x, p->row, rows, p->logits, err);
+}
 
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,
                        struct fkv_error *err) {
     if (check_rows(s, row, rows, err)) return FKV_FAILED;
-    size_t width = (size_t)s->model->config.vocab;
-    for (int32_t at = 0; at < rows; at += s->logit_rows) {
-        int32_t count = rows - at < s->logit_rows ? rows - at : s->logit_rows;
-        if (compute_logits(s, row + at, count, err) ||
-            s->ops->read(s->backend, s->logits, 0, logits + (size_t)at * width,
-                         sizeof(float) * width * (size_t)count, err))
+    const int32_t vocab = s->model->config.vocab;
+    const int32_t most = (int32_t)(session_logits(&s->model->config, s->options.block) / vocab);
+    for (int32_t at = 0, count; at < rows; at += count) {
+        const struct predicting p = {s->x, row + at, s->logits};
+        count = rows - at < most ? rows - at : most;
+        if (compute_panel(s, &p, count, 0, vocab, err) ||
+            s->ops->read(s->backend, s->logits, 0, logits + (size_t)at * (size_t)vocab,
+                         sizeof(float) * (size_t)vocab * (size_t)count, err))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row,
-                      int32_t rows, const int32_t *targets, double *nll, int32_t *top1, double *kl,
-                      struct fkv_error *err) {
-    if (check_rows(s, row, rows, err) || (kl && check_rows(reference, row, rows, err)))
-        return FKV_FAILED;
-    int32_t vocab = s->model->config.vocab, step = s->logit_rows;
-    if (kl && reference->logit_rows < step) step = reference->logit_rows;
+/* ---- scores ---- */
+
+/* s->scores.q takes in what all panels say of `rows` rows q; with p (else NULL), s->scores.p and
+ * s->scores.gap what they say of p. */
+static int join_panels(struct fkv_session *s, const struct predicting *p,
+                       const struct predicting *q, int32_t rows, const int32_t *targets,
+                       struct fkv_error *err) {
+    struct scores *all = &s->scores;
+    const int32_t vocab = s->model->config.vocab;
+    const int64_t most = session_logits(&s->model->config, s->options.block) / (rows ? rows : 1);
+    const int32_t width = most < vocab ? (int32_t)(most / PANEL_STEP * PANEL_STEP) : vocab;
+    for (int32_t i = 0; i < rows; i++) {
+        all->p[i] = all->q[i] = fkv_likelihood_none();
+        all->gap[i] = 0;
+    }
+    for (int32_t first = 0; rows && first < vocab; first += width) {
+        const int32_t ids = vocab - first < width ? vocab - first : width;
+        if (compute_panel(s, q, rows, first, ids, err) ||
+            (p && compute_panel(s, p, rows, first, ids, err)) ||
+            (p ? s->ops->compare(s->backend, p->logits, q->logits, first, ids, targets, rows,
+                                 all->panel_p, all->panel_q, all->panel_gap, err)
+               : s->ops->score(s->backend, q->logits, first, ids, targets, rows, all->panel_q,
+                               err)))
+            return FKV_FAILED;
+        for (int32_t i = 0; i < rows; i++) {
+            fkv_likelihood_join(&all->q[i], &all->panel_q[i]);
+            if (!p) continue;
+            fkv_gap_join(&all->gap[i], &all->p[i], all->panel_gap[i], &all->panel_p[i]);
+            fkv_likelihood_join(&all->p[i], &all->panel_p[i]);
+        }
+    }
+    return FKV_OK;
+}
+
+static void take_row_scores(const struct fkv_likelihood *found, int32_t rows,
+                            const struct fkv_row_scores *to) {
+    for (int32_t i = 0; i < rows; i++) {
+        if (to->nll) to->nll[i] = fkv_likelihood_nll(&found[i]);
+        if (to->top1) to->top1[i] = found[i].top1;
+    }
+}
+
+static void take_divergence(const struct scores *found, int32_t rows, double *kl) {
+    for (int32_t i = 0; i < rows; i++)
+        kl[i] = fkv_likelihood_divergence(&found->p[i], &found->q[i], found->gap[i]);
+}
+
+static int check_targets(const struct fkv_session *s, int32_t row, int32_t rows,
+                         const int32_t *targets, struct fkv_error *err) {
+    const int32_t vocab = s->model->config.vocab;
     for (int32_t i = 0; i < rows; i++)
         if (targets[i] < 0 || targets[i] >= vocab)
             return fkv_fail(err, "score: row %d: expected a target below %d, found %d", row + i,
                             vocab, targets[i]);
-    for (int32_t at = 0; at < rows; at += step) {
-        int32_t count = rows - at < step ? rows - at : step;
-        if (compute_logits(s, row + at, count, err) ||
-            s->ops->score(s->backend, s->logits, targets + at, count, vocab, nll + at,
-                          top1 ? top1 + at : NULL, err))
-            return FKV_FAILED;
-        if (kl && (compute_logits(reference, row + at, count, err) ||
-                   s->ops->divergence(s->backend, reference->logits, s->logits, count, vocab,
-                                      kl + at, err)))
-            return FKV_FAILED;
-    }
+    return FKV_OK;
+}
+
+int fkv_session_score(struct fkv_session *s, int32_t row, int32_t rows, const int32_t *targets,
+                      double *nll, int32_t *top1, struct fkv_error *err) {
+    const struct predicting q = {s->x, row, s->logits};
+    if (check_rows(s, row, rows, err) || check_targets(s, row, rows, targets, err) ||
+        join_panels(s, NULL, &q, rows, targets, err))
+        return FKV_FAILED;
+    take_row_scores(s->scores.q, rows, &(struct fkv_row_scores){nll, top1});
+    return FKV_OK;
+}
+
+int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, int32_t row,
+                        int32_t rows, const int32_t *targets, const struct fkv_row_scores *scores,
+                        const struct fkv_row_scores *reference_scores, double *kl,
+                        struct fkv_error *err) {
+    const struct predicting q = {s->x, row, s->logits}, p = {reference->x, row, reference->logits};
+    if (check_rows(s, row, rows, err) || check_rows(reference, row, rows, err) ||
+        check_targets(s, row, rows, targets, err) || join_panels(s, &p, &q, rows, targets, err))
+        return FKV_FAILED;
+    take_row_scores(s->scores.q, rows, scores);
+    take_row_scores(s->scores.p, rows, reference_scores);
+    take_divergence(&s->scores, rows, kl);
     return FKV_OK;
 }
 
@@ -69,13 +133,13 @@ int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int3
 
 struct fkv_kept_logits {
     struct fkv_session *session;
-    struct fkv_buffer *logits; /* [rows, vocab] */
-    struct fkv_buffer *some;   /* [logit_rows, vocab]: `divergence` takes whole buffers */
+    struct fkv_buffer *x;      /* [rows, dim] final hidden states */
+    struct fkv_buffer *logits; /* a panel */
     int32_t rows;
 };
 
-static size_t logit_bytes(const struct fkv_session *s) {
-    return sizeof(float) * (size_t)s->model->config.vocab;
+static size_t state_bytes(const struct fkv_session *s) {
+    return sizeof(float) * (size_t)s->model->config.dim;
 }
 
 int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out,
@@ -83,9 +147,10 @@ int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_lo
     struct fkv_kept_logits *kept = *out = calloc(1, sizeof *kept);
     if (!kept) return fkv_fail(err, "logits: out of memory");
     *kept = (struct fkv_kept_logits){.session = s, .rows = rows};
-    if (!s->ops->buffer_create(s->backend, (size_t)rows * logit_bytes(s), &kept->logits, err) &&
-        !s->ops->buffer_create(s->backend, (size_t)s->logit_rows * logit_bytes(s), &kept->some,
-                               err))
+    const size_t panel =
+        sizeof(float) * (size_t)session_logits(&s->model->config, s->options.block);
+    if (!s->ops->buffer_create(s->backend, (size_t)rows * state_bytes(s), &kept->x, err) &&
+        !s->ops->buffer_create(s->backend, panel, &kept->logits, err))
         return FKV_OK;
     fkv_kept_logits_free(kept);
     *out = NULL;
@@ -103,35 +168,25 @@ static int check_kept(const struct fkv_kept_logits *kept, const struct fkv_sessi
 int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
                             struct fkv_kept_logits *kept, int32_t at, struct fkv_error *err) {
     if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err)) return FKV_FAILED;
-    for (int32_t i = 0; i < rows; i += s->logit_rows) {
-        int32_t count = rows - i < s->logit_rows ? rows - i : s->logit_rows;
-        if (compute_logits(s, row + i, count, err) ||
-            s->ops->copy(s->backend, kept->logits, (size_t)(at + i) * logit_bytes(s), s->logits, 0,
-                         (size_t)count * logit_bytes(s), err))
-            return FKV_FAILED;
-    }
-    return FKV_OK;
+    return s->ops->copy(s->backend, kept->x, (size_t)at * state_bytes(s), s->x,
+                        (size_t)row * state_bytes(s), (size_t)rows * state_bytes(s), err);
 }
 
-int fkv_session_divergence(struct fkv_session *s, int32_t row, int32_t rows,
-                           const struct fkv_kept_logits *kept, int32_t at, double *kl,
-                           struct fkv_error *err) {
-    if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err)) return FKV_FAILED;
-    for (int32_t i = 0; i < rows; i += s->logit_rows) {
-        int32_t count = rows - i < s->logit_rows ? rows - i : s->logit_rows;
-        if (compute_logits(s, row + i, count, err) ||
-            s->ops->copy(s->backend, kept->some, 0, kept->logits, (size_t)(at + i) * logit_bytes(s),
-                         (size_t)count * logit_bytes(s), err) ||
-            s->ops->divergence(s->backend, kept->some, s->logits, count, s->model->config.vocab,
-                               kl + i, err))
-            return FKV_FAILED;
-    }
+int fkv_session_compare_kept(struct fkv_session *s, int32_t row, int32_t rows,
+                             const int32_t *targets, const struct fkv_kept_logits *kept, int32_t at,
+                             double *nll, double *kl, struct fkv_error *err) {
+    const struct predicting q = {s->x, row, s->logits}, p = {kept->x, at, kept->logits};
+    if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err) ||
+        check_targets(s, row, rows, targets, err) || join_panels(s, &p, &q, rows, targets, err))
+        return FKV_FAILED;
+    take_row_scores(s->scores.q, rows, &(struct fkv_row_scores){nll, NULL});
+    take_divergence(&s->scores, rows, kl);
     return FKV_OK;
 }
 
 void fkv_kept_logits_free(struct fkv_kept_logits *kept) {
     if (!kept) return;
+    kept->session->ops->buffer_release(kept->session->backend, kept->x);
     kept->session->ops->buffer_release(kept->session->backend, kept->logits);
-    kept->session->ops->buffer_release(kept->session->backend, kept->some);
     free(kept);
 }

@@ -56,10 +56,11 @@ static int feed_once(struct rehearsal *r, int32_t rows, int64_t at, struct sampl
     set_heads(s, at, rows);
     if (s->ops->synchronize(s->backend, err)) return FKV_FAILED;
     const double started = fkv_seconds();
-    const bool kl = r->scoring == FKV_SCORED_WITH_KL; /* to itself, which takes as long */
+    const struct fkv_row_scores scores = {r->scores, NULL}; /* with KL: to itself */
     if (fkv_session_feed_batch(s, r->feeds, r->sequences, err) ||
-        (r->scoring && fkv_session_score(s, kl ? s : NULL, 0, all, r->ids, r->scores, NULL,
-                                         kl ? r->kl : NULL, err)) ||
+        (r->scoring == FKV_SCORED && fkv_session_score(s, 0, all, r->ids, r->scores, NULL, err)) ||
+        (r->scoring == FKV_SCORED_WITH_KL &&
+         fkv_session_compare(s, s, 0, all, r->ids, &scores, &scores, r->kl, err)) ||
         s->ops->synchronize(s->backend, err))
         return FKV_FAILED;
     sample->seconds += fkv_seconds() - started;

@@ -77,17 +77,20 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,
                        struct fkv_error *err);
 /* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the
- * argmax. With `reference` (another session over the same model that was fed the same tokens):
- * kl[i] = KL(reference || this session). top1 and kl may be NULL. Logits of the rows asked for last
- * are kept, so scoring the reference first and then this session costs two products and not three,
- * as long as rows <= fkv_session_logit_rows. */
-int fkv_session_score(struct fkv_session *s, struct fkv_session *reference, int32_t row,
-                      int32_t rows, const int32_t *targets, double *nll, int32_t *top1, double *kl,
-                      struct fkv_error *err);
-
-/* How many rows' logits fit scratch at once (64 MiB of them, at least one row); more rows are done
- * in several rounds. */
-int32_t fkv_session_logit_rows(const struct fkv_session *s);
+ * argmax. */
+int fkv_session_score(struct fkv_session *s, int32_t row, int32_t rows, const int32_t *targets,
+                      double *nll, int32_t *top1, struct fkv_error *err);
+/* What fkv_session_score fills; either may be NULL. */
+struct fkv_row_scores {
+    double *nll;
+    int32_t *top1;
+};
+/* The same of this session and of `reference`, another one over the same model that was fed the
+ * same tokens, and kl[i] = KL(reference || this session). */
+int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, int32_t row,
+                        int32_t rows, const int32_t *targets, const struct fkv_row_scores *scores,
+                        const struct fkv_row_scores *reference_scores, double *kl,
+                        struct fkv_error *err);
 
 /* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states:
  * feed before asking for logits again. */

@@ -36,6 +36,13 @@ struct fed {
     int32_t rows;
 };
 
+/* What is known of rows being scored: of a reference p and of q, by all panels so far and by the
+ * latest. One block of memory each. */
+struct scores {
+    struct fkv_likelihood *p, *q, *panel_p, *panel_q; /* [block] */
+    double *gap, *panel_gap;                          /* [block] */
+};
+
 struct tap {
     fkv_tap_function *function;
     void *context;
@@ -72,10 +79,8 @@ struct fkv_session {
     struct fkv_buffer *attended; /* [block, heads, head_dim] */
     struct fkv_buffer *hidden;   /* [block, hidden] */
     struct fkv_buffer *rotated;  /* [block, kv_heads, head_dim] keys for FKV_SITE_KEY_ROTATED */
-    struct fkv_buffer *logits;   /* [logit_rows, vocab] */
-    int32_t logit_rows;
-    int32_t logits_row;   /* first row of the last feed that `logits` holds */
-    int32_t logits_count; /* how many it holds; 0: none */
+    struct fkv_buffer *logits;   /* [session_logits()] a panel, or rows of logits */
+    struct scores scores;
 
     struct fkv_head *heads; /* [layers, sequences, kv_heads] */
     int32_t *peak_slots;    /* [layers, sequences, kv_heads], most slots each head held */
@@ -99,6 +104,16 @@ struct fkv_session {
     struct tap taps[FKV_SITES];
     struct fkv_session_statistics statistics;
 };
+
+/* Logits that are in memory at once: a panel of PANEL_IDS ids for every row of a block, and at
+ * least one row of the whole vocabulary. A panel of 512 rows is then 8 MiB, which stays in a
+ * processor's last cache until it has been scored, and its product is wide enough for full speed.
+ */
+enum { PANEL_IDS = 4096, PANEL_STEP = 64 /* ids that a panel's width is a multiple of */ };
+static inline int64_t session_logits(const struct fkv_config *c, int32_t block) {
+    const int64_t panel = (int64_t)block * (c->vocab < PANEL_IDS ? c->vocab : PANEL_IDS);
+    return panel < c->vocab ? c->vocab : panel;
+}
 
 static inline int32_t session_layer_heads(const struct fkv_session *s) {
     return s->options.sequences * s->setup.kv_heads;

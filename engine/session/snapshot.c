@@ -62,7 +62,7 @@ int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapsh
     if (snapshot->session != s)
         return fkv_fail(err, "restore: the snapshot was taken of another session");
     memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
-    s->last_rows = s->logits_count = 0;
+    s->last_rows = 0;
     if (s->bias) {
         size_t heads = (size_t)session_head_count(s);
         memcpy(s->bias, snapshot->bias, heads * (size_t)s->setup.capacity * sizeof *s->bias);

@@ -1,7 +1,8 @@
 /* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a
  * decode step, shorter than a time slice. Measured on two busy cores of an EPYC 9004, 600 tokens of
  * a 135M model through FreqKV: alone 4.9 to 8.3 s, two at once 8.3 to 9.9 s; with libgomp's own
- * 300000 turns 9.2 to 15 s and 29 to 32 s. Starting twice costs 13 ms.
+ * 300000 turns 9.2 to 15 s and 29 to 32 s. The same machine with a dozen other jobs, 48 tokens: 2.5
+ * and 3.0 s, with libgomp's own turns 25 and 39 s. Starting twice costs 10 ms of processor time.
  *
  * Standard output is looked at once, when everything has been printed: stdio keeps what a full disk
  * did not take until the very end, and --help ends in argp's own exit(). */

@@ -17,7 +17,7 @@
  * and the thread that ends an item's last part joins all of them, in the order of the slots. */
 #include "kernels/cpu/attend.h"
 
-enum { PARTS = 16, PART_SLOTS = 256 };
+enum { PARTS = 8, PART_SLOTS = 256 };
 
 static int32_t unit_rows(int32_t heads) { return fkv_attend_most(1, FKV_ATTEND_STACKED / heads); }
 

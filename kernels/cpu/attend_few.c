@@ -2,10 +2,12 @@
  * it is, in its own dtype, once for all rows. The time for a long cache is that of reading it.
  *
  * A tile of slots is scored, weighted and added up before the next: its scores stay in the
- * first-level cache. */
+ * first-level cache. Short tiles cost: each change from keys to values and back is a new stream
+ * from memory. One core of an EPYC 9004, 3 rows of head_dim 64 at 4096 slots, float16,
+ * microseconds: tiles of 64 slots 310, 256 187, 512 170, 1024 161. */
 #include "kernels/cpu/attend.h"
 
-enum { SLOTS = 256 }; /* of a tile */
+enum { SLOTS = 512 }; /* of a tile */
 
 struct few {
     float *q;       /* [stacked, head_dim] rotated and scaled */

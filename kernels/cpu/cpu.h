@@ -167,7 +167,7 @@ fkv_op_gather fkv_cpu_gather;
 fkv_op_attend fkv_cpu_attend;
 /* score.c: */
 fkv_op_score fkv_cpu_score;
-fkv_op_divergence fkv_cpu_divergence;
+fkv_op_compare fkv_cpu_compare;
 /* compress.c: */
 fkv_op_map_dct fkv_cpu_map_dct;
 fkv_op_map_release fkv_cpu_map_release;

@@ -20,7 +20,8 @@ struct fkv_gemm_shape {
 /* A product made ready for its shape; owned by the fkv_gemm. */
 struct fkv_gemm_product;
 
-/* The library's name and version; NULL: there is none, and nothing below is called. */
+/* The library's name and version, once it was opened; NULL: there is none, and nothing below is
+ * called. */
 const char *fkv_gemm_name(void);
 /* What the user should know of how the library will run here, or NULL. Static text. */
 const char *fkv_gemm_note(void);

@@ -1,6 +1,9 @@
 /* Products by oneDNN, through the C interface of its versions 2 and 3, which differ in how
  * descriptors are made.
  *
+ * The library is 32 MB, and brings others with it: loaded at the start of a program, it took half
+ * of the start. So it is loaded when a backend opens, by dlopen; the calls go through a table.
+ *
  * A primitive is code that oneDNN generates for one shape, in half a millisecond, so the last ones
  * stay in a table. oneDNN keeps a thousand more behind it. Memory objects hold the addresses of a
  * multiplication: each thread has its own.
@@ -11,8 +14,10 @@
  * output 83, OpenBLAS 83; bfloat16 212. Weights that oneDNN had packed beforehand: 114 and 231, for
  * a second copy of them. */
 #ifdef FKV_ONEDNN
+#include <dlfcn.h>
 #include <dnnl.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +25,63 @@
 #include "kernels/base/host.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/isa.h"
+
+/* ---- the library ---- */
+
+#if DNNL_VERSION_MAJOR >= 3
+#define LIBRARY "libdnnl.so.3"
+#define VERSIONED(X)                                                                               \
+    X(matmul_primitive_desc_create) X(memory_desc_create_with_strides) X(memory_desc_destroy)
+#else
+#define LIBRARY "libdnnl.so.2"
+#define VERSIONED(X) X(matmul_desc_init) X(memory_desc_init_by_strides) X(primitive_desc_create)
+#endif
+/* Of those that are called here, the names without "dnnl_". */
+#define FUNCTIONS(X)                                                                               \
+    X(version)                                                                                     \
+    X(set_max_cpu_isa)                                                                             \
+    X(engine_create)                                                                               \
+    X(engine_destroy)                                                                              \
+    X(stream_create)                                                                               \
+    X(stream_destroy)                                                                              \
+    X(memory_create)                                                                               \
+    X(memory_destroy)                                                                              \
+    X(memory_set_data_handle)                                                                      \
+    X(memory_desc_get_size)                                                                        \
+    X(primitive_attr_create)                                                                       \
+    X(primitive_attr_destroy)                                                                      \
+    X(primitive_attr_set_scratchpad_mode)                                                          \
+    X(primitive_create)                                                                            \
+    X(primitive_destroy)                                                                           \
+    X(primitive_execute)                                                                           \
+    X(primitive_desc_destroy)                                                                      \
+    X(primitive_desc_query_md)                                                                     \
+    VERSIONED(X)
+
+#define POINTER_TO(name) __typeof__(dnnl_##name) *name;
+static struct { FUNCTIONS(POINTER_TO) } dnnl;
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static char load_error[256]; /* "": it is loaded */
+
+/* By its name, or else from where the build found it. */
+static void load(void) {
+#define ENTRY(name) {"dnnl_" #name, &dnnl.name},
+    const struct {
+        const char *name;
+        void *pointer;
+    } wanted[] = {FUNCTIONS(ENTRY)};
+    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    if (!library) library = dlopen(FKV_ONEDNN, RTLD_NOW | RTLD_LOCAL);
+    if (!library) snprintf(load_error, sizeof load_error, "%s", dlerror());
+    for (size_t i = 0; library && i < sizeof wanted / sizeof *wanted; i++) {
+        void *found = dlsym(library, wanted[i].name);
+        if (!found) snprintf(load_error, sizeof load_error, "it has no %s", wanted[i].name);
+        memcpy(wanted[i].pointer, &found, sizeof found);
+    }
+}
+
+/* ---- life ---- */
 
 enum argument { IN, WEIGHT, OUT, SCRATCH, ARGUMENTS };
 
@@ -42,7 +104,7 @@ struct fkv_gemm {
 
 const char *fkv_gemm_name(void) {
     static char name[32];
-    const dnnl_version_t *v = dnnl_version();
+    const dnnl_version_t *v = dnnl.version();
     snprintf(name, sizeof name, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
     return name;
 }
@@ -59,18 +121,21 @@ static void cap_isa(void) {
                                                   [FKV_ISA_AVX512] = dnnl_cpu_isa_avx512_core_vnni,
                                                   [FKV_ISA_AVX512_BF16] =
                                                       dnnl_cpu_isa_avx512_core_bf16};
-    if (getenv("FKV_MAX_ISA") && fkv_isa() < FKV_ISA_AMX) dnnl_set_max_cpu_isa(most[fkv_isa()]);
+    if (getenv("FKV_MAX_ISA") && fkv_isa() < FKV_ISA_AMX) dnnl.set_max_cpu_isa(most[fkv_isa()]);
 }
 
 int fkv_gemm_open(int threads, struct fkv_gemm **out, struct fkv_error *err) {
+    pthread_once(&once, load);
+    if (load_error[0])
+        return fkv_fail(err, "%s (oneDNN) cannot be loaded: %s", LIBRARY, load_error);
     cap_isa();
     struct fkv_gemm *g = calloc(1, sizeof *g);
     if (!g) return fkv_fail(err, "out of memory");
     g->threads = threads;
     g->streams = calloc((size_t)threads, sizeof *g->streams);
-    bool made = g->streams && dnnl_engine_create(&g->engine, dnnl_cpu, 0) == dnnl_success;
+    bool made = g->streams && dnnl.engine_create(&g->engine, dnnl_cpu, 0) == dnnl_success;
     for (int t = 0; made && t < threads; t++)
-        made = dnnl_stream_create(&g->streams[t], g->engine, dnnl_stream_default_flags) ==
+        made = dnnl.stream_create(&g->streams[t], g->engine, dnnl_stream_default_flags) ==
                dnnl_success;
     if (!made) {
         fkv_gemm_close(g);
@@ -83,18 +148,18 @@ int fkv_gemm_open(int threads, struct fkv_gemm **out, struct fkv_error *err) {
 /* Leaves the entry empty. */
 static void release(struct fkv_gemm_product *p) {
     for (int t = 0; p->memory && t < p->owner->threads; t++)
-        for (int a = 0; a < ARGUMENTS; a++) dnnl_memory_destroy(p->memory[t][a]);
+        for (int a = 0; a < ARGUMENTS; a++) dnnl.memory_destroy(p->memory[t][a]);
     free(p->memory);
-    dnnl_primitive_destroy(p->primitive);
+    dnnl.primitive_destroy(p->primitive);
     memset(p, 0, sizeof *p);
 }
 
 void fkv_gemm_close(struct fkv_gemm *g) {
     if (!g) return;
     for (int i = 0; i < FKV_GEMM_KEPT; i++) release(&g->products[i]);
-    for (int t = 0; g->streams && t < g->threads; t++) dnnl_stream_destroy(g->streams[t]);
+    for (int t = 0; g->streams && t < g->threads; t++) dnnl.stream_destroy(g->streams[t]);
     free(g->streams);
-    dnnl_engine_destroy(g->engine);
+    dnnl.engine_destroy(g->engine);
     free(g);
 }
 
@@ -106,14 +171,14 @@ typedef dnnl_memory_desc_t description;
 
 static bool describe(description *d, int rank, const dnnl_dims_t dims, dnnl_data_type_t type,
                      const dnnl_dims_t strides) {
-    return dnnl_memory_desc_create_with_strides(d, rank, dims, type, strides) == dnnl_success;
+    return dnnl.memory_desc_create_with_strides(d, rank, dims, type, strides) == dnnl_success;
 }
 
-static void forget(description *d) { dnnl_memory_desc_destroy(*d); }
+static void forget(description *d) { dnnl.memory_desc_destroy(*d); }
 
 static bool describe_product(const struct fkv_gemm *g, description d[ARGUMENTS],
                              dnnl_primitive_attr_t attributes, dnnl_primitive_desc_t *out) {
-    return dnnl_matmul_primitive_desc_create(out, g->engine, d[IN], d[WEIGHT], NULL, d[OUT],
+    return dnnl.matmul_primitive_desc_create(out, g->engine, d[IN], d[WEIGHT], NULL, d[OUT],
                                              attributes) == dnnl_success;
 }
 #else
@@ -122,7 +187,7 @@ typedef dnnl_memory_desc_t description;
 
 static bool describe(description *d, int rank, const dnnl_dims_t dims, dnnl_data_type_t type,
                      const dnnl_dims_t strides) {
-    return dnnl_memory_desc_init_by_strides(d, rank, dims, type, strides) == dnnl_success;
+    return dnnl.memory_desc_init_by_strides(d, rank, dims, type, strides) == dnnl_success;
 }
 
 static void forget(description *d) { (void)d; }
@@ -130,8 +195,8 @@ static void forget(description *d) { (void)d; }
 static bool describe_product(const struct fkv_gemm *g, description d[ARGUMENTS],
                              dnnl_primitive_attr_t attributes, dnnl_primitive_desc_t *out) {
     dnnl_matmul_desc_t operation;
-    return dnnl_matmul_desc_init(&operation, &d[IN], &d[WEIGHT], NULL, &d[OUT]) == dnnl_success &&
-           dnnl_primitive_desc_create(out, &operation, attributes, g->engine, NULL) == dnnl_success;
+    return dnnl.matmul_desc_init(&operation, &d[IN], &d[WEIGHT], NULL, &d[OUT]) == dnnl_success &&
+           dnnl.primitive_desc_create(out, &operation, attributes, g->engine, NULL) == dnnl_success;
 }
 #endif
 
@@ -145,16 +210,16 @@ static bool make_primitive(struct fkv_gemm_product *p, description d[ARGUMENTS],
     dnnl_primitive_desc_t found;
     if (!describe_product(g, d, attributes, &found)) return false;
     p->scratch =
-        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(found, dnnl_query_scratchpad_md, 0));
-    bool made = dnnl_primitive_create(&p->primitive, found) == dnnl_success;
-    dnnl_primitive_desc_destroy(found);
+        dnnl.memory_desc_get_size(dnnl.primitive_desc_query_md(found, dnnl_query_scratchpad_md, 0));
+    bool made = dnnl.primitive_create(&p->primitive, found) == dnnl_success;
+    dnnl.primitive_desc_destroy(found);
     const dnnl_dims_t bytes = {p->scratch ? (dnnl_dim_t)p->scratch : 1}, one = {1};
     made = made && describe(&d[SCRATCH], 1, bytes, dnnl_u8, one);
     p->memory = calloc((size_t)g->threads, sizeof *p->memory);
     made = made && p->memory;
     for (int t = 0; made && t < g->threads; t++)
         for (int a = 0; made && a < ARGUMENTS; a++)
-            made = dnnl_memory_create(&p->memory[t][a], POINTER(d[a]), g->engine,
+            made = dnnl.memory_create(&p->memory[t][a], POINTER(d[a]), g->engine,
                                       DNNL_MEMORY_NONE) == dnnl_success;
     return made;
 }
@@ -166,14 +231,14 @@ static bool make(struct fkv_gemm_product *p) {
                       by_weight = {1, k}, by_out = {n, 1};
     description d[ARGUMENTS] = {0};
     dnnl_primitive_attr_t attributes;
-    if (dnnl_primitive_attr_create(&attributes)) return false;
+    if (dnnl.primitive_attr_create(&attributes)) return false;
     const bool made =
-        dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) ==
+        dnnl.primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) ==
             dnnl_success &&
         describe(&d[IN], 2, in, type, by_in) && describe(&d[WEIGHT], 2, weight, type, by_weight) &&
         describe(&d[OUT], 2, out, dnnl_f32, by_out) && make_primitive(p, d, attributes);
     for (int a = 0; a < ARGUMENTS; a++) forget(&d[a]);
-    dnnl_primitive_attr_destroy(attributes);
+    dnnl.primitive_attr_destroy(attributes);
     return made;
 }
 
@@ -229,9 +294,9 @@ bool fkv_gemm_multiply(const struct fkv_gemm_product *p, int thread, const void 
     dnnl_exec_arg_t arguments[ARGUMENTS];
     for (int a = 0; a < ARGUMENTS; a++) {
         arguments[a] = (dnnl_exec_arg_t){names[a], p->memory[thread][a]};
-        if (dnnl_memory_set_data_handle(p->memory[thread][a], addresses[a])) return false;
+        if (dnnl.memory_set_data_handle(p->memory[thread][a], addresses[a])) return false;
     }
-    return dnnl_primitive_execute(p->primitive, p->owner->streams[thread], ARGUMENTS, arguments) ==
+    return dnnl.primitive_execute(p->primitive, p->owner->streams[thread], ARGUMENTS, arguments) ==
            dnnl_success;
 }
 

@@ -1,59 +1,66 @@
-/* Likelihoods and divergences from logits, in double.
+/* What a panel of logits says of its rows, in double (kernels/likelihood.h).
  *
- *   nll = log sum_v exp(z_v) - z_target = A + log Z - z_target,   A the largest logit, Z = sum_v
- *           e^(z_v - A)
- *   KL(P || Q) = sum_v p_v (log p_v - log q_v) = (1/Z_p) sum_v e^(z_v - A) (z_v - y_v) - (A + log
- *   Z_p) + (B + log Z_q)
- *
- * so that nothing overflows and each row is read once for its largest logit and once for its sums.
- * Both Z of a divergence come from one loop: in another order of summation a distribution would be
- * 1e-15 from itself. A NaN reaches the result through the sums; +inf does too, as inf - inf. Only a
- * row of nothing but -inf (and NaN) has to be seen beforehand. */
+ * Nothing overflows, since exponents are relative to the largest logit; a row of the panel is read
+ * once for that and once for its sums. Both sums of a comparison come from one loop: in another
+ * order of summation a distribution would be 1e-15 from itself. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
 
-static const float *row_of(const struct fkv_buffer *logits, int32_t row, int32_t vocab) {
-    return fkv_cpu_floats(logits) + (size_t)row * (size_t)vocab;
+static const float *row_of(const struct fkv_buffer *logits, int32_t row, int32_t width) {
+    return fkv_cpu_floats(logits) + (size_t)row * (size_t)width;
 }
 
-static int32_t first_equal(const float *z, int32_t vocab, float top) {
-    for (int32_t v = 0; v < vocab; v++)
+static int32_t first_equal(const float *z, int32_t width, float top) {
+    for (int32_t v = 0; v < width; v++)
         if (z[v] == top) return v;
     return 0; /* a row of NaN */
 }
 
-int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets,
-                  int32_t rows, int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err) {
-    for (int32_t r = 0; r < rows; r++)
-        if (targets[r] < 0 || targets[r] >= vocab)
-            return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab,
-                            targets[r]);
+/* A row of a panel, but for the sum. */
+static struct fkv_likelihood look(const struct fkv_backend *b, const float *z, int32_t first,
+                                  int32_t width, int32_t target) {
+    const float top = b->simd->largest(z, width);
+    const bool within = target >= first && target - first < width;
+    return (struct fkv_likelihood){.largest = top,
+                                   .target = within ? (double)z[target - first] : NAN,
+                                   .top1 = first + first_equal(z, width, top)};
+}
+
+/* What is subtracted in exponents. */
+static double shift_of(const struct fkv_likelihood *l) {
+    return l->largest == -INFINITY ? 0 : l->largest;
+}
+
+int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, int32_t first,
+                  int32_t width, const int32_t *targets, int32_t rows, struct fkv_likelihood *out,
+                  struct fkv_error *err) {
+    (void)err;
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * vocab))
+    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * width))
     for (int32_t r = 0; r < rows; r++) {
-        const float *z = row_of(logits, r, vocab);
-        double top = b->simd->largest(z, vocab);
-        nll[r] =
-            top == -INFINITY ? NAN : top + log(b->simd->sum_exp(z, vocab, top)) - z[targets[r]];
-        if (top1) top1[r] = first_equal(z, vocab, (float)top);
+        const float *z = row_of(logits, r, width);
+        out[r] = look(b, z, first, width, targets[r]);
+        out[r].sum = b->simd->sum_exp(z, width, shift_of(&out[r]));
     }
     return FKV_OK;
 }
 
-int fkv_cpu_divergence(struct fkv_backend *b, const struct fkv_buffer *p,
-                       const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl,
-                       struct fkv_error *err) {
+int fkv_cpu_compare(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q,
+                    int32_t first, int32_t width, const int32_t *targets, int32_t rows,
+                    struct fkv_likelihood *p_out, struct fkv_likelihood *q_out, double *gap,
+                    struct fkv_error *err) {
     (void)err;
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * vocab))
+    num_threads(fkv_cpu_threads(b, 32 * (int64_t)rows * width))
     for (int32_t r = 0; r < rows; r++) {
-        const float *z = row_of(p, r, vocab), *y = row_of(q, r, vocab);
-        double zt = b->simd->largest(z, vocab), yt = b->simd->largest(y, vocab), gap, back;
-        double zs = b->simd->sum_gap(z, y, vocab, zt, &gap),
-               ys = b->simd->sum_gap(y, z, vocab, yt, &back);
-        kl[r] =
-            zt == -INFINITY || yt == -INFINITY ? NAN : gap / zs - (zt + log(zs)) + (yt + log(ys));
+        const float *z = row_of(p, r, width), *y = row_of(q, r, width);
+        const int32_t target = targets[r];
+        double back;
+        p_out[r] = look(b, z, first, width, target);
+        q_out[r] = look(b, y, first, width, target);
+        p_out[r].sum = b->simd->sum_gap(z, y, width, shift_of(&p_out[r]), &gap[r]);
+        q_out[r].sum = b->simd->sum_gap(y, z, width, shift_of(&q_out[r]), &back);
     }
     return FKV_OK;
 }

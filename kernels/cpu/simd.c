@@ -21,6 +21,10 @@ static inline vec vec_max(vec a, vec b) {
 }
 static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
+static inline void vec_sums(const vec v[DOT_ROWS], float *to) {
+    for (int i = 0; i < DOT_ROWS; i++) to[i] = vec_sum(v[i]);
+}
+
 static inline vec vec_from_halves(halves h, enum fkv_dtype t) {
     if (t == FKV_F16)
         return (vec){fkv_f16_to_f32(h[0]), fkv_f16_to_f32(h[1]), fkv_f16_to_f32(h[2]),

@@ -22,6 +22,10 @@ static inline float vec_sum(vec v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
+static inline void vec_sums(const vec v[DOT_ROWS], float *to) {
+    for (int i = 0; i < DOT_ROWS; i++) to[i] = vec_sum(v[i]);
+}
+
 static inline vec vec_from_halves(__m128i h, enum fkv_dtype t) {
     if (t == FKV_F16) return _mm256_cvtph_ps(h);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));

@@ -17,6 +17,15 @@ static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c)
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 
+/* Pairs of lanes of two vectors side by side, then of two such, then the four quarters. */
+static inline void vec_sums(const vec v[DOT_ROWS], float *to) {
+    vec a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1])),
+        b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3])),
+        s = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
 static inline vec vec_from_halves(__m256i h, enum fkv_dtype t) {
     if (t == FKV_F16) return _mm512_cvtph_ps(h);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));

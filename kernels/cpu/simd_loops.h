@@ -9,6 +9,7 @@
  *   vec_store(p, v), vec_store_part(p, v, n)
  *   vec_add(a, b), vec_fma(a, b, c) a + b, a b + c
  *   vec_sum(v)                      the sum of the lanes
+ *   vec_sums(v, to)                 that of each of v[DOT_ROWS] to to[DOT_ROWS]
  *   DOT_ROWS                        weight rows of a dot tile: DOT_ROWS x 4 sums must fit the
  *                                   registers
  *   MIX_VECS                        vectors of columns that `mix` holds in registers for each of
@@ -19,7 +20,7 @@
  *
  * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded
  * (and converted) vector of weights serves four inputs and a loaded input all its weight rows. One
- * input row alone is bound by reading: there one weight row at a time is streamed, and 16-bit
+ * input row alone is bound by reading: there one long weight row at a time is streamed, and 16-bit
  * weights come in by loads of a whole register, whose halves are widened. One core of an EPYC 9004,
  * bf16 from memory, GB/s: 22; by loads of half a register 16; four weight rows at once 11; a bare
  * sum of the memory 24. dtype and tile sizes are constants in every inlined copy.
@@ -65,8 +66,15 @@ INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_s
                 sum[i][j] = vec_fma(
                     weight, vec_part(x + (size_t)j * x_stride + c, FKV_F32, cols - c), sum[i][j]);
         }
-    for (int i = 0; i < wn; i++)
-        for (int j = 0; j < xn; j++) y[(size_t)j * y_stride + (size_t)i] = vec_sum(sum[i][j]);
+    for (int j = 0; j < xn; j++) {
+        float *to = y + (size_t)j * y_stride;
+        vec column[DOT_ROWS];
+        for (int i = 0; i < wn; i++) column[i] = sum[i][j];
+        if (wn == DOT_ROWS)
+            vec_sums(column, to);
+        else
+            for (int i = 0; i < wn; i++) to[i] = vec_sum(column[i]);
+    }
 }
 
 /* One weight row with one input: a single stream, four sums along it to hide the latency of adding.
@@ -106,7 +114,8 @@ INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, co
                 size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t i = 0;
-    for (; xn == 1 && i < wn; i++) y[i] = dot_one(t, w + (size_t)i * row, x, cols);
+    for (; xn == 1 && row * DOT_ROWS > AHEAD && i < wn; i++)
+        y[i] = dot_one(t, w + (size_t)i * row, x, cols);
     for (; i + DOT_ROWS <= wn; i += DOT_ROWS)
         dot_rows(t, DOT_ROWS, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i,
                  y_stride);

@@ -235,7 +235,7 @@ fkv_op_gather fkv_cuda_gather;
 fkv_op_attend fkv_cuda_attend;
 /* score.cu */
 fkv_op_score fkv_cuda_score;
-fkv_op_divergence fkv_cuda_divergence;
+fkv_op_compare fkv_cuda_compare;
 /* compress.cu */
 fkv_op_map_dct fkv_cuda_map_dct;
 fkv_op_map_release fkv_cuda_map_release;

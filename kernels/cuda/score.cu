@@ -1,7 +1,4 @@
-/* Likelihoods and divergences from logits, in double.
- *
- *   nll = A + log Z - z_target,   A the largest logit, Z = sum_v e^(z_v - A)
- *   KL(P || Q) = (1/Z_p) sum_v e^(z_v - A) (z_v - y_v) - (A + log Z_p) + (B + log Z_q)
+/* What a panel of logits says of its rows, in double (kernels/likelihood.h).
  *
  * A block per row. Each thread keeps its own largest logit so far and its sums relative to it, and
  * rescales them when a larger one comes (Milakov and Gimelshein, "Online normalizer calculation for
@@ -14,25 +11,22 @@
  * Not finite: NaN reaches the sums by itself, and so does +inf, as inf - inf. -inf adds nothing; a
  * row of nothing else gives NaN.
  *
- * Results are written straight to pinned host memory, a row's 12 bytes by one thread, in groups of
- * as many rows as that holds. */
+ * Results are written straight to pinned host memory, a row's by one thread, in groups of as many
+ * rows as that holds. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cuda/device.cuh"
 
-enum {
-    THREADS = 512,
-    AT_ONCE = 4,
-    GROUP = FKV_CUDA_RESULTS / 16
-}; /* rows of a double and an int32_t */
-
-/* ---- what a thread, and then a block, knows of a row ---- */
-struct likelihood {
-    double largest, sum; /* sum of e^(z - largest) */
-    int32_t at;          /* the first `largest` */
+/* Of a row. */
+struct comparison {
+    struct fkv_likelihood p, q;
+    double gap;
 };
 
+enum { THREADS = 512, AT_ONCE = 4, GROUP = FKV_CUDA_RESULTS / sizeof(struct comparison) };
+
+/* ---- what a thread, and then a block, knows of a row ---- */
 /* 0 times infinity is 0 here: what a factor that small leaves of a gap is nothing. */
 static __device__ inline double scaled(double gap, double factor) {
     return factor == 0 ? 0 : gap * factor;
@@ -64,125 +58,137 @@ static __device__ inline int32_t block_smallest(int32_t x) {
     return (int32_t)-block_largest(-(double)x);
 }
 
-/* The four logits of a thread's turn that starts at `first`, THREADS apart; -inf beyond the row. */
-static __device__ inline void load(const float *row, int32_t first, int32_t vocab,
+/* The four logits of a thread's turn that starts at `from`, THREADS apart; -inf beyond the row. */
+static __device__ inline void load(const float *row, int32_t from, int32_t width,
                                    float z[AT_ONCE]) {
 #pragma unroll
     for (int j = 0; j < AT_ONCE; j++)
-        z[j] = first + j * THREADS < vocab ? row[first + j * THREADS] : -INFINITY;
+        z[j] = from + j * THREADS < width ? row[from + j * THREADS] : -INFINITY;
+}
+
+/* Takes in what load gave. */
+static __device__ inline void look(const float z[AT_ONCE], int32_t from,
+                                   struct fkv_likelihood *mine, double *gap) {
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+        if (z[j] > mine->largest) {
+            const double factor = exp(mine->largest - z[j]);
+            mine->sum *= factor;
+            *gap = scaled(*gap, factor);
+            mine->largest = z[j];
+            mine->top1 = from + j * THREADS;
+        }
+}
+
+/* Joins what the threads have of the row; thread 0 writes it. The factor of a thread's own sums. */
+static __device__ inline double join(struct fkv_likelihood mine, const float *row, int32_t first,
+                                     int32_t width, const int32_t *target,
+                                     struct fkv_likelihood *out) {
+    const double largest = block_largest(mine.largest), factor = exp_below(mine.largest, largest),
+                 sum = fkv_cuda_block_sum(mine.sum * factor);
+    const int32_t at = block_smallest(mine.largest == largest ? mine.top1 : INT32_MAX);
+    if (threadIdx.x) return factor;
+    const bool within = *target >= first && *target - first < width;
+    out->largest = largest;
+    out->sum = sum;
+    out->target = within ? (double)row[*target - first] : NAN;
+    out->top1 = first + (at < width ? at : 0);
+    return factor;
+}
+
+static __device__ inline struct fkv_likelihood nothing(void) {
+    struct fkv_likelihood l = {-INFINITY, 0, 0, INT32_MAX};
+    return l;
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    score_kernel(const float *__restrict__ logits, const int32_t *__restrict__ targets,
-                 int32_t vocab, double *nll, int32_t *top1) {
-    const float *row = logits + (size_t)blockIdx.x * (size_t)vocab;
-    struct likelihood mine = {-INFINITY, 0, INT32_MAX};
-    for (int32_t first = (int32_t)threadIdx.x; first < vocab; first += AT_ONCE * THREADS) {
+    score_kernel(const float *__restrict__ logits, int32_t first, int32_t width,
+                 const int32_t *__restrict__ targets, struct fkv_likelihood *out) {
+    const float *row = logits + (size_t)blockIdx.x * (size_t)width;
+    struct fkv_likelihood mine = nothing();
+    double unused = 0;
+    for (int32_t from = (int32_t)threadIdx.x; from < width; from += AT_ONCE * THREADS) {
         float z[AT_ONCE];
-        load(row, first, vocab, z);
-#pragma unroll
-        for (int j = 0; j < AT_ONCE; j++)
-            if (z[j] > mine.largest) {
-                mine.sum *= exp(mine.largest - z[j]);
-                mine.largest = z[j];
-                mine.at = first + j * THREADS;
-            }
+        load(row, from, width, z);
+        look(z, from, &mine, &unused);
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++) mine.sum += exp_below(z[j], mine.largest);
     }
-    double largest = block_largest(mine.largest);
-    double sum = fkv_cuda_block_sum(mine.sum * exp_below(mine.largest, largest));
-    int32_t at = block_smallest(mine.largest == largest ? mine.at : INT32_MAX);
-    if (threadIdx.x) return;
-    nll[blockIdx.x] = largest == -INFINITY ? NAN : largest + log(sum) - row[targets[blockIdx.x]];
-    top1[blockIdx.x] = at < vocab ? at : 0;
+    join(mine, row, first, width, targets + blockIdx.x, out + blockIdx.x);
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    divergence_kernel(const float *__restrict__ p, const float *__restrict__ q, int32_t vocab,
-                      double *kl) {
-    const float *p_row = p + (size_t)blockIdx.x * (size_t)vocab,
-                *q_row = q + (size_t)blockIdx.x * (size_t)vocab;
-    double p_largest = -INFINITY, p_sum = 0, gap = 0; /* gap: sum of e^(z - p_largest) (z - y) */
-    double q_largest = -INFINITY, q_sum = 0;
-    for (int32_t first = (int32_t)threadIdx.x; first < vocab; first += AT_ONCE * THREADS) {
+    compare_kernel(const float *__restrict__ p, const float *__restrict__ q, int32_t first,
+                   int32_t width, const int32_t *__restrict__ targets, struct comparison *out) {
+    const float *p_row = p + (size_t)blockIdx.x * (size_t)width,
+                *q_row = q + (size_t)blockIdx.x * (size_t)width;
+    const int32_t *target = targets + blockIdx.x;
+    struct fkv_likelihood p_mine = nothing(), q_mine = nothing();
+    double gap = 0, unused = 0; /* gap: sum of e^(z - p's largest) (z - y) */
+    for (int32_t from = (int32_t)threadIdx.x; from < width; from += AT_ONCE * THREADS) {
         float z[AT_ONCE], y[AT_ONCE];
-        load(p_row, first, vocab, z);
-        load(q_row, first, vocab, y);
+        load(p_row, from, width, z);
+        load(q_row, from, width, y);
+        look(z, from, &p_mine, &gap);
+        look(y, from, &q_mine, &unused);
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++) {
-            if (z[j] > p_largest) {
-                double factor = exp(p_largest - z[j]);
-                p_sum *= factor;
-                gap = scaled(gap, factor);
-                p_largest = z[j];
-            }
-            if (y[j] > q_largest) {
-                q_sum *= exp(q_largest - y[j]);
-                q_largest = y[j];
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < AT_ONCE; j++) {
-            double weight = exp_below(z[j], p_largest);
-            p_sum += weight;
+            double weight = exp_below(z[j], p_mine.largest);
+            p_mine.sum += weight;
             if (weight != 0) gap += weight * ((double)z[j] - (double)y[j]);
-            q_sum += exp_below(y[j], q_largest);
+            q_mine.sum += exp_below(y[j], q_mine.largest);
         }
     }
-    double p_top = block_largest(p_largest), q_top = block_largest(q_largest);
-    double factor = exp_below(p_largest, p_top);
-    p_sum = fkv_cuda_block_sum(p_sum * factor);
+    struct comparison *row = out + blockIdx.x;
+    const double factor = join(p_mine, p_row, first, width, target, &row->p);
     gap = fkv_cuda_block_sum(scaled(gap, factor));
-    q_sum = fkv_cuda_block_sum(q_sum * exp_below(q_largest, q_top));
-    if (threadIdx.x) return;
-    kl[blockIdx.x] = p_top == -INFINITY || q_top == -INFINITY
-                         ? NAN
-                         : gap / p_sum - (p_top + log(p_sum)) + (q_top + log(q_sum));
+    join(q_mine, q_row, first, width, target, &row->q);
+    if (threadIdx.x == 0) row->gap = gap;
 }
 
 /* ---- the operations ---- */
-static const float *rows_from(const struct fkv_buffer *logits, int32_t row, int32_t vocab) {
-    return (const float *)logits->data + (size_t)row * (size_t)vocab;
+static const float *rows_from(const struct fkv_buffer *logits, int32_t row, int32_t width) {
+    return (const float *)logits->data + (size_t)row * (size_t)width;
 }
 
-int fkv_cuda_score(struct fkv_backend *b, const struct fkv_buffer *logits, const int32_t *targets,
-                   int32_t rows, int32_t vocab, double *nll, int32_t *top1, struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "score", err)) return FKV_FAILED;
-    for (int32_t r = 0; r < rows; r++)
-        if (targets[r] < 0 || targets[r] >= vocab)
-            return fkv_fail(err, "target %d: expected an id in [0, %d), found %d", r, vocab,
-                            targets[r]);
+int fkv_cuda_score(struct fkv_backend *b, const struct fkv_buffer *logits, int32_t first,
+                   int32_t width, const int32_t *targets, int32_t rows, struct fkv_likelihood *out,
+                   struct fkv_error *err) {
     const int32_t *staged;
-    double *likelihoods = (double *)b->results;
-    int32_t *tops = (int32_t *)(likelihoods + GROUP);
-    if (fkv_cuda_stage(b, targets, rows, &staged, err)) return FKV_FAILED;
+    struct fkv_likelihood *found = (struct fkv_likelihood *)b->results;
+    if (fkv_cuda_outside_step(b, "score", err) || fkv_cuda_stage(b, targets, rows, &staged, err))
+        return FKV_FAILED;
     for (int32_t row = 0; row < rows; row += GROUP) {
-        int32_t count = rows - row < GROUP ? rows - row : GROUP;
+        int32_t count = rows - row < (int32_t)GROUP ? rows - row : (int32_t)GROUP;
         if (fkv_cuda_launch(b, "score", score_kernel, dim3((unsigned)count), dim3(THREADS), 0, err,
-                            rows_from(logits, row, vocab), staged + row, vocab, likelihoods,
-                            tops) ||
+                            rows_from(logits, row, width), first, width, staged + row, found) ||
             fkv_cuda_wait(b, "score", err))
             return FKV_FAILED;
-        memcpy(nll + row, likelihoods, (size_t)count * sizeof *nll);
-        if (top1) memcpy(top1 + row, tops, (size_t)count * sizeof *top1);
+        memcpy(out + row, found, (size_t)count * sizeof *out);
     }
     return FKV_OK;
 }
 
-int fkv_cuda_divergence(struct fkv_backend *b, const struct fkv_buffer *p,
-                        const struct fkv_buffer *q, int32_t rows, int32_t vocab, double *kl,
-                        struct fkv_error *err) {
-    if (fkv_cuda_outside_step(b, "divergence", err)) return FKV_FAILED;
-    double *divergences = (double *)b->results;
+int fkv_cuda_compare(struct fkv_backend *b, const struct fkv_buffer *p, const struct fkv_buffer *q,
+                     int32_t first, int32_t width, const int32_t *targets, int32_t rows,
+                     struct fkv_likelihood *p_out, struct fkv_likelihood *q_out, double *gap,
+                     struct fkv_error *err) {
+    const int32_t *staged;
+    const struct comparison *found = (const struct comparison *)b->results;
+    if (fkv_cuda_outside_step(b, "compare", err) || fkv_cuda_stage(b, targets, rows, &staged, err))
+        return FKV_FAILED;
     for (int32_t row = 0; row < rows; row += GROUP) {
-        int32_t count = rows - row < GROUP ? rows - row : GROUP;
-        if (fkv_cuda_launch(b, "divergence", divergence_kernel, dim3((unsigned)count),
-                            dim3(THREADS), 0, err, rows_from(p, row, vocab),
-                            rows_from(q, row, vocab), vocab, divergences) ||
-            fkv_cuda_wait(b, "divergence", err))
+        int32_t count = rows - row < (int32_t)GROUP ? rows - row : (int32_t)GROUP;
+        if (fkv_cuda_launch(b, "compare", compare_kernel, dim3((unsigned)count), dim3(THREADS), 0,
+                            err, rows_from(p, row, width), rows_from(q, row, width), first, width,
+                            staged + row, (struct comparison *)b->results) ||
+            fkv_cuda_wait(b, "compare", err))
             return FKV_FAILED;
-        memcpy(kl + row, divergences, (size_t)count * sizeof *kl);
+        for (int32_t i = 0; i < count; i++) {
+            p_out[row + i] = found[i].p;
+            q_out[row + i] = found[i].q;
+            gap[row + i] = found[i].gap;
+        }
     }
     return FKV_OK;
 }

@@ -41,7 +41,7 @@ fkv_op_norm_gate_up fkv_reference_norm_gate_up;
 fkv_op_norm_logits fkv_reference_norm_logits;
 
 fkv_op_score fkv_reference_score;
-fkv_op_divergence fkv_reference_divergence;
+fkv_op_compare fkv_reference_compare;
 
 fkv_op_map_dct fkv_reference_map_dct;
 fkv_op_map_release fkv_reference_map_release;

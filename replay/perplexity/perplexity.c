@@ -143,11 +143,12 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
             run->corpus
                 ->tokens[run->plan->passes[run->lanes[row->lane].pass].start + row->position];
     }
-    if (fkv_session_score(run->session, run->baseline, at, count, run->target_ids, run->nll,
-                          run->top1, run->baseline ? run->kl : NULL, err))
-        return FKV_FAILED;
-    if (run->baseline && fkv_session_score(run->baseline, NULL, at, count, run->target_ids,
-                                           run->baseline_nll, run->baseline_top1, NULL, err))
+    const struct fkv_row_scores scores = {run->nll, run->top1},
+                                baseline = {run->baseline_nll, run->baseline_top1};
+    if (run->baseline
+            ? fkv_session_compare(run->session, run->baseline, at, count, run->target_ids, &scores,
+                                  &baseline, run->kl, err)
+            : fkv_session_score(run->session, at, count, run->target_ids, run->nll, run->top1, err))
         return FKV_FAILED;
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
     for (int32_t i = 0; i < count; i++) {
@@ -158,13 +159,10 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     return FKV_OK;
 }
 
-/* Scores what has a target among `rows` rows, so many at a time that a baseline's logits are made
- * once. */
+/* Scores what has a target among `rows` rows. */
 static int score_feed(struct run *run, int32_t rows, struct fkv_error *err) {
-    int32_t most = run->baseline ? fkv_session_logit_rows(run->baseline) : SCORED_ROWS;
-    if (most > SCORED_ROWS) most = SCORED_ROWS;
     for (int32_t at = 0, count; at < rows; at += count) {
-        for (count = 0; count < most && at + count < rows && run->rows[at + count].position;)
+        for (count = 0; count < SCORED_ROWS && at + count < rows && run->rows[at + count].position;)
             count++;
         if (count && score_rows(run, at, count, err)) return FKV_FAILED;
         if (!count) count = 1;

@@ -80,10 +80,11 @@ static int feed(struct probing *x, const struct fkv_probe_window *window, int32_
         if (fkv_session_feed(s, window->tokens + at, count, err)) return FKV_FAILED;
         int32_t row = at < prefix ? prefix - at : 0, rows = count - row, target = at + row - prefix;
         if (rows > 0) {
-            if (fkv_session_score(s, NULL, row, rows, window->tokens + at + row + 1,
-                                  x->nll + target, NULL, NULL, err) ||
-                (keep ? fkv_session_keep_logits(s, row, rows, x->kept, target, err)
-                      : fkv_session_divergence(s, row, rows, x->kept, target, x->kl + target, err)))
+            const int32_t *targets = window->tokens + at + row + 1;
+            if (keep ? fkv_session_score(s, row, rows, targets, x->nll + target, NULL, err) ||
+                           fkv_session_keep_logits(s, row, rows, x->kept, target, err)
+                     : fkv_session_compare_kept(s, row, rows, targets, x->kept, target,
+                                                x->nll + target, x->kl + target, err))
                 return FKV_FAILED;
         }
         x->done += count;

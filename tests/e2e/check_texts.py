@@ -110,7 +110,7 @@ def main():
         refuses("twice.txt.gz", gzip.compress(gzip.compress(STORY.encode())), "gzip archive")
         refuses("named.txt", bz2.compress(STORY.encode()), "found a bzip2 archive")
         refuses("story.txt.xz", b"\xfd7zXZ\0", "xz -dc FILE | ... --text -")
-        refuses("rows.parquet", b"PAR1", "rows_of_parquet")
+        refuses("rows.parquet", b"PAR1", "texts_from_parquet")
         refuses("cut.jsonl.gz", gzip.compress(both * 99)[:100], "damaged or cut short")
         refuses("list.json", json.dumps([dict(text=STORY)] * 2, indent=1), "jq -c '.[]'")
         refuses("pretty.json", json.dumps(dict(text=STORY), indent=1), "jq -c .")

@@ -121,7 +121,7 @@ static void feed_blocks(struct fkv_session *s, const int32_t *tokens, int32_t co
         int32_t scored = at + rows < count ? rows : rows - 1;
         double each[BLOCK];
         if (!nll || !scored) continue;
-        must(fkv_session_score(s, NULL, 0, scored, tokens + at + 1, each, NULL, NULL, &err));
+        must(fkv_session_score(s, 0, scored, tokens + at + 1, each, NULL, &err));
         for (int32_t i = 0; i < scored; i++) *nll += each[i] / (count - 1);
     }
 }

@@ -12,7 +12,7 @@
 #include "capture/recorder.h"
 #include "kernels/base/progress.h"
 
-enum { PREFILL, SCORED, CAPTURED, SPECTRA, WAYS, MOST_ROUNDS = 100 };
+enum { PREFILL, SCORED, CAPTURED, SPECTRA, WAYS, MOST_ROUNDS = 100, BLOCK = 512 };
 static const char *const names[WAYS] = {"prefill", "prefill + nll", "capture",
                                         "capture --spectra-only"};
 
@@ -50,9 +50,7 @@ static double prefill(struct fkv_session *session, const struct fkv_document *d,
             const int32_t *tokens = d->tokens + offset + t;
             check(fkv_session_feed(session, tokens, rows, &err), &err);
             if (score)
-                check(
-                    fkv_session_score(session, NULL, 0, scored, tokens + 1, nll, NULL, NULL, &err),
-                    &err);
+                check(fkv_session_score(session, 0, scored, tokens + 1, nll, NULL, &err), &err);
         }
     }
     const struct fkv_model *model = fkv_session_model(session);
@@ -77,7 +75,8 @@ static double capture(const struct fkv_engine *engine,
                                            .spectra_only = spectra,
                                            .length = (int32_t)length - 4,
                                            .skip_sinks = 4,
-                                           .shards = 1};
+                                           .shards = 1,
+                                           .block = BLOCK};
     check(fkv_recorder_open(engine, engine_options, &o, &r, &err), &err);
     check(fkv_recorder_run(r, &needs, &summary, &err), &err);
     fkv_recorder_close(r);

@@ -168,8 +168,7 @@ static void a_rehearsal_leaves_no_trace(void **state) {
                 assert_true(cost.token >= 0 && cost.slot >= 0 && fkv_cost_seconds(&cost, 1, 1) > 0);
             }
             assert_ok(fkv_session_feed(s, tokens, TOKENS, &err), err);
-            assert_ok(fkv_session_score(s, NULL, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL,
-                                        NULL, &err),
+            assert_ok(fkv_session_score(s, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL, &err),
                       err);
             fkv_session_statistics(s, &found[rehearsed]);
             fkv_session_close(s);

@@ -305,13 +305,14 @@ static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
     struct fkv_session *a = open_session(f, policy("full", 0, NULL)),
                        *b = open_session(f, policy("local", 40, "0.5"));
     float *logits = malloc(sizeof(float) * 128 * VOCAB);
-    double nll[128], kl[128];
+    double nll[128], kl[128], other[128];
     int32_t top1[128];
+    const struct fkv_row_scores scores = {nll, top1}, others = {other, NULL};
     assert_ok(fkv_session_feed(a, f->tokens, 128, &err), err);
     assert_ok(fkv_session_feed(b, f->tokens, 128, &err), err);
     assert_ok(fkv_session_logits(a, 3, 100, logits, &err),
               err); /* the very rows: other products round otherwise */
-    assert_ok(fkv_session_score(a, a, 3, 100, f->tokens + 4, nll, top1, kl, &err), err);
+    assert_ok(fkv_session_compare(a, a, 3, 100, f->tokens + 4, &scores, &others, kl, &err), err);
     for (int i = 0; i < 100; i++) {
         const float *row = logits + (size_t)i * VOCAB;
         double sum = 0;
@@ -320,8 +321,11 @@ static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
         assert_close(nll[i], log(sum) - row[f->tokens[4 + i]], 1e-9, 1e-9);
         assert_int_equal(top1[i], best);
         assert_close(kl[i], 0, 1e-12, 0);
+        assert_true(nll[i] == other[i]);
     }
-    assert_ok(fkv_session_score(b, a, 0, 127, f->tokens + 1, nll, NULL, kl, &err), err);
+    assert_ok(fkv_session_score(a, 3, 100, f->tokens + 4, other, NULL, &err), err);
+    for (int i = 0; i < 100; i++) assert_close(other[i], nll[i], 1e-12, 1e-12);
+    assert_ok(fkv_session_compare(b, a, 0, 127, f->tokens + 1, &scores, &others, kl, &err), err);
     assert_close(kl[30], 0, 1e-9, 0);
     assert_true(kl[120] > 1e-4);
     free(logits);

@@ -168,22 +168,28 @@ static void divergence_from_kept_logits_is_that_from_a_session_beside(void **sta
     struct fixture *f = *state;
     struct fkv_session *a = open_full(f, false), *b = open_full(f, false);
     struct fkv_kept_logits *kept;
-    double nll[100], kl[100], expected[100];
+    double nll[100], kl[100], expected_nll[100], expected[100];
+    const struct fkv_row_scores scores = {expected_nll, NULL}, unused = {NULL, NULL};
     assert_ok(fkv_kept_logits_open(a, 120, &kept, &err), err);
     feed(f, a, 0, 120, NULL);
     feed(f, b, 0, 120, NULL);
     assert_ok(fkv_session_keep_logits(a, 7, 100, kept, 11, &err), err);
-    assert_ok(fkv_session_divergence(a, 7, 100, kept, 11, kl, &err), err);
+    assert_ok(fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, nll, kl, &err), err);
     for (int i = 0; i < 100; i++) assert_close(kl[i], 0, 1e-12, 0);
     fkv_session_reset(a, 0);
     feed(f, a, 40, 120, NULL);
-    assert_ok(fkv_session_divergence(a, 7, 100, kept, 11, kl, &err), err);
-    assert_ok(fkv_session_score(a, b, 7, 100, f->tokens + 8, nll, NULL, expected, &err), err);
-    for (int i = 0; i < 100; i++) assert_close(kl[i], expected[i], 1e-9, 1e-6);
+    assert_ok(fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, nll, kl, &err), err);
+    assert_ok(fkv_session_compare(a, b, 7, 100, f->tokens + 8, &scores, &unused, expected, &err),
+              err);
+    for (int i = 0; i < 100; i++) {
+        assert_close(kl[i], expected[i], 1e-9, 1e-6);
+        assert_close(nll[i], expected_nll[i], 1e-9, 1e-9);
+    }
     assert_true(kl[50] > 1e-3);
-    assert_refused(fkv_session_divergence(a, 0, 100, kept, 21, kl, &err), err,
+    assert_refused(fkv_session_compare_kept(a, 0, 100, f->tokens + 1, kept, 21, nll, kl, &err), err,
                    "within the 120 that are kept");
-    assert_refused(fkv_session_divergence(b, 0, 100, kept, 0, kl, &err), err, "another session");
+    assert_refused(fkv_session_compare_kept(b, 0, 100, f->tokens + 1, kept, 0, nll, kl, &err), err,
+                   "another session");
     fkv_kept_logits_free(kept);
     fkv_session_close(a), fkv_session_close(b);
 }

@@ -242,9 +242,7 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err), err);
         assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err), err);
         assert_int_equal(s->heads[0].rounds, 1);
-        assert_ok(
-            fkv_session_score(s, NULL, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, NULL, &err),
-            err);
+        assert_ok(fkv_session_score(s, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, &err), err);
         for (int t = 0; t < SCORE; t++) assert_close(p.windows[0].nll[SCORE + t], nll[t], 2e-5, 0);
         fkv_session_close(s);
         fkv_probe_free(&p);
