@@ -1,5 +1,5 @@
 /* A checkpoint as a GGUF file. Its metadata are put in the words of a Hugging Face config and read
- * by config.c, so that both formats go through the same checks and defaults; the names of keys and
+ * by config_read.c, so that both formats go through the same checks and defaults; the names of keys and
  * tensors are those of llama.cpp's converter.
  *
  * What differs from a Hugging Face folder:

@@ -302,6 +302,19 @@ static void a_file_of_somebody_else_is_never_replaced(void **state) {
     assert_string_equal(text, "mine");
 }
 
+static void files_of_one_name_take_their_folders_too(void **state) {
+    (void)state;
+    char run[300], other[300], path[300];
+    struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
+    made_write_run(&r, named(run, "half.h5"));
+    mkdir(named(path, "b"), 0700);
+    r.retained = 20;
+    made_write_run(&r, named(other, "b/half.h5"));
+    assert_int_equal(plot(run, other), 0);
+    assert_int_equal(access(named(path, "out/b_half_rounds.csv"), R_OK), 0);
+    assert_int_equal(access(named(path, "out/half_rounds.csv"), R_OK), -1);
+}
+
 static void what_cannot_be_drawn_is_refused(void **state) {
     (void)state;
     char run[300], other[300], folder[300];
@@ -309,11 +322,10 @@ static void what_cannot_be_drawn_is_refused(void **state) {
     made_write_run(&r, named(run, "half.h5"));
     assert_int_equal(plot("/nonexistent.h5", NULL), 1);
     assert_true(said("/nonexistent.h5"));
+    assert_int_equal(plot(run, run), 1);
+    assert_true(said("half\" twice"));
     mkdir(named(folder, "b"), 0700);
     r.model = 2;
-    made_write_run(&r, named(other, "b/half.h5"));
-    assert_int_equal(plot(run, other), 1);
-    assert_true(said("found \"half\" twice"));
     made_write_run(&r, named(other, "b/whole.h5"));
     assert_int_equal(plot(run, other), 1);
     assert_true(said("expected runs of one model, found 111111111111 and 333333333333"));
@@ -416,6 +428,7 @@ int main(void) {
         TEST(a_plot_that_fails_leaves_no_folder),
         TEST(points_of_one_curve_differ_in_their_ratio_only),
         TEST(a_file_of_somebody_else_is_never_replaced),
+        TEST(files_of_one_name_take_their_folders_too),
         TEST(what_cannot_be_drawn_is_refused),
         TEST(a_change_that_is_no_change_has_no_small_p),
         TEST(damage_is_the_mean_difference_and_its_units_are_blocks),
