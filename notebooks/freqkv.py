@@ -185,7 +185,7 @@ def inverse_frequencies(config, head_dim, rope=None):
 
 
 def layer_types(config, layers):
-    """"full_attention" or "sliding_attention" of every layer."""
+    """ "full_attention" or "sliding_attention" of every layer."""
     types, pattern = setting(config, "layer_types"), setting(config, "sliding_window_pattern", 6)
     if types:
         return list(types)[:layers]
@@ -441,8 +441,10 @@ def write_capture(
 def checked_frequencies(inv_freq, layers, head_dim):
     """float64 [k] or [layers, k], k at most head_dim/2"""
     x = np.asarray(inv_freq, np.float64)
-    if x.ndim not in (1, 2) or not 0 < x.shape[-1] <= head_dim // 2 or len(x) != (
-        layers if x.ndim == 2 else x.size
+    if (
+        x.ndim not in (1, 2)
+        or not 0 < x.shape[-1] <= head_dim // 2
+        or len(x) != (layers if x.ndim == 2 else x.size)
     ):
         raise ValueError(
             f"inv_freq: expected [k] or [{layers}, k], k at most {head_dim // 2}, found"

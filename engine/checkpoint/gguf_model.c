@@ -1,6 +1,6 @@
 /* A checkpoint as a GGUF file. Its metadata are put in the words of a Hugging Face config and read
- * by config_read.c, so that both formats go through the same checks and defaults; the names of keys and
- * tensors are those of llama.cpp's converter.
+ * by config_read.c, so that both formats go through the same checks and defaults; the names of keys
+ * and tensors are those of llama.cpp's converter.
  *
  * What differs from a Hugging Face folder:
  *  - llama.cpp rotates neighbouring channels, so for some architectures its converter stores the

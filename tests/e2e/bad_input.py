@@ -90,11 +90,16 @@ def checkpoints(tools, work, model, text):
         "mrope",
     )
     case(
-        "sliding window that matters",
-        lambda c: c.config(model_type="mistral", sliding_window=256),
+        "attention in chunks",
+        lambda c: c.config(
+            model_type="qwen3",
+            use_sliding_window=True,
+            sliding_window=64,
+            layer_types=["chunked_attention"] * 6,
+        ),
         "config.json",
-        "sliding_window",
-        "256",
+        "layer_types",
+        "chunked_attention",
     )
     case("missing config", lambda c: os.remove(os.path.join(c.path, "config.json")), "config.json")
     case(

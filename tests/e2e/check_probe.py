@@ -86,6 +86,10 @@ def check_statistics(printed, nll, untouched, kl, repeat_kl):
                 1e-4,
             )
         above = (kl[:, c] - repeat_kl).mean(1)
+        if row["kl_p"] is None:  # of a change that is its repetition to the bit
+            if above.any():
+                problems.append(f"{row['label']}: kl_p: expected a number, found null")
+            continue
         problems += close(
             f"{row['label']} kl_p",
             row["kl_p"],

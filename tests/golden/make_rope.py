@@ -98,9 +98,7 @@ def case(rope, context, lengths, head_dim):
     )
     function = in_double(modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]])
     with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
-        found = [
-            function(config, torch.device("cpu"), seq_len=length) for length in lengths
-        ]
+        found = [function(config, torch.device("cpu"), seq_len=length) for length in lengths]
     return dict(
         config=dict(max_position_embeddings=context, rope_parameters=rope),
         head_dim=head_dim,
