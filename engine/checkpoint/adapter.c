@@ -17,6 +17,7 @@
 #include "engine/checkpoint/adapter_config.h"
 #include "engine/checkpoint/adapter_name.h"
 #include "engine/checkpoint/checkpoint_format.h"
+#include "engine/checkpoint/families.h"
 #include "engine/checkpoint/mistaken.h"
 #include "engine/checkpoint/safetensors.h"
 #include "kernels/base/path.h"
@@ -40,6 +41,7 @@ struct fkv_adapter {
     bool label_known;
     const char *model_prefix; /* of modules but the head: "model.", "" of bare models */
     struct fkv_config base;
+    struct fkv_role_name names[FKV_ROLES]; /* in folders of the base's family */
     struct fkv_adapter_config config;
     struct fkv_safetensors *files;
     struct part *parts; /* of roles before FKV_ATTENTION_NORM, then [layers] of the others */
@@ -124,7 +126,7 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
     if (layer >= 0 && !a->model_prefix) a->model_prefix = name.model ? "model." : "";
     for (int role = layer < 0 ? 0 : FKV_ATTENTION_NORM;
          role < (layer < 0 ? FKV_ATTENTION_NORM : FKV_ROLES) && layer < a->base.layers; role++) {
-        const struct fkv_role_name *names = &fkv_hugging_face_format.names[role];
+        const struct fkv_role_name *names = &a->names[role];
         const bool own = fkv_adapter_name_is(names->own, inner, name.bias);
         if (!(own || fkv_adapter_name_is(names->shared, inner, name.bias)) ||
             !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, name.kind))
@@ -151,7 +153,7 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
  */
 static void module_name(const struct fkv_adapter *a, enum fkv_role role, int32_t layer, bool shared,
                         char name[MOST_NAME]) {
-    const struct fkv_role_name *names = &fkv_hugging_face_format.names[role];
+    const struct fkv_role_name *names = &a->names[role];
     const char *inner = shared ? names->shared : names->own;
     char prefix[32] = "";
     *name = 0;
@@ -332,6 +334,7 @@ int fkv_adapter_open(const char *path, const struct fkv_config *base, struct fkv
     struct fkv_adapter *a = calloc(1, sizeof *a);
     if (!a) return fkv_fail(err, "%s: out of memory", path);
     a->base = *base;
+    fkv_hugging_face_names(base, a->names);
     a->parts = calloc((size_t)FKV_ROLES * (size_t)base->layers, sizeof *a->parts);
     if (a->parts ? load(a, path, err) : fkv_fail(err, "%s: out of memory", path)) {
         fkv_adapter_close(a);
@@ -374,13 +377,15 @@ bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t l
         part = part_of(a, FKV_EMBEDDING, 0); /* the parameter that base and head share */
     const struct fkv_tensor *t = part->tensors[FKV_ADAPTER_WHOLE];
     if (!t) return false;
-    *out = (struct fkv_role_tensor){.path = path_of(a, t),
-                                    .name = t->name,
-                                    .format_name = t->format,
-                                    .computable = t->computable,
-                                    .format = (enum fkv_weight_format)t->dtype,
-                                    .dims = t->dims,
-                                    .data = t->data};
+    *out = (struct fkv_role_tensor){
+        .path = path_of(a, t),
+        .name = t->name,
+        .format_name = t->format,
+        .computable = t->computable,
+        .format = (enum fkv_weight_format)t->dtype,
+        .dims = t->dims,
+        .data = t->data,
+        .less_one = fkv_family_find(a->base.model_type)->norms_less_one && fkv_role_is_norm(role)};
     memcpy(out->shape, t->shape, sizeof out->shape);
     fkv_role_shape(&a->base, role, &rows, &cols);
     if (part->shared[FKV_ADAPTER_WHOLE]) {

@@ -36,10 +36,6 @@ static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role
     return FKV_OK;
 }
 
-static bool is_bias(enum fkv_role role) {
-    return role == FKV_QUERY_BIAS || role == FKV_KEY_BIAS || role == FKV_VALUE_BIAS;
-}
-
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
                         struct fkv_role_tensor *out, struct fkv_error *err) {
     const struct fkv_role_name *names = &c->names[role];
@@ -64,7 +60,7 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
                         c->format->formats, out->format_name);
     out->paired_heads = c->paired_heads && (role == FKV_QUERY || role == FKV_KEY ||
                                             role == FKV_QUERY_BIAS || role == FKV_KEY_BIAS);
-    out->less_one = c->config.norms_less_one && rows == 0 && !is_bias(role);
+    out->less_one = c->config.norms_less_one && fkv_role_is_norm(role);
     return FKV_OK;
 }
 

@@ -33,6 +33,9 @@ struct fkv_checkpoint_format {
     struct fkv_role_name names[FKV_ROLES];
 };
 
+/* How folders of the config's family name the tensors of roles. */
+void fkv_hugging_face_names(const struct fkv_config *config, struct fkv_role_name names[FKV_ROLES]);
+
 extern const struct fkv_checkpoint_format fkv_hugging_face_format, fkv_gguf_format;
 
 #endif

@@ -31,10 +31,12 @@ static const struct fkv_tensor *find_tensor(const struct fkv_safetensors *files,
     return t;
 }
 
-static void set_names(struct fkv_checkpoint *c) {
-    const struct fkv_family *family = fkv_family_find(c->config.model_type);
+void fkv_hugging_face_names(const struct fkv_config *config,
+                            struct fkv_role_name names[FKV_ROLES]) {
+    const struct fkv_family *family = fkv_family_find(config->model_type);
+    memcpy(names, fkv_hugging_face_format.names, FKV_ROLES * sizeof *names);
     for (int i = 0; family->names[i].name; i++)
-        c->names[family->names[i].role] = (struct fkv_role_name){family->names[i].name, NULL};
+        names[family->names[i].role] = (struct fkv_role_name){family->names[i].name, NULL};
 }
 
 static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err) {
@@ -43,7 +45,7 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
         fkv_safetensors_open(c->path, &files, err))
         return FKV_FAILED;
     c->files = files;
-    set_names(c);
+    fkv_hugging_face_names(&c->config, c->names);
     if (find_tensor(files, "lm_head.weight") && find_tensor(files, EMBEDDING))
         c->config.tied = false;
     return FKV_OK;

@@ -41,6 +41,19 @@ void fkv_role_shared_rows(const struct fkv_config *c, enum fkv_role role, int32_
     *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
 }
 
+bool fkv_role_is_norm(enum fkv_role role) {
+    switch (role) {
+    case FKV_FINAL_NORM:
+    case FKV_ATTENTION_NORM:
+    case FKV_QUERY_NORM:
+    case FKV_KEY_NORM:
+    case FKV_ATTENTION_OUTPUT_NORM:
+    case FKV_MLP_NORM:
+    case FKV_MLP_OUTPUT_NORM: return true;
+    default: return false;
+    }
+}
+
 bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
     switch (role) {
     case FKV_HEAD: return !c->tied;

@@ -53,6 +53,9 @@ void fkv_role_shared_rows(const struct fkv_config *config, enum fkv_role role, i
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 
+/* The weight of an RMS norm. */
+bool fkv_role_is_norm(enum fkv_role role);
+
 /* A tensor whose format and shape are right, as the model computes with it: t->data and t->format
  * are what is mapped, or a *copy that the caller frees, where it stands at an odd address, its
  * heads are paired, or it is stored less one. */

@@ -194,6 +194,33 @@ def check_whole(folder, made, ids):
     same("a vocabulary that grew", losses(BASE, ids, adapter), losses(grown, ids))
 
 
+def check_family_norms(folder, ids):
+    """Norms that an adapter brings are named and stored as the base's family does it: in Gemma 2
+    post_attention_layernorm follows attention, and weights are less one."""
+    base = GOLDEN / "gemma2"
+    random, merged = np.random.default_rng(7), read_tensors(base / "model.safetensors")
+    saved = ["post_attention_layernorm", "pre_feedforward_layernorm", "input_layernorm"]
+    names = [n for n in merged if n.split(".")[-2] in saved]
+    tuned = {n: random.normal(0, 0.3, merged[n].shape).astype("f4") for n in names}
+    folder.joinpath("gemma2").mkdir()
+    shutil.copy(base / "config.json", folder / "gemma2")
+    write_tensors(folder / "gemma2" / "model.safetensors", merged | tuned)
+    tensors = {PREFIX + n: w for n, w in tuned.items()}
+    tensors |= {  # a factor of zeros, because an adapter without factors is none
+        f"{PREFIX}model.layers.0.self_attn.q_proj.lora_{x}.weight": np.zeros(shape, "f4")
+        for x, shape in factor_shapes(merged["model.layers.0.self_attn.q_proj.weight"]).items()
+    }
+    fields = dict(modules_to_save=saved, target_modules=["q_proj"], layers_to_transform=[0])
+    adapter = write_adapter(folder / "n", tensors, **fields)
+    found, want = losses(base, ids, adapter), losses(folder / "gemma2", ids)
+    same("norms of a Gemma 2", found, want)
+    that("which change losses", np.abs(want[0] - losses(base, ids)[0]).max() > 0.1)
+
+
+def factor_shapes(w):
+    return {"A": (3, w.shape[1]), "B": (len(w), 3)}
+
+
 def check_gguf(folder, made, ids, adapter):
     """On a GGUF base, whose queries and keys are stored in pairs."""
     try:
@@ -379,6 +406,7 @@ with tempfile.TemporaryDirectory() as temporary:
     adapter = check_names(folder, made, ids)
     check_fused(folder, made, ids)
     check_whole(folder, made, ids)
+    check_family_norms(folder, ids)
     check_gguf(folder, made, ids, adapter)
     check_files(folder, ids, adapter)
     check_refusals(folder, made, ids)
