@@ -78,8 +78,9 @@ static void random_call(const struct fkv_attention_shape *s, int sequences, int 
 /* ---- how far 16-bit attention of a row may lie from exact attention ----
  *
  * The backend under test rounds queries (rotated and scaled), keys, values and weights (of the
- * softmax) to u, and sums in float32. With p the exact weights, o = sum_s p_s v_s and a_s
- * [head_dim] = scale q * k_s channel by channel (a score is the sum of a_s), to first order
+ * softmax) to u, and sums in float32. (bfloat16 has 8 significant bits with the leading one: half a
+ * unit of the last is 2^-8 of a number at most.) With p the exact weights, o = sum_s p_s v_s and
+ * a_s [head_dim] = scale q * k_s channel by channel (a score is the sum of a_s), to first order
  *
  *   error = sum_s p_s (v_s - o) sum_j a_sj (query_j + key_sj) + sum_s p_s v_s (weight_s + value_s),
  *
