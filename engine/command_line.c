@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/checkpoint/mistaken.h"
+#include "kernels/backend_option.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
 

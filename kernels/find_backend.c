@@ -70,20 +70,26 @@ static bool module_expected(void) {
            access("/proc/driver/nvidia/version", F_OK) == 0;
 }
 
+#define TABLE_LINKED(name) &fkv_##name##_backend
+#define TABLE_MODULE(name) NULL
+#define BACKEND(name, note, where) {#name, TABLE_##where(name)},
+static const struct {
+    const char *name;
+    const struct fkv_backend_ops *linked; /* NULL: in the module */
+} backends[] = {FKV_BACKEND_ROWS(BACKEND)};
+
 int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *why,
                      struct fkv_error *err) {
     if (why) why->message[0] = 0;
-    if (!strcmp(name, "cuda")) return load_module(ops, err);
     if (!strcmp(name, "auto")) {
         if (module_expected() && load_module(ops, why) == FKV_OK) return FKV_OK;
         name = fkv_cpu_backend.name;
     }
-    static const struct fkv_backend_ops *const linked[] = {&fkv_cpu_backend,
-                                                           &fkv_reference_backend};
-    for (size_t i = 0; i < sizeof linked / sizeof *linked; i++)
-        if (!strcmp(name, linked[i]->name)) {
-            *ops = linked[i];
-            return FKV_OK;
-        }
-    return fkv_fail(err, "backend: expected auto, cpu, cuda or reference, found \"%s\"", name);
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        if (strcmp(name, backends[i].name)) continue;
+        if (!backends[i].linked) return load_module(ops, err);
+        *ops = backends[i].linked;
+        return FKV_OK;
+    }
+    return fkv_fail(err, "backend: expected one of " FKV_BACKEND_NAMES ", found \"%s\"", name);
 }

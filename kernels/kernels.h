@@ -90,15 +90,29 @@ struct fkv_backend_ops {
     fkv_op_spectra_add *spectra_add;
 };
 
-/* "auto" (an accelerator if there is one, else the CPU), "cpu", "cuda" or "reference". The CUDA
+/* One row per backend, in the order of --help: ROW(name, note, where). `note` stands behind the
+ * name in --help. `where` the table is: LINKED, the program has it as fkv_NAME_backend; MODULE, in
+ * a module that is loaded (find_backend.c). */
+#define FKV_BACKEND_ROWS(ROW)                                                                      \
+    ROW(cpu, "", LINKED)                                                                           \
+    ROW(cuda, "", MODULE)                                                                          \
+    ROW(reference, " (slow)", LINKED)
+
+#define FKV_DECLARE_LINKED(name) extern const struct fkv_backend_ops fkv_##name##_backend;
+#define FKV_DECLARE_MODULE(name)
+#define FKV_DECLARE_BACKEND(name, note, where) FKV_DECLARE_##where(name)
+FKV_BACKEND_ROWS(FKV_DECLARE_BACKEND)
+
+/* What fkv_backend_find takes, for messages: "auto, cpu, ..." */
+#define FKV_BACKEND_AFTER_COMMA(name, note, where) ", " #name
+#define FKV_BACKEND_NAMES "auto" FKV_BACKEND_ROWS(FKV_BACKEND_AFTER_COMMA)
+
+/* The backend of a row's name, or "auto": an accelerator if there is one, else the CPU. The CUDA
  * backend is a module, freqkv-cuda.so, loaded when it is asked for: from the folder of the running
  * program, or from where FKV_CUDA_MODULE points. It exports one table, `fkv_cuda_backend`. Where
  * "auto" takes the CPU although there is an NVIDIA driver, or although FKV_CUDA_MODULE points
  * somewhere, `why` says what is missing; else it is "". It may be NULL. */
 int fkv_backend_find(const char *name, const struct fkv_backend_ops **ops, struct fkv_error *why,
                      struct fkv_error *err);
-
-extern const struct fkv_backend_ops fkv_cpu_backend;
-extern const struct fkv_backend_ops fkv_reference_backend;
 
 #endif

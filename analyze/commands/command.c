@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "capture/store/capture_reader.h"
+#include "kernels/backend_option.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/arguments.h"

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/mistaken.h"
@@ -66,23 +66,25 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
 
 /* ---- life ---- */
 
+#define ADDRESS(x) &fkv_##x##_format,
+static const struct fkv_checkpoint_format *const formats[] = {FKV_CHECKPOINT_FORMAT_ROWS(ADDRESS)};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
 static int find_format(const char *path, const struct fkv_checkpoint_format **out,
                        struct fkv_error *err) {
-    struct stat info;
-    if (fkv_mistaken_model(path, err)) return FKV_FAILED;
-    if (stat(path, &info)) return fkv_fail_errno(err, "%s: cannot open", path);
-    if (S_ISDIR(info.st_mode)) {
-        *out = &fkv_hugging_face_format;
-        return FKV_OK;
+    char expected[256] = "";
+    for (int i = 0; i < FORMATS; i++) {
+        const size_t end = strlen(expected);
+        snprintf(expected + end, sizeof expected - end, "%s%s", i ? " or " : "", formats[i]->what);
     }
-    char magic[4] = "";
-    FILE *f = fopen(path, "rb");
-    if (!f) return fkv_fail_errno(err, "%s: cannot open", path);
-    const bool gguf = fread(magic, 1, sizeof magic, f) == 4 && !memcmp(magic, "GGUF", 4);
-    fclose(f);
-    *out = &fkv_gguf_format;
-    return gguf ? FKV_OK
-                : fkv_fail(err, "%s: expected a model's folder or a GGUF file, found a file", path);
+    if (fkv_mistaken_model(path, expected, err)) return FKV_FAILED;
+    for (int i = 0; i < FORMATS; i++)
+        if (formats[i]->fits(path)) {
+            *out = formats[i];
+            return FKV_OK;
+        }
+    if (access(path, R_OK)) return fkv_fail_errno(err, "%s: cannot open", path);
+    return fkv_fail(err, "%s: expected %s, found a file", path, expected);
 }
 
 int fkv_checkpoint_open(const char *path, int32_t trained_context, struct fkv_checkpoint **out,

@@ -21,6 +21,9 @@ struct fkv_checkpoint {
 };
 
 struct fkv_checkpoint_format {
+    const char *what; /* a path of this format, for messages: "a GGUF file" */
+    /* Whether what is at the path is of this format, by a first look. */
+    bool (*fits)(const char *path);
     /* Fills the checkpoint, whose path is set. On failure `close` frees what is there. */
     int (*open)(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err);
     void (*close)(struct fkv_checkpoint *c);
@@ -36,6 +39,12 @@ struct fkv_checkpoint_format {
 /* How folders of the config's family name the tensors of roles. */
 void fkv_hugging_face_names(const struct fkv_config *config, struct fkv_role_name names[FKV_ROLES]);
 
-extern const struct fkv_checkpoint_format fkv_hugging_face_format, fkv_gguf_format;
+/* One row per format: ROW(x) stands for fkv_x_format. A path is of the first that fits it. */
+#define FKV_CHECKPOINT_FORMAT_ROWS(ROW)                                                            \
+    ROW(hugging_face)                                                                              \
+    ROW(gguf)
+
+#define FKV_DECLARE_CHECKPOINT_FORMAT(x) extern const struct fkv_checkpoint_format fkv_##x##_format;
+FKV_CHECKPOINT_FORMAT_ROWS(FKV_DECLARE_CHECKPOINT_FORMAT)
 
 #endif

@@ -286,7 +286,18 @@ static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv
     return fkv_sha256_files(&path, 1, out, err);
 }
 
+static bool fits(const char *path) {
+    char magic[4] = "";
+    FILE *f = fopen(path, "rb");
+    if (!f) return false;
+    const bool gguf = fread(magic, 1, sizeof magic, f) == 4 && !memcmp(magic, "GGUF", 4);
+    fclose(f);
+    return gguf;
+}
+
 const struct fkv_checkpoint_format fkv_gguf_format = {
+    .what = "a GGUF file",
+    .fits = fits,
     .open = open_file,
     .close = close_file,
     .find = find,

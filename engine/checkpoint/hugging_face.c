@@ -8,6 +8,7 @@
  * that is tied may bring either of the two (safetensors' save_model keeps the first by name). */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/families.h"
@@ -73,7 +74,14 @@ static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv
     return fkv_safetensors_sha256(c->files, out, err);
 }
 
+static bool fits(const char *path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISDIR(info.st_mode);
+}
+
 const struct fkv_checkpoint_format fkv_hugging_face_format = {
+    .what = "a model's folder",
+    .fits = fits,
     .open = open_folder,
     .close = close_folder,
     .find = find,

@@ -374,19 +374,18 @@ static int look_for_missing_shards(const char *folder, struct fkv_error *err) {
 
 /* ---- answers ---- */
 
-int fkv_mistaken_model(const char *path, struct fkv_error *err) {
-    static const char kind[] = "a model's folder or a GGUF file";
+int fkv_mistaken_model(const char *path, const char *expected, struct fkv_error *err) {
     struct stat info;
     if (stat(path, &info))
         return errno == ENOENT ? refuse_absent(path, "--model", err)
                                : fkv_fail_errno(err, "%s: cannot open", path);
     if (!S_ISDIR(info.st_mode))
-        return fkv_mistaken_pointer(path, err) || look_at_name(path, kind, model_files, err)
+        return fkv_mistaken_pointer(path, err) || look_at_name(path, expected, model_files, err)
                    ? FKV_FAILED
                    : FKV_OK;
     if (!exists(path, "config.json"))
-        return look_in_folder(path, kind, no_config, err) ||
-                       look_above(path, kind, "config.json", err)
+        return look_in_folder(path, expected, no_config, err) ||
+                       look_above(path, expected, "config.json", err)
                    ? FKV_FAILED
                    : FKV_OK;
     if (look_for_pointers(path, "config.json", err) ||
@@ -394,7 +393,7 @@ int fkv_mistaken_model(const char *path, struct fkv_error *err) {
         return FKV_FAILED;
     if (exists(path, "model.safetensors")) return FKV_OK;
     if (exists(path, "model.safetensors.index.json")) return look_for_missing_shards(path, err);
-    return look_in_folder(path, kind, no_weights, err);
+    return look_in_folder(path, expected, no_weights, err);
 }
 
 int fkv_mistaken_adapter(const char *path, struct fkv_error *err) {

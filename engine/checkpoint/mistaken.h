@@ -5,9 +5,10 @@
 
 #include "kernels/base/error.h"
 
-/* Refuses a path that is known to be no model that loads; FKV_OK for all others. */
-int fkv_mistaken_model(const char *path, struct fkv_error *err);
-/* The same of an adapter. */
+/* Refuses a path that is known to be no model that loads; FKV_OK for all others. `expected` says
+ * what would be one, for the message: "a model's folder or a GGUF file". */
+int fkv_mistaken_model(const char *path, const char *expected, struct fkv_error *err);
+/* Refuses a path that is known to be no adapter that loads; FKV_OK for all others. */
 int fkv_mistaken_adapter(const char *path, struct fkv_error *err);
 /* Refuses a file that is a pointer of git-lfs; FKV_OK for all others, and where there is none. */
 int fkv_mistaken_pointer(const char *path, struct fkv_error *err);

@@ -15,14 +15,6 @@ int64_t fkv_integer_option(struct argp_state *state, const char *text, const cha
     return value;
 }
 
-const char *fkv_backend_option(struct argp_state *state, const char *text) {
-    static const char *const names[] = {"auto", "cpu", "cuda", "reference"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(text, names[i])) return text;
-    argp_error(state, "--backend: expected auto, cpu, cuda or reference, found \"%s\"", text);
-    return NULL;
-}
-
 int fkv_device_option(struct argp_state *state, const char *text) {
     return (int)fkv_integer_option(state, text, "--device", 0, 1023);
 }

@@ -9,12 +9,7 @@
 #include "kernels/base/letters.h"
 
 /* Rows of struct argp_option that several commands have, so that an option reads the same in all of
- * them. `group` orders --help. */
-#define FKV_BACKEND_ROW(group)                                                                     \
-    {                                                                                              \
-        "backend", FKV_LETTER_BACKEND, "NAME", 0, "auto (default), cpu, cuda or reference (slow)", \
-            group                                                                                  \
-    }
+ * them. `group` orders --help. That of --backend: kernels/backend_option.h. */
 #define FKV_DEVICE_ROW(group)                                                                      \
     {                                                                                              \
         "device", FKV_LETTER_DEVICE, "K", 0, "index of the GPU (default: the first supported)",    \
@@ -37,8 +32,7 @@
 int64_t fkv_integer_option(struct argp_state *state, const char *text, const char *what,
                            int64_t low, int64_t high);
 
-/* The values of --backend, --device and --threads; a bad one ends the program likewise. */
-const char *fkv_backend_option(struct argp_state *state, const char *text);
+/* The values of --device and --threads; a bad one ends the program likewise. */
 int fkv_device_option(struct argp_state *state, const char *text);
 int fkv_threads_option(struct argp_state *state, const char *text);
 

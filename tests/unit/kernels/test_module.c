@@ -29,7 +29,7 @@ static void backends_are_found_by_name(void **state) {
     assert_ok(fkv_backend_find("reference", &ops, NULL, &err), err);
     assert_ptr_equal(ops, &fkv_reference_backend);
     assert_refused(fkv_backend_find("tpu", &ops, NULL, &err), err,
-                   "expected auto, cpu, cuda or reference, found \"tpu\"");
+                   "expected one of auto, cpu, cuda, reference, found \"tpu\"");
 }
 
 static void without_a_module_the_message_says_how_to_get_one(void **state) {
