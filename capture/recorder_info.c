@@ -74,6 +74,23 @@ static int describe_rotation(const struct fkv_config *c, int64_t positions,
     return FKV_OK;
 }
 
+/* What scores go through besides their scale, where there is any. */
+static int describe_scores(const struct fkv_config *c, struct fkv_capture_info *info,
+                           struct fkv_error *err) {
+    bool slides = false;
+    info->attention_softcap = (double)c->attention_softcap;
+    info->layer_window = calloc((size_t)info->layer_count, sizeof *info->layer_window);
+    if (!info->layer_window) return fkv_fail(err, "out of memory");
+    for (int32_t i = 0; i < info->layer_count; i++) {
+        info->layer_window[i] = c->layer[info->layer_index[i]].window;
+        slides |= info->layer_window[i] != 0;
+    }
+    if (slides) return FKV_OK;
+    free(info->layer_window);
+    info->layer_window = NULL;
+    return FKV_OK;
+}
+
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
     const struct fkv_model *model = r->engine->model;
     const struct fkv_config *c = &model->config;
@@ -104,7 +121,8 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
         !info->kernels || !info->adapter || !info->options || !info->layer_index ||
         !info->head_index)
         return fkv_fail(err, "out of memory");
-    if (describe_rotation(c, o->max_tokens, info, err)) return FKV_FAILED;
+    if (describe_rotation(c, o->max_tokens, info, err) || describe_scores(c, info, err))
+        return FKV_FAILED;
     strcpy(info->config_sha256, c->sha256);
     strcpy(info->adapter_sha256, fkv_model_adapter_sha256(model));
     if (tokenizer) strcpy(info->tokenizer_sha256, fkv_tokenizer_sha256(tokenizer));

@@ -233,6 +233,8 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->model->expanded_from && !o->quiet)
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
                 engine->model->expanded_from, fkv_dtype_name(model.expanded));
+    if (!o->quiet && *fkv_checkpoint_note(engine->model->checkpoint))
+        fprintf(stderr, "note: %s\n", fkv_checkpoint_note(engine->model->checkpoint));
     note_stretched_context(o, &engine->model->config);
     note_adapter(o, engine->model);
     if (open_tokenizer(o, engine, err)) goto failed;

@@ -185,11 +185,66 @@ def inverse_frequencies(config, head_dim, rope=None):
 
 
 def layer_types(config, layers):
-    """ "full_attention" or "sliding_attention" of every layer."""
-    types, pattern = setting(config, "layer_types"), setting(config, "sliding_window_pattern", 6)
+    """ "full_attention" or "sliding_attention" of every layer, where the config or its model type
+    says it.
+    """
+    types, model_type = setting(config, "layer_types"), setting(config, "model_type")
     if types:
         return list(types)[:layers]
-    return ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)]
+    if model_type in ("mistral", "phi3"):
+        slides = [True] * layers
+    elif model_type in ("qwen2", "qwen3"):
+        first = setting(config, "max_window_layers", 28)
+        slides = [i >= first for i in range(layers)]
+    elif model_type == "smollm3":
+        slides = [not turns for turns in turning_layers(config, layers)]
+    else:
+        pattern = 2 if model_type == "gemma2" else setting(config, "sliding_window_pattern", 6)
+        slides = [(i + 1) % pattern != 0 for i in range(layers)]
+    return ["sliding_attention" if slide else "full_attention" for slide in slides]
+
+
+def layer_windows(config, layers):
+    """Tokens that a query of each layer sees, its own included, 0 for all before it. What a config
+    leaves out is what the classes of transformers fill in.
+    """
+    config = text_part(config)
+    model_type = setting(config, "model_type")
+    silent = 4096 if model_type in ("mistral", "qwen2", "qwen3") or is_gemma(config) else None
+    window = setting(config, "sliding_window")
+    if window is None and isinstance(config, dict) and "sliding_window" not in config:
+        window = silent
+    if model_type in ("qwen2", "qwen3", "smollm3"):
+        window = window if setting(config, "use_sliding_window", False) else None
+    elif model_type not in ("mistral", "phi3") and not is_gemma(config):
+        window = None
+    if not window:
+        return np.zeros(layers, np.int64)
+    slides = [type == "sliding_attention" for type in layer_types(config, layers)]
+    return np.where(slides, int(window), 0)
+
+
+def score_attributes(config, layers, head_dim):
+    """What scores go through, as capture/store/schema_scores.c has it: only what is not as in
+    LLaMA.
+    """
+    config = text_part(config)
+    attributes, windows = {}, layer_windows(config, layers)
+    scale = setting(config, "attention_multiplier")
+    if is_gemma(config):
+        scale = setting(config, "query_pre_attn_scalar", 256) ** -0.5
+    elif setting(config, "model_type") != "granite":
+        scale = None
+    if scale and scale != head_dim**-0.5:
+        attributes["attention_scale"] = float(scale)
+    if setting(config, "model_type") == "gemma2":
+        named = not isinstance(config, dict) or "attn_logit_softcapping" in config
+        cap = setting(config, "attn_logit_softcapping", None if named else 50.0)
+        if cap:
+            attributes["attention_softcap"] = float(cap)
+    if windows.any():
+        attributes["layer_window"] = windows
+    return attributes
 
 
 def layer_frequencies(config, layers, head_dim):
@@ -215,22 +270,27 @@ def layer_frequencies(config, layers, head_dim):
         }
     else:
         types, nested = [""] * layers, {"": rope}
-    turning = setting(config, "no_rope_layers") if is_smollm3(config) else None
-    if is_smollm3(config) and turning is None:
-        interval = setting(config, "no_rope_layer_interval", 4)
-        turning = [(i + 1) % interval for i in range(layers)]
+    turning = turning_layers(config, layers)
     none = np.zeros(head_dim // 2)
     rows = [
         none
-        if nested[type] is None or (turning is not None and not turning[layer])
+        if nested[type] is None or not turning[layer]
         else inverse_frequencies(config, head_dim, nested[type])
         for layer, type in enumerate(types)
     ]
     return rows[0] if all(np.array_equal(row, rows[0]) for row in rows) else np.stack(rows)
 
 
-def is_smollm3(config):
-    return setting(config, "model_type") == "smollm3"
+def turning_layers(config, layers):
+    """Whether each layer turns: all but some of SmolLM3."""
+    if setting(config, "model_type") != "smollm3":
+        return [1] * layers
+    interval = setting(config, "no_rope_layer_interval", 4)
+    return setting(config, "no_rope_layers") or [(i + 1) % interval for i in range(layers)]
+
+
+def is_gemma(config):
+    return setting(config, "model_type") in ("gemma2", "gemma3", "gemma3_text")
 
 
 def unrotate(keys, inv_freq, positions=None, factor=1.0):
@@ -333,7 +393,8 @@ def write_capture(
     rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
     config     the model's, dict or object: undoes the rotation, of the kinds and model types that
                inverse_frequencies() takes. Without it and inv_freq, keys go into the file as
-               key_rotated.
+               key_rotated. Says the scale, cap and windows of scores, too, where they are not those
+               of LLaMA.
     inv_freq   [rotary_dim/2], or [layers, rotary_dim/2], 0 where a layer does not turn: undoes any
                rotation of channel i with i + rotary_dim/2.
     attention_factor
@@ -384,6 +445,8 @@ def write_capture(
         attributes["trained_context"] = int(trained_context)
     if inv_freq is not None:
         attributes.update(rotation_attributes(inv_freq, factors, head_dim))
+    if config is not None:
+        attributes.update(score_attributes(config, layers, head_dim))
     gram = (
         None
         if output_projection is None

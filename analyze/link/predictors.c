@@ -10,7 +10,8 @@
  *             [head_dim]: DCT coefficients of the segment's keys
  *
  * What is approximated: distances (the rotation mixes the two channels of a pair, and does not
- * change the energy of either pair), and which query meets which key. Averaging R over all angles
+ * change the energy of either pair), and which query meets which key (a layer's window; a cap of
+ * scores, whose slope is at most 1). Averaging R over all angles
  * instead was dropped: it makes Sigma_q a multiple of the identity within each pair, and low
  * frequencies of RoPE hardly turn within a segment.
  *

@@ -13,8 +13,17 @@
  * count. It is each head's own part of what W_O adds up; that errors of several heads may cancel
  * there, no number per head can show.
  *
+ * A layer with a window of w: query q sees tokens q - w + 1 to q, of the segment as of the rest. A
+ * segment is replaced whole all the same, and the queries are the same min(n, 256) in every layer.
+ * One that sees nothing of the segment any more has o'_q = o_q: it adds no error, and ||o_q||^2 to
+ * the sum below. So E is small where a layer forgets the segment soon, which is what low-passing it
+ * costs there; and layers stay comparable, because their sums are over the same queries. Leaving
+ * such queries out was dropped: E would be the error of fewer and fewer queries as w shrinks, and a
+ * budget would go to heads that hardly use it.
+ *
  * Attention itself is the kernels' (append, attend): they rotate keys and queries by the capture's
- * inv_freq, each layer by its own, and they do the same on a device.
+ * inv_freq, each layer by its own, cap scores by its attention_softcap, and they do the same on a
+ * device.
  *
  * All 64 steps are computed. Each costs an inverse DCT of K and V and one attention of 256 queries
  * over the recording so far, which dominates: 4 * 256 * tokens * head_dim flops per query head.
@@ -96,6 +105,7 @@ struct shape {
     int32_t columns; /* 1, or 2 with the projected error; a column is K + 2 sums: errors over k,
                         then exact */
     int64_t tokens;  /* most of a recording */
+    int32_t window;  /* of the layer, 0: none */
     struct fkv_attention_shape attention;
     const struct fkv_dct *dct;
 };
@@ -180,12 +190,15 @@ static int append(struct worker *w, const struct shape *s, const float *key, con
 
 static int attend(struct worker *w, const struct shape *s, const struct piece *p, float *out,
                   struct fkv_error *err) {
-    int64_t start = p->first + s->n;
+    const int32_t start = (int32_t)p->first + s->n;
+    const int32_t from = s->window ? start + 1 - s->window : FKV_NO_LIMIT_BELOW;
     const struct fkv_cache cache = {
         .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
-    const struct fkv_span span = {
-        0,    (int32_t)(start + p->queries), FKV_NO_LIMIT_BELOW, (int32_t)start + 1, (double)start,
-        false};
+    const struct fkv_span span = {.first = from > 0 ? from : 0,
+                                  .end = start + p->queries,
+                                  .from = from,
+                                  .until = start + 1,
+                                  .position = start};
     const struct fkv_attend_item item = {0, 0, s->group, 0, p->queries, 0, 1};
     size_t bytes = (size_t)p->queries * (size_t)(s->group * s->head_dim) * sizeof(float);
     if (w->ops->attend(w->b, &s->attention, w->q, &cache, &span, &item, 1, w->out, err))
@@ -341,8 +354,9 @@ static void conclude(const struct layer_work *w, int32_t column, double *error) 
         }
 }
 
-/* Attention as this layer computes it. Tables of the angles of an earlier layer are replaced. */
-static int turn_as_layer(struct layer_work *w, int32_t layer, struct fkv_error *err) {
+/* Attention as this layer computes it: its rotation and its window. Tables of the angles of an
+ * earlier layer are replaced. */
+static int attend_as_layer(struct layer_work *w, int32_t layer, struct fkv_error *err) {
     const struct fkv_measurement *m = w->m;
     const struct fkv_capture_rotation rotation =
         fkv_capture_rotation(fkv_capture_info(m->capture), layer);
@@ -350,6 +364,7 @@ static int turn_as_layer(struct layer_work *w, int32_t layer, struct fkv_error *
     attention->inv_freq = rotation.inv_freq;
     attention->rotary = rotation.rotary_dim;
     attention->gain = (float)rotation.attention_factor;
+    w->shape.window = fkv_capture_window(fkv_capture_info(m->capture), layer);
     const struct fkv_limits limits = limits_of(&w->shape);
     for (int32_t i = 0; i < m->workers->count; i++)
         if (m->workers->ops->reserve(m->workers->backend[i], &limits, err)) return FKV_FAILED;
@@ -363,7 +378,7 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
     char label[48];
     snprintf(label, sizeof label, "attention, layer %d", info->layer_index[layer]);
     memset(w->total, 0, (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double));
-    if (turn_as_layer(w, layer, err) ||
+    if (attend_as_layer(w, layer, err) ||
         (w->gram && fkv_capture_read_output_gram(m->capture, layer, w->gram, err)))
         return FKV_FAILED;
     for (int32_t i = 0; i < m->plan->recordings; i++) {
@@ -418,7 +433,8 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
                                             .heads = group,
                                             .kv_heads = 1,
                                             .head_dim = info->head_dim,
-                                            .scale = (float)scale},
+                                            .scale = (float)scale,
+                                            .softcap = (float)info->attention_softcap},
                               .dct = dct};
     size_t head = (size_t)tokens * (size_t)info->head_dim * sizeof(float);
     w->state[0] = malloc((size_t)info->head_count * head);

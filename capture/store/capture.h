@@ -78,6 +78,9 @@ struct fkv_capture_info {
     double *attention_factor; /* [1] or [layer_count], on turned channels; NULL: 1 */
     int64_t rope_positions;   /* for which inv_freq was chosen; 0: it does not depend on them */
     double attention_scale;
+    double attention_softcap; /* s -> cap tanh(s / cap) on scaled scores; 0: none */
+    int32_t *layer_window;    /* [layer_count] tokens that a query of a layer sees, its own
+                                 included, 0: all before it; NULL: 0 for all */
     int32_t trained_context;
     bool adds_bos;
     enum fkv_dtype dtype;
@@ -94,6 +97,8 @@ struct fkv_capture_rotation {
 };
 struct fkv_capture_rotation fkv_capture_rotation(const struct fkv_capture_info *info,
                                                  int32_t layer);
+/* The window of a captured layer, as layer_window has it. */
+int32_t fkv_capture_window(const struct fkv_capture_info *info, int32_t layer);
 /* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype,
  * backend, compute, options); else a message naming the first difference, expected and found. */
 int fkv_capture_info_compare(const struct fkv_capture_info *expected,

@@ -31,6 +31,7 @@ void fkv_capture_info_free(struct fkv_capture_info *info) {
     free(info->head_index);
     free(info->inv_freq);
     free(info->attention_factor);
+    free(info->layer_window);
     *info = (struct fkv_capture_info){0};
 }
 
@@ -107,6 +108,7 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                   fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
                                       info->head_count, info->head_index, err) ||
                   fkv_schema_write_rotation(file, info, err) ||
+                  fkv_schema_write_scores(file, info, err) ||
                   put_int(file, "trained_context", info->trained_context, err) ||
                   fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
                   put_text(file, "dtype", fkv_dtype_name(info->dtype), err) ||
@@ -221,7 +223,8 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
         fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
         fkv_hdf_get_string(file, "kernels", &info->kernels, NULL, err) ||
         fkv_hdf_get_string(file, "options", &info->options, NULL, err) ||
-        get_dtype(file, info, err) || fkv_schema_read_rotation(file, info, err);
+        get_dtype(file, info, err) || fkv_schema_read_rotation(file, info, err) ||
+        fkv_schema_read_scores(file, info, err);
     info->adds_bos = adds_bos != 0;
     if (!failed && info->attention_scale == 0) info->attention_scale = 1 / sqrt(info->head_dim);
     if (!failed && info->n_heads && info->n_heads % info->n_kv_heads)
@@ -286,6 +289,7 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
         differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index,
                        err) == FKV_OK &&
         fkv_schema_compare_rotation(a, b, err) == FKV_OK &&
+        fkv_schema_compare_scores(a, b, err) == FKV_OK &&
         differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
         differ_states(a->states, b->states, err) == FKV_OK &&
         differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&

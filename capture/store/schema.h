@@ -30,6 +30,12 @@ int fkv_schema_write_rotation(hid_t file, const struct fkv_capture_info *info,
 int fkv_schema_read_rotation(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
 int fkv_schema_compare_rotation(const struct fkv_capture_info *expected,
                                 const struct fkv_capture_info *found, struct fkv_error *err);
+/* schema_scores.c: the attributes that say what scores go through. Reading needs the sizes and the
+ * layers of `info`. */
+int fkv_schema_write_scores(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err);
+int fkv_schema_read_scores(hid_t file, struct fkv_capture_info *info, struct fkv_error *err);
+int fkv_schema_compare_scores(const struct fkv_capture_info *expected,
+                              const struct fkv_capture_info *found, struct fkv_error *err);
 int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err);
 /* Fills info but for states and spectra_only. A file of ours must be of a version we know; a user's
  * own needs n_layers, n_kv_heads, head_dim. */

@@ -13,11 +13,11 @@
 
 /* ---- finding ---- */
 
-static void print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
-                       int32_t layer, const char *own, char name[96]) {
+void fkv_checkpoint_print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
+                               int32_t layer, const char *own, char name[FKV_TENSOR_NAME]) {
     char prefix[32] = "";
     if (role >= FKV_ATTENTION_NORM) snprintf(prefix, sizeof prefix, format->layer_prefix, layer);
-    snprintf(name, 96, "%s%s", prefix, own);
+    snprintf(name, FKV_TENSOR_NAME, "%s%s", prefix, own);
 }
 
 /* Of the whole tensor *t the role's rows. */
@@ -39,8 +39,8 @@ static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
                         struct fkv_role_tensor *out, struct fkv_error *err) {
     const struct fkv_role_name *names = &c->names[role];
-    char name[96], shared[96];
-    print_name(c->format, role, layer, names->own, name);
+    char name[FKV_TENSOR_NAME], shared[FKV_TENSOR_NAME];
+    fkv_checkpoint_print_name(c->format, role, layer, names->own, name);
     bool found = c->format->find(c, name, out);
     int32_t rows, cols;
     fkv_role_shape(&c->config, role, &rows, &cols);
@@ -48,7 +48,7 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
     if (found && shares_own && out->shape[0] != rows) {
         if (slice(&c->config, role, out, err)) return FKV_FAILED;
     } else if (names->shared && !found) {
-        print_name(c->format, role, layer, names->shared, shared);
+        fkv_checkpoint_print_name(c->format, role, layer, names->shared, shared);
         found = c->format->find(c, shared, out);
         if (found && slice(&c->config, role, out, err)) return FKV_FAILED;
     }
@@ -121,6 +121,8 @@ void fkv_checkpoint_close(struct fkv_checkpoint *c) {
 const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c) {
     return &c->config;
 }
+
+const char *fkv_checkpoint_note(const struct fkv_checkpoint *c) { return c->note; }
 
 int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,
                           struct fkv_error *err) {

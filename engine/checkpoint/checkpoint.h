@@ -8,7 +8,8 @@
 
 struct fkv_checkpoint; /* owns the mappings */
 
-/* Opens the folder or file `path`. Everything in its headers is checked; `trained_context` replaces
+/* Opens the folder or file `path`. Everything in its headers is checked,
+ * and a tensor that the model would not use is refused (unused.h); `trained_context` replaces
  * what the config says, 0: as it says. */
 int fkv_checkpoint_open(const char *path, int32_t trained_context, struct fkv_checkpoint **out,
                         struct fkv_error *err);
@@ -20,6 +21,8 @@ const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c);
  * in a format that we cannot compute with, is an error. */
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
                         struct fkv_role_tensor *out, struct fkv_error *err);
+/* What of the checkpoint is left out, in words for people; "": nothing. */
+const char *fkv_checkpoint_note(const struct fkv_checkpoint *c);
 /* SHA-256 of the weight files' contents, of several in name order. */
 int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,
                           struct fkv_error *err);

@@ -18,7 +18,11 @@ struct fkv_checkpoint {
     void *files;                           /* the format's own */
     bool paired_heads;                     /* of queries and keys; see fkv_role_tensor */
     struct fkv_role_name names[FKV_ROLES]; /* the format's; `open` may change them */
+    char prefix[48]; /* in front of all names: of training that wrapped the model, "" else */
+    char note[512];  /* what is left out, in words for people; "": nothing */
 };
+
+enum { FKV_TENSOR_NAME = 96 };
 
 struct fkv_checkpoint_format {
     const char *what; /* a path of this format, for messages: "a GGUF file" */
@@ -29,6 +33,9 @@ struct fkv_checkpoint_format {
     void (*close)(struct fkv_checkpoint *c);
     /* The tensor of that name; false where there is none. */
     bool (*find)(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out);
+    size_t (*count)(const struct fkv_checkpoint *c);
+    /* Tensor i of all. */
+    void (*tensor)(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out);
     int (*sha256)(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err);
     const char *layer_prefix; /* printf format of the layer's number */
     const char *where;        /* what a tensor is looked for in, for messages */
@@ -36,6 +43,9 @@ struct fkv_checkpoint_format {
     struct fkv_role_name names[FKV_ROLES];
 };
 
+/* The role's name, `own` of the format's, with that of its layer in front. */
+void fkv_checkpoint_print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
+                               int32_t layer, const char *own, char name[FKV_TENSOR_NAME]);
 /* How folders of the config's family name the tensors of roles. */
 void fkv_hugging_face_names(const struct fkv_config *config, struct fkv_role_name names[FKV_ROLES]);
 

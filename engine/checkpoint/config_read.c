@@ -197,6 +197,7 @@ static int read_config(const json_t *root, const char *where, int32_t trained_co
     if (!family) return FKV_FAILED;
     set_family(family, c);
     if (refuse_unsupported(root, where, family, err) ||
+        fkv_family_check_layer_types(root, where, err) ||
         read_activation(root, where, family, c, err) || read_sizes(root, where, family, c, err))
         return FKV_FAILED;
 

@@ -49,7 +49,22 @@ const char *fkv_family_architectures(void) {
     return list;
 }
 
-/* layer_types [layers] -> slides, which stays as it is where there are none. */
+static const char sliding[] = "sliding_attention";
+
+int fkv_family_check_layer_types(const json_t *root, const char *where, struct fkv_error *err) {
+    const json_t *types = json_object_get(root, "layer_types");
+    for (size_t l = 0; l < json_array_size(types); l++) {
+        const char *type = json_string_value(json_array_get(types, l));
+        if (!type || (strcmp(type, sliding) && strcmp(type, "full_attention")))
+            return fkv_fail(err,
+                            "%s: field \"layer_types\": expected full_attention or "
+                            "sliding_attention, found %.64s for layer %zu",
+                            where, type ? type : "no text", l);
+    }
+    return FKV_OK;
+}
+
+/* layer_types [layers], which are checked -> slides, which stays as it is where there are none. */
 static int read_layer_types(const json_t *root, const char *where, int32_t layers, bool *slides,
                             struct fkv_error *err) {
     const json_t *types = json_object_get(root, "layer_types");
@@ -57,15 +72,8 @@ static int read_layer_types(const json_t *root, const char *where, int32_t layer
     if (!json_is_array(types) || json_array_size(types) != (size_t)layers)
         return fkv_fail(err, "%s: field \"layer_types\": expected %d entries, found %zu", where,
                         layers, json_array_size(types));
-    for (int32_t l = 0; l < layers; l++) {
-        const char *type = json_string_value(json_array_get(types, (size_t)l));
-        slides[l] = type && !strcmp(type, "sliding_attention");
-        if (!slides[l] && (!type || strcmp(type, "full_attention")))
-            return fkv_fail(err,
-                            "%s: field \"layer_types\": expected full_attention or "
-                            "sliding_attention, found %.64s for layer %d",
-                            where, type ? type : "no text", l);
-    }
+    for (int32_t l = 0; l < layers; l++)
+        slides[l] = !strcmp(json_string_value(json_array_get(types, (size_t)l)), sliding);
     return FKV_OK;
 }
 

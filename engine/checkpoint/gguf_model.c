@@ -7,8 +7,7 @@
  *    rows of a head's queries and keys in pairs; they are put back in a copy.
  *  - The frequencies of Llama 3.1 come as a tensor of divisors, rope_freqs.weight.
  *  - A missing output.weight means a tied head.
- *  - Norms of Gemma are stored as they are applied: the converter has added 1.
- *  - llama.cpp computes whatever tensors it finds: one that we do not compute is refused. */
+ *  - Norms of Gemma are stored as they are applied: the converter has added 1. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/gguf.h"
 #include "engine/checkpoint/gguf_rope.h"
+#include "engine/checkpoint/unused.h"
 #include "kernels/base/json.h"
 
 /* ---- config ---- */
@@ -213,39 +213,6 @@ static int divide_frequencies(const struct fkv_gguf *g, struct fkv_config *c,
 
 /* ---- tensors ---- */
 
-/* Whether a tensor has a role in this model; shared names count for all their roles. */
-static bool has_role(const struct fkv_checkpoint *c, const char *name) {
-    int layer = -1, used = 0;
-    char prefix[32] = "";
-    const bool in_layer = sscanf(name, "blk.%9d.%n", &layer, &used) == 1 && used > 0;
-    if (in_layer) snprintf(prefix, sizeof prefix, c->format->layer_prefix, layer);
-    if (strncmp(name, prefix, strlen(prefix))) return false; /* another spelling of the number */
-    if (in_layer && (layer < 0 || layer >= c->config.layers)) return false;
-    for (int role = 0; role < FKV_ROLES; role++) {
-        const struct fkv_role_name *names = &c->names[role];
-        if ((role >= FKV_ATTENTION_NORM) != in_layer ||
-            !fkv_role_present(&c->config, (enum fkv_role)role))
-            continue;
-        if (!strcmp(name + used, names->own) ||
-            (names->shared && !strcmp(name + used, names->shared)))
-            return true;
-    }
-    return fkv_gguf_is_rope_tensor(name);
-}
-
-static int refuse_unknown_tensors(const struct fkv_checkpoint *c, const struct fkv_gguf *g,
-                                  struct fkv_error *err) {
-    for (size_t i = 0; i < fkv_gguf_tensor_count(g); i++) {
-        const char *name = fkv_gguf_tensor(g, i)->name;
-        if (!has_role(c, name))
-            return fkv_fail(err,
-                            "%s: tensor %.200s: expected none of this name in a %s of %d "
-                            "layers, found one (not supported)",
-                            c->path, name, c->config.model_type, c->config.layers);
-    }
-    return FKV_OK;
-}
-
 static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err) {
     const struct fkv_family *f = NULL;
     struct fkv_gguf *g;
@@ -262,14 +229,13 @@ static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct f
     c->config.norms_less_one = false;
     if (status == FKV_OK) status = refuse_unused_window(g, f, &c->config, err);
     if (status == FKV_OK) status = divide_frequencies(g, &c->config, err);
-    return status ? status : refuse_unknown_tensors(c, g, err);
+    return status ? status : fkv_checkpoint_check_unused(c, err);
 }
 
 static void close_file(struct fkv_checkpoint *c) { fkv_gguf_close(c->files); }
 
-static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
-    const struct fkv_gguf_tensor *t = fkv_gguf_find(c->files, name);
-    if (!t) return false;
+static void describe(const struct fkv_checkpoint *c, const struct fkv_gguf_tensor *t,
+                     struct fkv_role_tensor *out) {
     *out = (struct fkv_role_tensor){.path = c->path,
                                     .name = t->name,
                                     .format_name = t->format_name,
@@ -278,7 +244,18 @@ static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_ro
                                     .dims = t->dims,
                                     .data = t->data};
     memcpy(out->shape, t->shape, sizeof out->shape);
-    return true;
+}
+
+static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
+    const struct fkv_gguf_tensor *t = fkv_gguf_find(c->files, name);
+    if (t) describe(c, t, out);
+    return t != NULL;
+}
+
+static size_t count(const struct fkv_checkpoint *c) { return fkv_gguf_tensor_count(c->files); }
+
+static void tensor(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out) {
+    describe(c, fkv_gguf_tensor(c->files, i), out);
 }
 
 static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err) {
@@ -301,6 +278,8 @@ const struct fkv_checkpoint_format fkv_gguf_format = {
     .open = open_file,
     .close = close_file,
     .find = find,
+    .count = count,
+    .tensor = tensor,
     .sha256 = sha256,
     .layer_prefix = "blk.%d.",
     .where = "the file",

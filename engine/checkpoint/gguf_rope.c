@@ -146,11 +146,3 @@ int fkv_gguf_add_rope(const struct fkv_gguf *g, const char *architecture, json_t
     json_object_set_new(scaling, "factor", json_real(s.factor));
     return FKV_OK;
 }
-
-bool fkv_gguf_is_rope_tensor(const char *name) {
-    static const char *const names[] = {"rope_freqs.weight", "rope_factors_long.weight",
-                                        "rope_factors_short.weight"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(name, names[i])) return true;
-    return false;
-}

@@ -9,7 +9,5 @@
  * what changes the numbers in a way that no kind of rope.h has. */
 int fkv_gguf_add_rope(const struct fkv_gguf *g, const char *architecture, json_t *config,
                       struct fkv_error *err);
-/* Whether a tensor of this name belongs to the rotation. */
-bool fkv_gguf_is_rope_tensor(const char *name);
 
 #endif

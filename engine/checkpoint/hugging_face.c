@@ -1,35 +1,62 @@
-/* A checkpoint as a Hugging Face folder: config.json and safetensors. Tensors that no role asks for
- * are ignored: old files carry rotary_emb.inv_freq, others extra heads.
+/* A checkpoint as a Hugging Face folder: config.json and safetensors.
  *
  * Ways of saving name tensors differently: with a head they begin with "model.", without one
  * (AutoModel) they do not, and the text part of a multimodal model begins with "language_model.",
- * or with that after "model.". A checkpoint that says it is tied and yet brings lm_head.weight has
- * its own head used: transformers 5 ties only where both are equal, which is the same numbers. One
- * that is tied may bring either of the two (safetensors' save_model keeps the first by name). */
+ * or with that after "model.". A model that was saved from inside torch's wrappers has "module." or
+ * "_orig_mod." in front of all names. A checkpoint that says it is tied and yet brings
+ * lm_head.weight has its own head used: transformers 5 ties only where both are equal, which is the
+ * same numbers. One that is tied may bring either of the two (safetensors' save_model keeps the
+ * first by name). */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/checkpoint/adapter_name.h"
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/unused.h"
 
 static const char EMBEDDING[] = "model.embed_tokens.weight";
 
+/* The tensor of that name behind what stands in front of all, or NULL. */
+static const struct fkv_tensor *find_behind(const struct fkv_checkpoint *c, const char *front,
+                                            const char *name) {
+    char text[256];
+    snprintf(text, sizeof text, "%s%s%s", c->prefix, front, name);
+    return fkv_safetensors_find(c->files, text);
+}
+
 /* The tensor under any way of naming it, or NULL. */
-static const struct fkv_tensor *find_tensor(const struct fkv_safetensors *files, const char *name) {
-    const char *prefix = "model.", *without = name;
-    char text[128];
-    const struct fkv_tensor *t = fkv_safetensors_find(files, name);
-    if (!t && !strncmp(name, prefix, strlen(prefix))) {
-        without += strlen(prefix);
-        t = fkv_safetensors_find(files, without);
+static const struct fkv_tensor *find_tensor(const struct fkv_checkpoint *c, const char *name) {
+    const char *without = name;
+    fkv_skip_prefix(&without, "model.");
+    const struct fkv_tensor *t = find_behind(c, "", name);
+    if (!t) t = find_behind(c, "", without);
+    if (!t) t = find_behind(c, "language_model.", name);
+    return t ? t : find_behind(c, "model.language_model.", without);
+}
+
+/* Whether all names go on with `next` behind the prefix. */
+static bool all_begin(const struct fkv_checkpoint *c, const char *next) {
+    const size_t count = fkv_safetensors_count(c->files);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = fkv_safetensors_tensor(c->files, i)->name;
+        if (!fkv_skip_prefix(&name, c->prefix) || !fkv_skip_prefix(&name, next)) return false;
     }
-    if (!t && snprintf(text, sizeof text, "language_model.%s", name) > 0)
-        t = fkv_safetensors_find(files, text);
-    if (!t && snprintf(text, sizeof text, "model.language_model.%s", without) > 0)
-        t = fkv_safetensors_find(files, text);
-    return t;
+    return count > 0;
+}
+
+/* What torch's wrappers put in front of all names, one around the other. */
+static void find_prefix(struct fkv_checkpoint *c) {
+    static const char *const wrappers[] = {"module.", "_orig_mod."};
+    for (size_t i = 0; i < 2; i++) {
+        const size_t used = strlen(c->prefix);
+        if (used + sizeof "_orig_mod." > sizeof c->prefix || !all_begin(c, wrappers[i])) continue;
+        strcpy(c->prefix + used, wrappers[i]);
+        find_prefix(c);
+        return;
+    }
 }
 
 void fkv_hugging_face_names(const struct fkv_config *config,
@@ -47,18 +74,15 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
         return FKV_FAILED;
     c->files = files;
     fkv_hugging_face_names(&c->config, c->names);
-    if (find_tensor(files, "lm_head.weight") && find_tensor(files, EMBEDDING))
-        c->config.tied = false;
-    return FKV_OK;
+    find_prefix(c);
+    if (find_tensor(c, "lm_head.weight") && find_tensor(c, EMBEDDING)) c->config.tied = false;
+    return fkv_checkpoint_check_unused(c, err);
 }
 
 static void close_folder(struct fkv_checkpoint *c) { fkv_safetensors_close(c->files); }
 
-static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
-    const struct fkv_tensor *t = find_tensor(c->files, name);
-    if (!t && c->config.tied && !strcmp(name, EMBEDDING))
-        t = find_tensor(c->files, "lm_head.weight");
-    if (!t) return false;
+static void describe(const struct fkv_checkpoint *c, const struct fkv_tensor *t,
+                     struct fkv_role_tensor *out) {
     *out = (struct fkv_role_tensor){.path = fkv_safetensors_path(c->files, t->file),
                                     .name = t->name,
                                     .format_name = t->format,
@@ -67,7 +91,19 @@ static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_ro
                                     .dims = t->dims,
                                     .data = t->data};
     memcpy(out->shape, t->shape, sizeof out->shape);
-    return true;
+}
+
+static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
+    const struct fkv_tensor *t = find_tensor(c, name);
+    if (!t && c->config.tied && !strcmp(name, EMBEDDING)) t = find_tensor(c, "lm_head.weight");
+    if (t) describe(c, t, out);
+    return t != NULL;
+}
+
+static size_t count(const struct fkv_checkpoint *c) { return fkv_safetensors_count(c->files); }
+
+static void tensor(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out) {
+    describe(c, fkv_safetensors_tensor(c->files, i), out);
 }
 
 static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err) {
@@ -85,6 +121,8 @@ const struct fkv_checkpoint_format fkv_hugging_face_format = {
     .open = open_folder,
     .close = close_folder,
     .find = find,
+    .count = count,
+    .tensor = tensor,
     .sha256 = sha256,
     .layer_prefix = "model.layers.%d.",
     .where = "the safetensors files",

@@ -46,11 +46,9 @@ static const struct mistake no_config[] = {
     {0},
 };
 
-/* Folders with config.json, but without model.safetensors or its index. */
+/* Folders with config.json, but without model.safetensors, its index, or its shards. */
 static const struct mistake no_weights[] = {
     {"adapter_model.*", "an adapter", AS_ADAPTER, false},
-    {"model-*-of-*.safetensors", "shards without model.safetensors.index.json",
-     "fetch it: hf download NAME model.safetensors.index.json", false},
     {"openvino_model.*", "an OpenVINO export", FETCH, false},
     {"pytorch_model*.bin", "weights as PyTorch writes them", RESAVE, false},
     {"consolidated*", "weights in their authors' own form", FETCH, false},
@@ -376,6 +374,7 @@ static int look_for_missing_shards(const char *folder, struct fkv_error *err) {
 
 int fkv_mistaken_model(const char *path, const char *expected, struct fkv_error *err) {
     struct stat info;
+    char shard[256];
     if (stat(path, &info))
         return errno == ENOENT ? refuse_absent(path, "--model", err)
                                : fkv_fail_errno(err, "%s: cannot open", path);
@@ -393,6 +392,7 @@ int fkv_mistaken_model(const char *path, const char *expected, struct fkv_error 
         return FKV_FAILED;
     if (exists(path, "model.safetensors")) return FKV_OK;
     if (exists(path, "model.safetensors.index.json")) return look_for_missing_shards(path, err);
+    if (find_entry(path, "model-*-of-*.safetensors", NULL, shard)) return FKV_OK;
     return look_in_folder(path, expected, no_weights, err);
 }
 

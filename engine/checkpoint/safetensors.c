@@ -160,6 +160,54 @@ static int open_sharded(struct fkv_safetensors *files, const char *directory, co
     return status;
 }
 
+/* "model-00001-of-00003.safetensors" -> its number and how many there are; else false. */
+static bool parse_shard(const char *name, int *number, int *of) {
+    int used = 0;
+    return sscanf(name, "model-%5d-of-%5d.safetensors%n", number, of, &used) == 2 && used > 0 &&
+           !name[used];
+}
+
+static int is_shard(const struct dirent *entry) {
+    int number, of;
+    return parse_shard(entry->d_name, &number, &of);
+}
+
+/* The shards in the folder are 1 to N of N, in order. */
+static int check_numbers(struct dirent **entries, int count, const char *directory,
+                         struct fkv_error *err) {
+    for (int i = 0; i < count; i++) {
+        int number, of, all;
+        parse_shard(entries[0]->d_name, &number, &all);
+        parse_shard(entries[i]->d_name, &number, &of);
+        if (of != all)
+            return fkv_fail(err, "%s: expected shards of one model, found %s and %s", directory,
+                            entries[0]->d_name, entries[i]->d_name);
+        if (number != i + 1 || (i == count - 1 && number != all))
+            return fkv_fail(err,
+                            "%s: expected shards 1 to %d, found no number %d; the download is not "
+                            "whole: run hf download NAME again",
+                            directory, all, number != i + 1 ? i + 1 : count + 1);
+    }
+    return FKV_OK;
+}
+
+/* Shards without an index: all of them. *found false where there are none. */
+static int open_numbered(struct fkv_safetensors *files, const char *directory, bool *found,
+                         struct fkv_error *err) {
+    struct dirent **entries;
+    const int count = scandir(directory, &entries, is_shard, alphasort);
+    if (count < 0) return fkv_fail_errno(err, "%s: cannot read the folder", directory);
+    *found = count > 0;
+    int status = check_numbers(entries, count, directory, err);
+    if (!status && count) status = allocate_shards(files, count, directory, err);
+    for (int i = 0; i < count; i++) {
+        if (!status) status = add_shard(files, directory, entries[i]->d_name, err);
+        free(entries[i]);
+    }
+    free(entries);
+    return status ? status : sort_table(files, err);
+}
+
 static int looks_like_weights(const struct dirent *entry) {
     static const char *const endings[] = {".safetensors", ".index.json", ".bin", ".pt",
                                           ".pth",         ".ckpt",       ".gguf"};
@@ -210,10 +258,13 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
         if (!(status = allocate_shards(files, 1, directory, err)) &&
             !(status = add_shard(files, directory, "model.safetensors", err)))
             status = sort_table(files, err);
-    } else if (exists(index))
+    } else if (exists(index)) {
         status = open_sharded(files, directory, index, err);
-    else
-        status = explain_missing(directory, err);
+    } else {
+        bool found = false;
+        status = open_numbered(files, directory, &found, err);
+        if (!status && !found) status = explain_missing(directory, err);
+    }
     if (status)
         fkv_safetensors_close(files);
     else

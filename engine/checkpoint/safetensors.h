@@ -8,7 +8,8 @@
 
 struct fkv_safetensors; /* owns the mappings */
 
-/* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */
+/* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names, or without it
+ * all of DIR/model-00001-of-0000N.safetensors. */
 int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
                          struct fkv_error *err);
 /* The files DIR/names[count] alone. */

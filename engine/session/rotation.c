@@ -5,15 +5,15 @@
  * reach as many as the session takes tokens. */
 #include "engine/session/session_internal.h"
 
-static int64_t reach(const struct fkv_session *s) {
-    const int64_t tokens = s->options.max_tokens;
-    return s->setup.policy->takes_window && s->setup.window < tokens ? s->setup.window : tokens;
+int64_t fkv_session_reach(const struct fkv_policy_setup *setup, int64_t max_tokens) {
+    return setup->policy->takes_window && setup->window < max_tokens ? setup->window : max_tokens;
 }
 
 void session_choose_rotations(struct fkv_session *s) {
     const struct fkv_config *c = &s->model->config;
     struct fkv_attention_shape *none = &s->attention[FKV_MOST_ROTATIONS];
-    if (!s->options.positions) s->options.positions = reach(s);
+    if (!s->options.positions)
+        s->options.positions = fkv_session_reach(&s->setup, s->options.max_tokens);
     for (int32_t r = 0; r < c->rotation_count; r++) {
         fkv_rope_frequencies(&c->rotations[r], s->options.positions, s->inv_freq[r]);
         s->attention[r] = s->model->attention;

@@ -41,6 +41,9 @@ void fkv_session_reset(struct fkv_session *s, int32_t sequence);
 
 /* Positions for which the model's rotations were chosen; 0 where none depends on the length. */
 int64_t fkv_session_rotation_positions(const struct fkv_session *s);
+/* Positions that a session under `setup` reaches with `max_tokens`: a window keeps them below it.
+ */
+int64_t fkv_session_reach(const struct fkv_policy_setup *setup, int64_t max_tokens);
 
 /* Bytes of memory where the backend computes. */
 struct fkv_session_needs {

@@ -376,15 +376,17 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
                                          .tokens = s->tokens,
                                          .seed = s->seed,
                                          .temperature = s->temperature};
-    const struct fkv_continuing_run continuing = {.lines = &lines,
-                                                  .model = engine->model,
-                                                  .backend = engine->ops->name,
-                                                  .compute =
-                                                      fkv_engine_compute_name(&s->engine, engine),
-                                                  .kernels = engine->device.kernels,
-                                                  .command = s->command,
-                                                  .cache_dtype = options.cache_dtype,
-                                                  .batch = lanes};
+    const bool by_length = fkv_config_rotates_by_length(&engine->model->config);
+    const struct fkv_continuing_run continuing = {
+        .lines = &lines,
+        .model = engine->model,
+        .backend = engine->ops->name,
+        .compute = fkv_engine_compute_name(&s->engine, engine),
+        .kernels = engine->device.kernels,
+        .command = s->command,
+        .cache_dtype = options.cache_dtype,
+        .batch = lanes,
+        .rope_positions = by_length ? fkv_session_reach(&setup, options.max_tokens) : 0};
     struct job job = {.s = s, .lines = &lines};
     struct fkv_continued found = {0};
     json_t *identity = NULL;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/cache/policies/sliding.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "kernels/base/path.h"
 
@@ -66,13 +67,23 @@ static int size_of_checkpoint(const char *path, int32_t trained_context,
     return status;
 }
 
+/* How a config says that weights are stored; that of a multimodal one in its text part. */
+static const char *stored_dtype(const json_t *root) {
+    const json_t *parts[] = {json_object_get(root, "text_config"), root};
+    static const char *const fields[] = {"dtype", "torch_dtype"};
+    for (int p = 0; p < 2; p++)
+        for (int f = 0; f < 2; f++) {
+            const char *dtype = json_string_value(json_object_get(parts[p], fields[f]));
+            if (dtype) return dtype;
+        }
+    return "float16";
+}
+
 static int size_of_config(const char *path, int32_t trained_context, struct fkv_model_size *size,
                           struct fkv_error *err) {
     json_t *root = fkv_json_load(path, MOST_CONFIG, err);
     if (!root) return FKV_FAILED;
-    const char *dtype = json_string_value(json_object_get(root, "dtype"));
-    if (!dtype) dtype = json_string_value(json_object_get(root, "torch_dtype"));
-    size->state_bytes = dtype && !strcmp(dtype, "float32") ? 4 : 2;
+    size->state_bytes = strcmp(stored_dtype(root), "float32") ? 2 : 4;
     int status = fkv_config_read(root, path, trained_context, &size->config, err);
     for (enum fkv_role role = 0; role < FKV_ROLES && !status; role++)
         size->weight_bytes +=
@@ -104,28 +115,32 @@ int fkv_model_size_read(const char *path, int32_t trained_context, struct fkv_mo
 /* What one head does over the text. */
 struct head_cost {
     double query_slots; /* summed over queries */
-    int64_t actions;
+    int64_t compressions;
     int32_t most_slots; /* in use and seen */
 };
 
+/* Within the policy's window, and the layer's own. */
 static int32_t seen_slots(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
     const bool full = setup->policy->takes_window && head->slots > setup->window;
-    return full ? setup->window : head->slots;
+    const int32_t seen = full ? setup->window : head->slots,
+                  own = setup->layer_windows[head->layer];
+    return own && own < seen ? own : seen;
 }
 
 /* Runs a head's schedule. `from` [setup->capacity] is scratch of its actions. */
 static struct head_cost run_head(const struct fkv_policy_setup *setup, int32_t layer,
                                  int32_t kv_head, int64_t tokens, int32_t *from) {
+    const struct fkv_policy *policy = fkv_policy_of_layer(setup, layer);
     struct fkv_head head = {.layer = layer, .kv_head = kv_head};
     struct head_cost cost = {0};
     while (head.tokens < tokens) {
-        int32_t count = setup->policy->append_limit(setup, &head);
+        int32_t count = policy->append_limit(setup, &head);
         if (count < 1) {
             struct fkv_action action = {.gather_from = from, .slots = head.slots};
-            setup->policy->act(setup, &head, &action);
+            policy->act(setup, &head, &action);
             head.slots = action.slots;
             head.rounds++;
-            cost.actions++;
+            cost.compressions += policy->counts_compressions;
             continue;
         }
         if (count > tokens - head.tokens) count = (int32_t)(tokens - head.tokens);
@@ -156,9 +171,9 @@ static void sum_heads(const struct fkv_model_size *size, const struct fkv_policy
             run_head(setup, h / c->kv_heads, h % c->kv_heads, row->tokens, from);
         row->operations += 4 * c->head_dim * group * cost.query_slots;
         row->cache_bytes += cost.most_slots * slot_bytes;
-        if (!setup->policy->counts_compressions) continue;
-        row->compressions += (double)cost.actions / heads;
-        row->compression_operations += (double)cost.actions * 2 * c->head_dim * n * log2(n);
+        if (!cost.compressions) continue;
+        row->compressions += (double)cost.compressions / heads;
+        row->compression_operations += (double)cost.compressions * 2 * c->head_dim * n * log2(n);
     }
     row->operations +=
         2 * size->product_weights * (double)row->tokens + row->compression_operations;

@@ -8,6 +8,9 @@
  * paper's figures for ratios above a half are larger by some thirty percent of that, 0.01 percent
  * of the total
  *
+ * In a layer that slides by itself queries see its own window at most, and a cache policy with a
+ * larger one does nothing (engine/cache/policies/sliding.c).
+ *
  * Norms, rotation and softmax are left out: a ten-thousandth. */
 #ifndef FKV_REPLAY_COST_COST_H
 #define FKV_REPLAY_COST_COST_H

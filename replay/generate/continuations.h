@@ -34,7 +34,8 @@ struct fkv_continuing_run {
     const struct fkv_model *model;
     const char *backend, *compute, *kernels, *command;
     enum fkv_dtype cache_dtype;
-    int32_t batch; /* prompts side by side: it changes the rounding */
+    int32_t batch;          /* prompts side by side: it changes the rounding */
+    int64_t rope_positions; /* for which rotations were chosen; 0: they do not depend on them */
 };
 /* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. */
 json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err);

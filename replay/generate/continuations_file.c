@@ -80,6 +80,8 @@ json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);
     json_decref(how);
+    if (!failed && run->rope_positions)
+        failed = json_object_set_new(o, "rope_positions", json_integer(run->rope_positions));
     if (!failed && run->model->adapter) { /* model_sha256 counts it, too */
         failed = json_object_set_new(o, "adapter", fkv_json_string(run->model->adapter_name)) ||
                  json_object_set_new(o, "adapter_sha256",

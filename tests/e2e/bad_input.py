@@ -101,6 +101,13 @@ def checkpoints(tools, work, model, text):
         "layer_types",
         "chunked_attention",
     )
+    case(
+        "attention in chunks, of a family that does not slide",
+        lambda c: c.config(layer_types=["chunked_attention"] * 6),
+        "config.json",
+        "layer_types",
+        "chunked_attention",
+    )
     case("missing config", lambda c: os.remove(os.path.join(c.path, "config.json")), "config.json")
     case(
         "config not JSON",

@@ -118,6 +118,110 @@ def check_by_hand(tools, folder):
         check(f"by hand {tokens} {options}", near(found[0]["tflops"], expected, 1e-12), found)
 
 
+def sliding_by_hand(text, windows, tokens, policy):
+    """Operations, bytes of the cache, of weights, and compressions of a model whose layers have
+    windows of their own (0: none). policy: None, or window, sinks and ratio of freqkv.
+    """
+    gemma = text["model_type"] == "gemma3_text"
+    layers, dim, hidden, vocab = (
+        text[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    )
+    heads, kv, d = (
+        text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim")
+    )
+    products = layers * (2 * dim * heads * d + 2 * dim * kv * d + 3 * dim * hidden) + dim * vocab
+    norms = layers * ((4 * dim + 2 * d) if gemma else 2 * dim) + dim
+    values = products + norms + (0 if text["tie_word_embeddings"] else dim * vocab)
+    number = 4 if "float32" in (text.get("dtype"), text.get("torch_dtype")) else 2
+    query_slots = cache = compression = rounds = 0
+    for own in windows:
+        if not policy or (own and own < policy[0]):
+            seen = min(tokens, own or tokens)
+            query_slots, cache = query_slots + tokens * seen, cache + seen
+            continue
+        window, sinks, gamma = policy
+        n = window - sinks
+        slots = waiting = 0
+        for _ in range(tokens):
+            if slots == window:
+                query_slots, compression = query_slots + waiting * slots, compression + 1
+                slots, waiting = sinks + math.floor(gamma * n + 1e-9), 0
+            slots, waiting = slots + 1, waiting + 1
+        query_slots, cache = query_slots + waiting * slots, cache + min(tokens, window)
+        rounds = n * math.log2(n)
+    operations = 2 * products * tokens + 4 * heads * d * query_slots
+    operations += compression * kv * d * 2 * rounds
+    return operations / 1e12, cache * kv * 2 * d * number, values * number, compression / layers
+
+
+SLIDING = {
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 500,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+}
+GEMMA3 = SLIDING | {
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 7,
+    "sliding_window": 100,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+}
+MISTRAL = SLIDING | {
+    "model_type": "mistral",
+    "num_hidden_layers": 3,
+    "sliding_window": 300,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+
+
+def check_sliding(tools, folder):
+    path = folder / "sliding.json"
+    wrapped = {"model_type": "gemma3", "vision_config": {}, "text_config": GEMMA3}
+    local = [100] * 5 + [0, 100]
+    for name, whole, text, windows in (
+        ("gemma3", wrapped, GEMMA3, local),
+        ("mistral", MISTRAL, MISTRAL, [300] * 3),
+    ):
+        path.write_text(json.dumps(whole))
+        for tokens in (60, 1000):
+            for policy in (None, (64, 4, 0.5), (200, 4, 0.25)):
+                options = ("--policy", "full")
+                if policy:
+                    options = ("--policy", "freqkv", "--window", policy[0], "--gamma", policy[2])
+                found = tools.cost(path, "--tokens", tokens, *options)[0]
+                wanted = sliding_by_hand(text, windows, tokens, policy)
+                keys = ("tflops", "cache_bytes", "weight_bytes", "compressions")
+                for key, value in zip(keys, wanted, strict=True):
+                    good = near(found[key], value, 1e-12)
+                    check(f"{name}, {tokens}, {policy}: {key}", good, (found, wanted))
+    path.write_text(json.dumps(MISTRAL))
+    done = tools.call("cost", "--config", path, "--policy", "freqkv", "--window", 512)
+    check("all layers slide", "would change nothing" in done.stderr, done.stderr)
+
+
+def check_sliding_runs(tools, folder):
+    """The same of runs: two of three layers slide over 6 tokens."""
+    model = "tests/golden/gemma3"
+    ids = folder / "ids.bin"
+    ids.write_bytes(bytes(b for i in range(64) for b in (3 + i * 37 % 90, 0)))
+    files = ("--model", model, "--token-ids", ids, "--token-dtype", "uint16", "--quiet", "--json")
+    for policy in (("full",), ("freqkv", "--gamma", "0.3"), ("local",), ("streaming",)):
+        options = ("--tokens", 64, "--window", 20, "--sinks", 2, "--policy", *policy)
+        done = tools.call("ppl", *files, "--cache-dtype", "bf16", *options)
+        check(f"run {policy}", done.returncode == 0, done.stderr)
+        run = json.loads(done.stdout)
+        cost = tools.cost(model, *options)[0]
+        for key, counted in (("compressions", "compressions"), ("cache_bytes", "cache_bytes_peak")):
+            good = near(cost[key], run[counted], 1e-12)
+            check(f"gemma3, {policy}: {key}", good, (cost, run))
+
+
 def check_runs(tools, model, text):
     """Compressions and bytes of the cache are those that a run counts."""
     for policy in (("full",), ("freqkv", "--gamma", "0.3"), ("local",), ("streaming",)):
@@ -152,6 +256,8 @@ def main():
         check_tables(tools, config)
         check_by_hand(tools, folder)
         check_refusals(tools, config)
+        check_sliding(tools, folder)
+        check_sliding_runs(tools, folder)
     check_runs(tools, "data/litbank-1m", "data/the_tide_mill.txt")
     print("costs: " + (f"{len(failures)} failed" if failures else "as the tables and runs say"))
     sys.exit(bool(failures))

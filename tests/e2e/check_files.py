@@ -121,6 +121,15 @@ def checkpoints(tools, work):
         same(folder)
         os.remove(folder / shards[1])
         refused(folder, shards[1])
+    folder = make("shards without an index", None)
+    for i, tensors in enumerate((half, rest), 1):
+        write_weights(folder / f"model-0000{i}-of-00002.safetensors", tensors)
+    same(folder)
+    for front in ("module.", "_orig_mod."):
+        same(make(front, {front + name: weight for name, weight in weights.items()}))
+    norm = weights["model.norm.weight"]
+    refused(make("a norm more", weights | {"model.layers.0.self_attn.q_norm.weight": norm}), "norm")
+    same(make("a head of rewards", weights | {"score.weight": norm}))
     folder = make("linked")
     os.rename(folder / "model.safetensors", work / "blob")
     os.symlink("../blob", folder / "model.safetensors")

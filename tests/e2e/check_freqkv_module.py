@@ -187,6 +187,47 @@ def check_layers():
     )
 
 
+def check_scores(work, random):
+    """Scale, cap and windows of scores come from the config, and only where there are any."""
+    layers, length, head_dim = 4, 12, 16
+    pairs = list(zip(*random.standard_normal((2, layers, 1, length, head_dim))))
+    gemma = {"model_type": "gemma2", "query_pre_attn_scalar": 64, "sliding_window": 9}
+    sliding = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3}
+    full, slow = "full_attention", "sliding_attention"
+    for label, config, wanted in (
+        ("llama", {"model_type": "llama", "sliding_window": 9}, (None, None, None)),
+        ("gemma2", gemma, (0.125, 50, [9, 0, 9, 0])),
+        ("gemma2 uncapped", gemma | {"attn_logit_softcapping": None}, (0.125, None, [9, 0, 9, 0])),
+        (
+            "gemma3",
+            {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            (0.0625, None, [4096] * 4),
+        ),
+        ("mistral", {"model_type": "mistral"}, (None, None, [4096] * 4)),
+        ("mistral of one kind", {"model_type": "mistral", "sliding_window": None}, (None,) * 3),
+        ("mistral of an object", SimpleNamespace(model_type="mistral"), (None,) * 3),
+        ("qwen2", {"model_type": "qwen2", "sliding_window": 5}, (None,) * 3),
+        ("qwen3", {"model_type": "qwen3"} | sliding, (None, None, [0, 0, 0, 5])),
+        (
+            "qwen3 by type",
+            {"model_type": "qwen3", "layer_types": [slow, full, slow, full]} | sliding,
+            (None, None, [5, 0, 5, 0]),
+        ),
+        ("smollm3", {"model_type": "smollm3"} | sliding, (None, None, [0, 0, 0, 5])),
+        ("phi3", {"model_type": "phi3", "sliding_window": 7}, (None, None, [7] * 4)),
+        ("granite", {"model_type": "granite", "attention_multiplier": 0.5}, (0.5, None, None)),
+    ):
+        path = os.path.join(work, "scores.h5")
+        freqkv.write_capture(path, pairs, rotated=True, config=config)
+        attributes, _ = freqkv.load_capture(path)
+        found = [
+            attributes.get(name)
+            for name in ("attention_scale", "attention_softcap", "layer_window")
+        ]
+        found = [x.tolist() if isinstance(x, np.ndarray) else x for x in found]
+        check(f"scores of {label}", tuple(found) == wanted, f"{found}")
+
+
 def check_own_frequencies(work, random):
     """inv_freq of a part of a head, per layer, with a factor on cos and sin."""
     layers, heads, length, head_dim, turned = 3, 2, 30, 16, 12
@@ -490,6 +531,7 @@ def main():
     check_layers()
     with tempfile.TemporaryDirectory() as work:
         check_writing(work, np.random.default_rng(args.seed))
+        check_scores(work, np.random.default_rng(args.seed))
         check_own_frequencies(work, np.random.default_rng(args.seed))
         check_projection(work, np.random.default_rng(args.seed))
         check_tools(work, args)

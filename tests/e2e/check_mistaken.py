@@ -106,10 +106,10 @@ MODELS = {
         "",
         ["authors", "transformers"],
     ),
-    "no index": (
+    "a shard missing, no index": (
         {"config.json": None, "model-00001-of-00002.safetensors": "x"},
         "",
-        ["model.safetensors.index.json", "hf download"],
+        ["expected shards 1 to 2, found no number 2", "hf download"],
     ),
     "a shard missing": (
         {"config.json": None, "model.safetensors.index.json": json.dumps(SHARDS)}

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from checks import Checks, Tools, words
 from definitions import Capture, Cut
-from numpy_model import Model, dct_matrix, rotate
+from numpy_model import Model, dct_matrix, read_safetensors, rotate
 
 K = 64
 
@@ -42,6 +42,8 @@ def attention_error(capture, model, n, skip, layer, head, ks):
     c = capture.attributes
     group = int(c["n_heads"]) // int(c["n_kv_heads"])
     theta, scale = float(c["rope_theta"]), float(c["attention_scale"])
+    cap = float(c.get("attention_softcap", 0))
+    window = int(np.broadcast_to(c.get("layer_window", 0), int(c["n_layers"]))[layer])
     basis = dct_matrix(n)
     projection = model.weight(layer, "self_attn.o_proj").reshape(-1, model.heads, model.head_dim)
     difference, whole = np.zeros((2, group, len(ks))), np.zeros((2, group, 1))
@@ -66,7 +68,10 @@ def attention_error(capture, model, n, skip, layer, head, ks):
 
                 def outputs(k, v):
                     score = q @ rotate(k[:stop, None], positions[:stop], theta)[:, 0].T * scale
-                    score[asked[:, None] < positions[None, :stop]] = -np.inf
+                    if cap:
+                        score = cap * np.tanh(score / cap)
+                    back = asked[:, None] - positions[None, :stop]
+                    score[(back < 0) | (back >= (window or np.inf))] = -np.inf
                     weight = np.exp(score - score.max(-1, keepdims=True))
                     return weight / weight.sum(-1, keepdims=True) @ v[:stop]
 
@@ -270,6 +275,53 @@ def check_replay(checks, tools, model, text, out, work):
         )
 
 
+class Projections:
+    """What attention_error() asks of a model, of any family whose folder has plain names."""
+
+    def __init__(self, folder):
+        with open(os.path.join(folder, "config.json")) as f:
+            config = json.load(f)
+        self.heads, self.head_dim = config["num_attention_heads"], config["head_dim"]
+        self.weights = read_safetensors(os.path.join(folder, "model.safetensors"))
+
+    def weight(self, layer, name):
+        return self.weights[f"model.layers.{layer}.{name}.weight"]
+
+
+def check_scores(checks, tools, model, work):
+    """Gemma 2: scores are capped at 3, two layers of three see 7 tokens."""
+    ids, path, out = (os.path.join(work, name) for name in ("ids.npy", "gemma", "gemma-ratios"))
+    np.save(ids, np.random.default_rng(8).integers(3, 96, 64).astype(np.uint16))
+    tools.run(
+        "freqkv-capture --model",
+        model,
+        "--token-ids",
+        ids,
+        "--states key,value,query --dtype f32 --quiet --out",
+        path,
+    )
+    capture = Capture(path)
+    checks.about("attention-output error, capped and in windows")
+    windows = capture.attributes.get("layer_window", np.zeros(3)).tolist()
+    cap = float(capture.attributes.get("attention_softcap", 0))
+    checks.that("attributes", cap == 3 and windows == [7, 0, 7], f"{cap}, {windows}")
+    tools.run(
+        "freqkv-analyze gamma",
+        path,
+        "--length 16 --skip-sinks 2 --budget 0.5 --objective attention --quiet --out",
+        out,
+    )
+    ks = [4, 20, 40, 63]
+    with h5py.File(os.path.join(out, "results.h5"), "r") as results:
+        found = [results["gamma/loss_objective" + suffix][()] for suffix in ("", "_projected")]
+    for layer, head in np.ndindex(3, 2):
+        want = attention_error(capture, Projections(model), 16, 2, layer, head, ks) ** 2
+        for column in range(2):
+            checks.close(
+                f"layer {layer}, head {head}", found[column][layer, head, ks], want[column], 1e-3
+            )
+
+
 def check_own_file(checks, tools, model, text, path, work):
     """Ratios from a user's own states: what stands for the text's hash there is no hash, and ppl
     takes the table all the same.
@@ -437,6 +489,7 @@ def main():
         ]
         checks.that("same ratios", both[0]["gamma"] == both[1]["gamma"], both[1]["gamma"])
         check_attention(checks, tools, args.model, path, 200, work)
+        check_scores(checks, tools, "tests/golden/gemma2", work)
         check_replay(checks, tools, args.model, args.text, out, work)
         check_own_file(checks, tools, args.model, args.text, path, work)
         check_bounds(checks, tools, path, 99, work)

@@ -53,6 +53,8 @@ struct made {
     const double *thetas;    /* [layers] of the rotation, 0: none; NULL: 10000, and one vector */
     const double *factors;   /* with thetas: [layers] on the turned channels */
     int turned;              /* with thetas: channels that turn */
+    double softcap;          /* of scores; 0: none */
+    const int *windows;      /* [layers], 0: none; NULL: none at all */
     const float *projection; /* W_O [layers, query heads, MADE_ROWS, head_dim], a few rows of each
                                 head's columns; NULL: not in the capture */
 };
@@ -114,6 +116,9 @@ static inline void made_info(const struct made *m, struct fkv_capture_info *info
     for (int i = 0; i < m->head_dim / 2; i++)
         info->inv_freq[i] = pow(10000, -2.0 * i / m->head_dim);
     if (m->thetas) made_rotations(m, info);
+    info->attention_softcap = m->softcap;
+    if (m->windows) info->layer_window = calloc((size_t)m->layers, sizeof(int32_t));
+    for (int i = 0; m->windows && i < m->layers; i++) info->layer_window[i] = m->windows[i];
     for (int i = 0; i < m->layers; i++) info->layer_index[i] = i;
     for (int i = 0; i < m->heads; i++) info->head_index[i] = i;
 }

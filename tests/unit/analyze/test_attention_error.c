@@ -50,18 +50,21 @@ static void attend(const struct made *m, int layer, const double *q, const doubl
     const int d = m->head_dim;
     double turned[16], k[16], *weight = malloc((size_t)(position + 1) * sizeof *weight),
                               largest = -INFINITY, sum = 0;
+    const int window = m->windows ? m->windows[layer] : 0,
+              first = window && position >= window ? position + 1 - window : 0;
     rotate(m, layer, q, position, turned);
-    for (int t = 0; t <= position; t++) {
+    for (int t = first; t <= position; t++) {
         rotate(m, layer, key + t * d, t, k);
         weight[t] = 0;
         for (int c = 0; c < d; c++)
             weight[t] += 0.5 * turned[c] * k[c]; /* made captures have this scale */
+        if (m->softcap > 0) weight[t] = m->softcap * tanh(weight[t] / m->softcap);
         largest = fmax(largest, weight[t]);
     }
-    for (int t = 0; t <= position; t++) sum += weight[t] = exp(weight[t] - largest);
+    for (int t = first; t <= position; t++) sum += weight[t] = exp(weight[t] - largest);
     for (int c = 0; c < d; c++) {
         o[c] = 0;
-        for (int t = 0; t <= position; t++) o[c] += weight[t] / sum * value[t * d + c];
+        for (int t = first; t <= position; t++) o[c] += weight[t] / sum * value[t * d + c];
     }
     free(weight);
 }
@@ -118,7 +121,8 @@ static void squares(const struct made *m, int recording, int layer, int head, in
 
 /* Two documents, one of two recordings; the last segments have fewer queries, or none. Within a
  * document queries weigh equally, then documents. */
-static void compare_written_out(const double *thetas, const double *factors, int turned) {
+static void compare_scored(const double *thetas, const double *factors, int turned, double softcap,
+                           const int *windows) {
     enum { N = 20, SKIP = 3 };
     struct fkv_error err;
     struct made m = {.layers = 2,
@@ -135,7 +139,9 @@ static void compare_written_out(const double *thetas, const double *factors, int
                      .value = made_white,
                      .thetas = thetas,
                      .factors = factors,
-                     .turned = turned};
+                     .turned = turned,
+                     .softcap = softcap,
+                     .windows = windows};
     double *error, *projected;
     float projection[2 * 4 * MADE_ROWS * 4];
     test_fill(projection, sizeof projection / sizeof *projection, 0, 1);
@@ -174,6 +180,10 @@ static void compare_written_out(const double *thetas, const double *factors, int
     free(projected);
 }
 
+static void compare_written_out(const double *thetas, const double *factors, int turned) {
+    compare_scored(thetas, factors, turned, 0, NULL);
+}
+
 /* Values whose first channel never changes: whatever attention does, that is what it puts out. */
 static double constant_first_channel(int recording, enum fkv_state state, int layer, int64_t t,
                                      int head, int channel) {
@@ -194,6 +204,22 @@ static void each_layer_turns_by_its_own_rotation(void **state) {
 static void a_layer_may_turn_in_part_or_not_at_all(void **state) {
     (void)state;
     compare_written_out((const double[]){0, 10}, (const double[]){1, 1.5}, 2);
+}
+
+static void scores_are_capped(void **state) {
+    (void)state;
+    compare_scored(NULL, NULL, 0, 0.75, NULL);
+}
+
+/* Some queries see a part of the segment, some none of it. */
+static void a_query_sees_its_layers_window(void **state) {
+    (void)state;
+    compare_scored(NULL, NULL, 0, 0, (const int[]){9, 0});
+}
+
+static void a_window_and_a_cap_go_together(void **state) {
+    (void)state;
+    compare_scored(NULL, NULL, 0, 1.5, (const int[]){1000, 27});
 }
 
 static void the_projected_error_is_of_what_the_projection_reads(void **state) {
@@ -241,9 +267,12 @@ static void what_is_missing_is_named(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(errors_equal_attention_written_out), TEST(each_layer_turns_by_its_own_rotation),
-        TEST(a_layer_may_turn_in_part_or_not_at_all),
-        TEST(the_projected_error_is_of_what_the_projection_reads), TEST(what_is_missing_is_named)};
+    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),
+                                       TEST(each_layer_turns_by_its_own_rotation),
+                                       TEST(a_layer_may_turn_in_part_or_not_at_all),
+                                       TEST(scores_are_capped),
+                                       TEST(a_query_sees_its_layers_window), TEST(a_window_and_a_cap_go_together),
+                                       TEST(the_projected_error_is_of_what_the_projection_reads),
+                                       TEST(what_is_missing_is_named)};
     return test_run(tests, NULL, NULL);
 }

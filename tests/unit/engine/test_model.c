@@ -123,7 +123,7 @@ static void write_checkpoint(const char *model_type, bool tied, bool head,
     struct weights_file w = {0};
     write_config(model_type, tied, VOCAB);
     char name[96];
-    if (skipped) weights_add(&w, "odd", "U8", "[3]", NULL, (size_t)skipped);
+    if (skipped) weights_add(&w, "model.rotary_emb.inv_freq", "U8", "[3]", NULL, (size_t)skipped);
     snprintf(name, sizeof name, "%sembed_tokens.weight", prefix);
     add(&w, change, name, VOCAB, DIM);
     for (int layer = 0; layer < LAYERS; layer++)
@@ -263,13 +263,111 @@ static void the_name_is_the_last_part_of_the_path(void **state) {
     fkv_model_close(m);
 }
 
-static void tensors_nobody_asks_for_are_ignored(void **state) {
+static void tensors_of_another_family_are_refused(void **state) {
     (void)state;
     write_checkpoint("qwen2", true, false, NULL);
-    write_config("llama", true, VOCAB); /* llama has no biases, the file has */
+    write_config("llama", true, VOCAB);
+    open_refused(false,
+                 "model.safetensors: tensor model.layers.0.self_attn.k_proj.bias: expected none of "
+                 "this name in a llama of 2 layers, found one (a bias: is model_type right?)");
+    write_checkpoint("qwen3", true, false, NULL);
+    write_config("llama", true, VOCAB);
+    open_refused(false, "self_attn.k_norm.weight: expected none of this name");
+}
+
+/* A tiny llama with one tensor more, of which the first axis has 1. */
+static void write_with(const char *name, const char *shape, size_t bytes) {
+    struct weights_file more = {0};
+    write_checkpoint("llama", true, false, NULL);
+    assert_int_equal(rename(test_path(folder, "model.safetensors"),
+                            test_path(folder, "model-00001-of-00002.safetensors")),
+                     0);
+    weights_add(&more, name, "F32", shape, NULL, bytes);
+    weights_write(&more, folder, "model-00002-of-00002.safetensors");
+}
+
+static void tensors_that_change_nothing_are_ignored(void **state) {
+    (void)state;
+    static const char *const names[] = {"model.layers.0.self_attn.rotary_emb.inv_freq",
+                                        "rotary_emb.inv_freq", "model.rotary_emb.cos_cached",
+                                        "model.layers.1.self_attn.masked_bias",
+                                        "model.embeddings.position_ids"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        write_with(names[i], "[3]", 12);
+        fkv_model_close(opened());
+    }
+    write_with("model.layers.0.self_attn.bias", "[1,1,2,2]", 16);
+    fkv_model_close(opened());
+    write_with("model.layers.0.self_attn.bias", "[4]", 16); /* no mask */
+    open_refused(false, "(a bias: is model_type right?)");
+}
+
+static void other_heads_are_left_out_with_a_note(void **state) {
+    (void)state;
+    write_with("score.weight", "[1,8]", 32);
     struct fkv_model *m = opened();
-    assert_null(m->layers[0].qkv.bq.data);
+    assert_non_null(strstr(fkv_checkpoint_note(m->checkpoint),
+                           "tensor score.weight is left out (a head of rewards or classes)"));
     fkv_model_close(m);
+}
+
+static void tensors_that_may_count_are_refused_with_what_they_may_mean(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *words;
+    } cases[] = {
+        {"model.layers.2.input_layernorm.weight", "(a layer more than the config says)"},
+        {"model.layers.1.mlp.experts.0.down_proj.weight", "(a mixture of experts"},
+        {"model.layers.1.mlp.gate.weight", "(a mixture of experts"},
+        {"model.layers.1.self_attn.q_proj.lora_A.weight", "(a LoRA adapter that is not merged"},
+        {"model.layers.1.self_attn.qkv_proj.weight", "(is model_type right?)"},
+        {"model.layers.1.mlp2.gate_proj.weight", "(a second MLP"},
+        {"model.layers.1.post_feedforward_layernorm.weight", "(a norm more"},
+        {"model.layers.1.self_attn.q_proj.weight_scale", "(quantised weights"},
+        {"vision_tower.patch.weight", "(a part for images, which this family does not have)"},
+        {"_orig_mod.model.norm.weight", "(all names should have this prefix"},
+        {"lm_head.bias", "(a bias"},
+        {"what", "tensor what: expected none of this name"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_with(cases[i].name, "[3]", 12);
+        open_refused(false, cases[i].words);
+    }
+}
+
+static void prefixes_of_torchs_wrappers_are_known(void **state) {
+    (void)state;
+    static const char *const prefixes[] = {"module.model.", "_orig_mod.model.",
+                                           "_orig_mod.module.model.", "module.", "_orig_mod."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        prefix = prefixes[i];
+        write_checkpoint("llama", true, false, NULL);
+        struct fkv_model *m = opened();
+        char name[64];
+        snprintf(name, sizeof name, "%slayers.1.mlp.down_proj.weight", prefix);
+        assert_is(&m->layers[1].down.w, name, DIM, HIDDEN);
+        fkv_model_close(m);
+    }
+    prefix = "model.";
+}
+
+static void shards_without_an_index_are_read(void **state) {
+    (void)state;
+    write_with("score.weight", "[1,8]", 32);
+    fkv_model_close(opened());
+    write_with("model.norm.weight", "[8]", 32);
+    open_refused(false, "tensor model.norm.weight: expected it in one shard, found it in");
+    write_with("score.weight", "[1,8]", 32);
+    assert_int_equal(remove(test_path(folder, "model-00001-of-00002.safetensors")), 0);
+    open_refused(false, "expected shards 1 to 2, found no number 1");
+    write_with("score.weight", "[1,8]", 32);
+    assert_int_equal(remove(test_path(folder, "model-00002-of-00002.safetensors")), 0);
+    open_refused(false, "expected shards 1 to 2, found no number 2");
+    write_with("score.weight", "[1,8]", 32);
+    assert_int_equal(rename(test_path(folder, "model-00002-of-00002.safetensors"),
+                            test_path(folder, "model-00002-of-00003.safetensors")),
+                     0);
+    open_refused(false, "expected shards of one model");
 }
 
 static void names_without_the_models_prefix_are_known(void **state) {
@@ -509,7 +607,12 @@ int main(void) {
         WITH_FOLDER(a_tied_head_is_the_embedding_and_counted_once),
         WITH_FOLDER(a_tied_checkpoint_that_brings_a_head_has_it_used),
         WITH_FOLDER(the_name_is_the_last_part_of_the_path),
-        WITH_FOLDER(tensors_nobody_asks_for_are_ignored),
+        WITH_FOLDER(tensors_of_another_family_are_refused),
+        WITH_FOLDER(tensors_that_change_nothing_are_ignored),
+        WITH_FOLDER(other_heads_are_left_out_with_a_note),
+        WITH_FOLDER(tensors_that_may_count_are_refused_with_what_they_may_mean),
+        WITH_FOLDER(prefixes_of_torchs_wrappers_are_known),
+        WITH_FOLDER(shards_without_an_index_are_read),
         WITH_FOLDER(names_without_the_models_prefix_are_known),
         WITH_FOLDER(a_misaligned_tensor_is_copied),
         WITH_FOLDER(roles_that_share_a_matrix_are_its_rows),

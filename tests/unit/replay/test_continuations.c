@@ -5,6 +5,7 @@
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/progress.h"
 #include "replay/generate/continuations.h"
+#include "replay/generate/continuations_line.h"
 
 enum { PROMPTS = 5, TOKENS = 6 };
 
@@ -207,7 +208,7 @@ static void assert_file(const char *path, const char *expected) {
     free(text);
 }
 
-static json_t *identity_of(const struct lines *l, int32_t batch) {
+static json_t *identity_turned(const struct lines *l, int32_t batch, int64_t rope_positions) {
     const struct fkv_continuing_run run = {.lines = &l->how,
                                            .model = engine.model,
                                            .backend = "cpu",
@@ -215,11 +216,35 @@ static json_t *identity_of(const struct lines *l, int32_t batch) {
                                            .kernels = "avx2",
                                            .command = batch == 1 ? "one" : "another",
                                            .cache_dtype = FKV_F32,
-                                           .batch = batch};
+                                           .batch = batch,
+                                           .rope_positions = rope_positions};
     struct fkv_error err = {0};
     json_t *identity = fkv_continuing_identity(&run, &err);
     if (!identity) fail_msg("%s", err.message);
     return identity;
+}
+
+static json_t *identity_of(const struct lines *l, int32_t batch) {
+    return identity_turned(l, batch, 0);
+}
+
+/* Rotations that were chosen for another length. A file without them says nothing of positions. */
+static void a_run_goes_on_with_its_own_rotation_alone(void **state) {
+    (void)state;
+    struct lines l;
+    struct fkv_error err = {0};
+    make_lines(&l);
+    json_t *plain = identity_of(&l, 1), *near = identity_turned(&l, 1, 64),
+           *far = identity_turned(&l, 1, 9000);
+    assert_null(json_object_get(plain, "rope_positions"));
+    assert_ok(fkv_continuations_same("file", near, near, NULL, &err), err);
+    assert_refused(fkv_continuations_same("file", far, near, NULL, &err), err, "rope_positions");
+    assert_refused(fkv_continuations_same("file", far, plain, NULL, &err), err, "rope_positions");
+    assert_refused(fkv_continuations_same("file", plain, near, NULL, &err), err, "rope_positions");
+    json_decref(plain);
+    json_decref(near);
+    json_decref(far);
+    free_lines(&l);
 }
 
 static void a_file_grows_behind_its_whole_lines(void **state) {
@@ -455,6 +480,7 @@ int main(void) {
         cmocka_unit_test(a_continuation_that_holds_the_byte_0_is_read_back),
         cmocka_unit_test(a_line_of_another_run_is_refused_by_its_field),
         cmocka_unit_test(what_is_no_line_is_refused),
+        cmocka_unit_test(a_run_goes_on_with_its_own_rotation_alone),
         cmocka_unit_test(a_file_grows_behind_its_whole_lines),
         cmocka_unit_test(one_process_alone_writes),
         cmocka_unit_test(without_a_line_no_file_stays),

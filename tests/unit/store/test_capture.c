@@ -146,6 +146,38 @@ static void a_rotation_per_layer_comes_back(void **state) {
     test_remove_folder(folder);
 }
 
+static void windows_and_a_cap_come_back(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct sample s = {0};
+    struct fkv_capture *c;
+    struct fkv_capture_writer *w;
+    char folder[256];
+    test_make_folder(folder);
+    sample_info(&s.info, FKV_F16, 1);
+    const int32_t layers = s.info.layer_count;
+    s.info.attention_softcap = 50;
+    s.info.layer_window = calloc((size_t)layers, sizeof(int32_t));
+    for (int i = 0; i < layers; i++) s.info.layer_window[i] = i % 2 ? 0 : 512 + i;
+    sample_fill(&s, 30, '1');
+    sample_save(&s, folder, 30);
+    assert_ok(fkv_capture_open(folder, &c, &err), err);
+    const struct fkv_capture_info *found = fkv_capture_info(c);
+    assert_ok(fkv_capture_info_compare(&s.info, found, "here", &err), err);
+    assert_close(found->attention_softcap, 50, 0, 0);
+    for (int32_t layer = 0; layer < layers; layer++)
+        assert_int_equal(fkv_capture_window(found, layer), layer % 2 ? 0 : 512 + layer);
+    fkv_capture_close(c);
+    s.info.attention_softcap = 0;
+    assert_refused(fkv_capture_create(folder, &s.info, true, &w, &err), err, "attention_softcap");
+    s.info.attention_softcap = 50;
+    s.info.layer_window[layers - 1] += 1;
+    assert_refused(fkv_capture_create(folder, &s.info, true, &w, &err), err,
+                   "layer_window of layer");
+    sample_free(&s);
+    test_remove_folder(folder);
+}
+
 static void large_heads_span_several_chunks(void **state) {
     (void)state;
     struct fkv_error err;
@@ -474,6 +506,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_dtype_and_state_comes_back),
         cmocka_unit_test(a_rotation_per_layer_comes_back),
+        cmocka_unit_test(windows_and_a_cap_come_back),
         cmocka_unit_test(large_heads_span_several_chunks),
         cmocka_unit_test(blocks_in_any_order_give_the_same_states),
         cmocka_unit_test(the_same_data_gives_the_same_bytes),

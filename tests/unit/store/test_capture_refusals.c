@@ -362,6 +362,43 @@ static void a_rotation_that_is_not_finite_is_refused(void **state) {
                    "rope_theta and attention_scale: expected finite numbers");
 }
 
+/* A user's own file of two layers with one attribute more. */
+static void save_scored(const char *path, const char *name, double value, bool whole) {
+    struct fkv_error err;
+    struct fkv_h5_writer *w;
+    unlink(path);
+    const int64_t dims[4] = {2, 1, 3, 2};
+    const double data[12] = {0};
+    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "n_layers", 2, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "n_kv_heads", 1, &err), err);
+    assert_ok(fkv_h5_put_int(w, "/", "head_dim", 2, &err), err);
+    assert_ok(whole ? fkv_h5_put_int(w, "/", name, (int64_t)value, &err)
+                    : fkv_h5_put_double(w, "/", name, value, &err),
+              err);
+    assert_ok(fkv_h5_put(w, "/document/key", FKV_H5_F64, 4, dims, data, &err), err);
+    assert_ok(fkv_h5_commit(w, &err), err);
+}
+
+static void windows_and_caps_must_be_possible(void **state) {
+    (void)state;
+    struct fkv_error err;
+    struct fkv_capture *c;
+    const char *path = in_base("scored.h5");
+    save_scored(path, "attention_softcap", -1, false);
+    assert_refused(fkv_capture_open(path, &c, &err), err,
+                   "attribute attention_softcap: expected a number from 0, found -1");
+    save_scored(path, "attention_softcap", INFINITY, false);
+    assert_refused(fkv_capture_open(path, &c, &err), err, "attribute attention_softcap");
+    save_scored(path, "layer_window", -4, true);
+    assert_refused(fkv_capture_open(path, &c, &err), err,
+                   "attribute layer_window: expected numbers from 0 to 2147483647, found -4");
+    save_scored(path, "layer_window", 4, true); /* of all layers */
+    assert_ok(fkv_capture_open(path, &c, &err), err);
+    assert_int_equal(fkv_capture_window(fkv_capture_info(c), 1), 4);
+    fkv_capture_close(c);
+}
+
 /* A capture whose options are `options`. */
 static void save_with_options(const char *name, const char *options) {
     free(s.info.options);
@@ -448,6 +485,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_users_own_file_needs_little, make, clean),
         cmocka_unit_test_setup_teardown(shapes_that_disagree_are_refused, make, clean),
         cmocka_unit_test_setup_teardown(a_rotation_that_is_not_finite_is_refused, make, clean),
+        cmocka_unit_test_setup_teardown(windows_and_caps_must_be_possible, make, clean),
         cmocka_unit_test_setup_teardown(what_is_listed_and_not_there_is_refused, make, clean),
         cmocka_unit_test_setup_teardown(links_of_another_capture_are_refused, make, clean),
         cmocka_unit_test_setup_teardown(reads_outside_a_recording_are_refused, make, clean),
