@@ -72,6 +72,15 @@
         "Damage of changing one head at a time; dots: differences that the correction for "        \
         "multiplicity lets stand (of KL: above that of rounding, not above 0).")                   \
     ROW("*_classes.*", probe, fkv_plot_probe_classes, "Damage by class of token.")                 \
+    ROW("*_exact.*", table, fkv_plot_needle_exact,                                                 \
+        "Share of needles whose answer is exact, over the length of the prompt (across) and the "  \
+        "needle\u2019s depth in it (down).")                                                       \
+    ROW("*_logprob.*", table, fkv_plot_needle_logprob,                                             \
+        "Log-probability of the needle\u2019s answer per token, over length (across) and depth "   \
+        "(down).")                                                                                 \
+    ROW("*_recall.*", table, fkv_plot_needle_recall,                                               \
+        "What a passage of the text loses less when it returns at the end, over length (across) "  \
+        "and the depth where it stood (down).")                                                    \
     ROW("*", table, fkv_plot_table, "")
 
 /* Kinds of data. Each function writes FOLDER/NAME.png and .svg, most of what freqkv-replay wrote

@@ -16,6 +16,7 @@
 #include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
 #include "replay/generate/continuations.h"
+#include "replay/lines_file.h"
 #include "replay/needs.h"
 
 enum { OPT_PROMPT = FKV_NO_LETTER, OPT_PROMPTS, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
@@ -103,7 +104,7 @@ struct job {
     const struct fkv_continuing *lines;
     struct fkv_tokenizer_stream *stream; /* to the terminal; else NULL */
     int64_t shown;                       /* ids given to it */
-    struct fkv_continuations *file;      /* OUT.jsonl; else NULL */
+    struct fkv_lines_file *file;         /* OUT.jsonl; else NULL */
     size_t found, next;                  /* lines that were found; the next one to write */
     const struct fkv_generation *group;  /* the generations under way, from prompt `first` on */
     size_t first, count;
@@ -143,7 +144,7 @@ static int put_line(struct job *job, size_t i, const struct fkv_generation *g,
     json_t *line = fkv_continuation_json(job->lines, i, g, err);
     if (!line) return FKV_FAILED;
     if (!job->file) return fkv_json_print(line, err);
-    int status = fkv_continuations_append(job->file, line, err);
+    int status = fkv_lines_append_json(job->file, line, err);
     json_decref(line);
     return status;
 }
@@ -332,10 +333,11 @@ static int with_session(struct job *job, const struct fkv_engine *engine,
     int status = estimate_time(job, session, options, &needs, err);
     job->seconds = needs.seconds;
     if (!status && !s->dry_run) {
-        if (s->out) status = fkv_continuations_open(s->out, identity, found, &job->file, err);
+        if (s->out)
+            status = fkv_lines_open(s->out, identity, found->bytes, found->torn, &job->file, err);
         if (!status) status = run_prompts(job, session, options, err);
         if (status && s->out && job->next) say_what_is_there(job, err);
-        fkv_continuations_close(job->file);
+        fkv_lines_close(job->file);
     }
     fkv_session_close(session);
     return status;
@@ -403,7 +405,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
  * written. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
     if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
-    char *description = fkv_continuing_path(s->out);
+    char *description = fkv_lines_identity_path(s->out);
     int status =
         description ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
     if (!status && !s->resume) status = fkv_check_new_file(description, err);

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replay/generate/continuations_line.h"
-
-enum { LINE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(17) };
+#include "replay/identity.h"
+#include "replay/lines_file.h"
 
 /* A string of the text that follows the prompt's, without a last character that is not complete;
  * null where the bytes are no UTF-8 (token_ids has them). A new reference, or NULL and a
@@ -62,51 +61,7 @@ json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
     return o;
 }
 
-char *fkv_continuation_text(const json_t *line, size_t *bytes, struct fkv_error *err) {
-    char *text = json_dumps(line, LINE_FLAGS);
-    *bytes = text ? strlen(text) : 0;
-    char *longer = text ? realloc(text, *bytes + 2) : NULL;
-    if (!longer) {
-        free(text);
-        fkv_fail(err, "out of memory for a line");
-        return NULL;
-    }
-    memcpy(longer + (*bytes)++, "\n", 2);
-    return longer;
-}
-
 /* ---- lines of an earlier run ---- */
-
-static int refuse(const char *where, const char *field, const json_t *expected, const json_t *found,
-                  struct fkv_error *err) {
-    char *a = expected ? json_dumps(expected, LINE_FLAGS | JSON_ENCODE_ANY) : NULL,
-         *b = found ? json_dumps(found, LINE_FLAGS | JSON_ENCODE_ANY) : NULL;
-    fkv_fail(err,
-             "%s: field \"%s\": expected %.160s, found %.160s: made by another run; give its "
-             "options, or another --out",
-             where, field, a ? a : "nothing", b ? b : "nothing");
-    free(a);
-    free(b);
-    return FKV_FAILED;
-}
-
-int fkv_continuations_same(const char *where, const json_t *expected, const json_t *found,
-                           const char *const *skipped, struct fkv_error *err) {
-    const char *key;
-    json_t *value;
-    if (!json_is_object(found)) return fkv_fail(err, "%s: expected an object", where);
-    json_object_foreach((json_t *)expected, key, value) {
-        bool skip = false;
-        for (int i = 0; skipped && skipped[i]; i++) skip |= !strcmp(key, skipped[i]);
-        const json_t *other = json_object_get(found, key);
-        if (!skip && (!other || !json_equal(value, other)))
-            return refuse(where, key, value, other, err);
-    }
-    json_object_foreach((json_t *)found, key,
-                        value) if (!json_object_get(expected, key)) return refuse(where, key, NULL,
-                                                                                  value, err);
-    return FKV_OK;
-}
 
 /* The ids of a line; their number and what ended them must go together. */
 static int read_generation(const json_t *line, const char *where, int64_t most,
@@ -142,12 +97,12 @@ static int read_generation(const json_t *line, const char *where, int64_t most,
 static int check_bytes(const json_t *expected, const json_t *found, const char *at, size_t bytes,
                        const char *where, struct fkv_error *err) {
     size_t expected_bytes;
-    char *text = fkv_continuation_text(expected, &expected_bytes, err);
+    char *text = fkv_lines_text(expected, &expected_bytes, err);
     if (!text) return FKV_FAILED;
     bool same = bytes == expected_bytes && !memcmp(text, at, bytes);
     free(text);
     if (same) return FKV_OK;
-    if (fkv_continuations_same(where, expected, found, NULL, err)) return FKV_FAILED;
+    if (fkv_lines_same(where, expected, found, NULL, err)) return FKV_FAILED;
     return fkv_fail(
         err, "%s: expected the line as it was written, found the same fields written otherwise",
         where);
@@ -209,5 +164,42 @@ int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continui
     }
     free(line);
     if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);
+    return status;
+}
+
+/* ---- the file ---- */
+
+json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err) {
+    const struct fkv_continuing *lines = run->lines;
+    const struct fkv_identity identity = {.format = "freqkv-generate",
+                                          .model = run->model,
+                                          .tokenizer = lines->tokenizer,
+                                          .setup = lines->setup,
+                                          .backend = run->backend,
+                                          .compute = run->compute,
+                                          .kernels = run->kernels,
+                                          .command = run->command,
+                                          .cache_dtype = run->cache_dtype,
+                                          .batch = run->batch,
+                                          .rope_positions = run->rope_positions};
+    fkv_sha256_hex prompts;
+    if (fkv_prompts_sha256(lines->prompts, prompts, err)) return NULL;
+    json_t *o = fkv_identity_json(&identity, err);
+    if (!o) return NULL;
+    json_object_set_new(o, "prompts", json_integer((json_int_t)lines->prompts->count));
+    json_object_set_new(o, "prompts_sha256", json_string(prompts));
+    json_object_set_new(o, "tokens", json_integer(lines->tokens));
+    json_object_set_new(o, "temperature", fkv_json_number(lines->temperature));
+    json_object_set_new(o, "seed", json_integer(lines->seed));
+    return o;
+}
+
+int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
+                           struct fkv_continued *found, struct fkv_error *err) {
+    FILE *f;
+    *found = (struct fkv_continued){0};
+    if (fkv_lines_find(path, identity, &f, err)) return FKV_FAILED;
+    int status = f ? fkv_continuations_read(f, path, c, found, err) : FKV_OK;
+    if (f) fclose(f);
     return status;
 }

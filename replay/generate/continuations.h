@@ -1,11 +1,7 @@
-/* OUT.jsonl of `generate`: one line per prompt, in the order of the prompts, appended and synced
- * as continuations are done, so that an interruption leaves whole lines (and at most one that is
- * torn).
- *
- * OUT.jsonl.run, beside it, is a JSON object that says what made the lines: everything that can
- * change one. It is written before the first line and stays. The lines alone are what users
- * read; an object in front of them would be in the way of every script that takes a line for a
- * continuation. */
+/* OUT.jsonl of `generate`: one line per prompt, in the order of the prompts, as users had them: a
+ * continuation that is done waits for those before it. What a kill can cost is therefore no more
+ * than what was computed beside the oldest continuation under way (and is never more than a group,
+ * commands/generate.c). The file grows as lines_file.h says. */
 #ifndef FKV_REPLAY_GENERATE_CONTINUATIONS_H
 #define FKV_REPLAY_GENERATE_CONTINUATIONS_H
 
@@ -57,20 +53,5 @@ int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continui
  * Refuses what another run made. */
 int fkv_continuations_find(const char *path, const struct fkv_continuing *c, const json_t *identity,
                            struct fkv_continued *found, struct fkv_error *err);
-
-struct fkv_continuations; /* OUT.jsonl, open for appending */
-
-/* Goes on behind what was found, without a torn line; creates both files where nothing was. */
-int fkv_continuations_open(const char *path, const json_t *identity,
-                           const struct fkv_continued *found, struct fkv_continuations **out,
-                           struct fkv_error *err);
-/* Appends a line and syncs it; a line that cannot be written whole is taken back. */
-int fkv_continuations_append(struct fkv_continuations *file, const json_t *line,
-                             struct fkv_error *err);
-/* Without a single line both files go. NULL is fine. */
-void fkv_continuations_close(struct fkv_continuations *file);
-
-/* "OUT.jsonl" -> "OUT.jsonl.run", malloc'd */
-char *fkv_continuing_path(const char *path);
 
 #endif

@@ -22,7 +22,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
     "analyze": ["spectrum", "error", "gamma", "impulse", "link", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "cost", "tokens"],
+    "replay": ["ppl", "probe", "generate", "needle", "cost", "tokens"],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -184,6 +184,9 @@ def run_all(t):
         keep("replay", "generate", f"{generate} {prompts}{options}")
     lines = (t.work / "continued.jsonl").read_text().splitlines()
     runs["replay", "generate"] += [printed(json.loads(line)) for line in lines]
+    needle = f"freqkv-replay needle {text} --lengths 100 --depths 0.5 --passage 16"
+    for options in (" --dry-run", " --out needle.csv", " --task recall"):
+        keep("replay", "needle", f"{needle}{options}")
     keep("replay", "cost", "freqkv-replay cost --config data/litbank-1m")
     keep("replay", "tokens", f"freqkv-replay tokens {text}")
     points = " ".join(sorted(f"runs/{p.name}" for p in (t.work / "runs").iterdir()))

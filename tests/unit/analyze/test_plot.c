@@ -160,6 +160,32 @@ static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **s
     assert_true(said("expected two columns of numbers or more"));
 }
 
+/* Rows of two policies, one of them not whole, as freqkv-replay needle writes them. */
+static void needles_are_drawn_as_maps(void **state) {
+    (void)state;
+    char table[300];
+    FILE *f = fopen(named(table, "keys.csv"), "w");
+    fputs("task,policy,window,length,depth,repeat,exact,logprob_per_token,found\n"
+          "needle,full,,512,0,0,1,-0.5,\" 1\"\nneedle,full,,1024,1,0,0,-1.5,\" 2\"\n"
+          "needle,local,64,512,0,0,0,-2.5,\" 3\"\n",
+          f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 0);
+    assert_figure("keys_exact", false);
+    assert_figure("keys_logprob", false);
+    assert_int_equal(files_in_out(), 4); /* and no lines of its numbers */
+    f = fopen(table, "w");
+    fputs("task,policy,length,depth,repeat,gain\nrecall,full,512,0.5,0,0.25\n", f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 0);
+    assert_figure("keys_recall", false);
+    f = fopen(table, "w");
+    fputs("task,policy,length,depth,repeat,gain\nrecall,full,512,1.5,0,0.25\n", f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 1);
+    assert_true(said("row 1: depth: expected 0 to 1"));
+}
+
 static const char *table_of(const char *name) {
     static char text[16384];
     char path[600];
@@ -422,6 +448,7 @@ int main(void) {
         TEST(every_file_gets_its_figures),
         TEST(a_run_stands_at_the_ratio_that_was_asked_for),
         TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
+        TEST(needles_are_drawn_as_maps),
         TEST(options_of_a_run_tell_it_apart),
         TEST(a_run_without_a_ratio_is_drawn_or_named),
         TEST(ratios_per_head_tell_runs_apart),

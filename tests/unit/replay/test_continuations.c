@@ -5,7 +5,7 @@
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/progress.h"
 #include "replay/generate/continuations.h"
-#include "replay/generate/continuations_line.h"
+#include "replay/lines_file.h"
 
 enum { PROMPTS = 5, TOKENS = 6 };
 
@@ -237,10 +237,10 @@ static void a_run_goes_on_with_its_own_rotation_alone(void **state) {
     json_t *plain = identity_of(&l, 1), *near = identity_turned(&l, 1, 64),
            *far = identity_turned(&l, 1, 9000);
     assert_null(json_object_get(plain, "rope_positions"));
-    assert_ok(fkv_continuations_same("file", near, near, NULL, &err), err);
-    assert_refused(fkv_continuations_same("file", far, near, NULL, &err), err, "rope_positions");
-    assert_refused(fkv_continuations_same("file", far, plain, NULL, &err), err, "rope_positions");
-    assert_refused(fkv_continuations_same("file", plain, near, NULL, &err), err, "rope_positions");
+    assert_ok(fkv_lines_same("file", near, near, NULL, &err), err);
+    assert_refused(fkv_lines_same("file", far, near, NULL, &err), err, "rope_positions");
+    assert_refused(fkv_lines_same("file", far, plain, NULL, &err), err, "rope_positions");
+    assert_refused(fkv_lines_same("file", plain, near, NULL, &err), err, "rope_positions");
     json_decref(plain);
     json_decref(near);
     json_decref(far);
@@ -253,16 +253,16 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
     struct lines l;
     struct fkv_error err = {0};
     struct fkv_continued found;
-    struct fkv_continuations *file;
+    struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
     snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
     assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
     assert_int_equal(found.lines, 0);
     for (size_t i = 0; i < PROMPTS; i++) {
-        assert_ok(fkv_continuations_open(path, identity, &found, &file, &err), err);
-        assert_ok(fkv_continuations_append(file, l.lines[i], &err), err);
-        fkv_continuations_close(file);
+        assert_ok(fkv_lines_open(path, identity, found.bytes, found.torn, &file, &err), err);
+        assert_ok(fkv_lines_append_json(file, l.lines[i], &err), err);
+        fkv_lines_close(file);
         assert_file(path, l.text[i + 1]);
         char torn[8192];
         if (i + 1 < PROMPTS) {
@@ -284,23 +284,22 @@ static void one_process_alone_writes(void **state) {
     char folder[256], path[512], beside[520];
     struct lines l;
     struct fkv_error err = {0};
-    const struct fkv_continued nothing = {0};
-    struct fkv_continuations *file, *other;
+    struct fkv_lines_file *file, *other;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
     snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
-    assert_ok(fkv_continuations_open(path, identity, &nothing, &file, &err), err);
-    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
                    "another process writes it");
     snprintf(beside, sizeof beside, "%s.run", path);
     assert_int_equal(unlink(beside), 0); /* as if both had found nothing */
-    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
                    "another process writes it");
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(access(beside, F_OK), 0);
-    assert_ok(fkv_continuations_append(file, l.lines[0], &err), err);
-    fkv_continuations_close(file);
-    assert_refused(fkv_continuations_open(path, identity, &nothing, &other, &err), err,
+    assert_ok(fkv_lines_append_json(file, l.lines[0], &err), err);
+    fkv_lines_close(file);
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
                    "another process writes it"); /* it wrote since this one looked */
     assert_file(path, l.text[1]);
     json_decref(identity);
@@ -313,16 +312,15 @@ static void without_a_line_no_file_stays(void **state) {
     char folder[256], path[512], beside[520];
     struct lines l;
     struct fkv_error err = {0};
-    const struct fkv_continued nothing = {0};
-    struct fkv_continuations *file;
+    struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
     snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
     snprintf(beside, sizeof beside, "%s.run", path);
-    assert_ok(fkv_continuations_open(path, identity, &nothing, &file, &err), err);
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
     assert_true(access(path, F_OK) == 0 && access(beside, F_OK) == 0);
-    fkv_continuations_close(file);
-    fkv_continuations_close(NULL);
+    fkv_lines_close(file);
+    fkv_lines_close(NULL);
     assert_true(access(path, F_OK) && access(beside, F_OK));
     json_decref(identity);
     free_lines(&l);
@@ -335,15 +333,14 @@ static void lines_of_another_run_are_refused_and_stay(void **state) {
     struct lines l;
     struct fkv_error err = {0};
     struct fkv_continued found;
-    struct fkv_continuations *file;
-    const struct fkv_continued nothing = {0};
+    struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1), *other;
     snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
     snprintf(beside, sizeof beside, "%s.run", path);
-    assert_ok(fkv_continuations_open(path, identity, &nothing, &file, &err), err);
-    assert_ok(fkv_continuations_append(file, l.lines[0], &err), err);
-    fkv_continuations_close(file);
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
+    assert_ok(fkv_lines_append_json(file, l.lines[0], &err), err);
+    fkv_lines_close(file);
 
     assert_refused(fkv_continuations_find(path, &l.how, other = identity_of(&l, 2), &found, &err),
                    err, "out.jsonl.run: field \"batch\": expected 2, found 1");

@@ -1,0 +1,22 @@
+/* What made a file of results: model, tokenizer, policy and processor, as the JSON object that
+ * stands beside the file (lines_file.h). Commands add what is their own. */
+#ifndef FKV_REPLAY_IDENTITY_H
+#define FKV_REPLAY_IDENTITY_H
+
+#include "engine/command_line.h"
+#include "kernels/base/json.h"
+
+struct fkv_identity {
+    const char *format; /* "freqkv-generate" */
+    const struct fkv_model *model;
+    const struct fkv_tokenizer *tokenizer;
+    const struct fkv_policy_setup *setup;
+    const char *backend, *compute, *kernels, *command;
+    enum fkv_dtype cache_dtype;
+    int32_t batch;          /* sequences side by side: it changes the rounding */
+    int64_t rope_positions; /* for which rotations were chosen; 0: they do not depend on them */
+};
+/* A new reference; NULL and a message. Hashes the model. */
+json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error *err);
+
+#endif
