@@ -20,6 +20,7 @@ static int set_up(void **state) {
     model = (struct fkv_model){.config = {.trained_context = 512}};
     static const struct fkv_policy_option own[] = {{.name = "recent", .kind = FKV_OPTION_INTEGER},
                                                    {.name = "mass-bias", .kind = FKV_OPTION_FLAG},
+                                                   {.name = "operator", .kind = FKV_OPTION_TEXT},
                                                    {0}};
     policy = (struct fkv_policy){
         .name = "freqkv", .options = own, .takes_window = true, .takes_ratio = true};
@@ -27,6 +28,7 @@ static int set_up(void **state) {
                                       .window = 256,
                                       .sinks = 4,
                                       .own = {16, 0},
+                                      .own_texts = {NULL, NULL, "haar"},
                                       .label = "freqkv, recent 16",
                                       .gamma = 0.5};
     documents[0] = (struct fkv_corpus_document){.name = "a.txt", .count = 11};
