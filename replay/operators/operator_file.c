@@ -4,7 +4,7 @@
  * [layers, kv_heads, L, n]. Any type of number; finite.
  *
  * A capture's autocovariance, of keys and of values: recordings are cut into segments of as many
- * tokens as the shortest has, MOST_LAGS at most; of each segment, layer and head, the mean over
+ * tokens as the longest has, MOST_LAGS at most, what is shorter is left out; of each segment, layer and head, the mean over
  * tokens is taken out and
  *
  *     r(tau) = sum_j x_j . x_(j+tau) / sum_j |x_j|^2,
@@ -151,11 +151,11 @@ static int read_covariances(struct fkv_capture *c, struct fkv_operator_data *dat
     const uint32_t wanted = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE;
     if (info->spectra_only || (info->states & wanted) != wanted)
         return fkv_fail(err, "%s: klt needs stored states, key and value", fkv_capture_path(c));
-    int64_t lags = MOST_LAGS;
+    int64_t lags = 1;
     for (int32_t i = 0; i < fkv_capture_count(c); i++)
-        if (fkv_capture_recording(c, i)->n_tokens < lags)
+        if (fkv_capture_recording(c, i)->n_tokens > lags)
             lags = fkv_capture_recording(c, i)->n_tokens;
-    data->lags = (int32_t)lags;
+    data->lags = lags < MOST_LAGS ? (int32_t)lags : MOST_LAGS;
     data->key_covariance = calloc((size_t)lags, sizeof(double));
     data->value_covariance = calloc((size_t)lags, sizeof(double));
     if (!data->key_covariance || !data->value_covariance)
