@@ -59,6 +59,7 @@ static void print_takers(FILE *f, const char *option) {
 
 static void print_standard(FILE *f, const struct fkv_policy_option *o) {
     if (o->kind == FKV_OPTION_INTEGER) fprintf(f, " (default %lld)", (long long)o->standard);
+    if (o->kind == FKV_OPTION_TEXT) fprintf(f, " (default %s)", o->standard_text);
     if (o->kind == FKV_OPTION_ON_OFF) fprintf(f, " (default %s)", o->standard ? "on" : "off");
 }
 
@@ -140,7 +141,9 @@ static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option
     while (i < FKV_OWN_OPTIONS && o->own[i].name && strcmp(o->own[i].name, option->name)) i++;
     if (i == FKV_OWN_OPTIONS)
         argp_error(state, "--%s: no policy takes so many options", option->name);
-    o->own[i] = (struct fkv_own_value){option->name, value_of(option, text, state)};
+    o->own[i] = option->kind == FKV_OPTION_TEXT
+                    ? (struct fkv_own_value){.name = option->name, .text = text}
+                    : (struct fkv_own_value){option->name, value_of(option, text, state), NULL};
 }
 
 static void check_options(struct fkv_policy_options *o, struct argp_state *state) {
@@ -150,7 +153,7 @@ static void check_options(struct fkv_policy_options *o, struct argp_state *state
                           "with one that does");
     if (!o->name) o->name = fkv_full_attention.name;
     const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
-    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, &err))
+    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, NULL, &err))
         argp_error(state, "%s", err.message);
 }
 

@@ -55,8 +55,9 @@ struct fkv_limits {
 
 /* What a run will use of a backend, buffers apart. 0: not used. */
 struct fkv_demand {
-    struct fkv_limits limits;                           /* reserve */
-    int32_t map_n, map_retained;                        /* map_dct, and compress within `limits` */
+    struct fkv_limits limits;    /* reserve */
+    int32_t map_n, map_retained; /* map_dct, and compress within `limits` */
+    int32_t map_matrices;        /* 0: map_dct; else map_matrix, by so many matrices (1 or 2) */
     int32_t segment_n, segment_heads, segment_head_dim; /* power and spectra_add */
     int64_t step_items; /* items and spans of a decode step, all layers */
     bool fetches;       /* host_create and fetch */

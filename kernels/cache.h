@@ -73,9 +73,10 @@ struct fkv_gather_item {
 };
 
 /* What a compress or gather kept of one head: sums of squares of un-rotated keys (rotation does not
- * change them) and of values. compress: `before` over its n slots, `kept` over the L lowest
- * coefficients of their orthonormal DCT-II. gather: `before` over slots [slot, from[count-1]],
- * `kept` over the slots moved. */
+ * change them) and of values. compress: `before` over its n slots, `kept` the sum over the results
+ * j of |y_j|^2 / |row j of the map|^2 (0 for a row of zeros): where the rows are orthogonal, the
+ * energy in their span; of a DCT map that of the L lowest coefficients. gather: `before` over slots
+ * [slot, from[count-1]], `kept` over the slots moved. */
 struct fkv_energy {
     double key_before;
     double key_kept;
@@ -98,6 +99,11 @@ typedef int fkv_op_attend(struct fkv_backend *b, const struct fkv_attention_shap
  * L, times `gain` (sqrt(L/n), or 1 for the ablation). 1 <= L <= n. */
 typedef int fkv_op_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
                            struct fkv_map **out, struct fkv_error *err);
+/* Any linear operator: result j is sum_i m[j][i] x_i, with m = `key` [retained, n] for keys and
+ * `value` [retained, n] for values, on the host, read during the call only; the same pointer where
+ * both have one. 1 <= L <= n. */
+typedef int fkv_op_map_matrix(struct fkv_backend *b, int32_t n, int32_t retained, const float *key,
+                              const float *value, struct fkv_map **out, struct fkv_error *err);
 /* NULL is fine */
 typedef void fkv_op_map_release(struct fkv_backend *b, struct fkv_map *map);
 /* Applies the map to every item; energy [count] on the host, or NULL. */

@@ -11,7 +11,7 @@ static json_t *setup_json(const struct fkv_policy_setup *setup) {
     json_object_set_new(o, "policy", json_string(setup->policy->name));
     json_object_set_new(o, "window", window ? json_integer(setup->window) : json_null());
     json_object_set_new(o, "sinks", window ? json_integer(setup->sinks) : json_null());
-    fkv_own_to_json(setup->policy->options, setup->own, o);
+    fkv_own_to_json(setup->policy->options, setup->own, setup->own_texts, o);
     json_object_set_new(o, "gamma", fkv_json_number(setup->gamma));
     json_object_set_new(o, "retained", retained);
     return o;

@@ -25,7 +25,7 @@
 #include <string.h>
 
 #include "analyze/measure/error.h"
-#include "analyze/measure/matrix.h"
+#include "kernels/matrix.h"
 #include "kernels/blas.h"
 #include "kernels/dct.h"
 

@@ -10,11 +10,12 @@
 static int set_own_options(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
                            struct fkv_error *err) {
     const struct fkv_policy *policy = setup->policy;
-    if (fkv_own_set(policy->name, policy->options, options->own, setup->own, err))
+    if (fkv_own_set(policy->name, policy->options, options->own, setup->own, setup->own_texts, err))
         return FKV_FAILED;
+    setup->operator_data = options->operator_data;
     if (policy->recent) setup->recent = policy->recent(setup);
-    setup->own_text = fkv_own_text(policy->options, setup->own);
-    setup->label = fkv_own_label(policy->name, policy->options, setup->own);
+    setup->own_text = fkv_own_text(policy->options, setup->own, setup->own_texts);
+    setup->label = fkv_own_label(policy->name, policy->options, setup->own, setup->own_texts);
     return setup->own_text && setup->label
                ? FKV_OK
                : fkv_fail(err, "policy %s: out of memory", policy->name);

@@ -87,12 +87,15 @@ static int32_t list_maps(const struct fkv_policy_setup *setup, int32_t *from,
         if (fkv_policy_of_layer(setup, full.layer) != setup->policy) continue;
         setup->policy->act(setup, &full, &a);
         int32_t k = 0;
-        while (k < count && (maps[k].n != a.map_n || maps[k].retained != a.map_retained ||
-                             maps[k].gain != a.map_gain))
-            k++;
+        while (k < count && !session_map_is(&maps[k], &a)) k++;
         if (a.map_n && k == count)
-            maps[count++] =
-                (struct prepared_map){.n = a.map_n, .retained = a.map_retained, .gain = a.map_gain};
+            maps[count++] = (struct prepared_map){.n = a.map_n,
+                                                  .retained = a.map_retained,
+                                                  .gain = a.map_gain,
+                                                  .matrices = a.map_matrices,
+                                                  .id = a.map_id,
+                                                  .layer = full.layer,
+                                                  .kv_head = full.kv_head};
     }
     return count;
 }
@@ -111,8 +114,10 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
                               : fkv_fail(err, "session: out of memory");
     const int32_t count = status ? 0 : list_maps(setup, from, maps);
     for (int32_t i = 0; i < count && !status; i++) {
-        demand = (struct fkv_demand){
-            .limits = demand.limits, .map_n = maps[i].n, .map_retained = maps[i].retained};
+        demand = (struct fkv_demand){.limits = demand.limits,
+                                     .map_n = maps[i].n,
+                                     .map_retained = maps[i].retained,
+                                     .map_matrices = maps[i].matrices};
         status = model->ops->add_needs(model->backend, &demand, own, err);
     }
     free(from);
@@ -266,6 +271,20 @@ static int create_biases(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
+static int create_matrix_map(struct fkv_session *s, struct prepared_map *m, struct fkv_error *err) {
+    const struct fkv_head head = {.layer = m->layer, .kv_head = m->kv_head};
+    const size_t count = (size_t)m->n * (size_t)m->retained;
+    float *key = malloc((size_t)m->matrices * count * sizeof *key),
+          *value = m->matrices > 1 ? key + count : key;
+    if (!key) return fkv_fail(err, "session: out of memory for a map of %d slots", m->n);
+    int status =
+        s->setup.policy->fill_map(&s->setup, &head, key, m->matrices > 1 ? value : NULL, err);
+    if (!status)
+        status = s->ops->map_matrix(s->backend, m->n, m->retained, key, value, &m->map, err);
+    free(key);
+    return status;
+}
+
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     if (!s->setup.policy->maps_slots) return FKV_OK;
     s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
@@ -273,7 +292,8 @@ static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);
     for (int32_t i = 0; i < s->map_count; i++) {
         struct prepared_map *m = &s->maps[i];
-        if (s->ops->map_dct(s->backend, m->n, m->retained, m->gain, &m->map, err))
+        if (m->matrices ? create_matrix_map(s, m, err)
+                        : s->ops->map_dct(s->backend, m->n, m->retained, m->gain, &m->map, err))
             return FKV_FAILED;
     }
     return FKV_OK;

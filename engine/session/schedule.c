@@ -46,8 +46,7 @@ static int compress_alike(struct fkv_session *s, int32_t count, const struct pre
     int32_t items = 0;
     for (int32_t i = 0; i < count; i++) {
         const struct fkv_action *a = &it->actions[i];
-        if (a->map_n != map->n || a->map_retained != map->retained || a->map_gain != map->gain ||
-            session_rotation(s, it->acting[i]->layer) != rotation)
+        if (!session_map_is(map, a) || session_rotation(s, it->acting[i]->layer) != rotation)
             continue;
         it->item_head[items] = i;
         it->compress[items++] =

@@ -10,8 +10,15 @@
 struct prepared_map {
     int32_t n, retained;
     double gain;
+    int32_t matrices, id;   /* as of struct fkv_action */
+    int32_t layer, kv_head; /* of a head that has this map */
     struct fkv_map *map;
 };
+
+static inline bool session_map_is(const struct prepared_map *map, const struct fkv_action *a) {
+    return map->n == a->map_n && map->retained == a->map_retained && map->gain == a->map_gain &&
+           map->matrices == a->map_matrices && map->id == a->map_id;
+}
 
 /* Items of one call. append and attend take the heads of one layer; compress and gather take all
  * heads of the cache. */

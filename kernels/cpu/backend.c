@@ -163,10 +163,15 @@ static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
                  segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
     size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden),
            partial = fkv_cpu_attend_partial(&l);
-    if (d->map_n &&
+    if (d->map_n && !d->map_matrices &&
         (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &scratch, err) ||
          add_transform(d->map_retained, ((size_t)d->map_n + 2) * head_dim, &scratch, err)))
         return FKV_FAILED;
+    if (d->map_matrices) {
+        const size_t states = ((size_t)d->map_n + (size_t)d->map_retained + 2) * head_dim;
+        scratch = LARGER(scratch, states);
+        own->kept += (int64_t)sizeof(float) * d->map_matrices * d->map_n * d->map_retained;
+    }
     if (d->segment_n && add_transform(d->segment_n, 4 * segment, &scratch, err)) return FKV_FAILED;
     const int64_t all =
         (int64_t)sizeof(float) * (int64_t)(rows + partial + (size_t)b->threads * scratch);
@@ -215,6 +220,7 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .score = fkv_cpu_score,
     .compare = fkv_cpu_compare,
     .map_dct = fkv_cpu_map_dct,
+    .map_matrix = fkv_cpu_map_matrix,
     .map_release = fkv_cpu_map_release,
     .compress = fkv_cpu_compress,
     .gather = fkv_cpu_gather,

@@ -17,7 +17,9 @@ struct fkv_gemm;
 struct fkv_map {
     int32_t n, retained;
     float gain;
-    struct fkv_dct *forward, *inverse; /* of n and of retained */
+    struct fkv_dct *forward, *inverse; /* of n and of retained; NULL: the matrices below */
+    float *key;                        /* [retained, n] */
+    float *value;                      /* the same shape, or the same memory */
 };
 
 enum { FKV_CPU_ROTATIONS = 4 }; /* whose angles are kept at a time */
@@ -52,7 +54,8 @@ struct fkv_backend {
     atomic_int parts_done[FKV_CPU_MOST_SPLIT];        /* of an item; 0 between calls */
     struct fkv_rotation rotations[FKV_CPU_ROTATIONS]; /* without a table: unused */
     int32_t oldest_rotation; /* the next to be replaced, once all are used */
-    int32_t map_rows; /* largest n of a map, and the largest scratch of its transforms, so far */
+    int32_t map_rows; /* largest n of a map (n + L of matrices), and the largest scratch of its
+                         transforms, so far */
     size_t map_scratch;
     struct fkv_dct *power_plan; /* of the segment length seen last */
     int32_t power_n;
@@ -170,6 +173,7 @@ fkv_op_score fkv_cpu_score;
 fkv_op_compare fkv_cpu_compare;
 /* compress.c: */
 fkv_op_map_dct fkv_cpu_map_dct;
+fkv_op_map_matrix fkv_cpu_map_matrix;
 fkv_op_map_release fkv_cpu_map_release;
 fkv_op_compress fkv_cpu_compress;
 /* power.c: */

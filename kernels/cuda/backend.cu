@@ -300,7 +300,8 @@ int fkv_cuda_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
                        struct fkv_backend_needs *own, struct fkv_error *err) {
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     size_t scratch = d->limits.rows ? scratch_of(b, &l) : 0, tables = 0, most = 0;
-    if (d->map_n && fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, &tables, &most, err))
+    if (d->map_n &&
+        fkv_cuda_map_bytes(b, &l, d->map_n, d->map_retained, d->map_matrices, &tables, &most, err))
         return FKV_FAILED;
     scratch = larger(scratch, most);
     if (d->segment_n && fkv_cuda_spectra_scratch(b, d->segment_n, d->segment_heads,
@@ -429,6 +430,7 @@ const struct fkv_backend_ops fkv_cuda_backend = {
     .append = entry<fkv_cuda_append>::call,
     .attend = entry<fkv_cuda_attend>::call,
     .map_dct = entry<fkv_cuda_map_dct>::call,
+    .map_matrix = entry<fkv_cuda_map_matrix>::call,
     .map_release = fkv_cuda_map_release,
     .compress = entry<fkv_cuda_compress>::call,
     .gather = entry<fkv_cuda_gather>::call,

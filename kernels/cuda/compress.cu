@@ -1,9 +1,10 @@
-/* FreqKV's operator on the cache: maps, the choice of a method, energies (kernels.h, map_dct and
- * compress).
+/* Linear maps on the cache: FreqKV's operator and matrices, the choice of a method, energies
+ * (cache.h, map_dct, map_matrix and compress).
  *
- * Three methods give the same numbers within rounding: one fused kernel (compress_fused.cu), matrix
- * products with the folded operator (compress_product.cu), cuFFT (compress_fft.cu). The map chooses
- * one per cache dtype when it is made, by `choose` below and nowhere else.
+ * A matrix is multiplied. For FreqKV's operator three methods give the same numbers within
+ * rounding: one fused kernel (compress_fused.cu), matrix products with the folded operator
+ * (compress_product.cu), cuFFT (compress_fft.cu). The map chooses one per cache dtype when it is
+ * made, by `choose` below and nowhere else.
  *
  * Bytes and FLOPs for LLaMA-2-7B (32 layers of 32 heads of 128, so 2048 units and 262,144
  * channels), n = 4092, gamma = 0.5, 16-bit cache, on an H200 (4.3 TB/s of 4.8 reached by a copy, 60
@@ -71,6 +72,7 @@ void fkv_cuda_map_release(struct fkv_backend *b, struct fkv_map *map) {
     cudaStreamSynchronize(b->stream); /* compressions under way read its tables */
     fkv_cuda_fused_release(map->fused);
     fkv_cuda_product_release(map->product);
+    fkv_cuda_product_release(map->value_product);
     fkv_cuda_fft_release(map->fft);
     free(map);
 }
@@ -115,6 +117,13 @@ static size_t most_scratch(const struct fkv_map *map, const struct fkv_limits *l
     return most;
 }
 
+/* Scratch for a map whose methods are prepared. Where nothing was reserved, the first compression
+ * grows it. */
+static int grow_for(struct fkv_backend *b, const struct fkv_map *map, struct fkv_error *err) {
+    if (!b->limits.items || !b->limits.attention.head_dim) return FKV_OK;
+    return fkv_cuda_grow_scratch(b, most_scratch(map, &b->limits), err);
+}
+
 /* The rest of a map whose methods are chosen; a method that two dtypes share is prepared once. */
 static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error *err) {
     unsigned dtypes;
@@ -124,22 +133,28 @@ static int prepare(struct fkv_backend *b, struct fkv_map *map, struct fkv_error 
     if (uses(map, FKV_CUDA_FFT, &dtypes) &&
         fkv_cuda_fft_create(b, &b->limits, map->n, map->retained, map->gain, &map->fft, err))
         return FKV_FAILED;
-    /* Nothing was reserved: the first compression grows the scratch. */
-    if (!b->limits.items || !b->limits.attention.head_dim) return FKV_OK;
-    return fkv_cuda_grow_scratch(b, most_scratch(map, &b->limits), err);
+    return grow_for(b, map, err);
 }
 
-/* Of a map that is made to be measured and not used: a product without its operators. */
-static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_map *map,
-                       size_t *tables, size_t *scratch, struct fkv_error *err) {
+/* Of a map that is made to be measured and not used: a product without its operators. `matrices`:
+ * 0 for the DCT. */
+static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, int32_t matrices,
+                       struct fkv_map *map, size_t *tables, size_t *scratch,
+                       struct fkv_error *err) {
     unsigned dtypes;
-    if (fkv_cuda_fused_create(b, map->n, map->retained, 1, &map->fused, err)) return FKV_FAILED;
-    for (int t = FKV_F32; t <= FKV_BF16; t++) map->method[t] = choose(map, (enum fkv_dtype)t);
+    if (!matrices && fkv_cuda_fused_create(b, map->n, map->retained, 1, &map->fused, err))
+        return FKV_FAILED;
+    for (int t = FKV_F32; t <= FKV_BF16; t++)
+        map->method[t] = matrices ? FKV_CUDA_PRODUCT : choose(map, (enum fkv_dtype)t);
     *tables = map->fused ? fkv_cuda_fused_table_bytes(map->fused) : 0;
     if (uses(map, FKV_CUDA_PRODUCT, &dtypes)) {
-        if (fkv_cuda_product_create(b, map->n, map->retained, 1, 0, &map->product, err))
-            return FKV_FAILED;
-        *tables += fkv_cuda_product_operator_bytes(map->product);
+        int status =
+            matrices ? fkv_cuda_product_create_matrix(b, map->n, map->retained, NULL, 0,
+                                                      &map->product, err)
+                     : fkv_cuda_product_create(b, map->n, map->retained, 1, 0, &map->product, err);
+        if (status) return FKV_FAILED;
+        *tables +=
+            (size_t)(matrices ? matrices : 1) * fkv_cuda_product_operator_bytes(map->product);
     }
     if (uses(map, FKV_CUDA_FFT, &dtypes)) {
         if (fkv_cuda_fft_create(b, l, map->n, map->retained, 1, &map->fft, err)) return FKV_FAILED;
@@ -149,28 +164,56 @@ static int measure_map(struct fkv_backend *b, const struct fkv_limits *l, struct
     return FKV_OK;
 }
 
-int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
-                       int32_t retained, size_t *tables, size_t *scratch, struct fkv_error *err) {
+static struct fkv_map *new_map(int32_t n, int32_t retained, double gain, struct fkv_error *err) {
+    if (retained < 1 || retained > n) {
+        fkv_fail(err, "map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);
+        return NULL;
+    }
     struct fkv_map *map = (struct fkv_map *)calloc(1, sizeof *map);
-    if (!map) return fkv_fail(err, "out of memory");
+    if (!map) {
+        fkv_fail(err, "out of memory");
+        return NULL;
+    }
     map->n = n;
     map->retained = retained;
-    int status = measure_map(b, limits, map, tables, scratch, err);
+    map->gain = gain;
+    return map;
+}
+
+int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
+                       int32_t retained, int32_t matrices, size_t *tables, size_t *scratch,
+                       struct fkv_error *err) {
+    struct fkv_map *map = new_map(n, retained, 1, err);
+    if (!map) return FKV_FAILED;
+    int status = measure_map(b, limits, matrices, map, tables, scratch, err);
     fkv_cuda_map_release(b, map);
     return status;
+}
+
+int fkv_cuda_map_matrix(struct fkv_backend *b, int32_t n, int32_t retained, const float *key,
+                        const float *value, struct fkv_map **out, struct fkv_error *err) {
+    const unsigned all = 1u << FKV_F32 | 1u << FKV_F16 | 1u << FKV_BF16;
+    *out = NULL;
+    struct fkv_map *map = new_map(n, retained, 1, err);
+    if (!map) return FKV_FAILED;
+    for (int t = FKV_F32; t <= FKV_BF16; t++) map->method[t] = FKV_CUDA_PRODUCT;
+    if (fkv_cuda_product_create_matrix(b, n, retained, key, all, &map->product, err) ||
+        (key != value &&
+         fkv_cuda_product_create_matrix(b, n, retained, value, all, &map->value_product, err)) ||
+        grow_for(b, map, err)) {
+        fkv_cuda_map_release(b, map);
+        return FKV_FAILED;
+    }
+    *out = map;
+    return FKV_OK;
 }
 
 static int make_map(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
                     const enum fkv_cuda_method *forced, struct fkv_map **out,
                     struct fkv_error *err) {
     *out = NULL;
-    if (retained < 1 || retained > n)
-        return fkv_fail(err, "DCT map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);
-    struct fkv_map *map = (struct fkv_map *)calloc(1, sizeof *map);
-    if (!map) return fkv_fail(err, "out of memory");
-    map->n = n;
-    map->retained = retained;
-    map->gain = gain;
+    struct fkv_map *map = new_map(n, retained, gain, err);
+    if (!map) return FKV_FAILED;
     bool failed = (!forced || *forced == FKV_CUDA_FUSED) &&
                   fkv_cuda_fused_create(b, n, retained, gain, &map->fused, err) != FKV_OK;
     if (!failed && forced && *forced == FKV_CUDA_FUSED && !map->fused)
@@ -252,6 +295,16 @@ static int read_energies(struct fkv_backend *b, const struct fkv_map *map,
     return status ? FKV_FAILED : FKV_OK;
 }
 
+/* A matrix of its own for values: keys, the even units, and values go one after the other. */
+static int run_products(struct fkv_backend *b, const struct fkv_map *map,
+                        const struct fkv_cuda_compression *c, struct fkv_error *err) {
+    if (!map->value_product) return fkv_cuda_product_run(b, map->product, c, 0, 1, err);
+    return fkv_cuda_product_run(b, map->product, c, 0, 2, err) ||
+                   fkv_cuda_product_run(b, map->value_product, c, 1, 2, err)
+               ? FKV_FAILED
+               : FKV_OK;
+}
+
 int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                       const struct fkv_map *map, const struct fkv_cache *cache,
                       const struct fkv_compress_item *items, int32_t count,
@@ -280,7 +333,7 @@ int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *s
         fkv_cuda_check(cudaMemsetAsync(c.energy, 0, all - parts, b->stream), "compress", err))
         return FKV_FAILED;
     int status = method == FKV_CUDA_FUSED     ? fkv_cuda_fused_run(b, map->fused, &c, err)
-                 : method == FKV_CUDA_PRODUCT ? fkv_cuda_product_run(b, map->product, &c, err)
+                 : method == FKV_CUDA_PRODUCT ? run_products(b, map, &c, err)
                                               : fkv_cuda_fft_run(b, map->fft, &c, err);
     if (status || !energy) return status;
     return read_energies(b, map, &c, totals, energy, err);

@@ -26,6 +26,7 @@ struct fkv_map {
     enum fkv_cuda_method method[3]; /* by cache dtype */
     struct fkv_cuda_fused *fused;
     struct fkv_cuda_product *product;
+    struct fkv_cuda_product *value_product; /* of the values; NULL: `product` is for both */
     struct fkv_cuda_fft *fft;
 };
 
@@ -58,12 +59,17 @@ int fkv_cuda_fused_run(struct fkv_backend *b, const struct fkv_cuda_fused *f,
  */
 int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
                             unsigned dtypes, struct fkv_cuda_product **out, struct fkv_error *err);
+/* The same of a matrix [retained, n], on the host. */
+int fkv_cuda_product_create_matrix(struct fkv_backend *b, int32_t n, int32_t retained,
+                                   const float *matrix, unsigned dtypes,
+                                   struct fkv_cuda_product **out, struct fkv_error *err);
 void fkv_cuda_product_release(struct fkv_cuda_product *p);
 size_t fkv_cuda_product_operator_bytes(const struct fkv_cuda_product *p); /* at most */
 int32_t fkv_cuda_product_parts(const struct fkv_cuda_product *p, int32_t head_dim);
 size_t fkv_cuda_product_scratch(const struct fkv_cuda_product *p, int32_t head_dim, int32_t units);
 int fkv_cuda_product_run(struct fkv_backend *b, const struct fkv_cuda_product *p,
-                         const struct fkv_cuda_compression *c, struct fkv_error *err);
+                         const struct fkv_cuda_compression *c, int32_t first, int32_t step,
+                         struct fkv_error *err); /* of units first, first + step, ... */
 
 int fkv_cuda_fft_create(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
                         int32_t retained, double gain, struct fkv_cuda_fft **out,

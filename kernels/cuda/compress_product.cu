@@ -1,14 +1,17 @@
-/* Compression by matrix products: y = M x with M = gain IDCT_L [I_L 0] DCT_n, for sizes whose
- * transforms are awkward and short.
+/* Compression by matrix products: y = M x, with any M, or M = gain IDCT_L [I_L 0] DCT_n for sizes
+ * whose transforms are awkward and short.
  *
- * M is centrosymmetric, M[L-1-j][n-1-i] = M[j][i]. So sums and differences of slots i and n-1-i go
- * through half-size matrices apart, which is half the arithmetic:
+ * The DCT's M is centrosymmetric, M[L-1-j][n-1-i] = M[j][i]. So sums and differences of slots i and
+ * n-1-i go through half-size matrices apart, which is half the arithmetic:
  *
  *   E = P_e (x_i + x_(n-1-i)),  O = P_o (x_i - x_(n-1-i)),  y_j = E_j + O_j,  y_(L-1-j) = E_j -
  * O_j, P_e, P_o [j][i] = (M[j][i] +- M[j][n-1-i]) / 2,  j < ceil(L/2), i < ceil(n/2)
  *
- * A middle slot (n odd) stands alone in the sums; a middle result (L odd) has O = 0 of itself. M
- * comes from Dirichlet's kernel in double (kernels/reference/spectrum.c has the derivation).
+ * Any other M goes the same way without the mirrored results: j < L, y_j = E_j + O_j.
+ *
+ * A middle slot (n odd) stands alone in the sums; a middle result (L odd) has O = 0 of itself. The
+ * DCT's M comes from Dirichlet's kernel in double (kernels/reference/spectrum.c has the
+ * derivation).
  *
  * Three steps per slab of units: `fold` un-rotates keys and writes sums and differences as panels
  * [2][K][width], width = units times head_dim, in the operands' precision; cuBLAS forms E and O
@@ -51,7 +54,9 @@ enum precision { TRUE_F32, TF32, SPLIT_BF16, PRECISIONS };
 
 struct fkv_cuda_product {
     int32_t n, retained;
-    int32_t rows, depth; /* J = ceil(L/2); K = ceil(n/2) rounded up to 8 */
+    bool mirrored;       /* result L-1-j is E_j - O_j: M is centrosymmetric */
+    int32_t rows, depth; /* J = ceil(L/2), or L where not mirrored; K = ceil(n/2) rounded up to 8 */
+    char *row_weights;   /* [L] float64: 1 / |row of M|^2; NULL where mirrored */
     enum precision by_dtype[3];
     char *operators[PRECISIONS]; /* [2][J][K] float32, or [2][2: high, low][J][K] bf16; NULL where
                                     no dtype needs it */
@@ -73,14 +78,17 @@ static double element(int32_t j, int32_t i, int32_t n, int32_t retained) {
            sqrt((double)n * retained);
 }
 
-/* P_e and P_o in double, [2][J][K]; zeros where rows or columns are padding */
-static double *folded(const struct fkv_cuda_product *p, double gain) {
+/* P_e and P_o in double, [2][J][K]; zeros where rows or columns are padding. `matrix` [L, n], or
+ * NULL: the DCT's, times gain. */
+static double *folded(const struct fkv_cuda_product *p, double gain, const float *matrix) {
     size_t half = (size_t)p->rows * (size_t)p->depth;
     double *m = (double *)calloc(2 * half, sizeof *m);
     for (int32_t j = 0; m && j < p->rows; j++)
         for (int32_t i = 0; i < (p->n + 1) / 2; i++) {
-            double a = gain * element(j, i, p->n, p->retained) / 2;
-            double b = gain * element(j, p->n - 1 - i, p->n, p->retained) / 2;
+            const int32_t mirror = p->n - 1 - i;
+            const float *row = matrix ? matrix + (size_t)j * (size_t)p->n : NULL;
+            double a = (row ? row[i] : gain * element(j, i, p->n, p->retained)) / 2;
+            double b = (row ? row[mirror] : gain * element(j, mirror, p->n, p->retained)) / 2;
             double *at = m + (size_t)j * (size_t)p->depth + (size_t)i;
             at[0] = a + b;
             at[half] = a - b;
@@ -110,17 +118,35 @@ static void convert(const double *m, size_t half, enum precision precision, void
     }
 }
 
+static int upload_row_weights(struct fkv_backend *b, struct fkv_cuda_product *p,
+                              const float *matrix, struct fkv_error *err) {
+    const size_t bytes = (size_t)p->retained * sizeof(double);
+    double *weights = (double *)malloc(bytes);
+    if (!weights) return fkv_fail(err, "out of memory");
+    for (int32_t j = 0; j < p->retained; j++) {
+        double sum = 0;
+        for (int32_t i = 0; i < p->n; i++) {
+            const double m = matrix[(size_t)j * (size_t)p->n + (size_t)i];
+            sum += m * m;
+        }
+        weights[j] = sum > 0 ? 1 / sum : 0;
+    }
+    int status = fkv_cuda_upload(b, weights, bytes, "the operator of a map", &p->row_weights, err);
+    free(weights);
+    return status;
+}
+
 static int upload_operators(struct fkv_backend *b, struct fkv_cuda_product *p, double gain,
-                            unsigned dtypes, struct fkv_error *err) {
+                            const float *matrix, unsigned dtypes, struct fkv_error *err) {
     size_t half = (size_t)p->rows * (size_t)p->depth, bytes = 2 * half * sizeof(float);
-    double *m = folded(p, gain);
+    double *m = folded(p, gain, matrix);
     void *packed = malloc(bytes);
     int status = m && packed ? FKV_OK : fkv_fail(err, "out of memory");
     for (int t = FKV_F32; !status && t <= FKV_BF16; t++) {
         enum precision precision = p->by_dtype[t];
         if (!(dtypes >> t & 1) || p->operators[precision]) continue;
         convert(m, half, precision, packed);
-        status = fkv_cuda_upload(b, packed, bytes, "the operator of a DCT",
+        status = fkv_cuda_upload(b, packed, bytes, "the operator of a map",
                                  &p->operators[precision], err);
     }
     free(m);
@@ -128,18 +154,21 @@ static int upload_operators(struct fkv_backend *b, struct fkv_cuda_product *p, d
     return status;
 }
 
-int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
-                            unsigned dtypes, struct fkv_cuda_product **out, struct fkv_error *err) {
+static int create(struct fkv_backend *b, int32_t n, int32_t retained, bool mirrored, double gain,
+                  const float *matrix, unsigned dtypes, struct fkv_cuda_product **out,
+                  struct fkv_error *err) {
     struct fkv_cuda_product *p = (struct fkv_cuda_product *)calloc(1, sizeof *p);
     if (!p) return fkv_fail(err, "out of memory");
     p->n = n;
     p->retained = retained;
-    p->rows = (retained + 1) / 2;
+    p->mirrored = mirrored;
+    p->rows = mirrored ? (retained + 1) / 2 : retained;
     p->depth = ((n + 1) / 2 + 7) / 8 * 8;
     p->by_dtype[FKV_F32] = TRUE_F32;
     p->by_dtype[FKV_F16] = n < SHORT ? TRUE_F32 : SPLIT_BF16;
     p->by_dtype[FKV_BF16] = n < SHORT ? TRUE_F32 : n < MIDDLE ? SPLIT_BF16 : TF32;
-    if (dtypes && upload_operators(b, p, gain, dtypes, err)) {
+    if (dtypes && (upload_operators(b, p, gain, matrix, dtypes, err) ||
+                   (matrix && upload_row_weights(b, p, matrix, err)))) {
         fkv_cuda_product_release(p);
         return FKV_FAILED;
     }
@@ -147,13 +176,26 @@ int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, 
     return FKV_OK;
 }
 
+int fkv_cuda_product_create(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
+                            unsigned dtypes, struct fkv_cuda_product **out, struct fkv_error *err) {
+    return create(b, n, retained, true, gain, NULL, dtypes, out, err);
+}
+
+int fkv_cuda_product_create_matrix(struct fkv_backend *b, int32_t n, int32_t retained,
+                                   const float *matrix, unsigned dtypes,
+                                   struct fkv_cuda_product **out, struct fkv_error *err) {
+    return create(b, n, retained, false, 1, matrix, dtypes, out, err);
+}
+
 size_t fkv_cuda_product_operator_bytes(const struct fkv_cuda_product *p) {
-    return PRECISIONS * 2 * (size_t)p->rows * (size_t)p->depth * sizeof(float);
+    return PRECISIONS * 2 * (size_t)p->rows * (size_t)p->depth * sizeof(float) +
+           (p->mirrored ? 0 : (size_t)p->retained * sizeof(double));
 }
 
 void fkv_cuda_product_release(struct fkv_cuda_product *p) {
     if (!p) return;
     for (char *o : p->operators) cudaFree(o);
+    cudaFree(p->row_weights);
     free(p);
 }
 
@@ -164,9 +206,9 @@ static int32_t tiles(int32_t rows, int32_t head_dim) {
                      (THREADS * PER_THREAD));
 }
 
-/* One part per tile of `fold`, which has no fewer than `unfold`. */
+/* One part per tile of `fold` or of `unfold`, which has more where nothing is mirrored. */
 int32_t fkv_cuda_product_parts(const struct fkv_cuda_product *p, int32_t head_dim) {
-    return tiles(p->depth, head_dim);
+    return tiles(p->depth > p->rows ? p->depth : p->rows, head_dim);
 }
 
 /* Panels of sums and differences are 4 bytes per number in every precision. */
@@ -216,11 +258,12 @@ static __device__ inline float2 slot_of(const struct fkv_cuda_compression &c, co
         z, fkv_cuda_angle(c.items[unit / 2].position + slot, c.frequencies[channel]));
 }
 
-/* grid: tiles of K x head_dim/2, units of the slab */
+/* grid: tiles of K x head_dim/2, units of the slab: first, first + step, ... */
 template <typename T, enum precision precision>
 static __global__ void __launch_bounds__(THREADS)
-    fold_kernel(struct fkv_cuda_compression c, int32_t first, int32_t depth, void *panels) {
-    int32_t unit = first + (int32_t)blockIdx.y, pairs = c.head_dim / 2;
+    fold_kernel(struct fkv_cuda_compression c, int32_t first, int32_t step, int32_t depth,
+                void *panels) {
+    int32_t unit = first + step * (int32_t)blockIdx.y, pairs = c.head_dim / 2;
     size_t width = (size_t)gridDim.y * (size_t)c.head_dim, half = width * (size_t)depth;
     const T *states = fkv_cuda_unit_states<T>(c, unit);
     double before = 0;
@@ -256,19 +299,20 @@ static __device__ inline void put_slot(const struct fkv_cuda_compression &c, T *
     at[c.head_dim / 2] = fkv_cuda_from_float<T>(z.y);
 }
 
-/* results [2][J][width]; grid: tiles of J x head_dim/2, units of the slab */
+/* results [2][J][width]; weights [L], or NULL: results are mirrored, and each counts once; grid:
+ * tiles of J x head_dim/2, units of the slab: first, first + step, ... */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    unfold_kernel(struct fkv_cuda_compression c, int32_t first, int32_t rows,
-                  const float *results) {
-    int32_t unit = first + (int32_t)blockIdx.y, pairs = c.head_dim / 2;
+    unfold_kernel(struct fkv_cuda_compression c, int32_t first, int32_t step, int32_t rows,
+                  const double *weights, const float *results) {
+    int32_t unit = first + step * (int32_t)blockIdx.y, pairs = c.head_dim / 2;
     size_t width = (size_t)gridDim.y * (size_t)c.head_dim, half = width * (size_t)rows;
     T *states = fkv_cuda_unit_states<T>(c, unit);
     double kept = 0;
     for (int32_t round = 0; round < PER_THREAD; round++) {
         int64_t index = ((int64_t)blockIdx.x * PER_THREAD + round) * THREADS + threadIdx.x;
         int32_t j = (int32_t)(index / pairs), channel = (int32_t)(index % pairs),
-                mirror = c.retained - 1 - j;
+                mirror = weights ? j : c.retained - 1 - j;
         if (j >= rows) break;
         const float *at =
             results + (size_t)j * width + (size_t)blockIdx.y * (size_t)c.head_dim + (size_t)channel;
@@ -277,7 +321,9 @@ static __global__ void __launch_bounds__(THREADS)
         float2 y = make_float2(e.x + o.x, e.y + o.y), z = make_float2(e.x - o.x, e.y - o.y);
         put_slot(c, states, unit, j, channel, y);
         if (mirror != j) put_slot(c, states, unit, mirror, channel, z);
-        if (c.energy) kept += fkv_cuda_square(y) + (mirror != j ? fkv_cuda_square(z) : 0);
+        if (c.energy)
+            kept += (weights ? weights[j] : 1) * fkv_cuda_square(y) +
+                    (mirror != j ? fkv_cuda_square(z) : 0);
     }
     if (!c.energy) return;
     kept = fkv_cuda_block_sum(kept);
@@ -324,8 +370,9 @@ static int multiply_half(struct fkv_backend *b, const struct fkv_cuda_product *p
                : FKV_OK;
 }
 
-typedef void fold_function(struct fkv_cuda_compression, int32_t, int32_t, void *);
-typedef void unfold_function(struct fkv_cuda_compression, int32_t, int32_t, const float *);
+typedef void fold_function(struct fkv_cuda_compression, int32_t, int32_t, int32_t, void *);
+typedef void unfold_function(struct fkv_cuda_compression, int32_t, int32_t, int32_t, const double *,
+                             const float *);
 
 static fold_function *pick_fold(enum fkv_dtype t, enum precision precision) {
     if (t == FKV_F32) return fold_kernel<float, TRUE_F32>;
@@ -338,8 +385,8 @@ static fold_function *pick_fold(enum fkv_dtype t, enum precision precision) {
 }
 
 static int run_slab(struct fkv_backend *b, const struct fkv_cuda_product *p,
-                    const struct fkv_cuda_compression *c, int32_t first, int32_t units,
-                    struct fkv_error *err) {
+                    const struct fkv_cuda_compression *c, int32_t first, int32_t step,
+                    int32_t units, struct fkv_error *err) {
     enum fkv_dtype t = c->cache.dtype;
     enum precision precision = p->by_dtype[t];
     int32_t width = units * c->head_dim;
@@ -349,21 +396,22 @@ static int run_slab(struct fkv_backend *b, const struct fkv_cuda_product *p,
         t, unfold_kernel<float>, unfold_kernel<__half>, unfold_kernel<__nv_bfloat16>);
     if (fkv_cuda_launch(b, "compress", pick_fold(t, precision),
                         dim3((unsigned)tiles(p->depth, c->head_dim), (unsigned)units),
-                        dim3(THREADS), 0, err, *c, first, p->depth, panels))
+                        dim3(THREADS), 0, err, *c, first, step, p->depth, panels))
         return FKV_FAILED;
     for (int which = 0; which < 2; which++)
         if (multiply_half(b, p, precision, which, panels, results, width, err)) return FKV_FAILED;
-    return fkv_cuda_launch(b, "compress", unfold,
-                           dim3((unsigned)tiles(p->rows, c->head_dim), (unsigned)units),
-                           dim3(THREADS), 0, err, *c, first, p->rows, results);
+    return fkv_cuda_launch(
+        b, "compress", unfold, dim3((unsigned)tiles(p->rows, c->head_dim), (unsigned)units),
+        dim3(THREADS), 0, err, *c, first, step, p->rows, (const double *)p->row_weights, results);
 }
 
 int fkv_cuda_product_run(struct fkv_backend *b, const struct fkv_cuda_product *p,
-                         const struct fkv_cuda_compression *c, struct fkv_error *err) {
-    int32_t slab = slab_units(p, c->head_dim, c->units);
-    for (int32_t first = 0; first < c->units; first += slab) {
-        int32_t units = c->units - first < slab ? c->units - first : slab;
-        if (run_slab(b, p, c, first, units, err)) return FKV_FAILED;
+                         const struct fkv_cuda_compression *c, int32_t first, int32_t step,
+                         struct fkv_error *err) {
+    const int32_t count = c->units / step, slab = slab_units(p, c->head_dim, count);
+    for (int32_t done = 0; done < count; done += slab) {
+        int32_t units = count - done < slab ? count - done : slab;
+        if (run_slab(b, p, c, first + step * done, step, units, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }

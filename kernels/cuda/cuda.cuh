@@ -148,7 +148,8 @@ size_t fkv_cuda_staging_growth(const struct fkv_backend *b,
 size_t fkv_cuda_fetching_bytes(const struct fkv_backend *b); /* what the first host_create takes */
 /* What a map takes, and the scratch of compressions with it. */
 int fkv_cuda_map_bytes(struct fkv_backend *b, const struct fkv_limits *limits, int32_t n,
-                       int32_t retained, size_t *tables, size_t *scratch, struct fkv_error *err);
+                       int32_t retained, int32_t matrices, size_t *tables, size_t *scratch,
+                       struct fkv_error *err);
 /* The scratch of power and spectra_add; the transform is planned. */
 int fkv_cuda_spectra_scratch(struct fkv_backend *b, int32_t n, int32_t heads, int32_t head_dim,
                              size_t *scratch, struct fkv_error *err);
@@ -238,6 +239,7 @@ fkv_op_score fkv_cuda_score;
 fkv_op_compare fkv_cuda_compare;
 /* compress.cu */
 fkv_op_map_dct fkv_cuda_map_dct;
+fkv_op_map_matrix fkv_cuda_map_matrix;
 fkv_op_map_release fkv_cuda_map_release;
 fkv_op_compress fkv_cuda_compress;
 /* spectra.cu */

@@ -116,6 +116,7 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .score = fkv_reference_score,
     .compare = fkv_reference_compare,
     .map_dct = fkv_reference_map_dct,
+    .map_matrix = fkv_reference_map_matrix,
     .map_release = fkv_reference_map_release,
     .compress = fkv_reference_compress,
     .gather = fkv_reference_gather,

@@ -44,6 +44,7 @@ fkv_op_score fkv_reference_score;
 fkv_op_compare fkv_reference_compare;
 
 fkv_op_map_dct fkv_reference_map_dct;
+fkv_op_map_matrix fkv_reference_map_matrix;
 fkv_op_map_release fkv_reference_map_release;
 fkv_op_compress fkv_reference_compress;
 fkv_op_gather fkv_reference_gather;

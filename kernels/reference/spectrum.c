@@ -17,8 +17,8 @@
 
 struct fkv_map {
     int32_t n, retained;
-    double gain;
-    double matrix[]; /* [retained, n] */
+    double *key;   /* [retained, n] */
+    double *value; /* the same shape; memory of `key` */
 };
 
 /* D(theta) for theta = pi numerator / (2 n L); the numerator is a whole number, so theta = 0 is
@@ -28,31 +28,54 @@ static double dirichlet(int64_t numerator, int32_t n, int32_t retained) {
     return numerator ? sin((retained - 0.5) * theta) / (2 * sin(theta / 2)) : retained - 0.5;
 }
 
+/* A map with memory for so many matrices, 1 or 2. */
+static int create_map(int32_t n, int32_t retained, int32_t matrices, struct fkv_map **out,
+                      struct fkv_error *err) {
+    *out = NULL;
+    if (retained < 1 || retained > n)
+        return fkv_fail(err, "map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);
+    const size_t count = (size_t)n * (size_t)retained;
+    struct fkv_map *map = malloc(sizeof *map);
+    double *memory = malloc((size_t)matrices * count * sizeof *memory);
+    if (!map || !memory) {
+        free(map);
+        free(memory);
+        return fkv_fail(err, "map: no memory for %d x %d", retained, n);
+    }
+    *map = (struct fkv_map){n, retained, memory, memory + (matrices > 1 ? count : 0)};
+    *out = map;
+    return FKV_OK;
+}
+
+int fkv_reference_map_matrix(struct fkv_backend *b, int32_t n, int32_t retained, const float *key,
+                             const float *value, struct fkv_map **out, struct fkv_error *err) {
+    (void)b;
+    if (create_map(n, retained, key == value ? 1 : 2, out, err)) return FKV_FAILED;
+    for (size_t i = 0; i < (size_t)n * (size_t)retained; i++) {
+        (*out)->key[i] = key[i];
+        (*out)->value[i] = value[i];
+    }
+    return FKV_OK;
+}
+
 int fkv_reference_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain,
                           struct fkv_map **out, struct fkv_error *err) {
     (void)b;
-    *out = NULL;
-    if (retained < 1 || retained > n)
-        return fkv_fail(err, "DCT map: expected 1 <= L <= n, found L = %d, n = %d", retained, n);
-    struct fkv_map *map = malloc(sizeof *map + sizeof *map->matrix * (size_t)n * (size_t)retained);
-    if (!map) return fkv_fail(err, "DCT map: no memory for %d x %d", retained, n);
-    map->n = n;
-    map->retained = retained;
-    map->gain = gain;
+    if (create_map(n, retained, 1, out, err)) return FKV_FAILED;
     double scale = gain / sqrt((double)n * retained);
     for (int32_t j = 0; j < retained; j++)
         for (int32_t i = 0; i < n; i++) {
             int64_t alpha = (2 * (int64_t)j + 1) * n, beta = (2 * (int64_t)i + 1) * retained;
-            map->matrix[(size_t)j * (size_t)n + (size_t)i] =
+            (*out)->key[(size_t)j * (size_t)n + (size_t)i] =
                 scale *
                 (dirichlet(alpha - beta, n, retained) + dirichlet(alpha + beta, n, retained));
         }
-    *out = map;
     return FKV_OK;
 }
 
 void fkv_reference_map_release(struct fkv_backend *b, struct fkv_map *map) {
     (void)b;
+    if (map) free(map->key);
     free(map);
 }
 
@@ -86,8 +109,8 @@ static double sum_of_squares(const double *x, size_t count) {
 }
 
 /* Keys (turned = true) or values of one head: y = M x. DCT_n is orthogonal and IDCT_L an isometry,
- * so |y|^2 / gain^2 is what the L lowest coefficients hold. x [n + 1, head_dim] is scratch, its
- * last row the output row. */
+ * so a DCT map's rows are orthogonal, gain long, and `kept` is what the L lowest coefficients hold.
+ * x [n + 1, head_dim] is scratch, its last row the output row. */
 static void compress_state(const struct fkv_attention_shape *shape, const struct fkv_map *map,
                            const struct fkv_cache *cache, struct fkv_buffer *buffer,
                            const struct fkv_compress_item *item, bool turned, double *x,
@@ -99,11 +122,12 @@ static void compress_state(const struct fkv_attention_shape *shape, const struct
     *before = sum_of_squares(x, (size_t)map->n * d);
     *kept = 0;
     for (int32_t j = 0; j < map->retained; j++) {
-        const double *m = map->matrix + (size_t)j * (size_t)map->n;
+        const double *m = (turned ? map->key : map->value) + (size_t)j * (size_t)map->n,
+                     length = sum_of_squares(m, (size_t)map->n);
         for (size_t c = 0; c < d; c++) row[c] = 0;
         for (size_t i = 0; i < (size_t)map->n; i++)
             for (size_t c = 0; c < d; c++) row[c] += m[i] * x[i * d + c];
-        *kept += sum_of_squares(row, d) / (map->gain * map->gain);
+        if (length > 0) *kept += sum_of_squares(row, d) / length;
         if (turned) fkv_reference_turn(shape, item->position + j, row);
         store_row(shape, cache, buffer, item->cache_head, item->slot + j, row);
     }

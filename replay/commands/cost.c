@@ -11,6 +11,7 @@
 #include "kernels/base/parse.h"
 #include "replay/commands/commands.h"
 #include "replay/cost/cost.h"
+#include "replay/operators/operator_file.h"
 #include "replay/perplexity/sweep.h"
 
 enum { OPT_CONFIG = FKV_NO_LETTER, OPT_TOKENS, OPT_SWEEP, OPT_TRAINED_CONTEXT };
@@ -153,9 +154,12 @@ static int run(struct settings *s, struct fkv_error *err) {
 int fkv_command_cost(int argc, char **argv) {
     struct settings s = {0};
     struct fkv_error err = {0};
+    struct fkv_operator_data operator_data = {0};
     fkv_policy_options_default(&s.policy);
     argp_parse(&parser, argc, argv, 0, NULL, &s);
-    int status = run(&s, &err);
+    int status = fkv_operator_data_read(&s.policy, &operator_data, &err);
+    if (!status) status = run(&s, &err);
+    fkv_operator_data_free(&operator_data);
     free(s.tokens);
     fkv_sweep_free(&s.sweep);
     return status ? fkv_tool_failed("freqkv-replay cost", &err) : FKV_EXIT_DONE;

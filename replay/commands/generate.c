@@ -18,6 +18,7 @@
 #include "replay/generate/continuations.h"
 #include "replay/lines_file.h"
 #include "replay/needs.h"
+#include "replay/operators/operator_file.h"
 
 enum { OPT_PROMPT = FKV_NO_LETTER, OPT_PROMPTS, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
@@ -419,12 +420,14 @@ int fkv_command_generate(int argc, char **argv) {
     static struct settings s = {.tokens = 128}; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
     struct fkv_engine engine = {0};
+    struct fkv_operator_data operator_data = {0};
     struct fkv_prompts p = {0};
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
     s.command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
+    if (!status) status = fkv_operator_data_read(&s.policy, &operator_data, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) {
         const int32_t vocab = engine.model->config.vocab;
@@ -436,6 +439,7 @@ int fkv_command_generate(int argc, char **argv) {
     if (!status) status = run(&s, &engine, &p, &err);
     fkv_prompts_free(&p);
     fkv_engine_close(&engine);
+    fkv_operator_data_free(&operator_data);
     free(s.command);
     return status ? fkv_tool_failed("freqkv-replay generate", &err) : FKV_EXIT_DONE;
 }

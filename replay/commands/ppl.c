@@ -15,6 +15,7 @@
 #include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
+#include "replay/operators/operator_file.h"
 #include "replay/perplexity/experiment.h"
 #include "replay/needs.h"
 #include "replay/perplexity/sweep.h"
@@ -443,6 +444,7 @@ int fkv_command_ppl(int argc, char **argv) {
     static struct settings s; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
     struct fkv_engine engine = {0};
+    struct fkv_operator_data operator_data = {0};
     struct fkv_corpus corpus = {0};
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
@@ -451,12 +453,14 @@ int fkv_command_ppl(int argc, char **argv) {
         return fkv_tool_failed("freqkv-replay ppl", &err);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
+    if (!status) status = fkv_operator_data_read(&s.policy, &operator_data, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = run(&s, &engine, &corpus, &err);
     fkv_sweep_free(&s.sweep);
     fkv_plan_free(&s.plan);
     fkv_corpus_free(&corpus);
     fkv_engine_close(&engine);
+    fkv_operator_data_free(&operator_data);
     free(s.command);
     return status ? fkv_tool_failed("freqkv-replay ppl", &err) : FKV_EXIT_DONE;
 }

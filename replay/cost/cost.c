@@ -173,7 +173,10 @@ static void sum_heads(const struct fkv_model_size *size, const struct fkv_policy
         row->cache_bytes += cost.most_slots * slot_bytes;
         if (!cost.compressions) continue;
         row->compressions += (double)cost.compressions / heads;
-        row->compression_operations += (double)cost.compressions * 2 * c->head_dim * n * log2(n);
+        /* Of keys and values: a matrix is multiplied, a DCT computed fast. */
+        row->compression_operations +=
+            (double)cost.compressions * 2 * c->head_dim *
+            (setup->policy->fill_map ? 2 * n * setup->retained[h] : n * log2(n));
     }
     row->operations +=
         2 * size->product_weights * (double)row->tokens + row->compression_operations;

@@ -124,8 +124,13 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
     for (int i = 0; own && own[i].name; i++) {
         char key[FKV_OPTION_KEY];
         fkv_own_key(&own[i], key);
-        if (fkv_h5_put_int(w, "/", key, e->setup->own[i], err)) return FKV_FAILED;
+        if (own[i].kind == FKV_OPTION_TEXT
+                ? fkv_h5_put_string(w, "/", key, e->setup->own_texts[i], err)
+                : fkv_h5_put_int(w, "/", key, e->setup->own[i], err))
+            return FKV_FAILED;
     }
+    const struct fkv_operator_data *data = e->setup->operator_data;
+    if (data && fkv_h5_put_string(w, "/", "operator_sha256", data->sha256, err)) return FKV_FAILED;
     for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
         bool count = i == FKV_RESULT_TOKENS_SCORED || i == FKV_RESULT_CACHE_BYTES_PEAK;
         if (count ? fkv_h5_put_int(w, "/", fkv_result_names[i], (int64_t)results[i], err)

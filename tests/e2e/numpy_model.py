@@ -83,7 +83,7 @@ def dct_matrix(n):
 
 
 class Policy:
-    """kind: full, freqkv, local or streaming. gamma: one number, one per layer, or
+    """kind: full, freqkv, linear, local or streaming. gamma: one number, one per layer, or
     [layer][kv_head].
     """
 
@@ -111,7 +111,11 @@ class Policy:
             g = g[head]
         return int(np.floor(g * (self.window - self.sinks - self.recent) + 1e-9))
 
-    def act(self, states, retained):
+    def operators(self, layer, head):
+        """What stands in the place of the DCT, [L, n] for keys and for values; None: the DCT."""
+        return None, None
+
+    def act(self, states, retained, operator=None):
         """states [N, d], un-rotated -> what the head keeps"""
         if self.kind == "streaming":
             return np.concatenate([states[: self.sinks], states[self.sinks + 1 :]])
@@ -120,6 +124,8 @@ class Policy:
         n = len(middle)
         if self.kind == "local":
             kept = middle[n - retained :]
+        elif operator is not None:
+            kept = operator @ middle
         else:
             kept = (
                 dct_matrix(retained).T
@@ -142,7 +148,7 @@ class Policy:
         )
 
 
-def attend_head(q, k, v, policy, retained, theta):
+def attend_head(q, k, v, policy, retained, theta, operators=(None, None)):
     """q [T, group, d], k and v [T, d] of one KV head, un-rotated -> out [T, group, d], actions,
     slots seen summed over queries
     """
@@ -152,7 +158,10 @@ def attend_head(q, k, v, policy, retained, theta):
         added = len(k) - t
         if policy.kind != "full":
             if len(keys) == policy.window:
-                keys, values = policy.act(keys, retained), policy.act(values, retained)
+                keys, values = (
+                    policy.act(states, retained, operator)
+                    for states, operator in zip((keys, values), operators)
+                )
                 masses = (
                     policy.move_masses(masses, retained) if policy.mass_bias else np.ones(len(keys))
                 )
@@ -198,9 +207,16 @@ def forward(model, tokens, policy):
         )
         out = np.empty_like(q)
         for head in range(model.kv_heads):
-            retained = policy.retained(layer, head) if policy.kind in ("freqkv", "local") else None
+            by_ratio = policy.kind in ("freqkv", "linear", "local")
+            retained = policy.retained(layer, head) if by_ratio else None
             out[:, head], a, s = attend_head(
-                q[:, head], k[:, head], v[:, head], policy, retained, model.theta
+                q[:, head],
+                k[:, head],
+                v[:, head],
+                policy,
+                retained,
+                model.theta,
+                policy.operators(layer, head),
             )
             actions, seen = actions + a, seen + s
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T

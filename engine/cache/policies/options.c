@@ -9,6 +9,7 @@ static const struct fkv_policy_option none = {0};
 
 static int check_value(const struct fkv_policy_option *option, int64_t value,
                        struct fkv_error *err) {
+    if (option->kind == FKV_OPTION_TEXT) return FKV_OK;
     const bool integer = option->kind == FKV_OPTION_INTEGER;
     const int64_t low = integer ? option->low : 0, high = integer ? option->high : 1;
     if (value >= low && value <= high) return FKV_OK;
@@ -29,15 +30,20 @@ static int refuse(const char *policy, const struct fkv_policy_option *table, con
 }
 
 int fkv_own_set(const char *policy, const struct fkv_policy_option *table,
-                const struct fkv_own_value *own, int64_t *values, struct fkv_error *err) {
+                const struct fkv_own_value *own, int64_t *values, const char **texts,
+                struct fkv_error *err) {
     if (!table) table = &none;
-    for (int i = 0; values && table[i].name; i++) values[i] = table[i].standard;
+    for (int i = 0; values && table[i].name; i++) {
+        values[i] = table[i].standard;
+        texts[i] = table[i].standard_text;
+    }
     for (int k = 0; k < FKV_OWN_OPTIONS && own[k].name; k++) {
         int i = 0;
         while (table[i].name && strcmp(table[i].name, own[k].name)) i++;
         if (!table[i].name) return refuse(policy, table, own[k].name, err);
         if (check_value(&table[i], own[k].value, err)) return FKV_FAILED;
         if (values) values[i] = own[k].value;
+        if (values && own[k].text) texts[i] = own[k].text;
     }
     return FKV_OK;
 }
@@ -49,14 +55,18 @@ void fkv_own_key(const struct fkv_policy_option *option, char key[FKV_OPTION_KEY
 }
 
 /* As a user would give it. */
-static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t value) {
-    if (option->kind == FKV_OPTION_INTEGER)
+static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t value,
+                        const char *text) {
+    if (option->kind == FKV_OPTION_TEXT)
+        fputs(text, f);
+    else if (option->kind == FKV_OPTION_INTEGER)
         fprintf(f, "%" PRId64, value);
     else
         fputs(value ? "on" : "off", f);
 }
 
-char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values) {
+char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values,
+                   const char *const *texts) {
     char *text = NULL;
     size_t bytes;
     FILE *f = open_memstream(&text, &bytes);
@@ -64,14 +74,20 @@ char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values)
     if (!table) table = &none;
     for (int i = 0; table[i].name; i++) {
         fprintf(f, "%s%s=", i ? " " : "", table[i].name);
-        print_value(f, &table[i], values[i]);
+        print_value(f, &table[i], values[i], texts[i]);
     }
     fclose(f);
     return text;
 }
 
+/* Whether an option is at its default. */
+static bool is_standard(const struct fkv_policy_option *option, int64_t value, const char *text) {
+    return option->kind == FKV_OPTION_TEXT ? !strcmp(text, option->standard_text)
+                                           : value == option->standard;
+}
+
 char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
-                    const int64_t *values) {
+                    const int64_t *values, const char *const *texts) {
     char *text = NULL;
     size_t bytes;
     FILE *f = open_memstream(&text, &bytes);
@@ -79,23 +95,25 @@ char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
     if (!table) table = &none;
     fputs(policy, f);
     for (int i = 0; table[i].name; i++) {
-        if (values[i] == table[i].standard) continue;
+        if (is_standard(&table[i], values[i], texts[i])) continue;
         fprintf(f, ", %s", table[i].name);
         if (table[i].kind == FKV_OPTION_FLAG) continue;
         fputc(' ', f);
-        print_value(f, &table[i], values[i]);
+        print_value(f, &table[i], values[i], texts[i]);
     }
     fclose(f);
     return text;
 }
 
-void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values, json_t *object) {
+void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values,
+                     const char *const *texts, json_t *object) {
     if (!table) table = &none;
     for (int i = 0; table[i].name; i++) {
         char key[FKV_OPTION_KEY];
         fkv_own_key(&table[i], key);
         json_object_set_new(object, key,
-                            table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i])
-                                                                : json_boolean(values[i]));
+                            table[i].kind == FKV_OPTION_TEXT      ? json_string(texts[i])
+                            : table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i])
+                                                                  : json_boolean(values[i]));
     }
 }

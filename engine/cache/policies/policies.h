@@ -8,6 +8,7 @@
 #define FKV_POLICY_ROWS(ROW)                                                                       \
     ROW(full)                                                                                      \
     ROW(freqkv)                                                                                    \
+    ROW(linear)                                                                                    \
     ROW(local)                                                                                     \
     ROW(streaming)
 

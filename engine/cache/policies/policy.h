@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/cache/operators.h"
 #include "engine/cache/policies/options.h"
 #include "kernels/cache.h"
 
@@ -24,6 +25,8 @@ struct fkv_policy_options {
     int32_t sinks;     /* S; -1: 4 */
     const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
     struct fkv_own_value own[FKV_OWN_OPTIONS]; /* the policy's own options; a NULL name ends them */
+    const struct fkv_operator_data *operator_data; /* what an option's file holds; NULL: none.
+                                                      Borrowed by every setup and session */
 };
 
 /* The options worked out for one model: what every answer is computed from. */
@@ -31,12 +34,14 @@ struct fkv_policy_setup {
     const struct fkv_policy *policy;
     int32_t layers;
     int32_t kv_heads;
-    int32_t window;               /* N */
-    int32_t sinks;                /* S */
-    int32_t recent;               /* R: newest slots that an action leaves as they are */
-    int32_t compressible;         /* n = N - S - R */
-    int32_t capacity;             /* slots of storage per head */
-    int64_t own[FKV_OWN_OPTIONS]; /* values of policy->options, in their order */
+    int32_t window;                         /* N */
+    int32_t sinks;                          /* S */
+    int32_t recent;                         /* R: newest slots that an action leaves as they are */
+    int32_t compressible;                   /* n = N - S - R */
+    int32_t capacity;                       /* slots of storage per head */
+    int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
+    const char *own_texts[FKV_OWN_OPTIONS]; /* the same of texts; borrowed */
+    const struct fkv_operator_data *operator_data; /* NULL: none. Borrowed */
     bool mass_bias;    /* scores of slots get the log of how many tokens each stands for */
     char *own_text;    /* own options with their values, "recent=256 rescale=on mass-bias=off"; ""
                           without any. Owned. */
@@ -66,7 +71,10 @@ struct fkv_action {
     int32_t map_slot;     /* first slot of the map */
     int32_t map_n;        /* slots that the map takes; 0: no map */
     int32_t map_retained; /* slots that it leaves, from map_slot on */
-    double map_gain;
+    double map_gain;      /* of the DCT */
+    int32_t map_matrices; /* 0: the DCT; else `fill_map` gives this map: 1: one matrix for keys and
+                             values; 2: one each */
+    int32_t map_id;       /* of matrices: heads of one id and L share them */
     int32_t gather_slot;  /* slot gather_from[j] moves to gather_slot + j */
     int32_t gather_count; /* 0: no gather */
     int32_t *gather_from; /* [setup->capacity], ascending; memory of the session */
@@ -107,6 +115,11 @@ struct fkv_policy {
      * and slots = head->slots. */
     void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action);
+
+    /* The matrices of a head's map, [map_retained, map_n] each; `value` only where map_matrices is
+     * 2, else NULL. NULL where no action has matrices. */
+    int (*fill_map)(const struct fkv_policy_setup *setup, const struct fkv_head *head, float *key,
+                    float *value, struct fkv_error *err);
 
     /* The position at which the next appended key is stored. */
     double (*position)(const struct fkv_policy_setup *setup, const struct fkv_head *head);

@@ -5,7 +5,7 @@
 #include <omp.h>
 
 #include "analyze/measure/error.h"
-#include "analyze/measure/matrix.h"
+#include "kernels/matrix.h"
 #include "kernels/blas.h"
 #include "capture/store/capture_reader.h"
 #include "tests/unit/analyze/made_folder.h"

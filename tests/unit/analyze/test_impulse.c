@@ -2,7 +2,7 @@
  * schedule alone. */
 #include "analyze/measure/impulse.h"
 
-#include "analyze/measure/matrix.h"
+#include "kernels/matrix.h"
 #include "kernels/blas.h"
 #include "tests/unit/support.h"
 

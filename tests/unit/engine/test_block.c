@@ -113,7 +113,7 @@ static void a_device_with_little_memory_is_fed_fewer_rows(void **state) {
 
 static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
     (void)state;
-    static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
+    static const char *const policies[] = {"full", "freqkv", "linear", "local", "streaming"};
     enum { TOKENS = 700 };
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);

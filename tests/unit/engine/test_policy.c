@@ -14,7 +14,7 @@ static const struct fkv_config config = {
 static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t recent,
                     const char *gamma, struct fkv_policy_setup *setup) {
     struct fkv_policy_options o = {.name = name, .window = window, .sinks = sinks, .gamma = gamma};
-    if (recent) o.own[0] = (struct fkv_own_value){"recent", recent};
+    if (recent) o.own[0] = (struct fkv_own_value){.name = "recent", .value = recent};
     return fkv_policy_setup(&o, &config, 1000, setup, &err);
 }
 
@@ -75,7 +75,7 @@ static void bad_options_are_refused_by_name(void **state) {
     (void)state;
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
-                   "expected one of full, freqkv, local, streaming, found \"best\"");
+                   "expected one of full, freqkv, linear, local, streaming, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
@@ -105,7 +105,7 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
                 struct fkv_policy_options options = {.name = fkv_policies[by]->name,
                                                      .window = 64,
                                                      .sinks = 4,
-                                                     .own = {{o->name, o->low}}};
+                                                     .own = {{.name = o->name, .value = o->low}}};
                 struct fkv_policy_setup s;
                 char message[128];
                 snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name,
@@ -147,9 +147,9 @@ static void own_options_stand_in_the_label_unless_they_are_the_default(void **st
     assert_string_equal(s.label, "freqkv");
     assert_string_equal(s.own_text, "recent=0 rescale=on mass-bias=off");
     fkv_policy_setup_free(&s);
-    options.own[0] = (struct fkv_own_value){"mass-bias", 1},
-    options.own[1] = (struct fkv_own_value){"recent", 16};
-    options.own[2] = (struct fkv_own_value){"rescale", 0};
+    options.own[0] = (struct fkv_own_value){.name = "mass-bias", .value = 1},
+    options.own[1] = (struct fkv_own_value){.name = "recent", .value = 16};
+    options.own[2] = (struct fkv_own_value){.name = "rescale", .value = 0};
     assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
     assert_string_equal(s.label, "freqkv, recent 16, rescale off, mass-bias");
     assert_string_equal(s.own_text, "recent=16 rescale=off mass-bias=on");

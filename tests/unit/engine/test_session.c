@@ -63,7 +63,7 @@ static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t 
     return logits;
 }
 
-static const char *const windowed[] = {"freqkv", "local", "streaming"};
+static const char *const windowed[] = {"freqkv", "linear", "local", "streaming"};
 
 static void up_to_the_window_every_policy_equals_full_attention_exactly(void **state) {
     struct fixture *f = *state;
@@ -209,8 +209,8 @@ static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state)
 static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(void **state) {
     struct fixture *f = *state;
     struct fkv_policy_options plain = policy("freqkv", 64, "0.5"), recent = plain, flat = plain;
-    recent.own[0] = (struct fkv_own_value){"recent", 16};
-    flat.own[0] = (struct fkv_own_value){"rescale", 0};
+    recent.own[0] = (struct fkv_own_value){.name = "recent", .value = 16};
+    flat.own[0] = (struct fkv_own_value){.name = "rescale", .value = 0};
     float *a = run(f, plain, f->tokens, 100), *b = run(f, recent, f->tokens, 100),
           *c = run(f, flat, f->tokens, 100);
     float *decode = run(f, recent, f->tokens, 1);

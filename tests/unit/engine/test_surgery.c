@@ -197,8 +197,11 @@ static void divergence_from_kept_logits_is_that_from_a_session_beside(void **sta
 /* With --mass-bias: blocks, decoding, snapshots and resets go on to mean the same. */
 static void mass_biases_do_not_depend_on_blocks_and_come_back_with_a_snapshot(void **state) {
     struct fixture *f = *state;
-    struct fkv_policy_options p = {
-        .name = "freqkv", .window = 48, .sinks = 4, .gamma = "0.37", .own = {{"mass-bias", 1}}};
+    struct fkv_policy_options p = {.name = "freqkv",
+                                   .window = 48,
+                                   .sinks = 4,
+                                   .gamma = "0.37",
+                                   .own = {{.name = "mass-bias", .value = 1}}};
     const struct fkv_session_options options = {.block = TOKENS, .max_tokens = TOKENS};
     struct fkv_session *s;
     struct fkv_snapshot *snapshot;
@@ -231,7 +234,7 @@ static void what_cannot_be_operated_on_is_refused(void **state) {
     struct fixture *f = *state;
     const struct fkv_session_options options = {.block = 64, .max_tokens = 64};
     struct fkv_policy_options p = {
-        .name = "local", .window = 32, .sinks = 4, .own = {{"mass-bias", 1}}};
+        .name = "local", .window = 32, .sinks = 4, .own = {{.name = "mass-bias", .value = 1}}};
     struct fkv_session *s;
     float x[TOKENS * WIDTH];
     assert_refused(fkv_session_open(f->model, &p, &options, &s, &err), err,

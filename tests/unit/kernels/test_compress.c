@@ -231,6 +231,50 @@ static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
     }
 }
 
+/* Rows of unequal length, one of zeros now and then, one matrix for both or one each: in 16 bits as
+ * near as above; nothing outside a head's slots changes. */
+static void any_matrix_is_multiplied(void **state) {
+    (void)state;
+    for (int round = 0; round < rounds(3 * ROUNDS); round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        int n = random_length(), heads = affordable(2.0 * n * n * s.head_dim, MOST_HEADS),
+            retained = test_between(1, n), capacity = n + test_between(0, 9);
+        int slot[MOST_HEADS] = {0}, rows[MOST_HEADS] = {0}, touched[MOST_HEADS] = {0};
+        struct cache cache = random_cache(&s, heads, (enum fkv_dtype)(round % 3), capacity, 0.5);
+        reserve_both((struct fkv_limits){.slots = capacity, .items = heads, .attention = s});
+        float *keys = cache_contents(tested, &cache.tested, false, cache.count),
+              *values = cache_contents(tested, &cache.tested, true, cache.count);
+        struct fkv_compress_item items[MOST_HEADS];
+        for (int h = 0; h < heads; h++) {
+            slot[h] = test_between(0, capacity - n), rows[h] = retained, touched[h] = n;
+            items[h] = (struct fkv_compress_item){h, slot[h], slot[h]};
+        }
+        const size_t count = (size_t)n * (size_t)retained;
+        float *key = random_numbers(count, 0, 1 / sqrt(n)),
+              *other = random_numbers(count, 0.5 / n, 1 / sqrt(n)),
+              *value = test_between(0, 1) ? key : other;
+        if (test_between(0, 2) == 0) memset(key, 0, (size_t)n * sizeof *key);
+        struct fkv_map *map, *exact;
+        struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
+        assert_ok(tested.ops->map_matrix(tested.b, n, retained, key, value, &map, &err), err);
+        assert_ok(reference.ops->map_matrix(reference.b, n, retained, key, value, &exact, &err),
+                  err);
+        memset(key, 0xff, count * sizeof *key); /* ours again */
+        assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, heads, found, &err),
+                  err);
+        assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, heads,
+                                          expected, &err),
+                  err);
+        assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
+        assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, 3e-6);
+        assert_energies(found, expected, heads);
+        tested.ops->map_release(tested.b, map);
+        reference.ops->map_release(reference.b, exact);
+        release_cache(&cache);
+        free(keys), free(values), free(key), free(other);
+    }
+}
+
 /* Every sixth round has as many heads as all layers and sequences of a model do. */
 static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
     (void)state;
@@ -282,6 +326,12 @@ static void maps_of_no_size_are_refused(void **state) {
     if (tested.ops->map_dct(tested.b, n, 0, 1, &map, &err) == FKV_OK) fail_msg("L = 0 accepted");
     if (tested.ops->map_dct(tested.b, n, n + 1, 1, &map, &err) == FKV_OK)
         fail_msg("L > n accepted");
+    float *m = numbers((size_t)n * (size_t)(n + 1));
+    if (tested.ops->map_matrix(tested.b, n, 0, m, m, &map, &err) == FKV_OK)
+        fail_msg("a matrix of L = 0 accepted");
+    if (tested.ops->map_matrix(tested.b, n, n + 1, m, m, &map, &err) == FKV_OK)
+        fail_msg("a matrix of L > n accepted");
+    free(m);
 }
 
 int main(void) {
@@ -292,6 +342,7 @@ int main(void) {
         cmocka_unit_test(compression_equals_its_dense_matrix),
         cmocka_unit_test(reversing_time_before_is_reversing_it_after),
         cmocka_unit_test(stored_results_are_as_near_as_their_dtype_allows),
+        cmocka_unit_test(any_matrix_is_multiplied),
         cmocka_unit_test(gathering_moves_slots_and_turns_keys_by_the_shift),
         cmocka_unit_test(maps_of_no_size_are_refused),
     };

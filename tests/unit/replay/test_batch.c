@@ -103,7 +103,7 @@ static void assert_runs_close(const struct one_run *found, const struct one_run 
     assert_agreement(found, expected);
 }
 
-static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
+static const char *const policies[] = {"full", "freqkv", "linear", "local", "streaming"};
 
 static struct fkv_policy_options random_policy(const char *name) {
     return (struct fkv_policy_options){

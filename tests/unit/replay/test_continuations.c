@@ -379,10 +379,10 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     struct fkv_policy_options others[7];
     for (int i = 0; i < 7; i++) others[i] = base;
     others[0].window = 65, others[1].sinks = 3,
-    others[2].own[0] = (struct fkv_own_value){"recent", 1};
-    others[3].own[0] = (struct fkv_own_value){"rescale", 0};
-    others[4].own[0] = (struct fkv_own_value){"mass-bias", 1}, others[5].gamma = "0.25",
-    others[6].name = "local";
+    others[2].own[0] = (struct fkv_own_value){.name = "recent", .value = 1};
+    others[3].own[0] = (struct fkv_own_value){.name = "rescale", .value = 0};
+    others[4].own[0] = (struct fkv_own_value){.name = "mass-bias", .value = 1},
+    others[5].gamma = "0.25", others[6].name = "local";
     struct lines l;
     struct fkv_policy_setup setup;
     struct fkv_error err = {0};

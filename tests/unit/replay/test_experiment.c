@@ -20,6 +20,7 @@ static int set_up(void **state) {
     model = (struct fkv_model){.config = {.trained_context = 512}};
     static const struct fkv_policy_option own[] = {{.name = "recent", .kind = FKV_OPTION_INTEGER},
                                                    {.name = "mass-bias", .kind = FKV_OPTION_FLAG},
+                                                   {.name = "operator", .kind = FKV_OPTION_TEXT},
                                                    {0}};
     policy = (struct fkv_policy){
         .name = "freqkv", .options = own, .takes_window = true, .takes_ratio = true};
@@ -27,6 +28,7 @@ static int set_up(void **state) {
                                       .window = 256,
                                       .sinks = 4,
                                       .own = {16, 0},
+                                      .own_texts = {NULL, NULL, "haar"},
                                       .label = "freqkv, recent 16",
                                       .gamma = 0.5};
     documents[0] = (struct fkv_corpus_document){.name = "a.txt", .count = 11};
@@ -78,6 +80,7 @@ static void the_object_has_the_documented_keys(void **state) {
     assert_number(o, "gamma", 0.5);
     assert_true(json_is_false(json_object_get(o, "mass_bias")));
     assert_number(o, "recent", 16);
+    assert_string_equal(json_string_value(json_object_get(o, "operator")), "haar");
     assert_number(o, "documents", 2);
     assert_number(o, "tokens", 16);
     assert_number(o, "tokens_scored", 10);
@@ -91,7 +94,7 @@ static void the_object_has_the_documented_keys(void **state) {
     assert_number(o, "prefill_tokens_per_s", 8);
     assert_number(o, "compression_share", 0.25);
     assert_string_equal(json_string_value(json_object_get(o, "se_unit")), "blocks of one document");
-    assert_int_equal(json_object_size(o), 22);
+    assert_int_equal(json_object_size(o), 23);
     assert_true(json_is_true(json_object_get(baseline, "valid")));
     assert_string_equal(json_string_value(json_object_get(baseline, "policy")), "full");
     assert_number(baseline, "mean_nll", 1.5);

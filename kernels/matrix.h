@@ -1,9 +1,9 @@
-/* Dense linear algebra in double for the analyzer: the two or three calls of BLAS and LAPACK it
- * needs. Matrices are column-major as LAPACK has them: a (m, n) is m rows, element (i, j) at i + j
- * m. Called between fkv_blas_open and fkv_blas_close (kernels/blas.h), by as many threads at once
- * as it was opened for; from inside a parallel region OpenBLAS works on the calling thread. */
-#ifndef FKV_ANALYZE_MEASURE_MATRIX_H
-#define FKV_ANALYZE_MEASURE_MATRIX_H
+/* Dense linear algebra in double, by BLAS and LAPACK; not in a plain build. Matrices are
+ * column-major as LAPACK has them: a (m, n) is m rows, element (i, j) at i + j m. Called between
+ * fkv_blas_open and fkv_blas_close (kernels/blas.h), by as many threads at once as it was opened
+ * for; from inside a parallel region OpenBLAS works on the calling thread. */
+#ifndef FKV_KERNELS_MATRIX_H
+#define FKV_KERNELS_MATRIX_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,7 +1,8 @@
-/* Owns the analyzer's calls of BLAS and LAPACK (matrix.h), both of OpenBLAS. Eigenvalues are by
+/* Owns the calls of BLAS and LAPACK in double (matrix.h), both of OpenBLAS. Eigenvalues are by
  * divide and conquer (dsyevd; Cuppen 1981, Gu and Eisenstat 1995), several times as fast as QR
  * iteration where vectors are wanted. */
-#include "analyze/measure/matrix.h"
+#ifndef FKV_PLAIN
+#include "kernels/matrix.h"
 
 #include <stdlib.h>
 
@@ -40,3 +41,6 @@ int fkv_matrix_eigen(double *a, int32_t n, bool vectors, double *values, struct 
     if (!memory) return fkv_fail(err, "out of memory for the eigenvalues of a matrix of %d", n);
     return info ? fkv_fail(err, "the eigenvalues of a matrix of %d did not converge", n) : FKV_OK;
 }
+#else
+typedef int fkv_matrix_is_not_built;
+#endif
