@@ -221,6 +221,12 @@ def layer_types(config, layers):
     says it.
     """
     types, model_type = setting(config, "layer_types"), setting(config, "model_type")
+    unknown = set(types or ()) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ValueError(
+            "layer_types: expected full_attention or sliding_attention, found"
+            f" {', '.join(sorted(map(str, unknown)))}"
+        )
     if types:
         return list(types)[:layers]
     if model_type in ("mistral", "phi3"):
@@ -424,9 +430,9 @@ def write_capture(
                recording of its own; it must not be padded.
     rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
     config     the model's, dict or object: undoes the rotation, of the kinds and model types that
-               inverse_frequencies() takes; longrope as one pass over all tokens turns them. Without it and inv_freq, keys go into the file as
-               key_rotated. Says the scale, cap and windows of scores, too, where they are not those
-               of LLaMA.
+               inverse_frequencies() takes; longrope as one pass over all tokens turns them.
+               Without it and inv_freq, keys go into the file as key_rotated. Says the scale, cap
+               and windows of scores, too, where they are not those of LLaMA.
     inv_freq   [rotary_dim/2], or [layers, rotary_dim/2], 0 where a layer does not turn: undoes any
                rotation of channel i with i + rotary_dim/2.
     attention_factor

@@ -229,6 +229,15 @@ def check_scores(work, random):
         ]
         found = [x.tolist() if isinstance(x, np.ndarray) else x for x in found]
         check(f"scores of {label}", tuple(found) == wanted, f"{found}")
+    refused(
+        "attention in chunks",
+        "found chunked_attention",
+        freqkv.write_capture,
+        os.path.join(work, "scores.h5"),
+        pairs,
+        rotated=True,
+        config={"model_type": "mistral", "layer_types": ["chunked_attention"] * layers},
+    )
 
 
 def check_phi3(work):
