@@ -149,9 +149,13 @@ def text_part(config):
     return setting(config, "text_config", config)
 
 
-def inverse_frequencies(config, head_dim, rope=None):
+def inverse_frequencies(config, head_dim, rope=None, positions=None):
     """RoPE's angular frequency per pair of channels [head_dim/2], from a Hugging Face config:
     default, linear or llama3 scaling. Another rotation, or model type, is refused.
+
+    Of a Phi-3 a part of the head may turn, [rotary_dim/2], and with `positions`, how many one pass
+    over the text reaches, longrope is taken, too: it has one list of divisors up to the original
+    context and another beyond.
 
     theta^(-2i/d); linear divides it by the factor; llama3 divides slow pairs (wavelength over
     context/low_freq_factor), keeps fast ones, and goes over between them. Transformers 4 says
@@ -168,14 +172,19 @@ def inverse_frequencies(config, head_dim, rope=None):
     if rope is None:
         rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
     theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1)) != 1:
+    kind = rope_kind(rope)
+    part = rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1))
+    if part != 1 and model_type != "phi3":
         raise ValueError(f"partial_rotary_factor: expected 1, the whole head rotated; {INSTEAD}")
-    frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+    turned = int(head_dim * part)
+    frequency = theta ** (-np.arange(0, turned, 2) / turned)
     if kind == "default":
         return frequency
     if kind == "linear":
         return frequency / rope["factor"]
+    if kind == "longrope" and model_type == "phi3" and positions is not None:
+        beyond = positions > original_context(config, rope)
+        return frequency / np.asarray(rope["long_factor" if beyond else "short_factor"], np.float64)
     if kind != "llama3":
         raise ValueError(f"rope_type: expected default, linear or llama3, found {kind}; {INSTEAD}")
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
@@ -184,11 +193,40 @@ def inverse_frequencies(config, head_dim, rope=None):
     return frequency * (keep + (1 - keep) / rope["factor"])
 
 
+def rope_kind(rope):
+    """The first configs of Phi-3 call longrope "su" or "yarn"."""
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    return "longrope" if kind in ("su", "yarn") and "short_factor" in rope else kind
+
+
+def original_context(config, rope):
+    own = rope.get("original_max_position_embeddings")
+    return own or setting(config, "original_max_position_embeddings")
+
+
+def longrope_factor(config):
+    """What a Phi-3 with longrope multiplies cos and sin by; of all others that are taken, 1."""
+    config = text_part(config)
+    rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
+    if rope_kind(rope) != "longrope":
+        return 1.0
+    original = original_context(config, rope)
+    stretch = rope.get("factor") or setting(config, "max_position_embeddings") / original
+    silent = np.sqrt(1 + np.log(stretch) / np.log(original)) if stretch > 1 else 1.0
+    return float(rope.get("attention_factor") or silent)
+
+
 def layer_types(config, layers):
     """ "full_attention" or "sliding_attention" of every layer, where the config or its model type
     says it.
     """
     types, model_type = setting(config, "layer_types"), setting(config, "model_type")
+    unknown = set(types or ()) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ValueError(
+            "layer_types: expected full_attention or sliding_attention, found"
+            f" {', '.join(sorted(map(str, unknown)))}"
+        )
     if types:
         return list(types)[:layers]
     if model_type in ("mistral", "phi3"):
@@ -247,7 +285,7 @@ def score_attributes(config, layers, head_dim):
     return attributes
 
 
-def layer_frequencies(config, layers, head_dim):
+def layer_frequencies(config, layers, head_dim, positions=None):
     """The same of every layer: [head_dim/2] where they all turn alike, else [layers, head_dim/2], 0
     for a layer that does not turn (SmolLM3) and by layer type where they differ (Gemma 3).
     """
@@ -275,7 +313,7 @@ def layer_frequencies(config, layers, head_dim):
     rows = [
         none
         if nested[type] is None or not turning[layer]
-        else inverse_frequencies(config, head_dim, nested[type])
+        else inverse_frequencies(config, head_dim, nested[type], positions)
         for layer, type in enumerate(types)
     ]
     return rows[0] if all(np.array_equal(row, rows[0]) for row in rows) else np.stack(rows)
@@ -373,7 +411,7 @@ def write_capture(
     rotated=None,
     config=None,
     inv_freq=None,
-    attention_factor=1.0,
+    attention_factor=None,
     positions=None,
     tokens=None,
     nll=None,
@@ -392,13 +430,14 @@ def write_capture(
                recording of its own; it must not be padded.
     rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
     config     the model's, dict or object: undoes the rotation, of the kinds and model types that
-               inverse_frequencies() takes. Without it and inv_freq, keys go into the file as
-               key_rotated. Says the scale, cap and windows of scores, too, where they are not those
-               of LLaMA.
+               inverse_frequencies() takes; longrope as one pass over all tokens turns them.
+               Without it and inv_freq, keys go into the file as key_rotated. Says the scale, cap
+               and windows of scores, too, where they are not those of LLaMA.
     inv_freq   [rotary_dim/2], or [layers, rotary_dim/2], 0 where a layer does not turn: undoes any
                rotation of channel i with i + rotary_dim/2.
     attention_factor
-               what cos and sin are multiplied by (YaRN, LongRoPE): a number, or one per layer.
+               what cos and sin are multiplied by (YaRN, LongRoPE): a number, or one per layer;
+               default: what the config says of longrope, else 1.
     positions  [T] of the tokens; default 0, 1, ...
     tokens     [T] or [batch, T], optional; nll likewise.
     append     adds recordings to a file of the same model instead of making a new one.
@@ -418,11 +457,14 @@ def write_capture(
             )
         rotated = True
     if inv_freq is None and config is not None:
-        inv_freq = layer_frequencies(config, layers, head_dim)
+        reach = length if positions is None else int(np.max(positions)) + 1
+        inv_freq = layer_frequencies(config, layers, head_dim, reach)
+        if attention_factor is None:
+            attention_factor = longrope_factor(config)
     undone = rotated and inv_freq is not None
     if inv_freq is not None:
         inv_freq = checked_frequencies(inv_freq, layers, head_dim)
-    factors = checked_factors(attention_factor, layers)
+    factors = checked_factors(1.0 if attention_factor is None else attention_factor, layers)
     if undone:
         rows = np.broadcast_to(inv_freq, (layers, inv_freq.shape[-1]))
         key = np.stack(

@@ -9,7 +9,9 @@ is needed beyond numpy and h5py. Prints a line per subject and exits 1 if anythi
 """
 
 import argparse
+import json
 import os
+import pathlib
 import sys
 import tempfile
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 from checks import check, verdict
+from numpy_model import read_safetensors
 
 sys.path.insert(
     0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "notebooks")
@@ -226,6 +229,69 @@ def check_scores(work, random):
         ]
         found = [x.tolist() if isinstance(x, np.ndarray) else x for x in found]
         check(f"scores of {label}", tuple(found) == wanted, f"{found}")
+    refused(
+        "attention in chunks",
+        "found chunked_attention",
+        freqkv.write_capture,
+        os.path.join(work, "scores.h5"),
+        pairs,
+        rotated=True,
+        config={"model_type": "mistral", "layer_types": ["chunked_attention"] * layers},
+    )
+
+
+def check_phi3(work):
+    """Phi-3's fused projection, a head that turns in part, and longrope, against the keys that
+    transformers has before and after RoPE (tests/golden/make_golden.py).
+    """
+    golden = pathlib.Path(__file__).resolve().parents[1] / "golden"
+    path = os.path.join(work, "phi3.h5")
+    for name in ("phi3", "phi3-partial"):
+        config = json.loads((golden / name / "config.json").read_text())
+        found = read_safetensors(golden / name / "expected" / "model.safetensors")
+        layers = range(config["num_hidden_layers"])
+        rotated, key, value = (
+            [found[f"{state}.{i}"].transpose(1, 0, 2) for i in layers]
+            for state in ("key_rotated", "key", "value")
+        )
+        freqkv.write_capture(path, zip(rotated, value), rotated=True, config=config, dtype="f32")
+        off = np.abs(freqkv.load_capture(path)[1][0]["key"] - key).max()
+        check(f"{name}: the rotation is undone", off < 1e-5, f"differs by {off}")
+
+
+def check_longrope(work, random):
+    """Both lists of divisors, with the factor that the config says or leaves out."""
+    length, head_dim, theta = 30, 16, 1e4
+    key, value = random.standard_normal((2, 2, 1, length, head_dim))
+    short, long = random.uniform(1, 2, 6), random.uniform(2, 9, 6)
+    lists = {"short_factor": short.tolist(), "long_factor": long.tolist()}
+    sizes = {"max_position_embeddings": 320, "partial_rotary_factor": 0.75}
+    plain = theta ** (-np.arange(6) / 6)
+    path = os.path.join(work, "longrope.h5")
+    for original, divisors in ((40, short), (30, short), (29, long)):
+        inside = {"original_max_position_embeddings": original}
+        silent = np.sqrt(1 + np.log(320 / original) / np.log(original))
+        for label, config, factor in (
+            (4, {"rope_scaling": {"type": "longrope"} | lists} | inside, silent),
+            ("by its old name", {"rope_scaling": {"type": "su"} | lists} | inside, silent),
+            (5, {"rope_parameters": {"rope_type": "longrope"} | lists | inside}, silent),
+            (
+                "said",
+                {"rope_parameters": {"rope_type": "longrope", "attention_factor": 1.5} | lists}
+                | inside,
+                1.5,
+            ),
+        ):
+            rotated = key.copy()
+            rotated[..., :12] = factor * rotate(key[..., :12], plain / divisors)
+            config = {"model_type": "phi3", "rope_theta": theta} | sizes | config
+            freqkv.write_capture(
+                path, list(zip(rotated, value)), rotated=True, config=config, dtype="f32"
+            )
+            attributes, recordings = freqkv.load_capture(path)
+            off = np.abs(recordings[0]["key"] - key).max()
+            good = off < 1e-6 and abs(attributes["attention_factor"] - factor) < 1e-12
+            check(f"longrope {label} from {original}", good, f"differs by {off}")
 
 
 def check_own_frequencies(work, random):
@@ -532,6 +598,8 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         check_writing(work, np.random.default_rng(args.seed))
         check_scores(work, np.random.default_rng(args.seed))
+        check_phi3(work)
+        check_longrope(work, np.random.default_rng(args.seed))
         check_own_frequencies(work, np.random.default_rng(args.seed))
         check_projection(work, np.random.default_rng(args.seed))
         check_tools(work, args)

@@ -14,7 +14,7 @@ import numpy as np
 
 
 def read_safetensors(path):
-    """name -> float64 array; F32, F16 and BF16."""
+    """name -> float64 array; F32, F16, BF16 and I32."""
     with open(path, "rb") as f:
         header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
         data = f.read()
@@ -26,7 +26,7 @@ def read_safetensors(path):
         if entry["dtype"] == "BF16":
             values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         else:
-            values = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[entry["dtype"]])
+            values = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2", "I32": "<i4"}[entry["dtype"]])
         tensors[name] = values.astype(np.float64).reshape(entry["shape"])
     return tensors
 

@@ -271,7 +271,8 @@ int main(void) {
                                        TEST(each_layer_turns_by_its_own_rotation),
                                        TEST(a_layer_may_turn_in_part_or_not_at_all),
                                        TEST(scores_are_capped),
-                                       TEST(a_query_sees_its_layers_window), TEST(a_window_and_a_cap_go_together),
+                                       TEST(a_query_sees_its_layers_window),
+                                       TEST(a_window_and_a_cap_go_together),
                                        TEST(the_projected_error_is_of_what_the_projection_reads),
                                        TEST(what_is_missing_is_named)};
     return test_run(tests, NULL, NULL);
