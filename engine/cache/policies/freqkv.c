@@ -13,10 +13,10 @@ enum { RECENT, RESCALE, MASS_BIAS };
 
 static const struct fkv_policy_option options[] = {
     [RECENT] = {"recent", FKV_OPTION_INTEGER, "R", 0, 1 << 28, 0,
-                "the latest R slots stay uncompressed too"},
-    [RESCALE] = {"rescale", FKV_OPTION_ON_OFF, "on|off", 0, 1, 1, "the factor sqrt(L/n)"},
+                "the latest R slots stay uncompressed too", NULL},
+    [RESCALE] = {"rescale", FKV_OPTION_ON_OFF, "on|off", 0, 1, 1, "the factor sqrt(L/n)", NULL},
     [MASS_BIAS] = {"mass-bias", FKV_OPTION_FLAG, NULL, 0, 1, 0,
-                   "attention scores get the log of how many tokens each slot stands for"},
+                   "attention scores get the log of how many tokens each slot stands for", NULL},
     {0},
 };
 
