@@ -331,6 +331,12 @@ static void place_bar(struct fkv_figure *f, cairo_t *cr) {
     bar_ticks(f, cr);
 }
 
+/* Width of the bar with its ticks and label, and of the gap before it. */
+static double bar_space(const struct fkv_figure *f, cairo_t *cr) {
+    return gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) +
+           (*f->bar.label ? label_height : 0);
+}
+
 static void find_area(struct fkv_figure *f, cairo_t *cr) {
     const struct fkv_color none = {0, 0, 0, 0};
     double width = f->width - 2 * pad, top = pad, bottom = f->height - pad;
@@ -350,8 +356,7 @@ static void find_area(struct fkv_figure *f, cairo_t *cr) {
     if (f->bar.label) {
         f->bar_box.height = (bottom - top) * 0.7;
         bar_ticks(f, cr);
-        f->area.width -= gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) +
-                         (*f->bar.label ? label_height : 0);
+        f->area.width -= bar_space(f, cr);
     }
 }
 
@@ -361,7 +366,14 @@ static void arrange(struct fkv_figure *f, cairo_t *cr) {
         f->panels[i].box = (struct fkv_box){0, 0, f->area.width / f->columns * 0.8,
                                             f->area.height / f->rows * 0.7};
     fit_panels(f, cr);
-    if (f->bar.label) place_bar(f, cr);
+    if (!f->bar.label) return;
+    place_bar(f, cr);
+    /* A bar that is higher than find_area took it to be may have wider ticks. */
+    double lacking = bar_space(f, cr) - (f->width - pad - f->area.x - f->area.width);
+    if (lacking < 0.01) return;
+    f->area.width -= lacking;
+    fit_panels(f, cr);
+    place_bar(f, cr);
 }
 
 void fkv_figure_layout(struct fkv_figure *f, cairo_t *cr) {

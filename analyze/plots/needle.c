@@ -129,7 +129,7 @@ static int draw(const struct grid *g, const struct score *score, struct fkv_plot
     for (int i = 0; i < g->lengths; i++) length_names[i] = (int)g->length[i];
     for (int i = 0; i < g->depths; i++) depth_names[i] = (int)lround(100 * g->depth[i]);
 
-    const double width = fmin(7.2, fmax(3.6, 1.5 + columns * fmax(1.5, 0.4 * g->lengths + 0.4))),
+    const double width = fmin(7.2, fmax(3.6, 1.5 + columns * fmax(1.9, 0.4 * g->lengths + 0.4))),
                  height = fmin(9, 1.1 + rows * fmax(1.3, 0.6 + 0.2 * g->depths));
     const struct fkv_axis x = {.label = "length (tokens)", .low = FKV_FIT, .high = FKV_FIT},
                           y = {.label = "depth (%)", .low = FKV_FIT, .high = FKV_FIT};

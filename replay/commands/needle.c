@@ -17,8 +17,7 @@
 #include "replay/identity.h"
 #include "replay/lines_file.h"
 #include "replay/needs.h"
-#include "replay/statistics.h"
-#include "replay/tasks/needle_rows.h"
+#include "replay/tasks/needle_report.h"
 
 enum {
     OPT_TASK = FKV_NO_LETTER,
@@ -380,110 +379,24 @@ static int with_session(struct job *job, const json_t *identity, struct fkv_erro
     return status;
 }
 
-/* ---- output ---- */
+/* ---- the command ---- */
 
-/* Sums over prompts; the ones that a task has not stay zero. */
-struct sums {
-    int64_t count, exact, position;
-    double logprob, per_token, first, second;
-};
-
-/* Of all prompts whose length and depth are those of cell `like`; of all where that is NULL. */
-static struct sums add_up(const struct job *job, const struct fkv_needle_cell *like) {
-    struct sums sums = {0};
-    for (int64_t i = 0; i < job->count; i++) {
-        const struct fkv_needle_cell *cell = &job->cells[i];
-        const struct fkv_needle_result *r = &job->results[i];
-        if (like && (cell->length != like->length || cell->depth != like->depth)) continue;
-        sums.count++;
-        sums.exact += r->exact;
-        sums.position += cell->position;
-        sums.logprob += r->logprob;
-        sums.per_token += r->logprob / cell->answer;
-        sums.first += r->first;
-        sums.second += r->second;
-    }
-    return sums;
-}
-
-static void set_means(json_t *o, enum fkv_needle_kind kind, const struct sums *sums) {
-    const struct {
-        const char *name;
-        double sum;
-    } needle[] = {{"exact", (double)sums->exact},
-                  {"logprob", sums->logprob},
-                  {"logprob_per_token", sums->per_token}},
-      recall[] = {{"first_nll", sums->first},
-                  {"second_nll", sums->second},
-                  {"gain", sums->first - sums->second}};
-    for (int i = 0; i < 3; i++)
-        json_object_set_new(o, kind == FKV_RECALL ? recall[i].name : needle[i].name,
-                            fkv_json_number(fkv_mean(
-                                kind == FKV_RECALL ? recall[i].sum : needle[i].sum, sums->count)));
-}
-
-static int print_json(const struct job *job, struct fkv_error *err) {
+static int report(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_policy_setup *setup = &job->setup;
-    const struct sums all = add_up(job, NULL);
-    json_t *cells = json_array(), *o = json_object();
-    for (int64_t i = 0; i < job->count; i++) {
-        const struct fkv_needle_cell *cell = &job->cells[i];
-        if (cell->repeat) continue;
-        const struct sums sums = add_up(job, cell);
-        json_t *one = json_object();
-        json_object_set_new(one, "length", json_integer(cell->length));
-        json_object_set_new(one, "depth", fkv_json_number(cell->depth));
-        json_object_set_new(one, "position",
-                            fkv_json_number(fkv_mean((double)sums.position, sums.count)));
-        set_means(one, s->task.kind, &sums);
-        json_array_append_new(cells, one);
+    const struct fkv_needle_sheet sheet = sheet_of(job);
+    if (!s->engine.json) {
+        fkv_needle_report_print(&sheet, job->results);
+        return FKV_OK;
     }
-    json_object_set_new(o, "task", json_string(fkv_needle_kinds[s->task.kind]));
+    json_t *o = fkv_needle_report_json(&sheet, job->results);
     json_object_set_new(o, "out", s->out ? fkv_json_string(s->out) : json_null());
-    json_object_set_new(o, "policy", json_string(setup->policy->name));
-    json_object_set_new(o, "window",
-                        setup->policy->takes_window ? json_integer(setup->window) : json_null());
-    json_object_set_new(o, "gamma", fkv_json_number(setup->gamma));
     json_object_set_new(o, "trained_context",
                         json_integer(job->engine->model->config.trained_context));
     json_object_set_new(o, "repeats", json_integer(s->repeats));
     json_object_set_new(o, "seed", json_integer(s->task.seed));
-    json_object_set_new(o, "prompts", json_integer(job->count));
     json_object_set_new(o, "prompts_there", json_integer(job->first));
-    set_means(o, s->task.kind, &all);
-    json_object_set_new(o, "cells", cells);
     return fkv_json_print(o, err);
 }
-
-static void print_sums(enum fkv_needle_kind kind, const struct sums *sums) {
-    const double n = (double)sums->count;
-    if (kind == FKV_RECALL)
-        printf("  %9.4f  %10.4f  %8.4f\n", sums->first / n, sums->second / n,
-               (sums->first - sums->second) / n);
-    else
-        printf("  %5.2f  %8.3f  %9.4f\n", (double)sums->exact / n, sums->logprob / n,
-               sums->per_token / n);
-}
-
-static void print_table(const struct job *job) {
-    const enum fkv_needle_kind kind = job->s->task.kind;
-    puts(kind == FKV_RECALL ? "length  depth  position  first nll  second nll      gain"
-                            : "length  depth  position  exact   logprob  per token");
-    for (int64_t i = 0; i < job->count; i++) {
-        const struct fkv_needle_cell *cell = &job->cells[i];
-        if (cell->repeat) continue;
-        const struct sums sums = add_up(job, cell);
-        printf("%6" PRId64 "  %5.2f  %8.0f", cell->length, cell->depth,
-               (double)sums.position / (double)sums.count);
-        print_sums(kind, &sums);
-    }
-    const struct sums all = add_up(job, NULL);
-    printf("all                   ");
-    print_sums(kind, &all);
-}
-
-/* ---- the command ---- */
 
 static int run_job(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
@@ -503,9 +416,7 @@ static int run_job(struct job *job, struct fkv_error *err) {
         status = with_session(job, identity, err);
     json_decref(identity);
     if (status || s->dry_run) return status;
-    if (s->engine.json) return print_json(job, err);
-    print_table(job);
-    return FKV_OK;
+    return report(job, err);
 }
 
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_error *err) {
