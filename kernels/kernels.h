@@ -33,7 +33,7 @@
 #include "kernels/layer.h"
 #include "kernels/spectra.h"
 
-enum { FKV_BACKEND_ABI = 9 };
+enum { FKV_BACKEND_ABI = 10 };
 
 struct fkv_backend_ops {
     uint32_t abi; /* FKV_BACKEND_ABI */
@@ -80,6 +80,7 @@ struct fkv_backend_ops {
     /* cache.h */
     fkv_op_append *append;
     fkv_op_attend *attend;
+    fkv_op_attention_paid *attention_paid;
     fkv_op_map_dct *map_dct;
     fkv_op_map_release *map_release;
     fkv_op_compress *compress;
