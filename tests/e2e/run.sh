@@ -53,6 +53,7 @@ check check_limits --bin "$bin"
 check check_tokenizers --bin "$bin"
 check check_writing --bin "$bin"
 check check_cost --bin "$bin"
+check check_selecting --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
 check kill_capture --bin "$bin" --times 3

@@ -9,7 +9,8 @@
     ROW(full)                                                                                      \
     ROW(freqkv)                                                                                    \
     ROW(local)                                                                                     \
-    ROW(streaming)
+    ROW(streaming)                                                                                 \
+    ROW(snapkv)
 
 #define FKV_DECLARE_POLICY(x) extern const struct fkv_policy fkv_policy_##x;
 FKV_POLICY_ROWS(FKV_DECLARE_POLICY)
