@@ -207,7 +207,7 @@ def draw(random, model, kind):
     block = int(random.integers(8, 70))
     observe = int(random.integers(1, 12))
     budget = observe + int(random.integers(1, 50))
-    return Selecting(
+    policy = Selecting(
         kind,
         model.layers,
         block,
@@ -217,6 +217,8 @@ def draw(random, model, kind):
         2 * int(random.integers(0, 5)) + 1,
         int(random.integers(0, budget)),
     )
+    policy.beta = int(random.choice([1, 3, 20, 60]))
+    return policy
 
 
 def run(tool, folder, documents, arguments, out=None):
@@ -367,7 +369,7 @@ def main():
     return 1 if failures else 0
 
 
-KINDS = ("snapkv",)
+KINDS = ("snapkv", "pyramidkv")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,8 @@
     ROW(freqkv)                                                                                    \
     ROW(local)                                                                                     \
     ROW(streaming)                                                                                 \
-    ROW(snapkv)
+    ROW(snapkv)                                                                                    \
+    ROW(pyramidkv)
 
 #define FKV_DECLARE_POLICY(x) extern const struct fkv_policy fkv_policy_##x;
 FKV_POLICY_ROWS(FKV_DECLARE_POLICY)

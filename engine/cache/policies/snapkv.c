@@ -7,8 +7,8 @@
  * Paper and code agree on this but for two things. The official code keeps one choice per query
  * head, for it repeats KV heads; here, as in kvpress, a group's scores are averaged and a KV head
  * is stored once. It averages before it pools (kvpress after: the same for averages, and for
- * maxima not). The paper names kernel 7 with a maximum in most of its experiments; the code's
- * default, 5 with an average, is the default here. */
+ * maxima not). Of the paper's kernels, 5 and 7, the official code's default, 5 with an average, is
+ * the default here. */
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/snapkv.h"
 
