@@ -22,6 +22,20 @@ int fkv_selecting_prepare(struct fkv_policy_setup *setup, int64_t most, int64_t 
     return FKV_OK;
 }
 
+const struct fkv_policy_option fkv_budget_option[] = {FKV_BUDGET_ROW, {0}};
+
+int fkv_selecting_prepare_keys(struct fkv_policy_setup *setup, int64_t max_tokens,
+                               struct fkv_error *err) {
+    fkv_selecting_default_budget(setup);
+    return fkv_selecting_prepare(setup, setup->own[FKV_BUDGET], max_tokens, err);
+}
+
+void fkv_selecting_by_keys(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                           struct fkv_selection *selection) {
+    (void)head;
+    *selection = (struct fkv_selection){.budget = (int32_t)setup->own[FKV_BUDGET], .kernel = 1};
+}
+
 /* Has the head come to the end of a block and not acted there yet? */
 static bool is_due(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
     struct fkv_selection selection;

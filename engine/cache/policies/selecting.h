@@ -18,6 +18,15 @@ enum { FKV_BUDGET };
 /* Puts the default in place of a budget of 0. */
 void fkv_selecting_default_budget(struct fkv_policy_setup *setup);
 
+/* Policies that score slots by their keys have no other option. */
+extern const struct fkv_policy_option fkv_budget_option[];
+/* Their `prepare`. */
+int fkv_selecting_prepare_keys(struct fkv_policy_setup *setup, int64_t max_tokens,
+                               struct fkv_error *err);
+/* Their `select`: the budget, by score alone. */
+void fkv_selecting_by_keys(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                           struct fkv_selection *selection);
+
 /* The rest of a `prepare`: storage for the `most` slots that a head keeps and a prefill block on
  * top, or for all tokens of the session where that is less. */
 int fkv_selecting_prepare(struct fkv_policy_setup *setup, int64_t most, int64_t max_tokens,
