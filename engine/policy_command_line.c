@@ -60,6 +60,11 @@ static void print_takers(FILE *f, const char *option) {
 static void print_standard(FILE *f, const struct fkv_policy_option *o) {
     if (o->kind == FKV_OPTION_INTEGER) fprintf(f, " (default %lld)", (long long)o->standard);
     if (o->kind == FKV_OPTION_TEXT) fprintf(f, " (default %s)", o->standard_text);
+    int bytes;
+    if (o->kind == FKV_OPTION_CHOICE) {
+        const char *word = fkv_own_word(o, o->standard, &bytes);
+        fprintf(f, " (default %.*s)", bytes, word);
+    }
     if (o->kind == FKV_OPTION_ON_OFF) fprintf(f, " (default %s)", o->standard ? "on" : "off");
 }
 
@@ -122,6 +127,17 @@ static void check_ratios(const char *text, struct argp_state *state) {
     free(values);
 }
 
+static int64_t choice_of(const struct fkv_policy_option *option, const char *text,
+                         struct argp_state *state) {
+    int bytes;
+    for (int64_t i = option->low; i <= option->high; i++) {
+        const char *word = fkv_own_word(option, i, &bytes);
+        if (strlen(text) == (size_t)bytes && !strncmp(text, word, (size_t)bytes)) return i;
+    }
+    argp_error(state, "--%s: expected %s, found \"%s\"", option->name, option->argument, text);
+    return option->standard;
+}
+
 static int64_t value_of(const struct fkv_policy_option *option, const char *text,
                         struct argp_state *state) {
     char what[64];
@@ -129,6 +145,7 @@ static int64_t value_of(const struct fkv_policy_option *option, const char *text
     if (option->kind == FKV_OPTION_FLAG) return 1;
     if (option->kind == FKV_OPTION_INTEGER)
         return fkv_integer_option(state, text, what, option->low, option->high);
+    if (option->kind == FKV_OPTION_CHOICE) return choice_of(option, text, state);
     if (strcmp(text, "on") && strcmp(text, "off"))
         argp_error(state, "%s: expected on or off, found \"%s\"", what, text);
     return !strcmp(text, "on");

@@ -95,6 +95,15 @@ typedef int fkv_op_attend(struct fkv_backend *b, const struct fkv_attention_shap
                           const struct fkv_buffer *q, const struct fkv_cache *cache,
                           const struct fkv_span *spans, const struct fkv_attend_item *items,
                           int32_t count, struct fkv_buffer *out, struct fkv_error *err);
+/* paid [heads, capacity] float32 of the cache's heads, from byte `paid_offset` on, += the attention
+ * that rows pay to slots: of every item, the weights that attend gives the slots of its cache head,
+ * summed over its rows and averaged over its query heads. Slots that no row sees stay as they are.
+ * The cache heads of a call differ. */
+typedef int fkv_op_attention_paid(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                                  const struct fkv_buffer *q, const struct fkv_cache *cache,
+                                  const struct fkv_span *spans, const struct fkv_attend_item *items,
+                                  int32_t count, struct fkv_buffer *paid, size_t paid_offset,
+                                  struct fkv_error *err);
 /* FreqKV's operator: orthonormal DCT-II of n, coefficients 0..L-1, orthonormal inverse of length
  * L, times `gain` (sqrt(L/n), or 1 for the ablation). 1 <= L <= n. */
 typedef int fkv_op_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double gain,

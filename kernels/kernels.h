@@ -80,6 +80,7 @@ struct fkv_backend_ops {
     /* cache.h */
     fkv_op_append *append;
     fkv_op_attend *attend;
+    fkv_op_attention_paid *attention_paid;
     fkv_op_map_dct *map_dct;
     fkv_op_map_matrix *map_matrix;
     fkv_op_map_release *map_release;

@@ -14,6 +14,12 @@ static int set_own_options(const struct fkv_policy_options *options, struct fkv_
         return FKV_FAILED;
     setup->operator_data = options->operator_data;
     if (policy->recent) setup->recent = policy->recent(setup);
+    return FKV_OK;
+}
+
+/* After the policy has put its defaults in place. */
+static int set_texts(struct fkv_policy_setup *setup, struct fkv_error *err) {
+    const struct fkv_policy *policy = setup->policy;
     setup->own_text = fkv_own_text(policy->options, setup->own, setup->own_texts);
     setup->label = fkv_own_label(policy->name, policy->options, setup->own, setup->own_texts);
     return setup->own_text && setup->label
@@ -70,6 +76,11 @@ static int check_layers(const struct fkv_policy_setup *setup, struct fkv_error *
         if (fkv_policy_of_layer(setup, l) == setup->policy) return FKV_OK;
         if (setup->layer_windows[l] > widest) widest = setup->layer_windows[l];
     }
+    if (setup->policy->select)
+        return fkv_fail_option(err,
+                               "policy %s: would change nothing: every layer of the model slides "
+                               "over a window of its own, of at most %d tokens",
+                               setup->policy->name, widest);
     return fkv_fail_option(err,
                            "--window: expected at most %d, the window that every layer of the "
                            "model has by itself (policy %s would change nothing), found %d",
@@ -83,6 +94,8 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .window = options->window ? options->window
                                                                  : config->trained_context,
                                        .sinks = options->sinks < 0 ? 4 : options->sinks,
+                                       .trained_context = config->trained_context,
+                                       .prefill_block = options->prefill_block,
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
@@ -92,7 +105,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
         goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (check_layers(setup, err)) goto failed;
-    if (!setup->policy->prepare(setup, max_tokens, err)) return FKV_OK;
+    if (!setup->policy->prepare(setup, max_tokens, err) && !set_texts(setup, err)) return FKV_OK;
 failed:
     fkv_policy_setup_free(setup);
     return FKV_FAILED;

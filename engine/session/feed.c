@@ -85,7 +85,7 @@ static int run_layers(struct fkv_session *s, int32_t rows, struct fkv_error *err
 static bool is_step(const struct fkv_session *s, int32_t rows) {
     bool tapped = false;
     for (int site = 0; site < FKV_SITE_ACTION; site++) tapped |= s->taps[site].function != NULL;
-    return rows == s->fed_count && !tapped;
+    return rows == s->fed_count && !tapped && !session_observes(s);
 }
 
 static void drop_step(struct fkv_session *s) {

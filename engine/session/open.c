@@ -37,13 +37,20 @@ static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_op
            sizeof(float);
 }
 
-/* Activations, logits and biases. */
+/* Bytes of the attention sums of a selecting policy, as many numbers as biases. */
+static size_t paid_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                         const struct fkv_policy_setup *setup) {
+    return setup->policy->scores == FKV_SCORE_ATTENTION ? bias_bytes(c, o, setup->capacity) : 0;
+}
+
+/* Activations, logits, biases and attention sums. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
                     3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
-    return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) + biases;
+    return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) + biases +
+           (int64_t)paid_bytes(c, o, setup);
 }
 
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
@@ -201,6 +208,9 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
         s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases,
                               err))
         return fkv_error_prefix(err, "biases of the cache");
+    const size_t paid = paid_bytes(c, &s->options, &s->setup);
+    if (paid && s->ops->buffer_create(s->backend, paid, &s->selecting.paid, err))
+        return fkv_error_prefix(err, "attention sums of the cache");
     struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
     if (s->ops->reserve(s->backend, &limits, err)) return FKV_FAILED;
     for (int32_t r = 0; r < c->rotation_count; r++) { /* angles of each */
@@ -285,6 +295,21 @@ static int create_matrix_map(struct fkv_session *s, struct prepared_map *m, stru
     return status;
 }
 
+static int create_selecting(struct fkv_session *s, struct fkv_error *err) {
+    const size_t capacity = (size_t)s->setup.capacity;
+    struct selecting *to = &s->selecting;
+    if (!s->setup.policy->select) return FKV_OK;
+    to->summed = calloc((size_t)session_head_count(s), sizeof *to->summed);
+    to->zeros = calloc(capacity, sizeof *to->zeros);
+    to->numbers = calloc(capacity, sizeof *to->numbers);
+    to->score = calloc(capacity, sizeof *to->score);
+    to->scratch = calloc(capacity, sizeof *to->scratch);
+    to->keys = malloc(capacity * session_slot_bytes(s));
+    return to->summed && to->zeros && to->numbers && to->score && to->scratch && to->keys
+               ? FKV_OK
+               : fkv_fail(err, "session: out of memory");
+}
+
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     if (!s->setup.policy->maps_slots) return FKV_OK;
     s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
@@ -316,7 +341,7 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
     }
     session_choose_rotations(s);
     if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
-        create_scores(s, err) || create_biases(s, err))
+        create_scores(s, err) || create_biases(s, err) || create_selecting(s, err))
         goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
@@ -329,19 +354,26 @@ failed:
 
 void fkv_session_close(struct fkv_session *s) {
     if (!s) return;
-    struct fkv_buffer *buffers[] = {s->key,     s->value,    s->x,      s->q,      s->k,     s->v,
-                                    s->rotated, s->attended, s->hidden, s->logits, s->biases};
+    struct selecting *selecting = &s->selecting;
+    struct fkv_buffer *buffers[] = {
+        selecting->paid, s->key,      s->value,  s->x,      s->q,     s->k, s->v,
+        s->rotated,      s->attended, s->hidden, s->logits, s->biases};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         s->ops->buffer_release(s->backend, buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     s->ops->step_release(s->backend, s->step);
     struct round_items *it = &s->items;
     if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {it->append,      it->attend,   it->spans,     it->next_row,  it->actions,
-                     it->acting,      it->compress, it->gather,    it->energy,    it->measured,
-                     it->item_head,   s->heads,     s->peak_slots, s->peak_bytes, s->fed,
-                     s->tokens,       s->row_slots, s->maps,       s->bias,       s->bias_stale,
-                     s->bias_scratch, s->bias_row,  s->scores.p,   s->scores.gap};
+    void *owned[] = {selecting->summed, selecting->zeros,   selecting->numbers,
+                     selecting->score,  selecting->scratch, selecting->keys,
+                     it->append,        it->attend,         it->spans,
+                     it->next_row,      it->actions,        it->acting,
+                     it->compress,      it->gather,         it->energy,
+                     it->measured,      it->item_head,      s->heads,
+                     s->peak_slots,     s->peak_bytes,      s->fed,
+                     s->tokens,         s->row_slots,       s->maps,
+                     s->bias,           s->bias_stale,      s->bias_scratch,
+                     s->bias_row,       s->scores.p,        s->scores.gap};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
@@ -352,6 +384,7 @@ void fkv_session_reset(struct fkv_session *s, int32_t sequence) {
         int32_t kv_head = i % s->setup.kv_heads, of = i / s->setup.kv_heads % s->options.sequences;
         if (sequence != of && sequence != FKV_ALL_SEQUENCES) continue;
         if (s->bias) session_clear_biases(s, i);
+        if (s->selecting.summed) s->selecting.summed[i] = 0;
         s->heads[i] = (struct fkv_head){
             .layer = i / session_layer_heads(s), .sequence = of, .kv_head = kv_head};
     }

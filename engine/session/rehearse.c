@@ -32,10 +32,11 @@ struct sample {
 
 /* Sets all heads to token `token` of a timeline. One that acts every C tokens gets `rows` mod C
  * free slots, so that it acts within the feed as often as on average, and never in a decode step.
- */
+ * One that selects at the end of blocks stands somewhere in one. */
 static void set_heads(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
     const bool windowed = setup->policy->takes_window && token > setup->window;
+    const int32_t block = setup->policy->select ? setup->prefill_block : 0;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {
         struct fkv_head *head = &s->heads[i];
@@ -44,6 +45,11 @@ static void set_heads(struct fkv_session *s, int64_t token, int32_t rows) {
         const int32_t period =
             fkv_policy_period(setup, head->layer * setup->kv_heads + head->kv_head);
         if (windowed && period) head->slots -= rows % period;
+        if (!block) continue;
+        head->block = block;
+        head->prefill = INT64_MAX;
+        const int64_t most = setup->capacity - block + token % block;
+        if (setup->capacity < s->options.max_tokens && most < token) head->slots = (int32_t)most;
     }
 }
 

@@ -5,7 +5,8 @@
  * nearly all there is, and while decoding all of it. A head that fills up inside the block acts
  * with its layer: there every KV head of every sequence appends and attends up to its own trigger,
  * acts, and goes on, in rounds: each round is at most one call each of append, attend, compress
- * (per map) and gather. Triggers depend only on counters, so nothing waits for the device. */
+ * (per map) and gather. Triggers depend only on counters, so nothing waits for the device, but for
+ * the scores of a selecting policy (select.c). */
 #include <math.h>
 #include <string.h>
 
@@ -110,7 +111,11 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     for (int32_t i = 0; i < count; i++) {
         it->actions[i] = (struct fkv_action){.gather_from = it->actions[i].gather_from,
                                              .slots = it->acting[i]->slots};
-        policy_of(s, it->acting[i])->act(&s->setup, it->acting[i], &it->actions[i]);
+        const struct fkv_policy *policy = policy_of(s, it->acting[i]);
+        if (!policy->select)
+            policy->act(&s->setup, it->acting[i], &it->actions[i]);
+        else if (session_select(s, it->acting[i], &it->actions[i], err))
+            return FKV_FAILED;
         it->energy[i] = (struct fkv_energy){NAN, NAN, NAN, NAN};
     }
     if (act_on_cache(s, count, measure, err) || s->ops->time_end(s->backend, err))
@@ -128,6 +133,7 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .sequence = head->sequence,
                                       .token = head->tokens,
                                       .head = head,
+                                      .action = &it->actions[i],
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
@@ -246,8 +252,10 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
     struct fkv_cache cache = session_cache(s, layer);
     if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, items, err))
         return FKV_FAILED;
-    return s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, items,
-                          s->attended, err);
+    if (s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, items, s->attended,
+                       err))
+        return FKV_FAILED;
+    return session_observe(s, layer, items, err);
 }
 
 int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err) {

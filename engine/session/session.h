@@ -39,6 +39,12 @@ enum { FKV_ALL_SEQUENCES = -1 };
  * what the last feed predicts. */
 void fkv_session_reset(struct fkv_session *s, int32_t sequence);
 
+/* Says how a sequence's timeline is prefilled from its first token on: in blocks of `block` tokens,
+ * as many as end within the first `tokens`. A selecting policy acts at the end of each, when
+ * another token arrives; the others take no notice. A reset ends it. */
+void fkv_session_set_prefill(struct fkv_session *s, int32_t sequence, int32_t block,
+                             int64_t tokens);
+
 /* Positions for which the model's rotations were chosen; 0 where none depends on the length. */
 int64_t fkv_session_rotation_positions(const struct fkv_session *s);
 /* Positions that a session under `setup` reaches with `max_tokens`: a window keeps them below it.
@@ -95,8 +101,8 @@ int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, in
                         const struct fkv_row_scores *reference_scores, double *kl,
                         struct fkv_error *err);
 
-/* Snapshots hold the cache and the schedule of all sequences, not the last feed's hidden states:
- * feed before asking for logits again. */
+/* Snapshots (not under a selecting policy) hold the cache and the schedule of all sequences, not
+ * the last feed's hidden states: feed before asking for logits again. */
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err);
 /* Back to the snapshot, which must be of this session. */
 int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapshot,
@@ -120,6 +126,8 @@ struct fkv_session_statistics {
     int64_t tokens;           /* fed, all timelines */
     int64_t compressions;     /* linear maps applied, all heads */
     int64_t evictions;        /* times that slots were dropped from view, all heads */
+    int64_t selections;       /* times that a head's slots were selected */
+    int64_t slots_kept;       /* by them, all heads; / selections = the mean budget used */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over
                                  heads */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens =

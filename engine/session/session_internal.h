@@ -1,9 +1,10 @@
 /* What the files of a session share: open.c (life), feed.c (tokens through the layers), schedule.c
- * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), biases.c,
- * surgery.c and snapshot.c. Beside them only tests include it. */
+ * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), select.c,
+ * biases.c, surgery.c and snapshot.c. Beside them only tests include it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 
+#include "engine/cache/policies/selecting.h"
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
 
@@ -53,6 +54,18 @@ struct scores {
 struct tap {
     fkv_tap_function *function;
     void *context;
+};
+
+/* Of a selecting policy; all NULL without one. */
+struct selecting {
+    struct fkv_buffer *paid; /* [layers, sequences, kv_heads, capacity] float32, on the backend:
+                                attention paid so far; NULL where slots are scored by keys */
+    int32_t *summed;         /* [layers, sequences, kv_heads] slots whose sums are valid */
+    float *zeros;            /* [capacity] */
+    float *numbers;          /* [capacity] of one head */
+    double *score;           /* [capacity] of one head */
+    struct fkv_scored_slot *scratch; /* [capacity] */
+    char *keys;                      /* [capacity, head_dim] cache_dtype, of one head */
 };
 
 struct fkv_session {
@@ -107,6 +120,7 @@ struct fkv_session {
 
     struct prepared_map *maps;
     int32_t map_count;
+    struct selecting selecting;
     struct round_items items;
     struct tap taps[FKV_SITES];
     struct fkv_session_statistics statistics;
@@ -164,5 +178,15 @@ int session_act_before(struct fkv_session *s, struct fkv_error *err);
 /* Appends the fed rows of k and v to the heads of a layer, attends, and acts where a head is full
  * within its rows: q, k, v -> attended. */
 int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err);
+
+/* select.c: adds what the rows pay that counts, after the first `count` items of a layer's round
+ * have attended; their items and spans are overwritten. */
+int session_observe(struct fkv_session *s, int32_t layer, int32_t count, struct fkv_error *err);
+/* select.c: does a feed add up attention? Then it is not the same sequence of operations always. */
+bool session_observes(const struct fkv_session *s);
+/* select.c: fills in the action of a head at the end of its prefill block; it comes zeroed, with
+ * gather_from set. Waits for the device. */
+int session_select(struct fkv_session *s, const struct fkv_head *head, struct fkv_action *action,
+                   struct fkv_error *err);
 
 #endif

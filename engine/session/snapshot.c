@@ -31,6 +31,9 @@ static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struc
 
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err) {
     *out = NULL;
+    if (s->setup.policy->select)
+        return fkv_fail(err, "snapshot: policy %s: its scores are not part of a snapshot",
+                        s->setup.policy->name);
     size_t slots = 0, heads = (size_t)session_head_count(s);
     for (size_t i = 0; i < heads; i++) slots += (size_t)s->heads[i].slots;
     size_t bytes = slots * session_slot_bytes(s);

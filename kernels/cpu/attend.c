@@ -119,9 +119,8 @@ static void join_parts(const struct fkv_attention *a, const struct fkv_attend_it
     }
 }
 
-/* Multiplications of a call, were every row to see all of its spans. */
-static int64_t operations_of(const struct fkv_attention *a, const struct fkv_attend_item *items,
-                             int32_t count) {
+int64_t fkv_attend_operations(const struct fkv_attention *a, const struct fkv_attend_item *items,
+                              int32_t count) {
     int64_t operations = 0;
     for (int32_t n = 0; n < count; n++)
         for (int32_t s = 0; s < items[n].spans; s++) {
@@ -174,7 +173,7 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
                               .out = fkv_cpu_floats(out),
                               .rotation = fkv_cpu_rotation(b, shape),
                               .panel = b->panel};
-#pragma omp parallel num_threads(fkv_cpu_threads(b, operations_of(&a, items, count)))
+#pragma omp parallel num_threads(fkv_cpu_threads(b, fkv_attend_operations(&a, items, count)))
     attend_items(&a, items, count);
     return FKV_OK;
 }

@@ -1,4 +1,5 @@
-/* What the files of attention share: attend.c, attend_few.c, attend_block.c. */
+/* What the files of attention share: attend.c, attend_few.c, attend_block.c,
+ * attention_paid.c. */
 #ifndef FKV_KERNELS_CPU_ATTEND_H
 #define FKV_KERNELS_CPU_ATTEND_H
 
@@ -62,6 +63,10 @@ static inline int32_t fkv_attend_few_stacked(const struct fkv_panel *panel) {
 /* Floats of scratch. */
 size_t fkv_attend_few_scratch(const struct fkv_panel *panel, int32_t head_dim);
 size_t fkv_attend_block_scratch(const struct fkv_panel *panel, int32_t stacked, int32_t head_dim);
+
+/* Multiplications of a call, were every row to see all of its spans. */
+int64_t fkv_attend_operations(const struct fkv_attention *a, const struct fkv_attend_item *items,
+                              int32_t count);
 
 static inline int32_t fkv_attend_least(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t fkv_attend_most(int32_t a, int32_t b) { return a > b ? a : b; }

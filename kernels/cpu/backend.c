@@ -126,6 +126,7 @@ int fkv_cpu_grow_scratch(struct fkv_backend *b, size_t floats, struct fkv_error 
 static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l) {
     size_t floats = fkv_cpu_multiply_scratch(l);
     floats = LARGER(floats, fkv_cpu_attend_scratch(b, l));
+    floats = LARGER(floats, fkv_cpu_attention_paid_scratch(l));
     floats = LARGER(floats, fkv_cpu_cache_scratch(l));
     return LARGER(floats, fkv_cpu_compress_scratch(b, l));
 }
@@ -214,6 +215,7 @@ const struct fkv_backend_ops fkv_cpu_backend = {
     .append = fkv_cpu_append,
     .rotate = fkv_cpu_rotate,
     .attend = fkv_cpu_attend,
+    .attention_paid = fkv_cpu_attention_paid,
     .project_residual = fkv_cpu_project_residual,
     .norm_gate_up = fkv_cpu_norm_gate_up,
     .norm_logits = fkv_cpu_norm_logits,

@@ -152,6 +152,7 @@ size_t fkv_cpu_attend_partial(const struct fkv_limits *limits);
 /* Floats of scratch per thread. */
 size_t fkv_cpu_multiply_scratch(const struct fkv_limits *limits);
 size_t fkv_cpu_attend_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
+size_t fkv_cpu_attention_paid_scratch(const struct fkv_limits *limits);
 size_t fkv_cpu_cache_scratch(const struct fkv_limits *limits);
 size_t fkv_cpu_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
 
@@ -168,6 +169,8 @@ fkv_op_append fkv_cpu_append;
 fkv_op_gather fkv_cpu_gather;
 /* attend.c: */
 fkv_op_attend fkv_cpu_attend;
+/* attention_paid.c: */
+fkv_op_attention_paid fkv_cpu_attention_paid;
 /* score.c: */
 fkv_op_score fkv_cpu_score;
 fkv_op_compare fkv_cpu_compare;

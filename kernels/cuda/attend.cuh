@@ -1,4 +1,4 @@
-/* What the three ways to attend share. attend.cu chooses among them. */
+/* What the three ways to attend, and attention_paid.cu, share. attend.cu chooses among them. */
 #ifndef FKV_KERNELS_CUDA_ATTEND_CUH
 #define FKV_KERNELS_CUDA_ATTEND_CUH
 
@@ -20,6 +20,14 @@ struct fkv_cuda_attention {
                     their own */
     float cap;   /* of the scores, times log2 e; 0: none */
 };
+
+/* A call's items and spans on the device; `out` is the caller's to set. *stacked: the largest rows
+ * * heads of an item; 0: there is nothing to do. */
+int fkv_cuda_attention_of(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                          const struct fkv_buffer *q, const struct fkv_cache *cache,
+                          const struct fkv_span *spans, const struct fkv_attend_item *items,
+                          int32_t count, struct fkv_cuda_attention *a, int32_t *stacked,
+                          struct fkv_error *err);
 
 /* The largest rows * heads of an item decides the shape of a launch, and the counts with it; never
  * a span. */

@@ -276,6 +276,7 @@ static size_t staging_bytes(const struct fkv_limits *l) {
 
 static size_t scratch_of(const struct fkv_backend *b, const struct fkv_limits *l) {
     size_t bytes = larger(fkv_cuda_matmul_scratch(l), fkv_cuda_attend_scratch(b, l));
+    bytes = larger(bytes, fkv_cuda_attention_paid_scratch(l));
     return larger(bytes, larger(fkv_cuda_cache_scratch(l), fkv_cuda_compress_scratch(b, l)));
 }
 
@@ -429,6 +430,7 @@ const struct fkv_backend_ops fkv_cuda_backend = {
     .compare = entry<fkv_cuda_compare>::call,
     .append = entry<fkv_cuda_append>::call,
     .attend = entry<fkv_cuda_attend>::call,
+    .attention_paid = entry<fkv_cuda_attention_paid>::call,
     .map_dct = entry<fkv_cuda_map_dct>::call,
     .map_matrix = entry<fkv_cuda_map_matrix>::call,
     .map_release = fkv_cuda_map_release,

@@ -124,6 +124,7 @@ static inline int fkv_cuda_launch(struct fkv_backend *b, const char *what,
 int fkv_cuda_grow_scratch(struct fkv_backend *b, size_t bytes, struct fkv_error *err);
 size_t fkv_cuda_matmul_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_attend_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
+size_t fkv_cuda_attention_paid_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_cache_scratch(const struct fkv_limits *limits);
 size_t fkv_cuda_gather_staging(const struct fkv_limits *limits); /* its lists of slots */
 size_t fkv_cuda_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *limits);
@@ -234,6 +235,8 @@ fkv_op_rotate fkv_cuda_rotate;
 fkv_op_gather fkv_cuda_gather;
 /* attend.cu */
 fkv_op_attend fkv_cuda_attend;
+/* attention_paid.cu */
+fkv_op_attention_paid fkv_cuda_attention_paid;
 /* score.cu */
 fkv_op_score fkv_cuda_score;
 fkv_op_compare fkv_cuda_compare;

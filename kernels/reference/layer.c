@@ -152,18 +152,19 @@ int fkv_reference_rotate(struct fkv_backend *b, const struct fkv_attention_shape
     return FKV_OK;
 }
 
-/* One query [head_dim] of row i over its spans: o = sum_s p_s v_s, p = softmax(cap(scale q.k) +
- * bias). `scratch` holds the turned query [head_dim], the output [head_dim] and a score per visible
- * slot. Two passes: scores and their largest, then weights relative to it. */
-static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
-                        const struct fkv_cache *cache, int32_t cache_head,
-                        const struct fkv_span *spans, int32_t count, double *scratch, float *out,
-                        struct fkv_error *err) {
+static bool sees(const struct fkv_span *s, int32_t i, int32_t slot) {
+    return slot >= s->from + i && slot < s->until + i;
+}
+
+/* One query [head_dim] of row i over its spans -> weight [slots seen] = softmax(cap(scale q.k) +
+ * bias), by span and slot. `turned` [head_dim] is scratch. */
+static int query_weights(const struct fkv_attention_shape *shape, const float *q, int32_t i,
+                         const struct fkv_cache *cache, int32_t cache_head,
+                         const struct fkv_span *spans, int32_t count, double *turned,
+                         double *weight, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim, seen = 0;
-    double *turned = scratch, *sum = scratch + d, *score = scratch + 2 * d, largest = -INFINITY,
-           total = 0;
-    const char *keys = cache->key->data + cache->offset,
-               *values = cache->value->data + cache->offset;
+    double largest = -INFINITY, total = 0;
+    const char *keys = cache->key->data + cache->offset;
     const char *bias = cache->bias ? cache->bias->data + cache->bias_offset : NULL;
     for (const struct fkv_span *s = spans; s < spans + count; s++) {
         for (size_t c = 0; c < d; c++) turned[c] = q[c];
@@ -171,29 +172,43 @@ static int attend_query(const struct fkv_attention_shape *shape, const float *q,
         for (int32_t c = 0; c < shape->rotary; c++)
             turned[c] *= (double)shape->gain * (double)shape->gain;
         for (int32_t slot = s->first; slot < s->end; slot++) {
-            if (slot < s->from + i || slot >= s->until + i) continue;
+            if (!sees(s, i, slot)) continue;
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
             double dot = 0;
             for (size_t c = 0; c < d; c++)
                 dot += turned[c] * fkv_reference_load(keys, cache->dtype, at + c);
-            score[seen] = capped(shape->scale * dot, (double)shape->softcap);
-            if (bias) score[seen] += fkv_reference_load(bias, FKV_F32, at / d);
-            largest = fmax(largest, score[seen++]);
+            weight[seen] = capped(shape->scale * dot, (double)shape->softcap);
+            if (bias) weight[seen] += fkv_reference_load(bias, FKV_F32, at / d);
+            largest = fmax(largest, weight[seen++]);
         }
     }
     if (!seen) return fkv_fail(err, "attention: row %d of an item sees no slot", i);
+    for (size_t s = 0; s < seen; s++) total += weight[s] = exp(weight[s] - largest);
+    for (size_t s = 0; s < seen; s++) weight[s] /= total;
+    return FKV_OK;
+}
+
+/* One query of row i: out [head_dim] = sum_s p_s v_s. `scratch` holds the turned query [head_dim],
+ * the sum [head_dim] and a weight per visible slot. */
+static int attend_query(const struct fkv_attention_shape *shape, const float *q, int32_t i,
+                        const struct fkv_cache *cache, int32_t cache_head,
+                        const struct fkv_span *spans, int32_t count, double *scratch, float *out,
+                        struct fkv_error *err) {
+    size_t d = (size_t)shape->head_dim;
+    double *sum = scratch + d, *weight = scratch + 2 * d;
+    const char *values = cache->value->data + cache->offset;
+    if (query_weights(shape, q, i, cache, cache_head, spans, count, scratch, weight, err))
+        return FKV_FAILED;
     for (size_t c = 0; c < d; c++) sum[c] = 0;
-    seen = 0;
     for (const struct fkv_span *s = spans; s < spans + count; s++)
         for (int32_t slot = s->first; slot < s->end; slot++) {
-            if (slot < s->from + i || slot >= s->until + i) continue;
+            if (!sees(s, i, slot)) continue;
             size_t at = fkv_reference_slot(shape, cache, cache_head, slot);
-            double weight = exp(score[seen++] - largest);
-            total += weight;
             for (size_t c = 0; c < d; c++)
-                sum[c] += weight * fkv_reference_load(values, cache->dtype, at + c);
+                sum[c] += *weight * fkv_reference_load(values, cache->dtype, at + c);
+            weight++;
         }
-    for (size_t c = 0; c < d; c++) out[c] = (float)(sum[c] / total);
+    for (size_t c = 0; c < d; c++) out[c] = (float)sum[c];
     return FKV_OK;
 }
 
@@ -213,6 +228,47 @@ int fkv_reference_attend(struct fkv_backend *b, const struct fkv_attention_shape
                                  err))
                     return FKV_FAILED;
             }
+    return FKV_OK;
+}
+
+/* paid [capacity] += the weights of row i of an item, averaged over its heads; one softmax per
+ * head. `scratch` as in attend_query. */
+static int add_paid(const struct fkv_attention_shape *shape, const float *q,
+                    const struct fkv_attend_item *item, int32_t i, const struct fkv_cache *cache,
+                    const struct fkv_span *spans, double *scratch, double *paid,
+                    struct fkv_error *err) {
+    size_t d = (size_t)shape->head_dim;
+    for (int32_t h = item->head; h < item->head + item->heads; h++) {
+        size_t at = ((size_t)(item->row + i) * (size_t)shape->heads + (size_t)h) * d;
+        const double *weight = scratch + d;
+        if (query_weights(shape, q + at, i, cache, item->cache_head, spans + item->span,
+                          item->spans, scratch, scratch + d, err))
+            return FKV_FAILED;
+        for (const struct fkv_span *s = spans + item->span; s < spans + item->span + item->spans;
+             s++)
+            for (int32_t slot = s->first; slot < s->end; slot++)
+                if (sees(s, i, slot)) paid[slot] += *weight++ / item->heads;
+    }
+    return FKV_OK;
+}
+
+int fkv_reference_attention_paid(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                                 const struct fkv_buffer *q, const struct fkv_cache *cache,
+                                 const struct fkv_span *spans, const struct fkv_attend_item *items,
+                                 int32_t count, struct fkv_buffer *paid, size_t paid_offset,
+                                 struct fkv_error *err) {
+    size_t d = (size_t)shape->head_dim, capacity = (size_t)cache->capacity;
+    double *sum = fkv_reference_scratch(b, d + 2 * capacity, err);
+    if (!sum) return FKV_FAILED;
+    for (const struct fkv_attend_item *item = items; item < items + count; item++) {
+        float *to = (float *)(paid->data + paid_offset) + (size_t)item->cache_head * capacity;
+        for (size_t s = 0; s < capacity; s++) sum[s] = 0;
+        for (int32_t i = 0; i < item->rows; i++)
+            if (add_paid(shape, (const float *)q->data, item, i, cache, spans, sum + capacity, sum,
+                         err))
+                return FKV_FAILED;
+        for (size_t s = 0; s < capacity; s++) to[s] = (float)(to[s] + sum[s]);
+    }
     return FKV_OK;
 }
 

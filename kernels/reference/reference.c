@@ -110,6 +110,7 @@ const struct fkv_backend_ops fkv_reference_backend = {
     .append = fkv_reference_append,
     .rotate = fkv_reference_rotate,
     .attend = fkv_reference_attend,
+    .attention_paid = fkv_reference_attention_paid,
     .project_residual = fkv_reference_project_residual,
     .norm_gate_up = fkv_reference_norm_gate_up,
     .norm_logits = fkv_reference_norm_logits,

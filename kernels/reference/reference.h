@@ -36,6 +36,7 @@ fkv_op_norm_qkv fkv_reference_norm_qkv;
 fkv_op_append fkv_reference_append;
 fkv_op_rotate fkv_reference_rotate;
 fkv_op_attend fkv_reference_attend;
+fkv_op_attention_paid fkv_reference_attention_paid;
 fkv_op_project_residual fkv_reference_project_residual;
 fkv_op_norm_gate_up fkv_reference_norm_gate_up;
 fkv_op_norm_logits fkv_reference_norm_logits;

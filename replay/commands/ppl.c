@@ -411,9 +411,20 @@ static int choose_block(struct job *job, struct fkv_error *err) {
                             err);
 }
 
+/* Elsewhere there is no end of a prefill, and nothing would ever be selected. */
+static int check_protocol(const struct settings *s, struct fkv_error *err) {
+    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, err);
+    if (!policy) return FKV_FAILED;
+    if (!policy->select || s->plan.block) return FKV_OK;
+    return fkv_fail_option(err,
+                           "--protocol: expected blocks:b, at whose ends policy %s acts, found %s",
+                           policy->name, s->plan.name);
+}
+
 static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus,
                struct fkv_error *err) {
-    if (make_plan(s, engine, corpus, err)) return FKV_FAILED;
+    if (make_plan(s, engine, corpus, err) || check_protocol(s, err)) return FKV_FAILED;
+    s->policy.prefill_block = s->plan.block;
     struct job job = {.s = s,
                       .engine = engine,
                       .corpus = corpus,

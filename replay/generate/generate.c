@@ -80,6 +80,8 @@ static void take_prompts(struct run *run) {
                                       .next = g->prompt,
                                       .waiting = g->prompt_count};
         fkv_session_reset(run->session, l);
+        if (g->prompt_count <= INT32_MAX) /* the prompt is one prefill block */
+            fkv_session_set_prefill(run->session, l, (int32_t)g->prompt_count, g->prompt_count);
     }
 }
 

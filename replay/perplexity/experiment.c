@@ -66,6 +66,12 @@ static double tokens_per_second(const struct fkv_experiment *e) {
     return (double)e->result->statistics.tokens / e->result->seconds;
 }
 
+/* Slots that a head kept, over all selections; NaN without any. */
+static double mean_budget(const struct fkv_experiment *e) {
+    const struct fkv_session_statistics *s = &e->result->statistics;
+    return s->selections ? (double)s->slots_kept / (double)s->selections : NAN;
+}
+
 static double compression_share(const struct fkv_experiment *e) {
     return e->result->seconds_compressing / e->result->seconds;
 }
@@ -134,6 +140,11 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
     fkv_results_to_json(results, o);
+    if (setup->policy->select) {
+        json_object_set_new(o, "sees_queries",
+                            json_boolean(fkv_policy_sees_queries(setup->policy)));
+        json_object_set_new(o, "budget_mean", fkv_json_number(mean_budget(e)));
+    }
     fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
@@ -208,6 +219,10 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     fkv_experiment_print_se_unit(e);
     printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n",
            (long long)e->plan->count, e->result->compressions, e->result->evictions);
+    if (e->setup->policy->select)
+        printf("kept at the end of a block: mean slots %s; the choice %s queries\n",
+               fkv_format_result(share, "%.1f", mean_budget(e)),
+               fkv_policy_sees_queries(e->setup->policy) ? "depends on" : "does not see");
     if (fkv_experiment_never_acts(e))
         printf("no text was longer than the window of %d slots: the policy did nothing, and this "
                "is full "

@@ -77,6 +77,7 @@ static int record_action(void *context, const struct fkv_tap_event *event, struc
                                       .layer = event->layer,
                                       .kv_head = event->head->kv_head,
                                       .round = event->head->rounds,
+                                      .slots = event->head->slots,
                                       .energy = *event->energy},
         err);
 }
@@ -184,6 +185,7 @@ static void take_pass(struct run *run, int32_t l) {
     lane->scored = run->targets.scored_before[lane->pass];
     lane->fed = 0;
     fkv_session_reset(run->session, l);
+    if (run->plan->block) fkv_session_set_prefill(run->session, l, run->plan->block, pass->rows);
     if (run->baseline) fkv_session_reset(run->baseline, l);
 }
 
@@ -302,6 +304,8 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
     spent->tokens -= before->tokens;
     spent->compressions -= before->compressions;
     spent->evictions -= before->evictions;
+    spent->selections -= before->selections;
+    spent->slots_kept -= before->slots_kept;
     spent->slots_sum -= before->slots_sum;
     run->result->seconds = run->seconds;
     run->result->seconds_compressing =

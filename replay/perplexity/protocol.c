@@ -7,7 +7,8 @@
  *   chunks   llama.cpp's perplexity: disjoint chunks, BOS over the first token, the second half
  *            scored
  *   rolling  lm-eval's get_rolling_token_windows with one token of context
- *   blocks   as whole, in feeds that end after every b tokens; no policy acts there
+ *   blocks   as whole, in feeds that end after every b tokens: the prefill blocks at whose ends a
+ *            selecting policy acts; no other does
  *
  * A pass is plain data (struct fkv_pass), so that the
  * runner knows none of these names. Chunks are cut within documents: a chunk across two of them

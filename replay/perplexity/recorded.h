@@ -10,6 +10,7 @@ struct fkv_recorded_action {
     int64_t pass, token; /* token: position in the pass of the one that triggered it */
     int32_t layer, kv_head;
     int32_t round; /* of this head in this pass, from 1 */
+    int32_t slots; /* in use afterwards */
     struct fkv_energy energy;
 };
 

@@ -6,7 +6,8 @@
  *                          tokenizer_sha256, corpus_sha256, policy,
  *                          its own options (each by name, and all in policy_options), policy_label
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
- *                          the L lowest of n coefficients), protocol, tokens_limit, score_from,
+ *                          the L lowest of n coefficients), sees_queries (1: what it keeps depends
+ *                          on queries), protocol, tokens_limit, score_from,
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
  *                          were chosen, where they depend on the length), cache_dtype, se_unit
@@ -27,6 +28,9 @@
  * energy_kept float64: one row per compression, layer, head and state, in the order of window,
  * token, layer, head, state /evictions/            the same of a policy that evicts on a schedule;
  * not of one that evicts at every token
+ *   /evictions/slots       int32, of a selecting policy: slots that the head kept
+ *   /slots_kept            float64 [layers, kv_heads], of a selecting policy: their mean over the
+ *                          head's actions, NaN without any
  *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
  * documents of one text line up across runs. Version 1 counted evictions as compressions and did
@@ -53,7 +57,7 @@ struct integer_attribute {
     int64_t value;
     bool same;
 };
-enum { TEXTS = 23, INTEGERS = 12 };
+enum { TEXTS = 23, INTEGERS = 13 };
 
 static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
                      struct integer_attribute integers[INTEGERS]) {
@@ -98,6 +102,7 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
         {"sinks", window ? e->setup->sinks : 0, true},
         {"compressible", window ? e->setup->compressible : 0, true},
         {"low_pass", e->setup->policy->low_pass, false},
+        {"sees_queries", fkv_policy_sees_queries(e->setup->policy), false},
         {"tokens_limit", e->tokens, true},
         {"score_from", e->score_from, true},
     };
@@ -254,6 +259,31 @@ static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct 
     return evicts ? put_actions(w, "/evictions", r->actions, r->action_count, err) : FKV_OK;
 }
 
+/* Kept slots of a selecting policy as counted: /evictions/slots, of every row there, and
+ * /slots_kept, the mean of a head's actions, NaN without any. */
+static int put_kept(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                    struct fkv_error *err) {
+    const struct fkv_recorded *r = e->recorded;
+    const int64_t heads[] = {e->setup->layers, e->setup->kv_heads}, rows = 2 * r->action_count;
+    const size_t count = (size_t)(heads[0] * heads[1]);
+    if (!e->setup->policy->select) return FKV_OK;
+    double *kept = calloc(2 * count, sizeof *kept), *actions = kept + count;
+    int32_t *slots = malloc((rows ? (size_t)rows : 1) * sizeof *slots);
+    int status = kept && slots ? FKV_OK : fkv_fail(err, "out of memory for %zu heads", count);
+    for (int64_t i = 0; i < rows && !status; i++) slots[i] = r->actions[i / 2].slots;
+    for (int64_t i = 0; i < r->action_count && !status; i++) {
+        const size_t head = (size_t)(r->actions[i].layer * heads[1] + r->actions[i].kv_head);
+        kept[head] += r->actions[i].slots;
+        actions[head]++;
+    }
+    for (size_t h = 0; h < count && !status; h++) kept[h] /= actions[h];
+    if (!status) status = fkv_h5_put(w, "/evictions/slots", FKV_H5_I32, 1, &rows, slots, err);
+    if (!status) status = fkv_h5_put(w, "/slots_kept", FKV_H5_F64, 2, heads, kept, err);
+    free(kept);
+    free(slots);
+    return status;
+}
+
 int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct fkv_error *err) {
     const int64_t heads[] = {e->setup->layers, e->setup->kv_heads};
     struct fkv_h5_writer *w;
@@ -262,7 +292,7 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
         (e->setup->retained &&
          fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
         put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
-        put_compressions_and_evictions(w, e, err)) {
+        put_compressions_and_evictions(w, e, err) || put_kept(w, e, err)) {
         fkv_h5_abandon(w);
         return FKV_FAILED;
     }

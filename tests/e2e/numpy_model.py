@@ -189,7 +189,7 @@ def attend_head(q, k, v, policy, retained, theta, operators=(None, None)):
 
 def forward(model, tokens, policy):
     """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed
-    over heads
+    over heads. A policy with an `attend_head` of its own (check_selecting.py) attends by it.
     """
     w, rows = model.weights, len(tokens)
     x = w["model.embed_tokens.weight"][tokens]
@@ -207,17 +207,14 @@ def forward(model, tokens, policy):
         )
         out = np.empty_like(q)
         for head in range(model.kv_heads):
-            by_ratio = policy.kind in ("freqkv", "linear", "local")
-            retained = policy.retained(layer, head) if by_ratio else None
-            out[:, head], a, s = attend_head(
-                q[:, head],
-                k[:, head],
-                v[:, head],
-                policy,
-                retained,
-                model.theta,
-                policy.operators(layer, head),
-            )
+            states = q[:, head], k[:, head], v[:, head]
+            if hasattr(policy, "attend_head"):
+                out[:, head], a, s = policy.attend_head(layer, head, *states, model.theta)
+            else:
+                by_ratio = policy.kind in ("freqkv", "linear", "local")
+                retained = policy.retained(layer, head) if by_ratio else None
+                operators = policy.operators(layer, head)
+                out[:, head], a, s = attend_head(*states, policy, retained, model.theta, operators)
             actions, seen = actions + a, seen + s
         x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
         n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)

@@ -10,8 +10,8 @@ static const struct fkv_policy_option none = {0};
 static int check_value(const struct fkv_policy_option *option, int64_t value,
                        struct fkv_error *err) {
     if (option->kind == FKV_OPTION_TEXT) return FKV_OK;
-    const bool integer = option->kind == FKV_OPTION_INTEGER;
-    const int64_t low = integer ? option->low : 0, high = integer ? option->high : 1;
+    const bool ranged = option->kind == FKV_OPTION_INTEGER || option->kind == FKV_OPTION_CHOICE;
+    const int64_t low = ranged ? option->low : 0, high = ranged ? option->high : 1;
     if (value >= low && value <= high) return FKV_OK;
     return fkv_fail_option(
         err, "--%s: expected a number from %" PRId64 " to %" PRId64 ", found %" PRId64,
@@ -54,14 +54,25 @@ void fkv_own_key(const struct fkv_policy_option *option, char key[FKV_OPTION_KEY
         if (*c == '-') *c = '_';
 }
 
+const char *fkv_own_word(const struct fkv_policy_option *option, int64_t value, int *bytes) {
+    const char *word = option->argument;
+    for (; value > 0; value--) word += strcspn(word, "|") + 1;
+    *bytes = (int)strcspn(word, "|");
+    return word;
+}
+
 /* As a user would give it. */
 static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t value,
                         const char *text) {
+    int bytes;
     if (option->kind == FKV_OPTION_TEXT)
         fputs(text, f);
     else if (option->kind == FKV_OPTION_INTEGER)
         fprintf(f, "%" PRId64, value);
-    else
+    else if (option->kind == FKV_OPTION_CHOICE) {
+        const char *word = fkv_own_word(option, value, &bytes);
+        fprintf(f, "%.*s", bytes, word);
+    } else
         fputs(value ? "on" : "off", f);
 }
 
@@ -105,15 +116,21 @@ char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
     return text;
 }
 
+static json_t *value_json(const struct fkv_policy_option *option, int64_t value, const char *text) {
+    if (option->kind == FKV_OPTION_TEXT) return json_string(text);
+    if (option->kind == FKV_OPTION_INTEGER) return json_integer(value);
+    if (option->kind != FKV_OPTION_CHOICE) return json_boolean(value);
+    int bytes;
+    const char *word = fkv_own_word(option, value, &bytes);
+    return json_stringn(word, (size_t)bytes);
+}
+
 void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values,
                      const char *const *texts, json_t *object) {
     if (!table) table = &none;
     for (int i = 0; table[i].name; i++) {
         char key[FKV_OPTION_KEY];
         fkv_own_key(&table[i], key);
-        json_object_set_new(object, key,
-                            table[i].kind == FKV_OPTION_TEXT      ? json_string(texts[i])
-                            : table[i].kind == FKV_OPTION_INTEGER ? json_integer(values[i])
-                                                                  : json_boolean(values[i]));
+        json_object_set_new(object, key, value_json(&table[i], values[i], texts[i]));
     }
 }

@@ -7,13 +7,20 @@
 #include "kernels/base/json.h"
 
 enum { FKV_OWN_OPTIONS = 8, FKV_OPTION_KEY = 32 }; /* most of one policy; bytes of a key */
-enum fkv_option_kind { FKV_OPTION_INTEGER, FKV_OPTION_ON_OFF, FKV_OPTION_FLAG, FKV_OPTION_TEXT };
+enum fkv_option_kind {
+    FKV_OPTION_INTEGER,
+    FKV_OPTION_CHOICE,
+    FKV_OPTION_ON_OFF,
+    FKV_OPTION_FLAG,
+    FKV_OPTION_TEXT
+};
 
 struct fkv_policy_option {
     const char *name; /* "mass-bias": --mass-bias; attribute and JSON key are mass_bias */
     enum fkv_option_kind kind;
-    const char *argument; /* its name in --help; NULL: the option takes none */
-    int64_t low, high;    /* an integer's range */
+    const char *argument; /* its name in --help; a choice's words, "avg|max", whose values are 0,
+                             1, ...; NULL: the option takes none */
+    int64_t low, high;    /* an integer's or a choice's range */
     int64_t standard;     /* the default; 1 is on, 0 is off */
     const char *help;
     const char *standard_text; /* the default of a text */
@@ -44,6 +51,8 @@ char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
 /* Adds every option to `object` under its key. */
 void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values,
                      const char *const *texts, json_t *object);
+/* Word `value` of a choice; *bytes: its length. */
+const char *fkv_own_word(const struct fkv_policy_option *option, int64_t value, int *bytes);
 /* "mass-bias" -> "mass_bias" */
 void fkv_own_key(const struct fkv_policy_option *option, char key[FKV_OPTION_KEY]);
 

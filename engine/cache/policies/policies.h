@@ -10,7 +10,12 @@
     ROW(freqkv)                                                                                    \
     ROW(linear)                                                                                    \
     ROW(local)                                                                                     \
-    ROW(streaming)
+    ROW(streaming)                                                                                 \
+    ROW(snapkv)                                                                                    \
+    ROW(pyramidkv)                                                                                 \
+    ROW(h2o)                                                                                       \
+    ROW(keydiff)                                                                                   \
+    ROW(knorm)
 
 #define FKV_DECLARE_POLICY(x) extern const struct fkv_policy fkv_policy_##x;
 FKV_POLICY_ROWS(FKV_DECLARE_POLICY)

@@ -3,7 +3,9 @@
  * A policy never touches memory. It answers questions about one head's schedule, and the session
  * turns the answers into kernel calls for all heads at once. Answers depend only on the setup and
  * on the head's counters, so the host knows the whole schedule beforehand and nothing waits for the
- * device.
+ * device. One exception: which slots a selecting policy keeps depends on what is in the cache. Such
+ * a policy says how slots are scored and how many stay (selecting.h); the session reads the scores
+ * back from the device at the end of every prefill block.
  *
  * To add a policy, write its file in this folder and add its row to the table in policies.h.
  * Everything else follows from the struct below: the command line, --help, run files, what is
@@ -27,6 +29,8 @@ struct fkv_policy_options {
     struct fkv_own_value own[FKV_OWN_OPTIONS]; /* the policy's own options; a NULL name ends them */
     const struct fkv_operator_data *operator_data; /* what an option's file holds; NULL: none.
                                                       Borrowed by every setup and session */
+    int32_t prefill_block; /* most tokens of a prefill block, at whose end a selecting policy acts;
+                              0: as many as the session takes */
 };
 
 /* The options worked out for one model: what every answer is computed from. */
@@ -39,6 +43,8 @@ struct fkv_policy_setup {
     int32_t recent;                         /* R: newest slots that an action leaves as they are */
     int32_t compressible;                   /* n = N - S - R */
     int32_t capacity;                       /* slots of storage per head */
+    int32_t trained_context;                /* of the model, tokens */
+    int32_t prefill_block;                  /* as in the options */
     int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
     const char *own_texts[FKV_OWN_OPTIONS]; /* the same of texts; borrowed */
     const struct fkv_operator_data *operator_data; /* NULL: none. Borrowed */
@@ -64,6 +70,8 @@ struct fkv_head {
     int32_t tokens_since; /* appended since the last action */
     double shift;         /* of the positions of what follows, from its slot index; not 0 only after
                              surgery (engine/session/surgery.h) */
+    int32_t block;        /* tokens of a prefill block; 0: there is no prefill */
+    int64_t prefill;      /* tokens of the prefill: blocks that end beyond are none */
 };
 
 /* An action on one head: first the map, then the gather. */
@@ -82,6 +90,24 @@ struct fkv_action {
     int32_t slots;        /* in use afterwards */
 };
 
+/* What a selecting policy scores the slots of a head by; the highest scores stay. */
+enum fkv_slot_score {
+    FKV_NO_SCORE,           /* the policy does not select */
+    FKV_SCORE_ATTENTION,    /* attention that queries paid to the slot (kernels/cache.h) */
+    FKV_SCORE_KEY_NORM,     /* minus the length of its key */
+    FKV_SCORE_KEY_DIRECTION /* minus the cosine of its key and the mean direction of all keys */
+};
+
+/* What stays of a head at the end of a prefill block. */
+struct fkv_selection {
+    int32_t budget;  /* slots that stay; a head with no more is left alone */
+    int32_t recent;  /* of those, the latest, whatever their scores; 0 .. budget */
+    int32_t observe; /* attention: of the block's last so many queries; 0: of all queries since
+                        token 0 */
+    int32_t kernel;  /* scores of the others are pooled over so many slots, odd; 1: not pooled */
+    bool pool_max;   /* by their maximum; else by their average */
+};
+
 struct fkv_policy {
     const char *name;
     const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
@@ -97,6 +123,7 @@ struct fkv_policy {
     bool counts_evictions;    /* every action of a head is counted as an eviction */
     bool evicts_every_token;  /* every token past the window is counted as an eviction; actions only
                                  free storage */
+    enum fkv_slot_score scores; /* the policy selects slots at the end of prefill blocks */
     int32_t max_spans; /* of a view; the session adds empty ones, so that decode steps have one
                           shape */
 
@@ -111,8 +138,13 @@ struct fkv_policy {
     /* How many tokens may be appended before the next view; 0: an action has to come first. */
     int32_t (*append_limit)(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 
+    /* A selecting policy's, in place of `act`: what stays of a head now; NULL: it does not select.
+     */
+    void (*select)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                   struct fkv_selection *selection);
+
     /* Fills in the action of a head whose append_limit is 0. It comes zeroed, with gather_from set
-     * and slots = head->slots. */
+     * and slots = head->slots. NULL where the policy selects. */
     void (*act)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action);
 
@@ -130,6 +162,11 @@ struct fkv_policy {
     int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
                     struct fkv_span *spans);
 };
+
+/* Does what the policy keeps depend on queries? */
+static inline bool fkv_policy_sees_queries(const struct fkv_policy *policy) {
+    return policy->scores == FKV_SCORE_ATTENTION;
+}
 
 /* The policy that keeps every token, at its defaults: the baseline, and what records. */
 extern const struct fkv_policy_options fkv_full_attention;

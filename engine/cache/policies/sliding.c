@@ -10,7 +10,8 @@
  *           back, so w never matters.
  *
  * Without a window (full attention), queries see the last w tokens as well, and every token is
- * kept.
+ * kept. A policy that selects slots leaves every such layer alone: it would keep slots that no
+ * query of the layer sees.
  *
  * This file is the first case, in the terms of a policy: the slots that no query will see any more
  * are dropped in bulk when storage runs out, and what stays moves down to the positions of its new
@@ -38,7 +39,8 @@ static const struct fkv_policy sliding = {
 };
 
 const struct fkv_policy *fkv_policy_of_layer(const struct fkv_policy_setup *setup, int32_t layer) {
+    const struct fkv_policy *policy = setup->policy;
     const int32_t window = setup->layer_windows[layer];
-    return setup->policy->takes_window && window && window < setup->window ? &sliding
-                                                                           : setup->policy;
+    const bool forgets = policy->select || (policy->takes_window && window < setup->window);
+    return window && forgets ? &sliding : policy;
 }

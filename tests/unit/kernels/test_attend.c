@@ -340,9 +340,53 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
     }
 }
 
+/* One item per cache head, as the operation wants it; slots beyond the spans keep what they had. */
+static void attention_paid_adds_the_weights_of_rows_and_heads(void **state) {
+    (void)state;
+    static struct fkv_attend_item items[MOST_ITEMS];
+    static struct fkv_span spans[MOST_ITEMS * MOST_SPANS];
+    for (int round = 0; round < ROUNDS / 2; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        enum fkv_dtype t = random_dtype();
+        int rows = affordable(2.0 * s.head_dim * s.heads * 60, test_between(1, 40)),
+            sequences = test_between(1, 3), capacity = rows + test_between(0, 150),
+            heads = sequences * s.kv_heads, used = 0;
+        struct cache cache = random_cache(&s, heads, t, capacity, 0);
+        random_bias(&cache);
+        for (int h = 0; h < heads; h++) {
+            int group = s.heads / s.kv_heads;
+            items[h] = (struct fkv_attend_item){.cache_head = h,
+                                                .head = h % s.kv_heads * group,
+                                                .heads = group,
+                                                .row = h / s.kv_heads * rows,
+                                                .rows = test_between(1, rows),
+                                                .span = used};
+            items[h].spans = random_spans(capacity, items[h].rows, spans + used);
+            used += items[h].spans;
+        }
+        reserve_both((struct fkv_limits){
+            .rows = sequences * rows, .slots = capacity, .items = used, .attention = s});
+        struct both q =
+            random_both((size_t)(sequences * rows) * (size_t)s.heads * (size_t)s.head_dim, 0, 1);
+        size_t skip = (size_t)test_between(0, 20);
+        struct both paid = random_both(skip + (size_t)heads * (size_t)capacity, 1, 0.1);
+        assert_ok(tested.ops->attention_paid(tested.b, &s, q.tested, &cache.tested, spans, items,
+                                             heads, paid.tested, 4 * skip, &err),
+                  err);
+        assert_ok(reference.ops->attention_paid(reference.b, &s, q.reference, &cache.reference,
+                                                spans, items, heads, paid.reference, 4 * skip,
+                                                &err),
+                  err);
+        assert_both_close(paid, 1e-5, 5e-5);
+        release(q), release(paid);
+        release_biased(&cache);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_over_spans_with_limits_and_positions),
+        cmocka_unit_test(attention_paid_adds_the_weights_of_rows_and_heads),
         cmocka_unit_test(one_row_over_many_slots),
         cmocka_unit_test(a_bias_of_log_m_counts_a_slot_m_times),
     };
