@@ -106,8 +106,8 @@ int fkv_cpu_attention_paid(struct fkv_backend *b, const struct fkv_attention_sha
                                     .q = fkv_cpu_floats(q),
                                     .out = fkv_cpu_floats(paid) + paid_offset / sizeof(float),
                                     .rotation = fkv_cpu_rotation(b, shape)};
-    int64_t operations = fkv_attend_operations(&a, items, count);
-#pragma omp parallel for schedule(dynamic) num_threads(fkv_cpu_threads(b, operations))
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(fkv_cpu_threads(b, fkv_attend_operations(&a, items, count)))
     for (int32_t n = 0; n < count; n++) add_item(&a, &items[n]);
     return FKV_OK;
 }
