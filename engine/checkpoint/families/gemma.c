@@ -108,6 +108,17 @@ static int read_local_rotation(const json_t *root, const char *where, struct fkv
     return status;
 }
 
+/* llama.cpp: no layer slides in a file that gives no window. */
+static void complete_gemma3(json_t *config) {
+    const json_int_t layers = json_integer_value(json_object_get(config, "num_hidden_layers"));
+    complete(config);
+    if (json_object_get(config, "sliding_window")) return;
+    json_t *types = json_array();
+    for (json_int_t l = 0; l < layers && l < FKV_MAX_LAYERS; l++)
+        json_array_append_new(types, json_string("full_attention"));
+    json_object_set_new(config, "layer_types", types);
+}
+
 static int read_gemma3(const json_t *root, const char *where, struct fkv_config *c,
                        struct fkv_error *err) {
     int64_t pattern = 6;
@@ -147,6 +158,6 @@ const struct fkv_family fkv_family_gemma3 = {
     .output_norms = true,
     .norms_less_one = true,
     .read = read_gemma3,
-    .complete = complete,
+    .complete = complete_gemma3,
     .names = {{FKV_MLP_NORM, "pre_feedforward_layernorm.weight"}},
 };
