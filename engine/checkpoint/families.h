@@ -62,7 +62,8 @@ const char *fkv_family_model_types(void);
 const char *fkv_family_architectures(void);
 
 /* For families: sets the windows of layers from sliding_window (where the config is silent:
- * `window`, 0: none) and layer_types (where it is silent: `slides` [layers]). */
+ * `window`, 0: none) and layer_types (where it is silent: `slides` [layers]). slides NULL: all
+ * layers slide, and layer_types is not read, as in transformers. */
 int fkv_family_set_windows(const json_t *root, const char *where, int32_t window, bool *slides,
                            struct fkv_config *config, struct fkv_error *err);
 
