@@ -89,12 +89,16 @@ static int read_sizes(const json_t *root, const char *where, const struct fkv_fa
     return FKV_OK;
 }
 
+static const char *activation_field(const struct fkv_family *family) {
+    return family->activation_field ? family->activation_field : "hidden_act";
+}
+
 static int read_activation(const json_t *root, const char *where, const struct fkv_family *family,
                            struct fkv_config *c, struct fkv_error *err) {
     static const char *const names[] = {[FKV_SILU] = "silu", [FKV_GELU_TANH] = "gelu_pytorch_tanh"};
-    const char *field = family->activation_field ? family->activation_field : "hidden_act",
-               *found = names[family->activation];
+    const char *field = activation_field(family), *found = names[family->activation];
     if (fkv_json_get_string(root, where, field, false, &found, err)) return FKV_FAILED;
+    if (!strcmp(found, "swish")) found = names[FKV_SILU];
     for (int i = 0; i < 2; i++)
         if (!strcmp(found, names[i])) {
             c->activation = (enum fkv_activation)i;
@@ -107,8 +111,11 @@ static int read_activation(const json_t *root, const char *where, const struct f
 /* Refuses what is not computed. */
 static int refuse_unsupported(const json_t *root, const char *where,
                               const struct fkv_family *family, struct fkv_error *err) {
+    const char *const never_null[] = {"rms_norm_eps", "tie_word_embeddings",
+                                      activation_field(family), NULL};
     bool attention_bias = false, mlp_bias = false;
-    if (fkv_json_get_bool(root, where, "attention_bias", false, &attention_bias, err) ||
+    if (fkv_json_refuse_null(root, where, never_null, err) ||
+        fkv_json_get_bool(root, where, "attention_bias", false, &attention_bias, err) ||
         fkv_json_get_bool(root, where, "mlp_bias", false, &mlp_bias, err))
         return FKV_FAILED;
     if (attention_bias && !family->ignores_bias)

@@ -82,9 +82,9 @@ int fkv_family_set_windows(const json_t *root, const char *where, int32_t window
     int64_t tokens = window;
     if (json_is_null(json_object_get(root, "sliding_window"))) return FKV_OK;
     if (fkv_json_get_int(root, where, "sliding_window", false, 1, FKV_MAX_CONTEXT, &tokens, err) ||
-        read_layer_types(root, where, c->layers, slides, err))
+        (slides && read_layer_types(root, where, c->layers, slides, err)))
         return FKV_FAILED;
     for (int32_t l = 0; l < c->layers; l++)
-        if (slides[l]) c->layer[l].window = (int32_t)tokens;
+        if (!slides || slides[l]) c->layer[l].window = (int32_t)tokens;
     return FKV_OK;
 }

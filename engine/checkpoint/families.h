@@ -64,7 +64,8 @@ const char *fkv_family_architectures(void);
 /* Refuses layer_types with a kind that no family computes, whether the family reads them or not. */
 int fkv_family_check_layer_types(const json_t *root, const char *where, struct fkv_error *err);
 /* For families: sets the windows of layers from sliding_window (where the config is silent:
- * `window`, 0: none) and layer_types (where it is silent: `slides` [layers]). */
+ * `window`, 0: none) and layer_types (where it is silent: `slides` [layers]). slides NULL: all
+ * layers slide, and layer_types is not read, as in transformers. */
 int fkv_family_set_windows(const json_t *root, const char *where, int32_t window, bool *slides,
                            struct fkv_config *config, struct fkv_error *err);
 

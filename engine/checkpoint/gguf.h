@@ -68,6 +68,8 @@ const char *fkv_gguf_path(const struct fkv_gguf *g);
 /* ---- metadata. `required` false: a missing key leaves *value as it is. ---- */
 
 bool fkv_gguf_has(const struct fkv_gguf *g, const char *key);
+/* The key is there and holds an array. */
+bool fkv_gguf_is_array(const struct fkv_gguf *g, const char *key);
 int fkv_gguf_get_int(const struct fkv_gguf *g, const char *key, bool required, int64_t low,
                      int64_t high, int64_t *value, struct fkv_error *err);
 int fkv_gguf_get_double(const struct fkv_gguf *g, const char *key, bool required, double low,

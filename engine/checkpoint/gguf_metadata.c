@@ -80,6 +80,11 @@ static double number_at(enum fkv_gguf_type type, const unsigned char *p) {
 
 bool fkv_gguf_has(const struct fkv_gguf *g, const char *key) { return find_key(g, key); }
 
+bool fkv_gguf_is_array(const struct fkv_gguf *g, const char *name) {
+    const struct fkv_gguf_key *key = find_key(g, name);
+    return key && key->type == FKV_GGUF_ARRAY;
+}
+
 int fkv_gguf_get_int(const struct fkv_gguf *g, const char *name, bool required, int64_t low,
                      int64_t high, int64_t *value, struct fkv_error *err) {
     const struct fkv_gguf_key *key;

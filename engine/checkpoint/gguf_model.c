@@ -60,24 +60,24 @@ static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, jso
                        struct fkv_error *err) {
     static const struct {
         const char *rest, *field;
-        bool real, required;
+        bool real, required, zero_is_none; /* the last: 0 is as good as no key to llama.cpp */
     } numbers[] = {
-        {"block_count", "num_hidden_layers", false, true},
-        {"embedding_length", "hidden_size", false, true},
-        {"feed_forward_length", "intermediate_size", false, true},
-        {"context_length", "max_position_embeddings", false, true},
-        {"attention.head_count", "num_attention_heads", false, true},
-        {"attention.head_count_kv", "num_key_value_heads", false, false},
-        {"attention.key_length", "head_dim", false, false},
-        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true},
-        {"rope.freq_base", "rope_theta", true, false},
-        {"rope.freq_base_swa", "rope_local_base_freq", true, false},
-        {"attention.scale", "attention_multiplier", true, false},
-        {"embedding_scale", "embedding_multiplier", true, false},
-        {"residual_scale", "residual_multiplier", true, false},
-        {"logit_scale", "logits_scaling", true, false},
-        {"attn_logit_softcapping", "attn_logit_softcapping", true, false},
-        {"final_logit_softcapping", "final_logit_softcapping", true, false},
+        {"block_count", "num_hidden_layers", false, true, false},
+        {"embedding_length", "hidden_size", false, true, false},
+        {"feed_forward_length", "intermediate_size", false, true, false},
+        {"context_length", "max_position_embeddings", false, true, false},
+        {"attention.head_count", "num_attention_heads", false, true, false},
+        {"attention.head_count_kv", "num_key_value_heads", false, false, false},
+        {"attention.key_length", "head_dim", false, false, false},
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true, false},
+        {"rope.freq_base", "rope_theta", true, false, false},
+        {"rope.freq_base_swa", "rope_local_base_freq", true, false, false},
+        {"attention.scale", "attention_multiplier", true, false, true},
+        {"embedding_scale", "embedding_multiplier", true, false, true},
+        {"residual_scale", "residual_multiplier", true, false, true},
+        {"logit_scale", "logits_scaling", true, false, true},
+        {"attn_logit_softcapping", "attn_logit_softcapping", true, false, false},
+        {"final_logit_softcapping", "final_logit_softcapping", true, false, false},
     };
     char key[96];
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -88,13 +88,15 @@ static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, jso
                 ? fkv_gguf_get_double(g, key, numbers[i].required, 0, 1e15, &real, err)
                 : fkv_gguf_get_int(g, key, numbers[i].required, 1, INT32_MAX, &integer, err))
             return FKV_FAILED;
-        if (fkv_gguf_has(g, key))
+        if (fkv_gguf_has(g, key) && !(numbers[i].zero_is_none && real == 0))
             json_object_set_new(config, numbers[i].field,
                                 numbers[i].real ? json_real(real) : json_integer(integer));
     }
     /* llama.cpp's defaults where they are not those of the family */
     const json_t *heads = json_object_get(config, "num_attention_heads"),
                  *dim = json_object_get(config, "hidden_size");
+    if (!json_object_get(config, "rope_theta"))
+        json_object_set_new(config, "rope_theta", json_real(10000));
     if (!json_object_get(config, "num_key_value_heads"))
         json_object_set(config, "num_key_value_heads", (json_t *)heads);
     if (!json_object_get(config, "head_dim") && json_integer_value(heads) > 0)
@@ -114,7 +116,13 @@ static int refuse_unsupported(const struct fkv_gguf *g, const struct fkv_family 
                  {"attention.value_length", head_dim},
                  {"rope.dimension_count", head_dim}};
     const int count = f->partial_rotary ? 2 : 3;
+    bool causal = true;
     char key[96];
+    if (fkv_gguf_get_bool(g, key_of(f, "attention.causal", key), false, &causal, err))
+        return FKV_FAILED;
+    if (!causal)
+        return fkv_fail(err, "%s: key %s: expected true, found false (not supported)",
+                        fkv_gguf_path(g), key);
     for (int i = 0; i < count; i++) {
         int64_t value = fixed[i].expected;
         key_of(f, fixed[i].rest, key);
@@ -123,6 +131,35 @@ static int refuse_unsupported(const struct fkv_gguf *g, const struct fkv_family 
             return fkv_fail(err, "%s: key %s: expected %lld, found %lld (not supported)",
                             fkv_gguf_path(g), key, (long long)fixed[i].expected, (long long)value);
     }
+    return FKV_OK;
+}
+
+/* Which layers slide: an array with a bool for each, or a period n: every n-th does not, with 0
+ * all do. */
+static int add_layer_types(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
+                           struct fkv_error *err) {
+    const json_int_t given = json_integer_value(json_object_get(config, "num_hidden_layers")),
+                     layers =
+                         given < FKV_MAX_LAYERS ? given : FKV_MAX_LAYERS; /* more are refused */
+    struct fkv_gguf_array listed = {0};
+    int64_t period = 0;
+    char key[96];
+    key_of(f, "attention.sliding_window_pattern", key);
+    if (!fkv_gguf_has(g, key)) return FKV_OK;
+    const bool array = fkv_gguf_is_array(g, key);
+    if (array ? fkv_gguf_get_array(g, key, true, FKV_GGUF_BOOL, &listed, err)
+              : fkv_gguf_get_int(g, key, true, 0, INT32_MAX, &period, err))
+        return FKV_FAILED;
+    if (array && listed.count != (size_t)given)
+        return fkv_fail(err, "%s: key %s: expected a bool for each of %lld layers, found %zu",
+                        fkv_gguf_path(g), key, (long long)given, listed.count);
+    json_t *types = json_array();
+    for (json_int_t l = 0; l < layers; l++) {
+        const bool slides =
+            array ? fkv_gguf_item(&listed, (size_t)l) != 0 : !period || (l + 1) % period != 0;
+        json_array_append_new(types, json_string(slides ? "sliding_attention" : "full_attention"));
+    }
+    json_object_set_new(config, "layer_types", types);
     return FKV_OK;
 }
 
@@ -141,7 +178,7 @@ static int add_attention(const struct fkv_gguf *g, const struct fkv_family *f, j
     if (channels != head_dim && head_dim)
         json_object_set_new(config, "partial_rotary_factor",
                             json_real((double)channels / (double)head_dim));
-    return FKV_OK;
+    return add_layer_types(g, f, config, err);
 }
 
 /* A window that the family does not know, where it matters. */

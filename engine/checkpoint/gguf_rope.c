@@ -1,6 +1,7 @@
 /* Rotation scaling of a GGUF file in the words of a Hugging Face config.
  *
  * What llama.cpp means by the keys under ARCHITECTURE.rope.scaling:
+ *  - A factor without a type is linear; a factor of 0 is none.
  *  - attn_factor and yarn_attn_factor multiply cos and sin, of yarn beside the 0.1 ln s + 1 that
  *    its authors suggest; absent: 1, also where transformers would derive one (longrope).
  *  - The lists of longrope are tensors, rope_factors_short.weight and rope_factors_long.weight; a
@@ -34,7 +35,7 @@ static int get_number(const struct fkv_gguf *g, const char *architecture, const 
 
 static int read_type(const struct fkv_gguf *g, const char *architecture, struct scaling *s,
                      struct fkv_error *err) {
-    struct fkv_gguf_string type = {"none", 4};
+    struct fkv_gguf_string type = {"linear", 6};
     double old_factor = 0;
     char key[96];
     if (fkv_gguf_get_string(g, key_of(architecture, "scaling.type", key), false, &type, err) ||

@@ -40,17 +40,48 @@ static int find_object(const json_t *root, const char *where, const char *field,
     return FKV_OK;
 }
 
-/* The object that describes the rotation, or NULL: rope_scaling if it says anything, else
- * rope_parameters. */
-static int find_rope(const json_t *root, const char *where, const char *layers, const json_t **out,
-                     const char **field, bool *own, struct fkv_error *err) {
+/* The object that describes the rotation, a new reference, or NULL: rope_scaling if it says
+ * anything, else rope_parameters. *field: its name. */
+static int find_rope(const json_t *root, const char *where, json_t **out, const char **field,
+                     struct fkv_error *err) {
     static const char *const fields[] = {"rope_scaling", "rope_parameters"};
-    *out = NULL;
-    for (int i = 0; i < 2 && !(*out && json_object_size(*out)); i++) {
+    const json_t *found = NULL;
+    bool own;
+    for (int i = 0; i < 2 && !(found && json_object_size(found)); i++) {
         *field = fields[i];
-        if (find_object(root, where, fields[i], layers, out, own, err)) return FKV_FAILED;
+        if (find_object(root, where, fields[i], NULL, &found, &own, err)) return FKV_FAILED;
     }
+    *out = json_incref((json_t *)found);
     return FKV_OK;
+}
+
+/* The same of one kind of layers: the object in rope_parameters with rope_scaling on top of it.
+ * *own: there is one in rope_parameters. */
+static int find_rope_of_layers(const json_t *root, const char *where, const char *layers,
+                               json_t **out, const char **field, bool *own, struct fkv_error *err) {
+    const json_t *parameters, *scaling;
+    bool scaling_own;
+    if (find_object(root, where, "rope_parameters", layers, &parameters, own, err) ||
+        find_object(root, where, "rope_scaling", layers, &scaling, &scaling_own, err))
+        return FKV_FAILED;
+    if (scaling_own)
+        return fkv_fail(err,
+                        "%s: field \"rope_scaling\": expected one rotation (transformers reads "
+                        "none by kind of layers here, but in rope_parameters), found one for %s",
+                        where, layers);
+    if (parameters && !*own && json_object_size(parameters))
+        return fkv_fail(err, "%s: field \"rope_parameters\": expected an object for %s, found none",
+                        where, layers);
+    const bool scaled = scaling && json_object_size(scaling);
+    *field = scaled ? "rope_scaling" : "rope_parameters";
+    if (!scaled || !parameters) {
+        *out = json_incref((json_t *)(scaled ? scaling : parameters));
+        return FKV_OK;
+    }
+    *out = json_copy((json_t *)parameters);
+    return *out && !json_object_update(*out, (json_t *)scaling)
+               ? FKV_OK
+               : fkv_fail(err, "%s: out of memory", where);
 }
 
 /* Older Phi-3 files call longrope su or yarn. */
@@ -91,17 +122,19 @@ static int count_channels(const char *where, double part, int32_t head_dim, int3
                     where, head_dim, part * head_dim);
 }
 
-int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_defaults *defaults,
-                  struct fkv_rope *r, struct fkv_error *err) {
-    const json_t *rope;
-    const char *field;
+/* rope: the object that describes the rotation, or NULL; own: see find_object. */
+static int read_found(const json_t *root, const char *where, const json_t *rope, const char *field,
+                      bool own, const struct fkv_rope_defaults *defaults, struct fkv_rope *r,
+                      struct fkv_error *err) {
     const struct fkv_rope_kind *kind;
     char scope[FKV_PATH + 64]; /* a path and a field's name */
     double theta = defaults->theta, part = 1;
-    bool own;
-    if (find_rope(root, where, defaults->layers, &rope, &field, &own, err)) return FKV_FAILED;
     snprintf(scope, sizeof scope, "%s: %s", where, field);
-    if (fkv_json_get_double(root, where, "rope_theta", false, 1, 1e15, &theta, err) ||
+    const bool inner_theta = json_object_get(rope, "rope_theta");
+    static const char *const theta_field[] = {"rope_theta", NULL};
+    if (fkv_json_refuse_null(inner_theta ? rope : root, inner_theta ? scope : where, theta_field,
+                             err) ||
+        fkv_json_get_double(root, where, "rope_theta", false, 1, 1e15, &theta, err) ||
         fkv_json_get_double(root, where, "partial_rotary_factor", false, 0, 1e6, &part, err))
         return FKV_FAILED;
     if (rope &&
@@ -122,6 +155,19 @@ int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_d
                                       .context = defaults->trained_context};
     if (kind->read(&f, r, err)) return FKV_FAILED;
     return strcmp(r->kind, "default") ? keep_scaling_text(rope, scope, r, err) : FKV_OK;
+}
+
+int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_defaults *defaults,
+                  struct fkv_rope *r, struct fkv_error *err) {
+    json_t *rope = NULL;
+    const char *field = NULL;
+    bool own = false;
+    int status = defaults->layers
+                     ? find_rope_of_layers(root, where, defaults->layers, &rope, &field, &own, err)
+                     : find_rope(root, where, &rope, &field, err);
+    if (status == FKV_OK) status = read_found(root, where, rope, field, own, defaults, r, err);
+    json_decref(rope);
+    return status;
 }
 
 int fkv_rope_divide(struct fkv_rope *r, const float *divisors, struct fkv_error *err) {

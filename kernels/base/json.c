@@ -146,6 +146,15 @@ int fkv_json_get_string(const json_t *object, const char *where, const char *fie
     return FKV_OK;
 }
 
+int fkv_json_refuse_null(const json_t *object, const char *where, const char *const *fields,
+                         struct fkv_error *err) {
+    for (; *fields; fields++) {
+        const json_t *found = json_object_get(object, *fields);
+        if (json_is_null(found)) return refuse(where, *fields, "a value", found, err);
+    }
+    return FKV_OK;
+}
+
 int fkv_json_print(json_t *object, struct fkv_error *err) {
     bool written = json_dumpf(object, stdout, JSON_REAL_PRECISION(17)) == 0 && putchar('\n') != EOF;
     json_decref(object);

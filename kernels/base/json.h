@@ -35,6 +35,11 @@ int fkv_json_get_bool(const json_t *object, const char *where, const char *field
 int fkv_json_get_string(const json_t *object, const char *where, const char *field, bool required,
                         const char **value, struct fkv_error *err);
 
+/* An error if one of `fields` (NULL ends them) is there and null: where null does not count as
+ * silent. */
+int fkv_json_refuse_null(const json_t *object, const char *where, const char *const *fields,
+                         struct fkv_error *err);
+
 /* One object to stdout, numbers with 17 significant digits, and a newline. Consumes the reference.
  */
 int fkv_json_print(json_t *object, struct fkv_error *err);

@@ -30,7 +30,9 @@ static int read_common(const json_t *root, const char *where, int64_t pattern, s
                        struct fkv_error *err) {
     bool both_ways = false, slides[FKV_MAX_LAYERS];
     double scalar = SILENT_SCALAR;
-    if (fkv_json_get_double(root, where, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, err) ||
+    static const char *const never_null[] = {"sliding_window", "query_pre_attn_scalar", NULL};
+    if (fkv_json_refuse_null(root, where, never_null, err) ||
+        fkv_json_get_double(root, where, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, err) ||
         fkv_json_get_bool(root, where, "use_bidirectional_attention", false, &both_ways, err))
         return FKV_FAILED;
     if (both_ways)
@@ -108,6 +110,17 @@ static int read_local_rotation(const json_t *root, const char *where, struct fkv
     return status;
 }
 
+/* llama.cpp: no layer slides in a file that gives no window. */
+static void complete_gemma3(json_t *config) {
+    const json_int_t layers = json_integer_value(json_object_get(config, "num_hidden_layers"));
+    complete(config);
+    if (json_object_get(config, "sliding_window")) return;
+    json_t *types = json_array();
+    for (json_int_t l = 0; l < layers && l < FKV_MAX_LAYERS; l++)
+        json_array_append_new(types, json_string("full_attention"));
+    json_object_set_new(config, "layer_types", types);
+}
+
 static int read_gemma3(const json_t *root, const char *where, struct fkv_config *c,
                        struct fkv_error *err) {
     int64_t pattern = 6;
@@ -118,8 +131,6 @@ static int read_gemma3(const json_t *root, const char *where, struct fkv_config 
         read_cap(root, where, "attn_logit_softcapping", 0, &attention_cap, err) ||
         read_common(root, where, pattern, c, err) || read_local_rotation(root, where, c, err))
         return FKV_FAILED;
-    if (json_is_null(json_object_get(root, "sliding_window")))
-        return fkv_fail(err, "%s: field \"sliding_window\": expected a number, found null", where);
     if (attention_cap != 0)
         return fkv_fail(err,
                         "%s: field \"attn_logit_softcapping\": expected null (transformers does "
@@ -147,6 +158,6 @@ const struct fkv_family fkv_family_gemma3 = {
     .output_norms = true,
     .norms_less_one = true,
     .read = read_gemma3,
-    .complete = complete,
+    .complete = complete_gemma3,
     .names = {{FKV_MLP_NORM, "pre_feedforward_layernorm.weight"}},
 };

@@ -7,7 +7,10 @@ static int read(const json_t *root, const char *where, struct fkv_config *c,
                 struct fkv_error *err) {
     double embedding = 1, residual = 1, attention = 1, logits = 1;
     const double least = 1e-9, most = 1e9;
-    if (fkv_json_get_double(root, where, "embedding_multiplier", false, least, most, &embedding,
+    static const char *const never_null[] = {"embedding_multiplier", "residual_multiplier",
+                                             "attention_multiplier", "logits_scaling", NULL};
+    if (fkv_json_refuse_null(root, where, never_null, err) ||
+        fkv_json_get_double(root, where, "embedding_multiplier", false, least, most, &embedding,
                             err) ||
         fkv_json_get_double(root, where, "residual_multiplier", false, least, most, &residual,
                             err) ||

@@ -1,14 +1,10 @@
 /* Phi-3 and Phi-4-mini (arXiv 2404.14219, 2503.01743): LLaMA's layers with fused projections, of
  * which all slide or none; of a head, only a part may turn. */
-#include <string.h>
-
 #include "engine/checkpoint/families.h"
 
 static int read(const json_t *root, const char *where, struct fkv_config *c,
                 struct fkv_error *err) {
-    bool slides[FKV_MAX_LAYERS];
-    memset(slides, true, sizeof slides);
-    return fkv_family_set_windows(root, where, 0, slides, c, err);
+    return fkv_family_set_windows(root, where, 0, NULL, c, err);
 }
 
 const struct fkv_family fkv_family_phi3 = {

@@ -1,5 +1,6 @@
 /* SmolLM3: LLaMA's layers, of which every fourth has no rotation (NoPE, arXiv 2501.18795). Where
- * use_sliding_window says so, those slide. */
+ * use_sliding_window says so, those slide; where layer_types is given, the layers that it lists
+ * slide in any case. */
 #include "engine/checkpoint/families.h"
 
 enum { SILENT_INTERVAL = 4 };
@@ -23,7 +24,8 @@ static int read_listed(const json_t *list, const char *where, struct fkv_config 
 
 static int read(const json_t *root, const char *where, struct fkv_config *c,
                 struct fkv_error *err) {
-    const json_t *list = json_object_get(root, "no_rope_layers");
+    const json_t *list = json_object_get(root, "no_rope_layers"),
+                 *types = json_object_get(root, "layer_types");
     bool used = false, slides[FKV_MAX_LAYERS];
     int64_t interval = SILENT_INTERVAL;
     if (fkv_json_get_int(root, where, "no_rope_layer_interval", false, 1, INT32_MAX, &interval,
@@ -37,7 +39,7 @@ static int read(const json_t *root, const char *where, struct fkv_config *c,
             if ((l + 1) % interval == 0) c->layer[l].rotation = FKV_NO_ROTATION;
     }
     for (int32_t l = 0; l < c->layers; l++) slides[l] = c->layer[l].rotation == FKV_NO_ROTATION;
-    used = used && json_object_get(root, "sliding_window");
+    used = (used || (types && !json_is_null(types))) && json_object_get(root, "sliding_window");
     return used ? fkv_family_set_windows(root, where, 0, slides, c, err) : FKV_OK;
 }
 

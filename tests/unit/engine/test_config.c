@@ -419,6 +419,18 @@ static void windows_are_those_that_transformers_gives_the_layers(void **state) {
     assert_windows("{\"model_type\": \"phi3\"}", 0, 0, 0);
     assert_windows("{\"model_type\": \"phi3\", \"sliding_window\": 7}", 7, 7, 7);
     assert_windows("{\"model_type\": \"gemma2\", \"sliding_window\": 9}", 9, 0, 9);
+    static const char one_slides[] =
+        "{\"model_type\": \"%s\", \"sliding_window\": 7, \"layer_types\": "
+        "[\"full_attention\", \"sliding_attention\", \"full_attention\"]}";
+    char changes_of_type[256];
+    snprintf(changes_of_type, sizeof changes_of_type, one_slides, "phi3"); /* does not read it */
+    assert_windows(changes_of_type, 7, 7, 7);
+    snprintf(changes_of_type, sizeof changes_of_type, one_slides, "mistral");
+    assert_windows(changes_of_type, 0, 7, 0);
+    assert_windows("{\"model_type\": \"smollm3\", \"use_sliding_window\": false, "
+                   "\"sliding_window\": 7, \"layer_types\": "
+                   "[\"full_attention\", \"sliding_attention\", \"full_attention\"]}",
+                   0, 7, 0);
     const char *qwen[] = {"qwen2", "qwen3"};
     for (int i = 0; i < 2; i++) {
         static const struct {
@@ -557,6 +569,17 @@ static void gemma3_has_a_rotation_for_each_kind_of_layers(void **state) {
         assert_true(c.layer[0].rotation == 1 && c.layer[1].rotation == 1);
         assert_true(c.layer[2].rotation == 0 && c.layer[2].window == 0 && c.layer[1].window == 5);
     }
+    /* rope_scaling goes on top of the one of full layers; no other mixture has a meaning. */
+    c = parsed("{\"model_type\": \"gemma3_text\", \"head_dim\": 8, \"rope_parameters\": "
+               "{\"full_attention\": {\"rope_theta\": 5e5, \"rope_type\": \"default\"}}, "
+               "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}}");
+    assert_close(c.rotations[0].inv_freq[1], pow(5e5, -0.25) / 8, 0, 1e-14);
+    refused("{\"model_type\": \"gemma3_text\", \"head_dim\": 8, \"rope_parameters\": "
+            "{\"rope_type\": \"linear\", \"factor\": 8}}",
+            "field \"rope_parameters\": expected an object for full_attention, found none");
+    refused("{\"model_type\": \"gemma3_text\", \"head_dim\": 8, \"rope_scaling\": "
+            "{\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 8}}}",
+            "field \"rope_scaling\": expected one rotation");
     const char *nested = "{\"model_type\": \"gemma3\", \"eos_token_id\": [1, 106], "
                          "\"vision_config\": {}, \"text_config\": {\"model_type\": "
                          "\"gemma3_text\", \"hidden_size\": 2560, \"intermediate_size\": 10240, "
@@ -581,6 +604,27 @@ static void what_we_do_not_compute_is_refused_by_name(void **state) {
     refused("{\"tie_word_embeddings\": \"yes\"}", "field \"tie_word_embeddings\"");
     refused("{\"rms_norm_eps\": -1}", "field \"rms_norm_eps\"");
     refused("{\"eos_token_id\": \"</s>\"}", "field \"eos_token_id\"");
+}
+
+static void null_is_refused_where_transformers_refuses_it(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"llama", "rms_norm_eps"},         {"llama", "tie_word_embeddings"},
+        {"llama", "rope_theta"},           {"llama", "hidden_act"},
+        {"granite", "logits_scaling"},     {"granite", "attention_multiplier"},
+        {"gemma2", "sliding_window"},      {"gemma2", "hidden_activation"},
+        {"gemma3_text", "sliding_window"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char changes[128], expected[96];
+        snprintf(changes, sizeof changes, "{\"model_type\": \"%s\", \"head_dim\": 8, \"%s\": null}",
+                 cases[i][0], cases[i][1]);
+        snprintf(expected, sizeof expected, "field \"%s\": expected a value, found null",
+                 cases[i][1]);
+        refused(changes, expected);
+    }
+    parsed("{\"rope_theta\": null, \"rope_parameters\": {\"rope_theta\": 77}}");
+    parsed("{\"hidden_act\": \"swish\"}");
 }
 
 static void text_that_is_no_config_is_refused(void **state) {
@@ -655,6 +699,7 @@ int main(void) {
         cmocka_unit_test(multipliers_and_caps_arrive),
         cmocka_unit_test(gemma3_has_a_rotation_for_each_kind_of_layers),
         cmocka_unit_test(what_we_do_not_compute_is_refused_by_name),
+        cmocka_unit_test(null_is_refused_where_transformers_refuses_it),
         cmocka_unit_test(text_that_is_no_config_is_refused),
         cmocka_unit_test(a_folder_without_config_is_named),
         cmocka_unit_test(a_context_that_the_user_gives_replaces_the_configs),

@@ -147,7 +147,7 @@ static void add_keys(const struct change *change, const char *type) {
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", type);
     gguf_key_f32(&file, key, 0.0009765625f);
     snprintf(key, sizeof key, "%s.rope.freq_base", type);
-    gguf_key_f32(&file, key, 500000);
+    if (!change->left_out || strcmp(change->left_out, key)) gguf_key_f32(&file, key, 500000);
     gguf_key_u32(&file, "tokenizer.ggml.bos_token_id", 1);
     gguf_key_u32(&file, "tokenizer.ggml.eos_token_id", 2);
 }
@@ -221,6 +221,25 @@ static void add_granite(struct gguf_file *f) {
     gguf_key_f32(f, "granite.residual_scale", 0.25f);
     gguf_key_f32(f, "granite.logit_scale", 8);
 }
+static void add_no_multipliers(struct gguf_file *f) {
+    gguf_key_f32(f, "granite.attention.scale", 0);
+    gguf_key_f32(f, "granite.embedding_scale", 0);
+    gguf_key_f32(f, "granite.residual_scale", 0);
+    gguf_key_f32(f, "granite.logit_scale", 0);
+}
+static void add_gemma2_period(struct gguf_file *f) {
+    gguf_key_u32(f, "gemma2.attention.sliding_window", 33);
+    gguf_key_u32(f, "gemma2.attention.sliding_window_pattern", 0);
+}
+static void add_gemma2_list(struct gguf_file *f) {
+    const unsigned char array[] = {7, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1}; /* false, true */
+    gguf_key_u32(f, "gemma2.attention.sliding_window", 33);
+    gguf_key(f, "gemma2.attention.sliding_window_pattern", 9, array, sizeof array);
+}
+static void add_gemma3_period(struct gguf_file *f) {
+    gguf_key_u32(f, "gemma3.attention.sliding_window", 33);
+    gguf_key_u32(f, "gemma3.attention.sliding_window_pattern", 2);
+}
 
 /* What the two forms of a family's config add, and tell of the same. */
 static struct change change_of(const struct form *form, bool tied) {
@@ -282,6 +301,42 @@ static void a_part_of_a_head_turns_where_the_file_says_so(void **state) {
     fkv_checkpoint_close(b);
 }
 
+/* Keys that the file leaves out or sets to 0 are what llama.cpp takes them for, which is not always
+ * what transformers does; the pattern of sliding layers is read. */
+static void what_a_file_leaves_out_is_what_llama_cpp_assumes(void **state) {
+    (void)state;
+    static const struct {
+        const char *architecture;
+        struct change change;
+        double theta; /* of the first rotation */
+        int windows[LAYERS];
+    } cases[] = {
+        {"gemma3", {.add = NULL}, 5e5, {0, 0}},
+        {"gemma3", {.add = add_gemma3, .left_out = "gemma3.rope.freq_base"}, 1e4, {33, 33}},
+        {"gemma3", {.add = add_gemma3_period}, 5e5, {33, 0}},
+        {"gemma2", {.add = add_gemma2}, 5e5, {33, 0}},
+        {"gemma2", {.add = add_gemma2_period}, 5e5, {33, 33}},
+        {"gemma2", {.add = add_gemma2_list}, 5e5, {0, 33}},
+        {"smollm3", {.left_out = "smollm3.rope.freq_base"}, 1e4, {0, 0}},
+        {"granite", {.add = add_no_multipliers}, 5e5, {0, 0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        write_both(cases[i].architecture, &cases[i].change);
+        struct fkv_checkpoint *c = opened("/m.gguf");
+        const struct fkv_config *config = fkv_checkpoint_config(c);
+        assert_close(config->rotations[0].theta, cases[i].theta, 0, 0);
+        for (int l = 0; l < LAYERS; l++)
+            assert_int_equal(config->layer[l].window, cases[i].windows[l]);
+        if (!strcmp(cases[i].architecture, "granite")) {
+            assert_close(config->attention_scale, 1 / sqrt(HEAD_DIM), 0, 1e-7);
+            assert_close(config->embedding_multiplier, 1, 0, 0);
+            assert_close(config->residual_multiplier, 1, 0, 0);
+            assert_close(config->logits_multiplier, 1, 0, 0);
+        }
+        fkv_checkpoint_close(c);
+    }
+}
+
 static void add_divisors(struct gguf_file *f) {
     gguf_tensor(f, "rope_freqs.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 4, 8}, 16);
 }
@@ -302,6 +357,25 @@ static void add_linear(struct gguf_file *f) {
     gguf_key_string(f, "llama.rope.scaling.type", "linear");
     gguf_key_f32(f, "llama.rope.scaling.factor", 4);
     gguf_key_u32(f, "tokenizer.ggml.eot_token_id", 7);
+}
+
+static void add_factor_alone(struct gguf_file *f) {
+    gguf_key_f32(f, "llama.rope.scaling.factor", 4);
+}
+static void add_no_factor(struct gguf_file *f) { gguf_key_f32(f, "llama.rope.scaling.factor", 0); }
+
+static void a_factor_without_a_type_is_linear(void **state) {
+    (void)state;
+    void (*const adds[])(struct gguf_file *) = {add_factor_alone, add_no_factor};
+    for (int i = 0; i < 2; i++) {
+        write_both("llama", &(struct change){.add = adds[i]});
+        struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
+        const struct fkv_rope *plain = &fkv_checkpoint_config(a)->rotations[0],
+                              *rope = &fkv_checkpoint_config(b)->rotations[0];
+        assert_close(rope->inv_freq[1], plain->inv_freq[1] / (i ? 1 : 4), 0, 1e-15);
+        fkv_checkpoint_close(a);
+        fkv_checkpoint_close(b);
+    }
 }
 
 static void scaling_and_chat_ends_are_read(void **state) {
@@ -388,6 +462,11 @@ static void add_third_layer(struct gguf_file *f) {
     gguf_tensor(f, "blk.2.attn_norm.weight", 0, DIM, 0, (float[DIM]){0}, 4 * DIM);
 }
 static void add_experts(struct gguf_file *f) { gguf_key_u32(f, "llama.expert_count", 8); }
+static void add_both_ways(struct gguf_file *f) { gguf_key(f, "llama.attention.causal", 7, "", 1); }
+static void add_short_pattern(struct gguf_file *f) {
+    const unsigned char array[] = {7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0};
+    gguf_key(f, "llama.attention.sliding_window_pattern", 9, array, sizeof array);
+}
 static void add_part(struct gguf_file *f) { gguf_key_u32(f, "split.count", 3); }
 static void add_window(struct gguf_file *f) {
     gguf_key_u32(f, "llama.attention.sliding_window", 128);
@@ -428,6 +507,10 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
         {{.add = add_bias}, "tensor blk.1.attn_output.bias: expected none of this name in a llama"},
         {{.add = add_third_layer}, "tensor blk.2.attn_norm.weight: expected none of this name"},
         {{.add = add_experts}, "key llama.expert_count: expected 0, found 8"},
+        {{.add = add_both_ways}, "key llama.attention.causal: expected true, found false"},
+        {{.add = add_short_pattern},
+         "key llama.attention.sliding_window_pattern: expected a bool for each of 2 layers, found "
+         "1"},
         {{.add = add_part}, "key split.count: expected 1, found 3"},
         {{.add = add_window}, "key llama.attention.sliding_window: expected at least the context"},
         {{.add = add_yarn}, "field \"rope_type\": expected default, linear"},
@@ -488,6 +571,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(a_gguf_file_holds_what_its_folder_holds),
         WITH_FOLDER(a_part_of_a_head_turns_where_the_file_says_so),
+        WITH_FOLDER(what_a_file_leaves_out_is_what_llama_cpp_assumes),
+        WITH_FOLDER(a_factor_without_a_type_is_linear),
         WITH_FOLDER(divisors_of_frequencies_are_applied),
         WITH_FOLDER(scaling_and_chat_ends_are_read),
         WITH_FOLDER(yarn_is_that_of_a_folder_with_the_same_numbers),
