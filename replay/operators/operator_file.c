@@ -4,8 +4,8 @@
  * [layers, kv_heads, L, n]. Any type of number; finite.
  *
  * A capture's autocovariance, of keys and of values: recordings are cut into segments of as many
- * tokens as the longest has, MOST_LAGS at most, what is shorter is left out; of each segment, layer and head, the mean over
- * tokens is taken out and
+ * tokens as the longest has, MOST_LAGS at most, what is shorter is left out; of each segment, layer
+ * and head, the mean over tokens is taken out and
  *
  *     r(tau) = sum_j x_j . x_(j+tau) / sum_j |x_j|^2,
  *

@@ -36,10 +36,18 @@ PPL = [
         ["streaming", "no ratio"],
     ),
     ("recent slots beyond the window", "--window 64 --recent 60", ["--recent", "found 64"]),
-    ("a budget within the window", "--policy snapkv --budget 32 --protocol blocks:64", ["--budget", "32"]),
+    (
+        "a budget within the window",
+        "--policy snapkv --budget 32 --protocol blocks:64",
+        ["--budget", "32"],
+    ),
     ("an even kernel", "--policy pyramidkv --kernel 4 --protocol blocks:64", ["--kernel", "odd"]),
     ("a pooling that does not exist", "--policy snapkv --pool min", ["--pool", "avg|max"]),
-    ("more heavy hitters than slots", "--policy h2o --budget 9 --heavy 10 --protocol blocks:64", ["--heavy", "9"]),
+    (
+        "more heavy hitters than slots",
+        "--policy h2o --budget 9 --heavy 10 --protocol blocks:64",
+        ["--heavy", "9"],
+    ),
     ("a selecting policy without blocks", "--policy knorm", ["--protocol", "blocks:b"]),
     *(
         (

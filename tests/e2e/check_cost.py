@@ -126,9 +126,7 @@ def sliding_by_hand(text, windows, tokens, policy):
     layers, dim, hidden, vocab = (
         text[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
     )
-    heads, kv, d = (
-        text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim")
-    )
+    heads, kv, d = (text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     products = layers * (2 * dim * heads * d + 2 * dim * kv * d + 3 * dim * hidden) + dim * vocab
     norms = layers * ((4 * dim + 2 * d) if gemma else 2 * dim) + dim
     values = products + norms + (0 if text["tie_word_embeddings"] else dim * vocab)

@@ -107,7 +107,7 @@ def draw_tokens(random, count):
 
 
 class Selecting:
-    """kind: snapkv, pyramidkv, h2o, keydiff or knorm. kept[layer, head]: how many slots stayed after
+    """kind: snapkv, pyramidkv, h2o, keydiff or knorm. kept[layer, head]: slots that stayed after
     each selection; margin: the least relative difference of scores at the edge of a choice.
     """
 
@@ -299,8 +299,12 @@ def check_round(tool, folder, random, kind):
         if kept_counts(rows, model.layers, model.kv_heads, 3) != kept:
             problems.append("kept slots per document, layer and head differ")
         for (layer, head), n in kept[0].items():
-            expect(f"slots_kept[{layer}, {head}]", mean[layer, head],
-                   np.mean(sum((d[layer, head] for d in kept if (layer, head) in d), [])), 1e-9)
+            expect(
+                f"slots_kept[{layer}, {head}]",
+                mean[layer, head],
+                np.mean(sum((d[layer, head] for d in kept if (layer, head) in d), [])),
+                1e-9,
+            )
         expect("sees_queries", sees, kind in ("snapkv", "pyramidkv", "h2o"))
     os.remove(out)
     return label, problems
@@ -358,9 +362,7 @@ def main():
     for kind in KINDS:
         for check in (check_full_budget, check_future):
             with tempfile.TemporaryDirectory() as folder:
-                failures += report(
-                    f"{kind} {check.__name__}", check(tool, folder, random, kind)
-                )
+                failures += report(f"{kind} {check.__name__}", check(tool, folder, random, kind))
         done = drawn = 0
         while done < o.rounds and drawn < 20 * o.rounds:
             drawn += 1
