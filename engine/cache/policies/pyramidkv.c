@@ -2,8 +2,11 @@
  * first layer to the last, for attention spreads low and gathers high. With b = budget - w, the
  * slots that are chosen on average:
  *
- *   least = floor(b / beta), most = 2b - least; where most >= T - w: most = T - w, least = 2b -
- * most step = floor((most - least) / (layers - 1)); layer l keeps most - l * step, and the last w
+ *     least = floor(b / beta)
+ *     most = 2b - least
+ *     where most >= T - w: most = T - w, least = 2b - most
+ *     step = floor((most - least) / (layers - 1))
+ *     layer l keeps most - l * step, and the last w
  *
  * T is the length of the timeline so far, the same in all layers. Fewer than 2b tokens: b in every
  * layer.
