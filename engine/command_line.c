@@ -86,7 +86,7 @@ static error_t parse_engine(int key, char *arg, struct argp_state *state) {
         add_path(o, o->list, arg, state);
         return 0;
     case OPT_TEXT_FORMAT:
-        if (strcmp(arg, "text") && strcmp(arg, "jsonl"))
+        if (strcmp(arg, "text") && strcmp(arg, "txt") && strcmp(arg, "jsonl"))
             argp_error(state, "--text-format: expected text or jsonl, found \"%s\"", arg);
         o->text_format = arg;
         return 0;
@@ -168,7 +168,10 @@ void fkv_note_rotation(const struct fkv_engine_options *o, const struct fkv_conf
     for (int32_t r = 0; r < c->rotation_count && !o->quiet; r++) {
         char text[128];
         if (fkv_rope_describe(&c->rotations[r], positions, text))
-            fprintf(stderr, "note: rotation %s\n", text);
+            fprintf(
+                stderr,
+                "note: rotation %s, the most that a text here reaches; shorter texts turn alike\n",
+                text);
     }
 }
 

@@ -51,6 +51,14 @@ void fkv_policy_options_default(struct fkv_policy_options *o);
  * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
 
+/* A note on `to` (NULL: nowhere) of the layers that slide over less than the policy's window and
+ * that it leaves alone (sliding.c). */
+void fkv_policy_note_left_alone(const struct fkv_policy_setup *setup,
+                                const struct fkv_config *config, FILE *to);
+/* A note on `to` (NULL: nowhere) of the layers that slide over less than so many slots, which a
+ * change of all of them reaches nevertheless. */
+void fkv_note_changed_beyond(const struct fkv_config *config, int64_t slots, FILE *to);
+
 /* Where a tool says what a run will need: with --dry-run that is the result, else a note unless
  * --quiet. NULL: nowhere, or later as JSON. */
 FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run);

@@ -138,6 +138,8 @@ MODEL_TYPES = {
     "olmo2",
     "granite",
 }
+# rope_theta of a config that leaves it out, where it is not 10000.
+THETA = {"gemma3": 1e6, "gemma3_text": 1e6, "smollm3": 2e6}
 INSTEAD = (
     "give inv_freq= [rotary_dim/2], or [layers, rotary_dim/2] where layers differ (0 for no"
     " rotation), and attention_factor= where cos and sin are scaled, instead of config="
@@ -171,11 +173,14 @@ def inverse_frequencies(config, head_dim, rope=None, positions=None):
         )
     if rope is None:
         rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
-    theta = rope.get("rope_theta") or setting(config, "rope_theta", 10000.0)
     kind = rope_kind(rope)
     part = rope.get("partial_rotary_factor", setting(config, "partial_rotary_factor", 1))
     if part != 1 and model_type != "phi3":
         raise ValueError(f"partial_rotary_factor: expected 1, the whole head rotated; {INSTEAD}")
+    theta = rope.get("rope_theta") or setting(config, "rope_theta")
+    if theta is None and not model_type and kind in ("default", "linear", "llama3"):
+        raise ValueError(f"rope_theta: expected it, or a model_type with a default; {INSTEAD}")
+    theta = theta or THETA.get(model_type, 1e4)
     turned = int(head_dim * part)
     frequency = theta ** (-np.arange(0, turned, 2) / turned)
     if kind == "default":
@@ -188,7 +193,9 @@ def inverse_frequencies(config, head_dim, rope=None, positions=None):
     if kind != "llama3":
         raise ValueError(f"rope_type: expected default, linear or llama3, found {kind}; {INSTEAD}")
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
+    field = "original_max_position_embeddings"  # the config's own comes first
+    original = setting(config, field) or rope.get(field)
+    turns = (original or setting(config, "max_position_embeddings")) * frequency / (2 * np.pi)
     keep = np.clip((turns - low) / (high - low), 0, 1)
     return frequency * (keep + (1 - keep) / rope["factor"])
 
@@ -291,8 +298,10 @@ def layer_frequencies(config, layers, head_dim, positions=None):
     """
     config = text_part(config)
     rope = setting(config, "rope_scaling") or setting(config, "rope_parameters") or {}
-    nested = {type: own for type, own in rope.items() if own is None or isinstance(own, dict)}
     local = setting(config, "rope_local_base_freq")
+    if is_gemma3(config):
+        rope, local = gemma3_rope(config), local or 1e4
+    nested = {type: own for type, own in rope.items() if own is None or isinstance(own, dict)}
     if any(isinstance(own, dict) for own in nested.values()):
         types = layer_types(config, layers)
         missing = sorted(set(types) - set(nested))
@@ -329,6 +338,28 @@ def turning_layers(config, layers):
 
 def is_gemma(config):
     return setting(config, "model_type") in ("gemma2", "gemma3", "gemma3_text")
+
+
+def is_gemma3(config):
+    return setting(config, "model_type") in ("gemma3", "gemma3_text")
+
+
+def gemma3_rope(config):
+    """What layer_frequencies() reads: rope_parameters by layer type, the full layers' with
+    rope_scaling on top; or rope_scaling alone, the full layers'.
+    """
+    scaling = setting(config, "rope_scaling") or {}
+    parameters = setting(config, "rope_parameters") or {}
+    if scaling == parameters:  # objects of transformers 5 have one under both names
+        scaling = {}
+    if "full_attention" in scaling or (parameters and "full_attention" not in parameters):
+        raise ValueError(
+            "rope_parameters: expected those of full_attention and sliding_attention there, and"
+            f" one rope_scaling, found others; {INSTEAD}"
+        )
+    if not parameters:
+        return scaling
+    return {**parameters, "full_attention": {**(parameters["full_attention"] or {}), **scaling}}
 
 
 def unrotate(keys, inv_freq, positions=None, factor=1.0):

@@ -42,6 +42,7 @@ struct fkv_documents {
     size_t line_capacity;
     int64_t line_number;
     int64_t given, left_out; /* documents; rows */
+    int64_t others;          /* files and folders in the given folders that are not read */
     const char *text_field;
     char first_ids[160]; /* of the first file of ids, and their text; "": none yet */
 };
@@ -87,9 +88,7 @@ static int add_source(struct fkv_documents *d, const char *path, int kind, int64
 }
 
 /* Hidden files are other programs' (macOS leaves ._story.txt). */
-static int is_text(const struct dirent *entry) {
-    return *entry->d_name != '.' && ends_with(entry->d_name, ".txt");
-}
+static int is_shown(const struct dirent *entry) { return *entry->d_name != '.'; }
 
 /* By bytes, not by locale: the order must be the same everywhere. */
 static int by_name(const struct dirent **a, const struct dirent **b) {
@@ -98,18 +97,23 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
 
 static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_error *err) {
     struct dirent **entries;
-    int n = scandir(folder, &entries, is_text, by_name), before = d->count;
+    int n = scandir(folder, &entries, is_shown, by_name), before = d->count;
     if (n < 0) return fkv_fail_errno(err, "%s: cannot list", folder);
     int status = FKV_OK;
     for (int i = 0; i < n; i++) {
         char *path = NULL;
         struct stat st;
-        if (!status && asprintf(&path, "%s/%s", folder, entries[i]->d_name) < 0) {
+        const bool text = ends_with(entries[i]->d_name, ".txt");
+        if (!status && text && asprintf(&path, "%s/%s", folder, entries[i]->d_name) < 0) {
             path = NULL;
             status = fkv_fail(err, "%s: out of memory", folder);
         }
-        if (!status && stat(path, &st)) status = fkv_fail_errno(err, "%s: cannot read", path);
-        if (!status && S_ISREG(st.st_mode)) status = add_source(d, path, TEXT, st.st_size, err);
+        if (!status && text && stat(path, &st))
+            status = fkv_fail_errno(err, "%s: cannot read", path);
+        if (!status && text && S_ISREG(st.st_mode))
+            status = add_source(d, path, TEXT, st.st_size, err);
+        else
+            d->others++;
         free(path);
         free(entries[i]);
     }
@@ -442,10 +446,20 @@ int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, b
 }
 
 void fkv_documents_note(const struct fkv_documents *d, char note[FKV_DOCUMENTS_NOTE]) {
-    char rows[80] = "";
+    char rows[80] = "", others[96] = "";
     if (d->left_out)
         snprintf(rows, sizeof rows, "%lld %s left out: empty or of one token",
                  (long long)d->left_out, d->left_out == 1 ? "row is" : "rows are");
-    snprintf(note, FKV_DOCUMENTS_NOTE, "%s%s%s", d->first_ids, *d->first_ids && *rows ? "; " : "",
-             rows);
+    if (d->others)
+        snprintf(others, sizeof others,
+                 "of a folder, %lld %s left out: only its .txt files are read",
+                 (long long)d->others, d->others == 1 ? "entry is" : "entries are");
+    const char *parts[] = {others, d->first_ids, rows};
+    size_t used = 0;
+    *note = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (!*parts[i]) continue;
+        snprintf(note + used, FKV_DOCUMENTS_NOTE - used, "%s%s", used ? "; " : "", parts[i]);
+        used = strlen(note);
+    }
 }

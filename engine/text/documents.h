@@ -22,8 +22,9 @@ void fkv_document_free(struct fkv_document *d);
 struct fkv_documents_options {
     const char *const *texts; /* --text paths; "-": standard input */
     int text_count;
-    const char *text_format; /* "text" or "jsonl" for every one; NULL: by the name of the file */
-    const char *text_field;  /* of a row; NULL: "text", or "article" where there is none */
+    const char
+        *text_format; /* "text", "txt" or "jsonl" for every one; NULL: by the name of the file */
+    const char *text_field;       /* of a row; NULL: "text", or "article" where there is none */
     const char *const *token_ids; /* --token-ids paths */
     int token_ids_count;
     const char *token_dtype; /* "uint16" or "uint32" for raw ids; NULL: uint16, if the vocabulary
@@ -44,9 +45,9 @@ int fkv_documents_open(const struct fkv_documents_options *options,
  * short is left out and counted. */
 int fkv_documents_next(struct fkv_documents *d, struct fkv_document *document, bool *more,
                        struct fkv_error *err);
-/* What a user should know of what has been read, one line without its end; "" for nothing: rows
- * that were left out; the first ids of a file and their text. */
-enum { FKV_DOCUMENTS_NOTE = 256 };
+/* What a user should know of what has been read, one line without its end; "" for nothing: entries
+ * of folders and rows that were left out; the first ids of a file and their text. */
+enum { FKV_DOCUMENTS_NOTE = 384 };
 void fkv_documents_note(const struct fkv_documents *d, char note[FKV_DOCUMENTS_NOTE]);
 int64_t fkv_documents_bytes(const struct fkv_documents *d); /* size of all inputs: for estimates
                                                                before the first document is read */

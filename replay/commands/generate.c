@@ -325,7 +325,9 @@ static int with_session(struct job *job, const struct fkv_engine *engine,
     if (!s->engine.quiet &&
         (setup->policy->takes_window ? setup->window > context : options->max_tokens > context))
         fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
-    if (!s->engine.quiet) fkv_policy_note_unused(&s->policy, stderr);
+    FILE *notes = s->engine.quiet ? NULL : stderr;
+    fkv_policy_note_unused(&s->policy, notes);
+    fkv_policy_note_left_alone(setup, &engine->model->config, notes);
     if (!s->engine.quiet && setup->policy->takes_window && options->max_tokens <= setup->window)
         fprintf(
             stderr,

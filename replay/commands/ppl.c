@@ -335,9 +335,12 @@ static int run_point(struct job *job, int i, struct fkv_error *err) {
     struct fkv_session_options options = job->session;
     options.measure_energy = s->out != NULL;
     int status = fkv_session_open(job->engine->model, &policy, &options, &session, err);
-    if (!status && !job->estimated)
-        fkv_note_rotation(&s->engine, &job->engine->model->config,
-                          fkv_session_rotation_positions(session));
+    if (!status && !job->estimated) {
+        const struct fkv_config *config = &job->engine->model->config;
+        fkv_note_rotation(&s->engine, config, fkv_session_rotation_positions(session));
+        fkv_policy_note_left_alone(fkv_session_setup(session), config,
+                                   s->engine.quiet ? NULL : stderr);
+    }
     if (!status && !job->estimated && (s->dry_run || !s->engine.quiet))
         status = estimate_time(job, session, err);
     job->estimated = true;

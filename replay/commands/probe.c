@@ -309,6 +309,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_p
         return FKV_FAILED;
     fkv_note_rotation(&s->engine, &engine->model->config,
                       fkv_session_rotation_positions(prober->session));
+    fkv_note_changed_beyond(&engine->model->config, probe->prefix, s->engine.quiet ? NULL : stderr);
     int status = estimate_time(s, prober, probe, &needs, err);
     if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);

@@ -146,6 +146,35 @@ def checkpoints(tools, work):
     refused(folder, "model.safetensors")
 
 
+def notes(tools, work):
+    """What a run says of layers that slide by themselves and of rotations that depend on the
+    length."""
+    source = pathlib.Path("data/litbank-1m")
+    config = json.loads((source / "config.json").read_text())
+
+    def note(name, command, words, **changes):
+        folder = work / f"note of {name}"
+        shutil.copytree(source, folder)
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        command = [tools / "freqkv-replay", *command.split(), "--model", folder, "--threads", "1"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        check(folder.name, done.returncode == 0 and words in done.stderr, done.stderr)
+
+    types = ["sliding_attention"] * 2 + ["full_attention"] * 4
+    slides = dict(model_type="mistral", sliding_window=16, layer_types=types)
+    text = "--text data/the_tide_mill.txt"
+    beginning = "note: 2 of 6 layers slide over 16 tokens by themselves: "
+    alone = beginning + "the policy leaves them alone"
+    policy = "--policy freqkv --window 64"
+    note("ppl", f"ppl {text} --tokens 100 {policy}", alone, **slides)
+    note("generate", f"generate --prompt The {policy} --tokens 70", alone, **slides)
+    changes = f"probe {text} --prefix 64 --score 8 --blocks 1 --filter 0:0.5"
+    note("probe", changes, beginning + "changes also act on slots", **slides)
+    words = "original context of 64, for 100 positions, the most that a text here reaches"
+    dynamic = dict(rope_scaling=dict(rope_type="dynamic", factor=2.0), max_position_embeddings=64)
+    note("dynamic", f"ppl {text} --tokens 100", words, **dynamic)
+
+
 def captures(tools, work):
     rng = np.random.default_rng()
     key = rng.standard_normal((2, 2, 300, 16)).astype("f4")
@@ -234,7 +263,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     tools = parser.parse_args().bin.resolve()
-    for group in (checkpoints, captures, recordings):
+    for group in (checkpoints, notes, captures, recordings):
         with tempfile.TemporaryDirectory() as work:
             group(tools, pathlib.Path(work))
     print(f"files: {checks} passed, {failed} failed" if not failed else f"{failed} failed")

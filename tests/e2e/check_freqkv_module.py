@@ -100,6 +100,12 @@ def check_frequencies():
             freqkv.inverse_frequencies({"rope_theta": 1e4, "rope_scaling": rope}, 32), wanted
         ),
     )
+    inner = rope.pop("original_max_position_embeddings")
+    outer = {"rope_theta": 1e4, "rope_scaling": rope, "original_max_position_embeddings": inner}
+    check(
+        "rope: llama3 with the original context beside it",
+        np.allclose(freqkv.inverse_frequencies(outer, 32), wanted),
+    )
     refused(
         "rope: yarn is refused",
         "yarn",
@@ -143,6 +149,8 @@ def check_layers():
         wanted,
         4,
     )
+    alike = SimpleNamespace(**nested, rope_scaling=nested["rope_parameters"])
+    of_layers("layers: the same under both names", alike, wanted, 4)
     of_layers(
         "layers: rope_local_base_freq",
         {"model_type": "gemma3_text", "rope_theta": 1e6, "rope_local_base_freq": 1e4},
@@ -160,6 +168,41 @@ def check_layers():
         {"model_type": "smollm3", "rope_theta": 1e6},
         np.stack([plain, plain, plain, none]),
         4,
+    )
+    of_layers(
+        "layers: defaults of Gemma 3",
+        {"model_type": "gemma3_text"},
+        np.stack([fast] * 5 + [plain] + [fast]),
+        7,
+    )
+    of_layers(
+        "layers: rope_scaling on top of rope_parameters",
+        {**nested, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        np.stack([fast, fast, plain / 2, fast]),
+        4,
+    )
+    refused(
+        "layers: rope_parameters of no layer type are refused in Gemma 3",
+        "expected those of full_attention",
+        freqkv.layer_frequencies,
+        {"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 1e6}},
+        7,
+        32,
+    )
+    of_layers(
+        "layers: defaults of SmolLM3",
+        {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+        np.stack([2e6 ** (-np.arange(16) / 16), none]),
+        2,
+    )
+    of_layers("layers: defaults of LLaMA", {"model_type": "llama"}, fast, 2)
+    refused(
+        "rope: neither rope_theta nor model_type",
+        "rope_theta: expected it",
+        freqkv.layer_frequencies,
+        {"max_position_embeddings": 64},
+        2,
+        32,
     )
     of_layers("layers: all alike", {"model_type": "llama", "rope_theta": 1e6}, plain, 4)
     for kind in ("dynamic", "yarn", "longrope", "mrope"):

@@ -59,6 +59,7 @@ def main():
         for name in ("wiki.test.raw", "README.md", "STORY.TXT"):
             reads(name, "--text", put(name, STORY))
         reads("other name", "--text", put("story", STORY), "--text-format", "text")
+        reads("its other name", "--text", work / "story", "--text-format", "txt")
         reads("standard input", "--text", "-", stdin=STORY)
         reads("rows from it", "--text", "-", "--text-format", "jsonl", stdin=row)
         reads("byte order mark", "--text", put("bom.txt", "\ufeff" + STORY))

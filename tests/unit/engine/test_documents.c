@@ -78,7 +78,7 @@ static void expect_end(struct fkv_documents *d) {
 
 static void texts_come_whole_and_in_order(void **state) {
     (void)state;
-    char folder[256], inner[300];
+    char folder[256], inner[300], note[FKV_DOCUMENTS_NOTE];
     test_make_folder(folder);
     snprintf(inner, sizeof inner, "%s/books", folder);
     assert_int_equal(mkdir(inner, 0777), 0);
@@ -98,6 +98,8 @@ static void texts_come_whole_and_in_order(void **state) {
     assert_ok(fkv_documents_open(&o, t, &d, &err), err);
     assert_true(fkv_documents_bytes(d) > 100);
     assert_int_equal(fkv_documents_bytes_read(d), 0);
+    fkv_documents_note(d, note);
+    assert_string_equal(note, "of a folder, 1 entry is left out: only its .txt files are read");
     expect(d, t, "z.txt", "one line, no newline");
     expect(d, t, "B.txt", "capitals sort first");
     expect(d, t, "a.txt", "  first book\n\n");
