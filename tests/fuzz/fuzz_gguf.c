@@ -36,7 +36,6 @@ static void use_tokenizer(const struct fkv_gguf *g) {
 static void read_tensor(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer) {
     struct fkv_role_tensor t;
     struct fkv_error err;
-    const void *from;
     void *copy;
     float values[FKV_WEIGHT_MOST_BLOCK];
     int32_t rows, cols;
@@ -45,10 +44,10 @@ static void read_tensor(const struct fkv_checkpoint *c, enum fkv_role role, int3
         fkv_checkpoint_find(c, role, layer, &t, &err) || t.dims != (rows ? 2 : 1) ||
         t.shape[0] != (rows ? rows : cols) || (rows && t.shape[1] != cols))
         return;
-    if (fkv_role_tensor_arrange(&t, fkv_checkpoint_config(c)->head_dim, &from, &copy, &err)) return;
+    if (fkv_role_tensor_arrange(&t, fkv_checkpoint_config(c)->head_dim, &copy, &err)) return;
     const size_t block = fkv_weight_block(t.format), n = (size_t)(rows ? rows : 1) * (size_t)cols;
     for (size_t at = 0; at < n; at += block)
-        fkv_weight_expand(t.format, (const char *)from + fkv_weight_bytes(t.format, at), block,
+        fkv_weight_expand(t.format, (const char *)t.data + fkv_weight_bytes(t.format, at), block,
                           values);
     free(copy);
 }
