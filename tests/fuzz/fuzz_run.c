@@ -153,7 +153,7 @@ static void read_run(bool whole) {
 
 static void read_point(bool whole) {
     const struct fkv_model model = {.config = {.model_type = "llama",
-                                               .rope_scaling = "null",
+                                               .rotations = {{.scaling = "null"}},
                                                .layers = LAYERS,
                                                .heads = HEADS,
                                                .kv_heads = HEADS,
