@@ -110,6 +110,9 @@ struct fkv_selection {
 
 struct fkv_policy {
     const char *name;
+    const char *summary; /* what it keeps, in one line of at most 70 characters */
+    const char *page; /* its page of help, lines of at most 80 characters: algorithm, source, rule
+                         of positions, where paper and code differ, defaults */
     const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
 
     bool takes_window;   /* --window and --sinks: no query sees more than N slots or a position past
