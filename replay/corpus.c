@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text/token_class.h"
+
 /* Grows an array for `more` elements after `count` ones; the size at least doubles. */
 static int grow(void **array, size_t element, int64_t count, int64_t more, int64_t *capacity,
                 struct fkv_error *err) {
@@ -80,9 +82,28 @@ int fkv_corpus_sha256(const struct fkv_corpus *corpus, fkv_sha256_hex out, struc
     return status;
 }
 
+int fkv_corpus_classify(struct fkv_corpus *corpus, const struct fkv_engine *engine,
+                        struct fkv_error *err) {
+    struct fkv_token_classifier *c = NULL;
+    if (!engine->tokenizer) return FKV_OK;
+    if (!(corpus->classes = calloc((size_t)corpus->token_count, 1)))
+        return fkv_fail(err, "out of memory for token classes");
+    int status = fkv_token_classifier_open(engine->tokenizer, &c, err);
+    for (int64_t d = 0; d < corpus->document_count && !status; d++) {
+        const struct fkv_corpus_document *document = &corpus->documents[d];
+        const int32_t *tokens = corpus->tokens + document->offset;
+        uint8_t *at = corpus->classes + document->offset;
+        status = fkv_token_class_text(c, tokens, (size_t)document->count, at, err) ||
+                 fkv_token_class_context(tokens, (size_t)document->count, at, err);
+    }
+    fkv_token_classifier_close(c);
+    return status;
+}
+
 void fkv_corpus_free(struct fkv_corpus *corpus) {
     for (int64_t i = 0; i < corpus->document_count; i++) free(corpus->documents[i].name);
     free(corpus->documents);
     free(corpus->tokens);
+    free(corpus->classes);
     *corpus = (struct fkv_corpus){0};
 }

@@ -21,6 +21,7 @@ int fkv_command_merge(int argc, char **argv);
 int fkv_command_gamma(int argc, char **argv);
 int fkv_command_impulse(int argc, char **argv);
 int fkv_command_link(int argc, char **argv);
+int fkv_command_compare(int argc, char **argv);
 int fkv_command_plot(int argc, char **argv);
 int fkv_command_report(int argc, char **argv);
 

@@ -10,6 +10,7 @@ static const struct fkv_command commands[] = {
     {"gamma", fkv_command_gamma, "a retaining ratio per layer and head"},
     {"impulse", fkv_command_impulse, "what becomes of a token that is compressed again and again"},
     {"link", fkv_command_link, "what the energy in a capture says about perplexity"},
+    {"compare", fkv_command_compare, "runs against runs over the same tokens, paired"},
     {"plot", fkv_command_plot, "figures of what freqkv-replay wrote, and of tables"},
     {"merge", fkv_command_merge, "several captures into one"},
     {"report", fkv_command_report, "everything found so far, as one page of HTML"},

@@ -193,6 +193,18 @@ static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *c
                            chart->across ? position : value, err);
 }
 
+/* Does a name have points of two series? */
+static bool share_names(const struct fkv_chart *chart) {
+    bool taken[FKV_CHARTS_NAMES] = {false};
+    for (int s = 0; s < chart->series; s++) {
+        const struct fkv_chart_series *one = &chart->one[s];
+        for (int i = 0; i < one->count; i++)
+            if (taken[(int)one->x[i]]) return true;
+        for (int i = 0; i < one->count; i++) taken[(int)one->x[i]] = true;
+    }
+    return false;
+}
+
 /* Names along y run downwards: position i stands at names - 1 - i. */
 static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
                       struct fkv_error *err) {
@@ -213,12 +225,13 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
     if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
         draw_level(f, panel, chart, err))
         return FKV_FAILED;
+    const bool side_by_side = chart->names && share_names(chart);
     int placed = 0, before = 0; /* flat series take no share of a position */
     for (int s = 0; s < chart->series; s++) placed += !is_flat(&chart->one[s]);
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
         if (one->hidden) continue;
-        double step = chart->names   ? fmin(0.16, 0.8 / placed)
+        double step = side_by_side   ? fmin(0.16, 0.8 / placed)
                       : chart->apart ? extent(chart) / 100
                                      : 0;
         double shift = (before - (placed - 1) / 2.0) * step;

@@ -3,6 +3,7 @@
 #ifndef FKV_ANALYZE_PLOTS_FIGURES_H
 #define FKV_ANALYZE_PLOTS_FIGURES_H
 
+#include "analyze/compare/compare.h"
 #include "analyze/link/link.h"
 #include "analyze/measure/gamma.h"
 #include "analyze/measure/impulse.h"
@@ -42,6 +43,9 @@
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \
+    ROW("compare.*", comparison, fkv_plot_comparison,                                              \
+        "Runs less the first of them, token by token: over all tokens, by position in the text, "  \
+        "by class of token and by document.")                                                      \
     ROW("link_retained*", link, fkv_plot_link_retained,                                            \
         "Runs of a sweep: the energy that a ratio keeps (across) against what the run loses "      \
         "(up), with rank correlations.")                                                           \
@@ -103,6 +107,8 @@ typedef int fkv_draw_probe(const struct fkv_damage *d, struct fkv_plot_target *t
                            struct fkv_error *err);
 typedef int fkv_draw_link(const struct fkv_link *l, struct fkv_plot_target *to,
                           struct fkv_error *err);
+typedef int fkv_draw_comparison(const struct fkv_comparison *c, struct fkv_plot_target *to,
+                                struct fkv_error *err);
 /* path: of a CSV file. */
 typedef int fkv_draw_table(const char *path, struct fkv_plot_target *to, struct fkv_error *err);
 
@@ -121,6 +127,7 @@ struct fkv_figure_row {
     fkv_draw_run *run;
     fkv_draw_probe *probe;
     fkv_draw_link *link;
+    fkv_draw_comparison *comparison;
     fkv_draw_table *table;
 };
 /* The rows in their order; `files` of the one behind the last is NULL. */

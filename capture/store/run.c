@@ -125,7 +125,8 @@ static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictio
     } const rest[] = {{evictions ? "evictions" : "round", &c->round},
                       {evictions ? "since_eviction" : "since_compression", &c->since},
                       {"baseline_nll", &c->baseline_nll},
-                      {"kl", &c->kl}};
+                      {"kl", &c->kl},
+                      {"top1_agree", &c->agree}};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         snprintf(path, sizeof path, "%s/%s", group, rest[i].name);
         if (fkv_column_expect(r, path, FKV_H5_F32, c->count, false, rest[i].data, err))
@@ -134,43 +135,56 @@ static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictio
     return FKV_OK;
 }
 
+static int read_document(struct fkv_h5_reader *r, const char *group, struct fkv_run_document *d,
+                         struct fkv_error *err) {
+    char path[80];
+    if (get_text(r, group, "name", d->name, sizeof d->name, false, err) ||
+        get_text(r, group, "text_sha256", d->text_sha256, sizeof d->text_sha256, true, err))
+        return FKV_FAILED;
+    snprintf(path, sizeof path, "%s/tokens", group);
+    if (fkv_column_read(r, path, FKV_H5_I32, &d->count, &d->tokens, err)) return FKV_FAILED;
+    snprintf(path, sizeof path, "%s/token_class", group);
+    return fkv_column_expect(r, path, FKV_H5_U8, d->count, false, &d->token_class, err);
+}
+
+/* Makes the arrays of documents and of sets of columns one longer, the new ones empty. */
+static int add_document(struct fkv_run *run, struct fkv_error *err) {
+    size_t n = (size_t)run->documents + 1;
+    struct fkv_run_document *document = realloc(run->document, n * sizeof *document);
+    if (document) run->document = document;
+    struct fkv_run_columns *columns = document ? realloc(run->columns, n * sizeof *columns) : NULL;
+    if (!columns) return fkv_fail(err, "out of memory for %zu documents", n);
+    run->columns = columns;
+    run->document[n - 1] = (struct fkv_run_document){0};
+    run->columns[n - 1] = (struct fkv_run_columns){0};
+    run->documents++;
+    return FKV_OK;
+}
+
 static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv_error *err) {
-    int64_t windows = 0;
-    int64_t *starts;
-    if (fkv_column_read(r, "/windows/start", FKV_H5_I64, &windows, &starts, err)) return FKV_FAILED;
-    run->joined = starts != NULL;
-    free(starts);
-    for (;; run->documents++) {
+    const bool evictions = run->actions.evictions;
+    if (fkv_column_read(r, "/windows/start", FKV_H5_I64, &run->windows, &run->window_start, err))
+        return FKV_FAILED;
+    run->joined = run->window_start != NULL;
+    for (int32_t d = 0;; d++) {
         char group[64], path[80];
         int rank;
         int64_t dims[8];
         bool found;
-        snprintf(group, sizeof group, "/documents/%06d", run->documents);
+        snprintf(group, sizeof group, "/documents/%06d", d);
         snprintf(path, sizeof path, "%s/tokens", group);
         if (fkv_h5_shape(r, path, &rank, dims, &found, err)) return FKV_FAILED;
         if (!found) break;
-        size_t n = (size_t)run->documents + 1;
-        struct fkv_run_document *document = realloc(run->document, n * sizeof *document);
-        if (document) run->document = document;
-        struct fkv_run_columns *columns =
-            document ? realloc(run->columns, n * sizeof *columns) : NULL;
-        if (!columns) return fkv_fail(err, "out of memory for %zu documents", n);
-        run->columns = columns;
-        run->document[n - 1] = (struct fkv_run_document){0};
-        if (get_text(r, group, "name", run->document[n - 1].name, sizeof run->document->name, false,
-                     err) ||
-            get_text(r, group, "text_sha256", run->document[n - 1].text_sha256,
-                     sizeof(fkv_sha256_hex), true, err))
+        if (add_document(run, err) || read_document(r, group, &run->document[d], err))
             return FKV_FAILED;
         if (run->joined) continue;
-        run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-        if (read_columns(r, group, run->actions.evictions, &run->columns[n - 1], err))
-            return FKV_FAILED;
+        run->column_sets++;
+        if (read_columns(r, group, evictions, &run->columns[d], err)) return FKV_FAILED;
     }
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
-    run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-    return read_columns(r, "/windows", run->actions.evictions, run->columns, err);
+    run->column_sets = 1;
+    return read_columns(r, "/windows", evictions, run->columns, err);
 }
 
 /* Of one group; count 0 and no arrays where it is empty or not there. */
@@ -244,10 +258,14 @@ void fkv_run_free(struct fkv_run *run) {
     for (int32_t i = 0; i < run->column_sets; i++) {
         struct fkv_run_columns *c = &run->columns[i];
         free(c->nll), free(c->round), free(c->since), free(c->baseline_nll), free(c->kl);
+        free(c->agree);
     }
+    for (int32_t i = 0; i < run->documents; i++)
+        free(run->document[i].tokens), free(run->document[i].token_class);
     struct fkv_run_actions *c = &run->actions;
     free(c->layer), free(c->head), free(c->round), free(c->state), free(c->before), free(c->kept);
     free(run->path), free(run->retained), free(run->document), free(run->columns);
+    free(run->window_start);
     memset(run, 0, sizeof *run);
 }
 

@@ -15,14 +15,18 @@
  * there is one of these. NULL: the run has none. */
 struct fkv_run_columns {
     int64_t count;
-    float *nll, *round, *since, *baseline_nll,
-        *kl; /* [count], NaN where nothing was scored; owned. round, since: of
-                the run's actions, compressions or evictions */
+    float *nll, *round, *since, *baseline_nll, *kl,
+        *agree; /* [count], NaN where nothing was scored; owned. round, since: of the run's actions,
+                   compressions or evictions. agree: 1 where policy and baseline have one argmax */
 };
 
 struct fkv_run_document {
     char name[FKV_DOCUMENT_NAME];
     fkv_sha256_hex text_sha256;
+    int64_t count;        /* tokens */
+    int32_t *tokens;      /* [count]; owned */
+    uint8_t *token_class; /* [count] as fkv_class_names of analyze has them; NULL: the file has
+                             none. Owned */
 };
 
 struct fkv_run_actions { /* a row per compression (or eviction on a schedule), layer, KV head and
@@ -47,6 +51,7 @@ struct fkv_run {
     int32_t tokens_limit, score_from;
     char se_unit[64]; /* what mean_nll_se and delta_nll_se rest on; "" where there are none */
     bool joined;
+    int64_t windows, *window_start; /* [windows] in the joined texts; NULL unless joined; owned */
     double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se,
         mean_kl;       /* NaN where there is none */
     int32_t *retained; /* [layers, kv_heads] L, or NULL where the policy has none; owned */

@@ -437,7 +437,8 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
     job.session.cache_dtype = fkv_engine_cache_dtype(&s->engine, engine);
     if (choose_block(&job, err)) return FKV_FAILED;
     if (s->out && (fkv_model_sha256(engine->model, job.model_sha256, err) ||
-                   fkv_corpus_sha256(corpus, job.corpus_sha256, err)))
+                   fkv_corpus_sha256(corpus, job.corpus_sha256, err) ||
+                   fkv_corpus_classify(corpus, engine, err)))
         return FKV_FAILED;
     job.points = calloc((size_t)job.count, sizeof *job.points);
     if (!job.points) return fkv_fail(err, "out of memory for %d points", job.count);

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "engine/session/kept_logits.h"
-#include "engine/text/token_class.h"
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
@@ -249,26 +248,6 @@ static int estimate_time(const struct settings *s, struct fkv_prober *prober,
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
 
-/* Classes of all tokens of the corpus (malloc'd), or NULL where there is no tokenizer. */
-static int classify(const struct fkv_engine *engine, const struct fkv_corpus *corpus,
-                    uint8_t **classes, struct fkv_error *err) {
-    struct fkv_token_classifier *c = NULL;
-    *classes = NULL;
-    if (!engine->tokenizer) return FKV_OK;
-    if (!(*classes = calloc((size_t)corpus->token_count, 1)))
-        return fkv_fail(err, "out of memory for token classes");
-    int status = fkv_token_classifier_open(engine->tokenizer, &c, err);
-    for (int64_t d = 0; d < corpus->document_count && !status; d++) {
-        const struct fkv_corpus_document *document = &corpus->documents[d];
-        const int32_t *tokens = corpus->tokens + document->offset;
-        uint8_t *at = *classes + document->offset;
-        status = fkv_token_class_text(c, tokens, (size_t)document->count, at, err) ||
-                 fkv_token_class_context(tokens, (size_t)document->count, at, err);
-    }
-    fkv_token_classifier_close(c);
-    return status;
-}
-
 /* ---- running ---- */
 
 /* The folder of parts goes once the whole is written. */
@@ -325,7 +304,6 @@ static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
     struct fkv_corpus corpus = {0};
     struct fkv_probe probe = {0};
     struct fkv_probe_start *starts = NULL;
-    uint8_t *classes = NULL;
     struct fkv_prober prober = {.corpus = &corpus, .bos = fkv_engine_added_bos(engine)};
     int status = FKV_FAILED;
     if (check_sizes(s, &engine->model->config, err) || describe(s, engine, &probe, err) ||
@@ -335,12 +313,11 @@ static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
         fkv_corpus_read(&s->engine, engine, true, 0, &corpus, err) ||
         fkv_probe_find_windows(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &starts,
                                &prober.window_count, err) ||
-        classify(engine, &corpus, &classes, err))
+        fkv_corpus_classify(&corpus, engine, err))
         goto done;
-    prober.starts = starts, prober.token_class = classes;
+    prober.starts = starts, prober.token_class = corpus.classes;
     status = run(s, engine, &prober, &probe, err);
 done:
-    free(classes);
     free(starts);
     fkv_probe_free(&probe);
     fkv_corpus_free(&corpus);

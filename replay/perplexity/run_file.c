@@ -14,7 +14,8 @@
  * (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions,
  * evictions, delta_nll, kl, ...) /retained              int32 [layers, kv_heads]: L per head, where
  * the policy has one /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its
- * first token in the joined corpus) tokens             int32 [T] nll                float32 [T]
+ * first token in the joined corpus) tokens             int32 [T]; token_class uint8 [T] (see
+ * engine/text/token_class.h), with a tokenizer; nll                float32 [T]
  * nll[t] = -log p(token t | before), NaN where it is not scored round, slots_used,
  * since_compression   float32 [T], of the query that predicts token t: compressions before it,
  * slots it could attend to, tokens since the last compression (its own included); means over layers
@@ -185,6 +186,10 @@ static int put_documents(struct fkv_h5_writer *w, const struct fkv_experiment *e
             fkv_h5_put_string(w, group, "text_sha256", document->text_sha256, err) ||
             fkv_h5_put_int(w, group, "n_tokens", document->count, err) ||
             fkv_h5_put_int(w, group, "offset", document->offset, err))
+            return FKV_FAILED;
+        snprintf(path, sizeof path, "%s/token_class", group);
+        if (e->corpus->classes && fkv_h5_put(w, path, FKV_H5_U8, 1, &document->count,
+                                             e->corpus->classes + document->offset, err))
             return FKV_FAILED;
         if (!e->plan->protocol->joined &&
             put_columns(w, e->recorded, group, document->offset, 1, &document->count, err))
