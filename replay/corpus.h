@@ -16,10 +16,10 @@ struct fkv_corpus_document {
 
 struct fkv_corpus {
     int32_t *tokens;  /* [token_count] */
-    uint8_t *classes; /* [token_count], see engine/text/token_class.h; NULL: not asked for */
     int64_t token_count;
     struct fkv_corpus_document *documents; /* [document_count], at least one */
     int64_t document_count;
+    uint8_t *classes; /* [token_count], see engine/text/token_class.h; NULL: not asked for */
 };
 
 /* Reads all documents that the options name, at most `limit` tokens of each (0: all). `special`:

@@ -34,32 +34,33 @@ static int32_t other_targets(const struct fkv_run *a, const struct fkv_run *b) {
 }
 
 static int check_pair(const struct fkv_run *a, const struct fkv_run *b, struct fkv_error *err) {
+    const size_t windows = (size_t)a->windows * sizeof *a->window_start;
+    if (a->joined != b->joined || a->windows != b->windows ||
+        (windows && memcmp(a->window_start, b->window_start, windows)))
+        return fkv_fail(err,
+                        "%s and %s: expected runs of the same windows, found \"%s\" and \"%s\"",
+                        a->path, b->path, a->protocol, b->protocol);
     if (a->documents != b->documents)
         return fkv_fail(err, "%s and %s: expected runs of the same documents, found %d and %d",
                         a->path, b->path, a->documents, b->documents);
     for (int32_t d = 0; d < a->documents; d++) {
         const struct fkv_run_document *x = &a->document[d], *y = &b->document[d];
         if (x->count != y->count ||
-            memcmp(x->tokens, y->tokens, (size_t)x->count * sizeof(int32_t)))
+            memcmp(x->tokens, y->tokens, (size_t)x->count * sizeof *x->tokens))
             return fkv_fail(err,
                             "%s and %s: expected runs of the same tokens, found others in document "
                             "%d (\"%s\", %lld tokens, and \"%s\", %lld)",
                             a->path, b->path, d, x->name, (long long)x->count, y->name,
                             (long long)y->count);
     }
-    bool windows = a->windows == b->windows &&
-                   (!a->windows || !memcmp(a->window_start, b->window_start,
-                                           (size_t)a->windows * sizeof *a->window_start));
-    if (a->joined != b->joined || !windows || a->column_sets != b->column_sets)
-        return fkv_fail(err, "%s and %s: expected runs of one protocol, found \"%s\" and \"%s\"",
-                        a->path, b->path, a->protocol, b->protocol);
     int32_t d = other_targets(a, b);
     if (d < 0) return FKV_OK;
-    return fkv_fail(err,
-                    "%s and %s: expected runs that scored the same tokens, found \"%s\" from token "
-                    "%d on and \"%s\" from token %d on, which score others%s%s",
-                    a->path, b->path, a->protocol, a->score_from, b->protocol, b->score_from,
-                    a->joined ? "" : " in ", a->joined ? "" : a->document[d].name);
+    return fkv_fail(
+        err,
+        "%s and %s: expected runs that scored the same tokens, found others%s%s: \"%s\" "
+        "from token %d on and \"%s\" from token %d on",
+        a->path, b->path, a->joined ? "" : " in ", a->joined ? "" : a->document[d].name,
+        a->protocol, a->score_from, b->protocol, b->score_from);
 }
 
 int fkv_comparison_check(const struct fkv_run *runs, int32_t count, struct fkv_error *err) {

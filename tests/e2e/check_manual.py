@@ -21,7 +21,7 @@ from checks import check, verdict
 TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
-    "analyze": ["spectrum", "error", "gamma", "impulse", "link", "plot", "merge", "report"],
+    "analyze": ["spectrum", "error", "gamma", "impulse", "link", "compare", "plot", "merge", "report"],
     "replay": ["ppl", "probe", "generate", "needle", "cost", "tokens"],
 }
 # Options of every command, and of argp.
@@ -198,6 +198,7 @@ def run_all(t):
         keep("analyze", "link", f"freqkv-analyze link {link}{options}")
         keep("analyze", "merge", f"freqkv-analyze merge cap --out whole{options}")
     t.run(f"{alone} --out alone.h5")
+    keep("analyze", "compare", "freqkv-analyze compare one.h5 alone.h5 --by class --out pair")
     keep("analyze", "plot", f"freqkv-analyze plot {points} alone.h5 heads.h5 --out out")
     keep("analyze", "report", "freqkv-analyze report out")
     return runs

@@ -187,7 +187,7 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
     for (int d = 0; d < 2; d++)
         documents[d] = (struct fkv_corpus_document){
             .name = "random", .text_sha256 = "00", .offset = d * LONG, .count = d ? SHORT : LONG};
-    const struct fkv_corpus corpus = {many, LONG + SHORT, documents, 2};
+    const struct fkv_corpus corpus = {many, LONG + SHORT, documents, 2, NULL};
     for (int p = 0; p < 4; p++) {
         struct fkv_policy_options policy = random_policy(policies[p]);
         const int32_t lanes = test_between(1, 2);

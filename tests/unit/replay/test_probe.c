@@ -46,7 +46,7 @@ static int set_up(void **state) {
     assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
     for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
-    f->corpus = (struct fkv_corpus){f->tokens, WINDOWS * LENGTH, &f->document, 1};
+    f->corpus = (struct fkv_corpus){f->tokens, WINDOWS * LENGTH, &f->document, 1, NULL};
     for (int w = 0; w < WINDOWS; w++) f->starts[w] = (struct fkv_probe_start){0, w * LENGTH};
     *state = f;
     return 0;
@@ -155,7 +155,7 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
                                           {FKV_PROBE_OPTION_LOCAL, "0.5"}};
     int32_t tokens[ALL + 1];
     struct fkv_corpus_document document = {.name = document_name, .count = ALL + 1};
-    const struct fkv_corpus corpus = {tokens, ALL + 1, &document, 1};
+    const struct fkv_corpus corpus = {tokens, ALL + 1, &document, 1, NULL};
     for (int i = 0; i <= ALL; i++) tokens[i] = test_between(0, VOCAB - 1);
     struct fkv_probe p[2];
     for (int i = 0; i < 2; i++) {
@@ -361,7 +361,7 @@ static void windows_follow_one_another_and_short_texts_are_named(void **state) {
     (void)state;
     struct fkv_corpus_document documents[] = {{.name = "short", .count = 99},
                                               {.name = "long", .offset = 99, .count = 350}};
-    struct fkv_corpus corpus = {NULL, 449, documents, 2};
+    struct fkv_corpus corpus = {NULL, 449, documents, 2, NULL};
     struct fkv_probe_start *starts;
     int64_t count;
     assert_ok(fkv_probe_find_windows(&corpus, 60, 39, 9, &starts, &count, &err), err);
