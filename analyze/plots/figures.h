@@ -13,8 +13,14 @@
  * file's name the first row that fits counts. */
 #define FKV_FIGURE_ROWS(ROW)                                                                       \
     ROW("spectrum_heads_*", spectrum, fkv_plot_spectrum_heads,                                     \
-        "Power against frequency per head, one panel per layer, without DC; dashed: the same "     \
-        "segments with their tokens permuted.")                                                    \
+        "Power over the permuted null against frequency, per head, one panel per layer, without "  \
+        "DC.")                                                                                     \
+    ROW("spectrum_depth_*", spectrum, fkv_plot_spectrum_depth,                                     \
+        "Shares of the energy by layer: lines pooled over heads, points one head each; dashed: "   \
+        "with the tokens permuted.")                                                               \
+    ROW("spectrum_map_*", spectrum, fkv_plot_spectrum_map,                                         \
+        "Power over the permuted null by layer (down) and frequency (across); orange above "       \
+        "chance, blue below, pooled over heads.")                                                  \
     ROW("spectrum_*", spectrum, fkv_plot_spectrum,                                                 \
         "Power against frequency, one line per layer, mean over heads. DC stands left of the "     \
         "axis break; dashed: the permuted null; lower panel: power over null.")                    \

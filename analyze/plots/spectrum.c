@@ -19,9 +19,7 @@ enum { MOST_PANELS = 36, SUBSET = 24 };
 
 static const char frequency_label[] = "frequency (cycles per token)";
 static const char power_label[] = "power per channel (DCT-II, orthonormal)";
-static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1},
-                              null_shade = {0.45, 0.45, 0.45, 0.22},
-                              floor_color = {0.6, 0.4, 0.4, 1};
+static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, floor_color = {0.6, 0.4, 0.4, 1};
 
 /* The spectrum's own bands (those of the CSV) with t = 0 in front: band i is edge[i] <= t < edge[i
  * + 1]. */
@@ -66,12 +64,19 @@ static bool any_finite(const double *values, size_t n) {
     return false;
 }
 
+/* Of more layers than can be told apart, eight that are evenly spaced are strong and the others
+ * faint. */
+static bool is_strong(const struct fkv_spectrum *s, int l) {
+    for (int i = 0; i < FKV_PLOT_FEW; i++)
+        if (l == (int)lround((double)i * (s->layers - 1) / (FKV_PLOT_FEW - 1))) return true;
+    return s->layers <= FKV_PLOT_FEW;
+}
+
 static struct fkv_line layer_line(const struct fkv_spectrum *s, int l) {
-    return (struct fkv_line){.color = fkv_plot_color(s->layers, s->layer_index, l),
-                             .width = s->layers <= FKV_PLOT_FEW ? 1.2
-                                      : s->layers <= 40         ? 0.9
-                                                                : 0.7,
-                             .markers = s->n <= 32};
+    struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
+    if (!is_strong(s, l)) color.a = 0.25;
+    return (struct fkv_line){
+        .color = color, .width = is_strong(s, l) ? 1.2 : 0.6, .markers = s->n <= 32};
 }
 
 /* The standard error of a layer's band, mean over heads: what full correlation between heads gives,
@@ -110,39 +115,26 @@ static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const 
 }
 
 /* The permuted null is flat at the layer's variance without DC, and layers differ by orders of
- * magnitude: few layers show each its own, dashed in its colour; many show the range and the
- * geometric mean. From t = 1: at t = 0 a permutation changes nothing. */
+ * magnitude: few layers show each its own, dashed in its colour, and the panel below has the ratio
+ * to it for any number of layers. From t = 1: at t = 0 a permutation changes nothing. */
 static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
                     struct fkv_error *err) {
-    double low[FKV_BANDS + 1], high[FKV_BANDS + 1], middle[FKV_BANDS + 1] = {0},
-                                                                       mean[FKV_BANDS + 1];
+    double mean[FKV_BANDS + 1];
     int n = b->count - 1;
-    if (n < 1) return FKV_OK;
-    bool few = s->layers > 1 && s->layers <= FKV_PLOT_FEW;
+    if (n < 1 || s->layers > FKV_PLOT_FEW) return FKV_OK;
     for (int l = 0; l < s->layers; l++) {
-        layer_mean(s, s->null, l, b, mean);
-        for (int i = 0; i < b->count; i++) {
-            low[i] = l ? fmin(low[i], mean[i]) : mean[i];
-            high[i] = l ? fmax(high[i], mean[i]) : mean[i];
-            middle[i] += log(mean[i]) / s->layers;
-        }
         const struct fkv_line own = {
             .color = fkv_plot_color(s->layers, s->layer_index, l), .width = 0.8, .dashed = true};
-        if (few && fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err))
-            return FKV_FAILED;
+        layer_mean(s, s->null, l, b, mean);
+        if (fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err)) return FKV_FAILED;
     }
-    for (int i = 0; i < b->count; i++)
-        middle[i] = few ? NAN : exp(middle[i]); /* few: the legend's entry only */
-    const struct fkv_line line = {.label = few              ? "permuted null, each layer's own"
-                                           : s->layers == 1 ? "permuted null"
-                                                            : "permuted null, geometric mean",
+    for (int i = 0; i < b->count; i++) mean[i] = NAN; /* the legend's entry only */
+    const struct fkv_line line = {.label = s->layers == 1 ? "permuted null"
+                                                          : "permuted null, each layer's own",
                                   .color = null_color,
                                   .width = 1.0,
                                   .dashed = true};
-    if (fkv_figure_line(f, 0, &line, n, b->frequency + 1, middle + 1, err)) return FKV_FAILED;
-    if (few || s->layers == 1) return FKV_OK;
-    return fkv_figure_band(f, 0, "its range over layers", null_shade, n, b->frequency + 1, low + 1,
-                           high + 1, err);
+    return fkv_figure_line(f, 0, &line, n, b->frequency + 1, mean + 1, err);
 }
 
 /* Power over null, layer by layer: the shape beside the levels, which DC and the differences
@@ -154,10 +146,12 @@ static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
     const struct fkv_line level = {.color = null_color, .width = 1.0, .dashed = true};
     if (fkv_figure_line(f, 1, &level, 2, x, one, err)) return FKV_FAILED;
-    for (int l = 0; l < s->layers; l++) {
+    for (int i = 0; i < 2 * s->layers; i++) { /* the strong lines over the faint ones */
+        const int l = i % s->layers;
+        if (is_strong(s, l) != (i >= s->layers)) continue;
         layer_mean(s, s->power, l, b, power);
         layer_mean(s, s->null, l, b, null);
-        for (int i = 0; i < b->count; i++) power[i] /= null[i];
+        for (int k = 0; k < b->count; k++) power[k] /= null[k];
         power[0] = NAN; /* DC is its own null; the strip stays, so that the panels line up */
         const struct fkv_line line = layer_line(s, l);
         if (fkv_figure_line(f, 1, &line, b->count, b->frequency, power, err)) return FKV_FAILED;
@@ -183,14 +177,16 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
                       double *lowest, struct fkv_error *err) {
     double mean[FKV_BANDS + 1];
     *lowest = INFINITY;
-    for (int l = 0; l < s->layers; l++) {
+    for (int i = 0; i < 2 * s->layers; i++) { /* the strong lines over the faint ones */
+        const int l = i % s->layers;
         char label[32];
+        if (is_strong(s, l) != (i >= s->layers)) continue;
         snprintf(label, sizeof label, "layer %d", s->layer_index[l]);
         struct fkv_line line = layer_line(s, l);
         if (s->layers == 1) line.label = label;
         layer_mean(s, s->power, l, b, mean);
-        for (int i = 0; i < b->count; i++)
-            if (mean[i] > 0) *lowest = fmin(*lowest, mean[i]);
+        for (int k = 0; k < b->count; k++)
+            if (mean[k] > 0) *lowest = fmin(*lowest, mean[k]);
         if (fkv_figure_line(f, 0, &line, b->count, b->frequency, mean, err)) return FKV_FAILED;
     }
     return FKV_OK;
@@ -224,6 +220,7 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, struct fkv_plot_target *to,
     make_bands(&b, s);
     describe(s, &b, note);
     append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
+    if (s->layers > FKV_PLOT_FEW) append(note, " Strong: eight layers, evenly spaced.");
     bool errors = has_errors(s);
     if (errors) {
         char words[FKV_SE_WORDS];
@@ -256,33 +253,46 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, struct fkv_plot_target *to,
 
 /* ------------------------------------------------------------------ per head */
 
-/* Up to eight heads are told apart by colour, and the second four by dashes too; more take the
- * sequential map. Without DC (x = 0 on an axis that has no place for it): it lies up to four
- * decades above the rest and would leave the small panels nothing but that. */
+/* A head's line, over its null where there is one, and its standard error. Without DC (x = 0 on an
+ * axis that has no place for it): it is its own null, and as power it lies up to four decades above
+ * the rest. */
+static int add_head(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, int h,
+                    const struct bands *b, struct fkv_error *err) {
+    double mean[FKV_BANDS + 1], low[FKV_BANDS + 1], high[FKV_BANDS + 1];
+    const bool few = s->heads <= FKV_PLOT_FEW;
+    const size_t row = (size_t)l * (size_t)s->heads + (size_t)h;
+    struct fkv_color color = few ? fkv_color_cycle(h) : fkv_plot_color(s->heads, s->head_index, h);
+    char label[32];
+    snprintf(label, sizeof label, "%s %d", fkv_plot_head_word(s->state), s->head_index[h]);
+    /* Up to eight heads are told apart by colour, and the second four by dashes too. */
+    const struct fkv_line line = {.label = few ? label : NULL,
+                                  .color = color,
+                                  .width = few ? 0.9 : 0.6,
+                                  .dashed = few && h >= 4,
+                                  .markers = s->n <= 16};
+    for (int i = 1; i < b->count; i++) {
+        const double null = s->null ? band_mean(curve(s, s->null, l, h), b, i) : 1,
+                     se = s->band_se[row * (size_t)s->bands + (size_t)i - 1] / null;
+        mean[i] = band_mean(curve(s, s->power, l, h), b, i) / null;
+        low[i] = fmax(mean[i] - se, mean[i] / 10), high[i] = mean[i] + se;
+    }
+    color.a = few ? 0.2 : 0.08;
+    if (any_finite(low + 1, (size_t)b->count - 1) &&
+        fkv_figure_band(f, panel, NULL, color, b->count - 1, b->frequency + 1, low + 1, high + 1,
+                        err))
+        return FKV_FAILED;
+    return fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, mean + 1, err);
+}
+
 static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l,
                      const struct bands *b, struct fkv_error *err) {
-    double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
-    bool few = s->heads <= FKV_PLOT_FEW;
-    for (int h = 0; h < s->heads; h++) {
-        char label[32];
-        snprintf(label, sizeof label, "%s %d", fkv_plot_head_word(s->state), s->head_index[h]);
-        const struct fkv_line line = {.label = few ? label : NULL,
-                                      .color = few ? fkv_color_cycle(h)
-                                                   : fkv_plot_color(s->heads, s->head_index, h),
-                                      .width = few ? 0.9 : 0.6,
-                                      .dashed = few && h >= 4,
-                                      .markers = s->n <= 16};
-        for (int i = 0; i < b->count; i++) power[i] = band_mean(curve(s, s->power, l, h), b, i);
-        if (fkv_figure_line(f, panel, &line, b->count, b->frequency, power, err)) return FKV_FAILED;
-    }
-    if (!s->null || b->count < 2) return FKV_OK;
-    layer_mean(s, s->null, l, b, null);
-    const struct fkv_line line = {.label = s->heads > 1 ? "permuted null (mean over heads)"
-                                                        : "permuted null",
-                                  .color = null_color,
-                                  .width = 0.9,
-                                  .dashed = true};
-    return fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, null + 1, err);
+    const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
+    const struct fkv_line level = {.color = null_color, .width = 0.8, .dashed = true};
+    if (b->count < 2) return FKV_OK;
+    if (s->null && fkv_figure_line(f, panel, &level, 2, x, one, err)) return FKV_FAILED;
+    for (int h = 0; h < s->heads; h++)
+        if (add_head(f, s, panel, l, h, b, err)) return FKV_FAILED;
+    return FKV_OK;
 }
 
 static int grid_columns(int panels) {
@@ -290,31 +300,45 @@ static int grid_columns(int panels) {
     return panels <= 9 ? columns[panels] : 4;
 }
 
+/* A page of panels: as wide as a page of print from three columns on; panels of many rows are
+ * lower, so that 36 layers stay on one page. */
+static int create_page(int panels, const char *title, struct fkv_figure **f,
+                       struct fkv_error *err) {
+    static const double widths[] = {0, 4.6, 5.6, 7.2, 7.2}, single[] = {0, 2.8, 2.4, 2.4, 2.4},
+                        stacked[] = {0, 2.0, 2.0, 1.65, 1.65};
+    const int columns = grid_columns(panels), rows = (panels + columns - 1) / columns;
+    const double height = rows == 1 ? single[columns] : rows <= 3 ? stacked[columns] : 1.15;
+    if (fkv_figure_create(widths[columns], 1 + rows * height, rows, columns, title, f, err))
+        return FKV_FAILED;
+    fkv_figure_share_axes(*f);
+    return FKV_OK;
+}
+
 int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, struct fkv_plot_target *to,
                             struct fkv_error *err) {
-    int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET, columns = grid_columns(panels);
-    int rows = (panels + columns - 1) / columns;
+    const int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET;
     struct fkv_figure *f;
     struct bands b;
-    char title[160], note[FKV_PLOT_NOTE], name[64];
-    int used = snprintf(title, sizeof title, "Power spectrum of %s, per %s",
+    char title[160], note[FKV_PLOT_NOTE], name[64], words[FKV_SE_WORDS];
+    int used = snprintf(title, sizeof title, "%s of %s, per %s",
+                        s->null ? "Power over chance" : "Power spectrum",
                         fkv_plot_state_words[s->state], fkv_plot_head_word(s->state));
     if (panels < s->layers)
         snprintf(title + used, sizeof title - (size_t)used, " (%d of %d layers, evenly spaced)",
                  panels, s->layers);
-    /* Inches, by columns: as wide as a page from three on; panels of many rows are lower, so that
-     * 36 layers stay on one page. */
-    static const double widths[] = {0, 4.6, 5.6, 7.2, 7.2}, single[] = {0, 2.8, 2.4, 2.4, 2.4},
-                        stacked[] = {0, 2.0, 2.0, 1.65, 1.65};
-    double panel_height = rows == 1 ? single[columns] : rows <= 3 ? stacked[columns] : 1.15;
-    if (fkv_figure_create(widths[columns], 1 + rows * panel_height, rows, columns, title, &f, err))
-        return FKV_FAILED;
-    fkv_figure_share_axes(f);
+    if (create_page(panels, title, &f, err)) return FKV_FAILED;
     make_bands(&b, s);
     describe(s, &b, note);
-    append(note, " DC (t\u00a0=\u00a00) is left out.");
+    append(note, s->null ? " Over the power of the same segments with their tokens permuted. "
+                         : " DC (t\u00a0=\u00a00) is left out. ");
+    if (any_finite(s->band_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->bands)) {
+        append(note, "Shading: \u00b1 1 standard error, ");
+        append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
+        append(note, ".");
+    }
     const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true};
-    const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
+    const struct fkv_axis y = {s->null ? "power / permuted null" : power_label, FKV_FIT, FKV_FIT,
+                               .logarithmic = true};
     int rc = FKV_OK;
     for (int i = 0; !rc && i < panels; i++) {
         int l = panels == 1 ? 0 : (int)lround((double)i * (s->layers - 1) / (panels - 1));

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/measure/depth.h"
 #include "analyze/measure/error.h"
 #include "capture/store/columns.h"
 
@@ -22,6 +23,7 @@ static void free_shares(struct fkv_report_shares *s) {
     free(s->half);
     free(s->half_null);
     free(s->half_dc);
+    free(s->layer_half);
     memset(s, 0, sizeof *s);
 }
 
@@ -41,6 +43,20 @@ static void shares_of(const double *power, int64_t rows, int32_t n, double *dc, 
         if (half_dc) half_dc[row] = fkv_retained_energy(power, n, retained, false);
         half[row] = fkv_retained_energy(power, n, retained, true);
     }
+}
+
+/* power [layers, heads, n] -> s->layer_half */
+static int pool_layers(const double *power, struct fkv_report_shares *s, struct fkv_error *err) {
+    double *scratch = malloc((size_t)s->n * sizeof *scratch);
+    s->layer_half = malloc((size_t)s->layers * sizeof *s->layer_half);
+    for (int32_t l = 0; scratch && s->layer_half && l < s->layers; l++)
+        s->layer_half[l] =
+            fkv_energy_shares_of(power + (int64_t)l * s->heads * s->n, s->heads, s->n, scratch)
+                .low[FKV_LOW_HALF];
+    int status =
+        scratch && s->layer_half ? FKV_OK : fkv_fail(err, "out of memory for %d layers", s->layers);
+    free(scratch);
+    return status;
 }
 
 /* Lengths of the axes of `power`, and the model's numbers of its layers and heads. *found false: no
@@ -87,6 +103,7 @@ static int read_shares(struct fkv_h5_reader *h5, enum fkv_state state, struct fk
     snprintf(name, sizeof name, "%s/power_null", group);
     if (!status) status = fkv_column_expect(h5, name, FKV_H5_F64, rows * s->n, false, &null, err);
     if (!status) shares_of(power, rows, s->n, s->dc, s->half, s->half_dc);
+    if (!status) status = pool_layers(power, s, err);
     if (!status && null) {
         s->half_null = malloc((size_t)rows * sizeof *s->half_null);
         if (s->half_null)

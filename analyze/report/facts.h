@@ -19,6 +19,7 @@ struct fkv_report_shares {
     double *dc;           /* [layers, heads]: DC's share of all energy; owned */
     double *half_dc;      /* [layers, heads]: the low half's share of all energy; owned */
     double *half;         /* [layers, heads]: the same with DC left out of both; owned */
+    double *layer_half;   /* [layers]: `half` pooled over the layer's heads; owned */
     double *half_null; /* [layers, heads]: `half` of the permuted null; NULL without one; owned */
 };
 

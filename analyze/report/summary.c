@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/measure/depth.h"
 #include "analyze/report/losses.h"
 #include "analyze/report/spread.h"
 #include "analyze/tables/table.h"
@@ -77,6 +78,22 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
 
+/* Over depth, where there are layers enough. */
+static int say_course(struct fkv_report *r, const struct fkv_report_shares *s,
+                      struct fkv_error *err) {
+    char words[FKV_COURSE_WORDS];
+    struct fkv_course course;
+    for (int32_t l = 0; l < s->layers; l++)
+        if (!isfinite(s->layer_half[l])) return FKV_OK;
+    if (s->layers < FKV_COURSE_LAYERS) return FKV_OK;
+    if (fkv_course_of(s->layer_half, s->layers, &course, err)) return FKV_FAILED;
+    return fkv_text_list_add(
+        &r->outline->summary, err,
+        "Over depth the lower half of the %s (without DC, pooled over heads) goes %s.",
+        fkv_report_state[s->state],
+        fkv_course_words(&course, s->layer_half, s->layer_index, words));
+}
+
 static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enum fkv_state state) {
     for (int i = 0; i < r->facts.states; i++)
         if (r->facts.shares[i].state == state) return &r->facts.shares[i];
@@ -106,7 +123,8 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
 
 static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
     for (int i = 0; i < r->facts.states; i++)
-        if (say_share(r, &r->facts.shares[i], err)) return FKV_FAILED;
+        if (say_share(r, &r->facts.shares[i], err) || say_course(r, &r->facts.shares[i], err))
+            return FKV_FAILED;
     return say_keys_and_values(r, err);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "analyze/measure/bounds.h"
+#include "analyze/measure/depth.h"
 #include "analyze/measure/error.h"
 #include "kernels/base/json.h"
 
@@ -31,35 +32,25 @@ static void print_head(const struct fkv_spectrum *s) {
 
 /* ---- spectrum ---- */
 
-enum { SHARES = 3 };
-static const double share_gamma[SHARES] = {0.125, 0.25, 0.5};
-static const char *const share_names[SHARES] = {"low_eighth", "low_quarter", "low_half"};
-static const char *const null_names[SHARES] = {"null_low_eighth", "null_low_quarter",
-                                               "null_low_half"};
+static const char *const share_names[FKV_LOW_SHARES] = {"low_eighth", "low_quarter", "low_half"};
+static const char *const null_names[FKV_LOW_SHARES] = {"null_low_eighth", "null_low_quarter",
+                                                       "null_low_half"};
 
-/* Of a layer's power (mean over heads): the part of DC, and without DC the part of the lowest
- * coefficients. */
-struct shares {
-    double dc, low[SHARES];
-};
+/* spectra [layers, heads, n], NULL for none; scratch [n] */
+static struct fkv_energy_shares shares_of(const struct fkv_spectrum *s, const double *spectra,
+                                          int32_t layer, double *scratch) {
+    const size_t row = (size_t)s->heads * (size_t)s->n;
+    return fkv_energy_shares_of(spectra ? spectra + (size_t)layer * row : NULL, s->heads, s->n,
+                                scratch);
+}
 
-/* spectra [layers, heads, n], NULL for none (all NaN); power [n] is scratch */
-static struct shares shares_of(const struct fkv_spectrum *s, const double *spectra, int32_t layer,
-                               double *power) {
-    struct shares out = {NAN, {NAN, NAN, NAN}};
-    if (!spectra) return out;
-    const double *from = spectra + (size_t)layer * (size_t)s->heads * (size_t)s->n;
-    for (int32_t t = 0; t < s->n; t++) {
-        power[t] = 0;
-        for (int32_t h = 0; h < s->heads; h++)
-            power[t] += from[(size_t)h * (size_t)s->n + (size_t)t];
-    }
-    out.dc = fkv_retained_energy(power, s->n, 1, false);
-    for (int i = 0; i < SHARES; i++) {
-        int32_t retained = fkv_retained(share_gamma[i], s->n);
-        out.low[i] = fkv_retained_energy(power, s->n, retained ? retained : 1, true);
-    }
-    return out;
+/* How the low half goes with depth -> share [layers], *depth; the state has FKV_COURSE_LAYERS or
+ * more. */
+static int depth_of(const struct fkv_spectrum *s, double *share, double *scratch,
+                    struct fkv_course *depth, struct fkv_error *err) {
+    for (int32_t l = 0; l < s->layers; l++)
+        share[l] = shares_of(s, s->power, l, scratch).low[FKV_LOW_HALF];
+    return fkv_course_of(share, s->layers, depth, err);
 }
 
 static void percent(double share, int width) {
@@ -69,16 +60,28 @@ static void percent(double share, int width) {
         printf(" %*s", width - 1, "-");
 }
 
-static json_t *spectrum_row(int32_t layer, const struct shares *shares, const struct shares *null) {
+static json_t *spectrum_row(int32_t layer, const struct fkv_energy_shares *shares,
+                            const struct fkv_energy_shares *null) {
     json_t *row = json_pack("{s:i, s:o}", "layer", layer, "dc_share", fkv_json_number(shares->dc));
-    for (int i = 0; i < SHARES; i++) {
+    for (int i = 0; i < FKV_LOW_SHARES; i++) {
         json_object_set_new(row, share_names[i], fkv_json_number(shares->low[i]));
         json_object_set_new(row, null_names[i], fkv_json_number(null->low[i]));
     }
     return row;
 }
 
-static json_t *spectrum_object(const struct fkv_findings *f, const char *capture, double *power) {
+/* A new reference; null where there is no course. */
+static json_t *depth_object(const struct fkv_spectrum *s, double *share, double *scratch) {
+    struct fkv_course d;
+    if (s->layers < FKV_COURSE_LAYERS || depth_of(s, share, scratch, &d, NULL)) return json_null();
+    return json_pack("{s:i, s:i, s:i, s:o}", "least", s->layer_index[d.least], "largest",
+                     s->layer_index[d.largest], "step", s->layer_index[d.step + 1], "spearman",
+                     fkv_json_number(d.spearman));
+}
+
+/* scratch: n and layers */
+static json_t *spectrum_object(const struct fkv_findings *f, const char *capture, double *power,
+                               double *share) {
     json_t *object = head_of(f, capture);
     if (!object) return NULL;
     json_t *states = json_array();
@@ -86,12 +89,13 @@ static json_t *spectrum_object(const struct fkv_findings *f, const char *capture
         const struct fkv_spectrum *s = &f->spectra[i];
         json_t *layers = json_array();
         for (int32_t layer = 0; layer < s->layers; layer++) {
-            struct shares shares = shares_of(s, s->power, layer, power),
-                          null = shares_of(s, s->null, layer, power);
+            struct fkv_energy_shares shares = shares_of(s, s->power, layer, power),
+                                     null = shares_of(s, s->null, layer, power);
             json_array_append_new(layers, spectrum_row(s->layer_index[layer], &shares, &null));
         }
-        json_array_append_new(
-            states, json_pack("{s:s, s:o}", "state", fkv_state_names[s->state], "layers", layers));
+        json_array_append_new(states,
+                              json_pack("{s:s, s:o, s:o}", "state", fkv_state_names[s->state],
+                                        "layers", layers, "depth", depth_object(s, share, power)));
     }
     const char *se_unit = fkv_se_unit_name(f->spectra[0].se_unit);
     json_object_set_new(object, "standard_error", json_string(f->spectra[0].se_kind));
@@ -101,36 +105,42 @@ static json_t *spectrum_object(const struct fkv_findings *f, const char *capture
     return object;
 }
 
-static void print_spectrum_table(const struct fkv_spectrum *s, double *power) {
-    char words[FKV_SE_WORDS];
+static void print_spectrum_table(const struct fkv_spectrum *s, double *power, double *share) {
+    char words[FKV_SE_WORDS], course[FKV_COURSE_WORDS];
+    struct fkv_course depth;
     print_head(s);
     printf("  standard errors: %s\n",
            fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
     printf("                   energy without DC in the lowest      the same, tokens permuted\n"
            "  layer DC share       1/8     1/4     1/2             1/8     1/4     1/2\n");
     for (int32_t layer = 0; layer < s->layers; layer++) {
-        struct shares shares = shares_of(s, s->power, layer, power),
-                      null = shares_of(s, s->null, layer, power);
+        struct fkv_energy_shares shares = shares_of(s, s->power, layer, power),
+                                 null = shares_of(s, s->null, layer, power);
         printf("  %5d", s->layer_index[layer]);
         percent(shares.dc, 9);
         printf("  ");
-        for (int i = 0; i < SHARES; i++) percent(shares.low[i], 8);
+        for (int i = 0; i < FKV_LOW_SHARES; i++) percent(shares.low[i], 8);
         printf("        ");
-        for (int i = 0; i < SHARES; i++) percent(null.low[i], 8);
+        for (int i = 0; i < FKV_LOW_SHARES; i++) percent(null.low[i], 8);
         putchar('\n');
     }
+    if (s->layers >= FKV_COURSE_LAYERS && !depth_of(s, share, power, &depth, NULL))
+        printf("  the lowest half over depth: %s\n",
+               fkv_course_words(&depth, share, s->layer_index, course));
 }
 
 int fkv_summary_spectrum(const struct fkv_findings *f, const char *capture, bool json,
                          struct fkv_error *err) {
-    double *power = malloc((size_t)f->spectra[0].n * sizeof *power);
+    const size_t n = (size_t)f->spectra[0].n, layers = (size_t)f->spectra[0].layers;
+    double *power = malloc((n + layers) * sizeof *power), *share = power + n;
     if (!power) return fkv_fail(err, "out of memory for the summary");
     int status = FKV_OK;
     if (json) {
-        json_t *object = spectrum_object(f, capture, power);
+        json_t *object = spectrum_object(f, capture, power, share);
         status = object ? fkv_json_print(object, err) : fkv_fail(err, "%s: " NOT_UTF8, capture);
     }
-    for (int32_t i = 0; !json && i < f->states; i++) print_spectrum_table(&f->spectra[i], power);
+    for (int32_t i = 0; !json && i < f->states; i++)
+        print_spectrum_table(&f->spectra[i], power, share);
     free(power);
     return status;
 }
