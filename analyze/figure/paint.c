@@ -260,6 +260,12 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     rectangle(cr, b);
     cairo_stroke(cr);
     double low = bar->steps ? 0 : bar->low, high = bar->steps ? bar->steps : bar->high, widest = 0;
+    if (bar->marked) {
+        double y = b.y + b.height * (1 - (bar->mark - low) / (high - low));
+        cairo_set_line_width(cr, 2 * frame_width);
+        segment(cr, b.x - tick_length, y, b.x + b.width + tick_length, y);
+        cairo_set_line_width(cr, frame_width);
+    }
     for (int i = 0; i < f->bar_ticks.count; i++) {
         double y = b.y + b.height * (1 - (f->bar_ticks.at[i] - low) / (high - low));
         const char *text = f->bar_ticks.label[i];

@@ -41,7 +41,9 @@ struct fkv_color_bar {
     bool integers;  /* ticks at whole numbers only */
     bool is_signed; /* the map with a pale middle, here and in the heat maps beside it; low = -high
                      */
-    int steps;      /* > 0: one field per name instead of a continuous bar */
+    bool marked;    /* with a stroke across it at `mark` */
+    double mark;
+    int steps;        /* > 0: one field per name instead of a continuous bar */
     const int *names; /* [steps], from low to high */
 };
 

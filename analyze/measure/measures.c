@@ -7,6 +7,8 @@
  *     SNR              -20 log10 E dB                              infinite where nothing is lost
  *     cosine           <x, x_L> / (||x|| ||x_L||) = sqrt(R)        because <x, x_L> = ||x_L||^2
  *
+ * White noise has R = gamma and E = sqrt(1 - gamma): its power is alike at all frequencies.
+ *
  * E comes from the tail's own sum: 1 - R would lose its digits where the error is small. */
 #include "analyze/measure/measures.h"
 
@@ -36,6 +38,10 @@ static double relative_error(const struct fkv_cut_power *p) {
     return sqrt(p->lost / (p->kept + p->lost));
 }
 
+static double white_energy(double gamma) { return gamma; }
+
+static double white_error(double gamma) { return sqrt(1 - gamma); }
+
 static double snr_db(const struct fkv_cut_power *p) { return -20 * log10(relative_error(p)); }
 
 static double cosine(const struct fkv_cut_power *p) { return sqrt(retained_energy(p)); }
@@ -46,6 +52,7 @@ const struct fkv_measure fkv_measures[] = {
                              "retained energy (fraction)",
                              .panel = 1,
                              .json = 2,
+                             .white = white_energy,
                              .value = retained_energy},
     [FKV_RELATIVE_ERROR] = {{"relative_error", "relative_error_no_dc"},
                             "relative error",
@@ -53,6 +60,7 @@ const struct fkv_measure fkv_measures[] = {
                             .panel = 2,
                             .rounding = true,
                             .json = 1,
+                            .white = white_error,
                             .value = relative_error},
     [FKV_SNR_DB] = {{"snr_db", "snr_db_no_dc"}, "SNR", "SNR (dB)", .value = snr_db},
     [FKV_COSINE] = {{"cosine", "cosine_no_dc"}, "cosine", "cosine", .value = cosine},

@@ -24,6 +24,7 @@ struct fkv_measure {
     int panel;           /* column of panels in the figure error_STATE, from 1; 0: not drawn */
     bool rounding; /* the panel shows what storage rounding alone makes: it is a relative error */
     int json;      /* position among the JSON keys of a layer, from 1; 0: not in JSON */
+    double (*white)(double gamma); /* of white noise without DC, at L = gamma n; NULL: not drawn */
     double (*value)(const struct fkv_cut_power *p); /* NULL: measured from the states, and in
                                                        error_bounds.csv instead (bounds.h) */
 };

@@ -1,7 +1,7 @@
-/* What the lowest coefficients keep and lose. Upper row with DC, lower row without: DC carries most
- * of a key's energy, and a figure with it alone shows little but that. Layers are lines; the spread
- * over heads is a band per layer where few layers leave room for that, and one band over all layers
- * and heads where not. */
+/* What the lowest coefficients keep and lose, beside white noise. Upper row with DC, lower row
+ * without: DC carries most of a key's energy, and a figure with it alone shows little but that.
+ * Layers are lines; the spread over heads is a band per layer where few layers leave room for that,
+ * and one band over all layers and heads where not. */
 #include "analyze/plots/figures.h"
 #include "analyze/plots/layer_color.h"
 #include "analyze/plots/words.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 static const struct fkv_color spread_color = {0.45, 0.45, 0.45, 0.18},
-                              floor_color = {0.45, 0.45, 0.45, 1};
+                              floor_color = {0.45, 0.45, 0.45, 1}, white_color = {0, 0, 0, 1};
 
 struct curves { /* [gammas] each, for one layer or all */
     double *mean, *low, *high;
@@ -42,15 +42,13 @@ static int add_layers(struct fkv_figure *f, int panel, const struct fkv_error_cu
                             e->gamma, c->low, c->high, err))
             return FKV_FAILED;
     }
-    for (int l = 0; l < e->layers; l++) {
+    for (int i = 0; i < e->layers; i++) {
+        const int l = fkv_plot_drawn(e->layers, i);
         char label[32];
         snprintf(label, sizeof label, "layer %d", e->layer_index[l]);
-        struct fkv_line line = {.label = e->layers == 1 ? label : NULL,
-                                .color = fkv_plot_color(e->layers, e->layer_index, l),
-                                .width = few               ? 1.2
-                                         : e->layers <= 40 ? 0.9
-                                                           : 0.7,
-                                .markers = e->gammas <= 20 && few};
+        struct fkv_line line = fkv_plot_layer_line(e->layers, e->layer_index, l);
+        line.label = e->layers == 1 ? label : NULL;
+        line.markers = e->gammas <= 20 && few;
         spread(e, values, l, l + 1, c);
         if (fkv_figure_line(f, panel, &line, e->gammas, e->gamma, c->mean, err)) return FKV_FAILED;
         struct fkv_color shade = line.color;
@@ -76,6 +74,15 @@ static int add_floor(struct fkv_figure *f, int panel, const struct fkv_error_cur
     return fkv_figure_line(f, panel, &line, 2, x, y, err);
 }
 
+/* What the same ratio does to white noise: chance. */
+static int add_white(struct fkv_figure *f, int panel, const struct fkv_error_curves *e,
+                     double (*white)(double gamma), double *scratch, struct fkv_error *err) {
+    const struct fkv_line line = {
+        .label = "white noise", .color = white_color, .width = 1.1, .dashed = true};
+    for (int g = 0; g < e->gammas; g++) scratch[g] = white(e->gamma[g]);
+    return fkv_figure_line(f, panel, &line, e->gammas, e->gamma, scratch, err);
+}
+
 /* Panels in a row: the measures that are drawn. */
 static int columns(void) {
     int most = 1;
@@ -98,7 +105,9 @@ static int fill_error(struct fkv_figure *f, const struct fkv_error_curves *e, st
         if (!m->panel || !curve) continue;
         snprintf(title, sizeof title, "%s, %s DC", m->title, no_dc ? "without" : "with");
         if (fkv_figure_axes(f, panel, title, &x, &y, NULL, 1, err) ||
-            add_layers(f, panel, e, curve, c, err) || (m->rounding && add_floor(f, panel, e, err)))
+            add_layers(f, panel, e, curve, c, err) ||
+            (no_dc && m->white && add_white(f, panel, e, m->white, c->mean, err)) ||
+            (m->rounding && add_floor(f, panel, e, err)))
             return FKV_FAILED;
     }
     return fkv_plot_add_color_bar(f, "layer", e->layers, e->layer_index, err);
@@ -111,8 +120,9 @@ int fkv_plot_error(const struct fkv_error_curves *e, struct fkv_plot_target *to,
     snprintf(title, sizeof title,
              "What the L = \u230a\u03b3n\u230b lowest DCT coefficients of %s keep and lose",
              fkv_plot_state_words[e->state]);
-    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s", e->n,
+    snprintf(note, sizeof note, "n\u00a0=\u00a0%d tokens.%s%s%s", e->n,
              e->heads > 1 ? " Lines: mean over heads." : "",
+             e->layers > FKV_PLOT_FEW ? " Strong: eight layers, evenly spaced." : "",
              e->layers <= FKV_PLOT_FEW && e->heads > 1 ? " Shading: least to largest over heads."
                                                        : "");
     if (fkv_figure_create(3.3 * columns(), 5.2, 2, columns(), title, &f, err)) return FKV_FAILED;

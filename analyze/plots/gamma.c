@@ -1,6 +1,8 @@
 /* Ratios as a map over layers and heads, and how they spread. The colours of the map run from 0 to
  * 1, so that two tables can be laid side by side. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "analyze/plots/figures.h"
 
@@ -26,6 +28,50 @@ static void describe(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) 
              t->mean, t->deviation);
 }
 
+/* Heads at the largest ratio that the choice allows; *largest: that ratio. */
+static int32_t at_ceiling(const struct fkv_ratio_table *t, double *largest) {
+    int32_t low, high, count = 0;
+    if (fkv_ratio_limits(&t->choice, t->n, &low, &high, NULL)) return 0;
+    *largest = (double)high / FKV_RATIO_STEPS;
+    for (int32_t i = 0; i < t->layers * t->heads; i++) count += t->parts[i] == high;
+    return count;
+}
+
+/* How many heads stand at the ceiling, and why. */
+static void describe_ceiling(const struct fkv_ratio_table *t, char note[FKV_PLOT_NOTE]) {
+    double largest;
+    const int32_t count = at_ceiling(t, &largest);
+    const size_t used = strlen(note);
+    if (!count) return;
+    snprintf(note + used, FKV_PLOT_NOTE - used,
+             " Dots: %d of %d heads at the largest ratio allowed, %.3g, ", count,
+             t->layers * t->heads, largest);
+    if (t->choice.by_budget)
+        strncat(note, "which would take more if they could.", FKV_PLOT_NOTE - strlen(note) - 1);
+    else
+        snprintf(note + strlen(note), FKV_PLOT_NOTE - strlen(note),
+                 "%d of which keep less than was asked for.", t->unreached);
+}
+
+/* Marks their cells. */
+static int dot_ceiling(struct fkv_figure *f, const struct fkv_ratio_table *t,
+                        struct fkv_error *err) {
+    double largest;
+    const int32_t cells = t->layers * t->heads;
+    const struct fkv_line dot = {
+        .color = {0, 0, 0, 1}, .markers = true, .ringed = true, .scattered = true};
+    double *x = malloc(2 * (size_t)cells * sizeof *x), *y = x + cells;
+    int n = 0;
+    if (!x) return fkv_fail(err, "figure: out of memory");
+    for (int32_t i = 0; at_ceiling(t, &largest) && i < cells; i++) {
+        if (t->gamma[i] != largest) continue;
+        x[n] = i % t->heads + 0.36, y[n++] = i / t->heads;
+    }
+    int rc = n ? fkv_figure_line(f, 0, &dot, n, x, y, err) : FKV_OK;
+    free(x);
+    return rc;
+}
+
 static int draw_map(struct fkv_figure *f, const struct fkv_ratio_table *t, struct fkv_error *err) {
     const struct fkv_axis x = {"KV head", FKV_FIT, FKV_FIT, .logarithmic = false};
     const struct fkv_axis y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
@@ -33,7 +79,8 @@ static int draw_map(struct fkv_figure *f, const struct fkv_ratio_table *t, struc
         .label = "retaining ratio \u03b3", .low = 0, .high = 1, .top = 1};
     if (fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err) ||
         fkv_figure_heatmap(f, 0, t->layers, t->heads, t->gamma, t->layer_index, t->head_index, 0, 1,
-                           err))
+                           err) ||
+        dot_ceiling(f, t, err))
         return FKV_FAILED;
     return fkv_figure_color_bar(f, &bar, err);
 }
@@ -69,6 +116,7 @@ int fkv_plot_gamma_heatmap(const struct fkv_ratio_table *t, struct fkv_plot_targ
     char note[FKV_PLOT_NOTE];
     struct fkv_figure *f;
     describe(t, note);
+    describe_ceiling(t, note);
     if (fkv_figure_create(width, height, 1, 1, "Retaining ratio of every layer and KV head", &f,
                           err))
         return FKV_FAILED;

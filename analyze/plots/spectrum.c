@@ -64,19 +64,10 @@ static bool any_finite(const double *values, size_t n) {
     return false;
 }
 
-/* Of more layers than can be told apart, eight that are evenly spaced are strong and the others
- * faint. */
-static bool is_strong(const struct fkv_spectrum *s, int l) {
-    for (int i = 0; i < FKV_PLOT_FEW; i++)
-        if (l == (int)lround((double)i * (s->layers - 1) / (FKV_PLOT_FEW - 1))) return true;
-    return s->layers <= FKV_PLOT_FEW;
-}
-
 static struct fkv_line layer_line(const struct fkv_spectrum *s, int l) {
-    struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
-    if (!is_strong(s, l)) color.a = 0.25;
-    return (struct fkv_line){
-        .color = color, .width = is_strong(s, l) ? 1.2 : 0.6, .markers = s->n <= 32};
+    struct fkv_line line = fkv_plot_layer_line(s->layers, s->layer_index, l);
+    line.markers = s->n <= 32;
+    return line;
 }
 
 /* The standard error of a layer's band, mean over heads: what full correlation between heads gives,
@@ -146,9 +137,8 @@ static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const 
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
     const struct fkv_line level = {.color = null_color, .width = 1.0, .dashed = true};
     if (fkv_figure_line(f, 1, &level, 2, x, one, err)) return FKV_FAILED;
-    for (int i = 0; i < 2 * s->layers; i++) { /* the strong lines over the faint ones */
-        const int l = i % s->layers;
-        if (is_strong(s, l) != (i >= s->layers)) continue;
+    for (int i = 0; i < s->layers; i++) {
+        const int l = fkv_plot_drawn(s->layers, i);
         layer_mean(s, s->power, l, b, power);
         layer_mean(s, s->null, l, b, null);
         for (int k = 0; k < b->count; k++) power[k] /= null[k];
@@ -177,10 +167,9 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
                       double *lowest, struct fkv_error *err) {
     double mean[FKV_BANDS + 1];
     *lowest = INFINITY;
-    for (int i = 0; i < 2 * s->layers; i++) { /* the strong lines over the faint ones */
-        const int l = i % s->layers;
+    for (int i = 0; i < s->layers; i++) {
+        const int l = fkv_plot_drawn(s->layers, i);
         char label[32];
-        if (is_strong(s, l) != (i >= s->layers)) continue;
         snprintf(label, sizeof label, "layer %d", s->layer_index[l]);
         struct fkv_line line = layer_line(s, l);
         if (s->layers == 1) line.label = label;
