@@ -8,7 +8,8 @@
 #include "analyze/tables/csv.h"
 #include "kernels/base/json.h"
 
-static const char header[] = "run_a,run_b,label_a,label_b,by,group,tokens,units,"
+static const char header[] = "run_a,run_b,label_a,label_b,mean_nll_a,mean_nll_b,"
+                             "cache_bytes_peak_a,cache_bytes_peak_b,by,group,tokens,units,"
                              "delta_nll,delta_nll_low,delta_nll_high,delta_nll_se,delta_nll_p,"
                              "delta_kl,delta_kl_low,delta_kl_high,delta_kl_se,delta_kl_p,"
                              "delta_top1,delta_top1_low,delta_top1_high,delta_top1_se,delta_top1_p";
@@ -26,6 +27,10 @@ int fkv_comparison_write(const char *folder, const struct fkv_comparison *c,
                 fkv_csv_text(f.stream, c->runs[b].path);
                 fkv_csv_text(f.stream, c->label[a]);
                 fkv_csv_text(f.stream, c->label[b]);
+                fkv_csv_number(f.stream, c->runs[a].mean_nll);
+                fkv_csv_number(f.stream, c->runs[b].mean_nll);
+                fkv_csv_number(f.stream, c->runs[a].cache_bytes_peak);
+                fkv_csv_number(f.stream, c->runs[b].cache_bytes_peak);
                 fkv_csv_text(f.stream, fkv_grouping_names[c->group[g].by]);
                 fkv_csv_text(f.stream, c->group[g].name);
                 fprintf(f.stream, ",%lld,%lld", (long long)d->tokens,

@@ -28,6 +28,9 @@ int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct 
 int fkv_report_spectra_json(const struct fkv_report *r, char **text, struct fkv_error *err);
 /* Fills outline->summary: the findings in words. (summary.c) */
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err);
+/* Appends the sentence about the best policy at equal memory, from compare.csv, to
+ * outline->summary. (best.c) */
+int fkv_report_say_best(struct fkv_report *r, struct fkv_error *err);
 /* Appends the sentences about runs and probes to outline->summary. (damage.c) */
 int fkv_report_say_damage(struct fkv_report *r, struct fkv_error *err);
 

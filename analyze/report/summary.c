@@ -233,8 +233,8 @@ static int say_link(struct fkv_report *r, const struct links *l, int64_t row,
                              correlation_text(correlation, l, row), verdict);
 }
 
-static int say_best(struct fkv_report *r, const struct links *l, int64_t row,
-                    struct fkv_error *err) {
+static int say_first_predictor(struct fkv_report *r, const struct links *l, int64_t row,
+                               struct fkv_error *err) {
     char correlation[96];
     bool clear = link_number(l, row, LOW) > 0;
     return fkv_text_list_add(
@@ -271,14 +271,14 @@ static int say_links(struct fkv_report *r, struct fkv_error *err) {
         if (!strcmp(link_text(&l, row, DEPTH), "all") &&
             !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
             strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, RANK) == 1)
-            status = say_best(r, &l, row, err);
+            status = say_first_predictor(r, &l, row, err);
     fkv_table_free(&l.table);
     return status;
 }
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err) {
-    return say_spectra(r, err) || say_ratios(r, err) || fkv_report_say_damage(r, err) ||
-                   say_links(r, err)
+    return fkv_report_say_best(r, err) || say_spectra(r, err) || say_ratios(r, err) ||
+                   fkv_report_say_damage(r, err) || say_links(r, err)
                ? FKV_FAILED
                : FKV_OK;
 }

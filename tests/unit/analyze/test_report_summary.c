@@ -67,6 +67,41 @@ static void a_gain_is_called_one_when_it_is(void **state) {
     }
 }
 
+/* Three runs of equal memory and one that holds more: "full" is never the best of them. */
+static void the_best_policy_is_named_where_it_is_one(void **state) {
+    (void)state;
+    static const struct {
+        const char *delta; /* of local less freqkv: estimate, low, high */
+        const char *units, *words;
+    } cases[] = {
+        {"0.1,0.05,0.15", "40",
+         "\u201cfreqkv\u201d loses least: 3.0000 nats per token, 0.1000 "
+         "[0.0500, 0.1500] less than the next, \u201clocal\u201d (paired). "
+         "The interval leaves out 0: it is the best of them."},
+        {"0.1,-0.05,0.25", "40", "(paired). The intervals do not tell it from: local."},
+        {"0.1,0.05,0.15", "6", "Its interval rests on 6 units only, which is few."},
+        {"0.1,,", "1", "There is no interval, so nothing is shown."},
+    };
+    finish_results(begin_results());
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fkv_report_outline o;
+        char text[1200];
+        snprintf(text, sizeof text,
+                 "label_a,label_b,mean_nll_a,mean_nll_b,cache_bytes_peak_a,cache_bytes_peak_b,by,"
+                 "units,delta_nll,delta_nll_low,delta_nll_high\n"
+                 "freqkv,local,3,3.1,1024,1024,all,%s,%s\n"
+                 "freqkv,local,3,3.1,1024,1024,class,%s,0.2,0.1,0.3\n"
+                 "freqkv,streaming,3,3.2,1024,1024,all,%s,0.2,0.1,0.3\n"
+                 "streaming,full,3.2,2.9,1024,4096,all,%s,-0.3,-0.4,-0.2\n",
+                 cases[i].units, cases[i].delta, cases[i].units, cases[i].units, cases[i].units);
+        put_file("compare.csv", text);
+        free(write_report(&o));
+        assert_said(&o, cases[i].words);
+        assert_said(&o, "Of the 3 runs that hold 1.0 KiB of cache");
+        fkv_report_outline_free(&o);
+    }
+}
+
 static void links_are_judged_by_their_intervals(void **state) {
     (void)state;
     static const struct {
@@ -152,6 +187,7 @@ int main(void) {
         TEST(spectra_are_judged_by_their_numbers),
         TEST(keys_stand_against_values),
         TEST(a_gain_is_called_one_when_it_is),
+        TEST(the_best_policy_is_named_where_it_is_one),
         TEST(links_are_judged_by_their_intervals),
         TEST(probes_and_runs_are_judged_by_their_intervals),
     };
