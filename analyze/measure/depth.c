@@ -8,6 +8,8 @@
 #include "analyze/measure/error.h"
 #include "kernels/statistics/correlation.h"
 
+#define MINUS "\u2212"
+
 const double fkv_low_gamma[FKV_LOW_SHARES] = {0.125, 0.25, 0.5};
 
 struct fkv_energy_shares fkv_energy_shares_of(const double *power, int32_t heads, int32_t n,
@@ -53,14 +55,16 @@ const char *fkv_course_words(const struct fkv_course *d, const double *share, co
                              char text[FKV_COURSE_WORDS]) {
     const int32_t first = d->least < d->largest ? d->least : d->largest,
                   last = d->least < d->largest ? d->largest : d->least;
+    const double step = share[d->step + 1] - share[d->step];
     int used =
         snprintf(text, FKV_COURSE_WORDS,
-                 "from %.1f%% in layer %d to %.1f%% in layer %d; the largest step, %+.1f "
+                 "from %.1f%% in layer %d to %.1f%% in layer %d; the largest step, %s%.1f "
                  "points, is from layer %d to %d",
                  100 * share[first], index[first], 100 * share[last], index[last],
-                 100 * (share[d->step + 1] - share[d->step]), index[d->step], index[d->step + 1]);
+                 step < 0 ? MINUS : "+", 100 * fabs(step), index[d->step], index[d->step + 1]);
     if (isfinite(d->spearman))
-        snprintf(text + used, FKV_COURSE_WORDS - (size_t)used, "; rank correlation with depth %.2f",
-                 d->spearman);
+        snprintf(text + used, FKV_COURSE_WORDS - (size_t)used,
+                 "; rank correlation with depth %s%.2f", d->spearman < 0 ? MINUS : "",
+                 fabs(d->spearman));
     return text;
 }

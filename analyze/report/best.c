@@ -12,6 +12,8 @@
 #include "analyze/tables/table.h"
 #include "kernels/base/host.h"
 
+#define MINUS "\u2212"
+
 enum { FEW_UNITS = 20 };
 
 /* Columns of compare.csv; those of the second run of a pair follow those of the first. */
@@ -127,7 +129,9 @@ static int say(struct fkv_report *r, const struct pairs *p, const struct run_lis
                  units = number_at(p, row, UNITS);
     char bytes[16], interval[64] = "", few[96] = "", equals[1024];
     fkv_format_bytes(bytes, (int64_t)like->bytes);
-    if (isfinite(low + high)) snprintf(interval, sizeof interval, " [%.4f, %.4f]", low, high);
+    if (isfinite(low + high))
+        snprintf(interval, sizeof interval, " [%s%.4f, %s%.4f]", low < 0 ? MINUS : "", fabs(low),
+                 high < 0 ? MINUS : "", fabs(high));
     if (units < FEW_UNITS)
         snprintf(few, sizeof few, " Its interval rests on %.0f units only, which is few.", units);
     name_equals(p, list, best, equals);

@@ -1,8 +1,8 @@
 /* The page's script: draws the spectrum of the chosen state, layer and head from the JSON in the
  * page. The choice is kept in the fragment (#state=key&layer=1&head=0, the model's own numbers),
- * so that a link can hold it. Power and null are on logarithmic axes, which the heads of a layer
- * share, so that heads can be compared (layers differ by decades). DC is decades above the rest:
- * it is in the sentence below the picture. */
+ * so that a link can hold it. Power and null, or power over null, are on logarithmic axes, which
+ * all layers and heads of a state share, so that the picture stays where it is while they change.
+ * DC is decades above the rest: it is in the sentence below the picture. */
 'use strict';
 (() => {
   const id = (name) => document.getElementById(name);
@@ -19,7 +19,7 @@
     svgns = 'http://www.w3.org/2000/svg';
   const plot = id('plot');
   plot.setAttribute('viewBox', '0 0 ' + W + ' ' + H);
-  const controls = { state: id('state'), layer: id('layer'), head: id('head') };
+  const controls = { state: id('state'), shown: id('shown'), layer: id('layer'), head: id('head') };
 
   const add = (name, attributes, text) => {
     const element = document.createElementNS(svgns, name);
@@ -31,14 +31,24 @@
   const raised = (c) => (c === '-' ? '⁻' : '⁰¹²³⁴⁵⁶⁷⁸⁹'[c]);
   const decade = (e) => '10' + String(e).split('').map(raised).join('');
 
-  /* Exponents that all heads of a layer span, a decade at least. */
-  const range = (s, l) => {
-    const all = [s.power[l], s.null ? s.null[l] : []].flat(2).filter((v) => v > 0).map(Math
-      .log10);
-    if (!all.length) return [-1, 1];
-    const low = Math.min(...all),
-      high = Math.max(...all),
-      margin = Math.max(0.05 * (high - low), (1.1 - (high - low)) / 2);
+  /* Is power over null shown? */
+  const relative = (s) => Boolean(s.null) && controls.shown.value === 'ratio';
+  /* What is drawn of values [bands] of a head. */
+  const over = (s, l, h, values) => relative(s) ? values.map((v, i) => v === null ? null : v / s
+    .null[l][h][i]) : values;
+
+  /* Exponents that all heads of all layers span, a decade at least. */
+  const range = (s) => {
+    let low = Infinity,
+      high = -Infinity;
+    const take = (v) => { if (v > 0) low = Math.min(low, v), high = Math.max(high, v); };
+    s.power.forEach((heads, l) => heads.forEach((power, h) => {
+      over(s, l, h, power).forEach(take);
+      if (s.null) over(s, l, h, s.null[l][h]).forEach(take);
+    }));
+    if (low > high) return [-1, 1];
+    [low, high] = [Math.log10(low), Math.log10(high)];
+    const margin = Math.max(0.05 * (high - low), (1.1 - (high - low)) / 2);
     return [low - margin, high + margin];
   };
   const path = (points) => {
@@ -76,7 +86,8 @@
     add('text', { x: (L + W - R) / 2, y: H - 8, 'text-anchor': 'middle' },
       'frequency (cycles per token)');
     add('text', { x: 14, y: (T + H - B) / 2, 'text-anchor': 'middle',
-      transform: 'rotate(-90 14 ' + (T + H - B) / 2 + ')' }, 'power per channel');
+      transform: 'rotate(-90 14 ' + (T + H - B) / 2 + ')' },
+      relative(s) ? 'power / tokens permuted' : 'power per channel');
     let at = L + 4,
       row = 0;
     for (const [name, label, drawn] of [
@@ -100,7 +111,7 @@
       h = +controls.head.value;
     const xs = [Math.log10(s.frequency[0]) - 0.03, Math.log10(s.frequency[s.frequency
         .length - 1]) + 0.03],
-      ys = range(s, l);
+      ys = range(s);
     const x = (v) => L + (v - xs[0]) / (xs[1] - xs[0]) * (W - L - R),
       y = (v) => H - B - (v - ys[0]) / (ys[1] - ys[0]) * (H - T - B);
     const at = (value, i) => [x(Math.log10(s.frequency[i])), value === null ? NaN : Math
@@ -108,17 +119,17 @@
     ];
     plot.replaceChildren();
     axes(s, x, y, xs, ys);
-    s.power[l].forEach((other, k) => k !== h && add('path', { class: 'others', d: path(other
-        .map(at)) }));
-    const power = s.power[l][h];
+    s.power[l].forEach((other, k) => k !== h && add('path', { class: 'others', d: path(over(s, l,
+      k, other).map(at)) }));
+    const power = over(s, l, h, s.power[l][h]);
     if (s.se) {
-      const se = s.se[l][h],
+      const se = over(s, l, h, s.se[l][h]),
         known = power.map((_, i) => i).filter((i) => power[i] !== null && se[i] !== null);
       const edge = known.map((i) => at(power[i] + se[i], i)).concat(known.map((i) => at(
         power[i] - se[i], i)).reverse());
       add('path', { class: 'se', d: known.length ? path(edge) + 'Z' : '' });
     }
-    if (s.null) add('path', { class: 'null', d: path(s.null[l][h].map(at)) });
+    if (s.null) add('path', { class: 'null', d: path(over(s, l, h, s.null[l][h]).map(at)) });
     add('path', { class: 'line', id: 'power', d: path(power.map(at)) });
     const share = s.half && s.half[l][h],
       chance = s.half_null && s.half_null[l][h];
@@ -142,6 +153,7 @@
       controls[name].max = s[name].length - 1;
       controls[name].disabled = s[name].length < 2;
     }
+    controls.shown.disabled = !s.null;
   };
   const follow = () => {
     if (!location.hash.includes('=')) return; /* a link to a section */

@@ -110,6 +110,8 @@ static void selector(FILE *out) {
     fputs("<figure id='explorer' hidden>\n<div id='controls' role='group' aria-label='What the "
           "figure shows'>\n"
           "<label for='state'>State <select id='state'></select></label>\n"
+          "<label for='shown'>Shown <select id='shown'><option value='power'>power</option>"
+          "<option value='ratio'>power / permuted</option></select></label>\n"
           "<label for='layer'><span>Layer <output id='layer-number' for='layer'></output></span> "
           "<input type='range' id='layer' min='0' value='0' step='1'></label>\n"
           "<label for='head'><span><span id='head-unit'>KV head</span> <output id='head-number' "
@@ -119,7 +121,7 @@ static void selector(FILE *out) {
           "chosen state, layer and head' aria-describedby='readout'></svg>\n"
           "<figcaption><p id='readout' aria-live='polite'></p><p class='note'>Means over "
           "log-spaced bands of frequency; both axes logarithmic, the same for all "
-          "heads of a layer. DC (t = 0) is left out of the picture. Arrow keys move the "
+          "layers and heads. DC (t = 0) is left out of the picture. Arrow keys move the "
           "sliders.</p></figcaption>\n</figure>\n",
           out);
 }

@@ -350,6 +350,28 @@ def check_page(browser, report, folder, shots):
         "layer 1" in browser.ask("document.getElementById('readout').textContent"),
     )
 
+    ticks = """[...document.querySelectorAll('#plot text')].map(t => t.textContent).join('|')"""
+    browser.open(report, "#state=key&layer=0&head=0")
+    axes = browser.ask(ticks)
+    browser.open(report, "#state=key&layer=5&head=1")
+    check("one scale while layers change", browser.ask(ticks) == axes, axes)
+    browser.ask(
+        """{ const shown = document.getElementById('shown'); shown.value = 'ratio';
+        shown.dispatchEvent(new Event('input')) }"""
+    )
+    null = """[...document.querySelectorAll('#plot path.null')].at(-1).getAttribute('d')"""
+    heights = {y for _, y in points_of(browser.ask(null))}
+    check("power over null has a level null", len(heights) == 1, sorted(heights))
+    check("and its axis says so", "power / tokens permuted" in browser.ask(ticks))
+
+    browser.size(2200, 1200)
+    rows = """[...document.querySelectorAll('#spectra .plate')].map(
+        plate => plate.getBoundingClientRect().top)"""
+    tops = browser.ask(rows)
+    check("figures stand two in a row on a wide screen", len(set(tops)) < len(tops), tops)
+    browser.shot(os.path.join(shots, "wide.png"))
+    browser.size(1100, 900)
+
     for scheme in ("light", "dark"):
         browser.media("", scheme)
         contrast = browser.ask(CONTRAST)

@@ -30,8 +30,8 @@ static void the_course_is_put_in_words(void **state) {
                         "points, is from layer 15 to 20; rank correlation with depth 1.00");
     assert_ok(fkv_course_of(falling, 4, &course, &err), err);
     assert_string_equal(fkv_course_words(&course, falling, index, text),
-                        "from 90.0% in layer 0 to 45.0% in layer 15; the largest step, -30.0 "
-                        "points, is from layer 5 to 10; rank correlation with depth -1.00");
+                        "from 90.0% in layer 0 to 45.0% in layer 15; the largest step, \u221230.0 "
+                        "points, is from layer 5 to 10; rank correlation with depth \u22121.00");
     assert_ok(fkv_course_of(flat, 4, &course, &err), err);
     assert_true(isnan(course.spearman));
 }
