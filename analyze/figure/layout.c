@@ -166,6 +166,14 @@ static void text_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fk
     while ((hit = colliding(cr, t, s, 1, upright)) >= 0) t->label[hit][0] = 0;
 }
 
+/* At the places that the axis names, or where those stand too close as many as fit. */
+static void number_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s,
+                         bool upright, struct fkv_ticks *t) {
+    fkv_ticks_at(axis->at, axis->at_count, t);
+    if (!axis->at_count || colliding(cr, t, s, 1, upright) >= 0)
+        fit_ticks(cr, s, 1, upright, axis->integers, t);
+}
+
 static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
     fix_scale(p);
     if (p->map) {
@@ -176,11 +184,11 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
     if (p->x.name_count)
         text_ticks(cr, &p->x, &p->sx, false, &p->tx);
     else
-        fit_ticks(cr, &p->sx, 1, false, p->x.integers, &p->tx);
+        number_ticks(cr, &p->x, &p->sx, false, &p->tx);
     if (p->y.name_count)
         text_ticks(cr, &p->y, &p->sy, true, &p->ty);
     else
-        fit_ticks(cr, &p->sy, 1, true, p->y.integers, &p->ty);
+        number_ticks(cr, &p->y, &p->sy, true, &p->ty);
     if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, false, &p->tt);
 }
 

@@ -9,6 +9,8 @@
 
 #define FKV_FIT NAN /* an end of an axis that follows the data */
 
+enum { FKV_AXIS_TICKS = 10 };
+
 struct fkv_axis {
     const char *label;
     double low, high; /* or FKV_FIT */
@@ -16,6 +18,8 @@ struct fkv_axis {
     bool zero;     /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left,
                       behind a break */
     bool integers; /* of a linear axis: ticks at whole numbers only */
+    int at_count;  /* > 0: ticks at `at` where their numbers stand apart, else as without */
+    double at[FKV_AXIS_TICKS]; /* [at_count], rising */
     int name_count; /* > 0: a linear axis of named things at 0, 1, 2, ... instead of numbers, from
                        -0.5 to name_count - 0.5 */
     const char *const *names; /* [name_count] */

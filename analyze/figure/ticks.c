@@ -65,6 +65,15 @@ void fkv_ticks_linear(double low, double high, int most, double least_step, stru
     }
 }
 
+void fkv_ticks_at(const double *at, int count, struct fkv_ticks *t) {
+    t->count = 0;
+    for (int i = 0; i < count; i++) {
+        char label[48];
+        snprintf(label, sizeof label, "%s%.4g", at[i] < 0 ? "\u2212" : "", fabs(at[i]));
+        add(t, at[i], label);
+    }
+}
+
 static void format_125(int mantissa, int decade, char out[48]) {
     if (decade >= -3 && decade <= 3)
         format_fixed(mantissa * pow(10, decade), decade < 0 ? -decade : 0, out);

@@ -14,6 +14,8 @@ struct fkv_ticks {
  * `most` + 1 or five; low < high, finite, and above 0 for the logarithm. No step is below
  * `least_step`. */
 void fkv_ticks_linear(double low, double high, int most, double least_step, struct fkv_ticks *t);
+/* Ticks at the places at [count], labelled with as many digits as tell them. */
+void fkv_ticks_at(const double *at, int count, struct fkv_ticks *t);
 void fkv_ticks_log(double low, double high, int most, struct fkv_ticks *t);
 
 #endif

@@ -76,7 +76,10 @@ struct fkv_chart_series *fkv_charts_add(struct fkv_charts *c, int panel, const c
         }
         s->capacity = capacity;
     }
-    s->x[s->count] = x, s->y[s->count++] = y;
+    int at = s->count++;
+    for (; look == FKV_LOOK_JOINED && at && s->x[at - 1] > x; at--) /* the line runs to the right */
+        s->x[at] = s->x[at - 1], s->y[at] = s->y[at - 1];
+    s->x[at] = x, s->y[at] = y;
     return s;
 }
 
@@ -205,6 +208,24 @@ static bool share_names(const struct fkv_chart *chart) {
     return false;
 }
 
+/* Few positions of points get a tick each. */
+static void place_ticks(const struct fkv_chart *chart, struct fkv_axis *x) {
+    for (int s = 0; s < chart->series; s++)
+        for (int i = 0; i < chart->one[s].count; i++) {
+            const double at = chart->one[s].x[i];
+            int k = 0;
+            if (chart->one[s].look == FKV_LOOK_LINE) continue;
+            while (k < x->at_count && x->at[k] < at) k++;
+            if (!isfinite(at) || (k < x->at_count && x->at[k] == at)) continue;
+            if (x->at_count == FKV_AXIS_TICKS) {
+                x->at_count = 0;
+                return;
+            }
+            memmove(x->at + k + 1, x->at + k, (size_t)(x->at_count++ - k) * sizeof *x->at);
+            x->at[k] = at;
+        }
+}
+
 /* Names along y run downwards: position i stands at names - 1 - i. */
 static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
                       struct fkv_error *err) {
@@ -221,6 +242,7 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
                          .high = FKV_FIT,
                          .logarithmic = chart->logarithmic_y};
     struct fkv_axis *named = chart->across ? &y : &x;
+    if (!chart->names && !chart->logarithmic_x) place_ticks(chart, &x);
     named->names = names, named->name_count = chart->names;
     if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
         draw_level(f, panel, chart, err))

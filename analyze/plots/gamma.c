@@ -55,7 +55,7 @@ static void describe_ceiling(const struct fkv_ratio_table *t, char note[FKV_PLOT
 
 /* Marks their cells. */
 static int dot_ceiling(struct fkv_figure *f, const struct fkv_ratio_table *t,
-                        struct fkv_error *err) {
+                       struct fkv_error *err) {
     double largest;
     const int32_t cells = t->layers * t->heads;
     const struct fkv_line dot = {

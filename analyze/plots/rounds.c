@@ -78,25 +78,27 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_target *to, struc
     }
     for (int32_t l = 0; l < run->layers; l++) layers[l] = l;
     status = add_rounds(&c, run, rounds, layers, err);
-    char name[FKV_PLOT_NAME], title[400];
+    char name[FKV_PLOT_NAME], title[400], note[FKV_PLOT_NOTE];
     const char *action = run->actions.evictions ? "eviction" : "compression";
     snprintf(name, sizeof name, "%.280s_rounds", to->stem);
     snprintf(title, sizeof title, "Energy that each %s keeps (%s, \u03b3 = %.3g, window %d)",
              action, run->policy_label, fkv_run_gamma(run), run->window);
+    const bool shaded = run->layers <= FKV_PLOT_FEW && run->kv_heads > 1;
+    snprintf(note, sizeof note,
+             "Energy kept over energy before, DC included, summed over texts%s%s.%s",
+             run->kv_heads > 1 ? "; lines: mean over heads" : "",
+             shaded ? ", shading: least to largest head" : "",
+             run->low_pass ? " Round 1 meets a fresh cache; later rounds meet one that is mostly "
+                             "compressed already."
+                           : "");
     const struct fkv_color_bar bar = fkv_plot_color_bar("layer", run->layers, layers);
-    const struct fkv_charts_page page = {
-        .name = name,
-        .title = title,
-        .note = !run->low_pass
-                    ? "Energy kept over energy before, DC included, summed over texts; lines: mean "
-                      "over heads, shading: least to largest head."
-                    : "Energy kept over energy before, DC included, summed over texts; lines: mean "
-                      "over heads, shading: least to largest head. Round 1 meets a fresh cache; "
-                      "later rounds meet one that is mostly compressed already.",
-        .width = 7.2,
-        .height = 3.4,
-        .columns = 2,
-        .bar = run->layers > 1 ? &bar : NULL};
+    const struct fkv_charts_page page = {.name = name,
+                                         .title = title,
+                                         .note = note,
+                                         .width = 7.2,
+                                         .height = 3.4,
+                                         .columns = 2,
+                                         .bar = run->layers > 1 ? &bar : NULL};
     status = fkv_charts_finish(&c, status, &page, to, err);
     free(layers);
     return status;

@@ -57,8 +57,9 @@ static struct fkv_interval mean_kl(const struct fkv_run *run) {
 static struct fkv_interval quantity(const struct fkv_run *run, int which) {
     if (which == 1) return around(run->delta_nll, run->delta_nll_se);
     if (which == 2) return mean_kl(run);
-    struct fkv_interval nll = around(run->mean_nll, run->mean_nll_se);
-    return (struct fkv_interval){exp(nll.estimate), exp(nll.low), exp(nll.high)};
+    /* How far texts differ in perplexity hides how far runs do: the paired panels have intervals.
+     */
+    return (struct fkv_interval){exp(run->mean_nll), NAN, NAN};
 }
 
 /* Of full attention, where it is a valid baseline of all runs and the same one. */
@@ -121,7 +122,8 @@ int fkv_plot_runs_perplexity(const struct fkv_run *runs, int32_t count, struct f
                  "by the run's own standard errors (windows of joined texts; KL: none)");
     else
         fkv_plot_run_units(&runs[0], words);
-    snprintf(note, sizeof note, "Whiskers: 95%%, of the mean over all scored tokens, %s.%s%s",
+    snprintf(note, sizeof note,
+             "Whiskers and shading: 95%%, of the paired mean over all scored tokens, %s.%s%s",
              words, isfinite(full) ? " Grey: full attention." : "",
              flat ? " Dashed: policies without a ratio." : "");
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
