@@ -26,14 +26,16 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d, double *scrat
     for (int32_t i = 0; i < d->probe->change_count && c->chart[panel].series < MOST; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!is_shown(change)) continue;
-        int series = c->chart[panel].series;
+        const int series = c->chart[panel].series;
+        char name[FKV_PROBE_NAME];
+        fkv_probe_name_alone(change, name);
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;
             struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, scratch);
             if (!tokens) continue;
             int position = fkv_charts_name(c, panel, fkv_class_names[k]);
-            fkv_charts_add(c, panel, change->label, fkv_color_cycle(series), FKV_LOOK_POINTS,
-                           position, fkv_plot_milli(y, 1));
+            fkv_charts_add(c, panel, name, fkv_color_cycle(series), FKV_LOOK_POINTS, position,
+                           fkv_plot_milli(y, 1));
         }
     }
 }

@@ -20,24 +20,71 @@ bool fkv_probe_is_band(const struct fkv_probe_change *c) { return is_filter(c, t
 
 bool fkv_probe_is_filter(const struct fkv_probe_change *c) { return is_filter(c, false); }
 
-/* "0–0.25, 0.75–1" */
+/* "lowest eighth", "0.25–0.5"; a band that begins right above DC: "lowest eighth, DC apart". */
+static void name_band(const struct fkv_probe_band *b, char out[FKV_PROBE_NAME]) {
+    static const struct {
+        double low;
+        double high;
+        const char *words;
+    } known[] = {{0, 0.125, "lowest eighth"},  {0, 0.25, "lowest quarter"},
+                 {0, 0.5, "lowest half"},      {0.5, 1, "highest half"},
+                 {0.75, 1, "highest quarter"}, {0.875, 1, "highest eighth"}};
+    const double right_above_dc = 0.01;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const bool apart = known[i].low == 0 && b->low > 0 && b->low < right_above_dc;
+        if (b->high != known[i].high || (b->low != known[i].low && !apart)) continue;
+        snprintf(out, FKV_PROBE_NAME, "%s%s", known[i].words, apart ? ", DC apart" : "");
+        return;
+    }
+    snprintf(out, FKV_PROBE_NAME, "%.3g\u2013%.3g", b->low, b->high);
+}
+
 static void name_bands(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
     size_t used = 0;
     *out = 0;
-    for (int32_t i = 0; i < c->band_count; i++)
-        used += (size_t)snprintf(out + used, FKV_PROBE_NAME - used, "%s%.3g\u2013%.3g",
-                                 i ? ", " : "", c->bands[i].low, c->bands[i].high);
+    for (int32_t i = 0; i < c->band_count && used < FKV_PROBE_NAME; i++) {
+        char band[FKV_PROBE_NAME];
+        name_band(&c->bands[i], band);
+        used += (size_t)snprintf(out + used, FKV_PROBE_NAME - used, "%s%s", i ? ", " : "", band);
+    }
+}
+
+/* "truncation alone, same slots", "truncation, squeezed positions, fewer slots". */
+static void name_parts(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+    static const char *const words[] = {"truncation", "squeezed positions", "fewer slots"};
+    const int32_t on[] = {c->truncation, c->squeezed, c->fewer};
+    int used = 0;
+    for (int i = 0; i < 3; i++)
+        if (on[i] > 0)
+            used += snprintf(out + used, FKV_PROBE_NAME - (size_t)used, "%s%s", used ? ", " : "",
+                             words[i]);
+    if (!used) snprintf(out, FKV_PROBE_NAME, "nothing");
+    if (on[0] > 0 && on[1] <= 0 && on[2] <= 0)
+        snprintf(out, FKV_PROBE_NAME, "truncation alone, %s slots",
+                 c->kind == FKV_PROBE_FREQKV ? "L" : "same");
 }
 
 void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
-    char bands[FKV_PROBE_NAME], parts[FKV_PROBE_PARTS];
+    char bands[FKV_PROBE_NAME];
     name_bands(c, bands);
     if (fkv_probe_is_part(c))
-        snprintf(out, FKV_PROBE_NAME, "%s", fkv_probe_parts(c, parts));
+        name_parts(c, out);
     else if (c->kind == FKV_PROBE_NOISE)
         snprintf(out, FKV_PROBE_NAME, "%.280s (%.3g)", bands, c->epsilon);
+    else if (fkv_probe_takes_dc(c))
+        snprintf(out, FKV_PROBE_NAME, "without DC");
     else
         snprintf(out, FKV_PROBE_NAME, "%s%.300s", c->complement ? "without " : "", bands);
+}
+
+void fkv_probe_name_alone(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+    char name[FKV_PROBE_NAME];
+    if (c->kind != FKV_PROBE_FILTER && c->kind != FKV_PROBE_NOISE) {
+        snprintf(out, FKV_PROBE_NAME, "%s", c->label);
+        return;
+    }
+    fkv_probe_name(c, name);
+    snprintf(out, FKV_PROBE_NAME, "%.280s: %s", name, fkv_plot_states_words[c->states]);
 }
 
 int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,

@@ -17,9 +17,12 @@ bool fkv_probe_is_filter(const struct fkv_probe_change *c);
 
 /* Bytes of a change's name: 16 bands at a readable precision. */
 enum { FKV_PROBE_NAME = 320 };
-/* Its name on an axis: its bands, "without 0–0.25", with the energy of noise in brackets, or its
- * parts. */
+/* Its name on an axis of changes of one kind, in words: "without lowest eighth", its parts, the
+ * band of noise with its energy in brackets. */
 void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]);
+/* Its name among changes of all kinds: the same with what it changes, "lowest half: keys"; of
+ * policies their label. */
+void fkv_probe_name_alone(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]);
 
 /* A new panel of a damage; x_label: of the changes' axis. across: changes are rows. */
 int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,

@@ -38,17 +38,6 @@ static int fill_map(const struct fkv_damage *d, int32_t first, int measure, doub
     return count;
 }
 
-/* Its label; of one band taken out, at a readable precision: "without 0.002-0.25, key". */
-static void name_map(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
-    char name[FKV_PROBE_NAME];
-    fkv_probe_name(c, name);
-    if (c->kind == FKV_PROBE_FILTER && c->complement && c->band_count == 1 &&
-        !fkv_probe_takes_dc(c))
-        snprintf(out, FKV_PROBE_NAME, "%.300s, %s", name, fkv_probe_states_names[c->states]);
-    else
-        snprintf(out, FKV_PROBE_NAME, "%s", c->label);
-}
-
 static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
                      const int32_t *first, int measure, double *scratch, struct fkv_error *err) {
     const struct fkv_probe *p = d->probe;
@@ -80,7 +69,7 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
     for (int m = 0; !status && m < maps; m++) {
         int dots = fill_map(d, first[m], measure, scratch, x, y);
         char title[FKV_PROBE_NAME];
-        name_map(&p->changes[first[m]], title);
+        fkv_probe_name_alone(&p->changes[first[m]], title);
         status = fkv_figure_axes(f, m, title, &across, &down, NULL, 1, err);
         if (!status)
             status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, scratch, names, names, low,

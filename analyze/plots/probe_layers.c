@@ -19,9 +19,11 @@ static bool fill(struct fkv_charts *c, const struct fkv_damage *d,
     for (int32_t i = 0; i < d->probe->change_count; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (change->layer < 0 || change->kv_head >= 0) continue;
+        char name[FKV_PROBE_NAME];
+        fkv_probe_name_alone(change, name);
         struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, change->label, fkv_color_cycle(shown), FKV_LOOK_JOINED,
-                           change->layer, fkv_plot_milli(d->row[i].mean[measure], 1));
+            fkv_charts_add(c, panel, name, fkv_color_cycle(shown), FKV_LOOK_JOINED, change->layer,
+                           fkv_plot_milli(d->row[i].mean[measure], 1));
         if (!series || series->count > 1) continue;
         series->hidden = shown == FKV_COLORS || fkv_probe_takes_dc(change) || no_part(change);
         shown += !series->hidden;
