@@ -9,6 +9,7 @@
 #include "kernels/statistics/correlation.h"
 
 #define MINUS "\u2212"
+#define FLAT 0.02 /* a range of shares that is said to be none */
 
 const double fkv_low_gamma[FKV_LOW_SHARES] = {0.125, 0.25, 0.5};
 
@@ -55,7 +56,14 @@ const char *fkv_course_words(const struct fkv_course *d, const double *share, co
                              char text[FKV_COURSE_WORDS]) {
     const int32_t first = d->least < d->largest ? d->least : d->largest,
                   last = d->least < d->largest ? d->largest : d->least;
-    const double step = share[d->step + 1] - share[d->step];
+    const double step = share[d->step + 1] - share[d->step],
+                 range = share[d->largest] - share[d->least];
+    if (range < FLAT) {
+        snprintf(text, FKV_COURSE_WORDS,
+                 "from %.1f%% to %.1f%% over all layers: no course to speak of",
+                 100 * share[d->least], 100 * share[d->largest]);
+        return text;
+    }
     int used =
         snprintf(text, FKV_COURSE_WORDS,
                  "from %.1f%% in layer %d to %.1f%% in layer %d; the largest step, %s%.1f "

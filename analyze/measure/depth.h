@@ -32,8 +32,8 @@ int fkv_course_of(const double *share, int32_t layers, struct fkv_course *out,
                   struct fkv_error *err);
 
 /* "from 44.0% in layer 0 to 80.3% in layer 20; the largest step, +11.9 points, is from layer 11 to
- * 12; rank correlation with depth 0.85". index [layers]: the model's numbers of the layers. Returns
- * `text`. */
+ * 12; rank correlation with depth 0.85"; of a range below 2 points only its ends. index [layers]:
+ * the model's numbers of the layers. Returns `text`. */
 enum { FKV_COURSE_WORDS = 240 };
 const char *fkv_course_words(const struct fkv_course *depth, const double *share,
                              const int32_t *index, char text[FKV_COURSE_WORDS]);

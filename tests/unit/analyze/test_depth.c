@@ -34,6 +34,8 @@ static void the_course_is_put_in_words(void **state) {
                         "points, is from layer 5 to 10; rank correlation with depth \u22121.00");
     assert_ok(fkv_course_of(flat, 4, &course, &err), err);
     assert_true(isnan(course.spearman));
+    assert_string_equal(fkv_course_words(&course, flat, index, text),
+                        "from 50.0% to 50.0% over all layers: no course to speak of");
 }
 
 int main(void) {
