@@ -7,6 +7,9 @@
 
 /* A `prepare`: as much storage as the window. */
 int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
+/* A `prepare`: storage for every token. */
+int fkv_prepare_every_token(struct fkv_policy_setup *setup, int64_t max_tokens,
+                            struct fkv_error *err);
 /* An `append_limit`: the free slots, so that a head acts when it is full. */
 int32_t fkv_schedule_free_slots(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 /* A `position`: the slot index, plus the head's shift after surgery. */
