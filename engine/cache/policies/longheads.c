@@ -29,16 +29,15 @@ static const struct fkv_policy_option options[] = {
 static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
     const int64_t chunk = setup->own[CHUNK];
     if (setup->window < ALWAYS * chunk)
-        return fkv_fail_option(err, "--window: expected at least %d chunks of %lld slots, found %d",
-                               ALWAYS, (long long)chunk, setup->window);
+        return fkv_fail_option(
+            err, "--window: expected at least %d chunks of %lld slots (--chunk), found %d", ALWAYS,
+            (long long)chunk, setup->window);
     if (setup->window % chunk)
         return fkv_fail_option(
             err, "--window: expected a multiple of the %lld slots of --chunk, found %d",
             (long long)chunk, setup->window);
     setup->chunk = (int32_t)chunk;
     setup->max_spans = setup->window / setup->chunk;
-    setup->sinks = setup->chunk; /* the first chunk is what every query sees of the start */
-    setup->compressible = setup->window - setup->sinks;
     return fkv_prepare_every_token(setup, max_tokens, err);
 }
 
@@ -108,20 +107,21 @@ const struct fkv_policy fkv_policy_longheads = {
             "\n"
             "Memory is not saved: every token stays, and the bytes reported are those of\n"
             "all tokens. What is bounded is what a query sees, N slots at most. --sinks is\n"
-            "not used: the first chunk stands in their place, and files say so.\n"
+            "not used: every query sees the first chunk.\n"
             "\n"
             "The vector is made as the official code makes it. Every query chooses by\n"
             "itself, in prefill as in decoding, so the choice sees no later token and does\n"
             "not depend on the size of a block. Of the code we leave two things: its\n"
             "prefill hides a query's own key, and its decoding takes k - 1 chunks at the\n"
             "last token of a chunk. Here a query sees its own key, and always k chunks.\n"
-            "Paper and code have as many KV heads as query heads: with fewer, each query\n"
-            "head has its own vectors and its own choice, as if KV heads were repeated.\n"
-            "Equal scores: the earlier chunk.\n"
+            "The code has as many KV heads as query heads. With fewer, each query head has\n"
+            "its own vectors and its own choice, as if KV heads were repeated. Of equal\n"
+            "scores the earlier chunk's counts.\n"
             "\n"
             "Defaults: C = 256 and N = the trained context. N is a multiple of C, from 3 C.",
     .options = options,
     .takes_window = true,
+    .without_sinks = true,
     .keeps_every_token = true,
     .prepare = prepare,
     .append_limit = append_limit,
