@@ -5,12 +5,6 @@
 
 static const char name[] = "full";
 
-/* Nothing: the session refuses tokens beyond the capacity. */
-static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                struct fkv_action *action) {
-    (void)setup, (void)head, (void)action;
-}
-
 const struct fkv_policy fkv_policy_full = {
     .name = name,
     .allows_surgery = true,
@@ -18,7 +12,7 @@ const struct fkv_policy fkv_policy_full = {
     .max_spans = 1,
     .prepare = fkv_prepare_every_token,
     .append_limit = fkv_schedule_free_slots,
-    .act = act,
+    .act = fkv_no_action,
     .position = fkv_slot_position,
     .view = fkv_causal_view,
 };

@@ -48,12 +48,6 @@ static int32_t append_limit(const struct fkv_policy_setup *setup, const struct f
     return to_border < free_slots ? to_border : free_slots;
 }
 
-/* Nothing: the session refuses tokens beyond the capacity. */
-static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                struct fkv_action *action) {
-    (void)setup, (void)head, (void)action;
-}
-
 /* The k chunks that a query of chunk `own` sees -> chosen [k], ascending. */
 static void choose_chunks(int32_t own, int32_t k, const struct fkv_chunk_scores *scores,
                           int32_t *chosen) {
@@ -125,7 +119,7 @@ const struct fkv_policy fkv_policy_longheads = {
     .keeps_every_token = true,
     .prepare = prepare,
     .append_limit = append_limit,
-    .act = act,
+    .act = fkv_no_action,
     .position = fkv_slot_position,
     .view = fkv_causal_view,
     .choose = choose,

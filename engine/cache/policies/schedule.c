@@ -21,6 +21,11 @@ int32_t fkv_schedule_free_slots(const struct fkv_policy_setup *setup, const stru
     return setup->capacity - head->slots;
 }
 
+void fkv_no_action(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                   struct fkv_action *action) {
+    (void)setup, (void)head, (void)action;
+}
+
 double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
     (void)setup;
     return head->slots + head->shift;
