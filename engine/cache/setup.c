@@ -99,6 +99,8 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
+    setup->max_spans = setup->policy->max_spans;
+    if (setup->policy->without_sinks) setup->sinks = 0;
     if (set_own_options(options, setup, err) || set_layer_windows(config, setup, err)) goto failed;
     if (setup->policy->takes_ratio && resolve_ratios(options, config, setup, err)) goto failed;
     if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))

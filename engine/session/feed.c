@@ -6,7 +6,7 @@
  * decode step. It comes again with every token, with the same operations on the same buffers in the
  * same counts (what a head sees is data), so it is issued as a step of the backend's, which a
  * device records once and replays. Not while a tap on states is set: a tap may do something else
- * every time. */
+ * every time; and not where queries choose what they see: they are read first. */
 #include <string.h>
 
 #include "engine/session/session_internal.h"
@@ -85,7 +85,7 @@ static int run_layers(struct fkv_session *s, int32_t rows, struct fkv_error *err
 static bool is_step(const struct fkv_session *s, int32_t rows) {
     bool tapped = false;
     for (int site = 0; site < FKV_SITE_ACTION; site++) tapped |= s->taps[site].function != NULL;
-    return rows == s->fed_count && !tapped && !session_observes(s);
+    return rows == s->fed_count && !tapped && !session_observes(s) && !s->setup.chunk;
 }
 
 static void drop_step(struct fkv_session *s) {

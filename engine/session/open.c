@@ -43,14 +43,14 @@ static size_t paid_bytes(const struct fkv_config *c, const struct fkv_session_op
     return setup->policy->scores == FKV_SCORE_ATTENTION ? bias_bytes(c, o, setup->capacity) : 0;
 }
 
-/* Activations, logits, biases and attention sums. */
+/* Activations, logits, biases, attention sums and what choosing takes. */
 static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
                     3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
     int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
     return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) + biases +
-           (int64_t)paid_bytes(c, o, setup);
+           (int64_t)paid_bytes(c, o, setup) + session_choosing_bytes(c, o, setup);
 }
 
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
@@ -63,7 +63,7 @@ int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
 /* Items of a layer's call to attend, spans among them, at most. */
 static int32_t most_spans(const struct fkv_config *c, const struct fkv_session_options *o,
                           const struct fkv_policy_setup *setup) {
-    return o->sequences * c->heads * setup->policy->max_spans;
+    return session_attend_items(c, o, setup) * setup->max_spans;
 }
 
 /* Most spans of a layer's call, or most heads that act at once. */
@@ -73,7 +73,7 @@ static struct fkv_limits limits_of(const struct fkv_model *model,
     const struct fkv_config *c = &model->config;
     const int32_t spans = most_spans(c, o, setup),
                   heads_acting = setup->layers * o->sequences * setup->kv_heads;
-    return (struct fkv_limits){.rows = o->block,
+    return (struct fkv_limits){.rows = o->block > setup->chunk ? o->block : setup->chunk,
                                .dim = c->dim,
                                .hidden = c->hidden,
                                .vocab = c->vocab,
@@ -114,9 +114,9 @@ static int add_demands(const struct fkv_model *model, const struct fkv_session_o
     const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     int32_t *from = malloc((size_t)setup->capacity * sizeof *from);
     struct prepared_map *maps = malloc(heads * sizeof *maps);
-    struct fkv_demand demand = {.limits = limits_of(model, o, setup),
-                                .step_items =
-                                    (int64_t)setup->layers * most_spans(&model->config, o, setup)};
+    struct fkv_demand demand = {.limits = limits_of(model, o, setup)};
+    if (!setup->chunk) /* else there are no steps */
+        demand.step_items = (int64_t)setup->layers * most_spans(&model->config, o, setup);
     int status = from && maps ? model->ops->add_needs(model->backend, &demand, own, err)
                               : fkv_fail(err, "session: out of memory");
     const int32_t count = status ? 0 : list_maps(setup, from, maps);
@@ -175,7 +175,9 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     fkv_format_bytes(b, scratch);
     snprintf(needs, sizeof needs, "%s: the cache needs %s and scratch %s", s->model->name, a, b);
     snprintf(remedy, sizeof remedy, ": %s%s%s may fit",
-             s->setup.policy->takes_window ? "a smaller --window" : "fewer tokens",
+             s->setup.policy->takes_window && !s->setup.policy->keeps_every_token
+                 ? "a smaller --window"
+                 : "fewer tokens",
              o->sequences > 1 ? ", a smaller --batch" : "",
              o->cache_dtype == FKV_F32 ? " or --cache-dtype bf16" : "");
     return fkv_check_device_memory(&info, cache + scratch, needs, remedy, err);
@@ -223,12 +225,13 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
 static int create_items(struct fkv_session *s, struct fkv_error *err) {
     const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
                  heads = (size_t)session_head_count(s), kv_heads = (size_t)session_layer_heads(s),
-                 query_heads = sequences * (size_t)s->model->config.heads,
+                 attending =
+                     (size_t)session_attend_items(&s->model->config, &s->options, &s->setup),
                  capacity = (size_t)s->setup.capacity;
     struct round_items *it = &s->items;
     it->append = calloc(kv_heads, sizeof *it->append);
-    it->attend = calloc(query_heads, sizeof *it->attend);
-    it->spans = calloc(query_heads * (size_t)s->setup.policy->max_spans, sizeof *it->spans);
+    it->attend = calloc(attending, sizeof *it->attend);
+    it->spans = calloc(attending * (size_t)s->setup.max_spans, sizeof *it->spans);
     it->next_row = calloc(kv_heads, sizeof *it->next_row);
     it->actions = calloc(heads, sizeof *it->actions);
     it->acting = calloc(heads, sizeof *it->acting);
@@ -341,7 +344,8 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
     }
     session_choose_rotations(s);
     if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
-        create_scores(s, err) || create_biases(s, err) || create_selecting(s, err))
+        create_scores(s, err) || create_biases(s, err) || create_selecting(s, err) ||
+        session_create_choosing(s, err))
         goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
@@ -354,6 +358,7 @@ failed:
 
 void fkv_session_close(struct fkv_session *s) {
     if (!s) return;
+    session_free_choosing(s);
     struct selecting *selecting = &s->selecting;
     struct fkv_buffer *buffers[] = {
         selecting->paid, s->key,      s->value,  s->x,      s->q,     s->k, s->v,

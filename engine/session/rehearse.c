@@ -35,7 +35,8 @@ struct sample {
  * One that selects at the end of blocks stands somewhere in one. */
 static void set_heads(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
-    const bool windowed = setup->policy->takes_window && token > setup->window;
+    const bool windowed =
+        setup->policy->takes_window && !setup->policy->keeps_every_token && token > setup->window;
     const int32_t block = setup->policy->select ? setup->prefill_block : 0;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {

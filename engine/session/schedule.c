@@ -19,14 +19,19 @@ static const struct fkv_policy *policy_of(const struct fkv_session *s,
     return fkv_policy_of_layer(&s->setup, head->layer);
 }
 
-/* The peak of each head counts on its own: within a block the layers do not fill at the same
- * moment, and the block size must not show. No query sees slots beyond the window, so they do not
- * count. */
-static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
+/* What counts of a head's slots: those that no query will see do not. */
+static int32_t held_slots(const struct fkv_session *s, const struct fkv_head *head, int32_t slots) {
+    const struct fkv_policy *policy = s->setup.policy;
     const int32_t window = s->setup.layer_windows[head->layer];
-    int32_t held =
-        s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
-    if (window && held > window) held = window;
+    if (policy->choose && policy_of(s, head) == policy) return slots;
+    if (policy->takes_window && slots > s->setup.window) slots = s->setup.window;
+    return window && slots > window ? window : slots;
+}
+
+/* The peak of each head counts on its own: within a block the layers do not fill at the same
+ * moment, and the block size must not show. */
+static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
+    const int32_t held = held_slots(s, head, slots);
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -183,12 +188,30 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
     return visible;
 }
 
+/* Adds what the rows of an item see to the means over heads. */
+static void count_slots(struct fkv_session *s, const struct fkv_attend_item *item) {
+    const double share = (double)item->heads / ((double)s->setup.layers * s->model->config.heads);
+    for (int32_t i = 0; i < item->rows; i++)
+        s->row_slots[item->row + i] +=
+            share * visible_slots(s->items.spans + item->span, item->spans, i);
+}
+
+/* Adds the state of a head's newest rows to the means over heads. */
+static void count_rounds(struct fkv_session *s, const struct fkv_head *head, int32_t row,
+                         int32_t rows) {
+    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
+    for (int32_t i = 0; i < rows; i++) {
+        s->row_round[row + i] += share * head->rounds;
+        s->row_since[row + i] += share * (head->tokens_since - rows + 1 + i);
+    }
+}
+
 /* Item `item` of a call to attend: the policy's view for `rows` rows from `row` on of the block,
  * with empty spans added, because a decode step has the same counts at every token. */
 static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, int32_t row,
                             int32_t rows, int32_t item) {
-    const int32_t group = s->model->config.heads / s->setup.kv_heads,
-                  most = s->setup.policy->max_spans, first_span = item * most;
+    const int32_t group = s->model->config.heads / s->setup.kv_heads, most = s->setup.max_spans,
+                  first_span = item * most;
     struct fkv_span *spans = &s->items.spans[first_span];
     const int32_t count = policy_of(s, head)->view(&s->setup, head, rows, spans);
     for (int32_t i = count; i < most; i++)
@@ -201,12 +224,6 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
                                  .rows = rows,
                                  .span = first_span,
                                  .spans = most};
-    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
-    for (int32_t i = 0; i < rows; i++) {
-        s->row_round[row + i] += share * head->rounds;
-        s->row_since[row + i] += share * (head->tokens_since - rows + 1 + i);
-        s->row_slots[row + i] += share * visible_slots(spans, count, i);
-    }
 }
 
 /* Of the next `count` tokens of a head, those that come when it has N already. */
@@ -221,7 +238,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                              struct fkv_error *err) {
     struct round_items *it = &s->items;
     const int32_t kv_heads = s->setup.kv_heads;
-    int32_t items = 0;
+    int32_t items = 0, attending = 0;
     *left = 0;
     for (int32_t i = 0; i < s->fed_count * kv_heads; i++) {
         const struct fed *fed = &s->fed[i / kv_heads];
@@ -232,7 +249,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
         const int32_t limit = policy->append_limit(&s->setup, head);
         if (limit < 1) return refuse_full(s, head, err);
         if (count > limit) count = limit;
-        it->append[items] =
+        it->append[items++] =
             (struct fkv_append_item){.cache_head = fed->sequence * kv_heads + head->kv_head,
                                      .kv_head = head->kv_head,
                                      .row = row,
@@ -244,23 +261,31 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
             s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->tokens_since += count;
-        set_attend_item(s, head, row, count, items++);
+        count_rounds(s, head, row, count);
+        if (session_chooses(s, head))
+            attending += session_choose(s, head, row, count, attending);
+        else
+            set_attend_item(s, head, row, count, attending++);
         it->next_row[i] += count;
         *left += it->next_row[i] < fed->rows;
     }
+    for (int32_t i = 0; i < attending; i++) count_slots(s, &it->attend[i]);
     const struct fkv_attention_shape *shape = session_attention(s, layer);
     struct fkv_cache cache = session_cache(s, layer);
     if (s->ops->append(s->backend, shape, s->k, s->v, &cache, it->append, items, err))
         return FKV_FAILED;
-    if (s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, items, s->attended,
-                       err))
+    if (s->ops->attend(s->backend, shape, s->q, &cache, it->spans, it->attend, attending,
+                       s->attended, err))
         return FKV_FAILED;
-    return session_observe(s, layer, items, err);
+    return session_observe(s, layer, attending, err) || session_end_chunks(s, layer, items, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
 int session_run_schedule(struct fkv_session *s, int32_t layer, struct fkv_error *err) {
     const int32_t kv_heads = s->setup.kv_heads;
     memset(s->items.next_row, 0, (size_t)(s->fed_count * kv_heads) * sizeof *s->items.next_row);
+    if (session_read_queries(s, layer, err)) return FKV_FAILED;
     for (;;) {
         int32_t left, acting = 0;
         if (append_and_attend(s, layer, &left, err)) return FKV_FAILED;

@@ -76,7 +76,7 @@ int session_observe(struct fkv_session *s, int32_t layer, int32_t count, struct 
         if (clear_new_sums(s, head, err)) return FKV_FAILED;
         item.row += item.rows - rows;
         item.rows = rows;
-        item.span = items * policy->max_spans;
+        item.span = items * s->setup.max_spans;
         item.spans = policy->view(&s->setup, head, rows, it->spans + item.span);
         it->attend[items++] = item;
     }

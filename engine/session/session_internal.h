@@ -1,6 +1,6 @@
 /* What the files of a session share: open.c (life), feed.c (tokens through the layers), schedule.c
  * (a layer's rounds of append, attend, act), rotation.c, predict.c (logits and scores), select.c,
- * biases.c, surgery.c and snapshot.c. Beside them only tests include it. */
+ * choose.c, biases.c, surgery.c and snapshot.c. Beside them only tests include it. */
 #ifndef FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 #define FKV_ENGINE_SESSION_SESSION_INTERNAL_H
 
@@ -25,8 +25,8 @@ static inline bool session_map_is(const struct prepared_map *map, const struct f
  * heads of the cache. */
 struct round_items {
     struct fkv_append_item *append;     /* [sequences, kv_heads] */
-    struct fkv_attend_item *attend;     /* [sequences, heads] */
-    struct fkv_span *spans;             /* [sequences, heads, max_spans] */
+    struct fkv_attend_item *attend;     /* [session_attend_items()] */
+    struct fkv_span *spans;             /* [session_attend_items(), max_spans] */
     int32_t *next_row;                  /* [feeds, kv_heads], within the feed */
     struct fkv_action *actions;         /* [all heads]; gather_from [capacity] each */
     struct fkv_head **acting;           /* [all heads] */
@@ -66,6 +66,21 @@ struct selecting {
     double *score;           /* [capacity] of one head */
     struct fkv_scored_slot *scratch; /* [capacity] */
     char *keys;                      /* [capacity, head_dim] cache_dtype, of one head */
+};
+
+/* Where queries choose among chunks; all NULL where they do not. */
+struct choosing {
+    struct fkv_buffer *query, *mixed; /* [chunk, heads, head_dim] float32, on the backend */
+    float *rows;                      /* [block, heads, head_dim] queries of the rows being fed */
+    float *states;                    /* [chunk, heads, head_dim] of one chunk */
+    float *kept;                      /* what lasts from feed to feed: queries and vectors */
+    size_t kept_floats;
+    float *queries; /* in `kept`, [layers, sequences, chunk, heads, head_dim] of chunks that are not
+                       full yet */
+    float *vectors; /* in `kept`, [layers, sequences, heads, head_dim, chunks] of those that are */
+    double *score;  /* [chunks] of one query */
+    struct fkv_scored_slot *scratch; /* [chunks] */
+    int32_t *chosen;                 /* [chunks + 1] */
 };
 
 struct fkv_session {
@@ -121,6 +136,7 @@ struct fkv_session {
     struct prepared_map *maps;
     int32_t map_count;
     struct selecting selecting;
+    struct choosing choosing;
     struct round_items items;
     struct tap taps[FKV_SITES];
     struct fkv_session_statistics statistics;
@@ -134,6 +150,16 @@ enum { PANEL_IDS = 4096, PANEL_STEP = 64 /* ids that a panel's width is a multip
 static inline int64_t session_logits(const struct fkv_config *c, int32_t block) {
     const int64_t panel = (int64_t)block * (c->vocab < PANEL_IDS ? c->vocab : PANEL_IDS);
     return panel < c->vocab ? c->vocab : panel;
+}
+
+/* Most items of a layer's call to attend. Where queries choose, each query of each head may have
+ * one of its own, and those of a call are of one chunk per sequence. */
+static inline int32_t session_attend_items(const struct fkv_config *c,
+                                           const struct fkv_session_options *o,
+                                           const struct fkv_policy_setup *setup) {
+    const int64_t chunks = (int64_t)o->sequences * setup->chunk;
+    if (!setup->chunk) return o->sequences * c->heads;
+    return (int32_t)(chunks < o->block ? chunks : o->block) * c->heads;
 }
 
 static inline int32_t session_layer_heads(const struct fkv_session *s) {
@@ -188,5 +214,26 @@ bool session_observes(const struct fkv_session *s);
  * gather_from set. Waits for the device. */
 int session_select(struct fkv_session *s, const struct fkv_head *head, struct fkv_action *action,
                    struct fkv_error *err);
+
+/* choose.c: bytes of what a session holds where queries choose, host memory included; 0 where they
+ * do not. */
+int64_t session_choosing_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                               const struct fkv_policy_setup *setup);
+/* choose.c: allocates that. */
+int session_create_choosing(struct fkv_session *s, struct fkv_error *err);
+void session_free_choosing(struct fkv_session *s);
+/* choose.c: do the queries of the head's newest rows choose? */
+bool session_chooses(const struct fkv_session *s, const struct fkv_head *head);
+/* choose.c: reads the queries of a layer's rows, before its rounds. Waits for the device. */
+int session_read_queries(struct fkv_session *s, int32_t layer, struct fkv_error *err);
+/* choose.c: items of a call to attend, from `item` on, for a head's newest `rows` rows, from `row`
+ * on of the block: one for every run of rows of a query head that choose alike. Returns how many.
+ */
+int32_t session_choose(struct fkv_session *s, const struct fkv_head *head, int32_t row,
+                       int32_t rows, int32_t item);
+/* choose.c: after the first `count` items of a layer's round were appended and have attended: keeps
+ * their queries, and makes the vectors of chunks that are full now. Attend's items and spans are
+ * overwritten. */
+int session_end_chunks(struct fkv_session *s, int32_t layer, int32_t count, struct fkv_error *err);
 
 #endif

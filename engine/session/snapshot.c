@@ -1,5 +1,5 @@
-/* Snapshots of a session: the slots in use and the state of every head. Free slots are not copied.
- */
+/* Snapshots of a session: the slots in use, the state of every head, and what queries choose by.
+ * Free slots are not copied. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@ struct fkv_snapshot {
     struct fkv_session *session;
     struct fkv_buffer *key, *value; /* the heads' used slots, one after the other */
     struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
-    double *bias; /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
+    double *bias;    /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
+    float *choosing; /* [choosing.kept_floats]; NULL where queries do not choose */
 };
 
 /* Copies every head's used slots (as `heads` says) between the session's cache and the packed
@@ -43,8 +44,11 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     size_t bias_bytes = heads * (size_t)s->setup.capacity * sizeof *s->bias;
     if (s->bias && (snapshot->bias = malloc(bias_bytes)))
         memcpy(snapshot->bias, s->bias, bias_bytes);
+    const size_t choosing_bytes = s->choosing.kept_floats * sizeof(float);
+    if (choosing_bytes && (snapshot->choosing = malloc(choosing_bytes)))
+        memcpy(snapshot->choosing, s->choosing.kept, choosing_bytes);
     if (!(snapshot->heads = malloc(heads * sizeof *snapshot->heads)) ||
-        (s->bias && !snapshot->bias)) {
+        (s->bias && !snapshot->bias) || (choosing_bytes && !snapshot->choosing)) {
         fkv_snapshot_free(snapshot);
         return fkv_fail(err, "snapshot: out of memory");
     }
@@ -66,6 +70,8 @@ int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapsh
         return fkv_fail(err, "restore: the snapshot was taken of another session");
     memcpy(s->heads, snapshot->heads, (size_t)session_head_count(s) * sizeof *s->heads);
     s->last_rows = 0;
+    if (snapshot->choosing)
+        memcpy(s->choosing.kept, snapshot->choosing, s->choosing.kept_floats * sizeof(float));
     if (s->bias) {
         size_t heads = (size_t)session_head_count(s);
         memcpy(s->bias, snapshot->bias, heads * (size_t)s->setup.capacity * sizeof *s->bias);
@@ -84,5 +90,6 @@ void fkv_snapshot_free(struct fkv_snapshot *snapshot) {
     s->ops->buffer_release(s->backend, snapshot->value);
     free(snapshot->heads);
     free(snapshot->bias);
+    free(snapshot->choosing);
     free(snapshot);
 }

@@ -188,7 +188,9 @@ int fkv_cost_work_out(const struct fkv_model_size *size, const struct fkv_policy
                       int64_t tokens, struct fkv_cost_row *row, struct fkv_error *err) {
     struct fkv_policy_setup setup;
     if (fkv_policy_setup(policy, &size->config, tokens, &setup, err)) return FKV_FAILED;
-    if (setup.policy->select) { /* it acts where a prefill block ends, which nobody names here */
+    /* A selecting policy acts where a prefill block ends, which nobody names here; where queries
+     * choose, chunks' vectors and scores cost too. */
+    if (setup.policy->select || setup.policy->choose) {
         fkv_policy_setup_free(&setup);
         return fkv_fail_option(err, "--policy %s: the cost of a policy that selects is not known",
                                policy->name);

@@ -6,8 +6,9 @@
  *                          tokenizer_sha256, corpus_sha256, policy,
  *                          its own options (each by name, and all in policy_options), policy_label
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
- *                          the L lowest of n coefficients), sees_queries (1: what it keeps depends
- *                          on queries), protocol, tokens_limit, score_from,
+ *                          the L lowest of n coefficients), sees_queries (1: what it keeps, or
+ *                          what a query sees of it, depends on queries), protocol,
+ *                          tokens_limit, score_from,
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
  *                          were chosen, where they depend on the length), cache_dtype, se_unit

@@ -48,6 +48,16 @@ PPL = [
         "--policy h2o --budget 9 --heavy 10 --protocol blocks:64",
         ["--heavy", "9"],
     ),
+    (
+        "a window that is no chunks",
+        "--policy longheads --window 64 --chunk 20",
+        ["--window", "a multiple of the 20 slots of --chunk"],
+    ),
+    (
+        "a window of two chunks",
+        "--policy longheads --window 64 --chunk 32",
+        ["--window", "at least 3 chunks"],
+    ),
     ("a selecting policy without blocks", "--policy knorm", ["--protocol", "blocks:b"]),
     *(
         (

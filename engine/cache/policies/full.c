@@ -5,27 +5,14 @@
 
 static const char name[] = "full";
 
-static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err) {
-    if (max_tokens > INT32_MAX / 2)
-        return fkv_fail(err, "policy %s: at most %d tokens fit one cache, found %lld", name,
-                        INT32_MAX / 2, (long long)max_tokens);
-    setup->capacity = (int32_t)max_tokens;
-    return FKV_OK;
-}
-
-/* Nothing: the session refuses tokens beyond the capacity. */
-static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
-                struct fkv_action *action) {
-    (void)setup, (void)head, (void)action;
-}
-
 const struct fkv_policy fkv_policy_full = {
     .name = name,
     .allows_surgery = true,
+    .keeps_every_token = true,
     .max_spans = 1,
-    .prepare = prepare,
+    .prepare = fkv_prepare_every_token,
     .append_limit = fkv_schedule_free_slots,
-    .act = act,
+    .act = fkv_no_action,
     .position = fkv_slot_position,
     .view = fkv_causal_view,
 };

@@ -15,7 +15,8 @@
     ROW(pyramidkv)                                                                                 \
     ROW(h2o)                                                                                       \
     ROW(keydiff)                                                                                   \
-    ROW(knorm)
+    ROW(knorm)                                                                                     \
+    ROW(longheads)
 
 #define FKV_DECLARE_POLICY(x) extern const struct fkv_policy fkv_policy_##x;
 FKV_POLICY_ROWS(FKV_DECLARE_POLICY)

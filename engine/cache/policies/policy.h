@@ -5,7 +5,8 @@
  * on the head's counters, so the host knows the whole schedule beforehand and nothing waits for the
  * device. One exception: which slots a selecting policy keeps depends on what is in the cache. Such
  * a policy says how slots are scored and how many stay (selecting.h); the session reads the scores
- * back from the device at the end of every prefill block.
+ * back from the device at the end of every prefill block. And what a query sees may depend on the
+ * query: a policy that has `choose` is given its score of every chunk (session/choose.c).
  *
  * To add a policy, write its file in this folder and add its row to the table in policies.h.
  * Everything else follows from the struct below: the command line, --help, run files, what is
@@ -43,6 +44,9 @@ struct fkv_policy_setup {
     int32_t recent;                         /* R: newest slots that an action leaves as they are */
     int32_t compressible;                   /* n = N - S - R */
     int32_t capacity;                       /* slots of storage per head */
+    int32_t chunk;                          /* tokens of a chunk that queries choose; 0: they do
+                                               not choose */
+    int32_t max_spans;                      /* of a view: the policy's, or set by `prepare` */
     int32_t trained_context;                /* of the model, tokens */
     int32_t prefill_block;                  /* as in the options */
     int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
@@ -108,6 +112,15 @@ struct fkv_selection {
     bool pool_max;   /* by their maximum; else by their average */
 };
 
+struct fkv_scored_slot; /* selecting.h */
+
+/* What a query chooses by, of its head's finished chunks. */
+struct fkv_chunk_scores {
+    const double *score;             /* [chunks] the query, before RoPE, times the chunk's vector */
+    struct fkv_scored_slot *scratch; /* [chunks] */
+    int32_t *chosen;                 /* [chunks + 1] scratch */
+};
+
 struct fkv_policy {
     const char *name;
     const char *summary; /* what it keeps, in one line of at most 70 characters */
@@ -117,6 +130,7 @@ struct fkv_policy {
 
     bool takes_window;   /* --window and --sinks: no query sees more than N slots or a position past
                             them */
+    bool without_sinks;  /* --sinks is not used, and S is 0 */
     bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
     bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
     bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
@@ -126,9 +140,10 @@ struct fkv_policy {
     bool counts_evictions;    /* every action of a head is counted as an eviction */
     bool evicts_every_token;  /* every token past the window is counted as an eviction; actions only
                                  free storage */
+    bool keeps_every_token;   /* in storage, also those that no query sees */
     enum fkv_slot_score scores; /* the policy selects slots at the end of prefill blocks */
     int32_t max_spans; /* of a view; the session adds empty ones, so that decode steps have one
-                          shape */
+                          shape. 0: set by `prepare` */
 
     /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
     int32_t (*recent)(const struct fkv_policy_setup *setup);
@@ -164,11 +179,18 @@ struct fkv_policy {
      * (kernels/cache.h). Returns the number of spans. */
     int32_t (*view)(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
                     struct fkv_span *spans);
+
+    /* In the place of `view` where a head has more than N tokens: what one query head's query of
+     * token `token` sees -> spans [max_spans]. Returns their number. The newest rows are all of the
+     * newest chunk: append_limit ends at its border. Needs setup->chunk; NULL: queries do not
+     * choose. */
+    int32_t (*choose)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                      int64_t token, const struct fkv_chunk_scores *scores, struct fkv_span *spans);
 };
 
-/* Does what the policy keeps depend on queries? */
+/* Does what the policy keeps, or what a query sees of it, depend on queries? */
 static inline bool fkv_policy_sees_queries(const struct fkv_policy *policy) {
-    return policy->scores == FKV_SCORE_ATTENTION;
+    return policy->scores == FKV_SCORE_ATTENTION || policy->choose;
 }
 
 /* The policy that keeps every token, at its defaults: the baseline, and what records. */

@@ -8,8 +8,22 @@ int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens,
     return FKV_OK;
 }
 
+int fkv_prepare_every_token(struct fkv_policy_setup *setup, int64_t max_tokens,
+                            struct fkv_error *err) {
+    if (max_tokens > INT32_MAX / 2)
+        return fkv_fail(err, "policy %s: at most %d tokens fit one cache, found %lld",
+                        setup->policy->name, INT32_MAX / 2, (long long)max_tokens);
+    setup->capacity = (int32_t)max_tokens;
+    return FKV_OK;
+}
+
 int32_t fkv_schedule_free_slots(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
     return setup->capacity - head->slots;
+}
+
+void fkv_no_action(const struct fkv_policy_setup *setup, const struct fkv_head *head,
+                   struct fkv_action *action) {
+    (void)setup, (void)head, (void)action;
 }
 
 double fkv_slot_position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {

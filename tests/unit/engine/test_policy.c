@@ -76,7 +76,7 @@ static void bad_options_are_refused_by_name(void **state) {
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
                    "expected one of full, freqkv, linear, local, streaming, snapkv, pyramidkv, "
-                   "h2o, keydiff, knorm, found \"best\"");
+                   "h2o, keydiff, knorm, longheads, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
