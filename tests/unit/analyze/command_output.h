@@ -41,7 +41,6 @@ static inline char *text_of(int stream) {
 
 /* The JSON object on the last command's stdout; a new reference. */
 static inline json_t *object_of_stdout(void) {
-    struct fkv_error err;
     char *text = text_of(1);
     json_t *object = fkv_json_parse(text, strlen(text), "stdout", &err);
     if (!object) fail_msg("%s: %s", err.message, text);

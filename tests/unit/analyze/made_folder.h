@@ -20,6 +20,4 @@ static inline int made_folder_removed(void **state) {
     return 0;
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, made_folder, made_folder_removed)
-
 #endif

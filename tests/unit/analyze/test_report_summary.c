@@ -1,8 +1,7 @@
 /* The sentences of a report's summary: each follows from the numbers, and also says no. */
 #include "tests/unit/analyze/report_folder.h"
 
-static void spectra_are_judged_by_their_numbers(void **state) {
-    (void)state;
+TEST_WITH(spectra_are_judged_by_their_numbers, setup, teardown) {
     static const struct {
         double slope;
         int exceptions;
@@ -25,8 +24,7 @@ static void spectra_are_judged_by_their_numbers(void **state) {
     }
 }
 
-static void keys_stand_against_values(void **state) {
-    (void)state;
+TEST_WITH(keys_stand_against_values, setup, teardown) {
     static const char *const words[] = {"Keys are more low-frequency than values",
                                         "Keys are as low-frequency as values",
                                         "Keys are less low-frequency than values"};
@@ -42,8 +40,7 @@ static void keys_stand_against_values(void **state) {
     }
 }
 
-static void a_gain_is_called_one_when_it_is(void **state) {
-    (void)state;
+TEST_WITH(a_gain_is_called_one_when_it_is, setup, teardown) {
     static const struct {
         const char *losses, *words;
     } cases[] = {{"0.2,0.4,0.2,0.4,0.2,0.4", "That is a gain worth having in energy"},
@@ -67,8 +64,7 @@ static void a_gain_is_called_one_when_it_is(void **state) {
     }
 }
 
-static void links_are_judged_by_their_intervals(void **state) {
-    (void)state;
+TEST_WITH(links_are_judged_by_their_intervals, setup, teardown) {
     static const struct {
         const char *row, *words, *best;
     } cases[] = {
@@ -104,8 +100,7 @@ static void links_are_judged_by_their_intervals(void **state) {
     fkv_report_outline_free(&o);
 }
 
-static void probes_and_runs_are_judged_by_their_intervals(void **state) {
-    (void)state;
+TEST_WITH(probes_and_runs_are_judged_by_their_intervals, setup, teardown) {
     static const struct {
         const char *file, *rows, *words;
     } cases[] = {
@@ -145,15 +140,4 @@ static void probes_and_runs_are_judged_by_their_intervals(void **state) {
         unlink(path);
         fkv_report_outline_free(&o);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(spectra_are_judged_by_their_numbers),
-        TEST(keys_stand_against_values),
-        TEST(a_gain_is_called_one_when_it_is),
-        TEST(links_are_judged_by_their_intervals),
-        TEST(probes_and_runs_are_judged_by_their_intervals),
-    };
-    return test_run(tests, NULL, NULL);
 }

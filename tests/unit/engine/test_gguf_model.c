@@ -183,24 +183,22 @@ static void write_both(const char *type, const struct change *change) {
 static struct fkv_checkpoint *opened(const char *name) {
     char path[300];
     struct fkv_checkpoint *c;
-    struct fkv_error err;
     snprintf(path, sizeof path, "%s%s", folder, name);
-    assert_ok(fkv_checkpoint_open(path, 0, &c, &err), err);
+    assert_ok(fkv_checkpoint_open(path, 0, &c, &err));
     return c;
 }
 
 static void assert_same_tensor(const struct fkv_checkpoint *a, const struct fkv_checkpoint *b,
                                enum fkv_role role, int layer) {
-    struct fkv_error err;
     struct fkv_role_tensor x, y;
     void *x_copy, *y_copy;
-    assert_ok(fkv_checkpoint_find(a, role, layer, &x, &err), err);
-    assert_ok(fkv_checkpoint_find(b, role, layer, &y, &err), err);
+    assert_ok(fkv_checkpoint_find(a, role, layer, &x, &err));
+    assert_ok(fkv_checkpoint_find(b, role, layer, &y, &err));
     assert_int_equal(x.dims, y.dims);
     assert_int_equal(x.shape[0], y.shape[0]);
     assert_int_equal(x.shape[1], y.shape[1]);
-    assert_ok(fkv_role_tensor_arrange(&x, HEAD_DIM, &x_copy, &err), err);
-    assert_ok(fkv_role_tensor_arrange(&y, HEAD_DIM, &y_copy, &err), err);
+    assert_ok(fkv_role_tensor_arrange(&x, HEAD_DIM, &x_copy, &err));
+    assert_ok(fkv_role_tensor_arrange(&y, HEAD_DIM, &y_copy, &err));
     assert_memory_equal(x.data, y.data,
                         4 * (size_t)x.shape[0] * (x.dims == 2 ? (size_t)x.shape[1] : 1));
     free(x_copy), free(y_copy);
@@ -278,8 +276,7 @@ static void assert_same_rotation(const struct fkv_rope *a, const struct fkv_rope
     assert_memory_equal(a->beyond, b->beyond, sizeof a->beyond);
 }
 
-static void a_gguf_file_holds_what_its_folder_holds(void **state) {
-    (void)state;
+TEST_WITH(a_gguf_file_holds_what_its_folder_holds, make_folder, remove_folder) {
     for (int i = 0; i < 2 * FORMS; i++) {
         const struct change change = change_of(&forms[i / 2], i % 2);
         write_both(forms[i / 2].architecture, &change);
@@ -304,8 +301,7 @@ static void add_half_rotation(struct gguf_file *f) {
     gguf_key_u32(f, "phi3.rope.dimension_count", HEAD_DIM / 2);
 }
 
-static void a_part_of_a_head_turns_where_the_file_says_so(void **state) {
-    (void)state;
+TEST_WITH(a_part_of_a_head_turns_where_the_file_says_so, make_folder, remove_folder) {
     write_both("phi3", &(struct change){.left_out = "phi3.rope.dimension_count",
                                         .add = add_half_rotation,
                                         .fields = ", \"partial_rotary_factor\": 0.5"});
@@ -318,8 +314,7 @@ static void a_part_of_a_head_turns_where_the_file_says_so(void **state) {
 
 /* Keys that the file leaves out or sets to 0 are what llama.cpp takes them for, which is not always
  * what transformers does; the pattern of sliding layers is read. */
-static void what_a_file_leaves_out_is_what_llama_cpp_assumes(void **state) {
-    (void)state;
+TEST_WITH(what_a_file_leaves_out_is_what_llama_cpp_assumes, make_folder, remove_folder) {
     static const struct {
         const char *architecture;
         struct change change;
@@ -356,8 +351,7 @@ static void add_divisors(struct gguf_file *f) {
     gguf_tensor(f, "rope_freqs.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 4, 8}, 16);
 }
 
-static void divisors_of_frequencies_are_applied(void **state) {
-    (void)state;
+TEST_WITH(divisors_of_frequencies_are_applied, make_folder, remove_folder) {
     write_both("llama", &(struct change){.add = add_divisors});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
@@ -379,8 +373,7 @@ static void add_factor_alone(struct gguf_file *f) {
 }
 static void add_no_factor(struct gguf_file *f) { gguf_key_f32(f, "llama.rope.scaling.factor", 0); }
 
-static void a_factor_without_a_type_is_linear(void **state) {
-    (void)state;
+TEST_WITH(a_factor_without_a_type_is_linear, make_folder, remove_folder) {
     void (*const adds[])(struct gguf_file *) = {add_factor_alone, add_no_factor};
     for (int i = 0; i < 2; i++) {
         write_both("llama", &(struct change){.add = adds[i]});
@@ -393,8 +386,7 @@ static void a_factor_without_a_type_is_linear(void **state) {
     }
 }
 
-static void scaling_and_chat_ends_are_read(void **state) {
-    (void)state;
+TEST_WITH(scaling_and_chat_ends_are_read, make_folder, remove_folder) {
     write_both("llama", &(struct change){.add = add_linear});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
@@ -420,9 +412,7 @@ static void add_long_factors(struct gguf_file *f) {
     gguf_tensor(f, "rope_factors_short.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 3, 4}, 16);
 }
 
-static void yarn_is_that_of_a_folder_with_the_same_numbers(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(yarn_is_that_of_a_folder_with_the_same_numbers, make_folder, remove_folder) {
     struct fkv_rope rope;
     write_both("llama", &(struct change){.add = add_yarn_scaling});
     struct fkv_checkpoint *b = opened("/m.gguf");
@@ -431,15 +421,14 @@ static void yarn_is_that_of_a_folder_with_the_same_numbers(void **state) {
                                "type", "yarn", "factor", 4.0, "beta_fast", 16.0,
                                "original_max_position_embeddings", 128);
     const struct fkv_rope_defaults defaults = {.head_dim = HEAD_DIM, .trained_context = 512};
-    assert_ok(fkv_rope_read(config, "config", &defaults, &rope, &err), err);
+    assert_ok(fkv_rope_read(config, "config", &defaults, &rope, &err));
     json_decref(config);
     assert_memory_equal(found->inv_freq, rope.inv_freq, HEAD_DIM / 2 * sizeof(double));
     assert_close(found->attention_factor, rope.attention_factor / 2, 0, 1e-14);
     fkv_checkpoint_close(b);
 }
 
-static void long_and_short_factors_are_tensors(void **state) {
-    (void)state;
+TEST_WITH(long_and_short_factors_are_tensors, make_folder, remove_folder) {
     write_both("llama", &(struct change){.add = add_long_factors});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_rope *plain = &fkv_checkpoint_config(a)->rotations[0],
@@ -513,8 +502,7 @@ static int open_and_find(const char *path, struct fkv_error *err) {
     return status ? FKV_FAILED : FKV_OK;
 }
 
-static void what_is_not_computed_is_refused_by_name(void **state) {
-    (void)state;
+TEST_WITH(what_is_not_computed_is_refused_by_name, make_folder, remove_folder) {
     static const struct {
         struct change change;
         const char *text;
@@ -546,19 +534,16 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
          "or Q2_K to Q6_K, found IQ2_XXS"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct fkv_error err;
         char path[300];
         write_both("llama", &cases[i].change);
         snprintf(path, sizeof path, "%s/m.gguf", folder);
-        assert_refused(open_and_find(path, &err), err, cases[i].text);
+        assert_refused(open_and_find(path, &err), cases[i].text);
         if (strncmp(err.message, path, strlen(path)))
             fail_msg("message \"%s\" names no file", err.message);
     }
 }
 
-static void another_architecture_is_named(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(another_architecture_is_named, make_folder, remove_folder) {
     struct fkv_checkpoint *c;
     char path[300];
     size_t bytes;
@@ -568,32 +553,15 @@ static void another_architecture_is_named(void **state) {
     test_write_file(test_path(folder, "m.gguf"), memory, bytes);
     free(memory);
     snprintf(path, sizeof path, "%s/m.gguf", folder);
-    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err),
                    "key general.architecture: expected llama, qwen2, qwen3, smollm3, phi3, gemma2, "
                    "gemma3, olmo2 "
                    "or granite, found mamba");
     test_write_text(test_path(folder, "notes.txt"), "hello");
     snprintf(path, sizeof path, "%s/notes.txt", folder);
-    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err,
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err),
                    "expected a model's folder or a GGUF file, found a file");
     snprintf(path, sizeof path, "%s/nowhere", folder);
-    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), err, "no such folder");
+    assert_refused(fkv_checkpoint_open(path, 0, &c, &err), "no such folder");
     fkv_checkpoint_close(NULL);
-}
-
-int main(void) {
-#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {
-        WITH_FOLDER(a_gguf_file_holds_what_its_folder_holds),
-        WITH_FOLDER(a_part_of_a_head_turns_where_the_file_says_so),
-        WITH_FOLDER(what_a_file_leaves_out_is_what_llama_cpp_assumes),
-        WITH_FOLDER(a_factor_without_a_type_is_linear),
-        WITH_FOLDER(divisors_of_frequencies_are_applied),
-        WITH_FOLDER(scaling_and_chat_ends_are_read),
-        WITH_FOLDER(yarn_is_that_of_a_folder_with_the_same_numbers),
-        WITH_FOLDER(long_and_short_factors_are_tensors),
-        WITH_FOLDER(what_is_not_computed_is_refused_by_name),
-        WITH_FOLDER(another_architecture_is_named),
-    };
-    return test_run(tests, NULL, NULL);
 }

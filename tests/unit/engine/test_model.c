@@ -139,21 +139,18 @@ static void write_checkpoint(const char *model_type, bool tied, bool head,
 }
 
 static struct fkv_model *opened(void) {
-    struct fkv_error err;
     struct fkv_model *model;
     assert_ok(fkv_model_open(folder, &ops, NULL, &(struct fkv_model_options){.check_values = true},
-                             &model, &err),
-              err);
+                             &model, &err));
     return model;
 }
 
 static void open_refused(bool check_values, const char *text) {
-    struct fkv_error err;
     struct fkv_model *model = (void *)1;
     assert_refused(fkv_model_open(folder, &ops, NULL,
                                   &(struct fkv_model_options){.check_values = check_values}, &model,
                                   &err),
-                   err, text);
+                   text);
     if (!strstr(err.message, folder)) fail_msg("message \"%s\" names no file", err.message);
     assert_null(model);
     assert_int_equal(buffers_held, 0);
@@ -162,9 +159,8 @@ static void open_refused(bool check_values, const char *text) {
 /* ---- what is bound ---- */
 
 static void assert_is(const struct fkv_weight *w, const char *name, int rows, int cols) {
-    struct fkv_error err;
     struct fkv_safetensors *files;
-    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_ok(fkv_safetensors_open(folder, &files, &err));
     const struct fkv_tensor *t = fkv_safetensors_find(files, name);
     assert_non_null(t);
     assert_non_null(w->data);
@@ -176,8 +172,7 @@ static void assert_is(const struct fkv_weight *w, const char *name, int rows, in
     assert_int_equal(w->cols, cols);
 }
 
-static void every_tensor_lies_where_its_layer_looks(void **state) {
-    (void)state;
+TEST_WITH(every_tensor_lies_where_its_layer_looks, make_folder, remove_folder) {
     write_checkpoint("qwen2", false, true, NULL);
     struct fkv_model *m = opened();
     const struct fkv_layer_weights *w = &m->layers[1];
@@ -204,8 +199,7 @@ static void every_tensor_lies_where_its_layer_looks(void **state) {
     assert_int_equal(buffers_held, 0);
 }
 
-static void query_and_key_norms_are_bound_where_the_family_has_them(void **state) {
-    (void)state;
+TEST_WITH(query_and_key_norms_are_bound_where_the_family_has_them, make_folder, remove_folder) {
     write_checkpoint("qwen3", true, false, NULL);
     struct fkv_model *m = opened();
     assert_is(&m->layers[0].qkv.q_norm, "model.layers.0.self_attn.q_norm.weight", 1, HEAD_DIM);
@@ -214,8 +208,7 @@ static void query_and_key_norms_are_bound_where_the_family_has_them(void **state
     fkv_model_close(m);
 }
 
-static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
-    (void)state;
+TEST_WITH(a_tied_head_is_the_embedding_and_counted_once, make_folder, remove_folder) {
     write_checkpoint("llama", true, false, NULL);
     struct fkv_model *m = opened();
     assert_true(m->config.tied);
@@ -227,8 +220,7 @@ static void a_tied_head_is_the_embedding_and_counted_once(void **state) {
     fkv_model_close(m);
 }
 
-static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
-    (void)state;
+TEST_WITH(a_tied_checkpoint_that_brings_a_head_has_it_used, make_folder, remove_folder) {
     write_checkpoint("llama", true, true, NULL);
     struct fkv_model *m = opened();
     assert_false(m->config.tied);
@@ -236,18 +228,16 @@ static void a_tied_checkpoint_that_brings_a_head_has_it_used(void **state) {
     fkv_model_close(m);
 }
 
-static void the_name_is_the_last_part_of_the_path(void **state) {
-    (void)state;
+TEST_WITH(the_name_is_the_last_part_of_the_path, make_folder, remove_folder) {
     write_checkpoint("llama", true, false, NULL);
-    struct fkv_error err;
     struct fkv_model *m;
     char path[600], hub[512], target[600];
     snprintf(path, sizeof path, "%s///", folder);
-    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err), err);
+    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err));
     assert_string_equal(m->name, strrchr(folder, '/') + 1);
     fkv_model_close(m);
     snprintf(path, sizeof path, "%s/.", folder);
-    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err), err);
+    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err));
     assert_string_equal(m->name, strrchr(folder, '/') + 1);
     fkv_model_close(m);
 
@@ -258,13 +248,12 @@ static void the_name_is_the_last_part_of_the_path(void **state) {
     snprintf(path, sizeof path, "%s/snapshots/0123abcd", hub);
     snprintf(target, sizeof target, "%s", folder);
     assert_int_equal(symlink(target, path), 0);
-    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err), err);
+    assert_ok(fkv_model_open(path, &ops, NULL, &(struct fkv_model_options){0}, &m, &err));
     assert_string_equal(m->name, "Tiny--1B");
     fkv_model_close(m);
 }
 
-static void tensors_of_another_family_are_refused(void **state) {
-    (void)state;
+TEST_WITH(tensors_of_another_family_are_refused, make_folder, remove_folder) {
     write_checkpoint("qwen2", true, false, NULL);
     write_config("llama", true, VOCAB);
     open_refused(false,
@@ -286,8 +275,7 @@ static void write_with(const char *name, const char *shape, size_t bytes) {
     weights_write(&more, folder, "model-00002-of-00002.safetensors");
 }
 
-static void tensors_that_change_nothing_are_ignored(void **state) {
-    (void)state;
+TEST_WITH(tensors_that_change_nothing_are_ignored, make_folder, remove_folder) {
     static const char *const names[] = {"model.layers.0.self_attn.rotary_emb.inv_freq",
                                         "rotary_emb.inv_freq", "model.rotary_emb.cos_cached",
                                         "model.layers.1.self_attn.masked_bias",
@@ -302,8 +290,7 @@ static void tensors_that_change_nothing_are_ignored(void **state) {
     open_refused(false, "(a bias: is model_type right?)");
 }
 
-static void other_heads_are_left_out_with_a_note(void **state) {
-    (void)state;
+TEST_WITH(other_heads_are_left_out_with_a_note, make_folder, remove_folder) {
     write_with("score.weight", "[1,8]", 32);
     struct fkv_model *m = opened();
     assert_non_null(strstr(fkv_checkpoint_note(m->checkpoint),
@@ -311,8 +298,7 @@ static void other_heads_are_left_out_with_a_note(void **state) {
     fkv_model_close(m);
 }
 
-static void tensors_that_may_count_are_refused_with_what_they_may_mean(void **state) {
-    (void)state;
+TEST_WITH(tensors_that_may_count_are_refused_with_what_they_may_mean, make_folder, remove_folder) {
     static const struct {
         const char *name, *words;
     } cases[] = {
@@ -335,8 +321,7 @@ static void tensors_that_may_count_are_refused_with_what_they_may_mean(void **st
     }
 }
 
-static void prefixes_of_torchs_wrappers_are_known(void **state) {
-    (void)state;
+TEST_WITH(prefixes_of_torchs_wrappers_are_known, make_folder, remove_folder) {
     static const char *const prefixes[] = {"module.model.", "_orig_mod.model.",
                                            "_orig_mod.module.model.", "module.", "_orig_mod."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -351,8 +336,7 @@ static void prefixes_of_torchs_wrappers_are_known(void **state) {
     prefix = "model.";
 }
 
-static void shards_without_an_index_are_read(void **state) {
-    (void)state;
+TEST_WITH(shards_without_an_index_are_read, make_folder, remove_folder) {
     write_with("score.weight", "[1,8]", 32);
     fkv_model_close(opened());
     write_with("model.norm.weight", "[8]", 32);
@@ -370,8 +354,7 @@ static void shards_without_an_index_are_read(void **state) {
     open_refused(false, "expected shards of one model");
 }
 
-static void names_without_the_models_prefix_are_known(void **state) {
-    (void)state;
+TEST_WITH(names_without_the_models_prefix_are_known, make_folder, remove_folder) {
     prefix = "";
     write_checkpoint("llama", true, false, NULL);
     prefix = "model.";
@@ -382,8 +365,7 @@ static void names_without_the_models_prefix_are_known(void **state) {
     fkv_model_close(m);
 }
 
-static void a_misaligned_tensor_is_copied(void **state) {
-    (void)state;
+TEST_WITH(a_misaligned_tensor_is_copied, make_folder, remove_folder) {
     skipped = 3;
     write_checkpoint("llama", true, false, NULL);
     skipped = 0;
@@ -403,11 +385,9 @@ static void assert_rows(const struct fkv_weight *w, const struct fkv_tensor *all
     assert_memory_equal(w->data->host, (const float *)all->data + first * DIM, w->data->bytes);
 }
 
-static void roles_that_share_a_matrix_are_its_rows(void **state) {
-    (void)state;
+TEST_WITH(roles_that_share_a_matrix_are_its_rows, make_folder, remove_folder) {
     enum { Q = HEADS * HEAD_DIM, KV = KV_HEADS * HEAD_DIM };
     struct weights_file w = {0};
-    struct fkv_error err;
     write_config("llama", true, VOCAB);
     add(&w, NULL, "model.embed_tokens.weight", VOCAB, DIM);
     add(&w, NULL, "model.norm.weight", 0, DIM);
@@ -430,7 +410,7 @@ static void roles_that_share_a_matrix_are_its_rows(void **state) {
     weights_write(&w, folder, "model.safetensors");
     struct fkv_model *m = opened();
     struct fkv_safetensors *files;
-    assert_ok(fkv_safetensors_open(folder, &files, &err), err);
+    assert_ok(fkv_safetensors_open(folder, &files, &err));
     const struct fkv_tensor *qkv = fkv_safetensors_find(files,
                                                         "model.layers.1.self_attn.qkv_proj.weight"),
                             *mlp = fkv_safetensors_find(files,
@@ -444,8 +424,7 @@ static void roles_that_share_a_matrix_are_its_rows(void **state) {
     fkv_model_close(m);
 }
 
-static void ends_of_both_configs_count(void **state) {
-    (void)state;
+TEST_WITH(ends_of_both_configs_count, make_folder, remove_folder) {
     write_checkpoint("llama", true, false, NULL);
     test_write_text(test_path(folder, "generation_config.json"),
                     "{\"eos_token_id\": [4, 3, 4, 99]}");
@@ -460,8 +439,7 @@ static void ends_of_both_configs_count(void **state) {
 
 /* ---- refusals ---- */
 
-static void a_missing_tensor_is_named(void **state) {
-    (void)state;
+TEST_WITH(a_missing_tensor_is_named, make_folder, remove_folder) {
     write_checkpoint("llama", true, false,
                      &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
     open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors "
@@ -471,14 +449,12 @@ static void a_missing_tensor_is_named(void **state) {
     open_refused(true, "tensor model.layers.0.self_attn.k_proj.bias");
 }
 
-static void an_untied_checkpoint_needs_its_head(void **state) {
-    (void)state;
+TEST_WITH(an_untied_checkpoint_needs_its_head, make_folder, remove_folder) {
     write_checkpoint("llama", false, false, NULL);
     open_refused(true, "tensor lm_head.weight: expected in the safetensors files");
 }
 
-static void a_wrong_shape_is_refused(void **state) {
-    (void)state;
+TEST_WITH(a_wrong_shape_is_refused, make_folder, remove_folder) {
     struct change change = {.tensor = "model.layers.0.mlp.down_proj.weight", .shape = "[12,8]"};
     write_checkpoint("llama", true, false, &change);
     open_refused(
@@ -494,8 +470,7 @@ static void a_wrong_shape_is_refused(void **state) {
     open_refused(true, "tensor model.norm.weight: shape: expected [8], found [1, 8]");
 }
 
-static void a_config_of_another_model_is_refused(void **state) {
-    (void)state;
+TEST_WITH(a_config_of_another_model_is_refused, make_folder, remove_folder) {
     write_checkpoint("llama", true, false, NULL);
     test_write_text(test_path(folder, "config.json"),
                     "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, "
@@ -504,8 +479,7 @@ static void a_config_of_another_model_is_refused(void **state) {
     open_refused(true, "tensor model.embed_tokens.weight: shape: expected [10, 16], found [10, 8]");
 }
 
-static void a_wrong_dtype_is_refused(void **state) {
-    (void)state;
+TEST_WITH(a_wrong_dtype_is_refused, make_folder, remove_folder) {
     write_checkpoint(
         "llama", true, false,
         &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
@@ -513,17 +487,15 @@ static void a_wrong_dtype_is_refused(void **state) {
                        "BF16, found F8_E4M3");
 }
 
-static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
-    (void)state;
+TEST_WITH(a_weight_that_is_not_finite_is_named_with_its_place, make_folder, remove_folder) {
     struct change change = {"model.layers.1.self_attn.o_proj.weight",
                             .element = 2 * HEADS * HEAD_DIM + 5, .value = NAN};
     write_checkpoint("llama", true, false, &change);
     open_refused(true, "tensor model.layers.1.self_attn.o_proj.weight: expected finite values, "
                        "found NaN at [2, 5]");
-    struct fkv_error err;
     struct fkv_model *m;
-    assert_ok(fkv_model_open(folder, &ops, NULL, &(struct fkv_model_options){0}, &m, &err),
-              err); /* only looked for when asked */
+    assert_ok(fkv_model_open(folder, &ops, NULL, &(struct fkv_model_options){0}, &m,
+                             &err)); /* only looked for when asked */
     fkv_model_close(m);
     change = (struct change){"model.norm.weight", .element = 7, .value = -INFINITY};
     write_checkpoint("llama", true, false, &change);
@@ -532,8 +504,7 @@ static void a_weight_that_is_not_finite_is_named_with_its_place(void **state) {
 
 /* A head of many chunks with a few bad values at random places, in every dtype: the first is
  * reported, whichever thread meets it. */
-static void of_several_bad_values_the_first_is_reported(void **state) {
-    (void)state;
+TEST_WITH(of_several_bad_values_the_first_is_reported, make_folder, remove_folder) {
     static const struct {
         const char *format;
         size_t size;
@@ -564,8 +535,7 @@ static void of_several_bad_values_the_first_is_reported(void **state) {
     }
 }
 
-static void a_backend_without_room_fails_the_load(void **state) {
-    (void)state;
+TEST_WITH(a_backend_without_room_fails_the_load, make_folder, remove_folder) {
     write_checkpoint("llama", true, false, NULL);
     adopting_fails = true;
     open_refused(true, "model.safetensors: tensor model.embed_tokens.weight: no room");
@@ -573,11 +543,10 @@ static void a_backend_without_room_fails_the_load(void **state) {
     fkv_model_close(NULL);
 }
 
-static void a_model_too_large_for_its_device_is_refused_before_anything_is_read(void **state) {
-    (void)state;
+TEST_WITH(a_model_too_large_for_its_device_is_refused_before_anything_is_read, make_folder,
+          remove_folder) {
     struct change change = {"model.norm.weight", .element = 0, .value = NAN};
     write_checkpoint("llama", true, false, &change); /* reading the values would find the NaN */
-    struct fkv_error err;
     struct fkv_model *m;
     int64_t layer =
         2 * DIM + 2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM;
@@ -588,44 +557,13 @@ static void a_model_too_large_for_its_device_is_refused_before_anything_is_read(
     device.memory_free = bytes - 1;
     assert_refused(fkv_model_open(folder, &ops, NULL,
                                   &(struct fkv_model_options){.check_values = true}, &m, &err),
-                   err, ": weights need ");
+                   ": weights need ");
     if (!strstr(err.message, ", Tiny GPU has ") || !strstr(err.message, " of 4.0 KiB free"))
         fail_msg("message \"%s\"", err.message);
     assert_int_equal(buffers_made, 0);
     device.memory_free = bytes;
-    assert_ok(fkv_model_open(folder, &ops, NULL, &(struct fkv_model_options){0}, &m, &err), err);
+    assert_ok(fkv_model_open(folder, &ops, NULL, &(struct fkv_model_options){0}, &m, &err));
     fkv_model_close(m);
     device = (struct fkv_device_info){0};
     assert_int_equal(buffers_held, 0);
-}
-
-int main(void) {
-#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {
-        WITH_FOLDER(every_tensor_lies_where_its_layer_looks),
-        WITH_FOLDER(query_and_key_norms_are_bound_where_the_family_has_them),
-        WITH_FOLDER(a_tied_head_is_the_embedding_and_counted_once),
-        WITH_FOLDER(a_tied_checkpoint_that_brings_a_head_has_it_used),
-        WITH_FOLDER(the_name_is_the_last_part_of_the_path),
-        WITH_FOLDER(tensors_of_another_family_are_refused),
-        WITH_FOLDER(tensors_that_change_nothing_are_ignored),
-        WITH_FOLDER(other_heads_are_left_out_with_a_note),
-        WITH_FOLDER(tensors_that_may_count_are_refused_with_what_they_may_mean),
-        WITH_FOLDER(prefixes_of_torchs_wrappers_are_known),
-        WITH_FOLDER(shards_without_an_index_are_read),
-        WITH_FOLDER(names_without_the_models_prefix_are_known),
-        WITH_FOLDER(a_misaligned_tensor_is_copied),
-        WITH_FOLDER(roles_that_share_a_matrix_are_its_rows),
-        WITH_FOLDER(ends_of_both_configs_count),
-        WITH_FOLDER(a_missing_tensor_is_named),
-        WITH_FOLDER(an_untied_checkpoint_needs_its_head),
-        WITH_FOLDER(a_wrong_shape_is_refused),
-        WITH_FOLDER(a_config_of_another_model_is_refused),
-        WITH_FOLDER(a_wrong_dtype_is_refused),
-        WITH_FOLDER(a_weight_that_is_not_finite_is_named_with_its_place),
-        WITH_FOLDER(of_several_bad_values_the_first_is_reported),
-        WITH_FOLDER(a_backend_without_room_fails_the_load),
-        WITH_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_read),
-    };
-    return test_run(tests, NULL, NULL);
 }

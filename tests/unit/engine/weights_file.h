@@ -18,8 +18,6 @@ static inline int remove_folder(void **state) {
     return 0;
 }
 
-#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-
 struct weights_file {
     char header[1 << 14];
     size_t used; /* of the header */

@@ -25,12 +25,11 @@ static int remove_tree(void **state) {
 
 /* Writes a file of the tree, with the folders above it. */
 static void put(const char *name, const char *format, ...) {
-    struct fkv_error err;
     char path[1024];
     snprintf(path, sizeof path, "%s%s", tree, name);
     char *slash = strrchr(path, '/');
     *slash = 0;
-    assert_ok(fkv_make_directories(path, &err), err);
+    assert_ok(fkv_make_directories(path, &err));
     *slash = '/';
     FILE *f = fopen(path, "w");
     assert_non_null(f);
@@ -83,8 +82,7 @@ static const int64_t no_limit_v1 = 9223372036854771712;
 
 static void expect(int64_t bytes) { assert_int_equal(fkv_host_memory_under(tree), bytes); }
 
-static void without_groups_the_machine_is_what_there_is(void **state) {
-    (void)state;
+TEST_WITH(without_groups_the_machine_is_what_there_is, make_tree, remove_tree) {
     expect(-1);
     put_machine(300 * MIB);
     expect(300 * MIB);
@@ -93,8 +91,7 @@ static void without_groups_the_machine_is_what_there_is(void **state) {
     expect(300 * MIB); /* the root group has no limits */
 }
 
-static void a_limit_leaves_what_is_not_used_and_files_pages(void **state) {
-    (void)state;
+TEST_WITH(a_limit_leaves_what_is_not_used_and_files_pages, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job\n");
@@ -113,8 +110,7 @@ static void a_limit_leaves_what_is_not_used_and_files_pages(void **state) {
     expect(50 * MIB); /* the machine has less */
 }
 
-static void limits_of_all_levels_count(void **state) {
-    (void)state;
+TEST_WITH(limits_of_all_levels_count, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/user.slice/a job/task_0\n");
@@ -130,8 +126,7 @@ static void limits_of_all_levels_count(void **state) {
     expect(100 * MIB);
 }
 
-static void a_container_sees_its_own_group_at_the_mount(void **state) {
-    (void)state;
+TEST_WITH(a_container_sees_its_own_group_at_the_mount, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -148,8 +143,7 @@ static void a_container_sees_its_own_group_at_the_mount(void **state) {
     expect(70 * MIB);
 }
 
-static void a_group_that_cannot_be_seen_limits_nothing(void **state) {
-    (void)state;
+TEST_WITH(a_group_that_cannot_be_seen_limits_nothing, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -166,8 +160,7 @@ static void a_group_that_cannot_be_seen_limits_nothing(void **state) {
     expect(10 * MIB);
 }
 
-static void version_1_is_read_too(void **state) {
-    (void)state;
+TEST_WITH(version_1_is_read_too, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "12:cpu,cpuacct:/\n4:memory:/docker/0123:4\n1:name=systemd:/x\n");
     put("/proc/self/mountinfo",
@@ -185,8 +178,7 @@ static void version_1_is_read_too(void **state) {
     expect(100 * MIB);
 }
 
-static void on_a_hybrid_machine_both_versions_count(void **state) {
-    (void)state;
+TEST_WITH(on_a_hybrid_machine_both_versions_count, make_tree, remove_tree) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "4:memory:/one\n0::/two\n");
     put("/proc/self/mountinfo",
@@ -198,8 +190,7 @@ static void on_a_hybrid_machine_both_versions_count(void **state) {
     expect(60 * MIB); /* what is used is not known: no more than the limit */
 }
 
-static void what_cannot_be_understood_limits_nothing(void **state) {
-    (void)state;
+TEST_WITH(what_cannot_be_understood_limits_nothing, make_tree, remove_tree) {
     static const char *const groups[] = {
         "", "\n", "0", "0:", "0::", "0::job\n", ":::::", "x\0y", "4:memory\n"};
     static const char *const mounts[] = {"",
@@ -237,8 +228,7 @@ static void what_cannot_be_understood_limits_nothing(void **state) {
     expect(MIB); /* the group's limit is known all the same */
 }
 
-static void numbers_beyond_what_counts_are_no_limit(void **state) {
-    (void)state;
+TEST(numbers_beyond_what_counts_are_no_limit) {
     assert_int_equal(fkv_cgroup_number("99999999999999999999\n"), INT64_MAX);
     assert_int_equal(fkv_cgroup_number("max\n"), INT64_MAX);
     assert_int_equal(fkv_cgroup_number("maximum\n"), -1);
@@ -248,8 +238,7 @@ static void numbers_beyond_what_counts_are_no_limit(void **state) {
     assert_int_equal(fkv_cgroup_field("", "b"), -1);
 }
 
-static void a_quota_of_time_counts_as_processors(void **state) {
-    (void)state;
+TEST_WITH(a_quota_of_time_counts_as_processors, make_tree, remove_tree) {
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job/task\n");
     assert_true(isinf(fkv_cgroup_processors(tree)));
@@ -287,8 +276,7 @@ static int left_under_limit(int limit, int64_t mapped) {
     return half ? 0 : 4;
 }
 
-static void limits_of_address_space_count_and_leave_out_what_is_mapped(void **state) {
-    (void)state;
+TEST(limits_of_address_space_count_and_leave_out_what_is_mapped) {
     const int limits[] = {RLIMIT_AS, RLIMIT_DATA};
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* its shadow takes terabytes of address space */
@@ -306,23 +294,4 @@ static void limits_of_address_space_count_and_leave_out_what_is_mapped(void **st
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);
     }
-}
-
-#define WITH_TREE(test) cmocka_unit_test_setup_teardown(test, make_tree, remove_tree)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        WITH_TREE(without_groups_the_machine_is_what_there_is),
-        WITH_TREE(a_limit_leaves_what_is_not_used_and_files_pages),
-        WITH_TREE(limits_of_all_levels_count),
-        WITH_TREE(a_container_sees_its_own_group_at_the_mount),
-        WITH_TREE(a_group_that_cannot_be_seen_limits_nothing),
-        WITH_TREE(version_1_is_read_too),
-        WITH_TREE(on_a_hybrid_machine_both_versions_count),
-        WITH_TREE(what_cannot_be_understood_limits_nothing),
-        cmocka_unit_test(numbers_beyond_what_counts_are_no_limit),
-        WITH_TREE(a_quota_of_time_counts_as_processors),
-        cmocka_unit_test(limits_of_address_space_count_and_leave_out_what_is_mapped),
-    };
-    return test_run(tests, NULL, NULL);
 }
