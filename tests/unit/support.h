@@ -171,6 +171,23 @@ static inline void test_remove_folder(const char *path) {
     assert_int_equal(system(command), 0);
 }
 
+/* The fixture of a test with a folder of its own. */
+__attribute__((unused)) static char folder[256];
+
+static inline int make_folder(void **state) {
+    (void)state;
+    test_make_folder(folder);
+    return 0;
+}
+
+static inline int remove_folder(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+#define TEST_IN_FOLDER(name) TEST_WITH(name, make_folder, remove_folder)
+
 /* "FOLDER/NAME", in one of eight static buffers. */
 static inline const char *test_path(const char *folder, const char *name) {
     static char paths[8][512];
@@ -179,6 +196,9 @@ static inline const char *test_path(const char *folder, const char *name) {
     snprintf(path, 512, "%s/%s", folder, name);
     return path;
 }
+
+/* A path in the folder of the test. */
+static inline const char *in_folder(const char *name) { return test_path(folder, name); }
 
 static inline void test_write_file(const char *path, const void *data, size_t bytes) {
     FILE *f = fopen(path, "wb");

@@ -10,19 +10,11 @@
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/support.h"
 
-static char folder[256];
 static const char *model; /* of the next results.h5 */
 
 static inline int setup(void **state) {
-    (void)state;
-    test_make_folder(folder);
+    make_folder(state);
     model = "made";
-    return 0;
-}
-
-static inline int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
     return 0;
 }
 

@@ -190,32 +190,32 @@ static double constant_first_channel(int recording, enum fkv_state state, int la
     return made_white(recording, state, layer, t, head, channel);
 }
 
-TEST_WITH(errors_equal_attention_written_out, made_folder, made_folder_removed) {
+TEST_WITH(errors_equal_attention_written_out, made_folder, remove_folder) {
     compare_written_out(NULL, NULL, 0);
 }
 
-TEST_WITH(each_layer_turns_by_its_own_rotation, made_folder, made_folder_removed) {
+TEST_WITH(each_layer_turns_by_its_own_rotation, made_folder, remove_folder) {
     compare_written_out((const double[]){3, 500}, (const double[]){1, 1.25}, 4);
 }
 
-TEST_WITH(a_layer_may_turn_in_part_or_not_at_all, made_folder, made_folder_removed) {
+TEST_WITH(a_layer_may_turn_in_part_or_not_at_all, made_folder, remove_folder) {
     compare_written_out((const double[]){0, 10}, (const double[]){1, 1.5}, 2);
 }
 
-TEST_WITH(scores_are_capped, made_folder, made_folder_removed) {
+TEST_WITH(scores_are_capped, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 0.75, NULL);
 }
 
 /* Some queries see a part of the segment, some none of it. */
-TEST_WITH(a_query_sees_its_layers_window, made_folder, made_folder_removed) {
+TEST_WITH(a_query_sees_its_layers_window, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 0, (const int[]){9, 0});
 }
 
-TEST_WITH(a_window_and_a_cap_go_together, made_folder, made_folder_removed) {
+TEST_WITH(a_window_and_a_cap_go_together, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 1.5, (const int[]){1000, 27});
 }
 
-TEST_WITH(the_projected_error_is_of_what_the_projection_reads, made_folder, made_folder_removed) {
+TEST_WITH(the_projected_error_is_of_what_the_projection_reads, made_folder, remove_folder) {
     const float first[MADE_ROWS][2] = {{2, 0}, {-1, 0}}, both[MADE_ROWS][2] = {{0, -2}, {2, 0}};
     struct made m = made_keys(1, 1, 2, 30, constant_first_channel);
     m.states = 1 | 2 | 8, m.trained_context = 30;
@@ -236,7 +236,7 @@ TEST_WITH(the_projected_error_is_of_what_the_projection_reads, made_folder, made
     }
 }
 
-TEST_WITH(what_is_missing_is_named, made_folder, made_folder_removed) {
+TEST_WITH(what_is_missing_is_named, made_folder, remove_folder) {
     struct made m = made_keys(1, 1, 4, 44, made_white);
     m.states = 3, m.trained_context = 44;
     double *error = NULL;

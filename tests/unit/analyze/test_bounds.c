@@ -55,7 +55,7 @@ static void measure(const struct made *m, int n, const double *gamma, int gammas
 /* The DCT-II is all but the KLT of a strongly correlated AR(1) process (Ahmed, Natarajan and Rao
  * 1974); that of a process about the highest frequency, it is not. */
 TEST_WITH(an_autoregressive_process_needs_no_better_basis_than_the_dct, made_folder,
-          made_folder_removed) {
+          remove_folder) {
     const double gamma[] = {0.1, 0.25, 0.5, 0.75};
     for (int sign = 1; sign >= -1; sign -= 2) {
         struct made m = one_head(4, 2048, 8);
@@ -82,7 +82,7 @@ TEST_WITH(an_autoregressive_process_needs_no_better_basis_than_the_dct, made_fol
 
 /* White along tokens, one direction along channels: the SVD holds it in n + d numbers, and no basis
  * along tokens in less than all. */
-TEST_WITH(a_state_of_rank_one_belongs_to_the_svd, made_folder, made_folder_removed) {
+TEST_WITH(a_state_of_rank_one_belongs_to_the_svd, made_folder, remove_folder) {
     const double gamma[] = {0.1, 0.25, 0.5};
     struct made m = one_head(2, 6000, 8);
     struct fkv_error_curves e;
@@ -110,7 +110,7 @@ TEST_WITH(a_state_of_rank_one_belongs_to_the_svd, made_folder, made_folder_remov
 
 /* Halves of one document, odd and even n: the folded matrices and merged ranks against the
  * eigenvectors of all of P R P at once. */
-TEST_WITH(folding_changes_nothing, made_folder, made_folder_removed) {
+TEST_WITH(folding_changes_nothing, made_folder, remove_folder) {
     for (int n = 12; n < 14; n++) {
         enum { SEGMENTS = 6, D = 3 };
         double gamma[12], lags[2][16] = {{0}}, energy[16] = {0}, total = 0, x[SEGMENTS][16][D];
@@ -164,7 +164,7 @@ TEST_WITH(folding_changes_nothing, made_folder, made_folder_removed) {
 }
 
 /* To the last bit, odd and even n, more threads than segments and fewer. */
-TEST_WITH(bounds_do_not_depend_on_the_number_of_threads, made_folder, made_folder_removed) {
+TEST_WITH(bounds_do_not_depend_on_the_number_of_threads, made_folder, remove_folder) {
     enum { GAMMAS = 5 };
     const double gamma[GAMMAS] = {0.1, 0.3, 0.5, 0.7, 0.9};
     const int callers = omp_get_max_threads();
@@ -192,7 +192,7 @@ TEST_WITH(bounds_do_not_depend_on_the_number_of_threads, made_folder, made_folde
     omp_set_num_threads(callers);
 }
 
-TEST_WITH(one_segment_has_nothing_to_be_fitted_to, made_folder, made_folder_removed) {
+TEST_WITH(one_segment_has_nothing_to_be_fitted_to, made_folder, remove_folder) {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct made m = one_head(1, 50, 2);

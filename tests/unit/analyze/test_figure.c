@@ -122,9 +122,8 @@ static void read_file(const char *folder, const char *name, char **data, size_t 
     assert_ok(fkv_read_file(path, 64 << 20, data, bytes, &err));
 }
 
-TEST(the_same_figure_has_the_same_bytes) {
-    char folder[256], base[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(the_same_figure_has_the_same_bytes) {
+    char base[300];
     struct fkv_figure *f = make_random();
     for (int i = 0; i < 2; i++) {
         snprintf(base, sizeof base, "%s/%d", folder, i);
@@ -144,7 +143,6 @@ TEST(the_same_figure_has_the_same_bytes) {
         assert_memory_equal(a, b, na);
         free(a), free(b);
     }
-    test_remove_folder(folder);
 }
 
 static const char *chunk(const png_text *text, int count, const char *key) {
@@ -153,9 +151,8 @@ static const char *chunk(const png_text *text, int count, const char *key) {
     return "(absent)";
 }
 
-TEST(a_png_says_where_it_came_from) {
-    char folder[256], path[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(a_png_says_where_it_came_from) {
+    char path[300];
     struct fkv_figure *f = make(3, 2, 1, 1, "Title");
     assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err));
     snprintf(path, sizeof path, "%s/a", folder);
@@ -193,7 +190,6 @@ TEST(a_png_says_where_it_came_from) {
         svg, "freqkv-analyze spectrum \"a &amp; b\" &lt;c&gt; --out d\u00e9</dc:description>"));
     assert_non_null(strstr(svg, "<title>Title</title>"));
     free(svg);
-    test_remove_folder(folder);
 }
 
 TEST(a_log_axis_skips_zeros_and_negatives_and_strips_x_zero) {
@@ -342,9 +338,8 @@ TEST(what_cannot_be_drawn_is_refused) {
     fkv_figure_destroy(NULL);
 }
 
-TEST(a_folder_that_is_not_there_leaves_nothing) {
-    char folder[256], base[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(a_folder_that_is_not_there_leaves_nothing) {
+    char base[300];
     struct fkv_figure *f = make(3, 3, 1, 1, NULL);
     snprintf(base, sizeof base, "%s/absent/figure", folder);
     assert_refused(fkv_figure_write(f, base, &provenance, &err), "absent/figure.png");
@@ -358,7 +353,6 @@ TEST(a_folder_that_is_not_there_leaves_nothing) {
     snprintf(blocker, sizeof blocker, "test -z \"$(find '%s' -name '*tmp*')\"", folder);
     assert_int_equal(system(blocker), 0);
     fkv_figure_destroy(f);
-    test_remove_folder(folder);
 }
 
 TEST(a_missing_font_says_what_to_install) {

@@ -149,15 +149,12 @@ TEST(figures_of_every_size_are_whole) {
     }
 }
 
-TEST(zeros_and_nan_among_the_findings_are_drawn_around) {
+TEST_IN_FOLDER(zeros_and_nan_among_the_findings_are_drawn_around) {
     struct findings f;
-    char folder[256];
-    test_make_folder(folder);
     make_findings(&f, 3, 2, 200, 9, true, true);
     draw(&f, folder);
     check_figures(f.spectrum.state, folder);
     free_findings(&f);
-    test_remove_folder(folder);
 }
 
 TEST(drawing_twice_gives_the_same_bytes) {

@@ -4,18 +4,12 @@
 #include "analyze/figure/svg_read.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 static const char title[] = "A title of <script> & \"quotes\" &lt;";
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/drawn.svg", test_make_folder(folder));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/drawn.svg", folder);
     return 0;
 }
 
@@ -39,7 +33,7 @@ static void draw(const char *command) {
     fkv_figure_destroy(f);
 }
 
-TEST_WITH(title_command_and_bytes_come_back, setup, teardown) {
+TEST_WITH(title_command_and_bytes_come_back, setup, remove_folder) {
     static const char *const commands[] = {"freqkv-analyze spectrum 'a <b> & c' --out &amp;", ""};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct fkv_figure_svg svg;
@@ -73,7 +67,7 @@ static void change(const struct fkv_figure_svg *svg, const char *old, const char
     free(changed);
 }
 
-TEST_WITH(what_another_program_wrote_is_refused, setup, teardown) {
+TEST_WITH(what_another_program_wrote_is_refused, setup, remove_folder) {
     static const struct {
         const char *old, *new, *words;
     } changes[] = {{"FreqKV toolkit", "Another tool", "no mark of one"},
@@ -100,7 +94,7 @@ TEST_WITH(what_another_program_wrote_is_refused, setup, teardown) {
 }
 
 /* Wherever a file ends, and whichever bytes of it are others: refused in words, or read whole. */
-TEST_WITH(damaged_files_are_refused_or_read_whole, setup, teardown) {
+TEST_WITH(damaged_files_are_refused_or_read_whole, setup, remove_folder) {
     struct fkv_figure_svg svg, damaged;
     draw("freqkv-analyze made");
     assert_ok(fkv_figure_svg_read(path, &svg, &err));

@@ -165,14 +165,14 @@ TEST(ratios_are_for_the_window_that_was_asked_for) {
     fkv_spectrum_free(&s);
 }
 
-TEST(white_noise_gets_the_share_that_is_asked_for) {
-    char base[256], path[300];
+TEST_IN_FOLDER(white_noise_gets_the_share_that_is_asked_for) {
+    char path[300];
     struct made m = made_keys(1, 2, 16, 4 + 4 * 512, made_white);
     m.states = 3, m.trained_context = 516;
     struct fkv_spectrum key, value;
     struct fkv_ratio_table t;
     made_seed = test_random();
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    snprintf(path, sizeof path, "%s/capture", folder);
     made_write(&m, path);
     assert_ok(made_measure(path, FKV_STATE_KEY, 0, -1, false, &key, &err));
     assert_ok(made_measure(path, FKV_STATE_VALUE, 0, -1, false, &value, &err));
@@ -183,5 +183,4 @@ TEST(white_noise_gets_the_share_that_is_asked_for) {
         fkv_ratio_table_free(&t);
     }
     fkv_spectrum_free(&key), fkv_spectrum_free(&value);
-    test_remove_folder(base);
 }

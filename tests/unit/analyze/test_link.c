@@ -15,8 +15,8 @@ static char out[300], probe[300];
 
 static int setup(void **state) {
     made_folder(state);
-    snprintf(out, sizeof out, "%s/out", base);
-    snprintf(probe, sizeof probe, "%s/probe.h5", base);
+    snprintf(out, sizeof out, "%s/out", folder);
+    snprintf(probe, sizeof probe, "%s/probe.h5", folder);
     return 0;
 }
 
@@ -61,7 +61,7 @@ static struct made_probe graded_probe(const double *damage) {
                                .damage = damage};
 }
 
-/* Runs link; its stdout and stderr land in files of `base`. */
+/* Runs link; its stdout and stderr land in files of `folder`. */
 static int run_link(const char *option, const char *file, const char *more) {
     char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option,
                       (char *)file};
@@ -91,7 +91,7 @@ static double link_of(const json_t *object, const char *damage, const char *pred
     return NAN;
 }
 
-TEST_WITH(damage_that_follows_lost_energy_has_rank_correlation_one, setup, made_folder_removed) {
+TEST_WITH(damage_that_follows_lost_energy_has_rank_correlation_one, setup, remove_folder) {
     double damage[LAYERS * HEADS];
     for (int i = 0; i < LAYERS * HEADS; i++)
         damage[i] = 0.01 * sqrt(loudness(i / HEADS, i % HEADS));
@@ -115,7 +115,7 @@ TEST_WITH(damage_that_follows_lost_energy_has_rank_correlation_one, setup, made_
     json_decref(object);
 }
 
-TEST_WITH(damage_that_has_nothing_to_do_with_energy_covers_zero, setup, made_folder_removed) {
+TEST_WITH(damage_that_has_nothing_to_do_with_energy_covers_zero, setup, remove_folder) {
     double damage[LAYERS * HEADS];
     uint64_t saved = test_state;
     test_state = 11;
@@ -133,15 +133,14 @@ TEST_WITH(damage_that_has_nothing_to_do_with_energy_covers_zero, setup, made_fol
     json_decref(object);
 }
 
-TEST_WITH(more_retained_energy_with_less_loss_is_correlation_minus_one, setup,
-          made_folder_removed) {
+TEST_WITH(more_retained_energy_with_less_loss_is_correlation_minus_one, setup, remove_folder) {
     char runs[4][300];
     struct made m = graded_capture(20, 3);
     made_write(&m, path);
     for (int i = 0; i < 4; i++) {
         struct made_run r = {LAYERS, HEADS, DIM,           N + SINKS, SINKS, 4 + 7 * i, 400,
                              0,      0,     0.1 / (1 + i), 0,         NULL,  false};
-        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", folder, i);
         made_write_run(&r, runs[i]);
     }
     assert_int_equal(run_link("--runs", runs[0], runs[1]), 0);
@@ -204,7 +203,7 @@ static void lost_states(enum fkv_state state, int head, int kept, double lost[N]
 }
 
 /* y' Sigma y from sums of their definitions, without a transform. */
-TEST_WITH(visible_energy_is_the_variance_of_scores_that_is_lost, setup, made_folder_removed) {
+TEST_WITH(visible_energy_is_the_variance_of_scores_that_is_lost, setup, remove_folder) {
     struct made m = graded_capture(1, 11);
     m.layers = 1;
     made_write(&m, path);
@@ -241,8 +240,7 @@ TEST_WITH(visible_energy_is_the_variance_of_scores_that_is_lost, setup, made_fol
 }
 
 /* ||W e||^2 of every lost state through the columns of W_O of each query head that reads it. */
-TEST_WITH(visible_energy_of_values_is_what_the_projection_lets_through, setup,
-          made_folder_removed) {
+TEST_WITH(visible_energy_of_values_is_what_the_projection_lets_through, setup, remove_folder) {
     enum { GROUP = 2, KEPT = 5 };
     float projection[HEADS * GROUP][MADE_ROWS][DIM];
     struct made m = graded_capture(1, 3);
@@ -271,7 +269,7 @@ TEST_WITH(visible_energy_of_values_is_what_the_projection_lets_through, setup,
 }
 
 /* The mean over all tokens of a segment is the lost share of its energy without DC. */
-TEST_WITH(residuals_of_all_tokens_are_the_lost_energy, setup, made_folder_removed) {
+TEST_WITH(residuals_of_all_tokens_are_the_lost_energy, setup, remove_folder) {
     struct made m = graded_capture(1, 3);
     made_write(&m, path);
     struct fkv_capture *c;
@@ -296,7 +294,7 @@ TEST_WITH(residuals_of_all_tokens_are_the_lost_energy, setup, made_folder_remove
     fkv_capture_close(c);
 }
 
-TEST_WITH(classes_by_ids_are_those_of_the_rules, setup, made_folder_removed) {
+TEST_WITH(classes_by_ids_are_those_of_the_rules, setup, remove_folder) {
     const int32_t tokens[] = {5, 6, 5, 6, 7, 5, 6};
     const uint8_t expected[] = {64, 64, 0, 32, 64 | 16, 0, 32};
     uint8_t classes[7];
@@ -305,7 +303,7 @@ TEST_WITH(classes_by_ids_are_those_of_the_rules, setup, made_folder_removed) {
     assert_ok(fkv_classes_by_ids(tokens, 0, classes, &err));
 }
 
-TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, made_folder_removed) {
+TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, remove_folder) {
     double damage[LAYERS * HEADS] = {0};
     char other[300];
     struct made m = graded_capture(2, 3);
@@ -317,7 +315,7 @@ TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, made_fol
     assert_non_null(strstr(text_of(2), "expected the same texts, found \"text 3\""));
     assert_non_null(strstr(text_of(2), path));
     assert_non_null(strstr(text_of(2), "probe.h5"));
-    snprintf(other, sizeof other, "%s/other.h5", base);
+    snprintf(other, sizeof other, "%s/other.h5", folder);
     p.text = 0, p.head_dim = 8;
     made_write_probe(&p, other);
     assert_int_equal(run_link("--probes", other, NULL), 1);
@@ -325,7 +323,7 @@ TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, made_fol
     struct made_run r = {LAYERS, HEADS, DIM, 40, SINKS, 4, 400, 0, 0, 0.1, 0, NULL, false};
     char runs[2][300];
     for (int i = 0; i < 2; i++, r.window += 8) {
-        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", folder, i);
         made_write_run(&r, runs[i]);
     }
     assert_int_equal(run_link("--runs", runs[0], runs[1]), 1);
@@ -336,7 +334,7 @@ TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, made_fol
     assert_int_not_equal(stat(out, &nothing), 0);
 }
 
-TEST_WITH(link_has_a_group_in_results_that_others_carry_over, setup, made_folder_removed) {
+TEST_WITH(link_has_a_group_in_results_that_others_carry_over, setup, remove_folder) {
     double damage[LAYERS * HEADS] = {0}, predictor[LAYERS * HEADS * FKV_PREDICTORS];
     char results[320], foreign[320];
     struct made m = graded_capture(3, 3);

@@ -9,22 +9,16 @@
 #include "analyze/plots/figures.h"
 #include "tests/unit/analyze/made_probes.h"
 
-static char base[256], out[300];
+static char out[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(out, sizeof out, "%s/out", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
+    make_folder(state);
+    snprintf(out, sizeof out, "%s/out", folder);
     return 0;
 }
 
 static char *named(char path[300], const char *name) {
-    snprintf(path, 300, "%s/%s", base, name);
+    snprintf(path, 300, "%s/%s", folder, name);
     return path;
 }
 
@@ -98,7 +92,7 @@ static int draw_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_
     return FKV_OK;
 }
 
-TEST_WITH(every_file_gets_its_figures, setup, teardown) {
+TEST_WITH(every_file_gets_its_figures, setup, remove_folder) {
     char probe[300], run[300];
     const double damage[6] = {0, 0.1, 0.2, 0, -0.1, 0.05};
     struct made_probe p = small_probe(damage);
@@ -120,7 +114,7 @@ TEST_WITH(every_file_gets_its_figures, setup, teardown) {
 }
 
 /* L = floor(gamma n) rounds it down; the name of the run's file does not. */
-TEST_WITH(a_run_stands_at_the_ratio_that_was_asked_for, setup, teardown) {
+TEST_WITH(a_run_stands_at_the_ratio_that_was_asked_for, setup, remove_folder) {
     char run[300], path[600], text[4096];
     struct made_run r = {1, 1, 4,    36, 4,    10,   500,
                          0, 0, 0.05, 0,  NULL, false}; /* which asked for 10.5 / 32 */
@@ -135,7 +129,7 @@ TEST_WITH(a_run_stands_at_the_ratio_that_was_asked_for, setup, teardown) {
         fail_msg("expected the place 0.328125 alone, found\n%s", text);
 }
 
-TEST_WITH(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts, setup, teardown) {
+TEST_WITH(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "costs.csv"), "w");
     fputs("policy,tokens,tflops,note\r\nfull,10,1.5,\"a, \"\"b\"\"\"\r\nfull,20,,\"a, "
@@ -158,7 +152,7 @@ TEST_WITH(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts, setup, te
 }
 
 /* Rows of two policies, one of them not whole, as freqkv-replay needle writes them. */
-TEST_WITH(needles_are_drawn_as_maps, setup, teardown) {
+TEST_WITH(needles_are_drawn_as_maps, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "keys.csv"), "w");
     fputs("task,policy,window,length,depth,repeat,exact,logprob_per_token,found\n"
@@ -195,7 +189,7 @@ static const char *table_of(const char *name) {
 
 /* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another
  * line. */
-TEST_WITH(options_of_a_run_tell_it_apart, setup, teardown) {
+TEST_WITH(options_of_a_run_tell_it_apart, setup, remove_folder) {
     char plain[300], recent[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(plain, "a.h5"));
@@ -211,7 +205,7 @@ TEST_WITH(options_of_a_run_tell_it_apart, setup, teardown) {
 
 /* A policy without a ratio has no place on that axis, but its value is drawn; where it cannot be,
  * that is said. */
-TEST_WITH(a_run_without_a_ratio_is_drawn_or_named, setup, teardown) {
+TEST_WITH(a_run_without_a_ratio_is_drawn_or_named, setup, remove_folder) {
     char ours[300], rival[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(ours, "a.h5"));
@@ -239,7 +233,7 @@ TEST_WITH(a_run_without_a_ratio_is_drawn_or_named, setup, teardown) {
 }
 
 /* Two ratio tables of one mean are two series. */
-TEST_WITH(ratios_per_head_tell_runs_apart, setup, teardown) {
+TEST_WITH(ratios_per_head_tell_runs_apart, setup, remove_folder) {
     int32_t tables[3][4] = {{8, 8, 8, 8}, {4, 4, 12, 12}, {12, 12, 4, 4}};
     struct fkv_run runs[3];
     char label[3][FKV_RUN_LABEL];
@@ -259,7 +253,7 @@ TEST_WITH(ratios_per_head_tell_runs_apart, setup, teardown) {
     assert_string_equal(label[1], "freqkv, window 20, ratios per head");
 }
 
-TEST_WITH(a_plot_that_fails_leaves_no_folder, setup, teardown) {
+TEST_WITH(a_plot_that_fails_leaves_no_folder, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "costs.csv"), "w");
     fputs("policy,tokens\nfull,10\n", f);
@@ -272,7 +266,7 @@ TEST_WITH(a_plot_that_fails_leaves_no_folder, setup, teardown) {
     assert_int_equal(files_in_out(), 0);
 }
 
-TEST_WITH(points_of_one_curve_differ_in_their_ratio_only, setup, teardown) {
+TEST_WITH(points_of_one_curve_differ_in_their_ratio_only, setup, remove_folder) {
     char path[300];
     struct fkv_run runs[2];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, "f32", false};
@@ -299,7 +293,7 @@ TEST_WITH(points_of_one_curve_differ_in_their_ratio_only, setup, teardown) {
     fkv_run_free(&runs[0]);
 }
 
-TEST_WITH(a_file_of_somebody_else_is_never_replaced, setup, teardown) {
+TEST_WITH(a_file_of_somebody_else_is_never_replaced, setup, remove_folder) {
     char run[300], mine[600], text[16] = "";
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -316,7 +310,7 @@ TEST_WITH(a_file_of_somebody_else_is_never_replaced, setup, teardown) {
     assert_string_equal(text, "mine");
 }
 
-TEST_WITH(files_of_one_name_take_their_folders_too, setup, teardown) {
+TEST_WITH(files_of_one_name_take_their_folders_too, setup, remove_folder) {
     char run[300], other[300], path[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -328,7 +322,7 @@ TEST_WITH(files_of_one_name_take_their_folders_too, setup, teardown) {
     assert_int_equal(access(named(path, "out/half_rounds.csv"), R_OK), -1);
 }
 
-TEST_WITH(what_cannot_be_drawn_is_refused, setup, teardown) {
+TEST_WITH(what_cannot_be_drawn_is_refused, setup, remove_folder) {
     char run[300], other[300], folder[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -360,7 +354,7 @@ TEST_WITH(what_cannot_be_drawn_is_refused, setup, teardown) {
 }
 
 /* By the formula, from the numbers that were put in. */
-TEST_WITH(damage_is_the_mean_difference_and_its_units_are_blocks, setup, teardown) {
+TEST_WITH(damage_is_the_mean_difference_and_its_units_are_blocks, setup, remove_folder) {
     char path[300];
     const double damage[6] = {0, 0.1, 0.2, 0, -0.1, 0.05};
     struct made_probe m = small_probe(damage);
@@ -395,7 +389,7 @@ TEST_WITH(damage_is_the_mean_difference_and_its_units_are_blocks, setup, teardow
 
 /* KL is tested against that of the repeated run: without one there is no p, and what does no more
  * than it has no small one. */
-TEST_WITH(a_change_that_is_no_change_has_no_small_p, setup, teardown) {
+TEST_WITH(a_change_that_is_no_change_has_no_small_p, setup, remove_folder) {
     char path[300];
     const double damage[6] = {0, 0.1, 0.2, 0, 0, 0.05};
     struct made_probe m = small_probe(damage);

@@ -54,7 +54,7 @@ static struct sums reconstruct(const struct fkv_dct *plan, int segments, int ret
     return s;
 }
 
-TEST(curves_equal_explicit_reconstruction) {
+TEST_IN_FOLDER(curves_equal_explicit_reconstruction) {
     int segments = test_between(1, 4);
     n = test_between(20, 90);
     channels = test_between(1, 9);
@@ -62,11 +62,11 @@ TEST(curves_equal_explicit_reconstruction) {
     for (int i = 0; i < segments * n * channels; i++)
         states[i] = (float)(2 + sin(0.05 * (i / channels)) + 0.3 * test_normal());
     struct made m = made_keys(1, 1, channels, segments * n, from_states);
-    char base[256], path[300];
+    char path[300];
     struct fkv_spectrum s;
     struct fkv_error_curves e;
     struct fkv_dct *plan;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    snprintf(path, sizeof path, "%s/capture", folder);
     made_write(&m, path);
     assert_ok(made_measure(path, FKV_STATE_KEY, n, 0, false, &s, &err));
     const double gamma[] = {0.1, 0.25, 0.5, 0.8};
@@ -89,7 +89,6 @@ TEST(curves_equal_explicit_reconstruction) {
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
     free(states);
-    test_remove_folder(base);
 }
 
 TEST(squared_error_and_retained_energy_sum_to_one) {

@@ -4,7 +4,7 @@
 
 /* ---- sections ---- */
 
-TEST_WITH(every_section_comes_with_its_data_and_goes_with_it, setup, teardown) {
+TEST_WITH(every_section_comes_with_its_data_and_goes_with_it, setup, remove_folder) {
     static const struct {
         const char *figure, *section;
     } parts[] = {{"gamma_heatmap", "ratios"},    {"runs_perplexity", "perplexity"},
@@ -38,7 +38,7 @@ TEST_WITH(every_section_comes_with_its_data_and_goes_with_it, setup, teardown) {
     }
 }
 
-TEST_WITH(the_selector_draws_from_data_in_the_page, setup, teardown) {
+TEST_WITH(the_selector_draws_from_data_in_the_page, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
@@ -55,7 +55,7 @@ TEST_WITH(the_selector_draws_from_data_in_the_page, setup, teardown) {
     free(text);
 }
 
-TEST_WITH(the_same_folder_gives_the_same_bytes, setup, teardown) {
+TEST_WITH(the_same_folder_gives_the_same_bytes, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
@@ -103,7 +103,7 @@ static char *figure_file(const char *name, size_t *bytes) {
     return text;
 }
 
-TEST_WITH(a_figure_is_an_image_of_its_bytes, setup, teardown) {
+TEST_WITH(a_figure_is_an_image_of_its_bytes, setup, remove_folder) {
     struct fkv_report_outline o;
     size_t bytes, expected_bytes;
     finish_results(begin_results());
@@ -124,7 +124,7 @@ TEST_WITH(a_figure_is_an_image_of_its_bytes, setup, teardown) {
 
 /* What somebody put into a figure afterwards stays inside the image: the page has no element of it.
  */
-TEST_WITH(a_figure_that_was_changed_stays_an_image, setup, teardown) {
+TEST_WITH(a_figure_that_was_changed_stays_an_image, setup, remove_folder) {
     static const char *const insertions[] = {"<script>alert(1)</script>",
                                              "'><script>alert(1)</script><img alt='",
                                              "&#39;><b>",
@@ -161,7 +161,7 @@ TEST_WITH(a_figure_that_was_changed_stays_an_image, setup, teardown) {
 
 /* ---- what is not ours ---- */
 
-TEST_WITH(names_from_files_never_become_markup, setup, teardown) {
+TEST_WITH(names_from_files_never_become_markup, setup, remove_folder) {
     struct fkv_report_outline o;
     model = "</script><script>alert(1)</script><!--\xff'\"&";
     struct fkv_h5_writer *w = begin_results();
@@ -194,7 +194,7 @@ TEST_WITH(names_from_files_never_become_markup, setup, teardown) {
     free(text);
 }
 
-TEST_WITH(folders_that_are_not_ours_are_refused, setup, teardown) {
+TEST_WITH(folders_that_are_not_ours_are_refused, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w;
     char path[400];
@@ -214,7 +214,7 @@ TEST_WITH(folders_that_are_not_ours_are_refused, setup, teardown) {
     assert_refused(fkv_report_write(folder, &o, &err), "freqkv-analyze report did not make it");
 }
 
-TEST_WITH(broken_findings_are_refused_and_the_old_report_stays, setup, teardown) {
+TEST_WITH(broken_findings_are_refused_and_the_old_report_stays, setup, remove_folder) {
     struct fkv_report_outline o;
     double few[6] = {0};
     finish_results(begin_results());

@@ -1,7 +1,7 @@
 /* The sentences of a report's summary: each follows from the numbers, and also says no. */
 #include "tests/unit/analyze/report_folder.h"
 
-TEST_WITH(spectra_are_judged_by_their_numbers, setup, teardown) {
+TEST_WITH(spectra_are_judged_by_their_numbers, setup, remove_folder) {
     static const struct {
         double slope;
         int exceptions;
@@ -24,7 +24,7 @@ TEST_WITH(spectra_are_judged_by_their_numbers, setup, teardown) {
     }
 }
 
-TEST_WITH(keys_stand_against_values, setup, teardown) {
+TEST_WITH(keys_stand_against_values, setup, remove_folder) {
     static const char *const words[] = {"Keys are more low-frequency than values",
                                         "Keys are as low-frequency as values",
                                         "Keys are less low-frequency than values"};
@@ -40,7 +40,7 @@ TEST_WITH(keys_stand_against_values, setup, teardown) {
     }
 }
 
-TEST_WITH(a_gain_is_called_one_when_it_is, setup, teardown) {
+TEST_WITH(a_gain_is_called_one_when_it_is, setup, remove_folder) {
     static const struct {
         const char *losses, *words;
     } cases[] = {{"0.2,0.4,0.2,0.4,0.2,0.4", "That is a gain worth having in energy"},
@@ -64,7 +64,7 @@ TEST_WITH(a_gain_is_called_one_when_it_is, setup, teardown) {
     }
 }
 
-TEST_WITH(links_are_judged_by_their_intervals, setup, teardown) {
+TEST_WITH(links_are_judged_by_their_intervals, setup, remove_folder) {
     static const struct {
         const char *row, *words, *best;
     } cases[] = {
@@ -100,7 +100,7 @@ TEST_WITH(links_are_judged_by_their_intervals, setup, teardown) {
     fkv_report_outline_free(&o);
 }
 
-TEST_WITH(probes_and_runs_are_judged_by_their_intervals, setup, teardown) {
+TEST_WITH(probes_and_runs_are_judged_by_their_intervals, setup, remove_folder) {
     static const struct {
         const char *file, *rows, *words;
     } cases[] = {

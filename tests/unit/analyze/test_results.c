@@ -7,17 +7,11 @@
 #include "capture/store/h5.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/results.h5", test_make_folder(folder));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/results.h5", folder);
     return 0;
 }
 
@@ -80,7 +74,7 @@ static void check_dataset(const char *name, size_t count, const double *expected
     free(found);
 }
 
-TEST_WITH(both_commands_live_in_one_file_in_any_order_and_again, setup, teardown) {
+TEST_WITH(both_commands_live_in_one_file_in_any_order_and_again, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY), newer = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.25, 0.5, 1};
@@ -136,7 +130,7 @@ static struct fkv_ratio_table random_table(void) {
 }
 
 /* Ratios, too, outlast the other commands, and their file names are theirs alone. */
-TEST_WITH(ratios_live_beside_the_others, setup, teardown) {
+TEST_WITH(ratios_live_beside_the_others, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_ratio_table t = random_table();
     const struct fkv_results_intent intent = {folder, "gamma", "abc123", N, 4};
@@ -164,7 +158,7 @@ TEST_WITH(ratios_live_beside_the_others, setup, teardown) {
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(findings_of_another_capture_or_cut_are_not_mixed, setup, teardown) {
+TEST_WITH(findings_of_another_capture_or_cut_are_not_mixed, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.5};
@@ -183,7 +177,7 @@ TEST_WITH(findings_of_another_capture_or_cut_are_not_mixed, setup, teardown) {
 }
 
 /* What no command writes, under a name of ours: NaN has no integer. */
-TEST_WITH(a_cut_that_is_no_number_is_refused, setup, teardown) {
+TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     static const int32_t lengths[2] = {N, 0};
     static const struct fkv_segment_plan cut = {.n = N};
     const struct fkv_results_intent intent = {folder, "error", "abc123", N, 4};
@@ -204,7 +198,7 @@ TEST_WITH(a_cut_that_is_no_number_is_refused, setup, teardown) {
                    "segment_length: expected an integer, found nan");
 }
 
-TEST_WITH(foreign_files_are_never_replaced, setup, teardown) {
+TEST_WITH(foreign_files_are_never_replaced, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     put_file("notes.txt", "mine"); /* beside, not in the way */
     put_file("spectrum_of_light.txt", "mine");
@@ -226,7 +220,7 @@ TEST_WITH(foreign_files_are_never_replaced, setup, teardown) {
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(a_leftover_of_a_killed_run_is_no_obstacle, setup, teardown) {
+TEST_WITH(a_leftover_of_a_killed_run_is_no_obstacle, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_VALUE);
     put_file(".results.h5.new", "half");
     assert_ok(save(&s, NULL, "abc123", &err));
@@ -237,7 +231,7 @@ TEST_WITH(a_leftover_of_a_killed_run_is_no_obstacle, setup, teardown) {
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(csv_rows_hold_the_numbers_of_the_bands, setup, teardown) {
+TEST_WITH(csv_rows_hold_the_numbers_of_the_bands, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     char csv[300], line[512];
     snprintf(csv, sizeof csv, "%s/spectrum.csv", folder);
@@ -278,7 +272,7 @@ TEST_WITH(csv_rows_hold_the_numbers_of_the_bands, setup, teardown) {
 }
 
 /* A row of the table is all it takes to be in results.h5, and in the CSV that its kind goes to. */
-TEST_WITH(every_measure_is_in_results_and_csv_by_its_name, setup, teardown) {
+TEST_WITH(every_measure_is_in_results_and_csv_by_its_name, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.25, 0.5};

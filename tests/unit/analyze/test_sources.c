@@ -7,13 +7,12 @@
 #include "tests/unit/analyze/made_captures.h"
 #include "tests/unit/analyze/made_probes.h"
 
-static char base[256], capture[300], out[300];
+static char capture[300], out[300];
 
 static int setup(void **state) {
-    (void)state;
-    test_make_folder(base);
-    snprintf(capture, sizeof capture, "%s/capture", base);
-    snprintf(out, sizeof out, "%s/out", base);
+    make_folder(state);
+    snprintf(capture, sizeof capture, "%s/capture", folder);
+    snprintf(out, sizeof out, "%s/out", folder);
     /* a text, another, and the first again */
     struct made m = {.layers = 1,
                      .heads = 1,
@@ -28,12 +27,6 @@ static int setup(void **state) {
                      .trained_context = 36,
                      .value = made_drift};
     made_write(&m, capture);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
     return 0;
 }
 
@@ -59,7 +52,7 @@ static int count(const char *text, const char *what) {
     return n;
 }
 
-TEST_WITH(a_capture_names_each_text_once_in_its_order, setup, teardown) {
+TEST_WITH(a_capture_names_each_text_once_in_its_order, setup, remove_folder) {
     assert_int_equal(spectrum(), 0);
     char *text = text_of("sources.csv"), rows[200], a[65] = "", b[65] = "";
     memset(a, 'a', 64), memset(b, 'b', 64);
@@ -76,7 +69,7 @@ TEST_WITH(a_capture_names_each_text_once_in_its_order, setup, teardown) {
     free(text);
 }
 
-TEST_WITH(runs_and_probes_name_theirs, setup, teardown) {
+TEST_WITH(runs_and_probes_name_theirs, setup, remove_folder) {
     char path[2][300];
     const double damage[1] = {0.1};
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
@@ -90,8 +83,8 @@ TEST_WITH(runs_and_probes_name_theirs, setup, teardown) {
                            .states = 1,
                            .high = 0.25,
                            .damage = damage};
-    snprintf(path[0], sizeof path[0], "%s/half.h5", base),
-        snprintf(path[1], sizeof path[1], "%s/p.h5", base);
+    snprintf(path[0], sizeof path[0], "%s/half.h5", folder),
+        snprintf(path[1], sizeof path[1], "%s/p.h5", folder);
     made_write_run(&r, path[0]);
     made_write_probe(&p, path[1]);
     char *argv[] = {
@@ -108,7 +101,7 @@ TEST_WITH(runs_and_probes_name_theirs, setup, teardown) {
 
 /* Texts as one row each, with all that used them; names and hashes of other people's files stay
  * text. */
-TEST_WITH(the_report_says_which_texts_were_used_for_what, setup, teardown) {
+TEST_WITH(the_report_says_which_texts_were_used_for_what, setup, remove_folder) {
     struct fkv_report_outline o;
     char a[65] = "", runs[400], ratios[400];
     memset(a, 'a', 64);

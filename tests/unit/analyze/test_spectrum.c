@@ -5,7 +5,7 @@
 #include "capture/store/h5.h"
 #include "tests/unit/analyze/made_folder.h"
 
-TEST_WITH(power_is_that_of_the_plain_sum_in_double, made_folder, made_folder_removed) {
+TEST_WITH(power_is_that_of_the_plain_sum_in_double, made_folder, remove_folder) {
     struct made m = {.layers = 2,
                      .heads = 2,
                      .query_group = 3,
@@ -52,7 +52,7 @@ static double cosine(int recording, enum fkv_state state, int layer, int64_t t, 
     return (channel + 1) * cos(acos(-1) * wave * ((double)t + 0.5) / 50);
 }
 
-TEST_WITH(a_cosine_at_a_dct_frequency_puts_its_energy_there, made_folder, made_folder_removed) {
+TEST_WITH(a_cosine_at_a_dct_frequency_puts_its_energy_there, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = made_keys(1, 1, 3, 50, cosine);
     wave = test_between(1, 49);
@@ -93,7 +93,7 @@ static void check_excess_is_one(struct made *m) {
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(white_noise_has_excess_one, made_folder, made_folder_removed) {
+TEST_WITH(white_noise_has_excess_one, made_folder, remove_folder) {
     struct made m = made_keys(2, 2, 16, 1024, made_white);
     m.recordings = 2, m.tokens[1] = 800, m.document[1] = 1;
     check_excess_is_one(&m);
@@ -108,11 +108,11 @@ static double permuted_drift(int recording, enum fkv_state state, int layer, int
 }
 
 TEST_WITH(a_permuted_capture_has_excess_one_and_an_ordered_one_does_not, made_folder,
-          made_folder_removed) {
+          remove_folder) {
     struct fkv_spectrum s;
     char ordered[300];
     struct made m = made_keys(1, 1, 32, 256, made_drift);
-    snprintf(ordered, sizeof ordered, "%s/ordered", base);
+    snprintf(ordered, sizeof ordered, "%s/ordered", folder);
     made_write(&m, ordered);
     assert_ok(made_measure(ordered, FKV_STATE_KEY, 128, 0, true, &s, &err));
     assert_true(s.power[1] / s.null[1] > 20);
@@ -146,7 +146,7 @@ static double by_recording(int recording, enum fkv_state state, int layer, int64
 
 /* Two recordings of one document and a document of its own. Segments of 8 constants v have power 8
  * v^2 at t = 0. Document 0: v = 1, 2 | 3; document 1: v = 2. */
-TEST_WITH(documents_weigh_equally_over_recordings, made_folder, made_folder_removed) {
+TEST_WITH(documents_weigh_equally_over_recordings, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = {.layers = 1,
                      .heads = 1,
@@ -168,7 +168,7 @@ TEST_WITH(documents_weigh_equally_over_recordings, made_folder, made_folder_remo
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(normalised_power_does_not_see_the_scale_of_channels, made_folder, made_folder_removed) {
+TEST_WITH(normalised_power_does_not_see_the_scale_of_channels, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = made_keys(1, 2, 8, 64, made_drift);
     made_write(&m, path);
@@ -180,7 +180,7 @@ TEST_WITH(normalised_power_does_not_see_the_scale_of_channels, made_folder, made
 }
 
 /* The floor is what rounding to 16 bits does to a sample, on average. */
-TEST_WITH(rounding_floor_is_the_energy_that_rounding_adds, made_folder, made_folder_removed) {
+TEST_WITH(rounding_floor_is_the_energy_that_rounding_adds, made_folder, remove_folder) {
     enum { N = 200000 };
     float *x = malloc(N * sizeof *x), *back = malloc(N * sizeof *back);
     uint16_t *stored = malloc(N * sizeof *stored);
@@ -213,12 +213,12 @@ static void write_minimal(const char *file, const float *value, int64_t tokens, 
     assert_ok(fkv_h5_commit(w, &err));
 }
 
-TEST_WITH(a_minimal_file_with_one_state_is_measured, made_folder, made_folder_removed) {
+TEST_WITH(a_minimal_file_with_one_state_is_measured, made_folder, remove_folder) {
     struct fkv_spectrum s;
     float value[2 * 40 * 4];
     char own[300];
     test_fill(value, 320, 0, 1);
-    snprintf(own, sizeof own, "%s/own.h5", base);
+    snprintf(own, sizeof own, "%s/own.h5", folder);
     write_minimal(own, value, 40, false);
     assert_refused(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), "trained_context");
     assert_ok(made_measure(own, FKV_STATE_VALUE, 40, 0, true, &s, &err));
@@ -228,7 +228,7 @@ TEST_WITH(a_minimal_file_with_one_state_is_measured, made_folder, made_folder_re
     assert_close(power, energy, 0, 1e-5);
     assert_true(isnan(s.power_se[5])); /* one segment */
     fkv_spectrum_free(&s);
-    snprintf(own, sizeof own, "%s/context.h5", base);
+    snprintf(own, sizeof own, "%s/context.h5", folder);
     write_minimal(own, value, 40, true);
     assert_ok(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err)); /* 36 - 4 = 32 */
     assert_int_equal(s.n, 32);
@@ -236,15 +236,14 @@ TEST_WITH(a_minimal_file_with_one_state_is_measured, made_folder, made_folder_re
     fkv_spectrum_free(&s);
 }
 
-TEST_WITH(too_short_recordings_nan_and_empty_folders_are_refused, made_folder,
-          made_folder_removed) {
+TEST_WITH(too_short_recordings_nan_and_empty_folders_are_refused, made_folder, remove_folder) {
     struct fkv_spectrum s;
     float value[2 * 40 * 4];
     char own[300], empty[300];
     test_fill(value, 320, 0, 1);
     value[4 * 17 + 2] = NAN;
-    snprintf(own, sizeof own, "%s/own.h5", base);
-    snprintf(empty, sizeof empty, "%s/empty", base);
+    snprintf(own, sizeof own, "%s/own.h5", folder);
+    snprintf(empty, sizeof empty, "%s/empty", folder);
     write_minimal(own, value, 40, false);
     assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err),
                    "no segment of 100 tokens");
@@ -257,12 +256,12 @@ TEST_WITH(too_short_recordings_nan_and_empty_folders_are_refused, made_folder,
     assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), "empty");
 }
 
-TEST_WITH(the_null_does_not_depend_on_the_order_of_recordings, made_folder, made_folder_removed) {
+TEST_WITH(the_null_does_not_depend_on_the_order_of_recordings, made_folder, remove_folder) {
     struct fkv_spectrum a, b;
     char other[300];
     struct made m = made_keys(1, 2, 4, 64, made_white);
     m.recordings = 2, m.tokens[1] = 64, m.document[1] = 1;
-    snprintf(other, sizeof other, "%s/other", base);
+    snprintf(other, sizeof other, "%s/other", folder);
     made_write(&m, path);
     made_write(&m, other);
     char swap[1600];
@@ -280,7 +279,7 @@ TEST_WITH(the_null_does_not_depend_on_the_order_of_recordings, made_folder, made
 
 /* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of
  * one thread are open and after. */
-TEST_WITH(workers_leave_the_callers_threads_alone, made_folder, made_folder_removed) {
+TEST_WITH(workers_leave_the_callers_threads_alone, made_folder, remove_folder) {
     struct fkv_workers workers;
     const int callers = omp_get_max_threads();
     for (int threads = 0; threads <= 3; threads++) {

@@ -36,7 +36,7 @@ static void assert_same_bits(const double *a, const double *b, size_t count) {
     assert_memory_equal(a, b, count * sizeof *a);
 }
 
-TEST_WITH(the_number_of_threads_changes_no_bit, made_folder, made_folder_removed) {
+TEST_WITH(the_number_of_threads_changes_no_bit, made_folder, remove_folder) {
     write_uneven((enum fkv_dtype)test_between(FKV_F32, FKV_BF16));
     struct fkv_spectrum one;
     assert_ok(measure_on(1, 60, &one));
@@ -56,7 +56,7 @@ TEST_WITH(the_number_of_threads_changes_no_bit, made_folder, made_folder_removed
 
 /* A byte in the middle of a file is one of its states. */
 TEST_WITH(a_damaged_file_gives_the_same_error_on_any_number_of_threads, made_folder,
-          made_folder_removed) {
+          remove_folder) {
     struct fkv_error first;
     struct fkv_spectrum s;
     char file[400];
@@ -79,7 +79,7 @@ TEST_WITH(a_damaged_file_gives_the_same_error_on_any_number_of_threads, made_fol
     }
 }
 
-TEST_WITH(memory_is_bounded_whatever_the_capture, made_folder, made_folder_removed) {
+TEST_WITH(memory_is_bounded_whatever_the_capture, made_folder, remove_folder) {
     static const struct {
         int32_t n, heads, head_dim;
         int64_t segments;

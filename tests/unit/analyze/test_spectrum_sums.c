@@ -58,7 +58,7 @@ static void write_sums(const struct made *m, const char *folder, int length, int
     free(x), free(power), free(scaled);
 }
 
-TEST_WITH(sums_give_the_spectrum_of_the_stored_states, made_folder, made_folder_removed) {
+TEST_WITH(sums_give_the_spectrum_of_the_stored_states, made_folder, remove_folder) {
     struct fkv_spectrum stored, summed;
     char sums[300];
     struct made m = {.layers = 2,
@@ -71,7 +71,7 @@ TEST_WITH(sums_give_the_spectrum_of_the_stored_states, made_folder, made_folder_
                      .offset = {0, 100, 0},
                      .states = 1,
                      .value = made_drift};
-    snprintf(sums, sizeof sums, "%s/sums", base);
+    snprintf(sums, sizeof sums, "%s/sums", folder);
     made_write(&m, path);
     write_sums(&m, sums, 32, 4);
     assert_ok(made_measure(path, FKV_STATE_KEY, 32, 4, true, &stored, &err));
@@ -106,11 +106,11 @@ TEST_WITH(sums_give_the_spectrum_of_the_stored_states, made_folder, made_folder_
 }
 
 /* Many draws of one segment's permutation tend to the null that sums use. */
-TEST_WITH(the_expected_null_is_the_mean_of_permutation_nulls, made_folder, made_folder_removed) {
+TEST_WITH(the_expected_null_is_the_mean_of_permutation_nulls, made_folder, remove_folder) {
     struct fkv_spectrum stored, summed;
     char sums[300];
     struct made m = made_keys(1, 1, 12, 16 * 250, made_drift);
-    snprintf(sums, sizeof sums, "%s/sums", base);
+    snprintf(sums, sizeof sums, "%s/sums", folder);
     made_write(&m, path);
     write_sums(&m, sums, 16, 0);
     assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &stored, &err));

@@ -4,21 +4,15 @@
 #include "analyze/tables/table.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/file", test_make_folder(folder));
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/file", folder);
     return 0;
 }
 
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
-TEST_WITH(a_table_gives_back_what_was_written, setup, teardown) {
+TEST_WITH(a_table_gives_back_what_was_written, setup, remove_folder) {
     struct fkv_table t;
     const char text[] = "name,x,y\r\n\"a, \"\"b\"\"\nc\",1.5,\r\n,-2e3,nan\nlast,,7";
     test_write_text(path, text);
@@ -37,7 +31,7 @@ TEST_WITH(a_table_gives_back_what_was_written, setup, teardown) {
     fkv_table_free(&t);
 }
 
-TEST_WITH(a_ragged_table_is_refused_by_row, setup, teardown) {
+TEST_WITH(a_ragged_table_is_refused_by_row, setup, remove_folder) {
     struct fkv_table t;
     test_write_file(path, "a,b\n1,2\n3\n", 10);
     assert_refused(fkv_table_read(path, &t, &err), "row 2: expected 2 cells, found 1");

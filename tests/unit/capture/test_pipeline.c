@@ -7,14 +7,12 @@
 
 enum { LANES = 3, TOKENS = 333, MOST_ROWS = 40 };
 
-static char folder[256];
 static struct fkv_model model;
 static struct sample samples[LANES]; /* of one info */
 static struct fkv_capture_writer *writer;
 
 static int make(void **state) {
-    (void)state;
-    test_make_folder(folder);
+    make_folder(state);
     assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err));
     assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err));
     sample_info(&samples[0].info, (enum fkv_dtype)test_between(0, 2), 15);
@@ -27,13 +25,11 @@ static int make(void **state) {
 }
 
 static int clean(void **state) {
-    (void)state;
     fkv_capture_abandon(writer);
     for (int i = 1; i < LANES; i++) sample_free_states(&samples[i]);
     sample_free(&samples[0]);
     model.ops->close(model.backend);
-    test_remove_folder(folder);
-    return 0;
+    return remove_folder(state);
 }
 
 static size_t largest_rows(void) {

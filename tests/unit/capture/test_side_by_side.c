@@ -6,11 +6,12 @@
 #include "capture/recorder.h"
 #include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
+#include "tests/unit/store/captured_nll.h"
 
 #define MODEL "tests/golden/llama-mha"
 enum { LAYERS = 2, KV_HEADS = 4, HEAD_DIM = 8, CONTEXT = 64, TEXTS = 3 };
 
-static char base[256], texts[TEXTS][300];
+static char texts[TEXTS][300];
 static struct fkv_engine engine, other;
 static struct fkv_engine_options engine_options, other_options;
 
@@ -29,11 +30,10 @@ static void open_engine(const char *backend, struct fkv_engine_options *o, struc
 }
 
 static int make(void **state) {
-    (void)state;
-    test_make_folder(base);
+    make_folder(state);
     const int counts[TEXTS] = {2 * CONTEXT + 9, 5, CONTEXT - 3}; /* 64 + 64 + 9; 5; 61 */
     for (int i = 0; i < TEXTS; i++) {
-        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", base, i);
+        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", folder, i);
         write_ids(texts[i], counts[i]);
     }
     const char *name = getenv("FKV_TEST_BACKEND");
@@ -43,11 +43,9 @@ static int make(void **state) {
 }
 
 static int clean(void **state) {
-    (void)state;
     fkv_engine_close(&engine);
     fkv_engine_close(&other);
-    test_remove_folder(base);
-    return 0;
+    return remove_folder(state);
 }
 
 static int record(const struct fkv_engine *e, struct fkv_engine_options *engine_o, int batch,
@@ -136,9 +134,8 @@ static void expect_same(const char *one, const char *two) {
         assert_int_equal(x->offset, y->offset);
         assert_int_equal(x->n_tokens, y->n_tokens);
         float nll[2][2 * CONTEXT];
-        bool found;
-        assert_ok(fkv_capture_read_nll(a, i, nll[0], &found, &err));
-        assert_ok(fkv_capture_read_nll(b, i, nll[1], &found, &err));
+        assert_true(captured_nll(a, i, nll[0]));
+        assert_true(captured_nll(b, i, nll[1]));
         for (int64_t t = 1; t < x->n_tokens; t++) assert_close(nll[1][t], nll[0][t], 1e-4, 1e-5);
         if (fkv_capture_info(a)->spectra_only)
             expect_same_sums(a, b, i);
@@ -154,7 +151,7 @@ static const int every_second[] = {0, 2}, last_two[] = {2, 3};
 static void compare(bool spectra, const int *heads, int head_count) {
     struct fkv_recorder_summary s, t;
     char one[300], many[300];
-    snprintf(one, sizeof one, "%s/one", base);
+    snprintf(one, sizeof one, "%s/one", folder);
     struct fkv_recorder_options o = {.out = one,
                                      .states = 15,
                                      .dtype = FKV_F32,
@@ -168,7 +165,7 @@ static void compare(bool spectra, const int *heads, int head_count) {
     for (int i = 0; i < 4; i++) {
         const int batch =
             i < 2 ? 2 + 7 * i : 1 + 2 * (i - 2); /* 2 and 9 on the CPU, 1 and 3 on the other */
-        snprintf(many, sizeof many, "%s/many%d", base, i);
+        snprintf(many, sizeof many, "%s/many%d", folder, i);
         o.out = many;
         assert_ok(record(i < 2 ? &engine : &other, i < 2 ? &engine_options : &other_options, batch,
                          &o, &t, &err));
@@ -195,8 +192,8 @@ TEST_WITH(spectra_do_not_depend_on_batch_or_backend, make, clean) {
 TEST_WITH(gaps_are_filled_with_another_batch, make, clean) {
     struct fkv_recorder_summary s;
     char whole[300], part[300], command[1500];
-    snprintf(whole, sizeof whole, "%s/whole", base);
-    snprintf(part, sizeof part, "%s/part", base);
+    snprintf(whole, sizeof whole, "%s/whole", folder);
+    snprintf(part, sizeof part, "%s/part", folder);
     struct fkv_recorder_options o = {
         .out = whole, .states = 15, .dtype = FKV_F32, .skip_sinks = 4, .length = 20, .shards = 1};
     assert_ok(record(&engine, &engine_options, 1, &o, &s, &err));

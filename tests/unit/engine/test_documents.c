@@ -73,9 +73,8 @@ static void expect_end(struct fkv_documents *d) {
     fkv_documents_close(d);
 }
 
-TEST(texts_come_whole_and_in_order) {
-    char folder[256], inner[300], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(texts_come_whole_and_in_order) {
+    char inner[300], note[FKV_DOCUMENTS_NOTE];
     snprintf(inner, sizeof inner, "%s/books", folder);
     assert_int_equal(mkdir(inner, 0777), 0);
     put_text(inner, "b.txt", "second\r\n");
@@ -116,12 +115,10 @@ TEST(texts_come_whole_and_in_order) {
     fkv_documents_close(d);
     fkv_documents_close(NULL);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-TEST(rows_that_are_empty_are_left_out_and_counted) {
-    char folder[256], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(rows_that_are_empty_are_left_out_and_counted) {
+    char note[FKV_DOCUMENTS_NOTE];
     struct fkv_tokenizer *t = tokenizer();
     const char *path = put_text(folder, "rows.JSONL",
                                 "\xef\xbb\xbf{\"text\": \"first row\"}\r\n{\"text\": \"\"}\n"
@@ -141,12 +138,9 @@ TEST(rows_that_are_empty_are_left_out_and_counted) {
     assert_string_equal(note, "2 rows are left out: empty or of one token");
     fkv_documents_close(d);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-TEST(files_of_any_name_are_read_by_their_format) {
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(files_of_any_name_are_read_by_their_format) {
     struct fkv_tokenizer *t = tokenizer();
     const struct {
         const char *name, *format, *data, *document;
@@ -171,7 +165,6 @@ TEST(files_of_any_name_are_read_by_their_format) {
         expect_end(d);
     }
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
 TEST(only_the_field_of_a_row_is_read) {
@@ -270,9 +263,7 @@ TEST(npy_of_every_integer_type_gives_the_ids) {
         }
 }
 
-TEST(raw_ids_are_little_endian) {
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(raw_ids_are_little_endian) {
     static const uint8_t data[] = {1, 0, 2, 0, 0xff, 4, 0, 0};
     const char *paths[] = {put(folder, "ids.bin", data, sizeof data)};
     struct fkv_documents_options o = ids(paths, 1);
@@ -295,12 +286,10 @@ TEST(raw_ids_are_little_endian) {
         fkv_document_free(&document);
         expect_end(d);
     }
-    test_remove_folder(folder);
 }
 
-TEST(the_first_ids_are_shown_as_text) {
-    char folder[256], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(the_first_ids_are_shown_as_text) {
+    char note[FKV_DOCUMENTS_NOTE];
     struct fkv_tokenizer *t = tokenizer();
     int32_t *tokens;
     size_t count;
@@ -318,7 +307,6 @@ TEST(the_first_ids_are_shown_as_text) {
     expect_end(d);
     free(tokens);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
 /* Opening or reading the first document fails with a message that has the file's name and `text`.
@@ -338,9 +326,8 @@ static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *
         fail_msg("message \"%s\" lacks \"%s\" or \"%s\"", err.message, name, text);
 }
 
-TEST(what_cannot_be_read_is_named) {
-    char folder[256], empty[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(what_cannot_be_read_is_named) {
+    char empty[300];
     snprintf(empty, sizeof empty, "%s/empty", folder);
     assert_int_equal(mkdir(empty, 0777), 0);
     struct fkv_tokenizer *t = tokenizer();
@@ -385,7 +372,6 @@ TEST(what_cannot_be_read_is_named) {
     dtype.token_dtype = "int8";
     refused(dtype, NULL, "--token-dtype", "int8");
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
 TEST(absurd_npy_headers_are_refused) {

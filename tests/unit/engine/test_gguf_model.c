@@ -276,7 +276,7 @@ static void assert_same_rotation(const struct fkv_rope *a, const struct fkv_rope
     assert_memory_equal(a->beyond, b->beyond, sizeof a->beyond);
 }
 
-TEST_WITH(a_gguf_file_holds_what_its_folder_holds, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_gguf_file_holds_what_its_folder_holds) {
     for (int i = 0; i < 2 * FORMS; i++) {
         const struct change change = change_of(&forms[i / 2], i % 2);
         write_both(forms[i / 2].architecture, &change);
@@ -301,7 +301,7 @@ static void add_half_rotation(struct gguf_file *f) {
     gguf_key_u32(f, "phi3.rope.dimension_count", HEAD_DIM / 2);
 }
 
-TEST_WITH(a_part_of_a_head_turns_where_the_file_says_so, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_part_of_a_head_turns_where_the_file_says_so) {
     write_both("phi3", &(struct change){.left_out = "phi3.rope.dimension_count",
                                         .add = add_half_rotation,
                                         .fields = ", \"partial_rotary_factor\": 0.5"});
@@ -314,7 +314,7 @@ TEST_WITH(a_part_of_a_head_turns_where_the_file_says_so, make_folder, remove_fol
 
 /* Keys that the file leaves out or sets to 0 are what llama.cpp takes them for, which is not always
  * what transformers does; the pattern of sliding layers is read. */
-TEST_WITH(what_a_file_leaves_out_is_what_llama_cpp_assumes, make_folder, remove_folder) {
+TEST_IN_FOLDER(what_a_file_leaves_out_is_what_llama_cpp_assumes) {
     static const struct {
         const char *architecture;
         struct change change;
@@ -351,7 +351,7 @@ static void add_divisors(struct gguf_file *f) {
     gguf_tensor(f, "rope_freqs.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 4, 8}, 16);
 }
 
-TEST_WITH(divisors_of_frequencies_are_applied, make_folder, remove_folder) {
+TEST_IN_FOLDER(divisors_of_frequencies_are_applied) {
     write_both("llama", &(struct change){.add = add_divisors});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
@@ -373,7 +373,7 @@ static void add_factor_alone(struct gguf_file *f) {
 }
 static void add_no_factor(struct gguf_file *f) { gguf_key_f32(f, "llama.rope.scaling.factor", 0); }
 
-TEST_WITH(a_factor_without_a_type_is_linear, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_factor_without_a_type_is_linear) {
     void (*const adds[])(struct gguf_file *) = {add_factor_alone, add_no_factor};
     for (int i = 0; i < 2; i++) {
         write_both("llama", &(struct change){.add = adds[i]});
@@ -386,7 +386,7 @@ TEST_WITH(a_factor_without_a_type_is_linear, make_folder, remove_folder) {
     }
 }
 
-TEST_WITH(scaling_and_chat_ends_are_read, make_folder, remove_folder) {
+TEST_IN_FOLDER(scaling_and_chat_ends_are_read) {
     write_both("llama", &(struct change){.add = add_linear});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_config *c = fkv_checkpoint_config(a), *d = fkv_checkpoint_config(b);
@@ -412,7 +412,7 @@ static void add_long_factors(struct gguf_file *f) {
     gguf_tensor(f, "rope_factors_short.weight", 0, HEAD_DIM / 2, 0, (float[]){1, 2, 3, 4}, 16);
 }
 
-TEST_WITH(yarn_is_that_of_a_folder_with_the_same_numbers, make_folder, remove_folder) {
+TEST_IN_FOLDER(yarn_is_that_of_a_folder_with_the_same_numbers) {
     struct fkv_rope rope;
     write_both("llama", &(struct change){.add = add_yarn_scaling});
     struct fkv_checkpoint *b = opened("/m.gguf");
@@ -428,7 +428,7 @@ TEST_WITH(yarn_is_that_of_a_folder_with_the_same_numbers, make_folder, remove_fo
     fkv_checkpoint_close(b);
 }
 
-TEST_WITH(long_and_short_factors_are_tensors, make_folder, remove_folder) {
+TEST_IN_FOLDER(long_and_short_factors_are_tensors) {
     write_both("llama", &(struct change){.add = add_long_factors});
     struct fkv_checkpoint *a = opened(""), *b = opened("/m.gguf");
     const struct fkv_rope *plain = &fkv_checkpoint_config(a)->rotations[0],
@@ -502,7 +502,7 @@ static int open_and_find(const char *path, struct fkv_error *err) {
     return status ? FKV_FAILED : FKV_OK;
 }
 
-TEST_WITH(what_is_not_computed_is_refused_by_name, make_folder, remove_folder) {
+TEST_IN_FOLDER(what_is_not_computed_is_refused_by_name) {
     static const struct {
         struct change change;
         const char *text;
@@ -543,7 +543,7 @@ TEST_WITH(what_is_not_computed_is_refused_by_name, make_folder, remove_folder) {
     }
 }
 
-TEST_WITH(another_architecture_is_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(another_architecture_is_named) {
     struct fkv_checkpoint *c;
     char path[300];
     size_t bytes;

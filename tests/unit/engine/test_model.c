@@ -172,7 +172,7 @@ static void assert_is(const struct fkv_weight *w, const char *name, int rows, in
     assert_int_equal(w->cols, cols);
 }
 
-TEST_WITH(every_tensor_lies_where_its_layer_looks, make_folder, remove_folder) {
+TEST_IN_FOLDER(every_tensor_lies_where_its_layer_looks) {
     write_checkpoint("qwen2", false, true, NULL);
     struct fkv_model *m = opened();
     const struct fkv_layer_weights *w = &m->layers[1];
@@ -199,7 +199,7 @@ TEST_WITH(every_tensor_lies_where_its_layer_looks, make_folder, remove_folder) {
     assert_int_equal(buffers_held, 0);
 }
 
-TEST_WITH(query_and_key_norms_are_bound_where_the_family_has_them, make_folder, remove_folder) {
+TEST_IN_FOLDER(query_and_key_norms_are_bound_where_the_family_has_them) {
     write_checkpoint("qwen3", true, false, NULL);
     struct fkv_model *m = opened();
     assert_is(&m->layers[0].qkv.q_norm, "model.layers.0.self_attn.q_norm.weight", 1, HEAD_DIM);
@@ -208,7 +208,7 @@ TEST_WITH(query_and_key_norms_are_bound_where_the_family_has_them, make_folder, 
     fkv_model_close(m);
 }
 
-TEST_WITH(a_tied_head_is_the_embedding_and_counted_once, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_tied_head_is_the_embedding_and_counted_once) {
     write_checkpoint("llama", true, false, NULL);
     struct fkv_model *m = opened();
     assert_true(m->config.tied);
@@ -220,7 +220,7 @@ TEST_WITH(a_tied_head_is_the_embedding_and_counted_once, make_folder, remove_fol
     fkv_model_close(m);
 }
 
-TEST_WITH(a_tied_checkpoint_that_brings_a_head_has_it_used, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_tied_checkpoint_that_brings_a_head_has_it_used) {
     write_checkpoint("llama", true, true, NULL);
     struct fkv_model *m = opened();
     assert_false(m->config.tied);
@@ -228,7 +228,7 @@ TEST_WITH(a_tied_checkpoint_that_brings_a_head_has_it_used, make_folder, remove_
     fkv_model_close(m);
 }
 
-TEST_WITH(the_name_is_the_last_part_of_the_path, make_folder, remove_folder) {
+TEST_IN_FOLDER(the_name_is_the_last_part_of_the_path) {
     write_checkpoint("llama", true, false, NULL);
     struct fkv_model *m;
     char path[600], hub[512], target[600];
@@ -253,7 +253,7 @@ TEST_WITH(the_name_is_the_last_part_of_the_path, make_folder, remove_folder) {
     fkv_model_close(m);
 }
 
-TEST_WITH(tensors_of_another_family_are_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(tensors_of_another_family_are_refused) {
     write_checkpoint("qwen2", true, false, NULL);
     write_config("llama", true, VOCAB);
     open_refused(false,
@@ -275,7 +275,7 @@ static void write_with(const char *name, const char *shape, size_t bytes) {
     weights_write(&more, folder, "model-00002-of-00002.safetensors");
 }
 
-TEST_WITH(tensors_that_change_nothing_are_ignored, make_folder, remove_folder) {
+TEST_IN_FOLDER(tensors_that_change_nothing_are_ignored) {
     static const char *const names[] = {"model.layers.0.self_attn.rotary_emb.inv_freq",
                                         "rotary_emb.inv_freq", "model.rotary_emb.cos_cached",
                                         "model.layers.1.self_attn.masked_bias",
@@ -290,7 +290,7 @@ TEST_WITH(tensors_that_change_nothing_are_ignored, make_folder, remove_folder) {
     open_refused(false, "(a bias: is model_type right?)");
 }
 
-TEST_WITH(other_heads_are_left_out_with_a_note, make_folder, remove_folder) {
+TEST_IN_FOLDER(other_heads_are_left_out_with_a_note) {
     write_with("score.weight", "[1,8]", 32);
     struct fkv_model *m = opened();
     assert_non_null(strstr(fkv_checkpoint_note(m->checkpoint),
@@ -298,7 +298,7 @@ TEST_WITH(other_heads_are_left_out_with_a_note, make_folder, remove_folder) {
     fkv_model_close(m);
 }
 
-TEST_WITH(tensors_that_may_count_are_refused_with_what_they_may_mean, make_folder, remove_folder) {
+TEST_IN_FOLDER(tensors_that_may_count_are_refused_with_what_they_may_mean) {
     static const struct {
         const char *name, *words;
     } cases[] = {
@@ -321,7 +321,7 @@ TEST_WITH(tensors_that_may_count_are_refused_with_what_they_may_mean, make_folde
     }
 }
 
-TEST_WITH(prefixes_of_torchs_wrappers_are_known, make_folder, remove_folder) {
+TEST_IN_FOLDER(prefixes_of_torchs_wrappers_are_known) {
     static const char *const prefixes[] = {"module.model.", "_orig_mod.model.",
                                            "_orig_mod.module.model.", "module.", "_orig_mod."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -336,7 +336,7 @@ TEST_WITH(prefixes_of_torchs_wrappers_are_known, make_folder, remove_folder) {
     prefix = "model.";
 }
 
-TEST_WITH(shards_without_an_index_are_read, make_folder, remove_folder) {
+TEST_IN_FOLDER(shards_without_an_index_are_read) {
     write_with("score.weight", "[1,8]", 32);
     fkv_model_close(opened());
     write_with("model.norm.weight", "[8]", 32);
@@ -354,7 +354,7 @@ TEST_WITH(shards_without_an_index_are_read, make_folder, remove_folder) {
     open_refused(false, "expected shards of one model");
 }
 
-TEST_WITH(names_without_the_models_prefix_are_known, make_folder, remove_folder) {
+TEST_IN_FOLDER(names_without_the_models_prefix_are_known) {
     prefix = "";
     write_checkpoint("llama", true, false, NULL);
     prefix = "model.";
@@ -365,7 +365,7 @@ TEST_WITH(names_without_the_models_prefix_are_known, make_folder, remove_folder)
     fkv_model_close(m);
 }
 
-TEST_WITH(a_misaligned_tensor_is_copied, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_misaligned_tensor_is_copied) {
     skipped = 3;
     write_checkpoint("llama", true, false, NULL);
     skipped = 0;
@@ -385,7 +385,7 @@ static void assert_rows(const struct fkv_weight *w, const struct fkv_tensor *all
     assert_memory_equal(w->data->host, (const float *)all->data + first * DIM, w->data->bytes);
 }
 
-TEST_WITH(roles_that_share_a_matrix_are_its_rows, make_folder, remove_folder) {
+TEST_IN_FOLDER(roles_that_share_a_matrix_are_its_rows) {
     enum { Q = HEADS * HEAD_DIM, KV = KV_HEADS * HEAD_DIM };
     struct weights_file w = {0};
     write_config("llama", true, VOCAB);
@@ -424,7 +424,7 @@ TEST_WITH(roles_that_share_a_matrix_are_its_rows, make_folder, remove_folder) {
     fkv_model_close(m);
 }
 
-TEST_WITH(ends_of_both_configs_count, make_folder, remove_folder) {
+TEST_IN_FOLDER(ends_of_both_configs_count) {
     write_checkpoint("llama", true, false, NULL);
     test_write_text(test_path(folder, "generation_config.json"),
                     "{\"eos_token_id\": [4, 3, 4, 99]}");
@@ -439,7 +439,7 @@ TEST_WITH(ends_of_both_configs_count, make_folder, remove_folder) {
 
 /* ---- refusals ---- */
 
-TEST_WITH(a_missing_tensor_is_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_missing_tensor_is_named) {
     write_checkpoint("llama", true, false,
                      &(struct change){.tensor = "model.layers.1.mlp.up_proj.weight"});
     open_refused(true, "tensor model.layers.1.mlp.up_proj.weight: expected in the safetensors "
@@ -449,12 +449,12 @@ TEST_WITH(a_missing_tensor_is_named, make_folder, remove_folder) {
     open_refused(true, "tensor model.layers.0.self_attn.k_proj.bias");
 }
 
-TEST_WITH(an_untied_checkpoint_needs_its_head, make_folder, remove_folder) {
+TEST_IN_FOLDER(an_untied_checkpoint_needs_its_head) {
     write_checkpoint("llama", false, false, NULL);
     open_refused(true, "tensor lm_head.weight: expected in the safetensors files");
 }
 
-TEST_WITH(a_wrong_shape_is_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_wrong_shape_is_refused) {
     struct change change = {.tensor = "model.layers.0.mlp.down_proj.weight", .shape = "[12,8]"};
     write_checkpoint("llama", true, false, &change);
     open_refused(
@@ -470,7 +470,7 @@ TEST_WITH(a_wrong_shape_is_refused, make_folder, remove_folder) {
     open_refused(true, "tensor model.norm.weight: shape: expected [8], found [1, 8]");
 }
 
-TEST_WITH(a_config_of_another_model_is_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_config_of_another_model_is_refused) {
     write_checkpoint("llama", true, false, NULL);
     test_write_text(test_path(folder, "config.json"),
                     "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 12, "
@@ -479,7 +479,7 @@ TEST_WITH(a_config_of_another_model_is_refused, make_folder, remove_folder) {
     open_refused(true, "tensor model.embed_tokens.weight: shape: expected [10, 16], found [10, 8]");
 }
 
-TEST_WITH(a_wrong_dtype_is_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_wrong_dtype_is_refused) {
     write_checkpoint(
         "llama", true, false,
         &(struct change){.tensor = "model.layers.0.self_attn.q_proj.weight", .format = "F8_E4M3"});
@@ -487,7 +487,7 @@ TEST_WITH(a_wrong_dtype_is_refused, make_folder, remove_folder) {
                        "BF16, found F8_E4M3");
 }
 
-TEST_WITH(a_weight_that_is_not_finite_is_named_with_its_place, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_weight_that_is_not_finite_is_named_with_its_place) {
     struct change change = {"model.layers.1.self_attn.o_proj.weight",
                             .element = 2 * HEADS * HEAD_DIM + 5, .value = NAN};
     write_checkpoint("llama", true, false, &change);
@@ -504,7 +504,7 @@ TEST_WITH(a_weight_that_is_not_finite_is_named_with_its_place, make_folder, remo
 
 /* A head of many chunks with a few bad values at random places, in every dtype: the first is
  * reported, whichever thread meets it. */
-TEST_WITH(of_several_bad_values_the_first_is_reported, make_folder, remove_folder) {
+TEST_IN_FOLDER(of_several_bad_values_the_first_is_reported) {
     static const struct {
         const char *format;
         size_t size;
@@ -535,7 +535,7 @@ TEST_WITH(of_several_bad_values_the_first_is_reported, make_folder, remove_folde
     }
 }
 
-TEST_WITH(a_backend_without_room_fails_the_load, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_backend_without_room_fails_the_load) {
     write_checkpoint("llama", true, false, NULL);
     adopting_fails = true;
     open_refused(true, "model.safetensors: tensor model.embed_tokens.weight: no room");
@@ -543,8 +543,7 @@ TEST_WITH(a_backend_without_room_fails_the_load, make_folder, remove_folder) {
     fkv_model_close(NULL);
 }
 
-TEST_WITH(a_model_too_large_for_its_device_is_refused_before_anything_is_read, make_folder,
-          remove_folder) {
+TEST_IN_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_read) {
     struct change change = {"model.norm.weight", .element = 0, .value = NAN};
     write_checkpoint("llama", true, false, &change); /* reading the values would find the NaN */
     struct fkv_model *m;

@@ -37,14 +37,13 @@ TEST(retained_slots_are_floored_with_a_hair_of_tolerance) {
 }
 
 /* As deep as the system takes: 4095 bytes. */
-TEST(a_table_is_read_from_a_path_of_any_length) {
+TEST_IN_FOLDER(a_table_is_read_from_a_path_of_any_length) {
     const int lengths[] = {500, 511, 512, 700, 4000, 4095};
-    char base[256], text[4200];
-    test_make_folder(base);
+    char text[4200];
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         struct fkv_ratios ratios;
         size_t wanted = (size_t)lengths[i] - strlen("/gamma.json"),
-               used = (size_t)sprintf(text, "@%s", base) - 1;
+               used = (size_t)sprintf(text, "@%s", folder) - 1;
         while (used < wanted) {
             size_t left = wanted - used, step = left > 300   ? 200
                                                 : left > 200 ? left / 2
@@ -64,7 +63,6 @@ TEST(a_table_is_read_from_a_path_of_any_length) {
         assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err),
                        "gamma.json: gamma[0]: expected 4 KV heads");
     }
-    test_remove_folder(base);
 }
 
 TEST(bad_options_are_refused_by_name) {

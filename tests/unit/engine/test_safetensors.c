@@ -31,7 +31,7 @@ static void check_accepted(const char *header, size_t data_bytes) {
     free(file);
 }
 
-TEST_WITH(tensors_are_handed_out_as_they_lie_in_the_file, make_folder, remove_folder) {
+TEST_IN_FOLDER(tensors_are_handed_out_as_they_lie_in_the_file) {
     static const struct {
         const char *name;
         size_t bytes;
@@ -190,7 +190,7 @@ TEST(metadata_other_than_strings_is_refused) {
     check_refused("{\"__metadata__\":\"pt\"}", 0, "field \"__metadata__\"");
 }
 
-TEST_WITH(dtypes_nobody_computes_with_are_tolerated, make_folder, remove_folder) {
+TEST_IN_FOLDER(dtypes_nobody_computes_with_are_tolerated) {
     struct weights_file w = {0};
     weights_add(&w, "ids", "I64", "[2]", NULL, 16);
     weights_add(&w, "scale", "F8_E4M3", "[]", NULL, 1);
@@ -244,7 +244,7 @@ static void write_index(const char *weight_map) {
     test_write_text(test_path(folder, "model.safetensors.index.json"), text);
 }
 
-TEST_WITH(shards_are_joined_and_hashed_in_name_order, make_folder, remove_folder) {
+TEST_IN_FOLDER(shards_are_joined_and_hashed_in_name_order) {
     write_shard("b.safetensors", "x", 1);
     write_shard("a.safetensors", "y", 2);
     write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
@@ -268,7 +268,7 @@ TEST_WITH(shards_are_joined_and_hashed_in_name_order, make_folder, remove_folder
     fkv_safetensors_close(files);
 }
 
-TEST_WITH(shards_may_stand_in_folders_of_the_folder, make_folder, remove_folder) {
+TEST_IN_FOLDER(shards_may_stand_in_folders_of_the_folder) {
     char inner[300];
     snprintf(inner, sizeof inner, "%s/parts", folder);
     assert_int_equal(mkdir(inner, 0700), 0);
@@ -282,13 +282,13 @@ TEST_WITH(shards_may_stand_in_folders_of_the_folder, make_folder, remove_folder)
     fkv_safetensors_close(files);
 }
 
-TEST_WITH(a_missing_shard_is_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_missing_shard_is_named) {
     write_shard("a.safetensors", "y", 2);
     write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
     open_refused("b.safetensors: cannot open: No such file");
 }
 
-TEST_WITH(a_tensor_missing_from_its_shard_is_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_tensor_missing_from_its_shard_is_named) {
     write_shard("a.safetensors", "y", 2);
     write_index("{\"x\":\"a.safetensors\",\"y\":\"a.safetensors\"}");
     open_refused("tensor x: expected in a.safetensors, found nowhere");
@@ -299,14 +299,14 @@ TEST_WITH(a_tensor_missing_from_its_shard_is_named, make_folder, remove_folder) 
     open_refused("found ");
 }
 
-TEST_WITH(a_tensor_in_two_shards_is_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_tensor_in_two_shards_is_refused) {
     write_shard("a.safetensors", "x", 1);
     write_shard("b.safetensors", "x", 1);
     write_index("{\"x\":\"a.safetensors\",\"y\":\"b.safetensors\"}");
     open_refused("tensor x: expected it in one shard");
 }
 
-TEST_WITH(a_damaged_shard_is_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_damaged_shard_is_named) {
     write_shard("a.safetensors", "y", 2);
     test_write_text(test_path(folder, "b.safetensors"), "abc");
     write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
@@ -315,7 +315,7 @@ TEST_WITH(a_damaged_shard_is_named, make_folder, remove_folder) {
     open_refused("b.safetensors: expected 8 bytes of header length, found a file of 0");
 }
 
-TEST_WITH(shard_names_that_leave_the_folder_are_refused, make_folder, remove_folder) {
+TEST_IN_FOLDER(shard_names_that_leave_the_folder_are_refused) {
     static const char *const names[] = {
         "\"../a.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"",  "7", "null",
         "\"a/../../b\"",        "\"a//b\"",        "\"a/\"", "\".a\""};
@@ -329,7 +329,7 @@ TEST_WITH(shard_names_that_leave_the_folder_are_refused, make_folder, remove_fol
     open_refused("field \"weight_map\": expected an object of tensor names and files, found none");
 }
 
-TEST_WITH(a_folder_without_weights_says_what_lies_there, make_folder, remove_folder) {
+TEST_IN_FOLDER(a_folder_without_weights_says_what_lies_there) {
     open_refused("expected model.safetensors or model.safetensors.index.json, found no weights");
     test_write_text(test_path(folder, "pytorch_model.bin"), "x");
     test_write_text(test_path(folder, "notes.txt"), "x");
@@ -339,7 +339,7 @@ TEST_WITH(a_folder_without_weights_says_what_lies_there, make_folder, remove_fol
                    "/nonexistent/model: cannot read the folder: No such file");
 }
 
-TEST_WITH(links_are_followed_and_broken_ones_named, make_folder, remove_folder) {
+TEST_IN_FOLDER(links_are_followed_and_broken_ones_named) {
     char target[300], link[300];
     write_shard("blob", "x", 3);
     snprintf(target, sizeof target, "%s/blob", folder);

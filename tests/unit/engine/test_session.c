@@ -172,10 +172,9 @@ TEST(reset_starts_from_an_empty_cache) {
     free(first), free(again);
 }
 
-TEST(heads_with_ratios_of_their_own_keep_their_own_schedule) {
+TEST_IN_FOLDER(heads_with_ratios_of_their_own_keep_their_own_schedule) {
     struct fixture *f = *state;
-    char folder[256], path[300], gamma[310];
-    test_make_folder(folder);
+    char path[300], gamma[310];
     snprintf(path, sizeof path, "%s/gamma.json", folder);
     FILE *file = fopen(path, "w");
     fprintf(file, "{\"format_version\":1,\"n_layers\":6,\"n_kv_heads\":2,\"window\":68,\"sinks\":4,"
@@ -201,7 +200,6 @@ TEST(heads_with_ratios_of_their_own_keep_their_own_schedule) {
     float *decode = run(f, p, f->tokens, 1);
     assert_arrays_close(decode, blocks, (size_t)TOKENS * VOCAB, 0, 2e-5);
     free(blocks), free(decode);
-    test_remove_folder(folder);
 }
 
 TEST(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off) {

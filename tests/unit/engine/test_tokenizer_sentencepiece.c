@@ -149,7 +149,7 @@ static struct fkv_tokenizer *open_with(const char *folder, const char *settings)
     return t;
 }
 
-TEST(tokenizer_config_says_whether_bos_and_eos_are_added) {
+TEST_IN_FOLDER(tokenizer_config_says_whether_bos_and_eos_are_added) {
     static const struct {
         const char *settings;
         bool bos, eos;
@@ -159,10 +159,8 @@ TEST(tokenizer_config_says_whether_bos_and_eos_are_added) {
         {"{\"add_bos_token\": false}", false, false},
         {"{\"add_bos_token\": true, \"add_eos_token\": true}", true, true},
     };
-    char folder[256];
     size_t bytes, count;
     char *data = load("llama", &bytes);
-    test_make_folder(folder);
     put(folder, "tokenizer.model", data, bytes);
     assert_true(fkv_tokenizer_exists(folder));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -174,10 +172,9 @@ TEST(tokenizer_config_says_whether_bos_and_eos_are_added) {
         fkv_tokenizer_close(t);
     }
     free(data);
-    test_remove_folder(folder);
 }
 
-TEST(a_disagreement_about_bos_is_noted) {
+TEST_IN_FOLDER(a_disagreement_about_bos_is_noted) {
     static const struct {
         const char *family, *settings, *words; /* words NULL: no note */
     } cases[] = {
@@ -190,8 +187,6 @@ TEST(a_disagreement_about_bos_is_noted) {
         {"llama3", "{\"bos_token\": \"<|begin_of_text|>\"}", NULL},
         {"llama3", "{\"bos_token\": null}", NULL},
     };
-    char folder[256];
-    test_make_folder(folder);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *document = golden(cases[i].family, ".json");
         char *text = json_dumps(document, JSON_COMPACT);
@@ -205,5 +200,4 @@ TEST(a_disagreement_about_bos_is_noted) {
         free(text);
         json_decref(document);
     }
-    test_remove_folder(folder);
 }

@@ -9,24 +9,11 @@
 #include <sys/wait.h>
 
 enum { MIB = 1 << 20 };
-static char tree[256];
 
-static int make_tree(void **state) {
-    (void)state;
-    test_make_folder(tree);
-    return 0;
-}
-
-static int remove_tree(void **state) {
-    (void)state;
-    test_remove_folder(tree);
-    return 0;
-}
-
-/* Writes a file of the tree, with the folders above it. */
+/* Writes a file of the folder, with the folders above it. */
 static void put(const char *name, const char *format, ...) {
     char path[1024];
-    snprintf(path, sizeof path, "%s%s", tree, name);
+    snprintf(path, sizeof path, "%s%s", folder, name);
     char *slash = strrchr(path, '/');
     *slash = 0;
     assert_ok(fkv_make_directories(path, &err));
@@ -80,9 +67,9 @@ static void put_v1(const char *level, int64_t limit, int64_t used, int64_t files
 
 static const int64_t no_limit_v1 = 9223372036854771712;
 
-static void expect(int64_t bytes) { assert_int_equal(fkv_host_memory_under(tree), bytes); }
+static void expect(int64_t bytes) { assert_int_equal(fkv_host_memory_under(folder), bytes); }
 
-TEST_WITH(without_groups_the_machine_is_what_there_is, make_tree, remove_tree) {
+TEST_IN_FOLDER(without_groups_the_machine_is_what_there_is) {
     expect(-1);
     put_machine(300 * MIB);
     expect(300 * MIB);
@@ -91,7 +78,7 @@ TEST_WITH(without_groups_the_machine_is_what_there_is, make_tree, remove_tree) {
     expect(300 * MIB); /* the root group has no limits */
 }
 
-TEST_WITH(a_limit_leaves_what_is_not_used_and_files_pages, make_tree, remove_tree) {
+TEST_IN_FOLDER(a_limit_leaves_what_is_not_used_and_files_pages) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job\n");
@@ -110,7 +97,7 @@ TEST_WITH(a_limit_leaves_what_is_not_used_and_files_pages, make_tree, remove_tre
     expect(50 * MIB); /* the machine has less */
 }
 
-TEST_WITH(limits_of_all_levels_count, make_tree, remove_tree) {
+TEST_IN_FOLDER(limits_of_all_levels_count) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/user.slice/a job/task_0\n");
@@ -126,7 +113,7 @@ TEST_WITH(limits_of_all_levels_count, make_tree, remove_tree) {
     expect(100 * MIB);
 }
 
-TEST_WITH(a_container_sees_its_own_group_at_the_mount, make_tree, remove_tree) {
+TEST_IN_FOLDER(a_container_sees_its_own_group_at_the_mount) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -143,7 +130,7 @@ TEST_WITH(a_container_sees_its_own_group_at_the_mount, make_tree, remove_tree) {
     expect(70 * MIB);
 }
 
-TEST_WITH(a_group_that_cannot_be_seen_limits_nothing, make_tree, remove_tree) {
+TEST_IN_FOLDER(a_group_that_cannot_be_seen_limits_nothing) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -160,7 +147,7 @@ TEST_WITH(a_group_that_cannot_be_seen_limits_nothing, make_tree, remove_tree) {
     expect(10 * MIB);
 }
 
-TEST_WITH(version_1_is_read_too, make_tree, remove_tree) {
+TEST_IN_FOLDER(version_1_is_read_too) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "12:cpu,cpuacct:/\n4:memory:/docker/0123:4\n1:name=systemd:/x\n");
     put("/proc/self/mountinfo",
@@ -178,7 +165,7 @@ TEST_WITH(version_1_is_read_too, make_tree, remove_tree) {
     expect(100 * MIB);
 }
 
-TEST_WITH(on_a_hybrid_machine_both_versions_count, make_tree, remove_tree) {
+TEST_IN_FOLDER(on_a_hybrid_machine_both_versions_count) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "4:memory:/one\n0::/two\n");
     put("/proc/self/mountinfo",
@@ -190,7 +177,7 @@ TEST_WITH(on_a_hybrid_machine_both_versions_count, make_tree, remove_tree) {
     expect(60 * MIB); /* what is used is not known: no more than the limit */
 }
 
-TEST_WITH(what_cannot_be_understood_limits_nothing, make_tree, remove_tree) {
+TEST_IN_FOLDER(what_cannot_be_understood_limits_nothing) {
     static const char *const groups[] = {
         "", "\n", "0", "0:", "0::", "0::job\n", ":::::", "x\0y", "4:memory\n"};
     static const char *const mounts[] = {"",
@@ -238,30 +225,30 @@ TEST(numbers_beyond_what_counts_are_no_limit) {
     assert_int_equal(fkv_cgroup_field("", "b"), -1);
 }
 
-TEST_WITH(a_quota_of_time_counts_as_processors, make_tree, remove_tree) {
+TEST_IN_FOLDER(a_quota_of_time_counts_as_processors) {
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job/task\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/job/task/cpu.max", "max 100000\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/job/cpu.max", "250000 100000\n");
-    assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 2.5, 0, 0);
     put("/sys/fs/cgroup/job/task/cpu.max", "50000 100000\n");
-    assert_close(fkv_cgroup_processors(tree), 0.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 0.5, 0, 0);
     static const char *const bad[] = {"",          "x",           "50000",   "50000 ",
                                       "50000 0\n", "-1 100000\n", "0 100000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         put("/sys/fs/cgroup/job/task/cpu.max", "%s", bad[i]);
-        assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
+        assert_close(fkv_cgroup_processors(folder), 2.5, 0, 0);
     }
     put("/proc/self/cgroup", "1:cpu,cpuacct:/job\n");
     put("/proc/self/mountinfo",
         "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpuacct,cpu\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "150000\n");
-    assert_close(fkv_cgroup_processors(tree), 1.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 1.5, 0, 0);
 }
 
 /* In a child, because a limit cannot be raised again by everybody. */

@@ -18,10 +18,10 @@ static int entries(const char *folder) {
     return count;
 }
 
-TEST(a_committed_file_has_its_name_and_its_contents) {
+TEST_IN_FOLDER(a_committed_file_has_its_name_and_its_contents) {
     struct fkv_atomic_file f;
-    char folder[256], path[300], *data;
-    snprintf(path, sizeof path, "%s/x.json", test_make_folder(folder));
+    char path[300], *data;
+    snprintf(path, sizeof path, "%s/x.json", folder);
     for (int round = 0; round < 2; round++) { /* the second replaces the first */
         assert_ok(fkv_atomic_open(&f, path, &err));
         fprintf(f.stream, "round %d", round);
@@ -40,27 +40,25 @@ TEST(a_committed_file_has_its_name_and_its_contents) {
     mode_t mask = umask(0);
     umask(mask);
     assert_int_equal(found.st_mode & 0777, 0666 & ~mask);
-    test_remove_folder(folder);
 }
 
-TEST(an_abandoned_file_leaves_nothing) {
+TEST_IN_FOLDER(an_abandoned_file_leaves_nothing) {
     struct fkv_atomic_file f, zero = {0};
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    char path[300];
+    snprintf(path, sizeof path, "%s/x", folder);
     assert_ok(fkv_atomic_open(&f, path, &err));
     fputs("half", f.stream);
     fkv_atomic_abandon(&f);
     fkv_atomic_abandon(&f);
     fkv_atomic_abandon(&zero);
     assert_int_equal(entries(folder), 0);
-    test_remove_folder(folder);
 }
 
-TEST(two_writers_of_one_file_do_not_mix) {
+TEST_IN_FOLDER(two_writers_of_one_file_do_not_mix) {
     struct fkv_atomic_file a, b;
-    char folder[256], path[300], *data;
+    char path[300], *data;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/x", folder);
     assert_ok(fkv_atomic_open(&a, path, &err));
     assert_ok(fkv_atomic_open(&b, path, &err));
     fputs("first", a.stream);
@@ -70,7 +68,6 @@ TEST(two_writers_of_one_file_do_not_mix) {
     assert_ok(fkv_read_file(path, 100, &data, &bytes, &err));
     assert_string_equal(data, "first");
     free(data);
-    test_remove_folder(folder);
 }
 
 TEST(a_folder_that_is_missing_is_named) {
@@ -82,14 +79,13 @@ TEST(a_folder_that_is_missing_is_named) {
 }
 
 /* A tmpfs of 64 KiB in a mount namespace of our own, so that nothing outlives the test. */
-TEST(a_full_disk_is_an_error_and_leaves_nothing) {
+TEST_IN_FOLDER(a_full_disk_is_an_error_and_leaves_nothing) {
     struct fkv_atomic_file f;
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    char path[300];
+    snprintf(path, sizeof path, "%s/x", folder);
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("tmpfs", folder, "tmpfs", 0, "size=64k")) {
         printf("skipped: mounting a small tmpfs is not permitted here\n");
-        test_remove_folder(folder);
         skip();
     }
     static char block[1 << 17];
@@ -101,12 +97,10 @@ TEST(a_full_disk_is_an_error_and_leaves_nothing) {
         assert_int_equal(entries(folder), 0);
     }
     assert_int_equal(umount(folder), 0);
-    test_remove_folder(folder);
 }
 
-TEST(files_another_library_wrote_are_renamed_whole) {
-    char folder[256], from[300], to[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(files_another_library_wrote_are_renamed_whole) {
+    char from[300], to[300];
     snprintf(from, sizeof from, "%s/.x.tmp", folder);
     snprintf(to, sizeof to, "%s/x", folder);
     assert_refused(fkv_atomic_rename(from, to, &err), ".x.tmp: cannot open");
@@ -114,13 +108,12 @@ TEST(files_another_library_wrote_are_renamed_whole) {
     assert_ok(fkv_atomic_rename(from, to, &err));
     assert_int_equal(access(to, F_OK), 0);
     assert_int_equal(access(from, F_OK), -1);
-    test_remove_folder(folder);
 }
 
-TEST(reading_stops_at_its_limit) {
-    char folder[256], path[300], *data = NULL;
+TEST_IN_FOLDER(reading_stops_at_its_limit) {
+    char path[300], *data = NULL;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/x", folder);
     test_write_file(path, "a\0bc", 4);
     assert_ok(fkv_read_file(path, 4, &data, &bytes, &err));
     assert_int_equal(bytes, 4);
@@ -133,5 +126,4 @@ TEST(reading_stops_at_its_limit) {
                             &err)); /* a file without a size */
     assert_true(bytes > 100);
     free(data);
-    test_remove_folder(folder);
 }

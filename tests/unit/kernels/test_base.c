@@ -136,9 +136,9 @@ TEST(the_machine_is_asked_before_a_run) {
     assert_ok(fkv_host_disk_free("/", &there, &err));
 }
 
-TEST(folders_are_made_with_their_parents) {
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/a/b//c/", test_make_folder(folder));
+TEST_IN_FOLDER(folders_are_made_with_their_parents) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/a/b//c/", folder);
     assert_ok(fkv_make_directories(path, &err));
     assert_ok(fkv_make_directories(path, &err));
     assert_int_equal(access(path, X_OK), 0);
@@ -148,7 +148,6 @@ TEST(folders_are_made_with_their_parents) {
     strcat(path, "/below");
     assert_refused(fkv_make_directories(path, &err), "/file/below");
     assert_refused(fkv_make_directories("", &err), "cannot make the folder");
-    test_remove_folder(folder);
 }
 
 TEST(the_time_left_follows_the_recent_rate) {

@@ -107,22 +107,21 @@ TEST(optional_fields_keep_what_was_there) {
     json_decref(list);
 }
 
-TEST(a_file_is_loaded_within_its_limit) {
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/x.json", test_make_folder(folder));
+TEST_IN_FOLDER(a_file_is_loaded_within_its_limit) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/x.json", folder);
     test_write_text(path, "{\"a\": 1}");
     json_t *root = fkv_json_load(path, 100, &err);
     assert_non_null(root);
     json_decref(root);
     assert_null(fkv_json_load(path, 4, &err));
     assert_non_null(strstr(err.message, "at most 4 bytes"));
-    test_remove_folder(folder);
 }
 
-TEST(printing_gives_one_line_that_parses_back_exactly) {
-    char folder[256], path[300];
+TEST_IN_FOLDER(printing_gives_one_line_that_parses_back_exactly) {
+    char path[300];
     double x = test_normal(), found = 0;
-    snprintf(path, sizeof path, "%s/out", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out", folder);
     fflush(stdout);
     int terminal = dup(STDOUT_FILENO);
     assert_non_null(freopen(path, "w", stdout));
@@ -138,5 +137,4 @@ TEST(printing_gives_one_line_that_parses_back_exactly) {
     assert_true(found == x);
     assert_true(json_is_null(json_object_get(root, "none")));
     json_decref(root);
-    test_remove_folder(folder);
 }

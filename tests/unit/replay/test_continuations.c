@@ -230,14 +230,14 @@ TEST(a_run_goes_on_with_its_own_rotation_alone) {
     free_lines(&l);
 }
 
-TEST(a_file_grows_behind_its_whole_lines) {
-    char folder[256], path[512];
+TEST_IN_FOLDER(a_file_grows_behind_its_whole_lines) {
+    char path[512];
     struct lines l;
     struct fkv_continued found;
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err));
     assert_int_equal(found.lines, 0);
     for (size_t i = 0; i < PROMPTS; i++) {
@@ -257,16 +257,15 @@ TEST(a_file_grows_behind_its_whole_lines) {
     }
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-TEST(one_process_alone_writes) {
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(one_process_alone_writes) {
+    char path[512], beside[520];
     struct lines l;
     struct fkv_lines_file *file, *other;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
     assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), "another process writes it");
     snprintf(beside, sizeof beside, "%s.run", path);
@@ -281,16 +280,15 @@ TEST(one_process_alone_writes) {
     assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-TEST(without_a_line_no_file_stays) {
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(without_a_line_no_file_stays) {
+    char path[512], beside[520];
     struct lines l;
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     snprintf(beside, sizeof beside, "%s.run", path);
     assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
     assert_true(access(path, F_OK) == 0 && access(beside, F_OK) == 0);
@@ -299,17 +297,16 @@ TEST(without_a_line_no_file_stays) {
     assert_true(access(path, F_OK) && access(beside, F_OK));
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-TEST(lines_of_another_run_are_refused_and_stay) {
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(lines_of_another_run_are_refused_and_stay) {
+    char path[512], beside[520];
     struct lines l;
     struct fkv_continued found;
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1), *other;
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     snprintf(beside, sizeof beside, "%s.run", path);
     assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
     assert_ok(fkv_lines_append_json(file, l.lines[0], &err));
@@ -342,7 +339,6 @@ TEST(lines_of_another_run_are_refused_and_stay) {
     assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
 TEST(every_option_of_a_policy_identifies_its_lines) {

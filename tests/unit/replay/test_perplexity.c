@@ -176,10 +176,9 @@ static int64_t rows_of(const char *path, const char *dataset) {
 
 /* Of local on its schedule (N = 64, S = 4, L = 30: at token 64, then every 30) and of streaming at
  * every token. */
-TEST(evictions_are_counted_as_such_and_are_no_compressions) {
+TEST_IN_FOLDER(evictions_are_counted_as_such_and_are_no_compressions) {
     test_seed();
-    char folder[256], path[300];
-    test_make_folder(folder);
+    char path[300];
     struct fkv_corpus corpus = random_corpus(400);
     static const char *const names[] = {"local", "streaming", "freqkv"};
     for (int p = 0; p < 3; p++) {
@@ -213,12 +212,10 @@ TEST(evictions_are_counted_as_such_and_are_no_compressions) {
         assert_int_equal(rows_of(path, "/evictions/layer"), p == 0 ? rows : -1);
         done(&r);
     }
-    test_remove_folder(folder);
 }
 
-TEST(the_run_file_holds_every_scored_token_once_per_window) {
-    char folder[256], path[300], name[64];
-    test_make_folder(folder);
+TEST_IN_FOLDER(the_run_file_holds_every_scored_token_once_per_window) {
+    char path[300], name[64];
     struct fkv_corpus corpus = random_corpus(400);
     struct fkv_policy_options policy = {.name = "local", .window = 40, .sinks = 4};
     const char *protocols[] = {"whole", "rolling", "chunks:32", "stride:33"};
@@ -245,7 +242,6 @@ TEST(the_run_file_holds_every_scored_token_once_per_window) {
         assert_close(kl, r.result.total.kl, 1e-6, 1e-6);
         done(&r);
     }
-    test_remove_folder(folder);
 }
 
 TEST_GROUP(open_engine, close_engine)

@@ -247,10 +247,10 @@ TEST(the_freqkv_and_local_changes_are_what_the_policies_do) {
     }
 }
 
-TEST(an_interrupted_run_goes_on_and_other_options_are_refused) {
+TEST_IN_FOLDER(an_interrupted_run_goes_on_and_other_options_are_refused) {
     struct fixture *f = *state;
-    char folder[256], parts[300], path[340];
-    snprintf(parts, sizeof parts, "%s/p.parts", test_make_folder(folder));
+    char parts[300], path[340];
+    snprintf(parts, sizeof parts, "%s/p.parts", folder);
     struct fkv_probe whole = probe_of(many, MANY, "both", false);
     struct fkv_probe first = probe_of(many, MANY, "both", false);
     struct fkv_probe rest = probe_of(many, MANY, "both", false);
@@ -278,7 +278,6 @@ TEST(an_interrupted_run_goes_on_and_other_options_are_refused) {
     other.change_count--;
     assert_refused(fkv_probe_run(&prober, &other, &err), "changes, found");
     fkv_probe_free(&other), fkv_probe_free(&whole), fkv_probe_free(&first), fkv_probe_free(&rest);
-    test_remove_folder(folder);
 }
 
 /* ---- states ---- */

@@ -58,9 +58,8 @@ static void assert_same_results(const double found[FKV_RESULTS],
         if (!(isnan(found[i]) && isnan(expected[i]))) assert_close(found[i], expected[i], 0, 0);
 }
 
-TEST(a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other) {
-    char folder[256], path[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other) {
+    char path[300];
     snprintf(path, sizeof path, "%s/gamma_0.50.h5", folder);
     struct fkv_corpus corpus = random_corpus(300);
     struct fkv_policy_options policy = {.name = "freqkv", .window = 64, .sinks = 4, .gamma = "0.5"};
@@ -124,15 +123,13 @@ TEST(a_run_file_gives_its_numbers_to_the_same_experiment_and_to_no_other) {
     setup = *e.setup, setup.gamma = 0.51;
     assert_refused(fkv_run_file_read(path, &other, read, &err), "gamma: expected 0.51");
     done(&r);
-    test_remove_folder(folder);
 }
 
-TEST(what_is_no_run_file_is_no_point) {
-    char folder[256], path[300];
+TEST_IN_FOLDER(what_is_no_run_file_is_no_point) {
+    char path[300];
     double results[FKV_RESULTS];
     struct one_run r;
     struct fkv_corpus corpus = random_corpus(100);
-    test_make_folder(folder);
     snprintf(path, sizeof path, "%s/gamma_0.50.h5", folder);
     run(&r, &corpus, "whole", 0,
         (struct fkv_policy_options){.name = "local", .window = 64, .sinks = 4});
@@ -148,7 +145,6 @@ TEST(what_is_no_run_file_is_no_point) {
     assert_refused(fkv_sweep_check_folder(path, &err), "expected a folder");
     assert_ok(fkv_sweep_check_folder(folder, &err));
     done(&r);
-    test_remove_folder(folder);
 }
 
 TEST_GROUP(open_engine, close_engine)

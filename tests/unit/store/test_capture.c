@@ -5,6 +5,7 @@
 #include "capture/store/capture_merge.h"
 #include "capture/store/capture_reader.h"
 #include "capture/store/capture_writer.h"
+#include "tests/unit/store/captured_nll.h"
 #include "tests/unit/store/captures.h"
 
 /* What the dtype makes of x. */
@@ -78,8 +79,7 @@ static void round_trip(enum fkv_dtype dtype, uint32_t states, int64_t n_tokens, 
         assert_ok(fkv_capture_read_tokens(c, 0, tokens, &found, &err));
         assert_true(found);
         assert_memory_equal(tokens, s.tokens, (size_t)n_tokens * sizeof *tokens);
-        assert_ok(fkv_capture_read_nll(c, 0, nll, &found, &err));
-        assert_true(found);
+        assert_true(captured_nll(c, 0, nll));
         assert_memory_equal(nll, s.nll, (size_t)n_tokens * sizeof *nll);
         uint8_t *classes = malloc((size_t)n_tokens);
         assert_ok(fkv_capture_read_token_class(c, 0, classes, &found, &err));
@@ -103,11 +103,9 @@ TEST(every_dtype_and_state_comes_back) {
     }
 }
 
-TEST(a_rotation_per_layer_comes_back) {
+TEST_IN_FOLDER(a_rotation_per_layer_comes_back) {
     struct sample s = {0};
     struct fkv_capture *c;
-    char folder[256];
-    test_make_folder(folder);
     sample_info(&s.info, FKV_F16, 1);
     const int32_t half = s.info.head_dim / 2, layers = s.info.layer_count;
     free(s.info.inv_freq);
@@ -137,15 +135,12 @@ TEST(a_rotation_per_layer_comes_back) {
     struct fkv_capture_writer *w;
     assert_refused(fkv_capture_create(folder, &s.info, true, &w, &err), "inv_freq of layer");
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
-TEST(windows_and_a_cap_come_back) {
+TEST_IN_FOLDER(windows_and_a_cap_come_back) {
     struct sample s = {0};
     struct fkv_capture *c;
     struct fkv_capture_writer *w;
-    char folder[256];
-    test_make_folder(folder);
     sample_info(&s.info, FKV_F16, 1);
     const int32_t layers = s.info.layer_count;
     s.info.attention_softcap = 50;
@@ -166,13 +161,10 @@ TEST(windows_and_a_cap_come_back) {
     s.info.layer_window[layers - 1] += 1;
     assert_refused(fkv_capture_create(folder, &s.info, true, &w, &err), "layer_window of layer");
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
-TEST(large_heads_span_several_chunks) {
+TEST_IN_FOLDER(large_heads_span_several_chunks) {
     struct sample s = {0};
-    char folder[256];
-    test_make_folder(folder);
     sample_info(&s.info, FKV_F16, 1);
     free(s.info.inv_freq);
     s.info.inv_freq = calloc(64, sizeof(double));
@@ -184,14 +176,11 @@ TEST(large_heads_span_several_chunks) {
     expect_states(c, 0, &s);
     fkv_capture_close(c);
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
-TEST(blocks_in_any_order_give_the_same_states) {
+TEST_IN_FOLDER(blocks_in_any_order_give_the_same_states) {
     struct sample s;
     struct fkv_capture_writer *w;
-    char folder[256];
-    test_make_folder(folder);
     sample_make(&s, FKV_F32, 1, 1000, '1');
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err));
     assert_ok(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err));
@@ -205,21 +194,18 @@ TEST(blocks_in_any_order_give_the_same_states) {
     assert_ok(fkv_capture_open(folder, &c, &err));
     expect_states(c, 0, &s);
     bool found;
-    assert_ok(fkv_capture_read_nll(c, 0, s.nll, &found, &err));
-    assert_false(found);
+    assert_false(captured_nll(c, 0, s.nll));
     assert_ok(fkv_capture_read_token_class(c, 0, s.classes, &found, &err));
     assert_false(found);
     fkv_capture_close(c);
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
-TEST(the_same_data_gives_the_same_bytes) {
+TEST_IN_FOLDER(the_same_data_gives_the_same_bytes) {
     struct sample s;
-    char base[256], a[300], b[300];
-    test_make_folder(base);
-    snprintf(a, sizeof a, "%s/a", base);
-    snprintf(b, sizeof b, "%s/b", base);
+    char a[300], b[300];
+    snprintf(a, sizeof a, "%s/a", folder);
+    snprintf(b, sizeof b, "%s/b", folder);
     sample_make(&s, test_between(0, 2), 15, test_between(2, 1500), '1');
     sample_save(&s, a, 512);
     sleep(1);                      /* another second on the clock */
@@ -231,7 +217,6 @@ TEST(the_same_data_gives_the_same_bytes) {
     strcat(b, "/documents/000000.h5");
     assert_true(same_files(a, b));
     sample_free(&s);
-    test_remove_folder(base);
 }
 
 TEST(an_abandoned_recording_leaves_nothing) {
@@ -251,11 +236,9 @@ TEST(an_abandoned_recording_leaves_nothing) {
     test_remove_folder(base);
 }
 
-TEST(a_recording_without_all_its_rows_is_not_committed) {
+TEST_IN_FOLDER(a_recording_without_all_its_rows_is_not_committed) {
     struct sample s;
     struct fkv_capture_writer *w;
-    char folder[256];
-    test_make_folder(folder);
     sample_make(&s, FKV_F16, 1, 100, '1');
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err));
     assert_ok(fkv_capture_begin(w, 0, &s.recording, s.tokens, &err));
@@ -267,7 +250,6 @@ TEST(a_recording_without_all_its_rows_is_not_committed) {
     assert_true(fkv_capture_has(w, 0));
     fkv_capture_abandon(w);
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
 TEST(a_killed_run_resumes_to_the_same_bytes) {
@@ -348,11 +330,9 @@ static void assert_no_times(const char *folder) {
     assert_true(headers > 10);
 }
 
-TEST(sums_come_back) {
+TEST_IN_FOLDER(sums_come_back) {
     struct sample s;
     struct fkv_capture_writer *w;
-    char folder[256];
-    test_make_folder(folder);
     sample_make(&s, FKV_F32, 1u << FKV_STATE_KEY | 1u << FKV_STATE_QUERY, 700, '1');
     s.info.spectra_only = true;
     assert_ok(fkv_capture_create(folder, &s.info, false, &w, &err));
@@ -395,7 +375,6 @@ TEST(sums_come_back) {
     assert_refused(fkv_capture_read_sums(c, 0, FKV_STATE_VALUE, &found, &err), "spectra/value");
     fkv_capture_close(c);
     sample_free(&s);
-    test_remove_folder(folder);
 }
 
 static void identity(const char *path, char out[65]) {
@@ -405,11 +384,10 @@ static void identity(const char *path, char out[65]) {
     fkv_capture_close(c);
 }
 
-TEST(captures_of_one_text_differ_in_identity_when_their_contents_do) {
+TEST_IN_FOLDER(captures_of_one_text_differ_in_identity_when_their_contents_do) {
     struct sample s;
-    char base[256], path[4][300], sha[4][65];
-    test_make_folder(base);
-    for (int i = 0; i < 4; i++) snprintf(path[i], sizeof path[i], "%s/%d", base, i);
+    char path[4][300], sha[4][65];
+    for (int i = 0; i < 4; i++) snprintf(path[i], sizeof path[i], "%s/%d", folder, i);
     sample_make(&s, FKV_F16, 3, 60, '1');
     sample_save(&s, path[0], 512);
     sample_save(&s, path[1], 512);
@@ -423,14 +401,12 @@ TEST(captures_of_one_text_differ_in_identity_when_their_contents_do) {
     assert_string_not_equal(sha[0], sha[2]);
     assert_string_not_equal(sha[2], sha[3]);
     sample_free(&s);
-    test_remove_folder(base);
 }
 
-TEST(merging_copies_recordings_in_order) {
+TEST_IN_FOLDER(merging_copies_recordings_in_order) {
     struct sample s, second;
-    char base[256], path[3][300];
-    test_make_folder(base);
-    for (int i = 0; i < 3; i++) snprintf(path[i], sizeof path[i], "%s/%d", base, i);
+    char path[3][300];
+    for (int i = 0; i < 3; i++) snprintf(path[i], sizeof path[i], "%s/%d", folder, i);
     sample_make(&s, FKV_F16, 3, 150, '7');
     second = s;
     sample_fill(&second, 90, '3');
@@ -448,13 +424,11 @@ TEST(merging_copies_recordings_in_order) {
     fkv_capture_close(c);
     sample_free_states(&second);
     sample_free(&s);
-    test_remove_folder(base);
 }
 
-TEST(bytes_on_disk_are_foreseen) {
+TEST_IN_FOLDER(bytes_on_disk_are_foreseen) {
     struct sample s;
-    char folder[256], path[300];
-    test_make_folder(folder);
+    char path[300];
     sample_make(&s, test_between(0, 2), 15, test_between(500, 3000), '1');
     sample_save(&s, folder, 512);
     snprintf(path, sizeof path, "%s/documents/000000.h5", folder);
@@ -467,5 +441,4 @@ TEST(bytes_on_disk_are_foreseen) {
     if (found > foreseen || found < 0.9 * foreseen - 16384)
         fail_msg("%.0f bytes, foreseen %.0f", found, foreseen);
     sample_free(&s);
-    test_remove_folder(folder);
 }

@@ -5,12 +5,11 @@
 #include "capture/store/h5.h"
 #include "tests/unit/support.h"
 
-TEST(every_type_and_rank_comes_back) {
+TEST_IN_FOLDER(every_type_and_rank_comes_back) {
     struct fkv_h5_writer *w;
     struct fkv_h5_reader *r;
-    char base[256], path[300];
-    test_make_folder(base);
-    snprintf(path, sizeof path, "%s/run.h5", base);
+    char path[300];
+    snprintf(path, sizeof path, "%s/run.h5", folder);
     assert_ok(fkv_h5_create(path, &w, &err));
     const size_t bytes[] = {8, 4, 4, 8, 1};
     int64_t dims[5][3], elements[5];
@@ -83,18 +82,16 @@ TEST(every_type_and_rank_comes_back) {
     assert_false(found);
     fkv_h5_close(r);
     fkv_h5_close(NULL);
-    test_remove_folder(base);
 }
 
-TEST(files_appear_whole_or_not_at_all) {
+TEST_IN_FOLDER(files_appear_whole_or_not_at_all) {
     struct fkv_h5_writer *w;
     struct fkv_h5_reader *r;
-    char base[256], path[300], command[400];
+    char path[300], command[400];
     const int64_t n = 3;
     const float x[3] = {1, 2, 3};
-    test_make_folder(base);
-    snprintf(path, sizeof path, "%s/run.h5", base);
-    snprintf(command, sizeof command, "test -z \"$(ls -A '%s')\"", base);
+    snprintf(path, sizeof path, "%s/run.h5", folder);
+    snprintf(command, sizeof command, "test -z \"$(ls -A '%s')\"", folder);
     assert_ok(fkv_h5_create(path, &w, &err));
     assert_ok(fkv_h5_put(w, "x", FKV_H5_F32, 1, &n, x, &err));
     fkv_h5_abandon(w);
@@ -105,22 +102,21 @@ TEST(files_appear_whole_or_not_at_all) {
     assert_refused(fkv_h5_commit(w, &err), "exists already");
     assert_refused(fkv_h5_create(path, &w, &err), "exists already");
     assert_refused(fkv_h5_create("/proc/run.h5", &w, &err), "/proc/run.h5: cannot write");
-    snprintf(command, sizeof command, "%s/none/run.h5", base);
+    snprintf(command, sizeof command, "%s/none/run.h5", folder);
     assert_refused(fkv_h5_create(command, &w, &err), "No such file");
     assert_refused(fkv_h5_open(command, &r, &err), "No such file");
-    test_remove_folder(base);
 }
 
 /* What a file declares and never wrote: whoever reads asks for memory by the shape, so the shape
  * alone must not decide how much. */
-TEST(a_shape_beyond_what_the_file_holds_is_refused) {
+TEST_IN_FOLDER(a_shape_beyond_what_the_file_holds_is_refused) {
     static const hsize_t shapes[][2] = {
         {1 << 20, 1 << 10}, {(hsize_t)1 << 40, (hsize_t)1 << 40}, {(hsize_t)1 << 62, 0}};
     const hsize_t chunk[2] = {1, 1}, filled[2] = {1000, 1000};
     static double zeros[1000000];
     struct fkv_h5_reader *r;
-    char base[256], path[300], name[8];
-    snprintf(path, sizeof path, "%s/x.h5", test_make_folder(base));
+    char path[300], name[8];
+    snprintf(path, sizeof path, "%s/x.h5", folder);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
           list = H5Pcreate(H5P_DATASET_CREATE);
     for (int i = 0; i < 4; i++) { /* the last is as dense as it gets, and whole */
@@ -154,5 +150,4 @@ TEST(a_shape_beyond_what_the_file_holds_is_refused) {
         }
     }
     fkv_h5_close(r);
-    test_remove_folder(base);
 }

@@ -8,16 +8,12 @@
 #include "capture/store/h5.h"
 #include "tests/unit/store/captures.h"
 
-static char base[256];
 static struct sample s;
 static float *gram; /* of s */
 static size_t layer_size, gram_size;
 
-static const char *in_base(const char *name) { return test_path(base, name); }
-
 static int make(void **state) {
-    (void)state;
-    test_make_folder(base);
+    make_folder(state);
     sample_make(&s, FKV_F16, 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE, 60, '1');
     layer_size = (size_t)sample_heads(&s.info, FKV_STATE_QUERY) * (size_t)s.info.head_dim *
                  (size_t)s.info.head_dim;
@@ -29,19 +25,17 @@ static int make(void **state) {
 }
 
 static int clean(void **state) {
-    (void)state;
     free(gram);
     sample_free(&s);
-    test_remove_folder(base);
-    return 0;
+    return remove_folder(state);
 }
 
-static bool is_there(const char *name) { return access(in_base(name), F_OK) == 0; }
+static bool is_there(const char *name) { return access(in_folder(name), F_OK) == 0; }
 
 /* One recording, with gram or without. */
 static void save(const char *name, bool with_gram) {
     struct fkv_capture_writer *w;
-    assert_ok(fkv_capture_create(in_base(name), &s.info, false, &w, &err));
+    assert_ok(fkv_capture_create(in_folder(name), &s.info, false, &w, &err));
     assert_false(fkv_capture_has_output_gram(w));
     if (with_gram) assert_ok(fkv_capture_write_output_gram(w, gram, &err));
     assert_true(fkv_capture_has_output_gram(w) == with_gram);
@@ -68,7 +62,7 @@ TEST_WITH(it_comes_back_from_folder_and_face, make, clean) {
     save("with", true);
     assert_int_equal(fkv_capture_output_gram_bytes(&s.info), gram_size * sizeof *gram);
     for (int face = 0; face < 2; face++) {
-        assert_ok(fkv_capture_open(in_base(face ? "with/capture.h5" : "with"), &c, &err));
+        assert_ok(fkv_capture_open(in_folder(face ? "with/capture.h5" : "with"), &c, &err));
         expect_gram(c);
         fkv_capture_close(c);
     }
@@ -76,12 +70,12 @@ TEST_WITH(it_comes_back_from_folder_and_face, make, clean) {
     int rank;
     int64_t dims[8];
     bool found;
-    assert_ok(fkv_h5_open(in_base("with/capture.h5"), &r, &err)); /* one tree, as h5py sees it */
+    assert_ok(fkv_h5_open(in_folder("with/capture.h5"), &r, &err)); /* one tree, as h5py sees it */
     assert_ok(fkv_h5_shape(r, "/output_gram", &rank, dims, &found, &err));
     assert_true(found && rank == 4 && dims[0] == s.info.layer_count && dims[3] == s.info.head_dim);
     fkv_h5_close(r);
     save("without", false);
-    assert_ok(fkv_capture_open(in_base("without"), &c, &err));
+    assert_ok(fkv_capture_open(in_folder("without"), &c, &err));
     assert_null(fkv_capture_output_gram(c));
     assert_refused(fkv_capture_read_output_gram(c, 0, &none, &err),
                    "expected output_gram, found none");
@@ -98,10 +92,10 @@ TEST_WITH(sums_and_captures_without_values_have_no_use_for_it, make, clean) {
 TEST_WITH(it_appears_whole_or_not_at_all, make, clean) {
     struct fkv_capture_writer *w;
     save("c", false);
-    FILE *torn = fopen(in_base("c/.output_gram.h5.tmp"), "w"); /* of a killed run */
+    FILE *torn = fopen(in_folder("c/.output_gram.h5.tmp"), "w"); /* of a killed run */
     assert_non_null(torn);
     fclose(torn);
-    assert_ok(fkv_capture_create(in_base("c"), &s.info, true, &w, &err));
+    assert_ok(fkv_capture_create(in_folder("c"), &s.info, true, &w, &err));
     assert_false(is_there("c/.output_gram.h5.tmp"));
     assert_false(fkv_capture_has_output_gram(w));
     const float kept = gram[gram_size - 1];
@@ -119,10 +113,10 @@ TEST_WITH(it_appears_whole_or_not_at_all, make, clean) {
     assert_ok(fkv_capture_finish(w, &err));
     fkv_capture_abandon(w);
     struct fkv_capture *c;
-    assert_ok(fkv_capture_open(in_base("c"), &c, &err));
+    assert_ok(fkv_capture_open(in_folder("c"), &c, &err));
     expect_gram(c);
     fkv_capture_close(c);
-    assert_ok(fkv_capture_create(in_base("empty"), &s.info, false, &w, &err));
+    assert_ok(fkv_capture_create(in_folder("empty"), &s.info, false, &w, &err));
     assert_ok(fkv_capture_write_output_gram(w, gram, &err));
     fkv_capture_abandon(w); /* without a recording */
     assert_false(is_there("empty"));
@@ -136,15 +130,15 @@ TEST_WITH(anothers_is_refused_on_resume_and_in_a_folder, make, clean) {
     s.info.model_sha256[5] = 'f';
     save("theirs", true);
     s.info.model_sha256[5] = 'a';
-    snprintf(command, sizeof command, "cp '%s/theirs/output_gram.h5' '%s/mine'", base, base);
+    snprintf(command, sizeof command, "cp '%s/theirs/output_gram.h5' '%s/mine'", folder, folder);
     assert_int_equal(system(command), 0);
     const char *const words =
         "output_gram.h5: made with another model, tokenizer, processor or options: model_sha256";
-    assert_refused(fkv_capture_open(in_base("mine"), &c, &err), words);
-    assert_refused(fkv_capture_create(in_base("mine"), &s.info, true, &w, &err), words);
-    snprintf(command, sizeof command, "rm '%s/mine/documents/000000.h5'", base);
+    assert_refused(fkv_capture_open(in_folder("mine"), &c, &err), words);
+    assert_refused(fkv_capture_create(in_folder("mine"), &s.info, true, &w, &err), words);
+    snprintf(command, sizeof command, "rm '%s/mine/documents/000000.h5'", folder);
     assert_int_equal(system(command), 0);
-    assert_refused(fkv_capture_create(in_base("mine"), &s.info, true, &w, &err), words);
+    assert_refused(fkv_capture_create(in_folder("mine"), &s.info, true, &w, &err), words);
 }
 
 TEST_WITH(merging_carries_it_over_and_refuses_another, make, clean) {
@@ -153,24 +147,25 @@ TEST_WITH(merging_carries_it_over_and_refuses_another, make, clean) {
     struct sample first = s;
     sample_fill(&s, 30, '2');
     save("with", true);
-    const char *const parts[] = {in_base("without"), in_base("with")};
-    assert_ok(fkv_capture_merge(parts, 2, in_base("merged"), &err));
-    assert_true(same_files(in_base("with/output_gram.h5"), in_base("merged/output_gram.h5")));
-    assert_ok(fkv_capture_open(in_base("merged"), &c, &err));
+    const char *const parts[] = {in_folder("without"), in_folder("with")};
+    assert_ok(fkv_capture_merge(parts, 2, in_folder("merged"), &err));
+    assert_true(same_files(in_folder("with/output_gram.h5"), in_folder("merged/output_gram.h5")));
+    assert_ok(fkv_capture_open(in_folder("merged"), &c, &err));
     expect_gram(c);
     fkv_capture_close(c);
     sample_free_states(&s);
     sample_fill(&s, 30, '3');
     gram[0] *= 1 + 1e-6f; /* another machine's rounding */
     save("rounded", true);
-    const char *const rounded[] = {in_base("with"), in_base("rounded")};
-    assert_ok(fkv_capture_merge(rounded, 2, in_base("both"), &err));
+    const char *const rounded[] = {in_folder("with"), in_folder("rounded")};
+    assert_ok(fkv_capture_merge(rounded, 2, in_folder("both"), &err));
     sample_free_states(&s);
     sample_fill(&s, 30, '4');
     gram[gram_size - 1] += 0.01f;
     save("other", true);
-    const char *const differ[] = {in_base("with"), in_base("other")};
-    assert_refused(fkv_capture_merge(differ, 2, in_base("no"), &err), "found one that differs by");
+    const char *const differ[] = {in_folder("with"), in_folder("other")};
+    assert_refused(fkv_capture_merge(differ, 2, in_folder("no"), &err),
+                   "found one that differs by");
     assert_false(is_there("no"));
     sample_free_states(&first);
 }
@@ -192,7 +187,7 @@ static int open_own(enum fkv_h5_type type, int rank, const int64_t *dims, const 
     const int64_t states[4] = {LAYERS, HEADS, TOKENS, DIM};
     float value[LAYERS * HEADS * TOKENS * DIM];
     char path[400];
-    strcpy(path, in_base("own.h5"));
+    strcpy(path, in_folder("own.h5"));
     remove(path);
     test_fill(value, sizeof value / sizeof *value, 0, 1);
     assert_ok(fkv_h5_create(path, &w, &err));

@@ -5,7 +5,7 @@
 #include "capture/store/probe.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 
 static void fill_floats(float *x, size_t count) {
     for (size_t i = 0; i < count; i++) x[i] = test_between(0, 9) ? (float)test_normal() : NAN;
@@ -96,14 +96,8 @@ static struct fkv_probe random_probe(int64_t windows) {
 }
 
 static int set_up(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/probe.h5", test_make_folder(folder));
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    test_remove_folder(folder);
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/probe.h5", folder);
     return 0;
 }
 
@@ -285,4 +279,4 @@ TEST(files_that_are_no_probes_are_refused) {
     fkv_probe_free(&p);
 }
 
-TEST_GROUP(set_up, tear_down)
+TEST_GROUP(set_up, remove_folder)
