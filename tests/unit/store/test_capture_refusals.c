@@ -85,8 +85,7 @@ TEST_WITH(another_model_is_refused_on_resume_and_merge, make, clean) {
     assert_refused(fkv_capture_merge(parts, 2, in_folder("m"), &err), "model_sha256");
     assert_int_equal(access(in_folder("m"), F_OK), -1);
     s.info.model_sha256[3] = 'a';
-    s.info.config_sha256[3] =
-        'b'; /* the same weights, read with another eps or base of rotation */
+    s.info.config_sha256[3] = 'b'; /* the same weights, read with another eps or base of rotation */
     assert_refused(fkv_capture_create(in_folder("a"), &s.info, true, &w, &err),
                    "config_sha256: expected \"777b");
     s.info.config_sha256[3] = '7';
