@@ -78,6 +78,7 @@ static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t st
  */
 #define TEST_OF(name, body, value) TEST_ADD(name, body, NULL, NULL, (void *)(value))
 
+/* Adds a row to the program's tests before main runs. */
 #define TEST_ADD(name, body, setup, teardown, value)                                               \
     __attribute__((constructor)) static void add_##name(void) {                                    \
         test_add(&(struct CMUnitTest){#name, body, setup, teardown, value}, __LINE__);             \
@@ -88,7 +89,9 @@ static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t st
 #define TEST_GROUP(setup, teardown)                                                                \
     __attribute__((constructor)) static void add_group(void) { test_group(setup, teardown); }
 
+/* What TEST_ADD calls; the line decides the order. */
 void test_add(const struct CMUnitTest *test, int line);
+/* What TEST_GROUP calls. */
 void test_group(CMFixtureFunction setup, CMFixtureFunction teardown);
 
 /* Runs all tests under a name; returns how many failed. A program whose main is not that of run.c
